@@ -1,0 +1,302 @@
+"""Settings: what they are called, where they come from, and what is wrong with a bad one.
+
+Each setting is found on its own, in this order: keyword argument, environment, `lmdeck.toml` or `[tool.lmdeck]` in
+`pyproject.toml` of the working directory, default. Nothing is read at import, and nothing but these places is read at all.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import fields
+
+from lmdeck.errors import ConfigurationError
+
+__all__ = ["Secret", "Settings", "redact_url"]
+
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+CONFIG_FILE_BYTES = 1 << 20
+
+
+class Secret:
+    """A value that is never shown or encoded: `reveal()` is the only way to it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Give the secret itself."""
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything a client can be told; times are seconds.
+
+    `timeout` is the longest silence between two bytes of an answer, `first_token_timeout` the longest wait for its first
+    byte, `total_timeout` the longest an answer may take as a whole (`None`: no limit). `proxy` is a URL; the environment's
+    proxies are not used, since the server is local. `tls_verify`, `tls_ca_file`, `tls_client_cert` and `tls_client_key` serve
+    an LM Studio behind an HTTPS proxy.
+    """
+
+    host: str = "localhost"
+    port: int = 1234
+    base_url: str | None = None
+    model: str | None = None
+    api_token: Secret | None = None
+    timeout: float = 60.0
+    first_token_timeout: float = 600.0
+    connect_timeout: float = 5.0
+    total_timeout: float | None = None
+    retry_attempts: int = 3
+    retry_delay: float = 0.1
+    debug: bool = False
+    proxy: str | None = None
+    tls_verify: bool = True
+    tls_ca_file: str | None = None
+    tls_client_cert: str | None = None
+    tls_client_key: str | None = None
+
+    @classmethod
+    def resolve(
+        cls,
+        given: Mapping[str, Any] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> Settings:
+        """Find every setting: in `given`, the environment, the configuration file of `folder`, or its default.
+
+        Raises:
+            ConfigurationError: A value is bad, a name unknown or a file unreadable; the message names setting, value, origin.
+        """
+        keywords = {name: value for name, value in (given or {}).items() if value is not None}
+        sources = (
+            [Found(name, value, f"the keyword argument {name}=") for name, value in keywords.items()],
+            _from_environment(os.environ if environ is None else environ),
+            _from_files(folder or Path.cwd()),
+        )
+        chosen: dict[str, Any] = {}
+        for source in sources:
+            values = {found.name: _checked(found) for found in source}
+            if "base_url" in chosen or chosen.keys() & {"host", "port"}:
+                # A host named nearer to the caller is not overruled by an address named further away, nor the reverse.
+                values = {name: value for name, value in values.items() if not _names_an_address(name, chosen)}
+            chosen = {**values, **chosen}
+        return cls(**chosen)
+
+    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            yield name, redact_url(value) if value and name in {"base_url", "proxy"} else value
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    __str__ = __repr__
+
+
+class Found(Struct, frozen=True):
+    """A setting's raw value and where it was found."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+def _names_an_address(name: str, chosen: Mapping[str, Any]) -> bool:
+    return name == "base_url" or (name in {"host", "port"} and "base_url" in chosen)
+
+
+def _from_environment(environ: Mapping[str, str]) -> list[Found]:
+    names = {f"LMDECK_{name.upper()}": name for name in Settings.__struct_fields__}
+    names["LM_API_TOKEN"] = "api_token"  # noqa: S105  # the name that LM Studio's own documentation uses (core/authentication)
+    found = {
+        name: Found(name, environ[variable], f"the environment variable {variable}")
+        for variable, name in names.items()
+        if environ.get(variable)
+    }
+    return list(found.values())
+
+
+def _from_files(folder: Path) -> list[Found]:
+    """Read `lmdeck.toml`, or else `[tool.lmdeck]` of `pyproject.toml`."""
+    own, project = folder / "lmdeck.toml", folder / "pyproject.toml"
+    if own.is_file():
+        table, origin = _read_toml(own), str(own)
+    elif project.is_file():
+        tool = _read_toml(project).get("tool")
+        table = tool.get("lmdeck", {}) if isinstance(tool, Mapping) else {}
+        origin = f"[tool.lmdeck] in {project}"
+    else:
+        return []
+    if not isinstance(table, Mapping):
+        raise ConfigurationError(f"{origin} is not a table.", hint="Write one `name = value` a line below it.")
+    return [Found(name, value, origin) for name, value in table.items()]
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            text = file.read(CONFIG_FILE_BYTES + 1)
+        if len(text) > CONFIG_FILE_BYTES:
+            raise ConfigurationError(f"{path} is larger than {CONFIG_FILE_BYTES} bytes.", hint="Shorten the file.")
+        return tomllib.loads(text.decode())
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}.", hint="Correct the file, or remove it.") from error
+
+
+def _checked(found: Found) -> Any:  # noqa: ANN401  # each setting has its own type
+    check = CHECKS.get(found.name)
+    if check is None:
+        known = ", ".join(Settings.__struct_fields__)
+        raise ConfigurationError(f"{found.origin}: there is no setting {found.name!r}.", hint=f"Settings are: {known}.")
+    try:
+        return check(found.value)
+    except ValueError as error:
+        shown = repr(_harmless(found))
+        raise ConfigurationError(
+            f"The setting {found.name!r} must be {error}, not {shown} (from {found.origin}).",
+            hint=f"Correct {found.origin}.",
+        ) from None
+
+
+def _harmless(found: Found) -> object:
+    if found.name == "api_token":
+        return "***"
+    return (
+        redact_url(found.value) if found.name in {"base_url", "proxy"} and isinstance(found.value, str) else found.value
+    )
+
+
+def redact_url(url: str) -> str:
+    """Take user name, password, query and fragment out of a URL, so that it can be shown."""
+    scheme, mark, rest = url.partition("://")
+    rest = rest if mark else scheme
+    address = rest.split("?", 1)[0].split("#", 1)[0]
+    authority, slash, path = address.partition("/")
+    return (
+        f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
+        if mark
+        else authority.rpartition("@")[2] + slash + path
+    )
+
+
+# --- one check for each type: give the value, or raise ValueError saying what it must be --------------------------------
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError("a non-empty text")
+    return value.strip()
+
+
+def _host(value: object) -> str:
+    text = _text(value)
+    if any(mark in text for mark in "/?#@ \\"):
+        raise ValueError("a host name or address without scheme, path or user (use base_url for more)")
+    return text
+
+
+def _path(value: object) -> str:
+    return _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def _url(value: object) -> str:
+    text = _text(value)
+    if "://" in text and not text.lower().startswith(("http://", "https://")):
+        raise ValueError("an http:// or https:// address")
+    if " " in text:
+        raise ValueError("an address without spaces")
+    return text
+
+
+def _secret(value: object) -> Secret:
+    text = value.reveal() if isinstance(value, Secret) else value
+    if not isinstance(text, str) or not text.strip() or not text.isascii() or not text.strip().isprintable():
+        raise ValueError("a token of printable ASCII characters on one line")
+    return Secret(text.strip())
+
+
+def _number(value: object, wanted: str) -> float:
+    if isinstance(value, bool):
+        raise ValueError(wanted)
+    try:
+        number = float(value)  # type: ignore[arg-type]  # what float refuses is answered below
+    except (TypeError, ValueError):
+        raise ValueError(wanted) from None
+    if not math.isfinite(number):
+        raise ValueError(wanted)
+    return number
+
+
+def _seconds(value: object) -> float:
+    number = _number(value, "a number of seconds above 0")
+    if number <= 0:
+        raise ValueError("a number of seconds above 0")
+    return number
+
+
+def _delay(value: object) -> float:
+    number = _number(value, "a number of seconds, 0 or above")
+    if number < 0:
+        raise ValueError("a number of seconds, 0 or above")
+    return number
+
+
+def _whole(least: int, most: int) -> Callable[[object], int]:
+    wanted = f"a whole number from {least} to {most}"
+
+    def check(value: object) -> int:
+        number = _number(value, wanted)
+        if number != int(number) or not least <= number <= most:
+            raise ValueError(wanted)
+        return int(number)
+
+    return check
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in TRUE + FALSE:
+        return value.strip().lower() in TRUE
+    raise ValueError("true or false")
+
+
+CHECKS: dict[str, Callable[[object], object]] = {
+    "host": _host,
+    "port": _whole(1, 65535),
+    "base_url": _url,
+    "model": _text,
+    "api_token": _secret,
+    "timeout": _seconds,
+    "first_token_timeout": _seconds,
+    "connect_timeout": _seconds,
+    "total_timeout": _seconds,
+    "retry_attempts": _whole(1, 100),
+    "retry_delay": _delay,
+    "debug": _switch,
+    "proxy": _url,
+    "tls_verify": _switch,
+    "tls_ca_file": _path,
+    "tls_client_cert": _path,
+    "tls_client_key": _path,
+}
+assert CHECKS.keys() == {entry.name for entry in fields(Settings)}  # noqa: S101  # a setting without a check is a slip of ours

@@ -1,0 +1,192 @@
+"""Messages, replies and tool calls: the values of a conversation, as the user sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from lmdeck.errors import ConfigurationError
+from lmdeck.stats import Stats, Usage
+
+__all__ = ["Message", "ModelDetails", "ParsedMessage", "Problem", "Reply", "Role", "Runtime", "ToolCall"]
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+class ToolCall(Struct, frozen=True, kw_only=True):
+    """A tool the model asks for: `arguments` decoded, `raw_arguments` as the model wrote them."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    raw_arguments: str = "{}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the call in OpenAI's form, its arguments as valid JSON text."""
+        text = msgspec.json.encode(self.arguments).decode()
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": text}}
+
+
+class Problem(Struct, frozen=True):
+    """Something that was repaired, changed or dropped on the way: `code` for programs, `detail` for people."""
+
+    code: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """One message of a conversation, in OpenAI's terms.
+
+    `content` is text or a list of content parts; `tool_calls` belong to the assistant, `tool_call_id` to a tool's result.
+    """
+
+    role: Role
+    content: str | Sequence[Mapping[str, Any]] = ""
+    name: str | None = None
+    tool_calls: Sequence[ToolCall] = ()
+    tool_call_id: str | None = None
+
+    @classmethod
+    def from_dict(cls, message: Mapping[str, Any]) -> Message:
+        """Read an OpenAI-style message.
+
+        Raises:
+            ConfigurationError: The role is unknown, or the content is neither text nor a list of parts.
+        """
+        role = message.get("role")
+        if role not in ROLES:
+            expected = ", ".join(ROLES)
+            raise ConfigurationError(
+                f"A message's role must be one of {expected}, not {role!r}.", hint="Correct the message's `role`."
+            )
+        content = message.get("content")
+        if content is not None and not isinstance(content, (str, list, tuple)):
+            raise ConfigurationError(
+                f"A message's content must be text or a list of parts, not {type(content).__name__}.",
+                hint="Pass a string, or OpenAI-style content parts.",
+            )
+        return cls(
+            role=role,
+            content="" if content is None else content,
+            name=message.get("name"),
+            tool_calls=tuple(_read_call(call) for call in message.get("tool_calls") or ()),
+            tool_call_id=message.get("tool_call_id"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the message in OpenAI's form, always one that LM Studio accepts: content is never null."""
+        shown: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.name is not None:
+            shown["name"] = self.name
+        if self.tool_calls:
+            shown["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            shown["tool_call_id"] = self.tool_call_id
+        return shown
+
+
+def _read_call(call: object) -> ToolCall:
+    """Read one OpenAI-style call of a history; arguments that are no JSON object are refused."""
+    if isinstance(call, ToolCall):
+        return call
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(call, Mapping) or not isinstance(function, Mapping) or not function.get("name"):
+        raise ConfigurationError(
+            "A message's tool call has no function name.",
+            hint='Use {"id": …, "type": "function", "function": {"name": …, "arguments": …}}.',
+        )
+    name, given = str(function["name"]), function.get("arguments")
+    return ToolCall(id=str(call.get("id") or ""), name=name, arguments=_read_arguments(name, given))
+
+
+def _read_arguments(name: str, given: object) -> dict[str, Any]:
+    if given is None or given == "":
+        return {}
+    try:
+        arguments = msgspec.json.decode(given) if isinstance(given, (str, bytes)) else given
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ConfigurationError(
+            f"The arguments of the call of {name!r} in the history are not JSON: {error}.",
+            hint="Append `reply.message` to the history instead of writing calls by hand.",
+        ) from error
+    if not isinstance(arguments, Mapping):
+        raise ConfigurationError(
+            f"The arguments of the call of {name!r} in the history are {type(arguments).__name__}, not an object.",
+            hint="Append `reply.message` to the history instead of writing calls by hand.",
+        )
+    return dict(arguments)
+
+
+class ParsedMessage(Struct, frozen=True, kw_only=True):
+    """What a model's text means: content without markup, reasoning, calls, and what was repaired."""
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+class ModelDetails(Struct, frozen=True, kw_only=True):
+    """LM Studio's `model_info`: which weights answered."""
+
+    arch: str | None = None
+    quant: str | None = None
+    format: str | None = None
+    context_length: int | None = None
+
+
+class Runtime(Struct, frozen=True, kw_only=True):
+    """LM Studio's `runtime`: which engine answered."""
+
+    name: str | None = None
+    version: str | None = None
+    supported_formats: list[str] = field(default_factory=list)
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    """A whole answer.
+
+    `content` has no tool markup, no reasoning and no outer white space. `finish_reason` is `"stop"`, `"length"`,
+    `"tool_calls"` or the server's own word, and `"tool_calls"` whenever there are calls; it is `""` only on the `partial`
+    of an error. `problems` lists everything that was repaired, changed or dropped. `raw` is the server's own body, or the
+    list of its stream's events, as it sent them.
+    """
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    finish_reason: str = ""
+    model: str = ""
+    id: str = ""
+    usage: Usage | None = None
+    stats: Stats = Stats()
+    problems: list[Problem] = field(default_factory=list)
+    model_info: ModelDetails | None = None
+    runtime: Runtime | None = None
+    raw: bytes | list[bytes] = b""
+
+    @property
+    def message(self) -> Message:
+        """The assistant message to append to the history."""
+        return Message(role="assistant", content=self.content, tool_calls=tuple(self.tool_calls))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the reply as plain data: `{"content": {"message", "action", "actions"}, "reasoning", …}`."""
+        actions = [{"name": call.name, "args": call.arguments} for call in self.tool_calls]
+        return {
+            "content": {"message": self.content, "action": actions[0] if actions else None, "actions": actions},
+            "reasoning": self.reasoning,
+            "finish_reason": self.finish_reason,
+            "usage": self.usage.to_dict() if self.usage else None,
+            "model": self.model,
+        }
+
+    def __str__(self) -> str:
+        return self.content

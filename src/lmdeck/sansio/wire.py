@@ -1,0 +1,76 @@
+"""The bodies of `/v1/chat/completions` as msgspec reads them: only what lmdeck uses, and no stricter than it must be.
+
+Fields that vary in the wild are kept as `Raw` and read when they are there, so that an odd `usage` cannot lose an answer.
+Sources: LM Studio docs `3_openai-compat/chat-completions.md` and `2_rest/endpoints.md`; `reasoning` instead of
+`reasoning_content` is what gpt-oss models got in LM Studio 0.3.23.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+__all__ = ["Choice", "Completion", "Delta", "FunctionDelta", "ToolDelta", "content_text", "lenient"]
+
+
+class FunctionDelta(Struct, gc=False):
+    """The function part of a tool-call delta; arguments are text, or, from some servers, the object itself."""
+
+    name: str | None = None
+    arguments: str | dict[str, Any] | list[Any] | None = None
+
+
+class ToolDelta(Struct, gc=False):
+    """A piece of a tool call. Index, id and name may each be missing, empty, late or wrong."""
+
+    index: int | None = None
+    id: str | int | None = None
+    function: FunctionDelta | None = None
+
+
+class Delta(Struct, gc=False):
+    """What is new in a chunk, or, as `message`, all of a body that was not streamed."""
+
+    content: str | list[dict[str, Any]] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[ToolDelta] | None = None
+    refusal: str | None = None
+
+
+class Choice(Struct, gc=False):
+    """One of the choices; LM Studio sends one, at index 0."""
+
+    delta: Delta | None = None
+    message: Delta | None = None
+    finish_reason: str | None = None
+    index: int | None = 0
+
+
+class Completion(Struct, gc=False):
+    """A chunk or a whole body: the two differ only in `delta` and `message`."""
+
+    choices: list[Choice] | None = None
+    id: str | None = ""
+    model: str | None = ""
+    object: str | None = ""
+    usage: Raw = Raw()
+    stats: Raw = Raw()
+    model_info: Raw = Raw()
+    runtime: Raw = Raw()
+    error: Raw = Raw()
+
+
+def content_text(content: str | list[dict[str, Any]]) -> str:
+    """Give content as text; of a list of parts, the text parts."""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
+
+
+def lenient(raw: Raw) -> dict[str, Any]:
+    """Decode an optional object; what is missing or no object is an empty one."""
+    value = msgspec.json.decode(raw) if len(bytes(raw)) else None
+    return value if isinstance(value, dict) else {}

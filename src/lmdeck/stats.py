@@ -1,0 +1,50 @@
+"""What an answer cost: tokens and time."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+__all__ = ["Measured", "Stats", "Usage"]
+
+
+class Usage(Struct, frozen=True, kw_only=True, gc=False):
+    """The tokens of one answer, as the server counted them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        """Give the three counts under OpenAI's names."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+        }
+
+
+class Measured(Struct, frozen=True, kw_only=True, gc=False):
+    """The client's own clock, in seconds from the sending of the attempt that was answered.
+
+    `time_to_first_token` ends with the first content, reasoning or call that was read; where the answer was not streamed
+    that is the moment the whole answer came. `generation_time` runs from there to the end.
+    """
+
+    time_to_first_token: float | None = None
+    generation_time: float | None = None
+    total_time: float | None = None
+
+
+class Stats(Struct, frozen=True, kw_only=True, gc=False):
+    """How fast an answer came: times in seconds, speed in tokens a second.
+
+    The figures are LM Studio's where it sends them (`/api/v0` and non-streamed `/v1` answers do, see LM Studio's docs,
+    `2_rest/endpoints.md`), else the client's; `measured` always has the client's own.
+    `stop_reason` is LM Studio's word (`"eosFound"`, `"maxPredictedTokensReached"`, …) and never the finish reason.
+    """
+
+    time_to_first_token: float | None = None
+    tokens_per_second: float | None = None
+    generation_time: float | None = None
+    stop_reason: str | None = None
+    measured: Measured = Measured()
