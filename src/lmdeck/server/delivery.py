@@ -1,0 +1,199 @@
+"""Getting an answer to the client, in one piece or as events, and stopping the work as soon as nobody waits for it.
+
+Starlette's own `StreamingResponse` notices a client that went away only when it writes. A request that waits in a queue or for
+its prompt to be processed writes nothing, so here the connection is watched all along, for both kinds of answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import string
+import time
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from lmdeck.sansio.sse import encode_event
+from lmdeck.server.backend import BackendError, Finished
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine
+
+    from starlette.types import Receive, Scope, Send
+
+    from lmdeck.server.backend import Backend, Event, StopReason
+
+__all__ = [
+    "DONE",
+    "EventStream",
+    "Meter",
+    "answer_id",
+    "attended",
+    "error_event",
+    "finish_reason",
+    "json_response",
+    "usage",
+]
+
+T = TypeVar("T")
+
+DONE = encode_event(b"[DONE]")
+_ID_LETTERS = string.ascii_lowercase + string.digits
+_FINISH_REASONS: dict[StopReason, str] = {
+    "eosFound": "stop",
+    "stopStringFound": "stop",
+    "toolCalls": "tool_calls",
+    "maxPredictedTokensReached": "length",
+    "contextLengthReached": "length",
+}
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection before its answer was whole."""
+
+
+async def attended(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Do the work while the client is there, and cancel it the moment it is not.
+
+    Raises:
+        ClientGoneError: The client went away; the work has been cancelled and has ended.
+    """
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGoneError
+        return task.result()
+    finally:
+        task.cancel()
+        watcher.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        """A message of the body that came late: nothing to do with it."""
+
+
+class EventStream(Response):
+    """Server-sent events from a generator of frames, which is closed when the client goes away."""
+
+    def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
+        self.frames = frames
+        self.background = None
+        self.status_code = 200
+        self.init_headers({"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Send the frames as they come."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        with suppress(ClientGoneError):
+            await attended(receive, self._send_frames(send))
+
+    async def _send_frames(self, send: Send) -> None:
+        async with aclosing(self.frames) as frames:
+            async for frame in frames:
+                await send({"type": "http.response.body", "body": frame, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def json_response(body: object, status: int = 200) -> Response:
+    """Answer with a JSON body."""
+    return Response(msgspec.json.encode(body), status, media_type="application/json; charset=utf-8")
+
+
+def error_event(message: str) -> bytes:
+    """Write the frame by which LM Studio reports a failure in a stream that has begun."""
+    return encode_event(msgspec.json.encode({"error": {"message": message}, "message": message}), "error")
+
+
+async def guarded(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Pass frames on, and turn a failure into the last of them."""
+    async with aclosing(frames):
+        try:
+            async for frame in frames:
+                yield frame
+        except BackendError as error:
+            yield error_event(error.message)
+        except Exception as error:
+            yield error_event(f"The server failed while answering ({type(error).__name__}). Its log has the details.")
+            raise
+
+
+def answer_id(prefix: str) -> str:
+    """Make an id as LM Studio writes them: the prefix, a dash, letters and digits."""
+    return f"{prefix}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(22))}"
+
+
+def finish_reason(reason: StopReason) -> str:
+    """Translate LM Studio's stop reason into OpenAI's finish reason."""
+    return _FINISH_REASONS[reason]
+
+
+def usage(end: Finished) -> dict[str, int]:
+    """Write the token counts of an answer."""
+    return {
+        "prompt_tokens": end.prompt_tokens,
+        "completion_tokens": end.completion_tokens,
+        "total_tokens": end.prompt_tokens + end.completion_tokens,
+    }
+
+
+class Meter:
+    """The clock of one answer: passes events through and keeps when the first one came and how it ended."""
+
+    def __init__(self) -> None:
+        self._asked = time.perf_counter()
+        self._first: float | None = None
+        self.end: Finished | None = None
+
+    async def events(self, source: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        """Pass the events on up to `Finished`, which is kept in `end`.
+
+        Raises:
+            BackendError: They stopped without it.
+        """
+        async with aclosing(source):
+            async for event in source:
+                if self._first is None:
+                    self._first = time.perf_counter()
+                if isinstance(event, Finished):
+                    self.end = event
+                    self._ended = time.perf_counter()
+                    return
+                yield event
+        raise BackendError("The model stopped without finishing its answer. Send the request again.", status=500)
+
+    def finished(self) -> Finished:
+        """Give the end of an answer whose events have all been read."""
+        if self.end is None:
+            raise RuntimeError("the events have not been read to their end")
+        return self.end
+
+    def accounts(self, backend: Backend, model: str) -> dict[str, Any]:
+        """Write what LM Studio adds to an answer in one piece: `usage`, `stats` (seconds), `model_info` and `runtime`."""
+        end = self.finished()
+        first = self._asked if self._first is None else self._first
+        generation_time = self._ended - first
+        described = next(entry for entry in backend.models() if entry.key == model)
+        return {
+            "usage": usage(end),
+            "stats": {
+                "tokens_per_second": end.completion_tokens / generation_time if generation_time else 0.0,
+                "time_to_first_token": round(first - self._asked, 3),
+                "generation_time": round(generation_time, 3),
+                "stop_reason": end.stop_reason,
+            },
+            "model_info": {
+                "arch": described.architecture,
+                "quant": described.quantization,
+                "format": described.format,
+                "context_length": described.loaded_context_length or described.max_context_length,
+            },
+            "runtime": backend.runtime,
+            "system_fingerprint": model,
+        }

@@ -1,0 +1,131 @@
+"""Runs an application on uvicorn: in the foreground for the command line, in a thread for tests, examples and demos."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from lmdeck.errors import ConfigurationError, LMStudioError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from starlette.types import ASGIApp
+
+__all__ = ["BackgroundServer", "listen", "run"]
+
+SECONDS_TO_END = 5
+"""How long answers in progress may take to notice that their connection is gone, at the end."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but ending at once: answers in progress lose their connection, which ends their generation."""
+
+    def __init__(self, app: ASGIApp, on_ready: Callable[[], object] | None = None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                access_log=False,
+                log_level="warning",
+                log_config=None,
+                lifespan="off",
+                ws="none",
+                server_header=False,
+                timeout_graceful_shutdown=SECONDS_TO_END,
+            )
+        )
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._on_ready is not None:
+            self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.close()
+        await super().shutdown(sockets)
+
+
+def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """Open the socket to serve on; port 0 takes a free one.
+
+    Raises:
+        ConfigurationError: The address is not one of this machine, or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigurationError(
+            f"Cannot listen on {host}, port {port}: {error}.",
+            hint="Choose another port, or end the program that uses this one (LM Studio's own server uses 1234).",
+        ) from error
+    return listener
+
+
+def base_url(listener: socket.socket) -> str:
+    """Give the address that clients use for a socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def run(app: ASGIApp, listener: socket.socket, on_ready: Callable[[str], object] | None = None) -> None:
+    """Serve until Ctrl-C or SIGTERM; `on_ready` is called with the base URL once connections are accepted."""
+    url = base_url(listener)
+    server = _Server(app, None if on_ready is None else lambda: on_ready(url))
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        """uvicorn has ended in good order and raises the signal again, for whoever else cares."""
+
+
+class BackgroundServer:
+    """An application served from a thread of its own, ready when the constructor returns.
+
+    `on_close` is called once, after the last connection has ended.
+    """
+
+    def __init__(self, app: ASGIApp, listener: socket.socket, on_close: Callable[[], object] | None = None) -> None:
+        self.base_url = base_url(listener)
+        self._on_close = on_close
+        self._ready = threading.Event()
+        self._server = _Server(app, self._ready.set)
+        self._thread = threading.Thread(target=self._serve, args=(listener,), name="lmdeck-server", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if not self._server.started:
+            self.close()
+            raise LMStudioError(f"The server on {self.base_url} did not start.", hint="Its log says why.")
+
+    def _serve(self, listener: socket.socket) -> None:
+        try:
+            self._server.run(sockets=[listener])
+        finally:
+            self._ready.set()
+
+    def close(self) -> None:
+        """End every connection, stop the thread and release the port. A second call does nothing."""
+        self._server.should_exit = True
+        self._thread.join()
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

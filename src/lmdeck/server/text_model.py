@@ -1,0 +1,63 @@
+"""The narrower protocol of a back end that only turns a prompt into text, possibly under a grammar.
+
+`lmdeck.server.tool_use.DefaultToolUse` makes a whole `Backend` of it, so a model runner never sees a tool, a tool call or JSON.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from msgspec import Struct
+
+from lmdeck.server.backend import Finished, Sampling
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from lmdeck.server.backend import ModelDescription, Runtime
+
+__all__ = ["Constraint", "Generation", "TextModel", "Turn"]
+
+
+class Turn(Struct, frozen=True):
+    """One message for the chat template, which may know no other roles than system, user and assistant."""
+
+    role: str
+    text: str
+
+
+class Constraint(Struct, frozen=True):
+    """A grammar that every token must obey: a JSON Schema as JSON text, or a Lark grammar of llguidance's dialect."""
+
+    kind: Literal["json_schema", "lark"]
+    grammar: str
+
+
+class Generation(Struct, frozen=True, kw_only=True):
+    """A text to make: `prompt` is a history for the chat template, or a raw text to continue."""
+
+    model: str
+    prompt: tuple[Turn, ...] | str
+    sampling: Sampling = Sampling()
+    constraint: Constraint | None = None
+
+
+class TextModel(Protocol):
+    """Something that generates text, with the rules of `Backend` for closing and for errors."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """The engine's name and version."""
+        ...
+
+    def models(self) -> Sequence[ModelDescription]:
+        """List the models on hand, the default one first."""
+        ...
+
+    def generate(self, job: Generation) -> AsyncGenerator[str | Finished, None]:
+        """Give the text in pieces as they come to be, stop strings excluded, then `Finished`.
+
+        Raises:
+            BackendError: By the call itself: refused. While iterating: failed.
+        """
+        ...
