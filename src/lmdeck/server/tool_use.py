@@ -1,0 +1,205 @@
+"""LM Studio's *default tool use* for any model that writes text: tools without a template that knows them.
+
+As documented (`3_openai-compat/tools.mdx`): the tools and the format of a call go into the system prompt, `tool` messages
+become `user` messages, the assistant's calls are written out in that same format. LM Studio's docs show the request's markers
+and name `[TOOL_RESULT]` without showing one; the result's markers here are made after the request's. For
+`tool_choice: "required"` the model decodes under a grammar that allows one call and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lmdeck.server.backend import BackendError, Finished, TextDelta, ToolCallStart
+from lmdeck.server.text_model import Constraint, Generation, Turn
+from lmdeck.server.tool_text import CLOSE, OPEN, CallFinder, ConstrainedCall
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+
+    from lmdeck.server.backend import ChatJob, ChatMessage, ChatTool, CompletionJob, Event, ModelDescription, Runtime
+    from lmdeck.server.text_model import TextModel
+
+__all__ = ["DefaultToolUse", "call_grammar", "render_history", "tool_prompt"]
+
+MAX_ARGUMENT_CHARS = 256
+MAX_ARGUMENT_ITEMS = 16
+MAX_ARGUMENT_INTEGER = 10**12
+"""What a constrained call's strings, arrays and integers may grow to where their schema sets no limit, so that it ends."""
+
+_COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": True}
+"""llguidance's own options: no free white space, in which small models get lost, and unknown keywords are passed over."""
+
+
+class DefaultToolUse:
+    """A whole back end made of a model that only writes text."""
+
+    def __init__(self, model: TextModel) -> None:
+        self._model = model
+
+    @property
+    def runtime(self) -> Runtime:
+        """The engine's name and version."""
+        return self._model.runtime
+
+    def models(self) -> Sequence[ModelDescription]:
+        """List the models on hand, the default one first."""
+        return self._model.models()
+
+    def chat(self, job: ChatJob) -> AsyncGenerator[Event, None]:
+        """Answer a chat.
+
+        Raises:
+            BackendError: Images, which text models cannot see; or whatever the model refuses.
+        """
+        if any(message.images for message in job.messages):
+            raise BackendError("Model does not support images. Please use a model that does.")
+        offered = job.tools if job.tool_choice != "none" else ()
+        required = bool(offered) and job.tool_choice == "required"
+        if required:
+            constraint: Constraint | None = Constraint("lark", call_grammar(offered))
+        else:
+            constraint = None if job.json_schema is None else Constraint("json_schema", _schema_text(job.json_schema))
+        generation = Generation(
+            model=job.model,
+            prompt=tuple(render_history(job.messages, offered)),
+            sampling=job.sampling,
+            constraint=constraint,
+        )
+        pieces = self._model.generate(generation)
+        if not offered:
+            return _text_events(pieces)
+        return _events(pieces, ConstrainedCall() if required else CallFinder())
+
+    def complete(self, job: CompletionJob) -> AsyncGenerator[Event, None]:
+        """Continue a prompt.
+
+        Raises:
+            BackendError: Whatever the model refuses.
+        """
+        return _text_events(self._model.generate(Generation(model=job.model, prompt=job.prompt, sampling=job.sampling)))
+
+
+async def _text_events(pieces: AsyncGenerator[str | Finished, None]) -> AsyncGenerator[Event, None]:
+    async with aclosing(pieces):
+        async for piece in pieces:
+            yield TextDelta(piece) if isinstance(piece, str) else piece
+
+
+async def _events(
+    pieces: AsyncGenerator[str | Finished, None], reader: CallFinder | ConstrainedCall
+) -> AsyncGenerator[Event, None]:
+    called = False
+    async with aclosing(pieces):
+        async for piece in pieces:
+            for event in reader.feed(piece) if isinstance(piece, str) else reader.finish():
+                called = called or isinstance(event, ToolCallStart)
+                yield event
+            if isinstance(piece, Finished):
+                over = called and piece.stop_reason in {"eosFound", "stopStringFound"}
+                yield msgspec.structs.replace(piece, stop_reason="toolCalls") if over else piece
+
+
+# --- the prompt ---
+
+
+def render_history(messages: Iterable[ChatMessage], tools: Sequence[ChatTool] = ()) -> Iterator[Turn]:
+    """Write a history in the roles every chat template knows, the tools in the system prompt."""
+    groups = [(role, list(group)) for role, group in groupby(messages, key=_plain_role)]
+    if tools and (not groups or groups[0][0] != "system"):
+        yield Turn("system", tool_prompt(tools))
+    for index, (role, group) in enumerate(groups):
+        if role == "system" and index == 0 and tools:
+            yield Turn("system", "\n\n".join([*(message.text for message in group), tool_prompt(tools)]))
+        elif role == "tool":  # one turn for all results: many templates want user and assistant to alternate
+            yield Turn("user", "\n".join(f"[TOOL_RESULT]{message.text}[END_TOOL_RESULT]" for message in group))
+        else:
+            yield from (Turn(role, _with_calls(message)) for message in group)
+
+
+def _plain_role(message: ChatMessage) -> str:
+    return "system" if message.role == "developer" else message.role
+
+
+def _with_calls(message: ChatMessage) -> str:
+    calls = (f'{OPEN}{{"name": {json.dumps(c.name)}, "arguments": {c.arguments}}}{CLOSE}' for c in message.tool_calls)
+    return "\n".join([*([message.text] if message.text or not message.tool_calls else []), *calls])
+
+
+def tool_prompt(tools: Iterable[ChatTool]) -> str:
+    """Write the system prompt of LM Studio's default tool use."""
+    listing = [
+        {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": t.parameters}}
+        for t in tools
+    ]
+    offered = json.dumps({"type": "toolArray", "tools": listing}, indent=2, ensure_ascii=False)
+    return f"""\
+You are a tool-calling AI. You can request calls to available tools with this EXACT format:
+{OPEN}{{"name": "tool_name", "arguments": {{"param1": "value1"}}}}{CLOSE}
+
+AVAILABLE TOOLS:
+{offered}
+
+RULES:
+- Only use tools from AVAILABLE TOOLS
+- Include all required arguments
+- Use one {OPEN} block per tool
+- Never use [TOOL_RESULT]
+- If you decide to call one or more tools, there should be no other text in your message
+
+Examples:
+"Check Paris weather"
+{OPEN}{{"name": "get_weather", "arguments": {{"location": "Paris"}}}}{CLOSE}
+
+"Send email to John about meeting and open browser"
+{OPEN}{{"name": "send_email", "arguments": {{"to": "John", "subject": "meeting"}}}}{CLOSE}
+{OPEN}{{"name": "open_browser", "arguments": {{}}}}{CLOSE}
+
+Respond conversationally if no matching tools exist."""
+
+
+# --- the grammar ---
+
+
+def call_grammar(tools: Sequence[ChatTool]) -> str:
+    """Write the Lark grammar of exactly one call to one of the tools, its arguments after the tool's own schema."""
+    alternatives = " | ".join(f"call_{index}" for index in range(len(tools)))
+    lines = [f"start: {alternatives}"]
+    for index, tool in enumerate(tools):
+        head = json.dumps(f'{OPEN}{{"name": {json.dumps(tool.name)}, "arguments": ')
+        tail = json.dumps("}" + CLOSE)
+        lines += [
+            f"call_{index}: {head} arguments_{index} {tail}",
+            f"arguments_{index}: %json {json.dumps({**_bounded(tool.parameters), 'x-guidance': _COMPACT})}",
+        ]
+    return "\n".join(lines)
+
+
+def _schema_text(schema: Mapping[str, Any] | bool) -> str:
+    return json.dumps({**schema, "x-guidance": _COMPACT} if not isinstance(schema, bool) else schema)
+
+
+def _bounded(schema: Any) -> Any:  # noqa: ANN401  # a JSON Schema at any depth
+    """Copy a schema with limits where it has none, for a small model may never end a string by itself."""
+    if isinstance(schema, list):
+        return [_bounded(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    bounded = {key: value if key in {"enum", "const", "default"} else _bounded(value) for key, value in schema.items()}
+    match schema.get("type"):
+        case "string" if not schema.keys() & {"maxLength", "pattern", "format", "enum", "const"}:
+            bounded["maxLength"] = max(MAX_ARGUMENT_CHARS, _count(schema.get("minLength")))
+        case "array" if "maxItems" not in schema:
+            bounded["maxItems"] = max(MAX_ARGUMENT_ITEMS, _count(schema.get("minItems")))
+        case "integer" if not schema.keys() & {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum"}:
+            bounded |= {"minimum": -MAX_ARGUMENT_INTEGER, "maximum": MAX_ARGUMENT_INTEGER}
+    return bounded
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else 0
