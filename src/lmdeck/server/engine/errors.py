@@ -1,0 +1,38 @@
+"""What can go wrong with the embedded engine."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lmdeck.errors import LMStudioError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["EngineError", "needs_extra"]
+
+
+class EngineError(LMStudioError):
+    """The embedded engine cannot be had, loaded or served."""
+
+    default_hint = "Run `lmdeck engine pull`, then `lmdeck engine serve`."
+
+
+@contextmanager
+def needs_extra() -> Iterator[None]:
+    """Tell which extra to install where an import of it fails.
+
+    Raises:
+        EngineError: A package of the extra is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in {"mistralrs", "starlette", "uvicorn"}:
+            raise
+        raise EngineError(
+            f"The embedded engine needs the package {missing}, which is not installed.",
+            hint='Install it with `pip install "lmdeck[engine]"`.',
+        ) from error
