@@ -1,0 +1,142 @@
+"""The robust Python integration for LM Studio's local server.
+
+    import lmdeck
+
+    reply = lmdeck.chat().user("Why is the sky blue?").send()
+    print(reply.content)
+
+An answer is complete, clean and typed, or it is a typed error that says what to do; never anything in between.
+
+Importing costs next to nothing: names are looked up when they are first used, and the HTTP libraries with the first request.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from lmdeck._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from lmdeck._facade import chat as chat
+    from lmdeck._facade import configure as configure
+    from lmdeck._facade import default_client as default_client
+    from lmdeck._facade import health as health
+    from lmdeck._facade import reset as reset
+    from lmdeck.client.chat import AsyncChat as AsyncChat
+    from lmdeck.client.chat import Chat as Chat
+    from lmdeck.client.clients import AsyncLMStudio as AsyncLMStudio
+    from lmdeck.client.clients import LMStudio as LMStudio
+    from lmdeck.client.models import Models
+    from lmdeck.client.stream import AsyncChatStream as AsyncChatStream
+    from lmdeck.client.stream import ChatStream as ChatStream
+    from lmdeck.config import Settings as Settings
+    from lmdeck.errors import APIError as APIError
+    from lmdeck.errors import AuthenticationError as AuthenticationError
+    from lmdeck.errors import ConfigurationError as ConfigurationError
+    from lmdeck.errors import ConnectionLostError as ConnectionLostError
+    from lmdeck.errors import ContextLengthError as ContextLengthError
+    from lmdeck.errors import EmptyReplyError as EmptyReplyError
+    from lmdeck.errors import EndpointNotFoundError as EndpointNotFoundError
+    from lmdeck.errors import IncompleteStreamError as IncompleteStreamError
+    from lmdeck.errors import InvalidRequestError as InvalidRequestError
+    from lmdeck.errors import LMStudioError as LMStudioError
+    from lmdeck.errors import MalformedStreamError as MalformedStreamError
+    from lmdeck.errors import MaxRoundsError as MaxRoundsError
+    from lmdeck.errors import ModelCrashedError as ModelCrashedError
+    from lmdeck.errors import ModelLoadError as ModelLoadError
+    from lmdeck.errors import ModelNotFoundError as ModelNotFoundError
+    from lmdeck.errors import NoModelLoadedError as NoModelLoadedError
+    from lmdeck.errors import RateLimitError as RateLimitError
+    from lmdeck.errors import RequestTimeoutError as RequestTimeoutError
+    from lmdeck.errors import ServerError as ServerError
+    from lmdeck.errors import ServerUnreachableError as ServerUnreachableError
+    from lmdeck.errors import StreamError as StreamError
+    from lmdeck.errors import StructuredOutputError as StructuredOutputError
+    from lmdeck.errors import TemplateError as TemplateError
+    from lmdeck.errors import ToolArgumentsError as ToolArgumentsError
+    from lmdeck.errors import ToolCallParseError as ToolCallParseError
+    from lmdeck.errors import ToolError as ToolError
+    from lmdeck.errors import ToolExecutionError as ToolExecutionError
+    from lmdeck.errors import TransportError as TransportError
+    from lmdeck.errors import UnknownToolError as UnknownToolError
+    from lmdeck.events import Chunk as Chunk
+    from lmdeck.events import ToolCallDelta as ToolCallDelta
+    from lmdeck.messages import Message as Message
+    from lmdeck.messages import ModelDetails as ModelDetails
+    from lmdeck.messages import ParsedMessage as ParsedMessage
+    from lmdeck.messages import Problem as Problem
+    from lmdeck.messages import Reply as Reply
+    from lmdeck.messages import Runtime as Runtime
+    from lmdeck.messages import ToolCall as ToolCall
+    from lmdeck.model_info import Health as Health
+    from lmdeck.model_info import ModelInfo as ModelInfo
+    from lmdeck.model_info import ModelInstance as ModelInstance
+    from lmdeck.stats import Measured as Measured
+    from lmdeck.stats import Stats as Stats
+    from lmdeck.stats import Usage as Usage
+
+    models: Models
+
+_HOMES = {
+    "_facade": ("chat", "configure", "default_client", "health", "reset"),
+    "client.chat": ("AsyncChat", "Chat"),
+    "client.clients": ("AsyncLMStudio", "LMStudio"),
+    "client.stream": ("AsyncChatStream", "ChatStream"),
+    "config": ("Settings",),
+    "errors": (
+        "APIError",
+        "AuthenticationError",
+        "ConfigurationError",
+        "ConnectionLostError",
+        "ContextLengthError",
+        "EmptyReplyError",
+        "EndpointNotFoundError",
+        "IncompleteStreamError",
+        "InvalidRequestError",
+        "LMStudioError",
+        "MalformedStreamError",
+        "MaxRoundsError",
+        "ModelCrashedError",
+        "ModelLoadError",
+        "ModelNotFoundError",
+        "NoModelLoadedError",
+        "RateLimitError",
+        "RequestTimeoutError",
+        "ServerError",
+        "ServerUnreachableError",
+        "StreamError",
+        "StructuredOutputError",
+        "TemplateError",
+        "ToolArgumentsError",
+        "ToolCallParseError",
+        "ToolError",
+        "ToolExecutionError",
+        "TransportError",
+        "UnknownToolError",
+    ),
+    "events": ("Chunk", "ToolCallDelta"),
+    "messages": ("Message", "ModelDetails", "ParsedMessage", "Problem", "Reply", "Runtime", "ToolCall"),
+    "model_info": ("Health", "ModelInfo", "ModelInstance"),
+    "stats": ("Measured", "Stats", "Usage"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted([*_HOME_OF, "__version__", "models"])  # `models` is looked up below
+
+
+def __getattr__(name: str) -> object:
+    if name == "models":
+        from lmdeck import _facade
+
+        return _facade.models()
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'lmdeck' has no attribute {name!r}")
+    value = getattr(import_module(f"lmdeck.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

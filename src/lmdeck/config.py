@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from msgspec import Struct
 from msgspec.structs import fields
 
 from lmdeck.errors import ConfigurationError
 
-__all__ = ["Secret", "Settings", "redact_url"]
+__all__ = ["ClientSettings", "Secret", "Settings", "redact_url"]
 
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 CONFIG_FILE_BYTES = 1 << 20
@@ -101,15 +101,38 @@ class Settings(Struct, frozen=True, kw_only=True):
             chosen = {**values, **chosen}
         return cls(**chosen)
 
-    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            yield name, redact_url(value) if value and name in {"base_url", "proxy"} else value
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        values = [(name, getattr(self, name)) for name in self.__struct_fields__]
+        return [
+            (name, redact_url(value) if value and name in {"base_url", "proxy"} else value) for name, value in values
+        ]
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     __str__ = __repr__
+
+
+class ClientSettings(TypedDict, total=False):
+    """The keywords of a client, for type checkers and editors; `None` means "look further"."""
+
+    host: str | None
+    port: int | None
+    base_url: str | None
+    model: str | None
+    api_token: str | Secret | None
+    timeout: float | None
+    first_token_timeout: float | None
+    connect_timeout: float | None
+    total_timeout: float | None
+    retry_attempts: int | None
+    retry_delay: float | None
+    debug: bool | None
+    proxy: str | None
+    tls_verify: bool | None
+    tls_ca_file: str | os.PathLike[str] | None
+    tls_client_cert: str | os.PathLike[str] | None
+    tls_client_key: str | os.PathLike[str] | None
 
 
 class Found(Struct, frozen=True):

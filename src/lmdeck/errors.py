@@ -174,7 +174,8 @@ class APIError(LMStudioError):
     """The server said no.
 
     `status` is the HTTP status (200 when the refusal came inside a stream or in a 200 body), `type`, `code` and `param` are
-    the server's own words where it gave them, `body` is what it sent, decoded where it was JSON.
+    the server's own words where it gave them, `body` is what it sent, decoded where it was JSON. `retry_after` is the wait
+    in seconds that it asked for, if it did.
     """
 
     default_hint = "Look at LM Studio's server log for the reason."
@@ -188,11 +189,13 @@ class APIError(LMStudioError):
         code: str | None = None,
         param: str | None = None,
         body: object = None,
+        retry_after: float | None = None,
         hint: str | None = None,
         partial: Reply | None = None,
     ) -> None:
         super().__init__(message, hint=hint, partial=partial)
         self.status = status
+        self.retry_after = retry_after
         self.type = type
         self.code = code
         self.param = param
@@ -263,10 +266,6 @@ class RateLimitError(APIError):
 
     default_hint = "Send fewer requests at once, or wait as long as `retry_after` says."
     retryable = True
-
-    def __init__(self, message: str, *, retry_after: float | None = None, **details: Any) -> None:  # noqa: ANN401
-        super().__init__(message, **details)
-        self.retry_after = retry_after
 
 
 class ServerError(APIError):

@@ -13,6 +13,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     line_bytes: int = 8 << 20
     event_bytes: int = 16 << 20
     answer_bytes: int = 256 << 20
+    raw_bytes: int = 4 << 20
     error_body_bytes: int = 1 << 20
     tool_arguments_chars: int = 16 << 20
     tool_calls: int = 256

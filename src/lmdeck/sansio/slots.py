@@ -25,10 +25,11 @@ __all__ = ["ToolSlots"]
 class _Slot:
     """A call that is being put together."""
 
-    __slots__ = ("fragments", "given_id", "id", "index", "name", "size")
+    __slots__ = ("fragments", "given_id", "id", "index", "name", "size", "wire_index")
 
-    def __init__(self, index: int, given_id: str, id_: str) -> None:
+    def __init__(self, index: int, wire_index: int | None, given_id: str, id_: str) -> None:
         self.index = index
+        self.wire_index = wire_index
         self.given_id = given_id
         self.id = id_
         self.name = ""
@@ -38,6 +39,10 @@ class _Slot:
     @property
     def raw(self) -> str:
         return "".join(self.fragments)
+
+    def is_whole(self) -> bool:
+        """Tell whether the arguments are a finished object; the last fragment's end is looked at first, as it is cheap."""
+        return bool(self.fragments) and self.fragments[-1].rstrip()[-1:] == "}" and _decode(self.raw) is not None
 
 
 class ToolSlots:
@@ -50,21 +55,25 @@ class ToolSlots:
         self._by_id: dict[str, _Slot] = {}
         self._by_index: dict[int, _Slot] = {}
         self._used_ids: set[str] = set()
+        self._given = 0
 
     def __bool__(self) -> bool:
         return bool(self._slots)
 
     def feed(self, delta: ToolDelta) -> ToolCallDelta | None:
-        """Add a delta to its call and give what is new, or None where nothing is."""
+        """Add a delta to its call and give what is new, or None where nothing is.
+
+        Raises:
+            MalformedStreamError: There are more calls, or longer arguments, than the limits allow.
+        """
         function = delta.function
         name = (function.name or "") if function else ""
         arguments = _as_text(function.arguments) if function else ""
-        given_id = "" if delta.id is None else str(delta.id)
-        slot = self._slot_for(delta.index, given_id, name)
-        opened = name if not slot.name else ""
-        slot.name = slot.name or name
-        if not (opened or arguments):
+        slot = self._slot_for(delta, name, has_arguments=bool(arguments))
+        new_name = "" if name == slot.name or slot.fragments else name
+        if not (new_name or arguments):
             return None
+        slot.name += new_name
         slot.size += len(arguments)
         if slot.size > self._limits.tool_arguments_chars:
             limit = self._limits.tool_arguments_chars
@@ -73,80 +82,86 @@ class ToolSlots:
             )
         if arguments:
             slot.fragments.append(arguments)
-        return ToolCallDelta(slot.index, slot.id, opened, arguments)
+        return ToolCallDelta(slot.index, slot.id, new_name, arguments)
 
     def finish(self, *, truncated: bool = False) -> tuple[list[ToolCall], list[Problem]]:
-        """Give the finished calls, and a problem for each one that cannot be read."""
+        """Give the calls that were not given before, and a problem for each one that cannot be read."""
+        read = self.read(truncated=truncated)
+        self._given = len(self._slots)
+        return read
+
+    def read(self, *, truncated: bool = False) -> tuple[list[ToolCall], list[Problem]]:
+        """Do as `finish`, but go on: the same calls can be read again."""
         calls: list[ToolCall] = []
         problems: list[Problem] = []
-        for slot in self._slots:
-            read = self._read(slot, truncated=truncated)
+        for slot in self._slots[self._given :]:
+            read = _read(slot, truncated=truncated)
             if isinstance(read, ToolCall):
                 calls.append(read)
             else:
                 problems.append(read)
         return calls, problems
 
-    def _slot_for(self, index: int | None, given_id: str, name: str) -> _Slot:
+    def _slot_for(self, delta: ToolDelta, name: str, *, has_arguments: bool) -> _Slot:
+        given_id = "" if delta.id is None else str(delta.id)
         slot = self._by_id.get(given_id) if given_id else None
-        if slot is not None and name and slot.name and slot.raw and self._is_another(slot, index):
-            slot = None  # the same id again, but a new call: LM Studio repeated ids (bug-tracker #830)
-        if slot is None and index is not None:
-            slot = self._by_index.get(index)
-            if slot is not None and self._reuses(slot, given_id, name):
-                slot = None
-        elif slot is None and not (given_id or name) and self._slots:
-            slot = self._slots[-1]
-        elif slot is None and given_id and not name and self._slots and not self._slots[-1].given_id:
-            slot = self._slots[-1]
-        if slot is None:
-            slot = self._open(given_id)
-        if index is not None:
-            self._by_index[index] = slot
-        if given_id and not slot.given_id:
-            self._name_late(slot, given_id)
-        return slot
-
-    def _is_another(self, slot: _Slot, index: int | None) -> bool:
-        return index is not None and self._by_index.get(index) is not slot
-
-    @staticmethod
-    def _reuses(slot: _Slot, given_id: str, name: str) -> bool:
-        """Tell whether a delta at a known index begins another call: another id, or a name after a finished call."""
-        if given_id and slot.given_id:
-            return given_id != slot.given_id
-        return bool(name and slot.name and slot.fragments and (name != slot.name or _is_whole(slot.raw)))
-
-    def _open(self, given_id: str) -> _Slot:
-        if len(self._slots) >= self._limits.tool_calls:
-            raise MalformedStreamError(f"The answer has more than {self._limits.tool_calls} tool calls.")
-        id_ = given_id if given_id and given_id not in self._used_ids else self._fresh_id()
-        slot = _Slot(len(self._slots), given_id, id_)
-        self._used_ids.add(id_)
-        self._slots.append(slot)
+        if slot is None and delta.index is not None:
+            slot = self._by_index.get(delta.index)
+        if slot is None and delta.index is None:
+            slot = self._continued(given_id, name)
+        if slot is None or self._begins_another(slot, delta.index, given_id, name, has_arguments=has_arguments):
+            slot = self._open(delta.index, given_id)
+        if delta.index is not None:
+            self._by_index[delta.index] = slot
         if given_id:
+            slot.given_id = slot.given_id or given_id
             self._by_id[given_id] = slot
         return slot
 
-    def _name_late(self, slot: _Slot, given_id: str) -> None:
-        """Note an id that came after the first delta: later deltas are found by it, the id already shown stays."""
-        slot.given_id = given_id
-        self._by_id.setdefault(given_id, slot)
+    def _continued(self, given_id: str, name: str) -> _Slot | None:
+        """Give the last call where a delta without index can only continue it."""
+        last = self._slots[-1] if self._slots else None
+        if last is None or (name and last.name) or (given_id and last.given_id):
+            return None
+        return last
+
+    @staticmethod
+    def _begins_another(slot: _Slot, index: int | None, given_id: str, name: str, *, has_arguments: bool) -> bool:
+        """Tell whether a delta that points to a known call begins another one all the same: only a named one can."""
+        if not (name and slot.name):
+            return False
+        if given_id and slot.given_id and given_id != slot.given_id:
+            return True
+        if index is not None and slot.wire_index is not None and index != slot.wire_index:
+            return True  # one id for several calls (lmstudio-bug-tracker #830)
+        if slot.fragments:
+            return name != slot.name or slot.is_whole()
+        return name != slot.name and has_arguments  # without arguments it is the name's next piece
+
+    def _open(self, index: int | None, given_id: str) -> _Slot:
+        if len(self._slots) >= self._limits.tool_calls:
+            raise MalformedStreamError(f"The answer has more than {self._limits.tool_calls} tool calls.")
+        id_ = given_id if given_id and given_id not in self._used_ids else self._fresh_id()
+        slot = _Slot(len(self._slots), index, given_id, id_)
+        self._used_ids.add(id_)
+        self._slots.append(slot)
+        return slot
 
     def _fresh_id(self) -> str:
         while (id_ := self._new_id()) in self._used_ids:
             continue
         return id_
 
-    def _read(self, slot: _Slot, *, truncated: bool) -> ToolCall | Problem:
-        raw = slot.raw
-        if not slot.name:
-            return Problem("tool_call_unnamed", f"A tool call without a name was dropped; its arguments: {raw[:200]}")
-        arguments = _decode(raw)
-        if arguments is None:
-            code = "tool_call_incomplete" if truncated else "tool_call_unparsed"
-            return Problem(code, f"The arguments of the call of {slot.name!r} are no JSON object: {raw[:2000]}")
-        return ToolCall(id=slot.id, name=slot.name, arguments=arguments, raw_arguments=raw or "{}")
+
+def _read(slot: _Slot, *, truncated: bool) -> ToolCall | Problem:
+    raw = slot.raw
+    if not slot.name:
+        return Problem("tool_call_unnamed", f"A tool call without a name was dropped; its arguments: {raw[:2000]}")
+    arguments = _decode(raw)
+    if arguments is None:
+        code = "tool_call_incomplete" if truncated else "tool_call_unparsed"
+        return Problem(code, f"The arguments of the call of {slot.name!r} are no JSON object: {raw[:2000]}")
+    return ToolCall(id=slot.id, name=slot.name, arguments=arguments, raw_arguments=raw or "{}")
 
 
 def _as_text(arguments: str | dict[str, Any] | list[Any] | None) -> str:
@@ -168,7 +183,3 @@ def _decode(raw: str) -> dict[str, Any] | None:
     if value is None:
         return {}
     return value if isinstance(value, dict) else None
-
-
-def _is_whole(raw: str) -> bool:
-    return _decode(raw) is not None

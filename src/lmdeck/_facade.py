@@ -1,0 +1,58 @@
+"""The facade: `lmdeck.chat()` and its kin, on a default client that is made when it is first needed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Unpack
+
+from lmdeck.client.chat import Chat
+from lmdeck.client.clients import LMStudio
+from lmdeck.client.models import Models
+from lmdeck.config import ClientSettings
+from lmdeck.model_info import Health
+
+__all__ = ["chat", "configure", "default_client", "health", "reset"]
+
+_lock = threading.Lock()
+_client: LMStudio | None = None
+_process = 0
+_settings: ClientSettings = {}
+
+
+def default_client() -> LMStudio:
+    """Give the default client; a forked process gets its own, since sockets must not be shared."""
+    global _client, _process  # the one default client is what this module is for
+    with _lock:
+        if _client is None or _process != os.getpid():
+            _client, _process = LMStudio(**_settings), os.getpid()
+        return _client
+
+
+def configure(**settings: Unpack[ClientSettings]) -> None:
+    """Set the keywords of the default client, and make a new one with the next use."""
+    global _client, _settings  # see above
+    with _lock:
+        client, _client, _settings = _client, None, settings
+    if client is not None:
+        client.close()
+
+
+def reset() -> None:
+    """Close the default client and forget its keywords; the next use makes a new one."""
+    configure()
+
+
+def chat(model: str | None = None, *, strict: bool = False) -> Chat:
+    """Begin a chat with the default client."""
+    return default_client().chat(model, strict=strict)
+
+
+def health() -> Health:
+    """Ask whether the default client's server answers."""
+    return default_client().health()
+
+
+def models() -> Models:
+    """Give the models of the default client's server."""
+    return default_client().models

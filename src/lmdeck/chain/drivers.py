@@ -1,0 +1,72 @@
+"""The two drivers of a plan: the only lines that are written once for sync and once for async."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TypeVar
+
+from lmdeck.chain import Effect, Open, Plan, Read, Sleep
+from lmdeck.transport import AsyncTransport, Response, Transport
+
+__all__ = ["drive", "drive_async"]
+
+T = TypeVar("T")
+
+
+def drive(plan: Plan[T], transport: Transport) -> T:
+    """Run a plan with blocking calls."""
+    try:
+        effect = next(plan)
+        while True:
+            try:
+                result = _perform(effect, transport)
+            except Exception as error:  # noqa: BLE001  # every failure is the plan's to judge
+                effect = plan.throw(error)
+            else:
+                effect = plan.send(result)
+    except StopIteration as done:
+        result_value: T = done.value
+        return result_value
+    finally:
+        plan.close()
+
+
+async def drive_async(plan: Plan[T], transport: AsyncTransport) -> T:
+    """Run a plan with awaited calls; a cancellation closes it, and with it the connection."""
+    try:
+        effect = next(plan)
+        while True:
+            try:
+                result = await _perform_async(effect, transport)
+            except Exception as error:  # noqa: BLE001  # every failure is the plan's to judge
+                effect = plan.throw(error)
+            else:
+                effect = plan.send(result)
+    except StopIteration as done:
+        result_value: T = done.value
+        return result_value
+    finally:
+        plan.close()
+
+
+def _perform(effect: Effect, transport: Transport) -> Response | bytes | None:
+    match effect:
+        case Open(request):
+            return transport.open(request)
+        case Read(response):
+            return response.read()  # type: ignore[attr-defined,no-any-return]  # this driver's transport gave it
+        case Sleep(seconds):
+            time.sleep(seconds)
+            return None
+
+
+async def _perform_async(effect: Effect, transport: AsyncTransport) -> Response | bytes | None:
+    match effect:
+        case Open(request):
+            return await transport.open(request)
+        case Read(response):
+            return await response.read()  # type: ignore[attr-defined,no-any-return]  # this driver's transport gave it
+        case Sleep(seconds):
+            await asyncio.sleep(seconds)
+            return None

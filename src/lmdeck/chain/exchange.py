@@ -1,0 +1,138 @@
+"""The innermost handler: one request, and its answer up to the first thing that happened in it.
+
+Until then nothing was handed on, so a handler around this one may still try again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from lmdeck.chain import Call, Open, Plan, Read
+from lmdeck.errors import LMStudioError
+from lmdeck.events import Chunk
+from lmdeck.protocol.faults import api_error
+from lmdeck.protocol.reader import Reader
+from lmdeck.sansio.limits import DEFAULT_LIMITS
+from lmdeck.stats import Measured
+from lmdeck.transport import Response
+
+__all__ = ["Answer", "Exchange", "locate"]
+
+_log = logging.getLogger("lmdeck.stream")
+
+
+class Answer:
+    """An answer that has begun: its first chunks are in `first`, the rest comes through `take`."""
+
+    def __init__(
+        self, call: Call, response: Response, reader: Reader, clock: Callable[[], float], started: float
+    ) -> None:
+        self.call = call
+        self.response = response
+        self.reader = reader
+        self.attempts = 1
+        self.first: list[Chunk] = []
+        self.is_finished = False
+        self.chunks = 0
+        self._log_chunks = _log.isEnabledFor(logging.DEBUG)
+        self._clock = clock
+        self._started = started
+        self._first_at: float | None = None
+        self._ended_at: float | None = None
+
+    def take(self, data: bytes) -> list[Chunk]:
+        """Read bytes of the body, `b""` at its end, and give what happened in them.
+
+        Raises:
+            LMStudioError: What the bytes mean, with the reply so far.
+        """
+        try:
+            chunks = self.reader.feed(data) if data else self.reader.finish()
+        except LMStudioError as error:
+            self.fail(error)
+            raise
+        if chunks and self._first_at is None:
+            self._first_at = self._clock()
+        self.chunks += len(chunks)
+        if self._log_chunks:
+            for chunk in chunks:
+                _log.debug("%s %s", self.call.request_id, chunk)
+        if not data:
+            self._ended_at = self._clock()
+            self.is_finished = True
+            self.response.close()
+        return chunks
+
+    def fail(self, error: LMStudioError) -> None:
+        """Close the connection and tell the error where it happened and how far the reply had come."""
+        self.response.close()
+        if error.partial is None:
+            error.partial = self.reader.partial()
+        locate(error, self.call, self.attempts)
+
+    def measured(self) -> Measured:
+        """Give the times of this answer; they grow until it is finished."""
+        end = self._clock() if self._ended_at is None else self._ended_at
+        if self._first_at is None:
+            return Measured(total_time=end - self._started)
+        return Measured(
+            time_to_first_token=self._first_at - self._started,
+            generation_time=end - self._first_at,
+            total_time=end - self._started,
+        )
+
+
+class Exchange:
+    """Send a request and read its answer until something happens in it."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+
+    def __call__(self, call: Call) -> Plan[Answer]:
+        """Plan one attempt.
+
+        Raises:
+            LMStudioError: Whatever kept the answer from beginning.
+        """
+        started = self._clock()
+        try:
+            response: Response = yield Open(call.request)
+        except LMStudioError as error:
+            locate(error, call, 1)
+            raise
+        try:
+            if response.status >= 300:
+                yield from _refuse(call, response)
+            reader = call.make_reader(response.status, response.headers)
+            answer = Answer(call, response, reader, self._clock, started)
+            while not (answer.first or answer.is_finished):
+                answer.first = answer.take((yield Read(response)))
+        except BaseException as error:  # a cancelled plan, too, lets go of its connection at once
+            response.close()
+            if isinstance(error, LMStudioError):
+                locate(error, call, 1)
+            raise
+        return answer
+
+
+def _refuse(call: Call, response: Response) -> Plan[None]:
+    """Read a refusal's body, up to a limit, and raise what it means."""
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        while size < DEFAULT_LIMITS.error_body_bytes and (data := (yield Read(response))):
+            pieces.append(data)
+            size += len(data)
+    finally:
+        response.close()
+    path = urlsplit(call.request.url).path
+    raise api_error(response.status, b"".join(pieces), response.headers, path=path)
+
+
+def locate(error: LMStudioError, call: Call, attempts: int) -> None:
+    """Tell an error which request it belongs to."""
+    error.request_id = call.request_id
+    error.url = call.request.url
+    error.attempts = max(error.attempts, attempts)

@@ -1,0 +1,203 @@
+"""The chat builder: immutable, so that a chat can be kept and branched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, Self, TypeVar, overload
+
+from msgspec.structs import replace
+
+from lmdeck.chain.drivers import drive, drive_async
+from lmdeck.client.plans import send_chat
+from lmdeck.client.session import Session
+from lmdeck.client.stream import AsyncChatStream, ChatStream
+from lmdeck.errors import ConfigurationError
+from lmdeck.events import Chunk
+from lmdeck.messages import Message, Reply, ToolCall
+from lmdeck.protocol.images import image_part
+from lmdeck.protocol.requests import ChatSpec, checked_options, checked_tool
+from lmdeck.transport import AsyncTransport, Transport
+
+__all__ = ["AsyncChat", "Chat"]
+
+Image = str | os.PathLike[str] | bytes
+Route = TypeVar("Route")
+
+
+class _Builder(Generic[Route]):
+    """What a chat is told before it is asked. Every call gives a new chat and leaves this one as it was."""
+
+    __slots__ = ("_route", "_session", "_spec")
+
+    def __init__(self, session: Session, route: Callable[[], Route], spec: ChatSpec) -> None:
+        self._session = session
+        self._route = route
+        self._spec = spec
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The messages so far, in OpenAI's form."""
+        return [message.to_dict() if isinstance(message, Message) else dict(message) for message in self._spec.messages]
+
+    @property
+    def model(self) -> str | None:
+        """The model that was asked for; None leaves the choice to the client."""
+        return self._spec.model
+
+    def with_model(self, model: str | None) -> Self:
+        """Ask this model; None asks the client's default, or the one that is loaded."""
+        return self._but(model=model)
+
+    def with_system(self, text: str) -> Self:
+        """Put this system message first, in place of one that is there."""
+        messages = self._spec.messages
+        rest = messages[1:] if messages and _role(messages[0]) == "system" else messages
+        return self._but(messages=(Message(role="system", content=text), *rest))
+
+    def with_messages(self, messages: Iterable[Message | Mapping[str, Any]]) -> Self:
+        """Add messages: OpenAI-style dicts or `Message` values.
+
+        Raises:
+            ConfigurationError: One of them is neither.
+        """
+        added = tuple(messages)
+        for message in added:
+            if not isinstance(message, (Message, Mapping)):
+                raise ConfigurationError(
+                    f"A message must be a dict or a Message, not {type(message).__name__}.",
+                    hint='Use {"role": "user", "content": "…"}.',
+                )
+        return self._but(messages=(*self._spec.messages, *added))
+
+    def user(self, text: str, images: Sequence[Image] = ()) -> Self:
+        """Add what the user says, with images: paths, bytes or data URIs of PNG and JPEG files.
+
+        Raises:
+            ConfigurationError: An image cannot be read, is too large, or is of another kind.
+            InvalidRequestError: An image is a web address, which LM Studio does not fetch.
+        """
+        if not images:
+            return self._but(messages=(*self._spec.messages, Message(role="user", content=text)))
+        parts = [{"type": "text", "text": text}, *(image_part(image) for image in images)]
+        return self._but(messages=(*self._spec.messages, Message(role="user", content=parts)))
+
+    def assistant(self, text: str, tool_calls: Sequence[ToolCall] = ()) -> Self:
+        """Add what the assistant said."""
+        message = Message(role="assistant", content=text, tool_calls=tuple(tool_calls))
+        return self._but(messages=(*self._spec.messages, message))
+
+    def tool_result(self, call: ToolCall | str, content: str) -> Self:
+        """Add a tool's result for a call, named by the call itself or its id."""
+        id_ = call.id if isinstance(call, ToolCall) else call
+        return self._but(messages=(*self._spec.messages, Message(role="tool", content=content, tool_call_id=id_)))
+
+    def with_tools(self, tools: Iterable[Mapping[str, Any]]) -> Self:
+        """Offer these tools, OpenAI-style dicts, instead of the ones before.
+
+        Raises:
+            ConfigurationError: A tool has no name, or two have the same.
+        """
+        checked = tuple(checked_tool(tool) for tool in tools)
+        names = [tool["function"]["name"] for tool in checked]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigurationError(f"Two tools are named {twice[0]!r}.", hint="Give every tool a name of its own.")
+        return self._but(tools=checked)
+
+    def with_tool_choice(self, choice: str | Mapping[str, Any] | None) -> Self:
+        """Say whether tools are called: `"auto"`, `"none"`, `"required"`, or the name of the one that must be."""
+        return self._but(tool_choice=choice)
+
+    def with_options(self, **options: Any) -> Self:  # noqa: ANN401  # they go to the server as they are
+        """Set options of the request: `temperature`, `max_tokens`, `stop`, `seed`, `response_format`, `ttl` and so on.
+
+        They go to the server as they are; None takes one out.
+
+        Raises:
+            ConfigurationError: An option is one that the builder has its own verb for, such as `model`.
+        """
+        merged = {**self._spec.options, **checked_options(options)}
+        return self._but(options={name: value for name, value in merged.items() if value is not None})
+
+    def with_strict(self, strict: bool = True) -> Self:  # reads as a sentence
+        """Raise `ToolCallParseError` where a tool call cannot be read, instead of reporting a problem."""
+        return self._but(strict=strict)
+
+    def _but(self, **changes: Any) -> Self:  # noqa: ANN401  # the fields of ChatSpec
+        return type(self)(self._session, self._route, replace(self._spec, **changes))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} model={self._spec.model!r} messages={len(self._spec.messages)}>"
+
+
+class Chat(_Builder[Transport]):
+    """A chat of the sync client."""
+
+    __slots__ = ()
+
+    def send(self) -> Reply:
+        """Ask, and wait for the whole answer.
+
+        Raises:
+            LMStudioError: There is no whole answer; the class says why, `hint` what to do.
+        """
+        return drive(send_chat(self._session, self._spec), self._route())
+
+    @overload
+    def stream(self) -> ChatStream: ...
+    @overload
+    def stream(self, callback: Callable[[Chunk], object]) -> Reply: ...
+    def stream(self, callback: Callable[[Chunk], object] | None = None) -> ChatStream | Reply:
+        """Ask, and give a stream of the answer's chunks; with a callback, call it for each one and give the reply.
+
+        Raises:
+            LMStudioError: With a callback: there is no whole answer. Without: the stream raises it when it is read.
+        """
+        stream = ChatStream(self._session, self._route(), self._spec)
+        if callback is None:
+            return stream
+        with stream:
+            for chunk in stream:
+                callback(chunk)
+        return stream.reply
+
+
+class AsyncChat(_Builder[AsyncTransport]):
+    """A chat of the async client."""
+
+    __slots__ = ()
+
+    async def send(self) -> Reply:
+        """Ask, and wait for the whole answer.
+
+        Raises:
+            LMStudioError: There is no whole answer; the class says why, `hint` what to do.
+        """
+        return await drive_async(send_chat(self._session, self._spec), self._route())
+
+    @overload
+    def stream(self) -> AsyncChatStream: ...
+    @overload
+    def stream(self, callback: Callable[[Chunk], object]) -> Awaitable[Reply]: ...
+    def stream(self, callback: Callable[[Chunk], object] | None = None) -> AsyncChatStream | Awaitable[Reply]:
+        """Ask, and give a stream of the answer's chunks; with a callback, which may be async, give the awaited reply.
+
+        Raises:
+            LMStudioError: With a callback: there is no whole answer. Without: the stream raises it when it is read.
+        """
+        stream = AsyncChatStream(self._session, self._route(), self._spec)
+        return stream if callback is None else _call_back(stream, callback)
+
+
+async def _call_back(stream: AsyncChatStream, callback: Callable[[Chunk], object]) -> Reply:
+    async with stream:
+        async for chunk in stream:
+            result = callback(chunk)
+            if isinstance(result, Awaitable):
+                await result
+    return stream.reply
+
+
+def _role(message: Message | Mapping[str, Any]) -> object:
+    return message.role if isinstance(message, Message) else message.get("role")

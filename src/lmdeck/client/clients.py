@@ -1,0 +1,144 @@
+"""`LMStudio` and `AsyncLMStudio`: one client is one connection pool."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Self, Unpack
+
+from lmdeck.chain.drivers import drive, drive_async
+from lmdeck.client.chat import AsyncChat, Chat
+from lmdeck.client.models import AsyncModels, Models
+from lmdeck.client.plans import check_health
+from lmdeck.client.session import Session
+from lmdeck.config import ClientSettings, Settings
+from lmdeck.model_info import Health
+from lmdeck.protocol.requests import ChatSpec
+from lmdeck.transport import AsyncTransport, Transport
+
+__all__ = ["AsyncLMStudio", "LMStudio"]
+
+
+class LMStudio:
+    """A client of LM Studio's local server; safe to share between threads.
+
+    Settings come from the keywords (see `lmdeck.config.Settings` for all of them), the environment (`LMDECK_HOST`, …, and
+    `LM_API_TOKEN`), `lmdeck.toml` or `[tool.lmdeck]` in `pyproject.toml`, or their defaults. Nothing is opened until the
+    first request. Use it as a context manager, or call `close`.
+    """
+
+    def __init__(self, **settings: Unpack[ClientSettings]) -> None:
+        self._session = Session(Settings.resolve(settings))
+        self._transport: Transport | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force; the token in them is never shown."""
+        return self._session.settings
+
+    @property
+    def base_url(self) -> str:
+        """The server's root, without the API's own prefix."""
+        return self._session.address.root
+
+    @property
+    def models(self) -> Models:
+        """The models of the server."""
+        return Models(self._session, self._route)
+
+    def chat(self, model: str | None = None, *, strict: bool = False) -> Chat:
+        """Begin a chat with a model; None stands for the client's default, the loaded one, or the smallest there is."""
+        return Chat(self._session, self._route, ChatSpec(model=model, strict=strict))
+
+    def health(self) -> Health:
+        """Ask whether the server answers; never raises for a server that does not."""
+        return drive(check_health(self._session), self._route())
+
+    def close(self) -> None:
+        """Close every connection; the client can be used again, on new ones."""
+        with self._lock:
+            transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"LMStudio({self.base_url!r})"
+
+    def _route(self) -> Transport:
+        with self._lock:
+            if self._transport is None:
+                from lmdeck.transport._urllib3 import (
+                    Urllib3Transport,  # imported late: it costs more than all of lmdeck
+                )
+
+                self._transport = Urllib3Transport(self.settings)
+            return self._transport
+
+
+class AsyncLMStudio:
+    """The same client for asyncio; safe to share between tasks.
+
+    Settings come from the keywords (see `lmdeck.config.Settings` for all of them), the environment (`LMDECK_HOST`, …, and
+    `LM_API_TOKEN`), `lmdeck.toml` or `[tool.lmdeck]` in `pyproject.toml`, or their defaults. Nothing is opened until the
+    first request. Use it as an async context manager, or await `aclose`.
+    """
+
+    def __init__(self, **settings: Unpack[ClientSettings]) -> None:
+        self._session = Session(Settings.resolve(settings))
+        self._transport: AsyncTransport | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force; the token in them is never shown."""
+        return self._session.settings
+
+    @property
+    def base_url(self) -> str:
+        """The server's root, without the API's own prefix."""
+        return self._session.address.root
+
+    @property
+    def models(self) -> AsyncModels:
+        """The models of the server."""
+        return AsyncModels(self._session, self._route)
+
+    def chat(self, model: str | None = None, *, strict: bool = False) -> AsyncChat:
+        """Begin a chat with a model; None stands for the client's default, the loaded one, or the smallest there is."""
+        return AsyncChat(self._session, self._route, ChatSpec(model=model, strict=strict))
+
+    async def health(self) -> Health:
+        """Ask whether the server answers; never raises for a server that does not."""
+        return await drive_async(check_health(self._session), self._route())
+
+    async def aclose(self) -> None:
+        """Close every connection; the client can be used again, on new ones."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"AsyncLMStudio({self.base_url!r})"
+
+    def _route(self) -> AsyncTransport:
+        if self._transport is None:
+            from lmdeck.transport._aiohttp import AiohttpTransport  # imported late: it costs more than all of lmdeck
+
+            self._transport = AiohttpTransport(self.settings)
+        return self._transport

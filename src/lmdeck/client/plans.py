@@ -1,0 +1,164 @@
+"""What the clients do, as plans: written once, run by the sync and the async driver."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from msgspec.structs import replace
+
+from lmdeck.chain import Plan, Read
+from lmdeck.chain.exchange import Answer
+from lmdeck.client.session import Session
+from lmdeck.errors import (
+    APIError,
+    EndpointNotFoundError,
+    LMStudioError,
+    MalformedStreamError,
+    ModelNotFoundError,
+    NoModelLoadedError,
+    TransportError,
+)
+from lmdeck.messages import Reply
+from lmdeck.model_info import ApiLevel, Health, ModelInfo
+from lmdeck.protocol.listings import LISTINGS, choose_model, product_of, read_listing
+from lmdeck.protocol.reader import ChatReader, JSONReader
+from lmdeck.protocol.requests import ChatSpec, build_chat
+from lmdeck.sansio.assembler import ChatAssembler
+from lmdeck.stats import Measured, Stats
+
+__all__ = ["begin_chat", "check_health", "final_reply", "find_model", "list_models", "send_chat"]
+
+
+def begin_chat(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[Answer]:
+    """Ask, and read the answer until something happens in it."""
+    named = spec.model or session.settings.model
+    if named is not None:
+        return (yield from _ask(session, spec, named, stream=stream))
+    remembered = session.remembered_model()
+    if remembered is not None:
+        try:
+            return (yield from _ask(session, spec, remembered, stream=stream))
+        except (ModelNotFoundError, NoModelLoadedError):
+            session.forget_model()
+    chosen = yield from _choose(session)
+    return (yield from _ask(session, spec, chosen, stream=stream))
+
+
+def send_chat(session: Session, spec: ChatSpec) -> Plan[Reply]:
+    """Ask, and read the whole answer."""
+    answer = yield from begin_chat(session, spec, stream=False)
+    try:
+        while not answer.is_finished:
+            answer.take((yield Read(answer.response)))
+    except TransportError as error:
+        answer.fail(error)
+        raise
+    finally:
+        answer.response.close()
+    return final_reply(answer)
+
+
+def final_reply(answer: Answer) -> Reply:
+    """Give a finished answer's reply, with the client's times where the server was silent about them."""
+    reader = answer.reader
+    if not isinstance(reader, ChatReader):
+        raise TypeError(f"{type(reader).__name__} reads no chat")
+    reply, measured = reader.reply(), answer.measured()
+    if not reader.is_streamed:
+        # The first token came with the last: all that is known of the generation is how long the whole answer took.
+        measured = replace(measured, time_to_first_token=measured.total_time, generation_time=measured.total_time)
+    return replace(reply, stats=_completed(reply, measured, answer.chunks))
+
+
+def list_models(session: Session) -> Plan[list[ModelInfo]]:
+    """List the models over the newest API that the server speaks."""
+    _, _, models = yield from _listing(session)
+    return models
+
+
+def find_model(session: Session, key: str) -> Plan[ModelInfo]:
+    """Give one model, by its key or by the id of an instance of it."""
+    models = yield from list_models(session)
+    for model in models:
+        if model.key == key or any(instance.id == key for instance in model.instances):
+            return model
+    raise ModelNotFoundError(f"The server has no model {key!r}.", available=[model.key for model in models])
+
+
+def check_health(session: Session, clock: Callable[[], float] = time.monotonic) -> Plan[Health]:
+    """Ask for the models and say what came of it; only what is no answer of a server counts as unreachable."""
+    started = clock()
+    try:
+        api, product, models = yield from _listing(session)
+    except LMStudioError as error:
+        reachable = not isinstance(error, TransportError)
+        return Health(reachable=reachable, latency=clock() - started if reachable else None, error=error)
+    loaded = [instance.id for model in models for instance in model.instances]
+    return Health(reachable=True, latency=clock() - started, product=product, api=api, models_loaded=loaded)
+
+
+def _ask(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -> Plan[Answer]:
+    body, adjusted = build_chat(spec, model, stream=stream)
+
+    def make_reader(status: int, headers: Mapping[str, str]) -> ChatReader:
+        assembler = ChatAssembler(
+            strict=spec.strict, expects_tokens=spec.expects_tokens, problems=adjusted, model=model or ""
+        )
+        return ChatReader(status, headers, assembler)
+
+    return (yield from session.handler(session.call("POST", "/v1/chat/completions", make_reader, body)))
+
+
+def _choose(session: Session) -> Plan[str | None]:
+    """Choose a model; None where the server has no model list, so that it chooses itself."""
+    try:
+        models = yield from list_models(session)
+    except EndpointNotFoundError:
+        return None
+    model = choose_model(models)
+    session.remember_model(model)
+    return model
+
+
+def _listing(session: Session) -> Plan[tuple[ApiLevel, str, list[ModelInfo]]]:
+    """Ask the three APIs in turn; what an older server answers to a newer path counts as "not there"."""
+    for api, path in LISTINGS:
+        call = session.call("GET", path, JSONReader, timeouts=session.look_up_timeouts)
+        is_last = path == LISTINGS[-1][1]
+        try:
+            answer = yield from session.handler(call)
+            value = _json(answer)
+            models = read_listing(api, value)
+        except (EndpointNotFoundError, MalformedStreamError):
+            if is_last:
+                raise
+            continue
+        return api, product_of(api, value, answer.response.headers.get("server", "")), models
+    raise APIError("The server lists no models.")
+
+
+def _json(answer: Answer) -> object:
+    if not isinstance(answer.reader, JSONReader):
+        raise TypeError(f"{type(answer.reader).__name__} reads no plain JSON")
+    return answer.reader.value
+
+
+def _completed(reply: Reply, measured: Measured, chunks: int) -> Stats:
+    """Fill in what the server did not say; without its token count, a chunk counts as a token."""
+    stats = reply.stats
+    speed = stats.tokens_per_second
+    tokens = reply.usage.completion_tokens if reply.usage else chunks
+    if speed is None and tokens and measured.generation_time:
+        speed = tokens / measured.generation_time
+    return Stats(
+        time_to_first_token=_first(stats.time_to_first_token, measured.time_to_first_token),
+        tokens_per_second=speed,
+        generation_time=_first(stats.generation_time, measured.generation_time),
+        stop_reason=stats.stop_reason,
+        measured=measured,
+    )
+
+
+def _first(said: float | None, measured: float | None) -> float | None:
+    return measured if said is None else said

@@ -1,0 +1,90 @@
+"""What a sync and an async client have in common: settings, address, the chain of handlers, and a short memory."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lmdeck._version import __version__
+from lmdeck.chain import Call, Handler
+from lmdeck.chain.exchange import Exchange
+from lmdeck.chain.retry import Retry
+from lmdeck.chain.trace import Trace, log_to_stderr
+from lmdeck.config import Settings
+from lmdeck.protocol.address import Address
+from lmdeck.protocol.reader import Reader
+from lmdeck.protocol.requests import encode
+from lmdeck.protocol.retry import RetryPolicy
+from lmdeck.transport import Timeouts, WireRequest
+
+__all__ = ["Session"]
+
+CHOICE_SECONDS = 30.0
+
+
+class Session:
+    """One client's settings and handlers. Its only state is the model it chose last, for a short while."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settings = settings
+        self.address = Address.from_settings(settings)
+        self.handler: Handler = Retry(Trace(Exchange(clock)), RetryPolicy.from_settings(settings))
+        self._clock = clock
+        self._timeouts = Timeouts.from_settings(settings)
+        self._chosen: tuple[str, float] | None = None
+        if settings.debug:
+            log_to_stderr()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        make_reader: Callable[[int, Mapping[str, str]], Reader],
+        body: Mapping[str, Any] | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> Call:
+        """Make a call of one of the server's endpoints.
+
+        Raises:
+            ConfigurationError: The body cannot be written as JSON.
+        """
+        request_id = f"req_{uuid.uuid4().hex[:12]}"
+        request = WireRequest(
+            method=method,
+            url=self.address.url(path),
+            body=None if body is None else encode(body),
+            headers={"User-Agent": f"lmdeck/{__version__}", "X-Request-Id": request_id},
+            api_token=self.settings.api_token,
+            timeouts=timeouts or self._timeouts,
+        )
+        return Call(request=request, request_id=request_id, make_reader=make_reader)
+
+    @property
+    def look_up_timeouts(self) -> Timeouts:
+        """The limits of a small question: the server need not load a model to answer it."""
+        limits = self._timeouts
+        return Timeouts(
+            connect=limits.connect,
+            first_token=min(limits.idle, limits.first_token),
+            idle=limits.idle,
+            total=limits.total,
+        )
+
+    def remembered_model(self) -> str | None:
+        """Give the model that was chosen a short while ago."""
+        if self._chosen is None or self._clock() > self._chosen[1]:
+            return None
+        return self._chosen[0]
+
+    def remember_model(self, model: str) -> None:
+        """Keep a choice, so that not every request asks for the list."""
+        self._chosen = (model, self._clock() + CHOICE_SECONDS)
+
+    def forget_model(self) -> None:
+        """Drop the choice: the server does not know that model any more."""
+        self._chosen = None
+
+    def __repr__(self) -> str:
+        return f"<{self.address.root}>"

@@ -1,0 +1,198 @@
+"""A chat's answer while it is being written: an iterator of chunks, and at its end the reply.
+
+Leaving a stream early, by `break`, an exception, Ctrl-C or a cancelled task, closes the connection at once, and so ends the
+generation on the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import Generic, Self, TypeVar, cast
+
+from lmdeck.chain.drivers import drive, drive_async
+from lmdeck.chain.exchange import Answer
+from lmdeck.client.plans import begin_chat, final_reply
+from lmdeck.client.session import Session
+from lmdeck.errors import IncompleteStreamError, TransportError
+from lmdeck.events import Chunk
+from lmdeck.messages import Reply
+from lmdeck.protocol.requests import ChatSpec
+from lmdeck.transport import AsyncResponse, AsyncTransport, SyncResponse, Transport
+
+__all__ = ["AsyncChatStream", "ChatStream"]
+
+Route = TypeVar("Route")
+
+
+class _Stream(Generic[Route]):
+    """What both streams share: the answer, and the reply that it becomes."""
+
+    def __init__(self, session: Session, route: Route, spec: ChatSpec) -> None:
+        self._session = session
+        self._route = route
+        self._spec = spec
+        self._answer: Answer | None = None
+        self._is_closed = False
+        self._reply: Reply | None = None
+
+    @property
+    def reply(self) -> Reply:
+        """The whole reply, once the stream was read to its end.
+
+        Raises:
+            IncompleteStreamError: It was not; `partial` is the reply so far.
+        """
+        if self._reply is not None:
+            return self._reply
+        if self._answer is None or not self._answer.is_finished:
+            raise IncompleteStreamError(
+                "The stream was not read to its end.",
+                hint="Iterate it first; `stream.partial` is the reply so far.",
+                partial=self.partial,
+            )
+        self._reply = final_reply(self._answer)
+        return self._reply
+
+    @property
+    def partial(self) -> Reply:
+        """The reply so far, whole calls only."""
+        if self._reply is not None:
+            return self._reply
+        partial = self._answer.reader.partial() if self._answer is not None else None
+        return partial or Reply()
+
+    def _close(self) -> None:
+        self._is_closed = True
+        if self._answer is not None:
+            self._answer.response.close()
+
+
+class ChatStream(_Stream[Transport]):
+    """The stream of the sync client: a context manager and an iterator of `Chunk`."""
+
+    def __init__(self, session: Session, route: Transport, spec: ChatSpec) -> None:
+        super().__init__(session, route, spec)
+        self._chunks = self._read()
+
+    def __enter__(self) -> Self:
+        self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self._chunks
+
+    def __next__(self) -> Chunk:
+        return next(self._chunks)
+
+    def text(self) -> Iterator[str]:
+        """Give only the new content, piece by piece."""
+        return (chunk.content for chunk in self._chunks if chunk.content)
+
+    def until_done(self) -> Reply:
+        """Read the rest and give the reply.
+
+        Raises:
+            LMStudioError: There is no whole answer.
+        """
+        for _ in self._chunks:
+            continue
+        return self.reply
+
+    def close(self) -> None:
+        """Stop: close the connection, so that the server stops generating."""
+        self._close()
+
+    def _open(self) -> Answer:
+        if self._is_closed:
+            raise IncompleteStreamError("The stream is closed.", hint="Ask again for a new one.", partial=self.partial)
+        if self._answer is None:
+            self._answer = drive(begin_chat(self._session, self._spec, stream=True), self._route)
+        return self._answer
+
+    def _read(self) -> Iterator[Chunk]:
+        answer = self._open()
+        response = cast("SyncResponse", answer.response)
+        try:
+            yield from answer.first
+            while not answer.is_finished:
+                try:
+                    data = response.read()
+                except TransportError as error:
+                    answer.fail(error)
+                    raise
+                yield from answer.take(data)
+        finally:
+            self._close()
+
+
+class AsyncChatStream(_Stream[AsyncTransport]):
+    """The stream of the async client: an async context manager and an async iterator of `Chunk`."""
+
+    def __init__(self, session: Session, route: AsyncTransport, spec: ChatSpec) -> None:
+        super().__init__(session, route, spec)
+        self._chunks = self._read()
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        return self._chunks
+
+    async def __anext__(self) -> Chunk:
+        return await anext(self._chunks)
+
+    async def text(self) -> AsyncIterator[str]:
+        """Give only the new content, piece by piece."""
+        async for chunk in self._chunks:
+            if chunk.content:
+                yield chunk.content
+
+    async def until_done(self) -> Reply:
+        """Read the rest and give the reply.
+
+        Raises:
+            LMStudioError: There is no whole answer.
+        """
+        async for _ in self._chunks:
+            continue
+        return self.reply
+
+    async def aclose(self) -> None:
+        """Stop: close the connection, so that the server stops generating."""
+        self._close()
+
+    async def _open(self) -> Answer:
+        if self._is_closed:
+            raise IncompleteStreamError("The stream is closed.", hint="Ask again for a new one.", partial=self.partial)
+        if self._answer is None:
+            self._answer = await drive_async(begin_chat(self._session, self._spec, stream=True), self._route)
+        return self._answer
+
+    async def _read(self) -> AsyncIterator[Chunk]:
+        answer = await self._open()
+        response = cast("AsyncResponse", answer.response)
+        try:
+            for chunk in answer.first:
+                yield chunk
+            while not answer.is_finished:
+                try:
+                    data = await response.read()
+                except TransportError as error:
+                    answer.fail(error)
+                    raise
+                for chunk in answer.take(data):
+                    yield chunk
+        finally:
+            self._close()

@@ -1,0 +1,301 @@
+"""The server's refusals, in all the shapes they come in, as errors that say what to do.
+
+LM Studio answers an error as a bare string, as an object, as a JSON array inside a string, in Anthropic's form, or nested
+as text inside another message; a crash of the model is a 400 and an unknown path a 200. So the words decide first, then the
+code, and the status last. Sources: LM Studio docs `2_rest`, and reports in lmstudio-bug-tracker as numbered below.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from lmdeck.errors import (
+    APIError,
+    AuthenticationError,
+    ContextLengthError,
+    EndpointNotFoundError,
+    InvalidRequestError,
+    ModelCrashedError,
+    ModelLoadError,
+    ModelNotFoundError,
+    NoModelLoadedError,
+    RateLimitError,
+    ServerError,
+    TemplateError,
+    describe,
+)
+
+__all__ = ["api_error", "refusal_in", "retry_after_seconds"]
+
+
+def _words(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
+
+
+# The order matters: a crash caused by a full context names the context, a load that fails for memory names the model.
+PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
+    (_words(r"unexpected endpoint or method"), EndpointNotFoundError),
+    (
+        _words(
+            r"trying to keep the first \d+ tokens",
+            r"number of tokens to keep from the initial prompt is greater",
+            r"cannot truncate prompt with n_keep",
+            r"input does not fit in context",
+            r"context (size|length|window) (has been |was |is )?(exceeded|too small|overflow)",
+            r"(exceeds?|exceeded|greater than|larger than|longer than|beyond)\b[^.\n]{0,60}\bcontext (size|length|window)",
+            r"context[ _-]?length[ _-]?exceeded",
+            r"maximum context length",
+            r"context overflow",
+            r"overflows? the (model'?s )?context",
+        ),
+        ContextLengthError,
+    ),
+    (_words(r"no models? (is |are )?(currently )?loaded"), NoModelLoadedError),
+    (_words(r"model is not embedding", r"does not support embeddings?", r"is not an embedding model"), InvalidRequestError),
+    (
+        _words(
+            r"failed to load model",
+            r"model loading aborted",
+            r"insufficient system resources",
+            r"error loading model",
+            r"operation canceled",
+            r"model load(ing)? (was )?cancell?ed",
+        ),
+        ModelLoadError,
+    ),
+    (
+        _words(
+            r"model has crashed",
+            r"model (process )?crashed",
+            r"model (is|was|has been|got) unloaded",
+            r"model unloaded",
+            r"channel error",
+            r"lost connection to (the )?(model|engine|worker)",
+        ),
+        ModelCrashedError,
+    ),
+    (
+        _words(
+            r"jinja",
+            r"prompt template",
+            r"chat template",
+            r"parser error: ",
+            r"expected closing (statement|expression)",
+            r"unknown (statement|filter|test) type",
+            r"conversation roles must alternate",
+        ),
+        TemplateError,
+    ),
+    (_words(r"failed to parse grammar", r"failed to initialize samplers", r"invalid discriminator value"), InvalidRequestError),
+    (_words(r"^model \S+ not found", r"model_not_found", r"no such model", r"model .{0,200} (does not exist|was not found)"),
+     ModelNotFoundError),
+]  # fmt: skip
+CODES: dict[str, type[APIError]] = {
+    "invalid_api_key": AuthenticationError,
+    "authentication_error": AuthenticationError,
+    "permission_error": AuthenticationError,
+    "context_length_exceeded": ContextLengthError,
+    "exceed_context_size_error": ContextLengthError,
+    "model_not_found": ModelNotFoundError,
+    "model_load_failed": ModelLoadError,
+    "rate_limit_exceeded": RateLimitError,
+    "rate_limit_error": RateLimitError,
+    "overloaded_error": ServerError,
+}
+STATUSES: dict[int, type[APIError]] = {
+    401: AuthenticationError,
+    403: AuthenticationError,
+    404: EndpointNotFoundError,
+    405: EndpointNotFoundError,
+    429: RateLimitError,
+}
+NESTING_LIMIT = 4
+TEXT_CHARS = 4000
+
+
+class Fault(Struct, frozen=True, kw_only=True):
+    """What a body says of an error."""
+
+    message: str
+    type: str | None = None
+    code: str | None = None
+    param: str | None = None
+
+
+def api_error(
+    status: int, body: bytes | object, headers: Mapping[str, str] | None = None, *, path: str = ""
+) -> APIError:
+    """Make the error that a refusal means, from its status, its body (bytes, or decoded already) and its headers."""
+    decoded = _decoded(body) if isinstance(body, (bytes, bytearray, memoryview)) else body
+    fault = _read(decoded, status)
+    kind = _kind(fault, status)
+    details: dict[str, Any] = {
+        "status": status,
+        "type": fault.type,
+        "code": fault.code,
+        "param": fault.param,
+        "body": decoded,
+        "hint": _hint(fault),
+        "retry_after": retry_after_seconds(headers or {}),
+    }
+    if kind is ModelNotFoundError:
+        details["available"] = _available(fault.message)
+    where = f"{path}: " if path else ""
+    return kind(f"{where}{_sentence(fault.message)}", **details)
+
+
+def refusal_in(decoded: object) -> bool:
+    """Tell whether a decoded body or event is an error though its status says 200."""
+    if not isinstance(decoded, Mapping):
+        return False
+    if decoded.get("choices"):
+        return False
+    return bool(decoded.get("error")) or decoded.get("type") == "error"
+
+
+def retry_after_seconds(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
+    """Read `Retry-After` (RFC 9110, section 10.2.3: seconds or a date) or `retry-after-ms`; None where there is neither.
+
+    A date is counted from the response's own `Date`, or from `now` (seconds since 1970), since clocks differ.
+    """
+    milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after", "").strip()
+    if milliseconds and _is_number(milliseconds):
+        return max(float(milliseconds) / 1000, 0.0)
+    if _is_number(value):
+        return max(float(value), 0.0)
+    until, since = _timestamp(value), _timestamp(headers.get("date", ""))
+    start = since if since is not None else now
+    return None if until is None or start is None else max(until - start, 0.0)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\d{1,9}(\.\d{0,6})?", text.strip()) is not None
+
+
+def _timestamp(text: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _decoded(body: bytes | bytearray | memoryview) -> object:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return bytes(body[:TEXT_CHARS]).decode("utf-8", "replace").strip()
+
+
+def _read(decoded: object, status: int) -> Fault:
+    """Find message, type, code and param, at most a few levels deep."""
+    error = decoded
+    found: dict[str, str | None] = {"type": None, "code": None, "param": None}
+    for _ in range(NESTING_LIMIT):
+        if not isinstance(error, Mapping):
+            break
+        for name in found:
+            value = error.get(name)
+            if value is not None and not (name == "type" and value == "error"):
+                found[name] = str(value)
+        nested = error.get("error")
+        error = nested or _own_words(error)
+    return Fault(message=_message(error, status), **found)
+
+
+def _own_words(error: Mapping[str, Any]) -> object:
+    """Give an error object's message: `message`, or `title` with `cause`, or FastAPI's `detail`."""
+    if error.get("title"):
+        return ": ".join(str(error[name]) for name in ("title", "cause") if error.get(name))
+    return error.get("message") or error.get("detail") or dict(error) or None
+
+
+def _message(error: object, status: int) -> str:
+    issues = error if isinstance(error, list) else _issues_in(error)
+    if issues:
+        return "; ".join(_issue(issue) for issue in issues[:8])
+    if error is None or error == "":
+        return f"the server answered {status} without a word"
+    if isinstance(error, str) and _looks_like_html(error):
+        return f"the server answered {status} with a web page, not JSON: {describe(_without_tags(error))}"
+    return error[:TEXT_CHARS] if isinstance(error, str) else describe(str(error), TEXT_CHARS)
+
+
+def _issues_in(error: object) -> list[Any]:
+    """Read a JSON array inside a string: LM Studio's schema validation puts its issues there."""
+    if not isinstance(error, str) or not error.lstrip().startswith("["):
+        return []
+    try:
+        issues = msgspec.json.decode(error)
+    except (msgspec.DecodeError, RecursionError):
+        return []
+    return issues if isinstance(issues, list) else []
+
+
+def _issue(issue: object) -> str:
+    if not isinstance(issue, Mapping):
+        return describe(str(issue))
+    path = issue.get("path")
+    where = ".".join(str(step) for step in path) if isinstance(path, list) else ""
+    text = str(issue.get("message", issue.get("code", "")))
+    received = f" (received {issue['received']})" if issue.get("received") else ""
+    return f"{where}: {text}{received}" if where else text + received
+
+
+def _looks_like_html(text: str) -> bool:
+    return re.match(r"\s*<(!doctype|html|head|body)\b", text, re.IGNORECASE) is not None
+
+
+def _without_tags(text: str) -> str:
+    return re.sub(r"<(script|style)\b.*?</\1>|<[^>]{0,500}>", " ", text, flags=re.IGNORECASE | re.DOTALL)
+
+
+def _kind(fault: Fault, status: int) -> type[APIError]:
+    for phrase, kind in PHRASES:
+        if phrase.search(fault.message):
+            return kind
+    for word in (fault.code, fault.type):
+        if word in CODES:
+            return CODES[word]
+    if status in STATUSES:
+        return STATUSES[status]
+    if status >= 500:
+        return ServerError
+    if status >= 400 or fault.type in {"invalid_request", "invalid_request_error"}:
+        return InvalidRequestError
+    return APIError
+
+
+def _hint(fault: Fault) -> str | None:
+    """Give a better hint than the class has, where the words tell more."""
+    for phrase, hint in HINTS:
+        if phrase.search(fault.message):
+            return hint
+    return None
+
+
+HINTS: list[tuple[re.Pattern[str], str]] = [
+    (_words(r"not embedding"), "Choose an embedding model: `lmdeck models` shows each model's type."),
+    (_words(r"insufficient system resources"), str(ModelLoadError.default_hint)),
+    (_words(r"failed to parse grammar", r"failed to initialize samplers"),
+     "The schema of a tool or of response_format is too complex for the engine: simplify it (no pattern, no deep nesting)."),
+    (_words(r"must be a base64 encoded image"), "Pass images as file, bytes or data URI; LM Studio fetches no web addresses."),
+    (_words(r"invalid discriminator value. expected 'object'"),
+     'Give every tool `"parameters": {"type": "object", "properties": {…}}`.'),
+]  # fmt: skip
+
+
+def _available(message: str) -> list[str]:
+    """Read the ids that LM Studio lists below "Your models:" when it does not know a name."""
+    _, mark, listed = message.partition("Your models:")
+    return [line.strip() for line in listed.splitlines() if line.strip()] if mark else []
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

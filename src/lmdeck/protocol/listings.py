@@ -1,0 +1,146 @@
+"""Model lists in LM Studio's three shapes as one, and the choice of a model where none was named.
+
+`/api/v1/models` is documented in LM Studio's `2_rest/list.md`, `/api/v0/models` in `2_rest/endpoints.mdx`; `/v1/models` is
+OpenAI's and knows ids only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+from lmdeck.errors import MalformedStreamError, NoModelLoadedError
+from lmdeck.model_info import ApiLevel, ModelInfo, ModelInstance, ModelType
+
+__all__ = ["LISTINGS", "choose_model", "product_of", "read_listing"]
+
+LISTINGS: tuple[tuple[ApiLevel, str], ...] = (
+    ("v1", "/api/v1/models"),
+    ("v0", "/api/v0/models"),
+    ("openai", "/v1/models"),
+)
+PRODUCTS = {"organization_owner": "LM Studio", "llamacpp": "llama.cpp", "library": "Ollama", "vllm": "vLLM"}
+
+
+def read_listing(api: ApiLevel, body: object) -> list[ModelInfo]:
+    """Read a model list.
+
+    Raises:
+        MalformedStreamError: The body has no list where the API puts it.
+    """
+    name = "models" if api == "v1" else "data"
+    entries = body.get(name) if isinstance(body, Mapping) else None
+    if not isinstance(entries, list):
+        raise MalformedStreamError(f"The model list has no {name!r}.")
+    read = _READERS[api]
+    return [read(entry) for entry in entries if isinstance(entry, Mapping) and (entry.get("key") or entry.get("id"))]
+
+
+def choose_model(models: Iterable[ModelInfo]) -> str:
+    """Choose for a request that names no model: a loaded one, else the smallest that is there.
+
+    Raises:
+        NoModelLoadedError: There is no model that answers chats.
+    """
+    candidates = [model for model in models if model.is_chat_model]
+    for model in candidates:
+        if model.instances:
+            return model.instances[0].id
+    if not candidates:
+        raise NoModelLoadedError(
+            "The server has no model that could answer a chat.",
+            hint="Download one, for example `lms get qwen2.5-0.5b`.",
+        )
+    return min(candidates, key=lambda model: model.size_bytes or float("inf")).key
+
+
+def product_of(api: ApiLevel, body: object, server: str) -> str:
+    """Say which product answered, from its `Server` header, the API it speaks, and who it says owns its models."""
+    if server.lower().startswith("lmdeck"):
+        return "lmdeck engine"
+    if api != "openai":
+        return "LM Studio"
+    entries = body.get("data") if isinstance(body, Mapping) else None
+    owners = [entry.get("owned_by") for entry in entries or () if isinstance(entry, Mapping)]
+    return next((PRODUCTS[owner] for owner in owners if owner in PRODUCTS), "an OpenAI-compatible server")
+
+
+def _from_v1(entry: Mapping[str, Any]) -> ModelInfo:
+    capabilities = entry.get("capabilities")
+    named = capabilities if isinstance(capabilities, Mapping) else {}
+    quantization = entry.get("quantization")
+    instances = entry.get("loaded_instances")
+    return ModelInfo(
+        key=str(entry.get("key") or entry.get("id")),
+        type=_type(entry.get("type"), vision=bool(named.get("vision"))),
+        display_name=str(entry.get("display_name") or entry.get("key") or entry.get("id")),
+        publisher=_text(entry.get("publisher")),
+        architecture=_text(entry.get("architecture")),
+        quantization=_text(quantization.get("name") if isinstance(quantization, Mapping) else quantization),
+        format=_text(entry.get("format")),
+        params=_text(entry.get("params_string")),
+        size_bytes=_count(entry.get("size_bytes")) or 0,
+        max_context_length=_count(entry.get("max_context_length")),
+        capabilities=[name for name, value in named.items() if value],
+        instances=[_instance(instance) for instance in instances or () if isinstance(instance, Mapping)],
+    )
+
+
+def _instance(instance: Mapping[str, Any]) -> ModelInstance:
+    config = instance.get("config")
+    settings = dict(config) if isinstance(config, Mapping) else {}
+    return ModelInstance(
+        id=str(instance.get("id") or instance.get("identifier") or ""),
+        context_length=_count(settings.get("context_length")),
+        parallel=_count(settings.get("parallel")),
+        config=settings,
+    )
+
+
+def _from_v0(entry: Mapping[str, Any]) -> ModelInfo:
+    key = str(entry["id"])
+    loaded = [ModelInstance(id=key, context_length=_count(entry.get("loaded_context_length")))]
+    capabilities = entry.get("capabilities")
+    return ModelInfo(
+        key=key,
+        type=_type(entry.get("type")),
+        display_name=key,
+        publisher=_text(entry.get("publisher")),
+        architecture=_text(entry.get("arch")),
+        quantization=_text(entry.get("quantization")),
+        format=_text(entry.get("compatibility_type")),
+        size_bytes=_count(entry.get("size_bytes")) or 0,
+        max_context_length=_count(entry.get("max_context_length")),
+        capabilities=[str(name) for name in capabilities] if isinstance(capabilities, list) else [],
+        instances=loaded if entry.get("state") == "loaded" else [],
+    )
+
+
+def _from_openai(entry: Mapping[str, Any]) -> ModelInfo:
+    """Read an entry that has an id only; an embedding model is told by its name, as LM Studio's default names are."""
+    key = str(entry["id"])
+    return ModelInfo(key=key, type="embedding" if "embed" in key.lower() else "llm", display_name=key)
+
+
+_READERS = {"v1": _from_v1, "v0": _from_v0, "openai": _from_openai}
+
+
+def _type(given: object, *, vision: bool = False) -> ModelType:
+    if given in {"embedding", "embeddings"}:
+        return "embedding"
+    if vision or given == "vlm":
+        return "vlm"
+    return "llm"
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _count(value: object) -> int | None:
+    return (
+        int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1 << 62 else None
+    )
+
+
+assert {api for api, _ in LISTINGS} == set(get_args(ApiLevel)) == _READERS.keys()  # noqa: S101  # each API has its reader

@@ -1,0 +1,297 @@
+"""From an answer's bytes to chunks and reply: the one road that streamed and whole answers take.
+
+What came is told by its first bytes, not by its content type: LM Studio answers a streamed request with a JSON error and
+status 200, and proxies rename content types. Errors that arrive inside a good status are raised as what they mean, with the
+reply so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NoReturn, Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from lmdeck.errors import (
+    APIError,
+    IncompleteStreamError,
+    LMStudioError,
+    MalformedStreamError,
+    describe,
+)
+from lmdeck.events import Chunk
+from lmdeck.messages import Problem, Reply
+from lmdeck.protocol.faults import api_error, refusal_in
+from lmdeck.sansio.assembler import ChatAssembler
+from lmdeck.sansio.limits import DEFAULT_LIMITS, Limits
+from lmdeck.sansio.sse import BOM, ServerSentEvent, SSEDecoder
+from lmdeck.sansio.wire import Completion
+
+__all__ = ["ChatReader", "JSONReader", "Reader"]
+
+DONE = b"[DONE]"
+BLANKS = b" \t\r\n"
+SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+_decode_completion = msgspec.json.Decoder(Completion).decode
+
+
+class Reader(Protocol):
+    """What reads an answer: bytes in, chunks out."""
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """Read some bytes."""
+        ...
+
+    def finish(self) -> list[Chunk]:
+        """Read the end of the bytes."""
+        ...
+
+    def partial(self) -> Reply | None:
+        """Give the reply as far as it has come; None where the answer is no reply."""
+        ...
+
+
+class JSONReader:
+    """Read a JSON body that is no chat: `value` is what it holds."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], limits: Limits = DEFAULT_LIMITS) -> None:
+        self._status = status
+        self._headers = headers
+        self._body = _Body(limits.answer_bytes)
+        self.value: object = None
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """Keep the bytes.
+
+        Raises:
+            MalformedStreamError: The body is over its limit.
+        """
+        self._body.add(data)
+        return []
+
+    def finish(self) -> list[Chunk]:
+        """Decode the body.
+
+        Raises:
+            MalformedStreamError: The body is not JSON.
+            APIError: The body is a refusal, whatever its status.
+        """
+        body = self._body.whole()
+        try:
+            self.value = msgspec.json.decode(body)
+        except DECODE_ERRORS as error:
+            _refuse_body(body, error, None)
+        if refusal_in(self.value):
+            raise api_error(self._status, self.value, self._headers)
+        return []
+
+    def partial(self) -> None:
+        """Give nothing: half a JSON body means nothing."""
+        return
+
+
+class ChatReader:
+    """Read an answer of `/v1/chat/completions`, streamed or not."""
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        assembler: ChatAssembler,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._status = status
+        self._headers = headers
+        self._limits = limits
+        self._assembler = assembler
+        self._sse = SSEDecoder(limits)
+        self._body = _Body(limits.answer_bytes)
+        self._take: Callable[[bytes], list[Chunk]] = self._sniff
+        self._bytes = 0
+        self._raw: list[bytes] = []
+        self._raw_bytes = 0
+        self._events = 0
+
+    @property
+    def is_streamed(self) -> bool:
+        """Tell whether the answer came as events rather than as one body."""
+        return self._take == self._read_events
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """Read some bytes and give what happened in them.
+
+        Raises:
+            MalformedStreamError: The bytes are neither server-sent events nor JSON, or over a limit.
+            APIError: The server reported an error in its stream.
+        """
+        self._bytes += len(data)
+        if self._bytes > self._limits.answer_bytes:
+            raise MalformedStreamError(f"The answer is larger than {self._limits.answer_bytes} bytes.")
+        return self._take(data)
+
+    def finish(self) -> list[Chunk]:
+        """Read the end of the bytes; a last event without its blank line counts.
+
+        Raises:
+            IncompleteStreamError: The answer was cut.
+            MalformedStreamError: It was no answer at all.
+            EmptyReplyError: It was whole and empty.
+            APIError: The server reported an error in its last event or in a body with a good status.
+        """
+        if not self.is_streamed:
+            return self._finish_body()
+        chunks: list[Chunk] = []
+        cut = not self._sse.is_clean
+        try:
+            for event in self._sse.finish():
+                self._read_event(event, chunks)
+        except MalformedStreamError as error:
+            if not cut:
+                raise
+            raise IncompleteStreamError(
+                "The stream was cut in the middle of an event.", partial=self.partial()
+            ) from error
+        if not (self._events or self._assembler.is_complete):
+            raise MalformedStreamError(f"The stream of {self._bytes} bytes held no event.")
+        chunks += self._assembler.close()
+        return chunks
+
+    def partial(self) -> Reply:
+        """Give the reply as far as it has come."""
+        return self._with_raw(self._assembler.partial())
+
+    def reply(self) -> Reply:
+        """Give the whole reply, after `finish`."""
+        return self._with_raw(self._assembler.reply())
+
+    def _with_raw(self, reply: Reply) -> Reply:
+        if not self.is_streamed:
+            return replace(reply, raw=self._body.whole())
+        if self._raw_bytes <= self._limits.raw_bytes:
+            return replace(reply, raw=list(self._raw))
+        shortened = Problem("raw_shortened", f"raw holds the first {self._limits.raw_bytes} bytes of the stream only.")
+        return replace(reply, raw=list(self._raw), problems=[*reply.problems, shortened])
+
+    def _sniff(self, data: bytes) -> list[Chunk]:
+        """Wait for the first bytes that tell events from a body."""
+        self._body.add(data)
+        start = self._body.whole().removeprefix(BOM).lstrip(BLANKS)
+        if not start:
+            self._body = _Body(self._limits.answer_bytes)  # blanks before an answer are a heartbeat, not kept
+        elif start[:1] in {b"{", b"["}:
+            self._take = self._read_body
+        elif "event-stream" in self._headers.get("content-type", "") or start.startswith(SSE_FIELDS):
+            self._take = self._read_events
+            return self._read_events(self._body.whole())
+        elif not any(known.startswith(start) for known in (*SSE_FIELDS, BOM)):
+            self._refuse_start(start)
+        return []
+
+    def _refuse_start(self, start: bytes) -> NoReturn:
+        kind = self._headers.get("content-type", "nothing")
+        shown = describe(start[:400].decode("utf-8", "replace"))
+        raise MalformedStreamError(f"The server answered with {kind}, neither events nor JSON: {shown}")
+
+    def _read_body(self, data: bytes) -> list[Chunk]:
+        self._body.add(data)
+        return []
+
+    def _read_events(self, data: bytes) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        for event in self._sse.feed(data):
+            self._read_event(event, chunks)
+        return chunks
+
+    def _read_event(self, event: ServerSentEvent, chunks: list[Chunk]) -> None:
+        data = event.data
+        if data[:1] != b"{":
+            data = data.strip()
+            if data == DONE:
+                self._assembler.done()
+            if data == DONE or not data:
+                return
+        self._events += 1
+        self._raw_bytes += len(data)
+        if self._raw_bytes <= self._limits.raw_bytes:
+            self._raw.append(data)
+        try:
+            completion = _decode_completion(data)
+        except DECODE_ERRORS as error:
+            self._refuse_event(event, error)
+        if completion.choices is None or event.event == "error":
+            self._check_event(event, completion)
+        chunks += self._assembler.feed(completion)
+
+    def _check_event(self, event: ServerSentEvent, completion: Completion) -> None:
+        """Tell an error, or an object that is no chunk, from a chunk without choices, such as one with usage only."""
+        decoded = msgspec.json.decode(event.data)
+        if event.event == "error" or refusal_in(decoded):
+            error = api_error(self._status, decoded, self._headers)
+            error.partial = self.partial()
+            raise error
+        if not (completion.object or completion.id or completion.usage):
+            self._refuse_event(event, "it has neither choices nor usage")
+
+    def _refuse_event(self, event: ServerSentEvent, error: object) -> NoReturn:
+        shown = describe(event.data[:400].decode("utf-8", "replace"))
+        if event.event == "error":
+            raise api_error(self._status, event.data, self._headers)
+        cause = error if isinstance(error, BaseException) else None
+        raise MalformedStreamError(
+            f"Event {self._events} of the stream is no chunk ({error}): {shown}", partial=self.partial()
+        ) from cause
+
+    def _finish_body(self) -> list[Chunk]:
+        body = self._body.whole()
+        try:
+            completion = _decode_completion(body)
+        except DECODE_ERRORS as error:
+            _refuse_body(body, error, self._error_in(body))
+        if completion.choices:
+            chunks = self._assembler.feed(completion)
+            return chunks + self._assembler.close()
+        problem = self._error_in(body)
+        raise problem or MalformedStreamError(f"The body is no chat completion: {describe(body[:400].decode())}")
+
+    def _error_in(self, body: bytes) -> APIError | None:
+        """Give the error that a body with a good status reports, if it does."""
+        try:
+            decoded = msgspec.json.decode(body)
+        except DECODE_ERRORS:
+            return None
+        return api_error(self._status, decoded, self._headers) if refusal_in(decoded) else None
+
+
+class _Body:
+    """Bytes that are kept in pieces and joined once, up to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def add(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._limit:
+            raise MalformedStreamError(f"The answer is larger than {self._limit} bytes.")
+        self._pieces.append(data)
+
+    def whole(self) -> bytes:
+        if len(self._pieces) != 1:
+            self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0]
+
+
+def _refuse_body(body: bytes, error: Exception, reported: LMStudioError | None) -> NoReturn:
+    """Raise what a body that cannot be decoded means."""
+    if reported is not None:
+        raise reported from error
+    shown = describe(body[:400].decode("utf-8", "replace"))
+    if not body.strip():
+        raise IncompleteStreamError("The server's answer has no body.") from error
+    if body.lstrip()[:1] in {b"{", b"["} and "truncated" in str(error):
+        raise IncompleteStreamError(f"The answer was cut in the middle of its JSON: …{shown[-80:]}") from error
+    raise MalformedStreamError(f"The server's answer is not JSON of this API ({error}): {shown}") from error

@@ -1,0 +1,265 @@
+"""From the wire's chunks to the user's: content, reasoning, tool calls, and at the end the reply.
+
+An answer is complete only with a finish reason or `[DONE]`; anything else is an error that carries the partial reply. A body
+that was not streamed is one big chunk and takes the same way, so both give the same `Reply`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+from io import StringIO
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallParseError
+from lmdeck.events import Chunk
+from lmdeck.messages import ModelDetails, Problem, Reply, Runtime, ToolCall
+from lmdeck.sansio.limits import DEFAULT_LIMITS, Limits
+from lmdeck.sansio.slots import ToolSlots
+from lmdeck.sansio.wire import Completion, Delta, content_text, lenient
+from lmdeck.stats import Stats, Usage
+
+__all__ = ["ChatAssembler", "TextParser", "new_call_id"]
+
+T = TypeVar("T", bound=msgspec.Struct)
+ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+
+def new_call_id() -> str:
+    """Make a tool-call id of nine letters and digits, the form that every template accepts (Mistral's asks for it)."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(9))
+
+
+class TextParser(Protocol):
+    """The seam for calls and reasoning that the model writes into its text.
+
+    Content goes through it before the user sees it; what it recognises it gives as chunks of its own. The assembler keeps
+    the calls of such chunks beside the native ones.
+    """
+
+    def feed(self, text: str) -> Iterable[Chunk]:
+        """Read new text and give what is certain."""
+        ...
+
+    def finish(self) -> Iterable[Chunk]:
+        """Read the end of the text and give the rest."""
+        ...
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was repaired or left as text."""
+        ...
+
+
+class ChatAssembler:
+    """Put one answer of `/v1/chat/completions` together."""
+
+    def __init__(
+        self,
+        *,
+        strict: bool = False,
+        expects_tokens: bool = True,
+        text_parser: TextParser | None = None,
+        problems: Iterable[Problem] = (),
+        model: str = "",
+        limits: Limits = DEFAULT_LIMITS,
+        new_id: Callable[[], str] = new_call_id,
+    ) -> None:
+        self._strict = strict
+        self._expects_tokens = expects_tokens
+        self._text_parser = text_parser
+        self._slots = ToolSlots(limits, new_id)
+        self._content = StringIO()  # joined text, so that memory does not grow with the number of chunks
+        self._reasoning = StringIO()
+        self._calls: list[ToolCall] = []
+        self._problems = list(problems)
+        self._finish_reason = ""
+        self._done = False
+        self._id = ""
+        self._asked_model = model
+        self._model = ""
+        self._choice: int | None = None
+        self._usage: Usage | None = None
+        self._stats: dict[str, Any] = {}
+        self._model_info: ModelDetails | None = None
+        self._runtime: Runtime | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether the answer has a finish reason, or its end mark came."""
+        return bool(self._finish_reason) or self._done
+
+    def feed(self, completion: Completion) -> list[Chunk]:
+        """Read one chunk, or a whole body, and give what happened in it."""
+        if not self._id:
+            self._id = completion.id or ""
+        if not self._model:
+            self._model = completion.model or ""
+        if completion.usage or completion.stats or completion.model_info or completion.runtime:
+            self._read_figures(completion)
+        chunks: list[Chunk] = []
+        for choice in completion.choices or ():
+            if self._choice is None:
+                self._choice = choice.index
+            if choice.index != self._choice:
+                self._note_once("extra_choice", "The server sent more than one choice; only the first is used.")
+                continue
+            delta = choice.delta or choice.message
+            if delta is not None:
+                self._read_delta(delta, chunks)
+            if choice.finish_reason:
+                self._finish(choice.finish_reason, chunks)
+        return chunks
+
+    def done(self) -> None:
+        """Note the end mark, `[DONE]`."""
+        self._done = True
+
+    def close(self) -> list[Chunk]:
+        """Read the end of the answer.
+
+        Raises:
+            IncompleteStreamError: There was neither finish reason nor end mark.
+            EmptyReplyError: The answer is whole and empty.
+            ToolCallParseError: With `strict`, a call could not be read.
+        """
+        chunks: list[Chunk] = []
+        if not self.is_complete:
+            raise IncompleteStreamError("The stream ended without a finish reason or [DONE].", partial=self.partial())
+        if not self._finish_reason:
+            self._finish("stop", chunks)
+        self._take_late_calls(chunks)
+        reply = self.reply()
+        if self._strict:
+            self._refuse_unread_calls(reply)
+        is_empty = not (reply.content or reply.reasoning or reply.tool_calls or _lost_calls(reply))
+        if is_empty and self._expects_tokens:
+            raise EmptyReplyError(f"The server's answer is empty ({_why_empty(reply)}).", partial=reply)
+        return chunks
+
+    def partial(self) -> Reply:
+        """Give the reply as far as it has come: whole calls only."""
+        if not self._finish_reason and self._slots:
+            calls, problems = self._slots.read(truncated=True)
+            return msgspec.structs.replace(
+                self.reply(), tool_calls=[*self._calls, *calls], problems=self._problems + problems
+            )
+        return self.reply()
+
+    def reply(self) -> Reply:
+        """Give what has been put together."""
+        return Reply(
+            content=self._content.getvalue().strip(),
+            reasoning=self._reasoning.getvalue().strip(),
+            tool_calls=list(self._calls),
+            finish_reason="tool_calls" if self._calls and self._finish_reason else self._finish_reason,
+            model=self._model or self._asked_model,
+            id=self._id,
+            usage=self._usage,
+            stats=_convert(self._stats, Stats),
+            problems=[*self._problems, *(self._text_parser.problems if self._text_parser else ())],
+            model_info=self._model_info,
+            runtime=self._runtime,
+        )
+
+    def _read_delta(self, delta: Delta, chunks: list[Chunk]) -> None:
+        reasoning = delta.reasoning_content or delta.reasoning
+        if reasoning:
+            self._reasoning.write(reasoning)
+            chunks.append(Chunk("", reasoning))
+        if delta.content:
+            self._read_content(content_text(delta.content), chunks)
+        if delta.refusal:
+            self._note_once("refusal", "The model declined; its words are in the content.")
+            self._read_content(delta.refusal, chunks)
+        for tool_delta in delta.tool_calls or ():
+            new = self._slots.feed(tool_delta)
+            if new is not None:
+                chunks.append(Chunk("", "", None, new))
+
+    def _read_content(self, text: str, chunks: list[Chunk]) -> None:
+        if self._text_parser is None:
+            self._content.write(text)
+            chunks.append(Chunk(text))
+        else:
+            self._take(self._text_parser.feed(text), chunks)
+
+    def _take(self, parsed: Iterable[Chunk], chunks: list[Chunk]) -> None:
+        for chunk in parsed:
+            if chunk.content:
+                self._content.write(chunk.content)
+            if chunk.reasoning:
+                self._reasoning.write(chunk.reasoning)
+            if chunk.tool_call is not None:
+                self._calls.append(chunk.tool_call)
+            chunks.append(chunk)
+
+    def _finish(self, reason: str, chunks: list[Chunk]) -> None:
+        """Read a finish reason: from here on every call is whole, or never will be."""
+        if self._finish_reason:
+            return
+        if self._text_parser is not None:
+            self._take(self._text_parser.finish(), chunks)
+        calls, problems = self._slots.finish(truncated=reason == "length")
+        self._take([Chunk("", "", call) for call in calls], chunks)
+        self._problems += problems
+        self._finish_reason = reason
+        chunks.append(Chunk("", "", None, None, "tool_calls" if self._calls else reason))
+
+    def _read_figures(self, completion: Completion) -> None:
+        if completion.usage:
+            usage = lenient(completion.usage)
+            self._usage = _convert(usage, Usage) if usage else self._usage
+        if completion.stats:
+            self._stats = lenient(completion.stats) or self._stats
+        if completion.model_info:
+            self._model_info = _convert(lenient(completion.model_info), ModelDetails)
+        if completion.runtime:
+            self._runtime = _convert(lenient(completion.runtime), Runtime)
+
+    def _refuse_unread_calls(self, reply: Reply) -> None:
+        for problem in _lost_calls(reply):
+            raise ToolCallParseError(f"{problem.detail}.", raw=problem.detail, partial=reply)
+
+    def _take_late_calls(self, chunks: list[Chunk]) -> None:
+        """Take calls whose deltas came after the finish reason."""
+        calls, problems = self._slots.finish()
+        self._take([Chunk("", "", call) for call in calls], chunks)
+        self._problems += problems
+
+    def _note_once(self, code: str, detail: str) -> None:
+        problem = Problem(code, detail)
+        if problem not in self._problems:
+            self._problems.append(problem)
+
+
+def _convert(given: dict[str, Any], shape: type[T]) -> T:
+    """Read figures leniently: a field of the wrong type is left out rather than losing the answer."""
+    try:
+        return msgspec.convert(given, shape, strict=False)
+    except msgspec.ValidationError:
+        return _convert_each(given, shape)
+
+
+def _convert_each(given: dict[str, Any], shape: type[T]) -> T:
+    kept = {}
+    for name, value in given.items():
+        try:
+            msgspec.convert({name: value}, shape, strict=False)
+        except msgspec.ValidationError:
+            continue
+        kept[name] = value
+    return msgspec.convert(kept, shape, strict=False)
+
+
+def _lost_calls(reply: Reply) -> list[Problem]:
+    return [problem for problem in reply.problems if problem.code.startswith("tool_call_")]
+
+
+def _why_empty(reply: Reply) -> str:
+    figures = [f"finish reason {reply.finish_reason!r}"]
+    if reply.usage:
+        figures.append(f"{reply.usage.prompt_tokens} prompt tokens, {reply.usage.completion_tokens} completion tokens")
+    return ", ".join(figures)

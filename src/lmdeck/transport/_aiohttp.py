@@ -1,0 +1,166 @@
+"""The async transport, on aiohttp.
+
+A session belongs to an event loop and is made in the first request on it; a client that is used under another loop, as in
+two `asyncio.run` calls, gets a new one. Environment proxies, cookies and redirects are off: the server is a local API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+
+import aiohttp
+from yarl import URL
+
+from lmdeck.config import Settings
+from lmdeck.errors import (
+    ConfigurationError,
+    ConnectionLostError,
+    LMStudioError,
+    MalformedStreamError,
+    ServerUnreachableError,
+    TransportError,
+)
+from lmdeck.transport import Timeouts, WireRequest
+from lmdeck.transport._clock import Deadlines
+from lmdeck.transport._tls import TLS_HINT, ssl_context
+
+__all__ = ["AiohttpTransport", "translate"]
+
+IDLE_SECONDS = 4.0  # LM Studio closes idle connections after five
+READ_BUFFER = 1 << 18
+
+
+class AiohttpTransport:
+    """Send requests over a pool of connections; safe to share between tasks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._ssl = ssl_context(settings)
+        self._proxy = (
+            settings.proxy if settings.proxy is None or "://" in settings.proxy else f"http://{settings.proxy}"
+        )
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self, request: WireRequest, /) -> AiohttpResponse:
+        """Send a request and wait for the head of its answer.
+
+        Raises:
+            TransportError: Nothing listens there, the connection broke, or a time limit ran out.
+        """
+        deadlines = Deadlines(request.timeouts)
+        left, phase = deadlines.remaining()
+        limits = aiohttp.ClientTimeout(total=None, connect=request.timeouts.connect)
+        try:
+            async with asyncio.timeout(left):
+                response = await self._opened_session().request(
+                    request.method,
+                    URL(request.url, encoded=True),
+                    data=request.body,
+                    headers=request.wire_headers(),
+                    allow_redirects=False,
+                    proxy=self._proxy,
+                    timeout=limits,
+                )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError):
+                raise deadlines.expired(phase) from error
+            raise translate(error, request.timeouts) from error
+        return AiohttpResponse(response, deadlines, request.timeouts)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        session, self._session = self._session, None
+        if session is not None and self._loop is asyncio.get_running_loop():
+            await session.close()
+
+    def _opened_session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is not loop or self._session.closed:
+            connector = aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=IDLE_SECONDS, ssl=True if self._ssl is None else self._ssl
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, read_bufsize=READ_BUFFER
+            )
+            self._loop = loop
+        return self._session
+
+
+class AiohttpResponse:
+    """An answer whose body is awaited as it arrives."""
+
+    def __init__(self, response: aiohttp.ClientResponse, deadlines: Deadlines, timeouts: Timeouts) -> None:
+        self._response = response
+        self._content = response.content
+        self._deadlines = deadlines
+        self._timeouts = timeouts
+        self.status = response.status
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+
+    async def read(self) -> bytes:
+        """Give what has arrived, at least one byte; `b""` at the end of the body.
+
+        Raises:
+            TransportError: The connection broke, or a time limit ran out.
+        """
+        left, phase = self._deadlines.remaining()
+        try:
+            async with asyncio.timeout(left):
+                data = await self._content.readany()
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            self.close()
+            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError):
+                raise self._deadlines.expired(phase) from error
+            raise translate(error, self._timeouts) from error
+        self._deadlines.note_bytes()
+        return data
+
+    def close(self) -> None:
+        """Let go of the connection; a body that was not read to its end is cut off."""
+        self._response.close()
+
+
+def translate(error: Exception, timeouts: Timeouts) -> LMStudioError:
+    """Give the error of ours that one of aiohttp or the socket means, the most specific first."""
+    if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ServerTimeoutError)):
+        return Deadlines(timeouts).expired("connect")
+    for kind, make in TRANSLATIONS:
+        if isinstance(error, kind):
+            return make(error)
+    return TransportError(f"The request failed: {error!r}.")
+
+
+def _unreachable(error: Exception) -> LMStudioError:
+    reason = error.os_error.strerror or error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return ServerUnreachableError(f"{reason}.")
+
+
+Translation = tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Exception], LMStudioError]]
+TRANSLATIONS: list[Translation] = [
+    (aiohttp.InvalidURL, lambda error: ConfigurationError(f"The server's address is wrong: {error}.")),
+    (
+        (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError),
+        lambda error: ServerUnreachableError(f"The proxy failed: {error}.", hint="Check the setting `proxy`."),
+    ),
+    (
+        (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch, ssl.SSLError),
+        lambda error: TransportError(f"TLS failed: {error}.", hint=TLS_HINT),
+    ),
+    (aiohttp.ClientConnectorError, _unreachable),
+    (
+        aiohttp.ServerDisconnectedError,
+        lambda _: ConnectionLostError("The server closed the connection without an answer."),
+    ),
+    (aiohttp.ClientPayloadError, lambda error: ConnectionLostError(f"The answer was cut: {error}.")),
+    (
+        aiohttp.ClientResponseError,
+        lambda error: MalformedStreamError(f"The server's answer is not valid HTTP: {error}."),
+    ),
+    (
+        (aiohttp.ClientConnectionError, ConnectionError),
+        lambda error: ConnectionLostError(f"The connection broke: {error}."),
+    ),
+    (OSError, lambda error: ServerUnreachableError(f"The connection failed: {error}.")),
+]

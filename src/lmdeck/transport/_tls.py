@@ -1,0 +1,34 @@
+"""TLS, for an LM Studio behind an HTTPS proxy: one context for both transports."""
+
+from __future__ import annotations
+
+import ssl
+
+from lmdeck.config import Settings
+from lmdeck.errors import ConfigurationError
+
+__all__ = ["TLS_HINT", "ssl_context"]
+
+TLS_HINT = "Check the certificate: pass its authority as `tls_ca_file`; LM Studio itself speaks plain http://."
+
+
+def ssl_context(settings: Settings) -> ssl.SSLContext | None:
+    """Make the context that the settings ask for; None where they ask for nothing and the address is not HTTPS.
+
+    Raises:
+        ConfigurationError: A certificate or key cannot be read.
+    """
+    if not (settings.base_url or "").lower().startswith("https://"):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.tls_ca_file)
+        if settings.tls_client_cert:
+            context.load_cert_chain(settings.tls_client_cert, settings.tls_client_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"A TLS file cannot be read: {error}.", hint="Check tls_ca_file, tls_client_cert and tls_client_key."
+        ) from error
+    if not settings.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
