@@ -10,7 +10,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from lmdeck.chain import Call, Open, Plan, Read
-from lmdeck.errors import LMStudioError
+from lmdeck.errors import LMStudioError, TransportError
 from lmdeck.events import Chunk
 from lmdeck.protocol.faults import api_error
 from lmdeck.protocol.reader import Reader
@@ -45,11 +45,16 @@ class Answer:
     def take(self, data: bytes) -> list[Chunk]:
         """Read bytes of the body, `b""` at its end, and give what happened in them.
 
+        The answer may finish before its body: `[DONE]` ends it, whatever a server does with the connection then.
+
         Raises:
             LMStudioError: What the bytes mean, with the reply so far.
         """
         try:
-            chunks = self.reader.feed(data) if data else self.reader.finish()
+            chunks = self.reader.feed(data) if data else []
+            is_last = not data or self.reader.is_done
+            if is_last:
+                chunks = [*chunks, *self.reader.finish()]
         except LMStudioError as error:
             self.fail(error)
             raise
@@ -59,11 +64,21 @@ class Answer:
         if self._log_chunks:
             for chunk in chunks:
                 _log.debug("%s %s", self.call.request_id, chunk)
-        if not data:
+        if is_last:
             self._ended_at = self._clock()
             self.is_finished = True
-            self.response.close()
         return chunks
+
+    def take_failure(self, error: TransportError) -> list[Chunk]:
+        """Read a broken connection: after its finish reason an answer is whole all the same, before it is not.
+
+        Raises:
+            LMStudioError: `error` itself, with the reply so far, or what the end of the bytes means.
+        """
+        if self.reader.is_whole_without_end(error):
+            return self.take(b"")
+        self.fail(error)
+        raise error
 
     def fail(self, error: LMStudioError) -> None:
         """Close the connection and tell the error where it happened and how far the reply had come."""

@@ -50,10 +50,12 @@ def send_chat(session: Session, spec: ChatSpec) -> Plan[Reply]:
     answer = yield from begin_chat(session, spec, stream=False)
     try:
         while not answer.is_finished:
-            answer.take((yield Read(answer.response)))
-    except TransportError as error:
-        answer.fail(error)
-        raise
+            try:
+                data = yield Read(answer.response)
+            except TransportError as error:
+                answer.take_failure(error)
+            else:
+                answer.take(data)
     finally:
         answer.response.close()
     return final_reply(answer)

@@ -124,9 +124,10 @@ class ChatStream(_Stream[Transport]):
                 try:
                     data = response.read()
                 except TransportError as error:
-                    answer.fail(error)
-                    raise
-                yield from answer.take(data)
+                    yield from answer.take_failure(error)
+                else:
+                    yield from answer.take(data)
+            response.drain()
         finally:
             self._close()
 
@@ -190,9 +191,11 @@ class AsyncChatStream(_Stream[AsyncTransport]):
                 try:
                     data = await response.read()
                 except TransportError as error:
-                    answer.fail(error)
-                    raise
-                for chunk in answer.take(data):
+                    chunks = answer.take_failure(error)
+                else:
+                    chunks = answer.take(data)
+                for chunk in chunks:
                     yield chunk
+            await response.drain()
         finally:
             self._close()

@@ -18,6 +18,7 @@ from lmdeck.errors import (
     IncompleteStreamError,
     LMStudioError,
     MalformedStreamError,
+    TransportError,
     describe,
 )
 from lmdeck.events import Chunk
@@ -51,6 +52,15 @@ class Reader(Protocol):
 
     def partial(self) -> Reply | None:
         """Give the reply as far as it has come; None where the answer is no reply."""
+        ...
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether the answer's own end mark was read, so that nothing more can come."""
+        ...
+
+    def is_whole_without_end(self, error: TransportError) -> bool:
+        """Tell, after `error` broke the connection, whether the answer is whole all the same, and note that it did."""
         ...
 
 
@@ -92,6 +102,15 @@ class JSONReader:
         """Give nothing: half a JSON body means nothing."""
         return
 
+    @property
+    def is_done(self) -> bool:
+        """A body has no end mark of its own."""
+        return False
+
+    def is_whole_without_end(self, error: TransportError) -> bool:  # noqa: ARG002  # no body is whole before its end
+        """Half a body is never whole."""
+        return False
+
 
 class ChatReader:
     """Read an answer of `/v1/chat/completions`, streamed or not."""
@@ -119,6 +138,18 @@ class ChatReader:
     def is_streamed(self) -> bool:
         """Tell whether the answer came as events rather than as one body."""
         return self._take == self._read_events
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether `[DONE]` was read."""
+        return self._assembler.is_done
+
+    def is_whole_without_end(self, error: TransportError) -> bool:
+        """Tell whether the finish reason was read before the connection broke, and note that it did."""
+        if not self._assembler.is_complete:
+            return False
+        self._assembler.note(Problem("end_missing", f"The connection broke after the finish reason: {error.message}"))
+        return True
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Read some bytes and give what happened in them.

@@ -113,9 +113,18 @@ class ChatAssembler:
                 self._finish(choice.finish_reason, chunks)
         return chunks
 
+    @property
+    def is_done(self) -> bool:
+        """Tell whether the end mark came."""
+        return self._done
+
     def done(self) -> None:
-        """Note the end mark, `[DONE]`."""
+        """Read the end mark, `[DONE]`."""
         self._done = True
+
+    def note(self, problem: Problem) -> None:
+        """Add a problem to the reply."""
+        self._problems.append(problem)
 
     def close(self) -> list[Chunk]:
         """Read the end of the answer.

@@ -52,6 +52,8 @@ def create_app(backend: Backend) -> Starlette:
         async def endpoint(request: Request) -> Response:
             models = backend.models()
             key = request.path_params["key"]
+            if not key:
+                raise HTTPException(404)
             model = next((model for model in models if model.key == key), None)
             if model is None:
                 raise model_not_found(key, [model.key for model in models])

@@ -13,7 +13,16 @@ from msgspec import Struct
 
 from lmdeck.config import Secret, Settings
 
-__all__ = ["AsyncResponse", "AsyncTransport", "Response", "SyncResponse", "Timeouts", "Transport", "WireRequest"]
+__all__ = [
+    "DRAIN_SECONDS",
+    "AsyncResponse",
+    "AsyncTransport",
+    "Response",
+    "SyncResponse",
+    "Timeouts",
+    "Transport",
+    "WireRequest",
+]
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
@@ -73,6 +82,9 @@ class Response(Protocol):
         ...
 
 
+DRAIN_SECONDS = 0.2  # what an answer's framing may take to end after its last event
+
+
 class SyncResponse(Response, Protocol):
     """An answer whose body is read with blocking calls."""
 
@@ -84,9 +96,17 @@ class SyncResponse(Response, Protocol):
         """
         ...
 
+    def drain(self) -> None:
+        """Let go of the connection after a finished answer, so that it can be used again if its body has ended."""
+        ...
+
 
 class AsyncResponse(Response, Protocol):
     """An answer whose body is awaited."""
+
+    async def drain(self) -> None:
+        """Let go of the connection after a finished answer, so that it can be used again if its body has ended."""
+        ...
 
     async def read(self) -> bytes:
         """Give what has arrived, at least one byte; `b""` at the end of the body.

@@ -7,6 +7,7 @@ two `asyncio.run` calls, gets a new one. Environment proxies, cookies and redire
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable, Mapping
 
@@ -22,7 +23,7 @@ from lmdeck.errors import (
     ServerUnreachableError,
     TransportError,
 )
-from lmdeck.transport import Timeouts, WireRequest
+from lmdeck.transport import DRAIN_SECONDS, Timeouts, WireRequest
 from lmdeck.transport._clock import Deadlines
 from lmdeck.transport._tls import TLS_HINT, ssl_context
 
@@ -116,6 +117,14 @@ class AiohttpResponse:
             raise translate(error, self._timeouts) from error
         self._deadlines.note_bytes()
         return data
+
+    async def drain(self) -> None:
+        """Read what is left of a finished answer, for a moment only, so that the connection can be used again."""
+        with contextlib.suppress(aiohttp.ClientError, OSError, ValueError):  # then it is cut off below
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self._content.at_eof() and not await self._content.readany():
+                    continue
+        self.close()
 
     def close(self) -> None:
         """Let go of the connection; a body that was not read to its end is cut off."""

@@ -39,7 +39,7 @@ from lmdeck.errors import (
     ServerUnreachableError,
     TransportError,
 )
-from lmdeck.transport import Timeouts, WireRequest
+from lmdeck.transport import DRAIN_SECONDS, Timeouts, WireRequest
 from lmdeck.transport._chunked import ChunkedDecoder, ChunkedError
 from lmdeck.transport._clock import Deadlines
 from lmdeck.transport._tls import TLS_HINT, ssl_context
@@ -125,6 +125,15 @@ class Urllib3Response:
             self._connection.last_used = time.monotonic()
         return data
 
+    def drain(self) -> None:
+        """Read what is left of a finished answer, for a moment only, so that the connection can be used again."""
+        with contextlib.suppress(HTTPError, OSError, http.client.HTTPException, ValueError):  # then it is cut off below
+            self._limit(DRAIN_SECONDS)
+            while not self._is_finished and len(self._response.read1(READ_BYTES)) == 0:
+                self._is_finished = True
+                self._response.release_conn()
+        self.close()
+
     def close(self) -> None:
         """Let go of the connection; a body that was not read to its end is cut off at the socket."""
         if self._is_finished:
@@ -153,18 +162,17 @@ class _BulkHTTPResponse(http.client.HTTPResponse):
         """Give what has arrived, at least one byte; `b""` at the end of the body."""
         if not self.chunked or self.fp is None:
             return super().read1(n)
-        while True:
+        while not self._decoder.is_finished:
             wire = self.fp.read1(n if n > 0 else READ_BYTES)
             if not wire:
                 raise http.client.IncompleteRead(b"")
             data = self._decoder.feed(wire)
-            if self._decoder.is_finished and not data:
-                if self._decoder.excess:
-                    raise ChunkedError("the server sent more than the answer")
-                self.close()
-                return b""
             if data:
                 return data
+        if self._decoder.excess:
+            raise ChunkedError("the server sent more than the answer")
+        self.close()
+        return b""
 
 
 class _Pooled(HTTPConnection):
