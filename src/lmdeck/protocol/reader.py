@@ -131,7 +131,7 @@ class ChatReader:
         self._take: Callable[[bytes], list[Chunk]] = self._sniff
         self._bytes = 0
         self._raw: list[bytes] = []
-        self._raw_bytes = 0
+        self._raw_left = limits.raw_bytes
         self._events = 0
 
     @property
@@ -201,9 +201,11 @@ class ChatReader:
     def _with_raw(self, reply: Reply) -> Reply:
         if not self.is_streamed:
             return replace(reply, raw=self._body.whole())
-        if self._raw_bytes <= self._limits.raw_bytes:
+        if self._raw_left >= 0:
             return replace(reply, raw=list(self._raw))
-        shortened = Problem("raw_shortened", f"raw holds the first {self._limits.raw_bytes} bytes of the stream only.")
+        shortened = Problem(
+            "raw_shortened", f"raw holds about the first {self._limits.raw_bytes} bytes of the stream only."
+        )
         return replace(reply, raw=list(self._raw), problems=[*reply.problems, shortened])
 
     def _sniff(self, data: bytes) -> list[Chunk]:
@@ -237,6 +239,7 @@ class ChatReader:
         return chunks
 
     def _read_event(self, event: ServerSentEvent, chunks: list[Chunk]) -> None:
+        """Decode an event, whose mark may also be the end's or nothing at all, and take what it says."""
         data = event.data
         if data[:1] != b"{":
             data = data.strip()
@@ -245,16 +248,16 @@ class ChatReader:
             if data == DONE or not data:
                 return
         self._events += 1
-        self._raw_bytes += len(data)
-        if self._raw_bytes <= self._limits.raw_bytes:
+        if self._raw_left > 0:
+            self._raw_left -= len(data)
             self._raw.append(data)
         try:
             completion = _decode_completion(data)
         except DECODE_ERRORS as error:
             self._refuse_event(event, error)
-        if completion.choices is None or event.event == "error":
+        if completion.choices is None or event.event:
             self._check_event(event, completion)
-        chunks += self._assembler.feed(completion)
+        self._assembler.feed(completion, chunks)
 
     def _check_event(self, event: ServerSentEvent, completion: Completion) -> None:
         """Tell an error, or an object that is no chunk, from a chunk without choices, such as one with usage only."""
@@ -282,7 +285,8 @@ class ChatReader:
         except DECODE_ERRORS as error:
             _refuse_body(body, error, self._error_in(body))
         if completion.choices:
-            chunks = self._assembler.feed(completion)
+            chunks: list[Chunk] = []
+            self._assembler.feed(completion, chunks)
             return chunks + self._assembler.close()
         problem = self._error_in(body)
         raise problem or MalformedStreamError(f"The body is no chat completion: {describe(body[:400].decode())}")

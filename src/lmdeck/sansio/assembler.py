@@ -81,6 +81,8 @@ class ChatAssembler:
         self._asked_model = model
         self._model = ""
         self._choice: int | None = None
+        self._has_choice = False
+        self._has_head = False
         self._usage: Usage | None = None
         self._stats: dict[str, Any] = {}
         self._model_info: ModelDetails | None = None
@@ -91,18 +93,15 @@ class ChatAssembler:
         """Tell whether the answer has a finish reason, or its end mark came."""
         return bool(self._finish_reason) or self._done
 
-    def feed(self, completion: Completion) -> list[Chunk]:
-        """Read one chunk, or a whole body, and give what happened in it."""
-        if not self._id:
-            self._id = completion.id or ""
-        if not self._model:
-            self._model = completion.model or ""
-        if completion.usage or completion.stats or completion.model_info or completion.runtime:
+    def feed(self, completion: Completion, chunks: list[Chunk]) -> None:
+        """Read one of the wire's chunks, or a whole body, and add what happened in it to `chunks`."""
+        if not self._has_head:
+            self._read_head(completion)
+        choices = completion.choices
+        if not choices:
             self._read_figures(completion)
-        chunks: list[Chunk] = []
-        for choice in completion.choices or ():
-            if self._choice is None:
-                self._choice = choice.index
+            return
+        for choice in choices:
             if choice.index != self._choice:
                 self._note_once("extra_choice", "The server sent more than one choice; only the first is used.")
                 continue
@@ -110,8 +109,8 @@ class ChatAssembler:
             if delta is not None:
                 self._read_delta(delta, chunks)
             if choice.finish_reason:
+                self._read_figures(completion)
                 self._finish(choice.finish_reason, chunks)
-        return chunks
 
     @property
     def is_done(self) -> bool:
@@ -173,13 +172,26 @@ class ChatAssembler:
             runtime=self._runtime,
         )
 
+    def _read_head(self, completion: Completion) -> None:
+        """Take id and model from the first chunk that has them, and the choice to follow from the first that has one."""
+        self._id = self._id or completion.id or ""
+        self._model = self._model or completion.model or ""
+        if completion.choices and not self._has_choice:
+            self._choice, self._has_choice = completion.choices[0].index, True
+        self._has_head = bool(self._has_choice and self._id and self._model)
+
     def _read_delta(self, delta: Delta, chunks: list[Chunk]) -> None:
         reasoning = delta.reasoning_content or delta.reasoning
         if reasoning:
             self._reasoning.write(reasoning)
             chunks.append(Chunk("", reasoning))
-        if delta.content:
-            self._read_content(content_text(delta.content), chunks)
+        content = delta.content
+        if content:
+            if self._text_parser is None and isinstance(content, str):
+                self._content.write(content)
+                chunks.append(Chunk(content))
+            else:
+                self._read_content(content_text(content), chunks)
         if delta.refusal:
             self._note_once("refusal", "The model declined; its words are in the content.")
             self._read_content(delta.refusal, chunks)

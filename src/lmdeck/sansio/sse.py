@@ -96,12 +96,13 @@ class SSEDecoder:
         events: list[ServerSentEvent] = []
         pending = self._data
         for line in lines:
-            if line[:6] == b"data: " and not pending:
-                pending.append(line[6:])
-            elif line:
-                self._field(line)
+            if line:
+                if line[:6] == b"data: " and not pending:
+                    pending.append(line[6:])
+                else:
+                    self._field(line)
             elif pending:
-                events.append(ServerSentEvent(pending[0]) if len(pending) == 1 and not self._event else self._joined())
+                events.append(self._joined() if len(pending) > 1 or self._event else ServerSentEvent(pending[0]))
                 pending.clear()
             else:
                 self._event = ""

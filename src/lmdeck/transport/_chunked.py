@@ -6,6 +6,8 @@ This decoder takes what a read gave and walks over all the chunks in it, which i
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 __all__ = ["ChunkedDecoder", "ChunkedError"]
 
 MAX_SIZE_LINE = 4096
@@ -46,38 +48,39 @@ class ChunkedDecoder:
     def _walk(self, data: bytes) -> bytes:
         """Walk over size lines, data and ends, and keep what is not whole."""
         pieces: list[bytes] = []
-        position, size, end_is_due = 0, len(data), self._end_is_due
+        position, size = 0, len(data)
         while not self._in_trailers:
-            if end_is_due:
-                if size - position < 2:
-                    break
-                if data[position : position + 2] != b"\r\n":
-                    raise ChunkedError("a chunk's data does not end where its size says")
-                position += 2
-                end_is_due = False
-            line_end = data.find(b"\r\n", position)
+            # A chunk's end and the next size line are found, cut out and read as one: `\r\n1f4\r\n`.
+            line_end = data.find(b"\r\n", position + 2 if self._end_is_due else position)
             if line_end < 0:
-                if size - position > MAX_SIZE_LINE:
-                    raise ChunkedError("a chunk's size line is too long")
+                self._check_pending(data[position:])
                 break
-            length = _length(data[position:line_end])
+            length = _length(data[position:line_end], self._end_is_due)
             position = line_end + 2
             if not length:
+                self._end_is_due = False
                 self._in_trailers = True
             elif position + length > size:
                 pieces.append(data[position:])
                 self._left = position + length - size
+                self._end_is_due = False
                 position = size
                 break
             else:
                 pieces.append(data[position : position + length])
                 position += length
-                end_is_due = True
-        self._end_is_due = end_is_due
+                self._end_is_due = True
         self._pending = data[position:]
         if self._in_trailers:
             self._read_trailers()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _check_pending(self, pending: bytes) -> None:
+        """Refuse what cannot become a size line any more."""
+        if self._end_is_due and not b"\r\n".startswith(pending[:2]):
+            raise ChunkedError("a chunk's data does not end where its size says")
+        if len(pending) > MAX_SIZE_LINE:
+            raise ChunkedError("a chunk's size line is too long")
 
     def _read_trailers(self) -> None:
         """Pass over the trailer fields; the blank line after them ends the body."""
@@ -91,8 +94,13 @@ class ChunkedDecoder:
             raise ChunkedError("the trailers are too long")
 
 
-def _length(line: bytes) -> int:
-    """Read a size line; what follows a semicolon are extensions, which mean nothing here."""
+@lru_cache(maxsize=4096)  # an answer's chunks have few different sizes
+def _length(line: bytes, end_is_due: bool) -> int:  # positional for the cache's sake
+    """Read a size line, after the end of the chunk before it; what follows a semicolon are extensions, which mean nothing."""
+    if end_is_due:
+        if not line.startswith(b"\r\n"):
+            raise ChunkedError("a chunk's data does not end where its size says")
+        line = line[2:]
     digits = line.partition(b";")[0].rstrip(b" \t")
     if not digits or len(digits) > 15 or not HEX_DIGITS.issuperset(digits):
         raise ChunkedError(f"a chunk's size line is {line[:40]!r}")
