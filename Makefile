@@ -1,0 +1,77 @@
+# Every target sets up what it needs, in .venv beside this file. `make` alone lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SHARED := ../shared
+
+.PHONY: help demo test lint types tests live bench shared format clean
+
+help:
+	@echo "make demo    a real conversation with a small model, no LM Studio needed"
+	@echo "make test    lint, types and every test that needs no LM Studio"
+	@echo "make live    the same conversations against LM Studio at LMDECK_LIVE_URL"
+	@echo "make bench   lmdeck beside other clients, CPU per chunk and request"
+	@echo "make format  lay out the code"
+	@echo "make clean   remove what these targets made"
+
+demo: $(VENV)/.installed-demo
+	@$(BIN)/lmdeck demo
+
+test: lint types tests
+
+lint: $(VENV)/.installed-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	@$(BIN)/mypy
+
+tests: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest --cov --cov-report=term
+
+live: $(VENV)/.installed-dev
+	@test -n "$(LMDECK_LIVE_URL)" || { echo "Set LMDECK_LIVE_URL, for example: make live LMDECK_LIVE_URL=http://localhost:1234"; exit 2; }
+	@LMDECK_LIVE_URL="$(LMDECK_LIVE_URL)" $(BIN)/python -m pytest tests/live -m live
+
+bench: .venv-bench/.installed
+	@.venv-bench/bin/python benchmarks/run.py
+
+# Recorded answers of LM Studio, where the checkout has them beside it. The floor rises as dialects and endpoints are added.
+shared: $(VENV)/.installed-dev
+	@if test -d $(SHARED)/checks; then \
+		$(BIN)/python $(SHARED)/checks/check_replays.py $(SHARED)/replays/dev.jsonl --min-pass 0.55; \
+	else \
+		echo "SKIPPED the shared checks: $(SHARED)/checks is not there"; \
+	fi
+
+format: $(VENV)/.installed-dev
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "lmdeck needs Python 3.11 or newer: make PYTHON=python3.12 …"; exit 2; }
+	@echo "Making $(VENV) …"
+	@$(PYTHON) -m venv $(VENV) \
+		|| { echo "Python's venv module is missing; on Debian: apt-get install python3-venv"; exit 2; }
+	@touch $@
+
+$(VENV)/.installed-demo: $(VENV)/.created pyproject.toml
+	@echo "Installing lmdeck with its command line and its engine (about 40 MB to download) …"
+	@$(PIP) install --editable '.[cli,engine]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
+	@echo "Installing lmdeck and what its tests need (about 60 MB to download) …"
+	@$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/.installed-demo
+
+.venv-bench/.installed: pyproject.toml
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[bench]'
+	@touch $@

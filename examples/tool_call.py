@@ -1,0 +1,34 @@
+"""Let the model call a function: ask for the call, run it, and give the result back."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import lmdeck
+
+CLOCK = {
+    "type": "function",
+    "function": {
+        "name": "time_in",
+        "description": "Tell the time at a UTC offset.",
+        "parameters": {
+            "type": "object",
+            "properties": {"offset_hours": {"type": "integer", "minimum": -12, "maximum": 14}},
+            "required": ["offset_hours"],
+        },
+    },
+}
+
+
+def time_in(offset_hours: int) -> str:
+    return (datetime.now(UTC) + timedelta(hours=offset_hours)).strftime("%H:%M")
+
+
+chat = lmdeck.chat().user("What time is it two hours east of Greenwich?").with_tools([CLOCK])
+asked = chat.with_tool_choice("required").with_options(max_tokens=100, temperature=0).send()
+
+call = asked.tool_calls[0]
+print("The model asks for", call.name, call.arguments)
+result = time_in(int(call.arguments["offset_hours"]))
+
+answer = chat.with_messages([asked.message]).tool_result(call, json.dumps({"time": result}))
+print(answer.with_tool_choice("none").with_options(max_tokens=60).send().content or f"(no words, but it is {result})")
