@@ -54,6 +54,12 @@ class WireRequest(Struct, frozen=True, kw_only=True):
     api_token: Secret | None = None
     timeouts: Timeouts = Timeouts()
 
+    @property
+    def server(self) -> str:
+        """The server's root, as messages name it: scheme, host and port."""
+        scheme, _, rest = self.url.partition("://")
+        return f"{scheme}://{rest.partition('/')[0]}"
+
     def wire_headers(self) -> dict[str, str]:
         """Give the headers as they go over the wire, the token included."""
         headers = {"Accept-Encoding": "identity", **self.headers}

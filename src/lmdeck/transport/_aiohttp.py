@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import Callable, Mapping
 
@@ -23,7 +24,7 @@ from lmdeck.errors import (
     ServerUnreachableError,
     TransportError,
 )
-from lmdeck.transport import DRAIN_SECONDS, Timeouts, WireRequest
+from lmdeck.transport import DRAIN_SECONDS, WireRequest
 from lmdeck.transport._clock import Deadlines
 from lmdeck.transport._tls import TLS_HINT, ssl_context
 
@@ -31,6 +32,7 @@ __all__ = ["AiohttpTransport", "translate"]
 
 IDLE_SECONDS = 4.0  # LM Studio closes idle connections after five
 READ_BUFFER = 1 << 18
+PROXY_HINT = "Check the setting `proxy`."
 
 
 class AiohttpTransport:
@@ -67,8 +69,8 @@ class AiohttpTransport:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError):
                 raise deadlines.expired(phase) from error
-            raise translate(error, request.timeouts) from error
-        return AiohttpResponse(response, deadlines, request.timeouts)
+            raise translate(error, request) from error
+        return AiohttpResponse(response, deadlines, request)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -92,11 +94,11 @@ class AiohttpTransport:
 class AiohttpResponse:
     """An answer whose body is awaited as it arrives."""
 
-    def __init__(self, response: aiohttp.ClientResponse, deadlines: Deadlines, timeouts: Timeouts) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, deadlines: Deadlines, request: WireRequest) -> None:
         self._response = response
         self._content = response.content
         self._deadlines = deadlines
-        self._timeouts = timeouts
+        self._request = request
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
 
@@ -114,7 +116,7 @@ class AiohttpResponse:
             self.close()
             if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError):
                 raise self._deadlines.expired(phase) from error
-            raise translate(error, self._timeouts) from error
+            raise translate(error, self._request) from error
         self._deadlines.note_bytes()
         return data
 
@@ -131,45 +133,48 @@ class AiohttpResponse:
         self._response.close()
 
 
-def translate(error: Exception, timeouts: Timeouts) -> LMStudioError:
+def translate(error: Exception, request: WireRequest) -> LMStudioError:
     """Give the error of ours that one of aiohttp or the socket means, the most specific first."""
-    if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ServerTimeoutError)):
-        return Deadlines(timeouts).expired("connect")
+    if isinstance(error, aiohttp.ServerTimeoutError):
+        return Deadlines(request.timeouts).expired("connect")
     for kind, make in TRANSLATIONS:
         if isinstance(error, kind):
-            return make(error)
-    return TransportError(f"The request failed: {error!r}.")
+            return make(error, request.server)
+    return TransportError(f"The request to {request.server} failed: {error!r}.")
 
 
-def _unreachable(error: Exception) -> LMStudioError:
-    reason = error.os_error.strerror or error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    return ServerUnreachableError(f"{reason}.")
+def _unreachable(error: Exception, server: str) -> LMStudioError:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    reason = str(cause)
+    if isinstance(cause, OSError) and cause.errno:
+        reason = os.strerror(cause.errno) if cause.errno > 0 else cause.strerror or reason  # below 0: a name look-up's
+    return ServerUnreachableError(f"Nothing answers at {server}: {reason.lower()}.")
 
 
-Translation = tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Exception], LMStudioError]]
+Translation = tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Exception, str], LMStudioError]]
 TRANSLATIONS: list[Translation] = [
-    (aiohttp.InvalidURL, lambda error: ConfigurationError(f"The server's address is wrong: {error}.")),
+    (aiohttp.InvalidURL, lambda error, _: ConfigurationError(f"The server's address is wrong: {error}.")),
     (
         (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError),
-        lambda error: ServerUnreachableError(f"The proxy failed: {error}.", hint="Check the setting `proxy`."),
+        lambda error, _: ServerUnreachableError(f"The proxy failed: {error}.", hint=PROXY_HINT),
     ),
     (
         (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch, ssl.SSLError),
-        lambda error: TransportError(f"TLS failed: {error}.", hint=TLS_HINT),
+        lambda error, _: TransportError(f"TLS failed: {error}.", hint=TLS_HINT),
     ),
     (aiohttp.ClientConnectorError, _unreachable),
     (
         aiohttp.ServerDisconnectedError,
-        lambda _: ConnectionLostError("The server closed the connection without an answer."),
+        lambda *_: ConnectionLostError("The server closed the connection without an answer."),
     ),
-    (aiohttp.ClientPayloadError, lambda error: ConnectionLostError(f"The answer was cut: {error}.")),
+    (aiohttp.ClientPayloadError, lambda error, _: ConnectionLostError(f"The answer was cut: {error}.")),
     (
         aiohttp.ClientResponseError,
-        lambda error: MalformedStreamError(f"The server's answer is not valid HTTP: {error}."),
+        lambda error, _: MalformedStreamError(f"The server's answer is not valid HTTP: {error}."),
     ),
     (
         (aiohttp.ClientConnectionError, ConnectionError),
-        lambda error: ConnectionLostError(f"The connection broke: {error}."),
+        lambda error, _: ConnectionLostError(f"The connection broke: {error}."),
     ),
-    (OSError, lambda error: ServerUnreachableError(f"The connection failed: {error}.")),
+    (OSError, _unreachable),
 ]

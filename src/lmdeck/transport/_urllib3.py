@@ -39,7 +39,7 @@ from lmdeck.errors import (
     ServerUnreachableError,
     TransportError,
 )
-from lmdeck.transport import DRAIN_SECONDS, Timeouts, WireRequest
+from lmdeck.transport import DRAIN_SECONDS, WireRequest
 from lmdeck.transport._chunked import ChunkedDecoder, ChunkedError
 from lmdeck.transport._clock import Deadlines
 from lmdeck.transport._tls import TLS_HINT, ssl_context
@@ -79,8 +79,8 @@ class Urllib3Transport:
         except ReadTimeoutError as error:
             raise deadlines.expired(phase) from error
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
-            raise translate(error, request.timeouts) from error
-        return Urllib3Response(response, deadlines, request.timeouts)
+            raise translate(error, request) from error
+        return Urllib3Response(response, deadlines, request)
 
     def close(self) -> None:
         """Close every connection."""
@@ -90,10 +90,10 @@ class Urllib3Transport:
 class Urllib3Response:
     """An answer whose body is read as it arrives."""
 
-    def __init__(self, response: BaseHTTPResponse, deadlines: Deadlines, timeouts: Timeouts) -> None:
+    def __init__(self, response: BaseHTTPResponse, deadlines: Deadlines, request: WireRequest) -> None:
         self._response = response
         self._deadlines = deadlines
-        self._timeouts = timeouts
+        self._request = request
         self._connection = response.connection
         self._socket = self._connection.live_socket if isinstance(self._connection, _Pooled) else None
         self._timeout = -1.0
@@ -116,7 +116,7 @@ class Urllib3Response:
             raise self._deadlines.expired(phase) from error
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             self.close()
-            raise translate(error, self._timeouts) from error
+            raise translate(error, self._request) from error
         self._deadlines.note_bytes()
         if not data:
             self._is_finished = True
@@ -221,14 +221,16 @@ def _pool_manager(settings: Settings) -> urllib3.PoolManager:
     return manager
 
 
-def translate(error: Exception, timeouts: Timeouts) -> LMStudioError:
+def translate(error: Exception, request: WireRequest) -> LMStudioError:
     """Give the error of ours that one of urllib3, `http.client` or the socket means, the most specific first."""
     cause = _root(error)
+    if isinstance(error, NewConnectionError):
+        return ServerUnreachableError(f"Nothing answers at {request.server}: {_reason(error)}.")
     for kind, make in TRANSLATIONS:
         if isinstance(error, kind) or isinstance(cause, kind):
             return make(cause)
     if isinstance(error, ConnectTimeoutError):
-        return Deadlines(timeouts).expired("connect")
+        return Deadlines(request.timeouts).expired("connect")
     return TransportError(f"The request failed: {cause!r}.")
 
 
@@ -247,7 +249,6 @@ TRANSLATIONS: list[Translation] = [
         lambda cause: ServerUnreachableError(f"The proxy failed: {cause}.", hint="Check the setting `proxy`."),
     ),
     ((SSLError, ssl.SSLError), lambda cause: TransportError(f"TLS failed: {cause}.", hint=TLS_HINT)),
-    (NewConnectionError, lambda cause: ServerUnreachableError(f"{_reason(cause)}.")),
     (
         http.client.BadStatusLine,
         lambda cause: (
@@ -266,6 +267,8 @@ TRANSLATIONS: list[Translation] = [
 ]
 
 
-def _reason(error: BaseException) -> str:
-    """Give what a failed connection says, without the connection object in front of it."""
-    return str(error).rpartition(": ")[2].rstrip(".") if isinstance(error, NewConnectionError) else str(error)
+def _reason(error: NewConnectionError) -> str:
+    """Give what a failed connection says, without the connection object and the number in front of it."""
+    cause = error.__cause__
+    words = cause.strerror if isinstance(cause, OSError) else None
+    return (words or str(error).rpartition(": ")[2]).rstrip(".").lower()
