@@ -1,0 +1,70 @@
+"""The README is true: every Python block in it runs, and every setting it lists exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import lmdeck
+from lmdeck.server.app import create_app
+from lmdeck.server.backend import Finished, ModelDescription, Runtime
+from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.tool_use import DefaultToolUse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+
+    from lmdeck.server.text_model import Generation
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+CALL = '[TOOL_REQUEST]{"name": "get_weather", "arguments": {"city": "Paris"}}[END_TOOL_REQUEST]'
+
+
+class Model:
+    """A model that says hello, and calls a tool where it must."""
+
+    runtime = Runtime(name="test", version="1")
+
+    def models(self) -> tuple[ModelDescription, ...]:
+        return (ModelDescription(key="qwen2.5-7b-instruct", display_name="Qwen", loaded_context_length=4096),)
+
+    async def generate(self, job: Generation) -> AsyncGenerator[str | Finished, None]:
+        yield CALL if job.constraint else "Hello"
+        yield Finished(stop_reason="eosFound", prompt_tokens=5, completion_tokens=3)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with BackgroundServer(create_app(DefaultToolUse(Model())), listen()) as running:
+        monkeypatch.setenv("LMDECK_BASE_URL", running.base_url)
+        yield running.base_url
+    lmdeck.reset()
+
+
+def test_the_readme_has_snippets() -> None:
+    """The pattern that finds them still does."""
+    assert len(SNIPPETS) >= 4
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
+def test_snippet_runs(snippet: str, server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reader who copies a block gets an answer."""
+    exec(compile(snippet, "README.md", "exec"), {"__name__": "readme"})
+    assert re.search(r"Hello|get_weather", capsys.readouterr().out)
+
+
+def test_every_setting_is_listed() -> None:
+    """The table of settings has every keyword of the client."""
+    missing = [name for name in lmdeck.Settings.__struct_fields__ if f"`{name}`" not in README]
+    assert not missing
+
+
+def test_every_error_is_listed() -> None:
+    """Each error that this version can raise from an answer is in the table of errors."""
+    named = set(re.findall(r"`(\w+Error)`", README))
+    assert named <= set(dir(lmdeck))
+    assert {"ConfigurationError", "IncompleteStreamError", "ContextLengthError", "ServerError"} <= named
