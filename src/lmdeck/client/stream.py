@@ -1,7 +1,8 @@
 """A chat's answer while it is being written: an iterator of chunks, and at its end the reply.
 
 Leaving a stream early, by `break`, an exception, Ctrl-C or a cancelled task, closes the connection at once, and so ends the
-generation on the server.
+generation on the server. That holds without `with`, too: the iterator keeps only the `_Reading` alive, never the stream, so
+nothing keeps the iterator of a loop that was left, and its end closes the connection.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Generic, Self, TypeVar, cast
 
+from lmdeck.chain import Plan
 from lmdeck.chain.drivers import drive, drive_async
 from lmdeck.chain.exchange import Answer
 from lmdeck.client.plans import begin_chat, final_reply
@@ -25,15 +27,47 @@ __all__ = ["AsyncChatStream", "ChatStream"]
 Route = TypeVar("Route")
 
 
-class _Stream(Generic[Route]):
-    """What both streams share: the answer, and the reply that it becomes."""
+class _Reading(Generic[Route]):
+    """How far the reading of one answer has come."""
 
     def __init__(self, session: Session, route: Route, spec: ChatSpec) -> None:
+        self.route = route
+        self.answer: Answer | None = None
         self._session = session
-        self._route = route
         self._spec = spec
-        self._answer: Answer | None = None
         self._is_closed = False
+
+    def begin(self) -> Plan[Answer]:
+        """Ask, the first time; give the answer that has begun.
+
+        Raises:
+            LMStudioError: Whatever kept the answer from beginning, or the stream is closed.
+        """
+        if self._is_closed:
+            raise IncompleteStreamError(
+                "The stream is closed.", hint="Ask again for a new one.", partial=self.partial()
+            )
+        if self.answer is None:
+            self.answer = yield from begin_chat(self._session, self._spec, stream=True)
+        return self.answer
+
+    def partial(self) -> Reply:
+        """Give the reply so far."""
+        partial = self.answer.reader.partial() if self.answer is not None else None
+        return partial or Reply()
+
+    def close(self) -> None:
+        """Close the connection; what was read stays."""
+        self._is_closed = True
+        if self.answer is not None:
+            self.answer.response.close()
+
+
+class _Stream(Generic[Route]):
+    """What both streams share: the reading, and the reply that it becomes."""
+
+    def __init__(self, session: Session, route: Route, spec: ChatSpec) -> None:
+        self._reading = _Reading(session, route, spec)
         self._reply: Reply | None = None
 
     @property
@@ -43,29 +77,21 @@ class _Stream(Generic[Route]):
         Raises:
             IncompleteStreamError: It was not; `partial` is the reply so far.
         """
-        if self._reply is not None:
-            return self._reply
-        if self._answer is None or not self._answer.is_finished:
-            raise IncompleteStreamError(
-                "The stream was not read to its end.",
-                hint="Iterate it first; `stream.partial` is the reply so far.",
-                partial=self.partial,
-            )
-        self._reply = final_reply(self._answer)
+        answer = self._reading.answer
+        if self._reply is None:
+            if answer is None or not answer.is_finished:
+                raise IncompleteStreamError(
+                    "The stream was not read to its end.",
+                    hint="Iterate it first; `stream.partial` is the reply so far.",
+                    partial=self.partial,
+                )
+            self._reply = final_reply(answer)
         return self._reply
 
     @property
     def partial(self) -> Reply:
         """The reply so far, whole calls only."""
-        if self._reply is not None:
-            return self._reply
-        partial = self._answer.reader.partial() if self._answer is not None else None
-        return partial or Reply()
-
-    def _close(self) -> None:
-        self._is_closed = True
-        if self._answer is not None:
-            self._answer.response.close()
+        return self._reading.partial() if self._reply is None else self._reply
 
 
 class ChatStream(_Stream[Transport]):
@@ -73,10 +99,10 @@ class ChatStream(_Stream[Transport]):
 
     def __init__(self, session: Session, route: Transport, spec: ChatSpec) -> None:
         super().__init__(session, route, spec)
-        self._chunks = self._read()
+        self._chunks = _read(self._reading)
 
     def __enter__(self) -> Self:
-        self._open()
+        drive(self._reading.begin(), self._reading.route)
         return self
 
     def __exit__(
@@ -106,30 +132,7 @@ class ChatStream(_Stream[Transport]):
 
     def close(self) -> None:
         """Stop: close the connection, so that the server stops generating."""
-        self._close()
-
-    def _open(self) -> Answer:
-        if self._is_closed:
-            raise IncompleteStreamError("The stream is closed.", hint="Ask again for a new one.", partial=self.partial)
-        if self._answer is None:
-            self._answer = drive(begin_chat(self._session, self._spec, stream=True), self._route)
-        return self._answer
-
-    def _read(self) -> Iterator[Chunk]:
-        answer = self._open()
-        response = cast("SyncResponse", answer.response)
-        try:
-            yield from answer.first
-            while not answer.is_finished:
-                try:
-                    data = response.read()
-                except TransportError as error:
-                    yield from answer.take_failure(error)
-                else:
-                    yield from answer.take(data)
-            response.drain()
-        finally:
-            self._close()
+        self._reading.close()
 
 
 class AsyncChatStream(_Stream[AsyncTransport]):
@@ -137,10 +140,10 @@ class AsyncChatStream(_Stream[AsyncTransport]):
 
     def __init__(self, session: Session, route: AsyncTransport, spec: ChatSpec) -> None:
         super().__init__(session, route, spec)
-        self._chunks = self._read()
+        self._chunks = _read_async(self._reading)
 
     async def __aenter__(self) -> Self:
-        await self._open()
+        await drive_async(self._reading.begin(), self._reading.route)
         return self
 
     async def __aexit__(
@@ -172,30 +175,41 @@ class AsyncChatStream(_Stream[AsyncTransport]):
 
     async def aclose(self) -> None:
         """Stop: close the connection, so that the server stops generating."""
-        self._close()
+        self._reading.close()
 
-    async def _open(self) -> Answer:
-        if self._is_closed:
-            raise IncompleteStreamError("The stream is closed.", hint="Ask again for a new one.", partial=self.partial)
-        if self._answer is None:
-            self._answer = await drive_async(begin_chat(self._session, self._spec, stream=True), self._route)
-        return self._answer
 
-    async def _read(self) -> AsyncIterator[Chunk]:
-        answer = await self._open()
-        response = cast("AsyncResponse", answer.response)
-        try:
-            for chunk in answer.first:
+def _read(reading: _Reading[Transport]) -> Iterator[Chunk]:
+    answer = drive(reading.begin(), reading.route)
+    response = cast("SyncResponse", answer.response)
+    try:
+        yield from answer.first
+        while not answer.is_finished:
+            try:
+                data = response.read()
+            except TransportError as error:
+                yield from answer.take_failure(error)
+            else:
+                yield from answer.take(data)
+        response.drain()
+    finally:
+        reading.close()
+
+
+async def _read_async(reading: _Reading[AsyncTransport]) -> AsyncIterator[Chunk]:
+    answer = await drive_async(reading.begin(), reading.route)
+    response = cast("AsyncResponse", answer.response)
+    try:
+        for chunk in answer.first:
+            yield chunk
+        while not answer.is_finished:
+            try:
+                data = await response.read()
+            except TransportError as error:
+                chunks = answer.take_failure(error)
+            else:
+                chunks = answer.take(data)
+            for chunk in chunks:
                 yield chunk
-            while not answer.is_finished:
-                try:
-                    data = await response.read()
-                except TransportError as error:
-                    chunks = answer.take_failure(error)
-                else:
-                    chunks = answer.take(data)
-                for chunk in chunks:
-                    yield chunk
-            await response.drain()
-        finally:
-            self._close()
+        await response.drain()
+    finally:
+        reading.close()
