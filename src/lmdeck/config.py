@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -175,6 +174,8 @@ def _from_files(folder: Path) -> list[Found]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    import tomllib  # here, because most programs have no such file
+
     try:
         with path.open("rb") as file:
             text = file.read(CONFIG_FILE_BYTES + 1)

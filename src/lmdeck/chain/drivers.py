@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TypeVar
 
@@ -68,5 +67,7 @@ async def _perform_async(effect: Effect, transport: AsyncTransport) -> Response 
         case Read(response):
             return await response.read()  # type: ignore[attr-defined,no-any-return]  # this driver's transport gave it
         case Sleep(seconds):
+            import asyncio  # here, because it costs a script that never awaits more than all of lmdeck
+
             await asyncio.sleep(seconds)
             return None

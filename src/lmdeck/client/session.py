@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,7 +50,7 @@ class Session:
         Raises:
             ConfigurationError: The body cannot be written as JSON.
         """
-        request_id = f"req_{uuid.uuid4().hex[:12]}"
+        request_id = f"req_{random.getrandbits(48):012x}"
         request = WireRequest(
             method=method,
             url=self.address.url(path),

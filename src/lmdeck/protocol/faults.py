@@ -7,7 +7,6 @@ code, and the status last. Sources: LM Studio docs `2_rest`, and reports in lmst
 
 from __future__ import annotations
 
-import email.utils
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -179,6 +178,10 @@ def _is_number(text: str) -> bool:
 
 
 def _timestamp(text: str) -> float | None:
+    if not text:
+        return None
+    import email.utils  # here, because dates are rare and the package is large
+
     try:
         return email.utils.parsedate_to_datetime(text).timestamp()
     except (ValueError, TypeError, OverflowError):

@@ -6,7 +6,8 @@ that was not streamed is one big chunk and takes the same way, so both give the 
 
 from __future__ import annotations
 
-import secrets
+import random
+import string
 from collections.abc import Callable, Iterable
 from io import StringIO
 from typing import Any, Protocol, TypeVar
@@ -24,12 +25,12 @@ from lmdeck.stats import Stats, Usage
 __all__ = ["ChatAssembler", "TextParser", "new_call_id"]
 
 T = TypeVar("T", bound=msgspec.Struct)
-ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+ALPHABET = string.ascii_letters + string.digits
 
 
 def new_call_id() -> str:
     """Make a tool-call id of nine letters and digits, the form that every template accepts (Mistral's asks for it)."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(9))
+    return "".join(random.choices(ALPHABET, k=9))
 
 
 class TextParser(Protocol):
