@@ -67,6 +67,8 @@ class Answer:
         if is_last:
             self._ended_at = self._clock()
             self.is_finished = True
+            if self._log_chunks:
+                _log.debug("%s whole after %.3f s", self.call.request_id, self._ended_at - self._started)
         return chunks
 
     def take_failure(self, error: TransportError) -> list[Chunk]:
