@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from lmdeck.config import redact_url
 from lmdeck.errors import (
     APIError,
     AuthenticationError,
@@ -140,7 +141,7 @@ def api_error(
         "code": fault.code,
         "param": fault.param,
         "body": decoded,
-        "hint": _hint(fault),
+        "hint": _hint(fault) or _redirect_hint(status, headers or {}),
         "retry_after": retry_after_seconds(headers or {}),
     }
     if kind is ModelNotFoundError:
@@ -280,6 +281,13 @@ def _hint(fault: Fault) -> str | None:
         if phrase.search(fault.message):
             return hint
     return None
+
+
+def _redirect_hint(status: int, headers: Mapping[str, str]) -> str | None:
+    """Say where a redirect leads: it is not followed, since the token and the prompt are for this server alone."""
+    if not 300 <= status < 400:
+        return None
+    return f"The server redirects to {redact_url(headers.get('location', 'nowhere'))[:200]}: set `base_url` to that server."
 
 
 HINTS: list[tuple[re.Pattern[str], str]] = [

@@ -257,9 +257,9 @@ TRANSLATIONS: list[Translation] = [
             else MalformedStreamError(f"The server does not speak HTTP: {cause}.")
         ),
     ),
-    ((ChunkedError, http.client.IncompleteRead), lambda cause: ConnectionLostError(f"The answer was cut: {cause}.")),
+    (http.client.IncompleteRead, lambda cause: ConnectionLostError(f"The answer was cut: {cause}.")),
     (
-        http.client.HTTPException,
+        (ChunkedError, http.client.HTTPException),
         lambda cause: MalformedStreamError(f"The server's answer is not valid HTTP: {cause!r}."),
     ),
     ((ProtocolError, ConnectionError), lambda cause: ConnectionLostError(f"The connection broke: {cause}.")),
