@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from lmdeck._version import __version__
 from lmdeck.errors import ConfigurationError, LMStudioError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class _Server(uvicorn.Server):
                 lifespan="off",
                 ws="none",
                 server_header=False,
+                headers=[("Server", f"lmdeck/{__version__}")],
                 timeout_graceful_shutdown=SECONDS_TO_END,
             )
         )
