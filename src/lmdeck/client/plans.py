@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from lmdeck.chain import Plan, Read
@@ -21,13 +22,22 @@ from lmdeck.errors import (
 )
 from lmdeck.messages import Reply
 from lmdeck.model_info import ApiLevel, Health, ModelInfo
-from lmdeck.protocol.listings import LISTINGS, choose_model, product_of, read_listing
+from lmdeck.protocol.listings import LISTINGS, choose_model, identify, read_listing
 from lmdeck.protocol.reader import ChatReader, JSONReader
 from lmdeck.protocol.requests import ChatSpec, build_chat
 from lmdeck.sansio.assembler import ChatAssembler
 from lmdeck.stats import Measured, Stats
 
 __all__ = ["begin_chat", "check_health", "final_reply", "find_model", "list_models", "send_chat"]
+
+
+class _Listing(Struct, frozen=True, kw_only=True):
+    """What a model list says, and who sent it."""
+
+    api: ApiLevel
+    product: str
+    version: str | None
+    models: list[ModelInfo]
 
 
 def begin_chat(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[Answer]:
@@ -75,8 +85,7 @@ def final_reply(answer: Answer) -> Reply:
 
 def list_models(session: Session) -> Plan[list[ModelInfo]]:
     """List the models over the newest API that the server speaks."""
-    _, _, models = yield from _listing(session)
-    return models
+    return (yield from _listing(session)).models
 
 
 def find_model(session: Session, key: str) -> Plan[ModelInfo]:
@@ -92,12 +101,18 @@ def check_health(session: Session, clock: Callable[[], float] = time.monotonic) 
     """Ask for the models and say what came of it; only what is no answer of a server counts as unreachable."""
     started = clock()
     try:
-        api, product, models = yield from _listing(session)
+        listing = yield from _listing(session)
     except LMStudioError as error:
         reachable = not isinstance(error, TransportError)
         return Health(reachable=reachable, latency=clock() - started if reachable else None, error=error)
-    loaded = [instance.id for model in models for instance in model.instances]
-    return Health(reachable=True, latency=clock() - started, product=product, api=api, models_loaded=loaded)
+    return Health(
+        reachable=True,
+        latency=clock() - started,
+        product=listing.product,
+        version=listing.version,
+        api=listing.api,
+        models_loaded=[instance.id for model in listing.models for instance in model.instances],
+    )
 
 
 def _ask(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -> Plan[Answer]:
@@ -123,7 +138,7 @@ def _choose(session: Session) -> Plan[str | None]:
     return model
 
 
-def _listing(session: Session) -> Plan[tuple[ApiLevel, str, list[ModelInfo]]]:
+def _listing(session: Session) -> Plan[_Listing]:
     """Ask the three APIs in turn; what an older server answers to a newer path counts as "not there"."""
     for api, path in LISTINGS:
         call = session.call("GET", path, JSONReader, timeouts=session.look_up_timeouts)
@@ -136,7 +151,8 @@ def _listing(session: Session) -> Plan[tuple[ApiLevel, str, list[ModelInfo]]]:
             if is_last:
                 raise
             continue
-        return api, product_of(api, value, answer.response.headers.get("server", "")), models
+        product, version = identify(api, value, answer.response.headers.get("server", ""))
+        return _Listing(api=api, product=product, version=version, models=models)
     raise APIError("The server lists no models.")
 
 

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from lmdeck.errors import MalformedStreamError, NoModelLoadedError
 from lmdeck.model_info import ApiLevel, ModelInfo, ModelInstance, ModelType
 
-__all__ = ["LISTINGS", "choose_model", "product_of", "read_listing"]
+__all__ = ["LISTINGS", "choose_model", "identify", "read_listing"]
 
 LISTINGS: tuple[tuple[ApiLevel, str], ...] = (
     ("v1", "/api/v1/models"),
@@ -54,15 +54,16 @@ def choose_model(models: Iterable[ModelInfo]) -> str:
     return min(candidates, key=lambda model: model.size_bytes or float("inf")).key
 
 
-def product_of(api: ApiLevel, body: object, server: str) -> str:
-    """Say which product answered, from its `Server` header, the API it speaks, and who it says owns its models."""
-    if server.lower().startswith("lmdeck"):
-        return "lmdeck engine"
+def identify(api: ApiLevel, body: object, server: str) -> tuple[str, str | None]:
+    """Say which product answered, and its version where it tells: from its `Server` header, its API, its models' owner."""
+    name, _, version = server.partition("/")
+    if name.lower() == "lmdeck":
+        return "lmdeck engine", version or None
     if api != "openai":
-        return "LM Studio"
+        return "LM Studio", None
     entries = body.get("data") if isinstance(body, Mapping) else None
     owners = [entry.get("owned_by") for entry in entries or () if isinstance(entry, Mapping)]
-    return next((PRODUCTS[owner] for owner in owners if owner in PRODUCTS), "an OpenAI-compatible server")
+    return next((PRODUCTS[owner] for owner in owners if owner in PRODUCTS), "an OpenAI-compatible server"), None
 
 
 def _from_v1(entry: Mapping[str, Any]) -> ModelInfo:
