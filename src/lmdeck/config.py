@@ -6,43 +6,21 @@ Each setting is found on its own, in this order: keyword argument, environment, 
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
 from msgspec import Struct
 from msgspec.structs import fields
 
+from lmdeck._setting_checks import CHECKS
 from lmdeck.errors import ConfigurationError
+from lmdeck.secret import Secret, redact_url
 
 __all__ = ["ClientSettings", "Secret", "Settings", "redact_url"]
 
-TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 CONFIG_FILE_BYTES = 1 << 20
-
-
-class Secret:
-    """A value that is never shown or encoded: `reveal()` is the only way to it."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """Give the secret itself."""
-        return self._value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._value == other._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __repr__(self) -> str:
-        return "Secret('***')"
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -209,118 +187,4 @@ def _harmless(found: Found) -> object:
     )
 
 
-def redact_url(url: str) -> str:
-    """Take user name, password, query and fragment out of a URL, so that it can be shown."""
-    scheme, mark, rest = url.partition("://")
-    rest = rest if mark else scheme
-    address = rest.split("?", 1)[0].split("#", 1)[0]
-    authority, slash, path = address.partition("/")
-    return (
-        f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
-        if mark
-        else authority.rpartition("@")[2] + slash + path
-    )
-
-
-# --- one check for each type: give the value, or raise ValueError saying what it must be --------------------------------
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ValueError("a non-empty text")
-    return value.strip()
-
-
-def _host(value: object) -> str:
-    text = _text(value)
-    if any(mark in text for mark in "/?#@ \\"):
-        raise ValueError("a host name or address without scheme, path or user (use base_url for more)")
-    return text
-
-
-def _path(value: object) -> str:
-    return _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
-
-
-def _url(value: object) -> str:
-    text = _text(value)
-    if "://" in text and not text.lower().startswith(("http://", "https://")):
-        raise ValueError("an http:// or https:// address")
-    if " " in text:
-        raise ValueError("an address without spaces")
-    return text
-
-
-def _secret(value: object) -> Secret:
-    text = value.reveal() if isinstance(value, Secret) else value
-    if not isinstance(text, str) or not text.strip() or not text.isascii() or not text.strip().isprintable():
-        raise ValueError("a token of printable ASCII characters on one line")
-    return Secret(text.strip())
-
-
-def _number(value: object, wanted: str) -> float:
-    if isinstance(value, bool):
-        raise ValueError(wanted)
-    try:
-        number = float(value)  # type: ignore[arg-type]  # what float refuses is answered below
-    except (TypeError, ValueError):
-        raise ValueError(wanted) from None
-    if not math.isfinite(number):
-        raise ValueError(wanted)
-    return number
-
-
-def _seconds(value: object) -> float:
-    number = _number(value, "a number of seconds above 0")
-    if number <= 0:
-        raise ValueError("a number of seconds above 0")
-    return number
-
-
-def _delay(value: object) -> float:
-    number = _number(value, "a number of seconds, 0 or above")
-    if number < 0:
-        raise ValueError("a number of seconds, 0 or above")
-    return number
-
-
-def _whole(least: int, most: int) -> Callable[[object], int]:
-    wanted = f"a whole number from {least} to {most}"
-
-    def check(value: object) -> int:
-        number = _number(value, wanted)
-        if number != int(number) or not least <= number <= most:
-            raise ValueError(wanted)
-        return int(number)
-
-    return check
-
-
-def _switch(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in TRUE + FALSE:
-        return value.strip().lower() in TRUE
-    raise ValueError("true or false")
-
-
-CHECKS: dict[str, Callable[[object], object]] = {
-    "host": _host,
-    "port": _whole(1, 65535),
-    "base_url": _url,
-    "model": _text,
-    "api_token": _secret,
-    "timeout": _seconds,
-    "first_token_timeout": _seconds,
-    "connect_timeout": _seconds,
-    "total_timeout": _seconds,
-    "retry_attempts": _whole(1, 100),
-    "retry_delay": _delay,
-    "debug": _switch,
-    "proxy": _url,
-    "tls_verify": _switch,
-    "tls_ca_file": _path,
-    "tls_client_cert": _path,
-    "tls_client_key": _path,
-}
 assert CHECKS.keys() == {entry.name for entry in fields(Settings)}  # noqa: S101  # a setting without a check is a slip of ours

@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from lmdeck.config import Settings, redact_url
+from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
+from lmdeck.secret import redact_url
 
 __all__ = ["Address"]
 

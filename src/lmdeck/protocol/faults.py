@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from lmdeck.config import redact_url
 from lmdeck.errors import (
     APIError,
     AuthenticationError,
@@ -30,6 +29,7 @@ from lmdeck.errors import (
     TemplateError,
     describe,
 )
+from lmdeck.secret import redact_url
 
 __all__ = ["api_error", "refusal_in", "retry_after_seconds"]
 

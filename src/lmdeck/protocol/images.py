@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lmdeck.config import redact_url
 from lmdeck.errors import ConfigurationError, InvalidRequestError
+from lmdeck.secret import redact_url
 
 __all__ = ["MAX_IMAGE_BYTES", "checked_url", "image_part"]
 

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from lmdeck.config import Secret, Settings
+from lmdeck.config import Settings
+from lmdeck.secret import Secret
 
 __all__ = [
     "DRAIN_SECONDS",

@@ -1,0 +1,113 @@
+"""One check for each kind of setting: it gives the value, or raises ValueError with what the value must be."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+
+from lmdeck.secret import Secret
+
+__all__ = ["CHECKS"]
+
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError("a non-empty text")
+    return value.strip()
+
+
+def _host(value: object) -> str:
+    text = _text(value)
+    if any(mark in text for mark in "/?#@ \\"):
+        raise ValueError("a host name or address without scheme, path or user (use base_url for more)")
+    return text
+
+
+def _path(value: object) -> str:
+    return _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def _url(value: object) -> str:
+    text = _text(value)
+    if "://" in text and not text.lower().startswith(("http://", "https://")):
+        raise ValueError("an http:// or https:// address")
+    if " " in text:
+        raise ValueError("an address without spaces")
+    return text
+
+
+def _secret(value: object) -> Secret:
+    text = value.reveal() if isinstance(value, Secret) else value
+    if not isinstance(text, str) or not text.strip() or not text.isascii() or not text.strip().isprintable():
+        raise ValueError("a token of printable ASCII characters on one line")
+    return Secret(text.strip())
+
+
+def _number(value: object, wanted: str) -> float:
+    if isinstance(value, bool):
+        raise ValueError(wanted)
+    try:
+        number = float(value)  # type: ignore[arg-type]  # what float refuses is answered below
+    except (TypeError, ValueError):
+        raise ValueError(wanted) from None
+    if not math.isfinite(number):
+        raise ValueError(wanted)
+    return number
+
+
+def _seconds(value: object) -> float:
+    number = _number(value, "a number of seconds above 0")
+    if number <= 0:
+        raise ValueError("a number of seconds above 0")
+    return number
+
+
+def _delay(value: object) -> float:
+    number = _number(value, "a number of seconds, 0 or above")
+    if number < 0:
+        raise ValueError("a number of seconds, 0 or above")
+    return number
+
+
+def _whole(least: int, most: int) -> Callable[[object], int]:
+    wanted = f"a whole number from {least} to {most}"
+
+    def check(value: object) -> int:
+        number = _number(value, wanted)
+        if number != int(number) or not least <= number <= most:
+            raise ValueError(wanted)
+        return int(number)
+
+    return check
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in TRUE + FALSE:
+        return value.strip().lower() in TRUE
+    raise ValueError("true or false")
+
+
+CHECKS: dict[str, Callable[[object], object]] = {
+    "host": _host,
+    "port": _whole(1, 65535),
+    "base_url": _url,
+    "model": _text,
+    "api_token": _secret,
+    "timeout": _seconds,
+    "first_token_timeout": _seconds,
+    "connect_timeout": _seconds,
+    "total_timeout": _seconds,
+    "retry_attempts": _whole(1, 100),
+    "retry_delay": _delay,
+    "debug": _switch,
+    "proxy": _url,
+    "tls_verify": _switch,
+    "tls_ca_file": _path,
+    "tls_client_cert": _path,
+    "tls_client_key": _path,
+}
