@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from wire_tools import Parrot
+
+from lmdeck.server.app import create_app
+from lmdeck.server.engine import EngineError, EngineServer, pull
+from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.tool_use import DefaultToolUse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def parrot_server() -> Iterator[tuple[Parrot, str]]:
+    before = set(threading.enumerate())
+    parrot = Parrot()
+    with BackgroundServer(create_app(DefaultToolUse(parrot)), listen()) as server:
+        yield parrot, server.base_url
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.fixture
+def parrot(parrot_server: tuple[Parrot, str]) -> Parrot:
+    """The model behind `url`, as new."""
+    parrot, _ = parrot_server
+    parrot.reset()
+    return parrot
+
+
+@pytest.fixture
+def url(parrot: Parrot, parrot_server: tuple[Parrot, str]) -> str:
+    return parrot_server[1]
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    try:
+        return pull()
+    except EngineError as error:
+        pytest.skip(f"NO ENGINE TESTS, the weights cannot be had: {error}")
+
+
+@pytest.fixture(scope="session")
+def engine(weights: Path) -> Iterator[EngineServer]:
+    with EngineServer.start(weights) as server:
+        yield server
