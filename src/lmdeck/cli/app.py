@@ -1,0 +1,110 @@
+"""The commands, their shared options, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+from msgspec import Struct
+from rich.text import Text
+
+from lmdeck._version import __version__
+from lmdeck.cli import ask, chat, demo, doctor, engine, models, status
+from lmdeck.cli.show import errors, exit_code, safe, show_error
+from lmdeck.client.clients import LMStudio
+from lmdeck.config import ClientSettings
+from lmdeck.errors import LMStudioError
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    help="Talk to LM Studio's local server.",
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer shows only its child
+
+
+class Shared(Struct, frozen=True, kw_only=True):
+    """What the options before the command said."""
+
+    settings: ClientSettings
+    debug: bool = False
+
+    def client(self) -> LMStudio:
+        """Make the client that the options ask for."""
+        return LMStudio(**self.settings)
+
+
+def _show_version(wanted: bool) -> None:  # typer's form
+    if wanted:
+        typer.echo(f"lmdeck {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    host: Annotated[str | None, typer.Option(help="The server's host.")] = None,
+    port: Annotated[int | None, typer.Option(help="The server's port.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="The server's address, instead of host and port.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Longest silence within an answer, in seconds.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and log requests and chunks.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Talk to LM Studio's local server; without a command, say how it is and what to do next."""
+    settings: ClientSettings = {"host": host, "port": port, "base_url": base_url, "timeout": timeout}
+    if debug:
+        settings["debug"] = True
+    context.obj = Shared(settings=settings, debug=debug)
+    if context.invoked_subcommand is None:
+        status.show(context.obj.client())
+
+
+def run() -> int:
+    """Run the command line and give its exit code: 0 good, 1 no answer, 2 wrong input, 130 Ctrl-C."""
+    try:
+        app(standalone_mode=False)
+    except LMStudioError as error:
+        if "--debug" in sys.argv:
+            errors.print_exception()
+        show_error(error)
+        return exit_code(error)
+    except typer.Exit as end:
+        return end.exit_code
+    except UsageError as error:
+        errors.print(Text.assemble(("✗ ", "bold red"), safe(_message(error))), soft_wrap=True)
+        errors.print(
+            Text.assemble(("  → ", "cyan"), "Run `lmdeck --help`, or `lmdeck COMMAND --help`."), soft_wrap=True
+        )
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has enough (`lmdeck ask … | head -1`); the interpreter must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _message(error: Exception) -> str:
+    """Give a usage error's words with the option they are about, which its plain text lacks."""
+    say = getattr(error, "format_message", None)
+    return str(say() if callable(say) else error)
+
+
+app.command("ask")(ask.ask)
+app.command("chat")(chat.chat)
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+app.command("models")(models.models)
+app.add_typer(engine.commands, name="engine")

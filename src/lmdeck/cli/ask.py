@@ -1,0 +1,82 @@
+"""`lmdeck ask`: one question, one answer, also in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from lmdeck.cli.show import errors, safe, stats_line
+from lmdeck.cli.waiting import waiting
+from lmdeck.client.chat import Chat
+from lmdeck.errors import ConfigurationError
+from lmdeck.messages import Reply
+
+__all__ = ["ask"]
+
+STDIN_CHARS = 4 << 20
+
+
+def ask(
+    context: typer.Context,
+    question: Annotated[str, typer.Argument(help="What to ask; text from a pipe is added below it.")] = "",
+    model: Annotated[str | None, typer.Option(help="The model; else the loaded one.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="An image to show, PNG or JPEG; may be repeated.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="At most so many tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="How freely to choose words.")] = None,
+    stream: Annotated[bool, typer.Option(help="Show the answer while it is written.")] = True,
+    stats: Annotated[bool, typer.Option("--stats", help="Say on standard error how fast it was.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: the whole reply as one JSON object.")] = False,
+) -> None:
+    """Ask one question: `lmdeck ask "Why?"`, or `git diff | lmdeck ask "Write a commit message."`."""
+    prompt = _prompt(question)
+    with context.obj.client() as lm:
+        chat = lm.chat(model)
+        chat = chat.with_system(system) if system else chat
+        chat = chat.user(prompt, images=[str(path) for path in image or ()])
+        chat = chat.with_options(max_tokens=max_tokens, temperature=temperature)
+        reply = _streamed(chat) if stream and not as_json else _whole(chat)
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(_as_data(reply))).decode())
+    elif not stream:
+        typer.echo(safe(reply.content))
+    if stats:
+        errors.print(stats_line(reply))
+
+
+def _prompt(question: str) -> str:
+    """Put the question and the text of a pipe together."""
+    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read(STDIN_CHARS).strip()
+    prompt = "\n\n".join(part for part in (question.strip(), piped) if part)
+    if not prompt:
+        raise ConfigurationError("There is nothing to ask.", hint='Pass a question: lmdeck ask "Why is the sky blue?"')
+    return prompt
+
+
+def _whole(chat: Chat) -> Reply:
+    with waiting("waiting for the answer"):
+        return chat.send()
+
+
+def _streamed(chat: Chat) -> Reply:
+    with ExitStack() as stack:
+        with waiting("waiting for the first token"):
+            stream = stack.enter_context(chat.stream())
+        for text in stream.text():
+            sys.stdout.write(safe(text))
+            sys.stdout.flush()
+        sys.stdout.write("\n")
+    return stream.reply
+
+
+def _as_data(reply: Reply) -> dict[str, object]:
+    return {
+        **reply.to_dict(),
+        "stats": msgspec.to_builtins(reply.stats),
+        "problems": [{"code": problem.code, "detail": problem.detail} for problem in reply.problems],
+    }

@@ -1,0 +1,159 @@
+"""`lmdeck chat`: a conversation in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from prompt_toolkit import PromptSession
+from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from rich.text import Text
+
+from lmdeck.cli.rendering import Screen
+from lmdeck.cli.show import console, safe, show_error, stats_line
+from lmdeck.cli.waiting import waiting
+from lmdeck.client.clients import LMStudio
+from lmdeck.errors import LMStudioError
+from lmdeck.messages import Reply
+
+__all__ = ["chat"]
+
+HELP = """\
+/model [NAME]    show or change the model
+/system [TEXT]   show or change the system message
+/clear           begin again
+/save FILE       keep the conversation as JSON
+/quit            leave (Ctrl-D, too)
+Ctrl-C stops an answer and keeps what has come; Alt-Enter begins a new line."""
+
+
+def chat(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option(help="The model; else the loaded one.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+) -> None:
+    """Hold a conversation."""
+    with context.obj.client() as lm:
+        Conversation(lm, model, system).run()
+
+
+class Conversation:
+    """What has been said, and what comes next."""
+
+    def __init__(self, lm: LMStudio, model: str | None, system: str | None) -> None:
+        self._lm = lm
+        self._chat = lm.chat(model)
+        self._system = system or ""
+        if system:
+            self._chat = self._chat.with_system(system)
+        self._commands: dict[str, Callable[[str], bool]] = {
+            "/help": self._help,
+            "/model": self._set_model,
+            "/system": self._set_system,
+            "/clear": self._clear,
+            "/save": self._save,
+            "/quit": lambda _: False,
+            "/exit": lambda _: False,
+        }
+
+    def run(self) -> None:
+        """Read lines and answer them until the user leaves."""
+        session: PromptSession[str] = PromptSession(key_bindings=_new_line_on_alt_enter(), multiline=False)
+        console.print(Text(f"{self._lm.base_url} · /help for commands, Ctrl-D to leave", style="dim"))
+        is_open = True
+        while is_open:
+            try:
+                line = session.prompt(FormattedText([("bold", "> ")])).strip()
+            except KeyboardInterrupt:
+                continue
+            except EOFError:
+                return
+            if line.startswith("/"):
+                is_open = self._command(line)
+            elif line:
+                self._say(line)
+
+    def _command(self, line: str) -> bool:
+        name, _, rest = line.partition(" ")
+        command = self._commands.get(name)
+        if command is None:
+            console.print(f"There is no {safe(name)}; /help lists the commands.", markup=False)
+            return True
+        return command(rest.strip())
+
+    def _say(self, line: str) -> None:
+        """Ask and show the answer; an error is shown, and the conversation goes on as it was before."""
+        asked = self._chat.user(line)
+        try:
+            reply = self._answer(asked)
+        except LMStudioError as error:
+            show_error(error)
+            return
+        if reply is not None:
+            self._chat = asked.assistant(reply.content)
+            console.print(stats_line(reply))
+
+    def _answer(self, asked: object) -> Reply | None:
+        stream = asked.stream()  # type: ignore[attr-defined]
+        with ExitStack() as stack:
+            try:
+                with waiting("waiting for the first token"):
+                    stack.enter_context(stream)
+                with Screen() as screen:
+                    for chunk in stream:
+                        screen.show(chunk)
+            except KeyboardInterrupt:
+                partial: Reply = stream.partial
+                console.print(Text("(stopped)", style="dim"))
+                return partial if partial.content else None
+        return stream.reply  # type: ignore[no-any-return]
+
+    def _help(self, _: str) -> bool:
+        console.print(HELP, markup=False)
+        return True
+
+    def _set_model(self, name: str) -> bool:
+        if name:
+            self._chat = self._chat.with_model(name)
+        console.print(f"model: {safe(self._chat.model or 'the loaded one')}", markup=False)
+        return True
+
+    def _set_system(self, text: str) -> bool:
+        if text:
+            self._system, self._chat = text, self._chat.with_system(text)
+        console.print(f"system: {safe(self._system or 'none')}", markup=False)
+        return True
+
+    def _clear(self, _: str) -> bool:
+        fresh = self._lm.chat(self._chat.model)
+        self._chat = fresh.with_system(self._system) if self._system else fresh
+        console.print("A new conversation.")
+        return True
+
+    def _save(self, name: str) -> bool:
+        if not name:
+            console.print("Name a file: /save conversation.json")
+            return True
+        path = Path(name).expanduser()
+        try:
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(self._chat.messages)) + b"\n")
+        except OSError as error:
+            console.print(f"{path} cannot be written: {error.strerror}", markup=False)
+        else:
+            console.print(f"{len(self._chat.messages)} messages are in {path}", markup=False)
+        return True
+
+
+def _new_line_on_alt_enter() -> KeyBindings:
+    bindings = KeyBindings()
+
+    @bindings.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return bindings

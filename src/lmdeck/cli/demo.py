@@ -1,0 +1,94 @@
+"""`lmdeck demo`: a real conversation with a small model in this process, through the whole library."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rich.live import Live
+from rich.text import Text
+
+from lmdeck.cli.engine import pull_with_progress
+from lmdeck.cli.show import console, safe, stats_line
+from lmdeck.cli.waiting import waiting
+from lmdeck.client.chat import Chat
+from lmdeck.client.clients import LMStudio
+from lmdeck.errors import ToolArgumentsError
+from lmdeck.server.engine import EngineServer
+
+__all__ = ["demo"]
+
+QUESTION = "In two sentences: why do people like music?"
+TOOL_QUESTION = "What time is it two hours east of Greenwich?"
+CLOCK: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "time_at_offset",
+        "description": "Tell the time at a UTC offset in hours.",
+        "parameters": {
+            "type": "object",
+            "properties": {"offset_hours": {"type": "integer", "minimum": -12, "maximum": 14}},
+            "required": ["offset_hours"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def demo() -> None:
+    """Hold a real conversation with a small model, without LM Studio."""
+    path = pull_with_progress()
+    with waiting("loading the model"):
+        server = EngineServer.start(path)
+    with server, LMStudio(base_url=server.base_url, model=server.model) as lm:
+        _heading(f"1. A streamed answer from {server.model}, running inside Python")
+        _stream(lm.chat().user(QUESTION).with_options(max_tokens=90, temperature=0))
+        _heading("2. A tool call, and the tool run for real")
+        _call(lm)
+    _heading("3. The same with LM Studio")
+    console.print("Start its server (`lms server start`, or the Developer tab), and run:")
+    console.print(Text("  lmdeck doctor\n  lmdeck chat", style="bold"))
+    console.print("In Python:")
+    console.print(Text('  import lmdeck\n  print(lmdeck.chat().user("Hello").send())', style="bold"))
+
+
+def _heading(text: str) -> None:
+    console.print()
+    console.print(Text(text, style="bold cyan"))
+
+
+def _stream(chat: Chat) -> None:
+    """Show a streamed answer with its speed beside it; without a terminal, the answer alone."""
+    console.print(Text(f"> {QUESTION}", style="dim"))
+    shown, pieces, begun = Text(), 0, time.monotonic()
+    with (
+        chat.stream() as stream,
+        Live(shown, console=console, refresh_per_second=12, vertical_overflow="visible") as live,
+    ):
+        for text in stream.text():
+            pieces += 1
+            shown.append(safe(text))
+            speed = pieces / max(time.monotonic() - begun, 0.001)
+            live.update(Text.assemble(shown, (f"\n{speed:.0f} tokens/s", "dim")))
+        live.update(shown)
+    console.print(stats_line(stream.reply))
+
+
+def _call(lm: LMStudio) -> None:
+    console.print(Text(f"> {TOOL_QUESTION}", style="dim"))
+    chat = lm.chat().user(TOOL_QUESTION).with_tools([CLOCK])
+    asked = chat.with_tool_choice("required").with_options(max_tokens=60, temperature=0).send()
+    call = asked.tool_calls[0]
+    console.print(Text.assemble("the model asks for ", (f"{call.name}({safe(call.raw_arguments)})", "bold")))
+    console.print(Text.assemble("the tool answers   ", (_time_at_offset(call.arguments), "bold")))
+    console.print(stats_line(asked))
+
+
+def _time_at_offset(arguments: dict[str, Any]) -> str:
+    hours = arguments.get("offset_hours")
+    if not isinstance(hours, int) or not -12 <= hours <= 14:
+        raise ToolArgumentsError(
+            f"offset_hours is {hours!r}, not a whole number from -12 to 14.", errors=["offset_hours"]
+        )
+    return (datetime.now(UTC) + timedelta(hours=hours)).strftime("%H:%M")

@@ -1,0 +1,80 @@
+"""An answer on the screen while it is written: dimmed reasoning, then Markdown.
+
+Only the last block of the Markdown is drawn again and again; a block that has ended is printed once and left alone, so that
+a long answer costs no more a token than a short one.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.live import Live
+from rich.markdown import Markdown
+from rich.text import Text
+
+from lmdeck.cli.show import console, safe
+from lmdeck.events import Chunk
+
+__all__ = ["Screen", "split_finished"]
+
+REFRESHES = 12
+
+
+class Screen:
+    """Show chunks as they come; where no person looks, write plain text."""
+
+    def __init__(self) -> None:
+        self._live = Live(console=console, refresh_per_second=REFRESHES, vertical_overflow="visible", transient=False)
+        self._reasoning: list[str] = []
+        self._block = ""
+
+    def __enter__(self) -> Self:
+        if console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if console.is_terminal:
+            self._live.stop()
+        else:
+            sys.stdout.write("\n")
+
+    def show(self, chunk: Chunk) -> None:
+        """Show what is new."""
+        if not console.is_terminal:
+            sys.stdout.write(safe(chunk.content))
+            sys.stdout.flush()
+            return
+        if chunk.reasoning:
+            self._reasoning.append(safe(chunk.reasoning))
+            self._live.update(Text("".join(self._reasoning), style="dim italic"))
+        if chunk.content:
+            if self._reasoning:
+                self._print(Text("".join(self._reasoning).strip() + "\n", style="dim italic"))
+                self._reasoning.clear()
+            finished, self._block = split_finished(self._block + safe(chunk.content))
+            if finished:
+                self._print(Markdown(finished))
+            self._live.update(Markdown(self._block))
+
+    def _print(self, block: Markdown | Text) -> None:
+        """Print above the live part what will not change any more."""
+        self._live.update(Text(""))
+        console.print(block)
+
+
+def split_finished(text: str) -> tuple[str, str]:
+    """Split Markdown at its last blank line outside a fence: what is before it is finished, what is after still grows."""
+    position, in_fence, cut = 0, False, 0
+    for line in text.splitlines(keepends=True):
+        position += len(line)
+        stripped = line.strip()
+        if stripped.startswith(("```", "~~~")):
+            in_fence = not in_fence
+        elif not stripped and not in_fence and line.endswith("\n"):
+            cut = position
+    return text[:cut], text[cut:]

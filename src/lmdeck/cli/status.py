@@ -1,0 +1,48 @@
+"""`lmdeck` alone: how the server is, and what to do next."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from lmdeck._version import __version__
+from lmdeck.cli.show import console, safe
+from lmdeck.client.clients import LMStudio
+from lmdeck.model_info import Health
+
+__all__ = ["show"]
+
+
+def show(lm: LMStudio) -> None:
+    """Show in a few lines whether the server answers, what it has loaded, and which commands come next."""
+    with lm:
+        health = lm.health()
+    console.print(Text.assemble(("lmdeck ", "bold"), __version__))
+    if not health.reachable:
+        _unreachable(lm, health)
+        return
+    version = f" {health.version}" if health.version else ""
+    name = safe(f"{health.product or 'a server'}{version}")
+    console.print(
+        Text.assemble(("✓ ", "green"), f"{name} answers at {lm.base_url} ({(health.latency or 0) * 1000:.0f} ms)")
+    )
+    if health.error is not None:
+        console.print(Text.assemble(("✗ ", "red"), safe(health.error.message)))
+        console.print(Text.assemble(("  → ", "cyan"), safe(health.error.hint)))
+        return
+    loaded = ", ".join(health.models_loaded) or "none; the first request loads one"
+    console.print(Text(f"  loaded: {safe(loaded)}"))
+    _next('lmdeck ask "Hello"', "one question", "lmdeck chat", "a conversation", "lmdeck models", "what there is")
+
+
+def _unreachable(lm: LMStudio, health: Health) -> None:
+    console.print(Text.assemble(("✗ ", "red"), f"nothing answers at {lm.base_url}"))
+    if health.error is not None:
+        console.print(Text.assemble(("  → ", "cyan"), safe(health.error.hint)))
+    _next("lmdeck demo", "try everything without LM Studio", "lmdeck doctor", "see what is wrong", "", "")
+
+
+def _next(*pairs: str) -> None:
+    console.print()
+    for command, what in zip(pairs[::2], pairs[1::2], strict=True):
+        if command:
+            console.print(Text.assemble("  ", (f"{command:<22}", "bold"), (what, "dim")))
