@@ -17,6 +17,7 @@ from rich.text import Text
 from lmdeck.cli.rendering import Screen
 from lmdeck.cli.show import console, safe, show_error, stats_line
 from lmdeck.cli.waiting import waiting
+from lmdeck.client.chat import Chat
 from lmdeck.client.clients import LMStudio
 from lmdeck.errors import LMStudioError
 from lmdeck.messages import Reply
@@ -98,8 +99,9 @@ class Conversation:
             self._chat = asked.assistant(reply.content)
             console.print(stats_line(reply))
 
-    def _answer(self, asked: object) -> Reply | None:
-        stream = asked.stream()  # type: ignore[attr-defined]
+    def _answer(self, asked: Chat) -> Reply | None:
+        """Show an answer as it comes; where Ctrl-C stops it, what has come is kept."""
+        stream = asked.stream()
         with ExitStack() as stack:
             try:
                 with waiting("waiting for the first token"):
@@ -108,10 +110,9 @@ class Conversation:
                     for chunk in stream:
                         screen.show(chunk)
             except KeyboardInterrupt:
-                partial: Reply = stream.partial
                 console.print(Text("(stopped)", style="dim"))
-                return partial if partial.content else None
-        return stream.reply  # type: ignore[no-any-return]
+                return stream.partial if stream.partial.content else None
+        return stream.reply
 
     def _help(self, _: str) -> bool:
         console.print(HELP, markup=False)

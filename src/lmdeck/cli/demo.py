@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from lmdeck.cli.show import console, safe, stats_line
 from lmdeck.cli.waiting import waiting
 from lmdeck.client.chat import Chat
 from lmdeck.client.clients import LMStudio
+from lmdeck.client.stream import ChatStream
 from lmdeck.errors import ToolArgumentsError
 from lmdeck.server.engine import EngineServer
 
@@ -59,20 +61,27 @@ def _heading(text: str) -> None:
 
 
 def _stream(chat: Chat) -> None:
-    """Show a streamed answer with its speed beside it; without a terminal, the answer alone."""
+    """Show a streamed answer with its speed beside it; where no person looks, the answer alone."""
     console.print(Text(f"> {QUESTION}", style="dim"))
+    with ExitStack() as stack:
+        with waiting("waiting for the first token"):
+            stream = stack.enter_context(chat.stream())
+        if console.is_terminal:
+            _show_with_speed(stream)
+        else:
+            console.print(safe("".join(stream.text())), markup=False)
+    console.print(stats_line(stream.reply))
+
+
+def _show_with_speed(stream: ChatStream) -> None:
     shown, pieces, begun = Text(), 0, time.monotonic()
-    with (
-        chat.stream() as stream,
-        Live(shown, console=console, refresh_per_second=12, vertical_overflow="visible") as live,
-    ):
+    with Live(shown, console=console, refresh_per_second=12, vertical_overflow="visible") as live:
         for text in stream.text():
             pieces += 1
             shown.append(safe(text))
             speed = pieces / max(time.monotonic() - begun, 0.001)
             live.update(Text.assemble(shown, (f"\n{speed:.0f} tokens/s", "dim")))
         live.update(shown)
-    console.print(stats_line(stream.reply))
 
 
 def _call(lm: LMStudio) -> None:
