@@ -7,6 +7,8 @@ a long answer costs no more a token than a short one.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +24,25 @@ __all__ = ["Screen", "split_finished"]
 REFRESHES = 12
 
 
+@contextmanager
+def quiet_keyboard() -> Iterator[None]:
+    """Keep typed keys, and the `^C` of a stopped answer, off the screen while it is drawn."""
+    if sys.platform == "win32" or not (sys.stdin.isatty() and console.is_terminal):
+        yield
+        return
+    import termios  # not on Windows
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    quiet = termios.tcgetattr(descriptor)
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSANOW, before)
+
+
 class Screen:
     """Show chunks as they come; where no person looks, write plain text."""
 
@@ -29,8 +50,10 @@ class Screen:
         self._live = Live(console=console, refresh_per_second=REFRESHES, vertical_overflow="visible", transient=False)
         self._reasoning: list[str] = []
         self._block = ""
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        self._stack.enter_context(quiet_keyboard())
         if console.is_terminal:
             self._live.start()
         return self
@@ -42,6 +65,7 @@ class Screen:
             self._live.stop()
         else:
             sys.stdout.write("\n")
+        self._stack.close()
 
     def show(self, chunk: Chunk) -> None:
         """Show what is new."""
