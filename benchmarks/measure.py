@@ -1,0 +1,129 @@
+"""Measure contenders in rotation: the CPU time of this process, while the stub runs in its own."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import importlib.util
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import stub
+
+STREAMS = 64  # how many paced streams are read at once
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A client that is measured: the module that holds it, the package it needs, and whether it is awaited."""
+
+    name: str
+    module: str
+    needs: str
+    is_async: bool
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}, {'async' if self.is_async else 'sync'}"
+
+    @property
+    def is_installed(self) -> bool:
+        return importlib.util.find_spec(self.needs) is not None
+
+
+CONTENDERS = [
+    Contender(name, module, needs, is_async)
+    for name, module, needs in (
+        ("lmdeck", "with_lmdeck", "lmdeck"),
+        ("sockets + msgspec", "with_sockets", "msgspec"),
+        ("httpx2 + msgspec", "with_httpx2", "httpx2"),
+        ("openai-python", "with_openai", "openai"),
+    )
+    for is_async in (False, True)
+]
+
+
+class Running:
+    """A contender's client, and the event loop that it keeps if it needs one."""
+
+    def __init__(self, contender: Contender, port: int) -> None:
+        self.contender = contender
+        module = importlib.import_module(contender.module)
+        self._runner = asyncio.Runner() if contender.is_async else None
+        self._client: Any = module.Async(port) if contender.is_async else module.Sync(port)
+
+    def stream(self, chunks: int) -> None:
+        """Read one stream, as fast as it comes."""
+        model = f"chunks-{chunks}"
+        text = self._client.stream(model) if self._runner is None else self._runner.run(self._client.stream(model))
+        self._check(text, stub.content_of(chunks))
+
+    def ask(self, requests: int) -> None:
+        """Ask for whole answers, one after the other."""
+        texts = (
+            [self._client.ask("whole") for _ in range(requests)]
+            if self._runner is None
+            else self._runner.run(self._ask_in_turn(requests))
+        )
+        self._check("".join(texts), stub.WHOLE * requests)
+
+    def stream_many(self, chunks: int) -> None:
+        """Read many paced streams at once."""
+        if self._runner is None:
+            raise TypeError("many streams at once are for the async clients")
+        for text in self._runner.run(self._gather(f"paced-{chunks}")):
+            self._check(text, stub.content_of(chunks))
+
+    def close(self) -> None:
+        """Close the client and its event loop."""
+        if self._runner is None:
+            self._client.close()
+        else:
+            self._runner.run(self._client.close())
+            self._runner.close()
+
+    async def _ask_in_turn(self, requests: int) -> list[str]:
+        return [await self._client.ask("whole") for _ in range(requests)]
+
+    async def _gather(self, model: str) -> list[str]:
+        return list(await asyncio.gather(*(self._client.stream(model) for _ in range(STREAMS))))
+
+    def _check(self, text: str, expected: str) -> None:
+        """Refuse a wrong answer: it must not look fast."""
+        if text != expected:
+            raise ValueError(f"{self.contender.key} read {len(text)} characters instead of the {len(expected)} sent")
+
+
+@dataclass
+class Figures:
+    """What one job cost: microseconds of CPU per unit, one figure a round for each contender."""
+
+    title: str
+    unit: str
+    rounds: dict[str, list[float]] = field(default_factory=dict)
+
+    def ratio(self, key: str, other: str) -> float:
+        """Give the median of the ratios within each round, which shared noise moves least."""
+        return median(mine / theirs for mine, theirs in zip(self.rounds[key], self.rounds[other], strict=True))
+
+
+def measured(
+    figures: Figures, contenders: Iterable[Running], job: Callable[[Running], None], units: int, rounds: int
+) -> Figures:
+    """Run a job with each contender in rotation; each round begins with another one, and the first one warms up."""
+    queue = list(contenders)
+    for running in queue:
+        job(running)
+    for _ in range(rounds):
+        for running in queue:
+            gc.collect()
+            started = time.process_time_ns()
+            job(running)
+            spent = time.process_time_ns() - started
+            figures.rounds.setdefault(running.contender.key, []).append(spent / 1000 / units)
+        queue = [*queue[1:], queue[0]]
+    return figures

@@ -1,0 +1,59 @@
+"""The benchmarks run, and say what they left out; how fast anything is, no test asks."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ALWAYS = {"lmdeck, sync", "lmdeck, async", "sockets + msgspec, sync", "sockets + msgspec, async"}
+NEEDS = {"httpx2 + msgspec": "httpx2", "openai-python": "openai"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
+    """One quick run: what it printed, and the figures it wrote."""
+    figures = tmp_path_factory.mktemp("bench") / "figures.json"
+    command = [sys.executable, ROOT / "benchmarks" / "run.py", "--quick", "--json", figures]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    return printed, json.loads(figures.read_text())
+
+
+def rows(printed: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if line[:1] == "|"]
+
+
+def test_every_table_has_a_row_for_lmdeck_and_for_sockets(run):
+    printed, _ = run
+    clients = [row[0] for row in rows(printed)]
+    assert clients.count("client") == (4 if Path("/proc/self/status").exists() else 3)
+    assert all(clients.count(client) >= 2 for client in ALWAYS)
+
+
+def test_every_row_is_as_wide_as_its_head(run):
+    printed, _ = run
+    width = 0
+    for row in rows(printed):
+        width = len(row) if row[0] == "client" else width
+        assert len(row) == width
+        assert all(cell for cell in row if row[0].startswith(("lmdeck", "sockets")))
+
+
+def test_a_client_that_is_not_installed_is_named(run):
+    printed, _ = run
+    for client, package in NEEDS.items():
+        for way in ("sync", "async"):
+            assert (f"SKIPPED {client}, {way}" in printed) == (importlib.util.find_spec(package) is None)
+
+
+def test_the_json_has_a_figure_for_each_round(run):
+    _, figures = run
+    streamed, asked, paced = figures["jobs"]
+    assert set(streamed["rounds"]) >= ALWAYS
+    assert set(asked["rounds"]) >= ALWAYS
+    assert all(client.endswith(", async") for client in paced["rounds"])
+    assert all(len(values) == 1 and values[0] >= 0 for job in figures["jobs"] for values in job["rounds"].values())
+    assert figures["about"]["lmdeck"]
