@@ -21,8 +21,9 @@ def _text(value: object) -> str:
 
 def _host(value: object) -> str:
     text = _text(value)
-    if any(mark in text for mark in "/?#@ \\"):
-        raise ValueError("a host name or address without scheme, path or user (use base_url for more)")
+    is_name_with_port = text.count(":") == 1 or "]:" in text
+    if is_name_with_port or any(mark in text for mark in "/?#@ \\"):
+        raise ValueError("a host name or address without scheme, port, path or user (use base_url for more)")
     return text
 
 
@@ -51,7 +52,7 @@ def _number(value: object, wanted: str) -> float:
         raise ValueError(wanted)
     try:
         number = float(value)  # type: ignore[arg-type]  # what float refuses is answered below
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(wanted) from None
     if not math.isfinite(number):
         raise ValueError(wanted)

@@ -67,7 +67,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         sources = (
             [Found(name, value, f"the keyword argument {name}=") for name, value in keywords.items()],
             _from_environment(os.environ if environ is None else environ),
-            _from_files(folder or Path.cwd()),
+            _from_files(folder or Path()),
         )
         chosen: dict[str, Any] = {}
         for source in sources:
@@ -125,8 +125,8 @@ def _names_an_address(name: str, chosen: Mapping[str, Any]) -> bool:
 
 
 def _from_environment(environ: Mapping[str, str]) -> list[Found]:
-    names = {f"LMDECK_{name.upper()}": name for name in Settings.__struct_fields__}
-    names["LM_API_TOKEN"] = "api_token"  # noqa: S105  # the name that LM Studio's own documentation uses (core/authentication)
+    names = {"LM_API_TOKEN": "api_token"}  # the name that LM Studio's own documentation uses (core/authentication)
+    names |= {f"LMDECK_{name.upper()}": name for name in Settings.__struct_fields__}
     found = {
         name: Found(name, environ[variable], f"the environment variable {variable}")
         for variable, name in names.items()
@@ -139,11 +139,11 @@ def _from_files(folder: Path) -> list[Found]:
     """Read `lmdeck.toml`, or else `[tool.lmdeck]` of `pyproject.toml`."""
     own, project = folder / "lmdeck.toml", folder / "pyproject.toml"
     if own.is_file():
-        table, origin = _read_toml(own), str(own)
+        table, origin = _read_toml(own), str(own.absolute())
     elif project.is_file():
         tool = _read_toml(project).get("tool")
         table = tool.get("lmdeck", {}) if isinstance(tool, Mapping) else {}
-        origin = f"[tool.lmdeck] in {project}"
+        origin = f"[tool.lmdeck] in {project.absolute()}"
     else:
         return []
     if not isinstance(table, Mapping):
@@ -158,9 +158,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             text = file.read(CONFIG_FILE_BYTES + 1)
         if len(text) > CONFIG_FILE_BYTES:
-            raise ConfigurationError(f"{path} is larger than {CONFIG_FILE_BYTES} bytes.", hint="Shorten the file.")
+            raise ValueError(f"it is larger than {CONFIG_FILE_BYTES} bytes")
         return tomllib.loads(text.decode())
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # TOML and UTF-8 errors are values' errors
         raise ConfigurationError(f"{path} cannot be read: {error}.", hint="Correct the file, or remove it.") from error
 
 
@@ -182,9 +182,8 @@ def _checked(found: Found) -> Any:  # noqa: ANN401  # each setting has its own t
 def _harmless(found: Found) -> object:
     if found.name == "api_token":
         return "***"
-    return (
-        redact_url(found.value) if found.name in {"base_url", "proxy"} and isinstance(found.value, str) else found.value
-    )
+    is_address = found.name in {"host", "base_url", "proxy"} and isinstance(found.value, str)
+    return redact_url(found.value) if is_address else found.value
 
 
 assert CHECKS.keys() == {entry.name for entry in fields(Settings)}  # noqa: S101  # a setting without a check is a slip of ours

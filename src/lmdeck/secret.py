@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from typing import NoReturn
+
 __all__ = ["Secret", "redact_url"]
+
+# User and password; the latter may hold an unescaped slash, question mark or hash, after which a URL's host seems to end.
+_CREDENTIALS = re.compile(r"([^/?#:]*:.*|[^/?#]*)@", re.DOTALL)
 
 
 class Secret:
-    """A value that is never shown or encoded: `reveal()` is the only way to it."""
+    """A value that is never shown, encoded or pickled: `reveal()` is the only way to it."""
 
     __slots__ = ("_value",)
 
@@ -26,15 +32,20 @@ class Secret:
     def __repr__(self) -> str:
         return "Secret('***')"
 
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not pickled: pass the token to the other process by its environment")
+
 
 def redact_url(url: str) -> str:
     """Take user name, password, query and fragment out of a URL, so that it can be shown."""
     scheme, mark, rest = url.partition("://")
-    rest = rest if mark else scheme
-    address = rest.split("?", 1)[0].split("#", 1)[0]
-    authority, slash, path = address.partition("/")
-    return (
-        f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
-        if mark
-        else authority.rpartition("@")[2] + slash + path
-    )
+    scheme, rest = (scheme + mark, rest) if mark else ("", url)
+    credentials = _CREDENTIALS.match(rest)
+    address = rest[credentials.end() :] if credentials else rest
+    return scheme + re.split("[?#]", address, maxsplit=1)[0]
