@@ -103,7 +103,9 @@ def _read_call(call: object) -> ToolCall:
             hint='Use {"id": …, "type": "function", "function": {"name": …, "arguments": …}}.',
         )
     name, given = str(function["name"]), function.get("arguments")
-    return ToolCall(id=str(call.get("id") or ""), name=name, arguments=_read_arguments(name, given))
+    arguments = _read_arguments(name, given)
+    raw = given if isinstance(given, str) and given else msgspec.json.encode(arguments).decode()
+    return ToolCall(id=str(call.get("id") or ""), name=name, arguments=arguments, raw_arguments=raw)
 
 
 def _read_arguments(name: str, given: object) -> dict[str, Any]:
