@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from wire_tools import ask, asking, chat, eventually, post
 
-from lmdeck.server.engine import EngineServer
+from lmdeck.server.engine import EngineError, EngineServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -200,3 +200,33 @@ def test_serve_answers_quietly_until_ctrl_c(weights: Path) -> None:
             assert time.monotonic() - began < 3
         assert process.stdout.read() == ""
     assert process.returncode == 0
+
+
+def test_ctrl_c_does_not_wait_for_a_long_prompt(weights: Path) -> None:
+    program = (
+        "from lmdeck.server.engine import serve\n"
+        f"serve({str(weights)!r}, port=0, on_ready=lambda url: print(url, flush=True))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        with asking(url, messages=[{"role": "user", "content": "a b c d " * 1500}], max_tokens=1):
+            time.sleep(1)  # the prompt takes far longer
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+            assert time.monotonic() - began < 5
+        assert process.stdout.read() == ""
+    assert process.returncode == 0
+
+
+def test_a_damaged_model_is_told_and_leaves_nothing_behind(weights: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.gguf"
+    with weights.open("rb") as whole:
+        damaged.write_bytes(whole.read(8 << 20))
+    before = set(threading.enumerate())
+    with pytest.raises(EngineError, match=r"damaged\.gguf cannot be loaded"):
+        EngineServer.start(damaged)
+    assert set(threading.enumerate()) <= before

@@ -14,7 +14,7 @@ from lmdeck.server.engine.errors import EngineError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["read_header"]
+__all__ = ["FILE_TYPES", "Value", "read_header"]
 
 Value: TypeAlias = str | int | float | bool
 

@@ -10,6 +10,9 @@ What was measured of mistralrs 0.9.5, and shapes this module:
 - Reusing: the longest common prefix of earlier finished prompts is not computed again (2.5 s became 0.08 s), but a prompt that
   is repeated whole is; a dropped stream leaves nothing behind.
 - Counts come with the last chunk only, so an answer that ended at a stop string is counted afterwards, see `_counted`.
+- Cores: its threads wait for each other at every step, spinning, so one other busy program stalls them all: two threads on two
+  cores fell from 89 to 4 tokens a second beside one, a single thread from 50 to 43. One core is therefore left free, unless
+  RAYON_NUM_THREADS says how many to use.
 - Threads: every wait releases the GIL. Calls come from one worker thread here, which also makes requests queue.
 - Seeds: there is one random generator a runner, always seeded alike when it is made. A seeded request therefore gets a new
   runner (1 s for the default model), advanced by as many draws as the seed says. `temperature: 0` draws nothing and needs none.
@@ -20,43 +23,33 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import re
-import secrets
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lmdeck.server.backend import BackendError, Finished, ModelDescription, Runtime, Sampling
-from lmdeck.server.engine.errors import EngineError, needs_extra
-from lmdeck.server.engine.gguf import FILE_TYPES, read_header
+from lmdeck.server.backend import BackendError, Finished, Sampling
+from lmdeck.server.engine.loading import Loader, first_line
 from lmdeck.server.engine.stops import StopFilter
+from lmdeck.server.engine.worker import Worker
 from lmdeck.server.text_model import Turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
-    from types import ModuleType
+    from pathlib import Path
 
     from mistralrs import ChatCompletionChunkResponse, Runner
 
-    from lmdeck.server.backend import StopReason
+    from lmdeck.server.backend import ModelDescription, Runtime, StopReason
     from lmdeck.server.text_model import Generation
 
 __all__ = ["EngineModel"]
 
 MAX_WAITING = 64
+SECONDS_TO_CLOSE = 2.0
 SEED_STREAMS = 64
 """Seeds are told apart modulo this: that many draws are the most that a seeded request first spends, at 10 ms each."""
 
 DEFAULTS = Sampling(temperature=0.8, top_p=0.95, top_k=40, min_p=0.05)
 """LM Studio's, but for its repeat penalty of 1.1, without which the default model answers plainer."""
 
-_CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-_QUANTIZATION_SUFFIX = re.compile(r"[-._](I?Q\d\w*|B?F16|F32)$", re.IGNORECASE)
 _OVERFLOW = (
     "The number of tokens to keep from the initial prompt is greater than the context length. "
     "Try to load the model with a larger context length, or provide a shorter input"
@@ -72,21 +65,18 @@ class EngineModel:
         Raises:
             EngineError: mistralrs is not installed, the file is no GGUF, or it cannot be loaded.
         """
-        self._path = path
-        self._header = read_header(path)
-        self._requantize = requantize
-        self._raw_role = f"raw-{secrets.token_hex(8)}"  # no client can name it
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="lmdeck-engine")
+        self._loader = Loader(path, requantize)
+        self._mistralrs = self._loader.mistralrs
+        self._runner: Runner | None = self._loader.load()
+        self._description = self._loader.describe()
         self._turn = asyncio.Lock()
         self._waiting = 0
-        self._mistralrs = _import_quietly()
-        self._runner: Runner | None = self._load()
-        self._description = self._describe()
+        self._worker = Worker("lmdeck-engine")
 
     @property
     def runtime(self) -> Runtime:
         """Name mistralrs and its version."""
-        return Runtime(name="mistralrs", version=_version())
+        return self._loader.runtime
 
     def models(self) -> Sequence[ModelDescription]:
         """List the one model."""
@@ -109,19 +99,18 @@ class EngineModel:
             await self._turn.acquire()
         finally:
             self._waiting -= 1
-        loop = asyncio.get_running_loop()
         pieces = self._pieces(job)
         try:
-            while (piece := await loop.run_in_executor(self._worker, next, pieces, None)) is not None:
+            while (piece := await asyncio.wrap_future(self._worker.submit(lambda: next(pieces, None)))) is not None:
                 yield piece
         finally:
             self._turn.release()
             self._worker.submit(pieces.close)  # behind the step in progress, and before the next request's first
 
     def close(self) -> None:
-        """Stop generating and give the memory back, as soon as the step in progress is done."""
+        """Stop generating and give the memory back, as soon as the step in progress is done; do not wait long for that."""
         self._worker.submit(self._drop)
-        self._worker.shutdown(wait=True)
+        self._worker.close(SECONDS_TO_CLOSE)
 
     # --- from here on in the worker thread ---
 
@@ -170,7 +159,7 @@ class EngineModel:
 
     def _request(self, job: Generation, max_tokens: int | None, *, probe: bool = False) -> Any:  # noqa: ANN401  # theirs
         asked = job.sampling
-        turns = (Turn(self._raw_role, job.prompt),) if isinstance(job.prompt, str) else job.prompt
+        turns = (Turn(self._loader.raw_role, job.prompt),) if isinstance(job.prompt, str) else job.prompt
         top_k = DEFAULTS.top_k if asked.top_k is None else asked.top_k
         return self._mistralrs.ChatCompletionRequest(
             messages=[{"role": turn.role, "content": turn.text} for turn in turns],
@@ -193,7 +182,7 @@ class EngineModel:
         seed = job.sampling.seed
         if self._runner is None or (seed is not None and job.sampling.temperature != 0):
             self._drop()
-            self._runner = self._load()
+            self._runner = self._loader.load()
             if seed is not None:
                 self._advance(self._runner, seed)
         return self._runner
@@ -201,7 +190,7 @@ class EngineModel:
     def _advance(self, runner: Runner, seed: int) -> None:
         """Draw from the fresh random generator as often as the seed says, one draw a token."""
         request = self._mistralrs.ChatCompletionRequest(
-            messages=[{"role": self._raw_role, "content": "\n"}],
+            messages=[{"role": self._loader.raw_role, "content": "\n"}],
             model="default",
             stream=True,
             max_tokens=1 + seed % SEED_STREAMS,
@@ -214,77 +203,6 @@ class EngineModel:
     def _drop(self) -> None:
         self._runner = None
         gc.collect()
-
-    # --- loading ---
-
-    def _load(self) -> Runner:
-        quantized = FILE_TYPES.get(int(self._header.get("general.file_type", -1)))
-        with tempfile.TemporaryDirectory(prefix="lmdeck-") as scratch:
-            template = Path(scratch) / "template.jinja"
-            template.write_text(self._template(), encoding="utf-8")
-            try:
-                return cast(
-                    "Runner",
-                    self._mistralrs.Runner(
-                        self._mistralrs.Which.GGUF(
-                            quantized_model_id=str(self._path.parent), quantized_filename=self._path.name
-                        ),
-                        token_source="none",  # noqa: S106  # it means: no token
-                        in_situ_quant=None if quantized == self._requantize else self._requantize,
-                        jinja_explicit=str(template),
-                        max_seqs=1,
-                    ),
-                )
-            except Exception as error:  # PyO3 gives ValueError, and its own classes for a panic
-                raise EngineError(
-                    f"The model {self._path.name} cannot be loaded: {_first_line(error)}.",
-                    hint="Try another GGUF of an architecture that mistralrs supports, or `lmdeck engine pull`.",
-                ) from error
-
-    def _template(self) -> str:
-        """Give the model's own chat template, and beside it a role that stands for a raw prompt, which has no template."""
-        own = str(self._header.get("tokenizer.chat_template", _CHATML))
-        return (
-            f"{{% if messages[0]['role'] == '{self._raw_role}' %}}{{{{ messages[0]['content'] }}}}"
-            f"{{% else %}}{own}{{% endif %}}"
-        )
-
-    def _describe(self) -> ModelDescription:
-        header = self._header
-        architecture = str(header.get("general.architecture", "unknown"))
-        context = int(header.get(f"{architecture}.context_length", 0))
-        size = self._path.stat().st_size
-        name = _QUANTIZATION_SUFFIX.sub("", self._path.stem)
-        return ModelDescription(
-            key=name.lower(),
-            display_name=name.replace("-", " ").replace("_", " "),
-            publisher=str(header.get("general.organization", "unknown")),
-            architecture=architecture,
-            quantization=FILE_TYPES.get(int(header.get("general.file_type", -1))),
-            size_bytes=size,
-            parameters=str(header["general.size_label"]) if "general.size_label" in header else None,
-            max_context_length=context,
-            loaded_context_length=context,
-        )
-
-
-def _import_quietly() -> ModuleType:
-    """Import mistralrs with its logging off, unless the user has set RUST_LOG."""
-    chosen = os.environ.get("RUST_LOG")
-    os.environ.setdefault("RUST_LOG", "off")
-    try:
-        with needs_extra():
-            import mistralrs
-    finally:
-        if chosen is None:
-            os.environ.pop("RUST_LOG", None)
-    return mistralrs
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("mistralrs")
 
 
 def _chunks(runner: Runner, request: Any) -> Iterator[ChatCompletionChunkResponse]:  # noqa: ANN401  # theirs
@@ -307,9 +225,4 @@ def _failure(error: ValueError) -> BackendError:
         return BackendError(_OVERFLOW)
     if "rammar" in said or "JSON schema" in said:
         return BackendError(f"Failed to initialize samplers: failed to parse grammar: {said[:1000]}")
-    return BackendError(f"The engine failed: {_first_line(error)}. Send the request again.", status=500)
-
-
-def _first_line(error: Exception) -> str:
-    """Leave out the stack trace that candle adds to its messages."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500].rstrip(".")
+    return BackendError(f"The engine failed: {first_line(error)}. Send the request again.", status=500)
