@@ -361,3 +361,26 @@ def test_a_taken_port_is_told_by_its_number(url: str) -> None:
     port = int(url.rpartition(":")[2])
     with pytest.raises(ConfigurationError, match=f"port {port}"):
         listen(port=port)
+
+
+def test_a_failure_nobody_foresaw_is_json_and_tells_nothing(
+    url: str, parrot: Parrot, caplog: pytest.LogCaptureFixture
+) -> None:
+    parrot.pieces = [RuntimeError("secret")]
+    answer = chat(url)
+    assert answer.status == 500
+    assert answer.json == {"error": "The server failed while answering (RuntimeError). Its log has the details."}
+    streamed = chat_cut(url)
+    assert b"event: error" in streamed
+    assert b"secret" not in answer.body + streamed
+    assert "secret" in caplog.text
+    assert ask(url, "GET", "/v1/models").status == 200
+
+
+def chat_cut(url: str) -> bytes:
+    """Read a stream whose connection the server ends without an end of the body."""
+    received = b""
+    with asking(url, stream=True) as connection:
+        while part := connection.recv(65536):
+            received += part
+    return received

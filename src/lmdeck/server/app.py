@@ -13,7 +13,7 @@ from starlette.routing import Route
 from lmdeck.server.backend import BackendError
 from lmdeck.server.chat import answer_chat
 from lmdeck.server.completions import answer_completion
-from lmdeck.server.delivery import ClientGoneError, json_response
+from lmdeck.server.delivery import ClientGoneError, internal_failure, json_response
 from lmdeck.server.listings import native_models, openai_model, openai_models, v0_model, v0_models
 from lmdeck.server.refusals import Refusal, model_not_found, unexpected_endpoint
 
@@ -79,6 +79,7 @@ def create_app(backend: Backend) -> Starlette:
             ClientGoneError: _nobody_listens,
             ClientDisconnect: _nobody_listens,
             HTTPException: _unexpected,
+            Exception: _broken,
         },
     )
     app.router.redirect_slashes = False
@@ -102,3 +103,7 @@ async def _nobody_listens(_: Request, __: Exception) -> Response:
 async def _unexpected(request: Request, _: Exception) -> Response:
     refusal = unexpected_endpoint(request.method, request.url.path)
     return json_response(refusal.body, refusal.status)
+
+
+async def _broken(_: Request, error: Exception) -> Response:
+    return json_response({"error": internal_failure(error)}, 500)

@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DONE",
+    "ClientGoneError",
     "EventStream",
     "Meter",
     "answer_id",
     "attended",
     "error_event",
     "finish_reason",
+    "guarded",
+    "internal_failure",
     "json_response",
     "usage",
 ]
@@ -111,6 +114,11 @@ def error_event(message: str) -> bytes:
     return encode_event(msgspec.json.encode({"error": {"message": message}, "message": message}), "error")
 
 
+def internal_failure(error: Exception) -> str:
+    """Tell a client of a failure that nobody foresaw, without what its message may give away."""
+    return f"The server failed while answering ({type(error).__name__}). Its log has the details."
+
+
 async def guarded(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """Pass frames on, and turn a failure into the last of them."""
     async with aclosing(frames):
@@ -120,7 +128,7 @@ async def guarded(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, 
         except BackendError as error:
             yield error_event(error.message)
         except Exception as error:
-            yield error_event(f"The server failed while answering ({type(error).__name__}). Its log has the details.")
+            yield error_event(internal_failure(error))
             raise
 
 
