@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -73,7 +72,7 @@ def root(
 def run() -> int:
     """Run the command line and give its exit code: 0 good, 1 no answer, 2 wrong input, 130 Ctrl-C."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except LMStudioError as error:
         if "--debug" in sys.argv:
             errors.print_exception()
@@ -89,11 +88,7 @@ def run() -> int:
         return 2
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has enough (`lmdeck ask … | head -1`); the interpreter must not complain about it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _message(error: Exception) -> str:

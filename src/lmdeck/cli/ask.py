@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from lmdeck.cli.show import errors, safe, stats_line
+from lmdeck.cli.show import errors, safe, stats_line, write
 from lmdeck.cli.waiting import waiting
 from lmdeck.client.chat import Chat
 from lmdeck.errors import ConfigurationError
@@ -68,9 +68,8 @@ def _streamed(chat: Chat) -> Reply:
         with waiting("waiting for the first token"):
             stream = stack.enter_context(chat.stream())
         for text in stream.text():
-            sys.stdout.write(safe(text))
-            sys.stdout.flush()
-        sys.stdout.write("\n")
+            write(safe(text))
+        write("\n")
     return stream.reply
 
 

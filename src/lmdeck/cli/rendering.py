@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.markdown import Markdown
 from rich.text import Text
 
-from lmdeck.cli.show import console, safe
+from lmdeck.cli.show import console, safe, write
 from lmdeck.events import Chunk
 
 __all__ = ["Screen", "split_finished"]
@@ -64,14 +64,13 @@ class Screen:
         if console.is_terminal:
             self._live.stop()
         else:
-            sys.stdout.write("\n")
+            write("\n")
         self._stack.close()
 
     def show(self, chunk: Chunk) -> None:
         """Show what is new."""
         if not console.is_terminal:
-            sys.stdout.write(safe(chunk.content))
-            sys.stdout.flush()
+            write(safe(chunk.content))
             return
         if chunk.reasoning:
             self._reasoning.append(safe(chunk.reasoning))

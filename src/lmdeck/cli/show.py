@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
 from lmdeck.errors import ConfigurationError, LMStudioError
 from lmdeck.messages import Reply
 
-__all__ = ["console", "errors", "exit_code", "safe", "show_error", "size", "stats_line"]
+__all__ = ["console", "errors", "exit_code", "safe", "show_error", "size", "stats_line", "write"]
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -62,6 +64,12 @@ def size(count: int) -> str:
     return ""
 
 
-def is_terminal() -> bool:
-    """Tell whether a person reads standard output."""
-    return sys.stdout.isatty()
+def write(text: str) -> None:
+    """Write text to standard output as it comes; a reader that has enough (`… | head -1`) ends the command quietly."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more at its end, and must not complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None

@@ -1,0 +1,49 @@
+"""The command under test, and the served model that it talks to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from cli_tools import COMMAND, Run, Speaker
+
+from lmdeck.server.app import create_app
+from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.tool_use import DefaultToolUse
+
+
+@pytest.fixture
+def speaker() -> Speaker:
+    return Speaker()
+
+
+@pytest.fixture
+def server(speaker: Speaker) -> Iterator[str]:
+    with BackgroundServer(create_app(DefaultToolUse(speaker)), listen()) as running:
+        yield running.base_url
+
+
+@pytest.fixture
+def environment(server: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LMDECK_")}
+    return {**kept, "LMDECK_BASE_URL": server, "PYTHONWARNINGS": "error", "COLUMNS": "100"}
+
+
+@pytest.fixture
+def run(environment: dict[str, str]) -> Run:
+    """Run `lmdeck ARGUMENTS`, with `stdin` as what is piped in."""
+
+    def run(*arguments: str, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            input=stdin,
+            env={**environment, **more},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run

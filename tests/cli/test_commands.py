@@ -1,0 +1,187 @@
+"""The commands, run as a user runs them, against a served model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_tools import COMMAND, Run, Speaker
+
+import lmdeck
+
+NOWHERE = {"LMDECK_BASE_URL": "http://127.0.0.1:1"}
+
+
+def test_alone_it_says_how_the_server_is(run: Run, server: str) -> None:
+    """`lmdeck` names the server, what is loaded, and the next commands."""
+    done = run()
+    assert done.returncode == 0
+    assert server in done.stdout
+    assert "speaker-1b" in done.stdout
+    assert "lmdeck chat" in done.stdout
+
+
+def test_alone_without_a_server_it_says_what_to_do(run: Run) -> None:
+    """A missing server is no traceback, but a hint and the demo."""
+    done = run(**NOWHERE)
+    assert "nothing answers at http://127.0.0.1:1" in done.stdout
+    assert "lms server start" in done.stdout
+    assert "lmdeck demo" in done.stdout
+    assert not done.stderr
+
+
+def test_version(run: Run) -> None:
+    """`--version` is the package's."""
+    assert run("--version").stdout == f"lmdeck {lmdeck.__version__}\n"
+
+
+def test_ask_prints_the_answer_alone(run: Run) -> None:
+    """In a pipe there is the answer and nothing else."""
+    done = run("ask", "Hi")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Hello there\n", "")
+
+
+def test_ask_adds_what_is_piped_in(run: Run, speaker: Speaker) -> None:
+    """The question comes first, the text of the pipe below it."""
+    run("ask", "Sum this up:", "--system", "Be brief.", stdin="a long text\n")
+    system, user = speaker.jobs[-1].prompt
+    assert isinstance(system, object)
+    assert "Be brief." in system.text
+    assert user.text == "Sum this up:\n\na long text"
+
+
+def test_ask_sends_the_options(run: Run, speaker: Speaker) -> None:
+    """What is asked for on the command line reaches the model."""
+    run("ask", "Hi", "--max-tokens", "7", "--temperature", "0.5", "--model", "speaker-1b")
+    assert (speaker.jobs[-1].sampling.max_tokens, speaker.jobs[-1].sampling.temperature) == (7, 0.5)
+
+
+def test_ask_for_programs(run: Run) -> None:
+    """`--json` is the reply's own form, with stats and problems."""
+    reply = json.loads(run("ask", "Hi", "--json").stdout)
+    assert reply["content"] == {"message": "Hello there", "action": None, "actions": []}
+    assert reply["model"] == "speaker-1b"
+    assert reply["usage"]["completion_tokens"] == 2
+    assert reply["stats"]["measured"]["total_time"] > 0
+
+
+def test_ask_tells_how_fast_it_was(run: Run) -> None:
+    """`--stats` goes to standard error, where it does not mix with the answer."""
+    done = run("ask", "Hi", "--stats", "--no-stream")
+    assert done.stdout == "Hello there\n"
+    assert "speaker-1b · 2 tokens" in done.stderr
+
+
+def test_a_model_cannot_write_to_the_terminal(run: Run, speaker: Speaker) -> None:
+    """Escape sequences in an answer lose what makes a terminal obey them."""
+    speaker.pieces = ["a\x1b[2Jb", "\x07c\u202ed\te\n"]
+    assert run("ask", "Hi").stdout == "a[2Jbcd\te\n\n"
+
+
+def test_nothing_to_ask(run: Run) -> None:
+    """No question and no pipe is wrong input, said in two lines."""
+    done = run("ask")
+    assert done.returncode == 2
+    assert "nothing to ask" in done.stderr
+    assert 'lmdeck ask "' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["ask", "Hi", "--model", "unknown"], 1, "unknown"),
+        (["ask", "Hi", "--image", "missing.png"], 2, "missing.png"),
+        (["--port", "70000", "ask", "Hi"], 2, "port"),
+        (["--port", "abc", "models"], 2, "--port"),
+        (["ask", "Hi", "--max-tokens", "0"], 2, "--max-tokens"),
+        (["frobnicate"], 2, "frobnicate"),
+        (["engine", "serve", "--model", "missing.gguf", "--port", "0"], 1, "missing.gguf"),
+        (["engine", "serve", "--host", "256.1.1.1"], 2, "256.1.1.1"),
+    ],
+)
+def test_wrong_input_is_one_line_and_a_hint(run: Run, arguments: list[str], code: int, words: str) -> None:
+    """Every error is a readable line that names what is wrong, a hint below it, and no traceback."""
+    done = run(*arguments, LMDECK_CACHE_DIR="/nonexistent") if arguments[0] == "engine" else run(*arguments)
+    line, hint = done.stderr.strip().splitlines()[-2:]
+    assert done.returncode == code
+    assert line.startswith("✗ ")
+    assert words in line
+    assert hint.startswith("  → ")
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback(run: Run) -> None:
+    """With `--debug` the traceback stands above the line."""
+    done = run("--debug", "ask", "Hi", **NOWHERE)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ServerUnreachableError" in done.stderr
+
+
+def test_models(run: Run) -> None:
+    """The table has every model, the loaded one marked; `--loaded` has only that."""
+    table = run("models").stdout
+    assert "speaker-1b" in table
+    assert "7.3 GB" in table
+    assert "text-embedder" in table
+    assert "text-embedder" not in run("models", "--loaded").stdout
+    listed = json.loads(run("models", "--json").stdout)
+    assert [(model["key"], model["type"], model["loaded"]) for model in listed] == [
+        ("speaker-1b", "llm", True),
+        ("text-embedder", "embedding", False),
+    ]
+
+
+def test_doctor_finds_all_well(run: Run) -> None:
+    """One line a check, all good, exit code 0."""
+    done = run("doctor")
+    assert done.returncode == 0
+    assert [line[0] for line in done.stdout.splitlines()] == ["✓"] * 5
+
+
+def test_doctor_says_what_is_wrong(run: Run) -> None:
+    """The first check that fails has a fix below it, those that build on it are skipped, and the exit code is 1."""
+    done = run("doctor", "--json", **NOWHERE)
+    report = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert report["ok"] is False
+    assert [check["outcome"] for check in report["checks"]] == ["ok", "failed", "skipped", "skipped", "skipped"]
+    assert "lms server start" in report["checks"][1]["fix"]
+    assert "→ " in run("doctor", **NOWHERE).stdout
+
+
+def test_a_reader_that_has_enough_is_no_error(environment: dict[str, str], speaker: Speaker) -> None:
+    """`lmdeck ask … | head -1` ends quietly."""
+    speaker.pieces = ["line\n"] * 20_000
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*COMMAND, "ask", "Hi"], env=environment, **pipes) as shown:
+        assert shown.stdout
+        assert shown.stderr
+        assert shown.stdout.readline() == b"line\n"
+        shown.stdout.close()
+        assert shown.wait(30) == 0
+        assert shown.stderr.read() == b""
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich", "prompt_toolkit"])
+def test_without_its_extra_it_says_how_to_get_it(missing: str) -> None:
+    """No traceback, but the command that installs what is missing."""
+    code = f"import sys; sys.modules[{missing!r}] = None; from lmdeck.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert 'pip install "lmdeck[cli]"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_the_engine_extra_it_says_how_to_get_it(tmp_path: Path) -> None:
+    """`lmdeck engine serve` names the extra that it needs."""
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"GGUF")
+    arguments = ["lmdeck", "engine", "serve", "--model", str(model), "--port", "0"]
+    code = f"import sys; sys.modules['starlette'] = None; sys.argv = {arguments!r}; from lmdeck.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert 'pip install "lmdeck[engine]"' in done.stderr
