@@ -7,13 +7,11 @@ import pytest
 from wire_tools import Parrot
 
 from lmdeck.server.app import create_app
-from lmdeck.server.engine import EngineError, EngineServer, pull
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.server.tool_use import DefaultToolUse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -36,17 +34,3 @@ def parrot(parrot_server: tuple[Parrot, str]) -> Parrot:
 @pytest.fixture
 def url(parrot: Parrot, parrot_server: tuple[Parrot, str]) -> str:
     return parrot_server[1]
-
-
-@pytest.fixture(scope="session")
-def weights() -> Path:
-    try:
-        return pull()
-    except EngineError as error:
-        pytest.skip(f"NO ENGINE TESTS, the weights cannot be had: {error}")
-
-
-@pytest.fixture(scope="session")
-def engine(weights: Path) -> Iterator[EngineServer]:
-    with EngineServer.start(weights) as server:
-        yield server
