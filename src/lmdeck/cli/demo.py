@@ -21,7 +21,7 @@ from lmdeck.server.engine import EngineServer
 
 __all__ = ["demo"]
 
-QUESTION = "In two sentences: why do people like music?"
+QUESTION = "Tell me a short story about a fox and a lighthouse."
 TOOL_QUESTION = "What time is it two hours east of Greenwich?"
 CLOCK: dict[str, Any] = {
     "type": "function",
@@ -45,7 +45,7 @@ def demo() -> None:
         server = EngineServer.start(path)
     with server, LMStudio(base_url=server.base_url, model=server.model) as lm:
         _heading(f"1. A streamed answer from {server.model}, running inside Python")
-        _stream(lm.chat().user(QUESTION).with_options(max_tokens=90, temperature=0))
+        _stream(lm.chat().user(QUESTION).with_options(max_tokens=120, temperature=0))
         _heading("2. A tool call, and the tool run for real")
         _call(lm)
     _heading("3. The same with LM Studio")
@@ -87,7 +87,8 @@ def _show_with_speed(stream: ChatStream) -> None:
 def _call(lm: LMStudio) -> None:
     console.print(Text(f"> {TOOL_QUESTION}", style="dim"))
     chat = lm.chat().user(TOOL_QUESTION).with_tools([CLOCK])
-    asked = chat.with_tool_choice("required").with_options(max_tokens=60, temperature=0).send()
+    with waiting("waiting for the tool call"):
+        asked = chat.with_tool_choice("required").with_options(max_tokens=60, temperature=0).send()
     call = asked.tool_calls[0]
     console.print(Text.assemble("the model asks for ", (f"{call.name}({safe(call.raw_arguments)})", "bold")))
     console.print(Text.assemble("the tool answers   ", (_time_at_offset(call.arguments), "bold")))
