@@ -81,9 +81,9 @@ class SSEDecoder:
         Raises:
             MalformedStreamError: A line or an event is over its limit.
         """
-        lines = [b"".join(self._partial)] if self._partial else []
+        line = b"".join(self._partial)
         self._partial.clear()
-        return self._read([*lines, b""])
+        return self._read([line.removeprefix(BOM) if self._at_start else line, b""])
 
     def _keep(self, rest: bytes) -> None:
         self._partial_bytes += len(rest)
@@ -118,13 +118,15 @@ class SSEDecoder:
             self._event = value.decode("utf-8", "replace")
 
     def _more_data(self, value: bytes) -> None:
-        self._data_bytes += len(value)
+        if len(self._data) < 2:  # the first line of an event may have come the short way, uncounted
+            self._data_bytes = sum(map(len, self._data))
+        self._data_bytes += len(value) + 1
         if self._data_bytes > self._limits.event_bytes:
             raise MalformedStreamError(f"An event of the stream is larger than {self._limits.event_bytes} bytes.")
         self._data.append(value)
 
     def _joined(self) -> ServerSentEvent:
-        event, self._event, self._data_bytes = self._event, "", 0
+        event, self._event = self._event, ""
         return ServerSentEvent(b"\n".join(self._data), event)
 
 
