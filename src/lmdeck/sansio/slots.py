@@ -56,6 +56,7 @@ class ToolSlots:
         self._by_index: dict[int, _Slot] = {}
         self._used_ids: set[str] = set()
         self._given = 0
+        self._late: list[Problem] = []
 
     def __bool__(self) -> bool:
         return bool(self._slots)
@@ -69,9 +70,14 @@ class ToolSlots:
         function = delta.function
         name = (function.name or "") if function else ""
         arguments = _as_text(function.arguments) if function else ""
-        slot = self._slot_for(delta, name, has_arguments=bool(arguments))
+        slot = self._slot_for(delta, name, has_arguments=bool(arguments) and not arguments.isspace())
         new_name = "" if name == slot.name or slot.fragments else name
         if not (new_name or arguments):
+            return None
+        if slot.index < self._given:
+            self._late.append(
+                Problem("tool_call_late", f"After its end the call of {slot.name!r} went on: {arguments[:2000]}")
+            )
             return None
         slot.name += new_name
         slot.size += len(arguments)
@@ -88,13 +94,16 @@ class ToolSlots:
         """Give the calls that were not given before, and a problem for each one that cannot be read."""
         read = self.read(truncated=truncated)
         self._given = len(self._slots)
+        self._late.clear()
         return read
 
     def read(self, *, truncated: bool = False) -> tuple[list[ToolCall], list[Problem]]:
         """Do as `finish`, but go on: the same calls can be read again."""
         calls: list[ToolCall] = []
-        problems: list[Problem] = []
+        problems = list(self._late)
         for slot in self._slots[self._given :]:
+            if slot.index and _is_echo(slot, self._slots[slot.index - 1]):
+                continue
             read = _read(slot, truncated=truncated)
             if isinstance(read, ToolCall):
                 calls.append(read)
@@ -104,9 +113,9 @@ class ToolSlots:
 
     def _slot_for(self, delta: ToolDelta, name: str, *, has_arguments: bool) -> _Slot:
         given_id = "" if delta.id is None else str(delta.id)
-        slot = self._by_id.get(given_id) if given_id else None
-        if slot is None and delta.index is not None:
-            slot = self._by_index.get(delta.index)
+        slot = None if delta.index is None else self._by_index.get(delta.index)
+        if given_id and (slot is None or slot.given_id != given_id):
+            slot = self._by_id.get(given_id, slot)
         if slot is None and delta.index is None:
             slot = self._continued(given_id, name)
         if slot is None or self._begins_another(slot, delta.index, given_id, name, has_arguments=has_arguments):
@@ -121,9 +130,10 @@ class ToolSlots:
     def _continued(self, given_id: str, name: str) -> _Slot | None:
         """Give the last call where a delta without index can only continue it."""
         last = self._slots[-1] if self._slots else None
-        if last is None or (name and last.name) or (given_id and last.given_id):
+        if last is None or (given_id and last.given_id):
             return None
-        return last
+        is_in_the_middle = name == last.name and bool(last.fragments) and not last.is_whole()
+        return last if is_in_the_middle or not (name and last.name) else None
 
     @staticmethod
     def _begins_another(slot: _Slot, index: int | None, given_id: str, name: str, *, has_arguments: bool) -> bool:
@@ -134,9 +144,10 @@ class ToolSlots:
             return True
         if index is not None and slot.wire_index is not None and index != slot.wire_index:
             return True  # one id for several calls (lmstudio-bug-tracker #830)
-        if slot.fragments:
-            return name != slot.name or slot.is_whole()
-        return name != slot.name and has_arguments  # without arguments it is the name's next piece
+        if not slot.fragments:
+            return name != slot.name and has_arguments  # without arguments it is the name's next piece
+        # A name may come with every delta, also with a last and empty one.
+        return name != slot.name or (slot.is_whole() and (has_arguments or not given_id))
 
     def _open(self, index: int | None, given_id: str) -> _Slot:
         if len(self._slots) >= self._limits.tool_calls:
@@ -153,11 +164,17 @@ class ToolSlots:
         return id_
 
 
+def _is_echo(slot: _Slot, before: _Slot) -> bool:
+    """Tell whether a slot holds nothing but the name of the call before it, which its server repeats on every delta."""
+    has_own = bool(slot.fragments or slot.given_id)
+    return not has_own and bool(before.fragments) and (slot.name, slot.wire_index) == (before.name, before.wire_index)
+
+
 def _read(slot: _Slot, *, truncated: bool) -> ToolCall | Problem:
     raw = slot.raw
     if not slot.name:
         return Problem("tool_call_unnamed", f"A tool call without a name was dropped; its arguments: {raw[:2000]}")
-    arguments = _decode(raw)
+    arguments = None if truncated and not raw.strip() else _decode(raw)
     if arguments is None:
         code = "tool_call_incomplete" if truncated else "tool_call_unparsed"
         return Problem(code, f"The arguments of the call of {slot.name!r} are no JSON object: {raw[:2000]}")
