@@ -112,6 +112,8 @@ class ChatAssembler:
             if choice.finish_reason:
                 self._read_figures(completion)
                 self._finish(choice.finish_reason, chunks)
+            elif self._finish_reason:  # some gateways send the usage last, beside an empty delta
+                self._read_figures(completion)
 
     @property
     def is_done(self) -> bool:
