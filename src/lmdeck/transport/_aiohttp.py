@@ -1,18 +1,23 @@
 """The async transport, on aiohttp.
 
-A session belongs to an event loop and is made in the first request on it; a client that is used under another loop, as in
-two `asyncio.run` calls, gets a new one. Environment proxies, cookies and redirects are off: the server is a local API.
+A session belongs to an event loop: it is made in the first request on it and closed at the loop's end, if not before, so a
+client can be used under several loops in turn, as in two `asyncio.run` calls. Environment proxies, cookies and redirects are
+off: the server is a local API.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import ContentLengthError, HttpProcessingError, TransferEncodingError
 from yarl import URL
 
 from lmdeck.config import Settings
@@ -32,6 +37,7 @@ __all__ = ["AiohttpTransport", "translate"]
 
 IDLE_SECONDS = 4.0  # LM Studio closes idle connections after five
 READ_BUFFER = 1 << 18
+LARGE_BODY = 1 << 20  # larger ones are sent piece by piece: aiohttp warns of bytes that would block the loop
 PROXY_HINT = "Check the setting `proxy`."
 
 
@@ -44,6 +50,7 @@ class AiohttpTransport:
             settings.proxy if settings.proxy is None or "://" in settings.proxy else f"http://{settings.proxy}"
         )
         self._session: aiohttp.ClientSession | None = None
+        self._keeper: AsyncGenerator[aiohttp.ClientSession, None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self, request: WireRequest, /) -> AiohttpResponse:
@@ -55,12 +62,14 @@ class AiohttpTransport:
         deadlines = Deadlines(request.timeouts)
         left, phase = deadlines.remaining()
         limits = aiohttp.ClientTimeout(total=None, connect=request.timeouts.connect)
+        body = request.body
         try:
             async with asyncio.timeout(left):
-                response = await self._opened_session().request(
+                session = await self._opened_session()
+                response = await session.request(
                     request.method,
                     URL(request.url, encoded=True),
-                    data=request.body,
+                    data=body if body is None or len(body) < LARGE_BODY else io.BytesIO(body),
                     headers=request.wire_headers(),
                     allow_redirects=False,
                     proxy=self._proxy,
@@ -74,21 +83,34 @@ class AiohttpTransport:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        session, self._session = self._session, None
-        if session is not None and self._loop is asyncio.get_running_loop():
-            await session.close()
+        keeper, self._keeper, self._session = self._keeper, None, None
+        if keeper is not None and self._loop is asyncio.get_running_loop():
+            await keeper.aclose()
 
-    def _opened_session(self) -> aiohttp.ClientSession:
+    async def _opened_session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop or self._session.closed:
-            connector = aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=IDLE_SECONDS, ssl=True if self._ssl is None else self._ssl
-            )
-            self._session = aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, read_bufsize=READ_BUFFER
-            )
+            self._keeper = self._keep_session()
+            self._session = await anext(self._keeper)  # does not wait, so no other task comes between
             self._loop = loop
         return self._session
+
+    async def _keep_session(self) -> AsyncGenerator[aiohttp.ClientSession, None]:
+        """Give a session and close it with the generator, which a loop does at its end and the collector before."""
+        connector = _Connector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=True if self._ssl is None else self._ssl)
+        async with aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, read_bufsize=READ_BUFFER
+        ) as session:
+            yield session
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Cut off what cannot be used again: a plain close first waits until the server has taken all that was written."""
+
+    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:  # noqa: ANN401
+        if should_close:
+            protocol.abort()
+        super()._release(key, protocol, should_close=should_close)
 
 
 class AiohttpResponse:
@@ -97,6 +119,8 @@ class AiohttpResponse:
     def __init__(self, response: aiohttp.ClientResponse, deadlines: Deadlines, request: WireRequest) -> None:
         self._response = response
         self._content = response.content
+        if response.connection is not None and response.connection.protocol is not None:
+            _end_with(response.connection.protocol, response.content)
         self._deadlines = deadlines
         self._request = request
         self.status = response.status
@@ -133,6 +157,32 @@ class AiohttpResponse:
         self._response.close()
 
 
+def _end_with(protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:
+    """End a body with its connection: where the framing breaks behind the head, aiohttp closes, and tells no reader."""
+
+    def end(_: object) -> None:
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection ended"), protocol.exception() or OSError())
+
+    closed = protocol.closed
+    if closed is None:
+        end(None)
+    else:
+        closed.remove_done_callback(_look_at)  # once is enough for all the answers of a connection
+        closed.add_done_callback(_look_at)
+        closed.add_done_callback(end)
+        content.on_eof(lambda: _forget(closed, end))
+
+
+def _forget(closed: asyncio.Future[None], end: Callable[[object], None]) -> None:
+    closed.remove_done_callback(end)
+
+
+def _look_at(closed: asyncio.Future[None]) -> None:
+    """Look at a connection's end, which asyncio else complains that nobody did."""
+    closed.exception()
+
+
 def translate(error: Exception, request: WireRequest) -> LMStudioError:
     """Give the error of ours that one of aiohttp or the socket means, the most specific first."""
     if isinstance(error, aiohttp.ServerTimeoutError):
@@ -151,6 +201,14 @@ def _unreachable(error: Exception, server: str) -> LMStudioError:
     return ServerUnreachableError(f"Nothing answers at {server}: {reason.lower()}.")
 
 
+def _cut(error: Exception) -> LMStudioError:
+    """Tell a body whose coding is broken from one that was cut."""
+    cause = error.__cause__
+    if isinstance(cause, HttpProcessingError) and not isinstance(cause, (ContentLengthError, TransferEncodingError)):
+        return MalformedStreamError(f"The server's answer is not valid HTTP: {cause}.")
+    return ConnectionLostError(f"The answer was cut: {error}.")
+
+
 Translation = tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Exception, str], LMStudioError]]
 TRANSLATIONS: list[Translation] = [
     (aiohttp.InvalidURL, lambda error, _: ConfigurationError(f"The server's address is wrong: {error}.")),
@@ -167,7 +225,7 @@ TRANSLATIONS: list[Translation] = [
         aiohttp.ServerDisconnectedError,
         lambda *_: ConnectionLostError("The server closed the connection without an answer."),
     ),
-    (aiohttp.ClientPayloadError, lambda error, _: ConnectionLostError(f"The answer was cut: {error}.")),
+    (aiohttp.ClientPayloadError, lambda error, _: _cut(error)),
     (
         aiohttp.ClientResponseError,
         lambda error, _: MalformedStreamError(f"The server's answer is not valid HTTP: {error}."),

@@ -19,7 +19,7 @@ class Deadlines:
         self._clock = clock
         start = clock()
         self._first_byte_by = start + timeouts.first_token
-        self._all_by = None if timeouts.total is None else start + timeouts.total
+        self.all_by = None if timeouts.total is None else start + timeouts.total
         self._has_bytes = False
 
     def note_bytes(self) -> None:
@@ -35,8 +35,8 @@ class Deadlines:
         phase: TimeoutPhase = "idle" if self._has_bytes else "first_token"
         now = self._clock()
         left = self._timeouts.idle if self._has_bytes else self._first_byte_by - now
-        if self._all_by is not None and self._all_by - now < left:
-            left, phase = self._all_by - now, "total"
+        if self.all_by is not None and self.all_by - now < left:
+            left, phase = self.all_by - now, "total"
         if left <= 0:
             raise self.expired(phase)
         return left, phase

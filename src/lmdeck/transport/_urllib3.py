@@ -1,14 +1,15 @@
 """The sync transport, on urllib3.
 
-urllib3 pools and connects; three things are added below it. Chunked bodies are read many chunks at a time. A pooled
-connection that was idle for four seconds is not used again, because LM Studio closes it after five. And an answer that is
-left early is cut off at the socket, so that the server stops generating.
+urllib3 pools and connects; four things are added below it. Chunked bodies are read many chunks at a time. A pooled
+connection that was idle for four seconds is not used again, because LM Studio closes it after five. An answer that is left
+early is cut off at the socket, so that the server stops generating. And a limit on several reads bounds them together.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import socket
 import ssl
 import time
@@ -20,6 +21,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import (
     ConnectTimeoutError,
+    DecodeError,
     HTTPError,
     LocationValueError,
     NewConnectionError,
@@ -76,9 +78,12 @@ class Urllib3Transport:
                 retries=False,
                 timeout=urllib3.Timeout(connect=min(request.timeouts.connect, left), read=left),
             )
-        except ReadTimeoutError as error:
-            raise deadlines.expired(phase) from error
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+            cause = _root(error)
+            # A connection may take `connect`, or what is left of the other limits, and the shorter of the two is named.
+            late = TimeoutError if left > request.timeouts.connect else (TimeoutError, ConnectTimeoutError)
+            if isinstance(cause, (ReadTimeoutError, late)) and not isinstance(cause, NewConnectionError):
+                raise deadlines.expired(phase) from error
             raise translate(error, request) from error
         return Urllib3Response(response, deadlines, request)
 
@@ -95,8 +100,9 @@ class Urllib3Response:
         self._deadlines = deadlines
         self._request = request
         self._connection = response.connection
-        self._socket = self._connection.live_socket if isinstance(self._connection, _Pooled) else None
-        self._timeout = -1.0
+        self._reads = self._connection.reads if isinstance(self._connection, _Pooled) else None
+        if self._reads is not None:
+            self._reads.by = deadlines.all_by
         self._is_finished = False
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
@@ -108,7 +114,8 @@ class Urllib3Response:
             TransportError: The connection broke, or a time limit ran out.
         """
         left, phase = self._deadlines.remaining()
-        self._limit(left)
+        if self._reads is not None:
+            self._reads.limit(left)
         try:
             data = self._response.read1(READ_BYTES)
         except ReadTimeoutError as error:
@@ -128,7 +135,8 @@ class Urllib3Response:
     def drain(self) -> None:
         """Read what is left of a finished answer, for a moment only, so that the connection can be used again."""
         with contextlib.suppress(HTTPError, OSError, http.client.HTTPException, ValueError):  # then it is cut off below
-            self._limit(DRAIN_SECONDS)
+            if self._reads is not None:
+                self._reads.by = time.monotonic() + DRAIN_SECONDS
             while not self._is_finished and len(self._response.read1(READ_BYTES)) == 0:
                 self._is_finished = True
                 self._response.release_conn()
@@ -139,16 +147,45 @@ class Urllib3Response:
         if self._is_finished:
             return
         self._is_finished = True
-        if self._socket is not None:
+        if self._reads is not None:
             with contextlib.suppress(OSError):  # it may be gone already
-                self._socket.shutdown(socket.SHUT_RDWR)
+                self._reads.sock.shutdown(socket.SHUT_RDWR)
         self._response.close()
         self._response.release_conn()
 
-    def _limit(self, seconds: float) -> None:
-        if self._socket is not None and seconds != self._timeout:
-            self._socket.settimeout(seconds)
-            self._timeout = seconds
+
+class _TimedReads(io.RawIOBase):
+    """A socket's bytes: each read within its timeout, and all of them `by` a moment, if one is set."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.by: float | None = None
+        self._seconds = sock.gettimeout()
+        self._hold = sock.makefile("rb", buffering=0)  # the socket stays open for as long as it is read
+
+    def limit(self, seconds: float) -> None:
+        """Set how long the next reads may take, each."""
+        if seconds != self._seconds:
+            self.sock.settimeout(seconds)
+            self._seconds = seconds
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # a buffer has no type before Python 3.12
+        """Read what has arrived, at least one byte."""
+        if self.by is not None:
+            left = self.by - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            self.sock.settimeout(left if self._seconds is None else min(left, self._seconds))
+        return self.sock.recv_into(buffer)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._hold.close()
+        super().close()
 
 
 class _BulkHTTPResponse(http.client.HTTPResponse):
@@ -156,7 +193,17 @@ class _BulkHTTPResponse(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # the base's signature
         super().__init__(sock, *args, **kwargs)
+        self.reads = _TimedReads(sock)
+        self.fp.close()
+        self.fp = io.BufferedReader(self.reads)
         self._decoder = ChunkedDecoder()
+
+    def begin(self) -> None:
+        """Read the head, all of it within the socket's timeout."""
+        seconds = self.reads.sock.gettimeout()
+        self.reads.by = None if seconds is None else time.monotonic() + seconds
+        super().begin()
+        self.reads.by = None
 
     def read1(self, n: int = -1) -> bytes:
         """Give what has arrived, at least one byte; `b""` at the end of the body."""
@@ -176,11 +223,12 @@ class _BulkHTTPResponse(http.client.HTTPResponse):
 
 
 class _Pooled(HTTPConnection):
-    """A connection that knows its socket and when it was last used."""
+    """A connection that knows when it was last used, and how its answer is read."""
 
-    response_class = _BulkHTTPResponse
     last_used: float | None = None
-    live_socket: socket.socket | None = None
+    sent_within: float | None = None
+    reads: _TimedReads | None = None
+    _held: list[bytes] | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -188,11 +236,47 @@ class _Pooled(HTTPConnection):
         is_fresh = self.last_used is None or time.monotonic() - self.last_used < IDLE_SECONDS
         return is_fresh and super().is_connected
 
+    def request(self, method: str, url: str, *args: Any, **options: Any) -> None:  # noqa: ANN401  # the base's signature
+        """Send head and body in one piece: one system call and mostly one packet instead of two."""
+        pieces: list[bytes] = []
+        self._held = pieces
+        try:
+            super().request(method, url, *args, **options)
+        finally:
+            self._held = None
+        self.send(b"".join(pieces))
+
+    def send(self, data: Any) -> None:  # noqa: ANN401  # the base's signature
+        """Send bytes, or hold them back while a request is put together."""
+        if self._held is None:
+            super().send(data)
+        else:
+            self._held.append(data)
+
+    def connect(self) -> None:
+        """Connect; a TLS handshake or a proxy's tunnel that takes too long counts as what it is."""
+        try:
+            super().connect()
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"{self.host} did not finish the connection") from error
+
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # the base's signature
+        """Send the head; it and the body have the time of the answer's first byte, not that of connecting."""
+        if self.sock is None:
+            self.connect()
+        self.sock.settimeout(self.sent_within)
+        super().endheaders(*args, **kwargs)
+
     def getresponse(self) -> Any:  # noqa: ANN401  # typed so by the base class of the base class
-        """Wait for the head of the answer, and keep the socket, which `http.client` gives away with the last answer."""
-        self.live_socket = self.sock
+        """Wait for the head of the answer."""
         self.last_used = time.monotonic()
         return super().getresponse()
+
+    def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> _BulkHTTPResponse:  # type: ignore[override]  # noqa: ANN401
+        """Make the answer, and keep its socket, which `http.client` gives away with the last one."""
+        response = _BulkHTTPResponse(sock, *args, **kwargs)
+        self.reads = response.reads
+        return response
 
 
 class _PooledTLS(_Pooled, HTTPSConnection):
@@ -202,9 +286,17 @@ class _PooledTLS(_Pooled, HTTPSConnection):
 class _Pool(HTTPConnectionPool):
     ConnectionCls = _Pooled
 
+    def _make_request(self, conn: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # the base's signature
+        conn.sent_within = kwargs["timeout"].read_timeout
+        return super()._make_request(conn, *args, **kwargs)
 
-class _TLSPool(HTTPSConnectionPool):
+
+class _TLSPool(_Pool, HTTPSConnectionPool):
     ConnectionCls = _PooledTLS
+
+    def _validate_conn(self, conn: Any) -> None:  # noqa: ANN401  # the base's
+        if conn.is_closed:
+            conn.connect()  # the base warns with each connection where `tls_verify=False` was asked for
 
 
 def _pool_manager(settings: Settings) -> urllib3.PoolManager:
@@ -218,6 +310,7 @@ def _pool_manager(settings: Settings) -> urllib3.PoolManager:
     else:
         manager = urllib3.PoolManager(**options)
     manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+    manager.pools.dispose_func = HTTPConnectionPool.close  # else the collector closes them, whenever that is
     return manager
 
 
@@ -259,7 +352,7 @@ TRANSLATIONS: list[Translation] = [
     ),
     (http.client.IncompleteRead, lambda cause: ConnectionLostError(f"The answer was cut: {cause}.")),
     (
-        (ChunkedError, http.client.HTTPException),
+        (ChunkedError, DecodeError, http.client.HTTPException),
         lambda cause: MalformedStreamError(f"The server's answer is not valid HTTP: {cause!r}."),
     ),
     ((ProtocolError, ConnectionError), lambda cause: ConnectionLostError(f"The connection broke: {cause}.")),
