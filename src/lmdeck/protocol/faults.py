@@ -31,7 +31,7 @@ from lmdeck.errors import (
 )
 from lmdeck.secret import redact_url
 
-__all__ = ["api_error", "refusal_in", "retry_after_seconds"]
+__all__ = ["api_error", "decoded_or_text", "refusal_in", "retry_after_seconds"]
 
 
 def _words(*patterns: str) -> re.Pattern[str]:
@@ -50,22 +50,32 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
             r"context (size|length|window) (has been |was |is )?(exceeded|too small|overflow)",
             r"(exceeds?|exceeded|greater than|larger than|longer than|beyond)\b[^.\n]{0,60}\bcontext (size|length|window)",
             r"context[ _-]?length[ _-]?exceeded",
-            r"maximum context length",
-            r"context overflow",
+            r"maximum context length(?! must| should)",
+            r"(model|context) length is only \d",  # vLLM
+            r"context overflow(?!\W*policy)",
             r"overflows? the (model'?s )?context",
+            r"exceeds? context limit",  # Anthropic
+            r"(prompt|input)( \([^)\n]{0,40}\))? (is )?too long\b",  # Anthropic, vLLM
+            r"longer than the maximum model length",
+            r"(input|prompt|token)\b[^.\n]{0,40} exceeds? the maximum (allowed length|number of tokens)",  # SGLang, Gemini
+            r"prompt (sequence )?length (\d+ )?is greater than",  # mistral.rs, exllamav2
+            r"tokens`? \+ `?max_new_tokens`? must be <=",  # TGI
         ),
         ContextLengthError,
     ),
-    (_words(r"no models? (is |are )?(currently )?loaded"), NoModelLoadedError),
+    (_words(r"no models? (is |are )?(currently )?loaded", r"model (\S+ )?(is )?not (currently )?loaded"), NoModelLoadedError),
     (_words(r"model is not embedding", r"does not support embeddings?", r"is not an embedding model"), InvalidRequestError),
     (
         _words(
-            r"failed to load model",
+            r"failed to load (the )?model",
+            r"unable to load (the )?model",
+            r"requires more system memory",  # Ollama
+            r"\bout of memory",
             r"model loading aborted",
             r"insufficient system resources",
             r"error loading model",
             r"operation canceled",
-            r"model load(ing)? (was )?cancell?ed",
+            r"model load(ing)? (was |has been )?cancell?ed",
         ),
         ModelLoadError,
     ),
@@ -77,24 +87,32 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
             r"model unloaded",
             r"channel error",
             r"lost connection to (the )?(model|engine|worker)",
+            r"runner process (has terminated|no longer running)",  # Ollama
+            r"unexpectedly (exited|stopped|terminated|died)",
+            r"(exited|stopped|terminated|died) unexpectedly",
+            r"engine(core|deaderror)\b",  # vLLM
         ),
         ModelCrashedError,
     ),
     (
         _words(
             r"jinja",
-            r"prompt template",
-            r"chat template",
-            r"parser error: ",
+            r"(prompt|chat) template",
+            r"(?<!json )parser error: ",
             r"expected closing (statement|expression)",
             r"unknown (statement|filter|test) type",
             r"conversation roles must alternate",
+            r"only (user|system)\b.{0,40} roles are supported",
+            r"system role (is )?not supported",
+            r"tool call ids should be alphanumeric",
+            r"cannot apply filter",
+            r"\bat row \d+, column \d+:",  # llama.cpp's minja
         ),
         TemplateError,
     ),
     (_words(r"failed to parse grammar", r"failed to initialize samplers", r"invalid discriminator value"), InvalidRequestError),
-    (_words(r"^model \S+ not found", r"model_not_found", r"no such model", r"model .{0,200} (does not exist|was not found)"),
-     ModelNotFoundError),
+    (_words(r"\bmodel( \S+)? not found", r"model_not_found", r"no such model",
+            r"model .{0,200} (does not exist|was not found)"), ModelNotFoundError),
 ]  # fmt: skip
 CODES: dict[str, type[APIError]] = {
     "invalid_api_key": AuthenticationError,
@@ -107,6 +125,9 @@ CODES: dict[str, type[APIError]] = {
     "rate_limit_exceeded": RateLimitError,
     "rate_limit_error": RateLimitError,
     "overloaded_error": ServerError,
+    "api_error": ServerError,
+    "server_error": ServerError,
+    "internal_server_error": ServerError,
 }
 STATUSES: dict[int, type[APIError]] = {
     401: AuthenticationError,
@@ -132,7 +153,7 @@ def api_error(
     status: int, body: bytes | object, headers: Mapping[str, str] | None = None, *, path: str = ""
 ) -> APIError:
     """Make the error that a refusal means, from its status, its body (bytes, or decoded already) and its headers."""
-    decoded = _decoded(body) if isinstance(body, (bytes, bytearray, memoryview)) else body
+    decoded = decoded_or_text(body) if isinstance(body, (bytes, bytearray, memoryview)) else body
     fault = _read(decoded, status)
     kind = _kind(fault, status)
     details: dict[str, Any] = {
@@ -156,7 +177,7 @@ def refusal_in(decoded: object) -> bool:
         return False
     if decoded.get("choices"):
         return False
-    return bool(decoded.get("error")) or decoded.get("type") == "error"
+    return bool(decoded.get("error")) or "error" in (decoded.get("type"), decoded.get("object"))
 
 
 def retry_after_seconds(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
@@ -189,11 +210,13 @@ def _timestamp(text: str) -> float | None:
         return None
 
 
-def _decoded(body: bytes | bytearray | memoryview) -> object:
+def decoded_or_text(body: bytes | bytearray | memoryview) -> object:
+    """Decode a body, in which UTF-8 may be broken; what is no JSON is given as text."""
+    text = bytes(body).decode("utf-8-sig", "replace")
     try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return bytes(body[:TEXT_CHARS]).decode("utf-8", "replace").strip()
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return text[:TEXT_CHARS].strip()
 
 
 def _read(decoded: object, status: int) -> Fault:
@@ -244,9 +267,9 @@ def _issues_in(error: object) -> list[Any]:
 def _issue(issue: object) -> str:
     if not isinstance(issue, Mapping):
         return describe(str(issue))
-    path = issue.get("path")
+    path = issue.get("path", issue.get("loc"))  # Zod's name and pydantic's
     where = ".".join(str(step) for step in path) if isinstance(path, list) else ""
-    text = str(issue.get("message", issue.get("code", "")))
+    text = str(issue.get("message") or issue.get("msg") or issue.get("code") or describe(str(dict(issue))))
     received = f" (received {issue['received']})" if issue.get("received") else ""
     return f"{where}: {text}{received}" if where else text + received
 
@@ -266,6 +289,8 @@ def _kind(fault: Fault, status: int) -> type[APIError]:
     for word in (fault.code, fault.type):
         if word in CODES:
             return CODES[word]
+    if status < 400 and (fault.code or "").isdecimal():
+        status = int(str(fault.code)[:3])  # an error inside a good status may carry the one it would have had
     if status in STATUSES:
         return STATUSES[status]
     if status >= 500:

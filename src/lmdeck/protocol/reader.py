@@ -23,11 +23,11 @@ from lmdeck.errors import (
 )
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply
-from lmdeck.protocol.faults import api_error, refusal_in
+from lmdeck.protocol.faults import api_error, decoded_or_text, refusal_in
 from lmdeck.sansio.assembler import ChatAssembler
 from lmdeck.sansio.limits import DEFAULT_LIMITS, Limits
 from lmdeck.sansio.sse import BOM, ServerSentEvent, SSEDecoder
-from lmdeck.sansio.wire import Completion
+from lmdeck.sansio.wire import Completion, without_lone_surrogates
 
 __all__ = ["ChatReader", "JSONReader", "Reader"]
 
@@ -132,6 +132,7 @@ class ChatReader:
         self._bytes = 0
         self._raw: list[bytes] = []
         self._raw_left = limits.raw_bytes
+        self._raw_is_short = False
         self._events = 0
 
     @property
@@ -201,7 +202,7 @@ class ChatReader:
     def _with_raw(self, reply: Reply) -> Reply:
         if not self.is_streamed:
             return replace(reply, raw=self._body.whole())
-        if self._raw_left >= 0:
+        if not self._raw_is_short:
             return replace(reply, raw=list(self._raw))
         shortened = Problem(
             "raw_shortened", f"raw holds about the first {self._limits.raw_bytes} bytes of the stream only."
@@ -215,13 +216,19 @@ class ChatReader:
         if not start:
             self._body = _Body(self._limits.answer_bytes)  # blanks before an answer are a heartbeat, not kept
         elif start[:1] in {b"{", b"["}:
+            self._body = _Body(self._limits.answer_bytes)  # without blanks and BOM, however they were cut
             self._take = self._read_body
-        elif "event-stream" in self._headers.get("content-type", "") or start.startswith(SSE_FIELDS):
+            return self._read_body(start)
+        elif start.startswith(SSE_FIELDS) or (self._says_events and not BOM.startswith(start)):
             self._take = self._read_events
-            return self._read_events(self._body.whole())
+            return self._read_events(start)
         elif not any(known.startswith(start) for known in (*SSE_FIELDS, BOM)):
             self._refuse_start(start)
         return []
+
+    @property
+    def _says_events(self) -> bool:
+        return "event-stream" in self._headers.get("content-type", "")
 
     def _refuse_start(self, start: bytes) -> NoReturn:
         kind = self._headers.get("content-type", "nothing")
@@ -251,29 +258,47 @@ class ChatReader:
         if self._raw_left > 0:
             self._raw_left -= len(data)
             self._raw.append(data)
+        else:
+            self._raw_is_short = True
         try:
             completion = _decode_completion(data)
         except DECODE_ERRORS as error:
-            self._refuse_event(event, error)
-        if completion.choices is None or event.event:
+            completion = self._mend(data) or self._refuse_event(event, error)
+        if not completion.choices or event.event:
             self._check_event(event, completion)
         self._assembler.feed(completion, chunks)
 
+    def _mend(self, data: bytes) -> Completion | None:
+        """Decode what cannot be decoded for half a surrogate pair, which a server that cuts UTF-16 text sends."""
+        mended = without_lone_surrogates(data)
+        if mended == data:
+            return None
+        try:
+            completion = _decode_completion(mended)
+        except DECODE_ERRORS:
+            return None
+        self._assembler.note(Problem("text_mended", "Half a surrogate pair was replaced by U+FFFD."))
+        return completion
+
     def _check_event(self, event: ServerSentEvent, completion: Completion) -> None:
         """Tell an error, or an object that is no chunk, from a chunk without choices, such as one with usage only."""
-        decoded = msgspec.json.decode(event.data)
+        decoded = decoded_or_text(event.data)
         if event.event == "error" or refusal_in(decoded):
             error = api_error(self._status, decoded, self._headers)
             error.partial = self.partial()
             raise error
-        if not (completion.object or completion.id or completion.usage):
+        if completion.choices is None and not (completion.object or completion.id or completion.usage):
             self._refuse_event(event, "it has neither choices nor usage")
 
     def _refuse_event(self, event: ServerSentEvent, error: object) -> NoReturn:
         shown = describe(event.data[:400].decode("utf-8", "replace"))
+        reported = self._error_in(event.data)
         if event.event == "error":
-            raise api_error(self._status, event.data, self._headers)
+            reported = reported or api_error(self._status, event.data, self._headers)
         cause = error if isinstance(error, BaseException) else None
+        if reported is not None:
+            reported.partial = self.partial()
+            raise reported from cause
         raise MalformedStreamError(
             f"Event {self._events} of the stream is no chunk ({error}): {shown}", partial=self.partial()
         ) from cause
@@ -283,20 +308,19 @@ class ChatReader:
         try:
             completion = _decode_completion(body)
         except DECODE_ERRORS as error:
-            _refuse_body(body, error, self._error_in(body))
+            completion = self._mend(body) or _refuse_body(body, error, self._error_in(body))
         if completion.choices:
             chunks: list[Chunk] = []
             self._assembler.feed(completion, chunks)
             return chunks + self._assembler.close()
         problem = self._error_in(body)
-        raise problem or MalformedStreamError(f"The body is no chat completion: {describe(body[:400].decode())}")
+        raise problem or MalformedStreamError(
+            f"The body is no chat completion: {describe(body[:400].decode('utf-8', 'replace'))}"
+        )
 
     def _error_in(self, body: bytes) -> APIError | None:
         """Give the error that a body with a good status reports, if it does."""
-        try:
-            decoded = msgspec.json.decode(body)
-        except DECODE_ERRORS:
-            return None
+        decoded = decoded_or_text(body)
         return api_error(self._status, decoded, self._headers) if refusal_in(decoded) else None
 
 

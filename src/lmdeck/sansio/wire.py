@@ -7,12 +7,26 @@ Sources: LM Studio docs `3_openai-compat/chat-completions.md` and `2_rest/endpoi
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
-__all__ = ["Choice", "Completion", "Delta", "FunctionDelta", "ToolDelta", "content_text", "lenient"]
+__all__ = [
+    "Choice",
+    "Completion",
+    "Delta",
+    "FunctionDelta",
+    "ToolDelta",
+    "content_text",
+    "lenient",
+    "without_lone_surrogates",
+]
+
+_SURROGATES = re.compile(
+    rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\[^u])|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
 
 
 class FunctionDelta(Struct, gc=False):
@@ -70,7 +84,15 @@ def content_text(content: str | list[dict[str, Any]]) -> str:
     return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
 
 
+def without_lone_surrogates(data: bytes) -> bytes:
+    """Put U+FFFD for each half of a surrogate pair in JSON; whole pairs, and escaped backslashes, stay as they are."""
+    return _SURROGATES.sub(lambda match: match[1] or rb"\ufffd", data)
+
+
 def lenient(raw: Raw) -> dict[str, Any]:
     """Decode an optional object; what is missing or no object is an empty one."""
-    value = msgspec.json.decode(raw) if len(bytes(raw)) else None
+    try:
+        value = msgspec.json.decode(raw) if len(bytes(raw)) else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
     return value if isinstance(value, dict) else {}
