@@ -324,7 +324,8 @@ def test_a_captured_body(path: Path) -> None:
 # --- errors inside an answer --------------------------------------------------------------------------------------------
 
 OVERFLOW = (
-    "Input does not fit in context length. The input has 31430 tokens, but the length only supports 30000 tokens."
+    "Input does not fit in context length. The input has 31430 tokens, "
+    "but the context length only supports 30000 tokens."
 )
 
 REPORTED: list[tuple[bytes, type[APIError], str]] = [
