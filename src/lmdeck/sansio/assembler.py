@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Callable, Iterable
-from io import StringIO
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -19,6 +18,7 @@ from lmdeck.events import Chunk
 from lmdeck.messages import ModelDetails, Problem, Reply, Runtime, ToolCall
 from lmdeck.sansio.limits import DEFAULT_LIMITS, Limits
 from lmdeck.sansio.slots import ToolSlots
+from lmdeck.sansio.text import GrowingText
 from lmdeck.sansio.wire import Completion, Delta, content_text, lenient
 from lmdeck.stats import Stats, Usage
 
@@ -72,8 +72,8 @@ class ChatAssembler:
         self._expects_tokens = expects_tokens
         self._text_parser = text_parser
         self._slots = ToolSlots(limits, new_id)
-        self._content = StringIO()  # joined text, so that memory does not grow with the number of chunks
-        self._reasoning = StringIO()
+        self._content = GrowingText()
+        self._reasoning = GrowingText()
         self._calls: list[ToolCall] = []
         self._problems = list(problems)
         self._finish_reason = ""
