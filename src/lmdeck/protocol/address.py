@@ -47,8 +47,9 @@ class Address(Struct, frozen=True):
             parts = urlsplit(text)
             port = parts.port
         except ValueError as error:
-            raise ConfigurationError(f"base_url {shown!r} is no address: {error}.", hint=_EXAMPLE) from None
-        if not parts.hostname or port == 0:
+            reason = "" if "@" in url else f": {error}"  # which quotes a password that was taken for a port
+            raise ConfigurationError(f"base_url {shown!r} is no address{reason}.", hint=_EXAMPLE) from None
+        if not parts.hostname or port == 0 or parts.netloc.endswith(":"):
             raise ConfigurationError(f"base_url {shown!r} has no host or no valid port.", hint=_EXAMPLE)
         if parts.query or parts.fragment:
             raise ConfigurationError(f"base_url {shown!r} has a query or a fragment.", hint=_EXAMPLE)
