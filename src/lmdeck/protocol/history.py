@@ -7,13 +7,13 @@ tied to the new ids. The caller's own messages are never changed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeGuard
 
 import msgspec
 
 from lmdeck.errors import ConfigurationError
-from lmdeck.messages import ROLES, Message, Problem
+from lmdeck.messages import ROLES, Message, Problem, ToolCall
 from lmdeck.protocol.images import checked_url
 from lmdeck.sansio.assembler import new_call_id
 
@@ -61,15 +61,23 @@ def _content(message: Mapping[str, Any], where: str, problems: list[Problem]) ->
         if "content" in message:
             problems.append(Problem("adjusted", f"{where}: content null was sent as an empty text."))
         return ""
-    if isinstance(content, (list, tuple)) and all(isinstance(part, Mapping) for part in content):
+    is_result = message["role"] == "tool"
+    if _are_parts(content, any_mapping=not is_result):
         return [_part(part) for part in content]
-    if message["role"] == "tool":
+    if is_result:
         problems.append(Problem("adjusted", f"{where}: the tool's result was sent as JSON text."))
         return _as_json(content, where)
     raise ConfigurationError(
         f"{where}: content must be text or a list of parts, not {type(content).__name__}.",
         hint="Pass a string, or OpenAI-style content parts.",
     )
+
+
+def _are_parts(content: object, *, any_mapping: bool) -> TypeGuard[Sequence[Mapping[str, Any]]]:
+    """Tell content parts from a tool's result, which may be any list: parts name their type."""
+    if not isinstance(content, (list, tuple)) or not (content or any_mapping):
+        return False
+    return all(isinstance(part, Mapping) and (any_mapping or isinstance(part.get("type"), str)) for part in content)
 
 
 def _part(part: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,6 +109,7 @@ class _CallIds:
 
     def call(self, call: object, where: str) -> dict[str, Any]:
         """Give a call with an id of its own and its arguments as text."""
+        call = call.to_dict() if isinstance(call, ToolCall) else call
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(call, Mapping) or not isinstance(function, Mapping) or not function.get("name"):
             raise ConfigurationError(
@@ -119,8 +128,8 @@ class _CallIds:
 
     def _function(self, function: Mapping[str, Any], where: str) -> dict[str, Any]:
         arguments = function.get("arguments")
-        if isinstance(arguments, str) and arguments.strip():
-            return {"name": str(function["name"]), "arguments": arguments}
+        if isinstance(arguments, str):
+            return {"name": str(function["name"]), "arguments": arguments if arguments.strip() else "{}"}
         if arguments:
             self._problems.append(Problem("adjusted", f"{where}: a call's arguments were sent as JSON text."))
         return {"name": str(function["name"]), "arguments": _as_json(arguments or {}, where)}
