@@ -20,7 +20,7 @@ __all__ = ["MAX_IMAGE_BYTES", "checked_url", "image_part"]
 
 MAX_IMAGE_BYTES = 50 << 20
 _SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
-_DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,(?P<data>[A-Za-z0-9+/\s]+={0,2})\s*", re.IGNORECASE)
+_DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,(?P<data>[A-Za-z0-9+/=\s]+)", re.IGNORECASE)
 
 
 def image_part(image: str | os.PathLike[str] | bytes) -> dict[str, Any]:
@@ -66,15 +66,18 @@ def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(MAX_IMAGE_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path with a null byte is a value's error
+        reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(
-            f"The image {str(path)!r} cannot be read: {error.strerror or error}.", hint="Check the path."
+            f"The image {str(path)!r} cannot be read: {reason}.", hint="Check the path."
         ) from error
 
 
 def _part(data: bytes, what: str) -> dict[str, Any]:
     if len(data) > MAX_IMAGE_BYTES:
-        raise ConfigurationError(f"{what.capitalize()} is larger than {MAX_IMAGE_BYTES} bytes.", hint="Scale it down.")
+        raise ConfigurationError(
+            f"{what[0].upper()}{what[1:]} is larger than {MAX_IMAGE_BYTES} bytes.", hint="Scale it down."
+        )
     kind = next((name for signature, name in _SIGNATURES.items() if data.startswith(signature)), None)
     if kind is None:
         found = "WebP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else "no PNG and no JPEG"

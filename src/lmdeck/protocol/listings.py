@@ -45,7 +45,7 @@ def choose_model(models: Iterable[ModelInfo]) -> str:
     candidates = [model for model in models if model.is_chat_model]
     for model in candidates:
         if model.instances:
-            return model.instances[0].id
+            return model.instances[0].id or model.key
     if not candidates:
         raise NoModelLoadedError(
             "The server has no model that could answer a chat.",
@@ -62,7 +62,7 @@ def identify(api: ApiLevel, body: object, server: str) -> tuple[str, str | None]
     if api != "openai":
         return "LM Studio", None
     entries = body.get("data") if isinstance(body, Mapping) else None
-    owners = [entry.get("owned_by") for entry in entries or () if isinstance(entry, Mapping)]
+    owners = [_text(entry.get("owned_by")) for entry in entries or () if isinstance(entry, Mapping)]
     return next((PRODUCTS[owner] for owner in owners if owner in PRODUCTS), "an OpenAI-compatible server"), None
 
 
@@ -83,7 +83,11 @@ def _from_v1(entry: Mapping[str, Any]) -> ModelInfo:
         size_bytes=_count(entry.get("size_bytes")) or 0,
         max_context_length=_count(entry.get("max_context_length")),
         capabilities=[name for name, value in named.items() if value],
-        instances=[_instance(instance) for instance in instances or () if isinstance(instance, Mapping)],
+        instances=[
+            _instance(instance)
+            for instance in (instances if isinstance(instances, list) else ())
+            if isinstance(instance, Mapping)
+        ],
     )
 
 
@@ -99,7 +103,7 @@ def _instance(instance: Mapping[str, Any]) -> ModelInstance:
 
 
 def _from_v0(entry: Mapping[str, Any]) -> ModelInfo:
-    key = str(entry["id"])
+    key = str(entry.get("id") or entry.get("key"))
     loaded = [ModelInstance(id=key, context_length=_count(entry.get("loaded_context_length")))]
     capabilities = entry.get("capabilities")
     return ModelInfo(
@@ -119,7 +123,7 @@ def _from_v0(entry: Mapping[str, Any]) -> ModelInfo:
 
 def _from_openai(entry: Mapping[str, Any]) -> ModelInfo:
     """Read an entry that has an id only; an embedding model is told by its name, as LM Studio's default names are."""
-    key = str(entry["id"])
+    key = str(entry.get("id") or entry.get("key"))
     return ModelInfo(key=key, type="embedding" if "embed" in key.lower() else "llm", display_name=key)
 
 
@@ -127,7 +131,7 @@ _READERS = {"v1": _from_v1, "v0": _from_v0, "openai": _from_openai}
 
 
 def _type(given: object, *, vision: bool = False) -> ModelType:
-    if given in {"embedding", "embeddings"}:
+    if given in ("embedding", "embeddings"):
         return "embedding"
     if vision or given == "vlm":
         return "vlm"
