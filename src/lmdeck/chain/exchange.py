@@ -142,6 +142,8 @@ def _refuse(call: Call, response: Response) -> Plan[None]:
         while size < DEFAULT_LIMITS.error_body_bytes and (data := (yield Read(response))):
             pieces.append(data)
             size += len(data)
+    except TransportError as error:
+        _log.debug("%s the refusal's body broke: %s", call.request_id, error.message)  # its status says enough
     finally:
         response.close()
     path = urlsplit(call.request.url).path
