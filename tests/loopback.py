@@ -28,14 +28,17 @@ __all__ = [
     "DONE",
     "HANG",
     "RESET",
+    "SSE_HEAD",
     "Connection",
     "Loopback",
     "Request",
     "chunk",
     "completion",
+    "endless",
     "event",
     "events",
     "head",
+    "hello",
     "http_chunks",
     "json_answer",
     "text_answer",
@@ -82,6 +85,7 @@ class Connection:
     def __init__(self, number: int, sock: socket.socket, stop: socket.socket) -> None:
         self.number = number
         self.sent = 0
+        self.read_after = 0.0  # how long the body of a request waits to be read
         self.left_at: float | None = None
         self.has_left = threading.Event()
         self._sock = sock
@@ -102,6 +106,8 @@ class Connection:
                 while field := self._line(file).strip():
                     name, _, value = field.decode("latin-1").partition(":")
                     headers[name.strip().lower()] = value.strip()
+                if self.read_after:
+                    time.sleep(self.read_after)
                 body = file.read(int(headers.get("content-length", 0)))
                 yield Request(self.number, method, path, headers, body)
 
@@ -241,7 +247,10 @@ class Loopback:
             self.connections.append(connection)
         try:
             if self._tls is not None:
-                connection._sock = sock = self._tls.wrap_socket(sock, server_side=True)
+                connection._sock = sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                with self._lock:
+                    self._sockets.append(sock)
+                sock.do_handshake()
             if self._greeting is not None and not connection.perform(self._greeting):
                 return
             for request in connection.requests():
@@ -334,3 +343,16 @@ def events(*contents: str, finish: str | None = "stop", done: bool = True) -> li
     if done:
         pieces.append(DONE)
     return [SSE_HEAD, http_chunks(*pieces)]
+
+
+def hello(request: Request) -> list[Step]:
+    """Answer a chat as it was asked, streamed or not."""
+    return events("Hel", "lo.") if request.json.get("stream") else json_answer(completion("Hello."))
+
+
+def endless(_: Request) -> Iterator[Step]:
+    """Answer a chat with words that never end."""
+    yield SSE_HEAD
+    while True:
+        yield http_chunks(chunk("la "), last=False)
+        yield 0.01

@@ -43,13 +43,23 @@ class _Reading(Generic[Route]):
         Raises:
             LMStudioError: Whatever kept the answer from beginning, or the stream is closed.
         """
+        self.check_open()
+        if self.answer is None:
+            self.answer = yield from begin_chat(self._session, self._spec, stream=True)
+            self.check_open()  # another thread or task may have closed it meanwhile
+        return self.answer
+
+    def check_open(self) -> None:
+        """Refuse to read on where the stream was closed.
+
+        Raises:
+            IncompleteStreamError: It was; `partial` is the reply so far.
+        """
         if self._is_closed:
+            self.close()
             raise IncompleteStreamError(
                 "The stream is closed.", hint="Ask again for a new one.", partial=self.partial()
             )
-        if self.answer is None:
-            self.answer = yield from begin_chat(self._session, self._spec, stream=True)
-        return self.answer
 
     def partial(self) -> Reply:
         """Give the reply so far."""
@@ -187,6 +197,7 @@ def _read(reading: _Reading[Transport]) -> Iterator[Chunk]:
             try:
                 data = response.read()
             except TransportError as error:
+                reading.check_open()
                 yield from answer.take_failure(error)
             else:
                 yield from answer.take(data)
@@ -205,6 +216,7 @@ async def _read_async(reading: _Reading[AsyncTransport]) -> AsyncIterator[Chunk]
             try:
                 data = await response.read()
             except TransportError as error:
+                reading.check_open()
                 chunks = answer.take_failure(error)
             else:
                 chunks = answer.take(data)

@@ -90,18 +90,19 @@ class AiohttpTransport:
     async def _opened_session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop or self._session.closed:
-            self._keeper = self._keep_session()
+            self._keeper = _keep_session(self._ssl)
             self._session = await anext(self._keeper)  # does not wait, so no other task comes between
             self._loop = loop
         return self._session
 
-    async def _keep_session(self) -> AsyncGenerator[aiohttp.ClientSession, None]:
-        """Give a session and close it with the generator, which a loop does at its end and the collector before."""
-        connector = _Connector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=True if self._ssl is None else self._ssl)
-        async with aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, read_bufsize=READ_BUFFER
-        ) as session:
-            yield session
+
+async def _keep_session(tls: ssl.SSLContext | None) -> AsyncGenerator[aiohttp.ClientSession, None]:
+    """Give a session and close it with the generator, which a loop does at its end and the collector before."""
+    connector = _Connector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=True if tls is None else tls)
+    async with aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, read_bufsize=READ_BUFFER
+    ) as session:
+        yield session
 
 
 class _Connector(aiohttp.TCPConnector):

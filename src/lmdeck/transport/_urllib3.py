@@ -58,6 +58,7 @@ class Urllib3Transport:
 
     def __init__(self, settings: Settings) -> None:
         self._manager = _pool_manager(settings)
+        self._pools: dict[str, HTTPConnectionPool] = {}
 
     def open(self, request: WireRequest, /) -> Urllib3Response:
         """Send a request and wait for the head of its answer.
@@ -68,9 +69,10 @@ class Urllib3Transport:
         deadlines = Deadlines(request.timeouts)
         left, phase = deadlines.remaining()
         try:
-            response = self._manager.urlopen(
+            send, url = self._way(request)
+            response = send(
                 request.method,
-                request.url,
+                url,
                 redirect=False,
                 body=request.body,
                 headers=request.wire_headers(),
@@ -89,7 +91,18 @@ class Urllib3Transport:
 
     def close(self) -> None:
         """Close every connection."""
+        self._pools.clear()
         self._manager.clear()
+
+    def _way(self, request: WireRequest) -> tuple[Callable[..., BaseHTTPResponse], str]:
+        """Give what sends a request and the URL it takes; without a proxy that is the server's pool, looked up once."""
+        if self._manager.proxy is not None:
+            return self._manager.urlopen, request.url
+        server = request.server
+        pool = self._pools.get(server)
+        if pool is None:
+            pool = self._pools[server] = self._manager.connection_from_url(server)
+        return pool.urlopen, request.url.removeprefix(server)
 
 
 class Urllib3Response:
@@ -114,9 +127,9 @@ class Urllib3Response:
             TransportError: The connection broke, or a time limit ran out.
         """
         left, phase = self._deadlines.remaining()
-        if self._reads is not None:
-            self._reads.limit(left)
         try:
+            if self._reads is not None:
+                self._reads.limit(left)
             data = self._response.read1(READ_BYTES)
         except ReadTimeoutError as error:
             self.close()
@@ -126,6 +139,8 @@ class Urllib3Response:
             raise translate(error, self._request) from error
         self._deadlines.note_bytes()
         if not data:
+            if self._is_finished:  # by `close`, and maybe in another thread
+                raise ConnectionLostError("The answer was closed before its end.")
             self._is_finished = True
             self._response.release_conn()
         elif isinstance(self._connection, _Pooled):
@@ -165,7 +180,7 @@ class _TimedReads(io.RawIOBase):
 
     def limit(self, seconds: float) -> None:
         """Set how long the next reads may take, each."""
-        if seconds != self._seconds:
+        if seconds != self._seconds and not self.closed:
             self.sock.settimeout(seconds)
             self._seconds = seconds
 
