@@ -8,6 +8,7 @@ off: the server is a local API.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import io
 import os
@@ -46,9 +47,7 @@ class AiohttpTransport:
 
     def __init__(self, settings: Settings) -> None:
         self._ssl = ssl_context(settings)
-        self._proxy = (
-            settings.proxy if settings.proxy is None or "://" in settings.proxy else f"http://{settings.proxy}"
-        )
+        self._proxy, self._proxy_headers = _proxy(settings.proxy)
         self._session: aiohttp.ClientSession | None = None
         self._keeper: AsyncGenerator[aiohttp.ClientSession, None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -62,7 +61,10 @@ class AiohttpTransport:
         deadlines = Deadlines(request.timeouts)
         left, phase = deadlines.remaining()
         limits = aiohttp.ClientTimeout(total=None, connect=request.timeouts.connect)
-        body = request.body
+        body, headers = request.body, request.wire_headers()
+        is_tunnelled = request.url.startswith("https://")
+        if not is_tunnelled:
+            headers.update(self._proxy_headers)  # through a tunnel they would reach the server
         try:
             async with asyncio.timeout(left):
                 session = await self._opened_session()
@@ -70,9 +72,10 @@ class AiohttpTransport:
                     request.method,
                     URL(request.url, encoded=True),
                     data=body if body is None or len(body) < LARGE_BODY else io.BytesIO(body),
-                    headers=request.wire_headers(),
+                    headers=headers,
                     allow_redirects=False,
                     proxy=self._proxy,
+                    proxy_headers=self._proxy_headers if is_tunnelled else None,
                     timeout=limits,
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -103,6 +106,17 @@ async def _keep_session(tls: ssl.SSLContext | None) -> AsyncGenerator[aiohttp.Cl
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, read_bufsize=READ_BUFFER
     ) as session:
         yield session
+
+
+def _proxy(setting: str | None) -> tuple[URL | None, dict[str, str]]:
+    """Take user and password out of a proxy's address, which aiohttp's errors show, and make a header of them."""
+    if setting is None:
+        return None, {}
+    url = URL(setting if "://" in setting else f"http://{setting}")
+    if url.user is None:
+        return url, {}
+    credentials = base64.b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
+    return url.with_user(None), {"Proxy-Authorization": f"Basic {credentials}"}
 
 
 class _Connector(aiohttp.TCPConnector):

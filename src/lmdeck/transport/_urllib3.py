@@ -15,6 +15,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -318,7 +319,7 @@ def _pool_manager(settings: Settings) -> urllib3.PoolManager:
     options: dict[str, Any] = {"maxsize": POOL_SIZE, "ssl_context": ssl_context(settings)}
     if settings.proxy:
         proxy = urllib3.util.parse_url(settings.proxy if "://" in settings.proxy else f"http://{settings.proxy}")
-        headers = urllib3.make_headers(proxy_basic_auth=proxy.auth) if proxy.auth else None
+        headers = urllib3.make_headers(proxy_basic_auth=unquote(proxy.auth)) if proxy.auth else None
         manager: urllib3.PoolManager = urllib3.ProxyManager(
             proxy._replace(auth=None).url, proxy_headers=headers, **options
         )

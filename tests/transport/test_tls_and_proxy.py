@@ -1,0 +1,201 @@
+"""LM Studio behind HTTPS, and behind a proxy: verified, refused, and never telling a secret."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from asking import Way
+from lmdeck import (
+    AsyncLMStudio,
+    ConfigurationError,
+    ConnectionLostError,
+    LMStudio,
+    LMStudioError,
+    MalformedStreamError,
+    RequestTimeoutError,
+    ServerUnreachableError,
+    TransportError,
+)
+from loopback import CLOSE, HANG, SSE_HEAD, Loopback, chunk, head, hello, http_chunks, text_answer
+
+PASSWORD = "pass%20word"
+SECRET = "pass word"
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that is its own authority, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("NO TLS TESTS: the openssl command is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=lmdeck-test"
+    subprocess.run(
+        [*command.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
+        check=True,
+        capture_output=True,
+    )
+    return cert, key
+
+
+@pytest.fixture
+def tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    return context
+
+
+def test_a_known_authority_is_trusted(way: Way, tls: ssl.SSLContext, certificate: tuple[Path, Path]) -> None:
+    """With the authority's file the answer comes as over plain HTTP."""
+    with Loopback(hello, tls=tls) as server:
+        assert way.ask(server.url, tls_ca_file=certificate[0]).content == "Hello."
+
+
+def test_an_unknown_authority_is_refused(way: Way, tls: ssl.SSLContext) -> None:
+    """Nothing is sent to a server that cannot prove who it is, and trying again would not help."""
+    with Loopback(hello, tls=tls) as server:
+        with pytest.raises(TransportError) as caught:
+            way.ask(server.url, api_token="sk-secret", retry_attempts=3)
+        assert not server.requests
+    assert "certificate" in caught.value.message
+    assert "tls_ca_file" in caught.value.hint
+    assert caught.value.attempts == 1
+
+
+def test_verification_can_be_turned_off(way: Way, tls: ssl.SSLContext) -> None:
+    """Who asks for it gets it, without a warning on every request."""
+    with Loopback(hello, tls=tls) as server:
+        assert way.ask(server.url, tls_verify=False).content == "Hello."
+
+
+def test_a_client_certificate_is_shown(way: Way, tls: ssl.SSLContext, certificate: tuple[Path, Path]) -> None:
+    """A server that asks for a certificate gets it; without one there is a typed error."""
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_verify_locations(certificate[0])
+    with Loopback(hello, tls=tls) as server:
+        own = {"tls_client_cert": certificate[0], "tls_client_key": certificate[1]}
+        assert way.ask(server.url, tls_ca_file=certificate[0], **own).content == "Hello."
+        assert isinstance(way.fail(server.url, tls_ca_file=certificate[0]), TransportError)
+
+
+def test_https_to_a_plain_port(way: Way) -> None:
+    """LM Studio speaks plain HTTP: the hint says so."""
+    with Loopback(greeting=[0.02, head(400), CLOSE]) as server:
+        error = way.fail(server.url.replace("http://", "https://"))
+    assert isinstance(error, TransportError)
+    assert "http://" in error.hint
+
+
+def test_plain_http_to_a_tls_port(way: Way, tls: ssl.SSLContext) -> None:
+    """The reverse is told as what it looks like: no HTTP, or no answer."""
+    with Loopback(hello, tls=tls) as server:
+        error = way.fail(server.url.replace("https://", "http://"))
+    assert isinstance(error, (MalformedStreamError, ConnectionLostError))
+
+
+def test_a_handshake_that_never_ends(way: Way) -> None:
+    """A server that takes the connection and then says nothing has not finished it: the connect limit counts."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        error = way.fail(url, connect_timeout=0.2, within=2)
+    assert isinstance(error, RequestTimeoutError)
+    assert (error.phase, error.seconds) == ("connect", 0.2)
+
+
+def test_a_stream_over_tls_is_left_at_once(tls: ssl.SSLContext, certificate: tuple[Path, Path]) -> None:
+    """Leaving works through TLS as well."""
+    with (
+        Loopback([SSE_HEAD, http_chunks(chunk("Hel"), last=False), HANG], tls=tls) as server,
+        LMStudio(base_url=server.url, tls_ca_file=str(certificate[0]), model="m") as client,
+    ):
+        with client.chat().user("Hi").stream() as stream:
+            assert next(stream).content == "Hel"
+        server.connection().wait_left()
+
+
+@pytest.mark.parametrize("limits", [{"timeout": 0.2}, {"total_timeout": 0.3}], ids=str)
+def test_silence_over_tls_is_told(
+    way: Way, tls: ssl.SSLContext, certificate: tuple[Path, Path], limits: dict[str, float]
+) -> None:
+    """The limits hold through TLS."""
+    with Loopback([SSE_HEAD, http_chunks(chunk("Hel"), last=False), HANG], tls=tls) as server:
+        error = way.fail(server.url, tls_ca_file=certificate[0], within=2, **limits)
+    assert isinstance(error, RequestTimeoutError)
+
+
+def test_a_missing_authority_file_is_a_setting(way: Way, tmp_path: Path) -> None:
+    """A file that cannot be read is named as the setting that it is."""
+    with pytest.raises(ConfigurationError, match="TLS file"):
+        way.ask("https://127.0.0.1:1", tls_ca_file=tmp_path / "none.pem")
+
+
+def test_a_proxy_is_used(way: Way) -> None:
+    """The request goes to the proxy, with the whole address and the password that the setting holds."""
+    with Loopback(hello) as proxy:
+        host = proxy.url.removeprefix("http://")
+        assert way.ask("http://lm.test:1234", proxy=f"http://user:{PASSWORD}@{host}").content == "Hello."
+        request = proxy.requests[0]
+    assert request.path == "http://lm.test:1234/v1/chat/completions"
+    assert request.headers["host"] == "lm.test:1234"
+    scheme, credentials = request.headers["proxy-authorization"].split()
+    assert scheme == "Basic"
+    assert base64.b64decode(credentials).decode() == f"user:{SECRET}"
+
+
+def test_a_proxy_without_a_scheme_or_password(way: Way) -> None:
+    """`host:port` will do."""
+    with Loopback(hello) as proxy:
+        assert way.ask("http://lm.test:1234", proxy=proxy.url.removeprefix("http://")).content == "Hello."
+        assert "proxy-authorization" not in proxy.requests[0].headers
+
+
+def test_the_environment_names_no_proxy(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is local: a company's proxy is not asked."""
+    with Loopback(hello) as server, Loopback(text_answer("I am the proxy", 502)) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        assert way.ask(server.url).content == "Hello."
+        assert not proxy.connections
+
+
+def hides_the_password(error: LMStudioError) -> None:
+    seen, cause = [f"{error} {error!r} {error.__dict__}"], error.__cause__
+    while cause is not None:
+        seen.append(str(cause))
+        cause = cause.__cause__
+    for secret in (PASSWORD, SECRET, base64.b64encode(f"user:{SECRET}".encode()).decode()):
+        assert secret not in " ".join(seen)
+
+
+def test_a_proxy_that_is_not_there(way: Way) -> None:
+    """The proxy is named as what failed, and its password is not shown."""
+    with Loopback(hello) as gone:
+        host = gone.url.removeprefix("http://")
+    error = way.fail("http://lm.test:1234", proxy=f"http://user:{PASSWORD}@{host}")
+    assert isinstance(error, ServerUnreachableError)
+    assert "proxy" in error.message.lower() + error.hint
+    hides_the_password(error)
+
+
+@pytest.mark.parametrize("url", ["http://lm.test:1234", "https://lm.test:1234"])
+def test_a_proxy_that_refuses(way: Way, url: str) -> None:
+    """A proxy that wants another password is an error, for plain requests and for tunnels."""
+    with Loopback([*text_answer("who are you?", 407, proxy_authenticate="Basic"), CLOSE]) as proxy:
+        host = proxy.url.removeprefix("http://")
+        error = way.fail(url, proxy=f"http://user:{PASSWORD}@{host}")
+        assert proxy.requests[0].method == ("CONNECT" if url.startswith("https") else "POST")
+    assert isinstance(error, ServerUnreachableError) if url.startswith("https") else error.status == 407
+    hides_the_password(error)
+
+
+def test_settings_never_show_the_password() -> None:
+    """Not even in a client's representation."""
+    for client in (LMStudio(proxy=f"http://user:{PASSWORD}@p:1"), AsyncLMStudio(proxy=f"http://user:{PASSWORD}@p:1")):
+        assert PASSWORD not in f"{client!r} {client.settings!r}"
