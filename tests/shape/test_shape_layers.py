@@ -1,0 +1,141 @@
+"""The layers: a module imports from its own or a lower one, and the pure ones do no I/O."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[2] / "src"
+LAYERS: dict[str, int] = {
+    # values
+    "lmdeck._setting_checks": 0,
+    "lmdeck._version": 0,
+    "lmdeck.config": 0,
+    "lmdeck.errors": 0,
+    "lmdeck.events": 0,
+    "lmdeck.messages": 0,
+    "lmdeck.model_info": 0,
+    "lmdeck.secret": 0,
+    "lmdeck.stats": 0,
+    # the way of an answer
+    "lmdeck.sansio": 1,
+    "lmdeck.tools": 1,
+    "lmdeck.protocol": 2,
+    "lmdeck.agent": 2,
+    "lmdeck.chain": 3,
+    "lmdeck.transport": 3,
+    "lmdeck.client": 4,
+    "lmdeck._facade": 4,
+    "lmdeck": 4,
+    # edges
+    "lmdeck.batch": 5,
+    "lmdeck.cli": 5,
+    "lmdeck.contrib": 5,
+    "lmdeck.server": 5,
+    "lmdeck.testing": 5,
+}
+PURE = ("lmdeck.sansio", "lmdeck.tools", "lmdeck.protocol", "lmdeck.agent", "lmdeck.chain")
+DRIVERS = {"lmdeck.chain.drivers"}  # the one place where a plan meets the clock
+OUTSIDE = {
+    "aiohttp", "anyio", "asyncio", "concurrent", "ftplib", "http", "httpx", "multiprocessing", "queue", "requests", "sched",
+    "select", "selectors", "signal", "socket", "socketserver", "ssl", "subprocess", "threading", "time", "trio",
+    "urllib.request", "urllib3",
+}  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    """Give a file's module name."""
+    parts = path.relative_to(SRC).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(SRC.rglob("*.py"))}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Give every module that a file imports, wherever in it: late and for type checkers only, too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path.name} has a relative import"
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else str(node.module) for name in whole}
+    return found
+
+
+def layer_of(module: str) -> int | None:
+    """Give the layer of a module: its own, or its package's."""
+    while module != "lmdeck" and module not in LAYERS:
+        module = module.rpartition(".")[0]
+        if not module or module == "lmdeck":
+            return None
+    return LAYERS.get(module)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_has_a_layer_and_looks_no_higher(module: str) -> None:
+    """A new module of the root needs a place in the table."""
+    layer = layer_of(module)
+    assert layer is not None, f"{module} is in no layer"
+    higher = {
+        name for name in imports_of(MODULES[module]) if name.split(".")[0] == "lmdeck" and (layer_of(name) or 0) > layer
+    }
+    assert not higher
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if layer_of(module) == 0 or module.startswith(PURE)])
+def test_a_pure_module_opens_no_socket_starts_no_thread_and_reads_no_clock(module: str) -> None:
+    """It is given what it needs to know."""
+    imported = {name for name in imports_of(MODULES[module]) if {name, name.split(".")[0]} & OUTSIDE}
+    assert not (imported - {"time", "asyncio"} if module in DRIVERS else imported)
+
+
+def test_each_http_library_is_named_in_one_file() -> None:
+    """So that either can be changed."""
+    for library, home in (("urllib3", "lmdeck.transport._urllib3"), ("aiohttp", "lmdeck.transport._aiohttp")):
+        users = {
+            module for module, path in MODULES.items() if library in {name.split(".")[0] for name in imports_of(path)}
+        }
+        assert users == {home}
+
+
+def test_the_test_sees_the_modules_it_is_about() -> None:
+    """A moved folder must not make it pass by seeing nothing."""
+    assert {
+        "lmdeck",
+        "lmdeck.sansio.sse",
+        "lmdeck.chain.drivers",
+        "lmdeck.transport._urllib3",
+        "lmdeck.client.chat",
+    } <= set(MODULES)
+    assert "lmdeck.sansio.sse" in imports_of(MODULES["lmdeck.protocol.reader"])
+    assert "time" in imports_of(MODULES["lmdeck.chain.drivers"])
+
+
+def documented(tree: ast.AST, inside_function: bool = False) -> list[str]:
+    """Give the public classes and functions that have no docstring."""
+    bare = []
+    for node in ast.iter_child_nodes(tree):
+        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if isinstance(node, ast.ClassDef) or is_function:
+            is_stub = any(isinstance(mark, ast.Name) and mark.id == "overload" for mark in node.decorator_list)
+            if not (node.name.startswith("_") or inside_function or is_stub or ast.get_docstring(node)):
+                bare.append(node.name)
+            if not node.name.startswith("_"):
+                bare += documented(node, inside_function or is_function)
+        else:
+            bare += documented(node, inside_function)
+    return bare
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_everything_public_says_what_it_is(module: str) -> None:
+    """Module, class, function and method."""
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    if module != "lmdeck._version":
+        assert ast.get_docstring(tree), f"{module} has no docstring"
+    assert documented(tree) == []

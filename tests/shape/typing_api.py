@@ -1,0 +1,172 @@
+"""The types that a user sees; read by a type checker and never run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, assert_type
+
+import lmdeck
+from lmdeck import (
+    AsyncChat,
+    AsyncChatStream,
+    AsyncLMStudio,
+    Chat,
+    ChatStream,
+    Chunk,
+    Health,
+    LMStudio,
+    Message,
+    ModelInfo,
+    Problem,
+    Reply,
+    Stats,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from lmdeck.errors import (
+    APIError,
+    ConnectionLostError,
+    LMStudioError,
+    ModelNotFoundError,
+    RateLimitError,
+    RequestTimeoutError,
+    TimeoutPhase,
+)
+from lmdeck.model_info import ModelInstance
+from lmdeck.secret import Secret
+
+
+def see(chunk: Chunk) -> None:
+    """Take a chunk, as a callback does."""
+
+
+async def see_later(chunk: Chunk) -> None:
+    """Take a chunk, as an async callback does."""
+
+
+def builder(lm: LMStudio) -> None:
+    """Every verb gives a chat."""
+    chat = lm.chat("m", strict=True)
+    assert_type(chat, Chat)
+    assert_type(
+        chat.with_system("x")
+        .with_messages([{"role": "user", "content": "x"}, Message(role="user", content="x")])
+        .user("x", images=["a.png", b"..."])
+        .assistant("x")
+        .tool_result("id", "x")
+        .with_tools([{"name": "f"}])
+        .with_tool_choice("auto")
+        .with_options(temperature=0.2)
+        .with_model(None)
+        .with_strict(),
+        Chat,
+    )
+    assert_type(chat.messages, list[dict[str, Any]])
+    assert_type(chat.model, str | None)
+
+
+def sync(lm: LMStudio) -> None:
+    """The sync client."""
+    chat = lm.chat()
+    assert_type(chat.send(), Reply)
+    assert_type(chat.stream(), ChatStream)
+    assert_type(chat.stream(see), Reply)
+    assert_type(chat.stream(print), Reply)
+    with chat.stream() as stream:
+        assert_type(stream, ChatStream)
+        for chunk in stream:
+            assert_type(chunk, Chunk)
+        assert_type(iter(stream), Iterator[Chunk])
+        assert_type(stream.text(), Iterator[str])
+        assert_type(stream.until_done(), Reply)
+        assert_type(stream.reply, Reply)
+        assert_type(stream.partial, Reply)
+    assert_type(lm.models.list(), list[ModelInfo])
+    assert_type(lm.models.loaded(), list[ModelInfo])  # type: ignore[assert-type]  # the method `list` hides the type there
+    assert_type(lm.models.get("m"), ModelInfo)
+    assert_type(lm.health(), Health)
+    assert_type(lm.settings.api_token, Secret | None)
+    assert_type(lm.base_url, str)
+    with LMStudio(host="localhost", port=1234, timeout=5, api_token="x") as client:
+        assert_type(client, LMStudio)
+
+
+async def async_(lm: AsyncLMStudio) -> None:
+    """The async client."""
+    chat = lm.chat()
+    assert_type(chat, AsyncChat)
+    assert_type(chat.user("x"), AsyncChat)
+    assert_type(await chat.send(), Reply)
+    assert_type(chat.stream(), AsyncChatStream)
+    assert_type(await chat.stream(see), Reply)
+    assert_type(await chat.stream(see_later), Reply)
+    async with chat.stream() as stream:
+        assert_type(stream, AsyncChatStream)
+        async for chunk in stream:
+            assert_type(chunk, Chunk)
+        assert_type(aiter(stream), AsyncIterator[Chunk])
+        assert_type(stream.text(), AsyncIterator[str])
+        assert_type(await stream.until_done(), Reply)
+        assert_type(stream.reply, Reply)
+    assert_type(await lm.models.list(), list[ModelInfo])
+    assert_type(await lm.models.loaded(), list[ModelInfo])  # type: ignore[assert-type]  # as above
+    assert_type(await lm.models.get("m"), ModelInfo)
+    assert_type(await lm.health(), Health)
+    async with AsyncLMStudio(base_url="http://x") as client:
+        assert_type(client, AsyncLMStudio)
+
+
+def facade() -> None:
+    """The module itself."""
+    assert_type(lmdeck.chat("m").user("x").send(), Reply)
+    assert_type(lmdeck.models.list(), list[ModelInfo])
+    assert_type(lmdeck.health(), Health)
+    assert_type(lmdeck.default_client(), LMStudio)
+    assert_type(lmdeck.__version__, str)
+    lmdeck.configure(port=5, model=None)
+
+
+def values(chunk: Chunk, reply: Reply, model: ModelInfo, health: Health) -> None:
+    """What is handed out."""
+    assert_type(chunk.content, str)
+    assert_type(chunk.reasoning, str)
+    assert_type(chunk.tool_call, ToolCall | None)
+    assert_type(chunk.has_tool_call, bool)
+    assert_type(chunk.tool_call_delta, ToolCallDelta | None)
+    assert_type(chunk.finish_reason, str | None)
+    assert_type(reply.content, str)
+    assert_type(reply.tool_calls, list[ToolCall])
+    assert_type(reply.tool_calls[0].arguments, dict[str, Any])
+    assert_type(reply.usage, Usage | None)
+    assert_type(reply.stats, Stats)
+    assert_type(reply.stats.tokens_per_second, float | None)
+    assert_type(reply.problems, list[Problem])
+    assert_type(reply.message, Message)
+    assert_type(reply.to_dict(), dict[str, Any])
+    assert_type(model.instances, list[ModelInstance])
+    assert_type(model.loaded, bool)
+    assert_type(health.reachable, bool)
+    assert_type(health.error, LMStudioError | None)
+
+
+def errors(lm: LMStudio) -> None:
+    """What is raised."""
+    try:
+        lm.chat().send()
+    except ModelNotFoundError as error:
+        assert_type(error.available, list[str])
+    except RateLimitError as error:
+        assert_type(error.retry_after, float | None)
+    except APIError as error:
+        assert_type(error.status, int)
+        assert_type(error.body, object)
+    except RequestTimeoutError as error:
+        assert_type(error.phase, TimeoutPhase)
+    except ConnectionLostError as error:
+        assert_type(error.partial, Reply | None)
+    except LMStudioError as error:
+        assert_type(error.hint, str)
+        assert_type(error.request_id, str | None)
+        assert_type(error.url, str | None)
+        assert_type(error.attempts, int)
