@@ -1,0 +1,211 @@
+"""Which model answers when none was named, what lists of models are read, and whether a server is well."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from asking import SETTINGS, Way, alm, lm
+from lmdeck import (
+    AuthenticationError,
+    EndpointNotFoundError,
+    MalformedStreamError,
+    ModelNotFoundError,
+    NoModelLoadedError,
+    ServerUnreachableError,
+)
+from lmdeck.client import session
+from loopback import HANG, Answer, Loopback, Request, Step, hello, json_answer, text_answer
+
+CHAT = "/v1/chat/completions"
+LISTS = ("/api/v1/models", "/api/v0/models", "/v1/models")
+NOT_THERE = json_answer({"error": "Unexpected endpoint or method. (GET /api/v1/models)"})
+
+
+def v1(*models: dict[str, Any]) -> list[Step]:
+    return json_answer({"models": list(models)})
+
+
+def model(key: str, size: int = 1, *, loaded: str = "", kind: str = "llm") -> dict[str, Any]:
+    instances = [{"id": loaded, "config": {"context_length": 4096}}] if loaded else []
+    return {"key": key, "type": kind, "display_name": key, "size_bytes": size, "loaded_instances": instances}
+
+
+V0 = json_answer({"data": [{"id": "old", "type": "llm", "state": "loaded"}, {"id": "other", "state": "not-loaded"}]})
+V1_OPENAI = json_answer({"data": [{"id": "text-embed"}, {"id": "only", "owned_by": "organization_owner"}]})
+
+
+def asked(way: Way, routes: dict[str, Answer], **settings: Any) -> tuple[list[str], Any]:
+    """Ask without a model's name; give the paths that were asked for, and the model that was named."""
+    with Loopback(routes=routes) as server:
+        way.ask(server.url, **{**SETTINGS, "model": None, **settings})
+        return [request.path for request in server.requests], server.requests[-1].json.get("model")
+
+
+EMBEDDER = model("embedder", kind="embedding", loaded="embedder")
+CHOICES: dict[str, tuple[dict[str, Answer], list[str], str | None]] = {
+    "loaded": (
+        {LISTS[0]: v1(EMBEDDER, model("small", 1), model("big", 9, loaded="big:2"))},
+        [LISTS[0]],
+        "big:2",
+    ),
+    "smallest": ({LISTS[0]: v1(EMBEDDER, model("big", 9), model("small", 2))}, [LISTS[0]], "small"),
+    "v0": ({LISTS[0]: NOT_THERE, LISTS[1]: V0}, [*LISTS[:2]], "old"),
+    "openai": ({LISTS[0]: NOT_THERE, LISTS[1]: NOT_THERE, LISTS[2]: V1_OPENAI}, [*LISTS], "only"),
+    "openai-404": ({LISTS[2]: V1_OPENAI}, [*LISTS], "only"),
+    "odd-v1": ({LISTS[0]: json_answer({"object": "list"}), LISTS[1]: V0}, [*LISTS[:2]], "old"),
+    "no-list": ({}, [*LISTS], None),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_model_is_chosen(way: Way, name: str) -> None:
+    """The loaded one, else the smallest; where there is no list the server chooses itself."""
+    routes, paths, chosen = CHOICES[name]
+    assert asked(way, {CHAT: hello, **routes}) == ([*paths, CHAT], chosen)
+
+
+def test_no_chat_model_is_told(way: Way) -> None:
+    """A server with embedding models only says what to download."""
+    with Loopback(routes={LISTS[0]: v1(EMBEDDER)}) as server, pytest.raises(NoModelLoadedError) as caught:
+        way.ask(server.url, **{**SETTINGS, "model": None})
+    assert "lms get" in caught.value.hint
+
+
+def test_a_named_model_asks_for_no_list(way: Way) -> None:
+    """Who names a model gets it, and costs one request."""
+    assert asked(way, {CHAT: hello}, model="mine") == ([CHAT], "mine")
+
+
+def test_a_choice_is_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every request asks for the list, and none relies on an old one."""
+    past = 0.0
+    made = session.Session.__init__
+    monkeypatch.setattr(session.Session, "__init__", lambda self, settings: made(self, settings, clock=lambda: past))
+    with Loopback(routes={LISTS[0]: v1(model("a", loaded="a")), CHAT: hello}) as server:
+        with lm(server.url, model=None, timeout=100.0) as client:
+            client.chat().user("Hi").send()
+            client.chat().user("Hi").stream().until_done()
+            past = session.CHOICE_SECONDS + 1
+            client.chat().user("Hi").send()
+        assert [request.path for request in server.requests] == [LISTS[0], CHAT, CHAT, LISTS[0], CHAT]
+
+
+async def test_a_model_that_vanished_is_chosen_anew() -> None:
+    """A remembered model that the server no longer knows costs one more list, and no error."""
+    names = iter(["first", "second"])
+
+    def models(_: Request) -> list[Step]:
+        return v1(model(name := next(names), loaded=name))
+
+    def chat(request: Request) -> list[Step]:
+        known = request.json["model"] == ("first" if len(server.requests) < 3 else "second")
+        return hello(request) if known else json_answer({"error": {"message": "gone", "code": "model_not_found"}}, 404)
+
+    with Loopback(routes={LISTS[0]: models, CHAT: chat}) as server:
+        async with alm(server.url, **{**SETTINGS, "model": None}) as client:
+            for _ in range(2):
+                assert (await client.chat().user("Hi").send()).content == "Hello."
+        assert [request.path for request in server.requests] == [LISTS[0], CHAT, CHAT, LISTS[0], CHAT]
+        assert [request.json["model"] for request in server.requests if request.body] == ["first", "first", "second"]
+
+
+def test_a_named_model_that_is_not_there_is_an_error(way: Way) -> None:
+    """Nobody who named a model is given another one."""
+    gone = json_answer(
+        {"error": {"message": 'Model "mine" not found. Your models:\n\na\nb', "code": "model_not_found"}}, 404
+    )
+    with Loopback(routes={CHAT: gone}) as server, pytest.raises(ModelNotFoundError) as caught:
+        way.ask(server.url, model="mine")
+    assert caught.value.available == ["a", "b"]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_models_are_listed(is_async: bool) -> None:
+    """`list`, `loaded` and `get`, which knows a key and an instance's id."""
+    listing = v1(EMBEDDER, model("a"), model("b", loaded="b:2"))
+
+    async def ask(url: str) -> tuple[list[str], list[str], str, str]:
+        async with alm(url) as client:
+            models = client.models
+            return (
+                [found.key for found in await models.list()],
+                [found.key for found in await models.loaded()],
+                (await models.get("a")).key,
+                (await models.get("b:2")).key,
+            )
+
+    with Loopback(routes={LISTS[0]: listing}) as server:
+        if is_async:
+            result = asyncio.run(ask(server.url))
+        else:
+            with lm(server.url) as client:
+                models = client.models
+                keys = [[found.key for found in found_models] for found_models in (models.list(), models.loaded())]
+                result = (*keys, models.get("a").key, models.get("b:2").key)
+                with pytest.raises(ModelNotFoundError) as caught:
+                    models.get("c")
+                assert caught.value.available == ["embedder", "a", "b"]
+    assert result == (["embedder", "a", "b"], ["embedder", "b"], "a", "b")
+
+
+def test_no_list_at_all_is_an_error() -> None:
+    """A server without any list of models says so."""
+    with Loopback() as server, lm(server.url) as client, pytest.raises(EndpointNotFoundError):
+        client.models.list()
+    html = text_answer("<html></html>", content_type="text/html")
+    with Loopback(html) as server, lm(server.url) as client, pytest.raises(MalformedStreamError):
+        client.models.list()
+
+
+def health(is_async: bool, url: str, **settings: Any) -> Any:
+    async def ask() -> Any:
+        async with alm(url, **settings) as client:
+            return await client.health()
+
+    if is_async:
+        return asyncio.run(ask())
+    with lm(url, **settings) as client:
+        return client.health()
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_health(is_async: bool) -> None:
+    """What answers, over which API, and what it has loaded."""
+    with Loopback(routes={LISTS[0]: v1(model("a"), model("b", loaded="b:2"))}) as server:
+        well = health(is_async, server.url)
+    assert (well.reachable, well.product, well.api, well.models_loaded) == (True, "LM Studio", "v1", ["b:2"])
+    assert 0 < well.latency < 5
+    assert well.error is None
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_health_of_other_servers(is_async: bool) -> None:
+    """Another OpenAI-compatible server is named where its list tells, and is no error."""
+    other = json_answer({"data": [{"id": "x", "owned_by": "vllm"}]})
+    with Loopback(routes={LISTS[2]: other}) as server:
+        assert health(is_async, server.url).product == "vLLM"
+    unknown = json_answer({"data": []})
+    with Loopback(routes={LISTS[2]: unknown}) as server:
+        assert "OpenAI-compatible" in health(is_async, server.url).product
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_health_of_a_server_that_is_not_well(is_async: bool) -> None:
+    """`health` raises nothing: it tells what keeps the server from answering."""
+    with Loopback(json_answer({"error": {"message": "no", "code": "invalid_api_key"}}, 401)) as server:
+        refused = health(is_async, server.url)
+    assert refused.reachable
+    assert isinstance(refused.error, AuthenticationError)
+    gone = health(is_async, server.url)
+    assert not gone.reachable
+    assert isinstance(gone.error, ServerUnreachableError)
+    assert gone.latency is None
+    with Loopback([HANG]) as server:
+        assert not health(is_async, server.url, timeout=0.15).reachable
+    with Loopback(text_answer("<html></html>", content_type="text/html")) as server:
+        web_page = health(is_async, server.url)
+    assert web_page.reachable
+    assert isinstance(web_page.error, MalformedStreamError)
