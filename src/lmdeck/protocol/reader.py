@@ -176,13 +176,10 @@ class ChatReader:
         if not self.is_streamed:
             return self._finish_body()
         chunks: list[Chunk] = []
-        cut = not self._sse.is_clean
         try:
             for event in self._sse.finish():
                 self._read_event(event, chunks)
         except MalformedStreamError as error:
-            if not cut:
-                raise
             raise IncompleteStreamError(
                 "The stream was cut in the middle of an event.", partial=self.partial()
             ) from error
