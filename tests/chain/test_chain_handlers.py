@@ -13,7 +13,7 @@ from lmdeck.chain import Call, Open, Read, Sleep
 from lmdeck.chain.drivers import drive, drive_async
 from lmdeck.chain.exchange import Answer, Exchange, locate
 from lmdeck.chain.retry import Retry
-from lmdeck.chain.trace import Trace
+from lmdeck.chain.trace import Trace, log_to_stderr
 from lmdeck.errors import (
     APIError,
     AuthenticationError,
@@ -496,6 +496,19 @@ def test_without_debugging_nothing_is_formatted(caplog: pytest.LogCaptureFixture
     answer, _ = run(Trace(Exchange(Clock()))(call()), FakeResponse(), HEL)
     answer.take(STOP + DONE)
     assert caplog.records == []
+
+
+def test_debug_turns_the_log_on_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """To standard error where there is no handler, and to the program's own where there is one."""
+    logger = logging.getLogger("lmdeck")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "propagate", False)
+    for _ in range(2):
+        log_to_stderr()
+    logging.getLogger("lmdeck.http").debug("seen")
+    logger.setLevel(logging.NOTSET)
+    assert len(logger.handlers) == 1
+    assert capsys.readouterr().err.count("seen") == 1
 
 
 # --- the drivers ------------------------------------------------------------------------------------------------------

@@ -190,6 +190,12 @@ def test_id_and_model_are_the_first_that_are_named() -> None:
     assert assemble(chunk({"content": "a"}, "stop", model=None), model="asked")[0].model == "asked"
 
 
+def test_a_choice_may_say_nothing() -> None:
+    """Neither delta nor message, or null for both."""
+    nothing = [b'{"choices":[{}]}', b'{"choices":[{"index":0,"delta":null,"message":null}]}']
+    assert assemble(*nothing, chunk({"content": "a"}, "stop"))[0].content == "a"
+
+
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 

@@ -305,6 +305,7 @@ def test_settings_with_a_secret_can_be_copied(tmp_path: Path) -> None:
     """Within the process nothing is in the way."""
     settings = secret_settings(tmp_path)
     assert copy.deepcopy(settings) == copy.copy(settings) == settings
+    assert copy.copy(settings.api_token) == settings.api_token
 
 
 def test_secrets_compare_by_value() -> None:
