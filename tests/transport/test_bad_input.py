@@ -152,13 +152,13 @@ def test_a_stream_without_its_end_mark_is_whole_after_the_finish_reason(way: Way
 
 
 SILENT: dict[str, tuple[Answer, dict[str, float], str]] = {
-    "before-head": ([HANG], {"first_token_timeout": 0.2}, "first_token"),
-    "in-head": ([b"HTTP/1.1 200 OK\r\n", HANG], {"first_token_timeout": 0.2}, "first_token"),
-    "after-head": ([SSE_HEAD, HANG], {"first_token_timeout": 0.2}, "first_token"),
-    "mid-stream": ([SSE_HEAD, http_chunks(chunk("Hel"), last=False), HANG], {"timeout": 0.2}, "idle"),
-    "mid-body": ([head(content_length=len(JSON)), HALF_JSON, HANG], {"timeout": 0.2}, "idle"),
-    "total-before-head": ([HANG], {"total_timeout": 0.2}, "total"),
-    "total-in-stream": ([SSE_HEAD, http_chunks(chunk("Hel"), last=False), HANG], {"total_timeout": 0.2}, "total"),
+    "before-head": ([HANG], {"first_token_timeout": 0.12}, "first_token"),
+    "in-head": ([b"HTTP/1.1 200 OK\r\n", HANG], {"first_token_timeout": 0.12}, "first_token"),
+    "after-head": ([SSE_HEAD, HANG], {"first_token_timeout": 0.12}, "first_token"),
+    "mid-stream": ([SSE_HEAD, http_chunks(chunk("Hel"), last=False), HANG], {"timeout": 0.12}, "idle"),
+    "mid-body": ([head(content_length=len(JSON)), HALF_JSON, HANG], {"timeout": 0.12}, "idle"),
+    "total-before-head": ([HANG], {"total_timeout": 0.12}, "total"),
+    "total-in-stream": ([SSE_HEAD, http_chunks(chunk("Hel"), last=False), HANG], {"total_timeout": 0.12}, "total"),
 }
 
 
@@ -170,8 +170,8 @@ def test_silence_ends_with_the_limit_that_ran_out(way: Way, name: str) -> None:
         error = way.fail(server.url, within=1.5, **limits)
         server.connection().wait_left()
     assert isinstance(error, RequestTimeoutError)
-    assert (error.phase, error.seconds) == (phase, 0.2)
-    assert "0.2 s" in error.message
+    assert (error.phase, error.seconds) == (phase, 0.12)
+    assert "0.12 s" in error.message
 
 
 def drip(start: bytes, drop: bytes) -> Iterator[Step]:
@@ -198,17 +198,17 @@ DRIPS = {
 def test_the_total_limit_ends_what_drips_for_ever(way: Way, name: str) -> None:
     """A server that is never silent for long, and never done, is bounded by `total_timeout`, wherever it drips."""
     with Loopback(lambda _: drip(*DRIPS[name])) as server:
-        error = way.fail(server.url, within=1.5, total_timeout=0.3)
+        error = way.fail(server.url, within=1.5, total_timeout=0.15)
         server.connection().wait_left()
     assert isinstance(error, RequestTimeoutError)
-    assert (error.phase, error.seconds) == ("total", 0.3)
+    assert (error.phase, error.seconds) == ("total", 0.15)
 
 
 @pytest.mark.parametrize("name", ["status", "head", "header"])
 def test_a_dripping_head_is_no_first_token(way: Way, name: str) -> None:
     """The wait for the first byte of the answer is one wait, however the head drips."""
     with Loopback(lambda _: drip(*DRIPS[name])) as server:
-        error = way.fail(server.url, within=1.5, first_token_timeout=0.3)
+        error = way.fail(server.url, within=1.5, first_token_timeout=0.15)
     assert isinstance(error, RequestTimeoutError)
     assert error.phase == "first_token"
 
@@ -218,13 +218,13 @@ def test_words_that_keep_coming_are_no_silence(way: Way) -> None:
 
     def slow(_: Request) -> Iterator[Step]:
         yield SSE_HEAD
-        for _ in range(8):
-            yield 0.08
+        for _ in range(6):
+            yield 0.06
             yield http_chunks(chunk("la "), last=False)
         yield http_chunks(chunk(finish="stop"))
 
     with Loopback(slow) as server:
-        assert way.ask(server.url, timeout=0.4, first_token_timeout=0.4).content == " ".join(["la"] * 8)
+        assert way.ask(server.url, timeout=0.25, first_token_timeout=0.25).content == " ".join(["la"] * 6)
 
 
 @pytest.mark.parametrize("framing", [head(**SSE), head(**SSE, content_length=BIG), SSE_HEAD])
@@ -312,9 +312,9 @@ def test_a_server_that_reads_nothing(way: Way) -> None:
     """A request that the server does not take ends with a limit, too."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        error = way.fail(url, text="x" * (24 << 20), first_token_timeout=0.5, within=3)
+        error = way.fail(url, text="x" * (24 << 20), first_token_timeout=0.25, within=3)
     assert isinstance(error, RequestTimeoutError)
-    assert (error.phase, error.seconds) == ("first_token", 0.5)
+    assert (error.phase, error.seconds) == ("first_token", 0.25)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

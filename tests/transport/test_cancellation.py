@@ -323,8 +323,10 @@ def test_a_collected_stream_closes_its_connection() -> None:
 
 
 SCRIPT = """
-import asyncio, sys
+import asyncio, signal, sys
 from lmdeck import AsyncLMStudio, LMStudio
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 settings = {settings}
 
