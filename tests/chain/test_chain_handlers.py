@@ -583,13 +583,13 @@ class AsyncInterrupting(FakeResponse):
 
 async def test_an_interruption_closes_the_connection() -> None:
     """Ctrl-C is no error of the plan, and leaves nothing open."""
-    response = Interrupting()
+    response, other = Interrupting(), AsyncInterrupting()
+    plan, other_plan = retry(), retry()  # kept, so that the driver closes them and not their end
     with pytest.raises(KeyboardInterrupt):
-        drive(retry(), Route(response))
+        drive(plan, Route(response))
     assert response.closed
-    other = AsyncInterrupting()
     with pytest.raises(KeyboardInterrupt):
-        await drive_async(retry(), AsyncRoute(other))
+        await drive_async(other_plan, AsyncRoute(other))
     assert other.closed
 
 
@@ -606,7 +606,8 @@ async def test_a_cancelled_task_closes_the_connection() -> None:
             raise AssertionError
 
     response = Silent()
-    task = asyncio.ensure_future(drive_async(retry(), AsyncRoute(response)))
+    plan = retry()
+    task = asyncio.ensure_future(drive_async(plan, AsyncRoute(response)))
     await reading.wait()
     assert not response.closed
     task.cancel()

@@ -354,6 +354,7 @@ REPORTED: list[tuple[bytes, type[APIError], str]] = [
     ),
     (event({"id": 5, "error": {"message": "It broke"}}), APIError, "It broke."),
     (event({"message": "It broke"}, "error"), APIError, "It broke."),
+    (event({"id": "x", "message": "It broke"}, "error"), APIError, "It broke."),
     (event(b"It broke", "error"), APIError, "It broke."),
     (event(b'"It broke"', "error"), APIError, "It broke."),
     (event(b"[1, 2]", "error"), APIError, "1; 2."),

@@ -272,6 +272,7 @@ def test_arguments_that_come_after_their_call_was_given_are_told() -> None:
     assert calls == []
     assert [problem.code for problem in problems] == ["tool_call_late"]
     assert PARIS in problems[0].detail
+    assert slots.finish() == ([], [])
 
 
 def test_too_many_calls_are_refused() -> None:

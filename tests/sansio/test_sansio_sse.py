@@ -25,6 +25,7 @@ NASTY = (
     + b": heartbeat\n\n\n\r\n\r"
     + b"event: lost\n\n"
     + b"data: first\ndata:\ndata: third\r\n\n"
+    + b"event: pair\r\ndata: a\r\ndata: b\r\n\r\n"
     + b"unknown: x\ndata: [DONE]\n\n"
 )
 EVENTS = [
@@ -34,6 +35,7 @@ EVENTS = [
     ServerSentEvent(f'{{"separators":"{SEPARATORS}"}}'.encode()),
     ServerSentEvent(b""),
     ServerSentEvent(b"first\n\nthird"),
+    ServerSentEvent(b"a\nb", "pair"),
     ServerSentEvent(b"[DONE]"),
 ]
 

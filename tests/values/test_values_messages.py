@@ -101,6 +101,11 @@ def test_a_call_of_a_history_keeps_arguments_in_both_forms(given_arguments, argu
     assert message.tool_calls == (ToolCall(id="a", name="f", arguments=arguments, raw_arguments=raw),)
 
 
+def test_null_content_is_an_empty_text() -> None:
+    """As OpenAI sends it beside calls; LM Studio would refuse null."""
+    assert Message.from_dict({"role": "assistant", "content": None}).to_dict() == {"role": "assistant", "content": ""}
+
+
 def test_a_call_may_be_given_as_a_value() -> None:
     """The calls of a reply can be put into a message as they are."""
     assert Message.from_dict({"role": "assistant", "tool_calls": [CALL]}).tool_calls == (CALL,)
