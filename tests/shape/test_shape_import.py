@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,9 +44,16 @@ EVERY_NAME = 'import lmdeck\nfor name in lmdeck.__all__:\n    if name != "models
 
 
 def python(code: str, folder: Path) -> str:
-    """Run code in an interpreter of its own, and give what it printed."""
+    """Run code in an interpreter of its own, which nobody measures, and give what it printed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=False, timeout=60
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

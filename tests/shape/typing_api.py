@@ -83,7 +83,7 @@ def sync(lm: LMStudio) -> None:
         assert_type(stream.reply, Reply)
         assert_type(stream.partial, Reply)
     assert_type(lm.models.list(), list[ModelInfo])
-    assert_type(lm.models.loaded(), list[ModelInfo])  # type: ignore[assert-type]  # the method `list` hides the type there
+    assert_type(lm.models.loaded(), list[ModelInfo])
     assert_type(lm.models.get("m"), ModelInfo)
     assert_type(lm.health(), Health)
     assert_type(lm.settings.api_token, Secret | None)
@@ -110,7 +110,7 @@ async def async_(lm: AsyncLMStudio) -> None:
         assert_type(await stream.until_done(), Reply)
         assert_type(stream.reply, Reply)
     assert_type(await lm.models.list(), list[ModelInfo])
-    assert_type(await lm.models.loaded(), list[ModelInfo])  # type: ignore[assert-type]  # as above
+    assert_type(await lm.models.loaded(), list[ModelInfo])
     assert_type(await lm.models.get("m"), ModelInfo)
     assert_type(await lm.health(), Health)
     async with AsyncLMStudio(base_url="http://x") as client:

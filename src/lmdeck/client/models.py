@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from lmdeck.chain.drivers import drive, drive_async
 from lmdeck.client.plans import find_model, list_models
@@ -11,6 +12,8 @@ from lmdeck.model_info import ModelInfo
 from lmdeck.transport import AsyncTransport, Transport
 
 __all__ = ["AsyncModels", "Models"]
+
+ModelList: TypeAlias = list[ModelInfo]  # in the classes below, `list` is their method
 
 
 class Models:
@@ -28,7 +31,7 @@ class Models:
         """
         return drive(list_models(self._session), self._route())
 
-    def loaded(self) -> list[ModelInfo]:  # type: ignore[valid-type]  # `list` is the method above here
+    def loaded(self) -> ModelList:
         """List the models that are in memory.
 
         Raises:
@@ -61,7 +64,7 @@ class AsyncModels:
         """
         return await drive_async(list_models(self._session), self._route())
 
-    async def loaded(self) -> list[ModelInfo]:  # type: ignore[valid-type]  # `list` is the method above here
+    async def loaded(self) -> ModelList:
         """List the models that are in memory.
 
         Raises:
