@@ -72,6 +72,9 @@ if TYPE_CHECKING:
     from lmdeck.model_info import Health as Health
     from lmdeck.model_info import ModelInfo as ModelInfo
     from lmdeck.model_info import ModelInstance as ModelInstance
+    from lmdeck.sansio.dialects import dialects as dialects
+    from lmdeck.sansio.parser import StreamParser as StreamParser
+    from lmdeck.sansio.parser import parse as parse
     from lmdeck.stats import Measured as Measured
     from lmdeck.stats import Stats as Stats
     from lmdeck.stats import Usage as Usage
@@ -118,6 +121,8 @@ _HOMES = {
     "events": ("Chunk", "ToolCallDelta"),
     "messages": ("Message", "ModelDetails", "ParsedMessage", "Problem", "Reply", "Runtime", "ToolCall"),
     "model_info": ("Health", "ModelInfo", "ModelInstance"),
+    "sansio.dialects": ("dialects",),
+    "sansio.parser": ("StreamParser", "parse"),
     "stats": ("Measured", "Stats", "Usage"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

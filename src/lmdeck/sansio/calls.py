@@ -1,0 +1,179 @@
+"""The calls that a text asks for, on their way out: announced with their name, then argument fragments, then the whole call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from lmdeck.events import Chunk, ToolCallDelta
+from lmdeck.messages import Problem, ToolCall
+from lmdeck.sansio.limits import DEFAULT_LIMITS
+from lmdeck.sansio.prose import Prose
+from lmdeck.sansio.source import MalformedCall, UnofferedCall
+from lmdeck.sansio.toolbox import Toolbox
+
+__all__ = ["Calls", "decode_arguments"]
+
+
+def decode_arguments(raw: str) -> Any:
+    """Decode JSON text; None where it is none. What msgspec refuses (lone surrogates, huge integers) json may take."""
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeError):
+        try:
+            return json.loads(raw)
+        except ValueError:
+            return None
+        except RecursionError:
+            return None
+    except RecursionError:
+        return None
+
+
+class Calls:
+    """What the readers of all dialects write into; one call is open at a time."""
+
+    def __init__(self, toolbox: Toolbox, new_id: Callable[[], str], chunks: list[Chunk]) -> None:
+        self.toolbox = toolbox
+        self.chunks = chunks
+        self.problems: list[Problem] = []
+        self.made: list[ToolCall] = []
+        self.name = ""
+        self.content: list[str] = []
+        self.reasoning: list[str] = []
+        self.prose = Prose()
+        self._gap: list[str] = []
+        self._kind = ""
+        self._new_id = new_id
+        self._id = ""
+        self._index = -1
+        self._announced = False
+        self._new: list[str] = []
+        self._fragments: list[str] = []
+        self._size = 0
+        self._repairs: list[str] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether a call is being written."""
+        return bool(self.name)
+
+    def say(self, text: str) -> None:
+        """Pass content on. White space waits where content may turn out not to follow: at the start, and behind calls."""
+        if not self.content or self._gap:
+            if text.isspace():
+                self._gap.append(text)
+                return
+            text = "".join((*self._gap, text)) if self.content else text.lstrip()
+            self._gap.clear()
+        self.content.append(text)
+        self.prose.see(text)
+        self.chunks.append(Chunk(text))
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether text without markers is content as it stands."""
+        return bool(self.content) and not self._gap and self.prose.is_plain
+
+    def hold_space(self) -> None:
+        """Let white space wait until other content follows."""
+        self._gap.append("")
+
+    def think(self, text: str) -> None:
+        """Pass reasoning on."""
+        if self.reasoning or (text := text.lstrip()):
+            self.reasoning.append(text)
+            self.chunks.append(Chunk("", text))
+
+    def separate(self, kind: str) -> None:
+        """Begin a message on a new line where the last one was of another kind, as a preamble is before the answer."""
+        if self.content and kind and self._kind and kind != self._kind:
+            self.say("\n")
+        self._kind = kind
+
+    def dropped(self, code: str, detail: str) -> None:
+        """Tell that something was left out."""
+        self.problems.append(Problem(code, f"{detail}."))
+
+    def open(self, name: str) -> None:
+        """Begin a call.
+
+        Raises:
+            UnofferedCall: No tool of that name was offered.
+        """
+        resolved = self.toolbox.resolve(name)
+        if resolved is None:
+            raise UnofferedCall(f"the tool {name.strip()[:200]!r} was not offered")
+        if len(self.made) >= DEFAULT_LIMITS.tool_calls:
+            raise MalformedCall(f"more than {DEFAULT_LIMITS.tool_calls} tool calls")
+        self.name = resolved
+        self._id = self._new_id()
+        self._index += 1
+        self._announced = False
+        self._size = 0
+        self._new = []
+        self._fragments = []
+
+    def write(self, fragment: str) -> None:
+        """Add to the arguments of the open call."""
+        self._new.append(fragment)
+
+    def note(self, repair: str) -> None:
+        """Remember that something in the open call was put right."""
+        if repair not in self._repairs:
+            self._repairs.append(repair)
+
+    def flush(self) -> None:
+        """Hand on what is new in the open call."""
+        if not self.name:
+            return
+        fragment = "".join(self._new)
+        if fragment or not self._announced:
+            name = "" if self._announced else self.name
+            self._announced = True
+            self._new.clear()
+            self._fragments.append(fragment)
+            self._size += len(fragment)
+            if self._size > DEFAULT_LIMITS.tool_arguments_chars:
+                raise MalformedCall(f"arguments longer than {DEFAULT_LIMITS.tool_arguments_chars} characters")
+            self.chunks.append(Chunk("", "", None, ToolCallDelta(self._index, self._id, name, fragment)))
+
+    def close(self) -> None:
+        """End the open call.
+
+        Raises:
+            MalformedCall: Its arguments are no object after all.
+        """
+        if not (self._fragments or self._new):
+            self.write("{}")
+        self.flush()
+        raw = "".join(self._fragments)
+        arguments = decode_arguments(raw)
+        if arguments is None and raw.strip() == "null":
+            arguments = {}
+        if not isinstance(arguments, dict):
+            raise MalformedCall("the arguments are no JSON object")
+        call = ToolCall(id=self._id, name=self.name, arguments=arguments, raw_arguments=raw)
+        self.made.append(call)
+        self.chunks.append(Chunk("", "", call))
+        self.hold_space()
+        if self._repairs:
+            self.problems.append(Problem("repaired", f"In the call of {self.name!r}: {', '.join(self._repairs)}."))
+        self._reset()
+
+    def abandon(self) -> str:
+        """Give up the open call, and give its name."""
+        name = self.name
+        if name and not self._announced:
+            self._index -= 1
+        self._reset()
+        return name
+
+    def _reset(self) -> None:
+        self.name = ""
+        self._new = []
+        self._fragments = []
+        self._repairs = []

@@ -1,0 +1,24 @@
+"""Every dialect lmdeck reads. To add one: declare it in its family's file, or in a new file that is listed here."""
+
+from __future__ import annotations
+
+from lmdeck.sansio.dialects import channels, dsml, framed, gemma, minimax, pythonic, tagged
+from lmdeck.sansio.dialects.declaration import Dialect
+
+__all__ = ["REGISTRY", "dialects", "find_dialect"]
+
+FAMILIES = (tagged, framed, dsml, gemma, minimax, pythonic, channels)
+REGISTRY: dict[str, Dialect] = {dialect.name: dialect for family in FAMILIES for dialect in family.DIALECTS}
+
+
+def dialects() -> dict[str, str]:
+    """Give every dialect's name with the models that speak it."""
+    return {dialect.name: dialect.models for dialect in REGISTRY.values()}
+
+
+def find_dialect(architecture: str) -> str:
+    """Give the dialect that models of an architecture speak, `"auto"` where that is not known."""
+    for dialect in REGISTRY.values():
+        if architecture.lower() in dialect.architectures:
+            return dialect.name
+    return "auto"

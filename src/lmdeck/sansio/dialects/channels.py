@@ -1,0 +1,262 @@
+"""Answers cut into messages with a channel or a recipient: what is reasoning, content or a call stands in the message's header.
+
+* Harmony (gpt-oss): `<|start|>assistant<|channel|>analysis<|message|>…<|end|>`; Beam puts XML into it, Muse addresses messages
+  with `to=self`, `to=user` or a tool's name.
+* Inkling: `<|message_model|>HEADER<|content_text|>…<|end_message|>`.
+* Kimi K3: `<|open|>response<|sep|>…<|close|>response<|sep|>`.
+
+Sources: OpenAI's Harmony guide; Kimi's and Inkling's chat templates; vLLM, SGLang, llama.cpp, Ollama.
+"""
+
+from __future__ import annotations
+
+import re
+from json.encoder import encode_basestring
+
+from lmdeck.sansio.calls import Calls
+from lmdeck.sansio.dialects.declaration import Dialect, Marker
+from lmdeck.sansio.markup import Elements, elements_calls, parameters
+from lmdeck.sansio.payloads import json_arguments, json_call, typed_value
+from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
+
+__all__ = ["DIALECTS"]
+
+RECIPIENT = re.compile(r"\bto=([^\s<]+)")
+CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
+ATTRIBUTE = re.compile(r"""(\w+)\s*=\s*"((?:[^"\\]|\\.)*)\"""")
+HEADER_END = stops("<|message|>", "<|end|>", "<|return|>", "<|eom|>", "<|eot|>")
+MESSAGE_ENDS = stops("<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>", "<|eom|>", "<|eot|>")
+STRAY = stops("commentary<|", "analysis<|", "final<|", "assistant<|")
+BUILTIN = ("browser", "python", "assistant", "container")
+ATEM = Elements(
+    function=("<atem:invoke name=",), function_end=("</atem:invoke>",), parameter=("<atem:parameter name=",),
+    parameter_end=("</atem:parameter>",), ends=("</atem:function_calls>", "<|eom|>", "<|eot|>"), trims=False,
+)  # fmt: skip
+RFL = Elements(
+    function=("<rfl:invoke name=",), function_end=("<|end|>", "<|call|>", "</rfl:invoke>"),
+    parameter=("<rfl:parameter name=",), parameter_end=("</rfl:parameter>",), ends=("<|start|>",),
+)  # fmt: skip
+HEADER_LIMIT = 400
+
+
+def message(source: Source, calls: Calls) -> Reader[None]:
+    """Read one message, from its first token on."""
+    parts: list[str] = []
+    size = 0
+
+    def put(text: str) -> None:
+        nonlocal size
+        size += len(text)
+        parts.append(text)
+        if size > HEADER_LIMIT:
+            raise NotACall
+
+    end = yield from source.until(HEADER_END, put)
+    header = "".join(parts)
+    if not end:
+        raise TruncatedCall
+    source.at += len(end)
+    if end != "<|message|>":
+        return
+    recipient, channel = RECIPIENT.search(header), CHANNEL.search(header)
+    name = recipient.group(1) if recipient else ""
+    kind = channel.group(1) if channel else ""
+    if not recipient and "<|" not in header and not header.startswith(("to=", " to=")):
+        raise NotACall
+    if name == "self" or (kind == "analysis" and not name):
+        yield from source.until(MESSAGE_ENDS, calls.think)
+    elif not name or name == "user":
+        calls.separate(kind)
+        yield from source.until(MESSAGE_ENDS, calls.say)
+    else:
+        yield from addressed(source, calls, name)
+    yield from end_of_message(source)
+
+
+def end_of_message(source: Source) -> Reader[None]:
+    """Read the token that ends a message, and the stray channel name that gpt-oss may put behind it."""
+    if (yield from source.take(stops("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>"))):
+        source.mark()
+        if (yield from source.take(STRAY)):
+            source.at -= 2
+
+
+def addressed(source: Source, calls: Calls, name: str) -> Reader[None]:
+    """Read a message to a tool."""
+    if not calls.toolbox:
+        yield from source.until(MESSAGE_ENDS, calls.say)
+        return
+    bare = name.removeprefix("functions.")
+    if calls.toolbox.resolve(name) is None and bare.split(".")[0] in BUILTIN:
+        calls.dropped("builtin_tool", f"A message to {name!r} was left out")
+        yield from source.until(MESSAGE_ENDS, _ignore)
+        return
+    char = yield from source.skip_space()
+    if (yield from source.take(stops("<atem:function_calls>"))) or (yield from source.ahead(stops(*ATEM.function))):
+        yield from elements_calls(source, calls, ATEM)
+    elif (yield from source.ahead(stops(*RFL.parameter))):
+        calls.open(name)
+        calls.flush()
+        yield from parameters(source, calls, RFL)
+        calls.close()
+    else:
+        calls.open(name)
+        calls.flush()
+        if not char:
+            raise TruncatedCall
+        if char == "{":
+            yield from json_arguments(source, calls.write, calls, MESSAGE_ENDS)
+        elif not (yield from source.ahead(MESSAGE_ENDS)):
+            raise MalformedCall("the arguments are no object")
+        calls.close()
+    source.mark()
+    yield from source.until(MESSAGE_ENDS, _ignore)
+
+
+def _ignore(_: str) -> None:
+    """Drop text behind the arguments."""
+
+
+CONTENT_KINDS = stops(
+    "<|content_text|>", "<|content_thinking|>", "<|content_invoke_tool_json|>", "<|content_invoke_tool_text|>",
+    "<|content_audio_input|>", "<|end_message|>", "<|message_model|>", "<|message_user|>",
+)  # fmt: skip
+MESSAGE_END = stops("<|end_message|>", "<|message_model|>", "<|message_user|>", "<|content_text|>", "<|content_thinking|>")
+
+
+def inkling(source: Source, calls: Calls) -> Reader[None]:
+    """Read one of Inkling's messages, from its first token on."""
+    yield from source.take(stops("<|message_model|>"))
+    header: list[str] = []
+    kind = yield from source.until(CONTENT_KINDS, header.append)
+    if not kind:
+        raise TruncatedCall
+    source.at += len(kind) if kind not in ("<|message_model|>", "<|message_user|>") else 0
+    if kind == "<|content_text|>":
+        yield from source.until(MESSAGE_END, calls.say)
+    elif kind == "<|content_thinking|>":
+        yield from source.until(MESSAGE_END, calls.think)
+    elif "invoke_tool" in kind:
+        yield from inkling_call(source, calls, "".join(header).strip())
+    yield from source.take(stops("<|end_message|>"))
+
+
+def inkling_call(source: Source, calls: Calls, name: str) -> Reader[None]:
+    """Read `{"name": …, "args": …}`; the header may name the tool as well."""
+    if not calls.toolbox:
+        yield from source.until(MESSAGE_END, calls.say)
+        return
+    char = yield from source.skip_space()
+    if char == "{":
+        yield from json_call(source, calls, MESSAGE_END, default=name)
+    elif not char:
+        raise TruncatedCall
+    else:
+        raise UnofferedCall(f"text arguments of {name!r}") if name else MalformedCall("no JSON")
+    source.mark()
+    yield from source.until(MESSAGE_END, _ignore)
+
+
+SEPARATOR = stops("<|sep|>")
+SECTIONS = ("think", "response", "tools", "message", "call")
+
+
+def kimi(source: Source, calls: Calls) -> Reader[None]:
+    """Read one of Kimi K3's sections, from `<|open|>` or `<|close|>` on."""
+    if (yield from source.take(stops("<|open|>", "<|close|>"))) == "<|close|>":
+        yield from source.until(stops("<|sep|>", "<|open|>"), _ignore)
+        yield from source.take(SEPARATOR)
+        return
+    section = (yield from source.collect(stops("<|sep|>", "<|open|>", "<|close|>"))).strip()
+    yield from source.take(SEPARATOR)
+    if section == "think":
+        yield from source.until(stops("<|close|>think"), calls.think)
+    elif section == "response":
+        yield from source.until(stops("<|close|>response", "<|open|>tools"), calls.say)
+    elif section.startswith("call") and calls.toolbox:
+        yield from kimi_call(source, calls, section)
+
+
+def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
+    """Read a call's arguments and its end."""
+    attributes = {key: re.sub(r"\\(.)", r"\1", value) for key, value in ATTRIBUTE.findall(header)}
+    calls.open(attributes.get("tool") or attributes.get("name", ""))
+    calls.flush()
+    calls.write("{")
+    is_first = True
+    while True:
+        yield from source.skip_space()
+        if not (yield from source.take(stops("<|open|>argument"))):
+            break
+        said = yield from source.collect(SEPARATOR)
+        yield from source.take(SEPARATOR)
+        given = {key: re.sub(r"\\(.)", r"\1", value) for key, value in ATTRIBUTE.findall(said)}
+        key = given.get("key", "")
+        types = frozenset({given["type"]}) if "type" in given else calls.toolbox.types(calls.name, key)
+        calls.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
+        is_first = False
+        yield from typed_value(source, calls, stops("<|close|>argument"), types, trims=False)
+        yield from source.take(stops("<|close|>argument"))
+        yield from source.take(SEPARATOR)
+    if not (yield from source.peek()):
+        raise TruncatedCall
+    if not (yield from source.take(stops("<|close|>call"))):
+        raise MalformedCall("text where an argument was expected")
+    calls.write("}")
+    calls.close()
+    yield from source.take(SEPARATOR)
+
+
+HARMONY = (
+    Marker("<|start|>", message, keeps=True, channel=True), Marker("<|channel|>", message, keeps=True, channel=True),
+)  # fmt: skip
+ADDRESSED = (*HARMONY, Marker("to=", message, keeps=True, at_start=True, channel=True))
+ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>")
+
+DIALECTS = (
+    Dialect(
+        name="gpt-oss-harmony", models="gpt-oss-20b, gpt-oss-120b", markers=ADDRESSED, drops=ENDS,
+        architectures=("gpt-oss", "gpt_oss"),
+        example='<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>',
+    ),
+    Dialect(
+        name="muse-glimmer", models="Muse Glimmer", markers=ADDRESSED, drops=ENDS,
+        example=(
+            '<|start|>assistant to=f<|message|><atem:function_calls>\n<atem:invoke name="f">\n'
+            '<atem:parameter name="a">1</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|>'
+        ),
+    ),
+    Dialect(
+        name="muse", models="Muse, MuseSpark", markers=ADDRESSED, drops=ENDS,
+        example=(
+            '<|start|>assistant to=f<|message|><atem:function_calls>\n<atem:invoke name="f">\n'
+            '<atem:parameter name="a">1</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|>'
+        ),
+    ),
+    Dialect(
+        name="beam", models="Beam", markers=HARMONY, drops=ENDS,
+        example=(
+            "<|start|>assistant to=f<|channel|>analysis <|constrain|>xml<|message|>"
+            '<rfl:parameter name="a">\n1\n</rfl:parameter><|end|>'
+        ),
+    ),
+    Dialect(
+        name="inkling", models="Inkling",
+        markers=tuple(
+            Marker(text, inkling, keeps=True, channel=True)
+            for text in ("<|message_model|>", "<|content_text|>", "<|content_thinking|>", "<|content_invoke_tool_json|>")
+        ),
+        drops=("<|end_message|>",),
+        example='<|message_model|>f<|content_invoke_tool_json|>{"name":"f","args":{"a":1}}<|end_message|>',
+    ),
+    Dialect(
+        name="kimi-k3", models="Kimi-K3",
+        markers=(
+            Marker("<|open|>", kimi, keeps=True, channel=True), Marker("<|close|>", kimi, keeps=True, channel=True),
+        ),
+        example=(
+            '<|open|>tools<|sep|><|open|>call tool="f" index="1"<|sep|><|open|>argument key="a" type="number"<|sep|>1'
+            "<|close|>argument<|sep|><|close|>call<|sep|><|close|>tools<|sep|>"
+        ),
+    ),
+)  # fmt: skip

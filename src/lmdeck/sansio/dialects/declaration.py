@@ -1,0 +1,56 @@
+"""How a dialect is declared: what begins a call, and what reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lmdeck.sansio.calls import Calls
+from lmdeck.sansio.source import Reader, Source
+
+__all__ = ["BodyReader", "Dialect", "Marker", "ReasoningTags"]
+
+BodyReader = Callable[[Source, Calls], Reader[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Text that begins a call, and the reader of what follows it.
+
+    With `keeps`, the reader sees the marker itself too. With `at_start`, it counts only at the start of the answer or of a
+    line: it is no token of its own, and prose may contain it. A `channel` marker begins a message that may also be content or
+    reasoning, and is read whether tools were offered or not.
+    """
+
+    text: str
+    read: BodyReader
+    keeps: bool = False
+    at_start: bool = False
+    channel: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningTags:
+    """What stands around reasoning; `anywhere`, or only where the answer begins."""
+
+    open: str
+    close: str
+    anywhere: bool = False
+    also_closes: tuple[str, ...] = ()
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """One way in which models ask for tools, and the models that use it."""
+
+    name: str
+    models: str
+    markers: tuple[Marker, ...] = ()
+    reasoning: tuple[ReasoningTags, ...] = ()
+    drops: tuple[str, ...] = ()
+    bare: str = ""
+    pythonic: bool = False
+    shown: str = ""
+    architectures: tuple[str, ...] = ()
+    example: str = ""

@@ -1,0 +1,324 @@
+"""JSON behind a header or between special tokens that no prose contains.
+
+DeepSeek V3 and V3.1, Kimi K2, PLaMo 3, Step 3, Mistral, InternLM 2, Apertus, GigaChat 3, Cohere's Command models, Phi-4-mini,
+FireFunction and Functionary 3.2. DeepSeek writes its tokens with full-width bars (U+FF5C) and low blocks (U+2581), Step 3 with
+full-width bars and plain low lines.
+
+Sources: the models' chat templates on Hugging Face; Mistral's `mistral-common` tokenizers; vLLM, SGLang, llama.cpp.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lmdeck.sansio.calls import Calls
+from lmdeck.sansio.dialects.declaration import BodyReader, Dialect, Marker, ReasoningTags
+from lmdeck.sansio.dialects.tagged import THINK, tagged
+from lmdeck.sansio.markup import Elements, elements_call
+from lmdeck.sansio.payloads import json_arguments, json_call, json_calls
+from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
+
+__all__ = ["DIALECTS", "headed"]
+
+NAME = re.compile(r"[\w.\-:/$]*")
+INDEX = re.compile(r":\d+$")
+
+
+def headed(
+    *, calls_end: tuple[str, ...], begin: tuple[str, ...], after_name: tuple[str, ...], end: tuple[str, ...],
+    lead: tuple[str, ...] = (), before_json: tuple[str, ...] = (), after_json: tuple[str, ...] = (),
+    elements: Elements | None = None, begun: bool = False,
+) -> BodyReader:  # fmt: skip
+    """Make the reader of a section in which each call is `begin` NAME `after_name` JSON `end`."""
+    opening, ending = stops(*begin), stops(*calls_end, *end)
+    name_ends = stops(*after_name, *end, *calls_end, "{", "\n")
+
+    def read(source: Source, calls: Calls) -> Reader[None]:
+        inside = begun
+        while True:
+            yield from source.skip_space()
+            if not inside and not (yield from source.take(opening)):
+                if (yield from source.take(stops(*end))):
+                    continue
+                if not (yield from source.take(stops(*calls_end))):
+                    char = yield from source.peek()
+                    if char and not calls.made:
+                        raise MalformedCall(f"{char!r} stands where a call was expected")
+                return
+            inside = False
+            if lead:
+                yield from source.skip_space()
+                yield from source.take(stops(*lead))
+            if elements and (yield from source.ahead(stops(*elements.function))):
+                yield from elements_call(source, calls, elements)
+            elif (yield from source.skip_space()) == "{":
+                yield from json_call(source, calls, ending)
+            else:
+                yield from one(source, calls)
+            source.mark()
+            yield from source.skip_space()
+            yield from source.take(stops(*after_json)) if after_json else ()
+            yield from source.skip_space()
+            yield from source.take(stops(*end))
+            source.mark()
+
+    def one(source: Source, calls: Calls) -> Reader[None]:
+        header = yield from source.collect(name_ends)
+        calls.open(INDEX.sub("", header.strip()))
+        calls.flush()
+        yield from source.take(stops(*after_name))
+        if before_json:
+            yield from source.skip_space()
+            yield from source.take(stops(*before_json))
+        char = yield from source.skip_space()
+        if not char:
+            raise TruncatedCall
+        if char != "{" and (yield from source.ahead(ending)):
+            calls.close()
+            return
+        yield from json_arguments(source, calls.write, calls, ending)
+        calls.close()
+
+    return read
+
+
+def mistral(source: Source, calls: Calls) -> Reader[None]:
+    """Read what follows `[TOOL_CALLS]`: an array, an object, or `NAME[ARGS]{…}`."""
+    ends = stops("[TOOL_CALLS]", "[/TOOL_CALLS]", "</s>")
+    char = yield from source.skip_space()
+    if char == "[" and (yield from _is_array(source)):
+        yield from json_calls(source, calls, ends)
+    elif char == "{":
+        while char == "{":
+            yield from json_call(source, calls, ends)
+            source.mark()
+            char = yield from source.skip_space()
+            if char in ",;":
+                source.at += bool(char)
+                char = yield from source.skip_space()
+    else:
+        name = yield from source.collect_while(NAME)
+        char = yield from source.skip_space()
+        if not char:
+            raise TruncatedCall
+        if not name or (char not in "[{"):
+            raise NotACall
+        calls.open(name)
+        calls.flush()
+        if (yield from source.take(stops("[CALL_ID]"))):
+            yield from source.collect(stops("[ARGS]", "{"))
+        yield from source.take(stops("[ARGS]"))
+        if not (yield from source.skip_space()):
+            raise TruncatedCall
+        yield from json_arguments(source, calls.write, calls, ends)
+        calls.close()
+    source.mark()
+    yield from source.skip_space()
+    yield from source.take(stops("[/TOOL_CALLS]"))
+
+
+def _is_array(source: Source) -> Reader[bool]:
+    return not (yield from source.ahead(stops("[ARGS]")))
+
+
+def functionary(source: Source, calls: Calls) -> Reader[None]:
+    """Read `NAME`, a line end and JSON, as Functionary 3.2 does behind `>>>`."""
+    name = (yield from source.collect(stops("\n", "{"))).strip()
+    if calls.toolbox.resolve(name) is None:
+        raise NotACall
+    calls.open(name)
+    calls.flush()
+    char = yield from source.skip_space()
+    if char != "{":
+        raise MalformedCall("the arguments are no object")
+    yield from json_arguments(source, calls.write, calls, stops(">>>"))
+    calls.close()
+
+
+def everyone(source: Source, _: Calls) -> Reader[None]:
+    """Read nothing: what follows is for the user."""
+    yield from source.take(stops("\n"))
+
+
+def functools(source: Source, calls: Calls) -> Reader[None]:
+    """Read the array behind `functools`."""
+    if (yield from source.peek()) != "[":
+        raise NotACall
+    yield from json_calls(source, calls, stops("<|end|>"))
+
+
+DEEPSEEK = headed(
+    calls_end=("<｜tool▁calls▁end｜>", "<|tool▁calls▁end|>"), begin=("<｜tool▁call▁begin｜>", "<|tool▁call▁begin|>"),
+    lead=("function<｜tool▁sep｜>", "function<|tool▁sep|>"), after_name=("<｜tool▁sep｜>", "<|tool▁sep|>"),
+    before_json=("```json",), after_json=("```",), end=("<｜tool▁call▁end｜>", "<|tool▁call▁end|>"),
+)  # fmt: skip
+DEEPSEEK_MARKERS = (
+    Marker("<｜tool▁calls▁begin｜>", DEEPSEEK), Marker("<|tool▁calls▁begin|>", DEEPSEEK),
+    Marker("<｜tool▁call▁begin｜>", DEEPSEEK, keeps=True),
+)  # fmt: skip
+OUTPUTS = tuple(f"<｜tool▁output{s}▁{side}｜>" for s in ("", "s") for side in ("begin", "end"))
+KIMI = headed(
+    calls_end=("<|tool_calls_section_end|>", "<|tool_call_section_end|>"), begin=("<|tool_call_begin|>",),
+    after_name=("<|tool_call_argument_begin|>",), end=("<|tool_call_end|>",),
+)  # fmt: skip
+PLAMO = headed(
+    calls_end=("<|plamo:end_tool_requests:plamo|>",),
+    begin=("<|plamo:begin_tool_request:plamo|>",),
+    lead=("<|plamo:begin_tool_name:plamo|>",),
+    after_name=("<|plamo:end_tool_name:plamo|>",),
+    before_json=("<|plamo:begin_tool_arguments:plamo|><|plamo:constrain|>json<|plamo:msg|>",
+                 "<|plamo:begin_tool_arguments:plamo|><|plamo:msg|>"),
+    after_json=("<|plamo:end_tool_arguments:plamo|>",),
+    end=("<|plamo:end_tool_request:plamo|>",),
+)  # fmt: skip
+STEP = headed(
+    calls_end=("<｜tool_calls_end｜>",), begin=("<｜tool_call_begin｜>",), lead=("function<｜tool_sep｜>",),
+    after_name=("<｜tool_sep｜>",), end=("<｜tool_call_end｜>",),
+    elements=Elements(
+        function=("<steptml:invoke name=",), function_end=("</steptml:invoke>",),
+        parameter=("<steptml:parameter name=",), parameter_end=("</steptml:parameter>",),
+        ends=("<｜tool_call_end｜>", "<｜tool_calls_end｜>"),
+    ),
+)  # fmt: skip
+MISTRAL = (Marker("[TOOL_CALLS]", mistral),)
+MISTRAL_THINK = ReasoningTags("[THINK]", "[/THINK]", anywhere=True)
+COHERE = Marker("<|START_ACTION|>", tagged("<|END_ACTION|>"))
+COHERE_THINK = ReasoningTags("<|START_THINKING|>", "<|END_THINKING|>")
+COHERE_DROPS = tuple(f"<|{side}_{what}|>" for side in ("START", "END") for what in ("RESPONSE", "TEXT")) + (
+    "<|END_OF_TURN_TOKEN|>",
+)
+FUNCTOOLS = (Marker("functools", functools, at_start=True),)
+
+DIALECTS = (
+    Dialect(
+        name="deepseek-v3", models="DeepSeek-V3, R1-0528", markers=DEEPSEEK_MARKERS, reasoning=(THINK,), drops=OUTPUTS,
+        architectures=("deepseek2",),
+        example=(
+            '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"a": 1}\n```'
+            "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+        ),
+    ),
+    Dialect(
+        name="deepseek-r1", models="DeepSeek-R1 and its distillations", markers=DEEPSEEK_MARKERS, reasoning=(THINK,),
+        example=(
+            '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"a": 1}\n```'
+            "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+        ),
+    ),
+    Dialect(
+        name="cogito", models="Cogito v2", markers=DEEPSEEK_MARKERS, reasoning=(THINK,), drops=OUTPUTS,
+        example=(
+            '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"a": 1}\n```'
+            "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+        ),
+    ),
+    Dialect(
+        name="deepseek-v3.1", models="DeepSeek-V3.1", markers=DEEPSEEK_MARKERS, reasoning=(THINK,), drops=OUTPUTS,
+        example='<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{"a": 1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+    ),
+    Dialect(
+        name="kimi-k2", models="Kimi-K2, K2-Thinking, K2.5",
+        markers=(
+            Marker("<|tool_calls_section_begin|>", KIMI), Marker("<|tool_call_section_begin|>", KIMI),
+            Marker("<|tool_call_begin|>", KIMI, keeps=True),
+        ),
+        reasoning=(THINK,), architectures=("kimi-k2",),
+        example=(
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>"
+            '{"a": 1}<|tool_call_end|><|tool_calls_section_end|>'
+        ),
+    ),
+    Dialect(
+        name="plamo3", models="PLaMo 3",
+        markers=(
+            Marker("<|plamo:begin_tool_requests:plamo|>", PLAMO),
+            Marker("<|plamo:begin_tool_request:plamo|>", PLAMO, keeps=True),
+        ),
+        reasoning=(ReasoningTags("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),),
+        drops=("<|plamo:end_think:plamo|>", "<|plamo:msg|>", "<|plamo:op|>"), architectures=("plamo3",),
+        example=(
+            "<|plamo:begin_tool_requests:plamo|><|plamo:begin_tool_request:plamo|><|plamo:begin_tool_name:plamo|>f"
+            "<|plamo:end_tool_name:plamo|><|plamo:begin_tool_arguments:plamo|><|plamo:constrain|>json<|plamo:msg|>"
+            '{"a": 1}<|plamo:end_tool_arguments:plamo|><|plamo:end_tool_request:plamo|><|plamo:end_tool_requests:plamo|>'
+        ),
+    ),
+    Dialect(
+        name="step3", models="Step-3",
+        markers=(Marker("<｜tool_calls_begin｜>", STEP), Marker("<｜tool_call_begin｜>", STEP, keeps=True)),
+        reasoning=(THINK,),
+        example=(
+            '<｜tool_calls_begin｜><｜tool_call_begin｜>function<｜tool_sep｜><steptml:invoke name="f">'
+            '<steptml:parameter name="a">1</steptml:parameter></steptml:invoke><｜tool_call_end｜><｜tool_calls_end｜>'
+        ),
+    ),
+    Dialect(
+        name="mistral-v3", models="Mistral 7B v0.3, Nemo, Small 2409", markers=MISTRAL, architectures=("llama-mistral",),
+        reasoning=(MISTRAL_THINK,), drops=("</s>",), example='[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]',
+    ),
+    Dialect(
+        name="mistral-v11", models="Mistral Small 3.1/3.2, Devstral, Ministral 3", markers=MISTRAL,
+        architectures=("mistral3",), reasoning=(MISTRAL_THINK,), drops=("</s>",),
+        example='[TOOL_CALLS]f[ARGS]{"a": 1}[TOOL_CALLS]g[ARGS]{}',
+    ),
+    Dialect(
+        name="mistral-v13", models="Magistral 2507 and later, Ministral 3 with reasoning", markers=MISTRAL,
+        reasoning=(MISTRAL_THINK, THINK), drops=("</s>",), example='[THINK]r[/THINK][TOOL_CALLS]f[ARGS]{"a": 1}',
+    ),
+    Dialect(
+        name="internlm2", models="InternLM2.x",
+        markers=tuple(Marker(f"<|action_start|>{gap}<|plugin|>", tagged("<|action_end|>")) for gap in ("", " ", "\n")),
+        architectures=("internlm2",),
+        example='<|action_start|><|plugin|>{"name": "f", "parameters": {"a": 1}}<|action_end|>',
+    ),
+    Dialect(
+        name="apertus", models="Apertus 8B/70B", markers=(Marker("<|tools_prefix|>", tagged("<|tools_suffix|>")),),
+        reasoning=(ReasoningTags("<|inner_prefix|>", "<|inner_suffix|>", anywhere=True),), architectures=("apertus",),
+        example='<|tools_prefix|>[{"f": {"a": 1}}]<|tools_suffix|>',
+    ),
+    Dialect(
+        name="gigachat3", models="GigaChat3, 3.1",
+        markers=(
+            Marker("<|function_call|>", tagged("<|/function_call|>")),
+            Marker("<|message_sep|>\n\nfunction call<|role_sep|>", tagged("</s>")),
+            Marker("function call<|role_sep|>", tagged("</s>"), at_start=True),
+        ),
+        drops=("<|message_sep|>", "</s>"), architectures=("gigachat3",),
+        example='<|function_call|>{"name": "f", "arguments": {"a": 1}}',
+    ),
+    Dialect(
+        name="command-a", models="Command A, Command A Reasoning, Command 4", markers=(COHERE,), reasoning=(COHERE_THINK,),
+        drops=(*COHERE_DROPS, "<|END_THINKING|>"), architectures=("cohere2", "cohere2moe"),
+        example='<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", "parameters": {"a": 1}}\n]<|END_ACTION|>',
+    ),
+    Dialect(
+        name="command-r7b", models="Command R7B 12-2024", markers=(COHERE,), reasoning=(COHERE_THINK,),
+        drops=(*COHERE_DROPS, "<|END_THINKING|>"),
+        example='<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", "parameters": {"a": 1}}\n]<|END_ACTION|>',
+    ),
+    Dialect(
+        name="command-r-plus", models="Command R+ 08-2024",
+        markers=(Marker("Action:\n```json", tagged("```"), at_start=True), Marker("Action: ```json", tagged("```"), at_start=True)),
+        architectures=("command-r",),
+        example='Action:\n```json\n[{"tool_name": "f", "parameters": {"a": 1}}]\n```',
+    ),
+    Dialect(
+        name="phi4-mini", models="Phi-4-mini", markers=FUNCTOOLS, architectures=("phi3",),
+        example='functools[{"name": "f", "arguments": {"a": 1}}]',
+    ),
+    Dialect(
+        name="firefunction", models="FireFunction v2", markers=FUNCTOOLS,
+        example=' functools[{"name": "f", "arguments": {"a": 1}}]',
+    ),
+    Dialect(
+        name="functionary-v3.2", models="Functionary v3.2",
+        markers=(
+            Marker(">>>all\n", everyone, at_start=True), Marker(">>>", functionary, at_start=True),
+        ),
+        example='>>>f\n{"a": 1}',
+    ),
+    Dialect(
+        name="lmstudio-default", models="any model without a template for tools, as LM Studio's default tool use asks it",
+        markers=(Marker("[TOOL_REQUEST]", tagged("[END_TOOL_REQUEST]")),),
+        example='[TOOL_REQUEST]{"name": "f", "arguments": {"a": 1}}[END_TOOL_REQUEST]',
+    ),
+)  # fmt: skip

@@ -1,0 +1,368 @@
+"""JSON, XML or keys and values between `<tool_call>` and `</tool_call>`, and the same between other tags.
+
+The tag does not say which form follows, and models of one family mix them, so one reader looks at what comes and takes any:
+
+* Hermes, Qwen2.5, Qwen3, QwQ, Granite 4, Reka, Ernie: one JSON object (`hermes-json`).
+* Qwen3-Coder, Nemotron 3, Step 3.5, Seed-OSS: `<function=NAME>` with `<parameter=KEY>` elements (`qwen3-coder-xml`).
+* GLM 4.5 and later, Ling 3, Laguna, Hunyuan 3: the name, then `<arg_key>` and `<arg_value>` elements (`glm45-xml`).
+* Granite 3, Hunyuan, Jamba, Apriel, Nemotron Nano 2, xLAM: a JSON array.
+
+Sources: the models' chat templates on Hugging Face; the parsers of vLLM, SGLang, llama.cpp and Ollama.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from json.encoder import encode_basestring
+
+from lmdeck.sansio.calls import Calls
+from lmdeck.sansio.dialects.declaration import BodyReader, Dialect, Marker, ReasoningTags
+from lmdeck.sansio.markup import Elements, elements_calls
+from lmdeck.sansio.payloads import json_arguments, json_call, json_calls, typed_value
+from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
+from lmdeck.sansio.toolbox import Toolbox
+
+__all__ = ["DIALECTS", "FUNCTION", "THINK", "tagged"]
+
+THINK = ReasoningTags("<think>", "</think>")
+WORD = re.compile(r"[\w.\-]*")
+FUNCTION = Elements(
+    function=("<function=", "<function name=", "<invoke name="),
+    function_end=("</function>", "</invoke>"),
+    parameter=("<parameter=", "<parameter name=", "<param name="),
+    parameter_end=("</parameter>", "</param>"),
+    ends=("</tool_call>",),
+)
+
+
+@dataclass(frozen=True)
+class KeyValue:
+    """The spelling of `<arg_key>K</arg_key><arg_value>V</arg_value>`."""
+
+    key: tuple[str, str] = ("<arg_key>", "</arg_key>")
+    value: tuple[str, str] = ("<arg_value>", "</arg_value>")
+    kind: tuple[str, str] | None = None
+    separator: str = "<tool_sep>"
+    ends: tuple[str, ...] = ("</tool_call>",)
+    names: dict[Toolbox, object] = field(default_factory=dict)
+
+
+def tagged(
+    *ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None = None, inner: str = ""
+) -> BodyReader:
+    """Make the reader of a block of any form that ends with one of `ends`."""
+    wanted = stops(*ends)
+    pairs = pairs or KeyValue(ends=ends)
+    elements = replace(elements, ends=ends) if ends else elements
+    functions = stops(*elements.function)
+
+    def read(source: Source, calls: Calls) -> Reader[None]:
+        count = len(calls.made)
+        while True:
+            char = yield from source.skip_space()
+            if not char or (yield from source.take(wanted)):
+                if not char and len(calls.made) == count:
+                    raise TruncatedCall
+                return
+            if len(calls.made) > count and char not in "{[<,":
+                return
+            if char == "{":
+                yield from json_call(source, calls, wanted)
+            elif char == "[":
+                yield from json_calls(source, calls, wanted)
+            elif char == "," and len(calls.made) > count:
+                source.at += 1
+            elif char == "<" and (yield from source.ahead(functions)):
+                yield from elements_calls(source, calls, elements)
+            elif inner and (yield from source.take(stops(inner))):
+                yield from tagged(inner.replace("<", "</"), elements=elements, pairs=pairs)(source, calls)
+            elif len(calls.made) > count:
+                return
+            else:
+                yield from _name_and_pairs(source, calls, pairs)
+            source.mark()
+
+    return read
+
+
+def _name_and_pairs(source: Source, calls: Calls, pairs: KeyValue) -> Reader[None]:
+    """Read `NAME`, then keys and values; a call without arguments is only its name."""
+    offered = stops(*calls.toolbox.schemas)
+    name = yield from source.take(offered)
+    if not name:
+        name = yield from source.collect_while(WORD)
+    after = yield from source.peek()
+    known = calls.toolbox.resolve(name) if name else None
+    if not after:
+        raise TruncatedCall
+    if known is None or after not in "<{\\ \n\t\r(":
+        yield from source.skip_space()
+        begins = yield from source.ahead(stops(pairs.key[0], pairs.separator, *pairs.ends))
+        raise UnofferedCall(f"the tool {name[:200]!r} was not offered") if name and begins else NotACall
+    yield from _line_end(source)
+    body = stops(pairs.key[0], pairs.separator, *pairs.ends, "{", "<user>", "<tool_call>")
+    yield from source.skip_space()
+    if not (yield from source.ahead(body)):
+        raise NotACall
+    calls.open(known)
+    calls.flush()
+    yield from _pairs(source, calls, pairs)
+
+
+def _line_end(source: Source) -> Reader[None]:
+    """Read a line end that was written as backslash and n."""
+    yield from source.take(stops("\\n"))
+
+
+def _pairs(source: Source, calls: Calls, pairs: KeyValue) -> Reader[None]:
+    wanted = stops(pairs.key[0], pairs.separator, *pairs.ends, "<user>", "</user>", pairs.value[0], "<tool_call>")
+    is_first = True
+    while True:
+        yield from _line_end(source)
+        char = yield from source.skip_space()
+        if not char:
+            raise TruncatedCall
+        if char == "{" and is_first:
+            yield from _json_instead(source, calls, pairs)
+            return
+        found = yield from source.ahead(wanted)
+        if not found and char == "\\":
+            source.at += 1
+            continue
+        if found in ("<user>", "</user>") or (found and found == pairs.separator):
+            source.at += len(found)
+            continue
+        if found != pairs.key[0]:
+            break
+        source.at += len(found)
+        is_first = yield from _pair(source, calls, pairs, is_first=is_first)
+    if found not in pairs.ends:
+        calls.note("a missing closing element")
+        if not found:
+            raise MalformedCall(f"{char!r} stands where a key was expected")
+    calls.write("{}" if is_first else "}")
+    calls.close()
+
+
+def _json_instead(source: Source, calls: Calls, pairs: KeyValue) -> Reader[None]:
+    yield from json_arguments(source, calls.write, calls, stops(*pairs.ends))
+    calls.close()
+    yield from source.skip_space()
+    yield from source.take(stops("</user>"))
+
+
+def _pair(source: Source, calls: Calls, pairs: KeyValue, *, is_first: bool) -> Reader[bool]:
+    """Read a key and its value; tell whether there is still none."""
+    key = (yield from source.collect(stops(pairs.key[1], *pairs.ends))).strip()
+    if (yield from source.take(stops(*pairs.key))) == "":
+        return is_first
+    types = calls.toolbox.types(calls.name, key)
+    yield from source.skip_space()
+    yield from _line_end(source)
+    yield from source.skip_space()
+    if pairs.kind and (yield from source.take(stops(pairs.kind[0]))):
+        said = (yield from source.collect(stops(pairs.kind[1]))).strip()
+        source.at += len(pairs.kind[1])
+        types = types or frozenset({said})
+        yield from source.skip_space()
+    if not (yield from source.take(stops(pairs.value[0]))):
+        calls.note(f"a key {key!r} without a value")
+        return is_first
+    calls.write(("{" if is_first else ", ") + encode_basestring(key) + ": ")
+    end = yield from typed_value(source, calls, stops(pairs.value[1], pairs.key[0], *pairs.ends), types, trims=False)
+    if end == pairs.value[1]:
+        source.at += len(end)
+    else:
+        calls.note("a missing closing element")
+    return False
+
+
+TOOL_CALL = Marker("<tool_call>", tagged("</tool_call>"))
+BARE_FUNCTION = Marker("<function=", tagged(elements=FUNCTION), keeps=True)
+VERBATIM = replace(FUNCTION, trims=False)
+IFM = KeyValue(
+    key=("<ifm|arg_key>", "</ifm|arg_key>"), value=("<ifm|arg_value>", "</ifm|arg_value>"),
+    kind=("<ifm|arg_type>", "</ifm|arg_type>"), ends=("</ifm|tool_call>",),
+)  # fmt: skip
+LONGCAT = KeyValue(
+    key=("<longcat_arg_key>", "</longcat_arg_key>"), value=("<longcat_arg_value>", "</longcat_arg_value>"),
+    ends=("</longcat_tool_call>",),
+)  # fmt: skip
+TOOL_CALLS = Marker("<tool_calls>", tagged("</tool_calls>", inner="<tool_call>"))
+FUNCTION_NAME = Marker(
+    "<function name=",
+    tagged(elements=replace(FUNCTION, function=("<function name=",), function_end=("</function>",), entities=True)),
+    keeps=True,
+)
+INVOKE = Elements(
+    function=("<invoke name=",), function_end=("</invoke>",), parameter=("<parameter name=",), parameter_end=("</parameter>",)
+)
+SEED_THINK = ReasoningTags("<seed:think>", "</seed:think>")
+
+DIALECTS = (
+    Dialect(
+        name="hermes-json", models="Hermes 2/3 Pro, Qwen2.5, Qwen3 (dense), QwQ, MiMo-VL, Qwen3-VL",
+        markers=(TOOL_CALL,), reasoning=(THINK,), architectures=("qwen2", "qwen3", "qwen3vl"),
+        example='<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>',
+    ),
+    Dialect(
+        name="qwen3-coder-xml", models="Qwen3-Coder, Qwen3-Next, Qwen3.5 and later, MiniCPM-V",
+        markers=(TOOL_CALL, BARE_FUNCTION), reasoning=(THINK,), architectures=("qwen3moe", "qwen3next", "qwen35"),
+        example="<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
+    ),
+    Dialect(
+        name="nemotron3", models="NVIDIA Nemotron-3-Nano, Nemotron 3.5", markers=(TOOL_CALL, BARE_FUNCTION),
+        reasoning=(THINK,), architectures=("nemotron_h", "nemotron_h_moe"),
+        example="<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
+    ),
+    Dialect(
+        name="mimo", models="MiMo-V2, MiMo",
+        markers=(
+            Marker("<tool_call>", tagged("</tool_call>", elements=VERBATIM)),
+            Marker("<function=", tagged(elements=VERBATIM), keeps=True),
+        ),
+        reasoning=(THINK,), architectures=("mimo2",),
+        example="<tool_call><function=f><parameter=a>x</parameter></function></tool_call>",
+    ),
+    Dialect(
+        name="step3.5", models="Step-3.5-Flash", markers=(TOOL_CALL, BARE_FUNCTION), reasoning=(THINK,),
+        architectures=("step35",),
+        example="<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
+    ),
+    Dialect(
+        name="granite-thinking", models="Granite with thinking", markers=(TOOL_CALL, BARE_FUNCTION), reasoning=(THINK,),
+        example="<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
+    ),
+    Dialect(
+        name="seed-oss", models="ByteDance Seed-OSS", markers=(Marker("<seed:tool_call>", tagged("</seed:tool_call>")),),
+        reasoning=(SEED_THINK,), architectures=("seed_oss",),
+        example="<seed:tool_call>\n<function=f>\n<parameter=a>1</parameter>\n</function>\n</seed:tool_call>",
+    ),
+    Dialect(
+        name="glm45-xml", models="GLM-4.5, GLM-4.6", markers=(TOOL_CALL,), reasoning=(THINK,), architectures=("glm4moe",),
+        example="<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
+    ),
+    Dialect(
+        name="glm47", models="GLM-4.7, GLM-4.7-Flash, GLM-5", markers=(TOOL_CALL,), reasoning=(THINK,),
+        example="<tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value></tool_call>",
+    ),
+    Dialect(
+        name="ling3", models="Ling 3", markers=(TOOL_CALL,), reasoning=(THINK,),
+        example="<tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value></tool_call>",
+    ),
+    Dialect(
+        name="poolside-v1", models="Poolside Laguna", markers=(TOOL_CALL,), reasoning=(THINK,), bare="{",
+        example="<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
+    ),
+    Dialect(
+        name="hunyuan-v3", models="Hunyuan (HY) V3, V4", markers=(TOOL_CALLS, TOOL_CALL), reasoning=(THINK,),
+        example="<tool_calls><tool_call>f<tool_sep><arg_key>a</arg_key><arg_value>1</arg_value></tool_call></tool_calls>",
+    ),
+    Dialect(
+        name="hunyuan", models="Hunyuan-A13B", markers=(TOOL_CALLS,), reasoning=(THINK,), drops=("<answer>", "</answer>"),
+        architectures=("hunyuan-moe", "hunyuan-dense"),
+        example='<tool_calls>[{"name": "f", "arguments": {"a": 1}}]</tool_calls>',
+    ),
+    Dialect(
+        name="jamba", models="Jamba", markers=(TOOL_CALLS,), architectures=("jamba",),
+        example='<tool_calls>[\n    {"name": "f", "arguments": {"a": 1}}\n]</tool_calls>',
+    ),
+    Dialect(
+        name="apriel-1.5", models="Apriel 1.5", markers=(TOOL_CALLS,),
+        example='<tool_calls>[{"name": "f", "arguments": {"a": 1}}]</tool_calls>',
+    ),
+    Dialect(
+        name="apriel-1.6", models="Apriel 1.6", markers=(TOOL_CALLS,),
+        reasoning=(ReasoningTags("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),),
+        example='<tool_calls>[{"name": "f", "arguments": {"a": 1}}]</tool_calls>',
+    ),
+    Dialect(
+        name="granite", models="Granite 3.0–3.3",
+        markers=(Marker("<|tool_call|>", tagged("</|tool_call|>", "</tool_call>")), TOOL_CALL), reasoning=(THINK,),
+        architectures=("granite", "granitemoe"),
+        example='<|tool_call|> [{"name": "f", "arguments": {"a": 1}}]',
+    ),
+    Dialect(
+        name="granite4", models="Granite 4.x", markers=(TOOL_CALL,), reasoning=(THINK,), architectures=("granitehybrid",),
+        example='<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>',
+    ),
+    Dialect(
+        name="granite-reasoning", models="Granite 3.2/3.3 reasoning",
+        reasoning=tuple(
+            ReasoningTags(f"{here} my thought process:", "Here is my response:", also_closes=("Here's my response:",))
+            for here in ("Here is", "Here's")
+        ),
+        shown="Here is my thought process: … Here is my response: …",
+    ),
+    Dialect(
+        name="granite-20b-fc", models="Granite-20B-FunctionCalling",
+        markers=(Marker("<function_call>", tagged("</function_call>")),),
+        example='<function_call> {"name": "f", "arguments": {"a": 1}}',
+    ),
+    Dialect(
+        name="nemotron", models="Nemotron-Nano-v2", markers=(Marker("<TOOLCALL>", tagged("</TOOLCALL>")),),
+        reasoning=(THINK,), example='<TOOLCALL>[{"name": "f", "arguments": {"a": 1}}]</TOOLCALL>',
+    ),
+    Dialect(
+        name="reka", models="Reka-Edge", markers=(TOOL_CALL,), reasoning=(THINK,),
+        example='<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>',
+    ),
+    Dialect(
+        name="ernie45", models="ERNIE-4.5-Thinking", markers=(TOOL_CALL,), reasoning=(THINK,),
+        drops=("<response>", "</response>", "<0x0A>"), architectures=("ernie4_5", "ernie4_5-moe"),
+        example='<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>\n',
+    ),
+    Dialect(
+        name="xlam", models="Salesforce xLAM",
+        markers=(TOOL_CALL, Marker("[TOOL_CALLS]", tagged("[/TOOL_CALLS]"))), reasoning=(THINK,), bare="[{",
+        example='[{"name": "f", "arguments": {"a": 1}}]',
+    ),
+    Dialect(
+        name="longcat", models="LongCat-Flash",
+        markers=(Marker("<longcat_tool_call>", tagged("</longcat_tool_call>", pairs=LONGCAT)),),
+        reasoning=(ReasoningTags("<longcat_think>", "</longcat_think>"),),
+        example='<longcat_tool_call>{"name": "f", "arguments": {"a": 1}}</longcat_tool_call>',
+    ),
+    Dialect(
+        name="k2-horizon", models="K2-Horizon (K2-V3)",
+        markers=(
+            Marker("<ifm|tool_calls>", tagged("</ifm|tool_calls>", pairs=IFM, inner="<ifm|tool_call>")),
+            Marker("<ifm|tool_call>", tagged("</ifm|tool_call>", pairs=IFM)),
+        ),
+        reasoning=tuple(
+            ReasoningTags(f"<ifm|think{kind}>", f"</ifm|think{kind}>", anywhere=True) for kind in ("", "_fast", "_faster")
+        ),
+        example=(
+            "<ifm|tool_calls><ifm|tool_call>f<ifm|arg_key>a</ifm|arg_key><ifm|arg_value>1</ifm|arg_value>"
+            "</ifm|tool_call></ifm|tool_calls>"
+        ),
+    ),
+    Dialect(
+        name="dots", models="dots", markers=(Marker("<dots_function_call>", tagged("</dots_function_call>")),),
+        example='<dots_function_call>{"name":"f","arguments":{"a":1}}</dots_function_call>',
+    ),
+    Dialect(
+        name="minimax-m2", models="MiniMax-M2, M2.x",
+        markers=(Marker("<minimax:tool_call>", tagged("</minimax:tool_call>", elements=INVOKE)),), reasoning=(THINK,),
+        architectures=("minimax-m2",),
+        example='<minimax:tool_call>\n<invoke name="f">\n<parameter name="a">1</parameter>\n</invoke>\n</minimax:tool_call>',
+    ),
+    Dialect(
+        name="minimax-append-think", models="MiniMax-M2 whose server puts `<think>` back", reasoning=(THINK,),
+        shown="as minimax-m2",
+    ),
+    Dialect(
+        name="minicpm5-xml", models="MiniCPM5",
+        markers=(FUNCTION_NAME, replace(FUNCTION_NAME, text="<functionname=")),
+        reasoning=(THINK,), example='<function name="f"><param name="a">x</param></function>',
+    ),
+    Dialect(
+        name="functionary-v3.1", models="Functionary v3.1, Llama 3.1 with custom tools", markers=(BARE_FUNCTION,),
+        example='<function=f>{"a": 1}</function>',
+    ),
+    Dialect(name="think-tags", models="Qwen3, GLM, Nemotron and many more: reasoning", reasoning=(THINK,), shown="<think>…</think>"),
+    Dialect(
+        name="kimi-vl", models="Kimi-VL thinking", reasoning=(ReasoningTags("◁think▷", "◁/think▷"),), shown="◁think▷…◁/think▷"
+    ),
+)  # fmt: skip

@@ -1,0 +1,184 @@
+"""XML-like calls: a function element with one element for each parameter, typed by the tool's schema.
+
+The elements are called differently by every family, and the closing ones may be missing; `Elements` names them.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+from json.encoder import encode_basestring
+
+from lmdeck.sansio.calls import Calls
+from lmdeck.sansio.payloads import json_arguments, typed_value
+from lmdeck.sansio.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
+from lmdeck.sansio.toolbox import ANY, STRING, json_for
+
+__all__ = ["Elements", "elements_call", "elements_calls", "name_in", "parameters", "read_header"]
+
+NAME = re.compile(r"""^\s*(?:=\s*|name\s*=?\s*|tool\s*=\s*)["']?([^"'>]*?)["']?\s*(?:\s[\w-]+\s*=.*)?$""", re.DOTALL)
+STRING_ATTRIBUTE = re.compile(r"""\bstring\s*=\s*["']?(true|false)""")
+CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+HEADER_LIMIT = 300
+
+
+@dataclass(frozen=True)
+class Elements:
+    """The spelling of a family: what opens and closes a function and a parameter, and what ends the whole block."""
+
+    function: tuple[str, ...]
+    function_end: tuple[str, ...]
+    parameter: tuple[str, ...]
+    parameter_end: tuple[str, ...]
+    ends: tuple[str, ...] = ()
+    trims: bool = True
+    entities: bool = False
+
+    @property
+    def body(self) -> Stops:
+        """What may come next inside a function."""
+        return stops(*self.parameter, *self.function_end, *self.ends, *self.function)
+
+    @property
+    def value(self) -> Stops:
+        """What ends a parameter's text."""
+        return stops(*self.parameter_end, *self.function_end, *self.ends, *self.parameter)
+
+
+def elements_calls(source: Source, calls: Calls, elements: Elements) -> Reader[None]:
+    """Read functions one after another, up to the end of the block, which may be missing."""
+    is_first = True
+    opening = stops(*elements.function)
+    while True:
+        yield from source.skip_space()
+        if not (yield from source.ahead(opening)):
+            if is_first:
+                raise NotACall
+            return
+        yield from elements_call(source, calls, elements)
+        source.mark()
+        is_first = False
+
+
+def elements_call(source: Source, calls: Calls, elements: Elements) -> Reader[None]:
+    """Read one function, from its opening element on."""
+    yield from source.take(stops(*elements.function))
+    header, alone = yield from read_header(source)
+    calls.open(name_in(header))
+    calls.flush()
+    if alone:
+        calls.close()
+        return
+    if (yield from source.skip_space()) == "{":
+        yield from json_arguments(source, calls.write, calls, stops(*elements.function_end))
+    else:
+        yield from parameters(source, calls, elements)
+    calls.close()
+    yield from source.skip_space()
+    yield from source.take(stops(*elements.function_end))
+
+
+def parameters(source: Source, calls: Calls, elements: Elements) -> Reader[None]:
+    """Read parameters up to the end of their function, which stays unread."""
+    calls.write("{")
+    is_first = True
+    indent = ""
+    body = elements.body
+    opening = set(elements.parameter)
+    while True:
+        between: list[str] = []
+        found = yield from source.until(body, between.append)
+        if not found:
+            raise TruncatedCall
+        gap = "".join(between)
+        if gap.strip() and not _is_stray(gap, elements):
+            calls.note("text between parameters")
+        if found not in opening:
+            if found not in elements.function_end:
+                calls.note("a missing closing element")
+            break
+        indent = gap[gap.rfind("\n") + 1 :] if "\n" in gap else ""
+        source.at += len(found)
+        yield from _parameter(source, calls, elements, indent=indent, is_first=is_first)
+        is_first = False
+    calls.write("}")
+
+
+def _is_stray(gap: str, elements: Elements) -> bool:
+    return gap.strip() in elements.parameter_end
+
+
+def _parameter(source: Source, calls: Calls, elements: Elements, *, indent: str, is_first: bool) -> Reader[None]:
+    header, alone = yield from read_header(source)
+    key = name_in(header)
+    types = calls.toolbox.types(calls.name, key)
+    said = STRING_ATTRIBUTE.search(header)
+    if said:
+        types = STRING if said.group(1) == "true" else (types - STRING or ANY)
+    calls.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
+    if alone:
+        calls.write(json_for("", types or STRING))
+        return
+    if elements.entities:
+        end = yield from _decoded_value(source, calls, elements.value, types)
+    else:
+        end = yield from typed_value(source, calls, elements.value, types, indent=indent, trims=elements.trims)
+    if end in elements.parameter_end:
+        source.at += len(end)
+    else:
+        calls.note("a missing closing element")
+
+
+def _decoded_value(source: Source, calls: Calls, wanted: Stops, types: frozenset[str]) -> Reader[str]:
+    """Read a value that may hold entities and CDATA sections."""
+    parts: list[str] = []
+    cdata = stops("<![CDATA[", *wanted.literals)
+    while True:
+        plain: list[str] = []
+        end = yield from source.until(cdata, plain.append)
+        parts.append(html.unescape("".join(plain)))
+        if not end:
+            raise TruncatedCall
+        if end != "<![CDATA[":
+            break
+        source.at += len(end)
+        parts.append((yield from source.collect(stops("]]>"))))
+        source.at += 3
+    text = "".join(parts)
+    calls.write(encode_basestring(text) if types == STRING else json_for(text, types))
+    return end
+
+
+def read_header(source: Source) -> Reader[tuple[str, bool]]:
+    """Read the rest of an opening element; tell also whether it is closed at once (`/>`)."""
+    parts: list[str] = []
+    size = 0
+
+    def put(text: str) -> None:
+        nonlocal size
+        size += len(text)
+        parts.append(text)
+        if size > HEADER_LIMIT:
+            raise NotACall
+
+    end = yield from source.until(stops(">", "<"), put)
+    if not end:
+        raise TruncatedCall
+    header = "".join(parts)
+    if end == "<":
+        if "\n" not in header:
+            raise NotACall
+        header = header[: header.index("\n")]
+        return header.strip(), False
+    source.at += 1
+    return header.removesuffix("/"), header.endswith("/")
+
+
+def name_in(header: str) -> str:
+    """Give the name out of `=NAME`, `="NAME"` or ` name="NAME"`."""
+    found = NAME.match(header)
+    if not found:
+        raise NotACall
+    return html.unescape(found.group(1)).strip()
+

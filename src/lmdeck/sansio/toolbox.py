@@ -1,0 +1,167 @@
+"""The tools that were offered: which names are calls, and what type each parameter has."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from json.encoder import encode_basestring
+from typing import Any
+
+import msgspec
+
+__all__ = ["ANY", "STRING", "Toolbox", "json_for", "types_of"]
+
+ANY: frozenset[str] = frozenset()
+STRING = frozenset({"string"})
+CONVERTERS_LIMIT = 1 << 16
+BOOLEANS = {"true": "true", "false": "false", "yes": "true", "no": "false", "on": "true", "off": "false", "1": "true",
+            "0": "false"}  # fmt: skip
+
+
+class Toolbox:
+    """The offered tools by name."""
+
+    def __init__(self, tools: Iterable[Any] | None) -> None:
+        self.schemas: dict[str, Mapping[str, Any]] = {}
+        for tool in tools or ():
+            name, schema = _read_tool(tool)
+            if name:
+                self.schemas[name] = schema
+        self._short = {name.rpartition(".")[2]: name for name in self.schemas}
+
+    def __bool__(self) -> bool:
+        return bool(self.schemas)
+
+    def resolve(self, name: str) -> str | None:
+        """Give the offered tool that a name means: models add `functions.`, or a name space that repeats the name."""
+        name = name.strip()
+        if name in self.schemas:
+            return name
+        for prefix in ("functions.", "functions:", "tools.", "tool."):
+            if name.startswith(prefix) and name[len(prefix) :] in self.schemas:
+                return name[len(prefix) :]
+        last = name.rpartition(".")[2]
+        return last if "." in name and last in self.schemas else None
+
+    def properties(self, name: str) -> Mapping[str, Any]:
+        """Give the declared parameters of a tool."""
+        found = self.schemas.get(name, {}).get("properties")
+        return found if isinstance(found, Mapping) else {}
+
+    def schema(self, name: str, parameter: str) -> Any:
+        """Give the schema of a parameter, None where there is none."""
+        return self.properties(name).get(parameter)
+
+    def types(self, name: str, parameter: str) -> frozenset[str]:
+        """Give the JSON types that a parameter may have; none where nothing is declared."""
+        return types_of(self.schema(name, parameter), self.schemas.get(name, {}))
+
+
+def _read_tool(tool: Any) -> tuple[str, Mapping[str, Any]]:
+    if not isinstance(tool, Mapping):
+        as_dict = getattr(tool, "to_dict", None)
+        tool = as_dict() if callable(as_dict) else {"name": getattr(tool, "name", getattr(tool, "__name__", ""))}
+    function = tool.get("function") if isinstance(tool.get("function"), Mapping) else tool
+    schema = function.get("parameters") or function.get("input_schema")
+    return str(function.get("name") or ""), schema if isinstance(schema, Mapping) else {}
+
+
+def types_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
+    """Collect the types that a schema allows, through `anyOf`, `enum`, `$ref` and the like."""
+    if not isinstance(schema, Mapping) or depth > 8:
+        return ANY
+    given = schema.get("type")
+    if isinstance(given, str):
+        return frozenset({given}) | (frozenset({"null"}) if schema.get("nullable") is True else ANY)
+    if isinstance(given, (list, tuple)):
+        return frozenset(item for item in given if isinstance(item, str))
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#/"):
+        return types_of(_resolved(reference, root), root, depth + 1)
+    for choice in ("anyOf", "oneOf", "allOf"):
+        if isinstance(schema.get(choice), (list, tuple)):
+            return frozenset().union(*(types_of(option, root, depth + 1) for option in schema[choice]))
+    if isinstance(schema.get("enum"), (list, tuple)):
+        return frozenset(_type_name(value) for value in schema["enum"])
+    if "const" in schema:
+        return frozenset({_type_name(schema["const"])})
+    if "properties" in schema:
+        return frozenset({"object"})
+    return frozenset({"array"}) if "items" in schema else ANY
+
+
+def _resolved(reference: str, root: Mapping[str, Any]) -> Any:
+    found: Any = root
+    for step in reference[2:].split("/"):
+        found = found.get(step) if isinstance(found, Mapping) else None
+    return found
+
+
+def _type_name(value: Any) -> str:
+    if value is None:
+        return "null"
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "object")
+
+
+def json_for(text: str, types: frozenset[str]) -> str:
+    """Write a parameter's text as JSON of one of its types; as a string where it is none of them."""
+    bare = text.strip()
+    value = _decoded(bare)
+    if types == ANY:
+        return bare if value is not _NOTHING and bare else encode_basestring(text)
+    if value is not _NOTHING and _fits(value, types):
+        return bare
+    if "boolean" in types and bare.lower() in BOOLEANS:
+        return BOOLEANS[bare.lower()]
+    if "null" in types and bare.lower() in ("null", "none", ""):
+        return "null"
+    if "integer" in types and isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if "string" in types:
+        return encode_basestring(text)
+    if '\\"' in bare:
+        inner = _decoded(f'"{bare}"')
+        if isinstance(inner, str) and _decoded(inner) is not _NOTHING and _fits(_decoded(inner), types):
+            return inner
+    literal = _literal(bare)
+    if literal is not _NOTHING and _fits(literal, types):
+        return msgspec.json.encode(literal).decode()
+    if isinstance(value, str) and types != STRING:
+        inner = _decoded(value)
+        if inner is not _NOTHING and _fits(inner, types):
+            return value
+    if bare in ("null", "None"):
+        return "null"
+    return encode_basestring(text)
+
+
+_NOTHING: Any = object()
+
+
+def _decoded(text: str) -> Any:
+    if not text:
+        return _NOTHING
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return _NOTHING
+
+
+def _literal(text: str) -> Any:
+    """Read a Python literal; JSON must be able to hold it."""
+    if len(text) > CONVERTERS_LIMIT:
+        return _NOTHING
+    try:
+        value = ast.literal_eval(text)
+        msgspec.json.encode(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, OverflowError):
+        return _NOTHING
+    return value if isinstance(value, (dict, list, tuple, str, int, float, bool, type(None))) else _NOTHING
+
+
+def _fits(value: Any, types: frozenset[str]) -> bool:
+    if isinstance(value, tuple):
+        return "array" in types
+    name = _type_name(value)
+    return name in types or (name == "integer" and "number" in types)
