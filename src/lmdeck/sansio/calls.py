@@ -147,10 +147,12 @@ class Calls:
         Raises:
             MalformedCall: Its arguments are no object after all.
         """
-        if not (self._fragments or self._new):
-            self.write("{}")
         self.flush()
         raw = "".join(self._fragments)
+        if not raw:
+            raw = "{}"
+            self.write(raw)
+            self.flush()
         arguments = decode_arguments(raw)
         if arguments is None and raw.strip() == "null":
             arguments = {}

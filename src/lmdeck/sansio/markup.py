@@ -17,7 +17,7 @@ from lmdeck.sansio.toolbox import ANY, STRING, json_for
 
 __all__ = ["Elements", "elements_call", "elements_calls", "name_in", "parameters", "read_header"]
 
-NAME = re.compile(r"""^\s*(?:=\s*|name\s*=?\s*|tool\s*=\s*)["']?([^"'>]*?)["']?\s*(?:\s[\w-]+\s*=.*)?$""", re.DOTALL)
+NAME = re.compile(r"""^\s*["']?([^"'>]*?)["']?\s*(?:\s[\w-]+\s*=.*)?$""", re.DOTALL)
 STRING_ATTRIBUTE = re.compile(r"""\bstring\s*=\s*["']?(true|false)""")
 CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 HEADER_LIMIT = 300
@@ -176,7 +176,7 @@ def read_header(source: Source) -> Reader[tuple[str, bool]]:
 
 
 def name_in(header: str) -> str:
-    """Give the name out of `=NAME`, `="NAME"` or ` name="NAME"`."""
+    """Give the name out of what stands behind `=`: `NAME`, `"NAME"` or `"NAME" string="true"`."""
     found = NAME.match(header)
     if not found:
         raise NotACall

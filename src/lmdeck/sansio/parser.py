@@ -278,7 +278,7 @@ class StreamParser:
             yield from self._reasoning(grammar.anywhere[token])
         else:
             source.at += len(token)
-            if token in grammar.drops or self._had_reasoning:
+            if token in grammar.drops or not calls.content:
                 calls.hold_space()
             else:
                 calls.say(token)

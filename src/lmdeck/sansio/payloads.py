@@ -37,7 +37,7 @@ def _ignore(_: str) -> None:
     """Drop text."""
 
 
-def json_text(source: Source, note: Callable[[str], object]) -> Reader[str]:
+def json_text(source: Source, note: Callable[[str], object], *, is_key: bool = False) -> Reader[str]:
     """Read a JSON string, or a bare word, as text."""
     char = yield from source.peek()
     if char not in ('"', "'"):
@@ -48,7 +48,7 @@ def json_text(source: Source, note: Callable[[str], object]) -> Reader[str]:
             raise MalformedCall(f"{char!r} stands where a string was expected")
         return word
     parts: list[str] = []
-    yield from LiteralReader(source, parts.append, note).string(is_key=True)
+    yield from LiteralReader(source, parts.append, note).string(is_key=is_key)
     text = decode_arguments("".join(parts))
     return text if isinstance(text, str) else ""
 
@@ -103,7 +103,7 @@ def json_call(
         if not is_first and (yield from source.ahead(ends)):
             calls.note("a missing closing bracket")
             break
-        key = yield from json_text(source, calls.note)
+        key = yield from json_text(source, calls.note, is_key=True)
         char = yield from source.skip_space()
         if char != ":":
             if not char:
@@ -334,7 +334,7 @@ def _keyword(source: Source, calls: Calls, ends: Stops, *, is_first: bool) -> Re
     quoted = yield from source.peek()
     if quoted == "{" and is_first:  # f({"a": 1})
         raise MalformedCall("positional arguments")
-    key = yield from json_text(source, calls.note)
+    key = yield from json_text(source, calls.note, is_key=True)
     char = yield from source.skip_space()
     if char not in ("=", ":"):
         if not char:

@@ -25,7 +25,11 @@ RECIPIENT = re.compile(r"\bto=([^\s<]+)")
 CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 ATTRIBUTE = re.compile(r"""(\w+)\s*=\s*"((?:[^"\\]|\\.)*)\"""")
 HEADER_END = stops("<|message|>", "<|end|>", "<|return|>", "<|eom|>", "<|eot|>")
-MESSAGE_ENDS = stops("<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>", "<|eom|>", "<|eot|>")
+MESSAGE_ENDS = stops(
+    "<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>",
+    *(f"<|start|>{role}" for role in ("assistant", "user", "system", "developer", "tool", "functions")),
+    *(f"<|channel|>{kind}" for kind in ("analysis", "commentary", "final")),
+)  # fmt: skip
 STRAY = stops("commentary<|", "analysis<|", "final<|", "assistant<|")
 BUILTIN = ("browser", "python", "assistant", "container")
 ATEM = Elements(
@@ -37,6 +41,7 @@ RFL = Elements(
     parameter=("<rfl:parameter name=",), parameter_end=("</rfl:parameter>",), ends=("<|start|>",),
 )  # fmt: skip
 HEADER_LIMIT = 400
+HEADER = re.compile(r"(?:<\|start\|>[\w.\-]*)?\s*(?:to=|<\|channel\|>\s*\w|$)")
 
 
 def message(source: Source, calls: Calls) -> Reader[None]:
@@ -61,7 +66,7 @@ def message(source: Source, calls: Calls) -> Reader[None]:
     recipient, channel = RECIPIENT.search(header), CHANNEL.search(header)
     name = recipient.group(1) if recipient else ""
     kind = channel.group(1) if channel else ""
-    if not recipient and "<|" not in header and not header.startswith(("to=", " to=")):
+    if not HEADER.match(header):
         raise NotACall
     if name == "self" or (kind == "analysis" and not name):
         yield from source.until(MESSAGE_ENDS, calls.think)

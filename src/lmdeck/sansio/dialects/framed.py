@@ -13,7 +13,7 @@ import re
 
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import BodyReader, Dialect, Marker, ReasoningTags
-from lmdeck.sansio.dialects.tagged import THINK, tagged
+from lmdeck.sansio.dialects.tagged import THINK, TOOL_CALL, tagged
 from lmdeck.sansio.markup import Elements, elements_call
 from lmdeck.sansio.payloads import json_arguments, json_call, json_calls
 from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
@@ -140,6 +140,20 @@ def everyone(source: Source, _: Calls) -> Reader[None]:
     yield from source.take(stops("\n"))
 
 
+def after_separator(source: Source, calls: Calls) -> Reader[None]:
+    """Read what follows `<|message_sep|>`: a call, or nothing."""
+    yield from source.skip_space()
+    if (yield from source.take(stops("function call<|role_sep|>"))):
+        yield from tagged("</s>")(source, calls)
+
+
+def tool_output(source: Source, calls: Calls) -> Reader[None]:
+    """Leave out the tool's result that a model made up."""
+    yield from source.collect(stops("<｜tool▁outputs▁end｜>"))
+    yield from source.take(stops("<｜tool▁outputs▁end｜>"))
+    calls.dropped("tool_output", "A tool's result that the model made up was left out")
+
+
 def functools(source: Source, calls: Calls) -> Reader[None]:
     """Read the array behind `functools`."""
     if (yield from source.peek()) != "[":
@@ -155,8 +169,9 @@ DEEPSEEK = headed(
 DEEPSEEK_MARKERS = (
     Marker("<｜tool▁calls▁begin｜>", DEEPSEEK), Marker("<|tool▁calls▁begin|>", DEEPSEEK),
     Marker("<｜tool▁call▁begin｜>", DEEPSEEK, keeps=True),
+    Marker("<｜tool▁outputs▁begin｜>", tool_output, channel=True),
 )  # fmt: skip
-OUTPUTS = tuple(f"<｜tool▁output{s}▁{side}｜>" for s in ("", "s") for side in ("begin", "end"))
+OUTPUTS = tuple(f"<｜tool▁output{s}▁{side}｜>" for s in ("",) for side in ("begin", "end"))
 KIMI = headed(
     calls_end=("<|tool_calls_section_end|>", "<|tool_call_section_end|>"), begin=("<|tool_call_begin|>",),
     after_name=("<|tool_call_argument_begin|>",), end=("<|tool_call_end|>",),
@@ -279,10 +294,10 @@ DIALECTS = (
         name="gigachat3", models="GigaChat3, 3.1",
         markers=(
             Marker("<|function_call|>", tagged("<|/function_call|>")),
-            Marker("<|message_sep|>\n\nfunction call<|role_sep|>", tagged("</s>")),
+            Marker("<|message_sep|>", after_separator, channel=True),
             Marker("function call<|role_sep|>", tagged("</s>"), at_start=True),
         ),
-        drops=("<|message_sep|>", "</s>"), architectures=("gigachat3",),
+        drops=("</s>",), architectures=("gigachat3",),
         example='<|function_call|>{"name": "f", "arguments": {"a": 1}}',
     ),
     Dialect(
@@ -300,6 +315,11 @@ DIALECTS = (
         markers=(Marker("Action:\n```json", tagged("```"), at_start=True), Marker("Action: ```json", tagged("```"), at_start=True)),
         architectures=("command-r",),
         example='Action:\n```json\n[{"tool_name": "f", "parameters": {"a": 1}}]\n```',
+    ),
+    Dialect(
+        name="xlam", models="Salesforce xLAM",
+        markers=(TOOL_CALL, *MISTRAL), reasoning=(THINK,), bare="[{",
+        example='[{"name": "f", "arguments": {"a": 1}}]',
     ),
     Dialect(
         name="phi4-mini", models="Phi-4-mini", markers=FUNCTOOLS, architectures=("phi3",),

@@ -45,7 +45,7 @@ def block(source: Source, calls: Calls) -> Reader[None]:
 def invoke(source: Source, calls: Calls) -> Reader[None]:
     """Read one call, behind `<invoke name=`."""
     header, _ = yield from read_header(source)
-    calls.open(name_in("=" + header))
+    calls.open(name_in(header))
     calls.flush()
     calls.write("{")
     yield from members(source, calls, calls.toolbox.schemas.get(calls.name, {}), "invoke", 0)

@@ -53,9 +53,11 @@ def tagged(
 ) -> BodyReader:
     """Make the reader of a block of any form that ends with one of `ends`."""
     wanted = stops(*ends)
-    pairs = pairs or KeyValue(ends=ends)
+    inner_end = (inner.replace("<", "</"),) if inner else ()
+    pairs = replace(pairs or KeyValue(), ends=(*inner_end, *ends))
     elements = replace(elements, ends=ends) if ends else elements
     functions = stops(*elements.function)
+    in_block = tagged(*inner_end, elements=elements, pairs=pairs) if inner else None
 
     def read(source: Source, calls: Calls) -> Reader[None]:
         count = len(calls.made)
@@ -75,8 +77,8 @@ def tagged(
                 source.at += 1
             elif char == "<" and (yield from source.ahead(functions)):
                 yield from elements_calls(source, calls, elements)
-            elif inner and (yield from source.take(stops(inner))):
-                yield from tagged(inner.replace("<", "</"), elements=elements, pairs=pairs)(source, calls)
+            elif in_block and (yield from source.take(stops(inner))):
+                yield from in_block(source, calls)
             elif len(calls.made) > count:
                 return
             else:
@@ -252,7 +254,7 @@ DIALECTS = (
         example="<tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value></tool_call>",
     ),
     Dialect(
-        name="poolside-v1", models="Poolside Laguna", markers=(TOOL_CALL,), reasoning=(THINK,), bare="{",
+        name="poolside-v1", models="Poolside Laguna", markers=(TOOL_CALL, Marker("<user>", tagged("</user>"), at_start=True)), reasoning=(THINK,), bare="{",
         example="<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
     ),
     Dialect(
@@ -312,11 +314,6 @@ DIALECTS = (
         name="ernie45", models="ERNIE-4.5-Thinking", markers=(TOOL_CALL,), reasoning=(THINK,),
         drops=("<response>", "</response>", "<0x0A>"), architectures=("ernie4_5", "ernie4_5-moe"),
         example='<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>\n',
-    ),
-    Dialect(
-        name="xlam", models="Salesforce xLAM",
-        markers=(TOOL_CALL, Marker("[TOOL_CALLS]", tagged("[/TOOL_CALLS]"))), reasoning=(THINK,), bare="[{",
-        example='[{"name": "f", "arguments": {"a": 1}}]',
     ),
     Dialect(
         name="longcat", models="LongCat-Flash",
