@@ -200,7 +200,7 @@ class LiteralReader:
                     return
                 source.at += 1
                 self._put('\\"' if quote == '"' else "'")
-            elif self._python or (yield from self._ends_string(is_key=is_key)):
+            elif (yield from self._ends_string(is_key=is_key)):
                 source.at += 1
                 return
             else:
@@ -225,6 +225,8 @@ class LiteralReader:
             if found:
                 char = found.group()
                 if char in ((":", "=") if is_key else (",", "}", "]", ":")):
+                    return True
+                if self._python and char in "\"')":
                     return True
                 return (yield from self._ends_before(found.start()))
             if source.closed or len(source.text) - source.at > LOOKAHEAD:

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from json.encoder import encode_basestring
 
-from lmdeck.sansio.calls import Calls
-from lmdeck.sansio.payloads import json_arguments, typed_value
+from lmdeck.sansio.calls import Calls, decode_arguments
+from lmdeck.sansio.payloads import ARGUMENT_KEYS, json_arguments, typed_value
 from lmdeck.sansio.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck.sansio.toolbox import ANY, STRING, json_for
 
@@ -21,6 +21,7 @@ NAME = re.compile(r"""^\s*["']?([^"'>]*?)["']?\s*(?:\s[\w-]+\s*=.*)?$""", re.DOT
 STRING_ATTRIBUTE = re.compile(r"""\bstring\s*=\s*["']?(true|false)""")
 CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 HEADER_LIMIT = 300
+WHOLE = ARGUMENT_KEYS | {"properties"}
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,7 @@ def parameters(source: Source, calls: Calls, elements: Elements) -> Reader[None]
             break
         indent = gap[gap.rfind("\n") + 1 :] if "\n" in gap else ""
         source.at += len(found)
-        yield from _parameter(source, calls, elements, indent=indent, is_first=is_first)
-        is_first = False
+        is_first = yield from _parameter(source, calls, elements, indent=indent, is_first=is_first)
     calls.write("}")
 
 
@@ -109,25 +109,44 @@ def _is_stray(gap: str, elements: Elements) -> bool:
     return gap.strip() in elements.parameter_end
 
 
-def _parameter(source: Source, calls: Calls, elements: Elements, *, indent: str, is_first: bool) -> Reader[None]:
+def _parameter(source: Source, calls: Calls, elements: Elements, *, indent: str, is_first: bool) -> Reader[bool]:
     header, alone = yield from read_header(source)
     key = name_in(header)
     types = calls.toolbox.types(calls.name, key)
     said = STRING_ATTRIBUTE.search(header)
-    if said:
-        types = STRING if said.group(1) == "true" else (types - STRING or ANY)
+    if said and not types:
+        types = STRING if said.group(1) == "true" else ANY
+    if key in WHOLE and key not in calls.toolbox.properties(calls.name) and is_first and not alone:
+        return (yield from _whole_arguments(source, calls, elements, key))
     calls.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
     if alone:
         calls.write(json_for("", types or STRING))
-        return
+        return False
     if elements.entities:
         end = yield from _decoded_value(source, calls, elements.value, types)
     else:
         end = yield from typed_value(source, calls, elements.value, types, indent=indent, trims=elements.trims)
+    yield from _end_of_parameter(source, calls, elements, end)
+    return False
+
+
+def _end_of_parameter(source: Source, calls: Calls, elements: Elements, end: str) -> Reader[None]:
     if end in elements.parameter_end:
-        source.at += len(end)
+        yield from source.take(stops(end))
     else:
         calls.note("a missing closing element")
+
+
+def _whole_arguments(source: Source, calls: Calls, elements: Elements, key: str) -> Reader[bool]:
+    """Read all of the arguments out of one parameter that a model made for them."""
+    text = (yield from source.collect(elements.value)).strip()
+    written = json_for(text, frozenset({"object"}))
+    value, declared = decode_arguments(written), calls.toolbox.properties(calls.name)
+    fits = isinstance(value, dict) and (not declared or set(value) <= set(declared))
+    inner = written[1:-1].strip() if fits else f"{encode_basestring(key)}: {json_for(text, ANY)}"
+    calls.write(inner)
+    yield from _end_of_parameter(source, calls, elements, (yield from source.ahead(elements.value)))
+    return not inner
 
 
 def _decoded_value(source: Source, calls: Calls, wanted: Stops, types: frozenset[str]) -> Reader[str]:

@@ -59,6 +59,7 @@ class Grammar:
         self.start_tokens = Stops((*self.starts,))
         self.opening = Stops((*self.openers, *self.closers))
         self.call_markers = tuple(text for text, marker in self.markers.items() if not marker.channel)
+        self.inline = {text: marker for text, marker in self.markers.items() if marker.inline}
         heads = {text[0] for text in tokens} | {"`", "\n"}
         self.trigger = re.compile("[" + "".join(map(re.escape, sorted(heads))) + "]")
 
@@ -291,7 +292,7 @@ class StreamParser:
             yield from source.take(stops(tags.label + "\n"))
         yield from source.skip_space()
         closing = stops(tags.close, *tags.also_closes)
-        wanted = stops(tags.close, *tags.also_closes, *self._grammar.call_markers) if self._toolbox else closing
+        wanted = stops(*closing.literals, *self._grammar.inline, *(self._grammar.call_markers if self._toolbox else ()))
         while True:
             found = yield from source.until(wanted, calls.think)
             if not found:
@@ -299,6 +300,10 @@ class StreamParser:
                 return
             if found in closing.literals:
                 break
+            if found in self._grammar.inline:
+                source.at += len(found)
+                yield from self._grammar.inline[found].read(source, calls)
+                continue
             if not (yield from self._begins_call(found)):
                 calls.think(found)
                 source.at += len(found)

@@ -114,7 +114,7 @@ def json_for(text: str, types: frozenset[str]) -> str:
         return bare
     if "boolean" in types and bare.lower() in BOOLEANS:
         return BOOLEANS[bare.lower()]
-    if "null" in types and bare.lower() in ("null", "none", ""):
+    if "null" in types and "string" not in types and bare.lower() in ("null", "none", ""):
         return "null"
     if "integer" in types and isinstance(value, float) and value.is_integer():
         return str(int(value))

@@ -30,6 +30,8 @@ MESSAGE_ENDS = stops(
     *(f"<|start|>{role}" for role in ("assistant", "user", "system", "developer", "tool", "functions")),
     *(f"<|channel|>{kind}" for kind in ("analysis", "commentary", "final")),
 )  # fmt: skip
+ADDRESSED_ENDS = stops("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>")
+ADDRESS = re.compile(r"to=[\w.\-]*(?:(<\|(?:message|channel)\|>)|<[|a-z]*\Z|\Z)")
 STRAY = stops("commentary<|", "analysis<|", "final<|", "assistant<|")
 BUILTIN = ("browser", "python", "assistant", "container")
 ATEM = Elements(
@@ -58,24 +60,48 @@ def message(source: Source, calls: Calls) -> Reader[None]:
 
     end = yield from source.until(HEADER_END, put)
     header = "".join(parts)
+    if end != "<|message|>" and header.startswith("to="):
+        raise NotACall
     if not end:
         raise TruncatedCall
+    if not HEADER.match(header):
+        raise NotACall
     source.at += len(end)
     if end != "<|message|>":
         return
     recipient, channel = RECIPIENT.search(header), CHANNEL.search(header)
     name = recipient.group(1) if recipient else ""
     kind = channel.group(1) if channel else ""
-    if not HEADER.match(header):
-        raise NotACall
+    ends = ADDRESSED_ENDS if name == "user" and not kind else MESSAGE_ENDS
     if name == "self" or (kind == "analysis" and not name):
-        yield from source.until(MESSAGE_ENDS, calls.think)
+        yield from source.until(ends, calls.think)
     elif not name or name == "user":
         calls.separate(kind)
-        yield from source.until(MESSAGE_ENDS, calls.say)
-    else:
+        yield from source.until(ends, calls.say)
+    elif calls.toolbox:
         yield from addressed(source, calls, name)
+    else:
+        calls.say(source.marked())
+        calls.say((yield from source.take(stops((yield from source.until(ends, calls.say))))))
+        return
     yield from end_of_message(source)
+
+
+def recipient(source: Source, calls: Calls) -> Reader[None]:
+    """Read a message that begins with its recipient, `to=NAME<|message|>`."""
+    begin = source.text[source.at : source.at + 3]
+    size = 3
+    while True:
+        found = ADDRESS.match(source.text, source.at)
+        if found is None:
+            raise NotACall
+        size = found.end() - source.at
+        if found.group(1) is not None or source.closed or size > HEADER_LIMIT:
+            break
+        yield
+    if found.group(1) is None or not begin:
+        raise NotACall
+    yield from message(source, calls)
 
 
 def end_of_message(source: Source) -> Reader[None]:
@@ -88,9 +114,6 @@ def end_of_message(source: Source) -> Reader[None]:
 
 def addressed(source: Source, calls: Calls, name: str) -> Reader[None]:
     """Read a message to a tool."""
-    if not calls.toolbox:
-        yield from source.until(MESSAGE_ENDS, calls.say)
-        return
     bare = name.removeprefix("functions.")
     if calls.toolbox.resolve(name) is None and bare.split(".")[0] in BUILTIN:
         calls.dropped("builtin_tool", f"A message to {name!r} was left out")
@@ -126,7 +149,10 @@ CONTENT_KINDS = stops(
     "<|content_text|>", "<|content_thinking|>", "<|content_invoke_tool_json|>", "<|content_invoke_tool_text|>",
     "<|content_audio_input|>", "<|end_message|>", "<|message_model|>", "<|message_user|>",
 )  # fmt: skip
-MESSAGE_END = stops("<|end_message|>", "<|message_model|>", "<|message_user|>", "<|content_text|>", "<|content_thinking|>")
+MESSAGE_END = stops(
+    "<|end_message|>", "<|message_model|>", "<|message_user|>", "<|content_text|>", "<|content_thinking|>",
+    "<|content_model_end_sampling|>",
+)  # fmt: skip
 
 
 def inkling(source: Source, calls: Calls) -> Reader[None]:
@@ -149,7 +175,8 @@ def inkling(source: Source, calls: Calls) -> Reader[None]:
 def inkling_call(source: Source, calls: Calls, name: str) -> Reader[None]:
     """Read `{"name": …, "args": …}`; the header may name the tool as well."""
     if not calls.toolbox:
-        yield from source.until(MESSAGE_END, calls.say)
+        calls.say(source.marked())
+        calls.say((yield from source.take(stops((yield from source.until(MESSAGE_END, calls.say))))))
         return
     char = yield from source.skip_space()
     if char == "{":
@@ -175,9 +202,9 @@ def kimi(source: Source, calls: Calls) -> Reader[None]:
     section = (yield from source.collect(stops("<|sep|>", "<|open|>", "<|close|>"))).strip()
     yield from source.take(SEPARATOR)
     if section == "think":
-        yield from source.until(stops("<|close|>think"), calls.think)
+        yield from source.until(stops("<|close|>", "<|open|>"), calls.think)
     elif section == "response":
-        yield from source.until(stops("<|close|>response", "<|open|>tools"), calls.say)
+        yield from source.until(stops("<|close|>", "<|open|>"), calls.say)
     elif section.startswith("call") and calls.toolbox:
         yield from kimi_call(source, calls, section)
 
@@ -215,7 +242,7 @@ def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
 HARMONY = (
     Marker("<|start|>", message, keeps=True, channel=True), Marker("<|channel|>", message, keeps=True, channel=True),
 )  # fmt: skip
-ADDRESSED = (*HARMONY, Marker("to=", message, keeps=True, at_start=True, channel=True))
+ADDRESSED = (*HARMONY, Marker("to=", recipient, keeps=True, at_start=True, channel=True))
 ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>")
 
 DIALECTS = (
@@ -251,7 +278,7 @@ DIALECTS = (
             Marker(text, inkling, keeps=True, channel=True)
             for text in ("<|message_model|>", "<|content_text|>", "<|content_thinking|>", "<|content_invoke_tool_json|>")
         ),
-        drops=("<|end_message|>",),
+        drops=("<|end_message|>", "<|content_model_end_sampling|>", "<|content_tool_error|>"),
         example='<|message_model|>f<|content_invoke_tool_json|>{"name":"f","args":{"a":1}}<|end_message|>',
     ),
     Dialect(

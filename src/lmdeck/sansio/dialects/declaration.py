@@ -19,7 +19,7 @@ class Marker:
 
     With `keeps`, the reader sees the marker itself too. With `at_start`, it counts only at the start of the answer or of a
     line: it is no token of its own, and prose may contain it. A `channel` marker begins a message that may also be content or
-    reasoning, and is read whether tools were offered or not.
+    reasoning, and is read whether tools were offered or not; an `inline` one also inside reasoning.
     """
 
     text: str
@@ -27,6 +27,7 @@ class Marker:
     keeps: bool = False
     at_start: bool = False
     channel: bool = False
+    inline: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import re
 
-from lmdeck.sansio.calls import Calls
+from lmdeck.sansio.calls import Calls, decode_arguments
 from lmdeck.sansio.dialects.declaration import BodyReader, Dialect, Marker, ReasoningTags
 from lmdeck.sansio.dialects.tagged import THINK, TOOL_CALL, tagged
 from lmdeck.sansio.markup import Elements, elements_call
 from lmdeck.sansio.payloads import json_arguments, json_call, json_calls
-from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
+from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
 
 __all__ = ["DIALECTS", "headed"]
 
@@ -35,16 +35,21 @@ def headed(
 
     def read(source: Source, calls: Calls) -> Reader[None]:
         inside = begun
+        made = len(calls.made)
         while True:
             yield from source.skip_space()
             if not inside and not (yield from source.take(opening)):
                 if (yield from source.take(stops(*end))):
                     continue
-                if not (yield from source.take(stops(*calls_end))):
-                    char = yield from source.peek()
-                    if char and not calls.made:
-                        raise MalformedCall(f"{char!r} stands where a call was expected")
-                return
+                if len(calls.made) > made:
+                    yield from source.take(stops(*calls_end))
+                    return
+                if not (yield from source.until(stops(*begin, *calls_end), _ignore)):
+                    raise TruncatedCall
+                if (yield from source.take(stops(*calls_end))):
+                    return
+                calls.note("text before a call")
+                continue
             inside = False
             if lead:
                 yield from source.skip_space()
@@ -63,9 +68,13 @@ def headed(
             source.mark()
 
     def one(source: Source, calls: Calls) -> Reader[None]:
-        header = yield from source.collect(name_ends)
-        calls.open(INDEX.sub("", header.strip()))
+        header = (yield from source.collect(name_ends)).strip()
+        if header.isdigit():
+            yield from nameless(source, calls)
+            return
+        calls.open(INDEX.sub("", header))
         calls.flush()
+        yield from source.skip_space()
         yield from source.take(stops(*after_name))
         if before_json:
             yield from source.skip_space()
@@ -77,6 +86,20 @@ def headed(
             calls.close()
             return
         yield from json_arguments(source, calls.write, calls, ending)
+        calls.close()
+
+    def nameless(source: Source, calls: Calls) -> Reader[None]:
+        """Read a call whose name is only its number: the one tool that has such parameters is meant."""
+        yield from source.take(stops(*after_name))
+        parts: list[str] = []
+        yield from json_arguments(source, parts.append, calls, ending)
+        keys = set(decode_arguments("".join(parts)) or {})
+        fitting = [name for name in calls.toolbox.schemas if keys and keys <= set(calls.toolbox.properties(name))]
+        if len(fitting) != 1:
+            raise UnofferedCall("a call without a name")
+        calls.note("a missing name")
+        calls.open(fitting[0])
+        calls.write("".join(parts))
         calls.close()
 
     return read
@@ -154,6 +177,21 @@ def tool_output(source: Source, calls: Calls) -> Reader[None]:
     calls.dropped("tool_output", "A tool's result that the model made up was left out")
 
 
+def citation(source: Source, _: Calls) -> Reader[None]:
+    """Leave out the end of a citation, which names its sources."""
+    yield from source.until(stops(">"), _ignore)
+    yield from source.take(stops(">"))
+
+
+def nothing(_: Source, __: Calls) -> Reader[None]:
+    """Read nothing: the marker itself is left out."""
+    yield from ()
+
+
+def _ignore(_: str) -> None:
+    """Drop text."""
+
+
 def functools(source: Source, calls: Calls) -> Reader[None]:
     """Read the array behind `functools`."""
     if (yield from source.peek()) != "[":
@@ -197,7 +235,7 @@ STEP = headed(
 )  # fmt: skip
 MISTRAL = (Marker("[TOOL_CALLS]", mistral),)
 MISTRAL_THINK = ReasoningTags("[THINK]", "[/THINK]", anywhere=True)
-COHERE = Marker("<|START_ACTION|>", tagged("<|END_ACTION|>"))
+COHERE = (Marker("<|START_ACTION|>", tagged("<|END_ACTION|>")), Marker("</co: ", citation, channel=True, inline=True), Marker("<co>", nothing, channel=True, inline=True))
 COHERE_THINK = ReasoningTags("<|START_THINKING|>", "<|END_THINKING|>")
 COHERE_DROPS = tuple(f"<|{side}_{what}|>" for side in ("START", "END") for what in ("RESPONSE", "TEXT")) + (
     "<|END_OF_TURN_TOKEN|>",
@@ -301,12 +339,12 @@ DIALECTS = (
         example='<|function_call|>{"name": "f", "arguments": {"a": 1}}',
     ),
     Dialect(
-        name="command-a", models="Command A, Command A Reasoning, Command 4", markers=(COHERE,), reasoning=(COHERE_THINK,),
+        name="command-a", models="Command A, Command A Reasoning, Command 4", markers=COHERE, reasoning=(COHERE_THINK,),
         drops=(*COHERE_DROPS, "<|END_THINKING|>"), architectures=("cohere2", "cohere2moe"),
         example='<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", "parameters": {"a": 1}}\n]<|END_ACTION|>',
     ),
     Dialect(
-        name="command-r7b", models="Command R7B 12-2024", markers=(COHERE,), reasoning=(COHERE_THINK,),
+        name="command-r7b", models="Command R7B 12-2024", markers=COHERE, reasoning=(COHERE_THINK,),
         drops=(*COHERE_DROPS, "<|END_THINKING|>"),
         example='<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", "parameters": {"a": 1}}\n]<|END_ACTION|>',
     ),

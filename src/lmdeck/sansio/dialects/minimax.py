@@ -20,7 +20,8 @@ from lmdeck.sansio.toolbox import json_for, types_of
 __all__ = ["DIALECTS"]
 
 T = "]<]minimax[>["
-TAG = stops(f"{T}<", f"{T}</")
+TAG = stops(f"{T}<")
+END_TAG = stops(f"{T}</")
 BLOCK_END = f"{T}</tool_call>"
 INVOKE = f"{T}<invoke name="
 
@@ -63,7 +64,7 @@ def members(source: Source, calls: Calls, schema: Any, parent: str, depth: int) 
         found = yield from source.until(TAG, _ignore)
         if not found:
             raise TruncatedCall
-        if found.endswith("/") or (yield from source.ahead(stops(BLOCK_END, INVOKE))):
+        if (yield from source.ahead(END_TAG)) or (yield from source.ahead(stops(BLOCK_END, INVOKE))):
             yield from end_of(source, calls, parent)
             return
         source.at += len(found)
@@ -93,7 +94,7 @@ def value(source: Source, calls: Calls, schema: Any, name: str, depth: int) -> R
         raise TruncatedCall
     text = "".join(parts)
     types = types_of(schema, {})
-    if found.endswith("/"):
+    if (yield from source.ahead(END_TAG)):
         yield from end_of(source, calls, name)
         if not text.strip() and "string" not in types and types & {"array", "object"}:
             calls.write("[]" if "array" in types else "{}")

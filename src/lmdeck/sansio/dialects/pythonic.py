@@ -90,7 +90,7 @@ DIALECTS = (
     ),
     Dialect(
         name="lfm2", models="LFM2, LFM2.5", markers=(Marker("<|tool_call_start|>", between("<|tool_call_end|>")),),
-        pythonic=True, reasoning=(THINK,), architectures=("lfm2", "lfm2moe"), drops=("<|tool_call_end|>",),
+        pythonic=True, reasoning=(THINK,), architectures=("lfm2", "lfm2moe"),
         example='<|tool_call_start|>[f(a=1), g(b="x")]<|tool_call_end|>',
     ),
     Dialect(

@@ -132,7 +132,7 @@ def _pairs(source: Source, calls: Calls, pairs: KeyValue) -> Reader[None]:
         if not found and char == "\\":
             source.at += 1
             continue
-        if found in ("<user>", "</user>") or (found and found == pairs.separator):
+        if (found in ("<user>", "</user>") and found not in pairs.ends) or (found and found == pairs.separator):
             source.at += len(found)
             continue
         if found != pairs.key[0]:
@@ -194,9 +194,14 @@ LONGCAT = KeyValue(
 TOOL_CALLS = Marker("<tool_calls>", tagged("</tool_calls>", inner="<tool_call>"))
 FUNCTION_NAME = Marker(
     "<function name=",
-    tagged(elements=replace(FUNCTION, function=("<function name=",), function_end=("</function>",), entities=True)),
+    tagged(
+        elements=replace(
+            FUNCTION, function=("<function name=", "<functionname=", "<functionĠname="), function_end=("</function>",),
+            parameter=("<param name=", "<paramname=", "<paramĠname=", "<parameter name="), entities=True,
+        )
+    ),
     keeps=True,
-)
+)  # fmt: skip
 INVOKE = Elements(
     function=("<invoke name=",), function_end=("</invoke>",), parameter=("<parameter name=",), parameter_end=("</parameter>",)
 )
@@ -351,7 +356,7 @@ DIALECTS = (
     ),
     Dialect(
         name="minicpm5-xml", models="MiniCPM5",
-        markers=(FUNCTION_NAME, replace(FUNCTION_NAME, text="<functionname=")),
+        markers=(FUNCTION_NAME, replace(FUNCTION_NAME, text="<functionname="), replace(FUNCTION_NAME, text="<functionĠname=")),
         reasoning=(THINK,), example='<function name="f"><param name="a">x</param></function>',
     ),
     Dialect(
