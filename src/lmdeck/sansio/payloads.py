@@ -170,10 +170,11 @@ def _rest_of_object(source: Source, ends: Stops) -> Reader[None]:
 def json_calls(source: Source, calls: Calls, ends: Stops, *, strictly: bool = False) -> Reader[None]:
     """Read `[{…}, {…}]`; separators may be missing, and so may the closing bracket."""
     source.at += 1
+    made = len(calls.made)
     while True:
         char = yield from source.skip_space()
         if char == "{":
-            yield from json_call(source, calls, ends, strictly=strictly and not calls.made)
+            yield from json_call(source, calls, ends, strictly=strictly and len(calls.made) == made)
             source.mark()
         elif char == ",":
             source.at += 1
@@ -182,6 +183,9 @@ def json_calls(source: Source, calls: Calls, ends: Stops, *, strictly: bool = Fa
             return
         elif not char or (yield from source.ahead(ends)):
             return
+        elif len(calls.made) > made:
+            yield from LiteralReader(source, _ignore, _ignore, ends=ends).read()
+            calls.dropped("tool_call_unparsed", "A value that is no call stood among the calls")
         else:
             raise MalformedCall(f"{char!r} stands where a call was expected")
 

@@ -41,7 +41,7 @@ class Stops:
     __slots__ = ("first", "literals", "longest", "pattern", "prefixes")
 
     def __init__(self, literals: Iterable[str]) -> None:
-        self.literals = tuple(sorted(set(literals), key=len, reverse=True))
+        self.literals = tuple(sorted({literal for literal in literals if literal}, key=len, reverse=True))
         self.pattern = re.compile("|".join(map(re.escape, self.literals)) or r"(?!)")
         self.prefixes = frozenset(literal[:n] for literal in self.literals for n in range(1, len(literal)))
         self.longest = max(map(len, self.literals), default=1)

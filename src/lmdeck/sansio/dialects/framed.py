@@ -109,6 +109,8 @@ def mistral(source: Source, calls: Calls) -> Reader[None]:
     """Read what follows `[TOOL_CALLS]`: an array, an object, or `NAME[ARGS]{…}`."""
     ends = stops("[TOOL_CALLS]", "[/TOOL_CALLS]", "</s>")
     char = yield from source.skip_space()
+    while (yield from source.take(stops("[TOOL_CALLS]"))):
+        char = yield from source.skip_space()
     if char == "[" and (yield from _is_array(source)):
         yield from json_calls(source, calls, ends)
     elif char == "{":

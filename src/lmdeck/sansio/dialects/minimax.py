@@ -24,6 +24,7 @@ TAG = stops(f"{T}<")
 END_TAG = stops(f"{T}</")
 BLOCK_END = f"{T}</tool_call>"
 INVOKE = f"{T}<invoke name="
+DEPTH = 100
 
 
 def block(source: Source, calls: Calls) -> Reader[None]:
@@ -49,81 +50,80 @@ def invoke(source: Source, calls: Calls) -> Reader[None]:
     calls.open(name_in(header))
     calls.flush()
     calls.write("{")
-    yield from members(source, calls, calls.toolbox.schemas.get(calls.name, {}), "invoke", 0)
+    yield from members(source, calls, calls.toolbox.schemas.get(calls.name, {}))
     calls.write("}")
     calls.close()
 
 
-def members(source: Source, calls: Calls, schema: Any, parent: str, depth: int) -> Reader[None]:
-    """Read elements up to the parent's end, as the members of an object."""
-    if depth > 60:
-        raise MalformedCall("values nested too deep")
+def members(source: Source, calls: Calls, schema: Any) -> Reader[None]:
+    """Read parameters up to the end of the invoke; each is written when it is whole."""
     declared = schema.get("properties") if isinstance(schema, Mapping) else None
     is_first = True
     while True:
-        found = yield from source.until(TAG, _ignore)
-        if not found:
+        if not (yield from source.until(TAG, _ignore)):
             raise TruncatedCall
         if (yield from source.ahead(END_TAG)) or (yield from source.ahead(stops(BLOCK_END, INVOKE))):
-            yield from end_of(source, calls, parent)
+            yield from end_of(source, calls, "invoke")
             return
-        source.at += len(found)
+        source.at += len(T) + 1
         header, alone = yield from read_header(source)
         key = header.strip()
-        calls.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
-        is_first = False
         inner = declared.get(key) if isinstance(declared, Mapping) else None
-        if alone:
-            calls.write(json_for("", types_of(inner, {})))
-        else:
-            yield from value(source, calls, inner, key, depth + 1)
+        written = json_for("", types_of(inner, {})) if alone else (yield from value(source, calls, inner, key, 1))
+        calls.write(f"{'' if is_first else ', '}{encode_basestring(key)}: {written}")
+        is_first = False
 
 
 def end_of(source: Source, calls: Calls, name: str) -> Reader[None]:
     """Read the end of an element; it may be missing where its parent's comes."""
-    wanted = f"{T}</{name}>"
-    if not (yield from source.take(stops(wanted))):
+    if not (yield from source.take(stops(f"{T}</{name}>"))):
         calls.note("a missing closing element")
 
 
-def value(source: Source, calls: Calls, schema: Any, name: str, depth: int) -> Reader[None]:
-    """Read what stands in an element: text, members or items."""
-    parts: list[str] = []
-    found = yield from source.until(TAG, parts.append)
-    if not found:
-        raise TruncatedCall
-    text = "".join(parts)
-    types = types_of(schema, {})
-    if (yield from source.ahead(END_TAG)):
-        yield from end_of(source, calls, name)
-        if not text.strip() and "string" not in types and types & {"array", "object"}:
-            calls.write("[]" if "array" in types else "{}")
-        else:
-            calls.write(json_for(text, types))
-    elif (yield from source.ahead(stops(f"{T}<item>", f"{T}<item/>"))):
-        yield from items(source, calls, schema, name, depth)
-    else:
-        calls.write("{")
-        yield from members(source, calls, schema, name, depth)
-        calls.write("}")
-
-
-def items(source: Source, calls: Calls, schema: Any, name: str, depth: int) -> Reader[None]:
-    """Read repeated `<item>` elements as an array."""
-    calls.write("[")
-    is_first = True
-    inner = schema.get("items") if isinstance(schema, Mapping) else None
+def value(source: Source, calls: Calls, schema: Any, name: str, depth: int) -> Reader[str]:
+    """Read what stands in an element, as JSON: text, members, or items. Text between members is kept as `$text`."""
+    if depth > DEPTH:
+        raise MalformedCall("values nested too deep")
+    texts: list[str] = []
+    found: dict[str, list[str]] = {}
+    declared = schema.get("properties") if isinstance(schema, Mapping) else None
     while True:
-        found = yield from source.until(TAG, _ignore)
-        if not found:
+        if not (yield from source.until(TAG, texts.append)):
             raise TruncatedCall
-        if not (yield from source.take(stops(f"{T}<item>"))):
+        if (yield from source.ahead(END_TAG)) or (yield from source.ahead(stops(BLOCK_END, INVOKE))):
             break
-        calls.write("" if is_first else ", ")
-        is_first = False
-        yield from value(source, calls, inner, "item", depth + 1)
+        source.at += len(T) + 1
+        header, alone = yield from read_header(source)
+        key = header.strip()
+        inner = declared.get(key) if isinstance(declared, Mapping) else None
+        if key == "item" and isinstance(schema, Mapping) and inner is None:
+            inner = schema.get("items")
+        written = json_for("", types_of(inner, {})) if alone else (yield from value(source, calls, inner, key, depth + 1))
+        found.setdefault(key, []).append(written)
     yield from end_of(source, calls, name)
-    calls.write("]")
+    text, types = "".join(texts), types_of(schema, {})
+    if found:
+        return _container(found, text, types)
+    if not text.strip() and "string" not in types and types & {"array", "object"}:
+        return "[]" if "array" in types else "{}"
+    return json_for(text, types)
+
+
+def _container(found: dict[str, list[str]], text: str, types: frozenset[str]) -> str:
+    """Write members as an object, or repeated items as an array."""
+    if list(found) == ["item"] and not text.strip() and types != {"object"}:
+        return f"[{', '.join(found['item'])}]"
+    if text.strip():
+        key = "$text"
+        while key in found:
+            key = "$" + key
+        found[key] = [encode_basestring(text.strip())]
+    shown = (f"{encode_basestring(key)}: {values[0] if len(values) == 1 else _array(values)}" for key, values in found.items())
+    return "{" + ", ".join(shown) + "}"
+
+
+def _array(values: list[str]) -> str:
+    return f"[{', '.join(values)}]"
 
 
 def _ignore(_: str) -> None:
