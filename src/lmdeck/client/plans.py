@@ -26,6 +26,7 @@ from lmdeck.protocol.listings import LISTINGS, choose_model, identify, read_list
 from lmdeck.protocol.reader import ChatReader, JSONReader
 from lmdeck.protocol.requests import ChatSpec, build_chat
 from lmdeck.sansio.assembler import ChatAssembler
+from lmdeck.sansio.parser import StreamParser
 from lmdeck.stats import Measured, Stats
 
 __all__ = ["begin_chat", "check_health", "final_reply", "find_model", "list_models", "send_chat"]
@@ -119,8 +120,14 @@ def _ask(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -
     body, adjusted = build_chat(spec, model, stream=stream)
 
     def make_reader(status: int, headers: Mapping[str, str]) -> ChatReader:
+        offered = () if body.get("tool_choice") == "none" else body.get("tools", ())
         assembler = ChatAssembler(
-            strict=spec.strict, expects_tokens=spec.expects_tokens, problems=adjusted, model=model or ""
+            strict=spec.strict,
+            expects_tokens=spec.expects_tokens,
+            text_parser=StreamParser(offered),
+            tools=offered,
+            problems=adjusted,
+            model=model or "",
         )
         return ChatReader(status, headers, assembler)
 

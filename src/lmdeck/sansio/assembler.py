@@ -14,11 +14,12 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallParseError
-from lmdeck.events import Chunk
+from lmdeck.events import Chunk, ToolCallDelta
 from lmdeck.messages import ModelDetails, Problem, Reply, Runtime, ToolCall
 from lmdeck.sansio.limits import DEFAULT_LIMITS, Limits
 from lmdeck.sansio.slots import ToolSlots
 from lmdeck.sansio.text import GrowingText
+from lmdeck.sansio.toolbox import Toolbox
 from lmdeck.sansio.wire import Completion, Delta, content_text, lenient
 from lmdeck.stats import Stats, Usage
 
@@ -44,8 +45,12 @@ class TextParser(Protocol):
         """Read new text and give what is certain."""
         ...
 
-    def finish(self) -> Iterable[Chunk]:
-        """Read the end of the text and give the rest."""
+    def is_plain(self, text: str) -> bool:
+        """Tell whether text is content as it stands, and count it as read if so."""
+        ...
+
+    def finish(self, *, answered: bool = False) -> Iterable[Chunk]:
+        """Read the end of the text and give the rest; with `answered`, calls in the reasoning do not count."""
         ...
 
     @property
@@ -63,6 +68,7 @@ class ChatAssembler:
         strict: bool = False,
         expects_tokens: bool = True,
         text_parser: TextParser | None = None,
+        tools: Iterable[Any] = (),
         problems: Iterable[Problem] = (),
         model: str = "",
         limits: Limits = DEFAULT_LIMITS,
@@ -71,7 +77,9 @@ class ChatAssembler:
         self._strict = strict
         self._expects_tokens = expects_tokens
         self._text_parser = text_parser
-        self._slots = ToolSlots(limits, new_id)
+        self._tools = tuple(tools)
+        self._slots = ToolSlots(limits, new_id, Toolbox(self._tools))
+        self._places: dict[tuple[bool, int], int] = {}
         self._content = GrowingText()
         self._reasoning = GrowingText()
         self._calls: list[ToolCall] = []
@@ -190,7 +198,8 @@ class ChatAssembler:
             chunks.append(Chunk("", reasoning))
         content = delta.content
         if content:
-            if self._text_parser is None and isinstance(content, str):
+            parser = self._text_parser
+            if isinstance(content, str) and (parser is None or parser.is_plain(content)):
                 self._content.write(content)
                 chunks.append(Chunk(content))
             else:
@@ -201,7 +210,7 @@ class ChatAssembler:
         for tool_delta in delta.tool_calls or ():
             new = self._slots.feed(tool_delta)
             if new is not None:
-                chunks.append(Chunk("", "", None, new))
+                chunks.append(Chunk("", "", None, self._placed(new, embedded=False)))
 
     def _read_content(self, text: str, chunks: list[Chunk]) -> None:
         if self._text_parser is None:
@@ -218,17 +227,50 @@ class ChatAssembler:
                 self._reasoning.write(chunk.reasoning)
             if chunk.tool_call is not None:
                 self._calls.append(chunk.tool_call)
+            elif chunk.tool_call_delta is not None:
+                chunk = Chunk("", "", None, self._placed(chunk.tool_call_delta, embedded=True))  # noqa: PLW2901
             chunks.append(chunk)
+
+    def _placed(self, delta: ToolCallDelta, *, embedded: bool) -> ToolCallDelta:
+        """Count native and embedded calls together."""
+        place = self._places.setdefault((embedded, delta.index), len(self._places))
+        return delta if place == delta.index else msgspec.structs.replace(delta, index=place)
+
+    def _take_native(self, calls: list[ToolCall], chunks: list[Chunk]) -> None:
+        """Take native calls; one that the text also holds was counted there."""
+        embedded = list(self._calls) if self._text_parser is not None else []
+        for call in calls:
+            twin = next((other for other in embedded if (other.name, other.arguments) == (call.name, call.arguments)), None)
+            if twin is None:
+                self._take([Chunk("", "", call)], chunks)
+            else:
+                embedded.remove(twin)
+
+    def _take_calls_of_reasoning(self, chunks: list[Chunk]) -> None:
+        """Take the calls that stand in the server's reasoning channel where the answer itself is empty."""
+        reasoning = self._reasoning.getvalue()
+        if not (self._tools and reasoning) or self._calls or self._slots or self._content.getvalue().strip():
+            return
+        from lmdeck.sansio.parser import StreamParser
+
+        parser = StreamParser(self._tools, prefix="<think>")
+        found = [*parser.feed(reasoning), *parser.finish()]
+        calls = [chunk for chunk in found if chunk.tool_call is not None or chunk.tool_call_delta is not None]
+        if parser.result.tool_calls:
+            self._take(calls, chunks)
+            self._note_once("calls_in_reasoning", "The calls stood in the reasoning.")
 
     def _finish(self, reason: str, chunks: list[Chunk]) -> None:
         """Read a finish reason: from here on every call is whole, or never will be."""
         if self._finish_reason:
             return
         if self._text_parser is not None:
-            self._take(self._text_parser.finish(), chunks)
+            self._take(self._text_parser.finish(answered=bool(self._slots)), chunks)
         calls, problems = self._slots.finish(truncated=reason == "length")
-        self._take([Chunk("", "", call) for call in calls], chunks)
+        self._take_native(calls, chunks)
         self._problems += problems
+        if self._text_parser is not None:
+            self._take_calls_of_reasoning(chunks)
         self._finish_reason = reason
         chunks.append(Chunk("", "", None, None, "tool_calls" if self._calls else reason))
 

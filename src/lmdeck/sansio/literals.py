@@ -31,6 +31,8 @@ OTHER_WORDS = {
 PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 PYTHON_ESCAPES = {"'": "'", "a": "\\u0007", "v": "\\u000b", "0": "\\u0000"}
 LOOKAHEAD = 256
+FIRST_OF_SET = re.compile(r"""\s*(?:'[^'\\]*'|"[^"\\]*"|-?\d[\d.]*)(\s*)([,:}])""")
+FIRST_OF_SET_BEGUN = re.compile(r"""\s*(?:'[^'\\]*'?\s*|"[^"\\]*"?\s*|-?[\d.]*\s*)""")
 
 
 def escaped(text: str) -> str:
@@ -43,13 +45,14 @@ class LiteralReader:
 
     def __init__(
         self, source: Source, put: Callable[[str], object], note: Callable[[str], object], *, python: bool = False,
-        ends: Stops | None = None,
+        ends: Stops | None = None, closes_at_end: bool = False,
     ) -> None:  # fmt: skip
         self._source = source
         self._put = put
         self._note = note
         self._python = python
         self._ends = ends or stops()
+        self._closes_at_end = closes_at_end
         self._comma = ""
 
     def read(self) -> Reader[None]:
@@ -80,6 +83,8 @@ class LiteralReader:
         elif char == "{" or char == "[" or (char == "(" and self._python):
             self._flush()
             source.at += 1
+            if char == "{" and self._python:
+                char = yield from self._brace_kind()
             closers.append("}" if char == "{" else "]")
             self._put("{" if char == "{" else "[")
         elif char == "":
@@ -87,10 +92,22 @@ class LiteralReader:
         else:
             yield from self._word()
 
+    def _brace_kind(self) -> Reader[str]:
+        """Tell a set from a dict by what stands behind its first string: a set becomes an array."""
+        source = self._source
+        while True:
+            rest = source.text[source.at : source.at + LOOKAHEAD]
+            found = FIRST_OF_SET.match(rest)
+            if found:
+                return "[" if found.group(2) in (",", "}") else "{"
+            if source.closed or len(rest) >= LOOKAHEAD or not FIRST_OF_SET_BEGUN.fullmatch(rest):
+                return "{"
+            yield
+
     def _is_closed_at_once(self, closers: list[str]) -> Reader[bool]:
         """Read the end of an empty container, or the first key of an object."""
         char = yield from self._space()
-        if char == closers[-1] or (char == ")" and self._python):
+        if char == closers[-1] or (char in ")}" and char and self._python):
             self._source.at += 1
             self._put(closers.pop())
             return True
@@ -110,13 +127,13 @@ class LiteralReader:
                 self._repaired("a comma too many")
                 source.at += 1
                 char = yield from self._space()
-        closes = char == closers[-1] or (char == ")" and closers[-1] == "]" and self._python)
+        closes = char == closers[-1] or (char != "" and char in ")}" and closers[-1] == "]" and self._python)
         if closes:
             source.at += 1
             self._drop_comma()
             self._put(closers.pop())
             return False
-        if char == "":
+        if char == "" and not self._closes_at_end:
             raise TruncatedCall
         if char in "}]" or (yield from source.ahead(self._ends)):
             self._drop_comma()

@@ -15,7 +15,7 @@ from lmdeck.sansio.payloads import ARGUMENT_KEYS, json_arguments, typed_value
 from lmdeck.sansio.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck.sansio.toolbox import ANY, STRING, json_for
 
-__all__ = ["Elements", "elements_call", "elements_calls", "name_in", "parameters", "read_header"]
+__all__ = ["Elements", "begins_end", "elements_call", "elements_calls", "name_in", "parameters", "read_header"]
 
 NAME = re.compile(r"""^\s*["']?([^"'>]*?)["']?\s*(?:\s[\w-]+\s*=.*)?$""", re.DOTALL)
 STRING_ATTRIBUTE = re.compile(r"""\bstring\s*=\s*["']?(true|false)""")
@@ -90,9 +90,12 @@ def parameters(source: Source, calls: Calls, elements: Elements) -> Reader[None]
     while True:
         between: list[str] = []
         found = yield from source.until(body, between.append)
-        if not found:
-            raise TruncatedCall
         gap = "".join(between)
+        if not found:
+            if not gap.strip() or not begins_end(gap.strip(), elements.function_end + elements.ends):
+                raise TruncatedCall
+            calls.note("a missing closing element")
+            break
         if gap.strip() and not _is_stray(gap, elements):
             calls.note("text between parameters")
         if found not in opening:
@@ -103,6 +106,11 @@ def parameters(source: Source, calls: Calls, elements: Elements) -> Reader[None]
         source.at += len(found)
         is_first = yield from _parameter(source, calls, elements, indent=indent, is_first=is_first)
     calls.write("}")
+
+
+def begins_end(rest: str, ends: tuple[str, ...]) -> bool:
+    """Tell whether the text broke off inside an end tag, so that what came before it is whole."""
+    return len(rest) > 1 and any(end.startswith(rest) for end in ends)
 
 
 def _is_stray(gap: str, elements: Elements) -> bool:

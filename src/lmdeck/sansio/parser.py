@@ -100,6 +100,7 @@ class StreamParser:
         self._source = Source()
         self._is_plain = False
         self._is_finished = False
+        self._is_answered = False
         self._had_reasoning = False
         self._trigger = self._grammar.trigger.search
         self._run = self._read(prefix)
@@ -126,10 +127,11 @@ class StreamParser:
             return True
         return False
 
-    def finish(self) -> list[Chunk]:
-        """Read the end of the text and give the rest."""
+    def finish(self, *, answered: bool = False) -> list[Chunk]:
+        """Read the end of the text and give the rest; with `answered`, calls in the reasoning do not count."""
         if self._is_finished:
             return []
+        self._is_answered = answered
         self._source.closed = True
         chunks = self._advance()
         self._is_finished = True
@@ -350,7 +352,7 @@ class StreamParser:
     def _reconsider_reasoning(self) -> Reader[None]:
         """Look for calls in the reasoning where the answer itself is empty."""
         calls = self._calls
-        if calls.made or not self._toolbox or "".join(calls.content).strip() or calls.problems:
+        if calls.made or self._is_answered or not self._toolbox or "".join(calls.content).strip() or calls.problems:
             return
         text = "".join(calls.reasoning)
         if not any(marker in text for marker in self._grammar.call_markers):

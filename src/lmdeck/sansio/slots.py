@@ -17,6 +17,7 @@ from lmdeck.errors import MalformedStreamError
 from lmdeck.events import ToolCallDelta
 from lmdeck.messages import Problem, ToolCall
 from lmdeck.sansio.limits import Limits
+from lmdeck.sansio.toolbox import Toolbox
 from lmdeck.sansio.wire import ToolDelta
 
 __all__ = ["ToolSlots"]
@@ -48,7 +49,8 @@ class _Slot:
 class ToolSlots:
     """The calls of one answer, from first delta to finished `ToolCall`."""
 
-    def __init__(self, limits: Limits, new_id: Callable[[], str]) -> None:
+    def __init__(self, limits: Limits, new_id: Callable[[], str], toolbox: Toolbox | None = None) -> None:
+        self._toolbox = toolbox or Toolbox(None)
         self._limits = limits
         self._new_id = new_id
         self._slots: list[_Slot] = []
@@ -104,11 +106,11 @@ class ToolSlots:
         for slot in self._slots[self._given :]:
             if slot.index and _is_echo(slot, self._slots[slot.index - 1]):
                 continue
-            read = _read(slot, truncated=truncated)
-            if isinstance(read, ToolCall):
-                calls.append(read)
-            else:
-                problems.append(read)
+            call, problem = _read(slot, self._toolbox, truncated=truncated)
+            if call is not None:
+                calls.append(call)
+            if problem is not None:
+                problems.append(problem)
         return calls, problems
 
     def _slot_for(self, delta: ToolDelta, name: str, *, has_arguments: bool) -> _Slot:
@@ -170,15 +172,28 @@ def _is_echo(slot: _Slot, before: _Slot) -> bool:
     return not has_own and bool(before.fragments) and (slot.name, slot.wire_index) == (before.name, before.wire_index)
 
 
-def _read(slot: _Slot, *, truncated: bool) -> ToolCall | Problem:
+def _read(slot: _Slot, toolbox: Toolbox, *, truncated: bool) -> tuple[ToolCall | None, Problem | None]:
     raw = slot.raw
     if not slot.name:
-        return Problem("tool_call_unnamed", f"A tool call without a name was dropped; its arguments: {raw[:2000]}")
-    arguments = None if truncated and not raw.strip() else _decode(raw)
+        detail = f"A tool call without a name was dropped; its arguments: {raw[:2000]}"
+        return None, Problem("tool_call_unnamed", detail)
+    arguments, problem = None if truncated and not raw.strip() else _decode(raw), None
+    if arguments is None and not truncated:
+        arguments, problem = _repaired(slot.name, raw, toolbox)
     if arguments is None:
         code = "tool_call_incomplete" if truncated else "tool_call_unparsed"
-        return Problem(code, f"The arguments of the call of {slot.name!r} are no JSON object: {raw[:2000]}")
-    return ToolCall(id=slot.id, name=slot.name, arguments=arguments, raw_arguments=raw or "{}")
+        return None, Problem(code, f"The arguments of the call of {slot.name!r} are no JSON object: {raw[:2000]}")
+    return ToolCall(id=slot.id, name=slot.name, arguments=arguments, raw_arguments=raw or "{}"), problem
+
+
+def _repaired(name: str, raw: str, toolbox: Toolbox) -> tuple[dict[str, Any] | None, Problem | None]:
+    from lmdeck.sansio.repair import repaired_arguments  # only where it is needed: it brings every reader along
+
+    found = repaired_arguments(raw, name, toolbox)
+    if found is None:
+        return None, None
+    written, notes = found
+    return _decode(written), Problem("repaired", f"In the call of {name!r}: {', '.join(notes)}.")
 
 
 def _as_text(arguments: str | dict[str, Any] | list[Any] | None) -> str:

@@ -75,7 +75,7 @@ def message(source: Source, calls: Calls) -> Reader[None]:
     ends = ADDRESSED_ENDS if name == "user" and not kind else MESSAGE_ENDS
     if name == "self" or (kind == "analysis" and not name):
         yield from source.until(ends, calls.think)
-    elif not name or name == "user":
+    elif not name or name in ("user", "commentary"):
         calls.separate(kind)
         yield from source.until(ends, calls.say)
     elif calls.toolbox:

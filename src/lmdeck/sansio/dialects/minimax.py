@@ -24,7 +24,7 @@ TAG = stops(f"{T}<")
 END_TAG = stops(f"{T}</")
 BLOCK_END = f"{T}</tool_call>"
 INVOKE = f"{T}<invoke name="
-DEPTH = 100
+DEPTH = 128
 
 
 def block(source: Source, calls: Calls) -> Reader[None]:

@@ -18,7 +18,7 @@ from json.encoder import encode_basestring
 
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import BodyReader, Dialect, Marker, ReasoningTags
-from lmdeck.sansio.markup import Elements, elements_calls
+from lmdeck.sansio.markup import Elements, begins_end, elements_calls
 from lmdeck.sansio.payloads import json_arguments, json_call, json_calls, typed_value
 from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
 from lmdeck.sansio.toolbox import Toolbox
@@ -141,7 +141,9 @@ def _pairs(source: Source, calls: Calls, pairs: KeyValue) -> Reader[None]:
         is_first = yield from _pair(source, calls, pairs, is_first=is_first)
     if found not in pairs.ends:
         calls.note("a missing closing element")
-        if not found:
+        if not found and source.closed and begins_end(source.text[source.at :].strip(), pairs.ends):
+            source.at = len(source.text)
+        elif not found:
             raise MalformedCall(f"{char!r} stands where a key was expected")
     calls.write("{}" if is_first else "}")
     calls.close()
