@@ -80,6 +80,7 @@ class ChatAssembler:
         self._tools = tuple(tools)
         self._slots = ToolSlots(limits, new_id, Toolbox(self._tools))
         self._places: dict[tuple[bool, int], int] = {}
+        self._order: dict[str, int] = {}
         self._content = GrowingText()
         self._reasoning = GrowingText()
         self._calls: list[ToolCall] = []
@@ -172,7 +173,7 @@ class ChatAssembler:
         return Reply(
             content=self._content.getvalue().strip(),
             reasoning=self._reasoning.getvalue().strip(),
-            tool_calls=list(self._calls),
+            tool_calls=sorted(self._calls, key=lambda call: self._order.get(call.id, len(self._order))),
             finish_reason="tool_calls" if self._calls and self._finish_reason else self._finish_reason,
             model=self._model or self._asked_model,
             id=self._id,
@@ -196,6 +197,10 @@ class ChatAssembler:
         if reasoning:
             self._reasoning.write(reasoning)
             chunks.append(Chunk("", reasoning))
+        for tool_delta in delta.tool_calls or ():
+            new = self._slots.feed(tool_delta)
+            if new is not None:
+                chunks.append(Chunk("", "", None, self._placed(new, embedded=False)))
         content = delta.content
         if content:
             parser = self._text_parser
@@ -207,10 +212,6 @@ class ChatAssembler:
         if delta.refusal:
             self._note_once("refusal", "The model declined; its words are in the content.")
             self._read_content(delta.refusal, chunks)
-        for tool_delta in delta.tool_calls or ():
-            new = self._slots.feed(tool_delta)
-            if new is not None:
-                chunks.append(Chunk("", "", None, self._placed(new, embedded=False)))
 
     def _read_content(self, text: str, chunks: list[Chunk]) -> None:
         if self._text_parser is None:
@@ -234,6 +235,8 @@ class ChatAssembler:
     def _placed(self, delta: ToolCallDelta, *, embedded: bool) -> ToolCallDelta:
         """Count native and embedded calls together."""
         place = self._places.setdefault((embedded, delta.index), len(self._places))
+        if delta.name:
+            self._order[delta.id] = place
         return delta if place == delta.index else msgspec.structs.replace(delta, index=place)
 
     def _take_native(self, calls: list[ToolCall], chunks: list[Chunk]) -> None:

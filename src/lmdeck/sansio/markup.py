@@ -21,6 +21,7 @@ NAME = re.compile(r"""^\s*["']?([^"'>]*?)["']?\s*(?:\s[\w-]+\s*=.*)?$""", re.DOT
 STRING_ATTRIBUTE = re.compile(r"""\bstring\s*=\s*["']?(true|false)""")
 CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 HEADER_LIMIT = 300
+SPACE = re.compile(r"\s*")
 WHOLE = ARGUMENT_KEYS | {"properties"}
 
 
@@ -71,16 +72,17 @@ def elements_call(source: Source, calls: Calls, elements: Elements) -> Reader[No
     if alone:
         calls.close()
         return
-    if (yield from source.skip_space()) == "{":
+    space = yield from source.collect_while(SPACE)
+    if (yield from source.peek()) == "{":
         yield from json_arguments(source, calls.write, calls, stops(*elements.function_end))
     else:
-        yield from parameters(source, calls, elements)
+        yield from parameters(source, calls, elements, space)
     calls.close()
     yield from source.skip_space()
     yield from source.take(stops(*elements.function_end))
 
 
-def parameters(source: Source, calls: Calls, elements: Elements) -> Reader[None]:
+def parameters(source: Source, calls: Calls, elements: Elements, space: str = "") -> Reader[None]:
     """Read parameters up to the end of their function, which stays unread."""
     calls.write("{")
     is_first = True
@@ -90,7 +92,8 @@ def parameters(source: Source, calls: Calls, elements: Elements) -> Reader[None]
     while True:
         between: list[str] = []
         found = yield from source.until(body, between.append)
-        gap = "".join(between)
+        gap = "".join((space, *between))
+        space = ""
         if not found:
             if not gap.strip() or not begins_end(gap.strip(), elements.function_end + elements.ends):
                 raise TruncatedCall
