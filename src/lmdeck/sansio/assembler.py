@@ -243,7 +243,9 @@ class ChatAssembler:
         """Take native calls; one that the text also holds was counted there."""
         embedded = list(self._calls) if self._text_parser is not None else []
         for call in calls:
-            twin = next((other for other in embedded if (other.name, other.arguments) == (call.name, call.arguments)), None)
+            twin = next(
+                (other for other in embedded if (other.name, other.arguments) == (call.name, call.arguments)), None
+            )
             if twin is None:
                 self._take([Chunk("", "", call)], chunks)
             else:

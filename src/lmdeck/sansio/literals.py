@@ -339,7 +339,9 @@ class LiteralReader:
             if not self._python:
                 self._repaired("a number in another notation")
             number = float(word.replace("_", ""))
-            return str(int(number)) if number.is_integer() and "." not in word and "e" not in word.lower() else str(number)
+            return (
+                str(int(number)) if number.is_integer() and "." not in word and "e" not in word.lower() else str(number)
+            )
         return None
 
     def _space(self) -> Reader[str]:

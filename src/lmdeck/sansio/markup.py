@@ -211,4 +211,3 @@ def name_in(header: str) -> str:
     if not found:
         raise NotACall
     return html.unescape(found.group(1)).strip()
-

@@ -75,7 +75,7 @@ def grammar_for(dialect: str, names: tuple[str, ...]) -> Grammar:
         return Grammar(tuple(REGISTRY.values()), names)
     if dialect not in REGISTRY:
         raise ConfigurationError(
-            f"There is no dialect {dialect!r}.", hint="`lmdeck.dialects()` lists them; \"auto\" recognises every one."
+            f"There is no dialect {dialect!r}.", hint='`lmdeck.dialects()` lists them; "auto" recognises every one.'
         )
     return Grammar((REGISTRY[dialect],), names)
 

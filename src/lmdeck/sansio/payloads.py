@@ -26,7 +26,9 @@ from lmdeck.sansio.toolbox import ANY, STRING, json_for
 __all__ = ["json_arguments", "json_call", "json_calls", "json_text", "python_calls", "typed_value"]
 
 NAME_KEYS = frozenset({"name", "tool_name", "function_name", "tool", "function", "recipient_name", "action"})
-ARGUMENT_KEYS = frozenset({"arguments", "parameters", "args", "input", "tool_input", "kwargs", "action_input", "params"})
+ARGUMENT_KEYS = frozenset(
+    {"arguments", "parameters", "args", "input", "tool_input", "kwargs", "action_input", "params"}
+)
 OTHER_KEYS = frozenset({"id", "tool_call_id", "type", "index", "call_id", "thought", "reasoning", "thoughts"})
 IDENTIFIER = re.compile(r"[\w.\-]*")
 WORD = re.compile(r"[\w.\-/:$]*")
@@ -79,9 +81,7 @@ def json_arguments(source: Source, put: Callable[[str], object], calls: Calls, e
         put("{}")
 
 
-def json_call(
-    source: Source, calls: Calls, ends: Stops, *, strictly: bool = False, default: str = ""
-) -> Reader[None]:
+def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = False, default: str = "") -> Reader[None]:
     """Read one `{"name": …, "arguments": {…}}`, its keys in any order and under any of their names.
 
     With `strictly` nothing but a call of an offered tool is taken, and other text is `NotACall` as soon as that is known.
@@ -128,7 +128,7 @@ def json_call(
         elif key in ARGUMENT_KEYS and not has_arguments:
             has_arguments = True
             yield from json_arguments(source, calls.write if calls.is_open else early.append, calls, ends)
-        elif is_first and char in ('{', '"', "n") and calls.toolbox.resolve(key) and key not in OTHER_KEYS:
+        elif is_first and char in ("{", '"', "n") and calls.toolbox.resolve(key) and key not in OTHER_KEYS:
             calls.open(key)
             has_arguments = True
             yield from json_arguments(source, calls.write, calls, ends)
@@ -211,7 +211,7 @@ class _Trimmed:
                 self._held = text
                 return
             self._is_begun = True
-            text = text.removeprefix("\r")if text.startswith("\r\n") else text
+            text = text.removeprefix("\r") if text.startswith("\r\n") else text
             if text.startswith("\n"):
                 text = text[1:].removeprefix(self._indent)
         cut = TRAILING.search(text)
@@ -245,6 +245,7 @@ def typed_value(
 
     A string is handed on as it comes; what must be a number, an array or the like is written when it is whole.
     """
+
     def write_escaped(text: str) -> None:
         calls.write(escaped(text))
 
@@ -347,4 +348,3 @@ def _keyword(source: Source, calls: Calls, ends: Stops, *, is_first: bool) -> Re
     source.at += 1
     calls.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
     yield from LiteralReader(source, calls.write, calls.note, python=True, ends=ends).read()
-

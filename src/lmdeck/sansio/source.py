@@ -12,7 +12,17 @@ from collections.abc import Callable, Generator, Iterable
 from functools import cache
 from typing import TypeVar
 
-__all__ = ["NON_SPACE", "MalformedCall", "NotACall", "Reader", "Source", "Stops", "TruncatedCall", "UnofferedCall", "stops"]
+__all__ = [
+    "NON_SPACE",
+    "MalformedCall",
+    "NotACall",
+    "Reader",
+    "Source",
+    "Stops",
+    "TruncatedCall",
+    "UnofferedCall",
+    "stops",
+]
 
 T = TypeVar("T")
 Reader = Generator[None, None, T]

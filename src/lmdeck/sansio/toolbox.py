@@ -13,6 +13,8 @@ __all__ = ["ANY", "STRING", "Toolbox", "json_for", "types_of"]
 
 ANY: frozenset[str] = frozenset()
 STRING = frozenset({"string"})
+TYPE_NAMES = {"str": "string", "text": "string", "int": "integer", "float": "number", "double": "number", "bool": "boolean",
+              "dict": "object", "list": "array", "tuple": "array", "none": "null"}  # fmt: skip
 CONVERTERS_LIMIT = 1 << 16
 BOOLEANS = {"true": "true", "false": "false", "yes": "true", "no": "false", "on": "true", "off": "false", "1": "true",
             "0": "false"}  # fmt: skip
@@ -72,9 +74,11 @@ def types_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[
         return ANY
     given = schema.get("type")
     if isinstance(given, str):
-        return frozenset({given}) | (frozenset({"null"}) if schema.get("nullable") is True else ANY)
+        return frozenset({TYPE_NAMES.get(given.lower(), given)}) | (
+            frozenset({"null"}) if schema.get("nullable") is True else ANY
+        )
     if isinstance(given, (list, tuple)):
-        return frozenset(item for item in given if isinstance(item, str))
+        return frozenset(TYPE_NAMES.get(item.lower(), item) for item in given if isinstance(item, str))
     reference = schema.get("$ref")
     if isinstance(reference, str) and reference.startswith("#/"):
         return types_of(_resolved(reference, root), root, depth + 1)

@@ -46,8 +46,8 @@ HEADER_LIMIT = 400
 HEADER = re.compile(r"(?:<\|start\|>[\w.\-]*)?\s*(?:to=|<\|channel\|>\s*\w|$)")
 
 
-def message(source: Source, calls: Calls) -> Reader[None]:
-    """Read one message, from its first token on."""
+def message(source: Source, calls: Calls, default: str = "user") -> Reader[None]:
+    """Read one message, from its first token on; without channel and recipient it is for `default`."""
     parts: list[str] = []
     size = 0
 
@@ -70,20 +70,39 @@ def message(source: Source, calls: Calls) -> Reader[None]:
     if end != "<|message|>":
         return
     recipient, channel = RECIPIENT.search(header), CHANNEL.search(header)
-    name = recipient.group(1) if recipient else ""
     kind = channel.group(1) if channel else ""
-    ends = ADDRESSED_ENDS if name == "user" and not kind else MESSAGE_ENDS
+    name = recipient.group(1) if recipient else "" if kind or "assistant" not in header else default
+    ends = ADDRESSED_ENDS if recipient and name == "user" and not kind else MESSAGE_ENDS
     if name == "self" or (kind == "analysis" and not name):
         yield from source.until(ends, calls.think)
     elif not name or name in ("user", "commentary"):
         calls.separate(kind)
         yield from source.until(ends, calls.say)
+    elif name == "developer":
+        yield from source.until(ends, _ignore)
     elif calls.toolbox:
         yield from addressed(source, calls, name)
     else:
         calls.say(source.marked())
         calls.say((yield from source.take(stops((yield from source.until(ends, calls.say))))))
         return
+    yield from end_of_message(source)
+
+
+def muse_message(source: Source, calls: Calls) -> Reader[None]:
+    """Read one of Muse's messages: without a recipient it is reasoning."""
+    yield from message(source, calls, "self")
+
+
+def bare_message(source: Source, calls: Calls) -> Reader[None]:
+    """Read a message whose header the template had written: for the user."""
+    yield from source.until(MESSAGE_ENDS, calls.say)
+    yield from end_of_message(source)
+
+
+def bare_thought(source: Source, calls: Calls) -> Reader[None]:
+    """Read a message whose header the template had written: reasoning."""
+    yield from source.until(MESSAGE_ENDS, calls.think)
     yield from end_of_message(source)
 
 
@@ -242,7 +261,13 @@ def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
 HARMONY = (
     Marker("<|start|>", message, keeps=True, channel=True), Marker("<|channel|>", message, keeps=True, channel=True),
 )  # fmt: skip
-ADDRESSED = (*HARMONY, Marker("to=", recipient, keeps=True, at_start=True, channel=True))
+TO = Marker("to=", recipient, keeps=True, at_start=True, channel=True)
+ADDRESSED = (*HARMONY, TO)
+GLIMMER = (*ADDRESSED, Marker("<|message|>", bare_message, at_start=True, channel=True))
+MUSE = (
+    Marker("<|start|>", muse_message, keeps=True, channel=True), Marker("<|channel|>", message, keeps=True, channel=True), TO,
+    Marker("<|message|>", bare_thought, at_start=True, channel=True),
+)  # fmt: skip
 ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>")
 
 DIALECTS = (
@@ -252,14 +277,14 @@ DIALECTS = (
         example='<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>',
     ),
     Dialect(
-        name="muse-glimmer", models="Muse Glimmer", markers=ADDRESSED, drops=ENDS,
+        name="muse-glimmer", models="Muse Glimmer", markers=GLIMMER, drops=ENDS,
         example=(
             '<|start|>assistant to=f<|message|><atem:function_calls>\n<atem:invoke name="f">\n'
             '<atem:parameter name="a">1</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|>'
         ),
     ),
     Dialect(
-        name="muse", models="Muse, MuseSpark", markers=ADDRESSED, drops=ENDS,
+        name="muse", models="Muse, MuseSpark", markers=MUSE, drops=ENDS,
         example=(
             '<|start|>assistant to=f<|message|><atem:function_calls>\n<atem:invoke name="f">\n'
             '<atem:parameter name="a">1</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|>'

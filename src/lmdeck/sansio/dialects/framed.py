@@ -237,7 +237,11 @@ STEP = headed(
 )  # fmt: skip
 MISTRAL = (Marker("[TOOL_CALLS]", mistral),)
 MISTRAL_THINK = ReasoningTags("[THINK]", "[/THINK]", anywhere=True)
-COHERE = (Marker("<|START_ACTION|>", tagged("<|END_ACTION|>")), Marker("</co: ", citation, channel=True, inline=True), Marker("<co>", nothing, channel=True, inline=True))
+COHERE = (
+    Marker("<|START_ACTION|>", tagged("<|END_ACTION|>")),
+    Marker("</co: ", citation, channel=True, inline=True),
+    Marker("<co>", nothing, channel=True, inline=True),
+)
 COHERE_THINK = ReasoningTags("<|START_THINKING|>", "<|END_THINKING|>")
 COHERE_DROPS = tuple(f"<|{side}_{what}|>" for side in ("START", "END") for what in ("RESPONSE", "TEXT")) + (
     "<|END_OF_TURN_TOKEN|>",
@@ -290,7 +294,7 @@ DIALECTS = (
             Marker("<|plamo:begin_tool_request:plamo|>", PLAMO, keeps=True),
         ),
         reasoning=(ReasoningTags("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),),
-        drops=("<|plamo:end_think:plamo|>", "<|plamo:msg|>", "<|plamo:op|>"), architectures=("plamo3",),
+        drops=("<|plamo:end_think:plamo|>", "<|plamo:msg|>", "<|plamo:op|>", "<|plamo:tag|>"), architectures=("plamo3",),
         example=(
             "<|plamo:begin_tool_requests:plamo|><|plamo:begin_tool_request:plamo|><|plamo:begin_tool_name:plamo|>f"
             "<|plamo:end_tool_name:plamo|><|plamo:begin_tool_arguments:plamo|><|plamo:constrain|>json<|plamo:msg|>"

@@ -98,7 +98,9 @@ def value(source: Source, calls: Calls, schema: Any, name: str, depth: int) -> R
         inner = declared.get(key) if isinstance(declared, Mapping) else None
         if key == "item" and isinstance(schema, Mapping) and inner is None:
             inner = schema.get("items")
-        written = json_for("", types_of(inner, {})) if alone else (yield from value(source, calls, inner, key, depth + 1))
+        written = (
+            json_for("", types_of(inner, {})) if alone else (yield from value(source, calls, inner, key, depth + 1))
+        )
         found.setdefault(key, []).append(written)
     yield from end_of(source, calls, name)
     text, types = "".join(texts), types_of(schema, {})
@@ -118,7 +120,10 @@ def _container(found: dict[str, list[str]], text: str, types: frozenset[str]) ->
         while key in found:
             key = "$" + key
         found[key] = [encode_basestring(text.strip())]
-    shown = (f"{encode_basestring(key)}: {values[0] if len(values) == 1 else _array(values)}" for key, values in found.items())
+    shown = (
+        f"{encode_basestring(key)}: {values[0] if len(values) == 1 else _array(values)}"
+        for key, values in found.items()
+    )
     return "{" + ", ".join(shown) + "}"
 
 

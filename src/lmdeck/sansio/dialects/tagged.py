@@ -48,9 +48,7 @@ class KeyValue:
     names: dict[Toolbox, object] = field(default_factory=dict)
 
 
-def tagged(
-    *ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None = None, inner: str = ""
-) -> BodyReader:
+def tagged(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None = None, inner: str = "") -> BodyReader:
     """Make the reader of a block of any form that ends with one of `ends`."""
     wanted = stops(*ends)
     inner_end = (inner.replace("<", "</"),) if inner else ()
@@ -205,7 +203,10 @@ FUNCTION_NAME = Marker(
     keeps=True,
 )  # fmt: skip
 INVOKE = Elements(
-    function=("<invoke name=",), function_end=("</invoke>",), parameter=("<parameter name=",), parameter_end=("</parameter>",)
+    function=("<invoke name=",),
+    function_end=("</invoke>",),
+    parameter=("<parameter name=",),
+    parameter_end=("</parameter>",),
 )
 SEED_THINK = ReasoningTags("<seed:think>", "</seed:think>")
 
