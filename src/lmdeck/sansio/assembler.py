@@ -229,7 +229,7 @@ class ChatAssembler:
             if chunk.tool_call is not None:
                 self._calls.append(chunk.tool_call)
             elif chunk.tool_call_delta is not None:
-                chunk = Chunk("", "", None, self._placed(chunk.tool_call_delta, embedded=True))  # noqa: PLW2901
+                chunk = Chunk("", "", None, self._placed(chunk.tool_call_delta, embedded=True))
             chunks.append(chunk)
 
     def _placed(self, delta: ToolCallDelta, *, embedded: bool) -> ToolCallDelta:

@@ -271,11 +271,7 @@ class LiteralReader:
         char = source.text[source.at + 1]
         if char in '"\\/bfnrt':
             self._put("\\" + char)
-        elif char == "u" and (yield from self._hex(4)):
-            return
-        elif char == "U" and self._python and (yield from self._hex(8)):
-            return
-        elif char == "x" and (yield from self._hex(2)):
+        elif (char == "u" and (yield from self._hex(4))) or (char == "U" and self._python and (yield from self._hex(8))) or (char == "x" and (yield from self._hex(2))):
             return
         elif char in PYTHON_ESCAPES and (self._python or char == "'"):
             if not self._python:

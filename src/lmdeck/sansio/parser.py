@@ -165,7 +165,7 @@ class StreamParser:
     def _read(self, prefix: str) -> Reader[None]:
         yield from self._opened_by(prefix)
         yield from self._content()
-        yield from self._reconsider_reasoning()
+        self._reconsider_reasoning()
 
     def _opened_by(self, prefix: str) -> Reader[None]:
         """Read what the template had already written."""
@@ -314,7 +314,7 @@ class StreamParser:
             if (yield from source.until(closing, held.append)):
                 calls.think("".join(held))
                 break
-            yield from self._calls_of("".join(held))
+            self._calls_of("".join(held))
             return
         source.at += len(found) if found in closing.literals else len((yield from source.ahead(closing)))
         calls.hold_space()
@@ -332,43 +332,40 @@ class StreamParser:
             return True
         return bool(BODY.match(following)) or following.lstrip().startswith(tuple(self._toolbox.schemas))
 
-    def _calls_of(self, text: str) -> Reader[None]:
+    def _calls_of(self, text: str) -> None:
         """Read the calls with which a text ends its reasoning; what is no call there is reasoning."""
-        inner = StreamParser.__new__(StreamParser)
-        inner.__dict__.update(self.__dict__)
-        inner._source = Source(text, closed=True)
-        content, self._calls.content = self._calls.content, []
-        chunks = len(self._chunks)
-        for _ in inner._content():
-            pass
-        self._calls.content = content
-        for at in range(chunks, len(self._chunks)):
+        calls = self._calls
+        begin, content = len(self._chunks), calls.content
+        calls.content = []
+        self._read_again(text)
+        calls.content = content
+        for at in range(begin, len(self._chunks)):
             if self._chunks[at].content:
-                self._calls.reasoning.append(self._chunks[at].content)
+                calls.reasoning.append(self._chunks[at].content)
                 self._chunks[at] = Chunk("", self._chunks[at].content)
-        return
-        yield
 
-    def _reconsider_reasoning(self) -> Reader[None]:
+    def _read_again(self, text: str) -> None:
+        """Read a text that is already whole as content."""
+        source, self._source = self._source, Source(text, closed=True)
+        for _ in self._content():
+            pass
+        self._source = source
+
+    def _reconsider_reasoning(self) -> None:
         """Look for calls in the reasoning where the answer itself is empty."""
         calls = self._calls
-        if calls.made or self._is_answered or not self._toolbox or "".join(calls.content).strip() or calls.problems:
+        if calls.made or self._is_answered or not self._toolbox or calls.problems or "".join(calls.content).strip():
             return
         text = "".join(calls.reasoning)
         if not any(marker in text for marker in self._grammar.call_markers):
             return
-        inner = StreamParser.__new__(StreamParser)
-        inner.__dict__.update(self.__dict__)
-        inner._source = Source(text, closed=True)
-        problems, chunks = len(calls.problems), len(self._chunks)
-        for _ in inner._content():
-            pass
+        begin = len(self._chunks)
+        self._read_again(text)
         calls.content.clear()
-        self._chunks[chunks:] = [chunk for chunk in self._chunks[chunks:] if not chunk.content]
-        del calls.problems[problems:]
+        self._chunks[begin:] = [chunk for chunk in self._chunks[begin:] if not chunk.content]
+        calls.problems.clear()
         if calls.made:
             calls.dropped("calls_in_reasoning", "The calls stood in the reasoning")
-        yield from ()
 
     def _call(self, marker: Marker) -> Reader[None]:
         """Hand over to a marker's reader; give back as content what it refuses."""

@@ -19,7 +19,6 @@ from lmdeck.sansio.source import (
     Source,
     Stops,
     TruncatedCall,
-    stops,
 )
 from lmdeck.sansio.toolbox import ANY, STRING, json_for
 

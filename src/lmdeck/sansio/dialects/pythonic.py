@@ -106,7 +106,7 @@ DIALECTS = (
         example='<|python_tag|>{"name": "f", "arguments": {"a": 1}}',
     ),
     Dialect(
-        name="json-array", models="any model under `tool_choice=\"required\"`", bare="[{",
+        name="json-array", models='any model under `tool_choice="required"`', bare="[{",
         example='[{"name": "f", "parameters": {"a": 1}}]',
     ),
     Dialect(
