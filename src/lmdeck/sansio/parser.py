@@ -102,6 +102,7 @@ class StreamParser:
         self._is_finished = False
         self._is_answered = False
         self._had_reasoning = False
+        self._left_markup = False
         self._trigger = self._grammar.trigger.search
         self._run = self._read(prefix)
         next(self._run, None)
@@ -281,7 +282,7 @@ class StreamParser:
             yield from self._reasoning(grammar.anywhere[token])
         else:
             source.at += len(token)
-            if token in grammar.drops or not calls.content:
+            if (token in grammar.drops and not self._left_markup) or not calls.content:
                 calls.hold_space()
             else:
                 calls.say(token)
@@ -373,7 +374,6 @@ class StreamParser:
         made = len(calls.made)
         source.mark()
         source.at += 0 if marker.keeps else len(marker.text)
-        begun = source.at
         try:
             yield from marker.read(source, calls)
             if len(calls.made) == made and not marker.channel:
@@ -382,22 +382,23 @@ class StreamParser:
                 else:
                     calls.dropped("tool_call_empty", f"A block without a call was left out: {source.marked()[:SHOWN]}")
         except NotACall:
-            self._give_back(marker, begun)
+            self._give_back(marker)
         except UnofferedCall as refusal:
             calls.dropped("unoffered_tool", f"Left as text: {refusal}")
-            self._give_back(marker, begun)
+            self._give_back(marker)
         except MalformedCall as refusal:
             calls.abandon()
             calls.dropped("tool_call_unparsed", f"A call could not be read and was left as text: {refusal}")
-            self._give_back(marker, begun)
+            self._give_back(marker)
         except TruncatedCall:
             self._cut_off(marker)
         finally:
             source.unmark()
 
-    def _give_back(self, marker: Marker, begun: int) -> None:
+    def _give_back(self, marker: Marker) -> None:
         """Pass on as content what a reader read."""
         self._calls.abandon()
+        self._left_markup = True
         text = self._source.marked()
         if not text:
             text = self._source.text[self._source.at : self._source.at + len(marker.text)]

@@ -13,10 +13,11 @@ OPENING_QUOTE = re.compile(r"(?:^|[\s(\[{:=,])[\"'“‘«„]\Z")
 class Prose:
     """Follows the text that goes to the user, as far as fences, code spans, quotes and line starts ask for it."""
 
-    __slots__ = ("_fence", "_last", "_run", "_run_begins_line", "_span", "is_line_start")
+    __slots__ = ("_fence", "_is_quoted", "_last", "_run", "_run_begins_line", "_span", "is_line_start")
 
     def __init__(self) -> None:
         self._fence = 0
+        self._is_quoted = False  # up to the end of the line
         self._span = 0
         self._run = 0
         self._run_begins_line = False
@@ -39,6 +40,7 @@ class Prose:
             self._settle()
             if piece == "\n":
                 self._span = 0
+                self._is_quoted = False
                 self.is_line_start = True
             elif not piece.isspace():
                 self.is_line_start = False
@@ -46,7 +48,8 @@ class Prose:
     def shows_code(self) -> bool:
         """Tell whether what comes next is inside code, or quoted."""
         self._settle()
-        return bool(self._fence or self._span or OPENING_QUOTE.search(self._last))
+        self._is_quoted = self._is_quoted or OPENING_QUOTE.search(self._last) is not None
+        return bool(self._fence or self._span or self._is_quoted)
 
     @property
     def is_plain(self) -> bool:

@@ -148,9 +148,12 @@ def _is_array(source: Source) -> Reader[bool]:
 
 def functionary(source: Source, calls: Calls) -> Reader[None]:
     """Read `NAME`, a line end and JSON, as Functionary 3.2 does behind `>>>`."""
-    name = (yield from source.collect(stops("\n", "{"))).strip()
-    if calls.toolbox.resolve(name) is None:
+    name = yield from source.take(stops(*calls.toolbox.schemas))
+    following = yield from source.peek()
+    if not name or following not in "\n{ ":
         raise NotACall
+    if not following:
+        raise TruncatedCall
     calls.open(name)
     calls.flush()
     char = yield from source.skip_space()

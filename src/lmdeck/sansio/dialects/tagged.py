@@ -95,7 +95,8 @@ def _name_and_pairs(source: Source, calls: Calls, pairs: KeyValue) -> Reader[Non
     after = yield from source.peek()
     known = calls.toolbox.resolve(name) if name else None
     if not after:
-        raise TruncatedCall
+        is_begun = any(offered.startswith(name) for offered in calls.toolbox.schemas)
+        raise TruncatedCall if is_begun and name else NotACall
     if known is None or after not in "<{\\ \n\t\r(":
         yield from source.skip_space()
         begins = yield from source.ahead(stops(pairs.key[0], pairs.separator, *pairs.ends))
