@@ -82,8 +82,7 @@ WRITERS = {
     "llama4-pythonic": lambda calls: f"[{', '.join(map(as_python, calls))}]",
     "lfm2": lambda calls: f"<|tool_call_start|>[{', '.join(map(as_python, calls))}]<|tool_call_end|>",
     "olmo3": lambda calls: "<function_calls>" + "\n".join(map(as_python, calls)) + "</function_calls>",
-    "gemma4": lambda calls: "".join(f'<|tool_call>call:{name}{as_gemma(given, '<|"|>')}<tool_call|>' for name, given in calls)
-    if False else "".join("<|tool_call>call:" + name + as_gemma(given, '<|"|>') + "<tool_call|>" for name, given in calls),
+    "gemma4": lambda calls: "".join("<|tool_call>call:" + name + as_gemma(given, '<|"|>') + "<tool_call|>" for name, given in calls),
     "deepseek-v3": lambda calls: "<｜tool▁calls▁begin｜>" + "\n".join(
         f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>{name}\n```json\n{json.dumps(given)}\n```<｜tool▁call▁end｜>" for name, given in calls
     ) + "<｜tool▁calls▁end｜>",
@@ -197,7 +196,7 @@ def test_a_name_is_announced_before_the_call_is_whole(dialect: str) -> None:
         ('{"on": True, "more": None}', {"on": True, "more": None}),
         ('{"text": "two\nlines"}', {"text": "two\nlines"}),
         ('{text: "a"}', {"text": "a"}),
-        ('{"text": "a" "count": 1}', {"text": 'a" "count": 1'}),
+        ('{"text": "a" "count": 1}', {"text": "a", "count": 1}),
         ('{"tags": ["a" "b"]}', {"tags": ['a" "b']}),
         ('{"text": "C:\\data"}', {"text": "C:\\data"}),
         ('{"text": "say "hi" now"}', {"text": 'say "hi" now'}),
@@ -208,8 +207,6 @@ def test_repairs_are_reported(arguments: str, expected: dict[str, Any]) -> None:
     text = f'<tool_call>{{"name": "save", "arguments": {arguments}}}</tool_call>'
     for cut in (lambda text: [text], list):
         parser, _ = fed(text, cut)
-        if "a\" \"" in arguments:
-            continue
         assert [call.arguments for call in parser.result.tool_calls] == [expected]
         assert [problem.code for problem in parser.result.problems] == ["repaired"]
 

@@ -31,6 +31,7 @@ OTHER_WORDS = {
 PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 PYTHON_ESCAPES = {"'": "'", "a": "\\u0007", "v": "\\u000b", "0": "\\u0000"}
 LOOKAHEAD = 256
+NEXT_KEY = re.compile(r"\"[^\"\n\\]{1,64}\"\s*:")
 FIRST_OF_SET = re.compile(r"""\s*(?:'[^'\\]*'|"[^"\\]*"|-?\d[\d.]*)(\s*)([,:}])""")
 FIRST_OF_SET_BEGUN = re.compile(r"""\s*(?:'[^'\\]*'?\s*|"[^"\\]*"?\s*|-?[\d.]*\s*)""")
 
@@ -245,10 +246,22 @@ class LiteralReader:
                     return True
                 if self._python and char in "\"')":
                     return True
+                if char == '"' and not is_key:
+                    return (yield from self._begins_key(found.start()))
                 return (yield from self._ends_before(found.start()))
             if source.closed or len(source.text) - source.at > LOOKAHEAD:
                 return True
             yield
+
+    def _begins_key(self, place: int) -> Reader[bool]:
+        """Tell whether a key stands at a place ahead, so that only a comma is missing."""
+        source = self._source
+        distance = place - source.at
+        while len(source.text) - source.at - distance < LOOKAHEAD and not source.closed:
+            if NEXT_KEY.match(source.text, source.at + distance):
+                return True
+            yield
+        return NEXT_KEY.match(source.text, source.at + distance) is not None
 
     def _ends_before(self, place: int) -> Reader[bool]:
         """Tell whether the dialect's end marker stands at a place ahead."""

@@ -180,6 +180,8 @@ def json_calls(source: Source, calls: Calls, ends: Stops, *, strictly: bool = Fa
         elif char == "]":
             source.at += 1
             return
+        elif not char and len(calls.made) == made:
+            raise TruncatedCall
         elif not char or (yield from source.ahead(ends)):
             return
         elif len(calls.made) > made:

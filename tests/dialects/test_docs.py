@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_table_of_dialects_is_current() -> None:
+    """`python docs/_dialects.py` writes it."""
+    writer = runpy.run_path(str(DOCS / "_dialects.py"))
+    assert (DOCS / "dialects.md").read_text(encoding="utf-8") == writer["page"]()
+
+
+def test_the_page_runs() -> None:
+    page = (DOCS / "dialects.md").read_text(encoding="utf-8")
+    exec(page.split("```python\n")[1].split("```")[0], {})
