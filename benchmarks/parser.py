@@ -63,12 +63,19 @@ def bodies(size: int) -> dict[str, str]:
 
 
 def show_long_arguments() -> None:
-    print(f"{'one call, 4-character deltas':36}" + "".join(f"{size >> 10:>9} KB" for size in SIZES) + "   µs a delta   growth")
+    print(
+        f"{'one call, 4-character deltas':36}"
+        + "".join(f"{size >> 10:>9} KB" for size in SIZES)
+        + "   µs a delta   growth"
+    )
     each = [bodies(size) for size in SIZES]
     for name in each[0]:
         parts = [deltas(of_size[name]) for of_size in each]
         times = [cpu(part, tools=TOOLS) for part in parts]
-        growth = [f"{b / a * len(p) / len(q) * 16:.1f}" for a, b, p, q in zip(times, times[1:], parts, parts[1:], strict=False)]
+        growth = [
+            f"{b / a * len(p) / len(q) * 16:.1f}"
+            for a, b, p, q in zip(times, times[1:], parts, parts[1:], strict=False)
+        ]
         shown = "".join(f"{took * 1e3:>9.2f} ms" for took in times)
         print(f"{name:36}{shown}{times[-1] / len(parts[-1]) * 1e6:>10.2f}      {' '.join(growth)}")
 
@@ -88,7 +95,13 @@ def show_prose() -> None:
 
 def show_random(characters: int) -> None:
     markers = sorted({marker.text for dialect in REGISTRY.values() for marker in dialect.markers})
-    alphabet = sorted(set("".join(markers))) + ["write", '{"name": "write", "arguments": {', "</tool_call>", "<think>", "</think>"]
+    alphabet = sorted(set("".join(markers))) + [
+        "write",
+        '{"name": "write", "arguments": {',
+        "</tool_call>",
+        "<think>",
+        "</think>",
+    ]
     rng, done, begin = random.Random(7), 0, time.process_time()
     while done < characters:
         pieces = rng.choices(alphabet + markers, k=rng.choice((20, 200, 2000)))

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - the writers are a table
 """Calls that are written in a dialect, cut anywhere, and must come back."""
 
 from __future__ import annotations
@@ -35,12 +36,16 @@ def text_of(value: Any) -> str:
 
 
 def as_elements(call: Call, newline: str = "\n") -> str:
-    inside = "".join(f"<parameter={key}>{newline}{text_of(value)}{newline}</parameter>\n" for key, value in call[1].items())
+    inside = "".join(
+        f"<parameter={key}>{newline}{text_of(value)}{newline}</parameter>\n" for key, value in call[1].items()
+    )
     return f"<function={call[0]}>\n{inside}</function>"
 
 
 def as_pairs(call: Call) -> str:
-    inside = "".join(f"<arg_key>{key}</arg_key>\n<arg_value>{text_of(value)}</arg_value>\n" for key, value in call[1].items())
+    inside = "".join(
+        f"<arg_key>{key}</arg_key>\n<arg_value>{text_of(value)}</arg_value>\n" for key, value in call[1].items()
+    )
     return f"{call[0]}\n{inside}"
 
 
@@ -107,7 +112,7 @@ SAMPLES: dict[str, list[Call]] = {
     "nested": [("save", {"more": {"a": [1, {"b": None}], "c": {}}, "tags": ["x", "y"]})],
     "types": [("save", {"count": -3, "share": 2.5, "on": True, "tags": []})],
     "unicode": [("save", {"text": "Zürich 東京 🧑‍🚀 مرحبا"})],
-    "escapes": [("save", {"text": 'say "hi"\\ and \'bye\' \t {[<b>]} </'})],
+    "escapes": [("save", {"text": "say \"hi\"\\ and 'bye' \t {[<b>]} </"})],
     "lines": [("save", {"text": "one\n  two\n\nthree"})],
 }
 
@@ -135,7 +140,9 @@ def check(text: str, calls: list[Call], dialect: str, cut: Any) -> None:
     written: dict[int, str] = {}
     for chunk in chunks:
         if chunk.tool_call_delta:
-            written[chunk.tool_call_delta.index] = written.get(chunk.tool_call_delta.index, "") + chunk.tool_call_delta.arguments
+            written[chunk.tool_call_delta.index] = (
+                written.get(chunk.tool_call_delta.index, "") + chunk.tool_call_delta.arguments
+            )
     assert [json.loads(text) for text in written.values()] == [given for _, given in calls]
     assert [call.raw_arguments for call in result.tool_calls] == list(written.values())
     assert len({call.id for call in result.tool_calls}) == len(calls)
@@ -211,7 +218,9 @@ def test_repairs_are_reported(arguments: str, expected: dict[str, Any]) -> None:
         assert [problem.code for problem in parser.result.problems] == ["repaired"]
 
 
-@pytest.mark.parametrize("body", ['{"name": "save", "arguments": [1]}', '{"name": "save", "arguments": {"a": <>}}', '{"x": 1}'])
+@pytest.mark.parametrize(
+    "body", ['{"name": "save", "arguments": [1]}', '{"name": "save", "arguments": {"a": <>}}', '{"x": 1}']
+)
 def test_what_cannot_be_read_stays_text(body: str) -> None:
     text = f"<tool_call>{body}</tool_call>"
     parsed = parse(text, tools=TOOLS)
@@ -224,7 +233,7 @@ def test_every_example_is_read() -> None:
     tools = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in "fg"]
     for dialect in REGISTRY.values():
         for name in (dialect.name, "auto"):
-            if dialect.example and not (name == "auto" and dialect.name in ("functionary-v3.2",)):
+            if dialect.example and not (name == "auto" and dialect.name == "functionary-v3.2"):
                 parsed = parse(dialect.example, tools=tools, dialect=name)
                 assert [call.name for call in parsed.tool_calls][:1] == ["f"], (dialect.name, name)
                 assert parsed.content == "", dialect.name
@@ -266,6 +275,8 @@ def test_no_text_breaks_it_and_no_cut_changes_it(parts: list[str], seed: int) ->
     parser, chunks = fed(text, lambda text: pieces(text, seed))
     cut = parser.result
     assert (cut.content, cut.reasoning) == (whole.content, whole.reasoning)
-    assert [(call.name, call.arguments) for call in cut.tool_calls] == [(call.name, call.arguments) for call in whole.tool_calls]
+    assert [(call.name, call.arguments) for call in cut.tool_calls] == [
+        (call.name, call.arguments) for call in whole.tool_calls
+    ]
     assert "".join(chunk.content for chunk in chunks).strip() == cut.content
     assert "".join(chunk.reasoning for chunk in chunks).strip() == cut.reasoning

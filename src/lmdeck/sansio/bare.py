@@ -16,7 +16,7 @@ ENDS = stops("<|eom_id|>", "<|eot_id|>")
 LOOKAHEAD = 200
 
 
-def begins_bare(source: Source, calls: Calls, kinds: str) -> Reader[bool]:
+def begins_bare(source: Source, kinds: str) -> Reader[bool]:
     """Tell whether a brace, or a bracket with a brace in it, is what comes."""
     if source.text[source.at] == "{":
         return "{" in kinds
@@ -30,14 +30,11 @@ def begins_bare(source: Source, calls: Calls, kinds: str) -> Reader[bool]:
 def bare_json(source: Source, calls: Calls) -> Reader[None]:
     """Read bare calls: one, several separated by semicolons or commas, or an array."""
     made = len(calls.made)
-    is_alone = not calls.content
     while True:
         char = yield from source.skip_space()
         if char == "[" and len(calls.made) == made:
             yield from json_calls(source, calls, ENDS, strictly=True)
         elif char == "{":
-            if not is_alone:
-                pass
             yield from json_call(source, calls, ENDS, strictly=True)
         elif char and char in ";," and len(calls.made) > made:
             source.at += 1

@@ -18,7 +18,7 @@ from lmdeck.sansio.toolbox import Toolbox
 __all__ = ["Calls", "decode_arguments"]
 
 
-def decode_arguments(raw: str) -> Any:
+def decode_arguments(raw: str) -> Any:  # noqa: ANN401 - JSON is anything
     """Decode JSON text; None where it is none. What msgspec refuses (lone surrogates, huge integers) json may take."""
     try:
         return msgspec.json.decode(raw)

@@ -185,7 +185,7 @@ class LiteralReader:
             yield from self._one_string(source.text[source.at])
         self._put('"')
 
-    def _one_string(self, quote: str, *, is_key: bool = False) -> Reader[None]:
+    def _one_string(self, quote: str, *, is_key: bool = False) -> Reader[None]:  # noqa: C901 - one grammar, read top down
         source = self._source
         source.at += 1
         triple = False
@@ -284,7 +284,11 @@ class LiteralReader:
         char = source.text[source.at + 1]
         if char in '"\\/bfnrt':
             self._put("\\" + char)
-        elif (char == "u" and (yield from self._hex(4))) or (char == "U" and self._python and (yield from self._hex(8))) or (char == "x" and (yield from self._hex(2))):
+        elif (
+            (char == "u" and (yield from self._hex(4)))
+            or (char == "U" and self._python and (yield from self._hex(8)))
+            or (char == "x" and (yield from self._hex(2)))
+        ):
             return
         elif char in PYTHON_ESCAPES and (self._python or char == "'"):
             if not self._python:

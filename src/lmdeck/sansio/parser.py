@@ -224,7 +224,7 @@ class StreamParser:
         found = yield from self._source.ahead(grammar.start_tokens)
         if not found or self._calls.prose.shows_code():
             return False
-        if found in grammar.bare and not (yield from begins_bare(self._source, self._calls, grammar.bare)):
+        if found in grammar.bare and not (yield from begins_bare(self._source, grammar.bare)):
             return False
         yield from self._call(grammar.starts[found])
         return True

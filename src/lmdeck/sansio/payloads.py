@@ -80,7 +80,7 @@ def json_arguments(source: Source, put: Callable[[str], object], calls: Calls, e
         put("{}")
 
 
-def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = False, default: str = "") -> Reader[None]:
+def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = False, default: str = "") -> Reader[None]:  # noqa: C901 - one grammar, read top down
     """Read one `{"name": …, "arguments": {…}}`, its keys in any order and under any of their names.
 
     With `strictly` nothing but a call of an offered tool is taken, and other text is `NotACall` as soon as that is known.

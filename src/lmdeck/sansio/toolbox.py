@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Mapping
 from json.encoder import encode_basestring
 from typing import Any
@@ -13,6 +14,7 @@ __all__ = ["ANY", "STRING", "Toolbox", "json_for", "types_of"]
 
 ANY: frozenset[str] = frozenset()
 STRING = frozenset({"string"})
+PADDED = re.compile(r"[+-]?\d{1,400}")
 TYPE_NAMES = {"str": "string", "text": "string", "int": "integer", "float": "number", "double": "number", "bool": "boolean",
               "dict": "object", "list": "array", "tuple": "array", "none": "null"}  # fmt: skip
 CONVERTERS_LIMIT = 1 << 16
@@ -50,7 +52,7 @@ class Toolbox:
         found = self.schemas.get(name, {}).get("properties")
         return found if isinstance(found, Mapping) else {}
 
-    def schema(self, name: str, parameter: str) -> Any:
+    def schema(self, name: str, parameter: str) -> object:
         """Give the schema of a parameter, None where there is none."""
         return self.properties(name).get(parameter)
 
@@ -59,7 +61,7 @@ class Toolbox:
         return types_of(self.schema(name, parameter), self.schemas.get(name, {}))
 
 
-def _read_tool(tool: Any) -> tuple[str, Mapping[str, Any]]:
+def _read_tool(tool: Any) -> tuple[str, Mapping[str, Any]]:  # noqa: ANN401 - dicts, Tool objects and functions
     if not isinstance(tool, Mapping):
         as_dict = getattr(tool, "to_dict", None)
         tool = as_dict() if callable(as_dict) else {"name": getattr(tool, "name", getattr(tool, "__name__", ""))}
@@ -68,7 +70,7 @@ def _read_tool(tool: Any) -> tuple[str, Mapping[str, Any]]:
     return str(function.get("name") or ""), schema if isinstance(schema, Mapping) else {}
 
 
-def types_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
+def types_of(schema: object, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
     """Collect the types that a schema allows, through `anyOf`, `enum`, `$ref` and the like."""
     if not isinstance(schema, Mapping) or depth > 8:
         return ANY
@@ -94,21 +96,21 @@ def types_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[
     return frozenset({"array"}) if "items" in schema else ANY
 
 
-def _resolved(reference: str, root: Mapping[str, Any]) -> Any:
+def _resolved(reference: str, root: Mapping[str, Any]) -> object:
     found: Any = root
     for step in reference[2:].split("/"):
         found = found.get(step) if isinstance(found, Mapping) else None
     return found
 
 
-def _type_name(value: Any) -> str:
+def _type_name(value: object) -> str:
     if value is None:
         return "null"
     names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
     return names.get(type(value), "object")
 
 
-def json_for(text: str, types: frozenset[str]) -> str:
+def json_for(text: str, types: frozenset[str]) -> str:  # noqa: C901 - one grammar, read top down
     """Write a parameter's text as JSON of one of its types; as a string where it is none of them."""
     bare = text.strip()
     value = _decoded(bare)
@@ -128,6 +130,8 @@ def json_for(text: str, types: frozenset[str]) -> str:
         inner = _decoded(f'"{bare}"')
         if isinstance(inner, str) and _decoded(inner) is not _NOTHING and _fits(_decoded(inner), types):
             return inner
+    if types & {"integer", "number"} and PADDED.fullmatch(bare):
+        return str(int(bare))
     literal = _literal(bare)
     if literal is not _NOTHING and _fits(literal, types):
         return msgspec.json.encode(literal).decode()
@@ -140,10 +144,10 @@ def json_for(text: str, types: frozenset[str]) -> str:
     return encode_basestring(text)
 
 
-_NOTHING: Any = object()
+_NOTHING: object = object()
 
 
-def _decoded(text: str) -> Any:
+def _decoded(text: str) -> object:
     if not text:
         return _NOTHING
     try:
@@ -152,7 +156,7 @@ def _decoded(text: str) -> Any:
         return _NOTHING
 
 
-def _literal(text: str) -> Any:
+def _literal(text: str) -> object:
     """Read a Python literal; JSON must be able to hold it."""
     if len(text) > CONVERTERS_LIMIT:
         return _NOTHING
@@ -164,7 +168,7 @@ def _literal(text: str) -> Any:
     return value if isinstance(value, (dict, list, tuple, str, int, float, bool, type(None))) else _NOTHING
 
 
-def _fits(value: Any, types: frozenset[str]) -> bool:
+def _fits(value: object, types: frozenset[str]) -> bool:
     if isinstance(value, tuple):
         return "array" in types
     name = _type_name(value)

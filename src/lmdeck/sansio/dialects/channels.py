@@ -46,7 +46,7 @@ HEADER_LIMIT = 400
 HEADER = re.compile(r"(?:<\|start\|>[\w.\-]*)?\s*(?:to=|<\|channel\|>\s*\w|$)")
 
 
-def message(source: Source, calls: Calls, default: str = "user") -> Reader[None]:
+def message(source: Source, calls: Calls, default: str = "user") -> Reader[None]:  # noqa: C901 - one grammar, read top down
     """Read one message, from its first token on; without channel and recipient it is for `default`."""
     parts: list[str] = []
     size = 0

@@ -24,7 +24,7 @@ NAME = re.compile(r"[\w.\-:/$]*")
 INDEX = re.compile(r":\d+$")
 
 
-def headed(
+def headed(  # noqa: C901 - one grammar, read top down
     *, calls_end: tuple[str, ...], begin: tuple[str, ...], after_name: tuple[str, ...], end: tuple[str, ...],
     lead: tuple[str, ...] = (), before_json: tuple[str, ...] = (), after_json: tuple[str, ...] = (),
     elements: Elements | None = None, begun: bool = False,
@@ -246,9 +246,9 @@ COHERE = (
     Marker("<co>", nothing, channel=True, inline=True),
 )
 COHERE_THINK = ReasoningTags("<|START_THINKING|>", "<|END_THINKING|>")
-COHERE_DROPS = tuple(f"<|{side}_{what}|>" for side in ("START", "END") for what in ("RESPONSE", "TEXT")) + (
-    "<|END_OF_TURN_TOKEN|>",
-)
+COHERE_DROPS = (
+    *(f"<|{side}_{what}|>" for side in ("START", "END") for what in ("RESPONSE", "TEXT")), "<|END_OF_TURN_TOKEN|>",
+)  # fmt: skip
 FUNCTOOLS = (Marker("functools", functools, at_start=True),)
 
 DIALECTS = (
@@ -359,7 +359,7 @@ DIALECTS = (
     ),
     Dialect(
         name="command-r-plus", models="Command R+ 08-2024",
-        markers=(Marker("Action:\n```json", tagged("```"), at_start=True), Marker("Action: ```json", tagged("```"), at_start=True)),
+        markers=tuple(Marker(f"Action:{gap}```json", tagged("```"), at_start=True) for gap in ("\n", " ")),
         architectures=("command-r",),
         example='Action:\n```json\n[{"tool_name": "f", "parameters": {"a": 1}}]\n```',
     ),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from json.encoder import encode_basestring
-from typing import Any
 
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import BodyReader, Dialect, Marker, ReasoningTags
@@ -24,7 +23,7 @@ NAME = re.compile(r"[^\s{}<]*")
 NUMBER = re.compile(r"-?\d")
 
 
-def braces(quote: str, *ends: str) -> BodyReader:
+def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, read top down
     """Make the reader of `call:NAME{…}` with `quote` around strings."""
     wanted = stops(*ends)
     string_end = stops(quote)
@@ -56,7 +55,7 @@ def braces(quote: str, *ends: str) -> BodyReader:
         yield from source.skip_space()
         yield from source.take(wanted)
 
-    def object_(source: Source, calls: Calls, schema: Any, depth: int) -> Reader[None]:
+    def object_(source: Source, calls: Calls, schema: object, depth: int) -> Reader[None]:
         properties = schema.get("properties") if isinstance(schema, dict) else None
         calls.write("{")
         is_first = True
@@ -93,7 +92,7 @@ def braces(quote: str, *ends: str) -> BodyReader:
             raise MalformedCall("a key without a value")
         return key
 
-    def value_(source: Source, calls: Calls, schema: Any, depth: int) -> Reader[None]:
+    def value_(source: Source, calls: Calls, schema: object, depth: int) -> Reader[None]:
         if depth > 100:
             raise MalformedCall("values nested too deep")
         char = yield from source.skip_space()
@@ -117,7 +116,7 @@ def braces(quote: str, *ends: str) -> BodyReader:
         else:
             yield from bare(source, calls, schema)
 
-    def array(source: Source, calls: Calls, items: Any, depth: int) -> Reader[None]:
+    def array(source: Source, calls: Calls, items: object, depth: int) -> Reader[None]:
         calls.write("[")
         is_first = True
         while True:
@@ -138,7 +137,7 @@ def braces(quote: str, *ends: str) -> BodyReader:
             yield from value_(source, calls, items, depth + 1)
         calls.write("]")
 
-    def bare(source: Source, calls: Calls, schema: Any) -> Reader[None]:
+    def bare(source: Source, calls: Calls, schema: object) -> Reader[None]:
         text = (yield from source.collect(bare_end)).strip()
         if (yield from source.take(string_end)):
             calls.note("a missing string token")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from json.encoder import encode_basestring
-from typing import Any
 
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import Dialect, Marker, ReasoningTags
@@ -55,7 +54,7 @@ def invoke(source: Source, calls: Calls) -> Reader[None]:
     calls.close()
 
 
-def members(source: Source, calls: Calls, schema: Any) -> Reader[None]:
+def members(source: Source, calls: Calls, schema: object) -> Reader[None]:
     """Read parameters up to the end of the invoke; each is written when it is whole."""
     declared = schema.get("properties") if isinstance(schema, Mapping) else None
     is_first = True
@@ -80,7 +79,7 @@ def end_of(source: Source, calls: Calls, name: str) -> Reader[None]:
         calls.note("a missing closing element")
 
 
-def value(source: Source, calls: Calls, schema: Any, name: str, depth: int) -> Reader[str]:
+def value(source: Source, calls: Calls, schema: object, name: str, depth: int) -> Reader[str]:
     """Read what stands in an element, as JSON: text, members, or items. Text between members is kept as `$text`."""
     if depth > DEPTH:
         raise MalformedCall("values nested too deep")

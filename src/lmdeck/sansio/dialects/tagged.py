@@ -48,7 +48,7 @@ class KeyValue:
     names: dict[Toolbox, object] = field(default_factory=dict)
 
 
-def tagged(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None = None, inner: str = "") -> BodyReader:
+def tagged(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None = None, inner: str = "") -> BodyReader:  # noqa: C901 - one grammar, read top down
     """Make the reader of a block of any form that ends with one of `ends`."""
     wanted = stops(*ends)
     inner_end = (inner.replace("<", "</"),) if inner else ()
@@ -57,7 +57,7 @@ def tagged(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None = N
     functions = stops(*elements.function)
     in_block = tagged(*inner_end, elements=elements, pairs=pairs) if inner else None
 
-    def read(source: Source, calls: Calls) -> Reader[None]:
+    def read(source: Source, calls: Calls) -> Reader[None]:  # noqa: C901 - one grammar, read top down
         count = len(calls.made)
         while True:
             char = yield from source.skip_space()
@@ -263,7 +263,8 @@ DIALECTS = (
         example="<tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value></tool_call>",
     ),
     Dialect(
-        name="poolside-v1", models="Poolside Laguna", markers=(TOOL_CALL, Marker("<user>", tagged("</user>"), at_start=True)), reasoning=(THINK,), bare="{",
+        name="poolside-v1", models="Poolside Laguna", reasoning=(THINK,), bare="{",
+        markers=(TOOL_CALL, Marker("<user>", tagged("</user>"), at_start=True)),
         example="<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
     ),
     Dialect(
@@ -367,7 +368,10 @@ DIALECTS = (
         name="functionary-v3.1", models="Functionary v3.1, Llama 3.1 with custom tools", markers=(BARE_FUNCTION,),
         example='<function=f>{"a": 1}</function>',
     ),
-    Dialect(name="think-tags", models="Qwen3, GLM, Nemotron and many more: reasoning", reasoning=(THINK,), shown="<think>…</think>"),
+    Dialect(
+        name="think-tags", models="Qwen3, GLM, Nemotron and many more: reasoning", reasoning=(THINK,),
+        shown="<think>…</think>",
+    ),
     Dialect(
         name="kimi-vl", models="Kimi-VL thinking", reasoning=(ReasoningTags("◁think▷", "◁/think▷"),), shown="◁think▷…◁/think▷"
     ),
