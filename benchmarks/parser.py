@@ -95,7 +95,8 @@ def show_prose() -> None:
 
 def show_random(characters: int) -> None:
     markers = sorted({marker.text for dialect in REGISTRY.values() for marker in dialect.markers})
-    alphabet = sorted(set("".join(markers))) + [
+    alphabet = [
+        *sorted(set("".join(markers))),
         "write",
         '{"name": "write", "arguments": {',
         "</tool_call>",
@@ -104,7 +105,7 @@ def show_random(characters: int) -> None:
     ]
     rng, done, begin = random.Random(7), 0, time.process_time()
     while done < characters:
-        pieces = rng.choices(alphabet + markers, k=rng.choice((20, 200, 2000)))
+        pieces = rng.choices([*alphabet, *markers], k=rng.choice((20, 200, 2000)))
         text = "".join(pieces)
         parser = StreamParser(TOOLS)
         given = sum(len(chunk.content) + len(chunk.reasoning) for piece in pieces for chunk in parser.feed(piece))

@@ -391,7 +391,10 @@ class Shouting:
         self._held = text[-1:]
         return [Chunk(text[:-1].upper())] if text[:-1] else []
 
-    def finish(self) -> list[Chunk]:
+    def is_plain(self, text: str) -> bool:
+        return False
+
+    def finish(self, *, answered: bool = False) -> list[Chunk]:
         self.problems.append(Problem("shouted", "x"))
         call = ToolCall(id="t", name="shout")
         return (

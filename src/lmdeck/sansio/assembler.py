@@ -197,10 +197,9 @@ class ChatAssembler:
         if reasoning:
             self._reasoning.write(reasoning)
             chunks.append(Chunk("", reasoning))
-        for tool_delta in delta.tool_calls or ():
-            new = self._slots.feed(tool_delta)
-            if new is not None:
-                chunks.append(Chunk("", "", None, self._placed(new, embedded=False)))
+        native = (
+            self._native_deltas(delta) if delta.tool_calls else ()
+        )  # first: the server's own come before the text's
         content = delta.content
         if content:
             parser = self._text_parser
@@ -212,6 +211,11 @@ class ChatAssembler:
         if delta.refusal:
             self._note_once("refusal", "The model declined; its words are in the content.")
             self._read_content(delta.refusal, chunks)
+        chunks.extend(native)
+
+    def _native_deltas(self, delta: Delta) -> list[Chunk]:
+        new = [self._slots.feed(tool_delta) for tool_delta in delta.tool_calls or ()]
+        return [Chunk("", "", None, self._placed(each, embedded=False)) for each in new if each is not None]
 
     def _read_content(self, text: str, chunks: list[Chunk]) -> None:
         if self._text_parser is None:

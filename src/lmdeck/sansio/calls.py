@@ -46,6 +46,7 @@ class Calls:
         self.reasoning: list[str] = []
         self.prose = Prose()
         self._gap: list[str] = []
+        self._has_markup = False
         self._kind = ""
         self._new_id = new_id
         self._id = ""
@@ -67,7 +68,8 @@ class Calls:
             if text.isspace():
                 self._gap.append(text)
                 return
-            text = "".join((*self._gap, text)) if self.content else text.lstrip()
+            follows_markup = self._has_markup and not self.content
+            text = text.lstrip() if follows_markup else "".join((*self._gap, text))
             self._gap.clear()
         self.content.append(text)
         self.prose.see(text)
@@ -80,10 +82,19 @@ class Calls:
 
     def hold_space(self) -> None:
         """Let white space wait until other content follows."""
+        self._has_markup = True
         self._gap.append("")
+
+    def end(self) -> None:
+        """Pass on what white space still waits, where it is all there is."""
+        if self._gap and not self._has_markup:
+            self.content.extend(self._gap)
+            self.chunks.append(Chunk("".join(self._gap)))
+            self._gap.clear()
 
     def think(self, text: str) -> None:
         """Pass reasoning on."""
+        self._has_markup = True
         if self.reasoning or (text := text.lstrip()):
             self.reasoning.append(text)
             self.chunks.append(Chunk("", text))

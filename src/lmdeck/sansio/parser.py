@@ -166,6 +166,7 @@ class StreamParser:
     def _read(self, prefix: str) -> Reader[None]:
         yield from self._opened_by(prefix)
         yield from self._content()
+        self._calls.end()
         self._reconsider_reasoning()
 
     def _opened_by(self, prefix: str) -> Reader[None]:

@@ -44,7 +44,7 @@ def _elements(text: str, name: str, toolbox: Toolbox, parts: list[str]) -> Reade
     end = FUNCTION.function_end[0]
     source = Source(text if end in text else text + end, closed=True)
     head = source.text.find(FUNCTION.parameter[0])
-    if head < 0:
+    if head < 0 or FUNCTION.parameter_end[0] not in text:
         raise NotACall
     source.at = head
     yield from parameters(source, calls, FUNCTION)
