@@ -51,7 +51,7 @@ def bodies(size: int) -> dict[str, str]:
         "hermes-json, arguments in a string": "<tool_call>"
         + json.dumps({"name": "write", "arguments": json.dumps({"text": text})}) + "</tool_call>",
         "qwen3-coder-xml": f"<tool_call>\n<function=write>\n<parameter=text>\n{text}\n</parameter>\n</function>\n</tool_call>",
-        "qwen3-coder-xml, array": f"<tool_call>\n<function=write>\n<parameter=rows>{rows}</parameter>\n</function>\n</tool_call>",
+        "qwen3-coder-xml, array": f"<tool_call><function=write><parameter=rows>{rows}</parameter></function></tool_call>",
         "glm45-xml": f"<tool_call>write\n<arg_key>text</arg_key>\n<arg_value>{text}</arg_value>\n</tool_call>",
         "llama4-pythonic": f"[write(text={text!r}, rows={rows})]",
         "gemma4": f'<|tool_call>call:write{{text:<|"|>{text}<|"|>}}<tool_call|>',

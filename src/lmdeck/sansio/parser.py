@@ -180,11 +180,11 @@ class StreamParser:
             if last.close not in prefix[prefix.rfind(last.open) :]:
                 yield from self._reasoning(last)
             return
-        if prefix.strip():
-            self._source.feed(prefix if any(prefix.startswith(text) for text in grammar.markers) else "")
-            for text in grammar.starts:
-                if prefix.endswith(text) and len(text) > 1:
-                    self._source.feed(text)
+        if prefix.startswith(tuple(grammar.markers)):
+            self._source.feed(prefix)
+            return
+        begun = next((text for text in grammar.starts if len(text) > 1 and prefix.endswith(text)), "")
+        self._source.feed(begun)
 
     def _content(self) -> Reader[None]:
         """Read the answer's text up to its end."""

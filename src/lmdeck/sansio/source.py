@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterable
-from functools import cache
+from functools import lru_cache
 from typing import TypeVar
 
 __all__ = [
@@ -66,7 +66,7 @@ class Stops:
         return len(text)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def stops(*literals: str) -> Stops:
     """Give the (remembered) `Stops` for some literals."""
     return Stops(literals)
