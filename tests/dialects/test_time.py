@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a table of pieces
 """Nothing that a model could write makes the parser slow: four times the text takes about four times as long."""
 
 from __future__ import annotations

@@ -19,9 +19,10 @@ APIError AsyncChat AsyncChatStream AsyncLMStudio AuthenticationError Chat ChatSt
 ConnectionLostError ContextLengthError EmptyReplyError EndpointNotFoundError Health IncompleteStreamError
 InvalidRequestError LMStudio LMStudioError MalformedStreamError MaxRoundsError Measured Message ModelCrashedError
 ModelDetails ModelInfo ModelInstance ModelLoadError ModelNotFoundError NoModelLoadedError ParsedMessage Problem
-RateLimitError Reply RequestTimeoutError Runtime ServerError ServerUnreachableError Settings Stats StreamError
+RateLimitError Reply RequestTimeoutError Runtime ServerError ServerUnreachableError Settings Stats StreamError StreamParser
 StructuredOutputError TemplateError ToolArgumentsError ToolCall ToolCallDelta ToolCallParseError ToolError
-ToolExecutionError TransportError UnknownToolError Usage __version__ chat configure default_client health models reset
+ToolExecutionError TransportError UnknownToolError Usage __version__ chat configure default_client dialects health models
+parse reset
 """.split()  # noqa: SIM905  # one name a line would be a page
 
 
