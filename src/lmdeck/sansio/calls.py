@@ -13,6 +13,7 @@ from lmdeck.messages import Problem, ToolCall
 from lmdeck.sansio.limits import DEFAULT_LIMITS
 from lmdeck.sansio.prose import Prose
 from lmdeck.sansio.source import MalformedCall, UnofferedCall
+from lmdeck.sansio.text import GrowingText
 from lmdeck.sansio.toolbox import Toolbox
 
 __all__ = ["Calls", "decode_arguments"]
@@ -42,8 +43,8 @@ class Calls:
         self.problems: list[Problem] = []
         self.made: list[ToolCall] = []
         self.name = ""
-        self.content: list[str] = []
-        self.reasoning: list[str] = []
+        self.content = GrowingText()
+        self.reasoning = GrowingText()
         self.prose = Prose()
         self._gap: list[str] = []
         self._has_markup = False
@@ -71,7 +72,7 @@ class Calls:
             follows_markup = self._has_markup and not self.content
             text = text.lstrip() if follows_markup else "".join((*self._gap, text))
             self._gap.clear()
-        self.content.append(text)
+        self.content.write(text)
         self.prose.see(text)
         self.chunks.append(Chunk(text))
 
@@ -88,7 +89,7 @@ class Calls:
     def end(self) -> None:
         """Pass on what white space still waits, where it is all there is."""
         if self._gap and not self._has_markup:
-            self.content.extend(self._gap)
+            self.content.write("".join(self._gap))
             self.chunks.append(Chunk("".join(self._gap)))
             self._gap.clear()
 
@@ -96,7 +97,7 @@ class Calls:
         """Pass reasoning on."""
         self._has_markup = True
         if self.reasoning or (text := text.lstrip()):
-            self.reasoning.append(text)
+            self.reasoning.write(text)
             self.chunks.append(Chunk("", text))
 
     def separate(self, kind: str) -> None:

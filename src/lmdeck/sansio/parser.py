@@ -29,6 +29,7 @@ from lmdeck.sansio.source import (
     UnofferedCall,
     stops,
 )
+from lmdeck.sansio.text import GrowingText
 from lmdeck.sansio.toolbox import Toolbox
 
 __all__ = ["StreamParser", "parse"]
@@ -111,7 +112,7 @@ class StreamParser:
         """Read new text and give what is certain."""
         if self._is_plain and self._trigger(text) is None and text:
             calls = self._calls
-            calls.content.append(text)
+            calls.content.write(text)
             calls.prose.pass_plain(text)
             return [Chunk(text)]
         if not text or self._is_finished:
@@ -123,7 +124,7 @@ class StreamParser:
         """Tell whether text is content as it stands, and count it as read if so: the short way for prose."""
         if self._is_plain and self._trigger(text) is None:
             calls = self._calls
-            calls.content.append(text)
+            calls.content.write(text)
             calls.prose.pass_plain(text)
             return True
         return False
@@ -148,8 +149,8 @@ class StreamParser:
         """What was read so far, without outer white space."""
         calls = self._calls
         return ParsedMessage(
-            content="".join(calls.content).strip(),
-            reasoning="".join(calls.reasoning).strip(),
+            content=calls.content.getvalue().strip(),
+            reasoning=calls.reasoning.getvalue().strip(),
             tool_calls=list(calls.made),
             problems=list(calls.problems),
         )
@@ -338,12 +339,12 @@ class StreamParser:
         """Read the calls with which a text ends its reasoning; what is no call there is reasoning."""
         calls = self._calls
         begin, content = len(self._chunks), calls.content
-        calls.content = []
+        calls.content = GrowingText()
         self._read_again(text)
         calls.content = content
         for at in range(begin, len(self._chunks)):
             if self._chunks[at].content:
-                calls.reasoning.append(self._chunks[at].content)
+                calls.reasoning.write(self._chunks[at].content)
                 self._chunks[at] = Chunk("", self._chunks[at].content)
 
     def _read_again(self, text: str) -> None:
@@ -356,14 +357,14 @@ class StreamParser:
     def _reconsider_reasoning(self) -> None:
         """Look for calls in the reasoning where the answer itself is empty."""
         calls = self._calls
-        if calls.made or self._is_answered or not self._toolbox or calls.problems or "".join(calls.content).strip():
+        if calls.made or self._is_answered or not self._toolbox or calls.problems or calls.content.getvalue().strip():
             return
-        text = "".join(calls.reasoning)
+        text = calls.reasoning.getvalue()
         if not any(marker in text for marker in self._grammar.call_markers):
             return
         begin = len(self._chunks)
         self._read_again(text)
-        calls.content.clear()
+        calls.content = GrowingText()
         self._chunks[begin:] = [chunk for chunk in self._chunks[begin:] if not chunk.content]
         calls.problems.clear()
         if calls.made:

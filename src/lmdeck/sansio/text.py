@@ -27,6 +27,9 @@ class GrowingText:
             self._joined.append("".join(pieces))
             pieces.clear()
 
+    def __bool__(self) -> bool:
+        return bool(self._pieces or self._joined)
+
     def getvalue(self) -> str:
         """Give the whole text."""
         return "".join((*self._joined, *self._pieces))
