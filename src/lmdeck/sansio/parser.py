@@ -62,6 +62,8 @@ class Grammar:
         self.call_markers = tuple(text for text, marker in self.markers.items() if not marker.channel)
         self.inline = {text: marker for text, marker in self.markers.items() if marker.inline}
         heads = {text[0] for text in tokens} | {"`", "\n"}
+        self.first_chars = frozenset(text[0] for text in (*self.openers, *self.starts)) | frozenset(" \t\r\n")
+        self.has_calls = bool(names)
         self.trigger = re.compile("[" + "".join(map(re.escape, sorted(heads))) + "]")
 
 
@@ -96,6 +98,7 @@ class StreamParser:
     ) -> None:  # fmt: skip
         self._toolbox = Toolbox(tools)
         self._grammar = grammar_for(dialect, tuple(self._toolbox.schemas))
+        self._head: GrowingText | None = None if prefix or self._grammar.has_calls else GrowingText()
         self._chunks: list[Chunk] = []
         self._calls = Calls(self._toolbox, new_id, self._chunks)
         self._source = Source()
@@ -106,14 +109,12 @@ class StreamParser:
         self._left_markup = False
         self._trigger = self._grammar.trigger.search
         self._run = self._read(prefix)
-        next(self._run, None)
+        if self._head is None:
+            next(self._run, None)
 
     def feed(self, text: str) -> list[Chunk]:
         """Read new text and give what is certain."""
-        if self._is_plain and self._trigger(text) is None and text:
-            calls = self._calls
-            calls.content.write(text)
-            calls.prose.pass_plain(text)
+        if text and self.is_plain(text):
             return [Chunk(text)]
         if not text or self._is_finished:
             return []
@@ -122,16 +123,36 @@ class StreamParser:
 
     def is_plain(self, text: str) -> bool:
         """Tell whether text is content as it stands, and count it as read if so: the short way for prose."""
-        if self._is_plain and self._trigger(text) is None:
-            calls = self._calls
-            calls.content.write(text)
-            calls.prose.pass_plain(text)
+        if self._trigger(text) is not None or self._is_finished:
+            self._begin()
+            return False
+        head = self._head
+        if head is not None and (head or text[:1] not in self._grammar.first_chars):
+            head.write(text)
+            return True
+        self._begin()
+        if self._is_plain:
+            self._calls.content.write(text)
+            self._calls.prose.pass_plain(text)
             return True
         return False
+
+    def _begin(self) -> None:
+        """Start the machine, which an answer of nothing but prose never needs, and let it read what came before."""
+        head, self._head = self._head, None
+        if head is None:
+            return
+        next(self._run, None)
+        if head:
+            self._source.feed(head.getvalue())
+            self._advance()
 
     def finish(self, *, answered: bool = False) -> list[Chunk]:
         """Read the end of the text and give the rest; with `answered`, calls in the reasoning do not count."""
         if self._is_finished:
+            return []
+        if self._head is not None:
+            self._is_finished = True
             return []
         self._is_answered = answered
         self._source.closed = True
@@ -147,6 +168,7 @@ class StreamParser:
     @property
     def result(self) -> ParsedMessage:
         """What was read so far, without outer white space."""
+        self._begin()
         calls = self._calls
         return ParsedMessage(
             content=calls.content.getvalue().strip(),
