@@ -46,6 +46,9 @@ class Calls:
         self.content = GrowingText()
         self.reasoning = GrowingText()
         self.prose = Prose()
+        self.is_over = False
+        self.coerces = False
+        self._left_out = GrowingText()
         self._gap: list[str] = []
         self._has_markup = False
         self._kind = ""
@@ -65,6 +68,9 @@ class Calls:
 
     def say(self, text: str) -> None:
         """Pass content on. White space waits where content may turn out not to follow: at the start, and behind calls."""
+        if self.is_over:
+            self._left_out.write(text)
+            return
         if not self.content or self._gap:
             if text.isspace():
                 self._gap.append(text)
@@ -79,7 +85,7 @@ class Calls:
     @property
     def is_plain(self) -> bool:
         """Tell whether text without markers is content as it stands."""
-        return bool(self.content) and not self._gap and self.prose.is_plain
+        return bool(self.content) and not self._gap and not self.is_over and self.prose.is_plain
 
     def hold_space(self) -> None:
         """Let white space wait until other content follows."""
@@ -87,7 +93,9 @@ class Calls:
         self._gap.append("")
 
     def end(self) -> None:
-        """Pass on what white space still waits, where it is all there is."""
+        """Pass on what white space still waits, where it is all there is, and tell what stood behind the calls."""
+        if left_out := self._left_out.getvalue().strip():
+            self.dropped("text_after_calls", f"Text behind the calls was left out: {left_out}")
         if self._gap and not self._has_markup:
             self.content.write("".join(self._gap))
             self.chunks.append(Chunk("".join(self._gap)))
@@ -170,6 +178,9 @@ class Calls:
             arguments = {}
         if not isinstance(arguments, dict):
             raise MalformedCall("the arguments are no JSON object")
+        if self.coerces and (fitting := self.toolbox.fitted(self.name, arguments)) != arguments:
+            self.note("values of the wrong type")
+            arguments, raw = fitting, msgspec.json.encode(fitting).decode()
         call = ToolCall(id=self._id, name=self.name, arguments=arguments, raw_arguments=raw)
         self.made.append(call)
         self.chunks.append(Chunk("", "", call))

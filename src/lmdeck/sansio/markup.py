@@ -36,6 +36,7 @@ class Elements:
     ends: tuple[str, ...] = ()
     trims: bool = True
     entities: bool = False
+    declared_only: bool = False
 
     @property
     def body(self) -> Stops:
@@ -129,6 +130,12 @@ def _parameter(source: Source, calls: Calls, elements: Elements, *, indent: str,
         types = STRING if said.group(1) == "true" else ANY
     if key in WHOLE and key not in calls.toolbox.properties(calls.name) and is_first and not alone:
         return (yield from _whole_arguments(source, calls, elements, key))
+    declared = calls.toolbox.properties(calls.name)
+    if elements.declared_only and declared and key not in declared:
+        end = "" if alone else (yield from source.until(elements.value, _ignore))
+        calls.note(f"the parameter {key!r}, which the tool does not have")
+        yield from _end_of_parameter(source, calls, elements, end)
+        return is_first
     calls.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
     if alone:
         calls.write(json_for("", types or STRING))
@@ -146,6 +153,10 @@ def _end_of_parameter(source: Source, calls: Calls, elements: Elements, end: str
         yield from source.take(stops(end))
     else:
         calls.note("a missing closing element")
+
+
+def _ignore(_: str) -> None:
+    """Drop the text of a parameter."""
 
 
 def _whole_arguments(source: Source, calls: Calls, elements: Elements, key: str) -> Reader[bool]:

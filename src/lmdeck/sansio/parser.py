@@ -35,6 +35,7 @@ from lmdeck.sansio.toolbox import Toolbox
 __all__ = ["StreamParser", "parse"]
 
 SHOWN = 2000
+BYTE_LEVEL = str.maketrans({"Ġ": " ", "Ċ": "\n"})
 BODY = re.compile(r"\s*(?:[\[{]|<(?:function|invoke|tool_call>|\||｜|arg_key)|call:|functions?[.<]|$)")
 
 
@@ -42,7 +43,10 @@ class Grammar:
     """What to look for in a text: the markers of some dialects, for some tools."""
 
     def __init__(self, dialects: tuple[Dialect, ...], names: tuple[str, ...]) -> None:
-        every = [marker for dialect in dialects for marker in dialect.markers if names or marker.channel]
+        is_named = len(dialects) == 1
+        self.byte_level = is_named and dialects[0].byte_level
+        given = [marker for dialect in dialects for marker in dialect.markers + (dialect.own if is_named else ())]
+        every = [marker for marker in given if names or marker.channel]
         self.markers = {marker.text: marker for marker in reversed(every) if not marker.at_start}
         self.starts = {marker.text: marker for marker in reversed(every) if marker.at_start}
         if any(dialect.pythonic for dialect in dialects):
@@ -55,6 +59,7 @@ class Grammar:
         self.anywhere = {tag.open: tag for tag in tags if tag.anywhere}
         self.closers = frozenset(tag.close for tag in tags if tag.close.startswith("<"))
         self.drops = frozenset(drop for dialect in dialects for drop in dialect.drops) - set(self.markers)
+        self.reserved = frozenset(drop for drop in self.drops if "reserved" in drop)
         tokens = {*self.markers, *self.anywhere, *self.drops, *self.closers}
         self.tokens = Stops(tokens)
         self.start_tokens = Stops((*self.starts,))
@@ -114,6 +119,8 @@ class StreamParser:
 
     def feed(self, text: str) -> list[Chunk]:
         """Read new text and give what is certain."""
+        if self._grammar.byte_level:
+            text = text.translate(BYTE_LEVEL)
         if text and self.is_plain(text):
             return [Chunk(text)]
         if not text or self._is_finished:
@@ -203,8 +210,13 @@ class StreamParser:
             if last.close not in prefix[prefix.rfind(last.open) :]:
                 yield from self._reasoning(last)
             return
-        if prefix.startswith(tuple(grammar.markers)):
-            self._source.feed(prefix)
+        last_message = max((prefix.rfind(text) for text, marker in grammar.markers.items() if marker.opens), default=-1)
+        if last_message >= 0:
+            self._source.feed(prefix[last_message:])
+            return
+        opened = next((text for text in grammar.call_markers if prefix.rstrip().endswith(text)), "")
+        if opened:
+            self._source.feed(opened)
             return
         begun = next((text for text in grammar.starts if len(text) > 1 and prefix.endswith(text)), "")
         self._source.feed(begun)
@@ -319,7 +331,8 @@ class StreamParser:
             yield from source.take(stops(tags.label + "\n"))
         yield from source.skip_space()
         closing = stops(tags.close, *tags.also_closes)
-        wanted = stops(*closing.literals, *self._grammar.inline, *(self._grammar.call_markers if self._toolbox else ()))
+        markers = self._grammar.call_markers if self._toolbox else ()
+        wanted = stops(*closing.literals, *self._grammar.inline, *self._grammar.reserved, *markers)
         while True:
             found = yield from source.until(wanted, calls.think)
             if not found:
@@ -330,6 +343,9 @@ class StreamParser:
             if found in self._grammar.inline:
                 source.at += len(found)
                 yield from self._grammar.inline[found].read(source, calls)
+                continue
+            if found in self._grammar.reserved:
+                source.at += len(found)
                 continue
             if not (yield from self._begins_call(found)):
                 calls.think(found)
@@ -400,6 +416,7 @@ class StreamParser:
         source.at += 0 if marker.keeps else len(marker.text)
         try:
             yield from marker.read(source, calls)
+            calls.is_over = calls.is_over or (marker.final and len(calls.made) > made)
             if len(calls.made) == made and not marker.channel:
                 if source.marked() == marker.text:
                     calls.say(marker.text)
@@ -422,8 +439,8 @@ class StreamParser:
     def _give_back(self, marker: Marker) -> None:
         """Pass on as content what a reader read."""
         self._calls.abandon()
-        self._left_markup = True
         text = self._source.marked()
+        self._left_markup = self._left_markup or len(marker.text) > 1
         if not text:
             text = self._source.text[self._source.at : self._source.at + len(marker.text)]
             self._source.at += len(text)

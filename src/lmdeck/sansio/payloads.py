@@ -22,7 +22,17 @@ from lmdeck.sansio.source import (
 )
 from lmdeck.sansio.toolbox import ANY, STRING, json_for
 
-__all__ = ["json_arguments", "json_call", "json_calls", "json_text", "python_calls", "typed_value"]
+__all__ = [
+    "CODE_TOOLS",
+    "code_arguments",
+    "json_arguments",
+    "json_call",
+    "json_calls",
+    "json_text",
+    "python_call",
+    "python_calls",
+    "typed_value",
+]
 
 NAME_KEYS = frozenset({"name", "tool_name", "function_name", "tool", "function", "recipient_name", "action"})
 ARGUMENT_KEYS = frozenset(
@@ -30,6 +40,7 @@ ARGUMENT_KEYS = frozenset(
 )
 OTHER_KEYS = frozenset({"id", "tool_call_id", "type", "index", "call_id", "thought", "reasoning", "thoughts"})
 IDENTIFIER = re.compile(r"[\w.\-]*")
+CODE_TOOLS = ("python", "ipython", "code_interpreter")
 WORD = re.compile(r"[\w.\-/:$]*")
 STRING_DECIDES = frozenset('{["-0123456789tfnTFN')
 
@@ -78,6 +89,14 @@ def json_arguments(source: Source, put: Callable[[str], object], calls: Calls, e
         raise MalformedCall("the arguments are no object")
     else:
         put("{}")
+
+
+def code_arguments(source: Source, calls: Calls, ends: Stops) -> Reader[None]:
+    """Read program text as the one argument of a tool that runs code."""
+    key = next(iter(calls.toolbox.properties(calls.name)), "code")
+    calls.write(f'{{{encode_basestring(key)}: "')
+    yield from source.until(ends, lambda text: calls.write(escaped(text)))
+    calls.write('"}')
 
 
 def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = False, default: str = "") -> Reader[None]:  # noqa: C901 - one grammar, read top down
@@ -313,6 +332,11 @@ def _python_call(source: Source, calls: Calls, ends: Stops) -> Reader[None]:
     if char != "(" or not name:
         raise MalformedCall(f"{(name or char)[:80]!r} is no call")
     source.at += 1
+    yield from python_call(source, calls, ends, name)
+
+
+def python_call(source: Source, calls: Calls, ends: Stops, name: str) -> Reader[None]:
+    """Read `key=literal, …)`, behind the opening bracket."""
     calls.open(name)
     calls.flush()
     calls.write("{")

@@ -60,6 +60,15 @@ class Toolbox:
         """Give the JSON types that a parameter may have; none where nothing is declared."""
         return types_of(self.schema(name, parameter), self.schemas.get(name, {}))
 
+    def fitted(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Give arguments whose strings spell a value of the declared type as that value."""
+        return {
+            key: msgspec.json.decode(json_for(value, types))
+            if isinstance(value, str) and (types := self.types(name, key)) and "string" not in types
+            else value
+            for key, value in arguments.items()
+        }
+
 
 def _read_tool(tool: Any) -> tuple[str, Mapping[str, Any]]:  # noqa: ANN401 - dicts, Tool objects and functions
     if not isinstance(tool, Mapping):

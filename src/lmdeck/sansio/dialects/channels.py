@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from json.encoder import encode_basestring
+from string import ascii_letters
 
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import Dialect, Marker
@@ -191,6 +192,20 @@ def inkling(source: Source, calls: Calls) -> Reader[None]:
     yield from source.take(stops("<|end_message|>"))
 
 
+def named(source: Source, calls: Calls) -> Reader[None]:
+    """Read a message that begins with the tool's name, its first token being the template's."""
+    while True:
+        found = LEAD.match(source.text, source.at)
+        if found is None:
+            raise NotACall
+        if found.group(1) is not None or source.closed or found.end() - source.at > HEADER_LIMIT:
+            break
+        yield
+    if not (found.group(1) or "").startswith("<|content_invoke_tool_"):
+        raise NotACall
+    yield from inkling(source, calls)
+
+
 def inkling_call(source: Source, calls: Calls, name: str) -> Reader[None]:
     """Read `{"name": …, "args": …}`; the header may name the tool as well."""
     if not calls.toolbox:
@@ -208,6 +223,7 @@ def inkling_call(source: Source, calls: Calls, name: str) -> Reader[None]:
     yield from source.until(MESSAGE_END, _ignore)
 
 
+LEAD = re.compile(r"[A-Za-z_][\w.\-]*(?:(<\|content_invoke_tool_[a-z])|<[|a-z_]*\Z|\Z)")
 SEPARATOR = stops("<|sep|>")
 SECTIONS = ("think", "response", "tools", "message", "call")
 
@@ -226,6 +242,7 @@ def kimi(source: Source, calls: Calls) -> Reader[None]:
         yield from source.until(stops("<|close|>", "<|open|>"), calls.say)
     elif section.startswith("call") and calls.toolbox:
         yield from kimi_call(source, calls, section)
+        calls.is_over = True
 
 
 def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
@@ -303,6 +320,7 @@ DIALECTS = (
             Marker(text, inkling, keeps=True, channel=True)
             for text in ("<|message_model|>", "<|content_text|>", "<|content_thinking|>", "<|content_invoke_tool_json|>")
         ),
+        own=tuple(Marker(first, named, keeps=True, at_start=True, channel=True) for first in f"{ascii_letters}_"),
         drops=("<|end_message|>", "<|content_model_end_sampling|>", "<|content_tool_error|>"),
         example='<|message_model|>f<|content_invoke_tool_json|>{"name":"f","args":{"a":1}}<|end_message|>',
     ),

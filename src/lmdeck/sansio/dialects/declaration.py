@@ -19,7 +19,8 @@ class Marker:
 
     With `keeps`, the reader sees the marker itself too. With `at_start`, it counts only at the start of the answer or of a
     line: it is no token of its own, and prose may contain it. A `channel` marker begins a message that may also be content or
-    reasoning, and is read whether tools were offered or not; an `inline` one also inside reasoning.
+    reasoning, and is read whether tools were offered or not; an `inline` one also inside reasoning. Behind the call of a
+    `final` one these models end their turn: text that follows is no part of the answer, and is left out with a `Problem`.
     """
 
     text: str
@@ -28,6 +29,12 @@ class Marker:
     at_start: bool = False
     channel: bool = False
     inline: bool = False
+    final: bool = False
+
+    @property
+    def opens(self) -> bool:
+        """Tell whether a template may already have written it and part of what follows."""
+        return self.channel and self.keeps and not self.at_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +50,17 @@ class ReasoningTags:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """One way in which models ask for tools, and the models that use it."""
+    """One way in which models ask for tools, and the models that use it.
+
+    The `own` markers are too common to be looked for in every text: they count only where the dialect is asked for by name.
+    So it is with `byte_level`: text in which the tokenizer's letters for a space and a line end, `Ġ` and `Ċ`, were left.
+    """
 
     name: str
     models: str
     markers: tuple[Marker, ...] = ()
+    own: tuple[Marker, ...] = ()
+    byte_level: bool = False
     reasoning: tuple[ReasoningTags, ...] = ()
     drops: tuple[str, ...] = ()
     bare: str = ""

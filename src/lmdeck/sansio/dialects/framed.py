@@ -15,7 +15,7 @@ from lmdeck.sansio.calls import Calls, decode_arguments
 from lmdeck.sansio.dialects.declaration import BodyReader, Dialect, Marker, ReasoningTags
 from lmdeck.sansio.dialects.tagged import THINK, TOOL_CALL, tagged
 from lmdeck.sansio.markup import Elements, elements_call
-from lmdeck.sansio.payloads import json_arguments, json_call, json_calls
+from lmdeck.sansio.payloads import CODE_TOOLS, code_arguments, json_arguments, json_call, json_calls
 from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
 
 __all__ = ["DIALECTS", "headed"]
@@ -157,15 +157,28 @@ def functionary(source: Source, calls: Calls) -> Reader[None]:
     calls.open(name)
     calls.flush()
     char = yield from source.skip_space()
-    if char != "{":
+    if char == "{":
+        yield from json_arguments(source, calls.write, calls, stops(">>>"))
+    elif name in CODE_TOOLS:
+        yield from code_arguments(source, calls, stops(">>>"))
+    else:
         raise MalformedCall("the arguments are no object")
-    yield from json_arguments(source, calls.write, calls, stops(">>>"))
     calls.close()
 
 
-def everyone(source: Source, _: Calls) -> Reader[None]:
-    """Read nothing: what follows is for the user."""
-    yield from source.take(stops("\n"))
+def everyone(source: Source, calls: Calls) -> Reader[None]:
+    """Read a message to the user, and the calls behind it, which need no new line."""
+    wanted = stops(*(f">>>{name}\n" for name in calls.toolbox.schemas), ">>>all\n")
+    while True:
+        found = yield from source.until(wanted, calls.say)
+        source.mark()
+        if not found:
+            return
+        source.at += 3
+        if found == ">>>all\n":
+            source.at += 4
+        else:
+            yield from functionary(source, calls)
 
 
 def after_separator(source: Source, calls: Calls) -> Reader[None]:
@@ -195,6 +208,20 @@ def nothing(_: Source, __: Calls) -> Reader[None]:
 
 def _ignore(_: str) -> None:
     """Drop text."""
+
+
+def solar_call(source: Source, calls: Calls) -> Reader[None]:
+    """Read `ID<|tool_call:name|>NAME<|tool_call:args|>JSON<|tool_call:end|>`."""
+    yield from source.collect(stops("<|tool_call:name|>"))
+    yield from source.take(stops("<|tool_call:name|>"))
+    calls.open((yield from source.collect(stops("<|tool_call:args|>"))))
+    calls.flush()
+    yield from source.take(stops("<|tool_call:args|>"))
+    if not (yield from source.skip_space()):
+        raise TruncatedCall
+    yield from json_arguments(source, calls.write, calls, stops("<|tool_call:end|>", "<|calls|>"))
+    calls.close()
+    yield from source.take(stops("<|tool_call:end|>"))
 
 
 def functools(source: Source, calls: Calls) -> Reader[None]:
@@ -249,6 +276,7 @@ COHERE_THINK = ReasoningTags("<|START_THINKING|>", "<|END_THINKING|>")
 COHERE_DROPS = (
     *(f"<|{side}_{what}|>" for side in ("START", "END") for what in ("RESPONSE", "TEXT")), "<|END_OF_TURN_TOKEN|>",
 )  # fmt: skip
+FENCED = Marker("```json", tagged("```"), at_start=True)
 FUNCTOOLS = (Marker("functools", functools, at_start=True),)
 
 DIALECTS = (
@@ -281,8 +309,9 @@ DIALECTS = (
     Dialect(
         name="kimi-k2", models="Kimi-K2, K2-Thinking, K2.5",
         markers=(
-            Marker("<|tool_calls_section_begin|>", KIMI), Marker("<|tool_call_section_begin|>", KIMI),
-            Marker("<|tool_call_begin|>", KIMI, keeps=True),
+            Marker("<|tool_calls_section_begin|>", KIMI, final=True),
+            Marker("<|tool_call_section_begin|>", KIMI, final=True),
+            Marker("<|tool_call_begin|>", KIMI, keeps=True, final=True),
         ),
         reasoning=(THINK,), architectures=("kimi-k2",),
         example=(
@@ -293,8 +322,8 @@ DIALECTS = (
     Dialect(
         name="plamo3", models="PLaMo 3",
         markers=(
-            Marker("<|plamo:begin_tool_requests:plamo|>", PLAMO),
-            Marker("<|plamo:begin_tool_request:plamo|>", PLAMO, keeps=True),
+            Marker("<|plamo:begin_tool_requests:plamo|>", PLAMO, final=True),
+            Marker("<|plamo:begin_tool_request:plamo|>", PLAMO, keeps=True, final=True),
         ),
         reasoning=(ReasoningTags("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),),
         drops=("<|plamo:end_think:plamo|>", "<|plamo:msg|>", "<|plamo:op|>", "<|plamo:tag|>"), architectures=("plamo3",),
@@ -365,7 +394,7 @@ DIALECTS = (
     ),
     Dialect(
         name="xlam", models="Salesforce xLAM",
-        markers=(TOOL_CALL, *MISTRAL), reasoning=(THINK,), bare="[{",
+        markers=(TOOL_CALL, *MISTRAL), own=(FENCED,), reasoning=(THINK,), bare="[{",
         example='[{"name": "f", "arguments": {"a": 1}}]',
     ),
     Dialect(
@@ -379,9 +408,17 @@ DIALECTS = (
     Dialect(
         name="functionary-v3.2", models="Functionary v3.2",
         markers=(
-            Marker(">>>all\n", everyone, at_start=True), Marker(">>>", functionary, at_start=True),
+            Marker(">>>all\n", everyone, at_start=True, channel=True), Marker(">>>", functionary, at_start=True),
         ),
         example='>>>f\n{"a": 1}',
+    ),
+    Dialect(
+        name="solar-open", models="Solar Open", markers=(Marker("<|tool_call:begin|>", solar_call),),
+        reasoning=(ReasoningTags("<|think|>", "<|end|>", anywhere=True),),
+        drops=("<|begin|>assistant", "<|content|>", "<|tool_calls|>", "<|calls|>", "<|end|>", "<|flush|>"),
+        example=(
+            '<|tool_calls|><|tool_call:begin|>abc<|tool_call:name|>f<|tool_call:args|>{"a": 1}<|tool_call:end|><|calls|>'
+        ),
     ),
     Dialect(
         name="lmstudio-default", models="any model without a template for tools, as LM Studio's default tool use asks it",

@@ -137,7 +137,7 @@ def _ignore(_: str) -> None:
 DIALECTS = (
     Dialect(
         name="minimax-m3", models="MiniMax-M3",
-        markers=(Marker(f"{T}<tool_call>", block), Marker(INVOKE, block, keeps=True)),
+        markers=(Marker(f"{T}<tool_call>", block, final=True), Marker(INVOKE, block, keeps=True, final=True)),
         reasoning=(ReasoningTags("<mm:think>", "</mm:think>"),),
         example=f'{T}<tool_call>\n{T}<invoke name="f">{T}<a>1{T}</a>{T}</invoke>\n{T}</tool_call>',
     ),

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import BodyReader, Dialect, Marker
-from lmdeck.sansio.dialects.tagged import THINK
-from lmdeck.sansio.payloads import json_call, json_calls, python_calls
-from lmdeck.sansio.source import MalformedCall, Reader, Source, TruncatedCall, stops
+from lmdeck.sansio.dialects.tagged import BARE_FUNCTION, THINK
+from lmdeck.sansio.payloads import CODE_TOOLS, code_arguments, json_call, json_calls, python_call, python_calls
+from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 
 __all__ = ["DIALECTS", "bare_list"]
 
@@ -53,6 +53,16 @@ def bare_list(source: Source, calls: Calls) -> Reader[None]:
     yield from python_calls(source, calls, stops("<|python_end|>", "<|eot_id|>", "<|eom_id|>"), closer="]")
 
 
+def tool_code(source: Source, calls: Calls) -> Reader[None]:
+    """Read the calls in a `tool_code` fence; any other program text stays what it is."""
+    yield from source.skip_space()
+    yield from source.take(stops("print("))
+    if not (yield from source.ahead(stops(*(f"{name}(" for name in calls.toolbox.schemas)))):
+        raise NotACall
+    yield from python_calls(source, calls, stops("```", ")\n```"), closer="")
+    yield from source.take(stops("```", ")\n```"))
+
+
 def python_tag(source: Source, calls: Calls) -> Reader[None]:
     """Read JSON objects behind `<|python_tag|>`, separated by semicolons."""
     ends = stops("<|eom_id|>", "<|eot_id|>")
@@ -69,13 +79,29 @@ def python_tag(source: Source, calls: Calls) -> Reader[None]:
             source.at += 1
         elif not char and len(calls.made) == count:
             raise TruncatedCall
-        elif len(calls.made) == count:
-            raise MalformedCall(f"{char!r} stands where a call was expected")
-        else:
+        elif len(calls.made) > count:
             yield from source.take(ends)
             return
+        else:
+            yield from _builtin(source, calls, ends)
 
 
+def _builtin(source: Source, calls: Calls, ends: Stops) -> Reader[None]:
+    """Read `NAME.call(key=literal)`, or program text for a tool that runs it."""
+    found = yield from source.take(stops(*(f"{name}.call(" for name in calls.toolbox.schemas)))
+    if found:
+        yield from python_call(source, calls, ends, found.removesuffix(".call("))
+        return
+    name = next((name for name in CODE_TOOLS if name in calls.toolbox.schemas), None)
+    if name is None:
+        raise MalformedCall("neither JSON nor a call of an offered tool")
+    calls.open(name)
+    calls.flush()
+    yield from code_arguments(source, calls, ends)
+    calls.close()
+
+
+PYTHON_TAG = Marker("<|python_tag|>", python_tag)
 PYTHON_START = Marker("<|python_start|>", between("<|python_end|>"))
 ENDS = ("<|eom_id|>", "<|eot_id|>")
 
@@ -98,12 +124,21 @@ DIALECTS = (
         reasoning=(THINK,), architectures=("olmo2", "olmo3"), example='<function_calls>f(a="x")\ng()</function_calls>',
     ),
     Dialect(
-        name="llama3-json", models="Llama 3.1, 3.2, 3.3", markers=(Marker("<|python_tag|>", python_tag),), bare="{",
+        name="llama3-json", models="Llama 3.1, 3.2, 3.3", markers=(PYTHON_TAG,), bare="{",
         drops=ENDS, architectures=("llama",), example='{"name": "f", "parameters": {"a": 1}}',
     ),
     Dialect(
-        name="llama3-python-tag", models="Llama 3.x", markers=(Marker("<|python_tag|>", python_tag),), bare="{", drops=ENDS,
+        name="llama3-python-tag", models="Llama 3.x", markers=(PYTHON_TAG,), bare="{", drops=ENDS,
         example='<|python_tag|>{"name": "f", "arguments": {"a": 1}}',
+    ),
+    Dialect(
+        name="functionary-v3.1", models="Functionary v3.1, Llama 3.1 with custom tools", markers=(BARE_FUNCTION, PYTHON_TAG),
+        example='<function=f>{"a": 1}</function>',
+    ),
+    Dialect(
+        name="gemma3-tool-code", models="Gemma 3, as its guide asks for calls",
+        markers=(Marker("```tool_code", tool_code, at_start=True),), drops=("<end_of_turn>",),
+        example="```tool_code\nf(a=1)\n```",
     ),
     Dialect(
         name="json-array", models='any model under `tool_choice="required"`', bare="[{",

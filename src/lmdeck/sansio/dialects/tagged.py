@@ -23,7 +23,7 @@ from lmdeck.sansio.payloads import json_arguments, json_call, json_calls, typed_
 from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
 from lmdeck.sansio.toolbox import Toolbox
 
-__all__ = ["DIALECTS", "FUNCTION", "THINK", "tagged"]
+__all__ = ["BARE_FUNCTION", "DIALECTS", "FUNCTION", "THINK", "TOOL_CALL", "tagged"]
 
 THINK = ReasoningTags("<think>", "</think>")
 WORD = re.compile(r"[\w.\-]*")
@@ -181,6 +181,19 @@ def _pair(source: Source, calls: Calls, pairs: KeyValue, *, is_first: bool) -> R
     return False
 
 
+def coerced(read: BodyReader) -> BodyReader:
+    """Make the reader of a dialect whose models write numbers and truth values as strings."""
+
+    def read_coerced(source: Source, calls: Calls) -> Reader[None]:
+        calls.coerces = True
+        try:
+            yield from read(source, calls)
+        finally:
+            calls.coerces = False
+
+    return read_coerced
+
+
 TOOL_CALL = Marker("<tool_call>", tagged("</tool_call>"))
 BARE_FUNCTION = Marker("<function=", tagged(elements=FUNCTION), keeps=True)
 VERBATIM = replace(FUNCTION, trims=False)
@@ -198,7 +211,7 @@ FUNCTION_NAME = Marker(
     tagged(
         elements=replace(
             FUNCTION, function=("<function name=", "<functionname=", "<functionĠname="), function_end=("</function>",),
-            parameter=("<param name=", "<paramname=", "<paramĠname=", "<parameter name="), entities=True,
+            parameter=("<param name=", "<paramname=", "<paramĠname=", "<parameter name="), entities=True, declared_only=True,
         )
     ),
     keeps=True,
@@ -209,6 +222,10 @@ INVOKE = Elements(
     parameter=("<parameter name=",),
     parameter_end=("</parameter>",),
 )
+RESERVED = tuple(f"<{bar}reserved_{number}{bar}>" for bar in ("", "|") for number in range(12, 16))
+APRIEL = ReasoningTags("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]")
+APRIEL_DROPS = ("[END FINAL RESPONSE]", "<|end|>")
+RESPONSE = ("<response>", "</response>")
 SEED_THINK = ReasoningTags("<seed:think>", "</seed:think>")
 
 DIALECTS = (
@@ -219,7 +236,8 @@ DIALECTS = (
     ),
     Dialect(
         name="qwen3-coder-xml", models="Qwen3-Coder, Qwen3-Next, Qwen3.5 and later, MiniCPM-V",
-        markers=(TOOL_CALL, BARE_FUNCTION), reasoning=(THINK,), architectures=("qwen3moe", "qwen3next", "qwen35"),
+        markers=(TOOL_CALL, BARE_FUNCTION), reasoning=(THINK,), drops=RESERVED,
+        architectures=("qwen3moe", "qwen3next", "qwen35"),
         example="<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
     ),
     Dialect(
@@ -237,7 +255,7 @@ DIALECTS = (
         example="<tool_call><function=f><parameter=a>x</parameter></function></tool_call>",
     ),
     Dialect(
-        name="step3.5", models="Step-3.5-Flash", markers=(TOOL_CALL, BARE_FUNCTION), reasoning=(THINK,),
+        name="step3.5", models="Step-3.5-Flash", markers=(replace(TOOL_CALL, final=True), replace(BARE_FUNCTION, final=True)), reasoning=(THINK,),
         architectures=("step35",),
         example="<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
     ),
@@ -281,18 +299,18 @@ DIALECTS = (
         example='<tool_calls>[\n    {"name": "f", "arguments": {"a": 1}}\n]</tool_calls>',
     ),
     Dialect(
-        name="apriel-1.5", models="Apriel 1.5", markers=(TOOL_CALLS,),
+        name="apriel-1.5", models="Apriel 1.5", markers=(TOOL_CALLS,), reasoning=(APRIEL,), drops=APRIEL_DROPS,
         example='<tool_calls>[{"name": "f", "arguments": {"a": 1}}]</tool_calls>',
     ),
     Dialect(
         name="apriel-1.6", models="Apriel 1.6", markers=(TOOL_CALLS,),
-        reasoning=(ReasoningTags("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),),
+        reasoning=(APRIEL,), drops=APRIEL_DROPS,
         example='<tool_calls>[{"name": "f", "arguments": {"a": 1}}]</tool_calls>',
     ),
     Dialect(
         name="granite", models="Granite 3.0–3.3",
         markers=(Marker("<|tool_call|>", tagged("</|tool_call|>", "</tool_call>")), TOOL_CALL), reasoning=(THINK,),
-        architectures=("granite", "granitemoe"),
+        drops=RESPONSE, architectures=("granite", "granitemoe"),
         example='<|tool_call|> [{"name": "f", "arguments": {"a": 1}}]',
     ),
     Dialect(
@@ -317,25 +335,33 @@ DIALECTS = (
         reasoning=(THINK,), example='<TOOLCALL>[{"name": "f", "arguments": {"a": 1}}]</TOOLCALL>',
     ),
     Dialect(
+        name="exaone4", models="EXAONE 4", markers=(TOOL_CALL,), reasoning=(THINK,), architectures=("exaone4",),
+        example='<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>',
+    ),
+    Dialect(
+        name="trinity", models="Arcee Trinity", markers=(TOOL_CALL,), reasoning=(THINK,), architectures=("afmoe",),
+        example='<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>',
+    ),
+    Dialect(
         name="reka", models="Reka-Edge", markers=(TOOL_CALL,), reasoning=(THINK,),
         example='<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>',
     ),
     Dialect(
         name="ernie45", models="ERNIE-4.5-Thinking", markers=(TOOL_CALL,), reasoning=(THINK,),
-        drops=("<response>", "</response>", "<0x0A>"), architectures=("ernie4_5", "ernie4_5-moe"),
+        drops=(*RESPONSE, "<0x0A>"), architectures=("ernie4_5", "ernie4_5-moe"),
         example='<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>\n',
     ),
     Dialect(
         name="longcat", models="LongCat-Flash",
-        markers=(Marker("<longcat_tool_call>", tagged("</longcat_tool_call>", pairs=LONGCAT)),),
+        markers=(Marker("<longcat_tool_call>", tagged("</longcat_tool_call>", pairs=LONGCAT), final=True),),
         reasoning=(ReasoningTags("<longcat_think>", "</longcat_think>"),),
         example='<longcat_tool_call>{"name": "f", "arguments": {"a": 1}}</longcat_tool_call>',
     ),
     Dialect(
         name="k2-horizon", models="K2-Horizon (K2-V3)",
         markers=(
-            Marker("<ifm|tool_calls>", tagged("</ifm|tool_calls>", pairs=IFM, inner="<ifm|tool_call>")),
-            Marker("<ifm|tool_call>", tagged("</ifm|tool_call>", pairs=IFM)),
+            Marker("<ifm|tool_calls>", coerced(tagged("</ifm|tool_calls>", pairs=IFM, inner="<ifm|tool_call>"))),
+            Marker("<ifm|tool_call>", coerced(tagged("</ifm|tool_call>", pairs=IFM))),
         ),
         reasoning=tuple(
             ReasoningTags(f"<ifm|think{kind}>", f"</ifm|think{kind}>", anywhere=True) for kind in ("", "_fast", "_faster")
@@ -362,11 +388,7 @@ DIALECTS = (
     Dialect(
         name="minicpm5-xml", models="MiniCPM5",
         markers=(FUNCTION_NAME, replace(FUNCTION_NAME, text="<functionname="), replace(FUNCTION_NAME, text="<functionĠname=")),
-        reasoning=(THINK,), example='<function name="f"><param name="a">x</param></function>',
-    ),
-    Dialect(
-        name="functionary-v3.1", models="Functionary v3.1, Llama 3.1 with custom tools", markers=(BARE_FUNCTION,),
-        example='<function=f>{"a": 1}</function>',
+        reasoning=(THINK,), byte_level=True, example='<function name="f"><param name="a">x</param></function>',
     ),
     Dialect(
         name="think-tags", models="Qwen3, GLM, Nemotron and many more: reasoning", reasoning=(THINK,),
