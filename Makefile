@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SHARED := ../shared
 
-.PHONY: help demo test lint types tests live bench shared format clean
+.PHONY: help demo test lint types tests live fuzz bench shared format clean
 
 help:
 	@echo "make demo    a real conversation with a small model, no LM Studio needed"
 	@echo "make test    lint, types and every test that needs no LM Studio"
 	@echo "make live    the same conversations against LM Studio at LMDECK_LIVE_URL"
+	@echo "make fuzz    ten million random characters through the parser"
 	@echo "make bench   lmdeck beside other clients, CPU per chunk and request"
 	@echo "make format  lay out the code"
 	@echo "make clean   remove what these targets made"
@@ -35,6 +36,10 @@ live: $(VENV)/.installed-dev
 	@test -n "$(LMDECK_LIVE_URL)" || { echo "Set LMDECK_LIVE_URL, for example: make live LMDECK_LIVE_URL=http://localhost:1234"; exit 2; }
 	@LMDECK_LIVE_URL="$(LMDECK_LIVE_URL)" $(BIN)/python -m pytest tests/live -m live
 
+# Ten million random characters through the parser, another text every time.
+fuzz: $(VENV)/.installed-dev
+	@LMDECK_FUZZ_CHARACTERS=10000000 LMDECK_FUZZ_SEED=$${LMDECK_FUZZ_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/dialects/test_accounts.py
+
 bench: .venv-bench/.installed
 	@.venv-bench/bin/python benchmarks/run.py
 
@@ -42,6 +47,7 @@ bench: .venv-bench/.installed
 shared: $(VENV)/.installed-dev
 	@if test -d $(SHARED)/checks; then \
 		$(BIN)/python $(SHARED)/checks/check_replays.py $(SHARED)/replays/dev.jsonl --min-pass 0.72; \
+		$(BIN)/python $(SHARED)/checks/check_corpus.py --min-firm 0.95 --show 0; \
 	else \
 		echo "SKIPPED the shared checks: $(SHARED)/checks is not there"; \
 	fi

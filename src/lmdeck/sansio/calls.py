@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from json.encoder import encode_basestring
 from typing import Any
 
 import msgspec
@@ -12,9 +13,9 @@ from lmdeck.events import Chunk, ToolCallDelta
 from lmdeck.messages import Problem, ToolCall
 from lmdeck.sansio.limits import DEFAULT_LIMITS
 from lmdeck.sansio.prose import Prose
-from lmdeck.sansio.source import MalformedCall, UnofferedCall
+from lmdeck.sansio.source import MalformedCall, Reader, Source, Stops, UnofferedCall
 from lmdeck.sansio.text import GrowingText
-from lmdeck.sansio.toolbox import Toolbox
+from lmdeck.sansio.toolbox import NAME_PREFIXES, Toolbox
 
 __all__ = ["Calls", "decode_arguments"]
 
@@ -60,6 +61,8 @@ class Calls:
         self._fragments: list[str] = []
         self._size = 0
         self._repairs: list[str] = []
+        self._keys: set[str] = set()
+        self._repeats = False
 
     @property
     def is_open(self) -> bool:
@@ -118,6 +121,13 @@ class Calls:
         """Tell that something was left out."""
         self.problems.append(Problem(code, f"{detail}."))
 
+    def leave_out(self, source: Source, wanted: Stops, what: str) -> Reader[None]:
+        """Read text that is for nobody up to the first of some literals, and tell of it."""
+        parts: list[str] = []
+        yield from source.until(wanted, parts.append)
+        if text := "".join(parts).strip():
+            self.dropped("text_left_out", f"{what} was left out: {text}")
+
     def open(self, name: str) -> None:
         """Begin a call.
 
@@ -136,10 +146,24 @@ class Calls:
         self._size = 0
         self._new = []
         self._fragments = []
+        self._keys.clear()
+        self._repeats = False
+        if (
+            resolved != (said := name.strip())
+            and not said.startswith(NAME_PREFIXES)
+            and said != f"{resolved}.{resolved}"
+        ):
+            self.note(f"the name {said!r}")
 
     def write(self, fragment: str) -> None:
         """Add to the arguments of the open call."""
         self._new.append(fragment)
+
+    def write_key(self, key: str, *, is_first: bool) -> None:
+        """Add the name of a parameter, and what parts it from the one before."""
+        self._repeats = self._repeats or key in self._keys
+        self._keys.add(key)
+        self.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
 
     def note(self, repair: str) -> None:
         """Remember that something in the open call was put right."""
@@ -181,6 +205,8 @@ class Calls:
         if self.coerces and (fitting := self.toolbox.fitted(self.name, arguments)) != arguments:
             self.note("values of the wrong type")
             arguments, raw = fitting, msgspec.json.encode(fitting).decode()
+        if self._repeats:
+            self._tell_repeated(raw)
         call = ToolCall(id=self._id, name=self.name, arguments=arguments, raw_arguments=raw)
         self.made.append(call)
         self.chunks.append(Chunk("", "", call))
@@ -188,6 +214,16 @@ class Calls:
         if self._repairs:
             self.problems.append(Problem("repaired", f"In the call of {self.name!r}: {', '.join(self._repairs)}."))
         self._reset()
+
+    def _tell_repeated(self, raw: str) -> None:
+        """Tell of values that a later one of the same name replaced."""
+        pairs: list[tuple[str, object]] = json.loads(raw, object_pairs_hook=list)
+        last = {key: at for at, (key, _) in enumerate(pairs)}
+        for at, (key, value) in enumerate(pairs):
+            if at != last[key]:
+                self.dropped(
+                    "text_left_out", f"The first value of {key!r}, which was given twice, was left out: {value!r}"
+                )
 
     def abandon(self) -> str:
         """Give up the open call, and give its name."""

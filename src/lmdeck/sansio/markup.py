@@ -101,7 +101,7 @@ def parameters(source: Source, calls: Calls, elements: Elements, space: str = ""
             calls.note("a missing closing element")
             break
         if gap.strip() and not _is_stray(gap, elements):
-            calls.note("text between parameters")
+            calls.dropped("text_left_out", f"Text between parameters was left out: {gap.strip()}")
         if found not in opening:
             if found not in elements.function_end:
                 calls.note("a missing closing element")
@@ -132,11 +132,11 @@ def _parameter(source: Source, calls: Calls, elements: Elements, *, indent: str,
         return (yield from _whole_arguments(source, calls, elements, key))
     declared = calls.toolbox.properties(calls.name)
     if elements.declared_only and declared and key not in declared:
-        end = "" if alone else (yield from source.until(elements.value, _ignore))
-        calls.note(f"the parameter {key!r}, which the tool does not have")
-        yield from _end_of_parameter(source, calls, elements, end)
+        if not alone:
+            yield from calls.leave_out(source, elements.value, f"The parameter {key!r}, which the tool does not have,")
+        yield from _end_of_parameter(source, calls, elements, (yield from source.ahead(elements.value)))
         return is_first
-    calls.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
+    calls.write_key(key, is_first=is_first)
     if alone:
         calls.write(json_for("", types or STRING))
         return False
@@ -153,10 +153,6 @@ def _end_of_parameter(source: Source, calls: Calls, elements: Elements, end: str
         yield from source.take(stops(end))
     else:
         calls.note("a missing closing element")
-
-
-def _ignore(_: str) -> None:
-    """Drop the text of a parameter."""
 
 
 def _whole_arguments(source: Source, calls: Calls, elements: Elements, key: str) -> Reader[bool]:
@@ -193,25 +189,15 @@ def _decoded_value(source: Source, calls: Calls, wanted: Stops, types: frozenset
 
 def read_header(source: Source) -> Reader[tuple[str, bool]]:
     """Read the rest of an opening element; tell also whether it is closed at once (`/>`)."""
-    parts: list[str] = []
-    size = 0
-
-    def put(text: str) -> None:
-        nonlocal size
-        size += len(text)
-        parts.append(text)
-        if size > HEADER_LIMIT:
-            raise NotACall
-
-    end = yield from source.until(stops(">", "<"), put)
+    header, end = yield from source.within(stops(">", "<"), HEADER_LIMIT)
     if not end:
         raise TruncatedCall
-    header = "".join(parts)
     if end == "<":
         if "\n" not in header:
             raise NotACall
-        header = header[: header.index("\n")]
-        return header.strip(), False
+        line, _, rest = header.partition("\n")
+        source.at -= len(rest)
+        return line.strip(), False
     source.at += 1
     return header.removesuffix("/"), header.endswith("/")
 

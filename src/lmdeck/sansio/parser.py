@@ -376,14 +376,14 @@ class StreamParser:
     def _calls_of(self, text: str) -> None:
         """Read the calls with which a text ends its reasoning; what is no call there is reasoning."""
         calls = self._calls
-        begin, content = len(self._chunks), calls.content
-        calls.content = GrowingText()
+        begin, content, reasoning = len(self._chunks), calls.content, calls.reasoning
+        calls.content, calls.reasoning = GrowingText(), GrowingText()
         self._read_again(text)
-        calls.content = content
+        calls.content, calls.reasoning = content, reasoning
         for at in range(begin, len(self._chunks)):
             if self._chunks[at].content:
-                calls.reasoning.write(self._chunks[at].content)
                 self._chunks[at] = Chunk("", self._chunks[at].content)
+            reasoning.write(self._chunks[at].reasoning)
 
     def _read_again(self, text: str) -> None:
         """Read a text that is already whole as content."""
@@ -442,8 +442,13 @@ class StreamParser:
         text = self._source.marked()
         self._left_markup = self._left_markup or len(marker.text) > 1
         if not text:
-            text = self._source.text[self._source.at : self._source.at + len(marker.text)]
-            self._source.at += len(text)
+            source = self._source
+            text = (
+                marker.text
+                if source.text.startswith(marker.text, source.at)
+                else source.text[source.at : source.at + 1]
+            )
+            source.at += len(text)
         self._calls.say(text)
 
     def _cut_off(self, marker: Marker) -> None:

@@ -106,6 +106,7 @@ def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = Fal
     """
     source.at += 1
     early: list[str] = []
+    beside: list[str] = []
     has_arguments = False
     is_first = True
     while True:
@@ -151,7 +152,10 @@ def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = Fal
             has_arguments = True
             yield from json_arguments(source, calls.write, calls, ends)
         else:
-            yield from LiteralReader(source, _ignore, _ignore, ends=ends).read()
+            value: list[str] = []
+            yield from LiteralReader(source, value.append, _ignore, ends=ends).read()
+            if key not in OTHER_KEYS:
+                beside.append(f"{key!r} beside a call was left out: {''.join(value)}")
         is_first = False
     if not calls.is_open:
         if not default:
@@ -162,6 +166,8 @@ def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = Fal
     if strictly and not has_arguments:
         raise NotACall
     calls.close()
+    for detail in beside:
+        calls.dropped("text_left_out", detail)
 
 
 def _rest_of_object(source: Source, ends: Stops) -> Reader[None]:
@@ -204,8 +210,9 @@ def json_calls(source: Source, calls: Calls, ends: Stops, *, strictly: bool = Fa
         elif not char or (yield from source.ahead(ends)):
             return
         elif len(calls.made) > made:
-            yield from LiteralReader(source, _ignore, _ignore, ends=ends).read()
-            calls.dropped("tool_call_unparsed", "A value that is no call stood among the calls")
+            value: list[str] = []
+            yield from LiteralReader(source, value.append, _ignore, ends=ends).read()
+            calls.dropped("tool_call_unparsed", f"A value that is no call stood among the calls: {''.join(value)}")
         else:
             raise MalformedCall(f"{char!r} stands where a call was expected")
 
@@ -371,5 +378,5 @@ def _keyword(source: Source, calls: Calls, ends: Stops, *, is_first: bool) -> Re
             raise TruncatedCall
         raise MalformedCall(f"{key[:80]!r} is no keyword argument")
     source.at += 1
-    calls.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
+    calls.write_key(key, is_first=is_first)
     yield from LiteralReader(source, calls.write, calls.note, python=True, ends=ends).read()

@@ -58,7 +58,7 @@ class Prose:
 
     def pass_plain(self, text: str) -> None:
         """Follow text that has neither."""
-        self._last = text[-3:]
+        self._last = (self._last + text)[-3:] if len(text) < 3 else text[-3:]
 
     def _settle(self) -> None:
         run, self._run = self._run, 0

@@ -164,6 +164,26 @@ class Source:
                 return ""
             yield
 
+    def within(self, wanted: Stops, limit: int) -> Reader[tuple[str, str]]:
+        """Read up to the first of some literals, which must come soon; give the text and the literal, `""` at the end.
+
+        Raises:
+            NotACall: More than `limit` characters come before; none of them is read.
+        """
+        while True:
+            found = wanted.pattern.search(self.text, self.at, self.at + limit + wanted.longest)
+            if found and found.start() - self.at <= limit:
+                text, self.at = self.text[self.at : found.start()], found.start()
+                return text, found.group()
+            if len(self.text) - self.at > limit + wanted.longest or (found and self.closed):
+                raise NotACall
+            if self.closed:
+                if len(self.text) - self.at > limit:
+                    raise NotACall
+                text, self.at = self.text[self.at :], len(self.text)
+                return text, ""
+            yield
+
     def collect(self, wanted: Stops) -> Reader[str]:
         """Read up to the first of some literals.
 

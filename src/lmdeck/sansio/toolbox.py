@@ -14,6 +14,7 @@ __all__ = ["ANY", "STRING", "Toolbox", "json_for", "types_of"]
 
 ANY: frozenset[str] = frozenset()
 STRING = frozenset({"string"})
+NAME_PREFIXES = ("functions.", "functions:", "tools.", "tool.")
 PADDED = re.compile(r"[+-]?\d{1,400}")
 TYPE_NAMES = {"str": "string", "text": "string", "int": "integer", "float": "number", "double": "number", "bool": "boolean",
               "dict": "object", "list": "array", "tuple": "array", "none": "null"}  # fmt: skip
@@ -41,7 +42,7 @@ class Toolbox:
         name = name.strip()
         if name in self.schemas:
             return name
-        for prefix in ("functions.", "functions:", "tools.", "tool."):
+        for prefix in NAME_PREFIXES:
             if name.startswith(prefix) and name[len(prefix) :] in self.schemas:
                 return name[len(prefix) :]
         last = name.rpartition(".")[2]

@@ -11,7 +11,6 @@ Sources: OpenAI's Harmony guide; Kimi's and Inkling's chat templates; vLLM, SGLa
 from __future__ import annotations
 
 import re
-from json.encoder import encode_basestring
 from string import ascii_letters
 
 from lmdeck.sansio.calls import Calls
@@ -44,23 +43,16 @@ RFL = Elements(
     parameter=("<rfl:parameter name=",), parameter_end=("</rfl:parameter>",), ends=("<|start|>",),
 )  # fmt: skip
 HEADER_LIMIT = 400
+KNOWN_HEADER = re.compile(
+    r"<\|start\|>\s*(?:assistant|user|system|developer|tool|functions)?(?:\.[\w.\-]+)?"
+    r"|<\|channel\|>\s*(?:analysis|commentary|final)?|<\|constrain\|>\s*(?:json|xml)?"
+)
 HEADER = re.compile(r"(?:<\|start\|>[\w.\-]*)?\s*(?:to=|<\|channel\|>\s*\w|$)")
 
 
-def message(source: Source, calls: Calls, default: str = "user") -> Reader[None]:  # noqa: C901 - one grammar, read top down
-    """Read one message, from its first token on; without channel and recipient it is for `default`."""
-    parts: list[str] = []
-    size = 0
-
-    def put(text: str) -> None:
-        nonlocal size
-        size += len(text)
-        parts.append(text)
-        if size > HEADER_LIMIT:
-            raise NotACall
-
-    end = yield from source.until(HEADER_END, put)
-    header = "".join(parts)
+def header_of(source: Source, calls: Calls) -> Reader[str]:
+    """Read a message's header up to its text; give it, or nothing where the message has no text."""
+    header, end = yield from source.within(HEADER_END, HEADER_LIMIT)
     if end != "<|message|>" and header.startswith("to="):
         raise NotACall
     if not end:
@@ -68,7 +60,19 @@ def message(source: Source, calls: Calls, default: str = "user") -> Reader[None]
     if not HEADER.match(header):
         raise NotACall
     source.at += len(end)
-    if end != "<|message|>":
+    if stray := KNOWN_HEADER.sub("", RECIPIENT.sub("", header, count=1)).strip():
+        calls.dropped("text_left_out", f"{stray!r} in the header of a message was left out")
+    if end == "<|message|>":
+        return header
+    if recipient := RECIPIENT.search(header):
+        calls.dropped("text_left_out", f"A message to {recipient.group(1)!r} had no text")
+    return ""
+
+
+def message(source: Source, calls: Calls, default: str = "user") -> Reader[None]:
+    """Read one message, from its first token on; without channel and recipient it is for `default`."""
+    header = yield from header_of(source, calls)
+    if not header:
         return
     recipient, channel = RECIPIENT.search(header), CHANNEL.search(header)
     kind = channel.group(1) if channel else ""
@@ -80,7 +84,7 @@ def message(source: Source, calls: Calls, default: str = "user") -> Reader[None]
         calls.separate(kind)
         yield from source.until(ends, calls.say)
     elif name == "developer":
-        yield from source.until(ends, _ignore)
+        yield from calls.leave_out(source, ends, "A message to the developer")
     elif calls.toolbox:
         yield from addressed(source, calls, name)
     else:
@@ -136,8 +140,7 @@ def addressed(source: Source, calls: Calls, name: str) -> Reader[None]:
     """Read a message to a tool."""
     bare = name.removeprefix("functions.")
     if calls.toolbox.resolve(name) is None and bare.split(".")[0] in BUILTIN:
-        calls.dropped("builtin_tool", f"A message to {name!r} was left out")
-        yield from source.until(MESSAGE_ENDS, _ignore)
+        yield from calls.leave_out(source, MESSAGE_ENDS, f"A message to the built-in tool {name!r}")
         return
     char = yield from source.skip_space()
     if (yield from source.take(stops("<atem:function_calls>"))) or (yield from source.ahead(stops(*ATEM.function))):
@@ -158,11 +161,7 @@ def addressed(source: Source, calls: Calls, name: str) -> Reader[None]:
             raise MalformedCall("the arguments are no object")
         calls.close()
     source.mark()
-    yield from source.until(MESSAGE_ENDS, _ignore)
-
-
-def _ignore(_: str) -> None:
-    """Drop text behind the arguments."""
+    yield from calls.leave_out(source, MESSAGE_ENDS, "Text behind the arguments")
 
 
 CONTENT_KINDS = stops(
@@ -182,13 +181,16 @@ def inkling(source: Source, calls: Calls) -> Reader[None]:
     kind = yield from source.until(CONTENT_KINDS, header.append)
     if not kind:
         raise TruncatedCall
+    said = "".join(header).strip()
+    if said and "invoke_tool" not in kind:
+        calls.dropped("text_left_out", f"{said!r} in the header of a message was left out")
     source.at += len(kind) if kind not in ("<|message_model|>", "<|message_user|>") else 0
     if kind == "<|content_text|>":
         yield from source.until(MESSAGE_END, calls.say)
     elif kind == "<|content_thinking|>":
         yield from source.until(MESSAGE_END, calls.think)
     elif "invoke_tool" in kind:
-        yield from inkling_call(source, calls, "".join(header).strip())
+        yield from inkling_call(source, calls, said)
     yield from source.take(stops("<|end_message|>"))
 
 
@@ -220,18 +222,22 @@ def inkling_call(source: Source, calls: Calls, name: str) -> Reader[None]:
     else:
         raise UnofferedCall(f"text arguments of {name!r}") if name else MalformedCall("no JSON")
     source.mark()
-    yield from source.until(MESSAGE_END, _ignore)
+    yield from calls.leave_out(source, MESSAGE_END, "Text behind the arguments")
 
 
 LEAD = re.compile(r"[A-Za-z_][\w.\-]*(?:(<\|content_invoke_tool_[a-z])|<[|a-z_]*\Z|\Z)")
 SEPARATOR = stops("<|sep|>")
-SECTIONS = ("think", "response", "tools", "message", "call")
+SECTIONS = ("think", "response", "tools", "message", "call", "argument")
+SECTION = re.compile(r"\w*")
 
 
 def kimi(source: Source, calls: Calls) -> Reader[None]:
     """Read one of Kimi K3's sections, from `<|open|>` or `<|close|>` on."""
     if (yield from source.take(stops("<|open|>", "<|close|>"))) == "<|close|>":
-        yield from source.until(stops("<|sep|>", "<|open|>"), _ignore)
+        section = yield from source.collect_while(SECTION)
+        if section not in SECTIONS:
+            calls.dropped("text_left_out", f"The end of a section called {section!r} was left out")
+        yield from calls.leave_out(source, stops("<|sep|>", "<|open|>"), f"Text in the end of the section {section!r}")
         yield from source.take(SEPARATOR)
         return
     section = (yield from source.collect(stops("<|sep|>", "<|open|>", "<|close|>"))).strip()
@@ -240,6 +246,8 @@ def kimi(source: Source, calls: Calls) -> Reader[None]:
         yield from source.until(stops("<|close|>", "<|open|>"), calls.think)
     elif section == "response":
         yield from source.until(stops("<|close|>", "<|open|>"), calls.say)
+    elif section and section.split()[0] not in SECTIONS[:-1]:
+        calls.dropped("text_left_out", f"A section called {section!r} was opened")
     elif section.startswith("call") and calls.toolbox:
         yield from kimi_call(source, calls, section)
         calls.is_over = True
@@ -261,7 +269,7 @@ def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
         given = {key: re.sub(r"\\(.)", r"\1", value) for key, value in ATTRIBUTE.findall(said)}
         key = given.get("key", "")
         types = frozenset({given["type"]}) if "type" in given else calls.toolbox.types(calls.name, key)
-        calls.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
+        calls.write_key(key, is_first=is_first)
         is_first = False
         yield from typed_value(source, calls, stops("<|close|>argument"), types, trims=False)
         yield from source.take(stops("<|close|>argument"))

@@ -21,6 +21,7 @@ from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, Trunca
 __all__ = ["DIALECTS", "headed"]
 
 NAME = re.compile(r"[\w.\-:/$]*")
+SOURCES = re.compile(r"[\d:,.\[\] \-]*")
 INDEX = re.compile(r":\d+$")
 
 
@@ -44,11 +45,11 @@ def headed(  # noqa: C901 - one grammar, read top down
                 if len(calls.made) > made:
                     yield from source.take(stops(*calls_end))
                     return
-                if not (yield from source.until(stops(*begin, *calls_end), _ignore)):
+                yield from calls.leave_out(source, stops(*begin, *calls_end), "Text before a call")
+                if not (yield from source.peek()):
                     raise TruncatedCall
                 if (yield from source.take(stops(*calls_end))):
                     return
-                calls.note("text before a call")
                 continue
             inside = False
             if lead:
@@ -190,24 +191,20 @@ def after_separator(source: Source, calls: Calls) -> Reader[None]:
 
 def tool_output(source: Source, calls: Calls) -> Reader[None]:
     """Leave out the tool's result that a model made up."""
-    yield from source.collect(stops("<｜tool▁outputs▁end｜>"))
+    yield from calls.leave_out(source, stops("<｜tool▁outputs▁end｜>"), "A tool's result that the model made up")
     yield from source.take(stops("<｜tool▁outputs▁end｜>"))
-    calls.dropped("tool_output", "A tool's result that the model made up was left out")
 
 
 def citation(source: Source, _: Calls) -> Reader[None]:
     """Leave out the end of a citation, which names its sources."""
-    yield from source.until(stops(">"), _ignore)
+    yield from source.collect_while(SOURCES)
+    yield from source.skip_space()
     yield from source.take(stops(">"))
 
 
 def nothing(_: Source, __: Calls) -> Reader[None]:
     """Read nothing: the marker itself is left out."""
     yield from ()
-
-
-def _ignore(_: str) -> None:
-    """Drop text."""
 
 
 def solar_call(source: Source, calls: Calls) -> Reader[None]:

@@ -73,7 +73,10 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
                 calls.note("a missing closing bracket")
                 break
             key = yield from key_(source)
-            calls.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
+            if depth:
+                calls.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
+            else:
+                calls.write_key(key, is_first=is_first)
             is_first = False
             inner = properties.get(key) if isinstance(properties, dict) else None
             yield from value_(source, calls, inner, depth + 1)

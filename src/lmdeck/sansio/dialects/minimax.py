@@ -59,7 +59,8 @@ def members(source: Source, calls: Calls, schema: object) -> Reader[None]:
     declared = schema.get("properties") if isinstance(schema, Mapping) else None
     is_first = True
     while True:
-        if not (yield from source.until(TAG, _ignore)):
+        yield from calls.leave_out(source, TAG, "Text between parameters")
+        if not (yield from source.peek()):
             raise TruncatedCall
         if (yield from source.ahead(END_TAG)) or (yield from source.ahead(stops(BLOCK_END, INVOKE))):
             yield from end_of(source, calls, "invoke")
@@ -69,7 +70,8 @@ def members(source: Source, calls: Calls, schema: object) -> Reader[None]:
         key = header.strip()
         inner = declared.get(key) if isinstance(declared, Mapping) else None
         written = json_for("", types_of(inner, {})) if alone else (yield from value(source, calls, inner, key, 1))
-        calls.write(f"{'' if is_first else ', '}{encode_basestring(key)}: {written}")
+        calls.write_key(key, is_first=is_first)
+        calls.write(written)
         is_first = False
 
 
@@ -128,10 +130,6 @@ def _container(found: dict[str, list[str]], text: str, types: frozenset[str]) ->
 
 def _array(values: list[str]) -> str:
     return f"[{', '.join(values)}]"
-
-
-def _ignore(_: str) -> None:
-    """Drop white space between elements."""
 
 
 DIALECTS = (

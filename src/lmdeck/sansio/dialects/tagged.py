@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from json.encoder import encode_basestring
 
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import BodyReader, Dialect, Marker, ReasoningTags
@@ -159,6 +158,7 @@ def _pair(source: Source, calls: Calls, pairs: KeyValue, *, is_first: bool) -> R
     """Read a key and its value; tell whether there is still none."""
     key = (yield from source.collect(stops(pairs.key[1], *pairs.ends))).strip()
     if (yield from source.take(stops(*pairs.key))) == "":
+        calls.note(f"a key {key!r} without a value")
         return is_first
     types = calls.toolbox.types(calls.name, key)
     yield from source.skip_space()
@@ -172,7 +172,8 @@ def _pair(source: Source, calls: Calls, pairs: KeyValue, *, is_first: bool) -> R
     if not (yield from source.take(stops(pairs.value[0]))):
         calls.note(f"a key {key!r} without a value")
         return is_first
-    calls.write(("{" if is_first else ", ") + encode_basestring(key) + ": ")
+    calls.write("{" if is_first else "")
+    calls.write_key(key, is_first=is_first)
     end = yield from typed_value(source, calls, stops(pairs.value[1], pairs.key[0], *pairs.ends), types, trims=False)
     if end == pairs.value[1]:
         source.at += len(end)
@@ -255,7 +256,8 @@ DIALECTS = (
         example="<tool_call><function=f><parameter=a>x</parameter></function></tool_call>",
     ),
     Dialect(
-        name="step3.5", models="Step-3.5-Flash", markers=(replace(TOOL_CALL, final=True), replace(BARE_FUNCTION, final=True)), reasoning=(THINK,),
+        name="step3.5", models="Step-3.5-Flash", reasoning=(THINK,),
+        markers=(replace(TOOL_CALL, final=True), replace(BARE_FUNCTION, final=True)),
         architectures=("step35",),
         example="<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
     ),
