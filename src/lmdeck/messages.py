@@ -32,10 +32,14 @@ class ToolCall(Struct, frozen=True, kw_only=True):
 
 
 class Problem(Struct, frozen=True):
-    """Something that was repaired, changed or dropped on the way: `code` for programs, `detail` for people."""
+    """Something that was repaired, changed or dropped on the way: `code` for programs, `detail` for people.
+
+    `raw` is the model's own text of a call that could not be read.
+    """
 
     code: str
     detail: str
+    raw: str = ""
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"

@@ -15,6 +15,7 @@ from lmdeck import (
     ModelNotFoundError,
     NoModelLoadedError,
     ServerUnreachableError,
+    ToolCallParseError,
 )
 from lmdeck.client import session
 from loopback import HANG, Answer, Loopback, Request, Step, hello, json_answer, text_answer
@@ -77,6 +78,37 @@ def test_no_chat_model_is_told(way: Way) -> None:
 def test_a_named_model_asks_for_no_list(way: Way) -> None:
     """Who names a model gets it, and costs one request."""
     assert asked(way, {CHAT: hello}, model="mine") == ([CHAT], "mine")
+
+
+def test_the_architecture_helps_to_read_calls_and_is_never_needed() -> None:
+    """Inkling's calls begin with a bare name; without the list that name is text, and the call is found all the same."""
+    text = 'look_up<|content_invoke_tool_json|>{"name": "look_up", "args": {"place": "Rome"}}<|end_message|>'
+    routes = {
+        LISTS[0]: v1({**model("ink", loaded="ink"), "architecture": "inkling"}),
+        CHAT: json_answer({"choices": [{"index": 0, "message": {"content": text}, "finish_reason": "stop"}]}),
+    }
+    tool = {"type": "function", "function": {"name": "look_up"}}
+    with Loopback(routes=routes) as server:
+        for chosen, content in ((None, ""), ("ink", "look_up")):
+            with lm(server.url, model=chosen) as client:
+                reply = client.chat().with_tools([tool]).user("Rome?").send()
+            assert reply.content == content
+            assert [call.arguments for call in reply.tool_calls] == [{"place": "Rome"}]
+
+
+@pytest.mark.parametrize(
+    "written", ['<tool_call>{"name": "f", "arguments": [</tool_call>', '<tool_call>{"name": "f", "argu']
+)
+def test_a_call_in_the_text_that_cannot_be_read_is_a_problem_or_with_strict_an_error(written: str) -> None:
+    routes = {CHAT: json_answer({"choices": [{"index": 0, "message": {"content": written}, "finish_reason": "stop"}]})}
+    with Loopback(routes=routes) as server, lm(server.url) as client:
+        chat = client.chat().with_tools([{"type": "function", "function": {"name": "f"}}]).user("Hi")
+        reply = chat.send()
+        assert reply.tool_calls == []
+        assert written in reply.content or written in reply.problems[-1].detail
+        with pytest.raises(ToolCallParseError) as caught:
+            chat.with_strict().send()
+        assert caught.value.raw.startswith('<tool_call>{"name": "f"')
 
 
 def test_a_choice_is_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,9 @@ def final_reply(answer: Answer) -> Reply:
 
 def list_models(session: Session) -> Plan[list[ModelInfo]]:
     """List the models over the newest API that the server speaks."""
-    return (yield from _listing(session)).models
+    models = (yield from _listing(session)).models
+    session.learn(models)
+    return models
 
 
 def find_model(session: Session, key: str) -> Plan[ModelInfo]:
@@ -124,7 +126,7 @@ def _ask(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -
         assembler = ChatAssembler(
             strict=spec.strict,
             expects_tokens=spec.expects_tokens,
-            text_parser=StreamParser(offered),
+            text_parser=StreamParser(offered, architecture=session.architecture(model)),
             tools=offered,
             problems=adjusted,
             model=model or "",

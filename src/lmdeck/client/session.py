@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lmdeck._version import __version__
@@ -13,6 +13,7 @@ from lmdeck.chain.exchange import Exchange
 from lmdeck.chain.retry import Retry
 from lmdeck.chain.trace import Trace, log_to_stderr
 from lmdeck.config import Settings
+from lmdeck.model_info import ModelInfo
 from lmdeck.protocol.address import Address
 from lmdeck.protocol.reader import Reader
 from lmdeck.protocol.requests import encode
@@ -34,6 +35,7 @@ class Session:
         self._clock = clock
         self._timeouts = Timeouts.from_settings(settings)
         self._chosen: tuple[str, float] | None = None
+        self._architectures: dict[str, str] = {}
         if settings.debug:
             log_to_stderr()
 
@@ -71,6 +73,19 @@ class Session:
             idle=limits.idle,
             total=limits.total,
         )
+
+    def learn(self, models: Iterable[ModelInfo]) -> None:
+        """Keep the architectures of listed models: they tell in what form a model writes its tool calls."""
+        self._architectures = {
+            name: model.architecture
+            for model in models
+            if model.architecture
+            for name in (model.key, *(instance.id for instance in model.instances))
+        }
+
+    def architecture(self, model: str | None) -> str:
+        """Give the architecture of a model that was listed, `""` where none was."""
+        return self._architectures.get(model or "", "")
 
     def remembered_model(self) -> str | None:
         """Give the model that was chosen a short while ago."""

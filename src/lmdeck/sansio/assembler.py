@@ -296,7 +296,7 @@ class ChatAssembler:
 
     def _refuse_unread_calls(self, reply: Reply) -> None:
         for problem in _lost_calls(reply):
-            raise ToolCallParseError(f"{problem.detail}.", raw=problem.detail, partial=reply)
+            raise ToolCallParseError(problem.detail, raw=problem.raw or problem.detail, partial=reply)
 
     def _take_late_calls(self, chunks: list[Chunk]) -> None:
         """Take calls whose deltas came after the finish reason."""

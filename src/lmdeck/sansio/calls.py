@@ -117,9 +117,9 @@ class Calls:
             self.say("\n")
         self._kind = kind
 
-    def dropped(self, code: str, detail: str) -> None:
+    def dropped(self, code: str, detail: str, raw: str = "") -> None:
         """Tell that something was left out."""
-        self.problems.append(Problem(code, f"{detail}."))
+        self.problems.append(Problem(code, f"{detail}.", raw))
 
     def leave_out(self, source: Source, wanted: Stops, what: str) -> Reader[None]:
         """Read text that is for nobody up to the first of some literals, and tell of it."""

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import Any
 
-from lmdeck.errors import ConfigurationError
 from lmdeck.events import Chunk
 from lmdeck.messages import ParsedMessage, Problem
-from lmdeck.sansio.bare import bare_json, begins_bare
+from lmdeck.sansio.bare import begins_bare
 from lmdeck.sansio.calls import Calls
-from lmdeck.sansio.dialects import REGISTRY
-from lmdeck.sansio.dialects.declaration import Dialect, Marker, ReasoningTags
-from lmdeck.sansio.dialects.pythonic import bare_list
+from lmdeck.sansio.dialects.declaration import Marker, ReasoningTags
+from lmdeck.sansio.grammar import grammar_for
 from lmdeck.sansio.source import (
     MalformedCall,
     NotACall,
     Reader,
     Source,
-    Stops,
     TruncatedCall,
     UnofferedCall,
     stops,
@@ -39,55 +35,6 @@ BYTE_LEVEL = str.maketrans({"Ġ": " ", "Ċ": "\n"})
 BODY = re.compile(r"\s*(?:[\[{]|<(?:function|invoke|tool_call>|\||｜|arg_key)|call:|functions?[.<]|$)")
 
 
-class Grammar:
-    """What to look for in a text: the markers of some dialects, for some tools."""
-
-    def __init__(self, dialects: tuple[Dialect, ...], names: tuple[str, ...]) -> None:
-        is_named = len(dialects) == 1
-        self.byte_level = is_named and dialects[0].byte_level
-        given = [marker for dialect in dialects for marker in dialect.markers + (dialect.own if is_named else ())]
-        every = [marker for marker in given if names or marker.channel]
-        self.markers = {marker.text: marker for marker in reversed(every) if not marker.at_start}
-        self.starts = {marker.text: marker for marker in reversed(every) if marker.at_start}
-        if any(dialect.pythonic for dialect in dialects):
-            self.markers |= {f"[{name}(": Marker(f"[{name}(", bare_list, keeps=True) for name in names}
-        self.bare = "".join({dialect.bare for dialect in dialects}) if names else ""
-        for char in set(self.bare):
-            self.starts[char] = Marker(char, bare_json, keeps=True, at_start=True)
-        tags = [tag for dialect in dialects for tag in dialect.reasoning]
-        self.openers = {tag.open: tag for tag in reversed(tags)}
-        self.anywhere = {tag.open: tag for tag in tags if tag.anywhere}
-        self.closers = frozenset(tag.close for tag in tags if tag.close.startswith("<"))
-        self.drops = frozenset(drop for dialect in dialects for drop in dialect.drops) - set(self.markers)
-        self.reserved = frozenset(drop for drop in self.drops if "reserved" in drop)
-        tokens = {*self.markers, *self.anywhere, *self.drops, *self.closers}
-        self.tokens = Stops(tokens)
-        self.start_tokens = Stops((*self.starts,))
-        self.opening = Stops((*self.openers, *self.closers))
-        self.call_markers = tuple(text for text, marker in self.markers.items() if not marker.channel)
-        self.inline = {text: marker for text, marker in self.markers.items() if marker.inline}
-        heads = {text[0] for text in tokens} | {"`", "\n"}
-        self.first_chars = frozenset(text[0] for text in (*self.openers, *self.starts)) | frozenset(" \t\r\n")
-        self.has_calls = bool(names)
-        self.trigger = re.compile("[" + "".join(map(re.escape, sorted(heads))) + "]")
-
-
-@lru_cache(maxsize=64)
-def grammar_for(dialect: str, names: tuple[str, ...]) -> Grammar:
-    """Give the grammar of one dialect, or of all.
-
-    Raises:
-        ConfigurationError: There is no dialect of that name.
-    """
-    if dialect == "auto":
-        return Grammar(tuple(REGISTRY.values()), names)
-    if dialect not in REGISTRY:
-        raise ConfigurationError(
-            f"There is no dialect {dialect!r}.", hint='`lmdeck.dialects()` lists them; "auto" recognises every one.'
-        )
-    return Grammar((REGISTRY[dialect],), names)
-
-
 def _new_id() -> str:
     from lmdeck.sansio.assembler import new_call_id
 
@@ -99,10 +46,10 @@ class StreamParser:
 
     def __init__(
         self, tools: Iterable[Any] | None = None, dialect: str = "auto", prefix: str = "", *,
-        new_id: Callable[[], str] = _new_id,
+        new_id: Callable[[], str] = _new_id, architecture: str = "",
     ) -> None:  # fmt: skip
         self._toolbox = Toolbox(tools)
-        self._grammar = grammar_for(dialect, tuple(self._toolbox.schemas))
+        self._grammar = grammar_for(dialect, tuple(self._toolbox.schemas), architecture)
         self._head: GrowingText | None = None if prefix or self._grammar.has_calls else GrowingText()
         self._chunks: list[Chunk] = []
         self._calls = Calls(self._toolbox, new_id, self._chunks)
@@ -425,19 +372,18 @@ class StreamParser:
         except NotACall:
             self._give_back(marker)
         except UnofferedCall as refusal:
-            calls.dropped("unoffered_tool", f"Left as text: {refusal}")
-            self._give_back(marker)
+            calls.dropped("unoffered_tool", f"Left as text: {refusal}", self._give_back(marker))
         except MalformedCall as refusal:
             calls.abandon()
-            calls.dropped("tool_call_unparsed", f"A call could not be read and was left as text: {refusal}")
-            self._give_back(marker)
+            raw = self._give_back(marker)
+            calls.dropped("tool_call_unparsed", f"A call could not be read and was left as text: {refusal}", raw)
         except TruncatedCall:
             self._cut_off(marker)
         finally:
             source.unmark()
 
-    def _give_back(self, marker: Marker) -> None:
-        """Pass on as content what a reader read."""
+    def _give_back(self, marker: Marker) -> str:
+        """Pass on as content what a reader read, and give it."""
         self._calls.abandon()
         text = self._source.marked()
         self._left_markup = self._left_markup or len(marker.text) > 1
@@ -450,6 +396,7 @@ class StreamParser:
             )
             source.at += len(text)
         self._calls.say(text)
+        return text
 
     def _cut_off(self, marker: Marker) -> None:
         """Report a call whose end is missing; a marker with nothing behind it is only talked about."""
@@ -461,7 +408,7 @@ class StreamParser:
             calls.say(text)
         elif text.strip():
             what = f"The call of {name!r}" if name else "A call"
-            calls.dropped("tool_call_incomplete", f"{what} is cut off: {text[:SHOWN]}")
+            calls.dropped("tool_call_incomplete", f"{what} is cut off: {text[:SHOWN]}", text)
 
 
 def _joined(chunks: list[Chunk]) -> list[Chunk]:

@@ -176,13 +176,13 @@ def _read(slot: _Slot, toolbox: Toolbox, *, truncated: bool) -> tuple[ToolCall |
     raw = slot.raw
     if not slot.name:
         detail = f"A tool call without a name was dropped; its arguments: {raw[:2000]}"
-        return None, Problem("tool_call_unnamed", detail)
+        return None, Problem("tool_call_unnamed", detail, raw)
     arguments, problem = None if truncated and not raw.strip() else _decode(raw), None
     if arguments is None and not truncated:
         arguments, problem = _repaired(slot.name, raw, toolbox)
     if arguments is None:
         code = "tool_call_incomplete" if truncated else "tool_call_unparsed"
-        return None, Problem(code, f"The arguments of the call of {slot.name!r} are no JSON object: {raw[:2000]}")
+        return None, Problem(code, f"The arguments of the call of {slot.name!r} are no JSON object: {raw[:2000]}", raw)
     return ToolCall(id=slot.id, name=slot.name, arguments=arguments, raw_arguments=raw or "{}"), problem
 
 

@@ -16,9 +16,6 @@ def dialects() -> dict[str, str]:
     return {dialect.name: dialect.models for dialect in REGISTRY.values()}
 
 
-def find_dialect(architecture: str) -> str:
-    """Give the dialect that models of an architecture speak, `"auto"` where that is not known."""
-    for dialect in REGISTRY.values():
-        if architecture.lower() in dialect.architectures:
-            return dialect.name
-    return "auto"
+def find_dialect(architecture: str) -> Dialect | None:
+    """Give the dialect that models of an architecture speak, None where that is not known."""
+    return next((dialect for dialect in REGISTRY.values() if architecture.lower() in dialect.architectures), None)

@@ -323,7 +323,7 @@ DIALECTS = (
         ),
     ),
     Dialect(
-        name="inkling", models="Inkling",
+        name="inkling", models="Inkling", architectures=("inkling",),
         markers=tuple(
             Marker(text, inkling, keeps=True, channel=True)
             for text in ("<|message_model|>", "<|content_text|>", "<|content_thinking|>", "<|content_invoke_tool_json|>")

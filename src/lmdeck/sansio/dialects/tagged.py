@@ -388,7 +388,7 @@ DIALECTS = (
         shown="as minimax-m2",
     ),
     Dialect(
-        name="minicpm5-xml", models="MiniCPM5",
+        name="minicpm5-xml", models="MiniCPM5", architectures=("minicpm5",),
         markers=(FUNCTION_NAME, replace(FUNCTION_NAME, text="<functionname="), replace(FUNCTION_NAME, text="<functionĠname=")),
         reasoning=(THINK,), byte_level=True, example='<function name="f"><param name="a">x</param></function>',
     ),

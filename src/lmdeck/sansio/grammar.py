@@ -1,0 +1,63 @@
+"""What the parser looks for: the markers, tags and tokens of one dialect, or of all at once, for the offered tools."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from lmdeck.errors import ConfigurationError
+from lmdeck.sansio.bare import bare_json
+from lmdeck.sansio.dialects import REGISTRY, find_dialect
+from lmdeck.sansio.dialects.declaration import Dialect, Marker
+from lmdeck.sansio.dialects.pythonic import bare_list
+from lmdeck.sansio.source import Stops
+
+__all__ = ["Grammar", "grammar_for"]
+
+
+class Grammar:
+    """What to look for in a text: the markers of some dialects, for some tools; of one of them maybe its own ones too."""
+
+    def __init__(self, dialects: tuple[Dialect, ...], names: tuple[str, ...], spoken: Dialect | None) -> None:
+        self.byte_level = spoken is not None and spoken.byte_level
+        given = [marker for dialect in dialects for marker in dialect.markers] + list(spoken.own if spoken else ())
+        every = [marker for marker in given if names or marker.channel]
+        self.markers = {marker.text: marker for marker in reversed(every) if not marker.at_start}
+        self.starts = {marker.text: marker for marker in reversed(every) if marker.at_start}
+        if any(dialect.pythonic for dialect in dialects):
+            self.markers |= {f"[{name}(": Marker(f"[{name}(", bare_list, keeps=True) for name in names}
+        self.bare = "".join({dialect.bare for dialect in dialects}) if names else ""
+        for char in set(self.bare):
+            self.starts[char] = Marker(char, bare_json, keeps=True, at_start=True)
+        tags = [tag for dialect in dialects for tag in dialect.reasoning]
+        self.openers = {tag.open: tag for tag in reversed(tags)}
+        self.anywhere = {tag.open: tag for tag in tags if tag.anywhere}
+        self.closers = frozenset(tag.close for tag in tags if tag.close.startswith("<"))
+        self.drops = frozenset(drop for dialect in dialects for drop in dialect.drops) - set(self.markers)
+        self.reserved = frozenset(drop for drop in self.drops if "reserved" in drop)
+        tokens = {*self.markers, *self.anywhere, *self.drops, *self.closers}
+        self.tokens = Stops(tokens)
+        self.start_tokens = Stops((*self.starts,))
+        self.opening = Stops((*self.openers, *self.closers))
+        self.call_markers = tuple(text for text, marker in self.markers.items() if not marker.channel)
+        self.inline = {text: marker for text, marker in self.markers.items() if marker.inline}
+        heads = {text[0] for text in tokens} | {"`", "\n"}
+        self.first_chars = frozenset(text[0] for text in (*self.openers, *self.starts)) | frozenset(" \t\r\n")
+        self.has_calls = bool(names)
+        self.trigger = re.compile("[" + "".join(map(re.escape, sorted(heads))) + "]")
+
+
+@lru_cache(maxsize=64)
+def grammar_for(dialect: str, names: tuple[str, ...], architecture: str = "") -> Grammar:
+    """Give the grammar of one dialect, or of all; an architecture says which of all is likely spoken.
+
+    Raises:
+        ConfigurationError: There is no dialect of that name.
+    """
+    if dialect == "auto":
+        return Grammar(tuple(REGISTRY.values()), names, find_dialect(architecture))
+    if dialect not in REGISTRY:
+        raise ConfigurationError(
+            f"There is no dialect {dialect!r}.", hint='`lmdeck.dialects()` lists them; "auto" recognises every one.'
+        )
+    return Grammar((REGISTRY[dialect],), names, REGISTRY[dialect])
