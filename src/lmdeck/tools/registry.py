@@ -1,0 +1,80 @@
+"""The tools of a client, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from lmdeck.errors import ConfigurationError, UnknownToolError
+from lmdeck.tools.tool import Tool, tool
+
+__all__ = ["ToolRegistry", "offered_tool"]
+
+Offer = Tool[..., Any] | Callable[..., Any] | Mapping[str, Any] | str
+
+
+class ToolRegistry:
+    """Tools under names of their own. A name is taken once; the same function may be defined again, as a notebook does."""
+
+    def __init__(self, tools: Iterable[Tool[..., Any]] = ()) -> None:
+        self._tools: dict[str, Tool[..., Any]] = {}
+        for item in tools:
+            self.add(item)
+
+    def add(self, new: Tool[..., Any]) -> Tool[..., Any]:
+        """Add a tool.
+
+        Raises:
+            ConfigurationError: Another tool has its name.
+        """
+        known = self._tools.get(new.name)
+        if known is not None and _origin(known) != _origin(new):
+            raise ConfigurationError(
+                f"A tool named {new.name!r} is registered already.", hint="Give every tool a name of its own."
+            )
+        self._tools[new.name] = new
+        return new
+
+    def get(self, name: str) -> Tool[..., Any]:
+        """Give a tool by its name.
+
+        Raises:
+            UnknownToolError: No tool has that name.
+        """
+        if name not in self._tools:
+            raise UnknownToolError(
+                f"No tool named {name!r} is registered.", hint=f"Registered are: {', '.join(self._tools) or 'none'}."
+            )
+        return self._tools[name]
+
+    def __iter__(self) -> Iterator[Tool[..., Any]]:
+        return iter(list(self._tools.values()))
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tools
+
+
+def offered_tool(offer: Offer, registry: ToolRegistry) -> Tool[..., Any] | Mapping[str, Any]:
+    """Give the tool that an offer means: a `Tool`, a plain function, a registered name, or an OpenAI-style dict as it is.
+
+    Raises:
+        ConfigurationError: A function cannot be described.
+        UnknownToolError: No tool of that name was registered.
+    """
+    if isinstance(offer, str):
+        return registry.get(offer)
+    if isinstance(offer, (Tool, Mapping)):
+        return offer
+    if hasattr(offer, "to_dict"):
+        described: Mapping[str, Any] = offer.to_dict()
+        return described
+    return tool(offer)
+
+
+def _origin(item: Tool[..., Any]) -> tuple[str, str]:
+    """Name the function behind a tool; one that was defined again has the same."""
+    handler = item.handler
+    return getattr(handler, "__module__", ""), getattr(handler, "__qualname__", repr(handler))

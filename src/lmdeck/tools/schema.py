@@ -1,0 +1,107 @@
+"""JSON Schema out of Python types, and typed objects out of JSON.
+
+msgspec describes and converts nearly all types people use: scalars, `Literal`, enums, unions, containers, dataclasses,
+TypedDicts, its own Structs, dates, UUIDs and decimals. Paths and pydantic models are added here. References are written out,
+because grammar compilers behind local servers often know none; only a type that contains itself keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
+
+import msgspec
+
+from lmdeck.errors import ConfigurationError
+
+__all__ = ["schema_of", "typed"]
+
+T = TypeVar("T")
+DEPTH = 32
+
+
+def schema_of(kind: object, what: str) -> dict[str, Any]:
+    """Describe a type as JSON Schema; `what` names it in errors.
+
+    Raises:
+        ConfigurationError: JSON has nothing that could stand for the type.
+    """
+    try:
+        given = msgspec.json.schema(kind, schema_hook=_extra_schema)
+    except (TypeError, NotImplementedError) as error:
+        raise ConfigurationError(
+            f"{what} cannot be described as JSON Schema: {str(error).splitlines()[0]}",
+            hint="Use types that JSON can hold: text, numbers, lists, dicts, Literal, enums, dataclasses, pydantic models.",
+        ) from error
+    return inlined(given)
+
+
+def typed(value: object, kind: type[T]) -> T:
+    """Make an object of a type out of decoded JSON; dates, enums and the like out of their text.
+
+    Raises:
+        msgspec.ValidationError: The value does not fit.
+    """
+    return msgspec.convert(value, kind, strict=False, dec_hook=_extra_object)
+
+
+def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a schema's references out, as far as they end."""
+    definitions = schema.get("$defs", {})
+    recursive = {name for name in definitions if _reaches(name, definitions[name], definitions, set())}
+    written: dict[str, Any] = _written(schema, definitions, recursive)
+    if recursive:
+        written["$defs"] = {name: _written(definitions[name], definitions, recursive) for name in sorted(recursive)}
+    return written
+
+
+def _written(schema: Any, definitions: Mapping[str, Any], recursive: set[str]) -> Any:  # noqa: ANN401 - JSON is anything
+    if isinstance(schema, Mapping):
+        name = str(schema.get("$ref", "")).rpartition("/")[2]
+        if name in definitions and name not in recursive:
+            rest = {key: value for key, value in schema.items() if key != "$ref"}
+            return _written({**definitions[name], **rest}, definitions, recursive)
+        return {
+            key: _written(value, definitions, recursive) for key, value in schema.items() if not _is_noise(key, value)
+        }
+    if isinstance(schema, list):
+        return [_written(item, definitions, recursive) for item in schema]
+    return schema
+
+
+def _is_noise(key: str, value: object) -> bool:
+    """Tell what only costs tokens: definitions that are written out, and titles that repeat names."""
+    return key == "$defs" or (key == "title" and isinstance(value, str))
+
+
+def _reaches(name: str, schema: object, definitions: Mapping[str, Any], seen: set[str]) -> bool:
+    """Tell whether a schema refers to a definition, itself or through others."""
+    if isinstance(schema, Mapping):
+        target = str(schema.get("$ref", "")).rpartition("/")[2]
+        if target == name:
+            return True
+        if target in definitions and target not in seen:
+            seen.add(target)
+            if _reaches(name, definitions[target], definitions, seen):
+                return True
+        return any(_reaches(name, value, definitions, seen) for value in schema.values())
+    return isinstance(schema, list) and any(_reaches(name, item, definitions, seen) for item in schema)
+
+
+def _extra_schema(kind: type) -> dict[str, Any]:
+    if issubclass(kind, PurePath):
+        return {"type": "string", "format": "path"}
+    describe = getattr(kind, "model_json_schema", None)  # pydantic's
+    if callable(describe):
+        return inlined(describe())
+    raise NotImplementedError(f"type {kind.__name__!r} is unknown")
+
+
+def _extra_object(kind: type, value: object) -> object:
+    if issubclass(kind, PurePath) and isinstance(value, str):
+        return kind(value) if kind is not PurePath else Path(value)
+    validate = getattr(kind, "model_validate", None)  # pydantic's; its ValidationError is a ValueError
+    if callable(validate):
+        return validate(value)
+    raise NotImplementedError(f"nothing makes a {kind.__name__} out of JSON")

@@ -1,0 +1,185 @@
+"""`Tool`: a name, a schema and the function that answers; `@tool` makes one out of a plain function."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+import msgspec
+
+from lmdeck.errors import ConfigurationError
+from lmdeck.tools.signature import read_signature
+
+__all__ = ["Tool", "ToolFailed", "checked_name", "make_tool", "tool"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}")
+SCHEMA_WORDS = frozenset(
+    {"type", "properties", "required", "$schema", "anyOf", "oneOf", "allOf", "additionalProperties"}
+)
+
+
+class ToolFailed(Exception):  # noqa: N818 - what happened, said to the model
+    """Raise it in a tool to tell the model, in your words, that the tool could not do it; the loop goes on."""
+
+
+class Tool(Generic[P, R]):
+    """A tool that a model may call: `name`, `description`, `parameters` (JSON Schema) and the `handler` that answers.
+
+    It stays callable as the function it was made of. `timeout` is the longest it may run, in seconds; None leaves the limit to
+    the loop. `arguments` is the Struct that arguments are converted into; None hands them on as plain data.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        handler: Callable[P, R],
+        description: str = "",
+        parameters: Mapping[str, Any],
+        arguments: type[msgspec.Struct] | None = None,
+        timeout: float | None = None,
+        takes_self: bool = False,
+    ) -> None:
+        self.name = checked_name(name)
+        self.handler = handler
+        self.description = description
+        self.parameters = dict(parameters)
+        self.arguments = arguments
+        self.timeout = timeout
+        self._takes_self = takes_self
+        self.__name__ = name
+        self.__doc__ = handler.__doc__
+        self.__wrapped__ = handler
+
+    @property
+    def is_async(self) -> bool:
+        """Tell whether the handler must be awaited."""
+        return inspect.iscoroutinefunction(self.handler) or inspect.iscoroutinefunction(
+            getattr(self.handler, "__call__", None)  # noqa: B004 - an object with an async __call__
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the tool in OpenAI's form."""
+        function = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": {key: value for key, value in function.items() if value != ""}}
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function as if it were no tool."""
+        return self.handler(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Tool[..., R]:
+        """Bind a tool that was made of a method."""
+        if instance is None or not self._takes_self:
+            return self
+        return Tool(
+            name=self.name, handler=self.handler.__get__(instance, owner), description=self.description,
+            parameters=self.parameters, arguments=self.arguments, timeout=self.timeout,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"<Tool {self.name}({', '.join(self.parameters.get('properties', {}))})>"
+
+
+@overload
+def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
+@overload
+def tool(
+    *, name: str | None = None, description: str | None = None, timeout: float | None = None
+) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+def tool(
+    function: Callable[P, R] | None = None, /, *, name: str | None = None, description: str | None = None,
+    timeout: float | None = None,
+) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:  # fmt: skip
+    """Make a tool of a function: the schema comes from its signature, the descriptions from its docstring.
+
+    Descriptions are read from Google, NumPy and reST docstrings, and from `Annotated[str, "what it is"]`.
+
+    Raises:
+        ConfigurationError: A parameter cannot be described, or LM Studio would rewrite the name.
+    """
+
+    def make(function: Callable[P, R]) -> Tool[P, R]:
+        chosen = name or str(getattr(function, "__name__", type(function).__name__))
+        checked_name(chosen)
+        signature = read_signature(function, chosen)
+        return Tool(
+            name=chosen, handler=function, description=signature.description if description is None else description,
+            parameters=signature.schema, arguments=signature.arguments, timeout=timeout, takes_self=signature.takes_self,
+        )  # fmt: skip
+
+    return make if function is None else make(function)
+
+
+def make_tool(
+    name: str, *, handler: Callable[..., Any], description: str = "", parameters: Mapping[str, Any] | None = None,
+    required: Sequence[str] | None = None, timeout: float | None = None,
+) -> Tool[..., Any]:  # fmt: skip
+    """Make a tool of a handler and its parameters, as JSON Schema or in the short form `{"city": {"type": "string"}}`.
+
+    Without `parameters` they are read from the handler's signature. In the short form every parameter is required unless
+    `required` names those that are.
+
+    Raises:
+        ConfigurationError: The parameters are no schema, `required` names one that is not there, or the name is refused.
+    """
+    if parameters is None:
+        made = tool(name=name, description=description or None, timeout=timeout)(handler)
+        if required is not None:
+            made.parameters["required"] = _checked_required(name, required, made.parameters["properties"])
+        return made
+    schema: dict[str, Any] = (
+        dict(parameters) if _is_schema(parameters) else {"type": "object", "properties": _checked(name, parameters)}
+    )
+    properties: dict[str, Any] = schema.get("properties", {})
+    if required is not None or not _is_schema(parameters):
+        chosen = list(properties) if required is None else _checked_required(name, required, properties)
+        schema["required"] = chosen
+    return Tool(name=name, handler=handler, description=description, parameters=schema, timeout=timeout)
+
+
+def checked_name(name: str) -> str:
+    """Give a tool's name back if LM Studio passes it on as it is.
+
+    Raises:
+        ConfigurationError: It does not: names are brought into snake_case (LM Studio 0.3.23, API changelog).
+    """
+    if NAME.fullmatch(name):
+        return name
+    words = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
+    suggested = re.sub(r"\W+", "_", words).strip("_").lower()[:64] or "my_tool"
+    raise ConfigurationError(
+        f"LM Studio would rewrite the tool's name {name!r}: it passes on lower-case letters, digits and underscores only.",
+        hint=f"Name it {suggested!r}.",
+    )
+
+
+def _is_schema(parameters: Mapping[str, Any]) -> bool:
+    """Tell JSON Schema from the short form, whose values all describe a parameter."""
+    if parameters.get("type") == "object" or isinstance(parameters.get("$schema"), str):
+        return True
+    is_made_of_words = set(parameters) <= SCHEMA_WORDS and not isinstance(parameters.get("type"), Mapping)
+    return is_made_of_words and isinstance(parameters.get("properties"), Mapping)
+
+
+def _checked(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in parameters.items():
+        if not isinstance(value, Mapping):
+            raise ConfigurationError(
+                f"The parameter {key!r} of the tool {name!r} is described by {value!r}, which is no schema.",
+                hint='Describe each parameter: {"city": {"type": "string", "description": "…"}}.',
+            )
+    return {key: dict(value) for key, value in parameters.items()}
+
+
+def _checked_required(name: str, required: Sequence[str], properties: Mapping[str, Any]) -> list[str]:
+    missing = [key for key in required if key not in properties]
+    if missing:
+        raise ConfigurationError(
+            f"The tool {name!r} requires {missing[0]!r}, which is none of its parameters.",
+            hint=f"Its parameters are: {', '.join(properties) or 'none'}.",
+        )
+    return list(required)
