@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from lmdeck._facade import configure as configure
     from lmdeck._facade import default_client as default_client
     from lmdeck._facade import health as health
+    from lmdeck._facade import register_tool as register_tool
     from lmdeck._facade import reset as reset
+    from lmdeck.client.agent import AsyncChatRun as AsyncChatRun
+    from lmdeck.client.agent import ChatRun as ChatRun
     from lmdeck.client.chat import AsyncChat as AsyncChat
     from lmdeck.client.chat import Chat as Chat
     from lmdeck.client.clients import AsyncLMStudio as AsyncLMStudio
@@ -61,14 +64,21 @@ if TYPE_CHECKING:
     from lmdeck.errors import TransportError as TransportError
     from lmdeck.errors import UnknownToolError as UnknownToolError
     from lmdeck.events import Chunk as Chunk
+    from lmdeck.events import RoundFinished as RoundFinished
     from lmdeck.events import ToolCallDelta as ToolCallDelta
+    from lmdeck.events import ToolCallInvalid as ToolCallInvalid
+    from lmdeck.events import ToolDone as ToolDone
+    from lmdeck.events import ToolErrored as ToolErrored
+    from lmdeck.events import ToolRunning as ToolRunning
     from lmdeck.messages import Message as Message
     from lmdeck.messages import ModelDetails as ModelDetails
     from lmdeck.messages import ParsedMessage as ParsedMessage
     from lmdeck.messages import Problem as Problem
     from lmdeck.messages import Reply as Reply
+    from lmdeck.messages import Round as Round
     from lmdeck.messages import Runtime as Runtime
     from lmdeck.messages import ToolCall as ToolCall
+    from lmdeck.messages import ToolResult as ToolResult
     from lmdeck.model_info import Health as Health
     from lmdeck.model_info import ModelInfo as ModelInfo
     from lmdeck.model_info import ModelInstance as ModelInstance
@@ -78,11 +88,16 @@ if TYPE_CHECKING:
     from lmdeck.stats import Measured as Measured
     from lmdeck.stats import Stats as Stats
     from lmdeck.stats import Usage as Usage
+    from lmdeck.tools.registry import ToolRegistry as ToolRegistry
+    from lmdeck.tools.tool import Tool as Tool
+    from lmdeck.tools.tool import ToolFailed as ToolFailed
+    from lmdeck.tools.tool import tool as tool
 
     models: Models
 
 _HOMES = {
-    "_facade": ("chat", "configure", "default_client", "health", "reset"),
+    "_facade": ("chat", "configure", "default_client", "health", "register_tool", "reset"),
+    "client.agent": ("AsyncChatRun", "ChatRun"),
     "client.chat": ("AsyncChat", "Chat"),
     "client.clients": ("AsyncLMStudio", "LMStudio"),
     "client.stream": ("AsyncChatStream", "ChatStream"),
@@ -118,12 +133,32 @@ _HOMES = {
         "TransportError",
         "UnknownToolError",
     ),
-    "events": ("Chunk", "ToolCallDelta"),
-    "messages": ("Message", "ModelDetails", "ParsedMessage", "Problem", "Reply", "Runtime", "ToolCall"),
+    "events": (
+        "Chunk",
+        "RoundFinished",
+        "ToolCallDelta",
+        "ToolCallInvalid",
+        "ToolDone",
+        "ToolErrored",
+        "ToolRunning",
+    ),
+    "messages": (
+        "Message",
+        "ModelDetails",
+        "ParsedMessage",
+        "Problem",
+        "Reply",
+        "Round",
+        "Runtime",
+        "ToolCall",
+        "ToolResult",
+    ),
     "model_info": ("Health", "ModelInfo", "ModelInstance"),
     "sansio.dialects": ("dialects",),
     "sansio.parser": ("StreamParser", "parse"),
     "stats": ("Measured", "Stats", "Usage"),
+    "tools.registry": ("ToolRegistry",),
+    "tools.tool": ("Tool", "ToolFailed", "tool"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

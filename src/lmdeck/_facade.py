@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Unpack
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Unpack
 
 from lmdeck.client.chat import Chat
 from lmdeck.client.clients import LMStudio
 from lmdeck.client.models import Models
 from lmdeck.config import ClientSettings
 from lmdeck.model_info import Health
+from lmdeck.tools.tool import Tool
 
-__all__ = ["chat", "configure", "default_client", "health", "reset"]
+__all__ = ["chat", "configure", "default_client", "health", "register_tool", "reset"]
 
 _lock = threading.Lock()
 _client: LMStudio | None = None
@@ -46,6 +48,16 @@ def reset() -> None:
 def chat(model: str | None = None, *, strict: bool = False) -> Chat:
     """Begin a chat with the default client."""
     return default_client().chat(model, strict=strict)
+
+
+def register_tool(
+    name: str, *, handler: Callable[..., Any], description: str = "", parameters: Mapping[str, Any] | None = None,
+    required: Sequence[str] | None = None, timeout: float | None = None,
+) -> Tool[..., Any]:  # fmt: skip
+    """Register a tool with the default client; see `LMStudio.register_tool`."""
+    return default_client().register_tool(
+        name, handler=handler, description=description, parameters=parameters, required=required, timeout=timeout
+    )
 
 
 def health() -> Health:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from lmdeck.messages import ToolCall
+    from lmdeck.errors import LMStudioError
+    from lmdeck.messages import Reply, ToolCall, ToolResult
 
-__all__ = ["Chunk", "ToolCallDelta"]
+__all__ = [
+    "AgentEvent", "Chunk", "RoundFinished", "ToolCallDelta", "ToolCallInvalid", "ToolDone", "ToolErrored", "ToolRunning",
+]  # fmt: skip
 
 
 class ToolCallDelta(Struct, frozen=True, gc=False):
@@ -41,3 +44,42 @@ class Chunk(Struct, frozen=True, gc=False):
     def has_tool_call(self) -> bool:
         """Tell whether a call became complete on this chunk."""
         return self.tool_call is not None
+
+
+class ToolRunning(Struct, frozen=True, kw_only=True):
+    """A handler was started for a call; `round` counts the model's answers from 1."""
+
+    call: ToolCall
+    round: int
+
+
+class ToolDone(Struct, frozen=True, kw_only=True):
+    """A handler came back."""
+
+    result: ToolResult
+    round: int
+
+
+class ToolErrored(Struct, frozen=True, kw_only=True):
+    """A handler raised, ran too long, or was not approved; the model is told `result.content`."""
+
+    result: ToolResult
+    round: int
+
+
+class ToolCallInvalid(Struct, frozen=True, kw_only=True):
+    """The model called a tool that does not exist, or with arguments that do not fit; the model is told."""
+
+    call: ToolCall
+    error: LMStudioError
+    round: int
+
+
+class RoundFinished(Struct, frozen=True, kw_only=True):
+    """The model's answer is whole, and so are the results of its calls."""
+
+    round: int
+    reply: Reply
+
+
+AgentEvent = Chunk | ToolRunning | ToolDone | ToolErrored | ToolCallInvalid | RoundFinished

@@ -8,10 +8,21 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct, field
 
-from lmdeck.errors import ConfigurationError
+from lmdeck.errors import ConfigurationError, LMStudioError
 from lmdeck.stats import Stats, Usage
 
-__all__ = ["Message", "ModelDetails", "ParsedMessage", "Problem", "Reply", "Role", "Runtime", "ToolCall"]
+__all__ = [
+    "Message",
+    "ModelDetails",
+    "ParsedMessage",
+    "Problem",
+    "Reply",
+    "Role",
+    "Round",
+    "Runtime",
+    "ToolCall",
+    "ToolResult",
+]
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -156,13 +167,42 @@ class Runtime(Struct, frozen=True, kw_only=True):
     supported_formats: list[str] = field(default_factory=list)
 
 
+class ToolResult(Struct, frozen=True, kw_only=True):
+    """What came of one call in a run.
+
+    `content` is what the model was told and `value` what the handler gave. `error` is set where nothing came of it;
+    `repeated` where the call was not run because the model had made it before. `seconds` is how long the handler ran.
+    """
+
+    call: ToolCall
+    content: str
+    value: Any = None
+    error: LMStudioError | None = None
+    repeated: bool = False
+    seconds: float = 0.0
+    problems: list[Problem] = field(default_factory=list)
+
+
+class Round(Struct, frozen=True, kw_only=True):
+    """One answer of the model in a run, and the results of its calls, in their order."""
+
+    reply: Reply
+    results: list[ToolResult] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was put right in the answer and in the arguments of its calls."""
+        return [*self.reply.problems, *(problem for result in self.results for problem in result.problems)]
+
+
 class Reply(Struct, frozen=True, kw_only=True):
     """A whole answer.
 
     `content` has no tool markup, no reasoning and no outer white space. `finish_reason` is `"stop"`, `"length"`,
     `"tool_calls"` or the server's own word, and `"tool_calls"` whenever there are calls; it is `""` only on the `partial`
     of an error. `problems` lists everything that was repaired, changed or dropped. `raw` is the server's own body, or the
-    list of its stream's events, as it sent them.
+    list of its stream's events, as it sent them. After `run()`, `rounds` has every answer with its calls' results, `messages`
+    what the run adds to the history, and `usage` is the sum.
     """
 
     content: str = ""
@@ -177,6 +217,8 @@ class Reply(Struct, frozen=True, kw_only=True):
     model_info: ModelDetails | None = None
     runtime: Runtime | None = None
     raw: bytes | list[bytes] = b""
+    rounds: list[Round] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
 
     @property
     def message(self) -> Message:

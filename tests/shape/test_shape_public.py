@@ -15,14 +15,16 @@ from lmdeck import AsyncChat, AsyncChatStream, AsyncLMStudio, Chat, ChatStream, 
 from lmdeck.client.models import AsyncModels, Models
 
 PUBLIC = """
-APIError AsyncChat AsyncChatStream AsyncLMStudio AuthenticationError Chat ChatStream Chunk ConfigurationError
+APIError AsyncChat AsyncChatRun AsyncChatStream AsyncLMStudio AuthenticationError Chat ChatRun ChatStream Chunk
+ConfigurationError
 ConnectionLostError ContextLengthError EmptyReplyError EndpointNotFoundError Health IncompleteStreamError
 InvalidRequestError LMStudio LMStudioError MalformedStreamError MaxRoundsError Measured Message ModelCrashedError
 ModelDetails ModelInfo ModelInstance ModelLoadError ModelNotFoundError NoModelLoadedError ParsedMessage Problem
-RateLimitError Reply RequestTimeoutError Runtime ServerError ServerUnreachableError Settings Stats StreamError StreamParser
-StructuredOutputError TemplateError ToolArgumentsError ToolCall ToolCallDelta ToolCallParseError ToolError
-ToolExecutionError TransportError UnknownToolError Usage __version__ chat configure default_client dialects health models
-parse reset
+RateLimitError Reply RequestTimeoutError Round RoundFinished Runtime ServerError ServerUnreachableError Settings Stats StreamError
+StreamParser StructuredOutputError TemplateError Tool ToolArgumentsError ToolCall ToolCallDelta ToolCallInvalid
+ToolCallParseError ToolDone ToolError ToolErrored ToolExecutionError ToolFailed ToolRegistry ToolResult ToolRunning
+TransportError UnknownToolError Usage __version__ chat configure default_client dialects health models
+parse register_tool reset tool
 """.split()  # noqa: SIM905  # one name a line would be a page
 
 
@@ -136,7 +138,7 @@ def test_what_does_io_is_awaited_and_nothing_else(sync: type, async_: type) -> N
         awaited
         == {
             LMStudio: {"health", "close", "__enter__", "__exit__"},
-            Chat: {"send"},
+            Chat: {"send", "run"},
             Models: {"list", "loaded", "get"},
             ChatStream: {"close", "until_done", "text", "__enter__", "__exit__", "__next__"},
         }[sync]
@@ -145,7 +147,7 @@ def test_what_does_io_is_awaited_and_nothing_else(sync: type, async_: type) -> N
 
 def test_the_facade_is_the_client_s_own_surface() -> None:
     """`lmdeck.chat` and `LMStudio.chat` take the same."""
-    for name in ("chat", "health"):
+    for name in ("chat", "health", "register_tool"):
         facade = inspect.signature(getattr(lmdeck, name)).parameters
         client = dict(inspect.signature(getattr(LMStudio, name)).parameters)
         del client["self"]

@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, Self, TypeVar, overload
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
+from lmdeck.agent.limits import AgentLimits
+from lmdeck.agent.loop import AgentEffect, AskModel, agent_plan
 from lmdeck.chain.drivers import drive, drive_async
+from lmdeck.client.agent import Approve, AsyncChatRun, ChatRun, play, play_async
 from lmdeck.client.plans import send_chat
 from lmdeck.client.session import Session
 from lmdeck.client.stream import AsyncChatStream, ChatStream
 from lmdeck.errors import ConfigurationError
-from lmdeck.events import Chunk
+from lmdeck.events import AgentEvent, Chunk
 from lmdeck.messages import Message, Reply, ToolCall
 from lmdeck.protocol.images import image_part
-from lmdeck.protocol.requests import ChatSpec, checked_options, checked_tool
+from lmdeck.protocol.requests import ChatSpec, checked_options, checked_tool, tool_name
+from lmdeck.tools.registry import Offer, offered_tool
+from lmdeck.tools.tool import Tool
 from lmdeck.transport import AsyncTransport, Transport
 
 __all__ = ["AsyncChat", "Chat"]
 
 Image = str | os.PathLike[str] | bytes
 Route = TypeVar("Route")
+
+
+class RunLimits(TypedDict, total=False):
+    """The further limits of a run; see `lmdeck.agent.limits.AgentLimits`."""
+
+    max_failures: int
+    max_repeats: int
+    tool_timeout: float | None
+
+
+def limits_of(max_rounds: int, limits: RunLimits) -> AgentLimits:
+    """Give the limits of a run.
+
+    Raises:
+        ConfigurationError: One of them is out of range.
+    """
+    return AgentLimits(max_rounds=max_rounds, **limits)
 
 
 class _Builder(Generic[Route]):
@@ -92,18 +114,20 @@ class _Builder(Generic[Route]):
         id_ = call.id if isinstance(call, ToolCall) else call
         return self._but(messages=(*self._spec.messages, Message(role="tool", content=content, tool_call_id=id_)))
 
-    def with_tools(self, tools: Iterable[Mapping[str, Any]]) -> Self:
-        """Offer these tools, OpenAI-style dicts, instead of the ones before.
+    def with_tools(self, tools: Iterable[Offer]) -> Self:
+        """Offer these tools instead of the ones before: `Tool` values, plain functions, OpenAI-style dicts, registered names.
 
         Raises:
-            ConfigurationError: A tool has no name, or two have the same.
+            ConfigurationError: A tool has no name or cannot be described, or two have the same name.
+            UnknownToolError: No tool of that name was registered.
         """
-        checked = tuple(checked_tool(tool) for tool in tools)
+        offered = [offered_tool(tool, self._session.tools) for tool in tools]
+        checked = tuple(checked_tool(tool) for tool in offered)
         names = [tool["function"]["name"] for tool in checked]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ConfigurationError(f"Two tools are named {twice[0]!r}.", hint="Give every tool a name of its own.")
-        return self._but(tools=checked)
+        return self._but(tools=checked, handlers=tuple(tool for tool in offered if isinstance(tool, Tool)))
 
     def with_tool_choice(self, choice: str | Mapping[str, Any] | None) -> Self:
         """Say whether tools are called: `"auto"`, `"none"`, `"required"`, or the name of the one that must be."""
@@ -124,6 +148,18 @@ class _Builder(Generic[Route]):
         """Raise `ToolCallParseError` where a tool call cannot be read, instead of reporting a problem."""
         return self._but(strict=strict)
 
+    def _run_plan(self, limits: AgentLimits) -> Generator[AgentEffect, Any, Reply]:
+        tools = {tool.name: tool for tool in self._spec.handlers}
+        names = {tool_name(tool) for tool in self._spec.tools}
+        return agent_plan(tools, frozenset(names - set(tools)), limits)
+
+    def _asks(self, effect: AskModel) -> Self:
+        """Give the chat of a round; only the first is told that it must call a tool, or it would call for ever."""
+        choice = self._spec.tool_choice
+        if effect.round > 1 and choice not in (None, "none"):
+            choice = "auto"
+        return self._but(messages=(*self._spec.messages, *effect.added), tool_choice=choice)
+
     def _but(self, **changes: Any) -> Self:  # noqa: ANN401  # the fields of ChatSpec
         return type(self)(self._session, self._route, replace(self._spec, **changes))
 
@@ -135,6 +171,33 @@ class Chat(_Builder[Transport]):
     """A chat of the sync client."""
 
     __slots__ = ()
+
+    def run(self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]) -> Reply:
+        """Ask, run the tools that the model calls, and ask again until it answers.
+
+        The calls of one answer run at once, in threads, and answer in order. What the model gets wrong is told to it. With
+        `approve`, each call is shown to it first: it gives True, or False, or why not. The reply has `rounds`, `messages`
+        (what the run adds to the history) and the summed `usage`. A call of a tool without handler ends the run.
+
+        Raises:
+            MaxRoundsError: The model has not answered after `max_rounds`, or only repeats itself.
+            ToolError: `max_failures` calls in a row failed; it is the last failure.
+            LMStudioError: An answer of the model failed.
+        """
+        for _ in (run := ChatRun(self._steps(limits_of(max_rounds, limits), approve, streamed=False))):
+            continue
+        return run.reply
+
+    def run_stream(
+        self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]
+    ) -> ChatRun:
+        """Do as `run`, and give every chunk and tool event as it happens, across rounds."""
+        return ChatRun(self._steps(limits_of(max_rounds, limits), approve, streamed=True))
+
+    def _steps(
+        self, limits: AgentLimits, approve: Approve | None, *, streamed: bool
+    ) -> Generator[AgentEvent, None, Reply]:
+        return play(self._run_plan(limits), self._asks, limits, approve, streamed=streamed)
 
     def send(self) -> Reply:
         """Ask, and wait for the whole answer.
@@ -167,6 +230,28 @@ class AsyncChat(_Builder[AsyncTransport]):
     """A chat of the async client."""
 
     __slots__ = ()
+
+    async def run(self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]) -> Reply:
+        """Ask, run the tools that the model calls, and ask again until it answers.
+
+        See `Chat.run`; handlers and `approve` may be async, sync handlers run in threads.
+        """
+        async for step in self._steps(limits_of(max_rounds, limits), approve, streamed=False):
+            reply = step
+        if not isinstance(reply, Reply):
+            raise TypeError("a run ends with its reply")
+        return reply
+
+    def run_stream(
+        self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]
+    ) -> AsyncChatRun:
+        """Do as `run`, and give every chunk and tool event as it happens, across rounds."""
+        return AsyncChatRun(self._steps(limits_of(max_rounds, limits), approve, streamed=True))
+
+    def _steps(
+        self, limits: AgentLimits, approve: Approve | None, *, streamed: bool
+    ) -> AsyncGenerator[AgentEvent | Reply, None]:
+        return play_async(self._run_plan(limits), self._asks, limits, approve, streamed=streamed)
 
     async def send(self) -> Reply:
         """Ask, and wait for the whole answer.

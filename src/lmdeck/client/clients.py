@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from lmdeck.chain.drivers import drive, drive_async
 from lmdeck.client.chat import AsyncChat, Chat
@@ -14,12 +15,66 @@ from lmdeck.client.session import Session
 from lmdeck.config import ClientSettings, Settings
 from lmdeck.model_info import Health
 from lmdeck.protocol.requests import ChatSpec
+from lmdeck.tools.registry import ToolRegistry
+from lmdeck.tools.tool import Tool, make_tool, tool
 from lmdeck.transport import AsyncTransport, Transport
 
 __all__ = ["AsyncLMStudio", "LMStudio"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-class LMStudio:
+
+class _Registers:
+    """What both clients do with tools: keep them by name."""
+
+    _session: Session
+
+    @property
+    def tools(self) -> ToolRegistry:
+        """The tools that were registered; `with_tools` takes their names."""
+        return self._session.tools
+
+    @overload
+    def tool(self, function: Callable[P, R], /) -> Tool[P, R]: ...
+    @overload
+    def tool(
+        self, *, name: str | None = None, description: str | None = None, timeout: float | None = None
+    ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+    def tool(  # type: ignore[misc]  # mypy takes the class's own `tool` for the function's
+        self, function: Callable[P, R] | None = None, /, *, name: str | None = None, description: str | None = None,
+        timeout: float | None = None,
+    ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:  # fmt: skip
+        """Make a tool of a function, as `lmdeck.tool` does, and register it with this client.
+
+        Raises:
+            ConfigurationError: It cannot be described, LM Studio would rewrite its name, or the name is taken.
+        """
+
+        def make(function: Callable[P, R]) -> Tool[P, R]:
+            made = tool(name=name, description=description, timeout=timeout)(function)
+            self._session.tools.add(made)
+            return made
+
+        return make if function is None else make(function)
+
+    def register_tool(
+        self, name: str, *, handler: Callable[..., Any], description: str = "",
+        parameters: Mapping[str, Any] | None = None, required: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> Tool[..., Any]:  # fmt: skip
+        """Register a tool: a handler with JSON Schema, the short form `{"city": {"type": "string"}}`, or its own signature.
+
+        Raises:
+            ConfigurationError: The parameters are no schema, LM Studio would rewrite the name, or the name is taken.
+        """
+        made = make_tool(
+            name, handler=handler, description=description, parameters=parameters, required=required, timeout=timeout
+        )
+        return self._session.tools.add(made)
+
+
+class LMStudio(_Registers):
     """A client of LM Studio's local server; safe to share between threads.
 
     Settings come from the keywords (see `lmdeck.config.Settings` for all of them), the environment (`LMDECK_HOST`, …, and
@@ -84,7 +139,7 @@ class LMStudio:
             return self._transport
 
 
-class AsyncLMStudio:
+class AsyncLMStudio(_Registers):
     """The same client for asyncio; safe to share between tasks.
 
     Settings come from the keywords (see `lmdeck.config.Settings` for all of them), the environment (`LMDECK_HOST`, …, and

@@ -18,6 +18,7 @@ from lmdeck.protocol.address import Address
 from lmdeck.protocol.reader import Reader
 from lmdeck.protocol.requests import encode
 from lmdeck.protocol.retry import RetryPolicy
+from lmdeck.tools.registry import ToolRegistry
 from lmdeck.transport import Timeouts, WireRequest
 
 __all__ = ["Session"]
@@ -28,7 +29,10 @@ CHOICE_SECONDS = 30.0
 class Session:
     """One client's settings and handlers. Its only state is the model it chose last, for a short while."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float] = time.monotonic, tools: ToolRegistry | None = None
+    ) -> None:
+        self.tools = ToolRegistry() if tools is None else tools
         self.settings = settings
         self.address = Address.from_settings(settings)
         self.handler: Handler = Retry(Trace(Exchange(clock)), RetryPolicy.from_settings(settings))

@@ -16,6 +16,7 @@ from msgspec import Struct
 from lmdeck.errors import ConfigurationError, UnknownToolError
 from lmdeck.messages import Message, Problem
 from lmdeck.protocol.history import normal_messages
+from lmdeck.tools.tool import Tool
 
 __all__ = ["ChatSpec", "build_chat", "checked_options", "checked_tool", "encode"]
 
@@ -39,6 +40,7 @@ class ChatSpec(Struct, frozen=True, kw_only=True):
     model: str | None = None
     messages: tuple[Message | Mapping[str, Any], ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
+    handlers: tuple[Tool[..., Any], ...] = ()
     tool_choice: str | Mapping[str, Any] | None = None
     options: Mapping[str, Any] = {}
     strict: bool = False

@@ -1,0 +1,86 @@
+"""What becomes of one call: who answers it, with which arguments, and what the model is told if nobody can."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from lmdeck.errors import LMStudioError, ToolArgumentsError, ToolExecutionError, UnknownToolError
+from lmdeck.messages import Problem, ToolCall, ToolResult
+from lmdeck.tools.result import result_text
+from lmdeck.tools.tool import Tool, ToolFailed
+from lmdeck.tools.validation import checked_arguments
+
+__all__ = ["Ready", "failed", "finished", "prepare", "refused", "timed_out"]
+
+ADVICE = "Correct the arguments and call the tool again."
+
+
+class Ready(Struct, frozen=True, kw_only=True):
+    """A call that can be run: its tool, and the typed arguments."""
+
+    call: ToolCall
+    tool: Tool[..., Any]
+    arguments: dict[str, Any]
+    problems: list[Problem]
+
+
+def prepare(call: ToolCall, tools: Mapping[str, Tool[..., Any]]) -> Ready | ToolResult:
+    """Find a call's tool and check its arguments; what does not fit is a result that tells the model so.
+
+    Raises:
+        ConfigurationError: The tool's own schema is none.
+    """
+    tool = tools.get(call.name)
+    if tool is None:
+        offered = ", ".join(tools) or "none"
+        error = UnknownToolError(f"The model called {call.name!r}, which is no tool.", hint=f"Offered are: {offered}.")
+        return _told(call, f"There is no tool named {call.name!r}. The tools are: {offered}.", error)
+    try:
+        arguments, problems = checked_arguments(tool, call)
+    except ToolArgumentsError as error:
+        faults = "\n".join(f"- {fault}" for fault in error.errors)
+        return _told(call, f"The arguments do not fit the tool's schema:\n{faults}\n{ADVICE}", error)
+    return Ready(call=call, tool=tool, arguments=arguments, problems=problems)
+
+
+def finished(ready: Ready, value: object, seconds: float) -> ToolResult:
+    """Give the result of a handler that returned."""
+    try:
+        text = result_text(value)
+    except TypeError as error:
+        return failed(ready, error, seconds)
+    return ToolResult(call=ready.call, content=text, value=value, seconds=seconds, problems=ready.problems)
+
+
+def failed(ready: Ready, error: Exception, seconds: float) -> ToolResult:
+    """Give the result of a handler that raised: its own words if it chose them, else only the kind of the error."""
+    name = ready.call.name
+    raised = ToolExecutionError(f"The tool {name!r} raised {type(error).__name__}: {error}")
+    raised.__cause__ = error
+    text = str(error) if isinstance(error, ToolFailed) else f"The tool {name!r} failed with {type(error).__name__}."
+    return ToolResult(call=ready.call, content=text, error=raised, seconds=seconds, problems=ready.problems)
+
+
+def timed_out(ready: Ready, limit: float) -> ToolResult:
+    """Give the result of a handler that did not come back in time."""
+    error = ToolExecutionError(
+        f"The tool {ready.call.name!r} did not finish within {limit:g} s.",
+        hint="Raise `tool_timeout`, or make it faster.",
+    )
+    error.__cause__ = TimeoutError(f"{limit:g} s")
+    text = f"The tool {ready.call.name!r} did not finish within {limit:g} seconds."
+    return ToolResult(call=ready.call, content=text, error=error, seconds=limit, problems=ready.problems)
+
+
+def refused(ready: Ready, reason: str) -> ToolResult:
+    """Give the result of a call that was not approved."""
+    text = f"The user did not allow this call{f': {reason}' if reason else ''}."
+    error = ToolExecutionError(f"The call of {ready.call.name!r} was not approved.", hint="See `approve`.")
+    return ToolResult(call=ready.call, content=text, error=error, problems=ready.problems)
+
+
+def _told(call: ToolCall, text: str, error: LMStudioError) -> ToolResult:
+    return ToolResult(call=call, content=text, error=error)

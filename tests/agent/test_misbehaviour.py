@@ -1,0 +1,406 @@
+"""A model that misbehaves, in every way there is: each run ends in a right answer or in the named error, within its limits.
+
+`docs/tools.md` shows this table; `test_the_docs_name_every_case` holds it to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from asking import alm, lm, nothing_left_behind
+from lmdeck import (
+    EmptyReplyError,
+    LMStudioError,
+    MaxRoundsError,
+    Reply,
+    ToolArgumentsError,
+    ToolExecutionError,
+    ToolFailed,
+    UnknownToolError,
+    tool,
+)
+from loopback import DONE, SSE_HEAD, Answer, Loopback, Request, event, http_chunks, json_answer
+
+DOCS = Path(__file__).parents[2] / "docs" / "tools.md"
+
+
+@dataclass
+class Weather:
+    city: str
+    degrees: int
+
+
+class Sky(msgspec.Struct):
+    clear: bool
+
+
+release = threading.Event()
+
+
+@tool
+def weather(city: str, days: int = 1) -> dict[str, Any]:
+    """Tell the weather."""
+    return {"city": city, "days": days}
+
+
+@tool
+def broken() -> None:
+    """Raise."""
+    raise ZeroDivisionError("secret detail")
+
+
+@tool
+def declines(city: str) -> None:
+    """Say no."""
+    raise ToolFailed(f"{city} is closed today.")
+
+
+@tool(timeout=0.1)
+def hangs() -> None:
+    """Wait."""
+    release.wait(5)
+
+
+@tool(timeout=0.1)
+async def sleeps() -> None:
+    """Wait, awaited."""
+    await asyncio.sleep(5)
+
+
+@tool
+async def awaited(city: str) -> str:
+    """Answer later."""
+    await asyncio.sleep(0)
+    return f"{city}: fine"
+
+
+@tool
+def gives_bytes() -> bytes:
+    """Give bytes."""
+    return b"raw"
+
+
+@tool
+def gives_dataclass(city: str) -> Weather:
+    """Give a dataclass."""
+    return Weather(city, 21)
+
+
+@tool
+def gives_struct() -> Sky:
+    """Give a Struct."""
+    return Sky(clear=True)
+
+
+@tool
+def gives_nothing() -> None:
+    """Give None."""
+
+
+@tool
+def gives_an_object() -> object:
+    """Give what JSON cannot hold."""
+    return object()
+
+
+@tool
+def long() -> str:
+    """Give more than a context holds."""
+    return "x" * (2 << 20)
+
+
+TOOLS = [
+    weather, broken, declines, hangs, sleeps, awaited, gives_bytes, gives_dataclass, gives_struct, gives_nothing,
+    gives_an_object, long,
+]  # fmt: skip
+
+
+def calls(*named: tuple[str, Any], content: str = "") -> dict[str, Any]:
+    """Give the message of an answer that calls tools; arguments that are text go as they are."""
+    return {
+        "role": "assistant",
+        "content": content,
+        "tool_calls": [
+            {"id": f"call{at}", "type": "function", "index": at,
+             "function": {"name": name, "arguments": given if isinstance(given, str) else json.dumps(given)}}
+            for at, (name, given) in enumerate(named)
+        ],
+    }  # fmt: skip
+
+
+def says(text: str, **more: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text, **more}
+
+
+def answers(*messages: dict[str, Any]) -> Callable[[Request], Any]:
+    """Answer with these messages in turn, the last for ever, streamed if that was asked for."""
+    given = iter(messages)
+    last = [messages[-1]]
+
+    def answer(request: Request) -> Any:
+        message = next(given, last[0])
+        finish = "tool_calls" if message.get("tool_calls") else "stop"
+        usage = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
+        if request.json.get("stream"):
+            head = {"choices": [{"index": 0, "delta": message, "finish_reason": None}]}
+            end = {"choices": [{"index": 0, "delta": {}, "finish_reason": finish}], "usage": usage}
+            return [SSE_HEAD, http_chunks(event(head), event(end), DONE)]
+        return json_answer({"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": usage})
+
+    return answer
+
+
+SUNNY = says("It is sunny.")
+ROME = ("weather", {"city": "Rome"})
+
+
+@dataclass
+class Case:
+    """One misbehaviour: what the model answers, and how the run must end."""
+
+    model: tuple[dict[str, Any], ...]
+    told: tuple[str, ...] = ()  # in the tool results, in order
+    error: type[LMStudioError] | None = None
+    rounds: int = 2
+    problems: tuple[str, ...] = ()
+    limits: dict[str, Any] | None = None
+
+
+CASES: dict[str, Case] = {
+    "a good call": Case((calls(ROME), SUNNY), ('{"city":"Rome","days":1}',)),
+    "an unknown tool": Case((calls(("wether", {"city": "Rome"})), calls(ROME), SUNNY), ("no tool named", "Rome"), rounds=3),
+    "only unknown tools": Case((calls(("wether", {})),), error=UnknownToolError, limits={"max_failures": 3, "max_repeats": 9}),
+    "numbers as text": Case((calls(("weather", {"city": "Rome", "days": "3"})), SUNNY), ('"days":3',), problems=("coerced",)),
+    "wrong types": Case((calls(("weather", {"city": "Rome", "days": "many"})), calls(ROME), SUNNY), ("days", "Rome"), rounds=3),
+    "missing arguments": Case((calls(("weather", {})), calls(ROME), SUNNY), ('"city" is a required', "Rome"), rounds=3),
+    "extra arguments": Case(
+        (calls(("weather", {"city": "Rome", "mood": "good"})), calls(ROME), SUNNY), ("'mood' was unexpected", "Rome"), rounds=3
+    ),
+    "only wrong arguments": Case((calls(("weather", {"town": "Rome"})),), error=ToolArgumentsError,
+                                 limits={"max_failures": 2, "max_repeats": 9}),
+    "broken JSON that can be read": Case((calls(("weather", "{'city': 'Rome',}")), SUNNY), ("Rome",), problems=("repaired",)),
+    "broken JSON that cannot": Case((calls(("weather", "{city}")),), rounds=1, problems=("tool_call_unparsed",)),
+    "arguments as a JSON string": Case((calls(("weather", json.dumps('{"city": "Rome"}'))), SUNNY), ("Rome",)),
+    "the same call for ever": Case((calls(ROME),), error=MaxRoundsError, limits={"max_rounds": 20}),
+    "new calls for ever": Case(
+        tuple(calls(("weather", {"city": "Rome", "days": number})) for number in range(9)), error=MaxRoundsError,
+        limits={"max_rounds": 4},
+    ),
+    "twenty calls at once": Case(
+        (calls(*(("weather", {"city": f"City {number}"}) for number in range(20))), SUNNY),
+        tuple(f"City {number}" for number in range(20)),
+    ),
+    "a handler that raises": Case((calls(("broken", {})), SUNNY), ("failed with ZeroDivisionError",)),
+    "a handler that always raises": Case((calls(("broken", {})),), error=ToolExecutionError,
+                                         limits={"max_failures": 3, "max_repeats": 9}),
+    "a handler that declines": Case((calls(("declines", {"city": "Rome"})), SUNNY), ("Rome is closed today.",)),
+    "a handler that hangs": Case((calls(("hangs", {})), SUNNY), ("did not finish within 0.1",)),
+    "an async handler that hangs": Case((calls(("sleeps", {})), SUNNY), ("did not finish within 0.1",)),
+    "a handler that is async": Case((calls(("awaited", {"city": "Rome"})), SUNNY), ("Rome: fine",)),
+    "a handler that gives bytes": Case((calls(("gives_bytes", {})), SUNNY), ("raw",)),
+    "a handler that gives a dataclass": Case((calls(("gives_dataclass", {"city": "Rome"})), SUNNY), ('"degrees":21',)),
+    "a handler that gives a Struct": Case((calls(("gives_struct", {})), SUNNY), ('{"clear":true}',)),
+    "a handler that gives nothing": Case((calls(("gives_nothing", {})), SUNNY), ("null",)),
+    "a handler that gives no data": Case((calls(("gives_an_object", {})), SUNNY), ("failed with TypeError",)),
+    "a result without end": Case((calls(("long", {})), SUNNY), ("[cut: the result has",)),
+    "an empty answer between rounds": Case((calls(ROME), says(""), SUNNY), ("Rome",)),
+    "only empty answers": Case((calls(ROME), says("")), error=EmptyReplyError),
+    "a call inside reasoning": Case(
+        (says("", reasoning_content='Hm.<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>'), SUNNY),
+        ("Rome",), problems=("calls_in_reasoning",),
+    ),
+    "a call in the text": Case(
+        (says('Let me see. [TOOL_REQUEST]{"name": "weather", "arguments": {"city": "Rome"}}[END_TOOL_REQUEST]'), SUNNY),
+        ("Rome",),
+    ),
+    "the same call twice in one answer": Case((calls(ROME, ROME), SUNNY), ("Rome", "Rome")),
+    "good and bad calls at once": Case((calls(ROME, ("nothing", {}), ("broken", {})), SUNNY), ("Rome", "no tool", "failed")),
+    "text beside the call": Case((calls(ROME, content="One moment."), SUNNY), ("Rome",)),
+}  # fmt: skip
+RUNS = ["sync", "sync stream", "async", "async stream"]
+
+
+def run(way: str, url: str, case: Case) -> tuple[Reply, list[object]]:
+    seen: list[object] = []
+    limits = case.limits or {}
+    if way.startswith("sync"):
+        with lm(url) as client:
+            chat = client.chat().user("Weather?").with_tools(TOOLS)
+            if way == "sync":
+                return chat.run(**limits), seen
+            with chat.run_stream(**limits) as stream:
+                seen += stream
+            return stream.reply, seen
+
+    async def main() -> Reply:
+        async with alm(url) as client:
+            chat = client.chat().user("Weather?").with_tools(TOOLS)
+            if way == "async":
+                return await chat.run(**limits)
+            async with chat.run_stream(**limits) as stream:
+                async for step in stream:
+                    seen.append(step)
+            return stream.reply
+
+    return asyncio.run(main()), seen
+
+
+@pytest.mark.parametrize("way", RUNS)
+@pytest.mark.parametrize("name", CASES)
+def test_every_run_ends_well_or_with_the_named_error(name: str, way: str) -> None:
+    case = CASES[name]
+    release.clear()
+    started = time.monotonic()
+    with nothing_left_behind(), Loopback(routes={"/v1/chat/completions": answers(*case.model)}) as server:
+        try:
+            if case.error is not None:
+                with pytest.raises(case.error) as caught:
+                    run(way, server.url, case)
+                assert caught.value.hint
+                partial = caught.value.partial
+                if not isinstance(caught.value, EmptyReplyError):
+                    assert partial is not None
+                    assert partial.rounds
+                return
+            reply, seen = run(way, server.url, case)
+        finally:
+            release.set()
+        sent = [request.json for request in server.requests]
+    assert time.monotonic() - started < 4
+    assert len(reply.rounds) == case.rounds
+    results = [result for one in reply.rounds for result in one.results]
+    assert len(results) == len(case.told)
+    for result, told in zip(results, case.told, strict=True):
+        assert told in result.content
+        assert "secret detail" not in result.content
+    if case.rounds > 1:
+        assert reply.content == "It is sunny."
+        tool_messages = [message for message in sent[-1]["messages"] if message["role"] == "tool"]
+        assert [message["content"] for message in tool_messages] == [result.content for result in results]
+        asked = [item["id"] for message in sent[-1]["messages"] for item in message.get("tool_calls", ())]
+        assert [message["tool_call_id"] for message in tool_messages] == asked
+        assert reply.usage is not None
+        assert reply.usage.total_tokens == 12 * case.rounds
+    assert (
+        tuple(dict.fromkeys(problem.code for problem in reply.problems if problem.code != "adjusted")) == case.problems
+    )
+    if "stream" in way:
+        assert {type(step).__name__ for step in seen} >= {"Chunk", "RoundFinished"}
+
+
+def test_the_docs_name_every_case() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    assert [name for name in CASES if f"| {name} |" not in text] == []
+
+
+def test_answers_come_in_order_however_long_each_takes() -> None:
+    order: list[str] = []
+
+    @tool
+    def wait(name: str, seconds: float) -> str:
+        time.sleep(seconds)
+        order.append(name)
+        return name
+
+    model = calls(("wait", {"name": "slow", "seconds": 0.2}), ("wait", {"name": "quick", "seconds": 0.0}))
+    with Loopback(routes={"/v1/chat/completions": answers(model, SUNNY)}) as server, lm(server.url) as client:
+        reply = client.chat().user("Hi").with_tools([wait]).run()
+    assert order == ["quick", "slow"]
+    assert [result.content for result in reply.rounds[0].results] == ["slow", "quick"]
+
+
+def test_the_choice_of_a_tool_binds_the_first_round_alone() -> None:
+    with Loopback(routes={"/v1/chat/completions": answers(calls(ROME), SUNNY)}) as server, lm(server.url) as client:
+        client.chat().user("Hi").with_tools([weather]).with_tool_choice("required").run()
+        assert [request.json["tool_choice"] for request in server.requests] == ["required", "auto"]
+
+
+def test_a_tool_without_a_handler_ends_the_run_with_its_call() -> None:
+    answer: Answer = answers(calls(("elsewhere", {})))
+    with Loopback(routes={"/v1/chat/completions": answer}) as server, lm(server.url) as client:
+        reply = client.chat().user("Hi").with_tools([weather, {"name": "elsewhere"}]).run()
+    assert [item.name for item in reply.tool_calls] == ["elsewhere"]
+    assert reply.finish_reason == "tool_calls"
+
+
+def test_a_history_goes_on_from_a_run() -> None:
+    with Loopback(routes={"/v1/chat/completions": answers(calls(ROME), SUNNY)}) as server, lm(server.url) as client:
+        chat = client.chat().user("Hi").with_tools([weather])
+        reply = chat.run()
+        assert [message.role for message in reply.messages] == ["assistant", "tool", "assistant"]
+        again = chat.with_messages(reply.messages).user("Thanks.").send()
+        assert again.content == "It is sunny."
+        assert [message["role"] for message in server.requests[-1].json["messages"]] == [
+            "user", "assistant", "tool", "assistant", "user",
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("verdict", "told"), [(True, "Rome"), (False, "did not allow this call."), ("Too late.", "call: Too late.")]
+)
+def test_a_call_may_need_approval(way: str, verdict: Any, told: str) -> None:
+    shown: list[str] = []
+    with Loopback(routes={"/v1/chat/completions": answers(calls(ROME), SUNNY)}) as server:
+        if way == "sync":
+
+            def approve(call: Any) -> Any:
+                shown.append(call.name)
+                return verdict
+
+            with lm(server.url) as client:
+                reply = client.chat().user("Hi").with_tools([weather]).run(approve=approve)
+        else:
+
+            async def approve_later(call: Any) -> Any:
+                shown.append(call.name)
+                return verdict
+
+            async def main() -> Reply:
+                async with alm(server.url) as client:
+                    return await client.chat().user("Hi").with_tools([weather]).run(approve=approve_later)
+
+            reply = asyncio.run(main())
+    assert shown == ["weather"]
+    assert told in reply.rounds[0].results[0].content
+
+
+def test_leaving_a_run_cancels_what_runs() -> None:
+    cancelled = asyncio.Event()
+
+    async def main() -> None:
+        @tool
+        async def forever() -> None:
+            try:
+                await asyncio.sleep(30)
+            finally:
+                cancelled.set()
+
+        with Loopback(routes={"/v1/chat/completions": answers(calls(("forever", {})))}) as server:
+            async with alm(server.url) as client:
+                async with client.chat().user("Hi").with_tools([forever]).run_stream() as stream:
+                    async for step in stream:
+                        if type(step).__name__ == "ToolRunning":
+                            await asyncio.sleep(0.01)
+                            break
+                await asyncio.wait_for(cancelled.wait(), 2)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "limits", [{"max_rounds": 0}, {"max_failures": -1}, {"max_repeats": True}, {"tool_timeout": 0}]
+)
+def test_limits_are_checked(limits: dict[str, Any]) -> None:
+    with lm("http://localhost:9") as client, pytest.raises(LMStudioError, match=next(iter(limits))):
+        client.chat().user("Hi").run(**limits)
