@@ -138,7 +138,7 @@ def test_what_does_io_is_awaited_and_nothing_else(sync: type, async_: type) -> N
         awaited
         == {
             LMStudio: {"health", "close", "__enter__", "__exit__"},
-            Chat: {"send", "run"},
+            Chat: {"send", "run", "parse"},
             Models: {"list", "loaded", "get"},
             ChatStream: {"close", "until_done", "text", "__enter__", "__exit__", "__next__"},
         }[sync]

@@ -15,6 +15,7 @@ from lmdeck.client.agent import Approve, AsyncChatRun, ChatRun, play, play_async
 from lmdeck.client.plans import send_chat
 from lmdeck.client.session import Session
 from lmdeck.client.stream import AsyncChatStream, ChatStream
+from lmdeck.client.structured import AsyncParseStream, ParseStream, ask_for, ask_for_async
 from lmdeck.errors import ConfigurationError
 from lmdeck.events import AgentEvent, Chunk
 from lmdeck.messages import Message, Reply, ToolCall
@@ -28,6 +29,7 @@ __all__ = ["AsyncChat", "Chat"]
 
 Image = str | os.PathLike[str] | bytes
 Route = TypeVar("Route")
+T = TypeVar("T")
 
 
 class RunLimits(TypedDict, total=False):
@@ -172,6 +174,23 @@ class Chat(_Builder[Transport]):
 
     __slots__ = ()
 
+    def parse(self, kind: type[T], *, attempts: int = 1) -> T:
+        """Ask for an object of a type: dataclass, TypedDict, msgspec Struct, pydantic model, list, Literal and so on.
+
+        The server holds the model to the type's schema where it can. JSON in the reasoning, in a fence or in prose is found
+        and put right; what still does not fit is asked for again, `attempts` times, with the faults named.
+
+        Raises:
+            StructuredOutputError: No answer fits; `raw` is the last one's text.
+            ConfigurationError: The type cannot be described as JSON Schema.
+            LMStudioError: An answer failed.
+        """
+        return ask_for(self, kind, attempts)[0]
+
+    def parse_stream(self, kind: type[T]) -> ParseStream[T]:
+        """Ask for an object of a type, and give what has come of it, as plain data, while it is written."""
+        return ParseStream(self, kind)
+
     def run(self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]) -> Reply:
         """Ask, run the tools that the model calls, and ask again until it answers.
 
@@ -230,6 +249,20 @@ class AsyncChat(_Builder[AsyncTransport]):
     """A chat of the async client."""
 
     __slots__ = ()
+
+    async def parse(self, kind: type[T], *, attempts: int = 1) -> T:
+        """Ask for an object of a type; see `Chat.parse`.
+
+        Raises:
+            StructuredOutputError: No answer fits; `raw` is the last one's text.
+            ConfigurationError: The type cannot be described as JSON Schema.
+            LMStudioError: An answer failed.
+        """
+        return (await ask_for_async(self, kind, attempts))[0]
+
+    def parse_stream(self, kind: type[T]) -> AsyncParseStream[T]:
+        """Ask for an object of a type, and give what has come of it, as plain data, while it is written."""
+        return AsyncParseStream(self, kind)
 
     async def run(self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]) -> Reply:
         """Ask, run the tools that the model calls, and ask again until it answers.

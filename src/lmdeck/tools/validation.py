@@ -22,7 +22,7 @@ from lmdeck.tools.tool import Tool
 if TYPE_CHECKING:
     from jsonschema_rs import ValidationError
 
-__all__ = ["checked_arguments"]
+__all__ = ["checked_arguments", "coerced_value", "faults_of"]
 
 FAULTS = 20
 SHOWN = 200
@@ -37,11 +37,11 @@ def checked_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, A
     """
     problems: list[Problem] = []
     arguments: dict[str, Any] = call.arguments
-    faults = _faults(tool, arguments)
+    faults = faults_of(tool.parameters, arguments, f"The tool {tool.name!r}")
     if faults:
-        coerced = _coerced(arguments, tool.parameters, tool.parameters, "", call.name, problems)
+        coerced = coerced_value(arguments, tool.parameters, call.name, problems)
         arguments = coerced if isinstance(coerced, dict) else arguments
-        faults = _faults(tool, arguments)
+        faults = faults_of(tool.parameters, arguments, f"The tool {tool.name!r}")
     if faults:
         raise ToolArgumentsError(f"The arguments of {call.name!r} do not fit: {faults[0]}", errors=faults)
     if tool.arguments is None:
@@ -54,21 +54,30 @@ def checked_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, A
     return {name: getattr(made, name) for name in tool.arguments.__struct_fields__}, problems
 
 
-def _faults(tool: Tool[..., Any], arguments: Mapping[str, Any]) -> list[str]:
+def faults_of(schema: Mapping[str, Any], value: object, what: str) -> list[str]:
+    """Give a line for each place where a value does not fit a schema; `what` names the schema's owner in errors.
+
+    Raises:
+        ConfigurationError: The schema is none.
+    """
     from jsonschema_rs import ValidationError, validator_for  # here, because a chat without tools needs it not
 
     try:
-        validator = validator_for(tool.parameters)
+        validator = validator_for(dict(schema))
     except (ValidationError, ValueError) as error:
         raise ConfigurationError(
-            f"The parameters of the tool {tool.name!r} are no JSON Schema: {str(error).splitlines()[0]}",
-            hint="Correct the schema that the tool was registered with.",
+            f"{what} has parameters that are no JSON Schema: {str(error).splitlines()[0]}", hint="Correct its schema."
         ) from error
-    return [_line(fault) for fault in islice(validator.iter_errors(arguments), FAULTS)]
+    return [_line(fault) for fault in islice(validator.iter_errors(value), FAULTS)]
+
+
+def coerced_value(value: object, schema: Mapping[str, Any], name: str, problems: list[Problem]) -> object:
+    """Give a value as a schema wants it, as far as that loses nothing; each change is a problem."""
+    return _coerced(value, schema, schema, "", name, problems)
 
 
 def _line(error: ValidationError) -> str:
-    place = ".".join(map(str, error.instance_path)) or "the arguments"
+    place = ".".join(map(str, error.instance_path)) or "the whole"
     return f"{place}: {error.message[:SHOWN]}"
 
 

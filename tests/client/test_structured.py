@@ -1,0 +1,232 @@
+"""`parse`: whatever a model or server makes of a schema, there is an object of the type or a clear error."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+import msgspec
+import pydantic
+import pytest
+
+from asking import alm, lm
+from lmdeck import ConfigurationError, InvalidRequestError, StructuredOutputError
+from loopback import DONE, SSE_HEAD, Answer, Loopback, Request, chunk, completion, http_chunks, json_answer
+
+CHAT = "/v1/chat/completions"
+
+
+@dataclass
+class City:
+    name: str
+    people: int
+    rivers: list[str]
+
+
+class Row(msgspec.Struct):
+    name: str
+    people: int
+    rivers: list[str]
+
+
+class Typed(TypedDict):
+    name: str
+    people: int
+    rivers: list[str]
+
+
+class Model(pydantic.BaseModel):
+    name: str
+    people: int
+    rivers: list[str]
+
+
+class Mood(enum.Enum):
+    GOOD = "good"
+    BAD = "bad"
+
+
+class Tree(msgspec.Struct):
+    value: int
+    children: list[Tree] = []
+
+
+GOOD = {"name": "Rome", "people": 2800000, "rivers": ["Tiber"]}
+TEXT = json.dumps(GOOD)
+
+
+def routes(*answers: Any) -> dict[str, Answer]:
+    given = iter(answers)
+    last = [answers[-1]]
+
+    def answer(_: Request) -> Any:
+        one = next(given, last[0])
+        if isinstance(one, str):
+            return json_answer(completion(one))
+        return one
+
+    return {CHAT: answer}
+
+
+def both(url: str, kind: Any, **options: Any) -> list[Callable[[], Any]]:
+    async def later() -> Any:
+        async with alm(url) as client:
+            return await client.chat().user("Tell me of Rome.").parse(kind, **options)
+
+    def now() -> Any:
+        with lm(url) as client:
+            return client.chat().user("Tell me of Rome.").parse(kind, **options)
+
+    return [now, lambda: asyncio.run(later())]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (City, TEXT, City(**GOOD)), (Row, TEXT, Row(**GOOD)), (Typed, TEXT, GOOD), (Model, TEXT, Model(**GOOD)),
+        (list[int], '{"value": [1, 2]}', [1, 2]), (list[int], "[1, 2]", [1, 2]), (int, '{"value": 5}', 5), (int, "5", 5),
+        (Mood, '{"value": "good"}', Mood.GOOD), (Mood, "good", Mood.GOOD), (Literal["a", "b"], '{"value": "b"}', "b"),
+        (dict[str, int], '{"a": 1}', {"a": 1}), (str, '{"value": "words"}', "words"),
+        (Tree, '{"value": 1, "children": [{"value": 2}]}', Tree(1, [Tree(2)])),
+    ],
+)  # fmt: skip
+def test_any_type_comes_back(kind: Any, text: str, value: Any) -> None:
+    with Loopback(routes=routes(text)) as server:
+        for parse in both(server.url, kind):
+            made = parse()
+            assert made == value
+            assert type(made) is type(value)
+        asked = server.requests[0].json["response_format"]
+        assert asked["type"] == "json_schema"
+        assert asked["json_schema"]["schema"]["type"] == "object"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```json\n{TEXT}\n```", f"Here it is:\n```\n{TEXT}\n```\nAnything else?", f"Of course! {TEXT} I hope this helps.",
+        "{'name': 'Rome', 'people': 2800000, 'rivers': ['Tiber',],}", TEXT[:-1], json.dumps({**GOOD, "people": "2800000"}),
+        json.dumps({**GOOD, "rivers": "Tiber"}), f"[see note] {TEXT}", f"{{not this}} but {TEXT}",
+        '{"name": "Rome", "people": 2800000, "rivers": ["Tiber"]} // done', json.dumps({"value": GOOD}),
+    ],
+)  # fmt: skip
+def test_json_is_found_and_put_right(text: str) -> None:
+    if text == json.dumps({"value": GOOD}):
+        text = json.dumps(GOOD)
+    with Loopback(routes=routes(text)) as server:
+        for parse in both(server.url, City):
+            assert parse() == City(**GOOD)
+
+
+def test_json_is_found_in_the_reasoning() -> None:
+    body = completion("")
+    body["choices"][0]["message"]["reasoning_content"] = f"I should say {TEXT}."
+    with Loopback(routes={CHAT: json_answer(body)}) as server:
+        for parse in both(server.url, City):
+            assert parse() == City(**GOOD)
+
+
+def test_what_does_not_fit_is_asked_for_once_more_with_the_faults() -> None:
+    with Loopback(routes=routes('{"name": "Rome"}', TEXT)) as server, lm(server.url) as client:
+        assert client.chat().user("Rome?").parse(City) == City(**GOOD)
+        again = server.requests[1].json
+    assert [message["role"] for message in again["messages"]] == ["user", "assistant", "user"]
+    assert '"people" is a required property' in again["messages"][2]["content"]
+    assert "JSON Schema" in again["messages"][2]["content"]
+    assert "response_format" not in again
+
+
+def test_what_never_fits_is_an_error_that_says_why() -> None:
+    with Loopback(routes=routes("I would rather not.")) as server:
+        for parse in both(server.url, City):
+            with pytest.raises(StructuredOutputError, match="City") as caught:
+                parse()
+            assert caught.value.raw == "I would rather not."
+            assert caught.value.hint
+        assert len(server.requests) == 4
+        for parse in both(server.url, City, attempts=0):
+            with pytest.raises(StructuredOutputError):
+                parse()
+        assert len(server.requests) == 6
+
+
+def test_an_answer_cut_by_the_limit_says_so() -> None:
+    with (
+        Loopback(routes={CHAT: json_answer(completion('{"name": "Ro', finish="length"))}) as server,
+        lm(server.url) as client,
+        pytest.raises(StructuredOutputError, match="cut off by the limit"),
+    ):
+        client.chat().user("Rome?").parse(City, attempts=0)
+
+
+REFUSAL = json_answer({"error": "'response_format.type' must be 'json_schema' or 'text'"}, 400)
+
+
+def test_a_server_that_refuses_the_schema_is_asked_in_words() -> None:
+    with Loopback(routes=routes(REFUSAL, TEXT)) as server, lm(server.url) as client:
+        assert client.chat().user("Rome?").parse(City) == City(**GOOD)
+        assert "response_format" not in server.requests[1].json
+        assert "JSON Schema" in server.requests[1].json["messages"][-1]["content"]
+    with Loopback(routes=routes(REFUSAL)) as server:
+        for parse in both(server.url, City):
+            with pytest.raises(InvalidRequestError):
+                parse()
+
+
+def test_an_empty_answer_under_a_schema_is_asked_for_in_words() -> None:
+    """LM Studio 0.4.7 answered json_schema requests with nothing."""
+    with Loopback(routes=routes("", TEXT)) as server, lm(server.url) as client:
+        assert client.chat().user("Rome?").parse(City) == City(**GOOD)
+
+
+def test_a_type_that_json_cannot_hold_says_so() -> None:
+    with lm("http://localhost:9") as client, pytest.raises(ConfigurationError, match="complex"):
+        client.chat().user("Hi").parse(complex)
+
+
+def streamed(text: str, size: int = 3) -> dict[str, Answer]:
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    return {CHAT: [SSE_HEAD, http_chunks(*(chunk(piece) for piece in pieces), chunk(finish="stop"), DONE)]}
+
+
+def test_an_object_grows_while_it_is_written() -> None:
+    with Loopback(routes=streamed(TEXT)) as server:
+        with lm(server.url) as client:
+            stream = client.chat().user("Rome?").parse_stream(City)
+            seen = list(stream)
+            assert stream.value == City(**GOOD)
+
+        async def main() -> list[Any]:
+            async with alm(server.url) as client:
+                stream = client.chat().user("Rome?").parse_stream(City)
+                found = [value async for value in stream]
+                assert stream.value == City(**GOOD)
+                return found
+
+        assert asyncio.run(main()) == seen
+    assert seen[-1] == GOOD
+    assert {"name": "Ro"} in seen or {"name": "R"} in seen or {"name": "Rom"} in seen
+    assert all(set(value) <= set(GOOD) for value in seen)
+    assert len(seen) > 8
+
+
+def test_a_growing_list_and_a_stream_that_does_not_fit() -> None:
+    with Loopback(routes=streamed('{"value": [1, 2, 3]}', 1)) as server, lm(server.url) as client:
+        seen = list(client.chat().user("Hi").parse_stream(list[int]))
+        assert seen[-1] == [1, 2, 3]
+        assert [1, 2] in seen
+    with Loopback(routes=streamed("No.")) as server, lm(server.url) as client, pytest.raises(StructuredOutputError):
+        list(client.chat().user("Hi").parse_stream(City))
+
+
+def test_a_long_answer_is_not_read_again_for_every_word() -> None:
+    """The values given grow in number with the logarithm of the text."""
+    text = json.dumps({"value": list(range(20000))})
+    with Loopback(routes=streamed(text, 10)) as server, lm(server.url) as client:
+        stream = client.chat().user("Hi").parse_stream(list[int])
+        assert len(list(stream)) < 600
+        assert len(stream.value) == 20000
