@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -62,10 +63,18 @@ def test_the_readme_has_snippets() -> None:
 @pytest.mark.parametrize(
     ("page", "number", "snippet"), SNIPPETS, ids=[f"{page}-{number}" for page, number, _ in SNIPPETS]
 )
-def test_snippet_runs(page: str, number: int, snippet: str, server: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_snippet_runs(
+    page: str,
+    number: int,
+    snippet: str,
+    server: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A reader who copies a block gets an answer, or at least no error where it prints nothing."""
     name = f"snippet_{page.partition('.')[0].replace('-', '_')}_{number}"
     module = ModuleType(name)
+    monkeypatch.setitem(sys.modules, name, module)  # where dataclasses look their annotations up
     exec(compile(snippet, page, "exec"), module.__dict__)
     said = capsys.readouterr().out
     assert bool(said) == ("print(" in snippet)
