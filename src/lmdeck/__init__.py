@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lmdeck._facade import health as health
     from lmdeck._facade import register_tool as register_tool
     from lmdeck._facade import reset as reset
+    from lmdeck.bus import EventBus as EventBus
+    from lmdeck.bus import Subscription as Subscription
     from lmdeck.client.agent import AsyncChatRun as AsyncChatRun
     from lmdeck.client.agent import ChatRun as ChatRun
     from lmdeck.client.chat import AsyncChat as AsyncChat
@@ -64,9 +66,19 @@ if TYPE_CHECKING:
     from lmdeck.errors import TransportError as TransportError
     from lmdeck.errors import UnknownToolError as UnknownToolError
     from lmdeck.events import Chunk as Chunk
+    from lmdeck.events import ContentReceived as ContentReceived
+    from lmdeck.events import ReasoningReceived as ReasoningReceived
+    from lmdeck.events import RequestFailed as RequestFailed
+    from lmdeck.events import RequestFinished as RequestFinished
+    from lmdeck.events import RequestRetried as RequestRetried
+    from lmdeck.events import RequestStarted as RequestStarted
     from lmdeck.events import RoundFinished as RoundFinished
+    from lmdeck.events import StreamEnded as StreamEnded
+    from lmdeck.events import StreamStarted as StreamStarted
     from lmdeck.events import ToolCallDelta as ToolCallDelta
+    from lmdeck.events import ToolCallFinished as ToolCallFinished
     from lmdeck.events import ToolCallInvalid as ToolCallInvalid
+    from lmdeck.events import ToolCallStarted as ToolCallStarted
     from lmdeck.events import ToolDone as ToolDone
     from lmdeck.events import ToolErrored as ToolErrored
     from lmdeck.events import ToolRunning as ToolRunning
@@ -97,6 +109,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "_facade": ("chat", "configure", "default_client", "health", "register_tool", "reset"),
+    "bus": ("EventBus", "Subscription"),
     "client.agent": ("AsyncChatRun", "ChatRun"),
     "client.chat": ("AsyncChat", "Chat"),
     "client.clients": ("AsyncLMStudio", "LMStudio"),
@@ -135,9 +148,19 @@ _HOMES = {
     ),
     "events": (
         "Chunk",
+        "ContentReceived",
+        "ReasoningReceived",
+        "RequestFailed",
+        "RequestFinished",
+        "RequestRetried",
+        "RequestStarted",
         "RoundFinished",
+        "StreamEnded",
+        "StreamStarted",
         "ToolCallDelta",
+        "ToolCallFinished",
         "ToolCallInvalid",
+        "ToolCallStarted",
         "ToolDone",
         "ToolErrored",
         "ToolRunning",

@@ -11,8 +11,26 @@ if TYPE_CHECKING:
     from lmdeck.messages import Reply, ToolCall, ToolResult
 
 __all__ = [
-    "AgentEvent", "Chunk", "RoundFinished", "ToolCallDelta", "ToolCallInvalid", "ToolDone", "ToolErrored", "ToolRunning",
-]  # fmt: skip
+    "EVENTS",
+    "AgentEvent",
+    "Chunk",
+    "ContentReceived",
+    "ReasoningReceived",
+    "RequestFailed",
+    "RequestFinished",
+    "RequestRetried",
+    "RequestStarted",
+    "RoundFinished",
+    "StreamEnded",
+    "StreamStarted",
+    "ToolCallDelta",
+    "ToolCallFinished",
+    "ToolCallInvalid",
+    "ToolCallStarted",
+    "ToolDone",
+    "ToolErrored",
+    "ToolRunning",
+]
 
 
 class ToolCallDelta(Struct, frozen=True, gc=False):
@@ -82,4 +100,87 @@ class RoundFinished(Struct, frozen=True, kw_only=True):
     reply: Reply
 
 
+class RequestStarted(Struct, frozen=True, kw_only=True):
+    """A request goes out: `method` and `url`; `request_id` is in all that follows of it, and in lmdeck's logs."""
+
+    request_id: str
+    method: str
+    url: str
+
+
+class RequestRetried(Struct, frozen=True, kw_only=True):
+    """An attempt failed, and after `wait` seconds there will be another; `attempt` counts from 1."""
+
+    request_id: str
+    attempt: int
+    wait: float
+    error: LMStudioError
+
+
+class RequestFinished(Struct, frozen=True, kw_only=True):
+    """An answer is whole: its `status`, the `attempts` it took, and the `seconds` of the last one."""
+
+    request_id: str
+    status: int
+    attempts: int
+    seconds: float
+
+
+class RequestFailed(Struct, frozen=True, kw_only=True):
+    """There is no whole answer; `error` is what the caller gets."""
+
+    request_id: str
+    error: LMStudioError
+
+
+class StreamStarted(Struct, frozen=True, kw_only=True):
+    """The first chunk of an answer came, after `seconds`."""
+
+    request_id: str
+    seconds: float
+
+
+class StreamEnded(Struct, frozen=True, kw_only=True):
+    """The last chunk of a whole answer came; `chunks` is how many there were."""
+
+    request_id: str
+    chunks: int
+    seconds: float
+
+
+class ContentReceived(Struct, frozen=True, kw_only=True):
+    """New content: the `text` of one chunk."""
+
+    request_id: str
+    text: str
+
+
+class ReasoningReceived(Struct, frozen=True, kw_only=True):
+    """New reasoning: the `text` of one chunk."""
+
+    request_id: str
+    text: str
+
+
+class ToolCallStarted(Struct, frozen=True, kw_only=True):
+    """The model begins a tool call: its `name` is known, its arguments are still being written."""
+
+    request_id: str
+    index: int
+    id: str
+    name: str
+
+
+class ToolCallFinished(Struct, frozen=True, kw_only=True):
+    """A tool call is whole."""
+
+    request_id: str
+    call: ToolCall
+
+
 AgentEvent = Chunk | ToolRunning | ToolDone | ToolErrored | ToolCallInvalid | RoundFinished
+
+EVENTS: tuple[type, ...] = (
+    RequestStarted, RequestRetried, RequestFinished, RequestFailed, StreamStarted, StreamEnded, ContentReceived,
+    ReasoningReceived, ToolCallStarted, ToolCallFinished, ToolCallInvalid, ToolRunning, ToolDone, ToolErrored, RoundFinished,
+)  # fmt: skip

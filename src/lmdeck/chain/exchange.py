@@ -9,9 +9,22 @@ import logging
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from msgspec import Struct
+
+from lmdeck.bus import EventBus
 from lmdeck.chain import Call, Open, Plan, Read
 from lmdeck.errors import LMStudioError, TransportError
-from lmdeck.events import Chunk
+from lmdeck.events import (
+    Chunk,
+    ContentReceived,
+    ReasoningReceived,
+    RequestFailed,
+    RequestFinished,
+    StreamEnded,
+    StreamStarted,
+    ToolCallFinished,
+    ToolCallStarted,
+)
 from lmdeck.protocol.faults import api_error
 from lmdeck.protocol.reader import Reader
 from lmdeck.sansio.limits import DEFAULT_LIMITS
@@ -27,8 +40,15 @@ class Answer:
     """An answer that has begun: its first chunks are in `first`, the rest comes through `take`."""
 
     def __init__(
-        self, call: Call, response: Response, reader: Reader, clock: Callable[[], float], started: float
+        self,
+        call: Call,
+        response: Response,
+        reader: Reader,
+        clock: Callable[[], float],
+        started: float,
+        bus: EventBus | None = None,
     ) -> None:
+        self._bus = EventBus() if bus is None else bus
         self.call = call
         self.response = response
         self.reader = reader
@@ -60,13 +80,17 @@ class Answer:
             raise
         if chunks and self._first_at is None:
             self._first_at = self._clock()
+            self._tell(StreamStarted, seconds=self._first_at - self._started)
         self.chunks += len(chunks)
+        if self._bus.hears(ContentReceived, ReasoningReceived, ToolCallStarted, ToolCallFinished):
+            self._tell_chunks(chunks)
         if self._log_chunks:
             for chunk in chunks:
                 _log.debug("%s %s", self.call.request_id, chunk)
         if is_last:
             self._ended_at = self._clock()
             self.is_finished = True
+            self._tell_end(self._ended_at - self._started)
             if self._log_chunks:
                 _log.debug("%s whole after %.3f s", self.call.request_id, self._ended_at - self._started)
         return chunks
@@ -88,6 +112,29 @@ class Answer:
         if error.partial is None:
             error.partial = self.reader.partial()
         locate(error, self.call, self.attempts)
+        if self.first:  # before that, another attempt may follow
+            self._tell(RequestFailed, error=error)
+
+    def _tell(self, kind: type[Struct], **fields: object) -> None:
+        if self._bus.hears(kind):
+            self._bus.tell(kind(request_id=self.call.request_id, **fields))
+
+    def _tell_end(self, seconds: float) -> None:
+        if self.chunks:
+            self._tell(StreamEnded, chunks=self.chunks, seconds=seconds)
+        self._tell(RequestFinished, status=self.response.status, attempts=self.attempts, seconds=seconds)
+
+    def _tell_chunks(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            if chunk.content:
+                self._tell(ContentReceived, text=chunk.content)
+            if chunk.reasoning:
+                self._tell(ReasoningReceived, text=chunk.reasoning)
+            delta = chunk.tool_call_delta
+            if delta is not None and delta.name:
+                self._tell(ToolCallStarted, index=delta.index, id=delta.id, name=delta.name)
+            if chunk.tool_call is not None:
+                self._tell(ToolCallFinished, call=chunk.tool_call)
 
     def measured(self) -> Measured:
         """Give the times of this answer; they grow until it is finished."""
@@ -104,8 +151,9 @@ class Answer:
 class Exchange:
     """Send a request and read its answer until something happens in it."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], bus: EventBus | None = None) -> None:
         self._clock = clock
+        self._bus = EventBus() if bus is None else bus
 
     def __call__(self, call: Call) -> Plan[Answer]:
         """Plan one attempt.
@@ -123,7 +171,7 @@ class Exchange:
             if response.status >= 300:
                 yield from _refuse(call, response)
             reader = call.make_reader(response.status, response.headers)
-            answer = Answer(call, response, reader, self._clock, started)
+            answer = Answer(call, response, reader, self._clock, started, self._bus)
             while not (answer.first or answer.is_finished):
                 answer.first = answer.take((yield Read(response)))
         except BaseException as error:  # a cancelled plan, too, lets go of its connection at once

@@ -6,9 +6,11 @@ import logging
 import random
 from collections.abc import Callable
 
+from lmdeck.bus import EventBus
 from lmdeck.chain import Call, Handler, Plan, Sleep
 from lmdeck.chain.exchange import Answer
 from lmdeck.errors import LMStudioError
+from lmdeck.events import RequestFailed, RequestRetried, RequestStarted
 from lmdeck.protocol.retry import RetryPolicy
 
 __all__ = ["Retry"]
@@ -19,7 +21,10 @@ _log = logging.getLogger("lmdeck.http")
 class Retry:
     """Run the next handler, and again after a wait, as the policy says."""
 
-    def __init__(self, inner: Handler, policy: RetryPolicy, rng: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self, inner: Handler, policy: RetryPolicy, rng: Callable[[], float] = random.random, bus: EventBus | None = None
+    ) -> None:
+        self._bus = EventBus() if bus is None else bus
         self._inner = inner
         self._policy = policy
         self._rng = rng
@@ -30,6 +35,7 @@ class Retry:
         Raises:
             LMStudioError: The last attempt's error; its `attempts` says how many there were.
         """
+        self._bus.tell(RequestStarted(request_id=call.request_id, method=call.request.method, url=call.request.url))
         delays = self._policy.delays(self._rng)
         attempt = 1
         while True:
@@ -40,7 +46,9 @@ class Retry:
                 delay = next(delays, None)
                 wait = None if delay is None else self._policy.wait(delay, error)
                 if wait is None:
+                    self._bus.tell(RequestFailed(request_id=call.request_id, error=error))
                     raise
+                self._bus.tell(RequestRetried(request_id=call.request_id, attempt=attempt, wait=wait, error=error))
                 _log.info("%s attempt %d failed, again in %.2f s: %s", call.request_id, attempt, wait, error.message)
             else:
                 answer.attempts = attempt

@@ -21,6 +21,7 @@ from msgspec import Struct
 from lmdeck.agent.calls import Ready, failed, finished, refused, timed_out
 from lmdeck.agent.limits import AgentLimits
 from lmdeck.agent.loop import AskModel, RunTools, Tell
+from lmdeck.bus import EventBus
 from lmdeck.errors import IncompleteStreamError, LMStudioError
 from lmdeck.events import AgentEvent, ToolDone, ToolErrored, ToolRunning
 from lmdeck.messages import Reply, ToolCall, ToolResult
@@ -173,6 +174,30 @@ async def play_async(
     finally:
         plan.close()
     yield reply
+
+
+def told(steps: Generator[AgentEvent, None, Reply], bus: EventBus) -> Generator[AgentEvent, None, Reply]:
+    """Tell the client's listeners what happens in a run, as it happens."""
+    try:
+        while True:
+            event = next(steps)
+            bus.tell(event)
+            yield event
+    except StopIteration as done:
+        reply: Reply = done.value
+        return reply
+    finally:
+        steps.close()
+
+
+async def told_async(
+    steps: AsyncGenerator[AgentEvent | Reply, None], bus: EventBus
+) -> AsyncGenerator[AgentEvent | Reply, None]:
+    """Do as `told`, awaited."""
+    async with aclosing(steps) as given:
+        async for step in given:
+            bus.tell(step)
+            yield step
 
 
 class _Result(Struct, frozen=True):

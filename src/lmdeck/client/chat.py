@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from lmdeck.agent.limits import AgentLimits
 from lmdeck.agent.loop import AgentEffect, AskModel, agent_plan
 from lmdeck.chain.drivers import drive, drive_async
-from lmdeck.client.agent import Approve, AsyncChatRun, ChatRun, play, play_async
+from lmdeck.client.agent import Approve, AsyncChatRun, ChatRun, play, play_async, told, told_async
 from lmdeck.client.plans import send_chat
 from lmdeck.client.session import Session
 from lmdeck.client.stream import AsyncChatStream, ChatStream
@@ -216,7 +216,8 @@ class Chat(_Builder[Transport]):
     def _steps(
         self, limits: AgentLimits, approve: Approve | None, *, streamed: bool
     ) -> Generator[AgentEvent, None, Reply]:
-        return play(self._run_plan(limits), self._asks, limits, approve, streamed=streamed)
+        steps = play(self._run_plan(limits), self._asks, limits, approve, streamed=streamed)
+        return told(steps, self._session.bus)
 
     def send(self) -> Reply:
         """Ask, and wait for the whole answer.
@@ -284,7 +285,8 @@ class AsyncChat(_Builder[AsyncTransport]):
     def _steps(
         self, limits: AgentLimits, approve: Approve | None, *, streamed: bool
     ) -> AsyncGenerator[AgentEvent | Reply, None]:
-        return play_async(self._run_plan(limits), self._asks, limits, approve, streamed=streamed)
+        steps = play_async(self._run_plan(limits), self._asks, limits, approve, streamed=streamed)
+        return told_async(steps, self._session.bus)
 
     async def send(self) -> Reply:
         """Ask, and wait for the whole answer.

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
+from lmdeck.bus import Subscription
 from lmdeck.chain.drivers import drive, drive_async
 from lmdeck.client.chat import AsyncChat, Chat
 from lmdeck.client.models import AsyncModels, Models
 from lmdeck.client.plans import check_health
 from lmdeck.client.session import Session
+from lmdeck.client.tasks import Tasks
 from lmdeck.config import ClientSettings, Settings
 from lmdeck.model_info import Health
 from lmdeck.protocol.requests import ChatSpec
@@ -23,6 +25,7 @@ __all__ = ["AsyncLMStudio", "LMStudio"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+E = TypeVar("E")
 
 
 class _Registers:
@@ -57,6 +60,24 @@ class _Registers:
             return made
 
         return make if function is None else make(function)
+
+    @overload
+    def on(self, kind: type[E], handler: Callable[[E], object], *, once: bool = False) -> Subscription: ...
+    @overload
+    def on(self, kind: type[E], *, once: bool = False) -> Callable[[Callable[[E], object]], Callable[[E], object]]: ...
+    def on(
+        self, kind: type[E], handler: Callable[[E], object] | None = None, *, once: bool = False
+    ) -> Subscription | Callable[[Callable[[E], object]], Callable[[E], object]]:
+        """Call a handler for every event of a type, or (`once`) for the next; without a handler it is a decorator.
+
+        `lmdeck.events` has the types. A handler that raises is logged and breaks nothing; `Subscription.remove` ends it.
+
+        Raises:
+            ConfigurationError: It is no type of event, or an async handler of a sync client.
+        """
+        if handler is None:
+            return self._session.bus.on(kind, once=once)
+        return self._session.bus.on(kind, handler, once=once)
 
     def register_tool(
         self, name: str, *, handler: Callable[..., Any], description: str = "",
@@ -149,6 +170,7 @@ class AsyncLMStudio(_Registers):
 
     def __init__(self, **settings: Unpack[ClientSettings]) -> None:
         self._session = Session(Settings.resolve(settings))
+        self._session.bus.run_later = Tasks("A handler of an event raised.")
         self._transport: AsyncTransport | None = None
 
     @property

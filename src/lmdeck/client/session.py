@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lmdeck._version import __version__
+from lmdeck.bus import EventBus
 from lmdeck.chain import Call, Handler
 from lmdeck.chain.exchange import Exchange
 from lmdeck.chain.retry import Retry
@@ -33,9 +34,12 @@ class Session:
         self, settings: Settings, clock: Callable[[], float] = time.monotonic, tools: ToolRegistry | None = None
     ) -> None:
         self.tools = ToolRegistry() if tools is None else tools
+        self.bus = EventBus()
         self.settings = settings
         self.address = Address.from_settings(settings)
-        self.handler: Handler = Retry(Trace(Exchange(clock)), RetryPolicy.from_settings(settings))
+        self.handler: Handler = Retry(
+            Trace(Exchange(clock, self.bus)), RetryPolicy.from_settings(settings), bus=self.bus
+        )
         self._clock = clock
         self._timeouts = Timeouts.from_settings(settings)
         self._chosen: tuple[str, float] | None = None

@@ -1,0 +1,211 @@
+"""Events: who listens hears what happens, in order, and can break nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asking import alm, lm
+from lmdeck import (
+    ConfigurationError,
+    ContentReceived,
+    ReasoningReceived,
+    RequestFailed,
+    RequestFinished,
+    RequestRetried,
+    RequestStarted,
+    RoundFinished,
+    ServerError,
+    StreamEnded,
+    StreamStarted,
+    ToolCallFinished,
+    ToolCallInvalid,
+    ToolCallStarted,
+    ToolDone,
+    ToolErrored,
+    ToolRunning,
+    tool,
+)
+from lmdeck.events import EVENTS
+from loopback import DONE, SSE_HEAD, Loopback, chunk, completion, hello, http_chunks, json_answer
+
+CHAT = "/v1/chat/completions"
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def listen(client: Any) -> list[object]:
+    seen: list[object] = []
+    for kind in EVENTS:
+        client.on(kind, seen.append)
+    return seen
+
+
+def names(seen: list[object]) -> list[str]:
+    return [type(one).__name__ for one in seen]
+
+
+@pytest.mark.parametrize("way", ["send", "stream"])
+def test_a_chat_tells_its_story(way: str) -> None:
+    with Loopback(routes={CHAT: hello}) as server:
+        with lm(server.url) as client:
+            seen = listen(client)
+            chat = client.chat().user("Hi")
+            reply = chat.send() if way == "send" else chat.stream().until_done()
+            again = names(seen)
+        assert again[:2] == ["RequestStarted", "StreamStarted"]
+        assert again[-2:] == ["StreamEnded", "RequestFinished"]
+        assert "".join(one.text for one in seen if isinstance(one, ContentReceived)) == reply.content == "Hello."
+        assert len({one.request_id for one in seen}) == 1  # type: ignore[attr-defined]
+        started, finished = seen[0], seen[-1]
+        assert isinstance(started, RequestStarted)
+        assert (started.method, started.url) == ("POST", f"{server.url}{CHAT}")
+        assert isinstance(finished, RequestFinished)
+        assert (finished.status, finished.attempts) == (200, 1)
+
+        async def main() -> list[str]:
+            async with alm(server.url) as client:
+                seen = listen(client)
+                chat = client.chat().user("Hi")
+                await (chat.send() if way == "send" else chat.stream().until_done())
+                return names(seen)
+
+        assert asyncio.run(main()) == again
+
+
+def test_retries_and_failures_are_told() -> None:
+    with (
+        Loopback(routes={CHAT: json_answer({"error": "oops"}, 500)}) as server,
+        lm(server.url, retry_attempts=3) as client,
+    ):
+        seen = listen(client)
+        with pytest.raises(ServerError) as caught:
+            client.chat().user("Hi").send()
+    assert names(seen) == ["RequestStarted", "RequestRetried", "RequestRetried", "RequestFailed"]
+    assert [one.attempt for one in seen if isinstance(one, RequestRetried)] == [1, 2]
+    assert isinstance(seen[-1], RequestFailed)
+    assert seen[-1].error is caught.value
+
+
+def test_a_stream_that_is_cut_fails_aloud() -> None:
+    with Loopback(routes={CHAT: [SSE_HEAD, http_chunks(chunk("Hel"))]}) as server, lm(server.url) as client:
+        seen = listen(client)
+        with pytest.raises(Exception, match="finish reason"):
+            client.chat().user("Hi").stream().until_done()
+    assert names(seen) == ["RequestStarted", "StreamStarted", "ContentReceived", "RequestFailed"]
+
+
+def test_reasoning_and_calls_are_told_as_they_are_written() -> None:
+    text = '<think>Hm.</think><tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
+    pieces = [chunk(text[at : at + 4]) for at in range(0, len(text), 4)]
+    answer = [SSE_HEAD, http_chunks(*pieces, chunk(finish="stop"), DONE)]
+    with Loopback(routes={CHAT: answer}) as server, lm(server.url) as client:
+        seen = listen(client)
+        client.chat().user("Hi").with_tools([{"name": "f"}]).stream().until_done()
+    told = names(seen)
+    assert told.index("ReasoningReceived") < told.index("ToolCallStarted") < told.index("ToolCallFinished")
+    assert "".join(one.text for one in seen if isinstance(one, ReasoningReceived)) == "Hm."
+    begun = next(one for one in seen if isinstance(one, ToolCallStarted))
+    whole = next(one for one in seen if isinstance(one, ToolCallFinished))
+    assert begun.name == whole.call.name == "f"
+    assert begun.id == whole.call.id
+
+
+def test_a_run_tells_of_its_tools() -> None:
+    @tool
+    def works() -> str:
+        return "ok"
+
+    @tool
+    def fails() -> None:
+        raise ValueError
+
+    def call(name: str) -> dict[str, Any]:
+        return {"id": name, "type": "function", "function": {"name": name, "arguments": "{}"}}
+
+    first = completion("", finish="tool_calls")
+    first["choices"][0]["message"]["tool_calls"] = [call("works"), call("fails"), call("nothing")]
+    given = iter([json_answer(first), json_answer(completion("Done."))])
+    with Loopback(routes={CHAT: lambda _: next(given)}) as server, lm(server.url) as client:
+        seen = listen(client)
+        client.chat().user("Hi").with_tools([works, fails]).run()
+    kinds = {type(one) for one in seen}
+    assert kinds >= {ToolRunning, ToolDone, ToolErrored, ToolCallInvalid, RoundFinished, ToolCallFinished}
+    assert [one.round for one in seen if isinstance(one, RoundFinished)] == [1, 2]
+
+
+def test_a_handler_that_raises_breaks_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def bad(_: object) -> None:
+        raise RuntimeError("my own fault")
+
+    after: list[object] = []
+    with Loopback(routes={CHAT: hello}) as server, lm(server.url) as client:
+        client.on(RequestStarted, bad)
+        client.on(RequestStarted, after.append)
+        with caplog.at_level(logging.ERROR, logger="lmdeck.events"):
+            assert client.chat().user("Hi").send().content == "Hello."
+    assert "my own fault" in caplog.text
+    assert len(after) == 1
+
+
+def test_once_decorated_and_removed() -> None:
+    first: list[object] = []
+    every: list[object] = []
+    within: list[object] = []
+    with Loopback(routes={CHAT: hello}) as server, lm(server.url) as client:
+        client.on(StreamStarted, first.append, once=True)
+
+        @client.on(StreamEnded)
+        def ended(one: StreamEnded) -> None:
+            every.append(one)
+
+        chat = client.chat().user("Hi")
+        with client.on(RequestStarted, within.append) as listening:
+            chat.send()
+        listening.remove()  # again, for nothing
+        chat.send()
+    assert (len(first), len(every), len(within)) == (1, 2, 1)
+    assert callable(ended)
+
+
+def test_async_handlers_run_in_the_async_client_alone(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[str] = []
+
+    async def later(one: ContentReceived) -> None:
+        await asyncio.sleep(0)
+        heard.append(one.text)
+
+    async def breaks(_: ContentReceived) -> None:
+        raise RuntimeError("later fault")
+
+    with Loopback(routes={CHAT: hello}) as server:
+
+        async def main() -> None:
+            async with alm(server.url) as client:
+                client.on(ContentReceived, later)
+                client.on(ContentReceived, breaks)
+                await client.chat().user("Hi").stream().until_done()
+                await asyncio.sleep(0.05)
+
+        with caplog.at_level(logging.ERROR, logger="lmdeck.events"):
+            asyncio.run(main())
+        assert "".join(heard) == "Hello."
+        assert "later fault" in caplog.text
+        with lm(server.url) as client, pytest.raises(ConfigurationError, match="AsyncLMStudio"):
+            client.on(ContentReceived, later)
+        with lm(server.url) as client, pytest.raises(ConfigurationError, match="no type of event"):
+            client.on(str, print)
+
+
+def test_the_table_of_events_is_current() -> None:
+    spec = importlib.util.spec_from_file_location("_events", DOCS / "_events.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = (DOCS / "events.md").read_text(encoding="utf-8")
+    assert module.page(text) == text, "run python docs/_events.py"
