@@ -32,9 +32,12 @@ if TYPE_CHECKING:
     from lmdeck.client.chat import Chat as Chat
     from lmdeck.client.clients import AsyncLMStudio as AsyncLMStudio
     from lmdeck.client.clients import LMStudio as LMStudio
+    from lmdeck.client.history import History as History
     from lmdeck.client.models import Models
     from lmdeck.client.stream import AsyncChatStream as AsyncChatStream
     from lmdeck.client.stream import ChatStream as ChatStream
+    from lmdeck.client.structured import AsyncParseStream as AsyncParseStream
+    from lmdeck.client.structured import ParseStream as ParseStream
     from lmdeck.config import Settings as Settings
     from lmdeck.errors import APIError as APIError
     from lmdeck.errors import AuthenticationError as AuthenticationError
@@ -113,6 +116,8 @@ _HOMES = {
     "client.agent": ("AsyncChatRun", "ChatRun"),
     "client.chat": ("AsyncChat", "Chat"),
     "client.clients": ("AsyncLMStudio", "LMStudio"),
+    "client.history": ("History",),
+    "client.structured": ("AsyncParseStream", "ParseStream"),
     "client.stream": ("AsyncChatStream", "ChatStream"),
     "config": ("Settings",),
     "errors": (

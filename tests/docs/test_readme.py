@@ -79,7 +79,7 @@ def test_snippet_runs(
     said = capsys.readouterr().out
     assert bool(said) == ("print(" in snippet)
     if page == "README.md":
-        assert re.search(r"Hello|get_weather", said)
+        assert re.search(r"Hello|get_weather|Greeting", said)
 
 
 def test_every_setting_is_listed() -> None:

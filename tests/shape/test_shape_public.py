@@ -15,7 +15,8 @@ from lmdeck import AsyncChat, AsyncChatStream, AsyncLMStudio, Chat, ChatStream, 
 from lmdeck.client.models import AsyncModels, Models
 
 PUBLIC = """
-EventBus Subscription ContentReceived ReasoningReceived RequestFailed RequestFinished RequestRetried
+AsyncParseStream EventBus History ParseStream Subscription
+ContentReceived ReasoningReceived RequestFailed RequestFinished RequestRetried
 RequestStarted StreamEnded StreamStarted ToolCallFinished ToolCallStarted
 APIError AsyncChat AsyncChatRun AsyncChatStream AsyncLMStudio AuthenticationError Chat ChatRun ChatStream Chunk
 ConfigurationError

@@ -1,0 +1,157 @@
+"""A conversation as a value: it appends answers and tool results correctly, keeps within a budget, and goes to a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from msgspec import Struct
+
+from lmdeck.errors import ConfigurationError
+from lmdeck.messages import Message, Reply, ToolCall
+from lmdeck.tools.result import result_text
+
+__all__ = ["History"]
+
+CHARACTERS_A_TOKEN = 3.5
+TOKENS_A_MESSAGE = 4
+FORMAT = "lmdeck history 1"
+
+
+class History(Struct, frozen=True):
+    """The messages of a conversation. Every call gives a new history and leaves this one as it was.
+
+    It goes into `with_messages` as it is: `chat.with_messages(history)`.
+    """
+
+    messages: tuple[Message, ...] = ()
+
+    def system(self, text: str) -> Self:
+        """Put this system message first, in place of one that is there."""
+        rest = self.messages[1:] if self.messages and self.messages[0].role == "system" else self.messages
+        return type(self)((Message(role="system", content=text), *rest))
+
+    def user(self, text: str) -> Self:
+        """Add what the user says."""
+        return self._with(Message(role="user", content=text))
+
+    def add(self, *items: Reply | Message | Mapping[str, Any]) -> Self:
+        """Add replies and messages. Of a run's reply, all that the run adds is added: calls, results and the answer.
+
+        Raises:
+            ConfigurationError: One of them is neither.
+        """
+        added: list[Message] = []
+        for item in items:
+            if isinstance(item, Reply):
+                added += item.messages or [item.message]
+            else:
+                added.append(item if isinstance(item, Message) else Message.from_dict(item))
+        return self._with(*added)
+
+    def tool_result(self, call: ToolCall, result: object) -> Self:
+        """Add a call's result: text as it is, all else as JSON.
+
+        Raises:
+            ConfigurationError: The call is not in the history, or has its result already.
+            TypeError: The result has no form in JSON.
+        """
+        waiting = {one.id for message in self.messages for one in message.tool_calls}
+        waiting -= {message.tool_call_id for message in self.messages if message.role == "tool"}
+        if call.id not in waiting:
+            raise ConfigurationError(
+                f"No call {call.id!r} of {call.name!r} waits for a result in this history.",
+                hint="Add the reply with the call first, and each result once.",
+            )
+        return self._with(Message(role="tool", content=result_text(result), tool_call_id=call.id))
+
+    def trimmed(self, max_tokens: int, count: Callable[[Message], int] | None = None) -> Self:
+        """Drop the oldest messages until the rest fits `max_tokens`.
+
+        The system message stays, and so does the last exchange, whatever it costs. Calls and their results go together, and
+        what is left begins with the user. `count` gives a message's tokens; without it they are estimated from the text's length
+        (3.5 characters a token, 4 tokens a message), on the high side for English.
+        """
+        measure = count or _estimate
+        is_led = bool(self.messages) and self.messages[0].role == "system"
+        system, rest = self.messages[:is_led], self.messages[is_led:]
+        exchanges = _exchanges(rest)
+        sizes = [sum(map(measure, exchange)) for exchange in exchanges]
+        left = max_tokens - sum(map(measure, system)) - sum(sizes[-1:])
+        first = len(exchanges) - 1
+        while first > 0 and sizes[first - 1] <= left:
+            first -= 1
+            left -= sizes[first]
+        kept = [message for exchange in exchanges[max(first, 0) :] for message in exchange]
+        return type(self)((*system, *kept))
+
+    def to_json(self) -> str:
+        """Write the history as JSON text."""
+        body = {"format": FORMAT, "messages": [message.to_dict() for message in self.messages]}
+        return json.dumps(body, ensure_ascii=False, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read what `to_json` wrote, or a plain list of OpenAI-style messages.
+
+        Raises:
+            ConfigurationError: It is no history.
+        """
+        try:
+            body = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigurationError(f"The history is not JSON: {error}.", hint="Pass what `to_json` wrote.") from error
+        given = body.get("messages") if isinstance(body, dict) else body
+        if not isinstance(given, list) or not all(isinstance(message, dict) for message in given):
+            raise ConfigurationError(
+                "The JSON is no history: it has no list of messages.", hint="Pass what `to_json` wrote."
+            )
+        return cls(tuple(Message.from_dict(message) for message in given))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the history to a file, whole or not at all."""
+        target = Path(path)
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            beside.write_text(self.to_json(), encoding="utf-8")
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a history from a file.
+
+        Raises:
+            ConfigurationError: The file holds no history.
+            OSError: It cannot be read.
+        """
+        return cls.from_json(Path(path).read_bytes())
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self.messages)
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def _with(self, *added: Message) -> Self:
+        return type(self)((*self.messages, *added))
+
+
+def _exchanges(messages: Iterable[Message]) -> list[list[Message]]:
+    """Part messages into exchanges, each from a user's message up to the next."""
+    exchanges: list[list[Message]] = []
+    for message in messages:
+        if message.role == "user" or not exchanges:
+            exchanges.append([])
+        exchanges[-1].append(message)
+    return exchanges
+
+
+def _estimate(message: Message) -> int:
+    length = len(json.dumps(message.to_dict()["content"], ensure_ascii=False))
+    length += sum(len(call.name) + len(call.raw_arguments) for call in message.tool_calls)
+    return TOKENS_A_MESSAGE + int(length / CHARACTERS_A_TOKEN) + 1
