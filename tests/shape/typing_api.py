@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, assert_type
+from typing import Any, TypedDict, assert_type
 
 import lmdeck
 from lmdeck import (
     AsyncChat,
+    AsyncChatRun,
     AsyncChatStream,
     AsyncLMStudio,
     Chat,
+    ChatRun,
     ChatStream,
     Chunk,
     Health,
+    History,
     LMStudio,
     Message,
     ModelInfo,
     Problem,
     Reply,
+    Round,
     Stats,
+    Subscription,
     ToolCall,
     ToolCallDelta,
+    ToolDone,
+    ToolResult,
     Usage,
 )
 from lmdeck.errors import (
@@ -148,6 +155,48 @@ def values(chunk: Chunk, reply: Reply, model: ModelInfo, health: Health) -> None
     assert_type(model.loaded, bool)
     assert_type(health.reachable, bool)
     assert_type(health.error, LMStudioError | None)
+
+
+class Shape(TypedDict):
+    """A type to ask for."""
+
+    side: float
+
+
+@lmdeck.tool
+def area(side: float) -> float:
+    """Give the area of a square."""
+    return side * side
+
+
+def tools(lm: LMStudio) -> None:
+    """What becomes of functions, and what a run gives."""
+    assert_type(area(2.0), float)
+    assert_type(area.name, str)
+    chat = lm.chat().with_tools([area, "registered", {"name": "f"}])
+    reply = chat.run(max_rounds=3, max_failures=2, tool_timeout=None)
+    assert_type(reply.rounds, list[Round])
+    assert_type(reply.rounds[0].results, list[ToolResult])
+    assert_type(reply.messages, list[Message])
+    with chat.run_stream() as run:
+        assert_type(run, ChatRun)
+        for event in run:
+            if isinstance(event, ToolDone):
+                assert_type(event.result, ToolResult)
+        assert_type(run.reply, Reply)
+    assert_type(chat.parse(Shape), Shape)
+    assert_type(chat.parse_stream(Shape).value, Shape)
+    listening = lm.on(ToolDone, lambda event: print(event.result))
+    assert_type(listening, Subscription)
+    assert_type(History().user("x").add(reply).trimmed(100), History)
+
+
+async def tools_later(lm: AsyncLMStudio) -> None:
+    """The same, awaited."""
+    chat = lm.chat().with_tools([area])
+    assert_type(await chat.run(), Reply)
+    assert_type(await chat.parse(Shape), Shape)
+    assert_type(chat.run_stream(), AsyncChatRun)
 
 
 def errors(lm: LMStudio) -> None:

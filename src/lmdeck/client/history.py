@@ -72,8 +72,8 @@ class History(Struct, frozen=True):
         """Drop the oldest messages until the rest fits `max_tokens`.
 
         The system message stays, and so does the last exchange, whatever it costs. Calls and their results go together, and
-        what is left begins with the user. `count` gives a message's tokens; without it they are estimated from the text's length
-        (3.5 characters a token, 4 tokens a message), on the high side for English.
+        what is left begins with the user. `count` gives a message's tokens; without it they are estimated from its length (3.5
+        characters a token, 4 tokens a message), on the high side for English.
         """
         measure = count or _estimate
         is_led = bool(self.messages) and self.messages[0].role == "system"

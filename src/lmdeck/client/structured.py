@@ -14,8 +14,8 @@ import msgspec
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, InvalidRequestError, StructuredOutputError
 from lmdeck.messages import Problem, Reply
 from lmdeck.sansio.structured import NOTHING, json_values, partial_value
+from lmdeck.tools.checker import Checker
 from lmdeck.tools.schema import schema_of, typed
-from lmdeck.tools.validation import coerced_value, faults_of
 
 if TYPE_CHECKING:
     from lmdeck.client.chat import AsyncChat, Chat
@@ -40,6 +40,7 @@ class Form(Generic[T]):
             self.schema = {"type": "object", "properties": {"value": schema}, "required": ["value"]}
             if "$defs" in schema:
                 self.schema["$defs"] = schema.pop("$defs")
+        self._checker = Checker(self.schema, f"The type {self.name}")
 
     @property
     def response_format(self) -> dict[str, Any]:
@@ -87,8 +88,8 @@ class Form(Generic[T]):
         wrapped = value
         if self._wraps and not (isinstance(value, dict) and set(value) == {"value"}):
             wrapped = {"value": value}
-        fitting = coerced_value(wrapped, self.schema, self.name, problems)
-        if faults := faults_of(self.schema, fitting, f"The type {self.name}"):
+        fitting = self._checker.coerced(wrapped, self.name, problems)
+        if faults := self._checker.faults(fitting):
             raise ValueError("\n".join(faults))
         inner = fitting["value"] if self._wraps and isinstance(fitting, dict) else fitting
         return typed(inner, self.kind), problems

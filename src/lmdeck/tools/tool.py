@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
 from lmdeck.errors import ConfigurationError
+from lmdeck.tools.checker import Checker
 from lmdeck.tools.signature import read_signature
 
 __all__ = ["Tool", "ToolFailed", "checked_name", "make_tool", "tool"]
@@ -61,6 +63,11 @@ class Tool(Generic[P, R]):
         return inspect.iscoroutinefunction(self.handler) or inspect.iscoroutinefunction(
             getattr(self.handler, "__call__", None)  # noqa: B004 - an object with an async __call__
         )
+
+    @cached_property
+    def checker(self) -> Checker:
+        """What checks the arguments of a call."""
+        return Checker(self.parameters, f"The tool {self.name!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Give the tool in OpenAI's form."""

@@ -1,0 +1,155 @@
+"""A JSON Schema at work: what in a value does not fit it, and what can be put right without losing anything.
+
+jsonschema-rs validates; it is compiled, complete and imported with the first check. A value of a neighbouring type is put right
+only where nothing is lost, and each time with a `Problem`: `"5"` for an integer, `"true"` for a truth value, JSON text for an
+object. Everything else is a fault, one line each, in words that a model can act on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lmdeck.errors import ConfigurationError
+from lmdeck.messages import Problem
+from lmdeck.sansio.toolbox import types_of
+
+if TYPE_CHECKING:
+    from jsonschema_rs import ValidationError, Validator
+
+__all__ = ["Checker"]
+
+FAULTS = 20
+SHOWN = 200
+
+
+class Checker:
+    """A schema, compiled when it is first used; `what` names its owner in errors."""
+
+    def __init__(self, schema: Mapping[str, Any], what: str) -> None:
+        self.schema = schema
+        self._what = what
+        self._validator: Validator | None = None
+
+    def faults(self, value: object) -> list[str]:
+        """Give a line for each place where a value does not fit.
+
+        Raises:
+            ConfigurationError: The schema is none.
+        """
+        validator = self._validator or self._compiled()
+        if validator.is_valid(value):
+            return []
+        return [_line(fault) for fault in islice(validator.iter_errors(value), FAULTS)]
+
+    def coerced(self, value: object, name: str, problems: list[Problem]) -> object:
+        """Give a value as the schema wants it, as far as that loses nothing; each change is a problem."""
+        return _coerced(value, self.schema, self.schema, "", name, problems)
+
+    def _compiled(self) -> Validator:
+        from jsonschema_rs import ValidationError, validator_for  # here, because a chat without tools needs it not
+
+        try:
+            self._validator = validator_for(dict(self.schema))
+        except (ValidationError, ValueError) as error:
+            raise ConfigurationError(
+                f"{self._what} has parameters that are no JSON Schema: {str(error).splitlines()[0]}",
+                hint="Correct its schema.",
+            ) from error
+        return self._validator
+
+
+def _line(error: ValidationError) -> str:
+    place = ".".join(map(str, error.instance_path)) or "the whole"
+    return f"{place}: {error.message[:SHOWN]}"
+
+
+def _coerced(
+    value: object, schema: object, root: Mapping[str, Any], place: str, name: str, problems: list[Problem]
+) -> object:
+    """Give a value as the schema wants it, where that loses nothing; else the value itself."""
+    if not isinstance(schema, Mapping):
+        return value
+    types = types_of(schema, root)
+    better = _put_right(value, schema, types, root)
+    if better is not value:
+        problems.append(
+            Problem("coerced", f"{name}: {place} was given as {_shown(value)} and read as {_shown(better)}.")
+        )
+        value = better
+    schema = _branch(schema, value, root)
+    if isinstance(value, dict):
+        properties = schema.get("properties")
+        inner = properties if isinstance(properties, Mapping) else {}
+        return {
+            key: _coerced(item, inner.get(key), root, f"{place}.{key}".lstrip("."), name, problems)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [
+            _coerced(item, schema.get("items"), root, f"{place}.{number}".lstrip("."), name, problems)
+            for number, item in enumerate(value)
+        ]
+    return value
+
+
+def _branch(schema: Mapping[str, Any], value: object, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give the alternative of a union that a list or an object belongs to; the schema itself where it is none."""
+    wanted = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else ""
+    for choice in ("anyOf", "oneOf"):
+        for option in schema.get(choice, ()):
+            if wanted and isinstance(option, Mapping) and wanted in types_of(option, root):
+                return option
+    return schema
+
+
+def _put_right(value: object, schema: Mapping[str, Any], types: frozenset[str], root: Mapping[str, Any]) -> object:
+    """Give one value as one of its types; the same value where it needs or allows no change."""
+    if isinstance(value, str) and types and "string" not in types:
+        read = _read(value, types)
+        if read is not value:
+            return read
+    if isinstance(value, float) and value.is_integer() and "integer" in types and "number" not in types:
+        return int(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and types == {"string"}:
+        return _shown(value)
+    if types == {"array"} and not isinstance(value, list) and _is_item(value, schema, root):
+        return [value]
+    return value
+
+
+def _read(text: str, types: frozenset[str]) -> object:
+    """Read text as one of the types; the text itself where it is none of them."""
+    bare = text.strip()
+    if "boolean" in types and bare.lower() in ("true", "false"):
+        return bare.lower() == "true"
+    if "null" in types and bare.lower() in ("null", "none", ""):
+        return None
+    try:
+        value = msgspec.json.decode(bare)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return text
+    if isinstance(value, bool) or value is None:
+        return text
+    if isinstance(value, float) and value.is_integer() and "integer" in types and "number" not in types:
+        value = int(value)
+    fits = (
+        (isinstance(value, int) and types & {"integer", "number"})
+        or (isinstance(value, float) and "number" in types)
+        or (isinstance(value, dict) and "object" in types)
+        or (isinstance(value, list) and "array" in types)
+    )
+    return value if fits else text
+
+
+def _is_item(value: object, schema: Mapping[str, Any], root: Mapping[str, Any]) -> bool:
+    kinds = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object"}
+    wanted = types_of(schema.get("items"), root)
+    return kinds.get(type(value), "") in wanted
+
+
+def _shown(value: object) -> str:
+    return msgspec.json.encode(value).decode()[:SHOWN]
