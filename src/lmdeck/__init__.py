@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lmdeck.client.clients import AsyncLMStudio as AsyncLMStudio
     from lmdeck.client.clients import LMStudio as LMStudio
     from lmdeck.client.history import History as History
+    from lmdeck.client.mcp import MCPTools as MCPTools
     from lmdeck.client.models import Models
     from lmdeck.client.stream import AsyncChatStream as AsyncChatStream
     from lmdeck.client.stream import ChatStream as ChatStream
@@ -118,6 +119,7 @@ _HOMES = {
     "client.clients": ("AsyncLMStudio", "LMStudio"),
     "client.history": ("History",),
     "client.structured": ("AsyncParseStream", "ParseStream"),
+    "client.mcp": ("MCPTools",),
     "client.stream": ("AsyncChatStream", "ChatStream"),
     "config": ("Settings",),
     "errors": (

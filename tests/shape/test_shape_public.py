@@ -15,7 +15,7 @@ from lmdeck import AsyncChat, AsyncChatStream, AsyncLMStudio, Chat, ChatStream, 
 from lmdeck.client.models import AsyncModels, Models
 
 PUBLIC = """
-AsyncParseStream EventBus History ParseStream Subscription
+AsyncParseStream EventBus History MCPTools ParseStream Subscription
 ContentReceived ReasoningReceived RequestFailed RequestFinished RequestRetried
 RequestStarted StreamEnded StreamStarted ToolCallFinished ToolCallStarted
 APIError AsyncChat AsyncChatRun AsyncChatStream AsyncLMStudio AuthenticationError Chat ChatRun ChatStream Chunk

@@ -14,7 +14,7 @@ from lmdeck.errors import ConfigurationError
 from lmdeck.tools.checker import Checker
 from lmdeck.tools.signature import read_signature
 
-__all__ = ["Tool", "ToolFailed", "checked_name", "make_tool", "tool"]
+__all__ = ["Tool", "ToolFailed", "checked_name", "make_tool", "snake_case", "tool"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -156,12 +156,17 @@ def checked_name(name: str) -> str:
     """
     if NAME.fullmatch(name):
         return name
-    words = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
-    suggested = re.sub(r"\W+", "_", words).strip("_").lower()[:64] or "my_tool"
     raise ConfigurationError(
         f"LM Studio would rewrite the tool's name {name!r}: it passes on lower-case letters, digits and underscores only.",
-        hint=f"Name it {suggested!r}.",
+        hint=f"Name it {snake_case(name)!r}.",
     )
+
+
+def snake_case(name: str) -> str:
+    """Give a name that LM Studio passes on as it is."""
+    words = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
+    plain = re.sub(r"[^a-z0-9_]+", "_", words.lower()).strip("_")
+    return (f"tool_{plain}" if plain[:1].isdigit() else plain)[:64] or "my_tool"
 
 
 def _is_schema(parameters: Mapping[str, Any]) -> bool:

@@ -1,0 +1,124 @@
+"""Tools of MCP servers: real servers, over standard streams and HTTP, under both clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asking import alm, lm
+from lmdeck import ConfigurationError, MCPTools, Reply, ToolError
+from loopback import Loopback, completion, json_answer
+
+pytest.importorskip("mcp")
+SERVER = str(Path(__file__).with_name("mcp_server.py"))
+
+
+def here(**more: Any) -> MCPTools:
+    return MCPTools(command=sys.executable, args=[SERVER], **more)
+
+
+def calls(*named: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    body: dict[str, Any] = completion("", finish="tool_calls")
+    body["choices"][0]["message"]["tool_calls"] = [
+        {"id": f"c{at}", "type": "function", "function": {"name": name, "arguments": json.dumps(given)}}
+        for at, (name, given) in enumerate(named)
+    ]
+    return body
+
+
+def answering() -> Any:
+    wanted = calls(("add", {"a": 2, "b": "3"}), ("get_place", {"name": "Rome"}), ("fail", {}))
+    given = iter([json_answer(wanted), json_answer(completion("Done."))])
+    return {"/v1/chat/completions": lambda _: next(given)}
+
+
+def check(reply: Reply) -> None:
+    assert reply.content == "Done."
+    added, place, failed = [result for one in reply.rounds for result in one.results]
+    assert added.content == "5"
+    assert json.loads(place.content)["country"] == "Italy"
+    assert "no such thing" in failed.content
+    assert failed.error is not None
+    assert [problem.code for problem in reply.problems] == ["coerced"]
+
+
+def test_a_started_server_serves_the_sync_client() -> None:
+    with here() as tools, Loopback(routes=answering()) as server, lm(server.url) as client:
+        assert [tool.name for tool in tools] == ["add", "get_place", "fail"]
+        check(client.chat().user("Hi").with_tools(tools).run())
+        sent = server.requests[0].json["tools"][0]["function"]
+    assert sent["description"] == "Add two numbers."
+    assert sent["parameters"]["required"] == ["a", "b"]
+    assert len(tools) == 0
+
+
+def test_a_started_server_serves_the_async_client() -> None:
+    async def main() -> None:
+        async with here() as tools:
+            with Loopback(routes=answering()) as server:
+                async with alm(server.url) as client:
+                    check(await client.chat().user("Hi").with_tools(tools).run())
+
+    asyncio.run(main())
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    running = subprocess.Popen(
+        [sys.executable, SERVER, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        running.terminate()
+        running.wait(10)
+
+
+@pytest.mark.parametrize("headers", [None, {"X-Key": "1"}])
+def test_a_server_over_http(url: str, headers: dict[str, str] | None) -> None:
+    with MCPTools(url, headers=headers) as tools, Loopback(routes=answering()) as server, lm(server.url) as client:
+        check(client.chat().user("Hi").with_tools(tools).run())
+
+
+def test_only_some_of_its_tools() -> None:
+    with here(allowed=["getPlace"]) as tools:
+        assert [tool.name for tool in tools] == ["get_place"]
+    with pytest.raises(ConfigurationError, match="'nothing'"), here(allowed=["nothing"]):
+        pass
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda: MCPTools(command="/no/such/program"),
+        lambda: MCPTools(command=sys.executable, args=["-c", "raise SystemExit(1)"], timeout=5),
+        lambda: MCPTools("http://127.0.0.1:9/mcp", timeout=5),
+    ],
+)
+def test_a_server_that_is_not_there_says_so(broken: Any) -> None:
+    with pytest.raises(ToolError, match="cannot be used") as caught, broken():
+        pass
+    assert caught.value.hint
+
+
+def test_one_of_url_and_command() -> None:
+    for arguments in ({}, {"url": "http://x", "command": "y"}):
+        with pytest.raises(ConfigurationError):
+            MCPTools(**arguments)  # type: ignore[arg-type]
