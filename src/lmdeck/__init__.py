@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from lmdeck.errors import TransportError as TransportError
     from lmdeck.errors import UnknownToolError as UnknownToolError
     from lmdeck.events import Chunk as Chunk
+    from lmdeck.events import ModelLoadProgress as ModelLoadProgress
+    from lmdeck.events import RequestQueued as RequestQueued
     from lmdeck.events import ToolCallDelta as ToolCallDelta
     from lmdeck.messages import Message as Message
     from lmdeck.messages import ModelDetails as ModelDetails
@@ -69,9 +71,13 @@ if TYPE_CHECKING:
     from lmdeck.messages import Reply as Reply
     from lmdeck.messages import Runtime as Runtime
     from lmdeck.messages import ToolCall as ToolCall
+    from lmdeck.model_info import DownloadJob as DownloadJob
     from lmdeck.model_info import Health as Health
+    from lmdeck.model_info import LoadedModel as LoadedModel
     from lmdeck.model_info import ModelInfo as ModelInfo
     from lmdeck.model_info import ModelInstance as ModelInstance
+    from lmdeck.outputs import Completion as Completion
+    from lmdeck.outputs import Embeddings as Embeddings
     from lmdeck.sansio.dialects import dialects as dialects
     from lmdeck.sansio.parser import StreamParser as StreamParser
     from lmdeck.sansio.parser import parse as parse
@@ -118,9 +124,10 @@ _HOMES = {
         "TransportError",
         "UnknownToolError",
     ),
-    "events": ("Chunk", "ToolCallDelta"),
+    "events": ("Chunk", "ModelLoadProgress", "RequestQueued", "ToolCallDelta"),
     "messages": ("Message", "ModelDetails", "ParsedMessage", "Problem", "Reply", "Runtime", "ToolCall"),
-    "model_info": ("Health", "ModelInfo", "ModelInstance"),
+    "model_info": ("DownloadJob", "Health", "LoadedModel", "ModelInfo", "ModelInstance"),
+    "outputs": ("Completion", "Embeddings"),
     "sansio.dialects": ("dialects",),
     "sansio.parser": ("StreamParser", "parse"),
     "stats": ("Measured", "Stats", "Usage"),

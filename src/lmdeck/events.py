@@ -9,7 +9,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from lmdeck.messages import ToolCall
 
-__all__ = ["Chunk", "ToolCallDelta"]
+__all__ = ["Chunk", "ModelLoadProgress", "RequestQueued", "ToolCallDelta"]
 
 
 class ToolCallDelta(Struct, frozen=True, gc=False):
@@ -41,3 +41,18 @@ class Chunk(Struct, frozen=True, gc=False):
     def has_tool_call(self) -> bool:
         """Tell whether a call became complete on this chunk."""
         return self.tool_call is not None
+
+
+class ModelLoadProgress(Struct, frozen=True, gc=False):
+    """A model is being loaded: `progress` goes from 0 to 1."""
+
+    model: str
+    progress: float
+
+
+class RequestQueued(Struct, frozen=True, gc=False):
+    """A request waited in this process for its turn: for `seconds`, because `limit` others were running."""
+
+    request_id: str
+    seconds: float
+    limit: int

@@ -15,14 +15,15 @@ from lmdeck import AsyncChat, AsyncChatStream, AsyncLMStudio, Chat, ChatStream, 
 from lmdeck.client.models import AsyncModels, Models
 
 PUBLIC = """
-APIError AsyncChat AsyncChatStream AsyncLMStudio AuthenticationError Chat ChatStream Chunk ConfigurationError
-ConnectionLostError ContextLengthError EmptyReplyError EndpointNotFoundError Health IncompleteStreamError
-InvalidRequestError LMStudio LMStudioError MalformedStreamError MaxRoundsError Measured Message ModelCrashedError
-ModelDetails ModelInfo ModelInstance ModelLoadError ModelNotFoundError NoModelLoadedError ParsedMessage Problem
-RateLimitError Reply RequestTimeoutError Runtime ServerError ServerUnreachableError Settings Stats StreamError StreamParser
+APIError AsyncChat AsyncChatStream AsyncLMStudio AuthenticationError Chat ChatStream Chunk Completion
+ConfigurationError ConnectionLostError ContextLengthError DownloadJob Embeddings EmptyReplyError EndpointNotFoundError
+Health IncompleteStreamError InvalidRequestError LMStudio LMStudioError LoadedModel MalformedStreamError
+MaxRoundsError Measured Message ModelCrashedError ModelDetails ModelInfo ModelInstance ModelLoadError
+ModelLoadProgress ModelNotFoundError NoModelLoadedError ParsedMessage Problem RateLimitError Reply RequestQueued
+RequestTimeoutError Runtime ServerError ServerUnreachableError Settings Stats StreamError StreamParser
 StructuredOutputError TemplateError ToolArgumentsError ToolCall ToolCallDelta ToolCallParseError ToolError
-ToolExecutionError TransportError UnknownToolError Usage __version__ chat configure default_client dialects health models
-parse reset
+ToolExecutionError TransportError UnknownToolError Usage __version__ chat configure default_client dialects health
+models parse reset
 """.split()  # noqa: SIM905  # one name a line would be a page
 
 
@@ -135,9 +136,19 @@ def test_what_does_io_is_awaited_and_nothing_else(sync: type, async_: type) -> N
     assert (
         awaited
         == {
-            LMStudio: {"health", "close", "__enter__", "__exit__"},
+            LMStudio: {"complete", "embed", "health", "close", "__enter__", "__exit__"},
             Chat: {"send"},
-            Models: {"list", "loaded", "get"},
+            Models: {
+                "list",
+                "loaded",
+                "get",
+                "load",
+                "unload",
+                "ensure_loaded",
+                "download",
+                "download_status",
+                "wait_for_download",
+            },
             ChatStream: {"close", "until_done", "text", "__enter__", "__exit__", "__next__"},
         }[sync]
     )

@@ -33,6 +33,7 @@ class Answer:
         self.response = response
         self.reader = reader
         self.attempts = 1
+        self.queue_time = 0.0
         self.first: list[Chunk] = []
         self.is_finished = False
         self.chunks = 0

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 from lmdeck.chain.drivers import drive, drive_async
 from lmdeck.client.chat import AsyncChat, Chat
 from lmdeck.client.models import AsyncModels, Models
 from lmdeck.client.plans import check_health
 from lmdeck.client.session import Session
+from lmdeck.client.text_plans import complete, embed
 from lmdeck.config import ClientSettings, Settings
 from lmdeck.model_info import Health
+from lmdeck.outputs import Completion, Embeddings
 from lmdeck.protocol.requests import ChatSpec
 from lmdeck.transport import AsyncTransport, Transport
 
 __all__ = ["AsyncLMStudio", "LMStudio"]
+
+EMBED_BATCH = 64
 
 
 class LMStudio:
@@ -50,6 +55,37 @@ class LMStudio:
     def chat(self, model: str | None = None, *, strict: bool = False) -> Chat:
         """Begin a chat with a model; None stands for the client's default, the loaded one, or the smallest there is."""
         return Chat(self._session, self._route, ChatSpec(model=model, strict=strict))
+
+    def embed(
+        self,
+        text: str | Sequence[str],
+        *,
+        model: str | None = None,
+        batch_size: int = EMBED_BATCH,
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> Embeddings:
+        """Give a vector for each text, in order; None asks the embedding model that is loaded, or the first there is.
+
+        Long lists are sent in batches of `batch_size`, one after the other. Options such as `ttl` go to the server as they
+        are (LM Studio docs `3_openai-compat/embeddings.md`).
+
+        Raises:
+            ConfigurationError: There is no text, or something that is none.
+            InvalidRequestError: The model makes no embeddings.
+            LMStudioError: The server cannot be reached or refuses.
+        """
+        return drive(embed(self._session, text, model, batch_size, options), self._route())
+
+    def complete(self, prompt: str, *, model: str | None = None, **options: Any) -> Completion:  # noqa: ANN401  # as above
+        """Go on with a text, without a prompt template: for base models (LM Studio docs `3_openai-compat/completions.mdx`).
+
+        Options such as `max_tokens`, `temperature`, `stop`, `seed`, `logprobs` go to the server as they are.
+
+        Raises:
+            EmptyReplyError: The server gave no text though tokens were asked for.
+            LMStudioError: The server cannot be reached or refuses.
+        """
+        return drive(complete(self._session, prompt, model, options), self._route())
 
     def health(self) -> Health:
         """Ask whether the server answers; never raises for a server that does not."""
@@ -114,6 +150,37 @@ class AsyncLMStudio:
     def chat(self, model: str | None = None, *, strict: bool = False) -> AsyncChat:
         """Begin a chat with a model; None stands for the client's default, the loaded one, or the smallest there is."""
         return AsyncChat(self._session, self._route, ChatSpec(model=model, strict=strict))
+
+    async def embed(
+        self,
+        text: str | Sequence[str],
+        *,
+        model: str | None = None,
+        batch_size: int = EMBED_BATCH,
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> Embeddings:
+        """Give a vector for each text, in order; None asks the embedding model that is loaded, or the first there is.
+
+        Long lists are sent in batches of `batch_size`, one after the other. Options such as `ttl` go to the server as they
+        are (LM Studio docs `3_openai-compat/embeddings.md`).
+
+        Raises:
+            ConfigurationError: There is no text, or something that is none.
+            InvalidRequestError: The model makes no embeddings.
+            LMStudioError: The server cannot be reached or refuses.
+        """
+        return await drive_async(embed(self._session, text, model, batch_size, options), self._route())
+
+    async def complete(self, prompt: str, *, model: str | None = None, **options: Any) -> Completion:  # noqa: ANN401  # as above
+        """Go on with a text, without a prompt template: for base models (LM Studio docs `3_openai-compat/completions.mdx`).
+
+        Options such as `max_tokens`, `temperature`, `stop`, `seed`, `logprobs` go to the server as they are.
+
+        Raises:
+            EmptyReplyError: The server gave no text though tokens were asked for.
+            LMStudioError: The server cannot be reached or refuses.
+        """
+        return await drive_async(complete(self._session, prompt, model, options), self._route())
 
     async def health(self) -> Health:
         """Ask whether the server answers; never raises for a server that does not."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import random
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lmdeck._version import __version__
 from lmdeck.chain import Call, Handler
 from lmdeck.chain.exchange import Exchange
+from lmdeck.chain.limit import DEFAULT_LIMIT, Gate, Limit
 from lmdeck.chain.retry import Retry
 from lmdeck.chain.trace import Trace, log_to_stderr
 from lmdeck.config import Settings
+from lmdeck.events import RequestQueued
+from lmdeck.model_info import ModelInfo
 from lmdeck.protocol.address import Address
 from lmdeck.protocol.reader import Reader
 from lmdeck.protocol.requests import encode
@@ -22,15 +27,22 @@ from lmdeck.transport import Timeouts, WireRequest
 __all__ = ["Session"]
 
 CHOICE_SECONDS = 30.0
+_log = logging.getLogger("lmdeck.http")
 
 
 class Session:
-    """One client's settings and handlers. Its only state is the model it chose last, for a short while."""
+    """One client's settings and handlers: `handler` for what a model works on, `unlimited` for the rest.
+
+    Its only state is the model it chose last, for a short while, and the queue of its requests.
+    """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
         self.address = Address.from_settings(settings)
-        self.handler: Handler = Retry(Trace(Exchange(clock)), RetryPolicy.from_settings(settings))
+        self.unlimited: Handler = Retry(Trace(Exchange(clock)), RetryPolicy.from_settings(settings))
+        self.gate = Gate(settings.max_concurrency or DEFAULT_LIMIT, threading.Lock())
+        self.handler: Handler = Limit(self.unlimited, self.gate, clock, self._tell_queued)
+        self.on_queued: Callable[[RequestQueued], object] | None = None
         self._clock = clock
         self._timeouts = Timeouts.from_settings(settings)
         self._chosen: tuple[str, float] | None = None
@@ -71,6 +83,19 @@ class Session:
             idle=limits.idle,
             total=limits.total,
         )
+
+    def learn(self, models: Iterable[ModelInfo]) -> None:
+        """Take the number of answers at once from what is loaded, where no setting says it."""
+        if self.settings.max_concurrency is not None:
+            return
+        parallel = [instance.parallel for model in models for instance in model.instances if instance.parallel]
+        if parallel:
+            self.gate.resize(max(parallel))
+
+    def _tell_queued(self, event: RequestQueued) -> None:
+        _log.info("%s waited %.3f s for its turn", event.request_id, event.seconds)
+        if self.on_queued is not None:
+            self.on_queued(event)
 
     def remembered_model(self) -> str | None:
         """Give the model that was chosen a short while ago."""
