@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from lmdeck.client.chat import Chat as Chat
     from lmdeck.client.clients import AsyncLMStudio as AsyncLMStudio
     from lmdeck.client.clients import LMStudio as LMStudio
+    from lmdeck.client.conversation import AsyncConversation as AsyncConversation
+    from lmdeck.client.conversation import Conversation as Conversation
     from lmdeck.client.models import Models
     from lmdeck.client.stream import AsyncChatStream as AsyncChatStream
     from lmdeck.client.stream import ChatStream as ChatStream
@@ -70,12 +72,14 @@ if TYPE_CHECKING:
     from lmdeck.messages import Problem as Problem
     from lmdeck.messages import Reply as Reply
     from lmdeck.messages import Runtime as Runtime
+    from lmdeck.messages import ServerCall as ServerCall
     from lmdeck.messages import ToolCall as ToolCall
     from lmdeck.model_info import DownloadJob as DownloadJob
     from lmdeck.model_info import Health as Health
     from lmdeck.model_info import LoadedModel as LoadedModel
     from lmdeck.model_info import ModelInfo as ModelInfo
     from lmdeck.model_info import ModelInstance as ModelInstance
+    from lmdeck.native_events import ServerEvent as ServerEvent
     from lmdeck.outputs import Completion as Completion
     from lmdeck.outputs import Embeddings as Embeddings
     from lmdeck.sansio.dialects import dialects as dialects
@@ -91,6 +95,7 @@ _HOMES = {
     "_facade": ("chat", "configure", "default_client", "health", "reset"),
     "client.chat": ("AsyncChat", "Chat"),
     "client.clients": ("AsyncLMStudio", "LMStudio"),
+    "client.conversation": ("AsyncConversation", "Conversation"),
     "client.stream": ("AsyncChatStream", "ChatStream"),
     "config": ("Settings",),
     "errors": (
@@ -125,8 +130,9 @@ _HOMES = {
         "UnknownToolError",
     ),
     "events": ("Chunk", "ModelLoadProgress", "RequestQueued", "ToolCallDelta"),
-    "messages": ("Message", "ModelDetails", "ParsedMessage", "Problem", "Reply", "Runtime", "ToolCall"),
+    "messages": ("Message", "ModelDetails", "ParsedMessage", "Problem", "Reply", "Runtime", "ServerCall", "ToolCall"),
     "model_info": ("DownloadJob", "Health", "LoadedModel", "ModelInfo", "ModelInstance"),
+    "native_events": ("ServerEvent",),
     "outputs": ("Completion", "Embeddings"),
     "sansio.dialects": ("dialects",),
     "sansio.parser": ("StreamParser", "parse"),

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 if TYPE_CHECKING:
     from lmdeck.messages import ToolCall
+    from lmdeck.native_events import StreamEvent
 
 __all__ = ["Chunk", "ModelLoadProgress", "RequestQueued", "ToolCallDelta"]
 
@@ -29,6 +30,7 @@ class Chunk(Struct, frozen=True, gc=False):
     """One thing that happened in a stream, whatever the server's own chunking was.
 
     `content` and `reasoning` are the new text, `""` where there is none; `tool_call` is set once, when a call is complete.
+    `event` is the server's own event, where the endpoint has any: `/api/v1/chat`, `/v1/responses` and `/v1/messages` do.
     """
 
     content: str = ""
@@ -36,6 +38,7 @@ class Chunk(Struct, frozen=True, gc=False):
     tool_call: ToolCall | None = None
     tool_call_delta: ToolCallDelta | None = None
     finish_reason: str | None = None
+    event: StreamEvent | None = None
 
     @property
     def has_tool_call(self) -> bool:

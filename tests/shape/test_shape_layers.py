@@ -17,6 +17,7 @@ LAYERS: dict[str, int] = {
     "lmdeck.events": 0,
     "lmdeck.messages": 0,
     "lmdeck.model_info": 0,
+    "lmdeck.native_events": 0,
     "lmdeck.outputs": 0,
     "lmdeck.secret": 0,
     "lmdeck.stats": 0,

@@ -15,15 +15,15 @@ from lmdeck import AsyncChat, AsyncChatStream, AsyncLMStudio, Chat, ChatStream, 
 from lmdeck.client.models import AsyncModels, Models
 
 PUBLIC = """
-APIError AsyncChat AsyncChatStream AsyncLMStudio AuthenticationError Chat ChatStream Chunk Completion
-ConfigurationError ConnectionLostError ContextLengthError DownloadJob Embeddings EmptyReplyError EndpointNotFoundError
-Health IncompleteStreamError InvalidRequestError LMStudio LMStudioError LoadedModel MalformedStreamError
-MaxRoundsError Measured Message ModelCrashedError ModelDetails ModelInfo ModelInstance ModelLoadError
-ModelLoadProgress ModelNotFoundError NoModelLoadedError ParsedMessage Problem RateLimitError Reply RequestQueued
-RequestTimeoutError Runtime ServerError ServerUnreachableError Settings Stats StreamError StreamParser
-StructuredOutputError TemplateError ToolArgumentsError ToolCall ToolCallDelta ToolCallParseError ToolError
-ToolExecutionError TransportError UnknownToolError Usage __version__ chat configure default_client dialects health
-models parse reset
+APIError AsyncChat AsyncChatStream AsyncConversation AsyncLMStudio AuthenticationError Chat ChatStream Chunk
+Completion ConfigurationError ConnectionLostError ContextLengthError Conversation DownloadJob Embeddings
+EmptyReplyError EndpointNotFoundError Health IncompleteStreamError InvalidRequestError LMStudio LMStudioError
+LoadedModel MalformedStreamError MaxRoundsError Measured Message ModelCrashedError ModelDetails ModelInfo
+ModelInstance ModelLoadError ModelLoadProgress ModelNotFoundError NoModelLoadedError ParsedMessage Problem
+RateLimitError Reply RequestQueued RequestTimeoutError Runtime ServerCall ServerError ServerEvent
+ServerUnreachableError Settings Stats StreamError StreamParser StructuredOutputError TemplateError ToolArgumentsError
+ToolCall ToolCallDelta ToolCallParseError ToolError ToolExecutionError TransportError UnknownToolError Usage
+__version__ chat configure default_client dialects health models parse reset
 """.split()  # noqa: SIM905  # one name a line would be a page
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from lmdeck.chain.drivers import drive, drive_async
 from lmdeck.client.chat import AsyncChat, Chat
+from lmdeck.client.conversation import AsyncConversation, Conversation, ConversationSpec
+from lmdeck.client.endpoints import AsyncMessages, AsyncResponses, Messages, Responses
 from lmdeck.client.models import AsyncModels, Models
 from lmdeck.client.plans import check_health
 from lmdeck.client.session import Session
@@ -55,6 +57,43 @@ class LMStudio:
     def chat(self, model: str | None = None, *, strict: bool = False) -> Chat:
         """Begin a chat with a model; None stands for the client's default, the loaded one, or the smallest there is."""
         return Chat(self._session, self._route, ChatSpec(model=model, strict=strict))
+
+    @property
+    def responses(self) -> Responses:
+        """OpenAI's Responses API: `create` and `stream`."""
+        return Responses(self._session, self._route)
+
+    @property
+    def messages(self) -> Messages:
+        """Anthropic's Messages API: `create` and `stream`."""
+        return Messages(self._session, self._route)
+
+    def conversation(
+        self,
+        model: str | None = None,
+        *,
+        integrations: Sequence[str | Mapping[str, Any]] = (),
+        system_prompt: str | None = None,
+        store: bool = True,
+        recover: bool = False,
+        previous_response_id: str | None = None,
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> Conversation:
+        """Begin a conversation that the server keeps, or go on from `previous_response_id` (LM Studio docs `2_rest/chat.md`).
+
+        `integrations` are plugin ids such as `"mcp/playwright"` or dicts of plugins and ephemeral MCP servers. Options such
+        as `reasoning`, `context_length`, `temperature`, `max_output_tokens` go to the server as they are. With `recover`, a
+        server that has forgotten the conversation is told its history again, which `reply.problems` reports.
+        """
+        spec = ConversationSpec(
+            model=model,
+            integrations=tuple(integrations),
+            system_prompt=system_prompt,
+            store=store,
+            recover=recover,
+            options=options,
+        )
+        return Conversation(self._session, self._route, spec, previous_response_id)
 
     def embed(
         self,
@@ -150,6 +189,43 @@ class AsyncLMStudio:
     def chat(self, model: str | None = None, *, strict: bool = False) -> AsyncChat:
         """Begin a chat with a model; None stands for the client's default, the loaded one, or the smallest there is."""
         return AsyncChat(self._session, self._route, ChatSpec(model=model, strict=strict))
+
+    @property
+    def responses(self) -> AsyncResponses:
+        """OpenAI's Responses API: `create` and `stream`."""
+        return AsyncResponses(self._session, self._route)
+
+    @property
+    def messages(self) -> AsyncMessages:
+        """Anthropic's Messages API: `create` and `stream`."""
+        return AsyncMessages(self._session, self._route)
+
+    def conversation(
+        self,
+        model: str | None = None,
+        *,
+        integrations: Sequence[str | Mapping[str, Any]] = (),
+        system_prompt: str | None = None,
+        store: bool = True,
+        recover: bool = False,
+        previous_response_id: str | None = None,
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> AsyncConversation:
+        """Begin a conversation that the server keeps, or go on from `previous_response_id` (LM Studio docs `2_rest/chat.md`).
+
+        `integrations` are plugin ids such as `"mcp/playwright"` or dicts of plugins and ephemeral MCP servers. Options such
+        as `reasoning`, `context_length`, `temperature`, `max_output_tokens` go to the server as they are. With `recover`, a
+        server that has forgotten the conversation is told its history again, which `reply.problems` reports.
+        """
+        spec = ConversationSpec(
+            model=model,
+            integrations=tuple(integrations),
+            system_prompt=system_prompt,
+            store=store,
+            recover=recover,
+            options=options,
+        )
+        return AsyncConversation(self._session, self._route, spec, previous_response_id)
 
     async def embed(
         self,

@@ -38,6 +38,7 @@ __all__ = [
     "final_reply",
     "find_model",
     "list_models",
+    "read_reply",
     "send_chat",
     "with_model",
 ]
@@ -91,7 +92,11 @@ def ask_json(
 
 def send_chat(session: Session, spec: ChatSpec) -> Plan[Reply]:
     """Ask, and read the whole answer."""
-    answer = yield from begin_chat(session, spec, stream=False)
+    return (yield from read_reply((yield from begin_chat(session, spec, stream=False))))
+
+
+def read_reply(answer: Answer) -> Plan[Reply]:
+    """Read the rest of an answer and give its reply."""
     try:
         while not answer.is_finished:
             try:
