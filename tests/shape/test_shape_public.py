@@ -12,6 +12,8 @@ import pytest
 
 import lmdeck
 from lmdeck import AsyncChat, AsyncChatStream, AsyncLMStudio, Chat, ChatStream, LMStudio
+from lmdeck.client.conversation import AsyncConversation, Conversation
+from lmdeck.client.endpoints import AsyncMessages, AsyncResponses, Messages, Responses
 from lmdeck.client.models import AsyncModels, Models
 
 PUBLIC = """
@@ -84,7 +86,10 @@ def test_every_module_exports_what_it_has() -> None:
 
 # --- sync and async -------------------------------------------------------------------------------------------------------
 
-PAIRS = [(LMStudio, AsyncLMStudio), (Chat, AsyncChat), (Models, AsyncModels), (ChatStream, AsyncChatStream)]
+PAIRS: list[tuple[type, type]] = [
+    (LMStudio, AsyncLMStudio), (Chat, AsyncChat), (Models, AsyncModels), (ChatStream, AsyncChatStream),
+    (Conversation, AsyncConversation), (Responses, AsyncResponses), (Messages, AsyncMessages),
+]  # fmt: skip
 RENAMED = {
     "aclose": "close",
     "__aenter__": "__enter__",
@@ -138,6 +143,9 @@ def test_what_does_io_is_awaited_and_nothing_else(sync: type, async_: type) -> N
         == {
             LMStudio: {"complete", "embed", "health", "close", "__enter__", "__exit__"},
             Chat: {"send"},
+            Conversation: {"send"},
+            Responses: {"create"},
+            Messages: {"create"},
             Models: {
                 "list",
                 "loaded",
