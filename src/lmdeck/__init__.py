@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from lmdeck.client.chat import Chat as Chat
     from lmdeck.client.clients import AsyncLMStudio as AsyncLMStudio
     from lmdeck.client.clients import LMStudio as LMStudio
+    from lmdeck.client.conversation import AsyncConversation as AsyncConversation
+    from lmdeck.client.conversation import Conversation as Conversation
     from lmdeck.client.history import History as History
     from lmdeck.client.mcp import MCPTools as MCPTools
     from lmdeck.client.models import Models
@@ -71,9 +73,11 @@ if TYPE_CHECKING:
     from lmdeck.errors import UnknownToolError as UnknownToolError
     from lmdeck.events import Chunk as Chunk
     from lmdeck.events import ContentReceived as ContentReceived
+    from lmdeck.events import ModelLoadProgress as ModelLoadProgress
     from lmdeck.events import ReasoningReceived as ReasoningReceived
     from lmdeck.events import RequestFailed as RequestFailed
     from lmdeck.events import RequestFinished as RequestFinished
+    from lmdeck.events import RequestQueued as RequestQueued
     from lmdeck.events import RequestRetried as RequestRetried
     from lmdeck.events import RequestStarted as RequestStarted
     from lmdeck.events import RoundFinished as RoundFinished
@@ -93,11 +97,17 @@ if TYPE_CHECKING:
     from lmdeck.messages import Reply as Reply
     from lmdeck.messages import Round as Round
     from lmdeck.messages import Runtime as Runtime
+    from lmdeck.messages import ServerCall as ServerCall
     from lmdeck.messages import ToolCall as ToolCall
     from lmdeck.messages import ToolResult as ToolResult
+    from lmdeck.model_info import DownloadJob as DownloadJob
     from lmdeck.model_info import Health as Health
+    from lmdeck.model_info import LoadedModel as LoadedModel
     from lmdeck.model_info import ModelInfo as ModelInfo
     from lmdeck.model_info import ModelInstance as ModelInstance
+    from lmdeck.native_events import ServerEvent as ServerEvent
+    from lmdeck.outputs import Completion as Completion
+    from lmdeck.outputs import Embeddings as Embeddings
     from lmdeck.sansio.dialects import dialects as dialects
     from lmdeck.sansio.parser import StreamParser as StreamParser
     from lmdeck.sansio.parser import parse as parse
@@ -120,6 +130,7 @@ _HOMES = {
     "client.history": ("History",),
     "client.structured": ("AsyncParseStream", "ParseStream"),
     "client.mcp": ("MCPTools",),
+    "client.conversation": ("AsyncConversation", "Conversation"),
     "client.stream": ("AsyncChatStream", "ChatStream"),
     "config": ("Settings",),
     "errors": (
@@ -156,9 +167,11 @@ _HOMES = {
     "events": (
         "Chunk",
         "ContentReceived",
+        "ModelLoadProgress",
         "ReasoningReceived",
         "RequestFailed",
         "RequestFinished",
+        "RequestQueued",
         "RequestRetried",
         "RequestStarted",
         "RoundFinished",
@@ -180,10 +193,22 @@ _HOMES = {
         "Reply",
         "Round",
         "Runtime",
+        "ServerCall",
         "ToolCall",
         "ToolResult",
     ),
-    "model_info": ("Health", "ModelInfo", "ModelInstance"),
+    "model_info": (
+        "DownloadJob",
+        "Health",
+        "LoadedModel",
+        "ModelInfo",
+        "ModelInstance",
+    ),
+    "native_events": ("ServerEvent",),
+    "outputs": (
+        "Completion",
+        "Embeddings",
+    ),
     "sansio.dialects": ("dialects",),
     "sansio.parser": ("StreamParser", "parse"),
     "stats": ("Measured", "Stats", "Usage"),

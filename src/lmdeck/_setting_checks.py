@@ -105,6 +105,7 @@ CHECKS: dict[str, Callable[[object], object]] = {
     "total_timeout": _seconds,
     "retry_attempts": _whole(1, 100),
     "retry_delay": _delay,
+    "max_concurrency": _whole(1, 1000),
     "debug": _switch,
     "proxy": _url,
     "tls_verify": _switch,

@@ -28,8 +28,9 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     `timeout` is the longest silence between two bytes of an answer, `first_token_timeout` the longest wait for its first
     byte, `total_timeout` the longest an answer may take as a whole (`None`: no limit). `proxy` is a URL; the environment's
-    proxies are not used, since the server is local. `tls_verify`, `tls_ca_file`, `tls_client_cert` and `tls_client_key` serve
-    an LM Studio behind an HTTPS proxy.
+    proxies are not used, since the server is local. `max_concurrency` is how many answers are asked for at once while the
+    others wait in a fair queue (`None`: as many as the loaded model answers in parallel, else 4). `tls_verify`,
+    `tls_ca_file`, `tls_client_cert` and `tls_client_key` serve an LM Studio behind an HTTPS proxy.
     """
 
     host: str = "localhost"
@@ -43,6 +44,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     total_timeout: float | None = None
     retry_attempts: int = 3
     retry_delay: float = 0.1
+    max_concurrency: int | None = None
     debug: bool = False
     proxy: str | None = None
     tls_verify: bool = True
@@ -104,6 +106,7 @@ class ClientSettings(TypedDict, total=False):
     total_timeout: float | None
     retry_attempts: int | None
     retry_delay: float | None
+    max_concurrency: int | None
     debug: bool | None
     proxy: str | None
     tls_verify: bool | None

@@ -9,15 +9,18 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from lmdeck.errors import LMStudioError
     from lmdeck.messages import Reply, ToolCall, ToolResult
+    from lmdeck.native_events import StreamEvent
 
 __all__ = [
     "EVENTS",
     "AgentEvent",
     "Chunk",
     "ContentReceived",
+    "ModelLoadProgress",
     "ReasoningReceived",
     "RequestFailed",
     "RequestFinished",
+    "RequestQueued",
     "RequestRetried",
     "RequestStarted",
     "RoundFinished",
@@ -50,6 +53,7 @@ class Chunk(Struct, frozen=True, gc=False):
     """One thing that happened in a stream, whatever the server's own chunking was.
 
     `content` and `reasoning` are the new text, `""` where there is none; `tool_call` is set once, when a call is complete.
+    `event` is the server's own event, where the endpoint has any: `/api/v1/chat`, `/v1/responses` and `/v1/messages` do.
     """
 
     content: str = ""
@@ -57,6 +61,7 @@ class Chunk(Struct, frozen=True, gc=False):
     tool_call: ToolCall | None = None
     tool_call_delta: ToolCallDelta | None = None
     finish_reason: str | None = None
+    event: StreamEvent | None = None
 
     @property
     def has_tool_call(self) -> bool:
@@ -178,9 +183,25 @@ class ToolCallFinished(Struct, frozen=True, kw_only=True):
     call: ToolCall
 
 
+class ModelLoadProgress(Struct, frozen=True, gc=False):
+    """A model is being loaded: `progress` goes from 0 to 1."""
+
+    model: str
+    progress: float
+
+
+class RequestQueued(Struct, frozen=True, gc=False):
+    """A request waited in this process for its turn: for `seconds`, because `limit` others were running."""
+
+    request_id: str
+    seconds: float
+    limit: int
+
+
 AgentEvent = Chunk | ToolRunning | ToolDone | ToolErrored | ToolCallInvalid | RoundFinished
 
 EVENTS: tuple[type, ...] = (
-    RequestStarted, RequestRetried, RequestFinished, RequestFailed, StreamStarted, StreamEnded, ContentReceived,
+    RequestQueued, RequestStarted, RequestRetried, RequestFinished, RequestFailed, StreamStarted, StreamEnded, ContentReceived,
     ReasoningReceived, ToolCallStarted, ToolCallFinished, ToolCallInvalid, ToolRunning, ToolDone, ToolErrored, RoundFinished,
+    ModelLoadProgress,
 )  # fmt: skip

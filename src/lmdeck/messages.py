@@ -20,6 +20,7 @@ __all__ = [
     "Role",
     "Round",
     "Runtime",
+    "ServerCall",
     "ToolCall",
     "ToolResult",
 ]
@@ -40,6 +41,21 @@ class ToolCall(Struct, frozen=True, kw_only=True):
         """Give the call in OpenAI's form, its arguments as valid JSON text."""
         text = msgspec.json.encode(self.arguments).decode()
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": text}}
+
+
+class ServerCall(Struct, frozen=True, kw_only=True):
+    """A tool that the server itself ran, of a plugin or an MCP server: `output` is what it gave, `error` why it was not run.
+
+    `provider` is LM Studio's `provider_info`: `{"type": "plugin", "plugin_id": …}` or
+    `{"type": "ephemeral_mcp", "server_label": …}` (LM Studio docs `2_rest/chat.md`).
+    """
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    output: str = ""
+    provider: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    id: str = ""
 
 
 class Problem(Struct, frozen=True):
@@ -200,9 +216,9 @@ class Reply(Struct, frozen=True, kw_only=True):
 
     `content` has no tool markup, no reasoning and no outer white space. `finish_reason` is `"stop"`, `"length"`,
     `"tool_calls"` or the server's own word, and `"tool_calls"` whenever there are calls; it is `""` only on the `partial`
-    of an error. `problems` lists everything that was repaired, changed or dropped. `raw` is the server's own body, or the
-    list of its stream's events, as it sent them. After `run()`, `rounds` has every answer with its calls' results, `messages`
-    what the run adds to the history, and `usage` is the sum.
+    of an error. `problems` lists everything that was repaired, changed or dropped. `server_calls` are tools that the
+    server ran itself. `raw` is the server's own body, or the list of its stream's events, as it sent them. After `run()`,
+    `rounds` has every answer with its calls' results, `messages` what the run adds to the history, and `usage` is the sum.
     """
 
     content: str = ""
@@ -216,6 +232,7 @@ class Reply(Struct, frozen=True, kw_only=True):
     problems: list[Problem] = field(default_factory=list)
     model_info: ModelDetails | None = None
     runtime: Runtime | None = None
+    server_calls: list[ServerCall] = field(default_factory=list)
     raw: bytes | list[bytes] = b""
     rounds: list[Round] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)

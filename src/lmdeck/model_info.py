@@ -8,10 +8,20 @@ from msgspec import Struct, field
 
 from lmdeck.errors import LMStudioError
 
-__all__ = ["ApiLevel", "Health", "ModelInfo", "ModelInstance", "ModelType"]
+__all__ = [
+    "ApiLevel",
+    "DownloadJob",
+    "DownloadStatus",
+    "Health",
+    "LoadedModel",
+    "ModelInfo",
+    "ModelInstance",
+    "ModelType",
+]
 
 ModelType = Literal["llm", "vlm", "embedding"]
 ApiLevel = Literal["v1", "v0", "openai"]
+DownloadStatus = Literal["downloading", "paused", "completed", "failed", "already_downloaded"]
 
 
 class ModelInstance(Struct, frozen=True, kw_only=True):
@@ -48,6 +58,49 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     def is_chat_model(self) -> bool:
         """Tell whether the model answers chats: it is no embedding model."""
         return self.type != "embedding"
+
+
+class LoadedModel(Struct, frozen=True, kw_only=True):
+    """A model that is in memory now: `instance_id` is what requests and `unload` name.
+
+    `load_time` is in seconds, None where it was there before (`already_loaded`); `config` is what the server said of it.
+    """
+
+    instance_id: str
+    type: ModelType = "llm"
+    load_time: float | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    already_loaded: bool = False
+
+
+class DownloadJob(Struct, frozen=True, kw_only=True):
+    """A download as the server last told of it: sizes in bytes, times in ISO 8601.
+
+    `job_id` is None for a model that was there already. What the server did not say is None.
+    """
+
+    status: DownloadStatus
+    job_id: str | None = None
+    downloaded_bytes: int | None = None
+    total_size_bytes: int | None = None
+    bytes_per_second: float | None = None
+    started_at: str | None = None
+    completed_at: str | None = None
+    estimated_completion: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nothing more will happen to this download."""
+        return self.status in {"completed", "failed", "already_downloaded"}
+
+    @property
+    def progress(self) -> float | None:
+        """How much is here, from 0 to 1; None where the server does not tell."""
+        if self.status in {"completed", "already_downloaded"}:
+            return 1.0
+        if not self.total_size_bytes or self.downloaded_bytes is None:
+            return None
+        return min(self.downloaded_bytes / self.total_size_bytes, 1.0)
 
 
 class Health(Struct, frozen=True, kw_only=True):

@@ -41,10 +41,13 @@ class Stats(Struct, frozen=True, kw_only=True, gc=False):
     The figures are LM Studio's where it sends them (`/api/v0` and non-streamed `/v1` answers do, see LM Studio's docs,
     `2_rest/endpoints.md`), else the client's; `measured` always has the client's own.
     `stop_reason` is LM Studio's word (`"eosFound"`, `"maxPredictedTokensReached"`, …) and never the finish reason.
+    `model_load_time` is said where the request loaded the model; `queue_time` is how long it waited in this process.
     """
 
     time_to_first_token: float | None = None
     tokens_per_second: float | None = None
     generation_time: float | None = None
     stop_reason: str | None = None
+    model_load_time: float | None = None
+    queue_time: float = 0.0
     measured: Measured = Measured()

@@ -18,6 +18,8 @@ LAYERS: dict[str, int] = {
     "lmdeck.events": 0,
     "lmdeck.messages": 0,
     "lmdeck.model_info": 0,
+    "lmdeck.native_events": 0,
+    "lmdeck.outputs": 0,
     "lmdeck.secret": 0,
     "lmdeck.stats": 0,
     # the way of an answer
@@ -92,7 +94,7 @@ def test_a_module_has_a_layer_and_looks_no_higher(module: str) -> None:
 def test_a_pure_module_opens_no_socket_starts_no_thread_and_reads_no_clock(module: str) -> None:
     """It is given what it needs to know."""
     imported = {name for name in imports_of(MODULES[module]) if {name, name.split(".")[0]} & OUTSIDE}
-    assert not (imported - {"time", "asyncio"} if module in DRIVERS else imported)
+    assert not (imported - {"time", "asyncio", "threading"} if module in DRIVERS else imported)
 
 
 def test_each_http_library_is_named_in_one_file() -> None:

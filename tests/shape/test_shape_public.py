@@ -12,22 +12,23 @@ import pytest
 
 import lmdeck
 from lmdeck import AsyncChat, AsyncChatStream, AsyncLMStudio, Chat, ChatStream, LMStudio
+from lmdeck.client.conversation import AsyncConversation, Conversation
+from lmdeck.client.endpoints import AsyncMessages, AsyncResponses, Messages, Responses
 from lmdeck.client.models import AsyncModels, Models
 
 PUBLIC = """
-AsyncParseStream EventBus History MCPTools ParseStream Subscription
-ContentReceived ReasoningReceived RequestFailed RequestFinished RequestRetried
-RequestStarted StreamEnded StreamStarted ToolCallFinished ToolCallStarted
-APIError AsyncChat AsyncChatRun AsyncChatStream AsyncLMStudio AuthenticationError Chat ChatRun ChatStream Chunk
-ConfigurationError
-ConnectionLostError ContextLengthError EmptyReplyError EndpointNotFoundError Health IncompleteStreamError
-InvalidRequestError LMStudio LMStudioError MalformedStreamError MaxRoundsError Measured Message ModelCrashedError
-ModelDetails ModelInfo ModelInstance ModelLoadError ModelNotFoundError NoModelLoadedError ParsedMessage Problem
-RateLimitError Reply RequestTimeoutError Round RoundFinished Runtime ServerError ServerUnreachableError Settings Stats
-StreamError StreamParser StructuredOutputError TemplateError Tool ToolArgumentsError ToolCall ToolCallDelta ToolCallInvalid
-ToolCallParseError ToolDone ToolError ToolErrored ToolExecutionError ToolFailed ToolRegistry ToolResult ToolRunning
-TransportError UnknownToolError Usage __version__ chat configure default_client dialects health models
-parse register_tool reset tool
+APIError AsyncChat AsyncChatRun AsyncChatStream AsyncConversation AsyncLMStudio AsyncParseStream AuthenticationError
+Chat ChatRun ChatStream Chunk Completion ConfigurationError ConnectionLostError ContentReceived ContextLengthError
+Conversation DownloadJob Embeddings EmptyReplyError EndpointNotFoundError EventBus Health History
+IncompleteStreamError InvalidRequestError LMStudio LMStudioError LoadedModel MCPTools MalformedStreamError
+MaxRoundsError Measured Message ModelCrashedError ModelDetails ModelInfo ModelInstance ModelLoadError
+ModelLoadProgress ModelNotFoundError NoModelLoadedError ParseStream ParsedMessage Problem RateLimitError
+ReasoningReceived Reply RequestFailed RequestFinished RequestQueued RequestRetried RequestStarted RequestTimeoutError
+Round RoundFinished Runtime ServerCall ServerError ServerEvent ServerUnreachableError Settings Stats StreamEnded
+StreamError StreamParser StreamStarted StructuredOutputError Subscription TemplateError Tool ToolArgumentsError
+ToolCall ToolCallDelta ToolCallFinished ToolCallInvalid ToolCallParseError ToolCallStarted ToolDone ToolError
+ToolErrored ToolExecutionError ToolFailed ToolRegistry ToolResult ToolRunning TransportError UnknownToolError Usage
+__version__ chat configure default_client dialects health models parse register_tool reset tool
 """.split()  # noqa: SIM905  # one name a line would be a page
 
 
@@ -88,7 +89,10 @@ def test_every_module_exports_what_it_has() -> None:
 
 # --- sync and async -------------------------------------------------------------------------------------------------------
 
-PAIRS = [(LMStudio, AsyncLMStudio), (Chat, AsyncChat), (Models, AsyncModels), (ChatStream, AsyncChatStream)]
+PAIRS: list[tuple[type, type]] = [
+    (LMStudio, AsyncLMStudio), (Chat, AsyncChat), (Models, AsyncModels), (ChatStream, AsyncChatStream),
+    (Conversation, AsyncConversation), (Responses, AsyncResponses), (Messages, AsyncMessages),
+]  # fmt: skip
 RENAMED = {
     "aclose": "close",
     "__aenter__": "__enter__",
@@ -140,9 +144,22 @@ def test_what_does_io_is_awaited_and_nothing_else(sync: type, async_: type) -> N
     assert (
         awaited
         == {
-            LMStudio: {"health", "close", "__enter__", "__exit__"},
+            LMStudio: {"complete", "embed", "health", "close", "__enter__", "__exit__"},
             Chat: {"send", "run", "parse"},
-            Models: {"list", "loaded", "get"},
+            Conversation: {"send"},
+            Responses: {"create"},
+            Messages: {"create"},
+            Models: {
+                "list",
+                "loaded",
+                "get",
+                "load",
+                "unload",
+                "ensure_loaded",
+                "download",
+                "download_status",
+                "wait_for_download",
+            },
             ChatStream: {"close", "until_done", "text", "__enter__", "__exit__", "__next__"},
         }[sync]
     )

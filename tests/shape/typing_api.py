@@ -15,9 +15,14 @@ from lmdeck import (
     ChatRun,
     ChatStream,
     Chunk,
+    Completion,
+    Conversation,
+    DownloadJob,
+    Embeddings,
     Health,
     History,
     LMStudio,
+    LoadedModel,
     Message,
     ModelInfo,
     Problem,
@@ -92,6 +97,19 @@ def sync(lm: LMStudio) -> None:
     assert_type(lm.models.list(), list[ModelInfo])
     assert_type(lm.models.loaded(), list[ModelInfo])
     assert_type(lm.models.get("m"), ModelInfo)
+    assert_type(lm.models.load("m", context_length=4096), LoadedModel)
+    assert_type(lm.models.ensure_loaded("m", on_progress=print), LoadedModel)
+    assert_type(lm.models.unload("m"), str)
+    assert_type(lm.models.download("m", on_progress=print), DownloadJob)
+    assert_type(lm.models.download_status("j"), DownloadJob)
+    assert_type(lm.embed(["x"]), Embeddings)
+    assert_type(lm.embed("x").vectors, list[list[float]])
+    assert_type(lm.complete("x"), Completion)
+    assert_type(lm.conversation("m").branch(), Conversation)
+    assert_type(lm.conversation("m").send("x"), Reply)
+    assert_type(lm.conversation("m").stream("x"), ChatStream)
+    assert_type(lm.responses.create(input="x"), Reply)
+    assert_type(lm.messages.stream(messages=[{"role": "user", "content": "x"}]), ChatStream)
     assert_type(lm.health(), Health)
     assert_type(lm.settings.api_token, Secret | None)
     assert_type(lm.base_url, str)
@@ -119,6 +137,13 @@ async def async_(lm: AsyncLMStudio) -> None:
     assert_type(await lm.models.list(), list[ModelInfo])
     assert_type(await lm.models.loaded(), list[ModelInfo])
     assert_type(await lm.models.get("m"), ModelInfo)
+    assert_type(await lm.models.load("m"), LoadedModel)
+    assert_type(await lm.models.download("m"), DownloadJob)
+    assert_type(await lm.embed("x"), Embeddings)
+    assert_type(await lm.complete("x"), Completion)
+    assert_type(await lm.conversation("m").send("x"), Reply)
+    assert_type(lm.conversation("m").stream("x"), AsyncChatStream)
+    assert_type(await lm.responses.create(input="x"), Reply)
     assert_type(await lm.health(), Health)
     async with AsyncLMStudio(base_url="http://x") as client:
         assert_type(client, AsyncLMStudio)

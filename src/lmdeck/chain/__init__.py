@@ -16,8 +16,9 @@ from lmdeck.transport import Response, WireRequest
 
 if TYPE_CHECKING:
     from lmdeck.chain.exchange import Answer
+    from lmdeck.chain.limit import Gate
 
-__all__ = ["Call", "Effect", "Handler", "Open", "Plan", "Read", "Sleep"]
+__all__ = ["Call", "Effect", "Handler", "Open", "Plan", "Read", "Sleep", "Tell", "Wait"]
 
 T = TypeVar("T")
 
@@ -40,7 +41,20 @@ class Sleep(Struct, frozen=True):
     seconds: float
 
 
-Effect: TypeAlias = Open | Read | Sleep
+class Tell(Struct, frozen=True):
+    """Effect: call the user's callback; one that gives an awaitable is awaited by the async driver."""
+
+    callback: Callable[[Any], object]
+    value: object
+
+
+class Wait(Struct, frozen=True):
+    """Effect: wait for a turn at the gate, and be sent the admitted `Turn`."""
+
+    gate: Gate
+
+
+Effect: TypeAlias = Open | Read | Sleep | Tell | Wait
 Plan: TypeAlias = Generator[Effect, Any, T]
 
 

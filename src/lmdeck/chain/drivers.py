@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Awaitable
 from typing import TypeVar
 
-from lmdeck.chain import Effect, Open, Plan, Read, Sleep
+from lmdeck.chain import Effect, Open, Plan, Read, Sleep, Tell, Wait
+from lmdeck.chain.limit import Gate, Turn
 from lmdeck.transport import AsyncTransport, Response, Transport
 
 __all__ = ["drive", "drive_async"]
@@ -49,7 +52,7 @@ async def drive_async(plan: Plan[T], transport: AsyncTransport) -> T:
         plan.close()
 
 
-def _perform(effect: Effect, transport: Transport) -> Response | bytes | None:
+def _perform(effect: Effect, transport: Transport) -> Response | bytes | Turn | None:
     match effect:
         case Open(request):
             return transport.open(request)
@@ -58,9 +61,14 @@ def _perform(effect: Effect, transport: Transport) -> Response | bytes | None:
         case Sleep(seconds):
             time.sleep(seconds)
             return None
+        case Tell(callback, value):
+            callback(value)
+            return None
+        case Wait(gate):
+            return _wait(gate)
 
 
-async def _perform_async(effect: Effect, transport: AsyncTransport) -> Response | bytes | None:
+async def _perform_async(effect: Effect, transport: AsyncTransport) -> Response | bytes | Turn | None:
     match effect:
         case Open(request):
             return await transport.open(request)
@@ -71,3 +79,39 @@ async def _perform_async(effect: Effect, transport: AsyncTransport) -> Response 
 
             await asyncio.sleep(seconds)
             return None
+        case Tell(callback, value):
+            told = callback(value)
+            if isinstance(told, Awaitable):
+                await told
+            return None
+        case Wait(gate):
+            return await _wait_async(gate)
+
+
+def _wait(gate: Gate) -> Turn:
+    """Wait for a turn; Ctrl-C gives the place up."""
+    admitted = threading.Event()
+    turn = gate.join(admitted.set)
+    try:
+        if not turn.is_admitted:
+            admitted.wait()
+    except BaseException:
+        gate.leave(turn)
+        raise
+    return turn
+
+
+async def _wait_async(gate: Gate) -> Turn:
+    """Wait for a turn; a cancellation gives the place up."""
+    import asyncio  # see above
+
+    loop = asyncio.get_running_loop()
+    admitted = asyncio.Event()
+    turn = gate.join(lambda: loop.call_soon_threadsafe(admitted.set))
+    try:
+        if not turn.is_admitted:
+            await admitted.wait()
+    except BaseException:
+        gate.leave(turn)
+        raise
+    return turn

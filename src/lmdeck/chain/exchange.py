@@ -53,6 +53,8 @@ class Answer:
         self.response = response
         self.reader = reader
         self.attempts = 1
+        self.queue_time = 0.0
+        self._callbacks: list[Callable[[], object]] = []
         self.first: list[Chunk] = []
         self.is_finished = False
         self.chunks = 0
@@ -78,7 +80,7 @@ class Answer:
         except LMStudioError as error:
             self.fail(error)
             raise
-        if chunks and self._first_at is None:
+        if chunks and self._first_at is None and any(map(_says_something, chunks)):
             self._first_at = self._clock()
             self._tell(StreamStarted, seconds=self._first_at - self._started)
         self.chunks += len(chunks)
@@ -91,9 +93,21 @@ class Answer:
             self._ended_at = self._clock()
             self.is_finished = True
             self._tell_end(self._ended_at - self._started)
+            self._tell_finished()
             if self._log_chunks:
                 _log.debug("%s whole after %.3f s", self.call.request_id, self._ended_at - self._started)
         return chunks
+
+    def when_finished(self, callback: Callable[[], object]) -> None:
+        """Call back once the answer is whole: now, if it is."""
+        self._callbacks.append(callback)
+        if self.is_finished:
+            self._tell_finished()
+
+    def _tell_finished(self) -> None:
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
 
     def take_failure(self, error: TransportError) -> list[Chunk]:
         """Read a broken connection: after its finish reason an answer is whole all the same, before it is not.
@@ -146,6 +160,13 @@ class Answer:
             generation_time=end - self._first_at,
             total_time=end - self._started,
         )
+
+
+def _says_something(chunk: Chunk) -> bool:
+    """Tell an answer's own chunk from an event that only tells of its making."""
+    return bool(
+        chunk.content or chunk.reasoning or chunk.tool_call or chunk.tool_call_delta or chunk.finish_reason is not None
+    )
 
 
 class Exchange:

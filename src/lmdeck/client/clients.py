@@ -10,12 +10,16 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 from lmdeck.bus import Subscription
 from lmdeck.chain.drivers import drive, drive_async
 from lmdeck.client.chat import AsyncChat, Chat
+from lmdeck.client.conversation import AsyncConversation, Conversation, ConversationSpec
+from lmdeck.client.endpoints import AsyncMessages, AsyncResponses, Messages, Responses
 from lmdeck.client.models import AsyncModels, Models
 from lmdeck.client.plans import check_health
 from lmdeck.client.session import Session
 from lmdeck.client.tasks import Tasks
+from lmdeck.client.text_plans import complete, embed
 from lmdeck.config import ClientSettings, Settings
 from lmdeck.model_info import Health
+from lmdeck.outputs import Completion, Embeddings
 from lmdeck.protocol.requests import ChatSpec
 from lmdeck.tools.registry import ToolRegistry
 from lmdeck.tools.tool import Tool, make_tool, tool
@@ -26,6 +30,7 @@ __all__ = ["AsyncLMStudio", "LMStudio"]
 P = ParamSpec("P")
 R = TypeVar("R")
 E = TypeVar("E")
+EMBED_BATCH = 64
 
 
 class _Registers:
@@ -127,6 +132,74 @@ class LMStudio(_Registers):
         """Begin a chat with a model; None stands for the client's default, the loaded one, or the smallest there is."""
         return Chat(self._session, self._route, ChatSpec(model=model, strict=strict))
 
+    @property
+    def responses(self) -> Responses:
+        """OpenAI's Responses API: `create` and `stream`."""
+        return Responses(self._session, self._route)
+
+    @property
+    def messages(self) -> Messages:
+        """Anthropic's Messages API: `create` and `stream`."""
+        return Messages(self._session, self._route)
+
+    def conversation(
+        self,
+        model: str | None = None,
+        *,
+        integrations: Sequence[str | Mapping[str, Any]] = (),
+        system_prompt: str | None = None,
+        store: bool = True,
+        recover: bool = False,
+        previous_response_id: str | None = None,
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> Conversation:
+        """Begin a conversation that the server keeps, or go on from `previous_response_id` (LM Studio docs `2_rest/chat.md`).
+
+        `integrations` are plugin ids such as `"mcp/playwright"` or dicts of plugins and ephemeral MCP servers. Options such
+        as `reasoning`, `context_length`, `temperature`, `max_output_tokens` go to the server as they are. With `recover`, a
+        server that has forgotten the conversation is told its history again, which `reply.problems` reports.
+        """
+        spec = ConversationSpec(
+            model=model,
+            integrations=tuple(integrations),
+            system_prompt=system_prompt,
+            store=store,
+            recover=recover,
+            options=options,
+        )
+        return Conversation(self._session, self._route, spec, previous_response_id)
+
+    def embed(
+        self,
+        text: str | Sequence[str],
+        *,
+        model: str | None = None,
+        batch_size: int = EMBED_BATCH,
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> Embeddings:
+        """Give a vector for each text, in order; None asks the embedding model that is loaded, or the first there is.
+
+        Long lists are sent in batches of `batch_size`, one after the other. Options such as `ttl` go to the server as they
+        are (LM Studio docs `3_openai-compat/embeddings.md`).
+
+        Raises:
+            ConfigurationError: There is no text, or something that is none.
+            InvalidRequestError: The model makes no embeddings.
+            LMStudioError: The server cannot be reached or refuses.
+        """
+        return drive(embed(self._session, text, model, batch_size, options), self._route())
+
+    def complete(self, prompt: str, *, model: str | None = None, **options: Any) -> Completion:  # noqa: ANN401  # as above
+        """Go on with a text, without a prompt template: for base models (LM Studio docs `3_openai-compat/completions.mdx`).
+
+        Options such as `max_tokens`, `temperature`, `stop`, `seed`, `logprobs` go to the server as they are.
+
+        Raises:
+            EmptyReplyError: The server gave no text though tokens were asked for.
+            LMStudioError: The server cannot be reached or refuses.
+        """
+        return drive(complete(self._session, prompt, model, options), self._route())
+
     def health(self) -> Health:
         """Ask whether the server answers; never raises for a server that does not."""
         return drive(check_health(self._session), self._route())
@@ -191,6 +264,74 @@ class AsyncLMStudio(_Registers):
     def chat(self, model: str | None = None, *, strict: bool = False) -> AsyncChat:
         """Begin a chat with a model; None stands for the client's default, the loaded one, or the smallest there is."""
         return AsyncChat(self._session, self._route, ChatSpec(model=model, strict=strict))
+
+    @property
+    def responses(self) -> AsyncResponses:
+        """OpenAI's Responses API: `create` and `stream`."""
+        return AsyncResponses(self._session, self._route)
+
+    @property
+    def messages(self) -> AsyncMessages:
+        """Anthropic's Messages API: `create` and `stream`."""
+        return AsyncMessages(self._session, self._route)
+
+    def conversation(
+        self,
+        model: str | None = None,
+        *,
+        integrations: Sequence[str | Mapping[str, Any]] = (),
+        system_prompt: str | None = None,
+        store: bool = True,
+        recover: bool = False,
+        previous_response_id: str | None = None,
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> AsyncConversation:
+        """Begin a conversation that the server keeps, or go on from `previous_response_id` (LM Studio docs `2_rest/chat.md`).
+
+        `integrations` are plugin ids such as `"mcp/playwright"` or dicts of plugins and ephemeral MCP servers. Options such
+        as `reasoning`, `context_length`, `temperature`, `max_output_tokens` go to the server as they are. With `recover`, a
+        server that has forgotten the conversation is told its history again, which `reply.problems` reports.
+        """
+        spec = ConversationSpec(
+            model=model,
+            integrations=tuple(integrations),
+            system_prompt=system_prompt,
+            store=store,
+            recover=recover,
+            options=options,
+        )
+        return AsyncConversation(self._session, self._route, spec, previous_response_id)
+
+    async def embed(
+        self,
+        text: str | Sequence[str],
+        *,
+        model: str | None = None,
+        batch_size: int = EMBED_BATCH,
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> Embeddings:
+        """Give a vector for each text, in order; None asks the embedding model that is loaded, or the first there is.
+
+        Long lists are sent in batches of `batch_size`, one after the other. Options such as `ttl` go to the server as they
+        are (LM Studio docs `3_openai-compat/embeddings.md`).
+
+        Raises:
+            ConfigurationError: There is no text, or something that is none.
+            InvalidRequestError: The model makes no embeddings.
+            LMStudioError: The server cannot be reached or refuses.
+        """
+        return await drive_async(embed(self._session, text, model, batch_size, options), self._route())
+
+    async def complete(self, prompt: str, *, model: str | None = None, **options: Any) -> Completion:  # noqa: ANN401  # as above
+        """Go on with a text, without a prompt template: for base models (LM Studio docs `3_openai-compat/completions.mdx`).
+
+        Options such as `max_tokens`, `temperature`, `stop`, `seed`, `logprobs` go to the server as they are.
+
+        Raises:
+            EmptyReplyError: The server gave no text though tokens were asked for.
+            LMStudioError: The server cannot be reached or refuses.
+        """
+        return await drive_async(complete(self._session, prompt, model, options), self._route())
 
     async def health(self) -> Health:
         """Ask whether the server answers; never raises for a server that does not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -28,8 +29,21 @@ from lmdeck.protocol.requests import ChatSpec, build_chat
 from lmdeck.sansio.assembler import ChatAssembler
 from lmdeck.sansio.parser import StreamParser
 from lmdeck.stats import Measured, Stats
+from lmdeck.transport import Timeouts
 
-__all__ = ["begin_chat", "check_health", "final_reply", "find_model", "list_models", "send_chat"]
+__all__ = [
+    "ask_json",
+    "begin_chat",
+    "check_health",
+    "final_reply",
+    "find_model",
+    "list_models",
+    "read_reply",
+    "send_chat",
+    "with_model",
+]
+
+T = TypeVar("T")
 
 
 class _Listing(Struct, frozen=True, kw_only=True):
@@ -43,22 +57,46 @@ class _Listing(Struct, frozen=True, kw_only=True):
 
 def begin_chat(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[Answer]:
     """Ask, and read the answer until something happens in it."""
-    named = spec.model or session.settings.model
+    return (yield from with_model(session, spec.model, lambda model: _ask(session, spec, model, stream=stream)))
+
+
+def with_model(session: Session, named: str | None, ask: Callable[[str | None], Plan[T]]) -> Plan[T]:
+    """Ask the model that was named, or the client's, or the one chosen a short while ago, or choose one."""
+    named = named or session.settings.model
     if named is not None:
-        return (yield from _ask(session, spec, named, stream=stream))
+        return (yield from ask(named))
     remembered = session.remembered_model()
     if remembered is not None:
         try:
-            return (yield from _ask(session, spec, remembered, stream=stream))
+            return (yield from ask(remembered))
         except (ModelNotFoundError, NoModelLoadedError):
             session.forget_model()
     chosen = yield from _choose(session)
-    return (yield from _ask(session, spec, chosen, stream=stream))
+    return (yield from ask(chosen))
+
+
+def ask_json(
+    session: Session,
+    method: str,
+    path: str,
+    body: Mapping[str, Any] | None = None,
+    *,
+    timeouts: Timeouts | None = None,
+    generates: bool = False,
+) -> Plan[object]:
+    """Ask an endpoint that answers with one JSON body, and give that; `generates` marks what a model works on."""
+    call = session.call(method, path, JSONReader, body, timeouts=timeouts)
+    answer = yield from (session.handler if generates else session.unlimited)(call)
+    return _json(answer)
 
 
 def send_chat(session: Session, spec: ChatSpec) -> Plan[Reply]:
     """Ask, and read the whole answer."""
-    answer = yield from begin_chat(session, spec, stream=False)
+    return (yield from read_reply((yield from begin_chat(session, spec, stream=False))))
+
+
+def read_reply(answer: Answer) -> Plan[Reply]:
+    """Read the rest of an answer and give its reply."""
     try:
         while not answer.is_finished:
             try:
@@ -81,7 +119,7 @@ def final_reply(answer: Answer) -> Reply:
     if not reader.is_streamed:
         # The first token came with the last: all that is known of the generation is how long the whole answer took.
         measured = replace(measured, time_to_first_token=measured.total_time, generation_time=measured.total_time)
-    return replace(reply, stats=_completed(reply, measured, answer.chunks))
+    return replace(reply, stats=_completed(reply, measured, answer))
 
 
 def list_models(session: Session) -> Plan[list[ModelInfo]]:
@@ -153,7 +191,7 @@ def _listing(session: Session) -> Plan[_Listing]:
         call = session.call("GET", path, JSONReader, timeouts=session.look_up_timeouts)
         is_last = path == LISTINGS[-1][1]
         try:
-            answer = yield from session.handler(call)
+            answer = yield from session.unlimited(call)
             value = _json(answer)
             models = read_listing(api, value)
         except (EndpointNotFoundError, MalformedStreamError):
@@ -161,6 +199,7 @@ def _listing(session: Session) -> Plan[_Listing]:
                 raise
             continue
         product, version = identify(api, value, answer.response.headers.get("server", ""))
+        session.learn(models)
         return _Listing(api=api, product=product, version=version, models=models)
     raise APIError("The server lists no models.")
 
@@ -171,11 +210,11 @@ def _json(answer: Answer) -> object:
     return answer.reader.value
 
 
-def _completed(reply: Reply, measured: Measured, chunks: int) -> Stats:
+def _completed(reply: Reply, measured: Measured, answer: Answer) -> Stats:
     """Fill in what the server did not say; without its token count, a chunk counts as a token."""
     stats = reply.stats
     speed = stats.tokens_per_second
-    tokens = reply.usage.completion_tokens if reply.usage else chunks
+    tokens = reply.usage.completion_tokens if reply.usage else answer.chunks
     if speed is None and tokens and measured.generation_time:
         speed = tokens / measured.generation_time
     return Stats(
@@ -183,6 +222,8 @@ def _completed(reply: Reply, measured: Measured, chunks: int) -> Stats:
         tokens_per_second=speed,
         generation_time=_first(stats.generation_time, measured.generation_time),
         stop_reason=stats.stop_reason,
+        model_load_time=stats.model_load_time,
+        queue_time=answer.queue_time,
         measured=measured,
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -11,9 +13,11 @@ from lmdeck._version import __version__
 from lmdeck.bus import EventBus
 from lmdeck.chain import Call, Handler
 from lmdeck.chain.exchange import Exchange
+from lmdeck.chain.limit import DEFAULT_LIMIT, Gate, Limit
 from lmdeck.chain.retry import Retry
 from lmdeck.chain.trace import Trace, log_to_stderr
 from lmdeck.config import Settings
+from lmdeck.events import RequestQueued
 from lmdeck.model_info import ModelInfo
 from lmdeck.protocol.address import Address
 from lmdeck.protocol.reader import Reader
@@ -25,10 +29,14 @@ from lmdeck.transport import Timeouts, WireRequest
 __all__ = ["Session"]
 
 CHOICE_SECONDS = 30.0
+_log = logging.getLogger("lmdeck.http")
 
 
 class Session:
-    """One client's settings and handlers. Its only state is the model it chose last, for a short while."""
+    """One client's settings and handlers: `handler` for what a model works on, `unlimited` for the rest.
+
+    Its only state is the model it chose last, for a short while, and the queue of its requests.
+    """
 
     def __init__(
         self, settings: Settings, clock: Callable[[], float] = time.monotonic, tools: ToolRegistry | None = None
@@ -37,9 +45,12 @@ class Session:
         self.bus = EventBus()
         self.settings = settings
         self.address = Address.from_settings(settings)
-        self.handler: Handler = Retry(
+        self.unlimited: Handler = Retry(
             Trace(Exchange(clock, self.bus)), RetryPolicy.from_settings(settings), bus=self.bus
         )
+        self.gate = Gate(settings.max_concurrency or DEFAULT_LIMIT, threading.Lock())
+        self.handler: Handler = Limit(self.unlimited, self.gate, clock, self._tell_queued)
+        self.on_queued: Callable[[RequestQueued], object] | None = None
         self._clock = clock
         self._timeouts = Timeouts.from_settings(settings)
         self._chosen: tuple[str, float] | None = None
@@ -83,13 +94,24 @@ class Session:
         )
 
     def learn(self, models: Iterable[ModelInfo]) -> None:
-        """Keep the architectures of listed models: they tell in what form a model writes its tool calls."""
+        """Keep what listed models tell: in what form they write tool calls, and how many answers at once are worked on."""
         self._architectures = {
             name: model.architecture
             for model in models
             if model.architecture
             for name in (model.key, *(instance.id for instance in model.instances))
         }
+        if self.settings.max_concurrency is not None:
+            return
+        parallel = [instance.parallel for model in models for instance in model.instances if instance.parallel]
+        if parallel:
+            self.gate.resize(max(parallel))
+
+    def _tell_queued(self, event: RequestQueued) -> None:
+        _log.info("%s waited %.3f s for its turn", event.request_id, event.seconds)
+        if self.on_queued is not None:
+            self.on_queued(event)
+        self.bus.tell(event)
 
     def architecture(self, model: str | None) -> str:
         """Give the architecture of a model that was listed, `""` where none was."""

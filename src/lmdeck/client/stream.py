@@ -7,9 +7,10 @@ nothing keeps the iterator of a loop that was left, and its end closes the conne
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from types import TracebackType
-from typing import Generic, Self, TypeVar, cast
+from typing import Generic, Self, TypeAlias, TypeVar, cast
 
 from lmdeck.chain import Plan
 from lmdeck.chain.drivers import drive, drive_async
@@ -25,16 +26,16 @@ from lmdeck.transport import AsyncResponse, AsyncTransport, SyncResponse, Transp
 __all__ = ["AsyncChatStream", "ChatStream"]
 
 Route = TypeVar("Route")
+Begin: TypeAlias = "Callable[[], Plan[Answer]]"
 
 
 class _Reading(Generic[Route]):
     """How far the reading of one answer has come."""
 
-    def __init__(self, session: Session, route: Route, spec: ChatSpec) -> None:
+    def __init__(self, session: Session, route: Route, spec: ChatSpec, begin: Begin | None = None) -> None:
         self.route = route
         self.answer: Answer | None = None
-        self._session = session
-        self._spec = spec
+        self._begin: Begin = begin or partial(begin_chat, session, spec, stream=True)
         self._is_closed = False
 
     def begin(self) -> Plan[Answer]:
@@ -45,7 +46,7 @@ class _Reading(Generic[Route]):
         """
         self.check_open()
         if self.answer is None:
-            self.answer = yield from begin_chat(self._session, self._spec, stream=True)
+            self.answer = yield from self._begin()
             self.check_open()  # another thread or task may have closed it meanwhile
         return self.answer
 
@@ -76,8 +77,8 @@ class _Reading(Generic[Route]):
 class _Stream(Generic[Route]):
     """What both streams share: the reading, and the reply that it becomes."""
 
-    def __init__(self, session: Session, route: Route, spec: ChatSpec) -> None:
-        self._reading = _Reading(session, route, spec)
+    def __init__(self, session: Session, route: Route, spec: ChatSpec, begin: Begin | None = None) -> None:
+        self._reading = _Reading(session, route, spec, begin)
         self._reply: Reply | None = None
 
     @property
@@ -107,8 +108,10 @@ class _Stream(Generic[Route]):
 class ChatStream(_Stream[Transport]):
     """The stream of the sync client: a context manager and an iterator of `Chunk`."""
 
-    def __init__(self, session: Session, route: Transport, spec: ChatSpec) -> None:
-        super().__init__(session, route, spec)
+    def __init__(
+        self, session: Session, route: Transport, spec: ChatSpec, begin: Callable[[], Plan[Answer]] | None = None
+    ) -> None:
+        super().__init__(session, route, spec, begin)
         self._chunks = _read(self._reading)
 
     def __enter__(self) -> Self:
@@ -148,8 +151,10 @@ class ChatStream(_Stream[Transport]):
 class AsyncChatStream(_Stream[AsyncTransport]):
     """The stream of the async client: an async context manager and an async iterator of `Chunk`."""
 
-    def __init__(self, session: Session, route: AsyncTransport, spec: ChatSpec) -> None:
-        super().__init__(session, route, spec)
+    def __init__(
+        self, session: Session, route: AsyncTransport, spec: ChatSpec, begin: Callable[[], Plan[Answer]] | None = None
+    ) -> None:
+        super().__init__(session, route, spec, begin)
         self._chunks = _read_async(self._reading)
 
     async def __aenter__(self) -> Self:

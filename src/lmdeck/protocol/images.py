@@ -11,13 +11,14 @@ import binascii
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from lmdeck.errors import ConfigurationError, InvalidRequestError
 from lmdeck.secret import redact_url
 
-__all__ = ["MAX_IMAGE_BYTES", "checked_url", "image_part"]
+__all__ = ["MAX_IMAGE_BYTES", "Image", "checked_url", "image_part"]
 
+Image: TypeAlias = "str | os.PathLike[str] | bytes"
 MAX_IMAGE_BYTES = 50 << 20
 _SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
 _DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,(?P<data>[A-Za-z0-9+/=\s]+)", re.IGNORECASE)

@@ -251,12 +251,7 @@ class ChatReader:
                 self._assembler.done()
             if data == DONE or not data:
                 return
-        self._events += 1
-        if self._raw_left > 0:
-            self._raw_left -= len(data)
-            self._raw.append(data)
-        else:
-            self._raw_is_short = True
+        self._keep_raw(data)
         try:
             completion = _decode_completion(data)
         except DECODE_ERRORS as error:
@@ -264,6 +259,15 @@ class ChatReader:
         if not completion.choices or event.event:
             self._check_event(event, completion)
         self._assembler.feed(completion, chunks)
+
+    def _keep_raw(self, data: bytes) -> None:
+        """Count an event and keep it as it came, up to a limit."""
+        self._events += 1
+        if self._raw_left > 0:
+            self._raw_left -= len(data)
+            self._raw.append(data)
+        else:
+            self._raw_is_short = True
 
     def _mend(self, data: bytes) -> Completion | None:
         """Decode what cannot be decoded for half a surrogate pair, which a server that cuts UTF-16 text sends."""
@@ -314,6 +318,9 @@ class ChatReader:
         raise problem or MalformedStreamError(
             f"The body is no chat completion: {describe(body[:400].decode('utf-8', 'replace'))}"
         )
+
+    def _refuse_body(self, body: bytes, error: Exception) -> NoReturn:
+        _refuse_body(body, error, self._error_in(body))
 
     def _error_in(self, body: bytes) -> APIError | None:
         """Give the error that a body with a good status reports, if it does."""

@@ -1,0 +1,86 @@
+"""`/api/v1/chat`, `/v1/responses` and `/v1/messages`, as plans: one for all three."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from lmdeck.chain import Plan
+from lmdeck.chain.exchange import Answer
+from lmdeck.client.plans import with_model
+from lmdeck.client.session import Session
+from lmdeck.messages import Problem
+from lmdeck.protocol.endpoint_bodies import anthropic_body, offered_tools, responses_body
+from lmdeck.protocol.translated import TranslatedReader
+from lmdeck.sansio.anthropic import AnthropicTranslator
+from lmdeck.sansio.assembler import ChatAssembler
+from lmdeck.sansio.native import NativeTranslator
+from lmdeck.sansio.parser import StreamParser
+from lmdeck.sansio.responses import ResponsesTranslator
+from lmdeck.sansio.translation import Translator
+
+__all__ = ["MESSAGES", "NATIVE", "RESPONSES", "Endpoint", "ask_endpoint"]
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """One of the three: its path, how its body is made acceptable, and what reads its answer."""
+
+    path: str
+    adjust: Callable[[Mapping[str, Any], list[Problem]], dict[str, Any]]
+    translator: Callable[[Mapping[str, Any]], Translator]
+    limit: str
+
+
+def _native_body(given: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:  # noqa: ARG001  # as the others
+    return {name: value for name, value in given.items() if value is not None}
+
+
+NATIVE = Endpoint(
+    path="/api/v1/chat",
+    adjust=_native_body,
+    translator=lambda body: NativeTranslator(body.get("max_output_tokens")),
+    limit="max_output_tokens",
+)
+RESPONSES = Endpoint(
+    path="/v1/responses",
+    adjust=responses_body,
+    translator=lambda _: ResponsesTranslator(),
+    limit="max_output_tokens",
+)
+MESSAGES = Endpoint(
+    path="/v1/messages", adjust=anthropic_body, translator=lambda _: AnthropicTranslator(), limit="max_tokens"
+)
+
+
+def ask_endpoint(
+    session: Session,
+    endpoint: Endpoint,
+    model: str | None,
+    given: Mapping[str, Any],
+    *,
+    stream: bool,
+    problems: tuple[Problem, ...] = (),
+) -> Plan[Answer]:
+    """Ask, and read the answer until something happens in it."""
+    adjusted = list(problems)
+    body = endpoint.adjust(given, adjusted)
+    offered = offered_tools(body)
+
+    def ask(named: str | None) -> Plan[Answer]:
+        sent = {**({"model": named} if named else {}), **body, "stream": stream}
+
+        def make_reader(status: int, headers: Mapping[str, str]) -> TranslatedReader:
+            assembler = ChatAssembler(
+                expects_tokens=body.get(endpoint.limit) != 0,
+                text_parser=StreamParser(offered),
+                tools=offered,
+                problems=adjusted,
+                model=named or "",
+            )
+            return TranslatedReader(status, headers, assembler, endpoint.translator(body))
+
+        return (yield from session.handler(session.call("POST", endpoint.path, make_reader, sent)))
+
+    return (yield from with_model(session, model, ask))

@@ -1,0 +1,61 @@
+"""What the smaller endpoints give: vectors and completions."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Any
+
+from msgspec import Struct, field
+
+from lmdeck.messages import Problem
+from lmdeck.stats import Stats, Usage
+
+__all__ = ["Completion", "Embeddings"]
+
+
+class Embeddings(Struct, frozen=True, kw_only=True):
+    """One vector for each text, in the order of the texts."""
+
+    vectors: list[list[float]]
+    model: str = ""
+    usage: Usage | None = None
+
+    def arrays(self) -> list[array[float]]:
+        """Give each vector as an `array` of 4-byte floats, the precision in which models make them."""
+        return [array("f", vector) for vector in self.vectors]
+
+    def numpy(self) -> Any:  # noqa: ANN401  # numpy.ndarray, where numpy is there
+        """Give the vectors as one numpy array of float32, a row for each text; needs numpy."""
+        numpy = import_module("numpy")  # here, because the library does not need it
+        return numpy.asarray(self.vectors, dtype=numpy.float32)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __iter__(self) -> Iterator[Sequence[float]]:
+        return iter(self.vectors)
+
+    def __getitem__(self, place: int) -> list[float]:
+        return self.vectors[place]
+
+
+class Completion(Struct, frozen=True, kw_only=True):
+    """A text that a model went on with. `text` is as the model wrote it, white space included.
+
+    `logprobs` is the server's own object where it was asked for; `raw` is the server's body.
+    """
+
+    text: str
+    finish_reason: str = ""
+    model: str = ""
+    id: str = ""
+    usage: Usage | None = None
+    stats: Stats = Stats()
+    logprobs: dict[str, Any] | None = None
+    problems: list[Problem] = field(default_factory=list)
+    raw: object = None
+
+    def __str__(self) -> str:
+        return self.text
