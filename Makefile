@@ -46,7 +46,7 @@ bench: .venv-bench/.installed
 # Recorded answers of LM Studio, where the checkout has them beside it. The floor rises as dialects and endpoints are added.
 shared: $(VENV)/.installed-dev
 	@if test -d $(SHARED)/checks; then \
-		$(BIN)/python $(SHARED)/checks/check_replays.py $(SHARED)/replays/dev.jsonl --min-pass 0.93 && \
+		$(BIN)/python $(SHARED)/checks/check_replays.py $(SHARED)/replays/dev.jsonl --min-pass 0.99 && \
 		$(BIN)/python $(SHARED)/checks/check_corpus.py --min-firm 0.95 --show 0; \
 	else \
 		echo "SKIPPED the shared checks: $(SHARED)/checks is not there"; \

@@ -241,3 +241,23 @@ def test_health_of_a_server_that_is_not_well(is_async: bool) -> None:
         web_page = health(is_async, server.url)
     assert web_page.reachable
     assert isinstance(web_page.error, MalformedStreamError)
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "reasoning"),
+    [
+        ("Paris is in France.\n</think>\n\nParis.", "Paris.", "Paris is in France."),
+        ("Hm.</think>\nParis.", "Paris.", "Hm."),
+        ("The tag `</think>` ends it.", "The tag `</think>` ends it.", ""),
+        ("The tag </think> ends it.", "The tag </think> ends it.", ""),
+        ("<think>Hm.</think>\nParis.", "Paris.", "Hm."),
+        ("One\n</think>\nTwo\n</think>\nThree", "One\n</think>\nTwo\n</think>\nThree", ""),
+    ],
+)
+@pytest.mark.parametrize("tools", [[], [{"name": "f"}]])
+def test_a_whole_answer_shows_what_the_template_opened(text: str, content: str, reasoning: str, tools: Any) -> None:
+    """LM Studio bug tracker #1368: the answer has only the end tag."""
+    routes = {CHAT: json_answer({"choices": [{"index": 0, "message": {"content": text}, "finish_reason": "stop"}]})}
+    with Loopback(routes=routes) as server, lm(server.url) as client:
+        reply = client.chat().with_tools(tools).user("Hi").send()
+    assert (reply.content, reply.reasoning) == (content, reasoning)

@@ -16,6 +16,7 @@ from msgspec import Struct
 from lmdeck.errors import ConfigurationError, UnknownToolError
 from lmdeck.messages import Message, Problem
 from lmdeck.protocol.history import normal_messages
+from lmdeck.protocol.schemas import plain_schema
 from lmdeck.tools.tool import Tool
 
 __all__ = ["ChatSpec", "build_chat", "checked_options", "checked_tool", "encode"]
@@ -138,6 +139,16 @@ def _adjusted_tool(tool: Mapping[str, Any], problems: list[Problem]) -> dict[str
         problems.append(
             Problem("adjusted", f"The tool {function['name']!r} got the object schema that LM Studio asks for.")
         )
+    sent = function.get("parameters", {})
+    plain = plain_schema(sent)
+    if plain != sent:
+        function["parameters"] = plain
+        problems.append(
+            Problem(
+                "adjusted",
+                f"The schema of the tool {function['name']!r} was written without references and type lists.",
+            )
+        )
     return {"type": "function", "function": function}
 
 
@@ -174,7 +185,22 @@ def _adjusted_options(options: Mapping[str, Any], problems: list[Problem]) -> It
                 Problem("adjusted", "response_format json_object was sent as a json_schema that takes any object.")
             )
             yield name, ANY_JSON
+        elif name == "response_format" and isinstance(value, Mapping):
+            yield name, _plain_format(value, problems)
         elif name == "stop" and isinstance(value, Sequence) and not isinstance(value, str):
             yield name, list(value)
         else:
             yield name, value
+
+
+def _plain_format(given: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """Give a response format whose schema the engines follow."""
+    named = given.get("json_schema")
+    schema = named.get("schema") if isinstance(named, Mapping) else None
+    if not isinstance(named, Mapping) or not isinstance(schema, Mapping):
+        return dict(given)
+    plain = plain_schema(schema)
+    if plain == schema:
+        return dict(given)
+    problems.append(Problem("adjusted", "The schema of response_format was written without references and type lists."))
+    return {**given, "json_schema": {**named, "schema": plain}}

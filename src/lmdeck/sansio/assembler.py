@@ -41,6 +41,10 @@ class TextParser(Protocol):
     the calls of such chunks beside the native ones.
     """
 
+    def read_whole(self, text: str) -> list[Chunk]:
+        """Read an answer that came in one piece."""
+        ...
+
     def feed(self, text: str) -> Iterable[Chunk]:
         """Read new text and give what is certain."""
         ...
@@ -87,6 +91,7 @@ class ChatAssembler:
         self._problems = list(problems)
         self._finish_reason = ""
         self._done = False
+        self._is_whole = False
         self._id = ""
         self._asked_model = model
         self._model = ""
@@ -117,6 +122,7 @@ class ChatAssembler:
                 continue
             delta = choice.delta or choice.message
             if delta is not None:
+                self._is_whole = choice.delta is None
                 self._read_delta(delta, chunks)
             if choice.finish_reason:
                 self._read_figures(completion)
@@ -203,7 +209,7 @@ class ChatAssembler:
         content = delta.content
         if content:
             parser = self._text_parser
-            if isinstance(content, str) and (parser is None or parser.is_plain(content)):
+            if isinstance(content, str) and not self._is_whole and (parser is None or parser.is_plain(content)):
                 self._content.write(content)
                 chunks.append(Chunk(content))
             else:
@@ -221,6 +227,8 @@ class ChatAssembler:
         if self._text_parser is None:
             self._content.write(text)
             chunks.append(Chunk(text))
+        elif self._is_whole:
+            self._take(self._text_parser.read_whole(text), chunks)
         else:
             self._take(self._text_parser.feed(text), chunks)
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from lmdeck.errors import ConfigurationError
 from lmdeck.sansio.bare import bare_json
 from lmdeck.sansio.dialects import REGISTRY, find_dialect
-from lmdeck.sansio.dialects.declaration import Dialect, Marker
+from lmdeck.sansio.dialects.declaration import Dialect, Marker, ReasoningTags
 from lmdeck.sansio.dialects.pythonic import bare_list
 from lmdeck.sansio.source import Stops
 
@@ -45,6 +45,16 @@ class Grammar:
         self.first_chars = frozenset(text[0] for text in (*self.openers, *self.starts)) | frozenset(" \t\r\n")
         self.has_calls = bool(names)
         self.trigger = re.compile("[" + "".join(map(re.escape, sorted(heads))) + "]")
+
+    def opened_by_template(self, text: str) -> ReasoningTags | None:
+        """Give the tags of reasoning whose end a whole text has on a line's end, once and outside of code, but no beginning."""
+        for tag in self.openers.values():
+            if tag.open in text or text.count(tag.close) != 1 or not tag.close.startswith("<"):
+                continue
+            before, _, after = text.partition(tag.close)
+            if before.count("`") % 2 == 0 and before.strip() and (not after.strip() or after[:1] in "\r\n"):
+                return tag
+        return None
 
 
 @lru_cache(maxsize=64)

@@ -75,6 +75,21 @@ class StreamParser:
         self._source.feed(text)
         return self._advance()
 
+    def read_whole(self, text: str) -> list[Chunk]:
+        """Read an answer that came in one piece: in it a lone end tag tells that the template had opened the reasoning.
+
+        A stream cannot know that in time: what it has given as content is not taken back. (LM Studio bug tracker #1368.)
+        """
+        tag = self._grammar.opened_by_template(text)
+        if tag is not None and self._head is not None and not self._head:
+            self._head = None
+            self._run = self._read(tag.open)
+            next(self._run, None)
+        elif tag is not None and not self._calls.content and not self._had_reasoning:
+            self._run = self._read(tag.open)
+            next(self._run, None)
+        return self.feed(text)
+
     def is_plain(self, text: str) -> bool:
         """Tell whether text is content as it stands, and count it as read if so: the short way for prose."""
         if self._trigger(text) is not None or self._is_finished:

@@ -1,0 +1,81 @@
+"""JSON schemas in the form that LM Studio's engines follow: no references, and one type where a list of types was given.
+
+Both are reported in lmstudio-bug-tracker: `$ref` in a tool's parameters is not followed, so that nested arguments come back
+flattened; `"type": ["string", "null"]` breaks the MLX engine in the middle of an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["plain_schema"]
+
+MOST_NODES = 20_000
+_DEFINITIONS = ("$defs", "definitions")
+
+
+class _TooMuchError(Exception):
+    """The schema refers to itself, or would grow too large: it stays as it is."""
+
+
+def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the schema with its own references written out and lists of types as `anyOf`; a recursive one as it is."""
+    try:
+        plain = _Writer(schema).write(schema, ())
+    except _TooMuchError:
+        return dict(schema)
+    for name in _DEFINITIONS:
+        plain.pop(name, None)
+    return plain if plain != {k: v for k, v in schema.items() if k not in _DEFINITIONS} else dict(schema)
+
+
+class _Writer:
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._nodes = 0
+
+    def write(self, schema: Mapping[str, Any], within: tuple[str, ...]) -> dict[str, Any]:
+        reference = schema.get("$ref")
+        if isinstance(reference, str) and reference.startswith("#"):
+            if reference in within:
+                raise _TooMuchError
+            target = self._find(reference)
+            if target is not None:
+                beside = {name: value for name, value in schema.items() if name != "$ref"}
+                return self.write({**target, **beside}, (*within, reference))
+        written = {name: self._value(name, value, within) for name, value in schema.items()}
+        types = written.get("type")
+        if isinstance(types, list) and types and "anyOf" not in written:
+            del written["type"]
+            if len(types) == 1:
+                return {"type": types[0], **written}
+            described: dict[str, Any] = {
+                name: written.pop(name) for name in ("title", "description", "default") if name in written
+            }
+            return {
+                **described,
+                "anyOf": [{"type": "null"} if each == "null" else {"type": each, **written} for each in types],
+            }
+        return written
+
+    def _value(self, name: str, value: Any, within: tuple[str, ...]) -> Any:  # noqa: ANN401  # JSON
+        self._nodes += 1
+        if self._nodes > MOST_NODES:
+            raise _TooMuchError
+        if name in _DEFINITIONS or name in {"enum", "const", "default", "examples", "required"}:
+            return value
+        if name in {"properties", "patternProperties"} and isinstance(value, Mapping):
+            return {key: self.write(each, within) if isinstance(each, Mapping) else each for key, each in value.items()}
+        if isinstance(value, Mapping):
+            return self.write(value, within)
+        if isinstance(value, list):
+            return [self.write(each, within) if isinstance(each, Mapping) else each for each in value]
+        return value
+
+    def _find(self, reference: str) -> Mapping[str, Any] | None:
+        found: object = self._root
+        for step in reference.removeprefix("#").split("/")[1:]:
+            name = step.replace("~1", "/").replace("~0", "~")
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return found if isinstance(found, Mapping) else None
