@@ -14,6 +14,7 @@ from asking import alm, lm
 from lmdeck import (
     ConfigurationError,
     ContentReceived,
+    ModelLoadProgress,
     ReasoningReceived,
     RequestFailed,
     RequestFinished,
@@ -32,7 +33,7 @@ from lmdeck import (
     tool,
 )
 from lmdeck.events import EVENTS
-from loopback import DONE, SSE_HEAD, Loopback, chunk, completion, hello, http_chunks, json_answer
+from loopback import DONE, SSE_HEAD, Loopback, chunk, completion, event, hello, http_chunks, json_answer
 
 CHAT = "/v1/chat/completions"
 DOCS = Path(__file__).parents[2] / "docs"
@@ -199,6 +200,24 @@ def test_async_handlers_run_in_the_async_client_alone(caplog: pytest.LogCaptureF
             client.on(ContentReceived, later)
         with lm(server.url) as client, pytest.raises(ConfigurationError, match="no type of event"):
             client.on(str, print)
+
+
+def test_the_loading_of_a_model_is_told() -> None:
+    """By `ensure_loaded`, and by the events of LM Studio's own chat."""
+    progress = [{"type": "model_load.progress", "model_instance_id": "m", "progress": at} for at in (0.5, 1.0)]
+    end = {"type": "chat.end", "result": {"model_instance_id": "m", "output": [{"type": "message", "content": "Hi."}]}}
+    pieces = [b"event: %s\n" % item["type"].encode() + event(item) for item in (*progress, end)]
+    routes = {
+        "/api/v1/models": json_answer({"models": []}),
+        "/api/v1/models/load": json_answer({"type": "llm", "instance_id": "m", "status": "loaded"}),
+        "/api/v1/chat": [SSE_HEAD, http_chunks(*pieces)],
+    }
+    with Loopback(routes=routes) as server, lm(server.url) as client:
+        seen = listen(client)
+        client.models.ensure_loaded("m")
+        client.conversation("m").stream("Hi").until_done()
+    told = [(one.model, one.progress) for one in seen if isinstance(one, ModelLoadProgress)]
+    assert told == [("m", 0.0), ("m", 1.0), ("m", 0.5), ("m", 1.0)]
 
 
 def test_the_table_of_events_is_current() -> None:

@@ -17,6 +17,7 @@ from lmdeck.errors import LMStudioError, TransportError
 from lmdeck.events import (
     Chunk,
     ContentReceived,
+    ModelLoadProgress,
     ReasoningReceived,
     RequestFailed,
     RequestFinished,
@@ -25,6 +26,7 @@ from lmdeck.events import (
     ToolCallFinished,
     ToolCallStarted,
 )
+from lmdeck.native_events import ModelLoadProgressEvent
 from lmdeck.protocol.faults import api_error
 from lmdeck.protocol.reader import Reader
 from lmdeck.sansio.limits import DEFAULT_LIMITS
@@ -84,7 +86,7 @@ class Answer:
             self._first_at = self._clock()
             self._tell(StreamStarted, seconds=self._first_at - self._started)
         self.chunks += len(chunks)
-        if self._bus.hears(ContentReceived, ReasoningReceived, ToolCallStarted, ToolCallFinished):
+        if self._bus.hears(ContentReceived, ReasoningReceived, ToolCallStarted, ToolCallFinished, ModelLoadProgress):
             self._tell_chunks(chunks)
         if self._log_chunks:
             for chunk in chunks:
@@ -149,6 +151,8 @@ class Answer:
                 self._tell(ToolCallStarted, index=delta.index, id=delta.id, name=delta.name)
             if chunk.tool_call is not None:
                 self._tell(ToolCallFinished, call=chunk.tool_call)
+            if isinstance(chunk.event, ModelLoadProgressEvent):
+                self._bus.tell(ModelLoadProgress(chunk.event.model_instance_id, chunk.event.progress))
 
     def measured(self) -> Measured:
         """Give the times of this answer; they grow until it is finished."""

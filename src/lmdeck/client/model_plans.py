@@ -40,12 +40,18 @@ def ensure_loaded(
     checked = checked_load_options(options)
     loaded = yield from _find_loaded(session, key, checked)
     if loaded is None:
-        if on_progress is not None:
-            yield Tell(on_progress, ModelLoadProgress(key, 0.0))
+        yield from _tell_progress(session, ModelLoadProgress(key, 0.0), on_progress)
         loaded = yield from load(session, key, checked, force=True)
-    if on_progress is not None:
-        yield Tell(on_progress, ModelLoadProgress(key, 1.0))
+    yield from _tell_progress(session, ModelLoadProgress(key, 1.0), on_progress)
     return loaded
+
+
+def _tell_progress(
+    session: Session, progress: ModelLoadProgress, on_progress: Callable[[ModelLoadProgress], object] | None
+) -> Plan[None]:
+    session.bus.tell(progress)
+    if on_progress is not None:
+        yield Tell(on_progress, progress)
 
 
 def unload(session: Session, instance_id: str) -> Plan[str]:
