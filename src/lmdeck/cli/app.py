@@ -10,7 +10,7 @@ from msgspec import Struct
 from rich.text import Text
 
 from lmdeck._version import __version__
-from lmdeck.cli import ask, chat, demo, doctor, engine, models, status
+from lmdeck.cli import ask, chat, demo, doctor, embed, engine, models, status
 from lmdeck.cli.show import errors, exit_code, safe, show_error
 from lmdeck.client.clients import LMStudio
 from lmdeck.config import ClientSettings
@@ -101,5 +101,7 @@ app.command("ask")(ask.ask)
 app.command("chat")(chat.chat)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
-app.command("models")(models.models)
+app.command("embed")(embed.embed)
+app.command("ps")(models.ps)
+app.add_typer(models.commands, name="models")
 app.add_typer(engine.commands, name="engine")

@@ -1,36 +1,145 @@
-"""`lmdeck models`: what is on the server, and what is loaded."""
+"""`lmdeck models`, `lmdeck ps`: what is on the server and in its memory, and how that is changed."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
-from lmdeck.cli.show import console, safe, size
-from lmdeck.model_info import ModelInfo
+from lmdeck.cli.show import console, errors, safe, size
+from lmdeck.cli.waiting import waiting
+from lmdeck.model_info import DownloadJob, ModelInfo
 
-__all__ = ["models"]
+__all__ = ["commands", "ps"]
+
+commands = typer.Typer(
+    help="List, load, unload and download models.", invoke_without_command=True, rich_markup_mode=None
+)
+Json = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
 
 
+@commands.callback()
 def models(
     context: typer.Context,
     loaded: Annotated[bool, typer.Option("--loaded", help="Only the ones in memory.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON list.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """List the server's models."""
+    """List the server's models, or change what is loaded."""
+    if context.invoked_subcommand is not None:
+        return
     with context.obj.client() as lm:
         found = lm.models.loaded() if loaded else lm.models.list()
     if as_json:
-        shown = [{**msgspec.to_builtins(model), "loaded": model.loaded} for model in found]
-        typer.echo(msgspec.json.format(msgspec.json.encode(shown)).decode())
+        _print_json([{**msgspec.to_builtins(model), "loaded": model.loaded} for model in found])
         return
     if not found:
-        console.print("No model is loaded." if loaded else "The server has no models; `lms get` downloads one.")
+        console.print(
+            "No model is loaded." if loaded else "The server has no models; `lmdeck models get` downloads one."
+        )
         return
     console.print(_table(found))
+
+
+@commands.command("load")
+def load(
+    context: typer.Context,
+    key: Annotated[str, typer.Argument(help="The model, as `lmdeck models` names it.")],
+    context_length: Annotated[int | None, typer.Option(help="Tokens of context.", min=1)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Load another instance, even where one fits.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Load a model, unless an instance that fits is loaded."""
+    options = {} if context_length is None else {"context_length": context_length}
+    with context.obj.client() as lm, waiting(f"loading {safe(key)} …"):
+        made = lm.models.load(key, force=force, **options)
+    if as_json:
+        _print_json(msgspec.to_builtins(made))
+        return
+    took = f" in {made.load_time:.1f} s" if made.load_time else ""
+    console.print(Text.assemble(("✓ ", "green"), f"{safe(made.instance_id)} is loaded{took}"))
+
+
+@commands.command("unload")
+def unload(
+    context: typer.Context,
+    instance: Annotated[str | None, typer.Argument(help="The instance, as `lmdeck ps` names it.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Unload all of them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take a model out of memory."""
+    if (instance is None) != every:
+        raise typer.BadParameter("Name one instance, or use --all.")
+    with context.obj.client() as lm:
+        named = [one.id for model in lm.models.loaded() for one in model.instances] if instance is None else [instance]
+        gone = [lm.models.unload(name) for name in named]
+    if as_json:
+        _print_json(gone)
+        return
+    for name in gone:
+        console.print(Text.assemble(("✓ ", "green"), f"{safe(name)} is unloaded"))
+    if not gone:
+        console.print("No model is loaded.")
+
+
+@commands.command("get")
+def get(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A model of LM Studio's catalogue, or a Hugging Face address.")],
+    quantization: Annotated[str | None, typer.Option(help="For example Q4_K_M.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Download a model, and show how far it is. Ctrl-C stops the waiting; LM Studio goes on."""
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+        console=errors, transient=True, disable=not errors.is_terminal,
+    )  # fmt: skip
+    with context.obj.client() as lm, bar:
+        task = bar.add_task(safe(model), total=None)
+
+        def show(job: DownloadJob) -> None:
+            bar.update(
+                task, completed=job.downloaded_bytes or 0, total=job.total_size_bytes, description=safe(job.status)
+            )
+
+        job = lm.models.download(model, quantization, on_progress=show)
+    if as_json:
+        _print_json(msgspec.to_builtins(job))
+        return
+    there = "was there already" if job.status == "already_downloaded" else "is downloaded"
+    console.print(Text.assemble(("✓ ", "green"), f"{safe(model)} {there}"))
+
+
+def ps(context: typer.Context, as_json: Json = False) -> None:
+    """List what is in the server's memory, one line an instance."""
+    with context.obj.client() as lm:
+        found = lm.models.loaded()
+    rows = [(model, instance) for model in found for instance in model.instances]
+    if as_json:
+        _print_json([{"model": model.key, **msgspec.to_builtins(instance)} for model, instance in rows])
+        return
+    if not rows:
+        console.print("No model is loaded.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("instance", overflow="fold")
+    table.add_column("model", overflow="fold")
+    table.add_column("size", justify="right")
+    table.add_column("context", justify="right")
+    table.add_column("parallel", justify="right")
+    for model, instance in rows:
+        table.add_row(
+            Text(safe(instance.id)), Text(safe(model.key)), size(model.size_bytes) if model.size_bytes else "",
+            str(instance.context_length or ""), str(instance.parallel or ""),
+        )  # fmt: skip
+    console.print(table)
+
+
+def _print_json(value: Any) -> None:  # noqa: ANN401 - JSON is anything
+    typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
 def _table(found: list[ModelInfo]) -> Table:

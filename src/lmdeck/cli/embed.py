@@ -1,0 +1,39 @@
+"""`lmdeck embed`: texts as vectors."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.text import Text
+
+from lmdeck.cli.show import console, safe, write
+
+__all__ = ["embed"]
+
+
+def embed(
+    context: typer.Context,
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="The texts; without any, each line of standard input is one.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The embedding model.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+) -> None:
+    """Turn texts into vectors: one JSON list a line."""
+    wanted = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if not wanted:
+        raise typer.BadParameter("There is no text to embed.")
+    with context.obj.client() as lm:
+        made = lm.embed(wanted, model=model)
+    if as_json:
+        shown = {"model": made.model, "vectors": made.vectors}
+        typer.echo(msgspec.json.encode(shown).decode())
+        return
+    for vector in made.vectors:
+        write(msgspec.json.encode(vector).decode() + "\n")
+    if sys.stdout.isatty():
+        tokens = f" · {made.usage.prompt_tokens} tokens" if made.usage else ""
+        console.print(Text(f"{safe(made.model)} · {len(made.vectors[0])} dimensions{tokens}", style="dim"))
