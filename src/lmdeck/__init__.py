@@ -19,8 +19,11 @@ from lmdeck._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from lmdeck._facade import chat as chat
+    from lmdeck._facade import complete as complete
     from lmdeck._facade import configure as configure
+    from lmdeck._facade import conversation as conversation
     from lmdeck._facade import default_client as default_client
+    from lmdeck._facade import embed as embed
     from lmdeck._facade import health as health
     from lmdeck._facade import register_tool as register_tool
     from lmdeck._facade import reset as reset
@@ -122,7 +125,17 @@ if TYPE_CHECKING:
     models: Models
 
 _HOMES = {
-    "_facade": ("chat", "configure", "default_client", "health", "register_tool", "reset"),
+    "_facade": (
+        "chat",
+        "complete",
+        "configure",
+        "conversation",
+        "default_client",
+        "embed",
+        "health",
+        "register_tool",
+        "reset",
+    ),
     "bus": ("EventBus", "Subscription"),
     "client.agent": ("AsyncChatRun", "ChatRun"),
     "client.chat": ("AsyncChat", "Chat"),

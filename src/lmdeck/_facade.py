@@ -8,13 +8,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 from lmdeck.client.chat import Chat
-from lmdeck.client.clients import LMStudio
+from lmdeck.client.clients import EMBED_BATCH, LMStudio
+from lmdeck.client.conversation import Conversation
 from lmdeck.client.models import Models
 from lmdeck.config import ClientSettings
 from lmdeck.model_info import Health
+from lmdeck.outputs import Completion, Embeddings
 from lmdeck.tools.tool import Tool
 
-__all__ = ["chat", "configure", "default_client", "health", "register_tool", "reset"]
+__all__ = [
+    "chat",
+    "complete",
+    "configure",
+    "conversation",
+    "default_client",
+    "embed",
+    "health",
+    "register_tool",
+    "reset",
+]
 
 _lock = threading.Lock()
 _client: LMStudio | None = None
@@ -48,6 +60,31 @@ def reset() -> None:
 def chat(model: str | None = None, *, strict: bool = False) -> Chat:
     """Begin a chat with the default client."""
     return default_client().chat(model, strict=strict)
+
+
+def embed(
+    text: str | Sequence[str], *, model: str | None = None, batch_size: int = EMBED_BATCH,
+    **options: Any,  # noqa: ANN401  # they go to the server as they are
+) -> Embeddings:  # fmt: skip
+    """Give a vector for each text, with the default client; see `LMStudio.embed`."""
+    return default_client().embed(text, model=model, batch_size=batch_size, **options)
+
+
+def complete(prompt: str, *, model: str | None = None, **options: Any) -> Completion:  # noqa: ANN401  # as above
+    """Go on with a text, with the default client; see `LMStudio.complete`."""
+    return default_client().complete(prompt, model=model, **options)
+
+
+def conversation(
+    model: str | None = None, *, integrations: Sequence[str | Mapping[str, Any]] = (), system_prompt: str | None = None,
+    store: bool = True, recover: bool = False, previous_response_id: str | None = None,
+    **options: Any,  # noqa: ANN401  # they go to the server as they are
+) -> Conversation:  # fmt: skip
+    """Begin a conversation that the server keeps, with the default client; see `LMStudio.conversation`."""
+    return default_client().conversation(
+        model, integrations=integrations, system_prompt=system_prompt, store=store, recover=recover,
+        previous_response_id=previous_response_id, **options,
+    )  # fmt: skip
 
 
 def register_tool(
