@@ -62,6 +62,16 @@ class Gate:
             admitted = self._admit()
         _wake(admitted)
 
+    def enter(self) -> Turn | None:
+        """Take a place at once, or None where there is a queue or no room."""
+        with self._lock:
+            if self._queue or self._running >= self._limit:
+                return None
+            self._running += 1
+        turn = Turn(_nobody)
+        turn.is_admitted = True
+        return turn
+
     def join(self, wake: Callable[[], object]) -> Turn:
         """Take a place at the queue's end; `is_admitted` is True at once where there is room."""
         turn = Turn(wake)
@@ -92,6 +102,10 @@ class Gate:
         return admitted
 
 
+def _nobody() -> None:
+    """Wake nobody: who was admitted at once does not wait."""
+
+
 def _wake(turns: list[Turn]) -> None:
     for turn in turns:
         turn.wake()
@@ -114,21 +128,25 @@ class Limit:
         Raises:
             LMStudioError: What the next handler raises.
         """
-        asked = self._clock()
-        turn: Turn = yield Wait(self._gate)
-        try:
+        waited = 0.0
+        turn = self._gate.enter()
+        if turn is None:
+            asked = self._clock()
+            turn = yield Wait(self._gate)
             waited = self._clock() - asked
-            if waited > 0.001:  # less is the clock's own work, no queue
+        given: Turn = turn
+        try:
+            if waited:
                 self._notify(RequestQueued(call.request_id, waited, self._gate.limit))
             answer = yield from self._inner(call)
         except BaseException:
-            self._gate.leave(turn)
+            self._gate.leave(given)
             raise
         answer.queue_time = waited
         if answer.is_finished:
-            self._gate.leave(turn)
+            self._gate.leave(given)
         else:
-            answer.response = _Released(answer.response, lambda: self._gate.leave(turn))
+            answer.response = _Released(answer.response, lambda: self._gate.leave(given))
         return answer
 
 

@@ -35,7 +35,8 @@ class Retry:
         Raises:
             LMStudioError: The last attempt's error; its `attempts` says how many there were.
         """
-        self._bus.tell(RequestStarted(request_id=call.request_id, method=call.request.method, url=call.request.url))
+        if self._bus.hears(RequestStarted):
+            self._bus.tell(RequestStarted(request_id=call.request_id, method=call.request.method, url=call.request.url))
         delays = self._policy.delays(self._rng)
         attempt = 1
         while True:

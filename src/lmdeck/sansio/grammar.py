@@ -48,8 +48,10 @@ class Grammar:
 
     def opened_by_template(self, text: str) -> ReasoningTags | None:
         """Give the tags of reasoning whose end a whole text has on a line's end, once and outside of code, but no beginning."""
+        if "</" not in text:
+            return None
         for tag in self.openers.values():
-            if tag.open in text or text.count(tag.close) != 1 or not tag.close.startswith("<"):
+            if tag.open in text or text.count(tag.close) != 1 or not tag.close.startswith("</"):
                 continue
             before, _, after = text.partition(tag.close)
             if before.count("`") % 2 == 0 and before.strip() and (not after.strip() or after[:1] in "\r\n"):

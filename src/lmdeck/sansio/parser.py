@@ -156,7 +156,8 @@ class StreamParser:
         return _joined(given) if len(given) > 1 else given
 
     def _read(self, prefix: str) -> Reader[None]:
-        yield from self._opened_by(prefix)
+        if prefix:
+            yield from self._opened_by(prefix)
         yield from self._content()
         self._calls.end()
         self._reconsider_reasoning()
