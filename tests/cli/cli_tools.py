@@ -8,14 +8,15 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
 
-from lmdeck.server.backend import Finished, ModelDescription, Runtime
-from lmdeck.server.text_model import Generation
+from lmdeck.server.events import Finished
+from lmdeck.server.jobs import Instance, ModelDescription, Runtime
+from lmdeck.server.text_model import Generation, Piece, TextOnly
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMAND = [sys.executable, "-c", "from lmdeck.cli import main; main()"]
 
 
-class Speaker:
+class Speaker(TextOnly):
     """A model that says its pieces, with a pause before each."""
 
     runtime = Runtime(name="test", version="1")
@@ -29,12 +30,15 @@ class Speaker:
     def models(self) -> tuple[ModelDescription, ...]:
         return (
             ModelDescription(
-                key="speaker-1b", display_name="Speaker", size_bytes=7_300_000_000, loaded_context_length=4096
+                key="speaker-1b",
+                display_name="Speaker",
+                size_bytes=7_300_000_000,
+                instances=(Instance(id="speaker-1b", context_length=4096),),
             ),
             ModelDescription(key="text-embedder", display_name="Embedder", type="embeddings"),
         )
 
-    async def generate(self, job: Generation) -> AsyncGenerator[str | Finished, None]:
+    async def generate(self, job: Generation) -> AsyncGenerator[Piece, None]:
         self.jobs.append(job)
         try:
             for piece in self.pieces:

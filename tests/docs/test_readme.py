@@ -12,14 +12,16 @@ import pytest
 
 import lmdeck
 from lmdeck.server.app import create_app
-from lmdeck.server.backend import Finished, ModelDescription, Runtime
+from lmdeck.server.events import Finished
+from lmdeck.server.jobs import Instance, ModelDescription, Runtime
 from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.text_model import TextOnly
 from lmdeck.server.tool_use import DefaultToolUse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-    from lmdeck.server.text_model import Generation
+    from lmdeck.server.text_model import Generation, Piece
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,15 +36,21 @@ SNIPPETS = [
 CALL = '[TOOL_REQUEST]{"name": "get_weather", "arguments": {"city": "Paris"}}[END_TOOL_REQUEST]'
 
 
-class Model:
+class Model(TextOnly):
     """A model that says hello, and calls a tool where it must."""
 
     runtime = Runtime(name="test", version="1")
 
     def models(self) -> tuple[ModelDescription, ...]:
-        return (ModelDescription(key="qwen2.5-7b-instruct", display_name="Qwen", loaded_context_length=4096),)
+        return (
+            ModelDescription(
+                key="qwen2.5-7b-instruct",
+                display_name="Qwen",
+                instances=(Instance(id="qwen2.5-7b-instruct", context_length=4096),),
+            ),
+        )
 
-    async def generate(self, job: Generation) -> AsyncGenerator[str | Finished, None]:
+    async def generate(self, job: Generation) -> AsyncGenerator[Piece, None]:
         yield CALL if job.constraint else "Hello"
         yield Finished(stop_reason="eosFound", prompt_tokens=5, completion_tokens=3)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lmdeck.server import tool_text
-from lmdeck.server.backend import TextDelta, ToolArgumentsDelta, ToolCallStart
+from lmdeck.server.events import TextDelta, ToolArgumentsDelta, ToolCallStart
 from lmdeck.server.tool_text import CallFinder, ConstrainedCall, held
 
 CALL = '[TOOL_REQUEST]{"name": "f", "arguments": {"a": "}[é"}}[END_TOOL_REQUEST]'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from lmdeck.server.backend import CalledTool, ChatMessage, ChatTool
+from lmdeck.server.jobs import CalledTool, ChatMessage, ChatTool
 from lmdeck.server.text_model import Turn
 from lmdeck.server.tool_use import call_grammar, render_history
 

@@ -10,9 +10,10 @@ import pytest
 from wire_tools import KEY, USER, Parrot, ask, asking, chat, eventually, post
 
 from lmdeck.errors import ConfigurationError
-from lmdeck.server import requests
 from lmdeck.server.app import create_app
-from lmdeck.server.backend import BackendError, Finished
+from lmdeck.server.backend import BackendError
+from lmdeck.server.events import Finished
+from lmdeck.server.requests import body as requests
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.server.tool_use import DefaultToolUse
 

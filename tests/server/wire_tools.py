@@ -12,18 +12,21 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from lmdeck.server.backend import BackendError, Finished, ModelDescription, Runtime
+from lmdeck.server.backend import BackendError
+from lmdeck.server.events import Finished
+from lmdeck.server.jobs import Instance, ModelDescription, Runtime
+from lmdeck.server.text_model import TextOnly
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
 
-    from lmdeck.server.text_model import Generation
+    from lmdeck.server.text_model import Generation, Piece
 
 KEY = "parrot-1b"
 USER = [{"role": "user", "content": "Hello"}]
 
 
-class Parrot:
+class Parrot(TextOnly):
     """A text model that says the pieces it was given; `pause` makes it wait before each of them until it is set."""
 
     runtime = Runtime(name="parrot", version="1.0")
@@ -48,18 +51,18 @@ class Parrot:
             quantization="Q8_0",
             size_bytes=1000,
             max_context_length=4096,
-            loaded_context_length=2048,
+            instances=(Instance(id=KEY, context_length=2048, config={"parallel": 1}),),
         )
         other = ModelDescription(key="embed", display_name="Embed", type="embeddings", max_context_length=512)
         return described, other
 
-    def generate(self, job: Generation) -> AsyncGenerator[str | Finished, None]:
+    def generate(self, job: Generation) -> AsyncGenerator[Piece, None]:
         self.jobs.append(job)
         if self.refusal is not None:
             raise self.refusal
         return self._say()
 
-    async def _say(self) -> AsyncGenerator[str | Finished, None]:
+    async def _say(self) -> AsyncGenerator[Piece, None]:
         try:
             for piece in self.pieces:
                 while self.pause is not None and not self.pause.is_set():  # noqa: ASYNC110  # set by another thread

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -11,11 +13,24 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lmdeck.server.backend import BackendError
-from lmdeck.server.chat import answer_chat
-from lmdeck.server.completions import answer_completion
 from lmdeck.server.delivery import ClientGoneError, internal_failure, json_response
-from lmdeck.server.listings import native_models, openai_model, openai_models, v0_model, v0_models
-from lmdeck.server.refusals import Refusal, model_not_found, unexpected_endpoint
+from lmdeck.server.endpoints.chat import answer_chat
+from lmdeck.server.endpoints.completions import answer_completion
+from lmdeck.server.endpoints.embeddings import answer_embeddings
+from lmdeck.server.endpoints.listings import native_models, openai_model, openai_models, v0_model, v0_models
+from lmdeck.server.endpoints.management import answer_download, answer_download_status, answer_load, answer_unload
+from lmdeck.server.endpoints.messages import answer_message
+from lmdeck.server.endpoints.native import answer_native_chat
+from lmdeck.server.endpoints.responses import answer_response
+from lmdeck.server.refusals import (
+    Refusal,
+    failure_body,
+    invalid_token,
+    missing_token,
+    model_not_found,
+    unexpected_endpoint,
+)
+from lmdeck.server.stored import StoredAnswers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,24 +38,22 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from lmdeck.server.backend import Backend, ModelDescription
+    from lmdeck.server.backend import Backend
+    from lmdeck.server.jobs import ModelDescription
 
     Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 __all__ = ["create_app"]
 
 
-def create_app(backend: Backend) -> Starlette:
+def create_app(backend: Backend, *, api_token: str | None = None, stored: StoredAnswers | None = None) -> Starlette:
     """Make the application that answers LM Studio's API from `backend`.
 
-    Paths and methods it does not know get LM Studio's answer: status 200 and an error in the body.
+    With `api_token`, requests need it as `Authorization: Bearer …` or `x-api-key` (LM Studio's docs, `0_core/authentication`).
+    `stored` keeps the answers that can be continued. Paths and methods that are not known get LM Studio's answer: status 200
+    and an error in the body.
     """
-
-    async def chat(request: Request) -> Response:
-        return await answer_chat(request, backend)
-
-    async def completion(request: Request) -> Response:
-        return await answer_completion(request, backend)
+    kept = StoredAnswers() if stored is None else stored
 
     def listing(write: Callable[[Any], dict[str, Any]]) -> Endpoint:
         async def endpoint(_: Request) -> Response:
@@ -61,17 +74,36 @@ def create_app(backend: Backend) -> Starlette:
 
         return endpoint
 
+    def guarded(path: str, endpoint: Endpoint, method: str = "POST") -> Route:
+        async def allowed(request: Request) -> Response:
+            _check_token(request, api_token)
+            return await endpoint(request)
+
+        return Route(path, allowed, methods=[method])
+
+    def answering(answer: Callable[..., Awaitable[Response]], *more: object) -> Endpoint:
+        return partial(_answer, answer, (backend, *more))
+
     app = Starlette(
         routes=[
-            Route("/v1/chat/completions", chat, methods=["POST"]),
-            Route("/api/v0/chat/completions", chat, methods=["POST"]),
-            Route("/v1/completions", completion, methods=["POST"]),
-            Route("/api/v0/completions", completion, methods=["POST"]),
-            Route("/v1/models", listing(openai_models), methods=["GET"]),
-            Route("/v1/models/{key:path}", entry(openai_model), methods=["GET"]),
-            Route("/api/v0/models", listing(v0_models), methods=["GET"]),
-            Route("/api/v0/models/{key:path}", entry(v0_model), methods=["GET"]),
-            Route("/api/v1/models", listing(native_models), methods=["GET"]),
+            guarded("/v1/chat/completions", answering(answer_chat)),
+            guarded("/v1/completions", answering(answer_completion)),
+            guarded("/v1/embeddings", answering(answer_embeddings)),
+            guarded("/v1/responses", answering(answer_response, kept)),
+            guarded("/v1/messages", answering(answer_message)),
+            guarded("/v1/models", listing(openai_models), "GET"),
+            guarded("/v1/models/{key:path}", entry(openai_model), "GET"),
+            guarded("/api/v0/chat/completions", answering(answer_chat)),
+            guarded("/api/v0/completions", answering(answer_completion)),
+            guarded("/api/v0/embeddings", answering(answer_embeddings)),
+            guarded("/api/v0/models", listing(v0_models), "GET"),
+            guarded("/api/v0/models/{key:path}", entry(v0_model), "GET"),
+            guarded("/api/v1/chat", answering(answer_native_chat, kept)),
+            guarded("/api/v1/models", listing(native_models), "GET"),
+            guarded("/api/v1/models/load", answering(answer_load)),
+            guarded("/api/v1/models/unload", answering(answer_unload)),
+            guarded("/api/v1/models/download", answering(answer_download)),
+            guarded("/api/v1/models/download/status/{job_id}", answering(answer_download_status), "GET"),
         ],
         exception_handlers={
             Refusal: _refuse,
@@ -86,14 +118,29 @@ def create_app(backend: Backend) -> Starlette:
     return app
 
 
-async def _refuse(_: Request, error: Exception) -> Response:
+async def _answer(answer: Callable[..., Awaitable[Response]], given: tuple[object, ...], request: Request) -> Response:
+    return await answer(request, *given)
+
+
+def _check_token(request: Request, api_token: str | None) -> None:
+    if api_token is None:
+        return
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    given = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+    if not given:
+        raise missing_token()
+    if not secrets.compare_digest(given.encode(), api_token.encode()):
+        raise invalid_token()
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)  # noqa: S101  # registered for this class alone
-    return json_response(error.body, error.status)
+    return json_response(error.body(request.url.path), error.status)
 
 
-async def _fail(_: Request, error: Exception) -> Response:
+async def _fail(request: Request, error: Exception) -> Response:
     assert isinstance(error, BackendError)  # noqa: S101  # registered for this class alone
-    return json_response(error.body, error.status)
+    return json_response(failure_body(request.url.path, error), error.status)
 
 
 async def _nobody_listens(_: Request, __: Exception) -> Response:
@@ -102,8 +149,9 @@ async def _nobody_listens(_: Request, __: Exception) -> Response:
 
 async def _unexpected(request: Request, _: Exception) -> Response:
     refusal = unexpected_endpoint(request.method, request.url.path)
-    return json_response(refusal.body, refusal.status)
+    return json_response({"error": refusal.message}, refusal.status)
 
 
-async def _broken(_: Request, error: Exception) -> Response:
-    return json_response({"error": internal_failure(error)}, 500)
+async def _broken(request: Request, error: Exception) -> Response:
+    failure = BackendError(internal_failure(error), status=500)
+    return json_response(failure_body(request.url.path, failure), failure.status)

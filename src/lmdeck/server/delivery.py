@@ -17,14 +17,16 @@ import msgspec
 from starlette.responses import Response
 
 from lmdeck.sansio.sse import encode_event
-from lmdeck.server.backend import BackendError, Finished
+from lmdeck.server.backend import BackendError
+from lmdeck.server.events import Finished, Said
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
     from starlette.types import Receive, Scope, Send
 
-    from lmdeck.server.backend import Backend, Event, StopReason
+    from lmdeck.server.backend import Backend
+    from lmdeck.server.events import Event, StopReason
 
 __all__ = [
     "DONE",
@@ -33,11 +35,12 @@ __all__ = [
     "Meter",
     "answer_id",
     "attended",
-    "error_event",
     "finish_reason",
     "guarded",
     "internal_failure",
+    "item_id",
     "json_response",
+    "named_event",
     "usage",
 ]
 
@@ -109,9 +112,14 @@ def json_response(body: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(body), status, media_type="application/json; charset=utf-8")
 
 
-def error_event(message: str) -> bytes:
-    """Write the frame by which LM Studio reports a failure in a stream that has begun."""
-    return encode_event(msgspec.json.encode({"error": {"message": message}, "message": message}), "error")
+def _error_event(error: BackendError) -> bytes:
+    """Write the frame by which LM Studio reports a failure in a stream of OpenAI's chunks."""
+    return named_event("error", {"error": {"message": error.message}, "message": error.message})
+
+
+def named_event(name: str, data: object) -> bytes:
+    """Write an event with a name and JSON data."""
+    return encode_event(msgspec.json.encode(data), name)
 
 
 def internal_failure(error: Exception) -> str:
@@ -119,22 +127,30 @@ def internal_failure(error: Exception) -> str:
     return f"The server failed while answering ({type(error).__name__}). Its log has the details."
 
 
-async def guarded(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Pass frames on, and turn a failure into the last of them."""
+async def guarded(
+    frames: AsyncGenerator[bytes, None], failed: Callable[[BackendError], bytes] | None = None
+) -> AsyncGenerator[bytes, None]:
+    """Pass frames on, and turn a failure into the last of them, which `failed` writes."""
+    write = failed or _error_event
     async with aclosing(frames):
         try:
             async for frame in frames:
                 yield frame
         except BackendError as error:
-            yield error_event(error.message)
+            yield write(error)
         except Exception as error:
-            yield error_event(internal_failure(error))
+            yield write(BackendError(internal_failure(error), status=500))
             raise
 
 
 def answer_id(prefix: str) -> str:
     """Make an id as LM Studio writes them: the prefix, a dash, letters and digits."""
     return f"{prefix}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(22))}"
+
+
+def item_id(prefix: str) -> str:
+    """Make an id as responses and their items have them: the prefix, an underscore, 48 hexadecimal digits."""
+    return f"{prefix}_{secrets.token_hex(24)}"
 
 
 def finish_reason(reason: StopReason) -> str:
@@ -157,6 +173,7 @@ class Meter:
     def __init__(self) -> None:
         self._asked = time.perf_counter()
         self._first: float | None = None
+        self._ended = self._asked
         self.end: Finished | None = None
 
     async def events(self, source: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
@@ -167,7 +184,7 @@ class Meter:
         """
         async with aclosing(source):
             async for event in source:
-                if self._first is None:
+                if self._first is None and isinstance(event, Said):
                     self._first = time.perf_counter()
                 if isinstance(event, Finished):
                     self.end = event
@@ -175,6 +192,17 @@ class Meter:
                     return
                 yield event
         raise BackendError("The model stopped without finishing its answer. Send the request again.", status=500)
+
+    @property
+    def time_to_first_token(self) -> float:
+        """The seconds from the request to the first thing the model said; until the end, if it said nothing."""
+        return (self._ended if self._first is None else self._first) - self._asked
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The speed of the generation, measured from the first token."""
+        seconds = self._ended - self._asked - self.time_to_first_token
+        return self.finished().completion_tokens / seconds if seconds > 0 else 0.0
 
     def finished(self) -> Finished:
         """Give the end of an answer whose events have all been read."""
@@ -185,15 +213,13 @@ class Meter:
     def accounts(self, backend: Backend, model: str) -> dict[str, Any]:
         """Write what LM Studio adds to an answer in one piece: `usage`, `stats` (seconds), `model_info` and `runtime`."""
         end = self.finished()
-        first = self._asked if self._first is None else self._first
-        generation_time = self._ended - first
         described = next(entry for entry in backend.models() if entry.key == model)
         return {
             "usage": usage(end),
             "stats": {
-                "tokens_per_second": end.completion_tokens / generation_time if generation_time else 0.0,
-                "time_to_first_token": round(first - self._asked, 3),
-                "generation_time": round(generation_time, 3),
+                "tokens_per_second": self.tokens_per_second,
+                "time_to_first_token": round(self.time_to_first_token, 3),
+                "generation_time": round(self._ended - self._asked - self.time_to_first_token, 3),
                 "stop_reason": end.stop_reason,
             },
             "model_info": {

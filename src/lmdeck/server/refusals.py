@@ -1,8 +1,8 @@
 """LM Studio's ways to say no, each with the body it was seen to send.
 
 Bodies come in several shapes: a bare string for most validation, a string that holds a JSON list of issues for tool schemas,
-OpenAI's object for unknown models, and, for an unknown path, status 200. Clients have to live with all of them, so the server
-sends each where LM Studio sends it.
+OpenAI's object for unknown models, one object each for `/api/v1` and `/v1/messages`, and, for an unknown path, status 200.
+Clients have to live with all of them, so the server sends each where LM Studio sends it.
 """
 
 from __future__ import annotations
@@ -13,30 +13,95 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lmdeck.server.backend import BackendError
+
 __all__ = [
     "Refusal",
     "bad_structure",
+    "failure_body",
     "invalid",
+    "invalid_token",
+    "missing_token",
     "model_not_found",
+    "native_error",
     "no_models_loaded",
     "too_large",
     "tool_issues",
     "unexpected_endpoint",
 ]
 
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
 
 class Refusal(Exception):  # noqa: N818  # a no is an answer here, not a failure of the server
-    """A request is answered with `status` and the JSON `body` instead of being run."""
+    """A request is answered with `status` and an error instead of being run.
 
-    def __init__(self, status: int, body: object) -> None:
-        super().__init__(f"{status}: {body}")
+    `is_bare` refusals of the OpenAI endpoints are a text alone; those of the other endpoints are always objects.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = "invalid_request_error",  # noqa: A002  # the field's name
+        param: str | None = None,
+        code: str | None = None,
+        is_bare: bool = False,
+    ) -> None:
+        super().__init__(f"{status}: {message}")
         self.status = status
-        self.body = body
+        self.message = message
+        self.type = type
+        self.param = param
+        self.code = code
+        self.is_bare = is_bare
+
+    def body(self, path: str) -> dict[str, Any]:
+        """Write the body in the form of the endpoint at `path`."""
+        if path.startswith("/api/v1/"):
+            kind = "model_not_found" if self.code == "model_not_found" else self.type.removesuffix("_error")
+            return {"error": native_error(kind, self.message, None if kind == self.code else self.code, self.param)}
+        if path == "/v1/messages":
+            return _anthropic(self.status, self.message)
+        if self.is_bare and path != "/v1/responses":
+            return {"error": self.message}
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
-def invalid(text: str) -> Refusal:
-    """Refuse a field's value with a bare text."""
-    return Refusal(400, {"error": text})
+def failure_body(path: str, error: BackendError) -> object:
+    """Write what the back end could not do in the form of the endpoint at `path`."""
+    if error.body is not None:
+        return error.body
+    if path.startswith("/api/v1/"):
+        return {"error": native_error(error.type, error.message, error.code)}
+    if path == "/v1/messages":
+        return _anthropic(error.status, error.message)
+    if path == "/v1/responses" or error.code:
+        return {"error": {"message": error.message, "type": f"{error.type}_error", "param": None, "code": error.code}}
+    return {"error": error.message}
+
+
+def native_error(kind: str, message: str, code: str | None = None, param: str | None = None) -> dict[str, str]:
+    """Write the error object of `/api/v1` (LM Studio's docs, `2_rest/streaming-events.md`): what is not known is left out."""
+    fields = {"type": kind, "message": message, "code": code, "param": param}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _anthropic(status: int, message: str) -> dict[str, Any]:
+    kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def invalid(text: str, param: str | None = None, code: str | None = None) -> Refusal:
+    """Refuse a field's value, where it can be with a bare text."""
+    return Refusal(400, text, param=param, code=code, is_bare=True)
 
 
 def bad_structure() -> Refusal:
@@ -46,35 +111,43 @@ def bad_structure() -> Refusal:
 
 def tool_issues(issues: list[dict[str, Any]]) -> Refusal:
     """Refuse all tools because of some: the issues travel as JSON text inside the string."""
-    return Refusal(400, {"error": json.dumps(issues, indent=2)})
+    return invalid(json.dumps(issues, indent=2))
 
 
 def model_not_found(model: str, available: Iterable[str]) -> Refusal:
     """Refuse a model that is not on hand; the message lists those that are."""
     listing = "\n".join(available)
     message = f'Model "{model}" not found. Please specify a valid model.\n\nYour models:\n\n{listing}'
-    return _openai(404, message, "model", "model_not_found")
+    return Refusal(404, message, param="model", code="model_not_found")
 
 
 def no_models_loaded() -> Refusal:
     """Refuse a request that names no model while none is loaded."""
-    return _openai(
-        404, "No models loaded. Please load a model in the developer page or use the `lms load` command.", "model"
-    )
-
-
-def _openai(status: int, message: str, param: str, code: str | None = None) -> Refusal:
-    error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
-    return Refusal(status, {"error": error})
+    message = "No models loaded. Please load a model in the developer page or use the `lms load` command."
+    return Refusal(404, message, param="model")
 
 
 def too_large(limit: int) -> Refusal:
     """Refuse a body of more than `limit` bytes."""
-    return Refusal(
-        413, {"error": f"The request body is larger than {limit} bytes. Send a shorter history or smaller images."}
+    text = f"The request body is larger than {limit} bytes. Send a shorter history or smaller images."
+    return Refusal(413, text, is_bare=True)
+
+
+def missing_token() -> Refusal:
+    """Refuse a request without a token where one is needed."""
+    message = (
+        "An LM Studio API token is required to make requests to this server, but none was provided using the "
+        "Authorization header using the 'Bearer' scheme (i.e., 'Authorization: Bearer $LM_API_TOKEN'). "
+        "Learn more at: https://lmstudio.ai/docs/developer/core/authentication."
     )
+    return Refusal(401, message, type="invalid_request", code="invalid_api_key")
+
+
+def invalid_token() -> Refusal:
+    """Refuse a token that is not the right one."""
+    return Refusal(401, "Malformed or unknown LM Studio API token.", type="invalid_request", code="invalid_api_key")
 
 
 def unexpected_endpoint(method: str, target: str) -> Refusal:
     """Answer a path or method that LM Studio does not know: with status 200."""
-    return Refusal(200, {"error": f"Unexpected endpoint or method. ({method} {target})"})
+    return Refusal(200, f"Unexpected endpoint or method. ({method} {target})", is_bare=True)

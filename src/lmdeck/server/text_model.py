@@ -5,18 +5,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from lmdeck.server.backend import Finished, Sampling
+from lmdeck.server.backend import BackendError
+from lmdeck.server.events import Finished, LoadProgress
+from lmdeck.server.jobs import Sampling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from lmdeck.server.backend import ModelDescription, Runtime
+    from lmdeck.server.jobs import Embedded, EmbeddingJob, Loaded, LoadJob, ModelDescription, Runtime
 
-__all__ = ["Constraint", "Generation", "TextModel", "Turn"]
+__all__ = ["Constraint", "Generation", "Piece", "TextModel", "TextOnly", "Turn"]
 
 
 class Turn(Struct, frozen=True):
@@ -42,6 +44,9 @@ class Generation(Struct, frozen=True, kw_only=True):
     constraint: Constraint | None = None
 
 
+Piece: TypeAlias = str | LoadProgress | Finished
+
+
 class TextModel(Protocol):
     """Something that generates text, with the rules of `Backend` for closing and for errors."""
 
@@ -54,10 +59,62 @@ class TextModel(Protocol):
         """List the models on hand, the default one first."""
         ...
 
-    def generate(self, job: Generation) -> AsyncGenerator[str | Finished, None]:
+    def generate(self, job: Generation) -> AsyncGenerator[Piece, None]:
         """Give the text in pieces as they come to be, stop strings excluded, then `Finished`.
 
         Raises:
             BackendError: By the call itself: refused. While iterating: failed.
         """
         ...
+
+    async def embed(self, job: EmbeddingJob) -> Embedded:
+        """Turn texts into vectors.
+
+        Raises:
+            BackendError: Refused or failed.
+        """
+        ...
+
+    async def load(self, job: LoadJob) -> Loaded:
+        """Load a model.
+
+        Raises:
+            BackendError: It cannot be loaded.
+        """
+        ...
+
+    async def unload(self, instance_id: str) -> None:
+        """Take an instance out of memory.
+
+        Raises:
+            BackendError: There is none of that name.
+        """
+        ...
+
+
+class TextOnly:
+    """What a model answers that only generates text: it is there already, and does nothing else."""
+
+    async def embed(self, job: EmbeddingJob) -> Embedded:
+        """Refuse.
+
+        Raises:
+            BackendError: Always.
+        """
+        raise BackendError(f"The model {job.model} makes no embeddings.", type="not_implemented")
+
+    async def load(self, job: LoadJob) -> Loaded:
+        """Refuse.
+
+        Raises:
+            BackendError: Always.
+        """
+        raise BackendError(f"The model {job.model} cannot be loaded by request.", type="not_implemented")
+
+    async def unload(self, instance_id: str) -> None:
+        """Refuse.
+
+        Raises:
+            BackendError: Always.
+        """
+        raise BackendError(f"The model {instance_id} cannot be unloaded by request.", type="not_implemented")

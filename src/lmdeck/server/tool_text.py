@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lmdeck.server.backend import TextDelta, ToolArgumentsDelta, ToolCallStart
+from lmdeck.server.events import TextDelta, ToolArgumentsDelta, ToolCallStart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lmdeck.server.backend import Event
+    from lmdeck.server.events import Event
 
 __all__ = ["CLOSE", "OPEN", "CallFinder", "ConstrainedCall", "held"]
 

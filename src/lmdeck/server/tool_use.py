@@ -15,15 +15,29 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lmdeck.server.backend import BackendError, Finished, TextDelta, ToolCallStart
+from lmdeck.server.backend import BackendError
+from lmdeck.server.events import Finished, LoadProgress, TextDelta, ToolCallStart
+from lmdeck.server.jobs import DownloadState
 from lmdeck.server.text_model import Constraint, Generation, Turn
 from lmdeck.server.tool_text import CLOSE, OPEN, CallFinder, ConstrainedCall
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 
-    from lmdeck.server.backend import ChatJob, ChatMessage, ChatTool, CompletionJob, Event, ModelDescription, Runtime
-    from lmdeck.server.text_model import TextModel
+    from lmdeck.server.events import Event
+    from lmdeck.server.jobs import (
+        ChatJob,
+        ChatMessage,
+        ChatTool,
+        CompletionJob,
+        Embedded,
+        EmbeddingJob,
+        Loaded,
+        LoadJob,
+        ModelDescription,
+        Runtime,
+    )
+    from lmdeck.server.text_model import Piece, TextModel
 
 __all__ = ["DefaultToolUse", "call_grammar", "render_history", "tool_prompt"]
 
@@ -57,6 +71,8 @@ class DefaultToolUse:
         Raises:
             BackendError: Images, which text models cannot see; or whatever the model refuses.
         """
+        if job.integrations:
+            raise BackendError("This server runs no tools of its own: it has no plugins.", type="not_implemented")
         if any(message.images for message in job.messages):
             raise BackendError("Model does not support images. Please use a model that does.")
         offered = job.tools if job.tool_choice != "none" else ()
@@ -84,19 +100,66 @@ class DefaultToolUse:
         """
         return _text_events(self._model.generate(Generation(model=job.model, prompt=job.prompt, sampling=job.sampling)))
 
+    async def embed(self, job: EmbeddingJob) -> Embedded:
+        """Turn texts into vectors.
 
-async def _text_events(pieces: AsyncGenerator[str | Finished, None]) -> AsyncGenerator[Event, None]:
+        Raises:
+            BackendError: Whatever the model refuses.
+        """
+        return await self._model.embed(job)
+
+    async def load(self, job: LoadJob) -> Loaded:
+        """Load a model.
+
+        Raises:
+            BackendError: Whatever the model refuses.
+        """
+        return await self._model.load(job)
+
+    async def unload(self, instance_id: str) -> None:
+        """Take an instance out of memory.
+
+        Raises:
+            BackendError: Whatever the model refuses.
+        """
+        await self._model.unload(instance_id)
+
+    async def download(self, model: str, quantization: str | None = None) -> DownloadState:  # noqa: ARG002
+        """Tell that a model on hand is there already.
+
+        Raises:
+            BackendError: It is another model, which a server like this does not fetch.
+        """
+        if any(model == described.key for described in self.models()):
+            return DownloadState(status="already_downloaded")
+        raise BackendError(
+            f"This server downloads no models: {model} is not on hand.", status=404, type="model_not_found"
+        )
+
+    async def download_state(self, job_id: str) -> DownloadState:
+        """Refuse: there are no downloads.
+
+        Raises:
+            BackendError: Always.
+        """
+        raise BackendError(f"There is no download job {job_id}.", status=404, type="job_not_found")
+
+
+async def _text_events(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Event, None]:
     async with aclosing(pieces):
         async for piece in pieces:
             yield TextDelta(piece) if isinstance(piece, str) else piece
 
 
 async def _events(
-    pieces: AsyncGenerator[str | Finished, None], reader: CallFinder | ConstrainedCall
+    pieces: AsyncGenerator[Piece, None], reader: CallFinder | ConstrainedCall
 ) -> AsyncGenerator[Event, None]:
     called = False
     async with aclosing(pieces):
         async for piece in pieces:
+            if isinstance(piece, LoadProgress):
+                yield piece
+                continue
             for event in reader.feed(piece) if isinstance(piece, str) else reader.finish():
                 called = called or isinstance(event, ToolCallStart)
                 yield event

@@ -30,7 +30,7 @@ def needs_extra() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in {"mistralrs", "starlette", "uvicorn"}:
+        if missing not in {"mistralrs", "gguf", "starlette", "uvicorn"}:
             raise
         raise EngineError(
             f"The embedded engine needs the package {missing}, which is not installed.",

@@ -11,9 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from lmdeck.server.backend import ModelDescription, Runtime
+from lmdeck.server.engine.embeddings import TokenTable
 from lmdeck.server.engine.errors import EngineError, needs_extra
 from lmdeck.server.engine.gguf import FILE_TYPES, read_header
+from lmdeck.server.jobs import ModelDescription, Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,8 +101,16 @@ class Loader:
             size_bytes=size,
             parameters=str(header["general.size_label"]) if "general.size_label" in header else None,
             max_context_length=context,
-            loaded_context_length=context,
         )
+
+    def token_table(self) -> TokenTable:
+        """Read the vectors of the model's tokens.
+
+        Raises:
+            EngineError: The extra is not installed.
+            BackendError: The file has none.
+        """
+        return TokenTable(self._path)
 
     def _template(self) -> str:
         """Give the model's own chat template, and beside it a role that stands for a raw prompt, which has no template."""

@@ -23,24 +23,33 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from lmdeck.server.backend import BackendError, Finished, Sampling
+import msgspec
+
+from lmdeck.server.backend import BackendError
+from lmdeck.server.engine.errors import EngineError
 from lmdeck.server.engine.loading import Loader, first_line
 from lmdeck.server.engine.stops import StopFilter
 from lmdeck.server.engine.worker import Worker
+from lmdeck.server.events import Finished, LoadProgress
+from lmdeck.server.jobs import Embedded, Instance, Loaded, Sampling
 from lmdeck.server.text_model import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
     from mistralrs import ChatCompletionChunkResponse, Runner
 
-    from lmdeck.server.backend import ModelDescription, Runtime, StopReason
-    from lmdeck.server.text_model import Generation
+    from lmdeck.server.engine.embeddings import TokenTable
+    from lmdeck.server.events import StopReason
+    from lmdeck.server.jobs import EmbeddingJob, LoadJob, ModelDescription, Runtime
+    from lmdeck.server.text_model import Generation, Piece
 
 __all__ = ["EngineModel"]
+
+T = TypeVar("T")
 
 MAX_WAITING = 64
 SECONDS_TO_CLOSE = 2.0
@@ -69,6 +78,8 @@ class EngineModel:
         self._mistralrs = self._loader.mistralrs
         self._runner: Runner | None = self._loader.load()
         self._description = self._loader.describe()
+        self._is_loaded = True
+        self._table: TokenTable | None = None
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._worker = Worker("lmdeck-engine")
@@ -79,10 +90,25 @@ class EngineModel:
         return self._loader.runtime
 
     def models(self) -> Sequence[ModelDescription]:
-        """List the one model."""
-        return (self._description,)
+        """List the one model, and, as an embedding model of its own, the table of its token vectors."""
+        described = self._description
+        loaded = Instance(id=described.key, context_length=described.max_context_length, config={"parallel": 1})
+        instances = (loaded,) if self._is_loaded else ()
+        return (msgspec.structs.replace(described, instances=instances), self._embedding())
 
-    def generate(self, job: Generation) -> AsyncGenerator[str | Finished, None]:
+    def _embedding(self) -> ModelDescription:
+        described = self._description
+        key = f"text-embedding-{described.key}"
+        instance = Instance(id=key, context_length=described.max_context_length)
+        return msgspec.structs.replace(
+            described,
+            key=key,
+            type="embeddings",
+            display_name=f"{described.display_name} token vectors",
+            instances=() if self._table is None else (instance,),
+        )
+
+    def generate(self, job: Generation) -> AsyncGenerator[Piece, None]:
         """Generate a text when its turn comes; closing the generator leaves the queue, or stops the generation.
 
         Raises:
@@ -93,7 +119,7 @@ class EngineModel:
             raise BackendError(message, status=503)
         return self._generate(job)
 
-    async def _generate(self, job: Generation) -> AsyncGenerator[str | Finished, None]:
+    async def _generate(self, job: Generation) -> AsyncGenerator[Piece, None]:
         self._waiting += 1
         try:
             await self._turn.acquire()
@@ -101,11 +127,52 @@ class EngineModel:
             self._waiting -= 1
         pieces = self._pieces(job)
         try:
+            if not self._is_loaded:
+                yield LoadProgress(0.0)
+                await self._in_worker(self._ensure)
+                yield LoadProgress(1.0)
             while (piece := await asyncio.wrap_future(self._worker.submit(lambda: next(pieces, None)))) is not None:
                 yield piece
         finally:
             self._turn.release()
             self._worker.submit(pieces.close)  # behind the step in progress, and before the next request's first
+
+    async def embed(self, job: EmbeddingJob) -> Embedded:
+        """Turn texts into vectors, see `engine.embeddings`."""
+        async with self._turn:
+            return await self._in_worker(lambda: self._embed(job.texts))
+
+    async def load(self, job: LoadJob) -> Loaded:
+        """Load the model again after it was unloaded; there is never more than one instance of it.
+
+        Raises:
+            BackendError: It is loaded already.
+        """
+        async with self._turn:
+            if job.model != self._description.key:
+                await self._in_worker(self._token_table)
+                return Loaded(instance=self._embedding().instances[0], type="embedding")
+            if self._is_loaded:
+                message = f'Failed to load model "{job.model}". Error: the engine holds one instance, and it is loaded.'
+                raise BackendError(message, code="model_load_failed")
+            await self._in_worker(self._ensure)
+        return Loaded(instance=self.models()[0].instances[0])
+
+    async def unload(self, instance_id: str) -> None:
+        """Give the model's memory back until it is loaded again, or the next request does so.
+
+        Raises:
+            BackendError: There is no such instance.
+        """
+        async with self._turn:
+            loaded = [instance.id for model in self.models() for instance in model.instances]
+            if instance_id not in loaded:
+                message = f'No loaded model found with instance ID "{instance_id}".'
+                raise BackendError(message, status=404, type="model_not_found")
+            await self._in_worker(self._unload if instance_id == self._description.key else self._unload_table)
+
+    async def _in_worker(self, call: Callable[[], T]) -> T:
+        return await asyncio.wrap_future(self._worker.submit(call))
 
     def close(self) -> None:
         """Stop generating and give the memory back, as soon as the step in progress is done; do not wait long for that."""
@@ -114,7 +181,37 @@ class EngineModel:
 
     # --- from here on in the worker thread ---
 
-    def _pieces(self, job: Generation) -> Generator[str | Finished, None, None]:
+    def _ensure(self) -> None:
+        if self._runner is None:
+            try:
+                self._runner = self._loader.load()
+            except EngineError as error:
+                message = f'Failed to load model "{self._description.key}". Error: {error.message}'
+                raise BackendError(message, code="model_load_failed") from error
+        self._is_loaded = True
+
+    def _unload(self) -> None:
+        self._is_loaded = False
+        self._drop()
+
+    def _unload_table(self) -> None:
+        self._table = None
+
+    def _token_table(self) -> TokenTable:
+        if self._table is None:
+            self._table = self._loader.token_table()
+        return self._table
+
+    def _embed(self, texts: Sequence[str]) -> Embedded:
+        if self._runner is None:
+            self._ensure()
+        runner, table = cast("Runner", self._runner), self._token_table()
+        tokens = [runner.tokenize_text(text, add_special_tokens=False, enable_thinking=None) for text in texts]
+        return Embedded(
+            vectors=tuple(table.vector(each) for each in tokens), prompt_tokens=sum(len(each) for each in tokens)
+        )
+
+    def _pieces(self, job: Generation) -> Generator[Piece, None, None]:
         runner = self._runner_for(job)
         limit = job.sampling.max_tokens
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lmdeck.server.backend import ModelDescription
+    from lmdeck.server.jobs import Instance, ModelDescription
 
 __all__ = ["native_models", "openai_model", "openai_models", "v0_model", "v0_models"]
 
@@ -59,7 +59,7 @@ def _native_model(model: ModelDescription) -> dict[str, Any]:
         "quantization": {"name": model.quantization, "bits_per_weight": model.bits_per_weight},
         "size_bytes": model.size_bytes,
         "params_string": model.parameters,
-        "loaded_instances": [_instance(model, model.loaded_context_length)] if model.loaded_context_length else [],
+        "loaded_instances": [_instance(instance) for instance in model.instances],
         "max_context_length": model.max_context_length,
         "format": model.format,
     }
@@ -70,8 +70,5 @@ def _native_model(model: ModelDescription) -> dict[str, Any]:
     return entry
 
 
-def _instance(model: ModelDescription, context_length: int) -> dict[str, Any]:
-    config: dict[str, Any] = {"context_length": context_length}
-    if model.type != "embeddings":
-        config["parallel"] = 1
-    return {"id": model.key, "config": config}
+def _instance(instance: Instance) -> dict[str, Any]:
+    return {"id": instance.id, "config": {"context_length": instance.context_length, **instance.config}}

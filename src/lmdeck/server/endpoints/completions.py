@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lmdeck.sansio.sse import encode_event
-from lmdeck.server.backend import TextDelta
 from lmdeck.server.delivery import (
     DONE,
     EventStream,
@@ -20,7 +19,9 @@ from lmdeck.server.delivery import (
     json_response,
     usage,
 )
-from lmdeck.server.requests import completion_job, read_body
+from lmdeck.server.events import TextDelta
+from lmdeck.server.requests.body import read_body
+from lmdeck.server.requests.chat import completion_job
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from lmdeck.server.backend import Backend, Event
-    from lmdeck.server.requests import Delivery
+    from lmdeck.server.backend import Backend
+    from lmdeck.server.events import Event
+    from lmdeck.server.requests.body import Delivery
 
 __all__ = ["answer_completion"]
 

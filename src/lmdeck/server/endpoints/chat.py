@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, assert_never
 import msgspec
 
 from lmdeck.sansio.sse import encode_event
-from lmdeck.server.backend import Finished, ReasoningDelta, TextDelta, ToolArgumentsDelta, ToolCallStart
 from lmdeck.server.delivery import (
     DONE,
     EventStream,
@@ -25,7 +24,9 @@ from lmdeck.server.delivery import (
     json_response,
     usage,
 )
-from lmdeck.server.requests import chat_job, read_body
+from lmdeck.server.events import ReasoningDelta, Said, TextDelta, ToolArgumentsDelta, ToolCallStart
+from lmdeck.server.requests.body import read_body
+from lmdeck.server.requests.chat import chat_job
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from lmdeck.server.backend import Backend, Event
-    from lmdeck.server.requests import Delivery
+    from lmdeck.server.backend import Backend
+    from lmdeck.server.events import Event
+    from lmdeck.server.requests.body import Delivery
 
 __all__ = ["answer_chat"]
 
@@ -81,7 +83,8 @@ async def _frames(
     async for event in events:
         if isinstance(event, ToolCallStart):
             index += 1
-        yield frame(_delta(event, index))
+        if isinstance(event, Said):
+            yield frame(_delta(event, index))
     end = meter.finished()
     yield frame({}, finish_reason(end.stop_reason))
     if delivery.include_usage:
@@ -89,7 +92,7 @@ async def _frames(
     yield DONE
 
 
-def _delta(event: Event, index: int) -> dict[str, Any]:
+def _delta(event: Said, index: int) -> dict[str, Any]:
     match event:
         case TextDelta(text=text):
             return {"role": "assistant", "content": text}
@@ -104,8 +107,6 @@ def _delta(event: Event, index: int) -> dict[str, Any]:
         case ToolArgumentsDelta(text=text):
             function = {"name": "", "arguments": text}
             return {"tool_calls": [{"index": index, "type": "function", "function": function}]}
-        case Finished():
-            return {}
         case _:
             assert_never(event)
 
@@ -124,10 +125,6 @@ async def _message(events: AsyncGenerator[Event, None]) -> dict[str, Any]:
                 calls.append((event, []))
             case ToolArgumentsDelta(text=text):
                 calls[-1][1].append(text)
-            case Finished():
-                break
-            case _:
-                assert_never(event)
     message: dict[str, Any] = {"role": "assistant"}
     if content or not calls:
         message["content"] = "".join(content)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from lmdeck.server.backend import Sampling
+from lmdeck.server.jobs import Sampling
 from lmdeck.server.refusals import invalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["sampling"]
+__all__ = ["integer", "sampling"]
 
 MAX_STOP_STRINGS = 64
+_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+"""One name an API: OpenAI's chats (and before), its responses and LM Studio's own, Anthropic's messages."""
 
 
 def sampling(body: Mapping[str, Any]) -> Sampling:
@@ -22,19 +24,20 @@ def sampling(body: Mapping[str, Any]) -> Sampling:
     Raises:
         Refusal: One is of the wrong type or out of its range.
     """
-    limit = _integer("max_tokens", body.get("max_completion_tokens", body.get("max_tokens")))
+    given = next((name for name in _LIMITS if body.get(name) is not None), "max_tokens")
+    limit = integer(given, body.get(given))
     return Sampling(
         max_tokens=None if limit is None or limit < 0 else limit,  # LM Studio: -1 means no limit
         temperature=_number("temperature", body.get("temperature"), 0, 100),
         top_p=_number("top_p", body.get("top_p"), 0, 1),
-        top_k=_integer("top_k", body.get("top_k")),
+        top_k=integer("top_k", body.get("top_k")),
         min_p=_number("min_p", body.get("min_p"), 0, 1),
         repeat_penalty=_number("repeat_penalty", body.get("repeat_penalty"), 0, 100),
         presence_penalty=_number("presence_penalty", body.get("presence_penalty"), -2, 2),
         frequency_penalty=_number("frequency_penalty", body.get("frequency_penalty"), -2, 2),
         logit_bias=_logit_bias(body.get("logit_bias")),
-        seed=_integer("seed", body.get("seed")),
-        stop=_stop(body.get("stop")),
+        seed=integer("seed", body.get("seed")),
+        stop=_stop(body.get("stop", body.get("stop_sequences"))),
     )
 
 
@@ -48,7 +51,12 @@ def _number(name: str, value: object, lowest: float, highest: float) -> float | 
     return float(value)
 
 
-def _integer(name: str, value: object) -> int | None:
+def integer(name: str, value: object) -> int | None:
+    """Read a whole number.
+
+    Raises:
+        Refusal: It is none.
+    """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63):

@@ -1,0 +1,133 @@
+"""An answer as blocks, each with a beginning and an end, which is how the three APIs after chat completions tell it."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct, field
+
+from lmdeck.server.events import LoadProgress, PromptProgress, ReasoningDelta, TextDelta, ToolCallStart, ToolOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from lmdeck.server.events import Event
+    from lmdeck.server.jobs import Provider
+
+__all__ = ["Begin", "Block", "Blocks", "End", "More", "Told"]
+
+
+class Block(Struct, kw_only=True, eq=False):
+    """A stretch of reasoning, of text, or one tool call with the JSON text of its arguments."""
+
+    kind: Literal["reasoning", "text", "call"]
+    index: int
+    id: str = ""
+    name: str = ""
+    provider: Provider | None = None
+    outcome: ToolOutcome | None = None
+    pieces: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """What has been said so far."""
+        return "".join(self.pieces)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of a call; empty where the model was cut off within them."""
+        try:
+            given = msgspec.json.decode(self.text)
+        except msgspec.DecodeError:
+            return {}
+        return given if isinstance(given, dict) else {}
+
+
+class Begin(Struct, frozen=True):
+    """A block begins."""
+
+    block: Block
+
+
+class More(Struct, frozen=True):
+    """A block goes on."""
+
+    block: Block
+    text: str
+
+
+class End(Struct, frozen=True):
+    """A block is complete."""
+
+    block: Block
+
+
+Told: TypeAlias = Begin | More | End | LoadProgress | PromptProgress | ToolOutcome
+
+
+class Blocks:
+    """Reads a back end's events as blocks, and keeps the blocks."""
+
+    def __init__(self) -> None:
+        self.all: list[Block] = []
+        self._open: Block | None = None
+
+    async def read(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Told, None]:
+        """Give what happens, in order."""
+        async with aclosing(events):
+            async for event in events:
+                match event:
+                    case TextDelta(text=text):
+                        told = self._more("text", text)
+                    case ReasoningDelta(text=text):
+                        told = self._more("reasoning", text)
+                    case ToolCallStart():
+                        told = [*self._end(), self._begin("call", event)]
+                    case ToolOutcome():
+                        told = [*self._end(), self._settle(event)]
+                    case LoadProgress() | PromptProgress():
+                        told = [event]
+                    case _:
+                        told = self._argue(getattr(event, "text", ""))
+                for each in told:
+                    yield each
+        for each in self._end():
+            yield each
+
+    async def drain(self, events: AsyncGenerator[Event, None]) -> list[Block]:
+        """Read all of it, and give the blocks."""
+        async for _ in self.read(events):
+            """`all` keeps them."""
+        return self.all
+
+    def _begin(self, kind: Literal["reasoning", "text", "call"], call: ToolCallStart | None = None) -> Begin:
+        block = Block(kind=kind, index=len(self.all))
+        if call is not None:
+            block.id, block.name, block.provider = call.id, call.name, call.provider
+        self.all.append(block)
+        self._open = block
+        return Begin(block)
+
+    def _more(self, kind: Literal["reasoning", "text"], text: str) -> list[Told]:
+        told: list[Told] = []
+        if self._open is None or self._open.kind != kind:
+            told = [*self._end(), self._begin(kind)]
+        return [*told, *self._argue(text)]
+
+    def _argue(self, text: str) -> list[Told]:
+        if self._open is None or not text:
+            return []
+        self._open.pieces.append(text)
+        return [More(self._open, text)]
+
+    def _end(self) -> list[Told]:
+        block, self._open = self._open, None
+        return [] if block is None else [End(block)]
+
+    def _settle(self, outcome: ToolOutcome) -> ToolOutcome:
+        call = next((block for block in reversed(self.all) if block.kind == "call" and block.outcome is None), None)
+        if call is not None:
+            call.outcome = outcome
+        return outcome

@@ -1,0 +1,33 @@
+"""`POST /v1/embeddings` and its twin under `/api/v0`: floats, whatever encoding was asked for, as LM Studio does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lmdeck.server.delivery import attended, json_response
+from lmdeck.server.requests.body import read_body
+from lmdeck.server.requests.embeddings import embedding_job
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from lmdeck.server.backend import Backend
+
+__all__ = ["answer_embeddings"]
+
+
+async def answer_embeddings(request: Request, backend: Backend) -> Response:
+    """Answer one embeddings request.
+
+    Raises:
+        Refusal: The request breaks a rule.
+        BackendError: The back end cannot answer.
+    """
+    job = embedding_job(await read_body(request), backend.models())
+    embedded = await attended(request.receive, backend.embed(job))
+    data = [
+        {"object": "embedding", "embedding": vector, "index": index} for index, vector in enumerate(embedded.vectors)
+    ]
+    usage = {"prompt_tokens": embedded.prompt_tokens, "total_tokens": embedded.prompt_tokens}
+    return json_response({"object": "list", "data": data, "model": job.model, "usage": usage})

@@ -1,0 +1,72 @@
+"""Loading, unloading and downloading models (LM Studio's docs, `2_rest/`)."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from lmdeck.server.delivery import attended, json_response
+from lmdeck.server.requests.body import flag, read_body
+from lmdeck.server.requests.native import download_request, load_job, required_text
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from lmdeck.server.backend import Backend
+
+__all__ = ["answer_download", "answer_download_status", "answer_load", "answer_unload"]
+
+
+async def answer_load(request: Request, backend: Backend) -> Response:
+    """Load a model, and answer when it is loaded.
+
+    Raises:
+        Refusal: The request breaks a rule, or there is no such model.
+        BackendError: It cannot be loaded.
+    """
+    body = await read_body(request)
+    job = load_job(body, backend.models())
+    began = time.perf_counter()
+    loaded = await attended(request.receive, backend.load(job))
+    answer: dict[str, Any] = {
+        "type": loaded.type,
+        "instance_id": loaded.instance.id,
+        "load_time_seconds": round(time.perf_counter() - began, 3),
+        "status": "loaded",
+    }
+    if flag("echo_load_config", body.get("echo_load_config")):
+        answer["load_config"] = {"context_length": loaded.instance.context_length, **loaded.instance.config}
+    return json_response(answer)
+
+
+async def answer_unload(request: Request, backend: Backend) -> Response:
+    """Unload an instance.
+
+    Raises:
+        Refusal: The request breaks a rule.
+        BackendError: There is no such instance.
+    """
+    instance_id = required_text(await read_body(request), "instance_id")
+    await backend.unload(instance_id)
+    return json_response({"instance_id": instance_id})
+
+
+async def answer_download(request: Request, backend: Backend) -> Response:
+    """Begin a download.
+
+    Raises:
+        Refusal: The request breaks a rule.
+        BackendError: There is no such model.
+    """
+    model, quantization = download_request(await read_body(request))
+    return json_response(await backend.download(model, quantization))
+
+
+async def answer_download_status(request: Request, backend: Backend) -> Response:
+    """Tell how far a download is.
+
+    Raises:
+        BackendError: There is no such job.
+    """
+    return json_response(await backend.download_state(request.path_params["job_id"]))

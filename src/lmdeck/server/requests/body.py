@@ -1,0 +1,115 @@
+"""What the requests of all endpoints have in common: a JSON object, a model, flags, images."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from lmdeck.server.refusals import invalid, model_not_found, no_models_loaded, too_large
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from starlette.requests import Request
+
+    from lmdeck.server.jobs import ModelDescription
+
+__all__ = ["MAX_BODY_BYTES", "Delivery", "choose_model", "delivery", "flag", "image_uri", "js_type", "read_body"]
+
+MAX_BODY_BYTES = 64 << 20
+IMAGE_URI = re.compile(r"data:image/(png|jpe?g);base64,[A-Za-z0-9+/]+={0,2}", re.IGNORECASE)
+
+
+class Delivery(Struct, frozen=True):
+    """How the client wants its answer: in one piece or as a stream, the latter with a usage chunk or without."""
+
+    stream: bool = False
+    include_usage: bool = False
+
+
+async def read_body(request: Request) -> dict[str, Any]:
+    """Read the JSON object of a request.
+
+    Raises:
+        Refusal: The body is too large, or no JSON object.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise too_large(MAX_BODY_BYTES)
+        parts.append(part)
+    try:
+        body = msgspec.json.decode(b"".join(parts))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise invalid("Invalid JSON in request body") from None
+    if not isinstance(body, dict):
+        raise invalid("Invalid JSON in request body")
+    return body
+
+
+def choose_model(name: object, models: Sequence[ModelDescription]) -> str:
+    """Give the key of the model that is asked for by its key or by an instance of it; the first where none is named.
+
+    Raises:
+        Refusal: There is no such model, or none at all.
+    """
+    if name is not None and not isinstance(name, str):
+        raise invalid("'model' field must be a string")
+    if not models:
+        raise no_models_loaded()
+    if not name:
+        return models[0].key
+    for model in models:
+        if name == model.key or any(name == instance.id for instance in model.instances):
+            return model.key
+    raise model_not_found(name, [model.key for model in models])
+
+
+def delivery(body: Mapping[str, Any]) -> Delivery:
+    """Read how the answer is to be sent.
+
+    Raises:
+        Refusal: A flag is no flag.
+    """
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise invalid("'stream_options' field must be an object")
+    return Delivery(
+        stream=flag("stream", body.get("stream")),
+        include_usage=flag("stream_options.include_usage", (options or {}).get("include_usage")),
+    )
+
+
+def flag(name: str, value: object, default: bool = False) -> bool:
+    """Read a flag.
+
+    Raises:
+        Refusal: It is neither true nor false.
+    """
+    if value is not None and not isinstance(value, bool):
+        raise invalid(f"'{name}' field must be a boolean")
+    return default if value is None else value
+
+
+def image_uri(image: object) -> str:
+    """Check that an image is a data URI.
+
+    Raises:
+        Refusal: It is not.
+    """
+    url = image.get("url") if isinstance(image, dict) else image
+    if not isinstance(url, str) or not IMAGE_URI.fullmatch(url):
+        raise invalid("'url' field must be a base64 encoded image.")
+    return url
+
+
+def js_type(value: object) -> str:
+    """Name a type as JavaScript's `typeof` does, for LM Studio is written in it."""
+    if value is None:
+        return "undefined"
+    return {bool: "boolean", int: "number", float: "number", str: "string"}.get(type(value), "object")

@@ -1,0 +1,42 @@
+"""`/v1/embeddings`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lmdeck.server.jobs import EmbeddingJob
+from lmdeck.server.refusals import Refusal, invalid, no_models_loaded
+from lmdeck.server.requests.body import choose_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lmdeck.server.jobs import ModelDescription
+
+__all__ = ["embedding_job"]
+
+MAX_TEXTS = 2048
+
+
+def embedding_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> EmbeddingJob:
+    """Validate an embeddings request. `encoding_format` is not looked at: LM Studio answers with floats always.
+
+    Raises:
+        Refusal: The input is no text (arrays of token ids are refused), or the model is no embedding model.
+    """
+    given = body.get("input")
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise invalid("'input' field must be a string or an array of strings")
+    if len(texts) > MAX_TEXTS:
+        raise invalid(f"'input' field must hold at most {MAX_TEXTS} strings")
+    embedding = [model for model in models if model.type == "embeddings"]
+    if not body.get("model"):
+        if not embedding:
+            raise no_models_loaded()
+        return EmbeddingJob(model=embedding[0].key, texts=tuple(texts))
+    key = choose_model(body["model"], models)
+    if all(model.key != key for model in embedding):
+        message = f'Failed to load model "{key}". Error: Model is not embedding.'
+        raise Refusal(400, message, param="model", code="model_not_found")
+    return EmbeddingJob(model=key, texts=tuple(texts))

@@ -1,0 +1,156 @@
+"""Tools on offer and whether they are to be called, in the forms of the three OpenAI and Anthropic endpoints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from lmdeck.server.jobs import ChatTool, ToolChoice
+from lmdeck.server.refusals import Refusal, invalid, tool_issues
+from lmdeck.server.requests.body import js_type
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["anthropic_tools", "chat_tools", "chosen", "responses_tools", "tool_choice"]
+
+TOOL_CHOICES = ("none", "auto", "required")
+
+
+def tool_choice(choice: object) -> ToolChoice:
+    """Read `tool_choice` of a chat completion.
+
+    Raises:
+        Refusal: It is not one of the three strings.
+    """
+    supported = "Supported string values: none, auto, required"
+    if choice is None:
+        return "auto"
+    if not isinstance(choice, str):
+        raise invalid(f"Invalid tool_choice type: '{js_type(choice)}'. {supported}")
+    if choice not in TOOL_CHOICES:
+        raise invalid(f"Invalid tool_choice value: '{choice}'. {supported}")
+    return cast("ToolChoice", choice)
+
+
+def chat_tools(tools: object) -> list[ChatTool]:
+    """Read `tools` of a chat completion.
+
+    Raises:
+        Refusal: One of them is not what LM Studio's schema asks for.
+    """
+    if tools is None:
+        return []
+    if not isinstance(tools, list):
+        raise tool_issues([_wrong_type("array", tools, [])])
+    issues = [issue for index, tool in enumerate(tools) for issue in _tool_issues(index, tool)]
+    if issues:
+        raise tool_issues(issues)
+    functions = [tool["function"] for tool in tools]
+    return [
+        ChatTool(name=f["name"], parameters=f["parameters"], description=f.get("description") or "") for f in functions
+    ]
+
+
+def _tool_issues(index: int, tool: object) -> Iterator[dict[str, Any]]:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    if not isinstance(function, dict):
+        yield _wrong_type("object", function, [index, "function"])
+        return
+    if not isinstance(function.get("name"), str) or not function["name"]:
+        yield _wrong_type("string", function.get("name"), [index, "function", "name"])
+    if not isinstance(function.get("description"), str | None):
+        yield _wrong_type("string", function.get("description"), [index, "function", "description"])
+    parameters = function.get("parameters")
+    path: list[int | str] = [index, "function", "parameters"]
+    if not isinstance(parameters, dict) or parameters.get("type") != "object":
+        yield {
+            "code": "invalid_union_discriminator",
+            "options": ["object"],
+            "path": [*path, "type"],
+            "message": "Invalid discriminator value. Expected 'object'",
+        }
+    elif not isinstance(parameters.get("properties"), dict):
+        yield _wrong_type("object", parameters.get("properties"), [*path, "properties"])
+
+
+def _wrong_type(expected: str, value: object, path: list[int | str]) -> dict[str, Any]:
+    received = "array" if isinstance(value, list) else js_type(value)
+    message = "Required" if received == "undefined" else f"Expected {expected}, received {received}"
+    return {"code": "invalid_type", "expected": expected, "received": received, "path": path, "message": message}
+
+
+def responses_tools(tools: object) -> list[ChatTool]:
+    """Read `tools` of `/v1/responses`: flat functions; remote MCP servers are another matter, see `integrations`.
+
+    Raises:
+        Refusal: One of them is of another type, or a function without the type of its parameters.
+    """
+    given = [] if tools is None else tools
+    if not isinstance(given, list):
+        raise _issue("Expected array", "tools", "invalid_type")
+    read: list[ChatTool] = []
+    for index, tool in enumerate(given):
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if kind not in {"function", "mcp"}:
+            raise _issue(
+                "Invalid discriminator value. Expected 'function' | 'mcp'",
+                f"tools.{index}.type",
+                "invalid_union_discriminator",
+            )
+        if kind == "function":
+            parameters = tool.get("parameters")
+            if not (isinstance(tool.get("name"), str) and tool["name"]):
+                raise _issue("Required", f"tools.{index}.name", "invalid_type")
+            if not isinstance(parameters, dict) or parameters.get("type") != "object":
+                raise _issue("Invalid input", f"tools.{index}", "custom")
+            read.append(
+                ChatTool(name=tool["name"], parameters=parameters, description=str(tool.get("description") or ""))
+            )
+    return read
+
+
+def anthropic_tools(tools: object) -> list[ChatTool]:
+    """Read `tools` of `/v1/messages`.
+
+    Raises:
+        Refusal: One has no name or no schema of type object.
+    """
+    given = [] if tools is None else tools
+    if not isinstance(given, list):
+        raise _issue("request.tools: Expected array", "tools", "invalid_type")
+    read: list[ChatTool] = []
+    for index, tool in enumerate(given):
+        match tool:
+            case {"name": str(name), "input_schema": {"type": "object"} as schema} if name:
+                description = str(tool.get("description") or "")
+                read.append(ChatTool(name=name, parameters=schema, description=description))
+            case _:
+                raise _issue(f"request.tools.{index}: Invalid input", f"tools.{index}", "custom")
+    return read
+
+
+def chosen(choice: object, tools: list[ChatTool]) -> tuple[list[ChatTool], ToolChoice]:
+    """Read a choice as the other two endpoints write it: a string, or an object that may name the one tool to call.
+
+    Raises:
+        Refusal: It is neither, or names a tool that is not on offer.
+    """
+    kind = choice.get("type") if isinstance(choice, dict) else choice
+    if kind in {"tool", "function"} and isinstance(choice, dict):
+        named = [tool for tool in tools if tool.name == choice.get("name")]
+        if not named:
+            raise _issue(f"Tool '{choice.get('name')}' not found in tools.", "tool_choice", "invalid_value")
+        return named, "required"
+    match kind:
+        case None | "auto":
+            return tools, "auto"
+        case "any" | "required":
+            return tools, "required"
+        case "none":
+            return tools, "none"
+        case _:
+            raise _issue(f"Invalid tool_choice value: {kind!r}.", "tool_choice", "invalid_value")
+
+
+def _issue(message: str, param: str, code: str) -> Refusal:
+    return Refusal(400, message, param=param, code=code)
