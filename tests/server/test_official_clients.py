@@ -42,7 +42,8 @@ def anthropic_client(engine: EngineServer) -> Iterator[Anthropic]:
 def test_openai_chat(openai_client: OpenAI, engine: EngineServer) -> None:
     answer = openai_client.chat.completions.create(model=engine.model, messages=FRANCE, temperature=0, max_tokens=16)
     assert "Paris" in str(answer.choices[0].message.content)
-    assert answer.usage and answer.usage.prompt_tokens > 5
+    assert answer.usage
+    assert answer.usage.prompt_tokens > 5
 
 
 def test_openai_chat_streamed(openai_client: OpenAI, engine: EngineServer) -> None:
@@ -57,7 +58,8 @@ def test_openai_chat_streamed(openai_client: OpenAI, engine: EngineServer) -> No
     chunks = list(stream)
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert "Paris" in text
-    assert chunks[-1].usage and chunks[-1].usage.completion_tokens > 0
+    assert chunks[-1].usage
+    assert chunks[-1].usage.completion_tokens > 0
 
 
 def test_openai_chat_calls_a_tool(openai_client: OpenAI, engine: EngineServer) -> None:
@@ -70,7 +72,8 @@ def test_openai_chat_calls_a_tool(openai_client: OpenAI, engine: EngineServer) -
         tool_choice="required",
     )
     (call,) = answer.choices[0].message.tool_calls or ()
-    assert call.type == "function" and call.function.name == "get_weather"
+    assert call.type == "function"
+    assert call.function.name == "get_weather"
     assert "city" in json.loads(call.function.arguments)
     assert answer.choices[0].finish_reason == "tool_calls"
 
@@ -101,7 +104,8 @@ def test_openai_response_and_its_continuation(openai_client: OpenAI, engine: Eng
         model=engine.model, input=QUESTION, instructions="Be brief.", temperature=0, max_output_tokens=24
     )
     assert "Paris" in first.output_text
-    assert first.usage and first.usage.total_tokens == first.usage.input_tokens + first.usage.output_tokens
+    assert first.usage
+    assert first.usage.total_tokens == first.usage.input_tokens + first.usage.output_tokens
     second = openai_client.responses.create(
         model=engine.model,
         input="And of Italy?",
@@ -110,7 +114,8 @@ def test_openai_response_and_its_continuation(openai_client: OpenAI, engine: Eng
         max_output_tokens=24,
     )
     assert second.previous_response_id == first.id
-    assert second.usage and second.usage.input_tokens > first.usage.total_tokens
+    assert second.usage
+    assert second.usage.input_tokens > first.usage.total_tokens
 
 
 def test_openai_response_streamed(openai_client: OpenAI, engine: EngineServer) -> None:
@@ -119,9 +124,10 @@ def test_openai_response_streamed(openai_client: OpenAI, engine: EngineServer) -
     ) as stream:
         events = list(stream)
         final = stream.get_final_response()
-    assert [events[0].type, events[-1].type][0] == "response.created"
+    assert (events[0].type, events[-1].type) == ("response.created", "response.completed")
     text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
-    assert "Paris" in text == text and final.output_text == text
+    assert "Paris" in text
+    assert final.output_text == text
 
 
 def test_openai_response_calls_a_tool(openai_client: OpenAI, engine: EngineServer) -> None:
@@ -136,7 +142,8 @@ def test_openai_response_calls_a_tool(openai_client: OpenAI, engine: EngineServe
         final = stream.get_final_response() if list(stream) else None
     assert final is not None
     (call,) = (item for item in final.output if item.type == "function_call")
-    assert call.name == "get_weather" and "city" in json.loads(call.arguments)
+    assert call.name == "get_weather"
+    assert "city" in json.loads(call.arguments)
 
 
 def test_openai_errors_are_typed(openai_client: OpenAI) -> None:
@@ -144,8 +151,8 @@ def test_openai_errors_are_typed(openai_client: OpenAI) -> None:
 
     with pytest.raises(openai.NotFoundError, match="Your models"):
         openai_client.chat.completions.create(model="nope", messages=FRANCE)
+    choice: Any = {"type": "function", "function": {"name": "x"}}
     with pytest.raises(openai.BadRequestError) as caught:
-        choice: Any = {"type": "function", "function": {"name": "x"}}
         openai_client.chat.completions.create(model="", messages=FRANCE, tool_choice=choice)
     assert "tool_choice" in caught.value.response.json()["error"]
 
@@ -155,8 +162,10 @@ def test_anthropic_message(anthropic_client: Anthropic, engine: EngineServer) ->
         model=engine.model, max_tokens=16, messages=USER, system="Be brief.", extra_body={"temperature": 0}
     )
     (block,) = answer.content
-    assert block.type == "text" and "Paris" in block.text
-    assert answer.stop_reason in {"end_turn", "max_tokens"} and answer.usage.input_tokens > 5
+    assert block.type == "text"
+    assert "Paris" in block.text
+    assert answer.stop_reason in {"end_turn", "max_tokens"}
+    assert answer.usage.input_tokens > 5
 
 
 def test_anthropic_message_streamed(anthropic_client: Anthropic, engine: EngineServer) -> None:
@@ -182,7 +191,8 @@ def test_anthropic_message_calls_a_tool_and_reads_its_result(anthropic_client: A
     ) as stream:
         asked = stream.get_final_message()
     (call,) = (block for block in asked.content if block.type == "tool_use")
-    assert asked.stop_reason == "tool_use" and "city" in call.input
+    assert asked.stop_reason == "tool_use"
+    assert "city" in call.input
     result = {"type": "tool_result", "tool_use_id": call.id, "content": "21 degrees Celsius and clear"}
     turns += [{"role": "assistant", "content": asked.content}, {"role": "user", "content": [result]}]
     told = anthropic_client.messages.create(

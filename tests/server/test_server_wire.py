@@ -64,7 +64,7 @@ def test_an_unknown_model_lists_those_on_hand(url: str, path: str) -> None:
         ("POST", "/v1/v1/chat/completions"),
         ("GET", "/v1/models/"),
         ("POST", "/v1//chat/completions"),
-        ("POST", "/v1/embeddings"),
+        ("POST", "/v1/embedding"),
     ],
 )
 def test_an_unknown_endpoint_is_answered_with_200_as_lm_studio_does(url: str, method: str, path: str) -> None:

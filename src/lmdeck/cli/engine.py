@@ -34,9 +34,15 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 1234,
+    api_token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LMDECK_SERVER_TOKEN", help="Answer only requests that bring this token.", show_envvar=True
+        ),
+    ] = None,
 ) -> None:
     """Serve LM Studio's API with a small real model, until Ctrl-C."""
-    if not _is_loopback(host):
+    if not api_token and not _is_loopback(host):
         errors.print(
             Text.assemble(("! ", "yellow"), f"{host} can be reached by other machines, and nothing asks for a token.")
         )
@@ -46,7 +52,7 @@ def serve(
     def tell(url: str) -> None:
         console.print(Text.assemble(("✓ ", "green"), f"serving at {url} (Ctrl-C stops)"))
 
-    serve_engine(model, host=host, port=port, on_ready=tell)
+    serve_engine(model, host=host, port=port, api_token=api_token or None, on_ready=tell)
 
 
 def pull_with_progress() -> Path:

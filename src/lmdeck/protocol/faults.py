@@ -111,6 +111,8 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
         TemplateError,
     ),
     (_words(r"failed to parse grammar", r"failed to initialize samplers", r"invalid discriminator value"), InvalidRequestError),
+    (_words(r"previous.?response\b.{0,120}(not found|unknown|expired|does not exist)", r"\bresp_\w+\W+(was )?not found",
+            r"download job\b", r"\bjob\b.{0,60} not found"), InvalidRequestError),
     (_words(r"\bmodel( \S+)? not found", r"model_not_found", r"no such model",
             r"model .{0,200} (does not exist|was not found)"), ModelNotFoundError),
 ]  # fmt: skip
@@ -320,6 +322,8 @@ HINTS: list[tuple[re.Pattern[str], str]] = [
     (_words(r"insufficient system resources"), str(ModelLoadError.default_hint)),
     (_words(r"failed to parse grammar", r"failed to initialize samplers"),
      "The schema of a tool or of response_format is too complex for the engine: simplify it (no pattern, no deep nesting)."),
+    (_words(r"previous.?response", r"\bresp_\w+\W+(was )?not found"),
+     "The server has forgotten that answer: begin a new conversation, or pass `recover=True` to have the history told again."),
     (_words(r"must be a base64 encoded image"), "Pass images as file, bytes or data URI; LM Studio fetches no web addresses."),
     (_words(r"invalid discriminator value. expected 'object'"),
      'Give every tool `"parameters": {"type": "object", "properties": {…}}`.'),

@@ -27,11 +27,12 @@ def serve(
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
     requantize: str | None = "Q8_0",
+    api_token: str | None = None,
     on_ready: Callable[[str], object] | None = None,
 ) -> None:
     """Load a GGUF model (None: the one that `pull` fetched) and serve LM Studio's API until Ctrl-C.
 
-    `on_ready` is called with the base URL once requests are answered.
+    With `api_token`, requests need it. `on_ready` is called with the base URL once requests are answered.
 
     Raises:
         EngineError: The extra is not installed, the weights are not there, or the model cannot be loaded.
@@ -45,7 +46,7 @@ def serve(
     with listen(host, port) as listener:  # before the model is loaded: a taken port is told at once
         loaded = _load(model, requantize)
         try:
-            run(create_app(DefaultToolUse(loaded)), listener, on_ready)
+            run(create_app(DefaultToolUse(loaded), api_token=api_token), listener, on_ready)
         finally:
             loaded.close()
 
@@ -71,6 +72,7 @@ class EngineServer:
         host: str = DEFAULT_HOST,
         port: int = 0,
         requantize: str | None = "Q8_0",
+        api_token: str | None = None,
     ) -> Self:
         """Load a GGUF model (None: the one that `pull` fetched) and serve it; returns when requests are answered.
 
@@ -89,7 +91,8 @@ class EngineServer:
         except BaseException:
             listener.close()
             raise
-        background = BackgroundServer(create_app(DefaultToolUse(loaded)), listener, loaded.close)
+        app = create_app(DefaultToolUse(loaded), api_token=api_token)
+        background = BackgroundServer(app, listener, loaded.close)
         return cls(background.base_url, loaded.models()[0].key, background.close)
 
     def close(self) -> None:
