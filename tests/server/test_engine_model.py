@@ -47,7 +47,7 @@ def burned(seconds: float) -> float:
 
 def test_the_model_is_listed_as_loaded(engine: EngineServer) -> None:
     model, embedding = ask(engine.base_url, "GET", "/api/v0/models").json["data"]
-    assert (embedding["type"], embedding["state"]) == ("embeddings", "not-loaded")
+    assert (embedding["id"], embedding["type"]) == (f"text-embedding-{engine.model}", "embeddings")
     assert model["id"] == engine.model == "smollm2-135m-instruct"
     assert (model["arch"], model["quantization"], model["state"]) == ("llama", "Q4_1", "loaded")
     assert model["loaded_context_length"] == 8192
