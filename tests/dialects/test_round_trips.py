@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - the writers are a table
 """Calls that are written in a dialect, cut anywhere, and must come back."""
 
 from __future__ import annotations
@@ -23,87 +22,17 @@ TOOLS = [
 Call = tuple[str, dict[str, Any]]
 
 
-def as_json(call: Call, name: str = "name", arguments: str = "arguments") -> str:
-    return json.dumps({name: call[0], arguments: call[1]}, ensure_ascii=False)
+WRITERS = {name: dialect.writes for name, dialect in REGISTRY.items() if dialect.writes is not None}
 
+ALONE = {
+    name for name, dialect in REGISTRY.items() if dialect.bare or any(marker.channel for marker in dialect.markers)
+}
+"""Dialects whose calls stand alone in an answer, or in a message of their own."""
 
-def as_python(call: Call) -> str:
-    return f"{call[0]}({', '.join(f'{key}={value!r}' for key, value in call[1].items())})"
-
-
-def text_of(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def as_elements(call: Call, newline: str = "\n") -> str:
-    inside = "".join(
-        f"<parameter={key}>{newline}{text_of(value)}{newline}</parameter>\n" for key, value in call[1].items()
-    )
-    return f"<function={call[0]}>\n{inside}</function>"
-
-
-def as_pairs(call: Call) -> str:
-    inside = "".join(
-        f"<arg_key>{key}</arg_key>\n<arg_value>{text_of(value)}</arg_value>\n" for key, value in call[1].items()
-    )
-    return f"{call[0]}\n{inside}"
-
-
-def as_gemma(value: Any, quote: str) -> str:
-    if isinstance(value, str):
-        return f"{quote}{value}{quote}"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{quote}{key}{quote}:{as_gemma(item, quote)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(as_gemma(item, quote) for item in value) + "]"
-    return json.dumps(value)
-
-
-def as_dsml(call: Call) -> str:
-    inside = "".join(
-        f'<｜DSML｜parameter name="{key}" string="{str(isinstance(value, str)).lower()}">{text_of(value)}</｜DSML｜parameter>\n'
-        for key, value in call[1].items()
-    )
-    return f'<｜DSML｜invoke name="{call[0]}">\n{inside}</｜DSML｜invoke>\n'
-
-
-def joined(calls: list[Call], begin: str, write: Any, end: str, between: str = "\n") -> str:
-    return between.join(f"{begin}{write(call)}{end}" for call in calls)
-
-
-WRITERS = {
-    "hermes-json": lambda calls: joined(calls, "<tool_call>\n", as_json, "\n</tool_call>"),
-    "qwen3-coder-xml": lambda calls: joined(calls, "<tool_call>\n", as_elements, "\n</tool_call>"),
-    "glm45-xml": lambda calls: joined(calls, "<tool_call>", as_pairs, "</tool_call>"),
-    "seed-oss": lambda calls: joined(calls, "<seed:tool_call>\n", lambda call: as_elements(call, ""), "\n</seed:tool_call>"),
-    "hunyuan": lambda calls: f"<tool_calls>[{', '.join(map(as_json, calls))}]</tool_calls>",
-    "granite": lambda calls: f"<|tool_call|> [{', '.join(map(as_json, calls))}]",
-    "mistral-v3": lambda calls: f"[TOOL_CALLS] [{', '.join(map(as_json, calls))}]",
-    "mistral-v11": lambda calls: "".join(f"[TOOL_CALLS]{name}[ARGS]{json.dumps(given)}" for name, given in calls),
-    "command-a": lambda calls: "<|START_ACTION|>["
-    + ", ".join(as_json(call, "tool_name", "parameters") for call in calls) + "]<|END_ACTION|>",
-    "apertus": lambda calls: f"<|tools_prefix|>[{', '.join(json.dumps({name: given}) for name, given in calls)}]<|tools_suffix|>",
-    "llama3-json": lambda calls: "; ".join(as_json(call, arguments="parameters") for call in calls),
-    "llama4-pythonic": lambda calls: f"[{', '.join(map(as_python, calls))}]",
-    "lfm2": lambda calls: f"<|tool_call_start|>[{', '.join(map(as_python, calls))}]<|tool_call_end|>",
-    "olmo3": lambda calls: "<function_calls>" + "\n".join(map(as_python, calls)) + "</function_calls>",
-    "gemma4": lambda calls: "".join("<|tool_call>call:" + name + as_gemma(given, '<|"|>') + "<tool_call|>" for name, given in calls),
-    "deepseek-v3": lambda calls: "<｜tool▁calls▁begin｜>" + "\n".join(
-        f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>{name}\n```json\n{json.dumps(given)}\n```<｜tool▁call▁end｜>" for name, given in calls
-    ) + "<｜tool▁calls▁end｜>",
-    "deepseek-v3.1": lambda calls: "<｜tool▁calls▁begin｜>" + "".join(
-        f"<｜tool▁call▁begin｜>{name}<｜tool▁sep｜>{json.dumps(given)}<｜tool▁call▁end｜>" for name, given in calls
-    ) + "<｜tool▁calls▁end｜>",
-    "deepseek-v3.2": lambda calls: f"<｜DSML｜function_calls>\n{''.join(map(as_dsml, calls))}</｜DSML｜function_calls>",
-    "kimi-k2": lambda calls: "<|tool_calls_section_begin|>" + "".join(
-        f"<|tool_call_begin|>functions.{name}:{at}<|tool_call_argument_begin|>{json.dumps(given)}<|tool_call_end|>"
-        for at, (name, given) in enumerate(calls)
-    ) + "<|tool_calls_section_end|>",
-    "gpt-oss-harmony": lambda calls: "<|start|>assistant".join(
-        f"<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>{json.dumps(given)}<|call|>" for name, given in calls
-    ),
-    "lmstudio-default": lambda calls: joined(calls, "[TOOL_REQUEST]", as_json, "[END_TOOL_REQUEST]"),
-}  # fmt: skip
+FRAMES = ("<|tool_calls|>", "<|open|>tools<|sep|>")
+"""Tokens around all calls of an answer, which say nothing by themselves."""
+READ_WHOLE = ("minicpm5-xml", "minimax-m3")
+"""Their values may be text or nested elements: which, only the end tells."""
 
 SAMPLES: dict[str, list[Call]] = {
     "plain": [("save", {"text": "hello"})],
@@ -159,11 +88,11 @@ def test_every_dialect_reads_what_it_writes(dialect: str, sample: str) -> None:
     assert parse(text, tools=TOOLS).content == ""
 
 
-@pytest.mark.parametrize("dialect", [name for name in WRITERS if name not in ("llama3-json", "gpt-oss-harmony")])
+@pytest.mark.parametrize("dialect", [name for name in WRITERS if name not in ALONE])
 def test_text_around_calls_is_content(dialect: str) -> None:
     text = "Before.\n" + WRITERS[dialect]([("save", {"text": "x"})])
     assert parse(text, tools=TOOLS).content == "Before."
-    if dialect not in ("granite", "mistral-v3", "mistral-v11", "kimi-k2"):
+    if dialect != "kimi-k3" and not any(marker.final for marker in REGISTRY[dialect].markers):
         text += "\nAfter."
         parsed = parse(text, tools=TOOLS)
         assert parsed.content.split() == ["Before.", "After."]
@@ -180,7 +109,7 @@ def test_cut_off_anywhere_nothing_is_lost_silently(dialect: str) -> None:
         result = parser.result
         got = [(call.name, call.arguments) for call in result.tool_calls]
         assert got == calls[: len(got)] or result.problems
-        assert got or result.problems or result.content or not text[:end].strip()
+        assert got or result.problems or result.content or text[:end].strip() in ("", *FRAMES)
 
 
 @pytest.mark.parametrize("dialect", WRITERS)
@@ -192,7 +121,7 @@ def test_a_name_is_announced_before_the_call_is_whole(dialect: str) -> None:
         for char in text[: len(text) - 300] for chunk in parser.feed(char) if chunk.tool_call_delta
     ]  # fmt: skip
     assert seen[0] == "save"
-    assert len(seen) > 20
+    assert len(seen) > 20 or dialect in READ_WHOLE
 
 
 @pytest.mark.parametrize(
@@ -263,8 +192,25 @@ def test_random_calls_come_back_under_random_cuts(dialect: str, calls: list[Call
 
 
 MARKERS = sorted({marker.text for dialect in REGISTRY.values() for marker in dialect.markers})
-fragments = st.lists(st.sampled_from([*MARKERS, "save", '{"name": "save", "arguments": {', "}", "]", '"', "</", ">", "<think>",
-                                      "</think>", "\n", " ", "x", "```", "`", ",", ":", "1", "</tool_call>"]), max_size=25)  # fmt: skip
+SCRAPS = (
+    '{"name": "save", "arguments": {',
+    "}",
+    "]",
+    '"',
+    "</",
+    ">",
+    "<think>",
+    "</think>",
+    "\n",
+    " ",
+    "x",
+    "```",
+    "`",
+    ",",
+    ":",
+    "1",
+)
+fragments = st.lists(st.sampled_from([*MARKERS, *SCRAPS, "save", "</tool_call>"]), max_size=25)
 
 
 @settings(max_examples=300, deadline=None)

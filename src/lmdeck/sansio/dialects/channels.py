@@ -18,6 +18,7 @@ from lmdeck.sansio.dialects.declaration import Dialect, Marker
 from lmdeck.sansio.markup import Elements, elements_calls, parameters
 from lmdeck.sansio.payloads import json_arguments, json_call, typed_value
 from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
+from lmdeck.sansio.writing import each, elements, template, wrapped
 
 __all__ = ["DIALECTS"]
 
@@ -145,6 +146,8 @@ def addressed(source: Source, calls: Calls, name: str) -> Reader[None]:
     char = yield from source.skip_space()
     if (yield from source.take(stops("<atem:function_calls>"))) or (yield from source.ahead(stops(*ATEM.function))):
         yield from elements_calls(source, calls, ATEM)
+        yield from source.skip_space()
+        yield from source.take(stops("</atem:function_calls>"))
     elif (yield from source.ahead(stops(*RFL.parameter))):
         calls.open(name)
         calls.flush()
@@ -294,36 +297,88 @@ MUSE = (
     Marker("<|message|>", bare_thought, at_start=True, channel=True),
 )  # fmt: skip
 ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>")
+HARMONY_CALLS = each(
+    "<|channel|>commentary to=functions.",
+    template("$NAME <|constrain|>json<|message|>$ARGS"),
+    "<|call|>",
+    between="<|start|>assistant",
+)
+INKLING_CALLS = each(
+    "<|message_model|>",
+    template('$NAME<|content_invoke_tool_json|>{"name":"$NAME","args":$ARGS}'),
+    "<|end_message|>",
+    between="",
+)
+ATEM_CALLS = each(
+    "<|start|>assistant to=",
+    elements(
+        '$NAME<|message|><atem:function_calls>\n<atem:invoke name="$NAME">',
+        "</atem:invoke>\n</atem:function_calls>",
+        '<atem:parameter name="$KEY">',
+        "</atem:parameter>",
+    ),
+    "<|eom|>",
+    between="",
+)
+RFL_CALLS = each(
+    "<|start|>assistant to=",
+    elements(
+        "$NAME<|channel|>analysis <|constrain|>xml<|message|>",
+        "",
+        '<rfl:parameter name="$KEY">',
+        "</rfl:parameter>",
+        around="\n",
+        between="",
+    ),
+    "<|end|>",
+    between="",
+)
+K3_CALLS = wrapped(
+    "<|open|>tools<|sep|>",
+    elements(
+        '<|open|>call tool="$NAME" index="$AT"<|sep|>',
+        "<|close|>call<|sep|>",
+        '<|open|>argument key="$KEY" type="$TYPE"<|sep|>',
+        "<|close|>argument<|sep|>",
+        between="",
+    ),
+    "<|close|>tools<|sep|>",
+)
 
 DIALECTS = (
     Dialect(
-        name="gpt-oss-harmony", models="gpt-oss-20b, gpt-oss-120b", markers=ADDRESSED, drops=ENDS,
+        name="gpt-oss-harmony", writes=HARMONY_CALLS,
+        models="gpt-oss-20b, gpt-oss-120b", markers=ADDRESSED, drops=ENDS,
         architectures=("gpt-oss", "gpt_oss"),
         example='<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>',
     ),
     Dialect(
-        name="muse-glimmer", models="Muse Glimmer", markers=GLIMMER, drops=ENDS,
+        name="muse-glimmer", writes=ATEM_CALLS,
+        models="Muse Glimmer", markers=GLIMMER, drops=ENDS,
         example=(
             '<|start|>assistant to=f<|message|><atem:function_calls>\n<atem:invoke name="f">\n'
             '<atem:parameter name="a">1</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|>'
         ),
     ),
     Dialect(
-        name="muse", models="Muse, MuseSpark", markers=MUSE, drops=ENDS,
+        name="muse", writes=ATEM_CALLS,
+        models="Muse, MuseSpark", markers=MUSE, drops=ENDS,
         example=(
             '<|start|>assistant to=f<|message|><atem:function_calls>\n<atem:invoke name="f">\n'
             '<atem:parameter name="a">1</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|>'
         ),
     ),
     Dialect(
-        name="beam", models="Beam", markers=HARMONY, drops=ENDS,
+        name="beam", writes=RFL_CALLS,
+        models="Beam", markers=HARMONY, drops=ENDS,
         example=(
             "<|start|>assistant to=f<|channel|>analysis <|constrain|>xml<|message|>"
             '<rfl:parameter name="a">\n1\n</rfl:parameter><|end|>'
         ),
     ),
     Dialect(
-        name="inkling", models="Inkling", architectures=("inkling",),
+        name="inkling", writes=INKLING_CALLS,
+        models="Inkling", architectures=("inkling",),
         markers=tuple(
             Marker(text, inkling, keeps=True, channel=True)
             for text in ("<|message_model|>", "<|content_text|>", "<|content_thinking|>", "<|content_invoke_tool_json|>")
@@ -333,7 +388,8 @@ DIALECTS = (
         example='<|message_model|>f<|content_invoke_tool_json|>{"name":"f","args":{"a":1}}<|end_message|>',
     ),
     Dialect(
-        name="kimi-k3", models="Kimi-K3",
+        name="kimi-k3", writes=K3_CALLS,
+        models="Kimi-K3",
         markers=(
             Marker("<|open|>", kimi, keeps=True, channel=True), Marker("<|close|>", kimi, keeps=True, channel=True),
         ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.source import Reader, Source
+from lmdeck.sansio.writing import Writer
 
 __all__ = ["BodyReader", "Dialect", "Marker", "ReasoningTags"]
 
@@ -54,6 +55,7 @@ class Dialect:
 
     The `own` markers are too common to be looked for in every text: they count only where the dialect is asked for by name.
     So it is with `byte_level`: text in which the tokenizer's letters for a space and a line end, `Ġ` and `Ċ`, were left.
+    `writes` is the other direction, for fakes: calls as these models write them (None: they call no tools).
     """
 
     name: str
@@ -67,4 +69,5 @@ class Dialect:
     pythonic: bool = False
     shown: str = ""
     architectures: tuple[str, ...] = ()
+    writes: Writer | None = None
     example: str = ""

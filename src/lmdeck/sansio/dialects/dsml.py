@@ -10,6 +10,7 @@ from __future__ import annotations
 from lmdeck.sansio.dialects.declaration import Dialect, Marker
 from lmdeck.sansio.dialects.tagged import THINK, tagged
 from lmdeck.sansio.markup import Elements
+from lmdeck.sansio.writing import Writer, elements, wrapped
 
 __all__ = ["DIALECTS"]
 
@@ -38,16 +39,32 @@ def _example(block: str, space: str = "") -> str:
     )
 
 
+def _writer(block: str, space: str = "") -> Writer:
+    return wrapped(
+        f"<｜DSML｜{block}>\n",
+        elements(
+            f'<｜DSML｜{space}invoke name="$NAME">',
+            f"</｜DSML｜{space}invoke>\n",
+            f'<｜DSML｜{space}parameter name="$KEY" string="$IS_TEXT">',
+            f"</｜DSML｜{space}parameter>",
+        ),
+        f"</｜DSML｜{block}>",
+    )
+
+
 DIALECTS = (
     Dialect(
-        name="deepseek-v3.2", models="DeepSeek-V3.2", markers=_markers(""), reasoning=(THINK,),
+        name="deepseek-v3.2", writes=_writer("function_calls"),
+        models="DeepSeek-V3.2", markers=_markers(""), reasoning=(THINK,),
         example=_example("function_calls"),
     ),
     Dialect(
-        name="deepseek-v4", models="DeepSeek-V4", markers=_markers(""), reasoning=(THINK,), example=_example("tool_calls")
+        name="deepseek-v4", writes=_writer("tool_calls"),
+        models="DeepSeek-V4", markers=_markers(""), reasoning=(THINK,), example=_example("tool_calls")
     ),
     Dialect(
-        name="deepseek-v4.1", models="DeepSeek-V4.1", markers=_markers(" "), reasoning=(THINK,),
+        name="deepseek-v4.1", writes=_writer(" calls", " "),
+        models="DeepSeek-V4.1", markers=_markers(" "), reasoning=(THINK,),
         example=_example("calls", " "),
     ),
 )  # fmt: skip

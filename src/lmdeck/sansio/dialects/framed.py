@@ -17,6 +17,7 @@ from lmdeck.sansio.dialects.tagged import THINK, TOOL_CALL, tagged
 from lmdeck.sansio.markup import Elements, elements_call
 from lmdeck.sansio.payloads import CODE_TOOLS, code_arguments, json_arguments, json_call, json_calls
 from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
+from lmdeck.sansio.writing import array, call_object, each, elements, template, wrapped
 
 __all__ = ["DIALECTS", "headed"]
 
@@ -275,10 +276,43 @@ COHERE_DROPS = (
 )  # fmt: skip
 FENCED = Marker("```json", tagged("```"), at_start=True)
 FUNCTOOLS = (Marker("functools", functools, at_start=True),)
+DEEPSEEK_BEGIN, DEEPSEEK_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
+DEEPSEEK_FENCED = wrapped(
+    DEEPSEEK_BEGIN,
+    template("<｜tool▁call▁begin｜>function<｜tool▁sep｜>$NAME\n```json\n$ARGS\n```<｜tool▁call▁end｜>"),
+    DEEPSEEK_END,
+    "\n",
+)
+DEEPSEEK_PLAIN = wrapped(
+    DEEPSEEK_BEGIN, template("<｜tool▁call▁begin｜>$NAME<｜tool▁sep｜>$ARGS<｜tool▁call▁end｜>"), DEEPSEEK_END
+)
+MISTRAL_ARGS = each("[TOOL_CALLS]", template("$NAME[ARGS]$ARGS"), "", between="")
+ACTIONS = array("<|START_ACTION|>", call_object("tool_name", "parameters"), "<|END_ACTION|>")
+PLAMO_CALLS = wrapped(
+    "<|plamo:begin_tool_requests:plamo|>",
+    template(
+        "<|plamo:begin_tool_request:plamo|><|plamo:begin_tool_name:plamo|>$NAME<|plamo:end_tool_name:plamo|>"
+        "<|plamo:begin_tool_arguments:plamo|><|plamo:constrain|>json<|plamo:msg|>$ARGS<|plamo:end_tool_arguments:plamo|>"
+        "<|plamo:end_tool_request:plamo|>"
+    ),
+    "<|plamo:end_tool_requests:plamo|>",
+)
+STEP3_CALLS = wrapped(
+    "<｜tool_calls_begin｜>",
+    elements(
+        '<｜tool_call_begin｜>function<｜tool_sep｜><steptml:invoke name="$NAME">',
+        "</steptml:invoke><｜tool_call_end｜>",
+        '<steptml:parameter name="$KEY">',
+        "</steptml:parameter>",
+        between="",
+    ),
+    "<｜tool_calls_end｜>",
+)
 
 DIALECTS = (
     Dialect(
-        name="deepseek-v3", models="DeepSeek-V3, R1-0528", markers=DEEPSEEK_MARKERS, reasoning=(THINK,), drops=OUTPUTS,
+        name="deepseek-v3", writes=DEEPSEEK_FENCED,
+        models="DeepSeek-V3, R1-0528", markers=DEEPSEEK_MARKERS, reasoning=(THINK,), drops=OUTPUTS,
         architectures=("deepseek2",),
         example=(
             '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"a": 1}\n```'
@@ -286,25 +320,33 @@ DIALECTS = (
         ),
     ),
     Dialect(
-        name="deepseek-r1", models="DeepSeek-R1 and its distillations", markers=DEEPSEEK_MARKERS, reasoning=(THINK,),
+        name="deepseek-r1", writes=DEEPSEEK_FENCED,
+        models="DeepSeek-R1 and its distillations", markers=DEEPSEEK_MARKERS, reasoning=(THINK,),
         example=(
             '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"a": 1}\n```'
             "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
         ),
     ),
     Dialect(
-        name="cogito", models="Cogito v2", markers=DEEPSEEK_MARKERS, reasoning=(THINK,), drops=OUTPUTS,
+        name="cogito", writes=DEEPSEEK_FENCED,
+        models="Cogito v2", markers=DEEPSEEK_MARKERS, reasoning=(THINK,), drops=OUTPUTS,
         example=(
             '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"a": 1}\n```'
             "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
         ),
     ),
     Dialect(
-        name="deepseek-v3.1", models="DeepSeek-V3.1", markers=DEEPSEEK_MARKERS, reasoning=(THINK,), drops=OUTPUTS,
+        name="deepseek-v3.1", writes=DEEPSEEK_PLAIN,
+        models="DeepSeek-V3.1", markers=DEEPSEEK_MARKERS, reasoning=(THINK,), drops=OUTPUTS,
         example='<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{"a": 1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
     ),
     Dialect(
-        name="kimi-k2", models="Kimi-K2, K2-Thinking, K2.5",
+        name="kimi-k2", writes=wrapped(
+            "<|tool_calls_section_begin|>",
+            template("<|tool_call_begin|>functions.$NAME:$AT<|tool_call_argument_begin|>$ARGS<|tool_call_end|>"),
+            "<|tool_calls_section_end|>",
+        ),
+        models="Kimi-K2, K2-Thinking, K2.5",
         markers=(
             Marker("<|tool_calls_section_begin|>", KIMI, final=True),
             Marker("<|tool_call_section_begin|>", KIMI, final=True),
@@ -317,7 +359,8 @@ DIALECTS = (
         ),
     ),
     Dialect(
-        name="plamo3", models="PLaMo 3",
+        name="plamo3", writes=PLAMO_CALLS,
+        models="PLaMo 3",
         markers=(
             Marker("<|plamo:begin_tool_requests:plamo|>", PLAMO, final=True),
             Marker("<|plamo:begin_tool_request:plamo|>", PLAMO, keeps=True, final=True),
@@ -331,7 +374,8 @@ DIALECTS = (
         ),
     ),
     Dialect(
-        name="step3", models="Step-3",
+        name="step3", writes=STEP3_CALLS,
+        models="Step-3",
         markers=(Marker("<｜tool_calls_begin｜>", STEP), Marker("<｜tool_call_begin｜>", STEP, keeps=True)),
         reasoning=(THINK,),
         example=(
@@ -340,31 +384,37 @@ DIALECTS = (
         ),
     ),
     Dialect(
-        name="mistral-v3", models="Mistral 7B v0.3, Nemo, Small 2409", markers=MISTRAL, architectures=("llama-mistral",),
+        name="mistral-v3", writes=array("[TOOL_CALLS] ", call_object(), ""),
+        models="Mistral 7B v0.3, Nemo, Small 2409", markers=MISTRAL, architectures=("llama-mistral",),
         reasoning=(MISTRAL_THINK,), drops=("</s>",), example='[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]',
     ),
     Dialect(
-        name="mistral-v11", models="Mistral Small 3.1/3.2, Devstral, Ministral 3", markers=MISTRAL,
+        name="mistral-v11", writes=MISTRAL_ARGS,
+        models="Mistral Small 3.1/3.2, Devstral, Ministral 3", markers=MISTRAL,
         architectures=("mistral3",), reasoning=(MISTRAL_THINK,), drops=("</s>",),
         example='[TOOL_CALLS]f[ARGS]{"a": 1}[TOOL_CALLS]g[ARGS]{}',
     ),
     Dialect(
-        name="mistral-v13", models="Magistral 2507 and later, Ministral 3 with reasoning", markers=MISTRAL,
+        name="mistral-v13", writes=MISTRAL_ARGS,
+        models="Magistral 2507 and later, Ministral 3 with reasoning", markers=MISTRAL,
         reasoning=(MISTRAL_THINK, THINK), drops=("</s>",), example='[THINK]r[/THINK][TOOL_CALLS]f[ARGS]{"a": 1}',
     ),
     Dialect(
-        name="internlm2", models="InternLM2.x",
+        name="internlm2", writes=each("<|action_start|><|plugin|>", call_object(arguments="parameters"), "<|action_end|>"),
+        models="InternLM2.x",
         markers=tuple(Marker(f"<|action_start|>{gap}<|plugin|>", tagged("<|action_end|>")) for gap in ("", " ", "\n")),
         architectures=("internlm2",),
         example='<|action_start|><|plugin|>{"name": "f", "parameters": {"a": 1}}<|action_end|>',
     ),
     Dialect(
-        name="apertus", models="Apertus 8B/70B", markers=(Marker("<|tools_prefix|>", tagged("<|tools_suffix|>")),),
+        name="apertus", writes=array("<|tools_prefix|>", call_object(""), "<|tools_suffix|>"),
+        models="Apertus 8B/70B", markers=(Marker("<|tools_prefix|>", tagged("<|tools_suffix|>")),),
         reasoning=(ReasoningTags("<|inner_prefix|>", "<|inner_suffix|>", anywhere=True),), architectures=("apertus",),
         example='<|tools_prefix|>[{"f": {"a": 1}}]<|tools_suffix|>',
     ),
     Dialect(
-        name="gigachat3", models="GigaChat3, 3.1",
+        name="gigachat3", writes=each("<|function_call|>", call_object(), ""),
+        models="GigaChat3, 3.1",
         markers=(
             Marker("<|function_call|>", tagged("<|/function_call|>")),
             Marker("<|message_sep|>", after_separator, channel=True),
@@ -374,43 +424,55 @@ DIALECTS = (
         example='<|function_call|>{"name": "f", "arguments": {"a": 1}}',
     ),
     Dialect(
-        name="command-a", models="Command A, Command A Reasoning, Command 4", markers=COHERE, reasoning=(COHERE_THINK,),
+        name="command-a", writes=ACTIONS,
+        models="Command A, Command A Reasoning, Command 4", markers=COHERE, reasoning=(COHERE_THINK,),
         drops=(*COHERE_DROPS, "<|END_THINKING|>"), architectures=("cohere2", "cohere2moe"),
         example='<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", "parameters": {"a": 1}}\n]<|END_ACTION|>',
     ),
     Dialect(
-        name="command-r7b", models="Command R7B 12-2024", markers=COHERE, reasoning=(COHERE_THINK,),
+        name="command-r7b", writes=ACTIONS,
+        models="Command R7B 12-2024", markers=COHERE, reasoning=(COHERE_THINK,),
         drops=(*COHERE_DROPS, "<|END_THINKING|>"),
         example='<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", "parameters": {"a": 1}}\n]<|END_ACTION|>',
     ),
     Dialect(
-        name="command-r-plus", models="Command R+ 08-2024",
+        name="command-r-plus", writes=array("Action:\n```json\n", call_object("tool_name", "parameters"), "\n```"),
+        models="Command R+ 08-2024",
         markers=tuple(Marker(f"Action:{gap}```json", tagged("```"), at_start=True) for gap in ("\n", " ")),
         architectures=("command-r",),
         example='Action:\n```json\n[{"tool_name": "f", "parameters": {"a": 1}}]\n```',
     ),
     Dialect(
-        name="xlam", models="Salesforce xLAM",
+        name="xlam", writes=array("", call_object(), ""),
+        models="Salesforce xLAM",
         markers=(TOOL_CALL, *MISTRAL), own=(FENCED,), reasoning=(THINK,), bare="[{",
         example='[{"name": "f", "arguments": {"a": 1}}]',
     ),
     Dialect(
-        name="phi4-mini", models="Phi-4-mini", markers=FUNCTOOLS, architectures=("phi3",),
+        name="phi4-mini", writes=array("functools", call_object(), ""),
+        models="Phi-4-mini", markers=FUNCTOOLS, architectures=("phi3",),
         example='functools[{"name": "f", "arguments": {"a": 1}}]',
     ),
     Dialect(
-        name="firefunction", models="FireFunction v2", markers=FUNCTOOLS,
+        name="firefunction", writes=array(" functools", call_object(), ""),
+        models="FireFunction v2", markers=FUNCTOOLS,
         example=' functools[{"name": "f", "arguments": {"a": 1}}]',
     ),
     Dialect(
-        name="functionary-v3.2", models="Functionary v3.2",
+        name="functionary-v3.2", writes=each(">>>", template("$NAME\n$ARGS"), "", between=""),
+        models="Functionary v3.2",
         markers=(
             Marker(">>>all\n", everyone, at_start=True, channel=True), Marker(">>>", functionary, at_start=True),
         ),
         example='>>>f\n{"a": 1}',
     ),
     Dialect(
-        name="solar-open", models="Solar Open", markers=(Marker("<|tool_call:begin|>", solar_call),),
+        name="solar-open", writes=wrapped(
+            "<|tool_calls|>",
+            template("<|tool_call:begin|>call-$AT<|tool_call:name|>$NAME<|tool_call:args|>$ARGS<|tool_call:end|>"),
+            "<|calls|>",
+        ),
+        models="Solar Open", markers=(Marker("<|tool_call:begin|>", solar_call),),
         reasoning=(ReasoningTags("<|think|>", "<|end|>", anywhere=True),),
         drops=("<|begin|>assistant", "<|content|>", "<|tool_calls|>", "<|calls|>", "<|end|>", "<|flush|>"),
         example=(
@@ -418,7 +480,8 @@ DIALECTS = (
         ),
     ),
     Dialect(
-        name="lmstudio-default", models="any model without a template for tools, as LM Studio's default tool use asks it",
+        name="lmstudio-default", writes=each("[TOOL_REQUEST]", call_object(), "[END_TOOL_REQUEST]"),
+        models="any model without a template for tools, as LM Studio's default tool use asks it",
         markers=(Marker("[TOOL_REQUEST]", tagged("[END_TOOL_REQUEST]")),),
         example='[TOOL_REQUEST]{"name": "f", "arguments": {"a": 1}}[END_TOOL_REQUEST]',
     ),

@@ -16,6 +16,7 @@ from lmdeck.sansio.literals import LiteralReader, escaped
 from lmdeck.sansio.payloads import json_call
 from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck.sansio.toolbox import STRING, json_for, types_of
+from lmdeck.sansio.writing import colons, each
 
 __all__ = ["DIALECTS"]
 
@@ -157,13 +158,15 @@ GEMMA_QUOTE = '<|"|>'
 
 DIALECTS = (
     Dialect(
-        name="gemma4", models="Gemma 4", markers=(Marker("<|tool_call>", braces(GEMMA_QUOTE, "<tool_call|>")),),
+        name="gemma4", writes=each("<|tool_call>", colons(GEMMA_QUOTE), "<tool_call|>", between=""),
+        models="Gemma 4", markers=(Marker("<|tool_call>", braces(GEMMA_QUOTE, "<tool_call|>")),),
         reasoning=(ReasoningTags("<|channel>", "<channel|>", anywhere=True, label="thought"),),
         drops=("<tool_call|>", "<|tool_response>", "<turn|>", "<tool_response|>"), architectures=("gemma4",),
         example='<|tool_call>call:f{a:<|"|>x<|"|>,n:1}<tool_call|>',
     ),
     Dialect(
-        name="functiongemma", models="FunctionGemma 270M",
+        name="functiongemma", writes=each("<start_function_call>", colons("<escape>"), "<end_function_call>", between=""),
+        models="FunctionGemma 270M",
         markers=(Marker("<start_function_call>", braces("<escape>", "<end_function_call>")),), architectures=("gemma3",),
         drops=("<end_function_call>", "<start_function_response>"),
         example="<start_function_call>call:f{a:<escape>x<escape>,n:1}<end_function_call>",

@@ -7,7 +7,7 @@ Sources: MiniMax's tool-calling guide beside the model on Hugging Face; vLLM, SG
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring
 
 from lmdeck.sansio.calls import Calls
@@ -15,6 +15,7 @@ from lmdeck.sansio.dialects.declaration import Dialect, Marker, ReasoningTags
 from lmdeck.sansio.markup import name_in, read_header
 from lmdeck.sansio.source import MalformedCall, Reader, Source, TruncatedCall, stops
 from lmdeck.sansio.toolbox import json_for, types_of
+from lmdeck.sansio.writing import Call, value_text
 
 __all__ = ["DIALECTS"]
 
@@ -132,9 +133,29 @@ def _array(values: list[str]) -> str:
     return f"[{', '.join(values)}]"
 
 
+def write_calls(calls: Sequence[Call]) -> str:
+    """Write calls: every tag behind the namespace token, objects as members, arrays as items."""
+    inside = "".join(
+        f'{T}<invoke name="{name}">{"".join(_written(key, value) for key, value in given.items())}{T}</invoke>\n'
+        for name, given in calls
+    )
+    return f"{T}<tool_call>\n{inside}{T}</tool_call>"
+
+
+def _written(key: str, value: object) -> str:
+    if isinstance(value, Mapping) and value:
+        inside = "".join(_written(name, item) for name, item in value.items())
+    elif isinstance(value, list) and value:
+        inside = "".join(_written("item", item) for item in value)
+    else:
+        inside = value_text(value)
+    return f"{T}<{key}>{inside}{T}</{key}>"
+
+
 DIALECTS = (
     Dialect(
-        name="minimax-m3", models="MiniMax-M3",
+        name="minimax-m3", writes=write_calls,
+        models="MiniMax-M3",
         markers=(Marker(f"{T}<tool_call>", block, final=True), Marker(INVOKE, block, keeps=True, final=True)),
         reasoning=(ReasoningTags("<mm:think>", "</mm:think>"),),
         example=f'{T}<tool_call>\n{T}<invoke name="f">{T}<a>1{T}</a>{T}</invoke>\n{T}</tool_call>',

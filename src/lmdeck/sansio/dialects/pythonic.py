@@ -12,6 +12,7 @@ from lmdeck.sansio.dialects.declaration import BodyReader, Dialect, Marker
 from lmdeck.sansio.dialects.tagged import BARE_FUNCTION, THINK
 from lmdeck.sansio.payloads import CODE_TOOLS, code_arguments, json_call, json_calls, python_call, python_calls
 from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
+from lmdeck.sansio.writing import array, call_object, each, python, template, wrapped
 
 __all__ = ["DIALECTS", "bare_list"]
 
@@ -107,45 +108,55 @@ ENDS = ("<|eom_id|>", "<|eot_id|>")
 
 DIALECTS = (
     Dialect(
-        name="llama4-pythonic", models="Llama 4, Llama 3.2", markers=(PYTHON_START,), pythonic=True, drops=ENDS,
+        name="llama4-pythonic", writes=array("", python, ""),
+        models="Llama 4, Llama 3.2", markers=(PYTHON_START,), pythonic=True, drops=ENDS,
         architectures=("llama4",), example="<|python_start|>[f(a=1, b='x'), g()]<|python_end|>",
     ),
     Dialect(
-        name="pythonic-list", models="ToolACE-8B and others", markers=(PYTHON_START,), pythonic=True, drops=ENDS,
+        name="pythonic-list", writes=array("", python, ""),
+        models="ToolACE-8B and others", markers=(PYTHON_START,), pythonic=True, drops=ENDS,
         example="[f(a=1, b='x')]",
     ),
     Dialect(
-        name="lfm2", models="LFM2, LFM2.5", markers=(Marker("<|tool_call_start|>", between("<|tool_call_end|>")),),
+        name="lfm2", writes=array("<|tool_call_start|>", python, "<|tool_call_end|>"),
+        models="LFM2, LFM2.5", markers=(Marker("<|tool_call_start|>", between("<|tool_call_end|>")),),
         pythonic=True, reasoning=(THINK,), architectures=("lfm2", "lfm2moe"),
         example='<|tool_call_start|>[f(a=1), g(b="x")]<|tool_call_end|>',
     ),
     Dialect(
-        name="olmo3", models="OLMo 3", markers=(Marker("<function_calls>", between("</function_calls>")),),
+        name="olmo3", writes=wrapped("<function_calls>", python, "</function_calls>", "\n"),
+        models="OLMo 3", markers=(Marker("<function_calls>", between("</function_calls>")),),
         reasoning=(THINK,), architectures=("olmo2", "olmo3"), example='<function_calls>f(a="x")\ng()</function_calls>',
     ),
     Dialect(
-        name="llama3-json", models="Llama 3.1, 3.2, 3.3", markers=(PYTHON_TAG,), bare="{",
+        name="llama3-json", writes=each("", call_object(arguments="parameters"), "", between="; "),
+        models="Llama 3.1, 3.2, 3.3", markers=(PYTHON_TAG,), bare="{",
         drops=ENDS, architectures=("llama",), example='{"name": "f", "parameters": {"a": 1}}',
     ),
     Dialect(
-        name="llama3-python-tag", models="Llama 3.x", markers=(PYTHON_TAG,), bare="{", drops=ENDS,
+        name="llama3-python-tag", writes=each("", call_object(), "", before="<|python_tag|>", between="; "),
+        models="Llama 3.x", markers=(PYTHON_TAG,), bare="{", drops=ENDS,
         example='<|python_tag|>{"name": "f", "arguments": {"a": 1}}',
     ),
     Dialect(
-        name="functionary-v3.1", models="Functionary v3.1, Llama 3.1 with custom tools", markers=(BARE_FUNCTION, PYTHON_TAG),
+        name="functionary-v3.1", writes=each("", template("<function=$NAME>$ARGS"), "</function>", between=""),
+        models="Functionary v3.1, Llama 3.1 with custom tools", markers=(BARE_FUNCTION, PYTHON_TAG),
         example='<function=f>{"a": 1}</function>',
     ),
     Dialect(
-        name="gemma3-tool-code", models="Gemma 3, as its guide asks for calls",
+        name="gemma3-tool-code", writes=wrapped("```tool_code\n", python, "\n```", "\n"),
+        models="Gemma 3, as its guide asks for calls",
         markers=(Marker("```tool_code", tool_code, at_start=True),), drops=("<end_of_turn>",),
         example="```tool_code\nf(a=1)\n```",
     ),
     Dialect(
-        name="json-array", models='any model under `tool_choice="required"`', bare="[{",
+        name="json-array", writes=array("", call_object(arguments="parameters"), ""),
+        models='any model under `tool_choice="required"`', bare="[{",
         example='[{"name": "f", "parameters": {"a": 1}}]',
     ),
     Dialect(
-        name="generic-json", models="models without a format for tools", bare="[{",
+        name="generic-json", writes=each("", call_object(), ""),
+        models="models without a format for tools", bare="[{",
         example='{"name": "f", "arguments": {"a": 1}}',
     ),
 )  # fmt: skip

@@ -1,0 +1,149 @@
+"""Writes tool calls as models write them: the other direction of the dialects, for fakes and tests.
+
+A `Form` writes one call; `each`, `array` and `wrapped` put markers around one or many. Every dialect names its writer beside
+its markers, and what it writes is what its reader reads: a round trip holds both to one definition.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+__all__ = [
+    "Call",
+    "Form",
+    "Writer",
+    "array",
+    "call_object",
+    "colons",
+    "each",
+    "elements",
+    "json_text",
+    "pairs",
+    "python",
+    "template",
+    "value_text",
+    "wrapped",
+]
+
+Call: TypeAlias = tuple[str, Mapping[str, Any]]
+"""A tool's name and its arguments."""
+Form: TypeAlias = Callable[[Call, int], str]
+"""Writes one call, which is the nth of its answer."""
+Writer: TypeAlias = Callable[[Sequence[Call]], str]
+"""Writes all calls of an answer."""
+
+
+def json_text(value: object) -> str:
+    """Write a value as JSON, letters as they are."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def value_text(value: object) -> str:
+    """Write a value where text needs no quotes: text as it is, all else as JSON."""
+    return value if isinstance(value, str) else json_text(value)
+
+
+def each(begin: str, form: Form, end: str, *, before: str = "", after: str = "", between: str = "\n") -> Writer:
+    """Put markers around each call, and maybe around all."""
+
+    def write(calls: Sequence[Call]) -> str:
+        return before + between.join(f"{begin}{form(call, at)}{end}" for at, call in enumerate(calls)) + after
+
+    return write
+
+
+def array(begin: str, form: Form, end: str) -> Writer:
+    """Write the calls as one list."""
+    return each("", form, "", before=f"{begin}[", after=f"]{end}", between=", ")
+
+
+def wrapped(begin: str, form: Form, end: str, between: str = "") -> Writer:
+    """Write the calls one behind the other between two markers."""
+    return each("", form, "", before=begin, after=end, between=between)
+
+
+def call_object(name: str = "name", arguments: str = "arguments") -> Form:
+    """Write a call as a JSON object with a name and arguments under these keys; without a name's key, `{name: arguments}`."""
+
+    def write(call: Call, _: int) -> str:
+        return json_text({name: call[0], arguments: call[1]} if name else {call[0]: call[1]})
+
+    return write
+
+
+def template(text: str) -> Form:
+    """Write a call by a template of `$NAME`, `$ARGS` (JSON) and `$AT` (its number)."""
+
+    def write(call: Call, at: int) -> str:
+        head, mark, tail = text.partition("$ARGS")
+        arguments = json_text(call[1]) if mark else ""
+        return head.replace("$NAME", call[0]).replace("$AT", str(at)) + arguments + tail
+
+    return write
+
+
+def elements(
+    function: str, function_end: str, parameter: str, parameter_end: str, *, around: str = "", between: str = "\n"
+) -> Form:
+    """Write a call as elements; `$NAME` and `$KEY` stand for the names, `$TYPE` and `$IS_TEXT` for a value's type."""
+
+    def write(call: Call, at: int) -> str:
+        inside = "".join(
+            _for_value(parameter.replace("$KEY", key), value)
+            + around
+            + value_text(value)
+            + around
+            + parameter_end.replace("$KEY", key)
+            + between
+            for key, value in call[1].items()
+        )
+        return function.replace("$NAME", call[0]).replace("$AT", str(at + 1)) + between + inside + function_end
+
+    return write
+
+
+_TYPES = {str: "string", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
+
+
+def _for_value(text: str, value: object) -> str:
+    kind = _TYPES.get(type(value), "null")
+    return text.replace("$TYPE", kind).replace("$IS_TEXT", str(kind == "string").lower())
+
+
+def pairs(mark: str = "", line: str = "\n", space: str = "") -> Form:
+    """Write a call as its name, then keys and values in turn; `space` stands before the tags' names."""
+
+    def write(call: Call, _: int) -> str:
+        inside = "".join(
+            f"<{space}arg_key>{key}</{space}arg_key>{line}<{space}arg_value>{value_text(value)}</{space}arg_value>{line}"
+            for key, value in call[1].items()
+        )
+        return f"{call[0]}{mark or line}{inside}"
+
+    return write
+
+
+def python(call: Call, _: int) -> str:
+    """Write a call as Python does."""
+    return f"{call[0]}({', '.join(f'{key}={value!r}' for key, value in call[1].items())})"
+
+
+def colons(quote: str) -> Form:
+    """Write a call as `call:NAME{key:value}`, text between marks of its own."""
+
+    def written(value: object, *, is_top: bool = False) -> str:
+        if isinstance(value, str):
+            return f"{quote}{value}{quote}"
+        if isinstance(value, Mapping):
+            mark = "" if is_top else quote
+            return "{" + ",".join(f"{mark}{key}{mark}:{written(item)}" for key, item in value.items()) + "}"
+        if isinstance(value, Sequence):
+            return "[" + ",".join(map(written, value)) + "]"
+        return json_text(value)
+
+    def write(call: Call, _: int) -> str:
+        return f"call:{call[0]}{written(call[1], is_top=True)}"
+
+    return write
