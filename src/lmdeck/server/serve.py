@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -13,7 +15,7 @@ from lmdeck._version import __version__
 from lmdeck.errors import ConfigurationError, LMStudioError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
     from typing import Self
 
@@ -45,9 +47,26 @@ class _Server(uvicorn.Server):
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self._on_ready is not None:
             self._on_ready()
+
+    async def stop_listening(self) -> None:
+        """Close the port; connections that are open go on."""
+        for server in self.servers:
+            server.close()
+
+    async def listen_again(self, listener: socket.socket) -> None:
+        """Accept connections on another socket."""
+        protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        make = partial(
+            protocol,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self.servers.append(await self.loop.create_server(make, sock=listener))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for connection in list(self.server_state.connections):
@@ -63,7 +82,8 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
         ConfigurationError: The address is not one of this machine, or the port is taken.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle's algorithm off only where the protocol is named; left on, every second small write waits 40 ms
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":  # elsewhere it would share a port that is taken
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -102,6 +122,8 @@ class BackgroundServer:
 
     def __init__(self, app: ASGIApp, listener: socket.socket, on_close: Callable[[], object] | None = None) -> None:
         self.base_url = base_url(listener)
+        self._host, self._port = listener.getsockname()[:2]
+        self._tasks: set[asyncio.Task[None]] = set()
         self._on_close = on_close
         self._ready = threading.Event()
         self._server = _Server(app, self._ready.set)
@@ -117,6 +139,29 @@ class BackgroundServer:
             self._server.run(sockets=[listener])
         finally:
             self._ready.set()
+
+    def transport(self, client: tuple[str, int] | None) -> asyncio.Transport | None:
+        """Give the connection from a client's address, for those who want to do more to it than HTTP does."""
+        for connection in self._server.server_state.connections:
+            if getattr(connection, "client", None) == client:
+                return connection.transport
+        return None
+
+    def stop_listening(self) -> None:
+        """Close the port until `listen_again`; may be called from any thread."""
+        self._do(self._server.stop_listening())
+
+    def listen_again(self) -> None:
+        """Open the port that `stop_listening` closed."""
+        if not self._server.should_exit:
+            self._do(self._server.listen_again(listen(self._host, self._port)))
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        if threading.current_thread() is self._thread:
+            self._tasks.add(task := self._server.loop.create_task(work))
+            task.add_done_callback(self._tasks.discard)
+        else:
+            asyncio.run_coroutine_threadsafe(work, self._server.loop).result()
 
     def close(self) -> None:
         """End every connection, stop the thread and release the port. A second call does nothing."""

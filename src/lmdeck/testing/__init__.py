@@ -1,0 +1,43 @@
+"""Test applications without LM Studio: a faithful fake over real HTTP, faults by name, recordings, and a verdict.
+
+`pip install "lmdeck[testing]"`; the fixtures `fake_lmstudio` and `async_fake_lmstudio` come with it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lmdeck.testing.answers import Answer
+    from lmdeck.testing.fake import FakeLMStudio
+    from lmdeck.testing.faults import Fault
+    from lmdeck.testing.mixin import FakeLMStudioMixin
+    from lmdeck.testing.sent import SentRequest
+
+__all__ = ["Answer", "FakeLMStudio", "FakeLMStudioMixin", "Fault", "SentRequest"]
+
+_HOMES = {
+    "Answer": "answers",
+    "FakeLMStudio": "fake",
+    "FakeLMStudioMixin": "mixin",
+    "Fault": "faults",
+    "SentRequest": "sent",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name where it is first used: the server behind the fake is an extra."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"starlette", "uvicorn"}:
+            raise
+        from lmdeck.errors import ConfigurationError
+
+        raise ConfigurationError(
+            f"The fake needs the package {error.name}, which is not installed.",
+            hint='Install it with `pip install "lmdeck[testing]"`.',
+        ) from error

@@ -1,0 +1,202 @@
+"""The scripted back end: LM Studio's server in front, a script behind."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lmdeck.server.backend import BackendError
+from lmdeck.server.events import Finished, ReasoningDelta, TextDelta, ToolArgumentsDelta
+from lmdeck.server.jobs import Embedded, Runtime
+from lmdeck.testing.answers import Answer, PlannedCall
+from lmdeck.testing.schema_values import value_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from lmdeck.server.events import Event
+    from lmdeck.server.jobs import (
+        ChatJob,
+        CompletionJob,
+        DownloadState,
+        EmbeddingJob,
+        Loaded,
+        LoadJob,
+        ModelDescription,
+    )
+    from lmdeck.testing.script import Script
+    from lmdeck.testing.sent import SentRequest
+    from lmdeck.testing.shelf import Shelf
+
+__all__ = ["CURRENT", "Exchange", "ScriptedBackend"]
+
+DIMENSIONS = 8
+CHARACTERS_A_TOKEN = 4
+_OVERFLOW = (
+    "Trying to keep the first {tokens} tokens when context the overflows. However, the model is loaded with context length of "
+    "only {limit} tokens, which is not enough. Try to load the model with a larger context length, or provide a shorter input"
+)
+
+
+class Exchange:
+    """One request on its way through the fake, and the answer that was chosen for it."""
+
+    def __init__(self, request: SentRequest, rng: random.Random) -> None:
+        self.request = request
+        self.rng = rng
+        self.answer: Answer | None = None
+
+
+CURRENT: ContextVar[Exchange] = ContextVar("lmdeck_fake_exchange")
+
+
+class ScriptedBackend:
+    """Answers what the script says."""
+
+    runtime = Runtime(name="lmdeck-fake", version="1.0", supported_formats=("gguf",))
+
+    def __init__(
+        self,
+        script: Script,
+        shelf: Shelf,
+        *,
+        strict: bool,
+        unexpected: list[SentRequest],
+        tokens_per_second: float | None,
+        time_to_first_token: float,
+    ) -> None:
+        self._script = script
+        self._shelf = shelf
+        self._strict = strict
+        self._unexpected = unexpected
+        self._tokens_per_second = tokens_per_second
+        self._time_to_first_token = time_to_first_token
+        self.vectors: dict[str, tuple[float, ...]] = {}
+
+    def models(self) -> Sequence[ModelDescription]:
+        """List the models on the shelf."""
+        return self._shelf.describe()
+
+    def chat(self, job: ChatJob) -> AsyncGenerator[Event, None]:
+        """Answer what the script says.
+
+        Raises:
+            BackendError: The script refuses, or has no answer for this request.
+        """
+        exchange = CURRENT.get()
+        answer = self._next(exchange)
+        if answer.from_schema:
+            answer = _made_up(answer, job)
+        tokens = sum(_tokens(message.text) for message in job.messages)
+        self._check_context(job.model, tokens)
+        return self._events(answer, exchange, job.model, tokens, job.ttl)
+
+    def complete(self, job: CompletionJob) -> AsyncGenerator[Event, None]:
+        """Answer what the script says.
+
+        Raises:
+            BackendError: As for `chat`.
+        """
+        exchange = CURRENT.get()
+        answer = self._next(exchange)
+        return self._events(answer, exchange, job.model, _tokens(job.prompt), None)
+
+    def _next(self, exchange: Exchange) -> Answer:
+        answer = self._script.take(exchange.request)
+        if answer is None:
+            if self._strict:
+                self._unexpected.append(exchange.request)
+                message = (
+                    f"FakeLMStudio has no answer left for this request: {exchange.request}. Script one with `fake.reply(…)`, "
+                    "or make the fake with `strict=False`."
+                )
+                raise BackendError(message, status=501)
+            answer = Answer(content=f"You said: {exchange.request.last_user}")
+        if self._script.always is not None and answer.fault is None:
+            answer = msgspec.structs.replace(answer, fault=self._script.always)
+        if answer.fault == "empty_reply":
+            answer = Answer(fault=answer.fault, completion_tokens=0)
+        exchange.answer = answer
+        if answer.refusal is not None:
+            raise answer.refusal
+        return answer
+
+    def _check_context(self, key: str, tokens: int) -> None:
+        limit = next((instance.context_length for instance in self._shelf.models[key].instances), None)
+        if limit is not None and tokens > limit:
+            raise BackendError(_OVERFLOW.format(tokens=tokens, limit=limit))
+
+    async def _events(
+        self, answer: Answer, exchange: Exchange, key: str, tokens: int, ttl: int | None
+    ) -> AsyncGenerator[Event, None]:
+        async for progress in self._shelf.ready(key, ttl):
+            yield progress
+        async with self._shelf.slot(key):
+            wait = answer.time_to_first_token
+            await asyncio.sleep(self._time_to_first_token if wait is None else wait)
+            speed = answer.tokens_per_second or self._tokens_per_second
+            for event in answer.events(exchange.rng, tokens):
+                if speed and isinstance(event, TextDelta | ReasoningDelta | ToolArgumentsDelta):
+                    await asyncio.sleep(1 / speed)
+                elif isinstance(event, Finished):
+                    await asyncio.sleep(0)  # a client that has gone away is noticed before the end, not after it
+                yield event
+
+    async def embed(self, job: EmbeddingJob) -> Embedded:
+        """Give the vectors that were scripted, and for other texts ones that depend on the text alone."""
+        self._refuse(CURRENT.get())
+        async for _ in self._shelf.ready(job.model):
+            """The endpoint tells nothing of the load."""
+        vectors = tuple(self.vectors.get(text) or _vector(text) for text in job.texts)
+        return Embedded(vectors=vectors, prompt_tokens=sum(map(_tokens, job.texts)))
+
+    def _refuse(self, exchange: Exchange) -> None:
+        """Let a refusal or a fault that is next in the script meet an embedding as well."""
+        queue = self._script.queue
+        if queue and (queue[0].refusal is not None or queue[0].fault is not None):
+            self._next(exchange)
+
+    async def load(self, job: LoadJob) -> Loaded:
+        """Load one more instance."""
+        return await self._shelf.load(job)
+
+    async def unload(self, instance_id: str) -> None:
+        """Take an instance out of memory."""
+        self._shelf.unload(instance_id)
+
+    async def download(self, model: str, quantization: str | None = None) -> DownloadState:  # noqa: ARG002
+        """Begin a download that was scripted."""
+        return self._shelf.download(model)
+
+    async def download_state(self, job_id: str) -> DownloadState:
+        """Tell the next state of a download."""
+        return self._shelf.download_state(job_id)
+
+
+def _made_up(answer: Answer, job: ChatJob) -> Answer:
+    """Make an answer that fits what the request asks for."""
+    if job.json_schema is not None:
+        text = msgspec.json.encode(value_for(job.json_schema)).decode()
+        return msgspec.structs.replace(answer, content=text)
+    if job.tools and job.tool_choice == "required":
+        tool = job.tools[0]
+        return msgspec.structs.replace(
+            answer, calls=(PlannedCall(name=tool.name, arguments=value_for(tool.parameters)),)
+        )
+    return msgspec.structs.replace(answer, content="text")
+
+
+def _tokens(text: str) -> int:
+    return -(-len(text) // CHARACTERS_A_TOKEN)
+
+
+def _vector(text: str) -> tuple[float, ...]:
+    rng = random.Random(hashlib.sha256(text.encode()).digest())  # made-up vectors
+    numbers = [rng.gauss(0, 1) for _ in range(DIMENSIONS)]
+    length = sum(number * number for number in numbers) ** 0.5
+    return tuple(number / length for number in numbers)

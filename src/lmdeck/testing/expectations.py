@@ -1,0 +1,130 @@
+"""What the application should have sent, checked, with a message that shows what it sent instead."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from lmdeck.testing.sent import SentRequest, ToolUse
+
+__all__ = ["Expectations"]
+
+SHOWN = 20
+ANSWERING = ("/chat/completions", "/completions", "/embeddings", "/v1/responses", "/v1/messages", "/api/v1/chat")
+
+
+class Expectations:
+    """Assertions about the requests that were received; listings of models do not count as requests here."""
+
+    requests: list[SentRequest]
+
+    def _asked(self) -> list[SentRequest]:
+        return [request for request in self.requests if request.path.endswith(ANSWERING)]
+
+    def assert_sent(
+        self,
+        fits: Callable[[SentRequest], object] | None = None,
+        *,
+        times: int | None = None,
+        path: str | None = None,
+        model: str | None = None,
+        contains: str | None = None,
+        tools: Sequence[str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> SentRequest:
+        """Check that a request was sent that fits all that is given, and give the last one.
+
+        `contains` is looked for in what the user said last; `body` in the request's JSON, as a part of it. `times` None: at
+        least once.
+
+        Raises:
+            AssertionError: There was none, or not as often; the message shows what was sent.
+        """
+        wanted = {"path": path, "model": model, "contains": contains, "tools": tools, "body": body}
+        asked = [request for request in self.requests if _fits(request, wanted) and (fits is None or fits(request))]
+        if (times is None and asked) or (times is not None and len(asked) == times):
+            return asked[-1] if asked else self.requests[-1]
+        described = ", ".join(f"{name}={value!r}" for name, value in wanted.items() if value is not None)
+        expected = f"{'at least 1' if times is None else times} request(s) that fit {described or 'the condition'}"
+        raise AssertionError(f"Expected {expected}, found {len(asked)}.{self._shown()}{self._difference(body)}")
+
+    def assert_tool_called(self, name: str, /, *, result: str | None = None, **arguments: object) -> ToolUse:
+        """Check that the application ran a tool with these arguments (and maybe others), and sent back what it gave.
+
+        Raises:
+            AssertionError: It did not; the message shows the calls that it made.
+        """
+        uses = [use for request in self.requests for use in request.tool_uses if use.result is not None]
+        for use in reversed(uses):
+            given = {key: use.arguments.get(key) for key in arguments}
+            if use.name == name and given == arguments and result in (None, use.result):
+                return use
+        made = list(dict.fromkeys(f"{use.name}({_written(use.arguments)}) → {use.result!r}" for use in uses))
+        shown = "".join(f"\n  {line}" for line in made) or "\n  none"
+        closest = next((use for use in reversed(uses) if use.name == name), None)
+        difference = _diff(arguments, {key: closest.arguments.get(key) for key in arguments}) if closest else ""
+        wanted = f"{name}({_written(arguments)}){f' → {result!r}' if result is not None else ''}"
+        raise AssertionError(f"The tool call {wanted} was not answered. Calls that were:{shown}{difference}")
+
+    def assert_call_count(self, count: int, *, path: str | None = None) -> None:
+        """Check how many requests for an answer were sent.
+
+        Raises:
+            AssertionError: It was another number.
+        """
+        asked = [request for request in self._asked() if path in (None, request.path)]
+        if len(asked) != count:
+            raise AssertionError(f"Expected {count} request(s), found {len(asked)}.{self._shown()}")
+
+    def assert_nothing_sent(self) -> None:
+        """Check that no request for an answer was sent.
+
+        Raises:
+            AssertionError: One was.
+        """
+        self.assert_call_count(0)
+
+    def _shown(self) -> str:
+        lines = [f"\n  {at}. {request}" for at, request in enumerate(self.requests, 1)]
+        more = [f"\n  … and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        return "\nRequests received:" + ("".join(lines[:SHOWN] + more) or "\n  none")
+
+    def _difference(self, body: Mapping[str, Any] | None) -> str:
+        if not body or not self._asked():
+            return ""
+        last = self._asked()[-1].body
+        return _diff(body, {name: last.get(name) for name in body})
+
+
+def _fits(request: SentRequest, wanted: Mapping[str, Any]) -> bool:
+    tools, body = wanted["tools"], wanted["body"]
+    return (
+        wanted["path"] in (None, request.path)
+        and wanted["model"] in (None, request.model)
+        and (wanted["contains"] is None or wanted["contains"] in request.last_user)
+        and (tools is None or sorted(tools) == sorted(request.tools))
+        and (body is None or _is_part(body, request.body))
+    )
+
+
+def _is_part(part: object, whole: object) -> bool:
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return all(name in whole and _is_part(value, whole[name]) for name, value in part.items())
+    return part == whole
+
+
+def _written(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+
+
+def _diff(expected: object, found: object) -> str:
+    before, after = (
+        json.dumps(each, indent=2, ensure_ascii=False, sort_keys=True, default=str).splitlines()
+        for each in (expected, found)
+    )
+    difference = list(difflib.unified_diff(before, after, "expected", "sent", lineterm="", n=2))
+    return "\n" + "\n".join(difference) if difference else ""

@@ -1,0 +1,345 @@
+"""`FakeLMStudio`: LM Studio for tests, on a real loopback port, saying what it is told to."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Literal
+
+from lmdeck.client.clients import AsyncLMStudio, LMStudio
+from lmdeck.server.app import create_app
+from lmdeck.server.jobs import DownloadState
+from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.stored import StoredAnswers
+from lmdeck.testing.backend import ScriptedBackend
+from lmdeck.testing.expectations import Expectations
+from lmdeck.testing.faults import FAULTS, find_fault
+from lmdeck.testing.front import Front
+from lmdeck.testing.script import Rule, Script, Scripting
+from lmdeck.testing.shelf import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, FakeModel, Shelf
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+    from typing import Self, Unpack
+
+    from starlette.types import ASGIApp, Scope
+
+    from lmdeck.config import ClientSettings
+    from lmdeck.testing.answers import Answer
+    from lmdeck.testing.sent import SentRequest
+
+__all__ = ["FakeLMStudio"]
+
+
+class FakeLMStudio(Scripting, Expectations):
+    """A server that speaks LM Studio's API and answers from a script, ready when the `with` block is entered.
+
+    Answers are cut at places that `seed` chooses, also within letters and markers; `cuts=False` leaves them whole.
+    `tokens_per_second` and `time_to_first_token` (seconds) pace them. With `strict`, a request for which nothing is scripted
+    is refused, and makes the end of the block fail. With `api_token`, requests need it.
+
+    >>> with FakeLMStudio(seed=0) as fake:
+    ...     fake.reply("Hello")
+    ...     fake.client().chat().user("Hi").send().content
+    'Hello'
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        strict: bool = True,
+        cuts: bool = True,
+        tokens_per_second: float | None = None,
+        time_to_first_token: float = 0.0,
+        api_token: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self.requests: list[SentRequest] = []
+        self.unexpected: list[SentRequest] = []
+        self._script = Script()
+        self._shelf = Shelf()
+        self._shelf.add(FakeModel(key=DEFAULT_MODEL))
+        self._shelf.add(FakeModel(key=DEFAULT_EMBEDDING_MODEL, type="embeddings", architecture="nomic-bert"))
+        self._stored = StoredAnswers()
+        self._backend = ScriptedBackend(
+            self._script,
+            self._shelf,
+            strict=strict,
+            unexpected=self.unexpected,
+            tokens_per_second=tokens_per_second,
+            time_to_first_token=time_to_first_token,
+        )
+        self._api_token = api_token
+        self._address = (host, port)
+        self._server: BackgroundServer | None = None
+        self._door = _Door()
+        self.app: ASGIApp = Front(
+            create_app(self._backend, api_token=api_token, stored=self._stored),
+            self.requests,
+            seed=seed,
+            cuts=cuts,
+            transport_of=self._transport_of,
+            answered=self._look_ahead,
+        )
+        """The ASGI application itself, for clients that need no socket."""
+
+    # --- life ---
+
+    def start(self) -> Self:
+        """Begin to serve, on a free port unless one was given; a `with` block does so itself."""
+        if self._server is None:
+            self._server = BackgroundServer(self.app, listen(*self._address))
+        return self
+
+    def close(self) -> None:
+        """End every connection and release the port. A second call does nothing."""
+        server, self._server = self._server, None
+        if server is not None:
+            self._door.open(server)
+            server.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+        if error is None:
+            self.assert_expected()
+
+    async def __aenter__(self) -> Self:
+        import asyncio
+
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+        if error is None:
+            self.assert_expected()
+
+    @property
+    def base_url(self) -> str:
+        """The address; OpenAI's clients take `base_url + "/v1"`.
+
+        Raises:
+            RuntimeError: The fake has not been started.
+        """
+        if self._server is None:
+            raise RuntimeError("The fake is not running: use `with FakeLMStudio() as fake:`, or call `start()`.")
+        return self._server.base_url
+
+    def client(self, **settings: Unpack[ClientSettings]) -> LMStudio:
+        """Make a client of this server; keywords as for `LMStudio`."""
+        return LMStudio(**self._settings(settings))
+
+    def async_client(self, **settings: Unpack[ClientSettings]) -> AsyncLMStudio:
+        """Make an async client of this server; keywords as for `AsyncLMStudio`."""
+        return AsyncLMStudio(**self._settings(settings))
+
+    def _settings(self, given: ClientSettings) -> ClientSettings:
+        settings: ClientSettings = {"base_url": self.base_url, "retry_delay": 0.01, **given}
+        if self._api_token is not None:
+            settings.setdefault("api_token", self._api_token)
+        return settings
+
+    # --- the script ---
+
+    def _add(self, answer: Answer) -> None:
+        self._script._add(answer)  # noqa: SLF001  # the same idea, with a server around it
+        self._look_ahead()
+
+    def when(self, fits: Callable[[SentRequest], object]) -> Rule:
+        """Script answers for requests that fit: `fake.when(lambda r: "weather" in r.last_user).reply(…)`.
+
+        They go before the others, in order, the last one again and again.
+        """
+        return self._script.when(fits)
+
+    def fail_always(self, fault: str | None) -> Self:
+        """Let every answer fail in this way from now on; None ends it.
+
+        Raises:
+            ConfigurationError: There is no fault of that name.
+        """
+        self._script.always = None if fault is None else find_fault(fault).name
+        return self
+
+    def embeds(self, text: str, vector: Sequence[float]) -> Self:
+        """Give this vector for a text; other texts get one that depends on the text alone."""
+        self._backend.vectors[text] = tuple(vector)
+        return self
+
+    @staticmethod
+    def faults() -> dict[str, str]:
+        """Give the name of every fault with what it does."""
+        return {name: fault.summary for name, fault in FAULTS.items()}
+
+    @property
+    def pending(self) -> int:
+        """How many scripted answers have not been used."""
+        return len(self._script.queue)
+
+    def reset(self) -> None:
+        """Forget script, requests and stored answers, as between two tests; models stay."""
+        self._script.queue.clear()
+        self._script.rules.clear()
+        self._script.always = None
+        if self._server is not None:
+            self._door.open(self._server)
+        self.requests.clear()
+        self.unexpected.clear()
+        self._stored.forget()
+
+    def forget_answers(self) -> None:
+        """Forget what `previous_response_id` refers to, as LM Studio does when it is started anew."""
+        self._stored.forget()
+
+    # --- the models ---
+
+    def add_model(
+        self,
+        key: str,
+        *,
+        type: Literal["llm", "vlm", "embeddings"] = "llm",  # noqa: A002  # LM Studio's word
+        loaded: bool = True,
+        load_seconds: float = 0.0,
+        context_length: int = 4096,
+        max_context_length: int = 32768,
+        parallel: int = 4,
+        refuses_to_load: str | None = None,
+    ) -> FakeModel:
+        """Put a model on the list. Where it is not loaded, the first request loads it, which takes `load_seconds`."""
+        model = FakeModel(
+            key=key,
+            type=type,
+            loaded=loaded,
+            load_seconds=load_seconds,
+            context_length=context_length,
+            max_context_length=max_context_length,
+            parallel=parallel,
+            refuses_to_load=refuses_to_load,
+        )
+        self._shelf.add(model)
+        return model
+
+    def model(self, key: str = DEFAULT_MODEL) -> FakeModel:
+        """Give a model on the list: whether it is loaded, how often it was."""
+        return self._shelf.models[key]
+
+    def remove_model(self, key: str) -> None:
+        """Take a model off the list."""
+        self._shelf.models.pop(key)
+
+    def evict(self, key: str = DEFAULT_MODEL) -> None:
+        """Unload a model, as LM Studio does with idle ones."""
+        self._shelf.models[key].instances.clear()
+
+    def turn_off_jit(self) -> None:
+        """Answer requests for models that are not loaded with an error instead of loading them."""
+        self._shelf.jit = False
+
+    def plan_download(
+        self,
+        model: str,
+        *,
+        total_bytes: int = 1000,
+        steps: int = 3,
+        ends: Literal["completed", "failed", "paused"] = "completed",
+    ) -> str:
+        """Script a download that grows with every look at it, and give its job id."""
+        states = [
+            DownloadState(
+                status="downloading",
+                total_size_bytes=total_bytes,
+                downloaded_bytes=total_bytes * step // steps,
+                bytes_per_second=float(total_bytes),
+                started_at="2026-01-31T12:00:00.000Z",
+            )
+            for step in range(steps)
+        ]
+        done = total_bytes if ends == "completed" else total_bytes // 2
+        states.append(
+            DownloadState(
+                status=ends,
+                total_size_bytes=total_bytes,
+                downloaded_bytes=done,
+                started_at="2026-01-31T12:00:00.000Z",
+                completed_at="2026-01-31T12:01:00.000Z" if ends == "completed" else None,
+            )
+        )
+        return self._shelf.plan_download(model, states)
+
+    # --- expectations of the script ---
+
+    def assert_exhausted(self) -> None:
+        """Check that every scripted answer was used.
+
+        Raises:
+            AssertionError: Some were not.
+        """
+        if self.pending:
+            raise AssertionError(f"{self.pending} scripted answer(s) were not asked for.{self._shown()}")
+
+    def assert_expected(self) -> None:
+        """Check that no request came for which nothing was scripted; the end of the `with` block does so.
+
+        Raises:
+            AssertionError: One came.
+        """
+        if self.unexpected:
+            first = self.unexpected[0]
+            came = f"{len(self.unexpected)} request(s) came for which nothing was scripted"
+            raise AssertionError(f"{came}, the first of them: {first}.{self._shown()}")
+
+    # --- the socket ---
+
+    def _transport_of(self, scope: Scope) -> asyncio.Transport | None:
+        return None if self._server is None else self._server.transport(scope.get("client"))
+
+    def _look_ahead(self) -> None:
+        """Close the door for a while, if that is what is scripted next."""
+        queue = self._script.queue
+        if self._server is None or not queue or queue[0].fault != "refuse":
+            return
+        options = queue.popleft().fault_options
+        self._door.shut(self._server, float(options.get("seconds", 0.2)), self._look_ahead)
+
+
+class _Door:
+    """The listening port, closed for a while and opened again."""
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
+
+    def shut(self, server: BackgroundServer, seconds: float, then: Callable[[], None]) -> None:
+        """Close the port for so many seconds; where it is closed, for so many from now on."""
+
+        def reopen() -> None:
+            self.open(server)
+            then()
+
+        with self._lock:
+            if self._timer is None:
+                server.stop_listening()
+            else:
+                self._timer.cancel()
+            self._timer = threading.Timer(seconds, reopen)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def open(self, server: BackgroundServer) -> None:
+        """Open the port, if it is closed."""
+        with self._lock:
+            timer, self._timer = self._timer, None
+            if timer is not None:
+                timer.cancel()
+                server.listen_again()

@@ -1,0 +1,104 @@
+"""Lets a program reach the fake and nothing else that could be taken for it."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lmdeck.testing.fake import FakeLMStudio
+
+__all__ = ["RealRequestError", "environment", "point_to", "refuse_others"]
+
+LM_STUDIO_PORTS = (1234,)
+_CLEARED = ("LMDECK_HOST", "LMDECK_PORT", "LMDECK_MODEL", "LM_API_TOKEN", "LMDECK_API_TOKEN")
+
+
+class RealRequestError(ConnectionRefusedError):
+    """A test tried to reach something else than the fake."""
+
+
+def point_to(base_url: str) -> dict[str, str]:
+    """Give the environment variables by which lmdeck's and OpenAI's clients find a server."""
+    return {
+        "LMDECK_BASE_URL": base_url,
+        "LMSTUDIO_BASE_URL": base_url,
+        "OPENAI_BASE_URL": f"{base_url}/v1",
+        "OPENAI_API_BASE": f"{base_url}/v1",
+        "OPENAI_API_KEY": "lm-studio",
+        "ANTHROPIC_BASE_URL": base_url,
+        "ANTHROPIC_API_KEY": "lm-studio",
+    }
+
+
+@contextmanager
+def environment(fake: FakeLMStudio) -> Iterator[None]:
+    """Point the environment and lmdeck's own default client to a fake, and put both back."""
+    import lmdeck
+
+    wanted = point_to(fake.base_url)
+    before = {name: os.environ.get(name) for name in (*wanted, *_CLEARED)}
+    for name in _CLEARED:
+        os.environ.pop(name, None)
+    os.environ.update(wanted)
+    lmdeck.reset()
+    try:
+        yield
+    finally:
+        lmdeck.reset()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def refuse_others(fake: FakeLMStudio, *, allow_all: bool = False) -> Iterator[None]:
+    """Refuse connections to other machines and to LM Studio's port; databases and servers on this machine stay reachable.
+
+    Raises:
+        RealRequestError: Within the block, where one is tried.
+    """
+    if allow_all:
+        yield
+        return
+    own = urlsplit(fake.base_url).port
+    connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
+
+    def checked(address: object) -> None:
+        if not isinstance(address, tuple):
+            return
+        host, port = str(address[0]), address[1]
+        if port != own and (port in LM_STUDIO_PORTS or not _is_loopback(host)):
+            raise RealRequestError(
+                f"A test with a fake LM Studio tried to reach {host}, port {port}. Point the application to {fake.base_url}, "
+                "or allow it with `@pytest.mark.lmstudio(allow_network=True)`."
+            )
+
+    def guarded(self: socket.socket, address: object) -> None:
+        checked(address)
+        connect(self, address)  # type: ignore[arg-type]
+
+    def guarded_ex(self: socket.socket, address: object) -> int:
+        checked(address)
+        return connect_ex(self, address)  # type: ignore[arg-type]
+
+    socket.socket.connect, socket.socket.connect_ex = guarded, guarded_ex  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        socket.socket.connect, socket.socket.connect_ex = connect, connect_ex  # type: ignore[method-assign]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,145 @@
+"""What the application sent, typed, whichever endpoint it sent it to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+__all__ = ["SentRequest", "ToolUse"]
+
+
+class ToolUse(Struct, frozen=True, kw_only=True):
+    """A call that the application made, as its next request tells: with the arguments, and what the tool gave."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    result: str | None = None
+
+
+class SentRequest(Struct, frozen=True, kw_only=True):
+    """One request that the fake received.
+
+    `headers` have lower-case names and no token; `body` is the decoded JSON, empty where there was none.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: Mapping[str, Any]
+
+    @property
+    def model(self) -> str | None:
+        """The model that was asked for."""
+        model = self.body.get("model")
+        return model if isinstance(model, str) else None
+
+    @property
+    def stream(self) -> bool:
+        """Whether the answer was to be streamed."""
+        return self.body.get("stream") is True
+
+    @property
+    def messages(self) -> list[Mapping[str, Any]]:
+        """The history: `messages`, or `input` as messages."""
+        given = self.body.get("messages", self.body.get("input"))
+        if isinstance(given, str):
+            return [{"role": "user", "content": given}]
+        items = [item for item in given if isinstance(item, Mapping)] if isinstance(given, list) else []
+        return [item if "role" in item or "type" not in item else {"role": "user", **item} for item in items]
+
+    @property
+    def last_user(self) -> str:
+        """What the user said last; empty where the user said nothing."""
+        said = [text_of(each.get("content")) for each in self.messages if each.get("role") == "user"]
+        return said[-1] if said else ""
+
+    @property
+    def system(self) -> str:
+        """The system prompt, from wherever the endpoint has it."""
+        for name in ("system_prompt", "instructions", "system"):
+            if self.body.get(name):
+                return text_of(self.body[name])
+        return "\n\n".join(text_of(each.get("content")) for each in self.messages if each.get("role") == "system")
+
+    @property
+    def tools(self) -> list[str]:
+        """The names of the tools on offer."""
+        given = self.body.get("tools")
+        tools = [tool for tool in given if isinstance(tool, Mapping)] if isinstance(given, list) else []
+        return [str(_function(tool).get("name") or tool.get("server_label") or "") for tool in tools]
+
+    @property
+    def schema(self) -> Mapping[str, Any] | None:
+        """The JSON Schema that the answer has to obey, None where there is none."""
+        form = self.body.get("response_format")
+        if isinstance(form, Mapping) and isinstance(form.get("json_schema"), Mapping):
+            found = form["json_schema"].get("schema")
+        else:
+            text = self.body.get("text")
+            found = text.get("format", {}).get("schema") if isinstance(text, Mapping) else None
+        return found if isinstance(found, Mapping) else None
+
+    @property
+    def tool_uses(self) -> list[ToolUse]:
+        """The calls in the history, each with its result where that came back."""
+        results = dict(self._results())
+        return [
+            ToolUse(name=name, arguments=arguments, result=results.get(call_id))
+            for call_id, name, arguments in self._calls()
+        ]
+
+    def _calls(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+        for message in self.messages:
+            for call in message.get("tool_calls") or ():
+                function = _function(call)
+                yield str(call.get("id")), str(function.get("name")), _decoded(function.get("arguments"))
+            if message.get("type") == "function_call":
+                yield str(message.get("call_id")), str(message.get("name")), _decoded(message.get("arguments"))
+            for block in _blocks(message, "tool_use"):
+                yield str(block.get("id")), str(block.get("name")), _decoded(block.get("input"))
+
+    def _results(self) -> Iterator[tuple[str, str]]:
+        for message in self.messages:
+            if message.get("role") == "tool":
+                yield str(message.get("tool_call_id")), text_of(message.get("content"))
+            if message.get("type") == "function_call_output":
+                yield str(message.get("call_id")), text_of(message.get("output"))
+            for block in _blocks(message, "tool_result"):
+                yield str(block.get("tool_use_id")), text_of(block.get("content"))
+
+    def __str__(self) -> str:
+        """Give one line that tells requests apart."""
+        said = self.last_user.replace("\n", " ")
+        shown = f" {said[:77] + '…' if len(said) > 78 else said!r}" if said else ""
+        return f"{self.method} {self.path}{shown}{' (streamed)' if self.stream else ''}"
+
+
+def text_of(content: object) -> str:
+    """Give the text of a message's content, parts joined."""
+    if isinstance(content, str):
+        return content
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    return "\n".join(str(part["text"]) for part in parts if isinstance(part.get("text"), str))
+
+
+def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    function = tool.get("function")
+    return function if isinstance(function, Mapping) else tool
+
+
+def _blocks(message: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
+    content = message.get("content")
+    blocks = [block for block in content if isinstance(block, Mapping)] if isinstance(content, list) else []
+    return [block for block in blocks if block.get("type") == kind]
+
+
+def _decoded(arguments: object) -> Mapping[str, Any]:
+    if isinstance(arguments, str):
+        try:
+            arguments = msgspec.json.decode(arguments)
+        except msgspec.DecodeError:
+            return {}
+    return arguments if isinstance(arguments, Mapping) else {}
