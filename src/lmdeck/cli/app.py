@@ -10,7 +10,7 @@ from msgspec import Struct
 from rich.text import Text
 
 from lmdeck._version import __version__
-from lmdeck.cli import ask, chat, demo, doctor, embed, engine, models, status
+from lmdeck.cli import ask, chat, demo, doctor, embed, engine, models, status, testing
 from lmdeck.cli.show import errors, exit_code, safe, show_error
 from lmdeck.client.clients import LMStudio
 from lmdeck.config import ClientSettings
@@ -103,5 +103,9 @@ app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("embed")(embed.embed)
 app.command("ps")(models.ps)
+app.command("fake")(testing.fake)
+app.command("record")(testing.record)
+app.command("replay")(testing.replay)
+app.command("verdict")(testing.verdict)
 app.add_typer(models.commands, name="models")
 app.add_typer(engine.commands, name="engine")

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import threading
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BackgroundServer", "listen", "run"]
 
+SECONDS_A_TICK = 0.1
 SECONDS_TO_END = 5
 """How long answers in progress may take to notice that their connection is gone, at the end."""
 
@@ -39,6 +41,7 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 lifespan="off",
                 ws="none",
+                proxy_headers=False,
                 server_header=False,
                 headers=[("Server", f"lmdeck/{__version__}")],
                 timeout_graceful_shutdown=SECONDS_TO_END,
@@ -48,6 +51,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
+        self._asked_to_end = asyncio.Event()
         await super().startup(sockets)
         if self._on_ready is not None:
             self._on_ready()
@@ -68,11 +72,34 @@ class _Server(uvicorn.Server):
         )
         self.servers.append(await self.loop.create_server(make, sock=listener))
 
+    async def main_loop(self) -> None:
+        """Tick as uvicorn does, but end at once when asked to, not with the next tick."""
+        ticks = 0
+        while not (self.should_exit or await self.on_tick(ticks)):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._asked_to_end.wait(), SECONDS_A_TICK)
+            ticks += 1
+
+    def end(self) -> None:
+        """Ask for the end; may be called from any thread, and more than once."""
+        self.should_exit = True
+        if self.started and not self.loop.is_closed():
+            with suppress(RuntimeError):  # it has ended since
+                self.loop.call_soon_threadsafe(self._asked_to_end.set)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close port and connections, and wait for the answers in progress to notice."""
+        for server in self.servers:
+            server.close()
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.close()
-        await super().shutdown(sockets)
+        for listener in sockets or ():
+            listener.close()
+        if self.server_state.tasks:
+            _, late = await asyncio.wait(self.server_state.tasks, timeout=SECONDS_TO_END)
+            for task in late:
+                task.cancel()
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
@@ -165,7 +192,7 @@ class BackgroundServer:
 
     def close(self) -> None:
         """End every connection, stop the thread and release the port. A second call does nothing."""
-        self._server.should_exit = True
+        self._server.end()
         self._thread.join()
         on_close, self._on_close = self._on_close, None
         if on_close is not None:

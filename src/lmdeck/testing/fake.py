@@ -11,15 +11,18 @@ from lmdeck.server.jobs import DownloadState
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.server.stored import StoredAnswers
 from lmdeck.testing.backend import ScriptedBackend
+from lmdeck.testing.cassette import load
 from lmdeck.testing.expectations import Expectations
 from lmdeck.testing.faults import FAULTS, find_fault
 from lmdeck.testing.front import Front
+from lmdeck.testing.replay import Player
 from lmdeck.testing.script import Rule, Script, Scripting
 from lmdeck.testing.shelf import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, FakeModel, Shelf
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
+    from pathlib import Path
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -76,15 +79,36 @@ class FakeLMStudio(Scripting, Expectations):
         self._address = (host, port)
         self._server: BackgroundServer | None = None
         self._door = _Door()
+        self._tell: Callable[[SentRequest], object] | None = None
         self.app: ASGIApp = Front(
             create_app(self._backend, api_token=api_token, stored=self._stored),
-            self.requests,
             seed=seed,
             cuts=cuts,
             transport_of=self._transport_of,
             answered=self._look_ahead,
+            tell=self._received,
         )
         """The ASGI application itself, for clients that need no socket."""
+
+    @classmethod
+    def replay(cls, cassette: str | Path, *, speed: float = 0.0) -> Self:
+        """Make a fake that answers from a recording (`lmdeck record`), byte for byte, each exchange once.
+
+        `speed` 1 keeps the recorded waits, 0 leaves them out.
+
+        Raises:
+            ConfigurationError: The recording cannot be read.
+        """
+        fake = cls(strict=False, cuts=False)
+        fake.app = Front(
+            Player(load(cassette), speed),
+            seed=0,
+            cuts=False,
+            transport_of=fake._transport_of,
+            answered=fake._look_ahead,
+            tell=fake._received,
+        )
+        return fake
 
     # --- life ---
 
@@ -124,6 +148,11 @@ class FakeLMStudio(Scripting, Expectations):
         await asyncio.to_thread(self.close)
         if error is None:
             self.assert_expected()
+
+    def close_port(self) -> None:
+        """Refuse connections from now on, until `reset`."""
+        if self._server is not None:
+            self._door.shut(self._server, threading.TIMEOUT_MAX, _nothing)
 
     @property
     def base_url(self) -> str:
@@ -172,6 +201,11 @@ class FakeLMStudio(Scripting, Expectations):
         self._script.always = None if fault is None else find_fault(fault).name
         return self
 
+    def repeat(self) -> Self:
+        """Begin the queue anew whenever all of it is used."""
+        self._script.again = list(self._script.queue)
+        return self
+
     def embeds(self, text: str, vector: Sequence[float]) -> Self:
         """Give this vector for a text; other texts get one that depends on the text alone."""
         self._backend.vectors[text] = tuple(vector)
@@ -192,6 +226,7 @@ class FakeLMStudio(Scripting, Expectations):
         self._script.queue.clear()
         self._script.rules.clear()
         self._script.always = None
+        self._script.again = []
         if self._server is not None:
             self._door.open(self._server)
         self.requests.clear()
@@ -277,6 +312,10 @@ class FakeLMStudio(Scripting, Expectations):
         )
         return self._shelf.plan_download(model, states)
 
+    def on_request(self, tell: Callable[[SentRequest], object]) -> None:
+        """Call a function with every request as it comes."""
+        self._tell = tell
+
     # --- expectations of the script ---
 
     def assert_exhausted(self) -> None:
@@ -304,6 +343,11 @@ class FakeLMStudio(Scripting, Expectations):
     def _transport_of(self, scope: Scope) -> asyncio.Transport | None:
         return None if self._server is None else self._server.transport(scope.get("client"))
 
+    def _received(self, request: SentRequest) -> None:
+        self.requests.append(request)
+        if self._tell is not None:
+            self._tell(request)
+
     def _look_ahead(self) -> None:
         """Close the door for a while, if that is what is scripted next."""
         queue = self._script.queue
@@ -311,6 +355,10 @@ class FakeLMStudio(Scripting, Expectations):
             return
         options = queue.popleft().fault_options
         self._door.shut(self._server, float(options.get("seconds", 0.2)), self._look_ahead)
+
+
+def _nothing() -> None:
+    """There is nothing behind a port that stays closed."""
 
 
 class _Door:

@@ -32,15 +32,16 @@ class Front:
     def __init__(
         self,
         app: ASGIApp,
-        requests: list[SentRequest],
         *,
         seed: int,
         cuts: bool,
         transport_of: Callable[[Scope], asyncio.Transport | None],
+        tell: Callable[[SentRequest], object],
         answered: Callable[[], None],
     ) -> None:
         self._app = app
-        self._requests = requests
+        self._tell = tell
+        self._count = 0
         self._seed = seed
         self._cuts = cuts
         self._transport_of = transport_of
@@ -52,8 +53,9 @@ class Front:
             return
         body = await _body(receive)
         request = _sent(scope, body)
-        rng = random.Random(f"{self._seed}:{len(self._requests)}")  # where to cut
-        self._requests.append(request)
+        rng = random.Random(f"{self._seed}:{self._count}")  # where to cut
+        self._count += 1
+        self._tell(request)
         exchange = Exchange(request, rng)
         CURRENT.set(exchange)
         wire = Wire(request.path, receive, send, rng, self._transport_of(scope), cuts=self._cuts)

@@ -139,6 +139,7 @@ class Script(Scripting):
         self.queue: deque[Answer] = deque()
         self.rules: list[Rule] = []
         self.always: str | None = None
+        self.again: list[Answer] = []
 
     def _add(self, answer: Answer) -> None:
         self.queue.append(answer)
@@ -154,4 +155,6 @@ class Script(Scripting):
         for rule in self.rules:
             if rule.fits(request) and (answer := rule.next()) is not None:
                 return answer
+        if not self.queue:
+            self.queue.extend(self.again)
         return self.queue.popleft() if self.queue else None

@@ -1,0 +1,232 @@
+"""`lmdeck fake`, `record`, `replay` and `verdict`: testing applications in any language without LM Studio."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from lmdeck.cli.show import console, errors, safe, size
+from lmdeck.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from lmdeck.testing.cassette import Exchange
+    from lmdeck.testing.replay import Understood
+    from lmdeck.testing.sent import SentRequest
+    from lmdeck.testing.verdict import Trial
+
+__all__ = ["fake", "record", "replay", "verdict"]
+
+STYLES = {"survived": "green", "said so": "cyan", "wrong answer": "bold red", "crashed": "red", "hung": "magenta"}
+SHOWN_CHARS = 100
+
+
+def needs_extra() -> None:
+    """Tell which extra to install where the fake's server is missing.
+
+    Raises:
+        ConfigurationError: It is.
+    """
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"This needs the package {missing[0]}, which is not installed.",
+            hint='Install it with `pip install "lmdeck[testing]"`.',
+        )
+
+
+def fake(
+    scenario: Annotated[
+        Path | None, typer.Argument(help="A scenario file (TOML); without one it repeats what you say.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 1234,
+    faults: Annotated[bool, typer.Option("--faults", help="List the faults, and do nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: requests, or faults, as JSON.")] = False,
+) -> None:
+    """Serve a fake LM Studio with scripted answers and faults, until Ctrl-C.
+
+    A scenario: [[answer]] tables with one of reply, tool_call = {name, arguments}, json, error = 503, fail = "reset",
+    from_schema = true; and maybe when = "words the user says", reasoning, dialect, after_chunks, tokens_per_second.
+    """
+    needs_extra()
+    if faults:
+        _list_faults(as_json=as_json)
+        return
+    from lmdeck.server.serve import listen, run
+    from lmdeck.testing.scenario import Scenario, load_scenario
+
+    made = (Scenario() if scenario is None else load_scenario(scenario)).fake()
+
+    def tell(url: str) -> None:
+        if not as_json:
+            console.print(Text.assemble(("✓ ", "green"), f"a fake LM Studio at {url} (Ctrl-C stops)"), soft_wrap=True)
+            console.print(Text(f"  OpenAI's clients take {url}/v1", style="dim"), soft_wrap=True)
+
+    def show(request: SentRequest) -> None:
+        if as_json:
+            typer.echo(msgspec.json.encode(request).decode())
+        else:
+            console.print(Text(safe(f"  {request}")), soft_wrap=True)
+
+    made.on_request(show)
+    with listen(host, port) as listener:
+        run(made.app, listener, tell)
+
+
+def _list_faults(*, as_json: bool) -> None:
+    from lmdeck.testing.faults import FAULTS
+
+    if as_json:
+        rows = [
+            {"name": name, "summary": each.summary, "expect": each.expect, "options": each.options}
+            for name, each in FAULTS.items()
+        ]
+        typer.echo(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        return
+    table = Table("fault", "what happens", "a good client", box=None, pad_edge=False, header_style="bold")
+    for name, each in FAULTS.items():
+        options = "".join(f" {option}={default}" for option, default in each.options.items())
+        expected = "has the answer" if each.expect == "right" else "says so"
+        table.add_row(Text.assemble(name, (options, "dim")), each.summary, expected)
+    console.print(table)
+
+
+def record(
+    upstream: Annotated[str, typer.Option(help="The server to pass requests on to.")] = "http://localhost:1234",
+    to: Annotated[Path, typer.Option(help="The file to write, one exchange a line.")] = Path("cassette.jsonl"),
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 1235,
+) -> None:
+    """Stand between your application and LM Studio and keep the true bytes, without tokens, until Ctrl-C."""
+    needs_extra()
+    from lmdeck.server.serve import listen, run
+    from lmdeck.testing.cassette import WHOLE
+    from lmdeck.testing.recorder import Recorder
+
+    def tell(exchange: Exchange) -> None:
+        ended = "" if exchange.ended == WHOLE else f" ({exchange.ended})"
+        line = f"  {exchange.method} {exchange.path} → {exchange.status}, {size(len(exchange.body))}{ended}"
+        console.print(Text(safe(line)), soft_wrap=True)
+
+    recorder = Recorder(upstream, to, tell)
+    with listen(host, port) as listener:
+        run(
+            recorder,
+            listener,
+            lambda url: console.print(
+                Text.assemble(("✓ ", "green"), f"recording at {url} what {upstream} answers, into {to} (Ctrl-C stops)"),
+                soft_wrap=True,
+            ),
+        )
+    console.print(f"{recorder.count} exchanges in {to}", soft_wrap=True)
+
+
+def replay(
+    cassette: Annotated[Path, typer.Argument(help="A recording made by `lmdeck record`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")] = False,
+) -> None:
+    """Read a recording again, offline, and show what lmdeck understands; the exit code is 1 where an answer is no good."""
+    from lmdeck.testing.cassette import load
+    from lmdeck.testing.replay import understand
+
+    is_good = True
+    for exchange in load(cassette):
+        understood = understand(exchange)
+        is_good = is_good and understood.error is None
+        if as_json:
+            typer.echo(msgspec.json.encode(_as_row(understood)).decode())
+        else:
+            _show(understood)
+    raise typer.Exit(0 if is_good else 1)
+
+
+def _as_row(understood: Understood) -> dict[str, object]:
+    exchange, reply, error = understood.exchange, understood.reply, understood.error
+    return {
+        "request": f"{exchange.method} {exchange.path}",
+        "status": exchange.status,
+        "error": None
+        if error is None
+        else {"type": type(error).__name__, "message": error.message, "hint": error.hint},
+        "reply": None if reply is None else reply.to_dict(),
+        "problems": [] if reply is None else msgspec.to_builtins(reply.problems),
+    }
+
+
+def _show(understood: Understood) -> None:
+    exchange, reply, error = understood.exchange, understood.reply, understood.error
+    mark = ("✓ ", "green") if error is None else ("✗ ", "bold red")
+    console.print(Text.assemble(mark, (f"{exchange.method} {exchange.path}", "bold"), f" → {exchange.status}"))
+    if error is not None:
+        console.print(Text(safe(f"  {type(error).__name__}: {error.message}")), soft_wrap=True)
+        console.print(Text.assemble(("  → ", "cyan"), safe(error.hint)), soft_wrap=True)
+    if reply is None:
+        return
+    for name, text in (("reasoning", reply.reasoning), ("content", reply.content)):
+        if text:
+            console.print(Text.assemble((f"  {name:<10}", "dim"), safe(_short(text))), soft_wrap=True)
+    for call in reply.tool_calls:
+        console.print(Text.assemble(("  tool call ", "dim"), safe(f"{call.name}({_short(call.raw_arguments)})")))
+    for problem in reply.problems:
+        console.print(Text.assemble(("  problem   ", "yellow"), safe(f"{problem.code}: {_short(problem.detail)}")))
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN_CHARS else f"{line[: SHOWN_CHARS - 1]}…"
+
+
+def verdict(
+    command: Annotated[list[str], typer.Argument(help="The program to run: lmdeck verdict -- python my_app.py")],
+    scenario: Annotated[Path | None, typer.Option(help="What the fake answers (TOML), as for `lmdeck fake`.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds after which a run counts as hung.")] = 20.0,
+    fault: Annotated[list[str] | None, typer.Option(help="Only this fault; may be given more than once.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+) -> None:
+    """Run a program under each fault and tell which it survives; the exit code is 1 where it hangs, crashes or is wrong."""
+    needs_extra()
+    from lmdeck.testing.faults import FAULTS, find_fault
+    from lmdeck.testing.scenario import Scenario, load_scenario
+    from lmdeck.testing.verdict import baseline, try_faults
+
+    names = [find_fault(name).name for name in fault or FAULTS]
+    script = Scenario() if scenario is None else load_scenario(scenario)
+    expected = baseline(command, script, timeout)
+    trials: list[Trial] = []
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=errors, transient=True,
+        disable=as_json or not errors.is_terminal,
+    ) as progress:  # fmt: skip
+        task = progress.add_task("faults", total=len(names))
+        for trial in try_faults(command, script, expected, timeout=timeout, faults=names):
+            trials.append(trial)
+            progress.update(task, advance=1, description=trial.fault)
+    is_good = all(trial.is_right for trial in trials)
+    if as_json:
+        report = {"ok": is_good, "expected": expected, "trials": msgspec.to_builtins(trials)}
+        typer.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+    else:
+        _show_trials(trials)
+    raise typer.Exit(0 if is_good else 1)
+
+
+def _show_trials(trials: list[Trial]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    for name in ("", "fault", "outcome", "seconds"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("said last", no_wrap=True, overflow="ellipsis", ratio=1)
+    for trial in trials:
+        mark = Text("✓", "green") if trial.is_right else Text("✗", "bold red")
+        last = safe((trial.output.strip().splitlines() or [""])[-1])
+        style = STYLES[trial.outcome]
+        table.add_row(mark, trial.fault, Text(trial.outcome, style), f"{trial.seconds:.1f}", Text(_short(last), "dim"))
+    console.print(table)
+    counts = {outcome: sum(trial.outcome == outcome for trial in trials) for outcome in STYLES}
+    console.print(Text(" · ".join(f"{count} {outcome}" for outcome, count in counts.items() if count), style="bold"))

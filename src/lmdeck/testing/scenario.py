@@ -1,0 +1,170 @@
+"""Scenario files: a script as TOML, for applications in any language.
+
+```toml
+seed = 1
+strict = false
+
+[[model]]
+key = "qwen2.5-7b-instruct"
+
+[[answer]]
+when = "weather"                       # the user's last words contain this
+tool_call = { name = "get_weather", arguments = { city = "Paris" } }
+
+[[answer]]
+reply = "Hello"
+
+[[answer]]
+fail = "reset"
+after_chunks = 3
+```
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from lmdeck.errors import ConfigurationError
+from lmdeck.testing.answers import Answer, PlannedCall, find_dialect, refusal
+from lmdeck.testing.fake import FakeLMStudio
+from lmdeck.testing.faults import find_fault
+
+__all__ = ["Scenario", "load_scenario"]
+
+
+class _Call(Struct, forbid_unknown_fields=True, kw_only=True):
+    name: str
+    arguments: dict[str, Any] | str = {}
+
+
+class _Model(Struct, forbid_unknown_fields=True, kw_only=True):
+    key: str
+    type: str = "llm"
+    loaded: bool = True
+    load_seconds: float = 0.0
+    context_length: int = 4096
+    max_context_length: int = 32768
+    parallel: int = 4
+    refuses_to_load: str | None = None
+
+
+class _Answer(Struct, forbid_unknown_fields=True, kw_only=True):
+    when: str | None = None
+    reply: str = ""
+    reasoning: str = ""
+    json: Any = None
+    tool_call: _Call | None = None
+    tool_calls: list[_Call] = []
+    dialect: str | None = None
+    error: int | None = None
+    message: str = "The server had a problem."
+    fail: str | None = None
+    from_schema: bool = False
+    tokens_per_second: float | None = None
+    time_to_first_token: float | None = None
+    after_chunks: int | None = None
+    seconds: float | None = None
+    retry_after: int | None = None
+
+    def answer(self) -> Answer:
+        """Give the answer that the entry describes."""
+        if self.dialect is not None:
+            find_dialect(self.dialect)
+        calls = [*([self.tool_call] if self.tool_call else []), *self.tool_calls]
+        options = {
+            name: value
+            for name in ("after_chunks", "seconds", "retry_after")
+            if (value := getattr(self, name)) is not None
+        }
+        if self.fail is not None:
+            find_fault(self.fail).check(options)
+        return Answer(
+            content=self.reply if self.json is None else msgspec.json.encode(self.json).decode(),
+            reasoning=self.reasoning,
+            calls=tuple(PlannedCall(name=call.name, arguments=call.arguments) for call in calls),
+            dialect=self.dialect,
+            refusal=None if self.error is None else refusal(self.error, self.message),
+            fault=self.fail,
+            fault_options=options,
+            from_schema=self.from_schema,
+            tokens_per_second=self.tokens_per_second,
+            time_to_first_token=self.time_to_first_token,
+        )
+
+
+class Scenario(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A whole scenario file. Without `strict`, a request for which nothing is scripted is answered with its own words."""
+
+    seed: int = 0
+    strict: bool = False
+    cuts: bool = True
+    repeat: bool = False
+    tokens_per_second: float | None = None
+    time_to_first_token: float = 0.0
+    api_token: str | None = None
+    jit: bool = True
+    model: list[_Model] = []
+    answer: list[_Answer] = []
+
+    def fake(self, *, host: str = "127.0.0.1", port: int = 0) -> FakeLMStudio:
+        """Make the fake that the scenario describes; it is not started.
+
+        Raises:
+            ConfigurationError: An answer is not possible.
+        """
+        fake = FakeLMStudio(
+            seed=self.seed,
+            strict=self.strict,
+            cuts=self.cuts,
+            tokens_per_second=self.tokens_per_second,
+            time_to_first_token=self.time_to_first_token,
+            api_token=self.api_token,
+            host=host,
+            port=port,
+        )
+        for model in self.model:
+            fake.add_model(**msgspec.structs.asdict(model))
+        if not self.jit:
+            fake.turn_off_jit()
+        self.script(fake)
+        return fake
+
+    def script(self, fake: FakeLMStudio) -> None:
+        """Put the answers into a fake's script; with `repeat`, they begin anew when all are used."""
+        for entry in self.answer:
+            if entry.when is None:
+                fake.answer(entry.answer())
+            else:
+                fake.when(_says(entry.when)).answer(entry.answer())
+        if self.repeat:
+            fake.repeat()
+
+
+def _says(words: str) -> Any:  # noqa: ANN401  # a predicate
+    return lambda request: words.lower() in request.last_user.lower()
+
+
+def load_scenario(path: str | Path) -> Scenario:
+    """Read a scenario file.
+
+    Raises:
+        ConfigurationError: It cannot be read, is no TOML, or holds what a scenario does not have.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return msgspec.convert(tomllib.loads(text), Scenario)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The scenario {path} cannot be read: {error.strerror}.", hint="Check the path."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"The scenario {path} is no TOML: {error}.", hint="Mend the line it names.") from error
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(
+            f"The scenario {path} is not right: {error}.", hint="`lmdeck fake --help` shows an example."
+        ) from error

@@ -1,0 +1,200 @@
+"""`lmdeck fake`, `record`, `replay` and `verdict` as programs; and scenario files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lmdeck import ConfigurationError, LMStudio
+from lmdeck.testing.scenario import load_scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+COMMAND = [sys.executable, "-c", "from lmdeck.cli import main; main()"]
+SCENARIO = """
+seed = 1
+[[model]]
+key = "tiny"
+context_length = 2048
+[[answer]]
+when = "weather"
+tool_call = { name = "get_weather", arguments = { city = "Paris" } }
+dialect = "hermes-json"
+[[answer]]
+reply = "Hello"
+reasoning = "greet"
+[[answer]]
+error = 503
+message = "busy"
+[[answer]]
+fail = "early_end"
+after_chunks = 2
+[[answer]]
+json = { name = "Ada" }
+"""
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A command that serves, and the address it tells."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout
+            first = process.stdout.readline()
+            yield next(word for word in first.split() if word.startswith("http") and word.count(":") == 2), process
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(10)
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Path:
+    path = tmp_path / "scenario.toml"
+    path.write_text(SCENARIO)
+    return path
+
+
+def test_a_scenario_is_a_script(scenario: Path) -> None:
+    with load_scenario(scenario).fake() as fake, fake.client(retry_attempts=1) as lm:
+        chat = lm.chat("tiny")
+        assert chat.user("Hi").send().reasoning == "greet"
+        assert "<tool_call>" in str(chat.user("The weather?").send().raw)
+        assert lm.models.get("tiny").instances[0].context_length == 2048
+        assert fake.pending == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("answer = 1", "Expected `array`"),
+        ("[[answer]]\nrepply = 'x'", "unknown field `repply`"),
+        ("[[answer]\n", "no TOML"),
+        ("[[answer]]\nfail = 'explode'", "no fault 'explode'"),
+        ("[[answer]]\ndialect = 'klingon'", "no dialect 'klingon'"),
+    ],
+)
+def test_a_wrong_scenario_says_what_is_wrong(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(ConfigurationError, match=said):
+        load_scenario(tmp_path / "s.toml").fake()
+    done = run("fake", str(tmp_path / "s.toml"))
+    assert done.returncode == 2
+    assert said.replace("`", "") in done.stderr.replace("`", "")
+
+
+def test_fake_serves_any_language_and_ends_with_ctrl_c(scenario: Path) -> None:
+    with running("fake", str(scenario), "--port", "0") as (url, process):
+        with LMStudio(base_url=url, retry_attempts=1) as lm:
+            assert lm.chat("tiny").user("Hi").send().content == "Hello"
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=10)[0]
+    assert process.returncode == 0
+    assert "POST /v1/chat/completions 'Hi'" in rest
+
+
+def test_faults_are_listed() -> None:
+    rows = json.loads(run("fake", "--faults", "--json").stdout)
+    assert {"name": "cut", "expect": "error"}.items() <= next(row for row in rows if row["name"] == "cut").items()
+    assert "context_overflow_n_keep" in run("fake", "--faults").stdout
+
+
+def test_record_and_replay(tmp_path: Path) -> None:
+    cassette = tmp_path / "cassette.jsonl"
+    with (
+        running("fake", "--port", "0") as (upstream, _),
+        running("record", "--upstream", upstream, "--port", "0", "--to", str(cassette)) as (url, _),
+        LMStudio(base_url=url) as lm,
+    ):
+        assert lm.chat().user("Hallo Zoë").send().content == "You said: Hallo Zoë"
+    shown = run("replay", str(cassette))
+    assert shown.returncode == 0
+    assert "You said: Hallo Zoë" in shown.stdout
+    rows = [json.loads(line) for line in run("replay", str(cassette), "--json").stdout.splitlines()]
+    assert rows[-1]["reply"]["content"]["message"] == "You said: Hallo Zoë"
+    assert run("replay", str(tmp_path / "none")).returncode == 2
+
+
+PROGRAM = """
+import sys
+import lmdeck
+try:
+    print(lmdeck.chat().user("Hi").send().content)
+except lmdeck.LMStudioError as error:
+    sys.exit(str(error))
+"""
+CARELESS = """
+import json, os, urllib.request
+body = json.dumps({"messages": [{"role": "user", "content": "Hi"}]}).encode()
+answer = json.load(urllib.request.urlopen(os.environ["OPENAI_BASE_URL"] + "/chat/completions", body))
+print(answer.get("choices", [{"message": {"content": "?"}}])[0]["message"]["content"])
+"""
+FAST = {"LMDECK_TIMEOUT": "0.5", "LMDECK_FIRST_TOKEN_TIMEOUT": "1", "LMDECK_RETRY_DELAY": "0.01"}
+
+
+def judged(program: str, *faults: str, seconds: str = "10") -> tuple[int, dict[str, str]]:
+    options = [option for fault in faults for option in ("--fault", fault)]
+    done = run("verdict", "--json", "--timeout", seconds, *options, "--", sys.executable, "-c", program, **FAST)
+    report = json.loads(done.stdout)
+    return done.returncode, {trial["fault"]: trial["outcome"] for trial in report["trials"]}
+
+
+def test_a_careful_program_is_told_so() -> None:
+    code, outcomes = judged(PROGRAM, "cut", "hang", "crash", "trickle", "refuse", "unexpected_endpoint", "empty_reply")
+    assert code == 0
+    assert outcomes == {
+        "cut": "said so",
+        "hang": "said so",
+        "crash": "said so",
+        "trickle": "survived",
+        "refuse": "said so",
+        "unexpected_endpoint": "said so",
+        "empty_reply": "said so",
+    }
+
+
+def test_a_careless_program_is_told_what_it_does() -> None:
+    code, outcomes = judged(CARELESS, "hang", "crash", "unexpected_endpoint", "trickle", seconds="3")
+    assert code == 1
+    assert outcomes == {
+        "hang": "hung",
+        "crash": "crashed",
+        "unexpected_endpoint": "wrong answer",
+        "trickle": "survived",
+    }
+
+
+def test_a_program_that_fails_anyway_is_refused() -> None:
+    done = run("verdict", "--", sys.executable, "-c", "raise SystemExit('no')")
+    assert done.returncode == 2
+    assert "without any fault" in done.stderr
+    assert run("verdict", "--", "no-such-program").returncode == 2
+
+
+def test_the_table_is_for_people() -> None:
+    done = run(
+        "verdict", "--fault", "cut", "--fault", "trickle", "--", sys.executable, "-c", PROGRAM, COLUMNS="120", **FAST
+    )
+    assert done.returncode == 0
+    assert "✓  cut" in done.stdout
+    assert "1 survived · 1 said so" in done.stdout
