@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SHARED := ../shared
 
-.PHONY: help demo test lint types tests live fuzz bench shared format clean
+.PHONY: help demo test lint types tests live fuzz soak bench shared format clean
 
 help:
 	@echo "make demo    a real conversation with a small model, no LM Studio needed"
 	@echo "make test    lint, types and every test that needs no LM Studio"
 	@echo "make live    the same conversations against LM Studio at LMDECK_LIVE_URL"
 	@echo "make fuzz    ten million random characters through the parser"
+	@echo "make soak    ten minutes of random faults over 64 chats at once"
 	@echo "make bench   lmdeck beside other clients, CPU per chunk and request"
 	@echo "make format  lay out the code"
 	@echo "make clean   remove what these targets made"
@@ -39,6 +40,10 @@ live: $(VENV)/.installed-dev
 # Ten million random characters through the parser, another text every time.
 fuzz: $(VENV)/.installed-dev
 	@LMDECK_FUZZ_CHARACTERS=10000000 LMDECK_FUZZ_SEED=$${LMDECK_FUZZ_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/dialects/test_accounts.py
+
+# Ten minutes of random faults over 64 chats at once; in `make test` it is twenty seconds.
+soak: $(VENV)/.installed-dev
+	@LMDECK_SOAK_SECONDS=$${LMDECK_SOAK_SECONDS:-600} LMDECK_SOAK_SEED=$${LMDECK_SOAK_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/testing/test_soak.py -s --timeout 900
 
 bench: .venv-bench/.installed
 	@.venv-bench/bin/python benchmarks/run.py

@@ -57,3 +57,11 @@ def test_the_json_has_a_figure_for_each_round(run):
     assert all(client.endswith(", async") for client in paced["rounds"])
     assert all(len(values) == 1 and values[0] >= 0 for job in figures["jobs"] for values in job["rounds"].values())
     assert figures["about"]["lmdeck"]
+
+
+def test_many_streams_at_once_are_all_right(tmp_path):
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, ROOT / "benchmarks" / "streams.py", "--streams", "40", "--json", figures]
+    subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    measured = json.loads(figures.read_text())
+    assert measured["right"] == measured["streams"] == 40

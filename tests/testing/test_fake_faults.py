@@ -29,7 +29,7 @@ ERRORS = {
     "cut": "ConnectionLostError",
     "early_end": "IncompleteStreamError",
     "half_chunk": "IncompleteStreamError",
-    "garbage": "MalformedStreamError ConnectionLostError",
+    "garbage": "MalformedStreamError IncompleteStreamError ConnectionLostError",
     "bad_json": "MalformedStreamError",
     "invalid_utf8": "MalformedStreamError",
     "long_line": "MalformedStreamError",

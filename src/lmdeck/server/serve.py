@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BackgroundServer", "listen", "run"]
 
+BACKLOG = 1024
 SECONDS_A_TICK = 0.1
 SECONDS_TO_END = 5
 """How long answers in progress may take to notice that their connection is gone, at the end."""
@@ -115,7 +116,7 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
         if os.name == "posix":  # elsewhere it would share a port that is taken
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(128)
+        listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
         raise ConfigurationError(

@@ -157,8 +157,8 @@ class ScriptedBackend:
 
     def _refuse(self, exchange: Exchange) -> None:
         """Let a refusal or a fault that is next in the script meet an embedding as well."""
-        queue = self._script.queue
-        if queue and (queue[0].refusal is not None or queue[0].fault is not None):
+        first = next(iter(self._script.queue), None)
+        if isinstance(first, Answer) and (first.refusal is not None or first.fault is not None):
             self._next(exchange)
 
     async def load(self, job: LoadJob) -> Loaded:

@@ -10,6 +10,7 @@ from lmdeck.server.app import create_app
 from lmdeck.server.jobs import DownloadState
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.server.stored import StoredAnswers
+from lmdeck.testing.answers import Answer
 from lmdeck.testing.backend import ScriptedBackend
 from lmdeck.testing.cassette import load
 from lmdeck.testing.expectations import Expectations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope
 
     from lmdeck.config import ClientSettings
-    from lmdeck.testing.answers import Answer
+    from lmdeck.testing.script import Scripted
     from lmdeck.testing.sent import SentRequest
 
 __all__ = ["FakeLMStudio"]
@@ -181,7 +182,7 @@ class FakeLMStudio(Scripting, Expectations):
 
     # --- the script ---
 
-    def _add(self, answer: Answer) -> None:
+    def _add(self, answer: Scripted) -> None:
         self._script._add(answer)  # noqa: SLF001  # the same idea, with a server around it
         self._look_ahead()
 
@@ -351,9 +352,11 @@ class FakeLMStudio(Scripting, Expectations):
     def _look_ahead(self) -> None:
         """Close the door for a while, if that is what is scripted next."""
         queue = self._script.queue
-        if self._server is None or not queue or queue[0].fault != "refuse":
+        first = queue[0] if queue else None
+        if self._server is None or not isinstance(first, Answer) or first.fault != "refuse":
             return
-        options = queue.popleft().fault_options
+        queue.popleft()
+        options = first.fault_options
         self._door.shut(self._server, float(options.get("seconds", 0.2)), self._look_ahead)
 
 

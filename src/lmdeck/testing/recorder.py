@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import Response
 
+from lmdeck.config import Settings
+from lmdeck.errors import TransportError
 from lmdeck.server.delivery import ClientGoneError, attended
 from lmdeck.testing.cassette import LEFT, Exchange, Piece, without_secrets
+from lmdeck.transport import Timeouts, WireRequest
+from lmdeck.transport._aiohttp import AiohttpTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiohttp import ClientResponse
     from starlette.types import Receive, Scope, Send
+
+    from lmdeck.transport import AsyncResponse
 
 __all__ = ["Recorder"]
 
@@ -25,7 +30,8 @@ HOP_HEADERS = frozenset({
     "proxy-connection",
 })  # fmt: skip
 MAX_BODY_BYTES = 64 << 20
-SECONDS_TO_CONNECT = 10
+PATIENCE = Timeouts(connect=10.0, first_token=3600.0, idle=3600.0)
+"""The application's own limits are the ones that count."""
 
 
 class Recorder:
@@ -35,6 +41,7 @@ class Recorder:
         self._upstream = upstream.rstrip("/").removesuffix("/v1")
         self._path = Path(path)
         self._tell = tell
+        self._transport = AiohttpTransport(Settings())
         self.count = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,28 +66,27 @@ class Recorder:
     async def _forward(
         self, scope: Scope, headers: dict[str, str], body: bytes, exchange: Exchange, send: Send
     ) -> None:
-        import aiohttp
-
         query = scope.get("query_string", b"").decode("latin-1")
-        url = f"{self._upstream}{scope['path']}{f'?{query}' if query else ''}"
-        passed = {name: value for name, value in headers.items() if name not in HOP_HEADERS}
+        request = WireRequest(
+            method=scope["method"],
+            url=f"{self._upstream}{scope['path']}{f'?{query}' if query else ''}",
+            body=body or None,
+            headers={name: value for name, value in headers.items() if name not in HOP_HEADERS},
+            timeouts=PATIENCE,
+        )
         began = time.perf_counter()
         try:
-            async with (
-                aiohttp.ClientSession(
-                    auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None, sock_connect=SECONDS_TO_CONNECT)
-                ) as session,
-                session.request(
-                    scope["method"], url, data=body or None, headers=passed, allow_redirects=False
-                ) as answer,
-            ):
+            answer = await self._transport.open(request)
+            try:
                 await _pass_back(answer, exchange, began, send)
-        except aiohttp.ClientError as error:
-            exchange.ended = f"{type(error).__name__}: {error}"
+            finally:
+                answer.close()
+        except TransportError as error:
+            exchange.ended = f"{type(error).__name__}: {error.message}"
             if exchange.status:
                 raise ConnectionResetError(exchange.ended) from error
             exchange.status = 502
-            text = f"lmdeck record cannot reach {self._upstream}: {error}"
+            text = f"lmdeck record cannot reach {self._upstream}: {error.message}"
             await Response(text, 502, media_type="text/plain")(scope, _nothing, send)
 
     def _keep(self, exchange: Exchange) -> None:
@@ -91,16 +97,16 @@ class Recorder:
             self._tell(exchange)
 
 
-async def _pass_back(answer: ClientResponse, exchange: Exchange, began: float, send: Send) -> None:
+async def _pass_back(answer: AsyncResponse, exchange: Exchange, began: float, send: Send) -> None:
     exchange.status = answer.status
-    exchange.headers = without_secrets(dict(answer.headers))
+    exchange.headers = without_secrets(answer.headers)
     raw = [
         (name.encode("latin-1"), value.encode("latin-1"))
         for name, value in answer.headers.items()
-        if name.lower() not in HOP_HEADERS
+        if name not in HOP_HEADERS
     ]
     await send({"type": "http.response.start", "status": answer.status, "headers": raw})
-    async for data in answer.content.iter_any():
+    while data := await answer.read():
         exchange.pieces.append(Piece.of(data, time.perf_counter() - began))
         await send({"type": "http.response.body", "body": data, "more_body": True})
     await send({"type": "http.response.body", "body": b"", "more_body": False})

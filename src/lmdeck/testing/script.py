@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lmdeck.testing.sent import SentRequest
 
     Predicate = Callable[[SentRequest], object]
+    Scripted = Answer | Callable[[SentRequest], Answer | str]
 
 __all__ = ["Rule", "Script", "Scripting"]
 
@@ -36,13 +37,18 @@ class Scripting:
 
     _thought = ""
 
-    def _add(self, answer: Answer) -> None:
+    def _add(self, answer: Scripted) -> None:
         raise NotImplementedError
 
     def answer(self, answer: Answer) -> Self:
         """Answer with a value made by hand."""
         thought, self._thought = self._thought, ""
         self._add(msgspec.structs.replace(answer, reasoning=thought + answer.reasoning) if thought else answer)
+        return self
+
+    def respond(self, make: Callable[[SentRequest], Answer | str]) -> Self:
+        """Answer with what a function makes of the request: an `Answer`, or words."""
+        self._add(make)
         return self
 
     def reply(
@@ -120,12 +126,12 @@ class Rule(Scripting):
 
     def __init__(self, fits: Predicate) -> None:
         self.fits = fits
-        self._answers: deque[Answer] = deque()
+        self._answers: deque[Scripted] = deque()
 
-    def _add(self, answer: Answer) -> None:
+    def _add(self, answer: Scripted) -> None:
         self._answers.append(answer)
 
-    def next(self) -> Answer | None:
+    def next(self) -> Scripted | None:
         """Give the next answer; None where none was scripted yet."""
         if len(self._answers) > 1:
             return self._answers.popleft()
@@ -136,12 +142,12 @@ class Script(Scripting):
     """All answers of a fake."""
 
     def __init__(self) -> None:
-        self.queue: deque[Answer] = deque()
+        self.queue: deque[Scripted] = deque()
         self.rules: list[Rule] = []
         self.always: str | None = None
-        self.again: list[Answer] = []
+        self.again: list[Scripted] = []
 
-    def _add(self, answer: Answer) -> None:
+    def _add(self, answer: Scripted) -> None:
         self.queue.append(answer)
 
     def when(self, fits: Predicate) -> Rule:
@@ -152,6 +158,13 @@ class Script(Scripting):
 
     def take(self, request: SentRequest) -> Answer | None:
         """Give the answer to a request; None where there is none."""
+        scripted = self._next(request)
+        if scripted is None or isinstance(scripted, Answer):
+            return scripted
+        made = scripted(request)
+        return Answer(content=made) if isinstance(made, str) else made
+
+    def _next(self, request: SentRequest) -> Scripted | None:
         for rule in self.rules:
             if rule.fits(request) and (answer := rule.next()) is not None:
                 return answer
