@@ -12,8 +12,8 @@ from lmdeck.chain.drivers import drive, drive_async
 from lmdeck.client.chat import AsyncChat, Chat
 from lmdeck.client.conversation import AsyncConversation, Conversation, ConversationSpec
 from lmdeck.client.endpoints import AsyncMessages, AsyncResponses, Messages, Responses
+from lmdeck.client.health_plans import check_health
 from lmdeck.client.models import AsyncModels, Models
-from lmdeck.client.plans import check_health
 from lmdeck.client.session import Session
 from lmdeck.client.tasks import Tasks
 from lmdeck.client.text_plans import complete, embed
