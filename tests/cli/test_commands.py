@@ -135,24 +135,6 @@ def test_models(run: Run) -> None:
     ]
 
 
-def test_doctor_finds_all_well(run: Run) -> None:
-    """One line a check, all good, exit code 0."""
-    done = run("doctor")
-    assert done.returncode == 0
-    assert [line[0] for line in done.stdout.splitlines()] == ["✓"] * 5
-
-
-def test_doctor_says_what_is_wrong(run: Run) -> None:
-    """The first check that fails has a fix below it, those that build on it are skipped, and the exit code is 1."""
-    done = run("doctor", "--json", **NOWHERE)
-    report = json.loads(done.stdout)
-    assert done.returncode == 1
-    assert report["ok"] is False
-    assert [check["outcome"] for check in report["checks"]] == ["ok", "failed", "skipped", "skipped", "skipped"]
-    assert "lms server start" in report["checks"][1]["fix"]
-    assert "→ " in run("doctor", **NOWHERE).stdout
-
-
 def test_a_reader_that_has_enough_is_no_error(environment: dict[str, str], speaker: Speaker) -> None:
     """`lmdeck ask … | head -1` ends quietly."""
     speaker.pieces = ["line\n"] * 20_000
