@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lmdeck._facade import conversation as conversation
     from lmdeck._facade import default_client as default_client
     from lmdeck._facade import embed as embed
+    from lmdeck._facade import fetch_image as fetch_image
     from lmdeck._facade import health as health
     from lmdeck._facade import register_tool as register_tool
     from lmdeck._facade import reset as reset
@@ -132,6 +133,7 @@ _HOMES = {
         "conversation",
         "default_client",
         "embed",
+        "fetch_image",
         "health",
         "register_tool",
         "reset",

@@ -97,9 +97,12 @@ class _Builder(Generic[Route]):
     def user(self, text: str, images: Sequence[Image] = ()) -> Self:
         """Add what the user says, with images: paths, bytes or data URIs of PNG and JPEG files.
 
+        WebP, GIF (its first frame) and BMP are converted to PNG where Pillow is there (extra `images`), which
+        `reply.problems` tells. An image on the web is fetched by `lm.fetch_image(url)`, which gives its bytes.
+
         Raises:
-            ConfigurationError: An image cannot be read, is too large, or is of another kind.
-            InvalidRequestError: An image is a web address, which LM Studio does not fetch.
+            ConfigurationError: An image cannot be read, is too large, or is of no known kind.
+            InvalidRequestError: An image is a web address, or of a kind that LM Studio does not take and nothing converts.
         """
         if not images:
             return self._but(messages=(*self._spec.messages, Message(role="user", content=text)))

@@ -78,16 +78,19 @@ class _Conversation(Generic[Route]):
 
     def _turn(self, text: str, images: Sequence[Image], *, stream: bool) -> Plan[Answer]:
         """Say something, and keep what was answered once it is whole."""
-        said = native_input(text, images)
+        problems: list[Problem] = []
+        said = native_input(text, images, problems)
         try:
-            answer = yield from self._ask(said, self._response_id, stream=stream)
+            answer = yield from self._ask(said, self._response_id, stream=stream, problems=tuple(problems))
         except APIError as error:
             if not (self._spec.recover and self._response_id and _has_forgotten(error)):
                 raise
             note = Problem(
                 "history_replayed", f"The server had forgotten {self._response_id}: it was told the history."
             )
-            answer = yield from self._ask(transcript(self._history, said), None, stream=stream, problems=(note,))
+            answer = yield from self._ask(
+                transcript(self._history, said), None, stream=stream, problems=(*problems, note)
+            )
         answer.when_finished(lambda: self._keep(text, answer))
         return answer
 
@@ -97,7 +100,7 @@ class _Conversation(Generic[Route]):
         previous: str | None,
         *,
         stream: bool,
-        problems: tuple[Problem, ...] = (),
+        problems: tuple[Problem, ...],
     ) -> Plan[Answer]:
         spec = self._spec
         given = {

@@ -11,23 +11,24 @@ from typing import Any
 
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Message, Problem
-from lmdeck.protocol.images import Image, image_part
+from lmdeck.protocol.images import Image, checked_url, image_part
 
 __all__ = ["anthropic_body", "native_input", "offered_tools", "responses_body", "transcript"]
 
 EMPTY_SCHEMA = {"type": "object", "properties": {}}
 
 
-def native_input(text: str, images: Sequence[Image]) -> str | list[dict[str, Any]]:
-    """Give what the user says as `input` of `/api/v1/chat`.
+def native_input(text: str, images: Sequence[Image], problems: list[Problem]) -> str | list[dict[str, Any]]:
+    """Give what the user says as `input` of `/api/v1/chat`; images that had to be converted are told in `problems`.
 
     Raises:
-        ConfigurationError: An image cannot be read, is too large, or is of another kind.
-        InvalidRequestError: An image is a web address, which LM Studio does not fetch.
+        ConfigurationError: An image cannot be read, is too large, or is of no known kind.
+        InvalidRequestError: An image is a web address, or of a kind that LM Studio does not take and nothing here converts.
     """
     if not images:
         return text
-    shown = [{"type": "image", "data_url": image_part(image)["image_url"]["url"]} for image in images]
+    urls = [checked_url(image_part(image)["image_url"]["url"], problems) for image in images]
+    shown = [{"type": "image", "data_url": url} for url in urls]
     return [{"type": "message", "content": text}, *shown]
 
 

@@ -63,7 +63,7 @@ def _content(message: Mapping[str, Any], where: str, problems: list[Problem]) ->
         return ""
     is_result = message["role"] == "tool"
     if _are_parts(content, any_mapping=not is_result):
-        return [_part(part) for part in content]
+        return [_part(part, problems) for part in content]
     if is_result:
         problems.append(Problem("adjusted", f"{where}: the tool's result was sent as JSON text."))
         return _as_json(content, where)
@@ -80,13 +80,13 @@ def _are_parts(content: object, *, any_mapping: bool) -> TypeGuard[Sequence[Mapp
     return all(isinstance(part, Mapping) and (any_mapping or isinstance(part.get("type"), str)) for part in content)
 
 
-def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+def _part(part: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
     """Check the image of a content part; parts of other types go as they are."""
     if part.get("type") != "image_url":
         return dict(part)
     image = part.get("image_url")
     details = dict(image) if isinstance(image, Mapping) else {"url": image}
-    return {**part, "image_url": {**details, "url": checked_url(str(details.get("url", "")))}}
+    return {**part, "image_url": {**details, "url": checked_url(str(details.get("url", "")), problems)}}
 
 
 def _as_json(value: object, where: str) -> str:
