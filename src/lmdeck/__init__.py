@@ -102,6 +102,7 @@ if TYPE_CHECKING:
     from lmdeck.messages import Round as Round
     from lmdeck.messages import Runtime as Runtime
     from lmdeck.messages import ServerCall as ServerCall
+    from lmdeck.messages import TokenLogprob as TokenLogprob
     from lmdeck.messages import ToolCall as ToolCall
     from lmdeck.messages import ToolResult as ToolResult
     from lmdeck.model_info import DownloadJob as DownloadJob
@@ -209,6 +210,7 @@ _HOMES = {
         "Round",
         "Runtime",
         "ServerCall",
+        "TokenLogprob",
         "ToolCall",
         "ToolResult",
     ),

@@ -21,6 +21,8 @@ from lmdeck.sansio.parser import StreamParser
 from lmdeck.sansio.responses import ResponsesTranslator
 from lmdeck.sansio.translation import Translator
 
+LOGPROBS = "message.output_text.logprobs"  # what `include` of `/v1/responses` holds where they are asked for
+
 __all__ = ["MESSAGES", "NATIVE", "RESPONSES", "Endpoint", "ask_endpoint"]
 
 
@@ -74,6 +76,7 @@ def ask_endpoint(
         def make_reader(status: int, headers: Mapping[str, str]) -> TranslatedReader:
             assembler = ChatAssembler(
                 expects_tokens=body.get(endpoint.limit) != 0,
+                expects_logprobs=LOGPROBS in (body.get("include") or ()),
                 text_parser=StreamParser(offered),
                 tools=offered,
                 problems=adjusted,

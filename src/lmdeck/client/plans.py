@@ -157,6 +157,7 @@ def _ask(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -
         assembler = ChatAssembler(
             strict=spec.strict,
             expects_tokens=spec.expects_tokens,
+            expects_logprobs=spec.expects_logprobs,
             text_parser=StreamParser(offered, architecture=session.architecture(model)),
             tools=offered,
             problems=adjusted,

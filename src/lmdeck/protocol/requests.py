@@ -51,6 +51,11 @@ class ChatSpec(Struct, frozen=True, kw_only=True):
         """Tell whether an empty answer would be a fault: it would, unless `max_tokens` is 0."""
         return self.options.get("max_tokens") != 0
 
+    @property
+    def expects_logprobs(self) -> bool:
+        """Tell whether log probabilities were asked for."""
+        return bool(self.options.get("logprobs"))
+
 
 def build_chat(spec: ChatSpec, model: str | None, *, stream: bool) -> tuple[dict[str, Any], list[Problem]]:
     """Build the body of `POST /v1/chat/completions`, and say what was adjusted.
