@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lmdeck._facade import health as health
     from lmdeck._facade import register_tool as register_tool
     from lmdeck._facade import reset as reset
+    from lmdeck.adjustments import rules as rules
     from lmdeck.bus import EventBus as EventBus
     from lmdeck.bus import Subscription as Subscription
     from lmdeck.client.agent import AsyncChatRun as AsyncChatRun
@@ -139,6 +140,7 @@ _HOMES = {
         "register_tool",
         "reset",
     ),
+    "adjustments": ("rules",),
     "bus": ("EventBus", "Subscription"),
     "client.agent": ("AsyncChatRun", "ChatRun"),
     "client.chat": ("AsyncChat", "Chat"),

@@ -62,12 +62,14 @@ class ServerCall(Struct, frozen=True, kw_only=True):
 class Problem(Struct, frozen=True):
     """Something that was repaired, changed or dropped on the way: `code` for programs, `detail` for people.
 
-    `raw` is the model's own text of a call that could not be read.
+    `raw` is the model's own text of a call that could not be read. `rule` names the rule that changed the request where the
+    code is `"adjusted"`: `lmdeck.rules()` lists them.
     """
 
     code: str
     detail: str
     raw: str = ""
+    rule: str = ""
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
+from lmdeck.adjustments import Adjustments
 from lmdeck.chain import Plan
 from lmdeck.chain.exchange import Answer
 from lmdeck.client.plans import with_model
@@ -30,12 +31,12 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     """One of the three: its path, how its body is made acceptable, and what reads its answer."""
 
     path: str
-    adjust: Callable[[Mapping[str, Any], list[Problem]], dict[str, Any]]
+    adjust: Callable[[Mapping[str, Any], Adjustments], dict[str, Any]]
     translator: Callable[[Mapping[str, Any]], Translator]
     limit: str
 
 
-def _native_body(given: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:  # noqa: ARG001  # as the others
+def _native_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:  # noqa: ARG001  # as the others
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -63,11 +64,11 @@ def ask_endpoint(
     given: Mapping[str, Any],
     *,
     stream: bool,
-    problems: tuple[Problem, ...] = (),
+    problems: Sequence[Problem] = (),
 ) -> Plan[Answer]:
     """Ask, and read the answer until something happens in it."""
-    adjusted = list(problems)
-    body = endpoint.adjust(given, adjusted)
+    changes = Adjustments(session.settings.without_rules, problems)
+    body = endpoint.adjust(given, changes)
     offered = offered_tools(body)
 
     def ask(named: str | None) -> Plan[Answer]:
@@ -79,7 +80,7 @@ def ask_endpoint(
                 expects_logprobs=LOGPROBS in (body.get("include") or ()),
                 text_parser=StreamParser(offered),
                 tools=offered,
-                problems=adjusted,
+                problems=changes.problems,
                 model=named or "",
             )
             return TranslatedReader(status, headers, assembler, endpoint.translator(body))

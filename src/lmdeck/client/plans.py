@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
+from lmdeck.adjustments import Adjustments
 from lmdeck.chain import Plan, Read
 from lmdeck.chain.exchange import Answer
 from lmdeck.client.session import Session
@@ -150,7 +151,8 @@ def find_model(session: Session, key: str) -> Plan[ModelInfo]:
 
 
 def _ask(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -> Plan[Answer]:
-    body, adjusted = build_chat(spec, model, stream=stream)
+    changes = Adjustments((*session.settings.without_rules, *spec.without_rules))
+    body = build_chat(spec, model, changes, stream=stream)
 
     def make_reader(status: int, headers: Mapping[str, str]) -> ChatReader:
         offered = () if body.get("tool_choice") == "none" else body.get("tools", ())
@@ -160,7 +162,7 @@ def _ask(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -
             expects_logprobs=spec.expects_logprobs,
             text_parser=StreamParser(offered, architecture=session.architecture(model)),
             tools=offered,
-            problems=adjusted,
+            problems=changes.problems,
             model=model or "",
         )
         return ChatReader(status, headers, assembler)

@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from lmdeck.adjustments import Adjustments
 from lmdeck.errors import ConfigurationError, InvalidRequestError
-from lmdeck.messages import Problem
 from lmdeck.protocol.conversion import FORMATS, as_png, can_convert
 from lmdeck.secret import redact_url
 
@@ -33,8 +33,8 @@ _SIGNATURES = {
 _DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,(?P<data>[A-Za-z0-9+/=\s]+)", re.IGNORECASE)
 
 
-def image_part(image: str | os.PathLike[str] | bytes) -> dict[str, Any]:
-    """Make a content part of an image: a file's path, the file's bytes, or a data URI.
+def image_part(image: str | os.PathLike[str] | bytes, *, as_given: bool = False) -> dict[str, Any]:
+    """Make a content part of an image: a file's path, the file's bytes, or a data URI; `as_given`, any address.
 
     Raises:
         ConfigurationError: The file cannot be read, is too large, or is no image of a known kind.
@@ -43,13 +43,15 @@ def image_part(image: str | os.PathLike[str] | bytes) -> dict[str, Any]:
     if isinstance(image, (bytes, bytearray)):
         return _part(bytes(image), "the image's bytes")
     text = os.fspath(image)
+    if as_given and text.startswith(("data:", "http://", "https://")):
+        return {"type": "image_url", "image_url": {"url": text}}
     if text.startswith(("data:", "http://", "https://")):
         return _part(_decoded(text), IN_URI)
     return _part(_read(Path(text)), f"the image {text!r}")
 
 
-def checked_url(url: str, problems: list[Problem] | None = None) -> str:
-    """Give the data URI of a PNG or JPEG as LM Studio accepts it; one of another kind is converted, which `problems` tells.
+def checked_url(url: str, changes: Adjustments) -> str:
+    """Give the data URI of a PNG or JPEG as LM Studio accepts it; one of another kind is converted, which is reported.
 
     Raises:
         ConfigurationError: It is no base64 data URI of an image.
@@ -60,8 +62,7 @@ def checked_url(url: str, problems: list[Problem] | None = None) -> str:
     if kind in FORMATS:
         data = as_png(data, kind)
         _checked_kind(data, "the image, as PNG,")
-        if problems is not None:
-            problems.append(Problem("adjusted", f"An image was sent as PNG instead of {FORMATS[kind]}."))
+        changes.make("images", f"An image was sent as PNG instead of {FORMATS[kind]}.")
         kind = "png"
     return _uri(data, kind)
 
