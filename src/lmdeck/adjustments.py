@@ -20,6 +20,7 @@ RULES = {
     "tool_choice": "A tool's name, or OpenAI's object for it, is sent as `required` with that tool alone.",
     "tool_parameters": "A tool without an object schema gets an empty one.",
     "schemas": "References in a schema are written out, and lists of types become `anyOf`.",
+    "simpler_schemas": "Tools that the server's grammar compiler refuses are sent once more without what it cannot compile.",
     "json_object": "The response format `json_object` is sent as a `json_schema` that takes any object.",
     "images": "Images are checked, and WebP, GIF and BMP are sent as PNG.",
     "include_usage": "A stream is asked for its usage, `stream_options.include_usage`; not reported, since nothing is changed.",

@@ -215,9 +215,16 @@ class EndpointNotFoundError(APIError):
 
 
 class InvalidRequestError(APIError):
-    """The server refused the request's content: a field, a tool's schema, a grammar or an image."""
+    """The server refused the request's content: a field, a tool's schema, a grammar or an image.
+
+    `tools` names the tools that were refused, as far as that can be known: more than one where it is one of several.
+    """
 
     default_hint = "Correct the field that the message names and send again."
+
+    def __init__(self, message: str, *, tools: Sequence[str] = (), **details: Any) -> None:  # noqa: ANN401
+        super().__init__(message, **details)
+        self.tools = list(tools)
 
 
 class ContextLengthError(APIError):

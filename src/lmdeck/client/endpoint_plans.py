@@ -10,7 +10,7 @@ from msgspec import Struct
 from lmdeck.adjustments import Adjustments
 from lmdeck.chain import Plan
 from lmdeck.chain.exchange import Answer
-from lmdeck.client.plans import with_model
+from lmdeck.client.plans import with_model, with_simpler_tools
 from lmdeck.client.session import Session
 from lmdeck.messages import Problem
 from lmdeck.protocol.endpoint_bodies import anthropic_body, offered_tools, responses_body
@@ -85,6 +85,9 @@ def ask_endpoint(
             )
             return TranslatedReader(status, headers, assembler, endpoint.translator(body))
 
-        return (yield from session.handler(session.call("POST", endpoint.path, make_reader, sent)))
+        def post(body: Mapping[str, Any]) -> Plan[Answer]:
+            return (yield from session.handler(session.call("POST", endpoint.path, make_reader, body)))
+
+        return (yield from with_simpler_tools(sent, changes, post))
 
     return (yield from with_model(session, model, ask))

@@ -16,6 +16,7 @@ from lmdeck.client.session import Session
 from lmdeck.errors import (
     APIError,
     EndpointNotFoundError,
+    InvalidRequestError,
     LMStudioError,
     MalformedStreamError,
     ModelNotFoundError,
@@ -26,6 +27,7 @@ from lmdeck.messages import Reply
 from lmdeck.model_info import ApiLevel, ModelInfo
 from lmdeck.protocol.listings import LISTINGS, choose_model, read_listing
 from lmdeck.protocol.reader import ChatReader, JSONReader
+from lmdeck.protocol.refused_tools import blame, simpler_request
 from lmdeck.protocol.requests import ChatSpec, build_chat
 from lmdeck.sansio.assembler import ChatAssembler
 from lmdeck.sansio.limits import Limits
@@ -45,6 +47,7 @@ __all__ = [
     "read_reply",
     "send_chat",
     "with_model",
+    "with_simpler_tools",
 ]
 
 PROBE_LIMITS = Limits(answer_bytes=1 << 20)
@@ -153,9 +156,9 @@ def find_model(session: Session, key: str) -> Plan[ModelInfo]:
 def _ask(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -> Plan[Answer]:
     changes = Adjustments((*session.settings.without_rules, *spec.without_rules))
     body = build_chat(spec, model, changes, stream=stream)
+    offered = () if body.get("tool_choice") == "none" else body.get("tools", ())
 
     def make_reader(status: int, headers: Mapping[str, str]) -> ChatReader:
-        offered = () if body.get("tool_choice") == "none" else body.get("tools", ())
         assembler = ChatAssembler(
             strict=spec.strict,
             expects_tokens=spec.expects_tokens,
@@ -167,7 +170,28 @@ def _ask(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -
         )
         return ChatReader(status, headers, assembler)
 
-    return (yield from session.handler(session.call("POST", "/v1/chat/completions", make_reader, body)))
+    def post(body: Mapping[str, Any]) -> Plan[Answer]:
+        return (yield from session.handler(session.call("POST", "/v1/chat/completions", make_reader, body)))
+
+    return (yield from with_simpler_tools(body, changes, post))
+
+
+def with_simpler_tools(
+    body: Mapping[str, Any], changes: Adjustments, post: Callable[[Mapping[str, Any]], Plan[T]]
+) -> Plan[T]:
+    """Send a request, and once more with simpler tools where their schemas cannot be compiled; name the tools refused."""
+    try:
+        return (yield from post(body))
+    except InvalidRequestError as error:
+        simpler = simpler_request(error, body, changes)
+        if simpler is None:
+            blame(error, body.get("tools") or ())
+            raise
+    try:
+        return (yield from post(simpler))
+    except InvalidRequestError as error:
+        blame(error, simpler.get("tools") or ())
+        raise
 
 
 def _choose(session: Session) -> Plan[str | None]:

@@ -29,6 +29,7 @@ from lmdeck.errors import (
     TemplateError,
     describe,
 )
+from lmdeck.protocol.refused_tools import COMPILER_REFUSALS
 from lmdeck.secret import redact_url
 
 __all__ = ["api_error", "decoded_or_text", "refusal_in", "retry_after_seconds"]
@@ -94,9 +95,11 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
         ),
         ModelCrashedError,
     ),
+    (_words(*COMPILER_REFUSALS), InvalidRequestError),
     (
         _words(
             r"jinja",
+            r"unable to generate parser for this template",
             r"(prompt|chat) template",
             r"(?<!json )parser error: ",
             r"expected closing (statement|expression)",
@@ -110,7 +113,7 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
         ),
         TemplateError,
     ),
-    (_words(r"failed to parse grammar", r"failed to initialize samplers", r"invalid discriminator value"), InvalidRequestError),
+    (_words(r"invalid discriminator value"), InvalidRequestError),
     (_words(r"previous.?response\b.{0,120}(not found|unknown|expired|does not exist)", r"\bresp_\w+\W+(was )?not found",
             r"download job\b", r"\bjob\b.{0,60} not found"), InvalidRequestError),
     (_words(r"\bmodel( \S+)? not found", r"model_not_found", r"no such model",
@@ -320,7 +323,7 @@ def _redirect_hint(status: int, headers: Mapping[str, str]) -> str | None:
 HINTS: list[tuple[re.Pattern[str], str]] = [
     (_words(r"not embedding"), "Choose an embedding model: `lmdeck models` shows each model's type."),
     (_words(r"insufficient system resources"), str(ModelLoadError.default_hint)),
-    (_words(r"failed to parse grammar", r"failed to initialize samplers"),
+    (_words(*COMPILER_REFUSALS),
      "The schema of a tool or of response_format is too complex for the engine: simplify it (no pattern, no deep nesting)."),
     (_words(r"previous.?response", r"\bresp_\w+\W+(was )?not found"),
      "The server has forgotten that answer: begin a new conversation, or pass `recover=True` to have the history told again."),
