@@ -228,9 +228,24 @@ class InvalidRequestError(APIError):
 
 
 class ContextLengthError(APIError):
-    """The prompt, or the prompt with the answer, does not fit the model's context."""
+    """The prompt, or the prompt with the answer, does not fit the model's context.
+
+    `prompt_tokens` is what was sent and `context_length` what the model holds, in tokens; None where the server does not say.
+    """
 
     default_hint = "Shorten the messages, or load the model with a larger `context_length`."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        prompt_tokens: int | None = None,
+        context_length: int | None = None,
+        **details: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(message, **details)
+        self.prompt_tokens = prompt_tokens
+        self.context_length = context_length
 
 
 class ModelNotFoundError(APIError):
