@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from lmdeck._facade import conversation as conversation
     from lmdeck._facade import default_client as default_client
     from lmdeck._facade import embed as embed
+    from lmdeck._facade import fetch_image as fetch_image
     from lmdeck._facade import health as health
     from lmdeck._facade import register_tool as register_tool
     from lmdeck._facade import reset as reset
+    from lmdeck.adjustments import rules as rules
     from lmdeck.bus import EventBus as EventBus
     from lmdeck.bus import Subscription as Subscription
     from lmdeck.client.agent import AsyncChatRun as AsyncChatRun
@@ -101,6 +103,7 @@ if TYPE_CHECKING:
     from lmdeck.messages import Round as Round
     from lmdeck.messages import Runtime as Runtime
     from lmdeck.messages import ServerCall as ServerCall
+    from lmdeck.messages import TokenLogprob as TokenLogprob
     from lmdeck.messages import ToolCall as ToolCall
     from lmdeck.messages import ToolResult as ToolResult
     from lmdeck.model_info import DownloadJob as DownloadJob
@@ -132,10 +135,12 @@ _HOMES = {
         "conversation",
         "default_client",
         "embed",
+        "fetch_image",
         "health",
         "register_tool",
         "reset",
     ),
+    "adjustments": ("rules",),
     "bus": ("EventBus", "Subscription"),
     "client.agent": ("AsyncChatRun", "ChatRun"),
     "client.chat": ("AsyncChat", "Chat"),
@@ -207,6 +212,7 @@ _HOMES = {
         "Round",
         "Runtime",
         "ServerCall",
+        "TokenLogprob",
         "ToolCall",
         "ToolResult",
     ),

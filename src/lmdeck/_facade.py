@@ -10,10 +10,12 @@ from typing import Any, Unpack
 from lmdeck.client.chat import Chat
 from lmdeck.client.clients import EMBED_BATCH, LMStudio
 from lmdeck.client.conversation import Conversation
+from lmdeck.client.image_plans import FETCH_SECONDS
 from lmdeck.client.models import Models
 from lmdeck.config import ClientSettings
 from lmdeck.model_info import Health
 from lmdeck.outputs import Completion, Embeddings
+from lmdeck.protocol.images import MAX_IMAGE_BYTES
 from lmdeck.tools.tool import Tool
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "conversation",
     "default_client",
     "embed",
+    "fetch_image",
     "health",
     "register_tool",
     "reset",
@@ -94,6 +97,19 @@ def register_tool(
     """Register a tool with the default client; see `LMStudio.register_tool`."""
     return default_client().register_tool(
         name, handler=handler, description=description, parameters=parameters, required=required, timeout=timeout
+    )
+
+
+def fetch_image(
+    url: str,
+    *,
+    allow_private: bool = False,
+    max_bytes: int = MAX_IMAGE_BYTES,
+    total_timeout: float = FETCH_SECONDS,
+) -> bytes:
+    """Fetch an image from the web and give its bytes; see `LMStudio.fetch_image`."""
+    return default_client().fetch_image(
+        url, allow_private=allow_private, max_bytes=max_bytes, total_timeout=total_timeout
     )
 
 

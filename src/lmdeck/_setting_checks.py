@@ -6,6 +6,8 @@ import math
 import os
 from collections.abc import Callable
 
+from lmdeck.adjustments import ALL, RULES, checked_rules
+from lmdeck.errors import ConfigurationError
 from lmdeck.secret import Secret
 
 __all__ = ["CHECKS"]
@@ -93,6 +95,17 @@ def _switch(value: object) -> bool:
     raise ValueError("true or false")
 
 
+def _rules(value: object) -> tuple[str, ...]:
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    wanted = f"names of request rules: {', '.join(RULES)}; or {ALL!r}"
+    if not isinstance(names, (list, tuple, set, frozenset)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(wanted)
+    try:
+        return checked_rules(name for name in names if name)
+    except ConfigurationError:
+        raise ValueError(wanted) from None
+
+
 CHECKS: dict[str, Callable[[object], object]] = {
     "host": _host,
     "port": _whole(1, 65535),
@@ -106,6 +119,7 @@ CHECKS: dict[str, Callable[[object], object]] = {
     "retry_attempts": _whole(1, 100),
     "retry_delay": _delay,
     "max_concurrency": _whole(1, 1000),
+    "without_rules": _rules,
     "debug": _switch,
     "proxy": _url,
     "tls_verify": _switch,

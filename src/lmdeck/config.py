@@ -7,7 +7,7 @@ Each setting is found on its own, in this order: keyword argument, environment, 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -29,7 +29,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     `timeout` is the longest silence between two bytes of an answer, `first_token_timeout` the longest wait for its first
     byte, `total_timeout` the longest an answer may take as a whole (`None`: no limit). `proxy` is a URL; the environment's
     proxies are not used, since the server is local. `max_concurrency` is how many answers are asked for at once while the
-    others wait in a fair queue (`None`: as many as the loaded model answers in parallel, else 4). `tls_verify`,
+    others wait in a fair queue (`None`: as many as the loaded model answers in parallel, else 4). `without_rules` names the
+    rules of `lmdeck.rules()` by which requests are not changed. `tls_verify`,
     `tls_ca_file`, `tls_client_cert` and `tls_client_key` serve an LM Studio behind an HTTPS proxy.
     """
 
@@ -45,6 +46,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     retry_attempts: int = 3
     retry_delay: float = 0.1
     max_concurrency: int | None = None
+    without_rules: tuple[str, ...] = ()
     debug: bool = False
     proxy: str | None = None
     tls_verify: bool = True
@@ -107,6 +109,7 @@ class ClientSettings(TypedDict, total=False):
     retry_attempts: int | None
     retry_delay: float | None
     max_concurrency: int | None
+    without_rules: str | Sequence[str] | None
     debug: bool | None
     proxy: str | None
     tls_verify: bool | None

@@ -215,15 +215,37 @@ class EndpointNotFoundError(APIError):
 
 
 class InvalidRequestError(APIError):
-    """The server refused the request's content: a field, a tool's schema, a grammar or an image."""
+    """The server refused the request's content: a field, a tool's schema, a grammar or an image.
+
+    `tools` names the tools that were refused, as far as that can be known: more than one where it is one of several.
+    """
 
     default_hint = "Correct the field that the message names and send again."
 
+    def __init__(self, message: str, *, tools: Sequence[str] = (), **details: Any) -> None:  # noqa: ANN401
+        super().__init__(message, **details)
+        self.tools = list(tools)
+
 
 class ContextLengthError(APIError):
-    """The prompt, or the prompt with the answer, does not fit the model's context."""
+    """The prompt, or the prompt with the answer, does not fit the model's context.
+
+    `prompt_tokens` is what was sent and `context_length` what the model holds, in tokens; None where the server does not say.
+    """
 
     default_hint = "Shorten the messages, or load the model with a larger `context_length`."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        prompt_tokens: int | None = None,
+        context_length: int | None = None,
+        **details: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(message, **details)
+        self.prompt_tokens = prompt_tokens
+        self.context_length = context_length
 
 
 class ModelNotFoundError(APIError):

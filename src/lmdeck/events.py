@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lmdeck.errors import LMStudioError
-    from lmdeck.messages import Reply, ToolCall, ToolResult
+    from lmdeck.messages import Reply, TokenLogprob, ToolCall, ToolResult
     from lmdeck.native_events import StreamEvent
 
 __all__ = [
@@ -54,6 +56,7 @@ class Chunk(Struct, frozen=True, gc=False):
 
     `content` and `reasoning` are the new text, `""` where there is none; `tool_call` is set once, when a call is complete.
     `event` is the server's own event, where the endpoint has any: `/api/v1/chat`, `/v1/responses` and `/v1/messages` do.
+    `logprobs` are those of the tokens that came with this chunk, where they were asked for.
     """
 
     content: str = ""
@@ -62,6 +65,7 @@ class Chunk(Struct, frozen=True, gc=False):
     tool_call_delta: ToolCallDelta | None = None
     finish_reason: str | None = None
     event: StreamEvent | None = None
+    logprobs: Sequence[TokenLogprob] = ()
 
     @property
     def has_tool_call(self) -> bool:

@@ -21,6 +21,7 @@ __all__ = [
     "Round",
     "Runtime",
     "ServerCall",
+    "TokenLogprob",
     "ToolCall",
     "ToolResult",
 ]
@@ -61,12 +62,14 @@ class ServerCall(Struct, frozen=True, kw_only=True):
 class Problem(Struct, frozen=True):
     """Something that was repaired, changed or dropped on the way: `code` for programs, `detail` for people.
 
-    `raw` is the model's own text of a call that could not be read.
+    `raw` is the model's own text of a call that could not be read. `rule` names the rule that changed the request where the
+    code is `"adjusted"`: `lmdeck.rules()` lists them.
     """
 
     code: str
     detail: str
     raw: str = ""
+    rule: str = ""
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"
@@ -183,6 +186,19 @@ class Runtime(Struct, frozen=True, kw_only=True):
     supported_formats: list[str] = field(default_factory=list)
 
 
+class TokenLogprob(Struct, frozen=True, kw_only=True, gc=False):
+    """A token that the model wrote, and the natural logarithm of its probability.
+
+    `bytes` are its own, which may be but a part of a character; None where the server does not tell them. `top_logprobs` are
+    the likeliest tokens at its place, as many as were asked for (OpenAI's API reference, `logprobs`).
+    """
+
+    token: str
+    logprob: float
+    bytes: bytes | None = None
+    top_logprobs: list[TokenLogprob] = field(default_factory=list)
+
+
 class ToolResult(Struct, frozen=True, kw_only=True):
     """What came of one call in a run.
 
@@ -217,7 +233,8 @@ class Reply(Struct, frozen=True, kw_only=True):
     `content` has no tool markup, no reasoning and no outer white space. `finish_reason` is `"stop"`, `"length"`,
     `"tool_calls"` or the server's own word, and `"tool_calls"` whenever there are calls; it is `""` only on the `partial`
     of an error. `problems` lists everything that was repaired, changed or dropped. `server_calls` are tools that the
-    server ran itself. `raw` is the server's own body, or the list of its stream's events, as it sent them. After `run()`,
+    server ran itself. `logprobs` has one entry for each token of the answer, markup included, where they were asked for and
+    the server sends them. `raw` is the server's own body, or the list of its stream's events, as it sent them. After `run()`,
     `rounds` has every answer with its calls' results, `messages` what the run adds to the history, and `usage` is the sum.
     """
 
@@ -233,6 +250,7 @@ class Reply(Struct, frozen=True, kw_only=True):
     model_info: ModelDetails | None = None
     runtime: Runtime | None = None
     server_calls: list[ServerCall] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     raw: bytes | list[bytes] = b""
     rounds: list[Round] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)

@@ -106,6 +106,9 @@ class DownloadJob(Struct, frozen=True, kw_only=True):
 class Health(Struct, frozen=True, kw_only=True):
     """Whether a server answers, how fast (seconds), what it is, and what it has loaded.
 
+    `product` is `"LM Studio"` (its app or llmster, which answer alike), `"lmdeck engine"`, `"llama.cpp"`, `"Ollama"`, `"vLLM"`,
+    another name that the server gives, or `"an OpenAI-compatible server"`. `version` is None where the product does not tell
+    it over HTTP, as LM Studio does not; `api == "v1"` means 0.4.0 or newer (LM Studio docs `api-changelog.md`).
     `error` says why `reachable` is False, or, where the server answers but refuses, why its models are not known.
     """
 

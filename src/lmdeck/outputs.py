@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from lmdeck.messages import Problem
+from lmdeck.messages import Problem, TokenLogprob
 from lmdeck.stats import Stats, Usage
 
 __all__ = ["Completion", "Embeddings"]
@@ -44,7 +44,7 @@ class Embeddings(Struct, frozen=True, kw_only=True):
 class Completion(Struct, frozen=True, kw_only=True):
     """A text that a model went on with. `text` is as the model wrote it, white space included.
 
-    `logprobs` is the server's own object where it was asked for; `raw` is the server's body.
+    `logprobs` has one entry for each token where they were asked for (`logprobs=5`); `raw` is the server's body.
     """
 
     text: str
@@ -53,7 +53,7 @@ class Completion(Struct, frozen=True, kw_only=True):
     id: str = ""
     usage: Usage | None = None
     stats: Stats = Stats()
-    logprobs: dict[str, Any] | None = None
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     raw: object = None
 

@@ -261,7 +261,7 @@ def test_bad_images_are_told_before_anything_is_sent() -> None:
     """What LM Studio would refuse is refused here, with a reason."""
     with lm("http://127.0.0.1:1") as client:
         with pytest.raises(ConfigurationError):
-            client.chat().user("Look", images=[b"RIFF\x00\x00\x00\x00WEBPVP8 "])
+            client.chat().user("Look", images=[b"II*\x00 a TIFF"])
         with pytest.raises(ConfigurationError):
             client.chat().user("Look", images=["/no/such/photo.png"])
         with pytest.raises(InvalidRequestError):

@@ -101,3 +101,9 @@ def test_every_error_is_listed() -> None:
     named = set(re.findall(r"`(\w+Error)`", README))
     assert named <= set(dir(lmdeck))
     assert {"ConfigurationError", "IncompleteStreamError", "ContextLengthError", "ServerError"} <= named
+
+
+def test_every_rule_is_explained() -> None:
+    """`docs/rules.md` has a row for each."""
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "rules.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == list(lmdeck.rules())

@@ -258,6 +258,69 @@ def test_the_hint_fits_the_words(message: str, word: str) -> None:
     assert word in api_error(400, {"error": message}).hint
 
 
+ENGINES = {
+    "Error in predictNext: RuntimeError: the sampler gave nothing": "engine failed",
+    "Error in iterating prediction stream: KeyError: 'logits'": "engine failed",
+    "Error in predictTokens: ValueError: 'type' must be a string, not a list": "anyOf",
+    "Failed to parse tool call: a comma was expected at 17": "ask again",
+    "Failed to generate a tool call (it is left out): the text ended": "ask again",
+    "[Server Error] _0x1f2e3d is not a function": "stumbled",
+    "Cannot read properties of undefined (reading 'parameters')": "stumbled",
+}
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("message", ENGINES)
+def test_what_the_server_could_not_do_is_the_server_s_fault(message: str, status: int) -> None:
+    """Whatever its status: it may well go right the next time."""
+    error = api_error(status, {"error": message})
+    assert type(error) is ServerError
+    assert error.retryable
+    assert ENGINES[message] in error.hint
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "word"),
+    [
+        ({"message": "Required", "param": "text.format", "code": "missing"}, "text.format: Required.", "the message names"),
+        ({"message": "Not a valid input", "param": "tools.0"}, "tools.0: Not a valid input.", "the message names"),
+        ({"message": "Expected 'function' | 'mcp'", "param": "tools.2"}, "tools.2: Expected 'function' | 'mcp'.", "mcp only"),
+        ({"message": "Invalid type for 'input', sorry.", "param": "input"}, "Invalid type for 'input', sorry.", "lm.chat()"),
+        ({"message": "x" * 100, "param": "seed"}, "x" * 100 + ".", "the message names"),
+        ({"message": "These messages are an invalid 'messages' in payload"}, None, "tool_call_id"),
+        ({"message": "tool_choice cannot be an object"}, None, "with_tool_choice"),
+        ({"message": "response_format.type is not one we know"}, None, "chat.parse"),
+        ({"message": "the 'input' field must be a string or a list of them"}, None, "not tokens"),
+    ],
+)  # fmt: skip
+def test_a_field_is_named_and_has_its_hint(body: dict[str, str], message: str | None, word: str) -> None:
+    """A bare "Required" gets the field's name in front."""
+    error = api_error(400, {"error": {"type": "invalid_request_error", **body}})
+    assert type(error) is InvalidRequestError
+    assert error.message == (message or f"{body['message']}.")
+    assert word in error.hint
+
+
+@pytest.mark.parametrize(
+    ("message", "counts"),
+    [
+        ("The input has 700 tokens, but the context length only supports 512 tokens.", (700, 512)),
+        ("Cannot truncate prompt with n_keep (700) >= n_ctx (512)", (700, 512)),
+        ("Trying to keep the first 700 tokens when context the overflows, loaded with only 512 tokens", (700, 512)),
+        ("request (700 tokens) exceeds the available context size (512 tokens), raise it", (700, 512)),
+        ("This model's maximum context length is 512 tokens. However, you asked for 700 tokens", (700, 512)),
+        ("prompt is too long: 700 tokens > 512 maximum", (700, 512)),
+        ("Context size has been exceeded.", (None, None)),
+        ("The input has many tokens. Input does not fit in context length.", (None, None)),
+    ],
+)
+def test_an_overflow_says_how_much_it_was(message: str, counts: tuple[int | None, int | None]) -> None:
+    """For programs, where the server says it at all."""
+    error = api_error(400, {"error": {"message": message, "code": "context_length_exceeded"}})
+    assert isinstance(error, ContextLengthError)
+    assert (error.prompt_tokens, error.context_length) == counts
+
+
 def test_a_redirect_says_where_to() -> None:
     """It is not followed; the address is shown without its secrets."""
     error = api_error(307, b"", {"location": "https://me:S3cr3t@other/v1?key=S3cr3t"})

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from lmdeck.errors import MalformedStreamError, NoModelLoadedError
 from lmdeck.model_info import ModelInfo, ModelInstance
-from lmdeck.protocol.listings import LISTINGS, choose_model, identify, read_listing
+from lmdeck.protocol.listings import LISTINGS, choose_model, read_listing
+from lmdeck.protocol.products import recognize
 
 V1 = {
     "type": "llm",
@@ -163,7 +164,7 @@ def test_no_odd_field_loses_a_model(api: str, data: st.DataObject) -> None:
         isinstance(text, str | None) for text in (model.publisher, model.architecture, model.quantization, model.format)
     )
     assert isinstance(choose_model([model]) if model.is_chat_model else "", str)
-    assert isinstance(identify(api, {"data": [entry]}, "")[0], str)
+    assert recognize(api, {"data": [entry]}, {}).name in {None, "LM Studio"}
 
 
 def test_numbers_are_counts_or_nothing() -> None:
@@ -203,28 +204,6 @@ def test_without_a_chat_model_there_is_no_choice(models: list[ModelInfo]) -> Non
     with pytest.raises(NoModelLoadedError) as caught:
         choose_model(models)
     assert "lms get" in caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("api", "body", "server", "product"),
-    [
-        ("v1", {}, "", ("LM Studio", None)),
-        ("v0", {}, "nginx/1.25", ("LM Studio", None)),
-        ("v1", {}, "lmdeck/1.2.3", ("lmdeck engine", "1.2.3")),
-        ("openai", {}, "lmdeck", ("lmdeck engine", None)),
-        ("openai", {"data": [{"owned_by": "organization_owner"}]}, "", ("LM Studio", None)),
-        ("openai", {"data": [{"owned_by": "llamacpp"}]}, "", ("llama.cpp", None)),
-        ("openai", {"data": [{"owned_by": "library"}]}, "", ("Ollama", None)),
-        ("openai", {"data": [{"owned_by": ["odd"]}, {"owned_by": "vllm"}]}, "", ("vLLM", None)),
-        ("openai", {"data": []}, "", ("an OpenAI-compatible server", None)),
-        ("openai", None, "", ("an OpenAI-compatible server", None)),
-    ],
-)
-def test_a_server_is_known_by_what_it_says(
-    api: Any, body: object, server: str, product: tuple[str, str | None]
-) -> None:
-    """Its header, its API, or the owner of its models."""
-    assert identify(api, body, server) == product
 
 
 def test_the_newest_api_is_asked_first() -> None:

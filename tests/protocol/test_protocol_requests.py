@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from lmdeck.adjustments import RULES, Adjustments
 from lmdeck.errors import ConfigurationError, InvalidRequestError, UnknownToolError
-from lmdeck.messages import Message, Problem, ToolCall
+from lmdeck.messages import Message, ToolCall
 from lmdeck.protocol import images
 from lmdeck.protocol.history import normal_messages
 from lmdeck.protocol.images import checked_url, image_part
@@ -24,23 +25,25 @@ WEATHER = {"type": "function", "function": {"name": "get_weather", "description"
 NOW = {"type": "function", "function": {"name": "now"}}
 PNG = b"\x89PNG\r\n\x1a\n" + b"rest of a picture"
 JPEG = b"\xff\xd8\xff\xe0" + b"rest of a picture"
-WEBP = b"RIFF\x00\x00\x00\x00WEBPVP8 "
 
 
 def build(
     *messages: Any, stream: bool = False, model: str | None = "m", **spec: Any
 ) -> tuple[dict[str, Any], list[str]]:
     """Build a body, and give it with the details of what was adjusted."""
-    body, problems = build_chat(ChatSpec(messages=messages or (HI,), **spec), model, stream=stream)
-    assert {problem.code for problem in problems} <= {"adjusted"}
-    return body, [problem.detail for problem in problems]
+    changes = Adjustments()
+    body = build_chat(ChatSpec(messages=messages or (HI,), **spec), model, changes, stream=stream)
+    assert {problem.code for problem in changes.problems} <= {"adjusted"}
+    assert {problem.rule for problem in changes.problems} <= set(RULES)
+    return body, [problem.detail for problem in changes.problems]
 
 
 def normal(*messages: Any) -> tuple[list[dict[str, Any]], list[str]]:
     """Give normal messages, with ids that can be foretold."""
-    problems: list[Problem] = []
+    changes = Adjustments()
     numbers = count(1)
-    return normal_messages(messages, problems, lambda: f"new{next(numbers)}"), [problem.detail for problem in problems]
+    made = normal_messages(messages, changes, lambda: f"new{next(numbers)}")
+    return made, [problem.detail for problem in changes.problems]
 
 
 def call(id: str | None = "a", name: str = "f", arguments: Any = "{}") -> dict[str, Any]:  # noqa: A002
@@ -81,7 +84,7 @@ def test_a_stream_asks_for_usage() -> None:
 def test_a_chat_needs_a_message() -> None:
     """It is told before anything is sent."""
     with pytest.raises(ConfigurationError, match="no message"):
-        build_chat(ChatSpec(), "m", stream=False)
+        build_chat(ChatSpec(), "m", Adjustments(), stream=False)
 
 
 @pytest.mark.parametrize(("options", "expects"), [({}, True), ({"max_tokens": 5}, True), ({"max_tokens": 0}, False)])
@@ -373,7 +376,7 @@ def test_nothing_of_the_caller_s_is_changed() -> None:
     options = {"response_format": {"type": "json_object"}, "stop": ["a"], "stream_options": {}}
     spec = ChatSpec(messages=tuple(history), tools=tools, tool_choice={"function": {"name": "f"}}, options=options)
     before = copy.deepcopy((history, tools, options))
-    body, _ = build_chat(spec, "m", stream=True)
+    body = build_chat(spec, "m", Adjustments(), stream=True)
     assert (history, tools, options) == before
     body["messages"][1]["content"][0]["text"] = "changed"
     body["messages"][2]["tool_calls"].clear()
@@ -426,17 +429,15 @@ def test_an_image_is_a_file_bytes_or_a_data_uri(tmp_path: Path, data: bytes, kin
 def test_a_data_uri_may_have_line_ends() -> None:
     """Encoders fold long lines."""
     folded = "data:image/png;base64,\n" + base64.encodebytes(PNG * 20).decode()
-    assert checked_url(folded) == uri(PNG * 20)
+    assert checked_url(folded, Adjustments()) == uri(PNG * 20)
 
 
 @pytest.mark.parametrize(
     ("image", "word"),
     [
-        (WEBP, "is WebP"),
-        (b"GIF89a", "no PNG and no JPEG"),
-        (b"", "no PNG and no JPEG"),
-        (uri(WEBP, "webp"), "is WebP"),
-        (uri(b"GIF89a"), "no PNG and no JPEG"),
+        (b"", "no PNG, JPEG, WebP, GIF or BMP"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no PNG, JPEG, WebP, GIF or BMP"),
+        (uri(b"II*\x00 a TIFF"), "no PNG, JPEG, WebP, GIF or BMP"),
         ("data:image/png;base64,", "not base64"),
         ("data:image/png;base64,????", "not base64"),
         ("data:image/png;base64,iVBORw0KGgo", "not base64"),
@@ -500,4 +501,4 @@ def test_an_image_without_an_address_is_refused(image_url: Any) -> None:
 def test_blanks_without_end_are_refused_soon() -> None:
     """The pattern looks at each character once, which the test's time limit would tell."""
     with pytest.raises(ConfigurationError, match="not base64"):
-        checked_url("data:image/png;base64," + " " * 1_000_000 + "!")
+        checked_url("data:image/png;base64," + " " * 1_000_000 + "!", Adjustments())

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lmdeck.adjustments import Adjustments
 from lmdeck.protocol.requests import ChatSpec, build_chat
 from lmdeck.protocol.schemas import plain_schema
 
@@ -49,8 +50,9 @@ def test_tools_and_response_formats_are_sent_so_and_reported() -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
     form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
     spec = ChatSpec(messages=({"role": "user", "content": "x"},), tools=(tool,), options={"response_format": form})
-    body, problems = build_chat(spec, "m", stream=False)
+    changes = Adjustments()
+    body = build_chat(spec, "m", changes, stream=False)
     assert body["tools"][0]["function"]["parameters"]["properties"]["p"] == POINT
     assert body["response_format"]["json_schema"]["schema"]["properties"]["p"] == POINT
-    assert [problem.code for problem in problems] == ["adjusted", "adjusted"]
+    assert [problem.code for problem in changes.problems] == ["adjusted", "adjusted"]
     assert "$defs" in schema

@@ -12,6 +12,7 @@ LAYERS: dict[str, int] = {
     # values
     "lmdeck._setting_checks": 0,
     "lmdeck._version": 0,
+    "lmdeck.adjustments": 0,
     "lmdeck.bus": 0,
     "lmdeck.config": 0,
     "lmdeck.errors": 0,

@@ -25,10 +25,11 @@ MaxRoundsError Measured Message ModelCrashedError ModelDetails ModelInfo ModelIn
 ModelLoadProgress ModelNotFoundError NoModelLoadedError ParseStream ParsedMessage Problem RateLimitError
 ReasoningReceived Reply RequestFailed RequestFinished RequestQueued RequestRetried RequestStarted RequestTimeoutError
 Round RoundFinished Runtime ServerCall ServerError ServerEvent ServerUnreachableError Settings Stats StreamEnded
-StreamError StreamParser StreamStarted StructuredOutputError Subscription TemplateError Tool ToolArgumentsError
+StreamError StreamParser StreamStarted StructuredOutputError Subscription TemplateError TokenLogprob Tool ToolArgumentsError
 ToolCall ToolCallDelta ToolCallFinished ToolCallInvalid ToolCallParseError ToolCallStarted ToolDone ToolError
 ToolErrored ToolExecutionError ToolFailed ToolRegistry ToolResult ToolRunning TransportError UnknownToolError Usage
-__version__ chat complete configure conversation default_client dialects embed health models parse register_tool reset tool
+__version__ chat complete configure conversation default_client dialects embed fetch_image health models parse
+register_tool reset rules tool
 """.split()  # noqa: SIM905  # one name a line would be a page
 
 
@@ -144,7 +145,7 @@ def test_what_does_io_is_awaited_and_nothing_else(sync: type, async_: type) -> N
     assert (
         awaited
         == {
-            LMStudio: {"complete", "embed", "health", "close", "__enter__", "__exit__"},
+            LMStudio: {"complete", "embed", "fetch_image", "health", "close", "__enter__", "__exit__"},
             Chat: {"send", "run", "parse"},
             Conversation: {"send"},
             Responses: {"create"},
@@ -167,7 +168,7 @@ def test_what_does_io_is_awaited_and_nothing_else(sync: type, async_: type) -> N
 
 def test_the_facade_is_the_client_s_own_surface() -> None:
     """`lmdeck.chat` and `LMStudio.chat` take the same."""
-    for name in ("chat", "complete", "conversation", "embed", "health", "register_tool"):
+    for name in ("chat", "complete", "conversation", "embed", "fetch_image", "health", "register_tool"):
         facade = inspect.signature(getattr(lmdeck, name)).parameters
         client = dict(inspect.signature(getattr(LMStudio, name)).parameters)
         del client["self"]

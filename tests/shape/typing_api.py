@@ -110,6 +110,7 @@ def sync(lm: LMStudio) -> None:
     assert_type(lm.conversation("m").stream("x"), ChatStream)
     assert_type(lm.responses.create(input="x"), Reply)
     assert_type(lm.messages.stream(messages=[{"role": "user", "content": "x"}]), ChatStream)
+    assert_type(lm.fetch_image("https://example.com/cat.png"), bytes)
     assert_type(lm.health(), Health)
     assert_type(lm.settings.api_token, Secret | None)
     assert_type(lm.base_url, str)
@@ -144,6 +145,7 @@ async def async_(lm: AsyncLMStudio) -> None:
     assert_type(await lm.conversation("m").send("x"), Reply)
     assert_type(lm.conversation("m").stream("x"), AsyncChatStream)
     assert_type(await lm.responses.create(input="x"), Reply)
+    assert_type(await lm.fetch_image("https://example.com/cat.png"), bytes)
     assert_type(await lm.health(), Health)
     async with AsyncLMStudio(base_url="http://x") as client:
         assert_type(client, AsyncLMStudio)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -13,6 +12,7 @@ import typer
 from lmdeck.cli.show import errors, safe, stats_line, write
 from lmdeck.cli.waiting import waiting
 from lmdeck.client.chat import Chat
+from lmdeck.client.clients import LMStudio
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Reply
 
@@ -26,7 +26,9 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to ask; text from a pipe is added below it.")] = "",
     model: Annotated[str | None, typer.Option(help="The model; else the loaded one.")] = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
-    image: Annotated[list[Path] | None, typer.Option(help="An image to show, PNG or JPEG; may be repeated.")] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(help="An image to show, a file or a web address; may be repeated.")
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="At most so many tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="How freely to choose words.")] = None,
     stream: Annotated[bool, typer.Option(help="Show the answer while it is written.")] = True,
@@ -38,7 +40,7 @@ def ask(
     with context.obj.client() as lm:
         chat = lm.chat(model)
         chat = chat.with_system(system) if system else chat
-        chat = chat.user(prompt, images=[str(path) for path in image or ()])
+        chat = chat.user(prompt, images=[_image(lm, name) for name in image or ()])
         chat = chat.with_options(max_tokens=max_tokens, temperature=temperature)
         reply = _streamed(chat) if stream and not as_json else _whole(chat)
     if as_json:
@@ -47,6 +49,14 @@ def ask(
         typer.echo(safe(reply.content))
     if stats:
         errors.print(stats_line(reply))
+
+
+def _image(lm: LMStudio, name: str) -> str | bytes:
+    """Give a file as it was named, and fetch what is an address."""
+    if not name.startswith(("http://", "https://")):
+        return name
+    with waiting("fetching the image"):
+        return lm.fetch_image(name)
 
 
 def _prompt(question: str) -> str:

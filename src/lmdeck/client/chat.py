@@ -8,6 +8,7 @@ from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
+from lmdeck.adjustments import ALL, checked_rules
 from lmdeck.agent.limits import AgentLimits
 from lmdeck.agent.loop import AgentEffect, AskModel, agent_plan
 from lmdeck.chain.drivers import drive, drive_async
@@ -97,13 +98,17 @@ class _Builder(Generic[Route]):
     def user(self, text: str, images: Sequence[Image] = ()) -> Self:
         """Add what the user says, with images: paths, bytes or data URIs of PNG and JPEG files.
 
+        WebP, GIF (its first frame) and BMP are converted to PNG where Pillow is there (extra `images`), which
+        `reply.problems` tells. An image on the web is fetched by `lm.fetch_image(url)`, which gives its bytes.
+
         Raises:
-            ConfigurationError: An image cannot be read, is too large, or is of another kind.
-            InvalidRequestError: An image is a web address, which LM Studio does not fetch.
+            ConfigurationError: An image cannot be read, is too large, or is of no known kind.
+            InvalidRequestError: An image is a web address, or of a kind that LM Studio does not take and nothing converts.
         """
         if not images:
             return self._but(messages=(*self._spec.messages, Message(role="user", content=text)))
-        parts = [{"type": "text", "text": text}, *(image_part(image) for image in images)]
+        as_given = "images" in (*self._spec.without_rules, *self._session.settings.without_rules)
+        parts = [{"type": "text", "text": text}, *(image_part(image, as_given=as_given) for image in images)]
         return self._but(messages=(*self._spec.messages, Message(role="user", content=parts)))
 
     def assistant(self, text: str, tool_calls: Sequence[ToolCall] = ()) -> Self:
@@ -149,6 +154,16 @@ class _Builder(Generic[Route]):
     def with_strict(self, strict: bool = True) -> Self:  # reads as a sentence
         """Raise `ToolCallParseError` where a tool call cannot be read, instead of reporting a problem."""
         return self._but(strict=strict)
+
+    def without_rules(self, *names: str) -> Self:
+        """Leave the request as it is given where these rules would change it for LM Studio's sake; none named, all of them.
+
+        `lmdeck.rules()` lists them. The client's setting `without_rules` does it for every chat.
+
+        Raises:
+            ConfigurationError: There is no rule of that name.
+        """
+        return self._but(without_rules=(*self._spec.without_rules, *checked_rules(names or (ALL,))))
 
     def _run_plan(self, limits: AgentLimits) -> Generator[AgentEffect, Any, Reply]:
         tools = {tool.name: tool for tool in self._spec.handlers}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing, closing
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
@@ -12,14 +13,17 @@ from lmdeck.chain.drivers import drive, drive_async
 from lmdeck.client.chat import AsyncChat, Chat
 from lmdeck.client.conversation import AsyncConversation, Conversation, ConversationSpec
 from lmdeck.client.endpoints import AsyncMessages, AsyncResponses, Messages, Responses
+from lmdeck.client.health_plans import check_health
+from lmdeck.client.image_plans import FETCH_SECONDS, fetch_image
 from lmdeck.client.models import AsyncModels, Models
-from lmdeck.client.plans import check_health
 from lmdeck.client.session import Session
 from lmdeck.client.tasks import Tasks
 from lmdeck.client.text_plans import complete, embed
 from lmdeck.config import ClientSettings, Settings
 from lmdeck.model_info import Health
 from lmdeck.outputs import Completion, Embeddings
+from lmdeck.protocol.fetching import AddressGuard
+from lmdeck.protocol.images import MAX_IMAGE_BYTES
 from lmdeck.protocol.requests import ChatSpec
 from lmdeck.tools.registry import ToolRegistry
 from lmdeck.tools.tool import Tool, make_tool, tool
@@ -200,6 +204,30 @@ class LMStudio(_Registers):
         """
         return drive(complete(self._session, prompt, model, options), self._route())
 
+    def fetch_image(
+        self,
+        url: str,
+        *,
+        allow_private: bool = False,
+        max_bytes: int = MAX_IMAGE_BYTES,
+        total_timeout: float = FETCH_SECONDS,
+    ) -> bytes:
+        """Fetch an image from the web and give its bytes, for `chat.user(text, images=[…])`: LM Studio itself fetches none.
+
+        Only http:// and https:// addresses on the public internet are asked, whatever they redirect to, unless
+        `allow_private` is set. No token, cookie or proxy of this client is used. `total_timeout` (seconds) is for each request.
+
+        Raises:
+            ConfigurationError: The address is none.
+            InvalidRequestError: It leads into a private network, to no image, or to one of more than `max_bytes`.
+            TransportError: Nothing answers there, or not in time.
+        """
+        from lmdeck.transport._urllib3 import Urllib3Transport  # imported late: it costs more than all of lmdeck
+
+        guard = AddressGuard(allow_private=allow_private)
+        with closing(Urllib3Transport(Settings(), guard)) as route:
+            return drive(fetch_image(url, guard, max_bytes, total_timeout), route)
+
     def health(self) -> Health:
         """Ask whether the server answers; never raises for a server that does not."""
         return drive(check_health(self._session), self._route())
@@ -332,6 +360,30 @@ class AsyncLMStudio(_Registers):
             LMStudioError: The server cannot be reached or refuses.
         """
         return await drive_async(complete(self._session, prompt, model, options), self._route())
+
+    async def fetch_image(
+        self,
+        url: str,
+        *,
+        allow_private: bool = False,
+        max_bytes: int = MAX_IMAGE_BYTES,
+        total_timeout: float = FETCH_SECONDS,
+    ) -> bytes:
+        """Fetch an image from the web and give its bytes, for `chat.user(text, images=[…])`: LM Studio itself fetches none.
+
+        Only http:// and https:// addresses on the public internet are asked, whatever they redirect to, unless
+        `allow_private` is set. No token, cookie or proxy of this client is used. `total_timeout` (seconds) is for each request.
+
+        Raises:
+            ConfigurationError: The address is none.
+            InvalidRequestError: It leads into a private network, to no image, or to one of more than `max_bytes`.
+            TransportError: Nothing answers there, or not in time.
+        """
+        from lmdeck.transport._aiohttp import AiohttpTransport  # imported late: it costs more than all of lmdeck
+
+        guard = AddressGuard(allow_private=allow_private)
+        async with aclosing(AiohttpTransport(Settings(), guard)) as route:
+            return await drive_async(fetch_image(url, guard, max_bytes, total_timeout), route)
 
     async def health(self) -> Health:
         """Ask whether the server answers; never raises for a server that does not."""

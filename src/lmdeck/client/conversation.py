@@ -13,6 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from msgspec import Struct
 
+from lmdeck.adjustments import Adjustments
 from lmdeck.chain import Plan
 from lmdeck.chain.drivers import drive, drive_async
 from lmdeck.chain.exchange import Answer
@@ -78,16 +79,19 @@ class _Conversation(Generic[Route]):
 
     def _turn(self, text: str, images: Sequence[Image], *, stream: bool) -> Plan[Answer]:
         """Say something, and keep what was answered once it is whole."""
-        said = native_input(text, images)
+        changes = Adjustments(self._session.settings.without_rules)
+        said = native_input(text, images, changes)
         try:
-            answer = yield from self._ask(said, self._response_id, stream=stream)
+            answer = yield from self._ask(said, self._response_id, stream=stream, problems=changes.problems)
         except APIError as error:
             if not (self._spec.recover and self._response_id and _has_forgotten(error)):
                 raise
             note = Problem(
                 "history_replayed", f"The server had forgotten {self._response_id}: it was told the history."
             )
-            answer = yield from self._ask(transcript(self._history, said), None, stream=stream, problems=(note,))
+            answer = yield from self._ask(
+                transcript(self._history, said), None, stream=stream, problems=[*changes.problems, note]
+            )
         answer.when_finished(lambda: self._keep(text, answer))
         return answer
 
@@ -97,7 +101,7 @@ class _Conversation(Generic[Route]):
         previous: str | None,
         *,
         stream: bool,
-        problems: tuple[Problem, ...] = (),
+        problems: Sequence[Problem],
     ) -> Plan[Answer]:
         spec = self._spec
         given = {

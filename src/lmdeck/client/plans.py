@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from lmdeck.adjustments import Adjustments
 from lmdeck.chain import Plan, Read
 from lmdeck.chain.exchange import Answer
 from lmdeck.client.session import Session
 from lmdeck.errors import (
     APIError,
     EndpointNotFoundError,
+    InvalidRequestError,
     LMStudioError,
     MalformedStreamError,
     ModelNotFoundError,
@@ -22,37 +24,44 @@ from lmdeck.errors import (
     TransportError,
 )
 from lmdeck.messages import Reply
-from lmdeck.model_info import ApiLevel, Health, ModelInfo
-from lmdeck.protocol.listings import LISTINGS, choose_model, identify, read_listing
+from lmdeck.model_info import ApiLevel, ModelInfo
+from lmdeck.protocol.listings import LISTINGS, choose_model, read_listing
 from lmdeck.protocol.reader import ChatReader, JSONReader
+from lmdeck.protocol.refused_tools import blame, simpler_request
 from lmdeck.protocol.requests import ChatSpec, build_chat
 from lmdeck.sansio.assembler import ChatAssembler
+from lmdeck.sansio.limits import Limits
 from lmdeck.sansio.parser import StreamParser
 from lmdeck.stats import Measured, Stats
 from lmdeck.transport import Timeouts
 
 __all__ = [
+    "Listing",
     "ask_json",
+    "ask_listing",
     "begin_chat",
-    "check_health",
     "final_reply",
     "find_model",
     "list_models",
+    "probe",
     "read_reply",
     "send_chat",
     "with_model",
+    "with_simpler_tools",
 ]
 
+PROBE_LIMITS = Limits(answer_bytes=1 << 20)
 T = TypeVar("T")
 
 
-class _Listing(Struct, frozen=True, kw_only=True):
-    """What a model list says, and who sent it."""
+class Listing(Struct, frozen=True, kw_only=True):
+    """A model list as the server sent it, what it says, and the words in which newer lists were refused."""
 
     api: ApiLevel
-    product: str
-    version: str | None
     models: list[ModelInfo]
+    body: object
+    headers: Mapping[str, str]
+    refusals: Sequence[str]
 
 
 def begin_chat(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[Answer]:
@@ -86,8 +95,16 @@ def ask_json(
 ) -> Plan[object]:
     """Ask an endpoint that answers with one JSON body, and give that; `generates` marks what a model works on."""
     call = session.call(method, path, JSONReader, body, timeouts=timeouts)
-    answer = yield from (session.handler if generates else session.unlimited)(call)
-    return _json(answer)
+    return _json((yield from (session.handler if generates else session.unlimited)(call)))
+
+
+def probe(session: Session, path: str) -> Plan[object]:
+    """Ask a small question once; None where there is no answer to it, whatever the reason."""
+    read = partial(JSONReader, limits=PROBE_LIMITS)
+    try:
+        return _json((yield from session.once(session.call("GET", path, read, timeouts=session.probe_timeouts))))
+    except LMStudioError:
+        return None
 
 
 def send_chat(session: Session, spec: ChatSpec) -> Plan[Reply]:
@@ -124,9 +141,7 @@ def final_reply(answer: Answer) -> Reply:
 
 def list_models(session: Session) -> Plan[list[ModelInfo]]:
     """List the models over the newest API that the server speaks."""
-    models = (yield from _listing(session)).models
-    session.learn(models)
-    return models
+    return (yield from ask_listing(session)).models
 
 
 def find_model(session: Session, key: str) -> Plan[ModelInfo]:
@@ -138,40 +153,45 @@ def find_model(session: Session, key: str) -> Plan[ModelInfo]:
     raise ModelNotFoundError(f"The server has no model {key!r}.", available=[model.key for model in models])
 
 
-def check_health(session: Session, clock: Callable[[], float] = time.monotonic) -> Plan[Health]:
-    """Ask for the models and say what came of it; only what is no answer of a server counts as unreachable."""
-    started = clock()
-    try:
-        listing = yield from _listing(session)
-    except LMStudioError as error:
-        reachable = not isinstance(error, TransportError)
-        return Health(reachable=reachable, latency=clock() - started if reachable else None, error=error)
-    return Health(
-        reachable=True,
-        latency=clock() - started,
-        product=listing.product,
-        version=listing.version,
-        api=listing.api,
-        models_loaded=[instance.id for model in listing.models for instance in model.instances],
-    )
-
-
 def _ask(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -> Plan[Answer]:
-    body, adjusted = build_chat(spec, model, stream=stream)
+    changes = Adjustments((*session.settings.without_rules, *spec.without_rules))
+    body = build_chat(spec, model, changes, stream=stream)
+    offered = () if body.get("tool_choice") == "none" else body.get("tools", ())
 
     def make_reader(status: int, headers: Mapping[str, str]) -> ChatReader:
-        offered = () if body.get("tool_choice") == "none" else body.get("tools", ())
         assembler = ChatAssembler(
             strict=spec.strict,
             expects_tokens=spec.expects_tokens,
+            expects_logprobs=spec.expects_logprobs,
             text_parser=StreamParser(offered, architecture=session.architecture(model)),
             tools=offered,
-            problems=adjusted,
+            problems=changes.problems,
             model=model or "",
         )
         return ChatReader(status, headers, assembler)
 
-    return (yield from session.handler(session.call("POST", "/v1/chat/completions", make_reader, body)))
+    def post(body: Mapping[str, Any]) -> Plan[Answer]:
+        return (yield from session.handler(session.call("POST", "/v1/chat/completions", make_reader, body)))
+
+    return (yield from with_simpler_tools(body, changes, post))
+
+
+def with_simpler_tools(
+    body: Mapping[str, Any], changes: Adjustments, post: Callable[[Mapping[str, Any]], Plan[T]]
+) -> Plan[T]:
+    """Send a request, and once more with simpler tools where their schemas cannot be compiled; name the tools refused."""
+    try:
+        return (yield from post(body))
+    except InvalidRequestError as error:
+        simpler = simpler_request(error, body, changes)
+        if simpler is None:
+            blame(error, body.get("tools") or ())
+            raise
+    try:
+        return (yield from post(simpler))
+    except InvalidRequestError as error:
+        blame(error, simpler.get("tools") or ())
+        raise
 
 
 def _choose(session: Session) -> Plan[str | None]:
@@ -185,22 +205,23 @@ def _choose(session: Session) -> Plan[str | None]:
     return model
 
 
-def _listing(session: Session) -> Plan[_Listing]:
+def ask_listing(session: Session) -> Plan[Listing]:
     """Ask the three APIs in turn; what an older server answers to a newer path counts as "not there"."""
+    refusals: list[str] = []
     for api, path in LISTINGS:
         call = session.call("GET", path, JSONReader, timeouts=session.look_up_timeouts)
         is_last = path == LISTINGS[-1][1]
         try:
             answer = yield from session.unlimited(call)
-            value = _json(answer)
-            models = read_listing(api, value)
-        except (EndpointNotFoundError, MalformedStreamError):
+            body = _json(answer)
+            models = read_listing(api, body)
+        except (EndpointNotFoundError, MalformedStreamError) as error:
             if is_last:
                 raise
+            refusals.append(error.message)
             continue
-        product, version = identify(api, value, answer.response.headers.get("server", ""))
         session.learn(models)
-        return _Listing(api=api, product=product, version=version, models=models)
+        return Listing(api=api, models=models, body=body, headers=answer.response.headers, refusals=refusals)
     raise APIError("The server lists no models.")
 
 

@@ -29,11 +29,12 @@ from lmdeck.transport import Timeouts, WireRequest
 __all__ = ["Session"]
 
 CHOICE_SECONDS = 30.0
+PROBE_SECONDS = 2.0
 _log = logging.getLogger("lmdeck.http")
 
 
 class Session:
-    """One client's settings and handlers: `handler` for what a model works on, `unlimited` for the rest.
+    """One client's settings and handlers: `handler` for what a model works on, `unlimited` for the rest, `once` for probes.
 
     Its only state is the model it chose last, for a short while, and the queue of its requests.
     """
@@ -45,9 +46,8 @@ class Session:
         self.bus = EventBus()
         self.settings = settings
         self.address = Address.from_settings(settings)
-        self.unlimited: Handler = Retry(
-            Trace(Exchange(clock, self.bus)), RetryPolicy.from_settings(settings), bus=self.bus
-        )
+        self.once: Handler = Trace(Exchange(clock, self.bus))
+        self.unlimited: Handler = Retry(self.once, RetryPolicy.from_settings(settings), bus=self.bus)
         self.gate = Gate(settings.max_concurrency or DEFAULT_LIMIT, threading.Lock())
         self.handler: Handler = Limit(self.unlimited, self.gate, clock, self._tell_queued)
         self.on_queued: Callable[[RequestQueued], object] | None = None
@@ -91,6 +91,17 @@ class Session:
             first_token=min(limits.idle, limits.first_token),
             idle=limits.idle,
             total=limits.total,
+        )
+
+    @property
+    def probe_timeouts(self) -> Timeouts:
+        """The limits of a question that may go unanswered."""
+        limits = self.look_up_timeouts
+        return Timeouts(
+            connect=min(limits.connect, PROBE_SECONDS),
+            first_token=min(limits.first_token, PROBE_SECONDS),
+            idle=min(limits.idle, PROBE_SECONDS),
+            total=min(limits.total or PROBE_SECONDS, PROBE_SECONDS),
         )
 
     def learn(self, models: Iterable[ModelInfo]) -> None:

@@ -44,7 +44,12 @@ def complete(session: Session, prompt: str, model: str | None, options: Mapping[
         sent = {"model": named} if named else {}
         body = {**sent, "prompt": checked_prompt(prompt), **_sent(options), "stream": False}
         answer = yield from ask_json(session, "POST", "/v1/completions", body, generates=True)
-        return read_completion(answer, named or "", expects_tokens=options.get("max_tokens") != 0)
+        return read_completion(
+            answer,
+            named or "",
+            expects_tokens=options.get("max_tokens") != 0,
+            expects_logprobs=options.get("logprobs") not in (None, False),
+        )
 
     return (yield from with_model(session, model, ask))
 

@@ -18,6 +18,7 @@ import msgspec
 from lmdeck.errors import ConfigurationError, EmptyReplyError, MalformedStreamError, describe
 from lmdeck.messages import Problem
 from lmdeck.outputs import Completion
+from lmdeck.sansio.logprobs import LOGPROBS_MISSING, read_logprobs
 from lmdeck.stats import Stats, Usage
 
 __all__ = ["batches", "checked_prompt", "checked_texts", "read_completion", "read_usage", "read_vectors"]
@@ -117,7 +118,9 @@ def checked_prompt(prompt: str) -> str:
     return prompt
 
 
-def read_completion(body: object, model: str, adjusted: Sequence[Problem] = (), *, expects_tokens: bool) -> Completion:
+def read_completion(
+    body: object, model: str, adjusted: Sequence[Problem] = (), *, expects_tokens: bool, expects_logprobs: bool = False
+) -> Completion:
     """Read the answer of `/v1/completions`.
 
     Raises:
@@ -135,7 +138,9 @@ def read_completion(body: object, model: str, adjusted: Sequence[Problem] = (), 
     problems = list(adjusted)
     if isinstance(choices, list) and len(choices) > 1:
         problems.append(Problem("extra_choice", "The server sent more than one choice; only the first is used."))
-    logprobs = choice.get("logprobs")
+    logprobs = read_logprobs(choice.get("logprobs"))
+    if expects_logprobs and not logprobs:
+        problems.append(Problem("logprobs_missing", LOGPROBS_MISSING))
     return Completion(
         text=text,
         finish_reason=str(choice.get("finish_reason") or ""),
@@ -143,7 +148,7 @@ def read_completion(body: object, model: str, adjusted: Sequence[Problem] = (), 
         id=str(given.get("id") or ""),
         usage=read_usage(body),
         stats=_stats(given.get("stats")),
-        logprobs=dict(logprobs) if isinstance(logprobs, Mapping) else None,
+        logprobs=logprobs,
         problems=problems,
         raw=body,
     )

@@ -9,26 +9,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lmdeck.adjustments import Adjustments
 from lmdeck.errors import ConfigurationError
-from lmdeck.messages import Message, Problem
-from lmdeck.protocol.images import Image, image_part
+from lmdeck.messages import Message
+from lmdeck.protocol.images import Image, checked_url, image_part
 
 __all__ = ["anthropic_body", "native_input", "offered_tools", "responses_body", "transcript"]
 
 EMPTY_SCHEMA = {"type": "object", "properties": {}}
 
 
-def native_input(text: str, images: Sequence[Image]) -> str | list[dict[str, Any]]:
-    """Give what the user says as `input` of `/api/v1/chat`.
+def native_input(text: str, images: Sequence[Image], changes: Adjustments) -> str | list[dict[str, Any]]:
+    """Give what the user says as `input` of `/api/v1/chat`; images that had to be converted are reported.
 
     Raises:
-        ConfigurationError: An image cannot be read, is too large, or is of another kind.
-        InvalidRequestError: An image is a web address, which LM Studio does not fetch.
+        ConfigurationError: An image cannot be read, is too large, or is of no known kind.
+        InvalidRequestError: An image is a web address, or of a kind that LM Studio does not take and nothing here converts.
     """
     if not images:
         return text
-    shown = [{"type": "image", "data_url": image_part(image)["image_url"]["url"]} for image in images]
+    urls = [_image_url(image, changes) for image in images]
+    shown = [{"type": "image", "data_url": url} for url in urls]
     return [{"type": "message", "content": text}, *shown]
+
+
+def _image_url(image: Image, changes: Adjustments) -> str:
+    as_given = not changes.allows("images")
+    url = str(image_part(image, as_given=as_given)["image_url"]["url"])
+    return url if as_given else checked_url(url, changes)
 
 
 def transcript(history: Iterable[Message], new: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -41,7 +49,7 @@ def transcript(history: Iterable[Message], new: str | list[dict[str, Any]]) -> l
     ]
 
 
-def responses_body(given: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+def responses_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
     """Give the body of `/v1/responses`; tools may be in the form of chat completions, too.
 
     Raises:
@@ -50,18 +58,17 @@ def responses_body(given: Mapping[str, Any], problems: list[Problem]) -> dict[st
     body = {name: value for name, value in given.items() if value is not None}
     if not body.get("input"):
         raise ConfigurationError("The response has no input.", hint="Pass `input=`: a text or a list of items.")
-    if body.get("text") == {}:
+    if body.get("text") == {} and changes.make("empty_text", "The empty `text` was left out, which LM Studio refuses."):
         del body["text"]
-        problems.append(Problem("adjusted", "The empty `text` was left out, which LM Studio refuses."))
     if "tools" in body:
-        body["tools"] = [_flat_tool(tool, problems) for tool in body["tools"]]
+        body["tools"] = [_flat_tool(tool, changes) for tool in body["tools"]]
     choice = body.get("tool_choice")
     if isinstance(choice, Mapping) and isinstance(choice.get("function"), Mapping):
         body["tool_choice"] = {"type": "function", "name": choice["function"].get("name")}
     return body
 
 
-def anthropic_body(given: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+def anthropic_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
     """Give the body of `/v1/messages`; system messages and tools may be in OpenAI's form, too.
 
     Raises:
@@ -70,10 +77,9 @@ def anthropic_body(given: Mapping[str, Any], problems: list[Problem]) -> dict[st
     body = {name: value for name, value in given.items() if value is not None}
     messages = [each.to_dict() if isinstance(each, Message) else dict(each) for each in body.get("messages") or ()]
     system = [str(each["content"]) for each in messages if each.get("role") == "system"]
-    if system:
+    if system and changes.make("system_messages", "System messages were sent as `system`."):
         messages = [each for each in messages if each.get("role") != "system"]
         body["system"] = "\n\n".join([*([body["system"]] if isinstance(body.get("system"), str) else []), *system])
-        problems.append(Problem("adjusted", "System messages were sent as `system`."))
     if not messages:
         raise ConfigurationError("The request has no message.", hint='Pass `messages=[{"role": "user", …}]`.')
     body["messages"] = messages
@@ -91,15 +97,13 @@ def offered_tools(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [tool for tool in body.get("tools") or () if isinstance(tool, Mapping) and tool.get("name")]
 
 
-def _flat_tool(tool: Any, problems: list[Problem]) -> dict[str, Any]:  # noqa: ANN401  # dicts and Tool objects
+def _flat_tool(tool: Any, changes: Adjustments) -> dict[str, Any]:  # noqa: ANN401  # dicts and Tool objects
     given = dict(tool.to_dict() if hasattr(tool, "to_dict") else tool)
     if isinstance(given.get("function"), Mapping):
         given = {"type": "function", **given["function"]}
-    if given.get("type") == "function" and not given.get("parameters"):
+    told = f"The tool {given.get('name')!r} got the object schema that LM Studio asks for."
+    if given.get("type") == "function" and not given.get("parameters") and changes.make("tool_parameters", told):
         given["parameters"] = EMPTY_SCHEMA
-        problems.append(
-            Problem("adjusted", f"The tool {given.get('name')!r} got the object schema that LM Studio asks for.")
-        )
     return given
 
 

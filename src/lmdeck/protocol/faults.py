@@ -16,128 +16,19 @@ from msgspec import Struct
 
 from lmdeck.errors import (
     APIError,
-    AuthenticationError,
     ContextLengthError,
-    EndpointNotFoundError,
     InvalidRequestError,
-    ModelCrashedError,
-    ModelLoadError,
     ModelNotFoundError,
-    NoModelLoadedError,
-    RateLimitError,
     ServerError,
-    TemplateError,
     describe,
 )
+from lmdeck.protocol.phrasings import CODES, HINTS, PHRASES, STATUSES, TOKEN_COUNTS
 from lmdeck.secret import redact_url
 
 __all__ = ["api_error", "decoded_or_text", "refusal_in", "retry_after_seconds"]
 
 
-def _words(*patterns: str) -> re.Pattern[str]:
-    return re.compile("|".join(patterns), re.IGNORECASE)
-
-
-# The order matters: a crash caused by a full context names the context, a load that fails for memory names the model.
-PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
-    (_words(r"unexpected endpoint or method"), EndpointNotFoundError),
-    (
-        _words(
-            r"trying to keep the first \d+ tokens",
-            r"number of tokens to keep from the initial prompt is greater",
-            r"cannot truncate prompt with n_keep",
-            r"input does not fit in context",
-            r"context (size|length|window) (has been |was |is )?(exceeded|too small|overflow)",
-            r"(exceeds?|exceeded|greater than|larger than|longer than|beyond)\b[^.\n]{0,60}\bcontext (size|length|window)",
-            r"context[ _-]?length[ _-]?exceeded",
-            r"maximum context length(?! must| should)",
-            r"(model|context) length is only \d",  # vLLM
-            r"context overflow(?!\W*policy)",
-            r"overflows? the (model'?s )?context",
-            r"exceeds? context limit",  # Anthropic
-            r"(prompt|input)( \([^)\n]{0,40}\))? (is )?too long\b",  # Anthropic, vLLM
-            r"longer than the maximum model length",
-            r"(input|prompt|token)\b[^.\n]{0,40} exceeds? the maximum (allowed length|number of tokens)",  # SGLang, Gemini
-            r"prompt (sequence )?length (\d+ )?is greater than",  # mistral.rs, exllamav2
-            r"tokens`? \+ `?max_new_tokens`? must be <=",  # TGI
-        ),
-        ContextLengthError,
-    ),
-    (_words(r"no models? (is |are )?(currently )?loaded", r"model (\S+ )?(is )?not (currently )?loaded"), NoModelLoadedError),
-    (_words(r"model is not embedding", r"does not support embeddings?", r"is not an embedding model"), InvalidRequestError),
-    (
-        _words(
-            r"failed to load (the )?model",
-            r"unable to load (the )?model",
-            r"requires more system memory",  # Ollama
-            r"\bout of memory",
-            r"model loading aborted",
-            r"insufficient system resources",
-            r"error loading model",
-            r"operation canceled",
-            r"model load(ing)? (was |has been )?cancell?ed",
-        ),
-        ModelLoadError,
-    ),
-    (
-        _words(
-            r"model has crashed",
-            r"model (process )?crashed",
-            r"model (is|was|has been|got) unloaded",
-            r"model unloaded",
-            r"channel error",
-            r"lost connection to (the )?(model|engine|worker)",
-            r"runner process (has terminated|no longer running)",  # Ollama
-            r"unexpectedly (exited|stopped|terminated|died)",
-            r"(exited|stopped|terminated|died) unexpectedly",
-            r"engine(core|deaderror)\b",  # vLLM
-        ),
-        ModelCrashedError,
-    ),
-    (
-        _words(
-            r"jinja",
-            r"(prompt|chat) template",
-            r"(?<!json )parser error: ",
-            r"expected closing (statement|expression)",
-            r"unknown (statement|filter|test) type",
-            r"conversation roles must alternate",
-            r"only (user|system)\b.{0,40} roles are supported",
-            r"system role (is )?not supported",
-            r"tool call ids should be alphanumeric",
-            r"cannot apply filter",
-            r"\bat row \d+, column \d+:",  # llama.cpp's minja
-        ),
-        TemplateError,
-    ),
-    (_words(r"failed to parse grammar", r"failed to initialize samplers", r"invalid discriminator value"), InvalidRequestError),
-    (_words(r"previous.?response\b.{0,120}(not found|unknown|expired|does not exist)", r"\bresp_\w+\W+(was )?not found",
-            r"download job\b", r"\bjob\b.{0,60} not found"), InvalidRequestError),
-    (_words(r"\bmodel( \S+)? not found", r"model_not_found", r"no such model",
-            r"model .{0,200} (does not exist|was not found)"), ModelNotFoundError),
-]  # fmt: skip
-CODES: dict[str, type[APIError]] = {
-    "invalid_api_key": AuthenticationError,
-    "authentication_error": AuthenticationError,
-    "permission_error": AuthenticationError,
-    "context_length_exceeded": ContextLengthError,
-    "exceed_context_size_error": ContextLengthError,
-    "model_not_found": ModelNotFoundError,
-    "model_load_failed": ModelLoadError,
-    "rate_limit_exceeded": RateLimitError,
-    "rate_limit_error": RateLimitError,
-    "overloaded_error": ServerError,
-    "api_error": ServerError,
-    "server_error": ServerError,
-    "internal_server_error": ServerError,
-}
-STATUSES: dict[int, type[APIError]] = {
-    401: AuthenticationError,
-    403: AuthenticationError,
-    404: EndpointNotFoundError,
-    405: EndpointNotFoundError,
-    429: RateLimitError,
-}
+BARE_MESSAGE = 80
 NESTING_LIMIT = 4
 TEXT_CHARS = 4000
 
@@ -169,8 +60,10 @@ def api_error(
     }
     if kind is ModelNotFoundError:
         details["available"] = _available(fault.message)
+    if kind is ContextLengthError:
+        details["prompt_tokens"], details["context_length"] = _token_counts(fault.message)
     where = f"{path}: " if path else ""
-    return kind(f"{where}{_sentence(fault.message)}", **details)
+    return kind(f"{where}{_sentence(_with_param(fault))}", **details)
 
 
 def refusal_in(decoded: object) -> bool:
@@ -317,23 +210,23 @@ def _redirect_hint(status: int, headers: Mapping[str, str]) -> str | None:
     return f"The server redirects to {redact_url(headers.get('location', 'nowhere'))[:200]}: set `base_url` to that server."
 
 
-HINTS: list[tuple[re.Pattern[str], str]] = [
-    (_words(r"not embedding"), "Choose an embedding model: `lmdeck models` shows each model's type."),
-    (_words(r"insufficient system resources"), str(ModelLoadError.default_hint)),
-    (_words(r"failed to parse grammar", r"failed to initialize samplers"),
-     "The schema of a tool or of response_format is too complex for the engine: simplify it (no pattern, no deep nesting)."),
-    (_words(r"previous.?response", r"\bresp_\w+\W+(was )?not found"),
-     "The server has forgotten that answer: begin a new conversation, or pass `recover=True` to have the history told again."),
-    (_words(r"must be a base64 encoded image"), "Pass images as file, bytes or data URI; LM Studio fetches no web addresses."),
-    (_words(r"invalid discriminator value. expected 'object'"),
-     'Give every tool `"parameters": {"type": "object", "properties": {…}}`.'),
-]  # fmt: skip
-
-
 def _available(message: str) -> list[str]:
     """Read the ids that LM Studio lists below "Your models:" when it does not know a name."""
     _, mark, listed = message.partition("Your models:")
     return [line.strip() for line in listed.splitlines() if line.strip()] if mark else []
+
+
+def _with_param(fault: Fault) -> str:
+    """Name the field in a message that says no more than "Required"."""
+    if not fault.param or len(fault.message) > BARE_MESSAGE or fault.param in fault.message:
+        return fault.message
+    return f"{fault.param}: {fault.message}"
+
+
+def _token_counts(message: str) -> tuple[int | None, int | None]:
+    """Read how long the prompt is and how much the model holds, in tokens."""
+    found = next((match for counts in TOKEN_COUNTS if (match := counts.search(message))), None)
+    return (int(found["prompt"]), int(found["limit"])) if found else (None, None)
 
 
 def _sentence(text: str) -> str:

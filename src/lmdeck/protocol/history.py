@@ -12,8 +12,9 @@ from typing import Any, TypeGuard
 
 import msgspec
 
+from lmdeck.adjustments import Adjustments
 from lmdeck.errors import ConfigurationError
-from lmdeck.messages import ROLES, Message, Problem, ToolCall
+from lmdeck.messages import ROLES, Message, ToolCall
 from lmdeck.protocol.images import checked_url
 from lmdeck.sansio.assembler import new_call_id
 
@@ -22,21 +23,19 @@ __all__ = ["normal_messages"]
 
 def normal_messages(
     messages: Iterable[Message | Mapping[str, Any]],
-    problems: list[Problem],
+    changes: Adjustments,
     new_id: Callable[[], str] = new_call_id,
 ) -> list[dict[str, Any]]:
-    """Give the messages as LM Studio accepts them, and add what was adjusted to `problems`.
+    """Give the messages as LM Studio accepts them, and report what was adjusted.
 
     Raises:
         ConfigurationError: A message has no known role, content of a wrong type, or a call without a name.
     """
-    ids = _CallIds(problems, new_id)
-    return [_normal(message, position, problems, ids) for position, message in enumerate(messages)]
+    ids = _CallIds(changes, new_id)
+    return [_normal(message, position, changes, ids) for position, message in enumerate(messages)]
 
 
-def _normal(
-    message: Message | Mapping[str, Any], position: int, problems: list[Problem], ids: _CallIds
-) -> dict[str, Any]:
+def _normal(message: Message | Mapping[str, Any], position: int, changes: Adjustments, ids: _CallIds) -> dict[str, Any]:
     shown = message.to_dict() if isinstance(message, Message) else dict(message)
     where = f"Message {position}"
     if shown.get("role") not in ROLES:
@@ -44,7 +43,7 @@ def _normal(
             f"{where} has the role {shown.get('role')!r}; it must be one of {', '.join(ROLES)}.",
             hint="Correct the message's `role`.",
         )
-    shown["content"] = _content(shown, where, problems)
+    shown["content"] = _content(shown, where, changes)
     calls = shown.pop("tool_calls", None)
     if calls:
         shown["tool_calls"] = [ids.call(call, where) for call in calls]
@@ -53,20 +52,18 @@ def _normal(
     return shown
 
 
-def _content(message: Mapping[str, Any], where: str, problems: list[Problem]) -> str | list[dict[str, Any]]:
-    content = message.get("content")
+def _content(message: Mapping[str, Any], where: str, changes: Adjustments) -> Any:  # noqa: ANN401  # text, parts, or as given
+    content = message.get("content", "")
     if isinstance(content, str):
         return content
     if content is None:
-        if "content" in message:
-            problems.append(Problem("adjusted", f"{where}: content null was sent as an empty text."))
-        return ""
+        return "" if changes.make("null_content", f"{where}: content null was sent as an empty text.") else None
     is_result = message["role"] == "tool"
     if _are_parts(content, any_mapping=not is_result):
-        return [_part(part) for part in content]
+        return [_part(part, changes) for part in content]
     if is_result:
-        problems.append(Problem("adjusted", f"{where}: the tool's result was sent as JSON text."))
-        return _as_json(content, where)
+        is_changed = changes.make("json_text", f"{where}: the tool's result was sent as JSON text.")
+        return _as_json(content, where) if is_changed else content
     raise ConfigurationError(
         f"{where}: content must be text or a list of parts, not {type(content).__name__}.",
         hint="Pass a string, or OpenAI-style content parts.",
@@ -80,13 +77,13 @@ def _are_parts(content: object, *, any_mapping: bool) -> TypeGuard[Sequence[Mapp
     return all(isinstance(part, Mapping) and (any_mapping or isinstance(part.get("type"), str)) for part in content)
 
 
-def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+def _part(part: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
     """Check the image of a content part; parts of other types go as they are."""
-    if part.get("type") != "image_url":
+    if part.get("type") != "image_url" or not changes.allows("images"):
         return dict(part)
     image = part.get("image_url")
     details = dict(image) if isinstance(image, Mapping) else {"url": image}
-    return {**part, "image_url": {**details, "url": checked_url(str(details.get("url", "")))}}
+    return {**part, "image_url": {**details, "url": checked_url(str(details.get("url", "")), changes)}}
 
 
 def _as_json(value: object, where: str) -> str:
@@ -101,8 +98,8 @@ def _as_json(value: object, where: str) -> str:
 class _CallIds:
     """The call ids of a history: which are taken, and which calls still wait for their result."""
 
-    def __init__(self, problems: list[Problem], new_id: Callable[[], str]) -> None:
-        self._problems = problems
+    def __init__(self, changes: Adjustments, new_id: Callable[[], str]) -> None:
+        self._changes = changes
         self._new_id = new_id
         self._used: set[str] = set()
         self._waiting: deque[tuple[str, str]] = deque()
@@ -119,9 +116,10 @@ class _CallIds:
         given = str(call.get("id") or "")
         id_ = given
         if not given or given in self._used:
-            id_ = self._fresh()
+            fresh = self._fresh()
             what = f"the repeated call id {given!r}" if given else "a missing call id"
-            self._problems.append(Problem("adjusted", f"{where}: {what} was replaced by {id_!r}."))
+            if self._changes.make("call_ids", f"{where}: {what} was replaced by {fresh!r}."):
+                id_ = fresh
         self._used.add(id_)
         self._waiting.append((given, id_))
         return {"id": id_, "type": "function", "function": self._function(function, where)}
@@ -130,8 +128,8 @@ class _CallIds:
         arguments = function.get("arguments")
         if isinstance(arguments, str):
             return {"name": str(function["name"]), "arguments": arguments if arguments.strip() else "{}"}
-        if arguments:
-            self._problems.append(Problem("adjusted", f"{where}: a call's arguments were sent as JSON text."))
+        if arguments and not self._changes.make("json_text", f"{where}: a call's arguments were sent as JSON text."):
+            return {"name": str(function["name"]), "arguments": arguments}
         return {"name": str(function["name"]), "arguments": _as_json(arguments or {}, where)}
 
     def result(self, given: object, where: str) -> str:
@@ -141,7 +139,7 @@ class _CallIds:
             if entry[0] == named:
                 self._waiting.remove(entry)
                 return entry[1]
-        if named:
+        if named or not self._changes.allows("call_ids"):
             return named
         if not self._waiting:
             raise ConfigurationError(
@@ -149,7 +147,7 @@ class _CallIds:
                 hint="Put the assistant's message with the call before it.",
             )
         _, id_ = self._waiting.popleft()
-        self._problems.append(Problem("adjusted", f"{where}: the missing tool_call_id was filled in as {id_!r}."))
+        self._changes.make("call_ids", f"{where}: the missing tool_call_id was filled in as {id_!r}.")
         return id_
 
     def _fresh(self) -> str:

@@ -12,14 +12,13 @@ from typing import Any, get_args
 from lmdeck.errors import MalformedStreamError, NoModelLoadedError
 from lmdeck.model_info import ApiLevel, ModelInfo, ModelInstance, ModelType
 
-__all__ = ["LISTINGS", "choose_model", "identify", "read_listing"]
+__all__ = ["LISTINGS", "choose_model", "read_listing"]
 
 LISTINGS: tuple[tuple[ApiLevel, str], ...] = (
     ("v1", "/api/v1/models"),
     ("v0", "/api/v0/models"),
     ("openai", "/v1/models"),
 )
-PRODUCTS = {"organization_owner": "LM Studio", "llamacpp": "llama.cpp", "library": "Ollama", "vllm": "vLLM"}
 
 
 def read_listing(api: ApiLevel, body: object) -> list[ModelInfo]:
@@ -52,18 +51,6 @@ def choose_model(models: Iterable[ModelInfo]) -> str:
             hint="Download one, for example `lms get qwen2.5-0.5b`.",
         )
     return min(candidates, key=lambda model: model.size_bytes or float("inf")).key
-
-
-def identify(api: ApiLevel, body: object, server: str) -> tuple[str, str | None]:
-    """Say which product answered, and its version where it tells: from its `Server` header, its API, its models' owner."""
-    name, _, version = server.partition("/")
-    if name.lower() == "lmdeck":
-        return "lmdeck engine", version or None
-    if api != "openai":
-        return "LM Studio", None
-    entries = body.get("data") if isinstance(body, Mapping) else None
-    owners = [_text(entry.get("owned_by")) for entry in entries or () if isinstance(entry, Mapping)]
-    return next((PRODUCTS[owner] for owner in owners if owner in PRODUCTS), "an OpenAI-compatible server"), None
 
 
 def _from_v1(entry: Mapping[str, Any]) -> ModelInfo:

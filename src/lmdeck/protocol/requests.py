@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from lmdeck.adjustments import Adjustments
 from lmdeck.errors import ConfigurationError, UnknownToolError
-from lmdeck.messages import Message, Problem
+from lmdeck.messages import Message
 from lmdeck.protocol.history import normal_messages
 from lmdeck.protocol.schemas import plain_schema
 from lmdeck.tools.tool import Tool
@@ -45,15 +46,21 @@ class ChatSpec(Struct, frozen=True, kw_only=True):
     tool_choice: str | Mapping[str, Any] | None = None
     options: Mapping[str, Any] = {}
     strict: bool = False
+    without_rules: tuple[str, ...] = ()
 
     @property
     def expects_tokens(self) -> bool:
         """Tell whether an empty answer would be a fault: it would, unless `max_tokens` is 0."""
         return self.options.get("max_tokens") != 0
 
+    @property
+    def expects_logprobs(self) -> bool:
+        """Tell whether log probabilities were asked for."""
+        return bool(self.options.get("logprobs"))
 
-def build_chat(spec: ChatSpec, model: str | None, *, stream: bool) -> tuple[dict[str, Any], list[Problem]]:
-    """Build the body of `POST /v1/chat/completions`, and say what was adjusted.
+
+def build_chat(spec: ChatSpec, model: str | None, changes: Adjustments, *, stream: bool) -> dict[str, Any]:
+    """Build the body of `POST /v1/chat/completions`, and report what was adjusted.
 
     Raises:
         ConfigurationError: There is no message, or one that cannot be sent.
@@ -61,20 +68,19 @@ def build_chat(spec: ChatSpec, model: str | None, *, stream: bool) -> tuple[dict
     """
     if not spec.messages:
         raise ConfigurationError("The chat has no message.", hint="Add one: `lm.chat().user('Hello').send()`.")
-    problems: list[Problem] = []
     body: dict[str, Any] = {"model": model} if model else {}
-    body["messages"] = normal_messages(spec.messages, problems)
-    body.update(_adjusted_options(spec.options, problems))
-    tools = [_adjusted_tool(tool, problems) for tool in spec.tools]
-    choice, tools = _adjusted_choice(spec.tool_choice, tools, problems)
+    body["messages"] = normal_messages(spec.messages, changes)
+    body.update(_adjusted_options(spec.options, changes))
+    tools = [_adjusted_tool(tool, changes) for tool in spec.tools]
+    choice, tools = _adjusted_choice(spec.tool_choice, tools, changes)
     if tools:
         body["tools"] = tools
         if choice is not None:
             body["tool_choice"] = choice
     body["stream"] = stream
-    if stream:
+    if stream and changes.allows("include_usage"):
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-    return body, problems
+    return body
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
@@ -124,7 +130,7 @@ def tool_name(tool: Mapping[str, Any]) -> str:
     return str(tool["function"]["name"])
 
 
-def _adjusted_tool(tool: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+def _adjusted_tool(tool: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
     """Give every tool parameters that LM Studio's schema check accepts."""
     function = dict(tool["function"])
     given = function.get("parameters")
@@ -135,26 +141,22 @@ def _adjusted_tool(tool: Mapping[str, Any], problems: list[Problem]) -> dict[str
                 f"The parameters of the tool {function['name']!r} must be of type object, not {parameters['type']!r}.",
                 hint='Use {"type": "object", "properties": {…}}.',
             )
-        function["parameters"] = {**parameters, "type": "object", "properties": parameters.get("properties") or {}}
-        problems.append(
-            Problem("adjusted", f"The tool {function['name']!r} got the object schema that LM Studio asks for.")
-        )
+        if changes.make(
+            "tool_parameters", f"The tool {function['name']!r} got the object schema that LM Studio asks for."
+        ):
+            function["parameters"] = {**parameters, "type": "object", "properties": parameters.get("properties") or {}}
     sent = function.get("parameters", {})
-    plain = plain_schema(sent)
-    if plain != sent:
+    plain = plain_schema(sent) if isinstance(sent, Mapping) else sent
+    if plain != sent and changes.make(
+        "schemas", f"The schema of the tool {function['name']!r} was written without references and type lists."
+    ):
         function["parameters"] = plain
-        problems.append(
-            Problem(
-                "adjusted",
-                f"The schema of the tool {function['name']!r} was written without references and type lists.",
-            )
-        )
     return {"type": "function", "function": function}
 
 
 def _adjusted_choice(
-    choice: str | Mapping[str, Any] | None, tools: list[dict[str, Any]], problems: list[Problem]
-) -> tuple[str | None, list[dict[str, Any]]]:
+    choice: str | Mapping[str, Any] | None, tools: list[dict[str, Any]], changes: Adjustments
+) -> tuple[str | Mapping[str, Any] | None, list[dict[str, Any]]]:
     """Turn a tool's name, or OpenAI's object for it, into `required` with that tool alone."""
     if choice is None or choice in TOOL_CHOICES:
         if choice == "required" and not tools:
@@ -167,8 +169,9 @@ def _adjusted_choice(
     if not chosen:
         offered = ", ".join(tool_name(tool) for tool in tools) or "none"
         raise UnknownToolError(f"tool_choice names {name!r}, but the tools offered are: {offered}.")
-    problems.append(Problem("adjusted", f"tool_choice {name!r} was sent as 'required' with that tool alone."))
-    return "required", chosen
+    if changes.make("tool_choice", f"tool_choice {name!r} was sent as 'required' with that tool alone."):
+        return "required", chosen
+    return ({"type": "function", "function": {"name": name}} if isinstance(choice, str) else choice), tools
 
 
 def _named(choice: Mapping[str, Any]) -> str:
@@ -176,31 +179,29 @@ def _named(choice: Mapping[str, Any]) -> str:
     return str(function.get("name")) if isinstance(function, Mapping) else str(function)
 
 
-def _adjusted_options(options: Mapping[str, Any], problems: list[Problem]) -> Iterator[tuple[str, Any]]:
+def _adjusted_options(options: Mapping[str, Any], changes: Adjustments) -> Iterator[tuple[str, Any]]:
     for name, value in options.items():
         if value is None:
             continue
         if name == "response_format" and isinstance(value, Mapping) and value.get("type") == "json_object":
-            problems.append(
-                Problem("adjusted", "response_format json_object was sent as a json_schema that takes any object.")
-            )
-            yield name, ANY_JSON
+            told = "response_format json_object was sent as a json_schema that takes any object."
+            yield name, ANY_JSON if changes.make("json_object", told) else value
         elif name == "response_format" and isinstance(value, Mapping):
-            yield name, _plain_format(value, problems)
+            yield name, _plain_format(value, changes)
         elif name == "stop" and isinstance(value, Sequence) and not isinstance(value, str):
             yield name, list(value)
         else:
             yield name, value
 
 
-def _plain_format(given: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+def _plain_format(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
     """Give a response format whose schema the engines follow."""
     named = given.get("json_schema")
     schema = named.get("schema") if isinstance(named, Mapping) else None
     if not isinstance(named, Mapping) or not isinstance(schema, Mapping):
         return dict(given)
     plain = plain_schema(schema)
-    if plain == schema:
+    told = "The schema of response_format was written without references and type lists."
+    if plain == schema or not changes.make("schemas", told):
         return dict(given)
-    problems.append(Problem("adjusted", "The schema of response_format was written without references and type lists."))
     return {**given, "json_schema": {**named, "schema": plain}}

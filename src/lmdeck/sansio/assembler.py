@@ -15,8 +15,9 @@ import msgspec
 
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallParseError
 from lmdeck.events import Chunk, ToolCallDelta
-from lmdeck.messages import ModelDetails, Problem, Reply, Runtime, ToolCall
+from lmdeck.messages import ModelDetails, Problem, Reply, Runtime, TokenLogprob, ToolCall
 from lmdeck.sansio.limits import DEFAULT_LIMITS, Limits
+from lmdeck.sansio.logprobs import LOGPROBS_MISSING, read_logprobs
 from lmdeck.sansio.slots import ToolSlots
 from lmdeck.sansio.text import GrowingText
 from lmdeck.sansio.toolbox import Toolbox
@@ -71,6 +72,7 @@ class ChatAssembler:
         *,
         strict: bool = False,
         expects_tokens: bool = True,
+        expects_logprobs: bool = False,
         text_parser: TextParser | None = None,
         tools: Iterable[Any] = (),
         problems: Iterable[Problem] = (),
@@ -80,6 +82,7 @@ class ChatAssembler:
     ) -> None:
         self._strict = strict
         self._expects_tokens = expects_tokens
+        self._expects_logprobs = expects_logprobs
         self._text_parser = text_parser
         self._tools = tuple(tools)
         self._slots = ToolSlots(limits, new_id, Toolbox(self._tools))
@@ -102,6 +105,7 @@ class ChatAssembler:
         self._stats: dict[str, Any] = {}
         self._model_info: ModelDetails | None = None
         self._runtime: Runtime | None = None
+        self._logprobs: list[TokenLogprob] = []
 
     @property
     def is_complete(self) -> bool:
@@ -121,9 +125,12 @@ class ChatAssembler:
                 self._note_once("extra_choice", "The server sent more than one choice; only the first is used.")
                 continue
             delta = choice.delta or choice.message
+            first = len(chunks)
             if delta is not None:
                 self._is_whole = choice.delta is None
                 self._read_delta(delta, chunks)
+            if choice.logprobs is not None:
+                self._read_logprobs(choice.logprobs, chunks, first)
             if choice.finish_reason:
                 self._read_figures(completion)
                 self._finish(choice.finish_reason, chunks)
@@ -157,6 +164,8 @@ class ChatAssembler:
         if not self._finish_reason:
             self._finish("stop", chunks)
         self._take_late_calls(chunks)
+        if self._expects_logprobs and not self._logprobs:
+            self._note_once("logprobs_missing", LOGPROBS_MISSING)
         reply = self.reply()
         if self._strict:
             self._refuse_unread_calls(reply)
@@ -188,6 +197,7 @@ class ChatAssembler:
             problems=[*self._problems, *(self._text_parser.problems if self._text_parser else ())],
             model_info=self._model_info,
             runtime=self._runtime,
+            logprobs=list(self._logprobs),
         )
 
     def _read_head(self, completion: Completion) -> None:
@@ -218,6 +228,17 @@ class ChatAssembler:
             self._note_once("refusal", "The model declined; its words are in the content.")
             self._read_content(delta.refusal, chunks)
         chunks.extend(native)
+
+    def _read_logprobs(self, given: object, chunks: list[Chunk], first: int) -> None:
+        """Keep the tokens' probabilities, and hand them on with the first chunk that they brought."""
+        read = read_logprobs(given)
+        if not read:
+            return
+        self._logprobs += read
+        if len(chunks) > first:
+            chunks[first] = msgspec.structs.replace(chunks[first], logprobs=read)
+        else:
+            chunks.append(Chunk(logprobs=read))
 
     def _native_deltas(self, delta: Delta) -> list[Chunk]:
         new = [self._slots.feed(tool_delta) for tool_delta in delta.tool_calls or ()]

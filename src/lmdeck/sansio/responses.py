@@ -67,7 +67,8 @@ class ResponsesTranslator:
         if not text or (stage == "done" and place in self._seen) or stage not in {"delta", "done"}:
             return
         self._seen.add(place)
-        yield completion(Delta(reasoning_content=text) if name in REASONING else Delta(content=text))
+        delta = Delta(reasoning_content=text) if name in REASONING else Delta(content=text)
+        yield completion(delta, data.get("logprobs"))
 
     def _arguments(self, data: Json, stage: str) -> Iterator[Completion]:
         index = _place(data)
@@ -106,7 +107,7 @@ class ResponsesTranslator:
         match item.get("type"):
             case "message" if (index, False) not in self._seen and (text := _content(item)):
                 self._seen.add((index, False))
-                yield completion(Delta(content=text))
+                yield completion(Delta(content=text), _logprobs(item))
             case "reasoning" if (index, True) not in self._seen and (text := _reasoning(item)):
                 self._seen.add((index, True))
                 yield completion(Delta(reasoning_content=text))
@@ -138,7 +139,10 @@ class ResponsesTranslator:
             reasoning_content="".join(_reasoning(item) for item in output if item.get("type") == "reasoning"),
             tool_calls=calls or None,
         )
-        return Completion(choices=[Choice(message=message, finish_reason=_reason(body))], **_head(body))
+        logprobs = [entry for item in output if item.get("type") == "message" for entry in _logprobs(item)]
+        return Completion(
+            choices=[Choice(message=message, finish_reason=_reason(body), logprobs=logprobs)], **_head(body)
+        )
 
 
 def _response(data: Json) -> Json:
@@ -172,6 +176,10 @@ def _content(item: Json) -> str:
     if isinstance(content, str):
         return content
     return "".join(text_of(part.get("text", part.get("refusal"))) for part in entries(content))
+
+
+def _logprobs(item: Json) -> list[Json]:
+    return [entry for part in entries(item.get("content")) for entry in entries(part.get("logprobs"))]
 
 
 def _reasoning(item: Json) -> str:

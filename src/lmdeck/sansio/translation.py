@@ -49,9 +49,9 @@ def untyped(data: dict[str, Any]) -> ServerEvent:
     return ServerEvent(str(data.get("type") or ""), data)
 
 
-def completion(delta: Delta | None = None, **head: Any) -> Completion:  # noqa: ANN401  # the fields of Completion
+def completion(delta: Delta | None = None, logprobs: object = None, **head: Any) -> Completion:  # noqa: ANN401  # the fields of Completion
     """Make a chunk with one choice, or with none where nothing was said."""
-    return Completion(choices=None if delta is None else [Choice(delta=delta)], **head)
+    return Completion(choices=None if delta is None else [Choice(delta=delta, logprobs=logprobs)], **head)
 
 
 def finished(reason: str, **head: Any) -> Completion:  # noqa: ANN401  # the fields of Completion

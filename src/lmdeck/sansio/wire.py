@@ -61,6 +61,7 @@ class Choice(Struct, gc=False):
     message: Delta | None = None
     finish_reason: str | None = None
     index: int | None = 0
+    logprobs: Any = None
 
 
 class Completion(Struct, gc=False):

@@ -6,8 +6,8 @@ the async one of aiohttp, and each library is named in one file only. Every erro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -18,6 +18,7 @@ __all__ = [
     "DRAIN_SECONDS",
     "AsyncResponse",
     "AsyncTransport",
+    "CheckAddress",
     "Response",
     "SyncResponse",
     "Timeouts",
@@ -69,6 +70,10 @@ class WireRequest(Struct, frozen=True, kw_only=True):
         if self.api_token is not None:
             headers["Authorization"] = f"Bearer {self.api_token.reveal()}"
         return headers
+
+
+CheckAddress: TypeAlias = Callable[[str], None]
+"""Look at the IP address that a socket is about to be connected to; an `OSError` refuses it."""
 
 
 class Response(Protocol):

@@ -12,8 +12,10 @@ import base64
 import contextlib
 import io
 import os
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -30,7 +32,7 @@ from lmdeck.errors import (
     ServerUnreachableError,
     TransportError,
 )
-from lmdeck.transport import DRAIN_SECONDS, WireRequest
+from lmdeck.transport import DRAIN_SECONDS, CheckAddress, WireRequest
 from lmdeck.transport._clock import Deadlines
 from lmdeck.transport._tls import TLS_HINT, ssl_context
 
@@ -45,8 +47,9 @@ PROXY_HINT = "Check the setting `proxy`."
 class AiohttpTransport:
     """Send requests over a pool of connections; safe to share between tasks."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, check_address: CheckAddress | None = None) -> None:
         self._ssl = ssl_context(settings)
+        self._check_address = check_address
         self._proxy, self._proxy_headers = _proxy(settings.proxy)
         self._session: aiohttp.ClientSession | None = None
         self._keeper: AsyncGenerator[aiohttp.ClientSession, None] | None = None
@@ -93,19 +96,33 @@ class AiohttpTransport:
     async def _opened_session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop or self._session.closed:
-            self._keeper = _keep_session(self._ssl)
+            self._keeper = _keep_session(self._ssl, self._check_address)
             self._session = await anext(self._keeper)  # does not wait, so no other task comes between
             self._loop = loop
         return self._session
 
 
-async def _keep_session(tls: ssl.SSLContext | None) -> AsyncGenerator[aiohttp.ClientSession, None]:
+async def _keep_session(
+    tls: ssl.SSLContext | None, check_address: CheckAddress | None
+) -> AsyncGenerator[aiohttp.ClientSession, None]:
     """Give a session and close it with the generator, which a loop does at its end and the collector before."""
-    connector = _Connector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=True if tls is None else tls)
+    connector = _Connector(
+        limit=0,
+        keepalive_timeout=IDLE_SECONDS,
+        ssl=True if tls is None else tls,
+        socket_factory=None if check_address is None else partial(_checked_socket, check_address),
+    )
     async with aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, read_bufsize=READ_BUFFER
     ) as session:
         yield session
+
+
+def _checked_socket(check_address: CheckAddress, info: aiohttp.AddrInfoType) -> socket.socket:
+    """Make the socket for an address that may be connected to."""
+    family, kind, protocol, _, address = info
+    check_address(str(address[0]))
+    return socket.socket(family, kind, protocol)
 
 
 def _proxy(setting: str | None) -> tuple[URL | None, dict[str, str]]:

@@ -42,7 +42,7 @@ from lmdeck.errors import (
     ServerUnreachableError,
     TransportError,
 )
-from lmdeck.transport import DRAIN_SECONDS, WireRequest
+from lmdeck.transport import DRAIN_SECONDS, CheckAddress, WireRequest
 from lmdeck.transport._chunked import ChunkedDecoder, ChunkedError
 from lmdeck.transport._clock import Deadlines
 from lmdeck.transport._tls import TLS_HINT, ssl_context
@@ -57,8 +57,13 @@ POOL_SIZE = 100
 class Urllib3Transport:
     """Send requests over a pool of connections; safe to share between threads."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, check_address: CheckAddress | None = None) -> None:
         self._manager = _pool_manager(settings)
+        if check_address is not None:
+            self._manager.pool_classes_by_scheme = {
+                "http": _guarded(_Pool, check_address),
+                "https": _guarded(_TLSPool, check_address),
+            }
         self._pools: dict[str, HTTPConnectionPool] = {}
 
     def open(self, request: WireRequest, /) -> Urllib3Response:
@@ -313,6 +318,27 @@ class _TLSPool(_Pool, HTTPSConnectionPool):
     def _validate_conn(self, conn: Any) -> None:  # noqa: ANN401  # the base's
         if conn.is_closed:
             conn.connect()  # the base warns with each connection where `tls_verify=False` was asked for
+
+
+def _guarded(pool: type[_Pool], check_address: CheckAddress) -> type[_Pool]:
+    """Make a pool whose connections look at each address of a name before they connect, and at the one they got behind."""
+
+    class Guarded(pool.ConnectionCls):  # type: ignore[name-defined,misc]  # a class made for one transport
+        def _new_conn(self) -> socket.socket:
+            for *_, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
+                check_address(str(address[0]))
+            connected: socket.socket = super()._new_conn()
+            try:
+                check_address(connected.getpeername()[0])  # a name may lead elsewhere the second time
+            except OSError:
+                connected.close()
+                raise
+            return connected
+
+    class GuardedPool(pool):  # type: ignore[misc,valid-type]  # as above
+        ConnectionCls = Guarded
+
+    return GuardedPool
 
 
 def _pool_manager(settings: Settings) -> urllib3.PoolManager:

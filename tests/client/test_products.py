@@ -1,0 +1,141 @@
+"""Which product answers, and how many questions it takes to know."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from asking import alm, lm
+from lmdeck import AuthenticationError, Health
+from loopback import HANG, RESET, Answer, Loopback, json_answer, text_answer
+
+V1, V0, OPENAI = "/api/v1/models", "/api/v0/models", "/v1/models"
+LISTS = [V1, V0, OPENAI]
+UNEXPECTED = json_answer({"error": "Unexpected endpoint or method. (GET /api/v1/models)"})
+LLAMA = {"server": "llama.cpp"}
+
+
+def ids(owner: object = None, **headers: object) -> Answer:
+    """Give a list in OpenAI's form with one model of an owner."""
+    return json_answer({"object": "list", "data": [{"id": "m", "object": "model", "owned_by": owner}]}, **headers)
+
+
+CASES: dict[str, tuple[dict[str, Answer], list[str], tuple[str, str | None, str]]] = {
+    "LM Studio": ({V1: json_answer({"models": []})}, [V1], ("LM Studio", None, "v1")),
+    "LM Studio, older": ({V1: UNEXPECTED, V0: json_answer({"data": []})}, [V1, V0], ("LM Studio", None, "v0")),
+    "LM Studio, very old": (
+        {V1: UNEXPECTED, V0: UNEXPECTED, OPENAI: json_answer({"data": []})},
+        LISTS,
+        ("LM Studio", None, "openai"),
+    ),
+    "LM Studio behind a proxy of /v1": ({OPENAI: ids("organization_owner")}, LISTS, ("LM Studio", None, "openai")),
+    "LM Studio behind a proxy, no owner": (
+        {OPENAI: ids(), "/lmstudio-greeting": json_answer({"lmstudio": True})},
+        [*LISTS, "/api/version", "/lmstudio-greeting"],
+        ("LM Studio", None, "openai"),
+    ),
+    "lmdeck": ({V1: json_answer({"models": []}, server="lmdeck/1.2.3")}, [V1], ("lmdeck engine", "1.2.3", "v1")),
+    "llama.cpp": (
+        {OPENAI: ids(server="llama.cpp"), "/props": json_answer({"build_info": "b8681-abc", "total_slots": 4})},
+        [*LISTS, "/props"],
+        ("llama.cpp", "b8681-abc", "openai"),
+    ),
+    "llama.cpp behind a proxy, /props closed": (
+        {OPENAI: ids("llamacpp", server="nginx/1.25"), "/props": json_answer({"error": {"code": 501}}, 501)},
+        [*LISTS, "/props"],
+        ("llama.cpp", None, "openai"),
+    ),
+    "Ollama": (
+        {OPENAI: ids("library"), "/api/version": json_answer({"version": "0.12.3"})},
+        [*LISTS, "/api/version"],
+        ("Ollama", "0.12.3", "openai"),
+    ),
+    "Ollama with models of others": (
+        {OPENAI: ids("hf.co"), "/api/version": json_answer({"version": "0.12.3"})},
+        [*LISTS, "/api/version"],
+        ("Ollama", "0.12.3", "openai"),
+    ),
+    "vLLM": (
+        {OPENAI: ids("vllm", server="uvicorn"), "/version": json_answer({"version": "0.11.0"})},
+        [*LISTS, "/version"],
+        ("vLLM", "0.11.0", "openai"),
+    ),
+    "LiteLLM": ({OPENAI: ids("openai", x_litellm_version="1.80.0")}, LISTS, ("LiteLLM", "1.80.0", "openai")),
+    "something else": (
+        {OPENAI: ids(["odd"])},
+        [*LISTS, "/api/version", "/lmstudio-greeting"],
+        ("an OpenAI-compatible server", None, "openai"),
+    ),
+    "something that answers everything": (
+        {OPENAI: ids(), "/api/version": json_answer("hello"), "/lmstudio-greeting": json_answer({"lmstudio": "yes"})},
+        [*LISTS, "/api/version", "/lmstudio-greeting"],
+        ("an OpenAI-compatible server", None, "openai"),
+    ),
+}
+
+
+def health(url: str, *, is_async: bool = False, **settings: Any) -> Health:
+    async def ask() -> Health:
+        async with alm(url, **settings) as client:
+            return await client.health()
+
+    if is_async:
+        return asyncio.run(ask())
+    with lm(url, **settings) as client:
+        return client.health()
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_product_is_known_by_what_it_says(case: str, is_async: bool) -> None:
+    """LM Studio and the engine cost no question more than the list of models; others one or two."""
+    routes, asked, expected = CASES[case]
+    with Loopback(routes=routes) as server:
+        found = health(server.url, is_async=is_async)
+        assert [request.path for request in server.requests] == asked
+    assert (found.product, found.version, found.api) == expected
+    assert (found.reachable, found.error) == (True, None)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [RESET],
+        json_answer({"build_info": ["b1"]}),
+        json_answer({"build_info": "x" * 100_000}),
+        json_answer({"build_info": "a\x1b[2Jb"}),
+        json_answer([]),
+        text_answer("<html></html>", content_type="text/html"),
+        text_answer("no", status=503),
+        text_answer(
+            b'{"build_info": "b1", "chat_template": "' + b"x" * (2 << 20) + b'"}', content_type="application/json"
+        ),
+    ],
+)
+def test_a_question_that_fails_leaves_the_version_open(answer: Answer) -> None:
+    """It is asked once, and whatever comes of it, the server is well."""
+    with Loopback(routes={OPENAI: ids(server="llama.cpp"), "/props": answer}) as server:
+        found = health(server.url, retry_attempts=3)
+        assert [request.path for request in server.requests].count("/props") == 1
+    assert (found.product, found.version, found.error) == ("llama.cpp", None, None)
+
+
+def test_a_question_is_not_waited_for_long() -> None:
+    """A server that never answers it holds `health` up for the time limit, two seconds at most."""
+    with Loopback(routes={OPENAI: ids("library"), "/api/version": [HANG]}) as server:
+        found = health(server.url, timeout=0.5)
+    assert (found.product, found.version) == ("Ollama", None)
+    assert found.latency is not None
+    assert found.latency < 0.5  # of the list alone
+
+
+def test_a_server_that_asks_for_a_token_may_name_itself() -> None:
+    """LM Studio's refusal says whose token is missing."""
+    words = "An LM Studio API token is needed, but none came."
+    body = {"error": {"type": "invalid_request", "code": "invalid_api_key", "message": words}}
+    with Loopback(json_answer(body, 401)) as server:
+        found = health(server.url)
+    assert isinstance(found.error, AuthenticationError)
+    assert (found.reachable, found.product) == (True, "LM Studio")

@@ -1,0 +1,221 @@
+"""The rules by which requests are made acceptable to LM Studio: each is reported, and each can be turned off."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import lmdeck
+from asking import alm, lm
+from lmdeck import Chat, ConfigurationError, LMStudio, Message, Reply
+from lmdeck.adjustments import RULES
+from loopback import Loopback, Request, Step, completion, events, hello, json_answer
+
+REFERS = {"$defs": {"City": {"type": "string"}}, "type": "object", "properties": {"city": {"$ref": "#/$defs/City"}}}
+PLAIN = {"type": "object", "properties": {"city": {"type": "string"}}}
+WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": PLAIN}}
+OTHER = {"type": "function", "function": {"name": "other", "parameters": PLAIN}}
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+GIF = base64.b64encode(
+    b"GIF89a\x01\x00\x01\x00\x80\x00\x00\xff\x00\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+).decode()
+
+
+def say(*messages: Any) -> Callable[[Chat], Chat]:
+    return lambda chat: chat.with_messages([*messages, {"role": "user", "content": "Hi"}])
+
+
+def sees(url: str) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
+
+
+CHANGED: dict[str, tuple[Callable[[Chat], Chat], Callable[[Any], Any], Any, Any]] = {
+    "null_content": (
+        say({"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "a", "content": ""}),
+        lambda body: body["messages"][0]["content"],
+        "",
+        None,
+    ),
+    "call_ids": (
+        say({"role": "assistant", "tool_calls": [{**CALL, "id": ""}]}, {"role": "tool", "tool_call_id": "", "content": ""}),
+        lambda body: [len(body["messages"][0]["tool_calls"][0]["id"]), len(body["messages"][1]["tool_call_id"])],
+        [9, 9],
+        [0, 0],
+    ),
+    "json_text": (
+        say(
+            {"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f", "arguments": {"a": 1}}}]},
+            {"role": "tool", "tool_call_id": "a", "content": [1, 2]},
+        ),
+        lambda body: [body["messages"][0]["tool_calls"][0]["function"]["arguments"], body["messages"][1]["content"]],
+        ['{"a":1}', "[1,2]"],
+        [{"a": 1}, [1, 2]],
+    ),
+    "tool_choice": (
+        lambda chat: chat.user("Hi").with_tools([WEATHER, OTHER]).with_tool_choice("get_weather"),
+        lambda body: [body["tool_choice"], len(body["tools"])],
+        ["required", 1],
+        [{"type": "function", "function": {"name": "get_weather"}}, 2],
+    ),
+    "tool_parameters": (
+        lambda chat: chat.user("Hi").with_tools([{"name": "now"}]),
+        lambda body: body["tools"][0]["function"].get("parameters"),
+        {"type": "object", "properties": {}},
+        None,
+    ),
+    "schemas": (
+        lambda chat: chat.user("Hi").with_tools([{"name": "f", "parameters": REFERS}]),
+        lambda body: body["tools"][0]["function"]["parameters"],
+        PLAIN,
+        REFERS,
+    ),
+    "json_object": (
+        lambda chat: chat.user("Hi").with_options(response_format={"type": "json_object"}),
+        lambda body: body["response_format"]["type"],
+        "json_schema",
+        "json_object",
+    ),
+    "images": (
+        say(sees(f"data:image/gif;base64,{GIF}")),
+        lambda body: body["messages"][0]["content"][0]["image_url"]["url"][:15],
+        "data:image/png;",
+        "data:image/gif;",
+    ),
+}  # fmt: skip
+
+
+def ask(make: Callable[[Chat], Chat], **settings: Any) -> tuple[Reply, Any]:
+    """Ask, and give the reply and the body that was sent."""
+    with Loopback(hello) as server, lm(server.url, **settings) as client:
+        reply = make(client.chat()).send()
+        return reply, server.requests[0].json
+
+
+@pytest.mark.parametrize("rule", CHANGED)
+def test_a_rule_changes_and_tells(rule: str) -> None:
+    """Each change is a problem of its own, with the rule's name."""
+    make, look, changed, _ = CHANGED[rule]
+    reply, body = ask(make)
+    assert look(body) == changed
+    assert {(problem.code, problem.rule) for problem in reply.problems} == {("adjusted", rule)}
+
+
+@pytest.mark.parametrize("rule", CHANGED)
+@pytest.mark.parametrize("how", ["chat", "client", "text", "all"])
+def test_a_rule_that_is_off_changes_nothing(rule: str, how: str) -> None:
+    """For one chat or for a client; then the request goes as it was given, and nothing is told."""
+    make, look, _, given = CHANGED[rule]
+    match how:
+        case "chat":
+            reply, body = ask(lambda chat: make(chat).without_rules(rule))
+        case "client":
+            reply, body = ask(make, without_rules=[rule])
+        case "text":
+            reply, body = ask(make, without_rules=f" {rule}, empty_text,")
+        case _:
+            reply, body = ask(lambda chat: make(chat.without_rules()))
+    assert look(body) == given
+    assert reply.problems == []
+
+
+def test_the_other_rules_stay() -> None:
+    """Turning one off is no more than that; a chat's are added to the client's, and leave the chat before as it was."""
+
+    def chat(new: Chat) -> Chat:
+        return new.user("Hi").with_tools([{"name": "f"}, {"name": "g", "parameters": REFERS}])
+
+    reply, _ = ask(lambda one: chat(one).without_rules("schemas"))
+    assert [problem.rule for problem in reply.problems] == ["tool_parameters"]
+    reply, _ = ask(lambda one: chat(one).without_rules("schemas"), without_rules=["tool_parameters"])
+    assert reply.problems == []
+    with Loopback(hello) as server, lm(server.url) as client:
+        before = chat(client.chat())
+        before.without_rules()
+        assert len(before.send().problems) == 2
+
+
+def test_the_usage_of_a_stream_is_asked_for_unless_that_is_off() -> None:
+    """It is no change of what was given, and so not told."""
+    with Loopback(events("Hi")) as server, lm(server.url) as client:
+        chat = client.chat().user("Hi")
+        assert chat.stream().until_done().problems == []
+        chat.without_rules("include_usage").stream().until_done()
+        assert [request.json.get("stream_options") for request in server.requests] == [{"include_usage": True}, None]
+
+
+def test_images_of_the_web_go_as_they_are_where_the_rule_is_off() -> None:
+    """Other servers fetch them."""
+    with Loopback(hello) as server, lm(server.url) as client:
+        client.chat().without_rules("images").user("What?", images=["https://example.com/cat.png"]).send()
+        part = server.requests[0].json["messages"][0]["content"][1]
+    assert part == {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
+
+
+def test_the_other_endpoints_keep_them_too() -> None:
+    """By the client's setting."""
+    response = json_answer({"id": "r", "status": "completed", "output": [{"type": "message", "content": "Hi"}]})
+    message = json_answer({"type": "message", "content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn"})
+    native = json_answer({"model_instance_id": "m", "output": [{"type": "message", "content": "Hi"}]})
+    routes: dict[str, Any] = {"/v1/responses": response, "/v1/messages": message, "/api/v1/chat": native}
+    history = [Message(role="system", content="Brief."), Message(role="user", content="Hi")]
+    image = f"data:image/gif;base64,{GIF}"
+
+    def ask_all(**settings: Any) -> tuple[list[str], list[Any]]:
+        with Loopback(routes=routes) as server, lm(server.url, **settings) as client:
+            tools = [{"type": "function", "name": "f"}]
+            replies = [
+                client.responses.create(input="Hi", text={}, tools=tools),
+                client.messages.create(messages=history),
+                client.conversation().send("What?", images=[image]),
+            ]
+            bodies = [request.json for request in server.requests]
+        return [problem.rule for reply in replies for problem in reply.problems], bodies
+
+    told, (responses, messages, chat) = ask_all()
+    assert told == ["empty_text", "tool_parameters", "system_messages", "images"]
+    assert ("text" in responses, len(messages["messages"]), messages["system"]) == (False, 1, "Brief.")
+    told, (responses, messages, chat) = ask_all(without_rules="all")
+    assert told == []
+    assert (responses["text"], "parameters" in responses["tools"][0]) == ({}, False)
+    assert (len(messages["messages"]), "system" in messages) == (2, False)
+    assert chat["input"][1]["data_url"] == image
+
+
+def test_an_unknown_rule_is_told() -> None:
+    """With the names of those there are, wherever it was named."""
+    with pytest.raises(ConfigurationError, match="schema") as caught:
+        LMStudio().chat().without_rules("schema")
+    assert "schemas" in caught.value.hint
+    for wrong in ("schema", ["schemas", "x"], 5, [5], {"schemas": True}):
+        with pytest.raises(ConfigurationError, match="without_rules"):
+            LMStudio(without_rules=wrong)  # type: ignore[arg-type]
+
+
+def test_the_rules_are_listed() -> None:
+    """With what each does; the list is a copy."""
+    listed = lmdeck.rules()
+    assert listed == RULES
+    listed.clear()
+    assert lmdeck.rules()
+
+
+def test_the_setting_is_found_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As text with commas."""
+    monkeypatch.setenv("LMDECK_WITHOUT_RULES", "schemas,images")
+    assert LMStudio().settings.without_rules == ("schemas", "images")
+
+
+async def test_async_chats_have_it_too() -> None:
+    """The builder is the same."""
+
+    def answer(request: Request) -> list[Step]:
+        assert request.json["response_format"] == {"type": "json_object"}
+        return json_answer(completion("{}"))
+
+    with Loopback(answer) as server:
+        async with alm(server.url) as client:
+            chat = client.chat().user("Hi").with_options(response_format={"type": "json_object"})
+            assert (await chat.without_rules("json_object").send()).problems == []
