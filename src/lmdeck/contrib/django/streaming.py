@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import aclosing
 from typing import cast
@@ -11,12 +12,13 @@ from django.http import StreamingHttpResponse
 
 from lmdeck.client.agent import Approve
 from lmdeck.client.chat import AsyncChat, Chat
-from lmdeck.contrib.django.answer import Answer
-from lmdeck.contrib.django.bridge import iterate
 from lmdeck.contrib.django.clients import alm
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Reply
+from lmdeck.web.answer import Answer
+from lmdeck.web.encoding import PAGE
+from lmdeck.web.threads import iterate
 
 __all__ = ["ChatResponse", "stream_response"]
 
@@ -51,8 +53,17 @@ def stream_response(
             hint="Build the chat with `lm`, `alm` or an AsyncLMStudio.",
         )
     configured = configuration()
-    answer = Answer(chat, max_rounds=max_rounds or configured.max_rounds, approve=approve)
+    answer = Answer(
+        lambda: _on_this_loop(chat), max_rounds=max_rounds or configured.max_rounds, approve=approve, encoding=PAGE
+    )
     return ChatResponse(answer, heartbeat=heartbeat or configured.heartbeat, on_end=on_end)
+
+
+def _on_this_loop(chat: Chat | AsyncChat) -> AsyncChat:
+    """Give the chat as one of this loop's client, unless it is of an async client of the caller's own."""
+    if isinstance(chat, AsyncChat) and chat.settings != alm.settings:
+        return chat
+    return alm.adopt(chat)
 
 
 class ChatResponse(StreamingHttpResponse):
@@ -64,9 +75,9 @@ class ChatResponse(StreamingHttpResponse):
         self._on_end = on_end
         self._content = self._frames()
         self._pulling: Generator[bytes, None, None] | None = None
-        super().__init__(self._content, content_type="text/event-stream")
-        self.headers["Cache-Control"] = "no-cache, no-transform"
-        self.headers["X-Accel-Buffering"] = "no"  # nginx passes on what it gets
+        super().__init__(self._content, content_type=PAGE.headers["content-type"])
+        for name, value in PAGE.headers.items():
+            self.headers[name] = value
         self.headers["Content-Encoding"] = "identity"  # Django's GZipMiddleware would collect before it sends
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -85,7 +96,8 @@ class ChatResponse(StreamingHttpResponse):
 
     def close(self) -> None:
         """End the answer, if it is still being written, and what else belongs to the response."""
-        if self._pulling is not None and not self._pulling.gi_running:  # Django's test client closes it from within
+        # Django's test client closes it from within
+        if self._pulling is not None and inspect.getgeneratorstate(self._pulling) != inspect.GEN_RUNNING:
             self._pulling.close()
         super().close()
 

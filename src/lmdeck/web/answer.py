@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from lmdeck.client.agent import Approve
-from lmdeck.client.chat import AsyncChat, Chat
-from lmdeck.contrib.django.clients import alm
-from lmdeck.contrib.django.encoding import BEAT, encoded
+from lmdeck.client.chat import AsyncChat
 from lmdeck.errors import LMStudioError
 from lmdeck.events import AgentEvent, Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored
 from lmdeck.messages import Message, Reply, ToolResult
+from lmdeck.web.encoding import BEAT, PAGE, Encoding
 
 __all__ = ["Answer"]
 
-_log = logging.getLogger("lmdeck.django")
+_log = logging.getLogger("lmdeck.web")
 
 
 class Answer:
     """One answer to one request. `reply` is the whole reply in the end, until then what has come of it."""
 
-    def __init__(self, chat: Chat | AsyncChat, *, max_rounds: int, approve: Approve | None) -> None:
+    def __init__(
+        self,
+        chat: Callable[[], AsyncChat],
+        *,
+        max_rounds: int = 8,
+        approve: Approve | None = None,
+        encoding: Encoding = PAGE,
+    ) -> None:
+        """`chat` gives the chat to ask, on the event loop on which it is asked."""
         self.was_asked = False
+        self._encoder = encoding.encoder()
         self._chat = chat
         self._max_rounds = max_rounds
         self._approve = approve
@@ -44,20 +52,21 @@ class Answer:
 
     async def _told(self) -> AsyncGenerator[bytes, None]:
         self.was_asked = True
+        encode = self._encoder.encode
         try:
-            async with _on_this_loop(self._chat).run_stream(self._max_rounds, approve=self._approve) as run:
+            async with self._chat().run_stream(self._max_rounds, approve=self._approve) as run:
                 async for event in run:
                     self._so_far.note(event)
-                    if frame := encoded(event):
+                    if frame := encode(event):
                         yield frame
             self._reply = run.reply
-            yield encoded(self._reply)
+            yield encode(self._reply)
         except LMStudioError as error:
             _log.warning("An answer failed: %s", error)
-            yield encoded(error)
+            yield encode(error)
         except Exception:  # noqa: BLE001  # the response has begun: the browser must be told, whatever it was
             _log.exception("An answer failed.")
-            yield encoded(LMStudioError("The answer failed.", hint="The log of the site says why."))
+            yield encode(LMStudioError("The answer failed.", hint="The log of the site says why."))
 
 
 class _SoFar:
@@ -95,13 +104,6 @@ class _SoFar:
         content, reasoning = "".join(self._content).strip(), "".join(self._reasoning).strip()
         last = [Message(role="assistant", content=content)] if content else []
         return Reply(content=content, reasoning=reasoning, messages=[*self._messages, *last])
-
-
-def _on_this_loop(chat: Chat | AsyncChat) -> AsyncChat:
-    """Give the chat as one of this loop's client, unless it is of an async client of the caller's own."""
-    if isinstance(chat, AsyncChat) and chat.settings != alm.settings:
-        return chat
-    return alm.adopt(chat)
 
 
 async def _with_heartbeat(frames: AsyncGenerator[bytes, None], seconds: float) -> AsyncGenerator[bytes, None]:

@@ -1,0 +1,17 @@
+"""lmdeck at home in FastAPI: the client lives as long as the application, answers stream to the browser.
+
+from fastapi import FastAPI
+from lmdeck.contrib.fastapi import LM, lifespan, stream_response
+
+app = FastAPI(lifespan=lifespan(base_url="http://localhost:1234"))
+
+@app.get("/ask")
+async def ask(q: str, lm: LM):
+return stream_response(lm.chat().user(q))
+"""
+
+from lmdeck.contrib.fastapi.clients import LM, lifespan
+from lmdeck.contrib.fastapi.routes import router
+from lmdeck.contrib.fastapi.streaming import stream_response
+
+__all__ = ["LM", "lifespan", "router", "stream_response"]

@@ -1,0 +1,19 @@
+"""lmdeck at home in Flask.
+
+from flask import Flask
+from lmdeck.contrib.flask import LMDeck, stream_response
+
+app = Flask(__name__)
+app.config["LMDECK"] = {"BASE_URL": "http://localhost:1234"}
+lmdeck = LMDeck(app)
+
+@app.get("/ask")
+def ask():
+return stream_response(lmdeck.client.chat().user("Why is the sky blue?"))
+"""
+
+from lmdeck.contrib.flask.extension import LMDeck
+from lmdeck.contrib.flask.routes import blueprint
+from lmdeck.contrib.flask.streaming import stream_response
+
+__all__ = ["LMDeck", "blueprint", "stream_response"]

@@ -1,0 +1,111 @@
+"""The extension: the client of an application, and its commands."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import click
+from flask import Flask, current_app
+from flask.cli import AppGroup
+
+from lmdeck.client.clients import AsyncLMStudio, LMStudio
+from lmdeck.config import ClientSettings
+from lmdeck.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["LMDeck", "extension"]
+
+
+class LMDeck:
+    """lmdeck in a Flask application: `LMDeck(app)`, or `LMDeck().init_app(app)`.
+
+    The settings are `app.config["LMDECK"]`, the client's keywords in capitals; what is left out comes from the environment and
+    files, as always.
+    """
+
+    def __init__(self, app: Flask | None = None) -> None:
+        self._lock = threading.Lock()
+        self._client: LMStudio | None = None
+        self._streaming: AsyncLMStudio | None = None
+        self._process = 0
+        self._settings: ClientSettings = {}
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Put lmdeck into an application.
+
+        Raises:
+            ConfigurationError: A key of `LMDECK` is no setting.
+        """
+        self._settings = _settings(app.config.get("LMDECK", {}))
+        app.extensions["lmdeck"] = self
+        app.cli.add_command(_commands(self))
+
+    @property
+    def client(self) -> LMStudio:
+        """The client, one a process: connections are not shared with forked ones."""
+        return self._current()[0]
+
+    @property
+    def streaming_client(self) -> AsyncLMStudio:
+        """The client by which answers are streamed, on the loop of this process (`lmdeck.web.threads`)."""
+        return self._current()[1]
+
+    def _current(self) -> tuple[LMStudio, AsyncLMStudio]:
+        with self._lock:
+            if self._client is None or self._streaming is None or self._process != os.getpid():
+                self._client, self._streaming = LMStudio(**self._settings), AsyncLMStudio(**self._settings)
+                self._process = os.getpid()
+            return self._client, self._streaming
+
+
+def extension() -> LMDeck:
+    """Give the extension of the current application.
+
+    Raises:
+        ConfigurationError: It has none.
+    """
+    found = current_app.extensions.get("lmdeck")
+    if not isinstance(found, LMDeck):
+        raise ConfigurationError("This application has no lmdeck.", hint="Make it with `LMDeck(app)`.")
+    return found
+
+
+def _settings(given: Mapping[str, Any]) -> ClientSettings:
+    known = {name.upper(): name for name in ClientSettings.__annotations__}
+    unknown = [key for key in given if key not in known]
+    if unknown:
+        raise ConfigurationError(
+            f'app.config["LMDECK"] has no setting {unknown[0]!r}.', hint=f"Its settings are {', '.join(sorted(known))}."
+        )
+    settings: Any = {known[key]: value for key, value in given.items()}
+    return settings  # type: ignore[no-any-return]
+
+
+def _commands(lmdeck: LMDeck) -> AppGroup:
+    group = AppGroup("lmdeck", help="lmdeck's commands, with this application's settings.")
+
+    def add(name: str) -> None:
+        @group.command(
+            name,
+            context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+            help=f"As `lmdeck {name}`.",
+        )
+        @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+        def run(arguments: tuple[str, ...]) -> None:
+            raise SystemExit(_run(lmdeck, name, arguments))
+
+    for name in ("doctor", "models", "ask", "chat"):
+        add(name)
+    return group
+
+
+def _run(lmdeck: LMDeck, name: str, arguments: tuple[str, ...]) -> int:
+    from lmdeck.cli.app import run
+
+    return run([name, *arguments], lmdeck._settings)  # noqa: SLF001  # this module's own class

@@ -1,0 +1,59 @@
+"""`stream_response`: an answer to the browser while the model writes it, under any WSGI server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from flask import Response
+
+from lmdeck.contrib.flask.extension import extension
+from lmdeck.web.answer import Answer
+from lmdeck.web.encoding import find_encoding
+from lmdeck.web.threads import iterate
+
+if TYPE_CHECKING:
+    from lmdeck.client.agent import Approve
+    from lmdeck.client.chat import AsyncChat, Chat
+    from lmdeck.messages import Reply
+
+__all__ = ["stream_response"]
+
+HEARTBEAT = 0.4
+"""A WSGI server notices that the browser left only when it writes."""
+
+
+def stream_response(
+    chat: Chat | AsyncChat,
+    *,
+    encoding: str = "lmdeck",
+    max_rounds: int = 8,
+    approve: Approve | None = None,
+    heartbeat: float = HEARTBEAT,
+    on_end: Callable[[Reply], object] | None = None,
+) -> Response:
+    """Answer a request with a chat's answer, as server-sent events while it is written.
+
+    The chat is built with `LMDeck.client`; it is asked on a loop beside the request, so that it can be stopped at any moment.
+    `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI. Tools with handlers are
+    run, for at most `max_rounds`; `approve` is asked before each. A comment is sent where nothing else was for `heartbeat`
+    seconds, by which a browser that left is noticed. `on_end` is called once, with the whole reply, or with what had come of it
+    (`finish_reason` is `""`) where the browser left or the answer failed. An error is sent as an event.
+
+    Raises:
+        ConfigurationError: There is no such encoding, or the application has no lmdeck.
+    """
+    chosen = find_encoding(encoding)
+    asked = extension().streaming_client.adopt(chat)
+    answer = Answer(lambda: asked, max_rounds=max_rounds, approve=approve, encoding=chosen)
+
+    def pieces() -> Iterator[bytes]:
+        try:
+            yield from iterate(answer.frames(heartbeat))
+        finally:
+            if on_end is not None and answer.was_asked:
+                on_end(answer.reply)
+
+    response = Response(pieces(), direct_passthrough=True)
+    response.headers.update(chosen.headers)
+    return response

@@ -1,0 +1,122 @@
+"""Conversations in an SQLite file, for pages whose framework has no database of its own.
+
+Each belongs to an owner, a text that the application chooses (a user's id), and is seen by its owner alone.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lmdeck.messages import Message, Reply
+
+__all__ = ["Conversations", "shown"]
+
+LISTED = 50
+TITLE_CHARACTERS = 60
+_TABLES = """
+CREATE TABLE IF NOT EXISTS conversation (id TEXT PRIMARY KEY, owner TEXT NOT NULL, title TEXT NOT NULL, updated REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS message (
+    conversation TEXT NOT NULL REFERENCES conversation(id) ON DELETE CASCADE, position INTEGER NOT NULL, body TEXT NOT NULL,
+    PRIMARY KEY (conversation, position)
+);
+CREATE INDEX IF NOT EXISTS conversation_of_owner ON conversation (owner, updated);
+"""
+
+
+class Conversations:
+    """The conversations of one file; safe to share between threads."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = str(path)
+        self._lock = threading.Lock()
+        with self._open() as database:
+            database.executescript(_TABLES)
+
+    def newest(self, owner: str) -> list[dict[str, Any]]:
+        """List an owner's conversations, the newest first: `id`, `title`, `updated` (seconds since 1970)."""
+        with self._open() as database:
+            rows = database.execute(
+                "SELECT id, title, updated FROM conversation WHERE owner = ? ORDER BY updated DESC LIMIT ?",
+                (owner, LISTED),
+            )
+            return [{"id": key, "title": title, "updated": updated} for key, title, updated in rows]
+
+    def begin(self, owner: str) -> str:
+        """Begin a conversation, and give its id."""
+        key = secrets.token_urlsafe(12)
+        with self._open() as database:
+            database.execute("INSERT INTO conversation VALUES (?, ?, '', ?)", (key, owner, time.time()))
+        return key
+
+    def messages(self, key: str, owner: str) -> list[Message] | None:
+        """Give what was said; None where the owner has no such conversation."""
+        with self._open() as database:
+            if not database.execute("SELECT 1 FROM conversation WHERE id = ? AND owner = ?", (key, owner)).fetchone():
+                return None
+            rows = database.execute("SELECT body FROM message WHERE conversation = ? ORDER BY position", (key,))
+            return [Message(**msgspec.json.decode(body)) for (body,) in rows]
+
+    def add(self, key: str, messages: Iterable[Message]) -> None:
+        """Put messages at the end; the first of the user's gives the title."""
+        with self._open() as database:
+            ((count,),) = database.execute("SELECT count(*) FROM message WHERE conversation = ?", (key,))
+            for at, message in enumerate(messages, count):
+                body = msgspec.json.encode(_kept(message)).decode()
+                database.execute("INSERT INTO message VALUES (?, ?, ?)", (key, at, body))
+                if message.role == "user":
+                    title = " ".join(str(message.content).split())[:TITLE_CHARACTERS]
+                    database.execute("UPDATE conversation SET title = ? WHERE id = ? AND title = ''", (title, key))
+            database.execute("UPDATE conversation SET updated = ? WHERE id = ?", (time.time(), key))
+
+    def add_reply(self, key: str, reply: Reply) -> None:
+        """Put an answer at the end, the rounds of its tools included; of one that was broken off, what there is."""
+        self.add(key, reply.messages or ([reply.message] if reply.content or reply.tool_calls else []))
+
+    def remove(self, key: str, owner: str) -> bool:
+        """Remove a conversation; False where the owner has no such."""
+        with self._open() as database:
+            return bool(database.execute("DELETE FROM conversation WHERE id = ? AND owner = ?", (key, owner)).rowcount)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            database = sqlite3.connect(self._path)
+            try:
+                database.execute("PRAGMA foreign_keys = ON")
+                with database:
+                    yield database
+            finally:
+                database.close()
+
+
+def _kept(message: Message) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(message).items() if value not in (None, [], "", ())}
+
+
+def shown(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """Write a history as the page shows it: the results of tools beside their calls."""
+    rows: list[dict[str, Any]] = []
+    calls: dict[str, dict[str, Any]] = {}
+    for message in messages:
+        if message.role == "tool":
+            if call := calls.get(str(message.tool_call_id)):
+                call["content"] = message.content
+            continue
+        if message.role not in {"user", "assistant"}:
+            continue
+        made: list[dict[str, Any]] = [
+            {"id": call.id, "name": call.name, "arguments": call.arguments, "content": "", "failed": False}
+            for call in message.tool_calls or ()
+        ]
+        calls |= {call["id"]: call for call in made}
+        rows.append({"role": message.role, "content": message.content or "", "reasoning": "", "calls": made})
+    return rows

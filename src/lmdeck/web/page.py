@@ -1,0 +1,62 @@
+"""The page, for frameworks that have no templates of their own here: one document, and where its script and style are."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from string import Template
+
+__all__ = ["STATIC", "page"]
+
+STATIC = Path(__file__).parents[1] / "contrib" / "django" / "static" / "lmdeck"
+"""The script and the style, which are the same for all; Django finds such files only in a folder of its application."""
+
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <meta name="color-scheme" content="light dark">
+  <title>$title</title>
+  <link rel="icon" href="data:,">
+  <link rel="stylesheet" href="$static/chat.css">
+</head>
+<body class="lmdeck-page">
+<section class="lmdeck-chat" aria-label="Chat" data-ask="$ask" data-conversations="$conversations" data-token="$token">
+  <nav aria-label="Conversations"><button type="button" class="lmdeck-new">New conversation</button><ul></ul></nav>
+  <main>
+    <div class="lmdeck-log" role="log" aria-live="polite" aria-busy="false" tabindex="0"></div>
+    <form>
+      <label class="lmdeck-hidden" for="lmdeck-text">Your question</label>
+      <textarea id="lmdeck-text" rows="2" placeholder="$placeholder" autofocus required maxlength="100000"></textarea>
+      <button type="submit" class="lmdeck-send">Send</button>
+      <button type="button" class="lmdeck-stop" hidden>Stop</button>
+    </form>
+    <p class="lmdeck-status" role="status"></p>
+  </main>
+</section>
+<script type="module" src="$static/chat.js"></script>
+</body>
+</html>
+""")
+
+
+def page(
+    *,
+    ask: str,
+    conversations: str,
+    static: str,
+    title: str = "Chat",
+    placeholder: str = "Ask something",
+    token: str = "",
+) -> str:
+    """Write the page; `ask`, `conversations` (a slash at its end) and `static` are addresses, `token` goes with questions."""
+    values = {
+        "ask": ask,
+        "conversations": conversations,
+        "static": static,
+        "title": title,
+        "placeholder": placeholder,
+        "token": token,
+    }
+    return _PAGE.substitute({name: escape(value) for name, value in values.items()})
