@@ -18,7 +18,7 @@ from lmdeck._setting_checks import CHECKS
 from lmdeck.errors import ConfigurationError
 from lmdeck.secret import Secret, redact_url
 
-__all__ = ["ClientSettings", "Secret", "Settings", "redact_url"]
+__all__ = ["ClientSettings", "Secret", "Settings", "check_setting", "redact_url"]
 
 CONFIG_FILE_BYTES = 1 << 20
 
@@ -124,6 +124,15 @@ class Found(Struct, frozen=True):
     name: str
     value: Any
     origin: str
+
+
+def check_setting(name: str, value: object, origin: str) -> None:
+    """Check one setting's value, which was found at `origin`.
+
+    Raises:
+        ConfigurationError: There is no such setting, or the value is bad; the message names setting, value and origin.
+    """
+    _checked(Found(name, value, origin))
 
 
 def _names_an_address(name: str, chosen: Mapping[str, Any]) -> bool:

@@ -1,0 +1,20 @@
+"""The application: its checks, and the tools of all other applications."""
+
+from django.apps import AppConfig
+
+__all__ = ["LMDeckConfig"]
+
+
+class LMDeckConfig(AppConfig):
+    """`lmdeck.contrib.django`; its label is `lmdeck`, since `django` would say nothing."""
+
+    name = "lmdeck.contrib.django"
+    label = "lmdeck"
+    verbose_name = "lmdeck"
+
+    def ready(self) -> None:
+        """Register the checks, and look for `lmdeck_tools.py` in every application."""
+        from lmdeck.contrib.django import checks  # noqa: F401  # importing registers them
+        from lmdeck.contrib.django.tools import discover
+
+        discover()

@@ -1,0 +1,161 @@
+"""The setting `LMDECK`: the client's keywords in capitals, and what the pages are told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from functools import cache
+from typing import Any, cast
+
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+from msgspec import Struct
+
+from lmdeck.config import ClientSettings, Settings, check_setting
+from lmdeck.errors import ConfigurationError
+
+__all__ = ["Configuration", "Fault", "RateLimit", "configuration", "faults"]
+
+PERIODS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class RateLimit(Struct, frozen=True):
+    """So many requests of one user in so many seconds."""
+
+    requests: int
+    seconds: int
+
+
+class Configuration(Struct, frozen=True, kw_only=True):
+    """What `LMDECK` says: `client` for the clients, the rest for the pages.
+
+    `system` is the system message of the chat page, `tools` the names of the tools that it offers (`None`: all that were
+    registered), `max_rounds` the limit of its runs. `login_required` and `rate_limit` guard it; `cache` is the alias of the
+    cache that counts requests and keeps replies. `heartbeat` is the longest silence of a streamed response, in seconds.
+    """
+
+    client: ClientSettings
+    system: str | None = None
+    tools: tuple[str, ...] | None = None
+    max_rounds: int = 8
+    login_required: bool = True
+    rate_limit: RateLimit | None = None
+    cache: str = "default"
+    heartbeat: float = 15.0
+
+
+class Fault(Struct, frozen=True):
+    """What is wrong with the setting, and what to do."""
+
+    code: str
+    message: str
+    hint: str
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("a non-empty text")
+    return value
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+        raise ValueError("a list of names of tools")
+    return tuple(value)
+
+
+def _switch(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("True or False")
+    return value
+
+
+def _rounds(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100:
+        raise ValueError("a whole number from 1 to 100")
+    return value
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.05 <= value <= 3600:
+        raise ValueError("a number of seconds from 0.05 to 3600")
+    return float(value)
+
+
+def _rate(value: object) -> RateLimit:
+    found = re.fullmatch(r"([1-9]\d{0,8})/([smhd])", value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError('a text such as "30/m": requests per s, m, h or d')
+    return RateLimit(int(found[1]), PERIODS[found[2]])
+
+
+OWN: dict[str, Callable[[object], object]] = {
+    "SYSTEM": _text,
+    "TOOLS": _names,
+    "MAX_ROUNDS": _rounds,
+    "LOGIN_REQUIRED": _switch,
+    "RATE_LIMIT": _rate,
+    "CACHE": _text,
+    "HEARTBEAT": _seconds,
+}
+CLIENT = {name.upper(): name for name in Settings.__struct_fields__}
+KNOWN = (*CLIENT, *OWN)
+
+
+@cache
+def configuration() -> Configuration:
+    """Give what `settings.LMDECK` says; it is read once, and again after `setting_changed`.
+
+    Raises:
+        ConfigurationError: The setting is wrong; the message says which key and why.
+    """
+    given = getattr(settings, "LMDECK", {})
+    for fault in faults(given):
+        raise ConfigurationError(fault.message, hint=fault.hint)
+    client = {CLIENT[key]: value for key, value in given.items() if key in CLIENT}
+    own = {key.lower(): OWN[key](value) for key, value in given.items() if key in OWN and value is not None}
+    return Configuration(client=cast("ClientSettings", client), **cast("dict[str, Any]", own))
+
+
+@receiver(setting_changed, dispatch_uid="lmdeck.conf")
+def _read_again(*, setting: str, **_: object) -> None:
+    if setting == "LMDECK":
+        configuration.cache_clear()
+
+
+def faults(given: object) -> Iterator[Fault]:
+    """Give everything that is wrong with a value of `LMDECK`."""
+    if not isinstance(given, Mapping):
+        yield Fault(
+            "E001",
+            f"settings.LMDECK must be a dict, not {type(given).__name__}.",
+            'Write LMDECK = {"BASE_URL": "http://localhost:1234"}.',
+        )
+        return
+    for key, value in given.items():
+        if key not in KNOWN:
+            yield Fault("E002", f"settings.LMDECK has no key {key!r}.", _meant(key))
+        elif value is not None:
+            yield from _value_faults(key, value)
+
+
+def _meant(key: object) -> str:
+    nearest = get_close_matches(str(key).upper(), KNOWN, n=1, cutoff=0.6)
+    if nearest:
+        return f"Did you mean {nearest[0]!r}?"
+    return f"Keys are: {', '.join(KNOWN)}."
+
+
+def _value_faults(key: str, value: object) -> Iterator[Fault]:
+    origin = f'settings.LMDECK["{key}"]'
+    try:
+        if key in CLIENT:
+            check_setting(CLIENT[key], value, origin)
+        else:
+            OWN[key](value)
+    except ConfigurationError as error:
+        yield Fault("E003", error.message, error.hint)
+    except ValueError as error:
+        yield Fault("E003", f"{origin} must be {error}, not {value!r}.", f"Correct {origin}.")
