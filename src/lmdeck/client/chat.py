@@ -17,6 +17,7 @@ from lmdeck.client.plans import send_chat
 from lmdeck.client.session import Session
 from lmdeck.client.stream import AsyncChatStream, ChatStream
 from lmdeck.client.structured import AsyncParseStream, ParseStream, ask_for, ask_for_async
+from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
 from lmdeck.events import AgentEvent, Chunk
 from lmdeck.messages import Message, Reply, ToolCall
@@ -59,6 +60,16 @@ class _Builder(Generic[Route]):
         self._session = session
         self._route = route
         self._spec = spec
+
+    @property
+    def spec(self) -> ChatSpec:
+        """What is asked for, as a value."""
+        return self._spec
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the client that will ask."""
+        return self._session.settings
 
     @property
     def messages(self) -> list[dict[str, Any]]:

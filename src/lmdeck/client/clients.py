@@ -136,6 +136,10 @@ class LMStudio(_Registers):
         """Begin a chat with a model; None stands for the client's default, the loaded one, or the smallest there is."""
         return Chat(self._session, self._route, ChatSpec(model=model, strict=strict))
 
+    def adopt(self, chat: Chat | AsyncChat) -> Chat:
+        """Give the same chat, to be asked by this client: what was built with an async client, for example."""
+        return Chat(self._session, self._route, chat.spec)
+
     @property
     def responses(self) -> Responses:
         """OpenAI's Responses API: `create` and `stream`."""
@@ -292,6 +296,10 @@ class AsyncLMStudio(_Registers):
     def chat(self, model: str | None = None, *, strict: bool = False) -> AsyncChat:
         """Begin a chat with a model; None stands for the client's default, the loaded one, or the smallest there is."""
         return AsyncChat(self._session, self._route, ChatSpec(model=model, strict=strict))
+
+    def adopt(self, chat: Chat | AsyncChat) -> AsyncChat:
+        """Give the same chat, to be asked by this client: what was built with a sync client, for example."""
+        return AsyncChat(self._session, self._route, chat.spec)
 
     @property
     def responses(self) -> AsyncResponses:

@@ -52,4 +52,5 @@ TEMPLATES = [
 STATIC_URL = "static/"
 LOGIN_URL = "/login/"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+ENDS = os.environ.get("TEST_ENDS", "")
 LMDECK = {"BASE_URL": os.environ.get("TEST_LM_STUDIO", "http://127.0.0.1:9"), "MODEL": "m", "RETRY_ATTEMPTS": 1}

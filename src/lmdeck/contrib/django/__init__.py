@@ -8,5 +8,6 @@
 """
 
 from lmdeck.contrib.django.clients import alm, lm
+from lmdeck.contrib.django.streaming import stream_response
 
-__all__ = ["alm", "lm"]
+__all__ = ["alm", "lm", "stream_response"]

@@ -1,0 +1,124 @@
+"""An answer for a browser: what the model and the tools do, as server-sent events, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from lmdeck.client.agent import Approve
+from lmdeck.client.chat import AsyncChat, Chat
+from lmdeck.contrib.django.clients import alm
+from lmdeck.contrib.django.encoding import BEAT, encoded
+from lmdeck.errors import LMStudioError
+from lmdeck.events import AgentEvent, Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored
+from lmdeck.messages import Message, Reply, ToolResult
+
+__all__ = ["Answer"]
+
+_log = logging.getLogger("lmdeck.django")
+
+
+class Answer:
+    """One answer to one request. `reply` is the whole reply in the end, until then what has come of it."""
+
+    def __init__(self, chat: Chat | AsyncChat, *, max_rounds: int, approve: Approve | None) -> None:
+        self.was_asked = False
+        self._chat = chat
+        self._max_rounds = max_rounds
+        self._approve = approve
+        self._reply: Reply | None = None
+        self._so_far = _SoFar()
+
+    @property
+    def reply(self) -> Reply:
+        """The reply, or as much of it as there is: then its `finish_reason` is empty."""
+        return self._reply or self._so_far.reply()
+
+    async def frames(self, heartbeat: float) -> AsyncGenerator[bytes, None]:
+        """Ask, and give the answer as server-sent events; a comment where nothing else came for `heartbeat` seconds."""
+        async with aclosing(self._told()) as told, aclosing(_with_heartbeat(told, heartbeat)) as frames:
+            async for frame in frames:
+                yield frame
+
+    async def _told(self) -> AsyncGenerator[bytes, None]:
+        self.was_asked = True
+        try:
+            async with _on_this_loop(self._chat).run_stream(self._max_rounds, approve=self._approve) as run:
+                async for event in run:
+                    self._so_far.note(event)
+                    if frame := encoded(event):
+                        yield frame
+            self._reply = run.reply
+            yield encoded(self._reply)
+        except LMStudioError as error:
+            _log.warning("An answer failed: %s", error)
+            yield encoded(error)
+        except Exception:
+            _log.exception("An answer failed.")
+            yield encoded(LMStudioError("The answer failed.", hint="The log of the site says why."))
+
+
+class _SoFar:
+    """What has come of a run: its whole rounds, and the text of the one that is being written."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._results: dict[str, ToolResult] = {}
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+
+    def note(self, event: AgentEvent) -> None:
+        match event:
+            case Chunk():
+                self._content.append(event.content)
+                self._reasoning.append(event.reasoning)
+            case ToolDone() | ToolErrored():
+                self._results[event.result.call.id] = event.result
+            case ToolCallInvalid():
+                refusal = ToolResult(call=event.call, content=event.error.message, error=event.error)
+                self._results[event.call.id] = refusal
+            case RoundFinished():
+                self._close_round(event.reply)
+
+    def _close_round(self, reply: Reply) -> None:
+        results = [self._results[call.id] for call in reply.tool_calls if call.id in self._results]
+        if len(results) == len(reply.tool_calls):  # a call without its result would spoil the history
+            self._messages.append(reply.message)
+            self._messages += [Message(role="tool", content=one.content, tool_call_id=one.call.id) for one in results]
+        self._results.clear()
+        self._content.clear()
+        self._reasoning.clear()
+
+    def reply(self) -> Reply:
+        content, reasoning = "".join(self._content).strip(), "".join(self._reasoning).strip()
+        last = [Message(role="assistant", content=content)] if content else []
+        return Reply(content=content, reasoning=reasoning, messages=[*self._messages, *last])
+
+
+def _on_this_loop(chat: Chat | AsyncChat) -> AsyncChat:
+    """Give the chat as one of this loop's client, unless it is of an async client of the caller's own."""
+    if isinstance(chat, AsyncChat) and chat.settings != alm.settings:
+        return chat
+    return alm.adopt(chat)
+
+
+async def _with_heartbeat(frames: AsyncGenerator[bytes, None], seconds: float) -> AsyncGenerator[bytes, None]:
+    async def following() -> bytes | None:
+        return await anext(frames, None)
+
+    coming: asyncio.Task[bytes | None] | None = None
+    try:
+        while True:
+            coming = asyncio.create_task(following())
+            while not (await asyncio.wait([coming], timeout=seconds))[0]:
+                yield BEAT
+            frame = coming.result()
+            if frame is None:
+                return
+            yield frame
+    finally:
+        if coming is not None and not coming.done():
+            coming.cancel()
+            await asyncio.wait([coming])

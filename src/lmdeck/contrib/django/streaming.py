@@ -1,0 +1,124 @@
+"""`stream_response`: an answer to the browser while the model writes it, under ASGI and under WSGI."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import aclosing
+from typing import cast
+
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from django.http import StreamingHttpResponse
+
+from lmdeck.client.agent import Approve
+from lmdeck.client.chat import AsyncChat, Chat
+from lmdeck.contrib.django.answer import Answer
+from lmdeck.contrib.django.bridge import iterate
+from lmdeck.contrib.django.clients import alm
+from lmdeck.contrib.django.conf import configuration
+from lmdeck.errors import ConfigurationError
+from lmdeck.messages import Reply
+
+__all__ = ["ChatResponse", "stream_response"]
+
+WSGI_HEARTBEAT = 0.4
+"""A WSGI server notices that the browser left only when it writes."""
+
+OnEnd = Callable[[Reply], object]
+
+
+def stream_response(
+    chat: Chat | AsyncChat,
+    *,
+    max_rounds: int | None = None,
+    approve: Approve | None = None,
+    heartbeat: float | None = None,
+    on_end: OnEnd | None = None,
+) -> ChatResponse:
+    """Answer a request with a chat's answer, as server-sent events while it is written.
+
+    The chat is asked when the response is sent, always with the async client; the view may be sync or async, and so may the
+    chat. Tools with handlers are run, for at most `max_rounds`; `approve` is asked before each. A comment is sent where
+    nothing else was for `heartbeat` seconds. When the browser leaves, the model is stopped. `on_end` is called once, with the
+    whole reply, or with what had come of it (`finish_reason` is `""`) where the browser left or the answer failed; it may
+    be async. An error of the answer is sent as an event, since the response has begun.
+
+    Raises:
+        ConfigurationError: The chat is of a sync client other than `lm`.
+    """
+    if isinstance(chat, Chat) and chat.settings != alm.settings:
+        raise ConfigurationError(
+            "stream_response cannot ask with a sync client of your own.",
+            hint="Build the chat with `lm`, `alm` or an AsyncLMStudio.",
+        )
+    configured = configuration()
+    answer = Answer(chat, max_rounds=max_rounds or configured.max_rounds, approve=approve)
+    return ChatResponse(answer, heartbeat=heartbeat or configured.heartbeat, on_end=on_end)
+
+
+class ChatResponse(StreamingHttpResponse):
+    """A response of server-sent events. It streams under ASGI and WSGI alike: whoever iterates it says which it is."""
+
+    def __init__(self, answer: Answer, *, heartbeat: float, on_end: OnEnd | None) -> None:
+        self._answer = answer
+        self._heartbeat = heartbeat
+        self._on_end = on_end
+        self._content = self._frames()
+        self._pulling: Generator[bytes, None, None] | None = None
+        super().__init__(self._content, content_type="text/event-stream")
+        self.headers["Cache-Control"] = "no-cache, no-transform"
+        self.headers["X-Accel-Buffering"] = "no"  # nginx passes on what it gets
+        self.headers["Content-Encoding"] = "identity"  # Django's GZipMiddleware would collect before it sends
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Give the pieces to an ASGI server."""
+        try:
+            async for piece in self._pieces():
+                yield piece
+        finally:
+            await self._end_async()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Give the pieces to a WSGI server."""
+        self._heartbeat = min(self._heartbeat, WSGI_HEARTBEAT)
+        self._pulling = self._pull()
+        return self._pulling
+
+    def close(self) -> None:
+        """End the answer, if it is still being written, and what else belongs to the response."""
+        if self._pulling is not None:
+            self._pulling.close()
+        super().close()
+
+    def _pull(self) -> Generator[bytes, None, None]:
+        try:
+            yield from iterate(self._pieces())
+        finally:
+            self._end()
+
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
+        """Give the content, with whatever middleware has put around it; the answer ends with it, which Django leaves open."""
+        async with aclosing(self._content):
+            async for piece in cast("AsyncIterator[bytes]", self.streaming_content):
+                yield piece
+
+    async def _frames(self) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self._answer.frames(self._heartbeat)) as frames:
+            async for frame in frames:
+                yield frame
+
+    def _end(self) -> None:
+        """Tell how the answer ended, in the thread of the request."""
+        tell = self._taken_on_end()
+        if tell is not None:
+            run = async_to_sync(tell) if iscoroutinefunction(tell) else tell
+            run(self._answer.reply)
+
+    async def _end_async(self) -> None:
+        tell = self._taken_on_end()
+        if tell is not None:
+            run = tell if iscoroutinefunction(tell) else sync_to_async(tell)
+            await cast("Awaitable[object]", run(self._answer.reply))
+
+    def _taken_on_end(self) -> OnEnd | None:
+        tell, self._on_end = self._on_end, None
+        return tell if self._answer.was_asked else None

@@ -1,0 +1,101 @@
+"""Streamed responses from real servers, uvicorn and gunicorn, with views and chats that are sync and async."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from far_end import Site, head_of, site
+
+VIEWS = ["sync_lm", "sync_alm", "async_lm", "async_alm"]
+
+
+@pytest.fixture(scope="module", params=["uvicorn", "gunicorn"])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with site(request.param, tmp_path_factory.mktemp("site")) as running:
+        yield running
+
+
+def data_lines(file: Any) -> Iterator[dict[str, Any]]:
+    for line in file:
+        if line.startswith(b"data: "):
+            yield json.loads(line[6:])
+
+
+def wait_for_end(running: Site) -> list[str]:
+    deadline = time.monotonic() + 3
+    while not (ends := running.ends()):
+        assert time.monotonic() < deadline, "nobody was told of the end"
+        time.sleep(0.01)
+    return ends
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_tokens_arrive_as_they_are_written(running: Site, view: str) -> None:
+    with running.get(f"/{view}/?q=slow", **{"Accept-Encoding": "gzip"}) as file:
+        head = head_of(file)
+        assert head["status"] == "200"
+        assert head["content-type"] == "text/event-stream"
+        assert head["content-encoding"] == "identity"
+        assert head["x-accel-buffering"] == "no"
+        assert "no-transform" in head["cache-control"]
+        moments = [(time.monotonic(), one) for one in data_lines(file)]
+    contents = [(at, one["text"]) for at, one in moments if one["type"] == "content"]
+    assert [text for _, text in contents] == ["one ", "two"]
+    assert contents[1][0] - contents[0][0] > 0.15
+    assert moments[-1][1]["content"]["message"] == "one two"
+    assert wait_for_end(running) == ["stop one two"]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("question", ["endless", "silent"])
+def test_the_model_stops_when_the_browser_leaves(running: Site, view: str, question: str) -> None:
+    before = len(running.lm_studio.requests)
+    with running.get(f"/{view}/?q={question}") as file:
+        head_of(file)
+        running.lm_studio.wait_requests(before + 1)
+        if question == "endless":
+            assert next(data_lines(file))["text"] == "la "
+        connection = running.lm_studio.connection(running.lm_studio.requests[-1].connection)
+        assert connection.left_at is None
+    left = time.monotonic()
+    connection.wait_left(1.0)
+    assert (connection.left_at or 0) - left < 1.0
+    (end,) = wait_for_end(running)
+    assert end.startswith("cut")
+    assert ("la" in end) == (question == "endless")
+
+
+def test_tools_run(running: Site) -> None:
+    with running.get("/sync_lm/?q=tool") as file:
+        told = list(data_lines(file))
+    assert "tool" in [one["type"] for one in told]
+    assert "21" in told[-1]["content"]["message"]
+    wait_for_end(running)
+
+
+def test_a_failed_answer_ends_with_its_error(running: Site) -> None:
+    with running.get("/async_alm/?q=cut") as file:
+        told = list(data_lines(file))
+    assert told[0] == {"type": "content", "text": "half"}
+    assert told[-1]["type"] == "error"
+    assert told[-1]["hint"]
+    assert wait_for_end(running) == ["cut half"]
+
+
+def test_silence_is_filled_where_a_server_must_write_to_notice(running: Site) -> None:
+    with running.get("/sync_lm/?q=late") as file:
+        lines = list(file)
+    assert any(line.startswith(b":") for line in lines) == (running.kind == "gunicorn")
+    assert any(b"late" in line for line in lines)
+    wait_for_end(running)
+
+
+def test_the_servers_have_nothing_to_complain_of(running: Site) -> None:
+    log = running.log.read_text(encoding="utf-8")
+    assert "Traceback" not in log, log
+    assert "never awaited" not in log, log
+    assert "Unclosed" not in log, log
