@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -64,17 +65,32 @@ def root(
     settings: ClientSettings = {"host": host, "port": port, "base_url": base_url, "timeout": timeout}
     if debug:
         settings["debug"] = True
+    if isinstance(context.obj, Shared):
+        settings = _over(settings, context.obj.settings)
     context.obj = Shared(settings=settings, debug=debug)
     if context.invoked_subcommand is None:
         status.show(context.obj.client())
 
 
-def run() -> int:
-    """Run the command line and give its exit code: 0 good, 1 no answer, 2 wrong input, 130 Ctrl-C."""
+def _over(given: ClientSettings, project: ClientSettings) -> ClientSettings:
+    """Put what was given on the command line over a project's settings; an address given there replaces theirs."""
+    said: ClientSettings = {name: value for name, value in given.items() if value is not None}  # type: ignore[assignment]
+    address = {"host", "port", "base_url"}
+    if said.keys() & address:
+        project = {name: value for name, value in project.items() if name not in address}  # type: ignore[assignment]
+    return {**project, **said}
+
+
+def run(arguments: Sequence[str] | None = None, settings: ClientSettings | None = None, name: str = "lmdeck") -> int:
+    """Run the command line and give its exit code: 0 good, 1 no answer, 2 wrong input, 130 Ctrl-C.
+
+    `arguments` are those of the process where none are given; `settings` are those of a project, which options overrule.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(standalone_mode=False)
+        code = app(given, prog_name=name, standalone_mode=False, obj=Shared(settings=settings or {}))
     except LMStudioError as error:
-        if "--debug" in sys.argv:
+        if "--debug" in given:
             errors.print_exception()
         show_error(error)
         return exit_code(error)
@@ -83,7 +99,7 @@ def run() -> int:
     except UsageError as error:
         errors.print(Text.assemble(("✗ ", "bold red"), safe(_message(error))), soft_wrap=True)
         errors.print(
-            Text.assemble(("  → ", "cyan"), "Run `lmdeck --help`, or `lmdeck COMMAND --help`."), soft_wrap=True
+            Text.assemble(("  → ", "cyan"), f"Run `{name} --help`, or `{name} COMMAND --help`."), soft_wrap=True
         )
         return 2
     except (KeyboardInterrupt, typer.Abort):

@@ -55,7 +55,7 @@ class Answer:
         except LMStudioError as error:
             _log.warning("An answer failed: %s", error)
             yield encoded(error)
-        except Exception:
+        except Exception:  # noqa: BLE001  # the response has begun: the browser must be told, whatever it was
             _log.exception("An answer failed.")
             yield encoded(LMStudioError("The answer failed.", hint="The log of the site says why."))
 

@@ -1,0 +1,56 @@
+"""`manage.py lmdeck`: the command line of lmdeck with the project's settings, and `init`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import redirect_stdout
+from typing import Any, TextIO, cast
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from lmdeck.contrib.django.conf import configuration
+from lmdeck.contrib.django.init import begin
+from lmdeck.errors import LMStudioError
+
+__all__ = ["Command"]
+
+
+class Command(BaseCommand):
+    """Run `lmdeck` for this project."""
+
+    help = (
+        "Talk to the LM Studio of this project: doctor, models, ps, ask, chat, embed; without a command, say how it is. "
+        "`init [APP]` writes a first lmdeck_tools.py and says what to put into the settings."
+    )
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Take everything that follows as it is: it is for lmdeck's own parser."""
+        parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="COMMAND …")
+
+    def handle(self, *_: object, arguments: list[str], **__: Any) -> None:  # noqa: ANN401  # Django's form
+        """Run the command; its exit code is that of the process."""
+        with redirect_stdout(cast("TextIO", self.stdout._out)):  # type: ignore[attr-defined]  # noqa: SLF001  # its wrapper ends every write with a new line
+            code = self._init(arguments[1:]) if arguments[:1] == ["init"] else _run(arguments)
+        if code:
+            sys.exit(code)
+
+    def _init(self, arguments: list[str]) -> int:
+        if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
+            raise CommandError("Usage: manage.py lmdeck init [APP]")
+        for line in begin(arguments[0] if arguments else None):
+            print(line)
+        return 0
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        from lmdeck.cli.app import run
+    except ModuleNotFoundError as error:
+        raise CommandError(f'The command line needs {error.name}: pip install "lmdeck[django]"') from error
+    try:
+        settings = configuration().client
+    except LMStudioError as error:
+        raise CommandError(str(error), returncode=2) from error
+    return run(arguments, settings, "manage.py lmdeck")
