@@ -16,6 +16,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.sessions",
     "lmdeck.contrib.django",
+    "lmdeck.contrib.django.history",
     "weather",
 ]
 DATABASES = {

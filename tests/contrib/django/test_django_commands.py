@@ -14,19 +14,21 @@ from django.apps import AppConfig, apps
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 from far_end import answer
-from loopback import Loopback, json_answer
 
 from lmdeck.cli.app import run
 from lmdeck.contrib.django.tools import discover, registry
+from loopback import Loopback, json_answer
 
 LISTED = json_answer({"models": [{"key": "m", "type": "llm", "loaded_instances": [{"id": "m", "config": {}}]}]})
 
 
 def ask(*arguments: str, **settings: Any) -> str:
     out = io.StringIO()
-    with Loopback(answer, routes={"/api/v1/models": LISTED}) as server:
-        with override_settings(LMDECK={"BASE_URL": server.url, "RETRY_ATTEMPTS": 1, **settings}):
-            call_command("lmdeck", *arguments, stdout=out)
+    with (
+        Loopback(answer, routes={"/api/v1/models": LISTED}) as server,
+        override_settings(LMDECK={"BASE_URL": server.url, "RETRY_ATTEMPTS": 1, **settings}),
+    ):
+        call_command("lmdeck", *arguments, stdout=out)
     return out.getvalue()
 
 

@@ -43,10 +43,8 @@ def begin(label: str | None) -> Iterator[str]:
 
 def _application(label: str | None) -> AppConfig:
     own = [one for one in apps.get_app_configs() if _is_own(one)]
-    if label is not None:
-        found = [one for one in apps.get_app_configs() if label in (one.label, one.name)]
-    else:
-        found = own[:1]
+    named = [one for one in apps.get_app_configs() if label in (one.label, one.name)]
+    found = own[:1] if label is None else named
     if not found:
         names = ", ".join(one.label for one in own) or "none: begin with `manage.py startapp NAME`"
         raise CommandError(f"Name the application that gets the tools. Applications of this project: {names}.")

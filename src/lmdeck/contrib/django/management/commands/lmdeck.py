@@ -31,7 +31,7 @@ class Command(BaseCommand):
 
     def handle(self, *_: object, arguments: list[str], **__: Any) -> None:  # noqa: ANN401  # Django's form
         """Run the command; its exit code is that of the process."""
-        with redirect_stdout(cast("TextIO", self.stdout._out)):  # type: ignore[attr-defined]  # noqa: SLF001  # its wrapper ends every write with a new line
+        with redirect_stdout(cast("TextIO", self.stdout._out)):  # noqa: SLF001  # its wrapper ends every write with a new line
             code = self._init(arguments[1:]) if arguments[:1] == ["init"] else _run(arguments)
         if code:
             sys.exit(code)

@@ -1,0 +1,107 @@
+"""The admin of conversations, to be read and not written, and of what they cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.db.models import Count, QuerySet, Sum
+from django.template.loader import render_to_string
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from lmdeck.contrib.django.history.charts import speed_by_model, tokens_by_day
+from lmdeck.contrib.django.history.models import Conversation, Usage
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest, HttpResponse
+
+    _ConversationAdmin = admin.ModelAdmin[Conversation]
+    _UsageAdmin = admin.ModelAdmin[Usage]
+else:
+    _ConversationAdmin = _UsageAdmin = admin.ModelAdmin  # which takes no parameter when it runs
+
+__all__ = ["ConversationAdmin", "UsageAdmin"]
+
+
+class _ReadOnly:
+    """What was said and what it cost cannot be changed by hand; it can be removed."""
+
+    def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:  # noqa: ANN401, ARG002  # Django's form
+        return False
+
+    def has_change_permission(self, request: HttpRequest, *_: Any) -> bool:  # noqa: ANN401, ARG002
+        return False
+
+
+@admin.register(Conversation)
+class ConversationAdmin(_ReadOnly, _ConversationAdmin):
+    """Conversations, each with its transcript."""
+
+    list_display = ("__str__", "user", "model", "message_count", "token_count", "updated")
+    list_filter = ("model", "updated")
+    list_select_related = ("user",)
+    search_fields = ("title", "messages__content")
+    date_hierarchy = "updated"
+    fields = ("title", "user", "model", "created", "updated", "transcript")
+    readonly_fields = fields
+
+    class Media:
+        """How the transcript looks."""
+
+        css = {"all": ("lmdeck_history/admin.css",)}  # noqa: RUF012  # Django's own form
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Conversation]:
+        """Count messages and tokens with the rows."""
+        return (
+            super()
+            .get_queryset(request)
+            .annotate(
+                message_count=Count("messages", distinct=True),
+                token_count=Sum("messages__usage__prompt_tokens") + Sum("messages__usage__completion_tokens"),
+            )
+        )
+
+    @admin.display(description=_("messages"), ordering="message_count")
+    def message_count(self, conversation: Conversation) -> int:
+        """Tell how many messages there are."""
+        count: int = getattr(conversation, "message_count", 0)
+        return count
+
+    @admin.display(description=_("tokens"), ordering="token_count")
+    def token_count(self, conversation: Conversation) -> int:
+        """Tell how many tokens the answers cost together."""
+        return getattr(conversation, "token_count", 0) or 0
+
+    @admin.display(description=_("transcript"))
+    def transcript(self, conversation: Conversation) -> SafeString:
+        """Show what was said; every text is escaped."""
+        messages = conversation.messages.select_related("usage").prefetch_related("tool_calls").order_by("position")
+        return render_to_string("lmdeck_history/transcript.html", {"messages": messages})
+
+
+@admin.register(Usage)
+class UsageAdmin(_ReadOnly, _UsageAdmin):
+    """What the answers cost, with two charts above the list that follow its filters."""
+
+    list_display = (
+        "created", "model", "user", "prompt_tokens", "completion_tokens", "time_to_first_token", "tokens_per_second",
+    )  # fmt: skip
+    list_filter = ("model", "created")
+    list_select_related = ("user",)
+    date_hierarchy = "created"
+    change_list_template = "admin/lmdeck_history/usage/change_list.html"
+
+    class Media:
+        """How the charts look."""
+
+        css = {"all": ("lmdeck_history/admin.css",)}  # noqa: RUF012  # Django's own form
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Add the charts of what the list shows, all pages of it."""
+        response = super().changelist_view(request, extra_context)
+        shown = getattr(response, "context_data", {}).get("cl")
+        if shown is not None:
+            usage = shown.queryset.order_by()
+            response.context_data["charts"] = [tokens_by_day(usage), speed_by_model(usage)]  # type: ignore[attr-defined]
+        return response

@@ -1,0 +1,214 @@
+"""Conversations, their messages and tool calls, and what the answers cost."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING, Any, cast
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.db import models, transaction
+from django.utils.translation import gettext_lazy as _
+
+import lmdeck
+from lmdeck.client.history import History
+from lmdeck.contrib.django.history.saving import save_reply
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+
+    from lmdeck.messages import Role
+
+__all__ = ["Conversation", "Message", "ToolCall", "Usage"]
+
+TITLE_LENGTH = 60
+
+
+class ConversationQuerySet(models.QuerySet["Conversation"]):
+    """Conversations, as views look for them."""
+
+    def of(self, user: AbstractBaseUser | AnonymousUser) -> ConversationQuerySet:
+        """Keep those that belong to a user; who has not logged in has none."""
+        return self.filter(user_id=user.pk) if user.pk is not None else self.none()
+
+
+class Conversation(models.Model):
+    """A conversation of a user with a model.
+
+    `add_user` and `add` append to it, `history` gives it to a chat:
+
+        conversation.add_user("Why is the sky blue?")
+        conversation.add(lm.chat().with_messages(conversation.history()).send())
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="lmdeck_conversations",
+        verbose_name=_("user"),
+    )
+    title = models.CharField(_("title"), max_length=200, blank=True)
+    model = models.CharField(_("model"), max_length=200, blank=True)
+    created = models.DateTimeField(_("created"), auto_now_add=True)
+    updated = models.DateTimeField(_("updated"), auto_now=True, db_index=True)
+
+    objects = ConversationQuerySet.as_manager()
+
+    class Meta:
+        """The newest first."""
+
+        ordering = ("-updated",)
+        verbose_name = _("conversation")
+        verbose_name_plural = _("conversations")
+
+    def __str__(self) -> str:
+        return self.title or str(self.id)
+
+    def history(self) -> History:
+        """Give the messages as a `lmdeck.History`; calls that have no result are left out, since no model accepts them."""
+        stored = self.messages.prefetch_related("tool_calls").order_by("position")
+        return History(tuple(value for message in stored for value in message.values()))
+
+    def add_user(self, text: str) -> Message:
+        """Append what the user says; the first becomes the title."""
+        return self._append(role="user", content=text)
+
+    def add_system(self, text: str) -> Message:
+        """Append a system message."""
+        return self._append(role="system", content=text)
+
+    def add(self, reply: lmdeck.Reply) -> list[Message]:
+        """Append an answer: of a run every round with its calls and results, of one that was cut what had come of it."""
+        with transaction.atomic():
+            return save_reply(self, reply)
+
+    async def ahistory(self) -> History:
+        """Do as `history`, awaited."""
+        return await sync_to_async(self.history)()
+
+    async def aadd_user(self, text: str) -> Message:
+        """Do as `add_user`, awaited."""
+        return await sync_to_async(self.add_user)(text)
+
+    async def aadd(self, reply: lmdeck.Reply) -> list[Message]:
+        """Do as `add`, awaited."""
+        return await sync_to_async(self.add)(reply)
+
+    def _append(self, **fields: Any) -> Message:  # noqa: ANN401  # the fields of Message
+        with transaction.atomic():
+            Conversation.objects.select_for_update().filter(pk=self.pk).first()  # one writer after the other
+            last = self.messages.aggregate(last=models.Max("position"))["last"]
+            message = self.messages.create(position=0 if last is None else last + 1, **fields)
+            if not self.title and message.role == Message.Role.USER:
+                self.title = " ".join(message.content.split())[:TITLE_LENGTH]
+            self.model = message.model or self.model
+            self.save(update_fields=["title", "model", "updated"])
+        return message
+
+
+class Message(models.Model):
+    """One message; a tool's result is kept with its call."""
+
+    class Role(models.TextChoices):
+        """Who speaks."""
+
+        SYSTEM = "system", _("system")
+        USER = "user", _("user")
+        ASSISTANT = "assistant", _("assistant")
+
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.CASCADE, related_name="messages", verbose_name=_("conversation")
+    )
+    position = models.PositiveIntegerField(_("position"))
+    role = models.CharField(_("role"), max_length=16, choices=Role.choices)
+    content = models.TextField(_("content"), blank=True)
+    reasoning = models.TextField(_("reasoning"), blank=True)
+    model = models.CharField(_("model"), max_length=200, blank=True)
+    finish_reason = models.CharField(
+        _("finish reason"), max_length=40, blank=True, help_text=_("Empty where the answer was cut.")
+    )
+    created = models.DateTimeField(_("created"), auto_now_add=True)
+
+    class Meta:
+        """In the order in which they were said."""
+
+        ordering = ("conversation", "position")
+        constraints = (models.UniqueConstraint(fields=("conversation", "position"), name="lmdeck_message_position"),)
+        verbose_name = _("message")
+        verbose_name_plural = _("messages")
+
+    def __str__(self) -> str:
+        return f"{self.role}: {self.content[:TITLE_LENGTH]}"
+
+    def values(self) -> list[lmdeck.Message]:
+        """Give the message, and the results of its calls, as `lmdeck.Message` values."""
+        calls = [call for call in self.tool_calls.all() if call.result is not None]
+        asked = tuple(lmdeck.ToolCall(id=call.call_id, name=call.name, arguments=call.arguments) for call in calls)
+        if self.role == self.Role.ASSISTANT and not self.content and not asked:
+            return []
+        said = lmdeck.Message(role=cast("Role", self.role), content=self.content, tool_calls=asked)
+        answers = [lmdeck.Message(role="tool", content=call.result or "", tool_call_id=call.call_id) for call in calls]
+        return [said, *answers]
+
+
+class ToolCall(models.Model):
+    """A call of a tool, and what came of it: `result` is what the model was told, `None` where nothing came."""
+
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="tool_calls", verbose_name=_("message"))
+    call_id = models.CharField(_("id of the call"), max_length=200)
+    name = models.CharField(_("name"), max_length=200, db_index=True)
+    arguments = models.JSONField(_("arguments"), default=dict, blank=True)
+    result = models.TextField(_("result"), null=True, blank=True)
+    failed = models.BooleanField(_("failed"), default=False)
+    seconds = models.FloatField(_("seconds"), null=True, blank=True)
+
+    class Meta:
+        """In the order in which the model made them."""
+
+        ordering = ("pk",)
+        verbose_name = _("tool call")
+        verbose_name_plural = _("tool calls")
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def arguments_text(self) -> str:
+        """The arguments as JSON, for people."""
+        return json.dumps(self.arguments, ensure_ascii=False, indent=1)
+
+
+class Usage(models.Model):
+    """What one answer cost. It outlives its message and its user, so that the sums stay true."""
+
+    message = models.OneToOneField(
+        Message, on_delete=models.SET_NULL, null=True, blank=True, related_name="usage", verbose_name=_("message")
+    )
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="lmdeck_usage",
+        verbose_name=_("user"),
+    )
+    model = models.CharField(_("model"), max_length=200, blank=True)
+    prompt_tokens = models.PositiveIntegerField(_("prompt tokens"), default=0)
+    completion_tokens = models.PositiveIntegerField(_("completion tokens"), default=0)
+    time_to_first_token = models.FloatField(_("seconds to the first token"), null=True, blank=True)
+    tokens_per_second = models.FloatField(_("tokens per second"), null=True, blank=True)
+    created = models.DateTimeField(_("created"), auto_now_add=True, db_index=True)
+
+    class Meta:
+        """The newest first."""
+
+        ordering = ("-created",)
+        verbose_name = _("usage")
+        verbose_name_plural = _("usage")
+
+    def __str__(self) -> str:
+        return f"{self.model}: {self.prompt_tokens} + {self.completion_tokens}"
