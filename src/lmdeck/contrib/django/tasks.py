@@ -1,0 +1,48 @@
+"""Runs in the background, through Django's tasks framework: `django.tasks` of Django 6, `django-tasks` on 5.2.
+
+    from lmdeck.contrib.django.tasks import run_chat
+
+    result = run_chat.enqueue([{"role": "user", "content": "Why is the sky blue?"}], tools=["get_weather"])
+
+For Celery, which finds tasks in modules of this name, the same is in `lmdeck.contrib.django.celery`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from lmdeck.contrib.django.background import answer
+
+__all__ = ["run_chat"]
+
+
+class _NoTask:
+    """Stands for the task where there is no framework: calling it works, queueing it says what is missing."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.call = function
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # nothing comes back
+        raise ImproperlyConfigured(f"run_chat.{name} needs Django 6, or on Django 5.2: pip install django-tasks.")
+
+
+def _task(function: Callable[..., Any]) -> Any:  # noqa: ANN401  # a Task of whichever framework there is
+    for framework in ("django.tasks", "django_tasks"):
+        if find_spec(framework) is not None:
+            return import_module(framework).task(function)
+    return _NoTask(function)
+
+
+@_task
+def run_chat(*args: Any, **keywords: Any) -> dict[str, Any]:  # noqa: ANN401  # as `answer` has them
+    """Ask in the background; see `lmdeck.contrib.django.background.answer` for the arguments and what comes back."""
+    return answer(*args, **keywords)
+
+
+if find_spec("celery") is not None:
+    from lmdeck.contrib.django import celery  # noqa: F401  # so that a worker finds its task
