@@ -7,10 +7,11 @@ from pathlib import Path
 from django.conf import settings
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponseBase
-from django.urls import path
+from django.urls import include, path
 
-from lmdeck import Reply
+from lmdeck import Chat, Reply
 from lmdeck.contrib.django import alm, lm, stream_response
+from lmdeck.contrib.django.views import AskView
 
 
 def note(reply: Reply) -> None:
@@ -40,7 +41,17 @@ async def async_alm(request: HttpRequest) -> HttpResponseBase:
     return stream_response(alm.chat().user(request.GET["q"]).with_tools(["get_weather"]), on_end=note)
 
 
+class PirateView(AskView):
+    system = "Talk like a pirate."
+    tools = ()
+
+    def get_chat(self, request: HttpRequest) -> Chat:
+        return super().get_chat(request).with_options(temperature=0)
+
+
 urlpatterns = [
+    path("chat/", include("lmdeck.contrib.django.urls")),
+    path("pirate/", PirateView.as_view(login_required=False)),
     path("admin/", admin.site.urls),
     *(path(f"{view.__name__}/", view) for view in (sync_lm, sync_alm, async_lm, async_alm)),
 ]

@@ -46,7 +46,8 @@ def test_tokens_arrive_as_they_are_written(running: Site, view: str) -> None:
     contents = [(at, one["text"]) for at, one in moments if one["type"] == "content"]
     assert [text for _, text in contents] == ["one ", "two"]
     assert contents[1][0] - contents[0][0] > 0.15
-    assert moments[-1][1]["content"]["message"] == "one two"
+    assert moments[-1][1]["type"] == "done"
+    assert moments[-1][1]["finish_reason"] == "stop"
     assert wait_for_end(running) == ["stop one two"]
 
 
@@ -72,8 +73,14 @@ def test_the_model_stops_when_the_browser_leaves(running: Site, view: str, quest
 def test_tools_run(running: Site) -> None:
     with running.get("/sync_lm/?q=tool") as file:
         told = list(data_lines(file))
-    assert "tool" in [one["type"] for one in told]
-    assert "21" in told[-1]["content"]["message"]
+    kinds = [one["type"] for one in told]
+    assert [kind for at, kind in enumerate(kinds) if kind not in kinds[:at]] == [
+        "call", "running", "result", "round", "content", "done",
+    ]  # fmt: skip
+    assert "".join(one["arguments"] for one in told if one["type"] == "call") == '{"city": "Paris"}'
+    (result,) = [one for one in told if one["type"] == "result"]
+    assert json.loads(result["content"]) == {"city": "Paris", "temperature": 21}
+    assert result["id"] == next(one["id"] for one in told if one["type"] == "call")
     wait_for_end(running)
 
 

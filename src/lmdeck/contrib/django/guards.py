@@ -1,0 +1,54 @@
+"""Who may ask: the login and the rate limit of the pages. CSRF is Django's own, and stays on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
+from django.views import View
+
+from lmdeck.contrib.django.conf import configuration
+from lmdeck.contrib.django.limits import seconds_to_wait
+
+__all__ = ["GuardedView", "refusal"]
+
+
+def refusal(status: int, message: str, hint: str, **headers: str) -> JsonResponse:
+    """Say no to the page's script, with what to do."""
+    return JsonResponse({"error": {"message": message, "hint": hint}}, status=status, headers=headers)
+
+
+class GuardedView(View):
+    """A view for users that have logged in.
+
+    It is open to all only where `LMDECK["LOGIN_REQUIRED"]` or `as_view(login_required=…)` says False. `is_counted` views
+    keep the rate limit. `is_page` ones lead to the login page, where the others answer 401.
+    """
+
+    login_required: bool | None = None
+    is_counted = False
+    is_page = False
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # noqa: ANN401  # Django's form
+        """Let the request through, or refuse it."""
+        if not self.is_open() and not is_known(request):
+            if self.is_page:
+                from django.contrib.auth.views import redirect_to_login  # late: a site may do without its tables
+
+                return redirect_to_login(request.get_full_path())
+            return refusal(401, "You are not logged in.", "Log in and ask again.")
+        if self.is_counted and (wait := seconds_to_wait(request)):
+            said = f"Wait {wait} seconds and ask again."
+            return refusal(429, "You have asked too often.", said, **{"Retry-After": str(wait)})
+        return super().dispatch(request, *args, **kwargs)
+
+    def is_open(self) -> bool:
+        """Tell whether anybody may ask."""
+        required = configuration().login_required if self.login_required is None else self.login_required
+        return not required
+
+
+def is_known(request: HttpRequest) -> bool:
+    """Tell whether a user has logged in."""
+    user = getattr(request, "user", None)
+    return user is not None and user.is_authenticated

@@ -1,0 +1,28 @@
+"""`{% lmdeck_chat %}`: the chat, inside a page of the project."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.middleware.csrf import get_token
+from django.template import Context, Library
+from django.urls import reverse
+
+__all__ = ["lmdeck_chat", "register"]
+
+register = Library()
+
+
+@register.inclusion_tag("lmdeck/chat.html", takes_context=True)
+def lmdeck_chat(context: Context, placeholder: str = "Ask something", ask: str = "lmdeck:ask") -> dict[str, Any]:
+    """Show the chat. `ask` is the name of the address that answers; include `lmdeck.contrib.django.urls`, or name your own.
+
+    The script and the style come with it; they are static files, and no inline code, so that a strict content security policy
+    lets them be.
+    """
+    return {
+        "ask": reverse(ask),
+        "conversations": reverse("lmdeck:conversations"),
+        "placeholder": placeholder,
+        "token": get_token(context["request"]),
+    }

@@ -1,0 +1,196 @@
+"""The chat page: who may ask, what is kept, and what a page shows."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.cache import cache
+from django.template import RequestContext, Template
+from django.test import Client, RequestFactory, TestCase, TransactionTestCase, modify_settings, override_settings
+from far_end import answer
+
+from lmdeck.contrib.django.history.models import Conversation
+from lmdeck.contrib.django.limits import seconds_to_wait
+from lmdeck.contrib.django.testing import override_lmdeck
+from loopback import Loopback
+
+HISTORY = "lmdeck.contrib.django.history"
+
+
+def ask(client: Client, question: Any, path: str = "/chat/ask/", **headers: str) -> Any:
+    return client.post(path, json.dumps(question), content_type="application/json", headers=headers)
+
+
+def told(response: Any) -> list[dict[str, Any]]:
+    """Read a streamed response to its end, as a WSGI server does."""
+    lines = b"".join(response).splitlines()
+    response.close()
+    return [json.loads(line[6:]) for line in lines if line.startswith(b"data: ")]
+
+
+def content(response: Any) -> str:
+    return "".join(one["text"] for one in told(response) if one["type"] == "content")
+
+
+class Asking(TransactionTestCase):
+    def setUp(self) -> None:
+        self.server = Loopback(answer)
+        self.addCleanup(self.server.close)
+        override = override_lmdeck(BASE_URL=self.server.url)
+        override.enable()
+        self.addCleanup(override.disable)
+        self.user = get_user_model().objects.create_user("ann")
+        self.client.force_login(self.user)
+
+    def test_a_conversation_is_kept_and_found_again(self) -> None:
+        first = ask(self.client, {"text": "tool"})
+        assert "It says" in content(first)
+        key = first.headers["X-Conversation"]
+        assert content(ask(self.client, {"text": "And now?", "conversation": key})) == "Hello."
+        sent = [message["role"] for message in self.server.requests[-1].json["messages"]]
+        assert sent == ["user", "assistant", "tool", "assistant", "user"]
+        (listed,) = self.client.get("/chat/conversations/").json()["conversations"]
+        assert (listed["id"], listed["title"]) == (key, "tool")
+        shown = self.client.get(f"/chat/conversations/{key}/").json()["messages"]
+        assert [message["role"] for message in shown] == ["user", "assistant", "assistant", "user", "assistant"]
+        assert shown[1]["calls"][0]["arguments"] == {"city": "Paris"}
+        assert json.loads(shown[1]["calls"][0]["content"])["temperature"] == 21
+
+    def test_another_users_conversation_is_not_found(self) -> None:
+        theirs = Conversation.objects.create(user=get_user_model().objects.create_user("ben"))
+        assert ask(self.client, {"text": "Hi", "conversation": str(theirs.pk)}).status_code == 404
+        for method in (self.client.get, self.client.delete):
+            assert method(f"/chat/conversations/{theirs.pk}/").status_code == 404
+        assert ask(self.client, {"text": "Hi", "conversation": str(uuid.uuid4())}).status_code == 404
+        assert self.client.get("/chat/conversations/").json() == {"conversations": []}
+        assert not self.server.requests
+
+    def test_a_conversation_can_be_removed(self) -> None:
+        mine = Conversation.objects.create(user=self.user)
+        assert self.client.delete(f"/chat/conversations/{mine.pk}/").status_code == 204
+        assert not Conversation.objects.exists()
+
+    @modify_settings(INSTALLED_APPS={"remove": [HISTORY]})
+    def test_without_the_history_the_page_remembers(self) -> None:
+        before = [
+            {"role": "user", "content": "I am Ann."},
+            {"role": "assistant", "content": "Hi."},
+            {"role": "system", "content": "x"},
+        ]
+        response = ask(self.client, {"text": "Who am I?", "messages": before})
+        assert content(response) == "Hello."
+        assert "X-Conversation" not in response.headers
+        sent = self.server.requests[0].json["messages"]
+        assert [message["role"] for message in sent] == ["user", "assistant", "user", "user"]
+        assert self.client.get("/chat/conversations/").json() == {"conversations": []}
+
+    def test_the_settings_say_what_a_chat_begins_with(self) -> None:
+        with override_lmdeck(SYSTEM="Be brief.", TOOLS=["get_weather"]):
+            told(ask(self.client, {"text": "Hi"}))
+        sent = self.server.requests[0].json
+        assert sent["messages"][0] == {"role": "system", "content": "Be brief."}
+        assert [tool["function"]["name"] for tool in sent["tools"]] == ["get_weather"]
+
+    def test_a_view_of_ones_own_may_say_otherwise_and_be_open(self) -> None:
+        assert content(ask(Client(), {"text": "Hi"}, "/pirate/")) == "Hello."
+        sent = self.server.requests[0].json
+        assert sent["messages"][0]["content"] == "Talk like a pirate."
+        assert sent["temperature"] == 0
+        assert "tools" not in sent
+        assert not Conversation.objects.exists()
+
+    def test_a_response_that_is_left_stops_the_model_and_keeps_what_came(self) -> None:
+        response = ask(self.client, {"text": "endless"})
+        pieces = iter(response)
+        while b'"content"' not in next(pieces):
+            continue
+        response.close()
+        self.server.connection(0).wait_left(1.0)
+        (message,) = Conversation.objects.get().messages.filter(role="assistant")
+        assert message.content.startswith("la")
+        assert message.finish_reason == ""
+
+    def test_questions_that_make_no_sense_are_refused(self) -> None:
+        for wrong in ({}, {"text": " "}, {"text": 3}, [], {"text": "x" * 100_001}, {"text": "Hi", "conversation": "7"}):
+            response = ask(self.client, wrong)
+            assert response.status_code == 400, wrong
+            assert response.json()["error"]["hint"]
+        assert self.client.post("/chat/ask/", "{", content_type="application/json").status_code == 400
+        assert self.client.get("/chat/ask/").status_code == 405
+        assert not self.server.requests
+
+
+class Guarding(TestCase):
+    def setUp(self) -> None:
+        cache.clear()
+        self.user = get_user_model().objects.create_user("ann")
+
+    def test_who_has_not_logged_in_is_led_there_or_refused(self) -> None:
+        page = self.client.get("/chat/")
+        assert (page.status_code, page.url) == (302, "/login/?next=/chat/")
+        for response in (
+            ask(self.client, {"text": "Hi"}),
+            self.client.get("/chat/conversations/"),
+            self.client.get(f"/chat/conversations/{uuid.uuid4()}/"),
+        ):
+            assert response.status_code == 401
+            assert response.json()["error"]["hint"]
+
+    def test_the_setting_opens_the_pages(self) -> None:
+        with override_lmdeck(LOGIN_REQUIRED=False):
+            assert self.client.get("/chat/").status_code == 200
+            assert self.client.get("/chat/conversations/").json() == {"conversations": []}
+
+    def test_the_csrf_token_is_needed(self) -> None:
+        strict = Client(enforce_csrf_checks=True)
+        strict.force_login(self.user)
+        assert ask(strict, {"text": "Hi"}).status_code == 403
+        page = strict.get("/chat/").content.decode()
+        token = page.partition('data-token="')[2].partition('"')[0]
+        with (
+            Loopback(answer) as server,
+            override_lmdeck(BASE_URL=server.url),
+            modify_settings(INSTALLED_APPS={"remove": [HISTORY]}),
+        ):
+            assert content(ask(strict, {"text": "Hi"}, **{"X-CSRFToken": token})) == "Hello."
+
+    def test_each_user_may_ask_so_often(self) -> None:
+        self.client.force_login(self.user)
+        other = Client()
+        other.force_login(get_user_model().objects.create_user("ben"))
+        with override_lmdeck(RATE_LIMIT="2/h"):
+            assert [ask(self.client, {}).status_code for _ in range(3)] == [400, 400, 429]
+            response = ask(self.client, {})
+            assert 0 < int(response.headers["Retry-After"]) <= 3601
+            assert "Wait" in response.json()["error"]["hint"]
+            assert ask(other, {}).status_code == 400
+            assert self.client.get("/chat/conversations/").status_code == 200
+
+    def test_a_new_window_begins_anew(self) -> None:
+        request = RequestFactory().get("/")
+        with override_lmdeck(RATE_LIMIT="1/m"):
+            assert seconds_to_wait(request, now=60.0) == 0
+            assert seconds_to_wait(request, now=90.0) == 31
+            assert seconds_to_wait(request, now=119.9) == 1
+            assert seconds_to_wait(request, now=120.0) == 0
+
+
+class Pages(TestCase):
+    def test_the_tag_puts_the_chat_into_a_page(self) -> None:
+        page = Template("{% load lmdeck %}{% lmdeck_chat placeholder=words %}")
+        shown = page.render(RequestContext(RequestFactory().get("/"), {"words": "Say <b>"}))
+        assert 'data-ask="/chat/ask/"' in shown
+        assert "Say &lt;b&gt;" in shown
+        assert f'src="{settings.STATIC_URL}lmdeck/chat.js"' in shown
+        assert "onclick" not in shown
+
+    def test_the_static_files_are_found(self) -> None:
+        from django.contrib.staticfiles.finders import find
+
+        with override_settings(STATICFILES_FINDERS=["django.contrib.staticfiles.finders.AppDirectoriesFinder"]):
+            for name in ("lmdeck/chat.js", "lmdeck/markdown.js", "lmdeck/chat.css", "lmdeck_history/admin.css"):
+                assert find(name), name
