@@ -24,6 +24,7 @@ from lmdeck.contrib.django.tasks import run_chat
 from lmdeck.contrib.django.testing import LMDeckTestMixin, override_lmdeck
 from loopback import Loopback, text_answer
 
+TASKS = "django.tasks" if find_spec("django.tasks") else "django_tasks"
 HI = [{"role": "user", "content": "Hi"}]
 
 
@@ -57,7 +58,7 @@ class Background(TestCase):
 
     def test_a_failed_run_is_a_failed_task(self) -> None:
         with override_lmdeck(BASE_URL="http://127.0.0.1:9"):
-            with self.assertLogs("django_tasks", "ERROR"):
+            with self.assertLogs(TASKS, "ERROR"):
                 assert run_chat.enqueue(HI).status == "FAILED"
             with pytest.raises(ServerUnreachableError):
                 run_chat.call(HI)
