@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import aclosing
+from inspect import GEN_RUNNING, getgeneratorstate
 from typing import cast
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
@@ -85,7 +86,7 @@ class ChatResponse(StreamingHttpResponse):
 
     def close(self) -> None:
         """End the answer, if it is still being written, and what else belongs to the response."""
-        if self._pulling is not None and not self._pulling.gi_running:  # Django's test client closes it from within
+        if self._pulling is not None and getgeneratorstate(self._pulling) != GEN_RUNNING:  # as in Django's test client
             self._pulling.close()
         super().close()
 
