@@ -141,15 +141,14 @@ class Overriding(SimpleTestCase):
         assert lm.settings.timeout == 4
 
 
-@pytest.mark.skipif(find_spec("lmdeck.testing") is None, reason="lmdeck.testing is not there yet")
 class Faking(LMDeckTestMixin, SimpleTestCase):
     def test_each_test_has_a_fake(self) -> None:
-        self.lmstudio.reply("Hello")
+        self.fake.reply("Hello")
         assert lm.chat().user("Why is the sky blue?").send().content == "Hello"
-        self.lmstudio.assert_sent(lambda request: "sky" in request.last_user)
+        self.fake.assert_sent(lambda request: "sky" in request.last_user)
 
     def test_the_settings_lead_to_it(self) -> None:
-        assert lm.base_url == self.lmstudio.base_url
+        assert lm.base_url == self.fake.base_url
 
     @override_settings(LMDECK={"HOST": "elsewhere"})
     def test_settings_of_a_test_come_after_it(self) -> None:

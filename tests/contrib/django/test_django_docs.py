@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import unittest
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-import pytest
 from django.test import TestCase
 from far_end import answer
 
@@ -35,7 +33,6 @@ class Blocks(TestCase):
                 lm.close()
 
 
-@pytest.mark.skipif(find_spec("lmdeck.testing") is None, reason="lmdeck.testing is not there yet")
 def test_the_page_of_tests_passes() -> None:
     (text,) = [text for text in BLOCKS if "LMDeckTestMixin" in text]
     module = sys.modules["django_page_tests"] = ModuleType("django_page_tests")
