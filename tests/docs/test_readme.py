@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NOT_RUN = {"adding-a-dialect.md"}  # it shows pieces of a file, which `tests/dialects` has whole
+NOT_RUN = {
+    "adding-a-dialect.md",  # it shows pieces of a file, which `tests/dialects` has whole
+    "django.md",  # `tests/contrib/django` runs it, in a project
+}
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SNIPPETS = [
     (page.name, number, text)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 SECRET_KEY = "only for tests"
-DEBUG = False
+DEBUG = "TEST_DEBUG" in os.environ  # which has the servers of the browser tests give static files
 ALLOWED_HOSTS = ["*"]
 USE_TZ = True
 INSTALLED_APPS = [

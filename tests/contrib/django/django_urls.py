@@ -6,6 +6,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.staticfiles.urls import staticfiles_urlpatterns
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import include, path
 
@@ -50,6 +51,7 @@ class PirateView(AskView):
 
 
 urlpatterns = [
+    *staticfiles_urlpatterns(),
     path("chat/", include("lmdeck.contrib.django.urls")),
     path("pirate/", PirateView.as_view(login_required=False)),
     path("admin/", admin.site.urls),

@@ -49,6 +49,10 @@ def answer(request: Request) -> Any:
             ]
         case "cut":
             return [SSE_HEAD, http_chunks(chunk("half"))]
+        case "markup":
+            return events(
+                "**bold** <img src=x onerror=alert(1)>\n\n```\nx < 1\n```\n", "[a](https://a.b) [b](javascript:1)"
+            )
         case "tool":
             return call("get_weather", '{"city": "Paris"}')
         case _:
@@ -83,6 +87,41 @@ class Site:
         return new
 
 
+PREPARE = """
+import django
+django.setup()
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.test import Client
+call_command("migrate", verbosity=0)
+client = Client()
+client.force_login(get_user_model().objects.create_user("ann"))
+print(client.session.session_key)
+"""
+
+
+def prepare(database: Path) -> str:
+    """Make a database with a user that has logged in, and give the key of the session."""
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE],
+        env={**_environment(), "TEST_DATABASE": str(database)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def _environment() -> dict[str, str]:
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(TESTS)]),
+        "DJANGO_SETTINGS_MODULE": "django_settings",
+    }
+
+
 def head_of(file: Any) -> dict[str, str]:
     """Read a response's head: its status under `status`, and the header fields in lower case."""
     head = {"status": file.readline().split()[1].decode()}
@@ -109,9 +148,7 @@ def site(kind: str, folder: Path, **environment: str) -> Iterator[Site]:
         process = subprocess.Popen(
             [sys.executable, "-m", *COMMANDS[kind], where],
             env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(HERE), str(TESTS)]),
-                "DJANGO_SETTINGS_MODULE": "django_settings",
+                **_environment(),
                 "TEST_LM_STUDIO": lm_studio.url,
                 "TEST_ENDS": str(ends),
                 **environment,

@@ -24,6 +24,7 @@ from lmdeck.contrib.django.tasks import run_chat
 from lmdeck.contrib.django.testing import LMDeckTestMixin, override_lmdeck
 from loopback import Loopback, text_answer
 
+TASKS = "django.tasks" if find_spec("django.tasks") else "django_tasks"
 HI = [{"role": "user", "content": "Hi"}]
 
 
@@ -57,7 +58,7 @@ class Background(TestCase):
 
     def test_a_failed_run_is_a_failed_task(self) -> None:
         with override_lmdeck(BASE_URL="http://127.0.0.1:9"):
-            with self.assertLogs("django_tasks", "ERROR"):
+            with self.assertLogs(TASKS, "ERROR"):
                 assert run_chat.enqueue(HI).status == "FAILED"
             with pytest.raises(ServerUnreachableError):
                 run_chat.call(HI)
@@ -140,15 +141,14 @@ class Overriding(SimpleTestCase):
         assert lm.settings.timeout == 4
 
 
-@pytest.mark.skipif(find_spec("lmdeck.testing") is None, reason="lmdeck.testing is not there yet")
 class Faking(LMDeckTestMixin, SimpleTestCase):
     def test_each_test_has_a_fake(self) -> None:
-        self.lmstudio.reply("Hello")
+        self.fake.reply("Hello")
         assert lm.chat().user("Why is the sky blue?").send().content == "Hello"
-        self.lmstudio.assert_sent(lambda request: "sky" in request.last_user)
+        self.fake.assert_sent(lambda request: "sky" in request.last_user)
 
     def test_the_settings_lead_to_it(self) -> None:
-        assert lm.base_url == self.lmstudio.base_url
+        assert lm.base_url == self.fake.base_url
 
     @override_settings(LMDECK={"HOST": "elsewhere"})
     def test_settings_of_a_test_come_after_it(self) -> None:

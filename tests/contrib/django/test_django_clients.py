@@ -152,10 +152,11 @@ class Signals(SimpleTestCase):
 
     def test_an_async_clients_events_reach_sync_and_async_receivers(self) -> None:
         seen: list[Any] = []
-        told = asyncio.Event()
+        told, heard = asyncio.Event(), threading.Event()
 
         def note(sender: Any, event: lmdeck.RequestFinished, **_: Any) -> None:
             seen.append((sender, event.status))
+            heard.set()
 
         async def note_async(sender: Any, event: lmdeck.RequestFinished, **_: Any) -> None:
             seen.append((sender, event.status))
@@ -164,7 +165,7 @@ class Signals(SimpleTestCase):
         async def ask() -> None:
             await alm.chat().user("Hi").send()
             await told.wait()
-            await asyncio.sleep(0)
+            await asyncio.to_thread(heard.wait, 5)
 
         signals.request_finished.connect(note)
         signals.request_finished.connect(note_async)

@@ -64,6 +64,6 @@ def _key(chat: Chat | AsyncChat) -> str:
         __version__,
         [settings.base_url, settings.host, settings.port, spec.model or settings.model],
         chat.messages,
-        [list(spec.tools), spec.tool_choice, dict(spec.options), spec.strict],
+        [list(spec.tools), spec.tool_choice, dict(spec.options), spec.strict, spec.without_rules],
     ]
     return f"lmdeck:reply:{hashlib.sha256(msgspec.json.encode(asked, order='deterministic')).hexdigest()}"

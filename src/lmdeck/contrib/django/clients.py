@@ -69,22 +69,22 @@ class _Lm(_Lazy):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._client: LMStudio | None = None
-        self._process = 0
 
     def _current(self) -> LMStudio:
         with self._lock:
-            if self._client is None or self._process != os.getpid():
-                self._client, self._process = _SyncClient(**configuration().client), os.getpid()
+            if self._client is None:
+                self._client = _SyncClient(**configuration().client)
             return self._client
 
     def _renew(self) -> None:
         with self._lock:
             client, self._client = self._client, None
-        if client is not None and self._process == os.getpid():
+        if client is not None:
             client.close()
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()  # another thread may have held it when the process was copied
+        self._client = None
 
 
 class _Alm(_Lazy):
@@ -118,6 +118,7 @@ alm = cast("AsyncLMStudio", _alm)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_lm._after_fork)  # noqa: SLF001  # this module's own
+    os.register_at_fork(after_in_child=_alm._renew)  # noqa: SLF001
 
 
 @receiver(setting_changed, dispatch_uid="lmdeck.clients")

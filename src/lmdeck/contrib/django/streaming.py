@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import aclosing
+from inspect import GEN_RUNNING, getgeneratorstate
 from typing import cast
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
@@ -53,9 +53,7 @@ def stream_response(
             hint="Build the chat with `lm`, `alm` or an AsyncLMStudio.",
         )
     configured = configuration()
-    answer = Answer(
-        lambda: _on_this_loop(chat), max_rounds=max_rounds or configured.max_rounds, approve=approve, encoding=PAGE
-    )
+    answer = Answer(lambda: _on_this_loop(chat), max_rounds=max_rounds or configured.max_rounds, approve=approve)
     return ChatResponse(answer, heartbeat=heartbeat or configured.heartbeat, on_end=on_end)
 
 
@@ -96,8 +94,7 @@ class ChatResponse(StreamingHttpResponse):
 
     def close(self) -> None:
         """End the answer, if it is still being written, and what else belongs to the response."""
-        # Django's test client closes it from within
-        if self._pulling is not None and inspect.getgeneratorstate(self._pulling) != inspect.GEN_RUNNING:
+        if self._pulling is not None and getgeneratorstate(self._pulling) != GEN_RUNNING:  # as in Django's test client
             self._pulling.close()
         super().close()
 

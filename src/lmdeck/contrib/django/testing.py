@@ -1,26 +1,21 @@
-"""For the tests of a project: other settings for a while, and a fake LM Studio for every test.
+"""For the tests of a project, with `pip install "lmdeck[testing]"`: other settings for a while, and a fake LM Studio.
 
 class ChatPage(LMDeckTestMixin, TestCase):
     def test_it_answers(self):
-        self.lmstudio.reply("Hello")
+        self.fake.reply("Hello")
         ...
-        self.lmstudio.assert_sent(lambda request: "sky" in request.last_user)
+        self.fake.assert_sent(lambda request: "sky" in request.last_user)
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 from django.test import override_settings
 from django.test.utils import TestContextDecorator
 
-if TYPE_CHECKING:
-    from unittest import TestCase as _TestCase
-else:
-    _TestCase = object
+from lmdeck.testing import FakeLMStudioMixin
 
 __all__ = ["LMDeckTestMixin", "override_lmdeck"]
 
@@ -44,20 +39,15 @@ class override_lmdeck(TestContextDecorator):  # noqa: N801  # as Django's overri
         self._entered.pop().disable()
 
 
-class LMDeckTestMixin(_TestCase):
-    """Give each test a `FakeLMStudio` of its own as `self.lmstudio`, which `lm` and `alm` talk to.
+class LMDeckTestMixin(FakeLMStudioMixin):
+    """Give each test a `FakeLMStudio` of its own as `self.fake`, which `lm` and `alm` talk to.
 
-    A request for which nothing was scripted makes the test fail. Needs `pip install "lmdeck[testing]"`.
+    A request for which nothing was scripted makes the test fail, and a real LM Studio cannot be reached.
     """
 
-    lmstudio: Any
-
     def setUp(self) -> None:
-        """Start the fake."""
+        """Start the fake, and lead the clients to it."""
         super().setUp()
-        fake = import_module("lmdeck.testing").FakeLMStudio
-        stack = ExitStack()
-        self.addCleanup(stack.close)
-        self.lmstudio = stack.enter_context(fake(seed=0))
-        address = {"BASE_URL": self.lmstudio.base_url, "HOST": None, "PORT": None, "MODEL": None, "RETRY_ATTEMPTS": 1}
-        stack.enter_context(override_lmdeck(**address))
+        override = override_lmdeck(BASE_URL=self.fake.base_url, HOST=None, PORT=None, MODEL=None, API_TOKEN=None)
+        override.enable()
+        self.addCleanup(override.disable)

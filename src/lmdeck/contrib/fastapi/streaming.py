@@ -40,8 +40,8 @@ def stream_response(
 
     `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI. Tools with handlers are
     run, for at most `max_rounds`; `approve` is asked before each. A comment is sent where nothing else was for `heartbeat`
-    seconds. When the browser leaves, the model is stopped at once. `on_end` is called once, with the whole reply, or with what had come
-    of it (`finish_reason` is `""`) where the browser left or the answer failed. An error is sent as an event.
+    seconds. When the browser leaves, the model is stopped at once. `on_end` is called once, with the whole reply, or with
+    what had come of it (`finish_reason` is `""`) where the browser left or the answer failed. An error is sent as an event.
 
     Raises:
         ConfigurationError: There is no such encoding.
