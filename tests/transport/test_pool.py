@@ -203,7 +203,7 @@ def test_many_threads_share_a_client() -> None:
         text = request.json["messages"][-1]["content"]
         return events(text) if request.json.get("stream") else json_answer(completion(text))
 
-    with Loopback(echo) as server, lm(server.url) as client:
+    with Loopback(routes={"/v1/chat/completions": echo}) as server, lm(server.url) as client:
 
         def ask(number: int) -> bool:
             chat = client.chat().user(f"This is {number}")
@@ -212,7 +212,7 @@ def test_many_threads_share_a_client() -> None:
 
         with ThreadPoolExecutor(12) as pool:
             assert all(pool.map(ask, range(96)))
-        assert len(server.requests) == 96
+        assert sum(request.method == "POST" for request in server.requests) == 96
         assert len(server.connections) <= 12
 
 
@@ -223,7 +223,7 @@ async def test_many_tasks_share_a_client() -> None:
         text = request.json["messages"][-1]["content"]
         return events(text) if request.json.get("stream") else json_answer(completion(text))
 
-    with Loopback(echo) as server:
+    with Loopback(routes={"/v1/chat/completions": echo}) as server:
         async with alm(server.url) as client:
 
             async def ask(number: int) -> str:

@@ -2,6 +2,8 @@
 
 LM Studio queues what it cannot answer at once (a loaded instance answers `parallel` requests, four by default), and while it
 does, nothing comes over the wire and the clients' time limits run. Waiting here instead runs no limit but the caller's.
+
+How many that are is asked for once, when for the first time two answers are wanted at once: until then one may run.
 """
 
 from __future__ import annotations
@@ -24,26 +26,35 @@ DEFAULT_LIMIT = 4
 class Turn:
     """A place in the queue: `wake` is called once, from whichever thread made room."""
 
-    __slots__ = ("is_admitted", "wake")
+    __slots__ = ("is_admitted", "owner", "wake")
 
-    def __init__(self, wake: Callable[[], object]) -> None:
+    def __init__(self, wake: Callable[[], object], owner: object) -> None:
         self.wake = wake
+        self.owner = owner
         self.is_admitted = False
 
 
 class Gate:
-    """Count what is running and keep the queue; shared by threads, so every step is made under `lock`."""
+    """Keep what is running and the queue; shared by threads, so every step is made under `lock`.
 
-    def __init__(self, limit: int, lock: AbstractContextManager[Any]) -> None:
+    `who` names the thread or task that asks: one that itself holds all that is running, by streams that it has not left, is
+    let in whatever the limit, for it would wait for itself. A limit of None is not known yet: then one may run.
+    """
+
+    def __init__(
+        self, limit: int | None, lock: AbstractContextManager[Any], who: Callable[[], object] = object
+    ) -> None:
         self._limit = limit
         self._lock = lock
-        self._running = 0
+        self._who = who
+        self._running: set[Turn] = set()
         self._queue: deque[Turn] = deque()
+        self._is_asked_for = False
 
     @property
     def limit(self) -> int:
         """How many may run at once."""
-        return self._limit
+        return 1 if self._limit is None else self._limit
 
     @property
     def waiting(self) -> int:
@@ -53,7 +64,14 @@ class Gate:
     @property
     def running(self) -> int:
         """How many answers are being written."""
-        return self._running
+        return len(self._running)
+
+    def begin_to_ask(self) -> bool:
+        """Tell whether the limit is not known and nobody asks for it; who is told so has to ask, and to `resize`."""
+        with self._lock:
+            is_open = self._limit is None and not self._is_asked_for
+            self._is_asked_for = self._is_asked_for or is_open
+        return is_open
 
     def resize(self, limit: int) -> None:
         """Let more or fewer run from now on."""
@@ -64,17 +82,17 @@ class Gate:
 
     def enter(self) -> Turn | None:
         """Take a place at once, or None where there is a queue or no room."""
+        turn = Turn(_nobody, self._who())
         with self._lock:
-            if self._queue or self._running >= self._limit:
+            is_free = not self._queue and len(self._running) < self.limit
+            if not is_free and not self._would_wait_for_itself(turn):
                 return None
-            self._running += 1
-        turn = Turn(_nobody)
-        turn.is_admitted = True
+            self._let_in(turn)
         return turn
 
     def join(self, wake: Callable[[], object]) -> Turn:
         """Take a place at the queue's end; `is_admitted` is True at once where there is room."""
-        turn = Turn(wake)
+        turn = Turn(wake, self._who())
         with self._lock:
             self._queue.append(turn)
             admitted = self._admit()
@@ -86,7 +104,7 @@ class Gate:
         with self._lock:
             if turn.is_admitted:
                 turn.is_admitted = False
-                self._running -= 1
+                self._running.discard(turn)
             elif turn in self._queue:
                 self._queue.remove(turn)
             admitted = self._admit()
@@ -94,12 +112,18 @@ class Gate:
 
     def _admit(self) -> list[Turn]:
         admitted = []
-        while self._queue and self._running < self._limit:
+        while self._queue and len(self._running) < self.limit:
             turn = self._queue.popleft()
-            turn.is_admitted = True
-            self._running += 1
+            self._let_in(turn)
             admitted.append(turn)
         return admitted
+
+    def _let_in(self, turn: Turn) -> None:
+        turn.is_admitted = True
+        self._running.add(turn)
+
+    def _would_wait_for_itself(self, turn: Turn) -> bool:
+        return bool(self._running) and all(other.owner == turn.owner for other in self._running)
 
 
 def _nobody() -> None:
@@ -115,12 +139,18 @@ class Limit:
     """Wait for a turn, run the next handler, and give the turn on when the answer's connection is let go."""
 
     def __init__(
-        self, inner: Handler, gate: Gate, clock: Callable[[], float], notify: Callable[[RequestQueued], object]
+        self,
+        inner: Handler,
+        gate: Gate,
+        clock: Callable[[], float],
+        notify: Callable[[RequestQueued], object],
+        ask_limit: Callable[[], Plan[int | None]] | None = None,
     ) -> None:
         self._inner = inner
         self._gate = gate
         self._clock = clock
         self._notify = notify
+        self._ask_limit = ask_limit
 
     def __call__(self, call: Call) -> Plan[Answer]:
         """Plan the call, in its turn.
@@ -132,6 +162,7 @@ class Limit:
         turn = self._gate.enter()
         if turn is None:
             asked = self._clock()
+            yield from self._learn_limit()
             turn = yield Wait(self._gate)
             waited = self._clock() - asked
         given: Turn = turn
@@ -148,6 +179,16 @@ class Limit:
         else:
             answer.response = _Released(answer.response, lambda: self._gate.leave(given))
         return answer
+
+    def _learn_limit(self) -> Plan[None]:
+        """Ask how many may run, if nobody has; the others wait meanwhile."""
+        if self._ask_limit is None or not self._gate.begin_to_ask():
+            return
+        limit = None
+        try:
+            limit = yield from self._ask_limit()
+        finally:
+            self._gate.resize(limit or DEFAULT_LIMIT)
 
 
 class _Released:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from lmdeck.chain import Plan
-from lmdeck.client.plans import Listing, ask_listing, probe
+from lmdeck.client.plans import Listing, ask_listing
 from lmdeck.client.session import Session
 from lmdeck.errors import LMStudioError, TransportError
 from lmdeck.model_info import Health
@@ -40,7 +40,7 @@ def _identify(session: Session, listing: Listing) -> Plan[Product]:
     """Say which product sent the list; LM Studio and the embedded engine are known without a further request."""
     product = recognize(listing.api, listing.body, listing.headers, listing.refusals)
     for path in questions(product):
-        told = read_reply_to(path, (yield from probe(session, path)), product)
+        told = read_reply_to(path, (yield from session.probe(path)), product)
         if told != product:
             return told
     return product

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -17,7 +16,6 @@ from lmdeck.errors import (
     APIError,
     EndpointNotFoundError,
     InvalidRequestError,
-    LMStudioError,
     MalformedStreamError,
     ModelNotFoundError,
     NoModelLoadedError,
@@ -30,7 +28,6 @@ from lmdeck.protocol.reader import ChatReader, JSONReader
 from lmdeck.protocol.refused_tools import blame, simpler_request
 from lmdeck.protocol.requests import ChatSpec, build_chat
 from lmdeck.sansio.assembler import ChatAssembler
-from lmdeck.sansio.limits import Limits
 from lmdeck.sansio.parser import StreamParser
 from lmdeck.stats import Measured, Stats
 from lmdeck.transport import Timeouts
@@ -43,14 +40,12 @@ __all__ = [
     "final_reply",
     "find_model",
     "list_models",
-    "probe",
     "read_reply",
     "send_chat",
     "with_model",
     "with_simpler_tools",
 ]
 
-PROBE_LIMITS = Limits(answer_bytes=1 << 20)
 T = TypeVar("T")
 
 
@@ -96,15 +91,6 @@ def ask_json(
     """Ask an endpoint that answers with one JSON body, and give that; `generates` marks what a model works on."""
     call = session.call(method, path, JSONReader, body, timeouts=timeouts)
     return _json((yield from (session.handler if generates else session.unlimited)(call)))
-
-
-def probe(session: Session, path: str) -> Plan[object]:
-    """Ask a small question once; None where there is no answer to it, whatever the reason."""
-    read = partial(JSONReader, limits=PROBE_LIMITS)
-    try:
-        return _json((yield from session.once(session.call("GET", path, read, timeouts=session.probe_timeouts))))
-    except LMStudioError:
-        return None
 
 
 def send_chat(session: Session, spec: ChatSpec) -> Plan[Reply]:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from lmdeck._version import __version__
 from lmdeck.bus import EventBus
-from lmdeck.chain import Call, Handler
+from lmdeck.chain import Call, Handler, Plan
 from lmdeck.chain.exchange import Exchange
-from lmdeck.chain.limit import DEFAULT_LIMIT, Gate, Limit
+from lmdeck.chain.limit import Gate, Limit
 from lmdeck.chain.retry import Retry
 from lmdeck.chain.trace import Trace, log_to_stderr
 from lmdeck.config import Settings
+from lmdeck.errors import LMStudioError, MalformedStreamError
 from lmdeck.events import RequestQueued
 from lmdeck.model_info import ModelInfo
 from lmdeck.protocol.address import Address
-from lmdeck.protocol.reader import Reader
+from lmdeck.protocol.listings import LISTINGS, read_listing
+from lmdeck.protocol.reader import JSONReader, Reader
 from lmdeck.protocol.requests import encode
 from lmdeck.protocol.retry import RetryPolicy
+from lmdeck.sansio.limits import Limits
 from lmdeck.tools.registry import ToolRegistry
 from lmdeck.transport import Timeouts, WireRequest
 
@@ -30,6 +35,7 @@ __all__ = ["Session"]
 
 CHOICE_SECONDS = 30.0
 PROBE_SECONDS = 2.0
+PROBE_LIMITS = Limits(answer_bytes=1 << 20)
 _log = logging.getLogger("lmdeck.http")
 
 
@@ -48,8 +54,8 @@ class Session:
         self.address = Address.from_settings(settings)
         self.once: Handler = Trace(Exchange(clock, self.bus))
         self.unlimited: Handler = Retry(self.once, RetryPolicy.from_settings(settings), bus=self.bus)
-        self.gate = Gate(settings.max_concurrency or DEFAULT_LIMIT, threading.Lock())
-        self.handler: Handler = Limit(self.unlimited, self.gate, clock, self._tell_queued)
+        self.gate = Gate(settings.max_concurrency, threading.Lock(), _task_or_thread)
+        self.handler: Handler = Limit(self.unlimited, self.gate, clock, self._tell_queued, self._ask_parallel)
         self.on_queued: Callable[[RequestQueued], object] | None = None
         self._clock = clock
         self._timeouts = Timeouts.from_settings(settings)
@@ -82,6 +88,25 @@ class Session:
         )
         return Call(request=request, request_id=request_id, make_reader=make_reader)
 
+    def probe(self, path: str) -> Plan[object]:
+        """Ask a small question once; None where there is no answer to it, whatever the reason."""
+        read = partial(JSONReader, limits=PROBE_LIMITS)
+        try:
+            answer = yield from self.once(self.call("GET", path, read, timeouts=self.probe_timeouts))
+        except LMStudioError:
+            return None
+        return answer.reader.value if isinstance(answer.reader, JSONReader) else None
+
+    def _ask_parallel(self) -> Plan[int | None]:
+        """Ask how many answers at once the loaded model works on; None where the server does not tell."""
+        api, path = LISTINGS[0]
+        try:
+            models = read_listing(api, (yield from self.probe(path)))
+        except MalformedStreamError:
+            return None
+        self.learn(models)
+        return _most_parallel(models)
+
     @property
     def look_up_timeouts(self) -> Timeouts:
         """The limits of a small question: the server need not load a model to answer it."""
@@ -104,7 +129,7 @@ class Session:
             total=min(limits.total or PROBE_SECONDS, PROBE_SECONDS),
         )
 
-    def learn(self, models: Iterable[ModelInfo]) -> None:
+    def learn(self, models: Collection[ModelInfo]) -> None:
         """Keep what listed models tell: in what form they write tool calls, and how many answers at once are worked on."""
         self._architectures = {
             name: model.architecture
@@ -114,9 +139,9 @@ class Session:
         }
         if self.settings.max_concurrency is not None:
             return
-        parallel = [instance.parallel for model in models for instance in model.instances if instance.parallel]
-        if parallel:
-            self.gate.resize(max(parallel))
+        parallel = _most_parallel(models)
+        if parallel is not None:
+            self.gate.resize(parallel)
 
     def _tell_queued(self, event: RequestQueued) -> None:
         _log.info("%s waited %.3f s for its turn", event.request_id, event.seconds)
@@ -144,3 +169,17 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<{self.address.root}>"
+
+
+def _most_parallel(models: Iterable[ModelInfo]) -> int | None:
+    return max((one.parallel for model in models for one in model.instances if one.parallel), default=None)
+
+
+def _task_or_thread() -> object:
+    """Name who is running: the task, or the thread where there is no event loop."""
+    asyncio = sys.modules.get("asyncio")  # which a script that never awaits has not imported
+    try:
+        task = asyncio.current_task() if asyncio else None
+    except RuntimeError:
+        task = None
+    return task or threading.get_ident()
