@@ -266,7 +266,7 @@ def test_the_command_shows_one_line_a_check(run: Run) -> None:
         done = run("doctor", LMDECK_BASE_URL=server.url)
     assert done.returncode == 0
     assert [line[0] for line in done.stdout.splitlines()] == [*"✓✓✓✓✓✓!", " ", *"✓✓"]
-    assert "  → Load it with more" in done.stdout
+    assert "  → Load it anew with more" in done.stdout
 
 
 def test_the_command_for_programs(run: Run) -> None:

@@ -22,6 +22,7 @@ from lmdeck import (
     MalformedStreamError,
     ModelLoadProgress,
     Reply,
+    ServerError,
     ServerEvent,
 )
 from lmdeck.native_events import MessageDelta, ModelLoadProgressEvent, NativeEvent, ToolCallSuccess
@@ -483,3 +484,33 @@ def test_a_turn_is_given_on_after_errors_and_streams_that_are_left() -> None:
         with pytest.raises(LMStudioError):
             client.conversation("m").send("x")
         assert client.conversation("m").send("x").content == "Yes."
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize(
+    ("kind", "word"), [("mcp_connection_error", "MCP server"), ("plugin_connection_error", "plugin")]
+)
+def test_a_tool_server_that_cannot_be_reached_is_told(kind: str, word: str, is_async: bool, is_streamed: bool) -> None:
+    """As LM Studio's type says, whatever words of another server it quotes, and in the middle of a stream, too."""
+    error = {"type": kind, "message": "Cannot connect: 404, no such model of a page, jinja"}
+    before = [{"type": "chat.start", "model_instance_id": "m"}, {"type": "message.delta", "content": "Let me see."}]
+    answer = (
+        streamed([*before, {"type": "error", "error": error}]) if is_streamed else json_answer({"error": error}, 500)
+    )
+
+    async def ask(url: str) -> None:
+        async with alm(url) as client:
+            conversation = client.conversation("m", integrations=["mcp/files"])
+            await (conversation.stream("x").until_done() if is_streamed else conversation.send("x"))
+
+    def ask_sync(url: str) -> None:
+        with lm(url) as client:
+            conversation = client.conversation("m", integrations=["mcp/files"])
+            _ = conversation.stream("x").until_done() if is_streamed else conversation.send("x")
+
+    with Loopback(answer) as server, pytest.raises(ServerError) as caught:
+        _ = asyncio.run(ask(server.url)) if is_async else ask_sync(server.url)
+    assert caught.value.type == kind
+    assert word in caught.value.hint
+    assert (caught.value.partial.content if caught.value.partial else "") == ("Let me see." if is_streamed else "")

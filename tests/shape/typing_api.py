@@ -30,6 +30,7 @@ from lmdeck import (
     Round,
     Stats,
     Subscription,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     ToolDone,
@@ -71,7 +72,8 @@ def builder(lm: LMStudio) -> None:
         .with_tool_choice("auto")
         .with_options(temperature=0.2)
         .with_model(None)
-        .with_strict(),
+        .with_strict()
+        .without_rules("schemas"),
         Chat,
     )
     assert_type(chat.messages, list[dict[str, Any]])
@@ -176,6 +178,7 @@ def values(chunk: Chunk, reply: Reply, model: ModelInfo, health: Health) -> None
     assert_type(reply.stats, Stats)
     assert_type(reply.stats.tokens_per_second, float | None)
     assert_type(reply.problems, list[Problem])
+    assert_type(reply.logprobs, list[TokenLogprob])
     assert_type(reply.message, Message)
     assert_type(reply.to_dict(), dict[str, Any])
     assert_type(model.instances, list[ModelInstance])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import shutil
 import socket
@@ -199,3 +200,22 @@ def test_settings_never_show_the_password() -> None:
     """Not even in a client's representation."""
     for client in (LMStudio(proxy=f"http://user:{PASSWORD}@p:1"), AsyncLMStudio(proxy=f"http://user:{PASSWORD}@p:1")):
         assert PASSWORD not in f"{client!r} {client.settings!r}"
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_an_image_is_not_fetched_from_an_unknown_authority(is_async: bool, tls: ssl.SSLContext) -> None:
+    """`tls_verify=False` is for LM Studio alone: the web is always verified, and nothing is asked."""
+
+    async def fetch(url: str) -> None:
+        async with AsyncLMStudio(base_url=url, tls_verify=False) as client:
+            await client.fetch_image(f"{url}/cat.png", allow_private=True)
+
+    def fetch_sync(url: str) -> None:
+        with LMStudio(base_url=url, tls_verify=False) as client:
+            client.fetch_image(f"{url}/cat.png", allow_private=True)
+
+    with Loopback(hello, tls=tls) as server:
+        with pytest.raises(TransportError, match="TLS failed") as caught:
+            _ = asyncio.run(fetch(server.url)) if is_async else fetch_sync(server.url)
+        assert server.requests == []
+    assert "image's address" in caught.value.hint

@@ -70,7 +70,8 @@ def check_context(patient: Patient) -> str:
         return shown
     raise Concern(
         f"{shown}: a long prompt, or a few tools, will not fit",
-        f"Load it with more: `lmdeck models load {model.key} --context-length {min(most, BETTER_CONTEXT)}`.",
+        f"Load it anew with more: `lmdeck models unload {instance.id}`, then "
+        f"`lmdeck models load {model.key} --context-length {min(most, BETTER_CONTEXT)}`.",
     )
 
 

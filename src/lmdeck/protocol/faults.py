@@ -22,7 +22,7 @@ from lmdeck.errors import (
     ServerError,
     describe,
 )
-from lmdeck.protocol.phrasings import CODES, HINTS, PHRASES, STATUSES, TOKEN_COUNTS
+from lmdeck.protocol.phrasings import CODES, HINTS, PHRASES, STATUSES, TOKEN_COUNTS, TYPES
 from lmdeck.secret import redact_url
 
 __all__ = ["api_error", "decoded_or_text", "refusal_in", "retry_after_seconds"]
@@ -178,6 +178,8 @@ def _without_tags(text: str) -> str:
 
 
 def _kind(fault: Fault, status: int) -> type[APIError]:
+    if fault.type in TYPES:
+        return TYPES[fault.type][0]
     for phrase, kind in PHRASES:
         if phrase.search(fault.message):
             return kind
@@ -197,6 +199,8 @@ def _kind(fault: Fault, status: int) -> type[APIError]:
 
 def _hint(fault: Fault) -> str | None:
     """Give a better hint than the class has, where the words tell more."""
+    if fault.type in TYPES:
+        return TYPES[fault.type][1]
     for phrase, hint in HINTS:
         if phrase.search(fault.message):
             return hint

@@ -23,7 +23,7 @@ from lmdeck.errors import (
 )
 from lmdeck.protocol.refused_tools import COMPILER_REFUSALS
 
-__all__ = ["CODES", "HINTS", "PHRASES", "STATUSES", "TOKEN_COUNTS"]
+__all__ = ["CODES", "HINTS", "PHRASES", "STATUSES", "TOKEN_COUNTS", "TYPES"]
 
 
 def _words(*patterns: str) -> re.Pattern[str]:
@@ -133,6 +133,21 @@ CODES: dict[str, type[APIError]] = {
     "api_error": ServerError,
     "server_error": ServerError,
     "internal_server_error": ServerError,
+    "internal_error": ServerError,
+    "unknown": ServerError,
+    "not_implemented": InvalidRequestError,
+    "job_not_found": InvalidRequestError,
+}
+# LM Studio's own types whose messages quote another server, so that the type decides (docs `2_rest/streaming-events.md`).
+TYPES: dict[str, tuple[type[APIError], str]] = {
+    "mcp_connection_error": (
+        ServerError,
+        "LM Studio could not reach the MCP server: check its address and headers, and that LM Studio's settings allow it.",
+    ),
+    "plugin_connection_error": (
+        ServerError,
+        "LM Studio could not start the plugin: check its id in `integrations`, and that it is installed and runs in LM Studio.",
+    ),
 }
 STATUSES: dict[int, type[APIError]] = {
     401: AuthenticationError,
