@@ -33,14 +33,14 @@ SECONDS_TO_END = 5
 class _Server(uvicorn.Server):
     """uvicorn, but ending at once: answers in progress lose their connection, which ends their generation."""
 
-    def __init__(self, app: ASGIApp, on_ready: Callable[[], object] | None = None) -> None:
+    def __init__(self, app: ASGIApp, on_ready: Callable[[], object] | None = None, *, lifespan: bool = False) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 access_log=False,
                 log_level="warning",
                 log_config=None,
-                lifespan="off",
+                lifespan="on" if lifespan else "off",
                 ws="none",
                 proxy_headers=False,
                 server_header=False,
@@ -101,6 +101,7 @@ class _Server(uvicorn.Server):
             _, late = await asyncio.wait(self.server_state.tasks, timeout=SECONDS_TO_END)
             for task in late:
                 task.cancel()
+        await self.lifespan.shutdown()
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
@@ -145,16 +146,24 @@ def run(app: ASGIApp, listener: socket.socket, on_ready: Callable[[str], object]
 class BackgroundServer:
     """An application served from a thread of its own, ready when the constructor returns.
 
-    `on_close` is called once, after the last connection has ended.
+    `on_close` is called once, after the last connection has ended. With `lifespan`, the application is told of its beginning
+    and its end.
     """
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, on_close: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        on_close: Callable[[], object] | None = None,
+        *,
+        lifespan: bool = False,
+    ) -> None:
         self.base_url = base_url(listener)
         self._host, self._port = listener.getsockname()[:2]
         self._tasks: set[asyncio.Task[None]] = set()
         self._on_close = on_close
         self._ready = threading.Event()
-        self._server = _Server(app, self._ready.set)
+        self._server = _Server(app, self._ready.set, lifespan=lifespan)
         self._thread = threading.Thread(target=self._serve, args=(listener,), name="lmdeck-server", daemon=True)
         self._thread.start()
         self._ready.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from lmdeck.testing.answers import Answer, PlannedCall
 from lmdeck.testing.schema_values import value_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
     from lmdeck.server.events import Event
     from lmdeck.server.jobs import (
@@ -76,6 +77,7 @@ class ScriptedBackend:
         self._unexpected = unexpected
         self._tokens_per_second = tokens_per_second
         self._time_to_first_token = time_to_first_token
+        self.in_progress = 0
         self.vectors: dict[str, tuple[float, ...]] = {}
 
     def models(self) -> Sequence[ModelDescription]:
@@ -136,7 +138,7 @@ class ScriptedBackend:
     ) -> AsyncGenerator[Event, None]:
         async for progress in self._shelf.ready(key, ttl):
             yield progress
-        async with self._shelf.slot(key):
+        async with self._shelf.slot(key), _counted(self):
             wait = answer.time_to_first_token
             await asyncio.sleep(self._time_to_first_token if wait is None else wait)
             speed = answer.tokens_per_second or self._tokens_per_second
@@ -176,6 +178,15 @@ class ScriptedBackend:
     async def download_state(self, job_id: str) -> DownloadState:
         """Tell the next state of a download."""
         return self._shelf.download_state(job_id)
+
+
+@asynccontextmanager
+async def _counted(backend: ScriptedBackend) -> AsyncIterator[None]:
+    backend.in_progress += 1
+    try:
+        yield
+    finally:
+        backend.in_progress -= 1
 
 
 def _made_up(answer: Answer, job: ChatJob) -> Answer:

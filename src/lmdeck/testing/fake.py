@@ -218,6 +218,11 @@ class FakeLMStudio(Scripting, Expectations):
         return {name: fault.summary for name, fault in FAULTS.items()}
 
     @property
+    def in_progress(self) -> int:
+        """How many answers are being made at this moment."""
+        return self._backend.in_progress
+
+    @property
     def pending(self) -> int:
         """How many scripted answers have not been used."""
         return len(self._script.queue)

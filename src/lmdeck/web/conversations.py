@@ -63,14 +63,14 @@ class Conversations:
             if not database.execute("SELECT 1 FROM conversation WHERE id = ? AND owner = ?", (key, owner)).fetchone():
                 return None
             rows = database.execute("SELECT body FROM message WHERE conversation = ? ORDER BY position", (key,))
-            return [Message(**msgspec.json.decode(body)) for (body,) in rows]
+            return [msgspec.json.decode(body, type=Message) for (body,) in rows]
 
     def add(self, key: str, messages: Iterable[Message]) -> None:
         """Put messages at the end; the first of the user's gives the title."""
         with self._open() as database:
             ((count,),) = database.execute("SELECT count(*) FROM message WHERE conversation = ?", (key,))
             for at, message in enumerate(messages, count):
-                body = msgspec.json.encode(_kept(message)).decode()
+                body = msgspec.json.encode(message).decode()
                 database.execute("INSERT INTO message VALUES (?, ?, ?)", (key, at, body))
                 if message.role == "user":
                     title = " ".join(str(message.content).split())[:TITLE_CHARACTERS]
@@ -96,10 +96,6 @@ class Conversations:
                     yield database
             finally:
                 database.close()
-
-
-def _kept(message: Message) -> dict[str, Any]:
-    return {name: value for name, value in msgspec.structs.asdict(message).items() if value not in (None, [], "", ())}
 
 
 def shown(messages: Iterable[Message]) -> list[dict[str, Any]]:

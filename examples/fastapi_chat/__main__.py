@@ -1,0 +1,69 @@
+"""A chat page in FastAPI, with tools and with history in SQLite, in one command.
+
+    python examples/fastapi_chat
+
+It asks the LM Studio that LMDECK_BASE_URL names; without that, a small model that runs inside this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from lmdeck import AsyncChat, AsyncLMStudio
+from lmdeck.contrib.fastapi import LM, lifespan, router, stream_response
+
+
+def current_time(place: str) -> str:
+    """Tell the time in a place."""
+    return f"{datetime.now(UTC):%H:%M} UTC; what that is in {place}, you know"
+
+
+def make_chat(lm: AsyncLMStudio) -> AsyncChat:
+    """Begin every conversation with a system message and the tools."""
+    return lm.chat().with_system("Answer briefly.").with_tools([current_time])
+
+
+def make_app(history: str | Path = "fastapi_chat.sqlite3") -> FastAPI:
+    """Make the application; the page is open to all who can reach it, which is this machine."""
+    app = FastAPI(title="Chat", lifespan=lifespan())
+    app.include_router(router(auth=None, make_chat=make_chat, conversations=history))
+
+    @app.get("/say")
+    async def say(q: str, lm: LM) -> object:
+        """Stream one answer, for `curl --no-buffer`."""
+        return stream_response(lm.chat().user(q))
+
+    return app
+
+
+def main() -> None:
+    """Serve until Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="fastapi_chat")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--history", default="fastapi_chat.sqlite3")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        if "LMDECK_BASE_URL" not in os.environ:
+            start_engine(stack)
+        print(f"http://127.0.0.1:{options.port}/ (Ctrl-C stops)", flush=True)
+        uvicorn.run(make_app(options.history), host="127.0.0.1", port=options.port, log_level="warning")
+
+
+def start_engine(stack: ExitStack) -> None:
+    """Start a small real model behind LM Studio's API."""
+    from lmdeck.cli.engine import pull_with_progress
+    from lmdeck.server.engine import EngineServer
+
+    server = stack.enter_context(EngineServer.start(pull_with_progress()))
+    os.environ["LMDECK_BASE_URL"] = server.base_url
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""A chat page in Flask, with tools and with history in SQLite, in one command.
+
+    python examples/flask_chat
+
+It asks the LM Studio that LMDECK_BASE_URL names; without that, a small model that runs inside this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flask import Flask
+
+from lmdeck import Chat, LMStudio
+from lmdeck.contrib.flask import LMDeck, blueprint
+
+
+def current_time(place: str) -> str:
+    """Tell the time in a place."""
+    return f"{datetime.now(UTC):%H:%M} UTC; what that is in {place}, you know"
+
+
+def make_chat(lm: LMStudio) -> Chat:
+    """Begin every conversation with a system message and the tools."""
+    return lm.chat().with_system("Answer briefly.").with_tools([current_time])
+
+
+def make_app(history: str | Path = "flask_chat.sqlite3") -> Flask:
+    """Make the application; the page is open to all who can reach it, which is this machine."""
+    app = Flask(__name__)
+    LMDeck(app)
+    app.register_blueprint(blueprint(auth=None, make_chat=make_chat, conversations=history))
+    return app
+
+
+def main() -> None:
+    """Serve until Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="flask_chat")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--history", default="flask_chat.sqlite3")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        if "LMDECK_BASE_URL" not in os.environ:
+            start_engine(stack)
+        print(f"http://127.0.0.1:{options.port}/ (Ctrl-C stops)", flush=True)
+        make_app(options.history).run(host="127.0.0.1", port=options.port, threaded=True)
+
+
+def start_engine(stack: ExitStack) -> None:
+    """Start a small real model behind LM Studio's API."""
+    from lmdeck.cli.engine import pull_with_progress
+    from lmdeck.server.engine import EngineServer
+
+    server = stack.enter_context(EngineServer.start(pull_with_progress()))
+    os.environ["LMDECK_BASE_URL"] = server.base_url
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""`examples/fastapi_chat` and `examples/flask_chat` run with one command, and answer with a real model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from lmdeck.server.engine import EngineServer
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("name", ["fastapi_chat", "flask_chat"])
+def test_an_example_answers(name: str, engine: EngineServer, tmp_path: Path, unused_port: int) -> None:
+    command = [sys.executable, str(EXAMPLES / name), "--port", str(unused_port), "--history", str(tmp_path / "history")]
+    environment = {**os.environ, "LMDECK_BASE_URL": engine.base_url}
+    url = f"http://127.0.0.1:{unused_port}"
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            _wait(f"{url}/", process)
+            question = urllib.request.Request(f"{url}/ask", b'{"text": "Say hello."}')
+            with urllib.request.urlopen(question, timeout=60) as answer:
+                told = answer.read().decode()
+            assert '"type":"done"' in told
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(10)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, ConnectionError):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
