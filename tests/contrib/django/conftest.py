@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import django
 import pytest
 
-django = pytest.importorskip("django")
 os.environ["DJANGO_SETTINGS_MODULE"] = "django_settings"
 django.setup()
 

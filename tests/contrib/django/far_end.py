@@ -133,6 +133,7 @@ def head_of(file: Any) -> dict[str, str]:
 
 COMMANDS = {
     "uvicorn": ["uvicorn", "django_asgi:application", "--log-level", "warning", "--lifespan", "off", "--port"],
+    "runserver": ["django", "runserver", "--noreload", "--skip-checks"],
     "gunicorn": ["gunicorn", "django_wsgi:application", "--log-level", "warning", "--threads", "4", "--bind"],
 }
 
@@ -142,7 +143,7 @@ def site(kind: str, folder: Path, **environment: str) -> Iterator[Site]:
     """Run a real server of the test project."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    where = f"127.0.0.1:{port}" if kind == "gunicorn" else str(port)
+    where = str(port) if kind == "uvicorn" else f"127.0.0.1:{port}"
     ends, log = folder / "ends", folder / "log"
     with Loopback(answer) as lm_studio, log.open("wb") as output:
         process = subprocess.Popen(

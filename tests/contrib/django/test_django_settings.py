@@ -9,7 +9,9 @@ from django.core.checks import run_checks
 from django.test import SimpleTestCase, override_settings
 
 from lmdeck import ConfigurationError
+from lmdeck.config import Secret
 from lmdeck.contrib.django import alm, lm
+from lmdeck.contrib.django.conf import configuration
 
 
 def complaints() -> list[Any]:
@@ -21,7 +23,8 @@ class Settings(SimpleTestCase):
         with override_settings(LMDECK={"HOST": "gpu-box", "PORT": 4321, "TIMEOUT": 7, "API_TOKEN": "sesame"}):
             assert lm.base_url == alm.base_url == "http://gpu-box:4321"
             assert lm.settings.timeout == 7.0
-            assert "sesame" not in repr(lm)
+            assert "sesame" not in repr(lm) + repr(configuration())
+            assert lm.settings.api_token == Secret("sesame")
 
     def test_a_changed_setting_is_read_again(self) -> None:
         with override_settings(LMDECK={"PORT": 4321}):

@@ -1,19 +1,25 @@
-"""Streamed responses from real servers, uvicorn and gunicorn, with views and chats that are sync and async."""
+"""Streamed responses from real servers, uvicorn, gunicorn and runserver, with views and chats that are sync and async."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from far_end import Site, head_of, site
+from far_end import Site, answer, call, head_of, site
+
+from lmdeck import AsyncLMStudio, ConfigurationError, LMStudio, Reply
+from lmdeck.contrib.django import lm, stream_response
+from lmdeck.contrib.django.testing import override_lmdeck
+from loopback import SSE_HEAD, Loopback, chunk, http_chunks
 
 VIEWS = ["sync_lm", "sync_alm", "async_lm", "async_alm"]
 
 
-@pytest.fixture(scope="module", params=["uvicorn", "gunicorn"])
+@pytest.fixture(scope="module", params=["uvicorn", "gunicorn", "runserver"])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with site(request.param, tmp_path_factory.mktemp("site")) as running:
         yield running
@@ -96,7 +102,7 @@ def test_a_failed_answer_ends_with_its_error(running: Site) -> None:
 def test_silence_is_filled_where_a_server_must_write_to_notice(running: Site) -> None:
     with running.get("/sync_lm/?q=late") as file:
         lines = list(file)
-    assert any(line.startswith(b":") for line in lines) == (running.kind == "gunicorn")
+    assert any(line.startswith(b":") for line in lines) == (running.kind != "uvicorn")
     assert any(b"late" in line for line in lines)
     wait_for_end(running)
 
@@ -106,3 +112,55 @@ def test_the_servers_have_nothing_to_complain_of(running: Site) -> None:
     assert "Traceback" not in log, log
     assert "never awaited" not in log, log
     assert "Unclosed" not in log, log
+
+
+def pieces_of(response: Any) -> list[dict[str, Any]]:
+    """Read a response as an ASGI server does."""
+
+    async def read() -> bytes:
+        return b"".join([piece async for piece in response])
+
+    return list(data_lines(asyncio.run(read()).splitlines()))
+
+
+def test_a_client_of_ones_own_is_asked_where_it_is_async() -> None:
+    with Loopback(answer) as server:
+        chat = AsyncLMStudio(base_url=server.url, model="m").chat().user("Hi")
+        assert [one["type"] for one in pieces_of(stream_response(chat))] == ["content", "content", "done"]
+        with pytest.raises(ConfigurationError, match="sync client of your own"):
+            stream_response(LMStudio(base_url=server.url).chat().user("Hi"))
+
+
+def test_a_wrong_call_is_told_and_kept() -> None:
+    ends: list[Reply] = []
+    with Loopback(call("get_weather", '{"town": 3}'), answer) as server, override_lmdeck(BASE_URL=server.url):
+        chat = lm.chat().user("Hi").with_tools(["get_weather"])
+        told = pieces_of(stream_response(chat, on_end=ends.append))
+    (result,) = [one for one in told if one["type"] == "result"]
+    assert result["failed"]
+    assert "do not fit" in result["content"]
+    assert [message.role for message in ends[0].messages] == ["assistant", "tool", "assistant"]
+
+
+def test_a_run_that_was_cut_in_its_second_round_keeps_the_first() -> None:
+    ends: list[Reply] = []
+    cut = [SSE_HEAD, http_chunks(chunk("It is 2"))]
+    with Loopback(call("get_weather", '{"city": "Paris"}'), cut) as server, override_lmdeck(BASE_URL=server.url):
+        told = pieces_of(stream_response(lm.chat().user("Hi").with_tools(["get_weather"]), on_end=ends.append))
+    assert told[-1]["type"] == "error"
+    (reply,) = ends
+    assert reply.finish_reason == ""
+    assert [(message.role, message.content) for message in reply.messages][::2] == [
+        ("assistant", ""),
+        ("assistant", "It is 2"),
+    ]
+
+
+def test_a_fault_of_the_sites_own_is_told_without_its_words(caplog: pytest.LogCaptureFixture) -> None:
+    def approve(_: object) -> bool:
+        raise RuntimeError("a secret of the site")
+
+    with Loopback(call("get_weather", '{"city": "Paris"}')) as server, override_lmdeck(BASE_URL=server.url):
+        told = pieces_of(stream_response(lm.chat().user("Hi").with_tools(["get_weather"]), approve=approve))
+    assert told[-1] == {"type": "error", "message": "The answer failed.", "hint": "The log of the site says why."}
+    assert "a secret of the site" in caplog.text

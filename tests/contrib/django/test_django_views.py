@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from typing import Any
 
+import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest, HttpResponse
 from django.template import RequestContext, Template
 from django.test import Client, RequestFactory, TestCase, TransactionTestCase, modify_settings, override_settings
 from far_end import answer
 
+from lmdeck.contrib.django.guards import rate_limited
 from lmdeck.contrib.django.history.models import Conversation
 from lmdeck.contrib.django.limits import seconds_to_wait
 from lmdeck.contrib.django.testing import override_lmdeck
+from lmdeck.contrib.django.views import PageView
 from loopback import Loopback
 
 HISTORY = "lmdeck.contrib.django.history"
@@ -177,6 +183,29 @@ class Guarding(TestCase):
             assert seconds_to_wait(request, now=90.0) == 31
             assert seconds_to_wait(request, now=119.9) == 1
             assert seconds_to_wait(request, now=120.0) == 0
+
+    def test_views_of_ones_own_keep_the_limit(self) -> None:
+        @rate_limited
+        def view(request: HttpRequest) -> HttpResponse:
+            return HttpResponse("fine")
+
+        @rate_limited
+        async def view_async(request: HttpRequest) -> HttpResponse:
+            return HttpResponse("fine")
+
+        request = RequestFactory().get("/")
+        with override_lmdeck(RATE_LIMIT="2/h"):
+            assert view(request).status_code == 200
+            assert asyncio.run(view_async(request)).status_code == 200
+            assert view(request).status_code == 429
+            assert asyncio.run(view_async(request)).status_code == 429
+
+    def test_a_site_without_users_is_told_what_to_do(self) -> None:
+        request = RequestFactory().get("/chat/")
+        with pytest.raises(ImproperlyConfigured, match="LOGIN_REQUIRED"):
+            PageView.as_view()(request)
+        with override_lmdeck(LOGIN_REQUIRED=False):
+            assert PageView.as_view()(request).status_code == 200
 
 
 class Pages(TestCase):

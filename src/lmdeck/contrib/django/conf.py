@@ -13,7 +13,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 from msgspec import Struct
 
-from lmdeck.config import ClientSettings, Settings, check_setting
+from lmdeck.config import ClientSettings, Secret, Settings, check_setting
 from lmdeck.errors import ConfigurationError
 
 __all__ = ["Configuration", "Fault", "RateLimit", "configuration", "faults"]
@@ -115,6 +115,8 @@ def configuration() -> Configuration:
     for fault in faults(given):
         raise ConfigurationError(fault.message, hint=fault.hint)
     client = {CLIENT[key]: value for key, value in given.items() if key in CLIENT}
+    if isinstance(client.get("api_token"), str):
+        client["api_token"] = Secret(client["api_token"])  # which no report of an error shows
     own = {key.lower(): OWN[key](value) for key, value in given.items() if key in OWN and value is not None}
     return Configuration(client=cast("ClientSettings", client), **cast("dict[str, Any]", own))
 

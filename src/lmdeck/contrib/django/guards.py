@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.views import View
 
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.contrib.django.limits import seconds_to_wait
 
-__all__ = ["GuardedView", "refusal"]
+__all__ = ["GuardedView", "is_known", "rate_limited", "refusal"]
+
+V = TypeVar("V", bound=Callable[..., Any])
 
 
 def refusal(status: int, message: str, hint: str, **headers: str) -> JsonResponse:
@@ -32,20 +38,50 @@ class GuardedView(View):
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # noqa: ANN401  # Django's form
         """Let the request through, or refuse it."""
         if not self.is_open() and not is_known(request):
+            if not hasattr(request, "user"):
+                raise ImproperlyConfigured(
+                    "lmdeck's pages want a login: add Django's AuthenticationMiddleware, "
+                    'or open them with LMDECK = {"LOGIN_REQUIRED": False}.'
+                )
             if self.is_page:
                 from django.contrib.auth.views import redirect_to_login  # late: a site may do without its tables
 
                 return redirect_to_login(request.get_full_path())
             return refusal(401, "You are not logged in.", "Log in and ask again.")
-        if self.is_counted and (wait := seconds_to_wait(request)):
-            said = f"Wait {wait} seconds and ask again."
-            return refusal(429, "You have asked too often.", said, **{"Retry-After": str(wait)})
-        return super().dispatch(request, *args, **kwargs)
+        too_often = _refused(request) if self.is_counted else None
+        return too_often or super().dispatch(request, *args, **kwargs)
 
     def is_open(self) -> bool:
         """Tell whether anybody may ask."""
         required = configuration().login_required if self.login_required is None else self.login_required
         return not required
+
+
+def rate_limited(view: V) -> V:
+    """Keep the rate limit of `LMDECK` in a view of your own, sync or async; put Django's `login_required` above it."""
+    if iscoroutinefunction(view):
+
+        @wraps(view)
+        async def limited_async(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # noqa: ANN401
+            refused = await sync_to_async(_refused)(request)
+            return refused or cast("HttpResponseBase", await view(request, *args, **kwargs))
+
+        return cast("V", limited_async)
+
+    @wraps(view)
+    def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # noqa: ANN401
+        return _refused(request) or cast("HttpResponseBase", view(request, *args, **kwargs))
+
+    return cast("V", limited)
+
+
+def _refused(request: HttpRequest) -> JsonResponse | None:
+    """Count the request; refuse it where it came too early."""
+    wait = seconds_to_wait(request)
+    if not wait:
+        return None
+    said = f"Wait {wait} seconds and ask again."
+    return refusal(429, "You have asked too often.", said, **{"Retry-After": str(wait)})
 
 
 def is_known(request: HttpRequest) -> bool:
