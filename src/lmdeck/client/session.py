@@ -175,11 +175,11 @@ def _most_parallel(models: Iterable[ModelInfo]) -> int | None:
     return max((one.parallel for model in models for one in model.instances if one.parallel), default=None)
 
 
-def _task_or_thread() -> object:
-    """Name who is running: the task, or the thread where there is no event loop."""
+def _task_or_thread() -> int:
+    """Name who is running, by a number: the task, or the thread where there is no event loop."""
     asyncio = sys.modules.get("asyncio")  # which a script that never awaits has not imported
     try:
         task = asyncio.current_task() if asyncio else None
     except RuntimeError:
         task = None
-    return task or threading.get_ident()
+    return threading.get_ident() if task is None else id(task)
