@@ -51,9 +51,7 @@ def blame(error: InvalidRequestError, tools: Sequence[Any]) -> None:
     if len(named) == 1:
         error.message = f"{error.message} It is about the tool {shown}."
         error.hint = f"Correct the schema of {shown}" + (
-            ": leave out pattern, format and bounds of length, which the engine cannot compile."
-            if compiler
-            else "."
+            ": leave out pattern, format and bounds of length, which the engine cannot compile." if compiler else "."
         )
     else:
         error.message = f"{error.message} It is about one of the tools {shown}."
