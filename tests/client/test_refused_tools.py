@@ -166,6 +166,21 @@ def test_other_refusals_are_not_tried_again() -> None:
         client.chat().user("Hi").with_tools([BOOK]).send()
 
 
+def test_what_cannot_be_compiled_is_not_tried_again() -> None:
+    """The next round of a run, or another chat, sends the simpler tool at once, and tells; another model is another engine."""
+    with Loopback(refusing()) as server, lm(server.url) as client:
+        chat = client.chat("m").user("Hi").with_tools([WEATHER, MAIL])
+        replies = [chat.send() for _ in range(3)]
+        other = client.chat("other").user("Hi").with_tools([MAIL, BOOK]).send()
+        strict = chat.without_rules("simpler_schemas")
+        with pytest.raises(InvalidRequestError):
+            strict.send()
+        sent = [b"pattern" in request.body for request in server.requests]
+    assert [[problem.rule for problem in reply.problems] for reply in replies] == [["simpler_schemas"]] * 3
+    assert len(other.problems) == 2
+    assert sent == [True, False, False, False, True, False, True]
+
+
 def test_calls_are_read_by_the_schema_that_was_offered() -> None:
     """What the engine was not told still says what type an argument is."""
     number = {"type": "object", "properties": {"zip": {"type": "string", "pattern": r"^\d+$"}}, "required": ["zip"]}
@@ -300,5 +315,4 @@ def test_a_schema_without_end_is_cut() -> None:
     dropped: set[str] = set()
     simpler_schema(deep, dropped)
     assert dropped == {"deep nesting"}
-    error = InvalidRequestError("failed to parse grammar")
-    assert simpler_request(error, {"tools": [None, 5, {"function": None}, {"name": "a"}]}, Adjustments()) is None
+    assert simpler_request({"tools": [None, 5, {"function": None}, {"name": "a"}]}, Adjustments()) is None

@@ -88,6 +88,6 @@ def ask_endpoint(
         def post(body: Mapping[str, Any]) -> Plan[Answer]:
             return (yield from session.handler(session.call("POST", endpoint.path, make_reader, body)))
 
-        return (yield from with_simpler_tools(sent, changes, post))
+        return (yield from with_simpler_tools(session, sent, changes, post))
 
     return (yield from with_model(session, model, ask))

@@ -25,7 +25,7 @@ from lmdeck.messages import Reply
 from lmdeck.model_info import ApiLevel, ModelInfo
 from lmdeck.protocol.listings import LISTINGS, choose_model, read_listing
 from lmdeck.protocol.reader import ChatReader, JSONReader
-from lmdeck.protocol.refused_tools import blame, simpler_request
+from lmdeck.protocol.refused_tools import blame, is_compilers, left_out, simpler_request
 from lmdeck.protocol.requests import ChatSpec, build_chat
 from lmdeck.sansio.assembler import ChatAssembler
 from lmdeck.sansio.parser import StreamParser
@@ -159,25 +159,35 @@ def _ask(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -
     def post(body: Mapping[str, Any]) -> Plan[Answer]:
         return (yield from session.handler(session.call("POST", "/v1/chat/completions", make_reader, body)))
 
-    return (yield from with_simpler_tools(body, changes, post))
+    return (yield from with_simpler_tools(session, body, changes, post))
 
 
 def with_simpler_tools(
-    body: Mapping[str, Any], changes: Adjustments, post: Callable[[Mapping[str, Any]], Plan[T]]
+    session: Session,
+    body: Mapping[str, Any],
+    changes: Adjustments,
+    post: Callable[[Mapping[str, Any]], Plan[T]],
 ) -> Plan[T]:
-    """Send a request, and once more with simpler tools where their schemas cannot be compiled; name the tools refused."""
+    """Send a request, and once more with simpler tools where their schemas cannot be compiled; name the tools refused.
+
+    What could not be compiled once is not tried again: the next round of a run offers the same tools.
+    """
+    if session.uncompilable:
+        body = simpler_request(body, changes, session.uncompilable) or body
     try:
         return (yield from post(body))
     except InvalidRequestError as error:
-        simpler = simpler_request(error, body, changes)
+        simpler = simpler_request(body, changes) if is_compilers(error) else None
         if simpler is None:
             blame(error, body.get("tools") or ())
             raise
     try:
-        return (yield from post(simpler))
+        answer = yield from post(simpler)
     except InvalidRequestError as error:
         blame(error, simpler.get("tools") or ())
         raise
+    session.note_uncompilable(left_out(body, simpler))
+    return answer
 
 
 def _choose(session: Session) -> Plan[str | None]:

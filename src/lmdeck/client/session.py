@@ -35,6 +35,7 @@ __all__ = ["Session"]
 
 CHOICE_SECONDS = 30.0
 PROBE_SECONDS = 2.0
+MOST_UNCOMPILABLE = 1000
 PROBE_LIMITS = Limits(answer_bytes=1 << 20)
 _log = logging.getLogger("lmdeck.http")
 
@@ -42,7 +43,7 @@ _log = logging.getLogger("lmdeck.http")
 class Session:
     """One client's settings and handlers: `handler` for what a model works on, `unlimited` for the rest, `once` for probes.
 
-    Its only state is the model it chose last, for a short while, and the queue of its requests.
+    Its only state is the model it chose last, for a short while, what it learned of models and tools, and the queue.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Session:
         self._timeouts = Timeouts.from_settings(settings)
         self._chosen: tuple[str, float] | None = None
         self._architectures: dict[str, str] = {}
+        self.uncompilable: set[bytes] = set()
         if settings.debug:
             log_to_stderr()
 
@@ -143,6 +145,12 @@ class Session:
         if parallel is not None:
             self.gate.resize(parallel)
 
+    def note_uncompilable(self, tools: Collection[bytes]) -> None:
+        """Keep which tools the server could not compile, so that they are not sent so again."""
+        if len(self.uncompilable) + len(tools) > MOST_UNCOMPILABLE:
+            self.uncompilable.clear()
+        self.uncompilable.update(tools)
+
     def _tell_queued(self, event: RequestQueued) -> None:
         _log.info("%s waited %.3f s for its turn", event.request_id, event.seconds)
         if self.on_queued is not None:
@@ -175,11 +183,11 @@ def _most_parallel(models: Iterable[ModelInfo]) -> int | None:
     return max((one.parallel for model in models for one in model.instances if one.parallel), default=None)
 
 
-def _task_or_thread() -> object:
-    """Name who is running: the task, or the thread where there is no event loop."""
+def _task_or_thread() -> int:
+    """Name who is running, by a number: the task, or the thread where there is no event loop."""
     asyncio = sys.modules.get("asyncio")  # which a script that never awaits has not imported
     try:
         task = asyncio.current_task() if asyncio else None
     except RuntimeError:
         task = None
-    return task or threading.get_ident()
+    return threading.get_ident() if task is None else id(task)

@@ -9,13 +9,15 @@ llama.cpp issues #25895, #26930, #27580; lmstudio-bug-tracker #2230. LM Studio's
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from lmdeck.adjustments import Adjustments
 from lmdeck.errors import InvalidRequestError
 
-__all__ = ["COMPILER_REFUSALS", "blame", "simpler_request", "simpler_schema"]
+__all__ = ["COMPILER_REFUSALS", "blame", "is_compilers", "left_out", "simpler_request", "simpler_schema", "tool_key"]
 
 COMPILER_REFUSALS = (
     r"failed to parse grammar",
@@ -40,8 +42,8 @@ DEEPEST = 200
 
 def blame(error: InvalidRequestError, tools: Sequence[Any]) -> None:
     """Name in an error the tools that it is about, as far as that can be known, and say what to do about them."""
-    is_compilers = _REFUSED.search(error.message) is not None
-    named = _named_by_server(error, tools) or (_suspects(error, tools) if is_compilers else [])
+    compiler = is_compilers(error)
+    named = _named_by_server(error, tools) or (_suspects(error, tools) if compiler else [])
     if not named:
         return
     error.tools = named
@@ -49,9 +51,7 @@ def blame(error: InvalidRequestError, tools: Sequence[Any]) -> None:
     if len(named) == 1:
         error.message = f"{error.message} It is about the tool {shown}."
         error.hint = f"Correct the schema of {shown}" + (
-            ": leave out pattern, format and bounds of length, which the engine cannot compile."
-            if is_compilers
-            else "."
+            ": leave out pattern, format and bounds of length, which the engine cannot compile." if compiler else "."
         )
     else:
         error.message = f"{error.message} It is about one of the tools {shown}."
@@ -60,20 +60,39 @@ def blame(error: InvalidRequestError, tools: Sequence[Any]) -> None:
         )
 
 
-def simpler_request(error: InvalidRequestError, body: Mapping[str, Any], changes: Adjustments) -> dict[str, Any] | None:
-    """Give the request once more with tools that compile; None where that is not the reason, or nothing can be left out."""
-    if not _REFUSED.search(error.message) or not changes.allows("simpler_schemas"):
-        return None
-    tools = []
-    for tool in body.get("tools") or ():
-        simple, dropped = _simpler_tool(tool)
-        tools.append(simple)
-        if dropped:
-            changes.make(
-                "simpler_schemas",
-                f"The server could not compile the tools' schemas: {_name(tool)!r} was sent without {', '.join(dropped)}.",
-            )
-    return {**body, "tools": tools} if tools != list(body.get("tools") or ()) else None
+def simpler_request(
+    body: Mapping[str, Any], changes: Adjustments, uncompilable: Collection[bytes] | None = None
+) -> dict[str, Any] | None:
+    """Give the request with tools that compile, all of them or those known not to; None where nothing can be left out."""
+    tools = list(body.get("tools") or ())
+    simpler = []
+    for tool in tools:
+        is_meant = uncompilable is None or tool_key(body, tool) in uncompilable
+        simple, dropped = _simpler_tool(tool) if is_meant else (tool, [])
+        if dropped and changes.make(
+            "simpler_schemas",
+            f"The server could not compile the tools' schemas: {_name(tool)!r} was sent without {', '.join(dropped)}.",
+        ):
+            simpler.append(simple)
+        else:
+            simpler.append(tool)
+    return {**body, "tools": simpler} if simpler != tools else None
+
+
+def is_compilers(error: InvalidRequestError) -> bool:
+    """Tell whether a refusal is that of a grammar compiler."""
+    return _REFUSED.search(error.message) is not None
+
+
+def left_out(body: Mapping[str, Any], simpler: Mapping[str, Any]) -> list[bytes]:
+    """Give the keys of the tools that were simplified."""
+    pairs = zip(body.get("tools") or (), simpler.get("tools") or (), strict=True)
+    return [tool_key(body, tool) for tool, simple in pairs if tool != simple]
+
+
+def tool_key(body: Mapping[str, Any], tool: object) -> bytes:
+    """Name a tool of a request and the model it is offered to, whose engine may be another than the next one's."""
+    return msgspec.json.encode([body.get("model"), tool], order="deterministic", enc_hook=str)
 
 
 def simpler_schema(schema: object, dropped: set[str], depth: int = 0) -> Any:  # noqa: ANN401  # JSON
