@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SHARED := ../shared
 
-.PHONY: help demo test lint types tests live fuzz soak bench shared format clean
+.PHONY: help demo test lint types tests live fuzz soak docs bench shared format clean
 
 help:
 	@echo "make demo    a real conversation with a small model, no LM Studio needed"
@@ -14,6 +14,7 @@ help:
 	@echo "make live    the same conversations against LM Studio at LMDECK_LIVE_URL"
 	@echo "make fuzz    ten million random characters through the parser"
 	@echo "make soak    ten minutes of random faults over 64 chats at once"
+	@echo "make docs    the documentation site, in site/"
 	@echo "make bench   lmdeck beside other clients, CPU per chunk and request"
 	@echo "make format  lay out the code"
 	@echo "make clean   remove what these targets made"
@@ -41,6 +42,10 @@ live: $(VENV)/.installed-dev
 fuzz: $(VENV)/.installed-dev
 	@LMDECK_FUZZ_CHARACTERS=10000000 LMDECK_FUZZ_SEED=$${LMDECK_FUZZ_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/dialects/test_accounts.py
 
+# The documentation site, in site/.
+docs: .venv-docs/.installed
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet && echo "site/index.html"
+
 # Ten minutes of random faults over 64 chats at once; in `make test` it is twenty seconds.
 soak: $(VENV)/.installed-dev
 	@LMDECK_SOAK_SECONDS=$${LMDECK_SOAK_SECONDS:-600} LMDECK_SOAK_SEED=$${LMDECK_SOAK_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/testing/test_soak.py -s --timeout 900
@@ -62,7 +67,7 @@ format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
+	rm -rf $(VENV) .venv-bench .venv-docs site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -81,6 +86,11 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 	@echo "Installing lmdeck and what its tests need (about 60 MB to download) …"
 	@$(PIP) install --editable '.[dev]'
 	@touch $@ $(VENV)/.installed-demo
+
+.venv-docs/.installed: pyproject.toml
+	@$(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[docs]'
+	@touch $@
 
 .venv-bench/.installed: pyproject.toml
 	@$(PYTHON) -m venv .venv-bench

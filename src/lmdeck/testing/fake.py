@@ -43,10 +43,11 @@ class FakeLMStudio(Scripting, Expectations):
     `tokens_per_second` and `time_to_first_token` (seconds) pace them. With `strict`, a request for which nothing is scripted
     is refused, and makes the end of the block fail. With `api_token`, requests need it.
 
-    >>> with FakeLMStudio(seed=0) as fake:
-    ...     fake.reply("Hello")
-    ...     fake.client().chat().user("Hi").send().content
-    'Hello'
+    Examples:
+        >>> with FakeLMStudio(seed=0) as fake:
+        ...     fake.reply("Hello")
+        ...     fake.client().chat().user("Hi").send().content
+        'Hello'
     """
 
     def __init__(
