@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SHARED := ../shared
 
-.PHONY: help demo test lint types tests live fuzz soak docs bench shared format clean
+.PHONY: help demo test lint types tests live fuzz soak docs pictures bench shared format clean
 
 help:
 	@echo "make demo    a real conversation with a small model, no LM Studio needed"
@@ -15,6 +15,7 @@ help:
 	@echo "make fuzz    ten million random characters through the parser"
 	@echo "make soak    ten minutes of random faults over 64 chats at once"
 	@echo "make docs    the documentation site, in site/"
+	@echo "make pictures the pictures of the README"
 	@echo "make bench   lmdeck beside other clients, CPU per chunk and request"
 	@echo "make format  lay out the code"
 	@echo "make clean   remove what these targets made"
@@ -45,6 +46,10 @@ fuzz: $(VENV)/.installed-dev
 # The documentation site, in site/.
 docs: .venv-docs/.installed
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet && echo "site/index.html"
+
+# The pictures of the README, in docs/pictures; they need Chromium.
+pictures: $(VENV)/.installed-dev
+	@$(BIN)/python docs/_pictures.py
 
 # Ten minutes of random faults over 64 chats at once; in `make test` it is twenty seconds.
 soak: $(VENV)/.installed-dev

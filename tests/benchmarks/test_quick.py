@@ -65,3 +65,14 @@ def test_many_streams_at_once_are_all_right(tmp_path):
     subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     measured = json.loads(figures.read_text())
     assert measured["right"] == measured["streams"] == 40
+
+
+def test_many_browsers_at_once_are_all_served(tmp_path):
+    pytest.importorskip("fastapi")
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("NO /proc: the site's CPU time cannot be read")
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, ROOT / "benchmarks" / "browsers.py", "--clients", "10", "--json", figures]
+    subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    measured = json.loads(figures.read_text())
+    assert measured["complete"] == measured["clients"] == 10

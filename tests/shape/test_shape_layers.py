@@ -40,6 +40,7 @@ LAYERS: dict[str, int] = {
     "lmdeck.server": 5,
     "lmdeck.testing": 5,
     "lmdeck.web": 5,
+    "lmdeck.__main__": 5,
 }
 PURE = ("lmdeck.sansio", "lmdeck.tools", "lmdeck.protocol", "lmdeck.agent", "lmdeck.chain")
 DRIVERS = {"lmdeck.chain.drivers"}  # the one place where a plan meets the clock

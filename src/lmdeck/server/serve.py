@@ -16,7 +16,7 @@ from lmdeck._version import __version__
 from lmdeck.errors import ConfigurationError, LMStudioError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["BackgroundServer", "listen", "run"]
 
 BACKLOG = 1024
+OWN_HEADERS = (("Server", f"lmdeck/{__version__}"),)
 SECONDS_A_TICK = 0.1
 SECONDS_TO_END = 5
 """How long answers in progress may take to notice that their connection is gone, at the end."""
@@ -33,7 +34,14 @@ SECONDS_TO_END = 5
 class _Server(uvicorn.Server):
     """uvicorn, but ending at once: answers in progress lose their connection, which ends their generation."""
 
-    def __init__(self, app: ASGIApp, on_ready: Callable[[], object] | None = None, *, lifespan: bool = False) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        on_ready: Callable[[], object] | None = None,
+        *,
+        lifespan: bool = False,
+        headers: Sequence[tuple[str, str]] = OWN_HEADERS,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -44,7 +52,7 @@ class _Server(uvicorn.Server):
                 ws="none",
                 proxy_headers=False,
                 server_header=False,
-                headers=[("Server", f"lmdeck/{__version__}")],
+                headers=list(headers),
                 timeout_graceful_shutdown=SECONDS_TO_END,
             )
         )
@@ -147,7 +155,7 @@ class BackgroundServer:
     """An application served from a thread of its own, ready when the constructor returns.
 
     `on_close` is called once, after the last connection has ended. With `lifespan`, the application is told of its beginning
-    and its end.
+    and its end. `headers` are those of every answer.
     """
 
     def __init__(
@@ -157,13 +165,14 @@ class BackgroundServer:
         on_close: Callable[[], object] | None = None,
         *,
         lifespan: bool = False,
+        headers: Sequence[tuple[str, str]] = OWN_HEADERS,
     ) -> None:
         self.base_url = base_url(listener)
         self._host, self._port = listener.getsockname()[:2]
         self._tasks: set[asyncio.Task[None]] = set()
         self._on_close = on_close
         self._ready = threading.Event()
-        self._server = _Server(app, self._ready.set, lifespan=lifespan)
+        self._server = _Server(app, self._ready.set, lifespan=lifespan, headers=headers)
         self._thread = threading.Thread(target=self._serve, args=(listener,), name="lmdeck-server", daemon=True)
         self._thread.start()
         self._ready.wait()

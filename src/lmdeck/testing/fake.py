@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FakeLMStudio"]
 
+LM_STUDIO_HEADERS = (("X-Powered-By", "Express"),)
+"""What LM Studio's own server says of itself."""
+
 
 class FakeLMStudio(Scripting, Expectations):
     """A server that speaks LM Studio's API and answers from a script, ready when the `with` block is entered.
@@ -117,7 +120,7 @@ class FakeLMStudio(Scripting, Expectations):
     def start(self) -> Self:
         """Begin to serve, on a free port unless one was given; a `with` block does so itself."""
         if self._server is None:
-            self._server = BackgroundServer(self.app, listen(*self._address))
+            self._server = BackgroundServer(self.app, listen(*self._address), headers=LM_STUDIO_HEADERS)
         return self
 
     def close(self) -> None:
