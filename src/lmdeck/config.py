@@ -18,9 +18,20 @@ from lmdeck._setting_checks import CHECKS
 from lmdeck.errors import ConfigurationError
 from lmdeck.secret import Secret, redact_url
 
-__all__ = ["ClientSettings", "Secret", "Settings", "check_setting", "redact_url"]
+__all__ = ["ClientSettings", "Secret", "Settings", "check_setting", "meant", "redact_url"]
 
 CONFIG_FILE_BYTES = 1 << 20
+
+# What other clients call the same thing: openai, httpx, requests, litellm.
+ELSEWHERE = {
+    "api_base": "base_url",
+    "api_key": "api_token",
+    "max_retries": "retry_attempts",
+    "retries": "retry_attempts",
+    "token": "api_token",
+    "url": "base_url",
+    "verify": "tls_verify",
+}
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -182,8 +193,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _checked(found: Found) -> Any:  # noqa: ANN401  # each setting has its own type
     check = CHECKS.get(found.name)
     if check is None:
-        known = ", ".join(Settings.__struct_fields__)
-        raise ConfigurationError(f"{found.origin}: there is no setting {found.name!r}.", hint=f"Settings are: {known}.")
+        hint = meant(found.name, Settings.__struct_fields__)
+        raise ConfigurationError(f"{found.origin}: there is no setting {found.name!r}.", hint=hint)
     try:
         return check(found.value)
     except ValueError as error:
@@ -192,6 +203,17 @@ def _checked(found: Found) -> Any:  # noqa: ANN401  # each setting has its own t
             f"The setting {found.name!r} must be {error}, not {shown} (from {found.origin}).",
             hint=f"Correct {found.origin}.",
         ) from None
+
+
+def meant(name: str, known: Sequence[str]) -> str:
+    """Ask after the one of the `known` names that a wrong one was meant to be, if there is one, and tell all of them."""
+    from difflib import get_close_matches  # here, because most programs name nothing wrong
+
+    names = {each.lower(): each for each in known}
+    elsewhere = ELSEWHERE.get(name.lower())
+    nearest = [elsewhere] if elsewhere in names else get_close_matches(name.lower(), names, n=1)
+    asked = f"Did you mean {names[nearest[0]]!r}? " if nearest else ""
+    return f"{asked}There are: {', '.join(known)}."
 
 
 def _harmless(found: Found) -> object:

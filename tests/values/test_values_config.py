@@ -227,6 +227,15 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None
     assert str(tmp_path / "lmdeck.toml") in refused(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [("api_key", "api_token"), ("max_retries", "retry_attempts"), ("time_out", "timeout")]
+)
+def test_an_unknown_name_is_answered_with_what_was_meant(given: str, meant: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.resolve({given: "x"}, environ={}, folder=tmp_path)
+    assert caught.value.hint.startswith(f"Did you mean {meant!r}? There are: host, ")
+
+
 def test_other_variables_of_the_environment_are_none_of_ours(tmp_path: Path) -> None:
     """The prefix belongs to tools beside the library too."""
     assert resolve(tmp_path, LMDECK_LIVE_URL="http://x", LM_STUDIO_PORT="5", HTTP_PROXY="http://y") == Settings()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, cast
 
@@ -13,7 +12,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 from msgspec import Struct
 
-from lmdeck.config import ClientSettings, Secret, Settings, check_setting
+from lmdeck.config import ClientSettings, Secret, Settings, check_setting, meant
 from lmdeck.errors import ConfigurationError
 
 __all__ = ["Configuration", "Fault", "RateLimit", "configuration", "faults"]
@@ -138,16 +137,9 @@ def faults(given: object) -> Iterator[Fault]:
         return
     for key, value in given.items():
         if key not in KNOWN:
-            yield Fault("E002", f"settings.LMDECK has no key {key!r}.", _meant(key))
+            yield Fault("E002", f"settings.LMDECK has no key {key!r}.", meant(str(key), KNOWN))
         elif value is not None:
             yield from _value_faults(key, value)
-
-
-def _meant(key: object) -> str:
-    nearest = get_close_matches(str(key).upper(), KNOWN, n=1, cutoff=0.6)
-    if nearest:
-        return f"Did you mean {nearest[0]!r}?"
-    return f"Keys are: {', '.join(KNOWN)}."
 
 
 def _value_faults(key: str, value: object) -> Iterator[Fault]:
