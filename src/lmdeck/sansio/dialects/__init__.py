@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from lmdeck.sansio.dialects import channels, dsml, framed, gemma, minimax, pythonic, tagged
+from lmdeck.sansio.dialects import (
+    dsml,
+    framed,
+    gemma,
+    harmony,
+    headed,
+    inkling,
+    kimi_sections,
+    minimax,
+    mistral,
+    pythonic,
+    tool_call,
+)
 from lmdeck.sansio.dialects.declaration import Dialect
 
 __all__ = ["REGISTRY", "dialects", "find_dialect"]
 
-FAMILIES = (tagged, framed, dsml, gemma, minimax, pythonic, channels)
+FAMILIES = (tool_call, headed, mistral, framed, dsml, gemma, minimax, pythonic, harmony, inkling, kimi_sections)
 REGISTRY: dict[str, Dialect] = {dialect.name: dialect for family in FAMILIES for dialect in family.DIALECTS}
 
 

@@ -1,30 +1,26 @@
-"""Answers cut into messages with a channel or a recipient: what is reasoning, content or a call stands in the message's header.
+"""Harmony: messages with a channel and a recipient in their header, which say what is reasoning, content or a call.
 
-* Harmony (gpt-oss): `<|start|>assistant<|channel|>analysis<|message|>…<|end|>`; Beam puts XML into it, Muse addresses messages
-  with `to=self`, `to=user` or a tool's name.
-* Inkling: `<|message_model|>HEADER<|content_text|>…<|end_message|>`.
-* Kimi K3: `<|open|>response<|sep|>…<|close|>response<|sep|>`.
+`<|start|>assistant<|channel|>analysis<|message|>…<|end|>` is gpt-oss's; Beam puts XML into it, Muse addresses messages with
+`to=self`, `to=user` or a tool's name.
 
-Sources: OpenAI's Harmony guide; Kimi's and Inkling's chat templates; vLLM, SGLang, llama.cpp, Ollama.
+Sources: OpenAI's Harmony guide; vLLM, SGLang, llama.cpp, Ollama.
 """
 
 from __future__ import annotations
 
 import re
-from string import ascii_letters
 
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import Dialect, Marker
 from lmdeck.sansio.markup import Elements, elements_calls, parameters
-from lmdeck.sansio.payloads import json_arguments, json_call, typed_value
-from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
-from lmdeck.sansio.writing import each, elements, template, wrapped
+from lmdeck.sansio.payloads import json_arguments
+from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
+from lmdeck.sansio.writing import each, elements, template
 
 __all__ = ["DIALECTS"]
 
 RECIPIENT = re.compile(r"\bto=([^\s<]+)")
 CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
-ATTRIBUTE = re.compile(r"""(\w+)\s*=\s*"((?:[^"\\]|\\.)*)\"""")
 HEADER_END = stops("<|message|>", "<|end|>", "<|return|>", "<|eom|>", "<|eot|>")
 MESSAGE_ENDS = stops(
     "<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>",
@@ -167,125 +163,6 @@ def addressed(source: Source, calls: Calls, name: str) -> Reader[None]:
     yield from calls.leave_out(source, MESSAGE_ENDS, "Text behind the arguments")
 
 
-CONTENT_KINDS = stops(
-    "<|content_text|>", "<|content_thinking|>", "<|content_invoke_tool_json|>", "<|content_invoke_tool_text|>",
-    "<|content_audio_input|>", "<|end_message|>", "<|message_model|>", "<|message_user|>",
-)  # fmt: skip
-MESSAGE_END = stops(
-    "<|end_message|>", "<|message_model|>", "<|message_user|>", "<|content_text|>", "<|content_thinking|>",
-    "<|content_model_end_sampling|>",
-)  # fmt: skip
-
-
-def inkling(source: Source, calls: Calls) -> Reader[None]:
-    """Read one of Inkling's messages, from its first token on."""
-    yield from source.take(stops("<|message_model|>"))
-    header: list[str] = []
-    kind = yield from source.until(CONTENT_KINDS, header.append)
-    if not kind:
-        raise TruncatedCall
-    said = "".join(header).strip()
-    if said and "invoke_tool" not in kind:
-        calls.dropped("text_left_out", f"{said!r} in the header of a message was left out")
-    source.at += len(kind) if kind not in ("<|message_model|>", "<|message_user|>") else 0
-    if kind == "<|content_text|>":
-        yield from source.until(MESSAGE_END, calls.say)
-    elif kind == "<|content_thinking|>":
-        yield from source.until(MESSAGE_END, calls.think)
-    elif "invoke_tool" in kind:
-        yield from inkling_call(source, calls, said)
-    yield from source.take(stops("<|end_message|>"))
-
-
-def named(source: Source, calls: Calls) -> Reader[None]:
-    """Read a message that begins with the tool's name, its first token being the template's."""
-    while True:
-        found = LEAD.match(source.text, source.at)
-        if found is None:
-            raise NotACall
-        if found.group(1) is not None or source.closed or found.end() - source.at > HEADER_LIMIT:
-            break
-        yield
-    if not (found.group(1) or "").startswith("<|content_invoke_tool_"):
-        raise NotACall
-    yield from inkling(source, calls)
-
-
-def inkling_call(source: Source, calls: Calls, name: str) -> Reader[None]:
-    """Read `{"name": …, "args": …}`; the header may name the tool as well."""
-    if not calls.toolbox:
-        calls.say(source.marked())
-        calls.say((yield from source.take(stops((yield from source.until(MESSAGE_END, calls.say))))))
-        return
-    char = yield from source.skip_space()
-    if char == "{":
-        yield from json_call(source, calls, MESSAGE_END, default=name)
-    elif not char:
-        raise TruncatedCall
-    else:
-        raise UnofferedCall(f"text arguments of {name!r}") if name else MalformedCall("no JSON")
-    source.mark()
-    yield from calls.leave_out(source, MESSAGE_END, "Text behind the arguments")
-
-
-LEAD = re.compile(r"[A-Za-z_][\w.\-]*(?:(<\|content_invoke_tool_[a-z])|<[|a-z_]*\Z|\Z)")
-SEPARATOR = stops("<|sep|>")
-SECTIONS = ("think", "response", "tools", "message", "call", "argument")
-SECTION = re.compile(r"\w*")
-
-
-def kimi(source: Source, calls: Calls) -> Reader[None]:
-    """Read one of Kimi K3's sections, from `<|open|>` or `<|close|>` on."""
-    if (yield from source.take(stops("<|open|>", "<|close|>"))) == "<|close|>":
-        section = yield from source.collect_while(SECTION)
-        if section not in SECTIONS:
-            calls.dropped("text_left_out", f"The end of a section called {section!r} was left out")
-        yield from calls.leave_out(source, stops("<|sep|>", "<|open|>"), f"Text in the end of the section {section!r}")
-        yield from source.take(SEPARATOR)
-        return
-    section = (yield from source.collect(stops("<|sep|>", "<|open|>", "<|close|>"))).strip()
-    yield from source.take(SEPARATOR)
-    if section == "think":
-        yield from source.until(stops("<|close|>", "<|open|>"), calls.think)
-    elif section == "response":
-        yield from source.until(stops("<|close|>", "<|open|>"), calls.say)
-    elif section and section.split()[0] not in SECTIONS[:-1]:
-        calls.dropped("text_left_out", f"A section called {section!r} was opened")
-    elif section.startswith("call") and calls.toolbox:
-        yield from kimi_call(source, calls, section)
-        calls.is_over = True
-
-
-def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
-    """Read a call's arguments and its end."""
-    attributes = {key: re.sub(r"\\(.)", r"\1", value) for key, value in ATTRIBUTE.findall(header)}
-    calls.open(attributes.get("tool") or attributes.get("name", ""))
-    calls.flush()
-    calls.write("{")
-    is_first = True
-    while True:
-        yield from source.skip_space()
-        if not (yield from source.take(stops("<|open|>argument"))):
-            break
-        said = yield from source.collect(SEPARATOR)
-        yield from source.take(SEPARATOR)
-        given = {key: re.sub(r"\\(.)", r"\1", value) for key, value in ATTRIBUTE.findall(said)}
-        key = given.get("key", "")
-        types = frozenset({given["type"]}) if "type" in given else calls.toolbox.types(calls.name, key)
-        calls.write_key(key, is_first=is_first)
-        is_first = False
-        yield from typed_value(source, calls, stops("<|close|>argument"), types, trims=False)
-        yield from source.take(stops("<|close|>argument"))
-        yield from source.take(SEPARATOR)
-    if not (yield from source.peek()):
-        raise TruncatedCall
-    if not (yield from source.take(stops("<|close|>call"))):
-        raise MalformedCall("text where an argument was expected")
-    calls.write("}")
-    calls.close()
-    yield from source.take(SEPARATOR)
-
-
 HARMONY = (
     Marker("<|start|>", message, keeps=True, channel=True), Marker("<|channel|>", message, keeps=True, channel=True),
 )  # fmt: skip
@@ -302,12 +179,6 @@ HARMONY_CALLS = each(
     template("$NAME <|constrain|>json<|message|>$ARGS"),
     "<|call|>",
     between="<|start|>assistant",
-)
-INKLING_CALLS = each(
-    "<|message_model|>",
-    template('$NAME<|content_invoke_tool_json|>{"name":"$NAME","args":$ARGS}'),
-    "<|end_message|>",
-    between="",
 )
 ATEM_CALLS = each(
     "<|start|>assistant to=",
@@ -332,17 +203,6 @@ RFL_CALLS = each(
     ),
     "<|end|>",
     between="",
-)
-K3_CALLS = wrapped(
-    "<|open|>tools<|sep|>",
-    elements(
-        '<|open|>call tool="$NAME" index="$AT"<|sep|>',
-        "<|close|>call<|sep|>",
-        '<|open|>argument key="$KEY" type="$TYPE"<|sep|>',
-        "<|close|>argument<|sep|>",
-        between="",
-    ),
-    "<|close|>tools<|sep|>",
 )
 
 DIALECTS = (
@@ -374,28 +234,6 @@ DIALECTS = (
         example=(
             "<|start|>assistant to=f<|channel|>analysis <|constrain|>xml<|message|>"
             '<rfl:parameter name="a">\n1\n</rfl:parameter><|end|>'
-        ),
-    ),
-    Dialect(
-        name="inkling", writes=INKLING_CALLS,
-        models="Inkling", architectures=("inkling",),
-        markers=tuple(
-            Marker(text, inkling, keeps=True, channel=True)
-            for text in ("<|message_model|>", "<|content_text|>", "<|content_thinking|>", "<|content_invoke_tool_json|>")
-        ),
-        own=tuple(Marker(first, named, keeps=True, at_start=True, channel=True) for first in f"{ascii_letters}_"),
-        drops=("<|end_message|>", "<|content_model_end_sampling|>", "<|content_tool_error|>"),
-        example='<|message_model|>f<|content_invoke_tool_json|>{"name":"f","args":{"a":1}}<|end_message|>',
-    ),
-    Dialect(
-        name="kimi-k3", writes=K3_CALLS,
-        models="Kimi-K3",
-        markers=(
-            Marker("<|open|>", kimi, keeps=True, channel=True), Marker("<|close|>", kimi, keeps=True, channel=True),
-        ),
-        example=(
-            '<|open|>tools<|sep|><|open|>call tool="f" index="1"<|sep|><|open|>argument key="a" type="number"<|sep|>1'
-            "<|close|>argument<|sep|><|close|>call<|sep|><|close|>tools<|sep|>"
         ),
     ),
 )  # fmt: skip
