@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from lmdeck.adjustments import rules as rules
     from lmdeck.bus import EventBus as EventBus
     from lmdeck.bus import Subscription as Subscription
-    from lmdeck.client.agent import AsyncChatRun as AsyncChatRun
-    from lmdeck.client.agent import ChatRun as ChatRun
     from lmdeck.client.chat import AsyncChat as AsyncChat
     from lmdeck.client.chat import Chat as Chat
     from lmdeck.client.clients import AsyncLMStudio as AsyncLMStudio
@@ -42,6 +40,8 @@ if TYPE_CHECKING:
     from lmdeck.client.history import History as History
     from lmdeck.client.mcp import MCPTools as MCPTools
     from lmdeck.client.models import Models
+    from lmdeck.client.runs import AsyncChatRun as AsyncChatRun
+    from lmdeck.client.runs import ChatRun as ChatRun
     from lmdeck.client.stream import AsyncChatStream as AsyncChatStream
     from lmdeck.client.stream import ChatStream as ChatStream
     from lmdeck.client.structured import AsyncParseStream as AsyncParseStream
@@ -142,7 +142,7 @@ _HOMES = {
     ),
     "adjustments": ("rules",),
     "bus": ("EventBus", "Subscription"),
-    "client.agent": ("AsyncChatRun", "ChatRun"),
+    "client.runs": ("AsyncChatRun", "ChatRun"),
     "client.chat": ("AsyncChat", "Chat"),
     "client.clients": ("AsyncLMStudio", "LMStudio"),
     "client.history": ("History",),

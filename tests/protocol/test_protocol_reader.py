@@ -28,7 +28,8 @@ from lmdeck.errors import (
 )
 from lmdeck.events import Chunk
 from lmdeck.messages import Reply
-from lmdeck.protocol.reader import ChatReader, JSONReader
+from lmdeck.protocol.body import JSONReader
+from lmdeck.protocol.reader import ChatReader
 from lmdeck.sansio.assembler import ChatAssembler
 from lmdeck.sansio.limits import Limits
 from lmdeck.stats import Stats, Usage

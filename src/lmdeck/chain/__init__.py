@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from lmdeck.protocol.reader import Reader
+from lmdeck.protocol.body import Reader
 from lmdeck.transport import Response, WireRequest
 
 if TYPE_CHECKING:

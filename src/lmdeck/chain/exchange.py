@@ -27,8 +27,8 @@ from lmdeck.events import (
     ToolCallStarted,
 )
 from lmdeck.native_events import ModelLoadProgressEvent
+from lmdeck.protocol.body import Reader
 from lmdeck.protocol.faults import api_error
-from lmdeck.protocol.reader import Reader
 from lmdeck.sansio.limits import DEFAULT_LIMITS
 from lmdeck.stats import Measured
 from lmdeck.transport import Response

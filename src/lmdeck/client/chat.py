@@ -12,11 +12,13 @@ from lmdeck.adjustments import ALL, checked_rules
 from lmdeck.agent.limits import AgentLimits
 from lmdeck.agent.loop import AgentEffect, AskModel, agent_plan
 from lmdeck.chain.drivers import drive, drive_async
-from lmdeck.client.agent import Approve, AsyncChatRun, ChatRun, play, play_async, told, told_async
+from lmdeck.client.agent import play, play_async, told, told_async
 from lmdeck.client.plans import send_chat
+from lmdeck.client.runs import AsyncChatRun, ChatRun
 from lmdeck.client.session import Session
 from lmdeck.client.stream import AsyncChatStream, ChatStream
 from lmdeck.client.structured import AsyncParseStream, ParseStream, ask_for, ask_for_async
+from lmdeck.client.tool_runs import Approve
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
 from lmdeck.events import AgentEvent, Chunk

@@ -23,8 +23,9 @@ from lmdeck.errors import (
 )
 from lmdeck.messages import Reply
 from lmdeck.model_info import ApiLevel, ModelInfo
+from lmdeck.protocol.body import JSONReader
 from lmdeck.protocol.listings import LISTINGS, choose_model, read_listing
-from lmdeck.protocol.reader import ChatReader, JSONReader
+from lmdeck.protocol.reader import ChatReader
 from lmdeck.protocol.refused_tools import blame, is_compilers, left_out, simpler_request
 from lmdeck.protocol.requests import ChatSpec, build_chat
 from lmdeck.sansio.assembler import ChatAssembler

@@ -23,8 +23,8 @@ from lmdeck.errors import LMStudioError, MalformedStreamError
 from lmdeck.events import RequestQueued
 from lmdeck.model_info import ModelInfo
 from lmdeck.protocol.address import Address
+from lmdeck.protocol.body import JSONReader, Reader
 from lmdeck.protocol.listings import LISTINGS, read_listing
-from lmdeck.protocol.reader import JSONReader, Reader
 from lmdeck.protocol.requests import encode
 from lmdeck.protocol.retry import RetryPolicy
 from lmdeck.sansio.limits import Limits

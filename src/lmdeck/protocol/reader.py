@@ -8,7 +8,7 @@ reply so far.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import msgspec
 from msgspec.structs import replace
@@ -16,100 +16,25 @@ from msgspec.structs import replace
 from lmdeck.errors import (
     APIError,
     IncompleteStreamError,
-    LMStudioError,
     MalformedStreamError,
     TransportError,
     describe,
 )
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply
+from lmdeck.protocol.body import DECODE_ERRORS, Body, refuse_body
 from lmdeck.protocol.faults import api_error, decoded_or_text, refusal_in
 from lmdeck.sansio.assembler import ChatAssembler
 from lmdeck.sansio.limits import DEFAULT_LIMITS, Limits
 from lmdeck.sansio.sse import BOM, ServerSentEvent, SSEDecoder
 from lmdeck.sansio.wire import Completion, without_lone_surrogates
 
-__all__ = ["ChatReader", "JSONReader", "Reader"]
+__all__ = ["ChatReader"]
 
 DONE = b"[DONE]"
 BLANKS = b" \t\r\n"
 SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
-DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
 _decode_completion = msgspec.json.Decoder(Completion).decode
-
-
-class Reader(Protocol):
-    """What reads an answer: bytes in, chunks out."""
-
-    def feed(self, data: bytes) -> list[Chunk]:
-        """Read some bytes."""
-        ...
-
-    def finish(self) -> list[Chunk]:
-        """Read the end of the bytes."""
-        ...
-
-    def partial(self) -> Reply | None:
-        """Give the reply as far as it has come; None where the answer is no reply."""
-        ...
-
-    @property
-    def is_done(self) -> bool:
-        """Tell whether the answer's own end mark was read, so that nothing more can come."""
-        ...
-
-    def is_whole_without_end(self, error: TransportError) -> bool:
-        """Tell, after `error` broke the connection, whether the answer is whole all the same, and note that it did."""
-        ...
-
-
-class JSONReader:
-    """Read a JSON body that is no chat: `value` is what it holds."""
-
-    def __init__(self, status: int, headers: Mapping[str, str], limits: Limits = DEFAULT_LIMITS) -> None:
-        self._status = status
-        self._headers = headers
-        self._body = _Body(limits.answer_bytes)
-        self.value: object = None
-
-    def feed(self, data: bytes) -> list[Chunk]:
-        """Keep the bytes.
-
-        Raises:
-            MalformedStreamError: The body is over its limit.
-        """
-        self._body.add(data)
-        return []
-
-    def finish(self) -> list[Chunk]:
-        """Decode the body.
-
-        Raises:
-            MalformedStreamError: The body is not JSON.
-            APIError: The body is a refusal, whatever its status.
-        """
-        body = self._body.whole()
-        try:
-            self.value = msgspec.json.decode(body)
-        except DECODE_ERRORS as error:
-            _refuse_body(body, error, None)
-        if refusal_in(self.value):
-            raise api_error(self._status, self.value, self._headers)
-        return []
-
-    def partial(self) -> None:
-        """Give nothing: half a JSON body means nothing."""
-        return
-
-    @property
-    def is_done(self) -> bool:
-        """A body has no end mark of its own."""
-        return False
-
-    def is_whole_without_end(self, error: TransportError) -> bool:  # noqa: ARG002  # no body is whole before its end
-        """Half a body is never whole."""
-        return False
 
 
 class ChatReader:
@@ -127,7 +52,7 @@ class ChatReader:
         self._limits = limits
         self._assembler = assembler
         self._sse = SSEDecoder(limits)
-        self._body = _Body(limits.answer_bytes)
+        self._body = Body(limits.answer_bytes)
         self._take: Callable[[bytes], list[Chunk]] = self._sniff
         self._bytes = 0
         self._raw: list[bytes] = []
@@ -211,9 +136,9 @@ class ChatReader:
         self._body.add(data)
         start = self._body.whole().removeprefix(BOM).lstrip(BLANKS)
         if not start:
-            self._body = _Body(self._limits.answer_bytes)  # blanks before an answer are a heartbeat, not kept
+            self._body = Body(self._limits.answer_bytes)  # blanks before an answer are a heartbeat, not kept
         elif start[:1] in {b"{", b"["}:
-            self._body = _Body(self._limits.answer_bytes)  # without blanks and BOM, however they were cut
+            self._body = Body(self._limits.answer_bytes)  # without blanks and BOM, however they were cut
             self._take = self._read_body
             return self._read_body(start)
         elif start.startswith(SSE_FIELDS) or (self._says_events and not BOM.startswith(start)):
@@ -309,7 +234,7 @@ class ChatReader:
         try:
             completion = _decode_completion(body)
         except DECODE_ERRORS as error:
-            completion = self._mend(body) or _refuse_body(body, error, self._error_in(body))
+            completion = self._mend(body) or self._refuse_body(body, error)
         if completion.choices:
             chunks: list[Chunk] = []
             self._assembler.feed(completion, chunks)
@@ -320,41 +245,9 @@ class ChatReader:
         )
 
     def _refuse_body(self, body: bytes, error: Exception) -> NoReturn:
-        _refuse_body(body, error, self._error_in(body))
+        refuse_body(body, error, self._error_in(body))
 
     def _error_in(self, body: bytes) -> APIError | None:
         """Give the error that a body with a good status reports, if it does."""
         decoded = decoded_or_text(body)
         return api_error(self._status, decoded, self._headers) if refusal_in(decoded) else None
-
-
-class _Body:
-    """Bytes that are kept in pieces and joined once, up to a limit."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._pieces: list[bytes] = []
-        self._size = 0
-
-    def add(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > self._limit:
-            raise MalformedStreamError(f"The answer is larger than {self._limit} bytes.")
-        self._pieces.append(data)
-
-    def whole(self) -> bytes:
-        if len(self._pieces) != 1:
-            self._pieces = [b"".join(self._pieces)]
-        return self._pieces[0]
-
-
-def _refuse_body(body: bytes, error: Exception, reported: LMStudioError | None) -> NoReturn:
-    """Raise what a body that cannot be decoded means."""
-    if reported is not None:
-        raise reported from error
-    shown = describe(body[:400].decode("utf-8", "replace"))
-    if not body.strip():
-        raise IncompleteStreamError("The server's answer has no body.") from error
-    if body.lstrip()[:1] in {b"{", b"["} and "truncated" in str(error):
-        raise IncompleteStreamError(f"The answer was cut in the middle of its JSON: …{shown[-80:]}") from error
-    raise MalformedStreamError(f"The server's answer is not JSON of this API ({error}): {shown}") from error

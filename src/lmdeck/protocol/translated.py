@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from lmdeck.errors import MalformedStreamError, describe
 from lmdeck.events import Chunk
 from lmdeck.messages import Reply
+from lmdeck.protocol.body import DECODE_ERRORS
 from lmdeck.protocol.faults import api_error, refusal_in
-from lmdeck.protocol.reader import DECODE_ERRORS, DONE, ChatReader
+from lmdeck.protocol.reader import DONE, ChatReader
 from lmdeck.sansio.assembler import ChatAssembler
 from lmdeck.sansio.limits import DEFAULT_LIMITS, Limits
 from lmdeck.sansio.sse import ServerSentEvent

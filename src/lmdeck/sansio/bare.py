@@ -7,7 +7,7 @@ the first thing that a call would not have the text is an answer.
 from __future__ import annotations
 
 from lmdeck.sansio.calls import Calls
-from lmdeck.sansio.payloads import json_call, json_calls
+from lmdeck.sansio.json_calls import json_call, json_calls
 from lmdeck.sansio.source import NotACall, Reader, Source, stops
 
 __all__ = ["bare_json", "begins_bare"]

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 
 from lmdeck.sansio.calls import Calls, decode_arguments
-from lmdeck.sansio.payloads import ARGUMENT_KEYS, json_arguments, typed_value
+from lmdeck.sansio.json_calls import ARGUMENT_KEYS, json_arguments
 from lmdeck.sansio.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck.sansio.toolbox import ANY, STRING, json_for
+from lmdeck.sansio.typed_values import typed_value
 
 __all__ = ["Elements", "begins_end", "elements_call", "elements_calls", "name_in", "parameters", "read_header"]
 

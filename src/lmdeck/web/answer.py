@@ -7,8 +7,8 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from lmdeck.client.agent import Approve
 from lmdeck.client.chat import AsyncChat
+from lmdeck.client.tool_runs import Approve
 from lmdeck.errors import LMStudioError
 from lmdeck.events import AgentEvent, Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored
 from lmdeck.messages import Message, Reply, ToolResult

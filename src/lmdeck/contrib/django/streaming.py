@@ -10,8 +10,8 @@ from typing import cast
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.http import StreamingHttpResponse
 
-from lmdeck.client.agent import Approve
 from lmdeck.client.chat import AsyncChat, Chat
+from lmdeck.client.tool_runs import Approve
 from lmdeck.contrib.django.clients import alm
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.errors import ConfigurationError

@@ -17,8 +17,8 @@ from lmdeck.web.encoding import find_encoding
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from lmdeck.client.agent import Approve
     from lmdeck.client.chat import AsyncChat
+    from lmdeck.client.tool_runs import Approve
     from lmdeck.messages import Reply
 
 __all__ = ["ChatResponse", "stream_response"]

@@ -13,8 +13,8 @@ from lmdeck.web.encoding import find_encoding
 from lmdeck.web.threads import iterate
 
 if TYPE_CHECKING:
-    from lmdeck.client.agent import Approve
     from lmdeck.client.chat import AsyncChat, Chat
+    from lmdeck.client.tool_runs import Approve
     from lmdeck.messages import Reply
 
 __all__ = ["stream_response"]

@@ -13,7 +13,7 @@ import re
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import Dialect, Marker, ReasoningTags
 from lmdeck.sansio.dialects.tagged import tagged
-from lmdeck.sansio.payloads import CODE_TOOLS, code_arguments, json_arguments, json_calls
+from lmdeck.sansio.json_calls import CODE_TOOLS, code_arguments, json_arguments, json_calls
 from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck.sansio.writing import array, call_object, each, template, wrapped
 

@@ -12,8 +12,8 @@ from json.encoder import encode_basestring
 
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import BodyReader, Dialect, Marker, ReasoningTags
+from lmdeck.sansio.json_calls import json_call
 from lmdeck.sansio.literals import LiteralReader, escaped
-from lmdeck.sansio.payloads import json_call
 from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck.sansio.toolbox import STRING, json_for, types_of
 from lmdeck.sansio.writing import colons, each

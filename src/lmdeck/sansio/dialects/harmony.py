@@ -12,8 +12,8 @@ import re
 
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import Dialect, Marker
+from lmdeck.sansio.json_calls import json_arguments
 from lmdeck.sansio.markup import Elements, elements_calls, parameters
-from lmdeck.sansio.payloads import json_arguments
 from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck.sansio.writing import each, elements, template
 

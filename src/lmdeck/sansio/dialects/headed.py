@@ -12,8 +12,8 @@ import re
 from lmdeck.sansio.calls import Calls, decode_arguments
 from lmdeck.sansio.dialects.declaration import BodyReader, Dialect, Marker, ReasoningTags
 from lmdeck.sansio.dialects.tagged import THINK
+from lmdeck.sansio.json_calls import json_arguments, json_call
 from lmdeck.sansio.markup import Elements, elements_call
-from lmdeck.sansio.payloads import json_arguments, json_call
 from lmdeck.sansio.source import Reader, Source, TruncatedCall, UnofferedCall, stops
 from lmdeck.sansio.writing import elements, template, wrapped
 

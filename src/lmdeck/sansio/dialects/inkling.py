@@ -10,7 +10,7 @@ from string import ascii_letters
 
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import Dialect, Marker
-from lmdeck.sansio.payloads import json_call
+from lmdeck.sansio.json_calls import json_call
 from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
 from lmdeck.sansio.writing import each, template
 

@@ -9,8 +9,8 @@ import re
 
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import Dialect, Marker
-from lmdeck.sansio.payloads import typed_value
 from lmdeck.sansio.source import MalformedCall, Reader, Source, TruncatedCall, stops
+from lmdeck.sansio.typed_values import typed_value
 from lmdeck.sansio.writing import elements, wrapped
 
 __all__ = ["DIALECTS"]

@@ -10,7 +10,7 @@ import re
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import Dialect, Marker, ReasoningTags
 from lmdeck.sansio.dialects.tagged import THINK, TOOL_CALL, tagged
-from lmdeck.sansio.payloads import json_arguments, json_call, json_calls
+from lmdeck.sansio.json_calls import json_arguments, json_call, json_calls
 from lmdeck.sansio.source import NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck.sansio.writing import array, call_object, each, template
 

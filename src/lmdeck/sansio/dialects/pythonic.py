@@ -10,7 +10,8 @@ from __future__ import annotations
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import BodyReader, Dialect, Marker
 from lmdeck.sansio.dialects.tagged import BARE_FUNCTION, THINK
-from lmdeck.sansio.payloads import CODE_TOOLS, code_arguments, json_call, json_calls, python_call, python_calls
+from lmdeck.sansio.json_calls import CODE_TOOLS, code_arguments, json_call, json_calls
+from lmdeck.sansio.python_calls import python_call, python_calls
 from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck.sansio.writing import array, call_object, each, python, template, wrapped
 

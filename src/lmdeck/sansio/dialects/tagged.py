@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import BodyReader, Marker, ReasoningTags
+from lmdeck.sansio.json_calls import json_arguments, json_call, json_calls
 from lmdeck.sansio.markup import Elements, begins_end, elements_calls
-from lmdeck.sansio.payloads import json_arguments, json_call, json_calls, typed_value
 from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
 from lmdeck.sansio.toolbox import Toolbox
+from lmdeck.sansio.typed_values import typed_value
 
 __all__ = ["BARE_FUNCTION", "FUNCTION", "THINK", "TOOL_CALL", "KeyValue", "coerced", "tagged"]
 

@@ -1,7 +1,6 @@
-"""What stands between the markers: the forms in which models write one call or several, shared by the dialects.
+"""Calls as JSON: an object or an array of them, arguments behind a name, and program text as the one argument.
 
-Each reader begins at its first character and ends right behind its last. JSON objects and arrays, XML functions with typed
-parameters, Python calls, and a name followed by keys and values.
+Each reader begins at its first character and ends right behind its last.
 """
 
 from __future__ import annotations
@@ -20,29 +19,16 @@ from lmdeck.sansio.source import (
     Stops,
     TruncatedCall,
 )
-from lmdeck.sansio.toolbox import ANY, STRING, json_for
 
-__all__ = [
-    "CODE_TOOLS",
-    "code_arguments",
-    "json_arguments",
-    "json_call",
-    "json_calls",
-    "json_text",
-    "python_call",
-    "python_calls",
-    "typed_value",
-]
+__all__ = ["ARGUMENT_KEYS", "CODE_TOOLS", "code_arguments", "json_arguments", "json_call", "json_calls", "json_text"]
 
 NAME_KEYS = frozenset({"name", "tool_name", "function_name", "tool", "function", "recipient_name", "action"})
 ARGUMENT_KEYS = frozenset(
     {"arguments", "parameters", "args", "input", "tool_input", "kwargs", "action_input", "params"}
 )
 OTHER_KEYS = frozenset({"id", "tool_call_id", "type", "index", "call_id", "thought", "reasoning", "thoughts"})
-IDENTIFIER = re.compile(r"[\w.\-]*")
 CODE_TOOLS = ("python", "ipython", "code_interpreter")
 WORD = re.compile(r"[\w.\-/:$]*")
-STRING_DECIDES = frozenset('{["-0123456789tfnTFN')
 
 
 def _ignore(_: str) -> None:
@@ -215,168 +201,3 @@ def json_calls(source: Source, calls: Calls, ends: Stops, *, strictly: bool = Fa
             calls.dropped("tool_call_unparsed", f"A value that is no call stood among the calls: {''.join(value)}")
         else:
             raise MalformedCall(f"{char!r} stands where a call was expected")
-
-
-class _Trimmed:
-    """Passes a parameter's text on without the newline and indentation that belong to the markup."""
-
-    def __init__(self, put: Callable[[str], object], indent: str, *, trims: bool) -> None:
-        self._put = put
-        self._indent = indent
-        self._trims = trims
-        self._held = ""
-        self._is_begun = False
-
-    def __call__(self, text: str) -> None:
-        text = self._held + text
-        if not self._trims:
-            self._put(text)
-            return
-        if not self._is_begun:
-            start = "\n" + self._indent
-            if len(text) <= len(start) + 1 and (start.startswith(text) or ("\r" + start).startswith(text)):
-                self._held = text
-                return
-            self._is_begun = True
-            text = text.removeprefix("\r") if text.startswith("\r\n") else text
-            if text.startswith("\n"):
-                text = text[1:].removeprefix(self._indent)
-        cut = TRAILING.search(text)
-        at = cut.start() if cut and len(text) - cut.start() <= 64 else len(text)
-        self._held = text[at:]
-        if at:
-            self._put(text[:at])
-
-    def end(self) -> None:
-        held, self._held = self._held, ""
-        if not self._trims or not held:
-            return
-        newline = held.rfind("\n")
-        if not self._is_begun:
-            self._put(held[newline + 1 :] if newline >= 0 and held.strip() else "")
-        else:
-            rest = held[newline + 1 :]
-            kept = held[: newline - (held[newline - 1 : newline] == "\r")] if newline >= 0 else held
-            if rest and rest != self._indent and not self._indent:
-                kept = held
-            self._put(kept)
-
-
-TRAILING = re.compile(r"\r?\n?[ \t]*\Z|\r\Z")
-
-
-def typed_value(
-    source: Source, calls: Calls, wanted: Stops, types: frozenset[str], *, indent: str = "", trims: bool = True
-) -> Reader[str]:
-    """Read a parameter's text up to its end, write it as JSON of its type, and give what ended it.
-
-    A string is handed on as it comes; what must be a number, an array or the like is written when it is whole.
-    """
-
-    def write_escaped(text: str) -> None:
-        calls.write(escaped(text))
-
-    if types == ANY and (yield from source.fill()):
-        char = yield from _first_character(source)
-        if char not in STRING_DECIDES:
-            types = STRING
-    if types == STRING:
-        trimmed = _Trimmed(write_escaped, indent, trims=trims)
-        calls.write('"')
-        end = yield from source.until(wanted, trimmed)
-        if not end:
-            raise TruncatedCall
-        trimmed.end()
-        calls.write('"')
-        return end
-    parts: list[str] = []
-    end = yield from source.until(wanted, parts.append)
-    if not end:
-        raise TruncatedCall
-    kept: list[str] = []
-    trimmed = _Trimmed(kept.append, indent, trims=trims)
-    trimmed("".join(parts))
-    trimmed.end()
-    calls.write(json_for("".join(kept), types))
-    return end
-
-
-def _first_character(source: Source) -> Reader[str]:
-    """Look at the first character that is no white space, and leave it all unread."""
-    while True:
-        for char in source.text[source.at : source.at + 64]:
-            if not char.isspace():
-                return char
-        if source.closed or len(source.text) - source.at >= 64:
-            return " "
-        yield
-
-
-def python_calls(source: Source, calls: Calls, ends: Stops, *, closer: str) -> Reader[None]:
-    """Read `name(key=literal, …)`, separated by commas or newlines, up to `closer` (read as well) or an end marker."""
-    while True:
-        char = yield from source.skip_space()
-        if char and char == closer:
-            source.at += 1
-            return
-        if not char or (yield from source.ahead(ends)):
-            return
-        if char in ",;":
-            source.at += 1
-            continue
-        if char == "{":
-            yield from json_call(source, calls, ends)
-        else:
-            yield from _python_call(source, calls, ends)
-        source.mark()
-
-
-def _python_call(source: Source, calls: Calls, ends: Stops) -> Reader[None]:
-    name = yield from source.collect_while(IDENTIFIER)
-    char = yield from source.skip_space()
-    if not char:
-        raise TruncatedCall
-    if char != "(" or not name:
-        raise MalformedCall(f"{(name or char)[:80]!r} is no call")
-    source.at += 1
-    yield from python_call(source, calls, ends, name)
-
-
-def python_call(source: Source, calls: Calls, ends: Stops, name: str) -> Reader[None]:
-    """Read `key=literal, …)`, behind the opening bracket."""
-    calls.open(name)
-    calls.flush()
-    calls.write("{")
-    is_first = True
-    while True:
-        char = yield from source.skip_space()
-        if char == ")":
-            source.at += 1
-            break
-        if char == ",":
-            source.at += 1
-            continue
-        if not char:
-            raise TruncatedCall
-        if not is_first and (yield from source.ahead(ends)):
-            calls.note("a missing closing bracket")
-            break
-        yield from _keyword(source, calls, ends, is_first=is_first)
-        is_first = False
-    calls.write("}")
-    calls.close()
-
-
-def _keyword(source: Source, calls: Calls, ends: Stops, *, is_first: bool) -> Reader[None]:
-    quoted = yield from source.peek()
-    if quoted == "{" and is_first:  # f({"a": 1})
-        raise MalformedCall("positional arguments")
-    key = yield from json_text(source, calls.note, is_key=True)
-    char = yield from source.skip_space()
-    if char not in ("=", ":"):
-        if not char:
-            raise TruncatedCall
-        raise MalformedCall(f"{key[:80]!r} is no keyword argument")
-    source.at += 1
-    calls.write_key(key, is_first=is_first)
-    yield from LiteralReader(source, calls.write, calls.note, python=True, ends=ends).read()
