@@ -100,13 +100,13 @@ def test_a_pure_module_opens_no_socket_starts_no_thread_and_reads_no_clock(modul
     assert not (imported - {"time", "asyncio", "threading"} if module in DRIVERS else imported)
 
 
-def test_each_http_library_is_named_in_one_file() -> None:
+def test_each_http_library_is_named_in_one_place() -> None:
     """So that either can be changed."""
     for library, home in (("urllib3", "lmdeck.transport._urllib3"), ("aiohttp", "lmdeck.transport._aiohttp")):
         users = {
             module for module, path in MODULES.items() if library in {name.split(".")[0] for name in imports_of(path)}
         }
-        assert users == {home}
+        assert {user for user in users if user.startswith(home)} == users != set()
 
 
 def test_the_test_sees_the_modules_it_is_about() -> None:

@@ -17,6 +17,7 @@ import pytest
 from asking import Way, alm, lm
 from lmdeck import AsyncLMStudio, ConnectionLostError, LMStudio, LMStudioError
 from lmdeck.transport import _urllib3
+from lmdeck.transport._urllib3 import pools
 from loopback import (
     CLOSE,
     DONE,
@@ -140,7 +141,8 @@ def test_an_idle_connection_is_dropped_before_the_server_does(way: Way, monkeypa
     def now() -> float:
         return time.monotonic() + past
 
-    monkeypatch.setattr(_urllib3, "time", SimpleNamespace(monotonic=now))
+    for module in (_urllib3, pools):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=now))
     monkeypatch.setattr("aiohttp.connector.monotonic", now)
     with Loopback(hello) as server, Shared(way, server.url) as shared:
         shared.ask()

@@ -27,8 +27,9 @@ from lmdeck import (
     ServerUnreachableError,
     TransportError,
 )
-from lmdeck.transport import WireRequest, _aiohttp, _urllib3
+from lmdeck.transport import WireRequest, _aiohttp
 from lmdeck.transport._chunked import ChunkedError
+from lmdeck.transport._urllib3 import errors
 
 REQUEST = WireRequest(method="POST", url="http://lm.test:1234/v1/chat/completions")
 KEY = ConnectionKey("lm.test", 1234, False, True, None, None, None)
@@ -115,8 +116,8 @@ def test_every_sync_exception_is_translated(kind: type[Exception]) -> None:
     """As it is, and where urllib3 wraps it: `ProtocolError("Connection aborted.", error)`."""
     error = made(kind)
     assert isinstance(error, Exception)
-    check(_urllib3.translate(error, REQUEST))
-    check(_urllib3.translate(urllib3.exceptions.ProtocolError("Connection aborted.", error), REQUEST))
+    check(errors.translate(error, REQUEST))
+    check(errors.translate(urllib3.exceptions.ProtocolError("Connection aborted.", error), REQUEST))
 
 
 @pytest.mark.parametrize("kind", [*ASYNC, *SYSTEM, ValueError], ids=lambda kind: kind.__name__)
@@ -156,7 +157,7 @@ SYNC_MEANINGS = [
 @pytest.mark.parametrize(("error", "expected"), SYNC_MEANINGS, ids=lambda value: repr(value)[:60])
 def test_what_sync_exceptions_mean(error: Exception, expected: type[LMStudioError]) -> None:
     """The most specific class wins, also below a wrapper."""
-    assert type(_urllib3.translate(error, REQUEST)) is expected
+    assert type(errors.translate(error, REQUEST)) is expected
 
 
 ASYNC_MEANINGS = [
