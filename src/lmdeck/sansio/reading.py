@@ -1,0 +1,311 @@
+"""The machine that reads a model's text: it scans for all begin markers at once and hands over to the marker's reader.
+
+It holds back only what may still become a marker. What a reader refuses is given back as content, unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from lmdeck.events import Chunk
+from lmdeck.messages import Problem
+from lmdeck.sansio.bare import begins_bare
+from lmdeck.sansio.calls import Calls
+from lmdeck.sansio.dialects.declaration import Marker, ReasoningTags
+from lmdeck.sansio.grammar import Grammar
+from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
+from lmdeck.sansio.text import GrowingText
+from lmdeck.sansio.toolbox import Toolbox
+
+__all__ = ["Reading"]
+
+SHOWN = 2000
+BODY = re.compile(r"\s*(?:[\[{]|<(?:function|invoke|tool_call>|\||｜|arg_key)|call:|functions?[.<]|$)")
+
+
+class Reading:
+    """An answer on its way: what was read of it, and what is known of where it stands."""
+
+    def __init__(self, toolbox: Toolbox, grammar: Grammar, new_id: Callable[[], str]) -> None:
+        self.toolbox = toolbox
+        self.grammar = grammar
+        self.chunks: list[Chunk] = []
+        self.calls = Calls(toolbox, new_id, self.chunks)
+        self.source = Source()
+        self.is_plain = False
+        self.is_answered = False
+        self.had_reasoning = False
+        self._left_markup = False
+
+    def run(self, prefix: str) -> Reader[None]:
+        """Read an answer, `prefix` being what the template had written of it."""
+        if prefix:
+            yield from self._opened_by(prefix)
+        yield from self._content()
+        self.calls.end()
+        self._reconsider_reasoning()
+
+    def _opened_by(self, prefix: str) -> Reader[None]:
+        """Read what the template had already written."""
+        grammar = self.grammar
+        last = max(
+            (tag for tag in grammar.openers.values() if tag.open in prefix),
+            key=lambda tag: prefix.rfind(tag.open), default=None,
+        )  # fmt: skip
+        if last is not None:
+            if last.close not in prefix[prefix.rfind(last.open) :]:
+                yield from self._reasoning(last)
+            return
+        last_message = max((prefix.rfind(text) for text, marker in grammar.markers.items() if marker.opens), default=-1)
+        if last_message >= 0:
+            self.source.feed(prefix[last_message:])
+            return
+        opened = next((text for text in grammar.call_markers if prefix.rstrip().endswith(text)), "")
+        if opened:
+            self.source.feed(opened)
+            return
+        begun = next((text for text in grammar.starts if len(text) > 1 and prefix.endswith(text)), "")
+        self.source.feed(begun)
+
+    def _content(self) -> Reader[None]:
+        """Read the answer's text up to its end."""
+        source, grammar, calls = self.source, self.grammar, self.calls
+        while True:
+            if calls.prose.is_line_start or not calls.content:
+                if not calls.content and (yield from self._reads_opening()):
+                    continue
+                if (yield from self._reads_start_marker()):
+                    continue
+            if (yield from self._passes_text()):
+                return
+            found = grammar.tokens.pattern.match(source.text, source.at)
+            if found:
+                yield from self._token(found.group())
+
+    def _reads_opening(self) -> Reader[bool]:
+        """Read what stands before any content: white space, and reasoning."""
+        source, grammar = self.source, self.grammar
+        yield from self._pass_space()
+        found = yield from source.ahead(grammar.opening)
+        if found in grammar.openers and not (self.had_reasoning and found not in grammar.anywhere):
+            source.at += len(found)
+            yield from self._reasoning(grammar.openers[found])
+            return True
+        if found in grammar.closers:
+            source.at += len(found)
+            self.had_reasoning = True
+            return True
+        return False
+
+    def _reads_start_marker(self) -> Reader[bool]:
+        """Read a marker that counts only at the start of a line."""
+        grammar = self.grammar
+        if not grammar.starts:
+            return False
+        yield from self._pass_space()
+        found = yield from self.source.ahead(grammar.start_tokens)
+        if not found or self.calls.prose.shows_code():
+            return False
+        if found in grammar.bare and not (yield from begins_bare(self.source, grammar.bare)):
+            return False
+        yield from self._call(grammar.starts[found])
+        return True
+
+    def _pass_space(self) -> Reader[None]:
+        source = self.source
+        while True:
+            begin = source.at
+            rest = source.text[begin:]
+            length = len(rest) - len(rest.lstrip())
+            if length:
+                source.at = begin + length
+                self.calls.say(rest[:length])
+            if source.at < len(source.text) or source.closed:
+                return
+            yield
+
+    def _passes_text(self) -> Reader[bool]:
+        """Pass text on up to the next token or line end; tell whether the text is over."""
+        source, grammar, calls = self.source, self.grammar, self.calls
+        has_starts = bool(grammar.starts)
+        while True:
+            text, at = source.text, source.at
+            found = grammar.tokens.pattern.search(text, at)
+            end = found.start() if found else len(text) if source.closed else grammar.tokens.tail(text, at)
+            if has_starts:
+                newline = text.find("\n", at, end)
+                if newline >= 0:
+                    calls.say(text[at : newline + 1])
+                    source.at = newline + 1
+                    if calls.prose.is_line_start or not calls.content:
+                        return False
+                    continue
+            if end > at:
+                calls.say(text[at:end])
+                source.at = end
+            if found:
+                return False
+            if source.closed:
+                return True
+            self.is_plain = end == len(text) and calls.is_plain
+            yield
+            self.is_plain = False
+
+    def _token(self, token: str) -> Reader[None]:
+        """Read what a token in the text begins."""
+        source, grammar, calls = self.source, self.grammar, self.calls
+        if calls.prose.shows_code():
+            source.at += len(token)
+            calls.say(token)
+        elif token in grammar.markers:
+            yield from self._call(grammar.markers[token])
+        elif token in grammar.anywhere:
+            source.at += len(token)
+            yield from self._reasoning(grammar.anywhere[token])
+        else:
+            source.at += len(token)
+            if (token in grammar.drops and not self._left_markup) or not calls.content:
+                calls.hold_space()
+            else:
+                calls.say(token)
+
+    def _reasoning(self, tags: ReasoningTags) -> Reader[None]:
+        """Read reasoning up to its end tag, to a call that ends it, or to the end of the text."""
+        source, calls = self.source, self.calls
+        self.had_reasoning = True
+        if tags.label:
+            yield from source.take(stops(tags.label + "\n"))
+        yield from source.skip_space()
+        closing = stops(tags.close, *tags.also_closes)
+        markers = self.grammar.call_markers if self.toolbox else ()
+        wanted = stops(*closing.literals, *self.grammar.inline, *self.grammar.reserved, *markers)
+        while True:
+            found = yield from source.until(wanted, calls.think)
+            if not found:
+                calls.problems.append(Problem("reasoning_unclosed", "The reasoning has no end."))
+                return
+            if found in closing.literals:
+                break
+            if found in self.grammar.inline:
+                source.at += len(found)
+                yield from self.grammar.inline[found].read(source, calls)
+                continue
+            if found in self.grammar.reserved:
+                source.at += len(found)
+                continue
+            if not (yield from self._begins_call(found)):
+                calls.think(found)
+                source.at += len(found)
+                continue
+            held: list[str] = []
+            if (yield from source.until(closing, held.append)):
+                calls.think("".join(held))
+                break
+            self._calls_of("".join(held))
+            return
+        source.at += len(found) if found in closing.literals else len((yield from source.ahead(closing)))
+        calls.hold_space()
+        if not calls.content:
+            yield from source.skip_space()
+
+    def _begins_call(self, marker: str) -> Reader[bool]:
+        """Tell whether what follows a marker in reasoning looks like a call, not like prose about one."""
+        source = self.source
+        size = len(marker) + 64
+        while len(source.text) - source.at < size and not source.closed:
+            yield
+        following = source.text[source.at + len(marker) : source.at + size]
+        if not marker.isascii() or marker.startswith(("<|", "[")) or self.grammar.markers[marker].keeps:
+            return True
+        return bool(BODY.match(following)) or following.lstrip().startswith(tuple(self.toolbox.schemas))
+
+    def _calls_of(self, text: str) -> None:
+        """Read the calls with which a text ends its reasoning; what is no call there is reasoning."""
+        calls = self.calls
+        begin, content, reasoning = len(self.chunks), calls.content, calls.reasoning
+        calls.content, calls.reasoning = GrowingText(), GrowingText()
+        self._read_again(text)
+        calls.content, calls.reasoning = content, reasoning
+        for at in range(begin, len(self.chunks)):
+            if self.chunks[at].content:
+                self.chunks[at] = Chunk("", self.chunks[at].content)
+            reasoning.write(self.chunks[at].reasoning)
+
+    def _read_again(self, text: str) -> None:
+        """Read a text that is already whole as content."""
+        source, self.source = self.source, Source(text, closed=True)
+        for _ in self._content():
+            pass
+        self.source = source
+
+    def _reconsider_reasoning(self) -> None:
+        """Look for calls in the reasoning where the answer itself is empty."""
+        calls = self.calls
+        if calls.made or self.is_answered or not self.toolbox or calls.problems or calls.content.getvalue().strip():
+            return
+        text = calls.reasoning.getvalue()
+        if not any(marker in text for marker in self.grammar.call_markers):
+            return
+        begin = len(self.chunks)
+        self._read_again(text)
+        calls.content = GrowingText()
+        self.chunks[begin:] = [chunk for chunk in self.chunks[begin:] if not chunk.content]
+        calls.problems.clear()
+        if calls.made:
+            calls.dropped("calls_in_reasoning", "The calls stood in the reasoning")
+
+    def _call(self, marker: Marker) -> Reader[None]:
+        """Hand over to a marker's reader; give back as content what it refuses."""
+        source, calls = self.source, self.calls
+        made = len(calls.made)
+        source.mark()
+        source.at += 0 if marker.keeps else len(marker.text)
+        try:
+            yield from marker.read(source, calls)
+            calls.is_over = calls.is_over or (marker.final and len(calls.made) > made)
+            if len(calls.made) == made and not marker.channel:
+                if source.marked() == marker.text:
+                    calls.say(marker.text)
+                else:
+                    calls.dropped("tool_call_empty", f"A block without a call was left out: {source.marked()[:SHOWN]}")
+        except NotACall:
+            self._give_back(marker)
+        except UnofferedCall as refusal:
+            calls.dropped("unoffered_tool", f"Left as text: {refusal}", self._give_back(marker))
+        except MalformedCall as refusal:
+            calls.abandon()
+            raw = self._give_back(marker)
+            calls.dropped("tool_call_unparsed", f"A call could not be read and was left as text: {refusal}", raw)
+        except TruncatedCall:
+            self._cut_off(marker)
+        finally:
+            source.unmark()
+
+    def _give_back(self, marker: Marker) -> str:
+        """Pass on as content what a reader read, and give it."""
+        self.calls.abandon()
+        text = self.source.marked()
+        self._left_markup = self._left_markup or len(marker.text) > 1
+        if not text:
+            source = self.source
+            text = (
+                marker.text
+                if source.text.startswith(marker.text, source.at)
+                else source.text[source.at : source.at + 1]
+            )
+            source.at += len(text)
+        self.calls.say(text)
+        return text
+
+    def _cut_off(self, marker: Marker) -> None:
+        """Report a call whose end is missing; a marker with nothing behind it is only talked about."""
+        source, calls = self.source, self.calls
+        source.at = len(source.text)
+        text = source.marked()
+        name = calls.abandon()
+        if text.strip() == marker.text and marker.text.startswith("<") and marker.text[1].isalpha():
+            calls.say(text)
+        elif text.strip():
+            what = f"The call of {name!r}" if name else "A call"
+            calls.dropped("tool_call_incomplete", f"{what} is cut off: {text[:SHOWN]}", text)
