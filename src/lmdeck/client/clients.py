@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing, closing
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import Any, Self, Unpack
 
-from lmdeck.bus import Subscription
 from lmdeck.chain.drivers import drive, drive_async
 from lmdeck.client.chat import AsyncChat, Chat
 from lmdeck.client.conversation import AsyncConversation, Conversation, ConversationSpec
@@ -16,6 +15,7 @@ from lmdeck.client.endpoints import AsyncMessages, AsyncResponses, Messages, Res
 from lmdeck.client.health_plans import check_health
 from lmdeck.client.image_plans import FETCH_SECONDS, fetch_image
 from lmdeck.client.models import AsyncModels, Models
+from lmdeck.client.registers import Registers
 from lmdeck.client.session import Session
 from lmdeck.client.tasks import Tasks
 from lmdeck.client.text_plans import complete, embed
@@ -25,86 +25,14 @@ from lmdeck.outputs import Completion, Embeddings
 from lmdeck.protocol.fetching import AddressGuard
 from lmdeck.protocol.images import MAX_IMAGE_BYTES
 from lmdeck.protocol.requests import ChatSpec
-from lmdeck.tools.registry import ToolRegistry
-from lmdeck.tools.tool import Tool, make_tool, tool
 from lmdeck.transport import AsyncTransport, Transport
 
 __all__ = ["AsyncLMStudio", "LMStudio"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
-E = TypeVar("E")
 EMBED_BATCH = 64
 
 
-class _Registers:
-    """What both clients do with tools: keep them by name."""
-
-    _session: Session
-
-    @property
-    def tools(self) -> ToolRegistry:
-        """The tools that were registered; `with_tools` takes their names."""
-        return self._session.tools
-
-    @overload
-    def tool(self, function: Callable[P, R], /) -> Tool[P, R]: ...
-    @overload
-    def tool(
-        self, *, name: str | None = None, description: str | None = None, timeout: float | None = None
-    ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
-    def tool(  # type: ignore[misc]  # mypy takes the class's own `tool` for the function's
-        self, function: Callable[P, R] | None = None, /, *, name: str | None = None, description: str | None = None,
-        timeout: float | None = None,
-    ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:  # fmt: skip
-        """Make a tool of a function, as `lmdeck.tool` does, and register it with this client.
-
-        Raises:
-            ConfigurationError: It cannot be described, LM Studio would rewrite its name, or the name is taken.
-        """
-
-        def make(function: Callable[P, R]) -> Tool[P, R]:
-            made = tool(name=name, description=description, timeout=timeout)(function)
-            self._session.tools.add(made)
-            return made
-
-        return make if function is None else make(function)
-
-    @overload
-    def on(self, kind: type[E], handler: Callable[[E], object], *, once: bool = False) -> Subscription: ...
-    @overload
-    def on(self, kind: type[E], *, once: bool = False) -> Callable[[Callable[[E], object]], Callable[[E], object]]: ...
-    def on(
-        self, kind: type[E], handler: Callable[[E], object] | None = None, *, once: bool = False
-    ) -> Subscription | Callable[[Callable[[E], object]], Callable[[E], object]]:
-        """Call a handler for every event of a type, or (`once`) for the next; without a handler it is a decorator.
-
-        `lmdeck.events` has the types. A handler that raises is logged and breaks nothing; `Subscription.remove` ends it.
-
-        Raises:
-            ConfigurationError: It is no type of event, or an async handler of a sync client.
-        """
-        if handler is None:
-            return self._session.bus.on(kind, once=once)
-        return self._session.bus.on(kind, handler, once=once)
-
-    def register_tool(
-        self, name: str, *, handler: Callable[..., Any], description: str = "",
-        parameters: Mapping[str, Any] | None = None, required: Sequence[str] | None = None,
-        timeout: float | None = None,
-    ) -> Tool[..., Any]:  # fmt: skip
-        """Register a tool: a handler with JSON Schema, the short form `{"city": {"type": "string"}}`, or its own signature.
-
-        Raises:
-            ConfigurationError: The parameters are no schema, LM Studio would rewrite the name, or the name is taken.
-        """
-        made = make_tool(
-            name, handler=handler, description=description, parameters=parameters, required=required, timeout=timeout
-        )
-        return self._session.tools.add(made)
-
-
-class LMStudio(_Registers):
+class LMStudio(Registers):
     """A client of LM Studio's local server; safe to share between threads.
 
     Settings come from the keywords (see `lmdeck.config.Settings` for all of them), the environment (`LMDECK_HOST`, …, and
@@ -265,7 +193,7 @@ class LMStudio(_Registers):
             return self._transport
 
 
-class AsyncLMStudio(_Registers):
+class AsyncLMStudio(Registers):
     """The same client for asyncio; safe to share between tasks.
 
     Settings come from the keywords (see `lmdeck.config.Settings` for all of them), the environment (`LMDECK_HOST`, …, and
