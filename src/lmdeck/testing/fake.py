@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Literal
 
 from lmdeck.client.clients import AsyncLMStudio, LMStudio
@@ -13,6 +12,7 @@ from lmdeck.server.stored import StoredAnswers
 from lmdeck.testing.answers import Answer
 from lmdeck.testing.backend import ScriptedBackend
 from lmdeck.testing.cassette import load
+from lmdeck.testing.door import Door
 from lmdeck.testing.expectations import Expectations
 from lmdeck.testing.faults import FAULTS, find_fault
 from lmdeck.testing.front import Front
@@ -83,7 +83,7 @@ class FakeLMStudio(Scripting, Expectations):
         self._api_token = api_token
         self._address = (host, port)
         self._server: BackgroundServer | None = None
-        self._door = _Door()
+        self._door = Door()
         self._tell: Callable[[SentRequest], object] | None = None
         self.app: ASGIApp = Front(
             create_app(self._backend, api_token=api_token, stored=self._stored),
@@ -157,7 +157,7 @@ class FakeLMStudio(Scripting, Expectations):
     def close_port(self) -> None:
         """Refuse connections from now on, until `reset`."""
         if self._server is not None:
-            self._door.shut(self._server, threading.TIMEOUT_MAX, _nothing)
+            self._door.shut(self._server)
 
     @property
     def base_url(self) -> str:
@@ -367,39 +367,3 @@ class FakeLMStudio(Scripting, Expectations):
         queue.popleft()
         options = first.fault_options
         self._door.shut(self._server, float(options.get("seconds", 0.2)), self._look_ahead)
-
-
-def _nothing() -> None:
-    """There is nothing behind a port that stays closed."""
-
-
-class _Door:
-    """The listening port, closed for a while and opened again."""
-
-    def __init__(self) -> None:
-        self._timer: threading.Timer | None = None
-        self._lock = threading.Lock()
-
-    def shut(self, server: BackgroundServer, seconds: float, then: Callable[[], None]) -> None:
-        """Close the port for so many seconds; where it is closed, for so many from now on."""
-
-        def reopen() -> None:
-            self.open(server)
-            then()
-
-        with self._lock:
-            if self._timer is None:
-                server.stop_listening()
-            else:
-                self._timer.cancel()
-            self._timer = threading.Timer(seconds, reopen)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def open(self, server: BackgroundServer) -> None:
-        """Open the port, if it is closed."""
-        with self._lock:
-            timer, self._timer = self._timer, None
-            if timer is not None:
-                timer.cancel()
-                server.listen_again()
