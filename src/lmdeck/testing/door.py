@@ -5,12 +5,21 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from lmdeck.server.serve import BackgroundServer
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lmdeck.server.serve import BackgroundServer
+__all__ = ["Door", "WatchedServer"]
 
-__all__ = ["Door"]
+
+class WatchedServer(BackgroundServer):
+    """A server that tells what is connected to it."""
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._server.server_state.connections)
 
 
 class Door:
