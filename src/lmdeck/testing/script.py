@@ -42,8 +42,11 @@ class Scripting:
     def _add(self, answer: Scripted) -> None:
         raise NotImplementedError
 
-    def answer(self, answer: Answer) -> Self:
+    def answer(self, answer: Answer | RawAnswer) -> Self:
         """Answer with a value made by hand."""
+        if isinstance(answer, RawAnswer):
+            self._add(answer)
+            return self
         thought, self._thought = self._thought, ""
         self._add(msgspec.structs.replace(answer, reasoning=thought + answer.reasoning) if thought else answer)
         return self
@@ -120,21 +123,18 @@ class Scripting:
         headers: Mapping[str, str] | None = None,
     ) -> Self:
         """Answer with exactly these bytes, each piece by itself; a number waits so many seconds."""
-        self._add(RawAnswer(steps, status, {"content-type": content_type, **(headers or {})}))
-        return self
+        return self.answer(RawAnswer(steps, status, {"content-type": content_type, **(headers or {})}))
 
     def body(self, value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Self:
         """Answer with exactly this JSON body, whatever was asked."""
-        self._add(RawAnswer.json(value, status, headers))
-        return self
+        return self.answer(RawAnswer.json(value, status, headers))
 
     def frames(self, *frames: object, done: bool = True) -> Self:
         """Answer with exactly these JSON values as the events of a stream; a number waits so many seconds.
 
         `[DONE]` ends the stream, unless its events have a `type`, or `done` is off.
         """
-        self._add(RawAnswer.frames(*frames, done=done))
-        return self
+        return self.answer(RawAnswer.frames(*frames, done=done))
 
     def fail(self, fault: str, /, *, reply: str | Answer = _FILLER, **options: object) -> Self:
         """Let the next answer fail in a way that `FakeLMStudio.faults()` lists; `reply` is what it would have been.
