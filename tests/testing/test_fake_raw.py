@@ -138,6 +138,16 @@ def test_faults_reach_embeddings_by_rules_too(fake_lmstudio: FakeLMStudio) -> No
         client.embed("x")
 
 
+def test_functions_are_asked_for_embeddings_only_at_their_path(fake_lmstudio: FakeLMStudio) -> None:
+    """A function for whatever is asked expects questions to a chat."""
+    fake_lmstudio.when(lambda _: True).respond(lambda request: str(request.messages[0]["content"]))
+    with fake_lmstudio.client() as client:
+        assert len(client.embed("x").vectors) == 1
+        fake_lmstudio.reset()
+        fake_lmstudio.at("/v1/embeddings").respond(lambda _: RawAnswer.json({"data": [{"embedding": [1.0]}]}))
+        assert client.embed("x").vectors == [[1.0]]
+
+
 async def test_connections_and_requests_at_once_are_counted() -> None:
     async with FakeLMStudio(time_to_first_token=0.05) as fake:
         fake.when(lambda _: True).reply("Hi.")

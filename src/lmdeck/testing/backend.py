@@ -163,10 +163,10 @@ class ScriptedBackend:
         return Embedded(vectors=vectors, prompt_tokens=sum(map(_tokens, job.texts)))
 
     def _refuse(self, exchange: Exchange) -> None:
-        """Let a refusal, a fault or the function of a rule that is next in the script meet an embedding as well."""
+        """Let a refusal, a fault or the function of a path, that is next in the script, meet an embedding as well."""
         first = self._script.peek(exchange.rule)
         is_refusal = isinstance(first, Answer) and (first.refusal is not None or first.fault is not None)
-        if is_refusal or (callable(first) and exchange.rule is not None):
+        if is_refusal or (callable(first) and exchange.rule is not None and exchange.rule.anywhere):
             self._next(exchange)
 
     async def load(self, job: LoadJob) -> Loaded:

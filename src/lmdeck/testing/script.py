@@ -155,7 +155,7 @@ class Rule(Scripting):
 
     def __init__(self, fits: Predicate, *, anywhere: bool = False) -> None:
         self._fits = fits
-        self._anywhere = anywhere
+        self.anywhere = anywhere
         self._answers: deque[Scripted] = deque()
 
     def _add(self, answer: Scripted) -> None:
@@ -163,7 +163,7 @@ class Rule(Scripting):
 
     def has_answer_to(self, request: SentRequest) -> bool:
         """Tell whether this rule is the one for a request."""
-        return bool(self._answers) and (self._anywhere or request.wants_answer) and bool(self._fits(request))
+        return bool(self._answers) and (self.anywhere or request.wants_answer) and bool(self._fits(request))
 
     def peek(self) -> Scripted:
         """Give the next answer, and leave it."""
