@@ -307,6 +307,16 @@ def test_answers_come_in_order_however_long_each_takes() -> None:
     assert [result.content for result in reply.rounds[0].results] == ["slow", "quick"]
 
 
+def test_a_limit_is_told_as_one_however_late_that_is_looked_at() -> None:
+    with model_that(calls(("sleeps", {})), SUNNY) as fake, lm(fake.base_url) as client:
+        with client.chat().user("Hi").with_tools([sleeps]).run_stream() as stream:
+            for step in stream:
+                if type(step).__name__ == "ToolRunning":
+                    time.sleep(0.25)
+        (result,) = stream.reply.rounds[0].results
+    assert "did not finish within 0.1 seconds" in result.content
+
+
 def test_the_choice_of_a_tool_binds_the_first_round_alone() -> None:
     with model_that(calls(ROME), SUNNY) as fake, lm(fake.base_url) as client:
         client.chat().user("Hi").with_tools([weather]).with_tool_choice("required").run()
