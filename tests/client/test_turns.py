@@ -88,8 +88,10 @@ def test_a_server_that_never_answers_the_question_holds_nobody_up_for_long(fake:
 
 
 @BOTH
-def test_one_after_the_other_costs_no_question(hello: FakeLMStudio, is_async: bool) -> None:
+def test_one_after_the_other_costs_no_question(fake: FakeLMStudio, is_async: bool) -> None:
     """Nor does a limit that was given."""
+    for _ in range(3):
+        fake.reply("Hello.")
 
     async def ask(url: str) -> None:
         async with alm(url) as client:
@@ -97,14 +99,14 @@ def test_one_after_the_other_costs_no_question(hello: FakeLMStudio, is_async: bo
                 await client.chat().user("x").send()
 
     if is_async:
-        asyncio.run(ask(hello.base_url))
+        asyncio.run(ask(fake.base_url))
     else:
-        with lm(hello.base_url) as client:
+        with lm(fake.base_url) as client:
             for _ in range(3):
                 client.chat().user("x").send()
-    assert [request.path for request in hello.requests] == [CHAT] * 3
-    _, paths = ask_many(hello, 5, is_async=is_async, max_concurrency=2)
-    assert (hello.most_at_once, paths.count(LIST)) == (2, 0)
+    assert [request.path for request in fake.requests] == [CHAT] * 3
+    _, paths = ask_many(fake, 5, is_async=is_async, max_concurrency=2)
+    assert (fake.most_at_once, paths.count(LIST)) == (2, 0)
 
 
 def test_a_list_that_was_read_before_is_not_asked_for_again(fake: FakeLMStudio) -> None:
