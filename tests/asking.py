@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 import lmdeck
 from lmdeck import AsyncLMStudio, LMStudio, LMStudioError, Reply
 
-__all__ = ["SETTINGS", "WAYS", "Way", "alm", "lm", "nothing_left_behind"]
+__all__ = ["SETTINGS", "WAYS", "Way", "alm", "lm", "nothing_left_behind", "until"]
 
 SETTINGS: dict[str, Any] = {
     "model": "m",
@@ -86,6 +86,14 @@ class Way:
 
 
 WAYS = [Way(is_async, is_streamed) for is_async in (False, True) for is_streamed in (False, True)]
+
+
+def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
 
 
 @contextmanager

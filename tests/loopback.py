@@ -23,6 +23,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Self
 
+import bodies
+from bodies import completion
+
 __all__ = [
     "CLOSE",
     "DONE",
@@ -293,24 +296,6 @@ def text_answer(
     return [head(status, content_type=content_type, content_length=len(data), **headers) + data]
 
 
-def completion(content: str = "Hello.", **more: Any) -> dict[str, Any]:
-    """Give the body of an answer that is not streamed."""
-    return {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "model": "m",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": content},
-                "finish_reason": more.pop("finish", "stop"),
-            }
-        ],
-        "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
-        **more,
-    }
-
-
 def event(data: object) -> bytes:
     """Give one server-sent event."""
     return b"data: " + (data if isinstance(data, bytes) else json.dumps(data).encode()) + b"\n\n"
@@ -318,9 +303,7 @@ def event(data: object) -> bytes:
 
 def chunk(content: str | None = None, finish: str | None = None, **more: Any) -> bytes:
     """Give the event of one chunk of a stream."""
-    delta = {} if content is None else {"content": content}
-    choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    return event({"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "m", "choices": [choice], **more})
+    return event(bodies.chunk(content, finish, **more))
 
 
 DONE = event(b"[DONE]")

@@ -9,7 +9,8 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from lmdeck import (
     UnknownToolError,
     tool,
 )
-from loopback import DONE, SSE_HEAD, Answer, Loopback, Request, event, http_chunks, json_answer
+from lmdeck.testing import Answer, FakeLMStudio
+from lmdeck.testing.answers import PlannedCall
 
 DOCS = Path(__file__).parents[2] / "docs" / "tools.md"
 
@@ -125,39 +127,25 @@ TOOLS = [
 ]  # fmt: skip
 
 
-def calls(*named: tuple[str, Any], content: str = "") -> dict[str, Any]:
-    """Give the message of an answer that calls tools; arguments that are text go as they are."""
-    return {
-        "role": "assistant",
-        "content": content,
-        "tool_calls": [
-            {"id": f"call{at}", "type": "function", "index": at,
-             "function": {"name": name, "arguments": given if isinstance(given, str) else json.dumps(given)}}
-            for at, (name, given) in enumerate(named)
-        ],
-    }  # fmt: skip
+def calls(*named: tuple[str, dict[str, Any] | str], content: str = "") -> Answer:
+    """Give an answer that calls tools; arguments that are text go as they are."""
+    planned = [PlannedCall(id=f"call{at}", name=name, arguments=given) for at, (name, given) in enumerate(named)]
+    return Answer(content=content, calls=tuple(planned), prompt_tokens=10, completion_tokens=2)
 
 
-def says(text: str, **more: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": text, **more}
+def says(text: str, reasoning: str = "") -> Answer:
+    return Answer(content=text, reasoning=reasoning, prompt_tokens=10, completion_tokens=2)
 
 
-def answers(*messages: dict[str, Any]) -> Callable[[Request], Any]:
-    """Answer with these messages in turn, the last for ever, streamed if that was asked for."""
-    given = iter(messages)
-    last = [messages[-1]]
-
-    def answer(request: Request) -> Any:
-        message = next(given, last[0])
-        finish = "tool_calls" if message.get("tool_calls") else "stop"
-        usage = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
-        if request.json.get("stream"):
-            head = {"choices": [{"index": 0, "delta": message, "finish_reason": None}]}
-            end = {"choices": [{"index": 0, "delta": {}, "finish_reason": finish}], "usage": usage}
-            return [SSE_HEAD, http_chunks(event(head), event(end), DONE)]
-        return json_answer({"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": usage})
-
-    return answer
+@contextmanager
+def model_that(*answers: Answer) -> Iterator[FakeLMStudio]:
+    """Serve a model that gives these answers in turn, the last for ever, and remembers all that it is told."""
+    with FakeLMStudio() as fake:
+        fake.add_model("m", context_length=1 << 20)
+        rule = fake.when(lambda _: True)
+        for answer in answers:
+            rule.answer(answer)
+        yield fake
 
 
 SUNNY = says("It is sunny.")
@@ -168,7 +156,7 @@ ROME = ("weather", {"city": "Rome"})
 class Case:
     """One misbehaviour: what the model answers, and how the run must end."""
 
-    model: tuple[dict[str, Any], ...]
+    model: tuple[Answer, ...]
     told: tuple[str, ...] = ()  # in the tool results, in order
     error: type[LMStudioError] | None = None
     rounds: int = 2
@@ -216,7 +204,7 @@ CASES: dict[str, Case] = {
     "an empty answer between rounds": Case((calls(ROME), says(""), SUNNY), ("Rome",)),
     "only empty answers": Case((calls(ROME), says("")), error=EmptyReplyError),
     "a call inside reasoning": Case(
-        (says("", reasoning_content='Hm.<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>'), SUNNY),
+        (says("", reasoning='Hm.<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>'), SUNNY),
         ("Rome",), problems=("calls_in_reasoning",),
     ),
     "a call in the text": Case(
@@ -261,21 +249,21 @@ def test_every_run_ends_well_or_with_the_named_error(name: str, way: str) -> Non
     case = CASES[name]
     release.clear()
     started = time.monotonic()
-    with nothing_left_behind(), Loopback(routes={"/v1/chat/completions": answers(*case.model)}) as server:
+    with nothing_left_behind(), model_that(*case.model) as fake:
         try:
             if case.error is not None:
                 with pytest.raises(case.error) as caught:
-                    run(way, server.url, case)
+                    run(way, fake.base_url, case)
                 assert caught.value.hint
                 partial = caught.value.partial
                 if not isinstance(caught.value, EmptyReplyError):
                     assert partial is not None
                     assert partial.rounds
                 return
-            reply, seen = run(way, server.url, case)
+            reply, seen = run(way, fake.base_url, case)
         finally:
             release.set()
-        sent = [request.json for request in server.requests]
+        sent = [request.body for request in fake.requests]
     assert time.monotonic() - started < 4
     assert len(reply.rounds) == case.rounds
     results = [result for one in reply.rounds for result in one.results]
@@ -313,34 +301,43 @@ def test_answers_come_in_order_however_long_each_takes() -> None:
         return name
 
     model = calls(("wait", {"name": "slow", "seconds": 0.2}), ("wait", {"name": "quick", "seconds": 0.0}))
-    with Loopback(routes={"/v1/chat/completions": answers(model, SUNNY)}) as server, lm(server.url) as client:
+    with model_that(model, SUNNY) as fake, lm(fake.base_url) as client:
         reply = client.chat().user("Hi").with_tools([wait]).run()
     assert order == ["quick", "slow"]
     assert [result.content for result in reply.rounds[0].results] == ["slow", "quick"]
 
 
+def test_a_limit_is_told_as_one_however_late_that_is_looked_at() -> None:
+    with model_that(calls(("sleeps", {})), SUNNY) as fake, lm(fake.base_url) as client:
+        with client.chat().user("Hi").with_tools([sleeps]).run_stream() as stream:
+            for step in stream:
+                if type(step).__name__ == "ToolRunning":
+                    time.sleep(0.25)
+        (result,) = stream.reply.rounds[0].results
+    assert "did not finish within 0.1 seconds" in result.content
+
+
 def test_the_choice_of_a_tool_binds_the_first_round_alone() -> None:
-    with Loopback(routes={"/v1/chat/completions": answers(calls(ROME), SUNNY)}) as server, lm(server.url) as client:
+    with model_that(calls(ROME), SUNNY) as fake, lm(fake.base_url) as client:
         client.chat().user("Hi").with_tools([weather]).with_tool_choice("required").run()
-        assert [request.json["tool_choice"] for request in server.requests] == ["required", "auto"]
+        assert [request.body["tool_choice"] for request in fake.requests] == ["required", "auto"]
 
 
 def test_a_tool_without_a_handler_ends_the_run_with_its_call() -> None:
-    answer: Answer = answers(calls(("elsewhere", {})))
-    with Loopback(routes={"/v1/chat/completions": answer}) as server, lm(server.url) as client:
+    with model_that(calls(("elsewhere", {}))) as fake, lm(fake.base_url) as client:
         reply = client.chat().user("Hi").with_tools([weather, {"name": "elsewhere"}]).run()
     assert [item.name for item in reply.tool_calls] == ["elsewhere"]
     assert reply.finish_reason == "tool_calls"
 
 
 def test_a_history_goes_on_from_a_run() -> None:
-    with Loopback(routes={"/v1/chat/completions": answers(calls(ROME), SUNNY)}) as server, lm(server.url) as client:
+    with model_that(calls(ROME), SUNNY) as fake, lm(fake.base_url) as client:
         chat = client.chat().user("Hi").with_tools([weather])
         reply = chat.run()
         assert [message.role for message in reply.messages] == ["assistant", "tool", "assistant"]
         again = chat.with_messages(reply.messages).user("Thanks.").send()
         assert again.content == "It is sunny."
-        assert [message["role"] for message in server.requests[-1].json["messages"]] == [
+        assert [message["role"] for message in fake.requests[-1].body["messages"]] == [
             "user", "assistant", "tool", "assistant", "user",
         ]  # fmt: skip
 
@@ -351,14 +348,14 @@ def test_a_history_goes_on_from_a_run() -> None:
 )
 def test_a_call_may_need_approval(way: str, verdict: Any, told: str) -> None:
     shown: list[str] = []
-    with Loopback(routes={"/v1/chat/completions": answers(calls(ROME), SUNNY)}) as server:
+    with model_that(calls(ROME), SUNNY) as fake:
         if way == "sync":
 
             def approve(call: Any) -> Any:
                 shown.append(call.name)
                 return verdict
 
-            with lm(server.url) as client:
+            with lm(fake.base_url) as client:
                 reply = client.chat().user("Hi").with_tools([weather]).run(approve=approve)
         else:
 
@@ -367,7 +364,7 @@ def test_a_call_may_need_approval(way: str, verdict: Any, told: str) -> None:
                 return verdict
 
             async def main() -> Reply:
-                async with alm(server.url) as client:
+                async with alm(fake.base_url) as client:
                     return await client.chat().user("Hi").with_tools([weather]).run(approve=approve_later)
 
             reply = asyncio.run(main())
@@ -386,8 +383,8 @@ def test_leaving_a_run_cancels_what_runs() -> None:
             finally:
                 cancelled.set()
 
-        with Loopback(routes={"/v1/chat/completions": answers(calls(("forever", {})))}) as server:
-            async with alm(server.url) as client:
+        with model_that(calls(("forever", {}))) as fake:
+            async with alm(fake.base_url) as client:
                 async with client.chat().user("Hi").with_tools([forever]).run_stream() as stream:
                     async for step in stream:
                         if type(step).__name__ == "ToolRunning":

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from asking import WAYS, Way, nothing_left_behind
+from lmdeck.testing import FakeLMStudio
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +17,17 @@ def _leaves_nothing() -> Iterator[None]:
 @pytest.fixture(params=WAYS, ids=str)
 def way(request: pytest.FixtureRequest) -> Way:
     return request.param
+
+
+@pytest.fixture
+def fake(fake_lmstudio: FakeLMStudio) -> FakeLMStudio:
+    """A fake that has the model "m", which the clients of `asking` ask for."""
+    fake_lmstudio.add_model("m")
+    return fake_lmstudio
+
+
+@pytest.fixture
+def hello(fake: FakeLMStudio) -> FakeLMStudio:
+    """A fake that says hello, whatever it is asked."""
+    fake.when(lambda _: True).reply("Hello.")
+    return fake

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from asking import Way, alm, lm
+from bodies import chunk, completion
 from lmdeck import (
     Chat,
     Chunk,
@@ -23,21 +25,8 @@ from lmdeck import (
     Reply,
     ToolCall,
 )
-from loopback import (
-    DONE,
-    HANG,
-    SSE_HEAD,
-    Loopback,
-    Request,
-    Step,
-    chunk,
-    completion,
-    event,
-    hello,
-    http_chunks,
-    json_answer,
-    text_answer,
-)
+from lmdeck.testing import Answer, FakeLMStudio, RawAnswer, SentRequest
+from lmdeck.testing.answers import PlannedCall
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}}
@@ -46,31 +35,13 @@ PNG = base64.b64decode(
 )
 
 
-def tool_delta(index: int, **function: str) -> bytes:
-    call = {"index": index, "type": "function", "function": function} | ({"id": "call_1"} if "name" in function else {})
-    delta = {"tool_calls": [call]}
-    return event({"id": "chatcmpl-1", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-
-
-def thoughtful(request: Request) -> list[Step]:
-    """Answer with reasoning, text and a call."""
-    if request.json["stream"]:
-        reasoning = event(
-            {"id": "chatcmpl-1", "model": "m", "choices": [{"index": 0, "delta": {"reasoning_content": "Hm."}}]}
-        )
-        usage = event({"id": "chatcmpl-1", "model": "m", "choices": [], "usage": USAGE})
-        pieces = [
-            reasoning, chunk(" Let me"), chunk(" look. "), tool_delta(0, name="get_weather", arguments=""),
-            tool_delta(0, arguments='{"city": '), tool_delta(0, arguments='"Paris"}'), chunk(finish="tool_calls"), usage, DONE,
-        ]  # fmt: skip
-        return [SSE_HEAD, http_chunks(*pieces)]
-    body = completion(" Let me look. ", finish="tool_calls", usage=USAGE)
-    function = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
-    body["choices"][0]["message"] |= {
-        "reasoning_content": "Hm.",
-        "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
-    }
-    return json_answer(body)
+THOUGHTFUL = Answer(
+    content=" Let me look. ",
+    reasoning="Hm.",
+    calls=(PlannedCall(id="call_1", name="get_weather", arguments='{"city": "Paris"}'),),
+    prompt_tokens=7,
+    completion_tokens=4,
+)
 
 
 def with_callback(url: str) -> Reply:
@@ -111,27 +82,27 @@ async def with_async_loop(url: str) -> Reply:
 @pytest.mark.parametrize(
     "ask", [with_send, with_async_send, with_loop, with_async_loop, with_callback, with_async_callback]
 )
-def test_every_way_gives_the_same_reply(ask: Callable[[str], Any]) -> None:
+def test_every_way_gives_the_same_reply(fake: FakeLMStudio, ask: Callable[[str], Any]) -> None:
     """Streamed or not, sync or async, by loop or callback: one answer, one reply."""
-    with Loopback(thoughtful) as server:
-        result = ask(server.url)
-        reply = result if isinstance(result, Reply) else asyncio.run(result)
+    fake.answer(THOUGHTFUL)
+    result = ask(fake.base_url)
+    reply = result if isinstance(result, Reply) else asyncio.run(result)
     assert reply.content == "Let me look."
     assert reply.reasoning == "Hm."
     assert reply.tool_calls == [
         ToolCall(id="call_1", name="get_weather", arguments={"city": "Paris"}, raw_arguments='{"city": "Paris"}')
     ]
-    assert (reply.finish_reason, reply.model, reply.id) == ("tool_calls", "m", "chatcmpl-1")
+    assert (reply.finish_reason, reply.model) == ("tool_calls", "m")
+    assert f'"id":"{reply.id}"'.encode() in (reply.raw if isinstance(reply.raw, bytes) else b"".join(reply.raw))
     assert reply.usage is not None
     assert reply.usage.to_dict() == USAGE
     assert not reply.problems
-    assert reply.raw
 
 
-def test_the_reply_before_the_end_is_an_error() -> None:
+def test_the_reply_before_the_end_is_an_error(fake: FakeLMStudio) -> None:
     """A half answer is never taken for a whole one; `partial` is there for those who want it."""
-    rest = http_chunks(chunk("lo."), chunk(finish="stop"))
-    with Loopback([SSE_HEAD, http_chunks(chunk("Hel"), last=False), 0.1, rest]) as server, lm(server.url) as client:
+    fake.frames(chunk("Hel"), 0.1, chunk("lo."), chunk(finish="stop"), done=False)
+    with lm(fake.base_url) as client:
         stream = client.chat().user("Hi").stream()
         assert stream.partial == Reply()
         with pytest.raises(IncompleteStreamError):
@@ -148,47 +119,47 @@ def test_the_reply_before_the_end_is_an_error() -> None:
         assert list(stream) == []
 
 
-def test_text_gives_the_content_alone() -> None:
+def test_text_gives_the_content_alone(fake: FakeLMStudio) -> None:
     """`text()` is the loop of those who only print."""
-    with Loopback(thoughtful) as server, lm(server.url) as client:
+    fake.answer(THOUGHTFUL)
+    with lm(fake.base_url) as client:
         stream = client.chat().user("Hi").with_tools([TOOL]).stream()
         assert "".join(stream.text()).strip() == "Let me look."
         assert stream.reply.reasoning == "Hm."
 
 
-async def test_async_text_gives_the_content_alone() -> None:
+async def test_async_text_gives_the_content_alone(fake: FakeLMStudio) -> None:
     """The same, awaited."""
-    with Loopback(thoughtful) as server:
-        async with alm(server.url) as client:
-            stream = client.chat().user("Hi").with_tools([TOOL]).stream()
-            assert "".join([text async for text in stream.text()]).strip() == "Let me look."
-            assert stream.reply.reasoning == "Hm."
+    fake.answer(THOUGHTFUL)
+    async with alm(fake.base_url) as client:
+        stream = client.chat().user("Hi").with_tools([TOOL]).stream()
+        assert "".join([text async for text in stream.text()]).strip() == "Let me look."
+        assert stream.reply.reasoning == "Hm."
 
 
-def test_chunks_come_as_they_are_sent() -> None:
+def test_chunks_come_as_they_are_sent(fake: FakeLMStudio) -> None:
     """A chunk is handed on when it arrives, and not when the answer ends."""
-    with (
-        Loopback([SSE_HEAD, http_chunks(chunk("Hel"), last=False), HANG]) as server,
-        lm(server.url) as client,
-        client.chat().user("Hi").stream() as stream,
-    ):
+    fake.frames(chunk("Hel"), 60)
+    with lm(fake.base_url) as client, client.chat().user("Hi").stream() as stream:
         assert next(stream).content == "Hel"
 
 
-def test_nothing_is_sent_before_the_stream_is_read() -> None:
+def test_nothing_is_sent_before_the_stream_is_read(hello: FakeLMStudio) -> None:
     """Making a stream asks nothing yet; entering it does."""
-    with Loopback(hello) as server, lm(server.url) as client:
+    with lm(hello.base_url) as client:
         stream = client.chat().user("Hi").stream()
-        assert not server.connections
+        assert not hello.open_connections
         with stream:
-            assert len(server.requests) == 1
+            assert len(hello.requests) == 1
             assert stream.until_done().content == "Hello."
-        assert len(server.requests) == 1
+        assert len(hello.requests) == 1
 
 
-def test_a_chat_is_kept_and_branched() -> None:
+def test_a_chat_is_kept_and_branched(hello: FakeLMStudio) -> None:
     """Every call gives a new chat, and the old one stays what it was."""
-    with Loopback(hello) as server, lm(server.url) as client:
+    hello.add_model("one")
+    hello.add_model("two")
+    with lm(hello.base_url) as client:
         base = client.chat("one").with_system("Be brief.")
         before = base.messages
         left, right = base.user("Left"), base.user("Right").with_options(temperature=0.5).with_model("two")
@@ -196,7 +167,7 @@ def test_a_chat_is_kept_and_branched() -> None:
         right.send()
         left.with_options(temperature=0.9, seed=None).send()
         base.with_system("Be long.").user("Up").send()
-    sent = [request.json for request in server.requests]
+    sent = [request.body for request in hello.requests]
     assert base.messages == before == [{"role": "system", "content": "Be brief."}]
     assert [[message["content"] for message in body["messages"]] for body in sent] == [
         ["Be brief.", "Left"],
@@ -219,14 +190,14 @@ def test_a_chat_does_not_keep_the_callers_lists() -> None:
         assert len(chat.messages) == 1
 
 
-def test_a_conversation_goes_round() -> None:
+def test_a_conversation_goes_round(hello: FakeLMStudio) -> None:
     """The reply's message and a tool's result go back as they came."""
     call = ToolCall(id="call_1", name="get_weather", arguments={"city": "Paris"}, raw_arguments='{"city": "Paris"}')
-    with Loopback(hello) as server, lm(server.url) as client:
+    with lm(hello.base_url) as client:
         chat: Chat = client.chat().user("Weather?").assistant("", [call]).tool_result(call, "sunny").with_tools([TOOL])
         reply = chat.send()
         chat.with_messages([reply.message, {"role": "user", "content": "Thanks"}]).send()
-        first, second = (request.json["messages"] for request in server.requests)
+        first, second = (request.body["messages"] for request in hello.requests)
     assert first[1]["tool_calls"][0]["id"] == first[2]["tool_call_id"]
     assert first[1]["content"] == ""
     assert second[:-2] == first
@@ -234,25 +205,24 @@ def test_a_conversation_goes_round() -> None:
 
 
 @pytest.mark.parametrize("kind", ["path", "text", "bytes", "data-uri"])
-def test_images_reach_the_server(way: Way, tmp_path: Path, kind: str) -> None:
+def test_images_reach_the_server(hello: FakeLMStudio, way: Way, tmp_path: Path, kind: str) -> None:
     """Paths, bytes and data URIs all go as the base64 data URI that LM Studio takes."""
     file, uri = tmp_path / "photo.png", "data:image/png;base64," + base64.b64encode(PNG).decode()
     file.write_bytes(PNG)
     image: Any = {"path": file, "text": str(file), "bytes": PNG, "data-uri": uri}[kind]
-    with Loopback(hello) as server:
-        if way.is_async:
+    if way.is_async:
 
-            async def ask() -> None:
-                async with alm(server.url) as client:
-                    chat = client.chat().user("What is it?", images=[image])
-                    await (chat.stream().until_done() if way.is_streamed else chat.send())
-
-            asyncio.run(ask())
-        else:
-            with lm(server.url) as client:
+        async def ask() -> None:
+            async with alm(hello.base_url) as client:
                 chat = client.chat().user("What is it?", images=[image])
-                _ = chat.stream().until_done() if way.is_streamed else chat.send()
-        text, part = server.requests[0].json["messages"][0]["content"]
+                await (chat.stream().until_done() if way.is_streamed else chat.send())
+
+        asyncio.run(ask())
+    else:
+        with lm(hello.base_url) as client:
+            chat = client.chat().user("What is it?", images=[image])
+            _ = chat.stream().until_done() if way.is_streamed else chat.send()
+    text, part = hello.requests[0].body["messages"][0]["content"]
     assert text == {"type": "text", "text": "What is it?"}
     assert part == {"type": "image_url", "image_url": {"url": uri}}
 
@@ -268,12 +238,12 @@ def test_bad_images_are_told_before_anything_is_sent() -> None:
             client.chat().user("Look", images=["https://example.com/cat.png"])
 
 
-def test_what_was_adjusted_is_told(way: Way) -> None:
+def test_what_was_adjusted_is_told(hello: FakeLMStudio, way: Way) -> None:
     """A request that was changed for LM Studio's sake says so in the reply."""
-    with Loopback(hello) as server, lm(server.url) as client:
+    with lm(hello.base_url) as client:
         chat = client.chat().user("Hi").with_tools([{"name": "noop"}, TOOL]).with_tool_choice("noop")
         reply = chat.stream().until_done() if way.is_streamed else chat.send()
-        body = server.requests[0].json
+        body = hello.requests[0].body
     assert [problem.code for problem in reply.problems] == ["adjusted"] * len(reply.problems)
     assert len(reply.problems) == 2
     assert body["tool_choice"] == "required"
@@ -281,65 +251,60 @@ def test_what_was_adjusted_is_told(way: Way) -> None:
     assert body["tools"][0]["function"]["parameters"] == {"type": "object", "properties": {}}
 
 
-def test_the_token_and_the_names_are_sent(way: Way) -> None:
+@pytest.mark.lmstudio(api_token="sk-lm-secret")
+def test_the_token_and_the_names_are_sent(hello: FakeLMStudio, way: Way) -> None:
     """The server gets the token as it wants it, and an id that stands in our log."""
-    with Loopback(hello) as server:
-        way.ask(server.url, api_token="sk-lm-secret")
-        headers = server.requests[0].headers
-    assert headers["authorization"] == "Bearer sk-lm-secret"
+    way.ask(hello.base_url, api_token="sk-lm-secret")
+    headers = hello.requests[0].headers
+    assert "authorization" in headers  # and is the right one: LM Studio answered
+    assert "x-api-key" not in headers
     assert headers["user-agent"].startswith("lmdeck/")
     assert headers["x-request-id"].startswith("req_")
     assert headers["content-type"] == "application/json"
     assert "cookie" not in headers
 
 
-def test_no_token_no_header(way: Way) -> None:
+def test_no_token_no_header(hello: FakeLMStudio, way: Way) -> None:
     """Without a token nothing is said about one, and a server's cookies are not kept."""
-    with Loopback(hello) as server:
-        way.ask(server.url)
-        assert "authorization" not in server.requests[0].headers
+    way.ask(hello.base_url)
+    assert "authorization" not in hello.requests[0].headers
 
 
 @pytest.mark.parametrize("tail", ["", "/", "/v1", "/v1/", "/api/v1", "/api/v0", "/v1/chat/completions"])
 @pytest.mark.parametrize("prefix", ["", "/proxy/lm"])
-def test_every_form_of_base_url_works(prefix: str, tail: str) -> None:
+def test_every_form_of_base_url_works(fake: FakeLMStudio, prefix: str, tail: str) -> None:
     """Whatever people paste, the request goes to the one right path."""
-    path = f"{prefix}/v1/chat/completions"
-    with Loopback(routes={path: hello}) as server, lm(f"{server.url}{prefix}{tail}") as client:
+    fake.at(f"{prefix}/v1/chat/completions").body(completion("Hello."))
+    with lm(f"{fake.base_url}{prefix}{tail}") as client:
         assert client.chat().user("Hi").send().content == "Hello."
 
 
-def test_a_wrong_prefix_is_an_endpoint_not_found(way: Way) -> None:
+def test_a_wrong_prefix_is_an_endpoint_not_found(fake: FakeLMStudio, way: Way) -> None:
     """LM Studio answers 200 to a path that it does not know; that is an error all the same."""
-    unexpected = json_answer({"error": "Unexpected endpoint or method. (POST /x/v1/chat/completions)"})
-    with Loopback(unexpected) as server, pytest.raises(EndpointNotFoundError) as caught:
-        way.ask(f"{server.url}/x")
+    with pytest.raises(EndpointNotFoundError) as caught:
+        way.ask(f"{fake.base_url}/x")
     assert "base_url" in caught.value.hint
 
 
-def test_an_empty_chat_is_told_before_anything_is_sent(way: Way) -> None:
+def test_an_empty_chat_is_told_before_anything_is_sent(hello: FakeLMStudio, way: Way) -> None:
     """A chat without a message asks nothing."""
-    with Loopback(hello) as server, lm(server.url) as client:
+    with lm(hello.base_url) as client:
         with pytest.raises(ConfigurationError):
             _ = client.chat().stream().until_done() if way.is_streamed else client.chat().send()
-        assert not server.connections
+        assert not hello.open_connections
 
 
-def paced(request: Request) -> Iterator[Step]:
+def paced(request: SentRequest) -> RawAnswer:
     """Take 150 ms for the first word and 150 ms for the rest."""
-    yield 0.15
-    if not request.json["stream"]:
-        yield from json_answer(completion("Hello."))
-        return
-    yield SSE_HEAD + http_chunks(chunk("Hel"), last=False)
-    yield 0.15
-    yield http_chunks(chunk("lo."), chunk(finish="stop"), DONE)
+    if request.stream:
+        return RawAnswer.frames(0.15, chunk("Hel"), 0.15, chunk("lo."), chunk(finish="stop"))
+    return RawAnswer((0.15, json.dumps(completion("Hello.")).encode()))
 
 
-def test_times_are_measured_where_the_server_is_silent(way: Way) -> None:
+def test_times_are_measured_where_the_server_is_silent(fake: FakeLMStudio, way: Way) -> None:
     """Without the server's figures the client's own clock gives them."""
-    with Loopback(paced) as server:
-        stats = way.ask(server.url).stats
+    fake.respond(paced)
+    stats = way.ask(fake.base_url).stats
     assert stats.stop_reason is None
     assert stats.time_to_first_token is not None
     assert stats.generation_time is not None
@@ -354,24 +319,24 @@ def test_times_are_measured_where_the_server_is_silent(way: Way) -> None:
         assert stats.tokens_per_second == pytest.approx(2 / stats.generation_time)
 
 
-def test_the_servers_figures_win(way: Way) -> None:
+def test_the_servers_figures_win(fake: FakeLMStudio, way: Way) -> None:
     """What LM Studio measured is what the reply says; the client's own figures stay beside it."""
     said = {"tokens_per_second": 51.5, "time_to_first_token": 0.125, "generation_time": 9.5, "stop_reason": "eosFound"}
 
-    def answer(request: Request) -> list[Step]:
-        if request.json["stream"]:
-            return [SSE_HEAD, http_chunks(chunk("Hello."), chunk(finish="stop", stats=said), DONE)]
-        return json_answer(completion("Hello.", stats=said))
+    def answer(request: SentRequest) -> RawAnswer:
+        if request.stream:
+            return RawAnswer.frames(chunk("Hello."), chunk(finish="stop", stats=said))
+        return RawAnswer.json(completion("Hello.", stats=said))
 
-    with Loopback(answer) as server:
-        stats = way.ask(server.url).stats
+    fake.respond(answer)
+    stats = way.ask(fake.base_url).stats
     assert (stats.tokens_per_second, stats.time_to_first_token, stats.generation_time) == (51.5, 0.125, 9.5)
     assert stats.stop_reason == "eosFound"
     assert stats.measured.total_time is not None
     assert stats.measured.total_time < 5
 
 
-def test_cookies_are_not_kept() -> None:
+def test_cookies_are_not_kept(fake: FakeLMStudio) -> None:
     """A server's cookies do not come back to it: the API has no sessions."""
 
     async def ask_twice(url: str) -> None:
@@ -379,19 +344,18 @@ def test_cookies_are_not_kept() -> None:
             await client.chat().user("Hi").send()
             await client.chat().user("Hi").send()
 
-    cookie = json_answer(completion(), set_cookie="session=1; Path=/")
-    with Loopback(cookie) as server:
-        asyncio.run(ask_twice(server.url))
-        with lm(server.url) as client:
-            client.chat().user("Hi").send()
-            client.chat().user("Hi").send()
-        assert all("cookie" not in request.headers for request in server.requests)
+    fake.when(lambda _: True).body(completion(), headers={"set-cookie": "session=1; Path=/"})
+    asyncio.run(ask_twice(fake.base_url))
+    with lm(fake.base_url) as client:
+        client.chat().user("Hi").send()
+        client.chat().user("Hi").send()
+    assert all("cookie" not in request.headers for request in fake.requests)
 
 
 def test_an_error_is_one_of_the_tree_and_a_builtin(way: Way) -> None:
     """Callers who know only Python's own exceptions catch ours, too."""
-    with Loopback(text_answer("")) as gone:
-        url = gone.url
+    with FakeLMStudio() as gone:
+        url = gone.base_url
     with pytest.raises(ConnectionError) as caught:
         way.ask(url)
     assert isinstance(caught.value, LMStudioError)

@@ -26,7 +26,7 @@ from lmdeck import (
     ServerEvent,
 )
 from lmdeck.native_events import MessageDelta, ModelLoadProgressEvent, NativeEvent, ToolCallSuccess
-from loopback import SSE_HEAD, Loopback, Request, Step, completion, event, http_chunks, json_answer
+from lmdeck.testing import FakeLMStudio, RawAnswer, SentRequest
 
 LIST = "/api/v1/models"
 LOAD, UNLOAD, DOWNLOAD = f"{LIST}/load", f"{LIST}/unload", f"{LIST}/download"
@@ -121,11 +121,6 @@ CASES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
 }
 
 
-def streamed(events: list[dict[str, Any]]) -> list[Step]:
-    """Give events as a streamed answer."""
-    return [SSE_HEAD, http_chunks(*(event(each) for each in events))]
-
-
 def begun(client: Any, name: str, *, stream: bool) -> Any:
     """Ask one of the endpoints."""
     if name == "conversation":
@@ -160,13 +155,15 @@ def ask(url: str, name: str, *, is_async: bool, stream: bool) -> tuple[Reply, li
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("name", CASES)
-def test_an_answer_is_the_same_reply_whatever_the_endpoint(name: str, is_async: bool, stream: bool) -> None:
+def test_an_answer_is_the_same_reply_whatever_the_endpoint(
+    fake: FakeLMStudio, name: str, is_async: bool, stream: bool
+) -> None:
     """Content, reasoning, calls, tokens and names; streamed or not, sync or async."""
     path, body, events = CASES[name]
-    with Loopback(streamed(events) if stream else json_answer(body)) as server:
-        reply, chunks = ask(server.url, name, is_async=is_async, stream=stream)
-        request = server.requests[0]
-    assert (request.path, request.json["model"], request.json["stream"]) == (path, "m", stream)
+    _ = fake.frames(*events) if stream else fake.body(body)
+    reply, chunks = ask(fake.base_url, name, is_async=is_async, stream=stream)
+    request = fake.requests[0]
+    assert (request.path, request.body["model"], request.body["stream"]) == (path, "m", stream)
     assert (reply.content, reply.reasoning, reply.model) == ("It is one.", "Look it up.", "m")
     assert reply.id == body.get("id", body.get("response_id"))
     assert reply.usage is not None
@@ -186,12 +183,10 @@ def test_an_answer_is_the_same_reply_whatever_the_endpoint(name: str, is_async: 
         assert sum(chunk.event is not None for chunk in chunks) == len(events)
 
 
-def test_the_native_events_are_typed_and_unknown_ones_are_passed_through() -> None:
+def test_the_native_events_are_typed_and_unknown_ones_are_passed_through(fake: FakeLMStudio) -> None:
     """All nineteen but `error`, which is raised; a new one of the server's is no fault."""
-    with Loopback(
-        streamed([*NATIVE_EVENTS[:-1], {"type": "tool_call.name", "tool": "find"}, NATIVE_EVENTS[-1]])
-    ) as server:
-        _, chunks = ask(server.url, "conversation", is_async=False, stream=True)
+    fake.frames(*NATIVE_EVENTS[:-1], {"type": "tool_call.name", "tool": "find"}, NATIVE_EVENTS[-1])
+    _, chunks = ask(fake.base_url, "conversation", is_async=False, stream=True)
     events = [chunk.event for chunk in chunks if chunk.event is not None]
     assert len({type(each) for each in events if isinstance(each, NativeEvent)}) == 18
     assert ServerEvent("tool_call.name", {"type": "tool_call.name", "tool": "find"}) in events
@@ -201,18 +196,19 @@ def test_the_native_events_are_typed_and_unknown_ones_are_passed_through() -> No
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_cut_stream_is_an_error_with_what_had_come(name: str) -> None:
+def test_a_cut_stream_is_an_error_with_what_had_come(fake: FakeLMStudio, name: str) -> None:
     """No end mark, no whole answer."""
     events = CASES[name][2]
     stop = next(i for i, each in enumerate(events) if "is one." in json.dumps(each).replace('It is"', "is one.")) + 1
-    with Loopback(streamed(events[:stop])) as server, pytest.raises(IncompleteStreamError) as caught:
-        ask(server.url, name, is_async=False, stream=True)
+    fake.frames(*events[:stop])
+    with pytest.raises(IncompleteStreamError) as caught:
+        ask(fake.base_url, name, is_async=False, stream=True)
     assert caught.value.partial is not None
     assert caught.value.partial.reasoning == "Look it up."
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_failure_inside_a_stream_is_raised(name: str) -> None:
+def test_a_failure_inside_a_stream_is_raised(fake: FakeLMStudio, name: str) -> None:
     """As what it means, with a hint."""
     failure = {"type": "error", "error": {"type": "invalid_request_error", "message": "bad field", "param": "model"}}
     if name == "responses":
@@ -220,26 +216,29 @@ def test_a_failure_inside_a_stream_is_raised(name: str) -> None:
             "type": "response.failed",
             "response": {"error": {"message": "bad field", "type": "invalid_request_error"}},
         }
-    with Loopback(streamed([*CASES[name][2][:1], failure])) as server, pytest.raises(InvalidRequestError) as caught:
-        ask(server.url, name, is_async=False, stream=True)
+    fake.frames(*CASES[name][2][:1], failure)
+    with pytest.raises(InvalidRequestError) as caught:
+        ask(fake.base_url, name, is_async=False, stream=True)
     assert "bad field" in str(caught.value)
     assert caught.value.hint
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_body_of_another_endpoint_is_malformed(name: str) -> None:
+def test_a_body_of_another_endpoint_is_malformed(fake: FakeLMStudio, name: str) -> None:
     """A proxy that leads elsewhere is told from an answer."""
-    with Loopback(json_answer({"hello": 1})) as server, pytest.raises(MalformedStreamError):
-        ask(server.url, name, is_async=False, stream=False)
+    fake.body({"hello": 1})
+    with pytest.raises(MalformedStreamError):
+        ask(fake.base_url, name, is_async=False, stream=False)
 
 
-def test_tools_are_sent_in_each_endpoint_s_form() -> None:
+def test_tools_are_sent_in_each_endpoint_s_form(fake: FakeLMStudio) -> None:
     """One form in, two out; and empty parts that LM Studio refuses go, which is reported."""
-    with Loopback(json_answer(RESPONSE), json_answer(MESSAGE)) as server, lm(server.url) as client:
+    fake.body(RESPONSE).body(MESSAGE)
+    with lm(fake.base_url) as client:
         reply = client.responses.create(model="m", input="x", tools=[{"type": "function", "name": "f"}, TOOL], text={})
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "x"}]
         client.messages.create(model="m", messages=messages, tools=[TOOL], tool_choice="required")
-        first, second = (request.json for request in server.requests)
+        first, second = (request.body for request in fake.requests)
     assert first["tools"][0]["parameters"] == {"type": "object", "properties": {}}
     assert first["tools"][1]["name"] == "find"
     assert "text" not in first
@@ -252,22 +251,21 @@ def test_tools_are_sent_in_each_endpoint_s_form() -> None:
 # --- conversations --------------------------------------------------------------------------------------------------------
 
 
-def native(number: int, text: str = "Yes.") -> list[Step]:
-    return json_answer(
-        {"model_instance_id": "m", "output": [{"type": "message", "content": text}], "response_id": f"resp_{number}"}
-    )
+def native(number: int, text: str = "Yes.") -> dict[str, Any]:
+    return {"model_instance_id": "m", "output": [{"type": "message", "content": text}], "response_id": f"resp_{number}"}
 
 
-def test_a_conversation_goes_on_from_its_last_response_and_branches() -> None:
+def test_a_conversation_goes_on_from_its_last_response_and_branches(fake: FakeLMStudio) -> None:
     """The system prompt is sent once, integrations each time; a branch leaves the trunk as it is."""
-    with Loopback(native(1), native(2), native(3)) as server, lm(server.url) as client:
+    fake.body(native(1)).body(native(2)).body(native(3))
+    with lm(fake.base_url) as client:
         trunk = client.conversation("m", system_prompt="Be brief.", integrations=["mcp/x"], reasoning="low")
         trunk.send("One")
         branch = trunk.branch()
         branch.send("Two")
         with trunk.stream("Three") as stream:
             stream.until_done()
-        sent = [request.json for request in server.requests]
+        sent = [request.body for request in fake.requests]
     assert [body.get("previous_response_id") for body in sent] == [None, "resp_1", "resp_1"]
     assert [body.get("system_prompt") for body in sent] == ["Be brief.", None, None]
     assert all(body["integrations"] == ["mcp/x"] and body["reasoning"] == "low" for body in sent)
@@ -276,11 +274,11 @@ def test_a_conversation_goes_on_from_its_last_response_and_branches() -> None:
 
 
 @pytest.mark.parametrize("recover", [True, False])
-def test_a_forgotten_conversation_is_told_again_when_asked_to(recover: bool) -> None:
+def test_a_forgotten_conversation_is_told_again_when_asked_to(fake: FakeLMStudio, recover: bool) -> None:
     """And the reply says so; otherwise the server's refusal is raised."""
     error = {"type": "invalid_request", "message": "Response not found", "param": "previous_response_id"}
-    forgotten = json_answer({"error": error}, 400)
-    with Loopback(native(1, "Blue."), forgotten, native(2)) as server, lm(server.url) as client:
+    fake.body(native(1, "Blue.")).body({"error": error}, status=400).body(native(2))
+    with lm(fake.base_url) as client:
         conversation = client.conversation("m", recover=recover)
         conversation.send("Which colour?")
         if not recover:
@@ -288,7 +286,7 @@ def test_a_forgotten_conversation_is_told_again_when_asked_to(recover: bool) -> 
                 conversation.send("Again?")
             return
         reply = conversation.send("Again?")
-        last = server.requests[-1].json
+        last = fake.requests[-1].body
     assert "previous_response_id" not in last
     assert "Blue." in last["input"][0]["content"]
     assert last["input"][1] == {"type": "message", "content": "Again?"}
@@ -299,56 +297,54 @@ def test_a_forgotten_conversation_is_told_again_when_asked_to(recover: bool) -> 
 # --- models ---------------------------------------------------------------------------------------------------------------
 
 
-def listed(*instances: tuple[str, int]) -> list[Step]:
+def listed(*instances: tuple[str, int]) -> dict[str, Any]:
     loaded = [{"id": name, "config": {"context_length": length, "parallel": 2}} for name, length in instances]
-    return json_answer({"models": [{"type": "llm", "key": "m", "loaded_instances": loaded}]})
+    return {"models": [{"type": "llm", "key": "m", "loaded_instances": loaded}]}
 
 
-LOADED = json_answer(
-    {"type": "llm", "instance_id": "m:2", "load_time_seconds": 1.5, "load_config": {"context_length": 8}}
-)
+LOADED = {"type": "llm", "instance_id": "m:2", "load_time_seconds": 1.5, "load_config": {"context_length": 8}}
 
 
-def test_a_model_that_is_loaded_as_asked_is_not_loaded_twice() -> None:
+def test_a_model_that_is_loaded_as_asked_is_not_loaded_twice(fake: FakeLMStudio) -> None:
     """A longer context fits, a shorter one does not, and `force` loads another."""
-    with Loopback(routes={LIST: listed(("m", 4096)), LOAD: LOADED}) as server, lm(server.url) as client:
+    fake.at(LIST).body(listed(("m", 4096)))
+    fake.at(LOAD).body(LOADED)
+    with lm(fake.base_url) as client:
         assert client.models.load("m", context_length=2048).already_loaded
         assert client.models.load("m").instance_id == "m"
         longer = client.models.load("m", context_length=8192)
         forced = client.models.load("m", force=True)
-        bodies = [request.json for request in server.requests if request.path == LOAD]
+        bodies = [request.body for request in fake.requests if request.path == LOAD]
     assert (longer.instance_id, longer.load_time, longer.config) == ("m:2", 1.5, {"context_length": 8})
     assert not forced.already_loaded
     assert [body.get("context_length") for body in bodies] == [8192, None]
 
 
-def test_ensure_loaded_tells_of_the_load_and_unload_ends_it() -> None:
+def test_ensure_loaded_tells_of_the_load_and_unload_ends_it(fake: FakeLMStudio) -> None:
     """Progress ends with 1, also where there was nothing to do."""
     seen: list[ModelLoadProgress] = []
-    routes = {LIST: listed(), LOAD: LOADED, UNLOAD: json_answer({"instance_id": "m:2"})}
-    with Loopback(routes=routes) as server, lm(server.url) as client:
+    fake.at(LIST).body(listed())
+    fake.at(LOAD).body(LOADED)
+    fake.at(UNLOAD).body({"instance_id": "m:2"})
+    with lm(fake.base_url) as client:
         assert client.models.ensure_loaded("m", on_progress=seen.append).instance_id == "m:2"
         assert client.models.unload("m:2") == "m:2"
     assert [each.progress for each in seen] == [0.0, 1.0]
 
 
-def test_a_bad_load_option_is_refused_before_anything_is_sent() -> None:
+def test_a_bad_load_option_is_refused_before_anything_is_sent(fake: FakeLMStudio) -> None:
     """It names the option."""
-    with (
-        Loopback(LOADED) as server,
-        lm(server.url) as client,
-        pytest.raises(ConfigurationError, match="context_length"),
-    ):
+    with lm(fake.base_url) as client, pytest.raises(ConfigurationError, match="context_length"):
         client.models.load("m", context_length=-1)
-    assert not server.requests
+    assert not fake.requests
 
 
-def job(status: str, done: int | None = None) -> list[Step]:
-    return json_answer({"job_id": "job_1", "status": status, "total_size_bytes": 10, "downloaded_bytes": done})
+def job(status: str, done: int | None = None) -> dict[str, Any]:
+    return {"job_id": "job_1", "status": status, "total_size_bytes": 10, "downloaded_bytes": done}
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_a_download_is_waited_for_through_a_pause(is_async: bool) -> None:
+def test_a_download_is_waited_for_through_a_pause(fake: FakeLMStudio, is_async: bool) -> None:
     """Every status is told, also to an async callback."""
     seen: list[DownloadJob] = []
 
@@ -359,77 +355,83 @@ def test_a_download_is_waited_for_through_a_pause(is_async: bool) -> None:
         async with alm(url) as client:
             return await client.models.download("m", on_progress=see)
 
-    with Loopback(job("downloading"), job("paused", 5), job("completed", 10)) as server:
-        if is_async:
-            asyncio.run(download(server.url))
-        else:
-            with lm(server.url) as client:
-                client.models.download("m", on_progress=seen.append)
-        assert server.requests[-1].path == f"{DOWNLOAD}/status/job_1"
+    fake.at(DOWNLOAD).body(job("downloading"))
+    fake.at(f"{DOWNLOAD}/status/job_1").body(job("paused", 5)).body(job("completed", 10))
+    if is_async:
+        asyncio.run(download(fake.base_url))
+    else:
+        with lm(fake.base_url) as client:
+            client.models.download("m", on_progress=seen.append)
+    assert fake.requests[-1].path == f"{DOWNLOAD}/status/job_1"
     assert [each.status for each in seen] == ["downloading", "paused", "completed"]
     assert [each.progress for each in seen] == [None, 0.5, 1.0]
 
 
-def test_a_failed_download_is_an_error_and_a_strange_job_is_not_asked_for() -> None:
+def test_a_failed_download_is_an_error_and_a_strange_job_is_not_asked_for(fake: FakeLMStudio) -> None:
     """Nothing in between."""
-    with Loopback(job("failed")) as server, lm(server.url) as client:
+    fake.at(f"{DOWNLOAD}/status/job_1").body(job("failed"))
+    with lm(fake.base_url) as client:
         with pytest.raises(APIError, match="failed"):
             client.models.wait_for_download("job_1")
         with pytest.raises(InvalidRequestError):
             client.models.download_status("../../secrets")
-        assert len(server.requests) == 1
+        assert len(fake.requests) == 1
 
 
 # --- embeddings and completions -------------------------------------------------------------------------------------------
 
 
-def test_embeddings_keep_the_order_of_the_texts_over_batches() -> None:
+def test_embeddings_keep_the_order_of_the_texts_over_batches(fake: FakeLMStudio) -> None:
     """Whatever order the server answers in, and whether it sends numbers or base64."""
 
-    def answer(request: Request) -> list[Step]:
-        texts = request.json["input"]
+    def answer(request: SentRequest) -> RawAnswer:
+        texts = request.body["input"]
         entries = [{"index": place, "embedding": [float(text)]} for place, text in enumerate(texts)]
         usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
-        return json_answer({"data": entries[::-1], "model": "e", "usage": usage})
+        return RawAnswer.json({"data": entries[::-1], "model": "e", "usage": usage})
 
-    with Loopback(answer) as server, lm(server.url) as client:
+    fake.add_model("e", type="embeddings")
+    fake.at("/v1/embeddings").respond(answer)
+    with lm(fake.base_url) as client:
         embeddings = client.embed([str(number) for number in range(5)], model="e", batch_size=2)
     assert embeddings.vectors == [[0.0], [1.0], [2.0], [3.0], [4.0]]
-    assert [len(request.json["input"]) for request in server.requests] == [2, 2, 1]
+    assert [len(request.body["input"]) for request in fake.requests] == [2, 2, 1]
     assert embeddings.usage is not None
     assert embeddings.usage.total_tokens == 5
     assert embeddings.arrays()[4][0] == 4.0
 
 
 @pytest.mark.parametrize("data", [[], [{"embedding": "%%"}], [{"embedding": []}], [{"embedding": ["x"]}]])
-def test_embeddings_that_cannot_be_read_are_an_error(data: list[Any]) -> None:
+def test_embeddings_that_cannot_be_read_are_an_error(fake: FakeLMStudio, data: list[Any]) -> None:
     """Too few, no base64, empty, no numbers."""
-    with Loopback(json_answer({"data": data})) as server, lm(server.url) as client, pytest.raises(MalformedStreamError):
+    fake.body({"data": data})
+    with lm(fake.base_url) as client, pytest.raises(MalformedStreamError):
         client.embed("x", model="e")
 
 
-def test_token_ids_are_refused_and_an_embedding_model_is_chosen() -> None:
+def test_token_ids_are_refused_and_an_embedding_model_is_chosen(fake: FakeLMStudio) -> None:
     """LM Studio takes texts only; without a name, an embedding model answers and never a chat model."""
-    models = json_answer({"models": [{"type": "llm", "key": "m"}, {"type": "embedding", "key": "e"}]})
-    vectors = json_answer({"data": [{"embedding": [1.0]}]})
-    with Loopback(routes={LIST: models, "/v1/embeddings": vectors}) as server, lm(server.url, model=None) as client:
+    fake.at(LIST).body({"models": [{"type": "llm", "key": "m"}, {"type": "embedding", "key": "e"}]})
+    fake.body({"data": [{"embedding": [1.0]}]})
+    with lm(fake.base_url, model=None) as client:
         with pytest.raises(ConfigurationError, match="token ids"):
             client.embed([[1, 2]], model="e")  # type: ignore[list-item]
         assert client.embed("x").model == "e"
-        assert server.requests[-1].json == {"model": "e", "input": "x"}
+        assert fake.requests[-1].body == {"model": "e", "input": "x"}
 
 
-def test_a_completion_keeps_its_white_space_and_an_empty_one_is_an_error() -> None:
+def test_a_completion_keeps_its_white_space_and_an_empty_one_is_an_error(fake: FakeLMStudio) -> None:
     """Text as the model wrote it."""
     whole = {
         "id": "c",
         "model": "m",
         "choices": [{"text": " went on", "finish_reason": "length", "logprobs": None}],
     }
-    with Loopback(json_answer(whole), json_answer({"choices": [{"text": ""}]})) as server, lm(server.url) as client:
+    fake.body(whole).body({"choices": [{"text": ""}]})
+    with lm(fake.base_url) as client:
         done = client.complete("It", model="m", max_tokens=2, temperature=None)
         assert (done.text, done.finish_reason, done.logprobs) == (" went on", "length", [])
-        assert server.requests[0].json == {"model": "m", "prompt": "It", "max_tokens": 2, "stream": False}
+        assert fake.requests[0].body == {"model": "m", "prompt": "It", "max_tokens": 2, "stream": False}
         with pytest.raises(EmptyReplyError):
             client.complete("It", model="m")
 
@@ -438,47 +440,36 @@ def test_a_completion_keeps_its_white_space_and_an_empty_one_is_an_error() -> No
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_no_more_than_the_limit_are_asked_at_once_and_the_wait_is_a_stat(is_async: bool) -> None:
+def test_no_more_than_the_limit_are_asked_at_once_and_the_wait_is_a_stat(fake: FakeLMStudio, is_async: bool) -> None:
     """The rest wait here, in order, and nobody waits for ever."""
-    running, most, lock = 0, 0, threading.Lock()
-
-    def answer(_: Request) -> Any:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        yield 0.03
-        with lock:
-            running -= 1
-        yield from json_answer(completion("Hi."))
 
     async def ask_all(url: str) -> list[Reply]:
         async with alm(url, max_concurrency=2) as client:
             return list(await asyncio.gather(*(client.chat("m").user("x").send() for _ in range(6))))
 
-    with Loopback(answer) as server:
-        if is_async:
-            replies = asyncio.run(ask_all(server.url))
-        else:
-            replies = []
-            with lm(server.url, max_concurrency=2) as client:
-                threads = [
-                    threading.Thread(target=lambda: replies.append(client.chat("m").user("x").send())) for _ in range(6)
-                ]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join(5)
+    fake.when(lambda _: True).reply("Hi.", time_to_first_token=0.03)
+    if is_async:
+        replies = asyncio.run(ask_all(fake.base_url))
+    else:
+        replies = []
+        with lm(fake.base_url, max_concurrency=2) as client:
+            threads = [
+                threading.Thread(target=lambda: replies.append(client.chat("m").user("x").send())) for _ in range(6)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(5)
     assert len(replies) == 6
-    assert most == 2
+    assert fake.most_at_once == 2
     waits = sorted(reply.stats.queue_time for reply in replies)
     assert waits[0] < 0.02 < waits[-1]
 
 
-def test_a_turn_is_given_on_after_errors_and_streams_that_are_left() -> None:
+def test_a_turn_is_given_on_after_errors_and_streams_that_are_left(fake: FakeLMStudio) -> None:
     """With a limit of one, every further request shows that the one before let go."""
-    refusal = json_answer({"error": "no"}, 400)
-    with Loopback(streamed(NATIVE_EVENTS), refusal, native(1)) as server, lm(server.url, max_concurrency=1) as client:
+    fake.frames(*NATIVE_EVENTS).body({"error": "no"}, status=400).body(native(1))
+    with lm(fake.base_url, max_concurrency=1) as client:
         with client.conversation("m").stream("x") as stream:
             next(stream)
         with pytest.raises(LMStudioError):
@@ -491,13 +482,16 @@ def test_a_turn_is_given_on_after_errors_and_streams_that_are_left() -> None:
 @pytest.mark.parametrize(
     ("kind", "word"), [("mcp_connection_error", "MCP server"), ("plugin_connection_error", "plugin")]
 )
-def test_a_tool_server_that_cannot_be_reached_is_told(kind: str, word: str, is_async: bool, is_streamed: bool) -> None:
+def test_a_tool_server_that_cannot_be_reached_is_told(
+    fake: FakeLMStudio, kind: str, word: str, is_async: bool, is_streamed: bool
+) -> None:
     """As LM Studio's type says, whatever words of another server it quotes, and in the middle of a stream, too."""
     error = {"type": kind, "message": "Cannot connect: 404, no such model of a page, jinja"}
     before = [{"type": "chat.start", "model_instance_id": "m"}, {"type": "message.delta", "content": "Let me see."}]
-    answer = (
-        streamed([*before, {"type": "error", "error": error}]) if is_streamed else json_answer({"error": error}, 500)
-    )
+    if is_streamed:
+        fake.frames(*before, {"type": "error", "error": error})
+    else:
+        fake.body({"error": error}, status=500)
 
     async def ask(url: str) -> None:
         async with alm(url) as client:
@@ -509,8 +503,8 @@ def test_a_tool_server_that_cannot_be_reached_is_told(kind: str, word: str, is_a
             conversation = client.conversation("m", integrations=["mcp/files"])
             _ = conversation.stream("x").until_done() if is_streamed else conversation.send("x")
 
-    with Loopback(answer) as server, pytest.raises(ServerError) as caught:
-        _ = asyncio.run(ask(server.url)) if is_async else ask_sync(server.url)
+    with pytest.raises(ServerError) as caught:
+        _ = asyncio.run(ask(fake.base_url)) if is_async else ask_sync(fake.base_url)
     assert caught.value.type == kind
     assert word in caught.value.hint
     assert (caught.value.partial.content if caught.value.partial else "") == ("Let me see." if is_streamed else "")

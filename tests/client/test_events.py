@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from asking import alm, lm
+from bodies import chunk
 from lmdeck import (
     ConfigurationError,
     ContentReceived,
@@ -33,7 +34,7 @@ from lmdeck import (
     tool,
 )
 from lmdeck.events import EVENTS
-from loopback import DONE, SSE_HEAD, Loopback, chunk, completion, event, hello, http_chunks, json_answer
+from lmdeck.testing import FakeLMStudio
 
 CHAT = "/v1/chat/completions"
 DOCS = Path(__file__).parents[2] / "docs"
@@ -51,38 +52,37 @@ def names(seen: list[object]) -> list[str]:
 
 
 @pytest.mark.parametrize("way", ["send", "stream"])
-def test_a_chat_tells_its_story(way: str) -> None:
-    with Loopback(routes={CHAT: hello}) as server:
-        with lm(server.url) as client:
+def test_a_chat_tells_its_story(fake: FakeLMStudio, way: str) -> None:
+    fake.when(lambda request: request.stream).frames(chunk("Hel"), chunk("lo.", "stop"))
+    fake.when(lambda request: not request.stream).reply("Hello.")
+    with lm(fake.base_url) as client:
+        seen = listen(client)
+        chat = client.chat().user("Hi")
+        reply = chat.send() if way == "send" else chat.stream().until_done()
+        again = names(seen)
+    assert again[:2] == ["RequestStarted", "StreamStarted"]
+    assert again[-2:] == ["StreamEnded", "RequestFinished"]
+    assert "".join(one.text for one in seen if isinstance(one, ContentReceived)) == reply.content == "Hello."
+    assert len({one.request_id for one in seen}) == 1  # type: ignore[attr-defined]
+    started, finished = seen[0], seen[-1]
+    assert isinstance(started, RequestStarted)
+    assert (started.method, started.url) == ("POST", f"{fake.base_url}{CHAT}")
+    assert isinstance(finished, RequestFinished)
+    assert (finished.status, finished.attempts) == (200, 1)
+
+    async def main() -> list[str]:
+        async with alm(fake.base_url) as client:
             seen = listen(client)
             chat = client.chat().user("Hi")
-            reply = chat.send() if way == "send" else chat.stream().until_done()
-            again = names(seen)
-        assert again[:2] == ["RequestStarted", "StreamStarted"]
-        assert again[-2:] == ["StreamEnded", "RequestFinished"]
-        assert "".join(one.text for one in seen if isinstance(one, ContentReceived)) == reply.content == "Hello."
-        assert len({one.request_id for one in seen}) == 1  # type: ignore[attr-defined]
-        started, finished = seen[0], seen[-1]
-        assert isinstance(started, RequestStarted)
-        assert (started.method, started.url) == ("POST", f"{server.url}{CHAT}")
-        assert isinstance(finished, RequestFinished)
-        assert (finished.status, finished.attempts) == (200, 1)
+            await (chat.send() if way == "send" else chat.stream().until_done())
+            return names(seen)
 
-        async def main() -> list[str]:
-            async with alm(server.url) as client:
-                seen = listen(client)
-                chat = client.chat().user("Hi")
-                await (chat.send() if way == "send" else chat.stream().until_done())
-                return names(seen)
-
-        assert asyncio.run(main()) == again
+    assert asyncio.run(main()) == again
 
 
-def test_retries_and_failures_are_told() -> None:
-    with (
-        Loopback(routes={CHAT: json_answer({"error": "oops"}, 500)}) as server,
-        lm(server.url, retry_attempts=3) as client,
-    ):
+def test_retries_and_failures_are_told(fake: FakeLMStudio) -> None:
+    fake.at(CHAT).error(500, "oops")
+    with lm(fake.base_url, retry_attempts=3) as client:
         seen = listen(client)
         with pytest.raises(ServerError) as caught:
             client.chat().user("Hi").send()
@@ -92,19 +92,19 @@ def test_retries_and_failures_are_told() -> None:
     assert seen[-1].error is caught.value
 
 
-def test_a_stream_that_is_cut_fails_aloud() -> None:
-    with Loopback(routes={CHAT: [SSE_HEAD, http_chunks(chunk("Hel"))]}) as server, lm(server.url) as client:
+def test_a_stream_that_is_cut_fails_aloud(fake: FakeLMStudio) -> None:
+    fake.frames(chunk("Hel"), done=False)
+    with lm(fake.base_url) as client:
         seen = listen(client)
         with pytest.raises(Exception, match="finish reason"):
             client.chat().user("Hi").stream().until_done()
     assert names(seen) == ["RequestStarted", "StreamStarted", "ContentReceived", "RequestFailed"]
 
 
-def test_reasoning_and_calls_are_told_as_they_are_written() -> None:
+def test_reasoning_and_calls_are_told_as_they_are_written(fake: FakeLMStudio) -> None:
     text = '<think>Hm.</think><tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
-    pieces = [chunk(text[at : at + 4]) for at in range(0, len(text), 4)]
-    answer = [SSE_HEAD, http_chunks(*pieces, chunk(finish="stop"), DONE)]
-    with Loopback(routes={CHAT: answer}) as server, lm(server.url) as client:
+    fake.reply(text)
+    with lm(fake.base_url) as client:
         seen = listen(client)
         client.chat().user("Hi").with_tools([{"name": "f"}]).stream().until_done()
     told = names(seen)
@@ -116,7 +116,7 @@ def test_reasoning_and_calls_are_told_as_they_are_written() -> None:
     assert begun.id == whole.call.id
 
 
-def test_a_run_tells_of_its_tools() -> None:
+def test_a_run_tells_of_its_tools(fake: FakeLMStudio) -> None:
     @tool
     def works() -> str:
         return "ok"
@@ -125,13 +125,8 @@ def test_a_run_tells_of_its_tools() -> None:
     def fails() -> None:
         raise ValueError
 
-    def call(name: str) -> dict[str, Any]:
-        return {"id": name, "type": "function", "function": {"name": name, "arguments": "{}"}}
-
-    first = completion("", finish="tool_calls")
-    first["choices"][0]["message"]["tool_calls"] = [call("works"), call("fails"), call("nothing")]
-    given = iter([json_answer(first), json_answer(completion("Done."))])
-    with Loopback(routes={CHAT: lambda _: next(given)}) as server, lm(server.url) as client:
+    fake.tool_calls([("works", {}), ("fails", {}), ("nothing", {})]).reply("Done.")
+    with lm(fake.base_url) as client:
         seen = listen(client)
         client.chat().user("Hi").with_tools([works, fails]).run()
     kinds = {type(one) for one in seen}
@@ -139,12 +134,12 @@ def test_a_run_tells_of_its_tools() -> None:
     assert [one.round for one in seen if isinstance(one, RoundFinished)] == [1, 2]
 
 
-def test_a_handler_that_raises_breaks_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_handler_that_raises_breaks_nothing(hello: FakeLMStudio, caplog: pytest.LogCaptureFixture) -> None:
     def bad(_: object) -> None:
         raise RuntimeError("my own fault")
 
     after: list[object] = []
-    with Loopback(routes={CHAT: hello}) as server, lm(server.url) as client:
+    with lm(hello.base_url) as client:
         client.on(RequestStarted, bad)
         client.on(RequestStarted, after.append)
         with caplog.at_level(logging.ERROR, logger="lmdeck.events"):
@@ -153,11 +148,11 @@ def test_a_handler_that_raises_breaks_nothing(caplog: pytest.LogCaptureFixture) 
     assert len(after) == 1
 
 
-def test_once_decorated_and_removed() -> None:
+def test_once_decorated_and_removed(hello: FakeLMStudio) -> None:
     first: list[object] = []
     every: list[object] = []
     within: list[object] = []
-    with Loopback(routes={CHAT: hello}) as server, lm(server.url) as client:
+    with lm(hello.base_url) as client:
         client.on(StreamStarted, first.append, once=True)
 
         @client.on(StreamEnded)
@@ -173,7 +168,7 @@ def test_once_decorated_and_removed() -> None:
     assert callable(ended)
 
 
-def test_async_handlers_run_in_the_async_client_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_async_handlers_run_in_the_async_client_alone(hello: FakeLMStudio, caplog: pytest.LogCaptureFixture) -> None:
     heard: list[str] = []
 
     async def later(one: ContentReceived) -> None:
@@ -183,36 +178,34 @@ def test_async_handlers_run_in_the_async_client_alone(caplog: pytest.LogCaptureF
     async def breaks(_: ContentReceived) -> None:
         raise RuntimeError("later fault")
 
-    with Loopback(routes={CHAT: hello}) as server:
-
-        async def main() -> None:
-            async with alm(server.url) as client:
-                client.on(ContentReceived, later)
-                client.on(ContentReceived, breaks)
-                await client.chat().user("Hi").stream().until_done()
-                await asyncio.sleep(0.05)
-
-        with caplog.at_level(logging.ERROR, logger="lmdeck.events"):
-            asyncio.run(main())
-        assert "".join(heard) == "Hello."
-        assert "later fault" in caplog.text
-        with lm(server.url) as client, pytest.raises(ConfigurationError, match="AsyncLMStudio"):
+    async def main() -> None:
+        async with alm(hello.base_url) as client:
             client.on(ContentReceived, later)
-        with lm(server.url) as client, pytest.raises(ConfigurationError, match="no type of event"):
-            client.on(str, print)
+            client.on(ContentReceived, breaks)
+            await client.chat().user("Hi").stream().until_done()
+            await asyncio.sleep(0.05)
+
+    with caplog.at_level(logging.ERROR, logger="lmdeck.events"):
+        asyncio.run(main())
+    assert "".join(heard) == "Hello."
+    assert "later fault" in caplog.text
+    with lm(hello.base_url) as client, pytest.raises(ConfigurationError, match="AsyncLMStudio"):
+        client.on(ContentReceived, later)
+    with lm(hello.base_url) as client, pytest.raises(ConfigurationError, match="no type of event"):
+        client.on(str, print)
 
 
-def test_the_loading_of_a_model_is_told() -> None:
+def test_the_loading_of_a_model_is_told(fake: FakeLMStudio) -> None:
     """By `ensure_loaded`, and by the events of LM Studio's own chat."""
-    progress = [{"type": "model_load.progress", "model_instance_id": "m", "progress": at} for at in (0.5, 1.0)]
-    end = {"type": "chat.end", "result": {"model_instance_id": "m", "output": [{"type": "message", "content": "Hi."}]}}
-    pieces = [b"event: %s\n" % item["type"].encode() + event(item) for item in (*progress, end)]
-    routes = {
-        "/api/v1/models": json_answer({"models": []}),
-        "/api/v1/models/load": json_answer({"type": "llm", "instance_id": "m", "status": "loaded"}),
-        "/api/v1/chat": [SSE_HEAD, http_chunks(*pieces)],
-    }
-    with Loopback(routes=routes) as server, lm(server.url) as client:
+    output = [{"type": "message", "content": "Hi."}]
+    fake.at("/api/v1/models").body({"models": []})
+    fake.at("/api/v1/models/load").body({"type": "llm", "instance_id": "m", "status": "loaded"})
+    fake.frames(
+        {"type": "model_load.progress", "model_instance_id": "m", "progress": 0.5},
+        {"type": "model_load.progress", "model_instance_id": "m", "progress": 1.0},
+        {"type": "chat.end", "result": {"model_instance_id": "m", "output": output}},
+    )
+    with lm(fake.base_url) as client:
         seen = listen(client)
         client.models.ensure_loaded("m")
         client.conversation("m").stream("Hi").until_done()

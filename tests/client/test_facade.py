@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import lmdeck
+from asking import until
 from lmdeck import ConfigurationError, LMStudio, _facade
-from loopback import Loopback, hello, json_answer
+from lmdeck.testing import FakeLMStudio
 
 
 @pytest.fixture(autouse=True)
@@ -22,16 +23,16 @@ def _fresh() -> Iterator[None]:
     lmdeck.reset()
 
 
-def test_the_facade_asks_the_configured_server() -> None:
+def test_the_facade_asks_the_configured_server(hello: FakeLMStudio) -> None:
     """`configure` once, then `lmdeck.chat()`, `lmdeck.models` and `lmdeck.health()` go there."""
-    listing = json_answer({"models": [{"key": "a", "type": "llm", "loaded_instances": [{"id": "a"}]}]})
-    with Loopback(routes={"/api/v1/models": listing, "/v1/chat/completions": hello}) as server:
-        lmdeck.configure(base_url=server.url)
-        assert lmdeck.chat().user("Hi").send().content == "Hello."
-        assert [model.key for model in lmdeck.models.list()] == ["a"]
-        assert lmdeck.health().reachable
-        assert lmdeck.chat("b", strict=True).model == "b"
-        lmdeck.reset()
+    hello.at("/api/v1/models").body({"models": [{"key": "a", "type": "llm", "loaded_instances": [{"id": "a"}]}]})
+    hello.add_model("a")
+    lmdeck.configure(base_url=hello.base_url)
+    assert lmdeck.chat().user("Hi").send().content == "Hello."
+    assert [model.key for model in lmdeck.models.list()] == ["a"]
+    assert lmdeck.health().reachable
+    assert lmdeck.chat("b", strict=True).model == "b"
+    lmdeck.reset()
 
 
 def test_the_client_is_made_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,15 +75,15 @@ def test_fifty_threads_get_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(clients) == len(made) == 1
 
 
-def test_configure_closes_the_client_before() -> None:
+def test_configure_closes_the_client_before(hello: FakeLMStudio) -> None:
     """The connections of the old client do not stay."""
-    with Loopback(hello) as server:
-        lmdeck.configure(base_url=server.url, model="m")
-        lmdeck.chat().user("Hi").send()
-        old = lmdeck.default_client()
-        lmdeck.configure(base_url=server.url, model="m")
-        server.connection().wait_left()
-        assert lmdeck.default_client() is not old
+    lmdeck.configure(base_url=hello.base_url, model="m")
+    lmdeck.chat().user("Hi").send()
+    old = lmdeck.default_client()
+    assert hello.open_connections == 1
+    lmdeck.configure(base_url=hello.base_url, model="m")
+    until(lambda: hello.open_connections == 0)
+    assert lmdeck.default_client() is not old
 
 
 FORK = """
@@ -99,11 +100,10 @@ assert lmdeck.chat().user("Hi").send().content == "Hello."
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system does not fork")
-def test_a_fork_gets_its_own_client() -> None:
+def test_a_fork_gets_its_own_client(hello: FakeLMStudio) -> None:
     """Parent and child never share a connection, and neither breaks the other's."""
-    with Loopback(hello) as server:
-        child = subprocess.run(
-            [sys.executable, "-W", "error", "-c", FORK, server.url], capture_output=True, text=True, timeout=20
-        )
-        assert (child.returncode, child.stderr) == (0, "")
-        assert sorted(request.connection for request in server.requests) == [0, 0, 0, 1, 1]
+    child = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORK, hello.base_url], capture_output=True, text=True, timeout=20
+    )
+    assert (child.returncode, child.stderr) == (0, "")
+    assert sorted(request.connection for request in hello.requests) == [0, 0, 0, 1, 1]

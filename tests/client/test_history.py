@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from asking import lm
 from lmdeck import ConfigurationError, History, Message, Reply, ToolCall, tool
-from loopback import Loopback, completion, json_answer
+from lmdeck.testing import FakeLMStudio
 
 CALL = ToolCall(id="c1", name="look", arguments={"at": "sky"}, raw_arguments='{"at": "sky"}')
 ASKED = Reply(tool_calls=[CALL])
@@ -97,17 +96,15 @@ def test_it_goes_to_a_file_and_back(tmp_path: Path) -> None:
             History.from_json(bad)
 
 
-def test_a_chat_takes_it_and_a_run_gives_it_back() -> None:
+def test_a_chat_takes_it_and_a_run_gives_it_back(fake: FakeLMStudio) -> None:
     @tool
     def look(at: str) -> str:
         return "blue"
 
-    first: dict[str, Any] = completion("", finish="tool_calls")
-    first["choices"][0]["message"]["tool_calls"] = [CALL.to_dict()]
-    given = iter([json_answer(first), json_answer(completion("Blue.")), json_answer(completion("Yes."))])
-    with Loopback(routes={"/v1/chat/completions": lambda _: next(given)}) as server, lm(server.url) as client:
+    fake.tool_call("look", at="sky").reply("Blue.").reply("Yes.")
+    with lm(fake.base_url) as client:
         history = History().user("Look up.")
         history = history.add(client.chat().with_messages(history).with_tools([look]).run()).user("Sure?")
         assert client.chat().with_messages(history).send().content == "Yes."
-        sent = server.requests[-1].json["messages"]
+        sent = fake.requests[-1].body["messages"]
     assert [message["role"] for message in sent] == ["user", "assistant", "tool", "assistant", "user"]

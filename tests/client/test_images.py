@@ -1,4 +1,4 @@
-"""Images from the web, and images of kinds that LM Studio does not take."""
+"""Images from the web, whose host is no LM Studio, and images of kinds that LM Studio does not take."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from asking import alm, lm
 from lmdeck import ConfigurationError, InvalidRequestError, LMStudioError, RequestTimeoutError, ServerUnreachableError
 from lmdeck.protocol import conversion
 from lmdeck.protocol.fetching import AddressGuard
-from loopback import HANG, SSE_HEAD, Answer, Loopback, Request, head, hello, http_chunks, json_answer, text_answer
+from lmdeck.testing import FakeLMStudio
+from loopback import HANG, SSE_HEAD, Answer, Loopback, head, http_chunks, json_answer, text_answer
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"picture"
 BOTH = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -56,7 +57,7 @@ def test_an_image_is_fetched(is_async: bool) -> None:
 
 
 @BOTH
-def test_it_reaches_the_model(is_async: bool) -> None:
+def test_it_reaches_the_model(hello: FakeLMStudio, is_async: bool) -> None:
     """`images=[lm.fetch_image(url)]` is all there is to it."""
 
     async def ask(url: str, image: str) -> None:
@@ -64,14 +65,14 @@ def test_it_reaches_the_model(is_async: bool) -> None:
             found = await client.fetch_image(image, allow_private=True)
             await client.chat().user("What is it?", images=[found]).send()
 
-    with Loopback(picture()) as web, Loopback(hello) as server:
+    with Loopback(picture()) as web:
         if is_async:
-            asyncio.run(ask(server.url, f"{web.url}/a.png"))
+            asyncio.run(ask(hello.base_url, f"{web.url}/a.png"))
         else:
-            with lm(server.url) as client:
+            with lm(hello.base_url) as client:
                 found = client.fetch_image(f"{web.url}/a.png", allow_private=True)
                 client.chat().user("What is it?", images=[found]).send()
-        part = server.requests[0].json["messages"][0]["content"][1]
+    part = hello.requests[0].body["messages"][0]["content"][1]
     assert part["image_url"]["url"] == "data:image/png;base64," + base64.b64encode(PNG).decode()
 
 
@@ -245,20 +246,19 @@ def drawn(kind: str, mode: str = "RGB", size: tuple[int, int] = (3, 2)) -> bytes
 @pytest.mark.parametrize(
     ("kind", "mode"), [("webp", "RGB"), ("webp", "RGBA"), ("gif", "P"), ("bmp", "RGB"), ("bmp", "1")]
 )
-def test_other_kinds_are_sent_as_png(kind: str, mode: str, is_async: bool) -> None:
+def test_other_kinds_are_sent_as_png(hello: FakeLMStudio, kind: str, mode: str, is_async: bool) -> None:
     """The size stays, and the reply tells."""
 
     async def ask(url: str) -> lmdeck.Reply:
         async with alm(url) as client:
             return await client.chat().user("What?", images=[drawn(kind, mode)]).send()
 
-    with Loopback(hello) as server:
-        if is_async:
-            reply = asyncio.run(ask(server.url))
-        else:
-            with lm(server.url) as client:
-                reply = client.chat().user("What?", images=[drawn(kind, mode)]).send()
-        url = server.requests[0].json["messages"][0]["content"][1]["image_url"]["url"]
+    if is_async:
+        reply = asyncio.run(ask(hello.base_url))
+    else:
+        with lm(hello.base_url) as client:
+            reply = client.chat().user("What?", images=[drawn(kind, mode)]).send()
+    url = hello.requests[0].body["messages"][0]["content"][1]["image_url"]["url"]
     sent = Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,"))))
     assert (sent.format, sent.size) == ("PNG", (3, 2))
     (problem,) = reply.problems
@@ -266,15 +266,12 @@ def test_other_kinds_are_sent_as_png(kind: str, mode: str, is_async: bool) -> No
     assert kind in problem.detail.lower()
 
 
-def test_they_are_in_a_conversation_too() -> None:
+def test_they_are_in_a_conversation_too(fake: FakeLMStudio) -> None:
     """`/api/v1/chat` takes a data URI as well."""
-
-    def answer(request: Request) -> Any:
-        return json_answer({"model_instance_id": "m", "output": [{"type": "message", "content": "A cat."}]})
-
-    with Loopback(answer) as server, lm(server.url) as client:
+    fake.reply("A cat.")
+    with lm(fake.base_url) as client:
         reply = client.conversation().send("What?", images=[drawn("webp")])
-        assert server.requests[0].json["input"][1]["data_url"].startswith("data:image/png;base64,iVBOR")
+    assert fake.requests[0].body["input"][1]["data_url"].startswith("data:image/png;base64,iVBOR")
     assert [problem.code for problem in reply.problems] == ["adjusted"]
 
 

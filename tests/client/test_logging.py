@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from asking import Way
-from loopback import Loopback, hello, json_answer
+from bodies import chunk
+from lmdeck.testing import FakeLMStudio
 
 
 @pytest.fixture(autouse=True)
@@ -20,48 +21,49 @@ def _quiet_again() -> Iterator[None]:
     logger.handlers[:] = handlers
 
 
-def test_requests_answers_and_chunks_are_logged(way: Way, caplog: pytest.LogCaptureFixture) -> None:
+def test_requests_answers_and_chunks_are_logged(fake: FakeLMStudio, way: Way, caplog: pytest.LogCaptureFixture) -> None:
     """Each line names the request, so that it can be found in the server's log."""
-    with Loopback(hello) as server:
-        way.ask(server.url, debug=True, api_token="sk-secret")
-        request_id = server.requests[0].headers["x-request-id"]
+    fake.when(lambda request: request.stream).frames(chunk("Hel"), chunk("lo.", "stop"))
+    fake.when(lambda request: not request.stream).reply("Hello.")
+    way.ask(fake.base_url, debug=True, api_token="sk-secret")
+    request_id = fake.requests[0].headers["x-request-id"]
     lines = [f"{record.name} {record.getMessage()}" for record in caplog.records if record.name.startswith("lmdeck")]
-    assert any(line.startswith(f"lmdeck.http {request_id} > POST {server.url}/v1/chat/completions") for line in lines)
+    assert any(
+        line.startswith(f"lmdeck.http {request_id} > POST {fake.base_url}/v1/chat/completions") for line in lines
+    )
     assert any(line.startswith(f"lmdeck.http {request_id} < 200") for line in lines)
     assert any(line.startswith(f"lmdeck.stream {request_id}") and "lo." in line for line in lines)
     assert all(request_id in line for line in lines)
     assert "sk-secret" not in caplog.text
 
 
-def test_long_bodies_are_shortened(way: Way, caplog: pytest.LogCaptureFixture) -> None:
+def test_long_bodies_are_shortened(hello: FakeLMStudio, way: Way, caplog: pytest.LogCaptureFixture) -> None:
     """A prompt of any length is one line of a few thousand characters."""
-    with Loopback(hello) as server:
-        way.ask(server.url, text="x" * 100_000, debug=True)
+    hello.add_model("m", context_length=30_000)
+    way.ask(hello.base_url, text="x" * 100_000, debug=True)
     sent = next(record.getMessage() for record in caplog.records if " > POST " in record.getMessage())
     assert len(sent) < 3000
-    assert f"({len(server.requests[0].body)} bytes)" in sent
+    assert f"({hello.requests[0].headers['content-length']} bytes)" in sent
 
 
-def test_failures_and_retries_are_logged(way: Way, caplog: pytest.LogCaptureFixture) -> None:
+def test_failures_and_retries_are_logged(fake: FakeLMStudio, way: Way, caplog: pytest.LogCaptureFixture) -> None:
     """A log tells why an answer took two attempts."""
-    with Loopback(json_answer({"error": "busy"}, 503), hello) as server:
-        way.ask(server.url, debug=True, retry_attempts=2)
+    fake.error(503, "busy").reply("Hello.")
+    way.ask(fake.base_url, debug=True, retry_attempts=2)
     assert "! ServerError: " in caplog.text
     assert "attempt 1 failed, again in" in caplog.text
 
 
-def test_without_debug_nothing_is_logged(way: Way, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_debug_nothing_is_logged(hello: FakeLMStudio, way: Way, caplog: pytest.LogCaptureFixture) -> None:
     """A library is silent unless it is asked."""
-    with Loopback(hello) as server:
-        way.ask(server.url)
+    way.ask(hello.base_url)
     assert not [record for record in caplog.records if record.name.startswith("lmdeck")]
 
 
 def test_debug_without_logging_set_up_goes_to_stderr(
-    way: Way, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hello: FakeLMStudio, way: Way, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Who sets `debug=True` and knows nothing of logging sees something."""
     monkeypatch.setattr(logging.getLogger("lmdeck"), "propagate", False)
-    with Loopback(hello) as server:
-        way.ask(server.url, debug=True)
+    way.ask(hello.base_url, debug=True)
     assert " > POST " in capsys.readouterr().err

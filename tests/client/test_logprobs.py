@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from asking import WAYS, Way, alm, lm
+from bodies import chunk, completion
 from lmdeck import Chunk, Completion, Reply, TokenLogprob
-from loopback import DONE, SSE_HEAD, Loopback, Request, Step, chunk, completion, event, events, http_chunks, json_answer
+from lmdeck.testing import FakeLMStudio, RawAnswer
 
 HEL: dict[str, Any] = {
     "token": "Hel",
@@ -29,22 +30,19 @@ def likely(*entries: Any) -> dict[str, Any]:
     return {"content": list(entries)}
 
 
-def streamed(*pairs: tuple[str | None, Any]) -> list[Step]:
+def streamed(*pairs: tuple[str | None, Any]) -> RawAnswer:
     """Stream pieces of text, each with its logprobs."""
     choices = [{"index": 0, "delta": {"content": text} if text else {}, "logprobs": given} for text, given in pairs]
-    chunks = [
-        event({"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [each]}) for each in choices
-    ]
-    return [SSE_HEAD, http_chunks(*chunks, chunk(finish="stop"), DONE)]
+    return RawAnswer.frames(*({**chunk(), "choices": [each]} for each in choices), chunk(finish="stop"))
 
 
-def whole(given: Any) -> list[Step]:
+def whole(given: Any) -> RawAnswer:
     body = completion("Hello.")
     body["choices"][0]["logprobs"] = given
-    return json_answer(body)
+    return RawAnswer.json(body)
 
 
-def ask(way: Way, answer: Any, **options: Any) -> tuple[Reply, list[Chunk]]:
+def ask(fake: FakeLMStudio, way: Way, answer: RawAnswer, **options: Any) -> tuple[Reply, list[Chunk]]:
     """Ask for them, and give the reply and its chunks."""
     options = {"logprobs": True, **options}
 
@@ -57,23 +55,23 @@ def ask(way: Way, answer: Any, **options: Any) -> tuple[Reply, list[Chunk]]:
                 chunks = [each async for each in stream]
             return stream.reply, chunks
 
-    with Loopback(answer) as server:
-        if way.is_async:
-            return asyncio.run(ask_async(server.url))
-        with lm(server.url) as client:
-            chat = client.chat().user("Hi").with_options(**options)
-            if not way.is_streamed:
-                return chat.send(), []
-            with chat.stream() as stream:
-                chunks = list(stream)
-            return stream.reply, chunks
+    fake.answer(answer)
+    if way.is_async:
+        return asyncio.run(ask_async(fake.base_url))
+    with lm(fake.base_url) as client:
+        chat = client.chat().user("Hi").with_options(**options)
+        if not way.is_streamed:
+            return chat.send(), []
+        with chat.stream() as stream:
+            chunks = list(stream)
+        return stream.reply, chunks
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_they_are_typed(way: Way) -> None:
+def test_they_are_typed(fake: FakeLMStudio, way: Way) -> None:
     """On the reply, and on the chunks that they came with."""
     answer = streamed(("Hel", likely(HEL)), ("lo.", likely(LO))) if way.is_streamed else whole(likely(HEL, LO))
-    reply, chunks = ask(way, answer, top_logprobs=1)
+    reply, chunks = ask(fake, way, answer, top_logprobs=1)
     assert reply.content == "Hello."
     assert reply.logprobs == READ
     assert reply.problems == []
@@ -84,22 +82,22 @@ def test_they_are_typed(way: Way) -> None:
         ]
 
 
-def test_tokens_that_show_nothing_come_in_a_chunk_of_their_own() -> None:
+def test_tokens_that_show_nothing_come_in_a_chunk_of_their_own(fake: FakeLMStudio) -> None:
     """Text that is held back, because it may begin a call, does not hold back its tokens."""
-    reply, chunks = ask(WAYS[1], streamed((None, likely(HEL)), ("Hello.", likely(LO))))
+    reply, chunks = ask(fake, WAYS[1], streamed((None, likely(HEL)), ("Hello.", likely(LO))))
     assert [(each.content, len(each.logprobs)) for each in chunks] == [("", 1), ("Hello.", 1), ("", 0)]
     assert [each.token for each in reply.logprobs] == ["Hel", "lo."]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("given", [None, [], {}, {"content": None}, {"content": []}, "odd", 5])
-def test_a_server_that_sends_none_is_told(way: Way, given: Any) -> None:
+def test_a_server_that_sends_none_is_told(fake: FakeLMStudio, way: Way, given: Any) -> None:
     """Once, and only where they were asked for."""
     answer = streamed(("Hel", given), ("lo.", given)) if way.is_streamed else whole(given)
-    reply, _ = ask(way, answer)
+    reply, _ = ask(fake, way, answer)
     assert (reply.content, reply.logprobs) == ("Hello.", [])
     assert [problem.code for problem in reply.problems] == ["logprobs_missing"]
-    assert ask(way, answer, logprobs=False)[0].problems == []
+    assert ask(fake, way, answer, logprobs=False)[0].problems == []
 
 
 @pytest.mark.parametrize(
@@ -114,27 +112,28 @@ def test_a_server_that_sends_none_is_told(way: Way, given: Any) -> None:
         {"token": 1, "logprob": 0},
     ],
 )
-def test_an_odd_entry_costs_nothing_but_itself(odd: Any) -> None:
+def test_an_odd_entry_costs_nothing_but_itself(fake: FakeLMStudio, odd: Any) -> None:
     """The others stay, and so does the answer."""
-    reply, _ = ask(WAYS[0], whole(likely(HEL, odd, LO)))
+    reply, _ = ask(fake, WAYS[0], whole(likely(HEL, odd, LO)))
     assert reply.logprobs == READ
     assert reply.content == "Hello."
 
 
 @pytest.mark.parametrize("odd", [[72, 300], "Hel", [None], {}])
-def test_odd_bytes_are_left_out(odd: Any) -> None:
+def test_odd_bytes_are_left_out(fake: FakeLMStudio, odd: Any) -> None:
     """Only bytes are bytes."""
-    reply, _ = ask(WAYS[0], whole(likely({**HEL, "bytes": odd})))
+    reply, _ = ask(fake, WAYS[0], whole(likely({**HEL, "bytes": odd})))
     assert (reply.logprobs[0].token, reply.logprobs[0].bytes) == ("Hel", None)
 
 
-def complete(given: Any, **options: Any) -> Completion:
+def complete(fake: FakeLMStudio, given: Any, **options: Any) -> Completion:
     body = {"choices": [{"text": " went on", "finish_reason": "stop", "logprobs": given}], "model": "m"}
-    with Loopback(json_answer(body)) as server, lm(server.url) as client:
+    fake.body(body)
+    with lm(fake.base_url) as client:
         return client.complete("It", **options)
 
 
-def test_plain_completions_send_lists_side_by_side() -> None:
+def test_plain_completions_send_lists_side_by_side(fake: FakeLMStudio) -> None:
     """OpenAI's older form; a token of an echoed prompt has no probability."""
     given = {
         "tokens": ["It", " went", " on"],
@@ -142,7 +141,7 @@ def test_plain_completions_send_lists_side_by_side() -> None:
         "top_logprobs": [None, {" went": -0.5, " goes": -1.5, "odd": None}],
         "text_offset": [0, 2, 7],
     }
-    done = complete(given, logprobs=2)
+    done = complete(fake, given, logprobs=2)
     assert done.logprobs == [
         TokenLogprob(
             token=" went",
@@ -152,13 +151,13 @@ def test_plain_completions_send_lists_side_by_side() -> None:
         TokenLogprob(token=" on", logprob=-1.0),
     ]
     assert math.isclose(math.exp(done.logprobs[0].logprob), 0.60653, abs_tol=1e-4)
-    assert complete(likely(HEL, LO), logprobs=2).logprobs == READ  # llama.cpp's newer form
-    assert [problem.code for problem in complete(None, logprobs=2).problems] == ["logprobs_missing"]
-    assert complete(None).problems == []
+    assert complete(fake, likely(HEL, LO), logprobs=2).logprobs == READ  # llama.cpp's newer form
+    assert [problem.code for problem in complete(fake, None, logprobs=2).problems] == ["logprobs_missing"]
+    assert complete(fake, None).problems == []
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
-def test_responses_send_them_too(is_streamed: bool) -> None:
+def test_responses_send_them_too(fake: FakeLMStudio, is_streamed: bool) -> None:
     """With `include=["message.output_text.logprobs"]`, on each delta or on the whole text."""
     text = {"type": "output_text", "text": "Hello.", "logprobs": [HEL, LO]}
     body = {"id": "r", "status": "completed", "output": [{"type": "message", "content": [text]}]}
@@ -168,12 +167,11 @@ def test_responses_send_them_too(is_streamed: bool) -> None:
         {"type": "response.completed", "response": body},
     ]
 
-    def answer(request: Request) -> list[Step]:
-        return [SSE_HEAD, http_chunks(*map(event, said))] if request.json["stream"] else json_answer(body)
-
+    _ = fake.frames(*said) if is_streamed else fake.body(body)
     asked: Any = {"input": "Hi", "include": ["message.output_text.logprobs"]}
-    with Loopback(answer) as server, lm(server.url) as client:
+    with lm(fake.base_url) as client:
         reply = client.responses.stream(**asked).until_done() if is_streamed else client.responses.create(**asked)
     assert (reply.content, reply.logprobs) == ("Hello.", READ)
-    with Loopback(events("Hi")) as server, lm(server.url) as client:
+    fake.frames(chunk("Hi"), chunk(finish="stop"))
+    with lm(fake.base_url) as client:
         assert client.chat().user("Hi").stream().until_done().logprobs == []

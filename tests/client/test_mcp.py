@@ -16,7 +16,7 @@ import pytest
 
 from asking import alm, lm
 from lmdeck import ConfigurationError, MCPTools, Reply, ToolError
-from loopback import Loopback, completion, json_answer
+from lmdeck.testing import FakeLMStudio
 
 pytest.importorskip("mcp")
 SERVER = str(Path(__file__).with_name("mcp_server.py"))
@@ -26,19 +26,8 @@ def here(**more: Any) -> MCPTools:
     return MCPTools(command=sys.executable, args=[SERVER], **more)
 
 
-def calls(*named: tuple[str, dict[str, Any]]) -> dict[str, Any]:
-    body: dict[str, Any] = completion("", finish="tool_calls")
-    body["choices"][0]["message"]["tool_calls"] = [
-        {"id": f"c{at}", "type": "function", "function": {"name": name, "arguments": json.dumps(given)}}
-        for at, (name, given) in enumerate(named)
-    ]
-    return body
-
-
-def answering() -> Any:
-    wanted = calls(("add", {"a": 2, "b": "3"}), ("get_place", {"name": "Rome"}), ("fail", {}))
-    given = iter([json_answer(wanted), json_answer(completion("Done."))])
-    return {"/v1/chat/completions": lambda _: next(given)}
+def script(fake: FakeLMStudio) -> None:
+    fake.tool_calls([("add", {"a": 2, "b": "3"}), ("get_place", {"name": "Rome"}), ("fail", {})]).reply("Done.")
 
 
 def check(reply: Reply) -> None:
@@ -51,22 +40,23 @@ def check(reply: Reply) -> None:
     assert [problem.code for problem in reply.problems] == ["coerced"]
 
 
-def test_a_started_server_serves_the_sync_client() -> None:
-    with here() as tools, Loopback(routes=answering()) as server, lm(server.url) as client:
+def test_a_started_server_serves_the_sync_client(fake: FakeLMStudio) -> None:
+    script(fake)
+    with here() as tools, lm(fake.base_url) as client:
         assert [tool.name for tool in tools] == ["add", "get_place", "fail"]
         check(client.chat().user("Hi").with_tools(tools).run())
-        sent = server.requests[0].json["tools"][0]["function"]
+        sent = fake.requests[0].body["tools"][0]["function"]
     assert sent["description"] == "Add two numbers."
     assert sent["parameters"]["required"] == ["a", "b"]
     assert len(tools) == 0
 
 
-def test_a_started_server_serves_the_async_client() -> None:
+def test_a_started_server_serves_the_async_client(fake: FakeLMStudio) -> None:
     async def main() -> None:
         async with here() as tools:
-            with Loopback(routes=answering()) as server:
-                async with alm(server.url) as client:
-                    check(await client.chat().user("Hi").with_tools(tools).run())
+            script(fake)
+            async with alm(fake.base_url) as client:
+                check(await client.chat().user("Hi").with_tools(tools).run())
 
     asyncio.run(main())
 
@@ -92,8 +82,9 @@ def url() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("headers", [None, {"X-Key": "1"}])
-def test_a_server_over_http(url: str, headers: dict[str, str] | None) -> None:
-    with MCPTools(url, headers=headers) as tools, Loopback(routes=answering()) as server, lm(server.url) as client:
+def test_a_server_over_http(fake: FakeLMStudio, url: str, headers: dict[str, str] | None) -> None:
+    script(fake)
+    with MCPTools(url, headers=headers) as tools, lm(fake.base_url) as client:
         check(client.chat().user("Hi").with_tools(tools).run())
 
 

@@ -1,4 +1,7 @@
-"""Which model answers when none was named, what lists of models are read, and whether a server is well."""
+"""Which model answers when none was named, what lists of models are read, and whether a server is well.
+
+Servers of other products are no LM Studio, and so no fake of it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 import pytest
 
 from asking import SETTINGS, Way, alm, lm
+from bodies import chunk, completion
 from lmdeck import (
     AuthenticationError,
     EndpointNotFoundError,
@@ -18,15 +22,19 @@ from lmdeck import (
     ToolCallParseError,
 )
 from lmdeck.client import session
-from loopback import HANG, Answer, Loopback, Request, Step, hello, json_answer, text_answer
+from lmdeck.testing import FakeLMStudio, RawAnswer
+from lmdeck.testing.shelf import DEFAULT_MODEL
+from loopback import Loopback, json_answer
 
 CHAT = "/v1/chat/completions"
 LISTS = ("/api/v1/models", "/api/v0/models", "/v1/models")
-NOT_THERE = json_answer({"error": "Unexpected endpoint or method. (GET /api/v1/models)"})
+NOT_THERE = RawAnswer.json({"error": "Unexpected endpoint or method. (GET /api/v1/models)"})
+NO_SUCH_PATH = RawAnswer((b"no such path",), 404, {"content-type": "text/plain"})
+WEB_PAGE = RawAnswer((b"<html></html>",), 200, {"content-type": "text/html"})
 
 
-def v1(*models: dict[str, Any]) -> list[Step]:
-    return json_answer({"models": list(models)})
+def v1(*models: dict[str, Any]) -> RawAnswer:
+    return RawAnswer.json({"models": list(models)})
 
 
 def model(key: str, size: int = 1, *, loaded: str = "", kind: str = "llm") -> dict[str, Any]:
@@ -34,19 +42,25 @@ def model(key: str, size: int = 1, *, loaded: str = "", kind: str = "llm") -> di
     return {"key": key, "type": kind, "display_name": key, "size_bytes": size, "loaded_instances": instances}
 
 
-V0 = json_answer({"data": [{"id": "old", "type": "llm", "state": "loaded"}, {"id": "other", "state": "not-loaded"}]})
-V1_OPENAI = json_answer({"data": [{"id": "text-embed"}, {"id": "only", "owned_by": "organization_owner"}]})
+V0 = RawAnswer.json({"data": [{"id": "old", "type": "llm", "state": "loaded"}, {"id": "other", "state": "not-loaded"}]})
+V1_OPENAI = RawAnswer.json({"data": [{"id": "text-embed"}, {"id": "only", "owned_by": "organization_owner"}]})
 
 
-def asked(way: Way, routes: dict[str, Answer], **settings: Any) -> tuple[list[str], Any]:
+def lists(fake: FakeLMStudio, given: dict[str, RawAnswer]) -> None:
+    """Let these be the lists of models that there are."""
+    for path in LISTS:
+        fake.at(path).answer(given.get(path, NO_SUCH_PATH))
+
+
+def asked(fake: FakeLMStudio, way: Way, **settings: Any) -> tuple[list[str], Any]:
     """Ask without a model's name; give the paths that were asked for, and the model that was named."""
-    with Loopback(routes=routes) as server:
-        way.ask(server.url, **{**SETTINGS, "model": None, **settings})
-        return [request.path for request in server.requests], server.requests[-1].json.get("model")
+    _ = fake.frames(chunk("Hello.", "stop")) if way.is_streamed else fake.body(completion())
+    way.ask(fake.base_url, **{**SETTINGS, "model": None, **settings})
+    return [request.path for request in fake.requests], fake.requests[-1].body.get("model")
 
 
 EMBEDDER = model("embedder", kind="embedding", loaded="embedder")
-CHOICES: dict[str, tuple[dict[str, Answer], list[str], str | None]] = {
+CHOICES: dict[str, tuple[dict[str, RawAnswer], list[str], str | None]] = {
     "loaded": (
         {LISTS[0]: v1(EMBEDDER, model("small", 1), model("big", 9, loaded="big:2"))},
         [LISTS[0]],
@@ -56,52 +70,56 @@ CHOICES: dict[str, tuple[dict[str, Answer], list[str], str | None]] = {
     "v0": ({LISTS[0]: NOT_THERE, LISTS[1]: V0}, [*LISTS[:2]], "old"),
     "openai": ({LISTS[0]: NOT_THERE, LISTS[1]: NOT_THERE, LISTS[2]: V1_OPENAI}, [*LISTS], "only"),
     "openai-404": ({LISTS[2]: V1_OPENAI}, [*LISTS], "only"),
-    "odd-v1": ({LISTS[0]: json_answer({"object": "list"}), LISTS[1]: V0}, [*LISTS[:2]], "old"),
+    "odd-v1": ({LISTS[0]: RawAnswer.json({"object": "list"}), LISTS[1]: V0}, [*LISTS[:2]], "old"),
     "no-list": ({}, [*LISTS], None),
 }
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_a_model_is_chosen(way: Way, name: str) -> None:
+def test_a_model_is_chosen(fake: FakeLMStudio, way: Way, name: str) -> None:
     """The loaded one, else the smallest; where there is no list the server chooses itself."""
-    routes, paths, chosen = CHOICES[name]
-    assert asked(way, {CHAT: hello, **routes}) == ([*paths, CHAT], chosen)
+    given, paths, chosen = CHOICES[name]
+    lists(fake, given)
+    assert asked(fake, way) == ([*paths, CHAT], chosen)
 
 
-def test_no_chat_model_is_told(way: Way) -> None:
+def test_no_chat_model_is_told(fake: FakeLMStudio, way: Way) -> None:
     """A server with embedding models only says what to download."""
-    with Loopback(routes={LISTS[0]: v1(EMBEDDER)}) as server, pytest.raises(NoModelLoadedError) as caught:
-        way.ask(server.url, **{**SETTINGS, "model": None})
+    fake.remove_model("m")
+    fake.remove_model(DEFAULT_MODEL)
+    with pytest.raises(NoModelLoadedError) as caught:
+        way.ask(fake.base_url, **{**SETTINGS, "model": None})
     assert "lms get" in caught.value.hint
 
 
-def test_a_named_model_asks_for_no_list(way: Way) -> None:
+def test_a_named_model_asks_for_no_list(fake: FakeLMStudio, way: Way) -> None:
     """Who names a model gets it, and costs one request."""
-    assert asked(way, {CHAT: hello}, model="mine") == ([CHAT], "mine")
+    assert asked(fake, way, model="mine") == ([CHAT], "mine")
 
 
-def test_the_architecture_helps_to_read_calls_and_is_never_needed() -> None:
+def test_the_architecture_helps_to_read_calls_and_is_never_needed(fake: FakeLMStudio) -> None:
     """Inkling's calls begin with a bare name; without the list that name is text, and the call is found all the same."""
     text = 'look_up<|content_invoke_tool_json|>{"name": "look_up", "args": {"place": "Rome"}}<|end_message|>'
-    routes = {
-        LISTS[0]: v1({**model("ink", loaded="ink"), "architecture": "inkling"}),
-        CHAT: json_answer({"choices": [{"index": 0, "message": {"content": text}, "finish_reason": "stop"}]}),
-    }
+    fake.add_model("ink").architecture = "inkling"
+    fake.remove_model("m")
+    fake.remove_model(DEFAULT_MODEL)
+    fake.reply(text).reply(text)
     tool = {"type": "function", "function": {"name": "look_up"}}
-    with Loopback(routes=routes) as server:
-        for chosen, content in ((None, ""), ("ink", "look_up")):
-            with lm(server.url, model=chosen) as client:
-                reply = client.chat().with_tools([tool]).user("Rome?").send()
-            assert reply.content == content
-            assert [call.arguments for call in reply.tool_calls] == [{"place": "Rome"}]
+    for chosen, content in ((None, ""), ("ink", "look_up")):
+        with lm(fake.base_url, model=chosen) as client:
+            reply = client.chat().with_tools([tool]).user("Rome?").send()
+        assert reply.content == content
+        assert [call.arguments for call in reply.tool_calls] == [{"place": "Rome"}]
 
 
 @pytest.mark.parametrize(
     "written", ['<tool_call>{"name": "f", "arguments": [</tool_call>', '<tool_call>{"name": "f", "argu']
 )
-def test_a_call_in_the_text_that_cannot_be_read_is_a_problem_or_with_strict_an_error(written: str) -> None:
-    routes = {CHAT: json_answer({"choices": [{"index": 0, "message": {"content": written}, "finish_reason": "stop"}]})}
-    with Loopback(routes=routes) as server, lm(server.url) as client:
+def test_a_call_in_the_text_that_cannot_be_read_is_a_problem_or_with_strict_an_error(
+    fake: FakeLMStudio, written: str
+) -> None:
+    fake.reply(written).reply(written)
+    with lm(fake.base_url) as client:
         chat = client.chat().with_tools([{"type": "function", "function": {"name": "f"}}]).user("Hi")
         reply = chat.send()
         assert reply.tool_calls == []
@@ -111,53 +129,45 @@ def test_a_call_in_the_text_that_cannot_be_read_is_a_problem_or_with_strict_an_e
         assert caught.value.raw.startswith('<tool_call>{"name": "f"')
 
 
-def test_a_choice_is_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_choice_is_remembered_for_a_while(hello: FakeLMStudio, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not every request asks for the list, and none relies on an old one."""
     past = 0.0
     made = session.Session.__init__
     monkeypatch.setattr(session.Session, "__init__", lambda self, settings: made(self, settings, clock=lambda: past))
-    with Loopback(routes={LISTS[0]: v1(model("a", loaded="a")), CHAT: hello}) as server:
-        with lm(server.url, model=None, timeout=100.0) as client:
-            client.chat().user("Hi").send()
-            client.chat().user("Hi").stream().until_done()
-            past = session.CHOICE_SECONDS + 1
-            client.chat().user("Hi").send()
-        assert [request.path for request in server.requests] == [LISTS[0], CHAT, CHAT, LISTS[0], CHAT]
+    with lm(hello.base_url, model=None, timeout=100.0) as client:
+        client.chat().user("Hi").send()
+        client.chat().user("Hi").stream().until_done()
+        past = session.CHOICE_SECONDS + 1
+        client.chat().user("Hi").send()
+    assert [request.path for request in hello.requests] == [LISTS[0], CHAT, CHAT, LISTS[0], CHAT]
 
 
-async def test_a_model_that_vanished_is_chosen_anew() -> None:
+async def test_a_model_that_vanished_is_chosen_anew(fake: FakeLMStudio) -> None:
     """A remembered model that the server no longer knows costs one more list, and no error."""
-    names = iter(["first", "second"])
-
-    def models(_: Request) -> list[Step]:
-        return v1(model(name := next(names), loaded=name))
-
-    def chat(request: Request) -> list[Step]:
-        known = request.json["model"] == ("first" if len(server.requests) < 3 else "second")
-        return hello(request) if known else json_answer({"error": {"message": "gone", "code": "model_not_found"}}, 404)
-
-    with Loopback(routes={LISTS[0]: models, CHAT: chat}) as server:
-        async with alm(server.url, **{**SETTINGS, "model": None}) as client:
-            for _ in range(2):
-                assert (await client.chat().user("Hi").send()).content == "Hello."
-        assert [request.path for request in server.requests] == [LISTS[0], CHAT, CHAT, LISTS[0], CHAT]
-        assert [request.json["model"] for request in server.requests if request.body] == ["first", "first", "second"]
+    fake.at(LISTS[0]).answer(v1(model("first", loaded="first"))).answer(v1(model("second", loaded="second")))
+    fake.add_model("first")
+    fake.add_model("second")
+    fake.reply("Hello.").error(404, body={"error": {"message": "gone", "code": "model_not_found"}}).reply("Hello.")
+    async with alm(fake.base_url, **{**SETTINGS, "model": None}) as client:
+        for _ in range(2):
+            assert (await client.chat().user("Hi").send()).content == "Hello."
+    assert [request.path for request in fake.requests] == [LISTS[0], CHAT, CHAT, LISTS[0], CHAT]
+    assert [request.body["model"] for request in fake.requests if request.body] == ["first", "first", "second"]
 
 
-def test_a_named_model_that_is_not_there_is_an_error(way: Way) -> None:
+def test_a_named_model_that_is_not_there_is_an_error(fake: FakeLMStudio, way: Way) -> None:
     """Nobody who named a model is given another one."""
-    gone = json_answer(
-        {"error": {"message": 'Model "mine" not found. Your models:\n\na\nb', "code": "model_not_found"}}, 404
-    )
-    with Loopback(routes={CHAT: gone}) as server, pytest.raises(ModelNotFoundError) as caught:
-        way.ask(server.url, model="mine")
+    error = {"message": 'Model "mine" not found. Your models:\n\na\nb', "code": "model_not_found"}
+    fake.body({"error": error}, status=404)
+    with pytest.raises(ModelNotFoundError) as caught:
+        way.ask(fake.base_url, model="mine")
     assert caught.value.available == ["a", "b"]
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_models_are_listed(is_async: bool) -> None:
+def test_models_are_listed(fake: FakeLMStudio, is_async: bool) -> None:
     """`list`, `loaded` and `get`, which knows a key and an instance's id."""
-    listing = v1(EMBEDDER, model("a"), model("b", loaded="b:2"))
+    fake.at(LISTS[0]).answer(v1(EMBEDDER, model("a"), model("b", loaded="b:2")))
 
     async def ask(url: str) -> tuple[list[str], list[str], str, str]:
         async with alm(url) as client:
@@ -169,26 +179,27 @@ def test_models_are_listed(is_async: bool) -> None:
                 (await models.get("b:2")).key,
             )
 
-    with Loopback(routes={LISTS[0]: listing}) as server:
-        if is_async:
-            result = asyncio.run(ask(server.url))
-        else:
-            with lm(server.url) as client:
-                models = client.models
-                keys = [[found.key for found in found_models] for found_models in (models.list(), models.loaded())]
-                result = (*keys, models.get("a").key, models.get("b:2").key)
-                with pytest.raises(ModelNotFoundError) as caught:
-                    models.get("c")
-                assert caught.value.available == ["embedder", "a", "b"]
+    if is_async:
+        result = asyncio.run(ask(fake.base_url))
+    else:
+        with lm(fake.base_url) as client:
+            models = client.models
+            keys = [[found.key for found in found_models] for found_models in (models.list(), models.loaded())]
+            result = (*keys, models.get("a").key, models.get("b:2").key)
+            with pytest.raises(ModelNotFoundError) as caught:
+                models.get("c")
+            assert caught.value.available == ["embedder", "a", "b"]
     assert result == (["embedder", "a", "b"], ["embedder", "b"], "a", "b")
 
 
-def test_no_list_at_all_is_an_error() -> None:
+def test_no_list_at_all_is_an_error(fake: FakeLMStudio) -> None:
     """A server without any list of models says so."""
-    with Loopback() as server, lm(server.url) as client, pytest.raises(EndpointNotFoundError):
+    lists(fake, {})
+    with lm(fake.base_url) as client, pytest.raises(EndpointNotFoundError):
         client.models.list()
-    html = text_answer("<html></html>", content_type="text/html")
-    with Loopback(html) as server, lm(server.url) as client, pytest.raises(MalformedStreamError):
+    fake.reset()
+    lists(fake, dict.fromkeys(LISTS, WEB_PAGE))
+    with lm(fake.base_url) as client, pytest.raises(MalformedStreamError):
         client.models.list()
 
 
@@ -204,10 +215,10 @@ def health(is_async: bool, url: str, **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_health(is_async: bool) -> None:
+def test_health(fake: FakeLMStudio, is_async: bool) -> None:
     """What answers, over which API, and what it has loaded."""
-    with Loopback(routes={LISTS[0]: v1(model("a"), model("b", loaded="b:2"))}) as server:
-        well = health(is_async, server.url)
+    fake.at(LISTS[0]).answer(v1(model("a"), model("b", loaded="b:2")))
+    well = health(is_async, fake.base_url)
     assert (well.reachable, well.product, well.api, well.models_loaded) == (True, "LM Studio", "v1", ["b:2"])
     assert 0 < well.latency < 5
     assert well.error is None
@@ -225,22 +236,24 @@ def test_health_of_other_servers(is_async: bool) -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_health_of_a_server_that_is_not_well(is_async: bool) -> None:
+def test_health_of_a_server_that_is_not_well(fake: FakeLMStudio, is_async: bool) -> None:
     """`health` raises nothing: it tells what keeps the server from answering."""
-    with Loopback(json_answer({"error": {"message": "no", "code": "invalid_api_key"}}, 401)) as server:
-        refused = health(is_async, server.url)
+    fake.at(LISTS[0]).body({"error": {"message": "no", "code": "invalid_api_key"}}, status=401).fail("hang")
+    refused = health(is_async, fake.base_url)
     assert refused.reachable
     assert isinstance(refused.error, AuthenticationError)
-    gone = health(is_async, server.url)
+    assert not health(is_async, fake.base_url, timeout=0.15).reachable
+    fake.reset()
+    lists(fake, dict.fromkeys(LISTS, WEB_PAGE))
+    web_page = health(is_async, fake.base_url)
+    assert web_page.reachable
+    assert isinstance(web_page.error, MalformedStreamError)
+    url = fake.base_url
+    fake.close()
+    gone = health(is_async, url)
     assert not gone.reachable
     assert isinstance(gone.error, ServerUnreachableError)
     assert gone.latency is None
-    with Loopback([HANG]) as server:
-        assert not health(is_async, server.url, timeout=0.15).reachable
-    with Loopback(text_answer("<html></html>", content_type="text/html")) as server:
-        web_page = health(is_async, server.url)
-    assert web_page.reachable
-    assert isinstance(web_page.error, MalformedStreamError)
 
 
 @pytest.mark.parametrize(
@@ -255,9 +268,11 @@ def test_health_of_a_server_that_is_not_well(is_async: bool) -> None:
     ],
 )
 @pytest.mark.parametrize("tools", [[], [{"name": "f"}]])
-def test_a_whole_answer_shows_what_the_template_opened(text: str, content: str, reasoning: str, tools: Any) -> None:
+def test_a_whole_answer_shows_what_the_template_opened(
+    fake: FakeLMStudio, text: str, content: str, reasoning: str, tools: Any
+) -> None:
     """LM Studio bug tracker #1368: the answer has only the end tag."""
-    routes = {CHAT: json_answer({"choices": [{"index": 0, "message": {"content": text}, "finish_reason": "stop"}]})}
-    with Loopback(routes=routes) as server, lm(server.url) as client:
+    fake.reply(text)
+    with lm(fake.base_url) as client:
         reply = client.chat().with_tools(tools).user("Hi").send()
     assert (reply.content, reply.reasoning) == (content, reasoning)

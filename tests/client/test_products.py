@@ -1,4 +1,4 @@
-"""Which product answers, and how many questions it takes to know."""
+"""Which product answers, and how many questions it takes to know; most are no LM Studio, so none of them is a fake of it."""
 
 from __future__ import annotations
 

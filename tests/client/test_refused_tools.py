@@ -11,7 +11,7 @@ from asking import WAYS, Way, alm, lm
 from lmdeck import InvalidRequestError, Reply, ServerError, TemplateError
 from lmdeck.adjustments import Adjustments
 from lmdeck.protocol.refused_tools import simpler_request, simpler_schema
-from loopback import SSE_HEAD, Loopback, Request, Step, event, hello, http_chunks, json_answer
+from lmdeck.testing import FakeLMStudio, SentRequest
 
 PLAIN = {"type": "object", "properties": {"city": {"type": "string", "minimum": 0}}}
 DATE = {"type": "string", "pattern": r"^\d{4}-\d{2}$", "description": "A month."}
@@ -33,21 +33,23 @@ def tool(name: str, parameters: Any) -> dict[str, Any]:
 
 
 WEATHER, BOOK, MAIL = tool("get_weather", PLAIN), tool("book", DATED), tool("send_mail", FREE)
+CHAT = "/v1/chat/completions"
 UNCOMPILED = "samplers could not be set up: error parsing grammar, rule 7"
 
 
-def refusing(words: str = UNCOMPILED, status: int = 400) -> Any:
-    """Refuse every request whose tools have a pattern or a bound."""
-
-    def answer(request: Request) -> list[Step]:
-        if b"pattern" in request.body or b"maxLength" in request.body:
-            return json_answer({"error": {"code": status, "message": words, "type": "invalid_request_error"}}, status)
-        return hello(request)
-
-    return answer
+def is_hard(request: SentRequest) -> bool:
+    """Tell whether the tools of a request have a pattern or a bound."""
+    return "'pattern'" in str(request.body) or "'maxLength'" in str(request.body)
 
 
-def ask(way: Way, answer: Any, *tools: Any, **settings: Any) -> tuple[Reply, list[Any]]:
+def refuse(fake: FakeLMStudio, words: str = UNCOMPILED, status: int = 400) -> None:
+    """Refuse every request whose tools have a pattern or a bound, and answer the others."""
+    error = {"code": status, "message": words, "type": "invalid_request_error"}
+    fake.when(is_hard).body({"error": error}, status=status)
+    fake.when(lambda _: True).reply("Hello.")
+
+
+def ask(fake: FakeLMStudio, way: Way, *tools: Any, **settings: Any) -> tuple[Reply, list[Any]]:
     """Ask with tools; give the reply and the bodies that were sent."""
 
     async def ask_async(url: str) -> Reply:
@@ -55,19 +57,18 @@ def ask(way: Way, answer: Any, *tools: Any, **settings: Any) -> tuple[Reply, lis
             chat = client.chat().user("Hi").with_tools(tools)
             return await (chat.stream().until_done() if way.is_streamed else chat.send())
 
-    with Loopback(answer) as server:
-        if way.is_async:
-            reply = asyncio.run(ask_async(server.url))
-        else:
-            with lm(server.url, **settings) as client:
-                chat = client.chat().user("Hi").with_tools(tools)
-                reply = chat.stream().until_done() if way.is_streamed else chat.send()
-        return reply, [request.json for request in server.requests]
+    if way.is_async:
+        reply = asyncio.run(ask_async(fake.base_url))
+    else:
+        with lm(fake.base_url, **settings) as client:
+            chat = client.chat().user("Hi").with_tools(tools)
+            reply = chat.stream().until_done() if way.is_streamed else chat.send()
+    return reply, [request.body for request in fake.requests]
 
 
-def refused(answer: Any, *tools: Any, **settings: Any) -> InvalidRequestError:
+def refused(fake: FakeLMStudio, *tools: Any, **settings: Any) -> InvalidRequestError:
     with pytest.raises(InvalidRequestError) as caught:
-        ask(WAYS[0], answer, *tools, **settings)
+        ask(fake, WAYS[0], *tools, **settings)
     return caught.value
 
 
@@ -75,9 +76,10 @@ def refused(answer: Any, *tools: Any, **settings: Any) -> InvalidRequestError:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_tools_that_cannot_be_compiled_are_sent_once_more(way: Way) -> None:
+def test_tools_that_cannot_be_compiled_are_sent_once_more(fake: FakeLMStudio, way: Way) -> None:
     """Without what cannot be compiled; which tools, and what they lost, is told."""
-    reply, (first, second) = ask(way, refusing(), WEATHER, BOOK, MAIL)
+    refuse(fake)
+    reply, (first, second) = ask(fake, way, WEATHER, BOOK, MAIL)
     assert reply.content == "Hello."
     assert first["tools"] == [WEATHER, BOOK, MAIL]
     assert second == {
@@ -114,102 +116,93 @@ def test_tools_that_cannot_be_compiled_are_sent_once_more(way: Way) -> None:
     ],
 )
 @pytest.mark.parametrize("status", [400, 500])
-def test_the_compilers_phrasings(words: str, status: int) -> None:
+def test_the_compilers_phrasings(fake: FakeLMStudio, words: str, status: int) -> None:
     """Whatever the status."""
-    reply, bodies = ask(WAYS[0], refusing(words, status), BOOK)
+    refuse(fake, words, status)
+    reply, bodies = ask(fake, WAYS[0], BOOK)
     assert (reply.content, len(bodies)) == ("Hello.", 2)
 
 
-def test_an_error_in_a_stream_counts_too() -> None:
+def test_an_error_in_a_stream_counts_too(fake: FakeLMStudio) -> None:
     """Before anything of an answer came."""
 
-    def answer(request: Request) -> list[Step]:
-        if b"pattern" not in request.body:
-            return hello(request)
-        return [
-            SSE_HEAD,
-            http_chunks(b"event: error\n" + event({"error": {"message": UNCOMPILED}, "message": UNCOMPILED})),
-        ]
-
-    reply, bodies = ask(WAYS[1], answer, BOOK)
+    fake.when(is_hard).fail("grammar_error")
+    fake.reply("Hello.")
+    reply, bodies = ask(fake, WAYS[1], BOOK)
     assert (reply.content, len(bodies)) == ("Hello.", 2)
 
 
-def test_it_is_tried_once() -> None:
+def test_it_is_tried_once(fake: FakeLMStudio) -> None:
     """A request that is refused again is an error, and not about what was left out."""
-    always = json_answer({"error": UNCOMPILED}, 400)
-    with Loopback(always) as server, lm(server.url) as client:
+    fake.at(CHAT).body({"error": UNCOMPILED}, status=400)
+    with lm(fake.base_url) as client:
         with pytest.raises(InvalidRequestError) as caught:
             client.chat().user("Hi").with_tools([BOOK]).send()
-        assert len(server.requests) == 2
+        assert len(fake.requests) == 2
     assert caught.value.tools == []
     assert "too complex" in caught.value.hint
 
 
 @pytest.mark.parametrize("tools", [[], [WEATHER]])
-def test_nothing_to_leave_out_is_no_reason_to_ask_again(tools: list[Any]) -> None:
+def test_nothing_to_leave_out_is_no_reason_to_ask_again(fake: FakeLMStudio, tools: list[Any]) -> None:
     """The refusal stands."""
-    with Loopback(json_answer({"error": UNCOMPILED}, 400)) as server, lm(server.url) as client:
+    fake.body({"error": UNCOMPILED}, status=400)
+    with lm(fake.base_url) as client:
         with pytest.raises(InvalidRequestError):
             client.chat().user("Hi").with_tools(tools).send()
-        assert len(server.requests) == 1
+        assert len(fake.requests) == 1
 
 
-def test_other_refusals_are_not_tried_again() -> None:
+def test_other_refusals_are_not_tried_again(fake: FakeLMStudio) -> None:
     """Only a compiler's are."""
     for words, kind in (("no such field", InvalidRequestError), ("Error in the jinja template", TemplateError)):
-        with Loopback(json_answer({"error": words}, 400)) as server, lm(server.url) as client:
+        fake.body({"error": words}, status=400)
+        with lm(fake.base_url) as client:
             with pytest.raises(kind):
                 client.chat().user("Hi").with_tools([BOOK]).send()
-            assert len(server.requests) == 1
-    with Loopback(json_answer({"error": "oh"}, 500)) as server, lm(server.url) as client, pytest.raises(ServerError):
+            fake.assert_exhausted()
+    fake.body({"error": "oh"}, status=500)
+    with lm(fake.base_url) as client, pytest.raises(ServerError):
         client.chat().user("Hi").with_tools([BOOK]).send()
 
 
-def test_what_cannot_be_compiled_is_not_tried_again() -> None:
+def test_what_cannot_be_compiled_is_not_tried_again(fake: FakeLMStudio) -> None:
     """The next round of a run, or another chat, sends the simpler tool at once, and tells; another model is another engine."""
-    with Loopback(refusing()) as server, lm(server.url) as client:
+    fake.add_model("other")
+    refuse(fake)
+    with lm(fake.base_url) as client:
         chat = client.chat("m").user("Hi").with_tools([WEATHER, MAIL])
         replies = [chat.send() for _ in range(3)]
         other = client.chat("other").user("Hi").with_tools([MAIL, BOOK]).send()
         strict = chat.without_rules("simpler_schemas")
         with pytest.raises(InvalidRequestError):
             strict.send()
-        sent = [b"pattern" in request.body for request in server.requests]
+        sent = ["pattern" in str(request.body) for request in fake.requests]
     assert [[problem.rule for problem in reply.problems] for reply in replies] == [["simpler_schemas"]] * 3
     assert len(other.problems) == 2
     assert sent == [True, False, False, False, True, False, True]
 
 
-def test_calls_are_read_by_the_schema_that_was_offered() -> None:
+def test_calls_are_read_by_the_schema_that_was_offered(fake: FakeLMStudio) -> None:
     """What the engine was not told still says what type an argument is."""
     number = {"type": "object", "properties": {"zip": {"type": "string", "pattern": r"^\d+$"}}, "required": ["zip"]}
 
-    def answer(request: Request) -> list[Step]:
-        if b"pattern" in request.body:
-            return json_answer({"error": UNCOMPILED}, 400)
-        text = "<tool_call>\n<function=post>\n<parameter=zip>\n01234\n</parameter>\n</function>\n</tool_call>"
-        return json_answer({"choices": [{"index": 0, "message": {"content": text}, "finish_reason": "stop"}]})
-
-    reply, _ = ask(WAYS[0], answer, tool("post", number))
+    fake.when(is_hard).body({"error": UNCOMPILED}, status=400)
+    fake.reply("<tool_call>\n<function=post>\n<parameter=zip>\n01234\n</parameter>\n</function>\n</tool_call>")
+    reply, _ = ask(fake, WAYS[0], tool("post", number))
     assert reply.tool_calls[0].arguments == {"zip": "01234"}
 
 
-def test_the_other_endpoints_do_it_too() -> None:
+def test_the_other_endpoints_do_it_too(fake: FakeLMStudio) -> None:
     """In their own forms of a tool."""
-    response = {"id": "r", "status": "completed", "output": [{"type": "message", "content": "Hi"}]}
-    message = {"type": "message", "content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn"}
-
-    def answer(request: Request) -> list[Step]:
-        if b"pattern" in request.body:
-            return json_answer({"type": "error", "error": {"type": "api_error", "message": UNCOMPILED}}, 500)
-        return json_answer(response if request.path == "/v1/responses" else message)
-
-    with Loopback(answer) as server, lm(server.url) as client:
+    error = {"type": "error", "error": {"type": "api_error", "message": UNCOMPILED}}
+    fake.when(is_hard).body(error, status=500)
+    fake.when(lambda _: True).reply("Hi")
+    with lm(fake.base_url) as client:
         flat = {"type": "function", "name": "send_mail", "parameters": FREE}
         first = client.responses.create(input="Hi", tools=[flat])
         second = client.messages.create(messages=[{"role": "user", "content": "Hi"}], tools=[MAIL])
-        sent = [request.json["tools"][0] for request in server.requests]
+        sent = [request.body["tools"][0] for request in fake.requests]
     for reply in (first, second):
         assert [problem.rule for problem in reply.problems] == ["simpler_schemas"]
     assert (sent[1]["parameters"], sent[3]["input_schema"]) == (
@@ -221,18 +214,19 @@ def test_the_other_endpoints_do_it_too() -> None:
 # --- who it was -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_tool_that_can_be_meant_is_named() -> None:
+def test_the_tool_that_can_be_meant_is_named(fake: FakeLMStudio) -> None:
     """With the rule off, or where nothing helps, the error says which tools a compiler stumbles over."""
-    error = refused(refusing(), WEATHER, BOOK, without_rules=["simpler_schemas"])
+    refuse(fake)
+    error = refused(fake, WEATHER, BOOK, without_rules=["simpler_schemas"])
     assert error.tools == ["book"]
     assert "'book'" in error.message
     assert "'book'" in error.hint
-    error = refused(refusing(), BOOK, WEATHER, MAIL, without_rules=["simpler_schemas"])
+    error = refused(fake, BOOK, WEATHER, MAIL, without_rules=["simpler_schemas"])
     assert error.tools == ["book", "send_mail"]
     assert "one of the tools 'book', 'send_mail'" in error.message
-    error = refused(
-        refusing("Pattern must start with '^' (JSON schema conversion failed)"), BOOK, MAIL, without_rules="all"
-    )
+    fake.reset()
+    refuse(fake, "Pattern must start with '^' (JSON schema conversion failed)")
+    error = refused(fake, BOOK, MAIL, without_rules="all")
     assert error.tools == ["send_mail"]
 
 
@@ -249,9 +243,10 @@ def test_the_tool_that_can_be_meant_is_named() -> None:
         {"error": "The tool `book` has an odd schema"},
     ],
 )
-def test_a_tool_that_the_server_names_is_named(body: Any) -> None:
+def test_a_tool_that_the_server_names_is_named(fake: FakeLMStudio, body: Any) -> None:
     """By its place or by its name, in every shape that refusals have."""
-    error = refused(json_answer(body, 400), WEATHER, BOOK, MAIL)
+    fake.body(body, status=400)
+    error = refused(fake, WEATHER, BOOK, MAIL)
     assert error.tools == ["book"]
     assert "Correct the schema of 'book'." in error.hint
 
@@ -266,9 +261,10 @@ def test_a_tool_that_the_server_names_is_named(body: Any) -> None:
         {"error": "The tool 'other' is not known"},
     ],
 )
-def test_nobody_is_blamed_for_another_s_fault(body: Any) -> None:
+def test_nobody_is_blamed_for_another_s_fault(fake: FakeLMStudio, body: Any) -> None:
     """A place in another list, or a name that is no tool's, names none."""
-    error = refused(json_answer(body, 400), WEATHER, BOOK)
+    fake.body(body, status=400)
+    error = refused(fake, WEATHER, BOOK)
     assert error.tools == []
     assert "tool '" not in error.message or "'other'" in error.message
 

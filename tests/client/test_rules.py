@@ -10,9 +10,10 @@ import pytest
 
 import lmdeck
 from asking import alm, lm
+from bodies import completion
 from lmdeck import Chat, ConfigurationError, LMStudio, Message, Reply
 from lmdeck.adjustments import RULES
-from loopback import Loopback, Request, Step, completion, events, hello, json_answer
+from lmdeck.testing import FakeLMStudio
 
 REFERS = {"$defs": {"City": {"type": "string"}}, "type": "object", "properties": {"city": {"$ref": "#/$defs/City"}}}
 PLAIN = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -87,91 +88,96 @@ CHANGED: dict[str, tuple[Callable[[Chat], Chat], Callable[[Any], Any], Any, Any]
 }  # fmt: skip
 
 
-def ask(make: Callable[[Chat], Chat], **settings: Any) -> tuple[Reply, Any]:
+def ask(fake: FakeLMStudio, make: Callable[[Chat], Chat], **settings: Any) -> tuple[Reply, Any]:
     """Ask, and give the reply and the body that was sent."""
-    with Loopback(hello) as server, lm(server.url, **settings) as client:
+    with lm(fake.base_url, **settings) as client:
         reply = make(client.chat()).send()
-        return reply, server.requests[0].json
+        return reply, fake.requests[-1].body
 
 
 @pytest.mark.parametrize("rule", CHANGED)
-def test_a_rule_changes_and_tells(rule: str) -> None:
+def test_a_rule_changes_and_tells(hello: FakeLMStudio, rule: str) -> None:
     """Each change is a problem of its own, with the rule's name."""
     make, look, changed, _ = CHANGED[rule]
-    reply, body = ask(make)
+    reply, body = ask(hello, make)
     assert look(body) == changed
     assert {(problem.code, problem.rule) for problem in reply.problems} == {("adjusted", rule)}
 
 
 @pytest.mark.parametrize("rule", CHANGED)
 @pytest.mark.parametrize("how", ["chat", "client", "text", "all"])
-def test_a_rule_that_is_off_changes_nothing(rule: str, how: str) -> None:
+def test_a_rule_that_is_off_changes_nothing(fake: FakeLMStudio, rule: str, how: str) -> None:
     """For one chat or for a client; then the request goes as it was given, and nothing is told."""
+    fake.body(completion())  # LM Studio would refuse some of them
     make, look, _, given = CHANGED[rule]
     match how:
         case "chat":
-            reply, body = ask(lambda chat: make(chat).without_rules(rule))
+            reply, body = ask(fake, lambda chat: make(chat).without_rules(rule))
         case "client":
-            reply, body = ask(make, without_rules=[rule])
+            reply, body = ask(fake, make, without_rules=[rule])
         case "text":
-            reply, body = ask(make, without_rules=f" {rule}, empty_text,")
+            reply, body = ask(fake, make, without_rules=f" {rule}, empty_text,")
         case _:
-            reply, body = ask(lambda chat: make(chat.without_rules()))
+            reply, body = ask(fake, lambda chat: make(chat.without_rules()))
     assert look(body) == given
     assert reply.problems == []
 
 
-def test_the_other_rules_stay() -> None:
+def test_the_other_rules_stay(fake: FakeLMStudio) -> None:
     """Turning one off is no more than that; a chat's are added to the client's, and leave the chat before as it was."""
+    fake.at("/v1/chat/completions").body(completion())
 
     def chat(new: Chat) -> Chat:
         return new.user("Hi").with_tools([{"name": "f"}, {"name": "g", "parameters": REFERS}])
 
-    reply, _ = ask(lambda one: chat(one).without_rules("schemas"))
+    reply, _ = ask(fake, lambda one: chat(one).without_rules("schemas"))
     assert [problem.rule for problem in reply.problems] == ["tool_parameters"]
-    reply, _ = ask(lambda one: chat(one).without_rules("schemas"), without_rules=["tool_parameters"])
+    reply, _ = ask(fake, lambda one: chat(one).without_rules("schemas"), without_rules=["tool_parameters"])
     assert reply.problems == []
-    with Loopback(hello) as server, lm(server.url) as client:
+    with lm(fake.base_url) as client:
         before = chat(client.chat())
         before.without_rules()
         assert len(before.send().problems) == 2
 
 
-def test_the_usage_of_a_stream_is_asked_for_unless_that_is_off() -> None:
+def test_the_usage_of_a_stream_is_asked_for_unless_that_is_off(fake: FakeLMStudio) -> None:
     """It is no change of what was given, and so not told."""
-    with Loopback(events("Hi")) as server, lm(server.url) as client:
+    fake.at("/v1/chat/completions").reply("Hi")
+    with lm(fake.base_url) as client:
         chat = client.chat().user("Hi")
         assert chat.stream().until_done().problems == []
         chat.without_rules("include_usage").stream().until_done()
-        assert [request.json.get("stream_options") for request in server.requests] == [{"include_usage": True}, None]
+        assert [request.body.get("stream_options") for request in fake.requests] == [{"include_usage": True}, None]
 
 
-def test_images_of_the_web_go_as_they_are_where_the_rule_is_off() -> None:
+def test_images_of_the_web_go_as_they_are_where_the_rule_is_off(fake: FakeLMStudio) -> None:
     """Other servers fetch them."""
-    with Loopback(hello) as server, lm(server.url) as client:
+    fake.body(completion())
+    with lm(fake.base_url) as client:
         client.chat().without_rules("images").user("What?", images=["https://example.com/cat.png"]).send()
-        part = server.requests[0].json["messages"][0]["content"][1]
+        part = fake.requests[0].body["messages"][0]["content"][1]
     assert part == {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
 
 
-def test_the_other_endpoints_keep_them_too() -> None:
+def test_the_other_endpoints_keep_them_too(fake: FakeLMStudio) -> None:
     """By the client's setting."""
-    response = json_answer({"id": "r", "status": "completed", "output": [{"type": "message", "content": "Hi"}]})
-    message = json_answer({"type": "message", "content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn"})
-    native = json_answer({"model_instance_id": "m", "output": [{"type": "message", "content": "Hi"}]})
-    routes: dict[str, Any] = {"/v1/responses": response, "/v1/messages": message, "/api/v1/chat": native}
+    content = [{"type": "text", "text": "Hi"}]
+    output = [{"type": "message", "content": "Hi"}]
+    fake.at("/v1/responses").body({"id": "r", "status": "completed", "output": output})
+    fake.at("/v1/messages").body({"type": "message", "content": content, "stop_reason": "end_turn"})
+    fake.at("/api/v1/chat").body({"model_instance_id": "m", "output": output})
     history = [Message(role="system", content="Brief."), Message(role="user", content="Hi")]
     image = f"data:image/gif;base64,{GIF}"
 
     def ask_all(**settings: Any) -> tuple[list[str], list[Any]]:
-        with Loopback(routes=routes) as server, lm(server.url, **settings) as client:
+        with lm(fake.base_url, **settings) as client:
             tools = [{"type": "function", "name": "f"}]
             replies = [
                 client.responses.create(input="Hi", text={}, tools=tools),
                 client.messages.create(messages=history),
                 client.conversation().send("What?", images=[image]),
             ]
-            bodies = [request.json for request in server.requests]
+            bodies = [request.body for request in fake.requests[-3:]]
         return [problem.rule for reply in replies for problem in reply.problems], bodies
 
     told, (responses, messages, chat) = ask_all()
@@ -208,14 +214,11 @@ def test_the_setting_is_found_in_the_environment(monkeypatch: pytest.MonkeyPatch
     assert LMStudio().settings.without_rules == ("schemas", "images")
 
 
-async def test_async_chats_have_it_too() -> None:
+async def test_async_chats_have_it_too(fake: FakeLMStudio) -> None:
     """The builder is the same."""
 
-    def answer(request: Request) -> list[Step]:
-        assert request.json["response_format"] == {"type": "json_object"}
-        return json_answer(completion("{}"))
-
-    with Loopback(answer) as server:
-        async with alm(server.url) as client:
-            chat = client.chat().user("Hi").with_options(response_format={"type": "json_object"})
-            assert (await chat.without_rules("json_object").send()).problems == []
+    fake.body(completion("{}"))
+    async with alm(fake.base_url) as client:
+        chat = client.chat().user("Hi").with_options(response_format={"type": "json_object"})
+        assert (await chat.without_rules("json_object").send()).problems == []
+    fake.assert_sent(body={"response_format": {"type": "json_object"}}, times=1)

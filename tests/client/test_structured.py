@@ -14,8 +14,9 @@ import pydantic
 import pytest
 
 from asking import alm, lm
+from bodies import chunk
 from lmdeck import ConfigurationError, InvalidRequestError, StructuredOutputError
-from loopback import DONE, SSE_HEAD, Answer, Loopback, Request, chunk, completion, http_chunks, json_answer
+from lmdeck.testing import FakeLMStudio, RawAnswer
 
 CHAT = "/v1/chat/completions"
 
@@ -59,19 +60,6 @@ GOOD = {"name": "Rome", "people": 2800000, "rivers": ["Tiber"]}
 TEXT = json.dumps(GOOD)
 
 
-def routes(*answers: Any) -> dict[str, Answer]:
-    given = iter(answers)
-    last = [answers[-1]]
-
-    def answer(_: Request) -> Any:
-        one = next(given, last[0])
-        if isinstance(one, str):
-            return json_answer(completion(one))
-        return one
-
-    return {CHAT: answer}
-
-
 def both(url: str, kind: Any, **options: Any) -> list[Callable[[], Any]]:
     async def later() -> Any:
         async with alm(url) as client:
@@ -94,15 +82,15 @@ def both(url: str, kind: Any, **options: Any) -> list[Callable[[], Any]]:
         (Tree, '{"value": 1, "children": [{"value": 2}]}', Tree(1, [Tree(2)])),
     ],
 )  # fmt: skip
-def test_any_type_comes_back(kind: Any, text: str, value: Any) -> None:
-    with Loopback(routes=routes(text)) as server:
-        for parse in both(server.url, kind):
-            made = parse()
-            assert made == value
-            assert type(made) is type(value)
-        asked = server.requests[0].json["response_format"]
-        assert asked["type"] == "json_schema"
-        assert asked["json_schema"]["schema"]["type"] == "object"
+def test_any_type_comes_back(fake: FakeLMStudio, kind: Any, text: str, value: Any) -> None:
+    fake.at(CHAT).reply(text)
+    for parse in both(fake.base_url, kind):
+        made = parse()
+        assert made == value
+        assert type(made) is type(value)
+    asked = fake.requests[0].body["response_format"]
+    assert asked["type"] == "json_schema"
+    assert asked["json_schema"]["schema"]["type"] == "object"
 
 
 @pytest.mark.parametrize(
@@ -114,72 +102,70 @@ def test_any_type_comes_back(kind: Any, text: str, value: Any) -> None:
         '{"name": "Rome", "people": 2800000, "rivers": ["Tiber"]} // done', json.dumps({"value": GOOD}),
     ],
 )  # fmt: skip
-def test_json_is_found_and_put_right(text: str) -> None:
+def test_json_is_found_and_put_right(fake: FakeLMStudio, text: str) -> None:
     if text == json.dumps({"value": GOOD}):
         text = json.dumps(GOOD)
-    with Loopback(routes=routes(text)) as server:
-        for parse in both(server.url, City):
-            assert parse() == City(**GOOD)
+    fake.at(CHAT).reply(text)
+    for parse in both(fake.base_url, City):
+        assert parse() == City(**GOOD)
 
 
-def test_json_is_found_in_the_reasoning() -> None:
-    body = completion("")
-    body["choices"][0]["message"]["reasoning_content"] = f"I should say {TEXT}."
-    with Loopback(routes={CHAT: json_answer(body)}) as server:
-        for parse in both(server.url, City):
-            assert parse() == City(**GOOD)
+def test_json_is_found_in_the_reasoning(fake: FakeLMStudio) -> None:
+    fake.at(CHAT).reply("", reasoning=f"I should say {TEXT}.")
+    for parse in both(fake.base_url, City):
+        assert parse() == City(**GOOD)
 
 
-def test_what_does_not_fit_is_asked_for_once_more_with_the_faults() -> None:
-    with Loopback(routes=routes('{"name": "Rome"}', TEXT)) as server, lm(server.url) as client:
+def test_what_does_not_fit_is_asked_for_once_more_with_the_faults(fake: FakeLMStudio) -> None:
+    fake.reply('{"name": "Rome"}').reply(TEXT)
+    with lm(fake.base_url) as client:
         assert client.chat().user("Rome?").parse(City) == City(**GOOD)
-        again = server.requests[1].json
+        again = fake.requests[1].body
     assert [message["role"] for message in again["messages"]] == ["user", "assistant", "user"]
     assert '"people" is a required property' in again["messages"][2]["content"]
     assert "JSON Schema" in again["messages"][2]["content"]
     assert "response_format" not in again
 
 
-def test_what_never_fits_is_an_error_that_says_why() -> None:
-    with Loopback(routes=routes("I would rather not.")) as server:
-        for parse in both(server.url, City):
-            with pytest.raises(StructuredOutputError, match="City") as caught:
-                parse()
-            assert caught.value.raw == "I would rather not."
-            assert caught.value.hint
-        assert len(server.requests) == 4
-        for parse in both(server.url, City, attempts=0):
-            with pytest.raises(StructuredOutputError):
-                parse()
-        assert len(server.requests) == 6
+def test_what_never_fits_is_an_error_that_says_why(fake: FakeLMStudio) -> None:
+    fake.at(CHAT).reply("I would rather not.")
+    for parse in both(fake.base_url, City):
+        with pytest.raises(StructuredOutputError, match="City") as caught:
+            parse()
+        assert caught.value.raw == "I would rather not."
+        assert caught.value.hint
+    assert len(fake.requests) == 4
+    for parse in both(fake.base_url, City, attempts=0):
+        with pytest.raises(StructuredOutputError):
+            parse()
+    assert len(fake.requests) == 6
 
 
-def test_an_answer_cut_by_the_limit_says_so() -> None:
-    with (
-        Loopback(routes={CHAT: json_answer(completion('{"name": "Ro', finish="length"))}) as server,
-        lm(server.url) as client,
-        pytest.raises(StructuredOutputError, match="cut off by the limit"),
-    ):
+def test_an_answer_cut_by_the_limit_says_so(fake: FakeLMStudio) -> None:
+    fake.reply('{"name": "Ro', finish_reason="length")
+    with lm(fake.base_url) as client, pytest.raises(StructuredOutputError, match="cut off by the limit"):
         client.chat().user("Rome?").parse(City, attempts=0)
 
 
-REFUSAL = json_answer({"error": "'response_format.type' must be 'json_schema' or 'text'"}, 400)
+REFUSAL = {"error": "'response_format.type' must be 'json_schema' or 'text'"}
 
 
-def test_a_server_that_refuses_the_schema_is_asked_in_words() -> None:
-    with Loopback(routes=routes(REFUSAL, TEXT)) as server, lm(server.url) as client:
+def test_a_server_that_refuses_the_schema_is_asked_in_words(fake: FakeLMStudio) -> None:
+    fake.body(REFUSAL, status=400).reply(TEXT)
+    with lm(fake.base_url) as client:
         assert client.chat().user("Rome?").parse(City) == City(**GOOD)
-        assert "response_format" not in server.requests[1].json
-        assert "JSON Schema" in server.requests[1].json["messages"][-1]["content"]
-    with Loopback(routes=routes(REFUSAL)) as server:
-        for parse in both(server.url, City):
-            with pytest.raises(InvalidRequestError):
-                parse()
+        assert "response_format" not in fake.requests[1].body
+        assert "JSON Schema" in fake.requests[1].body["messages"][-1]["content"]
+    fake.at(CHAT).body(REFUSAL, status=400)
+    for parse in both(fake.base_url, City):
+        with pytest.raises(InvalidRequestError):
+            parse()
 
 
-def test_an_empty_answer_under_a_schema_is_asked_for_in_words() -> None:
+def test_an_empty_answer_under_a_schema_is_asked_for_in_words(fake: FakeLMStudio) -> None:
     """LM Studio 0.4.7 answered json_schema requests with nothing."""
-    with Loopback(routes=routes("", TEXT)) as server, lm(server.url) as client:
+    fake.reply("").reply(TEXT)
+    with lm(fake.base_url) as client:
         assert client.chat().user("Rome?").parse(City) == City(**GOOD)
 
 
@@ -188,45 +174,48 @@ def test_a_type_that_json_cannot_hold_says_so() -> None:
         client.chat().user("Hi").parse(complex)
 
 
-def streamed(text: str, size: int = 3) -> dict[str, Answer]:
+def streamed(text: str, size: int = 3) -> RawAnswer:
+    """Stream a text in pieces of a size."""
     pieces = [text[at : at + size] for at in range(0, len(text), size)]
-    return {CHAT: [SSE_HEAD, http_chunks(*(chunk(piece) for piece in pieces), chunk(finish="stop"), DONE)]}
+    return RawAnswer.frames(*map(chunk, pieces), chunk(finish="stop"))
 
 
-def test_an_object_grows_while_it_is_written() -> None:
-    with Loopback(routes=streamed(TEXT)) as server:
-        with lm(server.url) as client:
+def test_an_object_grows_while_it_is_written(fake: FakeLMStudio) -> None:
+    fake.at(CHAT).answer(streamed(TEXT))
+    with lm(fake.base_url) as client:
+        stream = client.chat().user("Rome?").parse_stream(City)
+        seen = list(stream)
+        assert stream.value == City(**GOOD)
+
+    async def main() -> list[Any]:
+        async with alm(fake.base_url) as client:
             stream = client.chat().user("Rome?").parse_stream(City)
-            seen = list(stream)
+            found = [value async for value in stream]
             assert stream.value == City(**GOOD)
+            return found
 
-        async def main() -> list[Any]:
-            async with alm(server.url) as client:
-                stream = client.chat().user("Rome?").parse_stream(City)
-                found = [value async for value in stream]
-                assert stream.value == City(**GOOD)
-                return found
-
-        assert asyncio.run(main()) == seen
+    assert asyncio.run(main()) == seen
     assert seen[-1] == GOOD
     assert {"name": "Ro"} in seen or {"name": "R"} in seen or {"name": "Rom"} in seen
     assert all(set(value) <= set(GOOD) for value in seen)
     assert len(seen) > 8
 
 
-def test_a_growing_list_and_a_stream_that_does_not_fit() -> None:
-    with Loopback(routes=streamed('{"value": [1, 2, 3]}', 1)) as server, lm(server.url) as client:
+def test_a_growing_list_and_a_stream_that_does_not_fit(fake: FakeLMStudio) -> None:
+    fake.answer(streamed('{"value": [1, 2, 3]}', 1)).reply("No.")
+    with lm(fake.base_url) as client:
         seen = list(client.chat().user("Hi").parse_stream(list[int]))
         assert seen[-1] == [1, 2, 3]
         assert [1, 2] in seen
-    with Loopback(routes=streamed("No.")) as server, lm(server.url) as client, pytest.raises(StructuredOutputError):
+    with lm(fake.base_url) as client, pytest.raises(StructuredOutputError):
         list(client.chat().user("Hi").parse_stream(City))
 
 
-def test_a_long_answer_is_not_read_again_for_every_word() -> None:
+def test_a_long_answer_is_not_read_again_for_every_word(fake: FakeLMStudio) -> None:
     """The values given grow in number with the logarithm of the text."""
     text = json.dumps({"value": list(range(20000))})
-    with Loopback(routes=streamed(text, 10)) as server, lm(server.url) as client:
+    fake.answer(streamed(text, 10))
+    with lm(fake.base_url) as client:
         stream = client.chat().user("Hi").parse_stream(list[int])
         assert len(list(stream)) < 600
         assert len(stream.value) == 20000

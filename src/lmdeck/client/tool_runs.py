@@ -70,7 +70,7 @@ def _work(at: int, item: Ready, limit: float | None, done: SimpleQueue[tuple[int
         if isawaitable(value):
             value = _awaited(value, limit)
     except Exception as error:  # noqa: BLE001 - whatever a handler raises is told to the model and to the caller
-        done.put((at, failed(item, error, time.monotonic() - begin)))
+        done.put((at, _failed(item, error, limit, time.monotonic() - begin)))
     else:
         done.put((at, finished(item, value, time.monotonic() - begin)))
 
@@ -125,13 +125,16 @@ async def _work_async(item: Ready, limit: float | None) -> ToolResult:
             value = await asyncio.wait_for(_in_thread(item), limit)
             if isawaitable(value):
                 value = await asyncio.wait_for(value, limit)
-    except TimeoutError as error:
-        seconds = time.monotonic() - begin
-        is_ours = limit is not None and seconds >= limit
-        return timed_out(item, limit or 0.0) if is_ours else failed(item, error, seconds)
     except Exception as error:  # noqa: BLE001 - whatever a handler raises is told to the model and to the caller
-        return failed(item, error, time.monotonic() - begin)
+        return _failed(item, error, limit, time.monotonic() - begin)
     return finished(item, value, time.monotonic() - begin)
+
+
+def _failed(item: Ready, error: Exception, limit: float | None, seconds: float) -> ToolResult:
+    """Give the result of a handler that raised, a time limit of ours told from one of its own."""
+    if isinstance(error, TimeoutError) and limit is not None and seconds >= limit:
+        return timed_out(item, limit)
+    return failed(item, error, seconds)
 
 
 def _in_thread(item: Ready) -> asyncio.Future[object]:

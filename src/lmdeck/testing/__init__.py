@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from lmdeck.testing.fake import FakeLMStudio
     from lmdeck.testing.faults import Fault
     from lmdeck.testing.mixin import FakeLMStudioMixin
+    from lmdeck.testing.raw import RawAnswer
     from lmdeck.testing.sent import SentRequest
 
-__all__ = ["Answer", "FakeLMStudio", "FakeLMStudioMixin", "Fault", "SentRequest"]
+__all__ = ["Answer", "FakeLMStudio", "FakeLMStudioMixin", "Fault", "RawAnswer", "SentRequest"]
 
 _HOMES = {
     "Answer": "answers",
     "FakeLMStudio": "fake",
     "FakeLMStudioMixin": "mixin",
     "Fault": "faults",
+    "RawAnswer": "raw",
     "SentRequest": "sent",
 }
 

@@ -15,6 +15,7 @@ from lmdeck.server.backend import BackendError
 from lmdeck.server.events import Finished, ReasoningDelta, TextDelta, ToolArgumentsDelta
 from lmdeck.server.jobs import Embedded, Runtime
 from lmdeck.testing.answers import Answer, PlannedCall
+from lmdeck.testing.raw import RawAnswer
 from lmdeck.testing.schema_values import value_for
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
         LoadJob,
         ModelDescription,
     )
-    from lmdeck.testing.script import Script
+    from lmdeck.testing.script import Rule, Script
     from lmdeck.testing.sent import SentRequest
     from lmdeck.testing.shelf import Shelf
 
@@ -47,10 +48,11 @@ _OVERFLOW = (
 class Exchange:
     """One request on its way through the fake, and the answer that was chosen for it."""
 
-    def __init__(self, request: SentRequest, rng: random.Random) -> None:
+    def __init__(self, request: SentRequest, rule: Rule | None, rng: random.Random) -> None:
         self.request = request
+        self.rule = rule
         self.rng = rng
-        self.answer: Answer | None = None
+        self.answer: Answer | RawAnswer | None = None
 
 
 CURRENT: ContextVar[Exchange] = ContextVar("lmdeck_fake_exchange")
@@ -109,7 +111,10 @@ class ScriptedBackend:
         return self._events(answer, exchange, job.model, _tokens(job.prompt), None)
 
     def _next(self, exchange: Exchange) -> Answer:
-        answer = self._script.take(exchange.request)
+        answer = self._script.take(exchange.request, exchange.rule)
+        if isinstance(answer, RawAnswer):
+            exchange.answer = answer
+            raise BackendError("The answer is given as bytes, which go out instead of this.", status=500)
         if answer is None:
             if self._strict:
                 self._unexpected.append(exchange.request)
@@ -158,9 +163,10 @@ class ScriptedBackend:
         return Embedded(vectors=vectors, prompt_tokens=sum(map(_tokens, job.texts)))
 
     def _refuse(self, exchange: Exchange) -> None:
-        """Let a refusal or a fault that is next in the script meet an embedding as well."""
-        first = next(iter(self._script.queue), None)
-        if isinstance(first, Answer) and (first.refusal is not None or first.fault is not None):
+        """Let a refusal, a fault or the function of a path, that is next in the script, meet an embedding as well."""
+        first = self._script.peek(exchange.rule)
+        is_refusal = isinstance(first, Answer) and (first.refusal is not None or first.fault is not None)
+        if is_refusal or (callable(first) and exchange.rule is not None and exchange.rule.anywhere):
             self._next(exchange)
 
     async def load(self, job: LoadJob) -> Loaded:

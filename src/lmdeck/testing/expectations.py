@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["Expectations"]
 
 SHOWN = 20
-ANSWERING = ("/chat/completions", "/completions", "/embeddings", "/v1/responses", "/v1/messages", "/api/v1/chat")
 
 
 class Expectations:
@@ -23,7 +22,7 @@ class Expectations:
     requests: list[SentRequest]
 
     def _asked(self) -> list[SentRequest]:
-        return [request for request in self.requests if request.path.endswith(ANSWERING)]
+        return [request for request in self.requests if request.wants_answer]
 
     def assert_sent(
         self,

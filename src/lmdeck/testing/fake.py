@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Literal
 
 from lmdeck.client.clients import AsyncLMStudio, LMStudio
 from lmdeck.server.app import create_app
 from lmdeck.server.jobs import DownloadState
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import listen
 from lmdeck.server.stored import StoredAnswers
 from lmdeck.testing.answers import Answer
 from lmdeck.testing.backend import ScriptedBackend
 from lmdeck.testing.cassette import load
+from lmdeck.testing.door import Door, WatchedServer
 from lmdeck.testing.expectations import Expectations
 from lmdeck.testing.faults import FAULTS, find_fault
 from lmdeck.testing.front import Front
@@ -82,18 +82,12 @@ class FakeLMStudio(Scripting, Expectations):
         )
         self._api_token = api_token
         self._address = (host, port)
-        self._server: BackgroundServer | None = None
-        self._door = _Door()
+        self._server: WatchedServer | None = None
+        self._door = Door()
         self._tell: Callable[[SentRequest], object] | None = None
-        self.app: ASGIApp = Front(
-            create_app(self._backend, api_token=api_token, stored=self._stored),
-            seed=seed,
-            cuts=cuts,
-            transport_of=self._transport_of,
-            answered=self._look_ahead,
-            tell=self._received,
-        )
-        """The ASGI application itself, for clients that need no socket."""
+        self._seed = seed
+        self._cuts = cuts
+        self._front = self._before(create_app(self._backend, api_token=api_token, stored=self._stored))
 
     @classmethod
     def replay(cls, cassette: str | Path, *, speed: float = 0.0) -> Self:
@@ -105,22 +99,31 @@ class FakeLMStudio(Scripting, Expectations):
             ConfigurationError: The recording cannot be read.
         """
         fake = cls(strict=False, cuts=False)
-        fake.app = Front(
-            Player(load(cassette), speed),
-            seed=0,
-            cuts=False,
-            transport_of=fake._transport_of,
-            answered=fake._look_ahead,
-            tell=fake._received,
-        )
+        fake._front = fake._before(Player(load(cassette), speed))
         return fake
+
+    def _before(self, app: ASGIApp) -> Front:
+        return Front(
+            app,
+            self._script,
+            seed=self._seed,
+            cuts=self._cuts,
+            transport_of=self._transport_of,
+            answered=self._look_ahead,
+            tell=self._received,
+        )
+
+    @property
+    def app(self) -> ASGIApp:
+        """The ASGI application itself, for clients that need no socket."""
+        return self._front
 
     # --- life ---
 
     def start(self) -> Self:
         """Begin to serve, on a free port unless one was given; a `with` block does so itself."""
         if self._server is None:
-            self._server = BackgroundServer(self.app, listen(*self._address), headers=LM_STUDIO_HEADERS)
+            self._server = WatchedServer(self.app, listen(*self._address), headers=LM_STUDIO_HEADERS)
         return self
 
     def close(self) -> None:
@@ -157,7 +160,7 @@ class FakeLMStudio(Scripting, Expectations):
     def close_port(self) -> None:
         """Refuse connections from now on, until `reset`."""
         if self._server is not None:
-            self._door.shut(self._server, threading.TIMEOUT_MAX, _nothing)
+            self._door.shut(self._server)
 
     @property
     def base_url(self) -> str:
@@ -187,7 +190,7 @@ class FakeLMStudio(Scripting, Expectations):
     # --- the script ---
 
     def _add(self, answer: Scripted) -> None:
-        self._script._add(answer)  # noqa: SLF001  # the same idea, with a server around it
+        self._script.add(answer)
         self._look_ahead()
 
     def when(self, fits: Callable[[SentRequest], object]) -> Rule:
@@ -195,7 +198,14 @@ class FakeLMStudio(Scripting, Expectations):
 
         They go before the others, in order, the last one again and again.
         """
-        return self._script.when(fits)
+        return self._script.rule(fits)
+
+    def at(self, path: str) -> Rule:
+        """Script answers for one path, whatever lives there: `fake.at("/api/v1/models").body({"models": []})`.
+
+        As with `when`, they go before the others, the last one again and again.
+        """
+        return self._script.rule(lambda request: request.path == path, anywhere=True)
 
     def fail_always(self, fault: str | None) -> Self:
         """Let every answer fail in this way from now on; None ends it.
@@ -227,6 +237,16 @@ class FakeLMStudio(Scripting, Expectations):
         return self._backend.in_progress
 
     @property
+    def most_at_once(self) -> int:
+        """How many requests for an answer were open at the same time at most, those that wait for a slot among them."""
+        return self._front.most_at_once
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections clients hold open at this moment."""
+        return 0 if self._server is None else self._server.connections
+
+    @property
     def pending(self) -> int:
         """How many scripted answers have not been used."""
         return len(self._script.queue)
@@ -239,6 +259,7 @@ class FakeLMStudio(Scripting, Expectations):
         self._script.again = []
         if self._server is not None:
             self._door.open(self._server)
+        self._front.most_at_once = 0
         self.requests.clear()
         self.unexpected.clear()
         self._stored.forget()
@@ -367,39 +388,3 @@ class FakeLMStudio(Scripting, Expectations):
         queue.popleft()
         options = first.fault_options
         self._door.shut(self._server, float(options.get("seconds", 0.2)), self._look_ahead)
-
-
-def _nothing() -> None:
-    """There is nothing behind a port that stays closed."""
-
-
-class _Door:
-    """The listening port, closed for a while and opened again."""
-
-    def __init__(self) -> None:
-        self._timer: threading.Timer | None = None
-        self._lock = threading.Lock()
-
-    def shut(self, server: BackgroundServer, seconds: float, then: Callable[[], None]) -> None:
-        """Close the port for so many seconds; where it is closed, for so many from now on."""
-
-        def reopen() -> None:
-            self.open(server)
-            then()
-
-        with self._lock:
-            if self._timer is None:
-                server.stop_listening()
-            else:
-                self._timer.cancel()
-            self._timer = threading.Timer(seconds, reopen)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def open(self, server: BackgroundServer) -> None:
-        """Open the port, if it is closed."""
-        with self._lock:
-            timer, self._timer = self._timer, None
-            if timer is not None:
-                timer.cancel()
-                server.listen_again()

@@ -10,6 +10,7 @@ import msgspec
 
 from lmdeck.testing.answers import Answer, PlannedCall, refusal
 from lmdeck.testing.faults import find_fault
+from lmdeck.testing.raw import RawAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from lmdeck.testing.sent import SentRequest
 
     Predicate = Callable[[SentRequest], object]
-    Scripted = Answer | Callable[[SentRequest], Answer | str]
+    Made = Answer | RawAnswer | str
+    Scripted = Answer | RawAnswer | Callable[[SentRequest], Made]
 
 __all__ = ["Rule", "Script", "Scripting"]
 
@@ -40,14 +42,17 @@ class Scripting:
     def _add(self, answer: Scripted) -> None:
         raise NotImplementedError
 
-    def answer(self, answer: Answer) -> Self:
+    def answer(self, answer: Answer | RawAnswer) -> Self:
         """Answer with a value made by hand."""
+        if isinstance(answer, RawAnswer):
+            self._add(answer)
+            return self
         thought, self._thought = self._thought, ""
         self._add(msgspec.structs.replace(answer, reasoning=thought + answer.reasoning) if thought else answer)
         return self
 
-    def respond(self, make: Callable[[SentRequest], Answer | str]) -> Self:
-        """Answer with what a function makes of the request: an `Answer`, or words."""
+    def respond(self, make: Callable[[SentRequest], Made]) -> Self:
+        """Answer with what a function makes of the request: an `Answer`, a `RawAnswer`, or words."""
         self._add(make)
         return self
 
@@ -110,6 +115,27 @@ class Scripting:
         """Refuse with this status; `body` None writes the message in the form of the endpoint that was asked."""
         return self.answer(Answer(refusal=refusal(status, message, body=body)))
 
+    def raw(
+        self,
+        *steps: bytes | float,
+        status: int = 200,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Answer with exactly these bytes, each piece by itself; a number waits so many seconds."""
+        return self.answer(RawAnswer(steps, status, {"content-type": content_type, **(headers or {})}))
+
+    def body(self, value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Self:
+        """Answer with exactly this JSON body, whatever was asked."""
+        return self.answer(RawAnswer.json(value, status, headers))
+
+    def frames(self, *frames: object, done: bool = True) -> Self:
+        """Answer with exactly these JSON values as the events of a stream; a number waits so many seconds.
+
+        `[DONE]` ends the stream, unless its events have a `type`, or `done` is off.
+        """
+        return self.answer(RawAnswer.frames(*frames, done=done))
+
     def fail(self, fault: str, /, *, reply: str | Answer = _FILLER, **options: object) -> Self:
         """Let the next answer fail in a way that `FakeLMStudio.faults()` lists; `reply` is what it would have been.
 
@@ -122,24 +148,34 @@ class Scripting:
 
 
 class Rule(Scripting):
-    """Answers for requests that fit: one after the other, the last of them again and again."""
+    """Answers for requests that fit: one after the other, the last of them again and again.
 
-    def __init__(self, fits: Predicate) -> None:
-        self.fits = fits
+    `anywhere`: whether also for requests that need no model, such as those for the list of models.
+    """
+
+    def __init__(self, fits: Predicate, *, anywhere: bool = False) -> None:
+        self._fits = fits
+        self.anywhere = anywhere
         self._answers: deque[Scripted] = deque()
 
     def _add(self, answer: Scripted) -> None:
         self._answers.append(answer)
 
-    def next(self) -> Scripted | None:
-        """Give the next answer; None where none was scripted yet."""
-        if len(self._answers) > 1:
-            return self._answers.popleft()
-        return self._answers[0] if self._answers else None
+    def has_answer_to(self, request: SentRequest) -> bool:
+        """Tell whether this rule is the one for a request."""
+        return bool(self._answers) and (self.anywhere or request.wants_answer) and bool(self._fits(request))
+
+    def peek(self) -> Scripted:
+        """Give the next answer, and leave it."""
+        return self._answers[0]
+
+    def next(self) -> Scripted:
+        """Give the next answer."""
+        return self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
 
 
-class Script(Scripting):
-    """All answers of a fake."""
+class Script:
+    """All answers of a fake. `rule_for` a request is asked once; None stands for the queue."""
 
     def __init__(self) -> None:
         self.queue: deque[Scripted] = deque()
@@ -147,27 +183,40 @@ class Script(Scripting):
         self.always: str | None = None
         self.again: list[Scripted] = []
 
-    def _add(self, answer: Scripted) -> None:
+    def add(self, answer: Scripted) -> None:
+        """Put an answer behind the others of the queue."""
         self.queue.append(answer)
 
-    def when(self, fits: Predicate) -> Rule:
-        """Script the answers for requests that fit, which go before the queue."""
-        rule = Rule(fits)
+    def rule(self, fits: Predicate, *, anywhere: bool = False) -> Rule:
+        """Add a rule, which goes before the queue."""
+        rule = Rule(fits, anywhere=anywhere)
         self.rules.append(rule)
         return rule
 
-    def take(self, request: SentRequest) -> Answer | None:
+    def rule_for(self, request: SentRequest) -> Rule | None:
+        """Give the first rule that has an answer to a request."""
+        return next((rule for rule in self.rules if rule.has_answer_to(request)), None)
+
+    def peek(self, rule: Rule | None) -> Scripted | None:
+        """Give the next answer of a rule or of the queue, and leave it."""
+        if rule is not None:
+            return rule.peek()
+        if not self.queue:
+            self.queue.extend(self.again)
+        return self.queue[0] if self.queue else None
+
+    def take(self, request: SentRequest, rule: Rule | None) -> Answer | RawAnswer | None:
         """Give the answer to a request; None where there is none."""
-        scripted = self._next(request)
-        if scripted is None or isinstance(scripted, Answer):
+        scripted = self.peek(rule)
+        if scripted is not None:
+            scripted = self.queue.popleft() if rule is None else rule.next()
+        if scripted is None or isinstance(scripted, Answer | RawAnswer):
             return scripted
         made = scripted(request)
         return Answer(content=made) if isinstance(made, str) else made
 
-    def _next(self, request: SentRequest) -> Scripted | None:
-        for rule in self.rules:
-            if rule.fits(request) and (answer := rule.next()) is not None:
-                return answer
-        if not self.queue:
-            self.queue.extend(self.again)
-        return self.queue.popleft() if self.queue else None
+    def past_the_server(self, request: SentRequest, rule: Rule | None) -> Answer | RawAnswer | None:
+        """Give the answer to a request that LM Studio's API is not to see: bytes, and what needs no model to be said."""
+        if request.wants_answer:
+            return self.take(request, rule) if isinstance(self.peek(rule), RawAnswer) else None
+        return None if rule is None else self.take(request, rule)

@@ -10,6 +10,8 @@ from msgspec import Struct
 
 __all__ = ["SentRequest", "ToolUse"]
 
+ANSWERING = ("/chat/completions", "/completions", "/embeddings", "/v1/responses", "/v1/messages", "/api/v1/chat")
+
 
 class ToolUse(Struct, frozen=True, kw_only=True):
     """A call that the application made, as its next request tells: with the arguments, and what the tool gave."""
@@ -22,13 +24,20 @@ class ToolUse(Struct, frozen=True, kw_only=True):
 class SentRequest(Struct, frozen=True, kw_only=True):
     """One request that the fake received.
 
-    `headers` have lower-case names and no token; `body` is the decoded JSON, empty where there was none.
+    `headers` have lower-case names and no token; `body` is the decoded JSON, empty where there was none. `connection` counts
+    the connections from 0: requests with the same number came over the same one.
     """
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: Mapping[str, Any]
+    connection: int = 0
+
+    @property
+    def wants_answer(self) -> bool:
+        """Whether a model has to answer; what lists, loads and downloads models does not need one."""
+        return self.path.endswith(ANSWERING)
 
     @property
     def model(self) -> str | None:

@@ -21,7 +21,7 @@ _CUT_CHANCE = 0.4
 
 
 class OverError(Exception):
-    """The fault has ended the answer: nothing more is wanted of the application."""
+    """The answer has ended early: nothing more is wanted of the application."""
 
 
 class Wire:
@@ -92,6 +92,16 @@ class Wire:
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
         await self.gone()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait, but no longer than the client does.
+
+        Raises:
+            OverError: The client has gone away.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.gone(), seconds)
+            raise OverError
 
     async def gone(self) -> None:
         """Wait until the client has gone away."""
