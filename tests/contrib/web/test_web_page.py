@@ -77,6 +77,17 @@ def test_tokens_one_after_another_a_card_and_the_conversation_after_a_reload(pag
     playwright.expect(page.locator(".lmdeck-result")).to_contain_text("UTC")
 
 
+def test_reasoning_is_folded_and_still_there_after_a_reload(page: Any) -> None:
+    reasoning = ask(page, "hello").locator("details.lmdeck-reasoning")
+    playwright.expect(reasoning.locator("pre")).to_have_text("It says so.")
+    playwright.expect(page.get_by_role("button", name="Send")).to_be_visible()
+    page.reload()
+    playwright.expect(reasoning.locator("pre")).to_have_text("It says so.")
+    playwright.expect(reasoning.locator("pre")).not_to_be_visible()
+    reasoning.locator("summary").click()
+    playwright.expect(reasoning.locator("pre")).to_be_visible()
+
+
 def test_stop_stops_the_model_and_keeps_what_came(page: Any, fake: FakeLMStudio) -> None:
     answer = ask(page, "endless")
     playwright.expect(answer).to_contain_text("la la")
