@@ -35,8 +35,9 @@ class PageView(GuardedView):
 
 
 class AskView(GuardedView):
-    """Answer a question while the model writes. Subclasses change `get_chat`; `as_view` takes another `system`,
-    `tools` or `encoding`.
+    """Answer a question while the model writes.
+
+    Subclasses change `get_chat`; `as_view` takes another `system`, `tools` or `encoding`.
     """
 
     is_counted = True
