@@ -141,10 +141,7 @@ def test_the_model_is_stopped_when_the_browser_leaves(url: str, fake: FakeLMStud
     assert response.read(200)
     response.close()
     connection.close()
-    left = time.monotonic()
-    while fake.in_progress:
-        assert time.monotonic() - left < 1.5, "the model goes on"
-        time.sleep(0.01)
+    fake.wait_until_idle(1.5)
     deadline = time.monotonic() + 3
     while len(kept := call(url, "GET", f"/conversations/{key}/").json["messages"]) < 2:
         assert time.monotonic() < deadline
