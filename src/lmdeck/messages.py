@@ -222,6 +222,12 @@ class Round(Struct, frozen=True, kw_only=True):
     results: list[ToolResult] = field(default_factory=list)
 
     @property
+    def messages(self) -> list[Message]:
+        """What it adds to the history: the answer, then the results."""
+        results = [Message(role="tool", content=one.content, tool_call_id=one.call.id) for one in self.results]
+        return [self.reply.message, *results]
+
+    @property
     def problems(self) -> list[Problem]:
         """What was put right in the answer and in the arguments of its calls."""
         return [*self.reply.problems, *(problem for result in self.results for problem in result.problems)]

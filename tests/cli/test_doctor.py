@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,71 +13,60 @@ from cli_tools import Run
 from asking import lm
 from lmdeck.cli.checks import examine
 from lmdeck.cli.patient import Finding
-from loopback import RESET, Answer, Loopback, Request, Step, completion, json_answer
+from lmdeck.testing import Answer, FakeLMStudio
+from lmdeck.testing.answers import PlannedCall, refusal
+from lmdeck.testing.shelf import DEFAULT_MODEL
+from loopback import Loopback, Request, Step, completion, json_answer
 
-V1, V0, OPENAI, CHAT = "/api/v1/models", "/api/v0/models", "/v1/models", "/v1/chat/completions"
 CHECKS = ["settings", "server", "auth", "models", "loaded", "answer", "context", "tools", "structured"]
 NOWHERE = {"LMDECK_BASE_URL": "http://127.0.0.1:1"}
 
 
-def call(name: str = "get_weather", arguments: str = '{"city": "Paris"}') -> list[Step]:
-    """Answer with a native call."""
-    function = {"name": name, "arguments": arguments}
-    body = completion("", finish="tool_calls")
-    body["choices"][0]["message"]["tool_calls"] = [{"id": "1", "type": "function", "function": function}]
-    return json_answer(body)
-
-
-def said(text: str, **more: Any) -> list[Step]:
+def said(text: str, *, cut: bool = False) -> Answer:
     """Answer with a text."""
-    return json_answer(completion(text, **more))
+    return Answer(content=text, stop_reason="maxPredictedTokensReached" if cut else None)
 
 
-def chat(
-    *, word: Answer | None = None, tool: Answer | None = None, thing: Answer | None = None
-) -> Callable[[Request], Any]:
-    """Answer the doctor's three questions, as a good model does unless it is told otherwise."""
+def call(name: str = "get_weather", arguments: str = '{"city": "Paris"}') -> Answer:
+    """Answer with a native call."""
+    return Answer(calls=(PlannedCall(name=name, arguments=arguments),))
 
-    def answer(request: Request) -> Any:
-        asked = request.json
-        if asked.get("tools"):
-            assert asked["tool_choice"] == "required"
-            return call() if tool is None else tool
-        if asked.get("response_format"):
-            return said('{"capital": "Paris", "letters": 5}') if thing is None else thing
+
+def refused(message: str) -> Answer:
+    """Answer with status 400."""
+    return Answer(refusal=refusal(400, message))
+
+
+YES, CALL, THING = said("Yes"), call(), said('{"capital": "Paris", "letters": 5}')
+
+
+@contextmanager
+def studio(
+    *, word: Answer = YES, tool: Answer = CALL, thing: Answer = THING, api_token: str | None = None
+) -> Iterator[FakeLMStudio]:
+    """Run an LM Studio whose only model `m` answers the doctor's three questions well, unless it is told otherwise."""
+    with FakeLMStudio(api_token=api_token) as fake:
+        fake.remove_model(DEFAULT_MODEL)
+        fake.add_model("m", context_length=16_384)
+        fake.when(lambda request: request.tools).answer(tool)
+        fake.when(lambda request: request.schema).answer(thing)
+        fake.when(lambda _: True).answer(word)
+        yield fake
+        for request in fake.requests:
+            check_question(request.body)
+
+
+def check_question(asked: Mapping[str, Any]) -> None:
+    """Check what the doctor asked: that a tool be called, or one token."""
+    if asked.get("tools"):
+        assert asked["tool_choice"] == "required"
+    elif asked.get("messages") and not asked.get("response_format"):
         assert asked["max_tokens"] == 1
-        given = said("Yes") if word is None else word
-        return given(request) if callable(given) else given
-
-    return answer
 
 
-def model(key: str, loaded: int = 0, most: int = 32_768) -> dict[str, Any]:
-    """Give an entry of the list, loaded with so much context."""
-    instances = [{"id": key, "config": {"context_length": loaded}}] if loaded else []
-    return {
-        "key": key,
-        "type": "llm",
-        "size_bytes": 5_000_000_000,
-        "max_context_length": most,
-        "loaded_instances": instances,
-    }
-
-
-def lists(*models: dict[str, Any], visible: tuple[str, ...] = ()) -> dict[str, Answer]:
-    """Give LM Studio's two lists: what is on the disk, and what `/v1/models` shows."""
-    return {
-        V1: json_answer({"models": list(models)}),
-        OPENAI: json_answer({"data": [{"id": key, "owned_by": "organization_owner"} for key in visible]}),
-    }
-
-
-WELL: dict[str, Answer] = {**lists(model("m", 16_384)), CHAT: chat()}
-
-
-def examined(routes: dict[str, Answer], **settings: Any) -> dict[str, Finding]:
-    """Examine a server that answers so."""
-    with Loopback(routes=routes) as server, lm(server.url, **settings) as client:
+def examined(server: FakeLMStudio | str, **settings: Any) -> dict[str, Finding]:
+    """Examine a server."""
+    with lm(server if isinstance(server, str) else server.base_url, **settings) as client:
         findings = list(examine(client))
     assert [finding.check for finding in findings] == CHECKS
     for finding in findings:
@@ -87,7 +77,8 @@ def examined(routes: dict[str, Answer], **settings: Any) -> dict[str, Finding]:
 
 def test_all_is_well() -> None:
     """Each check says what it found."""
-    found = examined(WELL)
+    with studio() as fake:
+        found = examined(fake)
     assert {finding.outcome for finding in found.values()} == {"ok"}
     assert "LM Studio answers in " in found["server"].detail
     assert "/api/v1" in found["server"].detail
@@ -101,17 +92,10 @@ def test_all_is_well() -> None:
 # --- the token ---
 
 
-def closed(request: Request) -> list[Step]:
-    """List the models for one token only."""
-    if request.headers.get("authorization") == "Bearer good":
-        return json_answer({"models": [model("m", 16_384)]})
-    return json_answer({"error": {"code": "invalid_api_key", "message": "An LM Studio API token is needed."}}, 401)
-
-
 def test_a_token_that_is_needed() -> None:
     """None, a wrong one, the right one."""
-    routes = {**WELL, V1: closed}
-    none, wrong, right = examined(routes), examined(routes, api_token="bad"), examined(routes, api_token="good")
+    with studio(api_token="good") as fake:
+        none, wrong, right = examined(fake), examined(fake, api_token="bad"), examined(fake, api_token="good")
     assert (none["server"].outcome, none["auth"].outcome, none["models"].outcome) == ("ok", "failed", "skipped")
     assert "LM_API_TOKEN" in none["auth"].fix
     assert wrong["auth"].outcome == "failed"
@@ -122,7 +106,8 @@ def test_a_token_that_is_needed() -> None:
 
 def test_a_token_that_is_not_needed() -> None:
     """Is told as well; it is no fault, and never shown."""
-    found = examined(WELL, api_token="sesame")
+    with studio() as fake:
+        found = examined(fake, api_token="sesame")
     assert (found["auth"].outcome, found["auth"].detail) == ("ok", "a token is sent, though the server asks for none")
     assert not any("sesame" in finding.detail + finding.fix for finding in found.values())
 
@@ -132,32 +117,20 @@ def test_a_token_that_is_not_needed() -> None:
 
 def test_no_model_for_chats() -> None:
     """The fix says how to get one."""
-    found = examined({**WELL, **lists({**model("e"), "type": "embedding"})})
+    with studio() as fake:
+        fake.remove_model("m")
+        found = examined(fake)
     assert found["models"].outcome == "failed"
     assert "lmdeck models get" in found["models"].fix
     assert found["loaded"].outcome == "skipped"
 
 
-def test_a_model_that_the_list_lacks() -> None:
-    """Is a concern only: a server may know names that it does not list."""
-    found = examined(WELL, model="other")
-    assert (found["models"].outcome, found["answer"].outcome) == ("warning", "ok")
-    assert "'other'" in found["models"].detail
-
-
 @pytest.mark.parametrize("wanted", [None, "m"])
 def test_a_model_that_the_first_request_loads(wanted: str | None) -> None:
     """Just-in-time loading is on where `/v1/models` shows what is not loaded; after the answer the context is known."""
-    context = [0]
-
-    def load(_: Request) -> list[Step]:
-        context[0] = 4096
-        return said("Yes")
-
-    def listed(_: Request) -> Answer:
-        return lists(model("m", context[0]))[V1]
-
-    found = examined({**lists(visible=("m",)), V1: listed, CHAT: chat(word=load)}, model=wanted)
+    with studio() as fake:
+        fake.add_model("m", loaded=False, context_length=4096, size_bytes=5_000_000_000)
+        found = examined(fake, model=wanted)
     assert found["loaded"].outcome == "ok"
     assert found["loaded"].detail == "none; the first request loads m (5.0 GB), which takes a while"
     assert found["context"].outcome == "warning"
@@ -165,7 +138,11 @@ def test_a_model_that_the_first_request_loads(wanted: str | None) -> None:
 
 def test_a_model_that_nothing_loads() -> None:
     """With just-in-time loading off, an idle model is a fault, and there are two ways out."""
-    found = examined({**WELL, **lists(model("m"), model("n", 8192), visible=("n",))}, model="m")
+    with studio() as fake:
+        fake.add_model("m", loaded=False)
+        fake.add_model("n")
+        fake.turn_off_jit()
+        found = examined(fake, model="m")
     assert found["loaded"].outcome == "failed"
     assert "m is not loaded (loaded: n)" in found["loaded"].detail
     assert "lmdeck models load m" in found["loaded"].fix
@@ -174,19 +151,47 @@ def test_a_model_that_nothing_loads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("visible", "words"),
-    [(("m", "n"), "others load at their first request"), (("m",), "others must be loaded first")],
+    ("jit", "words"), [(True, "others load at their first request"), (False, "others must be loaded first")]
 )
-def test_what_becomes_of_the_other_models(visible: tuple[str, ...], words: str) -> None:
+def test_what_becomes_of_the_other_models(jit: bool, words: str) -> None:
     """Where one is loaded, the doctor tells what a request for another does."""
-    found = examined({**WELL, **lists(model("m", 16_384), model("n"), visible=visible)})
+    with studio() as fake:
+        fake.add_model("n", loaded=False)
+        if not jit:
+            fake.turn_off_jit()
+        found = examined(fake)
     assert found["loaded"].outcome == "ok"
     assert words in found["loaded"].detail
 
 
+def another_server() -> Loopback:
+    """Run a server that is not LM Studio: it has OpenAI's list alone, and answers whatever model is named."""
+
+    def answer(request: Request) -> list[Step]:
+        asked = request.json
+        check_question(asked)
+        body = completion('{"capital": "Paris", "letters": 5}' if asked.get("response_format") else "Yes")
+        if asked.get("tools"):
+            function = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
+            body["choices"][0]["message"]["tool_calls"] = [{"id": "1", "type": "function", "function": function}]
+        return json_answer(body)
+
+    listed = json_answer({"data": [{"id": "m", "owned_by": "vllm"}]})
+    return Loopback(routes={"/v1/models": listed, "/v1/chat/completions": answer})
+
+
+def test_a_model_that_the_list_lacks() -> None:
+    """Is a concern only: a server may know names that it does not list."""
+    with another_server() as server:
+        found = examined(server.url, model="other")
+    assert (found["models"].outcome, found["answer"].outcome) == ("warning", "ok")
+    assert "'other'" in found["models"].detail
+
+
 def test_a_server_that_tells_little() -> None:
     """What another server does not tell is skipped, and nothing fails for it."""
-    found = examined({OPENAI: json_answer({"data": [{"id": "m", "owned_by": "vllm"}]}), CHAT: chat()})
+    with another_server() as server:
+        found = examined(server.url)
     assert [finding.check for finding in found.values() if finding.outcome == "skipped"] == ["loaded", "context"]
     assert found["server"].detail.startswith("vLLM answers")
     assert found["structured"].outcome == "ok"
@@ -197,7 +202,9 @@ def test_a_server_that_tells_little() -> None:
 )
 def test_a_small_context(loaded: int, most: int, outcome: str) -> None:
     """Small is what could be larger; the fix is a command."""
-    finding = examined({**WELL, **lists(model("m", loaded, most))})["context"]
+    with studio() as fake:
+        fake.add_model("m", context_length=loaded, max_context_length=most)
+        finding = examined(fake)["context"]
     assert finding.outcome == outcome
     assert finding.fix.endswith("`lmdeck models load m --context-length 16384`.") == (outcome == "warning")
 
@@ -207,9 +214,11 @@ def test_a_small_context(loaded: int, most: int, outcome: str) -> None:
 
 def test_a_token_without_text_is_an_answer() -> None:
     """The first token of a model that reasons may be nothing but a mark."""
-    found = examined({**WELL, CHAT: chat(word=said("", finish="length"))})
+    with studio(word=said("", cut=True)) as fake:
+        found = examined(fake)
     assert found["answer"].outcome == "ok"
-    empty = examined({**WELL, CHAT: chat(word=said(""))})
+    with studio(word=said("")) as fake:
+        empty = examined(fake)
     assert (empty["answer"].outcome, empty["tools"].outcome) == ("failed", "skipped")
 
 
@@ -228,15 +237,16 @@ CALL_TEXT = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}
         (call(arguments="{}"), "warning", "does not fit"),
         (call(name="weather"), "warning", "'weather'"),
         (said("It is sunny."), "warning", "'It is sunny.'"),
-        (said("Let me think", finish="length"), "warning", "cut off"),
+        (said("Let me think", cut=True), "warning", "cut off"),
         (said(""), "warning", "empty"),
-        (json_answer({"error": "Error rendering prompt with jinja template: no tools"}, 400), "warning", "jinja"),
-        ([RESET], "failed", "broke"),
+        (refused("Error rendering prompt with jinja template: no tools"), "warning", "jinja"),
+        (Answer(fault="reset_at_once"), "failed", "broke"),
     ],
 )
-def test_tool_calls(tool: list[Step], outcome: str, words: str) -> None:
+def test_tool_calls(tool: Answer, outcome: str, words: str) -> None:
     """What a model cannot do is a concern; where the call came from is told."""
-    found = examined({**WELL, CHAT: chat(tool=tool)})
+    with studio(tool=tool) as fake:
+        found = examined(fake)
     assert found["tools"].outcome == outcome
     assert words in found["tools"].detail
     assert found["structured"].outcome == ("skipped" if outcome == "failed" else "ok")
@@ -247,12 +257,13 @@ def test_tool_calls(tool: list[Step], outcome: str, words: str) -> None:
     [
         (said("Paris, 5 letters."), "no JSON"),
         (said('{"capital": "Paris"}'), "letters"),
-        (json_answer({"error": "'response_format.type' must be 'json_schema' or 'text'"}, 400), "response_format"),
+        (refused("'response_format.type' must be 'json_schema' or 'text'"), "response_format"),
     ],
 )
-def test_structured_output(thing: list[Step], words: str) -> None:
+def test_structured_output(thing: Answer, words: str) -> None:
     """A server that does not hold the model to a schema is a concern: lmdeck checks and asks again."""
-    finding = examined({**WELL, CHAT: chat(thing=thing)})["structured"]
+    with studio(thing=thing) as fake:
+        finding = examined(fake)["structured"]
     assert finding.outcome == "warning"
     assert words in finding.detail
 
@@ -262,8 +273,9 @@ def test_structured_output(thing: list[Step], words: str) -> None:
 
 def test_the_command_shows_one_line_a_check(run: Run) -> None:
     """A concern has its fix below it, and is no failure: the exit code is 0."""
-    with Loopback(routes={**WELL, **lists(model("m", 4096))}) as server:
-        done = run("doctor", LMDECK_BASE_URL=server.url)
+    with studio() as fake:
+        fake.add_model("m", context_length=4096)
+        done = run("doctor", LMDECK_BASE_URL=fake.base_url)
     assert done.returncode == 0
     assert [line[0] for line in done.stdout.splitlines()] == [*"✓✓✓✓✓✓!", " ", *"✓✓"]
     assert "  → Load it anew with more" in done.stdout

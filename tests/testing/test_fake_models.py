@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+import urllib.request
 
 import pytest
 
@@ -65,6 +67,28 @@ def test_loading_may_be_refused_or_turned_off() -> None:
         fake.reply("never")
         with pytest.raises(NoModelLoadedError):
             fake.client(retry_attempts=1).chat(MODEL).user("a").send()
+
+
+def test_without_just_in_time_loading_openais_list_has_loaded_models_alone() -> None:
+    with FakeLMStudio() as fake:
+        fake.add_model("big", loaded=False)
+        listed = openai_names(fake)
+        fake.turn_off_jit()
+        assert listed - openai_names(fake) == {"big"}
+        assert MODEL in openai_names(fake)
+        assert fake.client().models.get("big").key == "big"
+
+
+def openai_names(fake: FakeLMStudio) -> set[str]:
+    with urllib.request.urlopen(f"{fake.base_url}/v1/models") as response:
+        return {model["id"] for model in json.load(response)["data"]}
+
+
+def test_a_load_takes_as_long_as_was_said() -> None:
+    with FakeLMStudio() as fake, fake.client() as lm:
+        model = fake.add_model("big", loaded=False, load_seconds=0.05, size_bytes=5_000_000_000)
+        assert lm.models.load("big").load_time == 0.05
+        assert lm.models.get("big").size_bytes == model.size_bytes == 5_000_000_000
 
 
 def test_load_unload_and_a_second_instance() -> None:

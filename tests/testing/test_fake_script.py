@@ -39,6 +39,20 @@ def test_answers_come_in_the_order_in_which_they_were_scripted() -> None:
         fake.assert_exhausted()
 
 
+def test_a_test_waits_for_the_model_to_begin_and_to_stop() -> None:
+    with FakeLMStudio() as fake:
+        fake.reply("la " * 1000, tokens_per_second=50)
+        with fake.client().chat().user("Sing").stream() as stream:
+            next(iter(stream))
+            fake.wait_until_busy()
+            assert fake.in_progress == 1
+            with pytest.raises(AssertionError, match=r"(?s)After 0.01 s an answer is still.*'Sing'"):
+                fake.wait_until_idle(0.01)
+        fake.wait_until_idle()
+        with pytest.raises(AssertionError, match="no answer was begun"):
+            fake.wait_until_busy(0.01)
+
+
 def test_reasoning_goes_before_what_is_scripted_next() -> None:
     with FakeLMStudio() as fake:
         fake.reasoning("Let me ").reasoning("see.").tool_call("get_weather", city="Paris")

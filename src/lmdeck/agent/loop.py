@@ -112,9 +112,9 @@ class _Run:
 
     def close_round(self, reply: Reply, results: list[ToolResult]) -> None:
         """Keep a round, and what it adds to the history."""
-        self._rounds.append(Round(reply=reply, results=results))
-        self._added.append(reply.message)
-        self._added += [Message(role="tool", content=item.content, tool_call_id=item.call.id) for item in results]
+        closed = Round(reply=reply, results=results)
+        self._rounds.append(closed)
+        self._added += closed.messages
 
     def check_failures(self, results: list[ToolResult]) -> None:
         """Raise the last failure where too many came in a row."""

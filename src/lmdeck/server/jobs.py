@@ -41,7 +41,8 @@ class Instance(Struct, frozen=True, kw_only=True):
 class ModelDescription(Struct, frozen=True, kw_only=True):
     """One model as the listings show it.
 
-    Sizes are bytes, context lengths tokens; `instances` is empty where the model is not loaded.
+    Sizes are bytes, context lengths tokens; `instances` is empty where the model is not loaded. `on_demand` says whether a
+    request loads it then.
     """
 
     key: str
@@ -56,6 +57,7 @@ class ModelDescription(Struct, frozen=True, kw_only=True):
     parameters: str | None = None
     max_context_length: int = 0
     instances: tuple[Instance, ...] = ()
+    on_demand: bool = True
     trained_for_tool_use: bool = False
 
     @property
@@ -180,9 +182,10 @@ class LoadJob(Struct, frozen=True, kw_only=True):
 
 
 class Loaded(Struct, frozen=True, kw_only=True):
-    """An instance that is ready."""
+    """An instance that is ready; `seconds` is how long loading took, None: as long as the request."""
 
     instance: Instance
+    seconds: float | None = None
     type: Literal["llm", "embedding"] = "llm"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,12 +15,41 @@ if TYPE_CHECKING:
 __all__ = ["Expectations"]
 
 SHOWN = 20
+SECONDS_A_LOOK = 0.005
 
 
 class Expectations:
     """Assertions about the requests that were received; listings of models do not count as requests here."""
 
     requests: list[SentRequest]
+
+    @property
+    def in_progress(self) -> int:
+        """How many answers are being made at this moment."""
+        raise NotImplementedError
+
+    def wait_until_busy(self, seconds: float = 5.0) -> None:
+        """Wait until an answer is being made, as long as this at most.
+
+        Raises:
+            AssertionError: None was.
+        """
+        self._wait(lambda: self.in_progress > 0, seconds, "no answer was begun")
+
+    def wait_until_idle(self, seconds: float = 5.0) -> None:
+        """Wait until no answer is being made: none is asked for, or whoever asked has gone away.
+
+        Raises:
+            AssertionError: After this time the model is still at it.
+        """
+        self._wait(lambda: not self.in_progress, seconds, "an answer is still being made")
+
+    def _wait(self, condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"After {seconds:g} s {otherwise}.{self._shown()}")
+            time.sleep(SECONDS_A_LOOK)
 
     def _asked(self) -> list[SentRequest]:
         return [request for request in self.requests if request.wants_answer]

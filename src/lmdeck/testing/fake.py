@@ -18,7 +18,7 @@ from lmdeck.testing.faults import FAULTS, find_fault
 from lmdeck.testing.front import Front
 from lmdeck.testing.replay import Player
 from lmdeck.testing.script import Rule, Script, Scripting
-from lmdeck.testing.shelf import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, FakeModel, Shelf
+from lmdeck.testing.shelf import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, DEFAULT_SIZE_BYTES, FakeModel, Shelf
 
 if TYPE_CHECKING:
     import asyncio
@@ -280,6 +280,7 @@ class FakeLMStudio(Scripting, Expectations):
         context_length: int = 4096,
         max_context_length: int = 32768,
         parallel: int = 4,
+        size_bytes: int = DEFAULT_SIZE_BYTES,
         refuses_to_load: str | None = None,
     ) -> FakeModel:
         """Put a model on the list. Where it is not loaded, the first request loads it, which takes `load_seconds`."""
@@ -291,6 +292,7 @@ class FakeLMStudio(Scripting, Expectations):
             context_length=context_length,
             max_context_length=max_context_length,
             parallel=parallel,
+            size_bytes=size_bytes,
             refuses_to_load=refuses_to_load,
         )
         self._shelf.add(model)

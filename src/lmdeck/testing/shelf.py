@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
     from lmdeck.server.jobs import LoadJob
 
-__all__ = ["DEFAULT_EMBEDDING_MODEL", "DEFAULT_MODEL", "FakeModel", "Shelf"]
+__all__ = ["DEFAULT_EMBEDDING_MODEL", "DEFAULT_MODEL", "DEFAULT_SIZE_BYTES", "FakeModel", "Shelf"]
 
 DEFAULT_MODEL = "qwen2.5-7b-instruct"
 DEFAULT_EMBEDDING_MODEL = "text-embedding-nomic-embed-text-v1.5"
+DEFAULT_SIZE_BYTES = 4_683_074_048
 LOAD_STEPS = 4
 _NO_MODELS = "No models loaded. Please load a model in the developer page or use the `lms load` command."
 
@@ -36,7 +37,7 @@ class FakeModel(Struct, kw_only=True):
     context_length: int = 4096
     parallel: int = 4
     architecture: str = "qwen2"
-    size_bytes: int = 4_683_074_048
+    size_bytes: int = DEFAULT_SIZE_BYTES
     tool_use: bool = True
     refuses_to_load: str | None = None
     instances: list[Instance] = field(default_factory=list)
@@ -93,7 +94,7 @@ class Shelf:
     def describe(self) -> list[ModelDescription]:
         """List the models: loaded ones first, for the first answers requests that name none."""
         models = sorted(self.models.values(), key=lambda model: (model.type == "embeddings", not model.instances))
-        return [model.describe() for model in models]
+        return [msgspec.structs.replace(model.describe(), on_demand=self.jit) for model in models]
 
     def slot(self, key: str) -> asyncio.Semaphore:
         """Give what limits the answers that a model makes at once."""
@@ -129,7 +130,8 @@ class Shelf:
         for _ in range(LOAD_STEPS):
             await self._load_step(model)
         made = self._loaded(model, job)
-        return Loaded(instance=made, type="embedding" if model.type == "embeddings" else "llm")
+        kind: Literal["llm", "embedding"] = "embedding" if model.type == "embeddings" else "llm"
+        return Loaded(instance=made, seconds=model.load_seconds, type=kind)
 
     async def _load_step(self, model: FakeModel) -> None:
         if model.refuses_to_load is not None:

@@ -7,11 +7,13 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
+from msgspec.structs import replace
+
 from lmdeck.client.chat import AsyncChat
 from lmdeck.client.tool_runs import Approve
 from lmdeck.errors import LMStudioError
 from lmdeck.events import AgentEvent, Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored
-from lmdeck.messages import Message, Reply, ToolResult
+from lmdeck.messages import Reply, Round, ToolResult
 from lmdeck.web.encoding import BEAT, PAGE, Encoding
 
 __all__ = ["Answer"]
@@ -70,10 +72,10 @@ class Answer:
 
 
 class _SoFar:
-    """What has come of a run: its whole rounds, and the text of the one that is being written."""
+    """What has come of a run: its whole rounds, and the one that is being written."""
 
     def __init__(self) -> None:
-        self._messages: list[Message] = []
+        self._rounds: list[Round] = []
         self._results: dict[str, ToolResult] = {}
         self._content: list[str] = []
         self._reasoning: list[str] = []
@@ -94,16 +96,19 @@ class _SoFar:
     def _close_round(self, reply: Reply) -> None:
         results = [self._results[call.id] for call in reply.tool_calls if call.id in self._results]
         if len(results) == len(reply.tool_calls):  # a call without its result would spoil the history
-            self._messages.append(reply.message)
-            self._messages += [Message(role="tool", content=one.content, tool_call_id=one.call.id) for one in results]
+            self._rounds.append(Round(reply=reply, results=results))
         self._results.clear()
         self._content.clear()
         self._reasoning.clear()
 
     def reply(self) -> Reply:
-        content, reasoning = "".join(self._content).strip(), "".join(self._reasoning).strip()
-        last = [Message(role="assistant", content=content)] if content else []
-        return Reply(content=content, reasoning=reasoning, messages=[*self._messages, *last])
+        last = Reply(content="".join(self._content).strip(), reasoning="".join(self._reasoning).strip())
+        messages = [message for one in self._rounds for message in one.messages]
+        return replace(
+            last,
+            rounds=[*self._rounds, Round(reply=last)] if last.content or last.reasoning else list(self._rounds),
+            messages=[*messages, last.message] if last.content else messages,
+        )
 
 
 async def _with_heartbeat(frames: AsyncGenerator[bytes, None], seconds: float) -> AsyncGenerator[bytes, None]:

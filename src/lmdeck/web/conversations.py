@@ -17,11 +17,11 @@ from typing import Any
 import msgspec
 
 from lmdeck.messages import Message, Reply
+from lmdeck.web.kept import LISTED, KeptMessage, rounds_of, title_of
+from lmdeck.web.questions import Question
 
-__all__ = ["Conversations", "shown"]
+__all__ = ["Conversations"]
 
-LISTED = 50
-TITLE_CHARACTERS = 60
 _TABLES = """
 CREATE TABLE IF NOT EXISTS conversation (id TEXT PRIMARY KEY, owner TEXT NOT NULL, title TEXT NOT NULL, updated REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS message (
@@ -50,22 +50,43 @@ class Conversations:
             )
             return [{"id": key, "title": title, "updated": updated} for key, title, updated in rows]
 
-    def begin(self, owner: str) -> str:
-        """Begin a conversation, and give its id."""
-        key = secrets.token_urlsafe(12)
-        with self._open() as database:
-            database.execute("INSERT INTO conversation VALUES (?, ?, '', ?)", (key, owner, time.time()))
-        return key
+    def ask(self, question: Question, owner: str) -> tuple[str, list[Message]] | None:
+        """Put a question into its conversation, a new one where it names none; give the id, and all that was said.
 
-    def messages(self, key: str, owner: str) -> list[Message] | None:
+        None where the owner has no such conversation.
+        """
+        key = question.conversation or self._begin(owner)
+        kept = self.messages(key, owner)
+        if kept is None:
+            return None
+        asked = KeptMessage(role="user", content=question.text)
+        self._add(key, [asked])
+        return key, [message for one in [*kept, asked] for message in one.history()]
+
+    def messages(self, key: str, owner: str) -> list[KeptMessage] | None:
         """Give what was said; None where the owner has no such conversation."""
         with self._open() as database:
             if not database.execute("SELECT 1 FROM conversation WHERE id = ? AND owner = ?", (key, owner)).fetchone():
                 return None
             rows = database.execute("SELECT body FROM message WHERE conversation = ? ORDER BY position", (key,))
-            return [msgspec.json.decode(body, type=Message) for (body,) in rows]
+            return [msgspec.json.decode(body, type=KeptMessage) for (body,) in rows]
 
-    def add(self, key: str, messages: Iterable[Message]) -> None:
+    def add_reply(self, key: str, reply: Reply) -> None:
+        """Put an answer at the end, the rounds of its tools included; of one that was broken off, what there is."""
+        self._add(key, [KeptMessage.of_round(one) for one in rounds_of(reply)])
+
+    def remove(self, key: str, owner: str) -> bool:
+        """Remove a conversation; False where the owner has no such."""
+        with self._open() as database:
+            return bool(database.execute("DELETE FROM conversation WHERE id = ? AND owner = ?", (key, owner)).rowcount)
+
+    def _begin(self, owner: str) -> str:
+        key = secrets.token_urlsafe(12)
+        with self._open() as database:
+            database.execute("INSERT INTO conversation VALUES (?, ?, '', ?)", (key, owner, time.time()))
+        return key
+
+    def _add(self, key: str, messages: Iterable[KeptMessage]) -> None:
         """Put messages at the end; the first of the user's gives the title."""
         with self._open() as database:
             ((count,),) = database.execute("SELECT count(*) FROM message WHERE conversation = ?", (key,))
@@ -73,18 +94,9 @@ class Conversations:
                 body = msgspec.json.encode(message).decode()
                 database.execute("INSERT INTO message VALUES (?, ?, ?)", (key, at, body))
                 if message.role == "user":
-                    title = " ".join(str(message.content).split())[:TITLE_CHARACTERS]
+                    title = title_of(message.content)
                     database.execute("UPDATE conversation SET title = ? WHERE id = ? AND title = ''", (title, key))
             database.execute("UPDATE conversation SET updated = ? WHERE id = ?", (time.time(), key))
-
-    def add_reply(self, key: str, reply: Reply) -> None:
-        """Put an answer at the end, the rounds of its tools included; of one that was broken off, what there is."""
-        self.add(key, reply.messages or ([reply.message] if reply.content or reply.tool_calls else []))
-
-    def remove(self, key: str, owner: str) -> bool:
-        """Remove a conversation; False where the owner has no such."""
-        with self._open() as database:
-            return bool(database.execute("DELETE FROM conversation WHERE id = ? AND owner = ?", (key, owner)).rowcount)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -96,23 +108,3 @@ class Conversations:
                     yield database
             finally:
                 database.close()
-
-
-def shown(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """Write a history as the page shows it: the results of tools beside their calls."""
-    rows: list[dict[str, Any]] = []
-    calls: dict[str, dict[str, Any]] = {}
-    for message in messages:
-        if message.role == "tool":
-            if call := calls.get(str(message.tool_call_id)):
-                call["content"] = message.content
-            continue
-        if message.role not in {"user", "assistant"}:
-            continue
-        made: list[dict[str, Any]] = [
-            {"id": call.id, "name": call.name, "arguments": call.arguments, "content": "", "failed": False}
-            for call in message.tool_calls or ()
-        ]
-        calls |= {call["id"]: call for call in made}
-        rows.append({"role": message.role, "content": message.content or "", "reasoning": "", "calls": made})
-    return rows

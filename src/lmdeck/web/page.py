@@ -1,4 +1,4 @@
-"""The page, for frameworks that have no templates of their own here: one document, and where its script and style are."""
+"""The page: the chat, the document around it for frameworks without templates here, and where script and style are."""
 
 from __future__ import annotations
 
@@ -6,22 +6,12 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-__all__ = ["STATIC", "page"]
+__all__ = ["STATIC", "chat_section", "page"]
 
 STATIC = Path(__file__).parents[1] / "contrib" / "django" / "static" / "lmdeck"
 """The script and the style, which are the same for all; Django finds such files only in a folder of its application."""
 
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-  <meta charset="utf-8">
-  <meta name="viewport" content="width=device-width, initial-scale=1">
-  <meta name="color-scheme" content="light dark">
-  <title>$title</title>
-  <link rel="icon" href="data:,">
-  <link rel="stylesheet" href="$static/chat.css">
-</head>
-<body class="lmdeck-page">
+_CHAT = Template("""\
 <section class="lmdeck-chat" aria-label="Chat" data-ask="$ask" data-conversations="$conversations" data-token="$token">
   <nav aria-label="Conversations"><button type="button" class="lmdeck-new">New conversation</button><ul></ul></nav>
   <main>
@@ -34,7 +24,20 @@ _PAGE = Template("""<!doctype html>
     </form>
     <p class="lmdeck-status" role="status"></p>
   </main>
-</section>
+</section>""")
+
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <meta name="color-scheme" content="light dark">
+  <title>$title</title>
+  <link rel="icon" href="data:,">
+  <link rel="stylesheet" href="$static/chat.css">
+</head>
+<body class="lmdeck-page">
+$chat
 <script type="module" src="$static/chat.js"></script>
 </body>
 </html>
@@ -51,12 +54,11 @@ def page(
     token: str = "",
 ) -> str:
     """Write the page; `ask`, `conversations` (a slash at its end) and `static` are addresses, `token` goes with questions."""
-    values = {
-        "ask": ask,
-        "conversations": conversations,
-        "static": static,
-        "title": title,
-        "placeholder": placeholder,
-        "token": token,
-    }
-    return _PAGE.substitute({name: escape(value) for name, value in values.items()})
+    chat = chat_section(ask=ask, conversations=conversations, placeholder=placeholder, token=token)
+    return _PAGE.substitute(title=escape(title), static=escape(static), chat=chat)
+
+
+def chat_section(*, ask: str, conversations: str, placeholder: str, token: str) -> str:
+    """Write the chat itself, to be put into a page that has the script and the style; the values are escaped."""
+    values = {"ask": ask, "conversations": conversations, "placeholder": placeholder, "token": token}
+    return _CHAT.substitute({name: escape(value) for name, value in values.items()})

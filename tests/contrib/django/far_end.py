@@ -13,50 +13,65 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loopback import DONE, HANG, SSE_HEAD, Loopback, Request, chunk, endless, event, events, http_chunks
+from lmdeck.contrib.django.testing import override_lmdeck
+from lmdeck.testing import Answer, FakeLMStudio, SentRequest
+from lmdeck.testing.answers import PlannedCall
+from lmdeck.testing.shelf import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
 
 HERE = Path(__file__).parent
 TESTS = HERE.parents[1]
 
 
-def call(name: str, arguments: str) -> list[Any]:
-    """Give an answer that calls a tool."""
-    function = {"name": name, "arguments": arguments}
-    delta = {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": function}]}
-    choices = [{"index": 0, "delta": delta}]
-    first = event({"id": "1", "object": "chat.completion.chunk", "model": "m", "choices": choices})
-    return [SSE_HEAD, http_chunks(first, chunk(finish="tool_calls"), DONE)]
+SLOW = "one two three four five six"
+HALF = "half an answer, and then nothing more"
+CALL = Answer(
+    calls=(PlannedCall(name="get_weather", arguments='{"city": "Paris"}'),), prompt_tokens=10, completion_tokens=4
+)
 
 
-def answer(request: Request) -> Any:
+def answer(request: SentRequest) -> Answer:
     """Answer by the user's last word: `endless`, `silent`, `late`, `slow`, `cut`, `tool`, or anything else."""
-    messages = request.json["messages"]
-    if messages[-1]["role"] == "tool":
-        return events(f"It says {messages[-1]['content']}")
-    match messages[-1]["content"]:
+    if request.messages[-1]["role"] == "tool":
+        return Answer(content=f"It says {request.messages[-1]['content']}", prompt_tokens=20, completion_tokens=8)
+    match request.last_user:
         case "endless":
-            return endless(request)
+            return Answer(content="la " * 20_000, tokens_per_second=60)
         case "silent":
-            return [HANG]
+            return Answer(content="never", time_to_first_token=60)
         case "late":
-            return [0.6, *events("late")]
+            return Answer(content="late", time_to_first_token=0.6)
         case "slow":
-            return [
-                SSE_HEAD,
-                http_chunks(chunk("one "), last=False),
-                0.3,
-                http_chunks(chunk("two"), chunk(finish="stop"), DONE),
-            ]
+            return Answer(content=SLOW, tokens_per_second=20)
+        case "think":
+            return Answer(content="It is blue.", reasoning="Light is scattered.")
         case "cut":
-            return [SSE_HEAD, http_chunks(chunk("half"))]
+            return Answer(content=HALF, fault="cut", fault_options={"after_chunks": 4})
         case "markup":
-            return events(
-                "**bold** <img src=x onerror=alert(1)>\n\n```\nx < 1\n```\n", "[a](https://a.b) [b](javascript:1)"
-            )
+            links = "[a](https://a.b) [b](javascript:1)"
+            return Answer(content=f"**bold** <img src=x onerror=alert(1)>\n\n```\nx < 1\n```\n{links}")
         case "tool":
-            return call("get_weather", '{"city": "Paris"}')
+            return CALL
         case _:
-            return events("Hel", "lo.")
+            return Answer(content="Hello.")
+
+
+@contextmanager
+def far_end() -> Iterator[FakeLMStudio]:
+    """A fake LM Studio with the models `m` and `other`; what is not scripted otherwise is answered by the user's last word."""
+    with FakeLMStudio(cuts=False) as fake:
+        for default in (DEFAULT_MODEL, DEFAULT_EMBEDDING_MODEL):
+            fake.remove_model(default)
+        fake.add_model("m")
+        fake.add_model("other")
+        fake.respond(answer).repeat()
+        yield fake
+
+
+@contextmanager
+def project() -> Iterator[FakeLMStudio]:
+    """The same, as the LM Studio of the project."""
+    with far_end() as fake, override_lmdeck(BASE_URL=fake.base_url):
+        yield fake
 
 
 @dataclass
@@ -65,7 +80,7 @@ class Site:
 
     kind: str
     port: int
-    lm_studio: Loopback
+    lm_studio: FakeLMStudio
     ends_file: Path
     log: Path
     seen: int = field(default=0)
@@ -145,12 +160,12 @@ def site(kind: str, folder: Path, **environment: str) -> Iterator[Site]:
         port = free.getsockname()[1]
     where = str(port) if kind == "uvicorn" else f"127.0.0.1:{port}"
     ends, log = folder / "ends", folder / "log"
-    with Loopback(answer) as lm_studio, log.open("wb") as output:
+    with far_end() as lm_studio, log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *COMMANDS[kind], where],
             env={
                 **_environment(),
-                "TEST_LM_STUDIO": lm_studio.url,
+                "TEST_LM_STUDIO": lm_studio.base_url,
                 "TEST_ENDS": str(ends),
                 **environment,
             },

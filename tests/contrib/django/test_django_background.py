@@ -13,7 +13,7 @@ from celery import Celery
 from django.conf import settings
 from django.core.cache import cache
 from django.test import SimpleTestCase, TestCase, override_settings
-from far_end import answer
+from far_end import answer, project
 
 from lmdeck import ServerUnreachableError
 from lmdeck.contrib.django import alm, lm
@@ -22,20 +22,15 @@ from lmdeck.contrib.django.celery import run_chat as celery_run_chat
 from lmdeck.contrib.django.history.models import Conversation
 from lmdeck.contrib.django.tasks import run_chat
 from lmdeck.contrib.django.testing import LMDeckTestMixin, override_lmdeck
-from loopback import Loopback, text_answer
 
 TASKS = "django.tasks" if find_spec("django.tasks") else "django_tasks"
 HI = [{"role": "user", "content": "Hi"}]
 
 
-class Background(TestCase):
+class Background(LMDeckTestMixin, TestCase):
     def setUp(self) -> None:
-        self.server = Loopback(answer)
-        self.addCleanup(self.server.close)
-        override = override_lmdeck(BASE_URL=self.server.url)
-        override.enable()
-        self.addCleanup(override.disable)
-        self.addCleanup(lambda: lm.close())
+        super().setUp()
+        self.fake.respond(answer).repeat()
 
     def test_djangos_tasks_run_a_chat(self) -> None:
         result = run_chat.enqueue(HI)
@@ -53,7 +48,7 @@ class Background(TestCase):
     def test_celery_runs_it_too(self) -> None:
         Celery("tests", set_as_current=True).conf.task_always_eager = True
         assert celery_run_chat.delay(HI, options={"max_tokens": 9}).get()["finish_reason"] == "stop"
-        assert self.server.requests[-1].json["max_tokens"] == 9
+        assert self.fake.requests[-1].body["max_tokens"] == 9
         assert celery_run_chat.name == "lmdeck.run_chat"
 
     def test_a_failed_run_is_a_failed_task(self) -> None:
@@ -92,19 +87,20 @@ class Caching(SimpleTestCase):
         cache.clear()
 
     def test_the_same_chat_is_asked_once(self) -> None:
-        with Loopback(answer) as server, override_lmdeck(BASE_URL=server.url):
+        with project() as fake:
             chat = lm.chat().user("Hi").with_options(temperature=0)
             first, second = cached_reply(chat), cached_reply(chat)
             assert first.content == second.content == "Hello."
             assert second.raw == b""
-            assert len(server.requests) == 1
+            fake.assert_call_count(1)
             cached_reply(lm.chat().user("Hi").with_options(temperature=1))
             cached_reply(lm.chat("other").user("Hi").with_options(temperature=0))
-            assert len(server.requests) == 3
+            fake.assert_call_count(3)
             lm.close()
 
     def test_a_failed_answer_is_not_kept(self) -> None:
-        with Loopback(text_answer("no", 500), answer) as server, override_lmdeck(BASE_URL=server.url):
+        with project() as fake:
+            fake.when(lambda _: True).error(500, "no").respond(answer)
             with pytest.raises(Exception, match="no"):
                 cached_reply(lm.chat().user("Hi"))
             assert cached_reply(lm.chat().user("Hi")).content == "Hello."
@@ -114,10 +110,10 @@ class Caching(SimpleTestCase):
         async def ask() -> str:
             return (await acached_reply(alm.chat().user("Hi"))).content
 
-        with Loopback(answer) as server, override_lmdeck(BASE_URL=server.url):
+        with project() as fake:
             assert asyncio.run(ask()) == asyncio.run(ask()) == "Hello."
             assert cached_reply(lm.chat().user("Hi")).content == "Hello."
-            assert len(server.requests) == 1
+            fake.assert_call_count(1)
 
 
 @pytest.fixture(autouse=True)

@@ -8,28 +8,16 @@ import threading
 from typing import Any
 
 import pytest
-from django.test import SimpleTestCase, TransactionTestCase, override_settings
+from django.test import SimpleTestCase, TransactionTestCase
+from far_end import SLOW, project
 
 import lmdeck
 from lmdeck import AsyncLMStudio, LMStudio
 from lmdeck.contrib.django import alm, lm, signals
+from lmdeck.contrib.django.testing import override_lmdeck
 from lmdeck.contrib.django.tools import registry
 from lmdeck.events import EVENTS
-from loopback import DONE, SSE_HEAD, Loopback, chunk, event, events, hello, http_chunks
-
-
-def settings(server: Loopback, **more: Any) -> Any:
-    return override_settings(LMDECK={"BASE_URL": server.url, "MODEL": "m", "RETRY_ATTEMPTS": 1, **more})
-
-
-def call(name: str, arguments: str) -> list[Any]:
-    delta = {
-        "tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}]
-    }
-    first = event(
-        {"id": "1", "object": "chat.completion.chunk", "model": "m", "choices": [{"index": 0, "delta": delta}]}
-    )
-    return [SSE_HEAD, http_chunks(first, chunk(finish="tool_calls"), DONE)]
+from loopback import Loopback, hello
 
 
 class Clients(SimpleTestCase):
@@ -37,7 +25,7 @@ class Clients(SimpleTestCase):
         async def ask() -> str:
             return (await alm.chat().user("Hi").send()).content
 
-        with Loopback(hello) as server, settings(server):
+        with project():
             assert lm.chat().user("Hi").send().content == "Hello."
             assert asyncio.run(ask()) == "Hello."
             lm.close()
@@ -53,7 +41,7 @@ class Clients(SimpleTestCase):
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
     def test_a_forked_process_opens_connections_of_its_own(self) -> None:
-        with Loopback(hello) as server, settings(server):
+        with Loopback(hello) as server, override_lmdeck(BASE_URL=server.url):
             lm.chat().user("Hi").send()
             child = os.fork()
             if child == 0:
@@ -81,7 +69,7 @@ class Clients(SimpleTestCase):
         async def ask() -> str:
             return (await chat.send()).content
 
-        with Loopback(hello) as server, settings(server):
+        with project():
             chat = alm.chat().user("Hi")
             assert asyncio.run(ask()) == "Hello."
 
@@ -96,7 +84,8 @@ class Tools(TransactionTestCase):
         from django.db import connections
 
         closed: list[str] = []
-        with Loopback(call("count_users", "{}"), events("None.")) as server, settings(server):
+        with project() as fake:
+            fake.when(lambda _: True).tool_call("count_users").reply("None.")
             connection_class = type(connections["default"])
             close = connection_class.close
 
@@ -138,17 +127,18 @@ class Signals(SimpleTestCase):
         signals.content_received.connect(note_async)
         signals.request_started.connect(fail)
         try:
-            with Loopback(hello) as server, settings(server), self.assertLogs("django.dispatch", "ERROR"):
-                assert lm.chat().user("Hi").stream().until_done().content == "Hello."
+            with project(), self.assertLogs("django.dispatch", "ERROR"):
+                assert lm.chat().user("slow").stream().until_done().content == SLOW
                 lm.close()
         finally:
             for signal in signals.SIGNALS.values():
                 for receiver in (note, note_async, fail):
                     signal.disconnect(receiver)
         names = [name for _, name in seen]
-        assert names == ["RequestStarted", "ContentReceived", "ContentReceived", "RequestFinished"]
+        assert names == ["RequestStarted", *["ContentReceived"] * len(threads), "RequestFinished"]
         assert {sender for sender, _ in seen} == {LMStudio}
-        assert threads == ["Hel", "lo."]
+        assert "".join(threads) == SLOW
+        assert len(threads) > 1
 
     def test_an_async_clients_events_reach_sync_and_async_receivers(self) -> None:
         seen: list[Any] = []
@@ -170,7 +160,7 @@ class Signals(SimpleTestCase):
         signals.request_finished.connect(note)
         signals.request_finished.connect(note_async)
         try:
-            with Loopback(hello) as server, settings(server):
+            with project():
                 asyncio.run(asyncio.wait_for(ask(), 5))
         finally:
             signals.request_finished.disconnect(note)

@@ -13,21 +13,15 @@ import pytest
 from django.apps import AppConfig, apps
 from django.core.management import CommandError, call_command
 from django.test import override_settings
-from far_end import answer
+from far_end import far_end
 
 from lmdeck.cli.app import run
 from lmdeck.contrib.django.tools import discover, registry
-from loopback import Loopback, json_answer
-
-LISTED = json_answer({"models": [{"key": "m", "type": "llm", "loaded_instances": [{"id": "m", "config": {}}]}]})
 
 
 def ask(*arguments: str, **settings: Any) -> str:
     out = io.StringIO()
-    with (
-        Loopback(answer, routes={"/api/v1/models": LISTED}) as server,
-        override_settings(LMDECK={"BASE_URL": server.url, "RETRY_ATTEMPTS": 1, **settings}),
-    ):
+    with far_end() as fake, override_settings(LMDECK={"BASE_URL": fake.base_url, "RETRY_ATTEMPTS": 1, **settings}):
         call_command("lmdeck", *arguments, stdout=out)
     return out.getvalue()
 
@@ -38,8 +32,8 @@ def test_ask_uses_the_projects_settings(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_models_for_programs() -> None:
-    (model,) = json.loads(ask("models", "--json"))
-    assert model["key"] == "m"
+    models = json.loads(ask("models", "--json"))
+    assert [model["key"] for model in models] == ["m", "other"]
 
 
 def test_doctor_fails_where_nothing_answers() -> None:
@@ -54,8 +48,9 @@ def test_doctor_fails_where_nothing_answers() -> None:
 
 def test_an_option_overrules_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
     project: Any = {"base_url": "http://127.0.0.1:9", "retry_attempts": 1}
-    with Loopback(routes={"/api/v1/models": LISTED}) as server:
-        assert run(["--host", "127.0.0.1", "--port", str(server.port), "models", "--json"], project) == 0
+    with far_end() as fake:
+        _, _, port = fake.base_url.rpartition(":")
+        assert run(["--host", "127.0.0.1", "--port", port, "models", "--json"], project) == 0
         assert run(["models", "--json"], project) == 1
     assert json.loads(capsys.readouterr().out)[0]["key"] == "m"
 

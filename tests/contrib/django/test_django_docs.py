@@ -9,12 +9,10 @@ from pathlib import Path
 from types import ModuleType
 
 from django.test import TestCase
-from far_end import answer
+from far_end import project
 
 from lmdeck.contrib.django import lm, signals
 from lmdeck.contrib.django.conf import OWN
-from lmdeck.contrib.django.testing import override_lmdeck
-from loopback import Loopback
 
 PAGE = (Path(__file__).parents[3] / "docs" / "django.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -24,12 +22,12 @@ class Blocks(TestCase):
     def test_each_runs(self) -> None:
         assert len(BLOCKS) >= 8
         for number, text in enumerate(BLOCKS):
-            with self.subTest(number), Loopback(answer) as server, override_lmdeck(BASE_URL=server.url):
+            with self.subTest(number), project() as fake:
                 name = f"django_page_{number}"
                 module = sys.modules[name] = ModuleType(name)
                 exec(compile(text, f"docs/django.md block {number}", "exec"), module.__dict__)
                 is_asked = "enqueue" in text or (".send()" in text and "def " not in text)
-                assert bool(server.requests) == is_asked
+                assert bool(fake.requests) == is_asked
                 lm.close()
 
 

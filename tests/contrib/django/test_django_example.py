@@ -17,9 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from far_end import answer
-
-from loopback import Loopback
+from far_end import far_end
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "django_chat"
 
@@ -29,10 +27,10 @@ def address(tmp_path: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO", "LMDECK"))}
-    with Loopback(answer) as lm_studio:
+    with far_end() as lm_studio:
         environment = {
             **kept,
-            "LMDECK_BASE_URL": lm_studio.url,
+            "LMDECK_BASE_URL": lm_studio.base_url,
             "LMDECK_MODEL": "m",
             "CHAT_DATABASE": str(tmp_path / "chat.sqlite3"),
         }

@@ -9,23 +9,22 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.management import call_command
-from django.test import TestCase, override_settings
+from django.test import TestCase
 from django.utils import timezone
-from far_end import answer
+from far_end import project
 
 import lmdeck
 from lmdeck import Reply
 from lmdeck.contrib.django import lm
 from lmdeck.contrib.django.history.charts import tokens_by_day
 from lmdeck.contrib.django.history.models import Conversation, Message, ToolCall, Usage
-from loopback import Loopback, completion, json_answer
 
 
 def answered(question: str, **saved: Any) -> Conversation:
     """Hold a conversation of one question, through the client, and save it."""
     conversation = Conversation.objects.create(**saved)
     conversation.add_user(question)
-    with Loopback(answer) as server, override_settings(LMDECK={"BASE_URL": server.url, "MODEL": "m"}):
+    with project():
         chat = lm.chat().with_messages(conversation.history()).with_tools(["get_weather"])
         with chat.run_stream() as run:
             for _ in run:
@@ -54,13 +53,11 @@ class Saving(TestCase):
     def test_the_next_question_sends_what_was_kept(self) -> None:
         conversation = answered("tool")
         conversation.add_user("And in Rome?")
-        with (
-            Loopback(json_answer(completion("Warm."))) as server,
-            override_settings(LMDECK={"BASE_URL": server.url, "MODEL": "m"}),
-        ):
+        with project() as fake:
+            fake.when(lambda _: True).reply("Warm.", prompt_tokens=3, completion_tokens=2)
             conversation.add(lm.chat().with_messages(conversation.history()).send())
             lm.close()
-            sent = server.requests[0].json["messages"]
+            sent = fake.requests[-1].messages
         assert [message["role"] for message in sent] == ["user", "assistant", "tool", "assistant", "user"]
         assert conversation.messages.last().content == "Warm."
         usage = Usage.objects.get(message=conversation.messages.last())
@@ -144,7 +141,6 @@ class Admin(TestCase):
 
     def test_conversations_are_listed_and_found(self) -> None:
         conversation = answered("tool")
-        Usage.objects.create(message=conversation.messages.last(), prompt_tokens=30, completion_tokens=12)
         page = self.client.get("/admin/lmdeck_history/conversation/?q=temperature").content.decode()
         assert str(conversation.pk) in page
         assert re.search(r'field-token_count">42<', page)

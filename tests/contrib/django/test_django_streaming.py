@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from far_end import Site, answer, call, head_of, site
+from far_end import HALF, SLOW, Site, far_end, head_of, project, site
 
-from lmdeck import AsyncLMStudio, ConfigurationError, LMStudio, Reply
+from lmdeck import ConfigurationError, Reply
 from lmdeck.contrib.django import lm, stream_response
-from lmdeck.contrib.django.testing import override_lmdeck
-from loopback import SSE_HEAD, Loopback, chunk, http_chunks
+from lmdeck.testing import Answer
+from lmdeck.testing.answers import PlannedCall
 
 VIEWS = ["sync_lm", "sync_alm", "async_lm", "async_alm"]
 
@@ -50,27 +50,23 @@ def test_tokens_arrive_as_they_are_written(running: Site, view: str) -> None:
         assert "no-transform" in head["cache-control"]
         moments = [(time.monotonic(), one) for one in data_lines(file)]
     contents = [(at, one["text"]) for at, one in moments if one["type"] == "content"]
-    assert [text for _, text in contents] == ["one ", "two"]
-    assert contents[1][0] - contents[0][0] > 0.15
+    assert "".join(text for _, text in contents) == SLOW
+    assert contents[-1][0] - contents[0][0] > 0.15
     assert moments[-1][1]["type"] == "done"
     assert moments[-1][1]["finish_reason"] == "stop"
-    assert wait_for_end(running) == ["stop one two"]
+    assert wait_for_end(running) == [f"stop {SLOW[:20]}"]
 
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("question", ["endless", "silent"])
 def test_the_model_stops_when_the_browser_leaves(running: Site, view: str, question: str) -> None:
-    before = len(running.lm_studio.requests)
     with running.get(f"/{view}/?q={question}") as file:
         head_of(file)
-        running.lm_studio.wait_requests(before + 1)
+        running.lm_studio.wait_until_busy()
         if question == "endless":
-            assert next(data_lines(file))["text"] == "la "
-        connection = running.lm_studio.connection(running.lm_studio.requests[-1].connection)
-        assert connection.left_at is None
-    left = time.monotonic()
-    connection.wait_left(1.0)
-    assert (connection.left_at or 0) - left < 1.0
+            assert "la la la".startswith(next(data_lines(file))["text"])
+        assert running.lm_studio.in_progress == 1
+    running.lm_studio.wait_until_idle(1.0)
     (end,) = wait_for_end(running)
     assert end.startswith("cut")
     assert ("la" in end) == (question == "endless")
@@ -93,17 +89,19 @@ def test_tools_run(running: Site) -> None:
 def test_a_failed_answer_ends_with_its_error(running: Site) -> None:
     with running.get("/async_alm/?q=cut") as file:
         told = list(data_lines(file))
-    assert told[0] == {"type": "content", "text": "half"}
+    said = "".join(one["text"] for one in told[:-1])
+    assert {one["type"] for one in told[:-1]} == {"content"}
+    assert HALF.startswith(said)
     assert told[-1]["type"] == "error"
     assert told[-1]["hint"]
-    assert wait_for_end(running) == ["cut half"]
+    assert wait_for_end(running) == [f"cut {said[:20].strip()}"]
 
 
 def test_silence_is_filled_where_a_server_must_write_to_notice(running: Site) -> None:
     with running.get("/sync_lm/?q=late") as file:
         lines = list(file)
     assert any(line.startswith(b":") for line in lines) == (running.kind != "uvicorn")
-    assert any(b"late" in line for line in lines)
+    assert "".join(one["text"] for one in data_lines(lines) if one["type"] == "content") == "late"
     wait_for_end(running)
 
 
@@ -124,16 +122,31 @@ def pieces_of(response: Any) -> list[dict[str, Any]]:
 
 
 def test_a_client_of_ones_own_is_asked_where_it_is_async() -> None:
-    with Loopback(answer) as server:
-        chat = AsyncLMStudio(base_url=server.url, model="m").chat().user("Hi")
-        assert [one["type"] for one in pieces_of(stream_response(chat))] == ["content", "content", "done"]
+    with far_end() as fake:
+        told = pieces_of(stream_response(fake.async_client(model="m").chat().user("slow")))
+        *contents, done = [one["type"] for one in told]
+        assert set(contents) == {"content"}
+        assert done == "done"
         with pytest.raises(ConfigurationError, match="sync client of your own"):
-            stream_response(LMStudio(base_url=server.url).chat().user("Hi"))
+            stream_response(fake.client().chat().user("Hi"))
+
+
+@pytest.mark.parametrize(("encoding", "sign"), [("vercel", '"type":"text-delta"'), ("ag-ui", '"TEXT_MESSAGE_CONTENT"')])
+def test_other_pages_are_written_for_as_well(encoding: str, sign: str) -> None:
+    with project():
+        response = stream_response(lm.chat().user("Hi"), encoding=encoding)
+        assert sign in b"".join(response).decode()
+        response.close()
+        assert ("x-vercel-ai-ui-message-stream" in response.headers) == (encoding == "vercel")
+    with pytest.raises(ConfigurationError, match="no encoding"):
+        stream_response(lm.chat().user("Hi"), encoding="morse")
 
 
 def test_a_wrong_call_is_told_and_kept() -> None:
     ends: list[Reply] = []
-    with Loopback(call("get_weather", '{"town": 3}'), answer) as server, override_lmdeck(BASE_URL=server.url):
+    wrong = Answer(calls=(PlannedCall(name="get_weather", arguments='{"town": 3}'),))
+    with project() as fake:
+        fake.when(lambda request: not request.tool_uses).answer(wrong)
         chat = lm.chat().user("Hi").with_tools(["get_weather"])
         told = pieces_of(stream_response(chat, on_end=ends.append))
     (result,) = [one for one in told if one["type"] == "result"]
@@ -144,23 +157,39 @@ def test_a_wrong_call_is_told_and_kept() -> None:
 
 def test_a_run_that_was_cut_in_its_second_round_keeps_the_first() -> None:
     ends: list[Reply] = []
-    cut = [SSE_HEAD, http_chunks(chunk("It is 2"))]
-    with Loopback(call("get_weather", '{"city": "Paris"}'), cut) as server, override_lmdeck(BASE_URL=server.url):
-        told = pieces_of(stream_response(lm.chat().user("Hi").with_tools(["get_weather"]), on_end=ends.append))
+    with project() as fake:
+        fake.when(lambda request: request.tool_uses).fail("cut", reply="It is 2" * 9, after_chunks=3)
+        told = pieces_of(stream_response(lm.chat().user("tool").with_tools(["get_weather"]), on_end=ends.append))
     assert told[-1]["type"] == "error"
     (reply,) = ends
+    said = "".join(one["text"] for one in told if one["type"] == "content")
     assert reply.finish_reason == ""
+    assert said
     assert [(message.role, message.content) for message in reply.messages][::2] == [
         ("assistant", ""),
-        ("assistant", "It is 2"),
+        ("assistant", said.strip()),
     ]
+
+
+def test_a_run_that_was_cut_while_the_model_thought_keeps_the_thought_with_its_round() -> None:
+    ends: list[Reply] = []
+    thought = Answer(reasoning="It is hot, or cold, or neither of them.")
+    with project() as fake:
+        fake.when(lambda request: request.tool_uses).fail("cut", reply=thought, after_chunks=4)
+        pieces_of(stream_response(lm.chat().user("tool").with_tools(["get_weather"]), on_end=ends.append))
+    first, second = ends[0].rounds
+    assert [result.call.name for result in first.results] == ["get_weather"]
+    assert first.reply.reasoning == ""
+    assert second.reply.reasoning
+    assert thought.reasoning.startswith(second.reply.reasoning)
+    assert [message.role for message in ends[0].messages] == ["assistant", "tool"]
 
 
 def test_a_fault_of_the_sites_own_is_told_without_its_words(caplog: pytest.LogCaptureFixture) -> None:
     def approve(_: object) -> bool:
         raise RuntimeError("a secret of the site")
 
-    with Loopback(call("get_weather", '{"city": "Paris"}')) as server, override_lmdeck(BASE_URL=server.url):
-        told = pieces_of(stream_response(lm.chat().user("Hi").with_tools(["get_weather"]), approve=approve))
+    with project():
+        told = pieces_of(stream_response(lm.chat().user("tool").with_tools(["get_weather"]), approve=approve))
     assert told[-1] == {"type": "error", "message": "The answer failed.", "hint": "The log of the site says why."}
     assert "a secret of the site" in caplog.text

@@ -15,14 +15,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.template import RequestContext, Template
 from django.test import Client, RequestFactory, TestCase, TransactionTestCase, modify_settings, override_settings
-from far_end import answer
+from far_end import answer, project
 
 from lmdeck.contrib.django.guards import rate_limited
 from lmdeck.contrib.django.history.models import Conversation
 from lmdeck.contrib.django.limits import seconds_to_wait
-from lmdeck.contrib.django.testing import override_lmdeck
+from lmdeck.contrib.django.testing import LMDeckTestMixin, override_lmdeck
 from lmdeck.contrib.django.views import PageView
-from loopback import Loopback
 
 HISTORY = "lmdeck.contrib.django.history"
 
@@ -42,13 +41,10 @@ def content(response: Any) -> str:
     return "".join(one["text"] for one in told(response) if one["type"] == "content")
 
 
-class Asking(TransactionTestCase):
+class Asking(LMDeckTestMixin, TransactionTestCase):
     def setUp(self) -> None:
-        self.server = Loopback(answer)
-        self.addCleanup(self.server.close)
-        override = override_lmdeck(BASE_URL=self.server.url)
-        override.enable()
-        self.addCleanup(override.disable)
+        super().setUp()
+        self.fake.respond(answer).repeat()
         self.user = get_user_model().objects.create_user("ann")
         self.client.force_login(self.user)
 
@@ -57,7 +53,7 @@ class Asking(TransactionTestCase):
         assert "It says" in content(first)
         key = first.headers["X-Conversation"]
         assert content(ask(self.client, {"text": "And now?", "conversation": key})) == "Hello."
-        sent = [message["role"] for message in self.server.requests[-1].json["messages"]]
+        sent = [message["role"] for message in self.fake.requests[-1].messages]
         assert sent == ["user", "assistant", "tool", "assistant", "user"]
         (listed,) = self.client.get("/chat/conversations/").json()["conversations"]
         assert (listed["id"], listed["title"]) == (key, "tool")
@@ -66,6 +62,18 @@ class Asking(TransactionTestCase):
         assert shown[1]["calls"][0]["arguments"] == {"city": "Paris"}
         assert json.loads(shown[1]["calls"][0]["content"])["temperature"] == 21
 
+    def test_reasoning_is_shown_again(self) -> None:
+        key = ask(self.client, {"text": "think"}).headers["X-Conversation"]
+        assert self.client.get(f"/chat/conversations/{key}/").json()["messages"] == [
+            {"role": "user", "content": "think", "reasoning": "", "calls": []},
+        ]
+        told(ask(self.client, {"text": "think", "conversation": key}))
+        (*_, last) = self.client.get(f"/chat/conversations/{key}/").json()["messages"]
+        assert last == {
+            "role": "assistant", "content": "It is blue.", "reasoning": "Light is scattered.", "calls": [],
+        }  # fmt: skip
+        assert "scattered" not in str(self.fake.requests[-1].messages)
+
     def test_another_users_conversation_is_not_found(self) -> None:
         theirs = Conversation.objects.create(user=get_user_model().objects.create_user("ben"))
         assert ask(self.client, {"text": "Hi", "conversation": str(theirs.pk)}).status_code == 404
@@ -73,7 +81,7 @@ class Asking(TransactionTestCase):
             assert method(f"/chat/conversations/{theirs.pk}/").status_code == 404
         assert ask(self.client, {"text": "Hi", "conversation": str(uuid.uuid4())}).status_code == 404
         assert self.client.get("/chat/conversations/").json() == {"conversations": []}
-        assert not self.server.requests
+        self.fake.assert_nothing_sent()
 
     def test_a_conversation_can_be_removed(self) -> None:
         mine = Conversation.objects.create(user=self.user)
@@ -90,23 +98,23 @@ class Asking(TransactionTestCase):
         response = ask(self.client, {"text": "Who am I?", "messages": before})
         assert content(response) == "Hello."
         assert "X-Conversation" not in response.headers
-        sent = self.server.requests[0].json["messages"]
+        sent = self.fake.requests[-1].messages
         assert [message["role"] for message in sent] == ["user", "assistant", "user", "user"]
         assert self.client.get("/chat/conversations/").json() == {"conversations": []}
 
     def test_the_settings_say_what_a_chat_begins_with(self) -> None:
         with override_lmdeck(SYSTEM="Be brief.", TOOLS=["get_weather"]):
             told(ask(self.client, {"text": "Hi"}))
-        sent = self.server.requests[0].json
-        assert sent["messages"][0] == {"role": "system", "content": "Be brief."}
-        assert [tool["function"]["name"] for tool in sent["tools"]] == ["get_weather"]
+        sent = self.fake.requests[-1]
+        assert sent.messages[0] == {"role": "system", "content": "Be brief."}
+        assert sent.tools == ["get_weather"]
 
     def test_a_view_of_ones_own_may_say_otherwise_and_be_open(self) -> None:
         assert content(ask(Client(), {"text": "Hi"}, "/pirate/")) == "Hello."
-        sent = self.server.requests[0].json
-        assert sent["messages"][0]["content"] == "Talk like a pirate."
-        assert sent["temperature"] == 0
-        assert "tools" not in sent
+        sent = self.fake.requests[-1]
+        assert sent.system == "Talk like a pirate."
+        assert sent.body["temperature"] == 0
+        assert "tools" not in sent.body
         assert not Conversation.objects.exists()
 
     def test_a_response_that_is_left_stops_the_model_and_keeps_what_came(self) -> None:
@@ -115,7 +123,7 @@ class Asking(TransactionTestCase):
         while b'"content"' not in next(pieces):
             continue
         response.close()
-        self.server.connection(0).wait_left(1.0)
+        self.fake.wait_until_idle(1.0)
         (message,) = Conversation.objects.get().messages.filter(role="assistant")
         assert message.content.startswith("la")
         assert message.finish_reason == ""
@@ -127,7 +135,7 @@ class Asking(TransactionTestCase):
             assert response.json()["error"]["hint"]
         assert self.client.post("/chat/ask/", "{", content_type="application/json").status_code == 400
         assert self.client.get("/chat/ask/").status_code == 405
-        assert not self.server.requests
+        self.fake.assert_nothing_sent()
 
 
 class Guarding(TestCase):
@@ -158,8 +166,7 @@ class Guarding(TestCase):
         page = strict.get("/chat/").content.decode()
         token = page.partition('data-token="')[2].partition('"')[0]
         with (
-            Loopback(answer) as server,
-            override_lmdeck(BASE_URL=server.url),
+            project(),
             modify_settings(INSTALLED_APPS={"remove": [HISTORY]}),
         ):
             assert content(ask(strict, {"text": "Hi"}, **{"X-CSRFToken": token})) == "Hello."

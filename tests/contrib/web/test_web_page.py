@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -77,15 +76,23 @@ def test_tokens_one_after_another_a_card_and_the_conversation_after_a_reload(pag
     playwright.expect(page.locator(".lmdeck-result")).to_contain_text("UTC")
 
 
+def test_reasoning_is_folded_and_still_there_after_a_reload(page: Any) -> None:
+    reasoning = ask(page, "hello").locator("details.lmdeck-reasoning")
+    playwright.expect(reasoning.locator("pre")).to_have_text("It says so.")
+    playwright.expect(page.get_by_role("button", name="Send")).to_be_visible()
+    page.reload()
+    playwright.expect(reasoning.locator("pre")).to_have_text("It says so.")
+    playwright.expect(reasoning.locator("pre")).not_to_be_visible()
+    reasoning.locator("summary").click()
+    playwright.expect(reasoning.locator("pre")).to_be_visible()
+
+
 def test_stop_stops_the_model_and_keeps_what_came(page: Any, fake: FakeLMStudio) -> None:
     answer = ask(page, "endless")
     playwright.expect(answer).to_contain_text("la la")
     assert fake.in_progress == 1
-    pressed = time.monotonic()
     page.get_by_role("button", name="Stop").click()
-    while fake.in_progress:
-        assert time.monotonic() - pressed < 1.5
-        time.sleep(0.01)
+    fake.wait_until_idle(1.5)
     playwright.expect(page.get_by_role("status")).to_have_text("Stopped.")
     page.wait_for_timeout(300)
     page.reload()

@@ -61,6 +61,7 @@ def test_an_answer_streams_and_is_kept(url: str) -> None:
         ("user", "hello"),
         ("assistant", "You said hello."),
     ]
+    assert [message["reasoning"] for message in kept["messages"]] == ["", "It says so."]
     listed = call(url, "GET", "/conversations/").json["conversations"]
     assert {"id": key, "title": "hello"}.items() <= listed[0].items()
     assert call(url, "DELETE", f"/conversations/{key}/").status == 204
@@ -87,6 +88,17 @@ def test_a_conversation_goes_on_with_its_tools(url: str, fake: FakeLMStudio) -> 
     assert last.tool_uses[0].result
     kept = call(url, "GET", f"/conversations/{key}/").json["messages"]
     assert kept[1]["calls"][0]["name"] == "current_time"
+
+
+def test_a_call_that_failed_is_kept_as_one(url: str) -> None:
+    response = call(url, "POST", "/ask", {"text": "use the wrong"})
+    told = next(each for each in events(response) if each["type"] == "result")
+    kept = call(url, "GET", f"/conversations/{response.headers['x-conversation']}/").json["messages"]
+    (shown,) = kept[1]["calls"]
+    assert told["failed"]
+    assert shown["failed"]
+    assert shown["id"] == told["id"]
+    assert "nobody_has_it" in shown["content"]
 
 
 def test_an_error_is_told_as_an_event_with_what_to_do(url: str) -> None:
@@ -129,10 +141,7 @@ def test_the_model_is_stopped_when_the_browser_leaves(url: str, fake: FakeLMStud
     assert response.read(200)
     response.close()
     connection.close()
-    left = time.monotonic()
-    while fake.in_progress:
-        assert time.monotonic() - left < 1.5, "the model goes on"
-        time.sleep(0.01)
+    fake.wait_until_idle(1.5)
     deadline = time.monotonic() + 3
     while len(kept := call(url, "GET", f"/conversations/{key}/").json["messages"]) < 2:
         assert time.monotonic() < deadline

@@ -32,6 +32,8 @@ def answer(request: SentRequest) -> Answer:
     word = request.last_user.split()[-1]
     if word == "tool" and not request.tool_uses:
         return Answer(calls=(PlannedCall(name="current_time", arguments={"place": "Paris"}),), tokens_per_second=20)
+    if word == "wrong" and not request.tool_uses:
+        return Answer(calls=(PlannedCall(name="nobody_has_it"),))
     if word == "slow":
         return Answer(content=SLOW, tokens_per_second=8)
     if word == "endless":

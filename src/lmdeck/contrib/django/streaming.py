@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import aclosing
 from inspect import GEN_RUNNING, getgeneratorstate
 from typing import cast
@@ -17,7 +17,7 @@ from lmdeck.contrib.django.conf import configuration
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Reply
 from lmdeck.web.answer import Answer
-from lmdeck.web.encoding import PAGE
+from lmdeck.web.encoding import find_encoding
 from lmdeck.web.threads import iterate
 
 __all__ = ["ChatResponse", "stream_response"]
@@ -31,6 +31,7 @@ OnEnd = Callable[[Reply], object]
 def stream_response(
     chat: Chat | AsyncChat,
     *,
+    encoding: str = "lmdeck",
     max_rounds: int | None = None,
     approve: Approve | None = None,
     heartbeat: float | None = None,
@@ -39,22 +40,25 @@ def stream_response(
     """Answer a request with a chat's answer, as server-sent events while it is written.
 
     The chat is asked when the response is sent, always with the async client; the view may be sync or async, and so may the
-    chat. Tools with handlers are run, for at most `max_rounds`; `approve` is asked before each. A comment is sent where
-    nothing else was for `heartbeat` seconds. When the browser leaves, the model is stopped. `on_end` is called once, with the
-    whole reply, or with what had come of it (`finish_reason` is `""`) where the browser left or the answer failed; it may
-    be async. An error of the answer is sent as an event, since the response has begun.
+    chat. `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI. Tools with handlers
+    are run, for at most `max_rounds`; `approve` is asked before each. A comment is sent where nothing else was for `heartbeat`
+    seconds. When the browser leaves, the model is stopped. `on_end` is called once, with the whole reply, or with what had
+    come of it (`finish_reason` is `""`) where the browser left or the answer failed; it may be async. An error of the answer
+    is sent as an event, since the response has begun.
 
     Raises:
-        ConfigurationError: The chat is of a sync client other than `lm`.
+        ConfigurationError: The chat is of a sync client other than `lm`, or there is no such encoding.
     """
+    chosen = find_encoding(encoding)
     if isinstance(chat, Chat) and chat.settings != alm.settings:
         raise ConfigurationError(
             "stream_response cannot ask with a sync client of your own.",
             hint="Build the chat with `lm`, `alm` or an AsyncLMStudio.",
         )
     configured = configuration()
-    answer = Answer(lambda: _on_this_loop(chat), max_rounds=max_rounds or configured.max_rounds, approve=approve)
-    return ChatResponse(answer, heartbeat=heartbeat or configured.heartbeat, on_end=on_end)
+    rounds = max_rounds or configured.max_rounds
+    answer = Answer(lambda: _on_this_loop(chat), max_rounds=rounds, approve=approve, encoding=chosen)
+    return ChatResponse(answer, chosen.headers, heartbeat=heartbeat or configured.heartbeat, on_end=on_end)
 
 
 def _on_this_loop(chat: Chat | AsyncChat) -> AsyncChat:
@@ -67,15 +71,13 @@ def _on_this_loop(chat: Chat | AsyncChat) -> AsyncChat:
 class ChatResponse(StreamingHttpResponse):
     """A response of server-sent events. It streams under ASGI and WSGI alike: whoever iterates it says which it is."""
 
-    def __init__(self, answer: Answer, *, heartbeat: float, on_end: OnEnd | None) -> None:
+    def __init__(self, answer: Answer, headers: Mapping[str, str], *, heartbeat: float, on_end: OnEnd | None) -> None:
         self._answer = answer
         self._heartbeat = heartbeat
         self._on_end = on_end
         self._content = self._frames()
         self._pulling: Generator[bytes, None, None] | None = None
-        super().__init__(self._content, content_type=PAGE.headers["content-type"])
-        for name, value in PAGE.headers.items():
-            self.headers[name] = value
+        super().__init__(self._content, headers=dict(headers))
         self.headers["Content-Encoding"] = "identity"  # Django's GZipMiddleware would collect before it sends
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

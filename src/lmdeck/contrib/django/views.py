@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from django.apps import apps
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
-from msgspec import Struct
+from msgspec import to_builtins
 
 from lmdeck.client.chat import Chat
 from lmdeck.contrib.django.clients import lm
@@ -17,28 +16,11 @@ from lmdeck.contrib.django.conf import configuration
 from lmdeck.contrib.django.guards import GuardedView, is_known, refusal
 from lmdeck.contrib.django.streaming import stream_response
 from lmdeck.contrib.django.tools import registry
-from lmdeck.messages import Message
+from lmdeck.errors import ConfigurationError
+from lmdeck.web.kept import LISTED
+from lmdeck.web.questions import Question, read_question
 
 __all__ = ["AskView", "ConversationView", "ConversationsView", "PageView"]
-
-TEXT_LENGTH = 100_000
-MESSAGES = 500
-LISTED = 50
-
-
-class Said(Struct, frozen=True):
-    """A message that the page remembers itself, where nothing is kept."""
-
-    role: str
-    content: str
-
-
-class Question(Struct, frozen=True):
-    """What the page sends: the new `text`, and either the `conversation` that is kept or the `messages` before it."""
-
-    text: str
-    conversation: UUID | None = None
-    messages: list[Said] = []
 
 
 class PageView(GuardedView):
@@ -53,11 +35,15 @@ class PageView(GuardedView):
 
 
 class AskView(GuardedView):
-    """Answer a question while the model writes. Subclasses change `get_chat`; `as_view` takes another `system` or `tools`."""
+    """Answer a question while the model writes.
+
+    Subclasses change `get_chat`; `as_view` takes another `system`, `tools` or `encoding`.
+    """
 
     is_counted = True
     system: str | None = None
     tools: tuple[str, ...] | None = None
+    encoding = "lmdeck"
 
     def get_chat(self, request: HttpRequest) -> Chat:  # noqa: ARG002  # subclasses look at it
         """Give the chat that a conversation begins with: model, system message, tools, options."""
@@ -70,19 +56,17 @@ class AskView(GuardedView):
     def post(self, request: HttpRequest) -> HttpResponseBase:
         """Answer with server-sent events; `X-Conversation` names the conversation, where it is kept."""
         try:
-            question = _read(request)
-        except (msgspec.DecodeError, ValueError) as error:
-            return refusal(400, f"The question cannot be read: {error}.", "Send JSON with a `text`.")
+            question = read_question(request.body)
+            key = _named(question)
+        except ConfigurationError as error:
+            return refusal(400, error.message, error.hint)
         chat = self.get_chat(request)
         if not _is_kept(request):
-            before = [
-                Message(role="assistant" if one.role == "assistant" else "user", content=one.content)
-                for one in question.messages
-            ]
-            return stream_response(chat.with_messages(before).user(question.text))
-        conversation = _begun(request, question.conversation)
+            return stream_response(chat.with_messages(question.before()).user(question.text), encoding=self.encoding)
+        conversation = _begun(request, key)
         conversation.add_user(question.text)
-        response = stream_response(chat.with_messages(conversation.history()), on_end=conversation.add)
+        asked = chat.with_messages(conversation.history())
+        response = stream_response(asked, encoding=self.encoding, on_end=conversation.add)
         response.headers["X-Conversation"] = str(conversation.pk)
         return response
 
@@ -104,7 +88,8 @@ class ConversationView(GuardedView):
         """Give its messages."""
         conversation = _found(request, key)
         messages = conversation.messages.exclude(role="system").prefetch_related("tool_calls").order_by("position")
-        return JsonResponse({"id": str(key), "title": str(conversation), "messages": [_shown(one) for one in messages]})
+        shown = to_builtins([message.kept() for message in messages])
+        return JsonResponse({"id": str(key), "title": str(conversation), "messages": shown})
 
     def delete(self, request: HttpRequest, key: UUID) -> HttpResponse:
         """Remove it."""
@@ -112,15 +97,12 @@ class ConversationView(GuardedView):
         return HttpResponse(status=204)
 
 
-def _read(request: HttpRequest) -> Question:
-    question = msgspec.json.decode(request.body, type=Question)
-    if not question.text.strip():
-        raise ValueError("it is empty")
-    if len(question.messages) > MESSAGES:
-        raise ValueError(f"it has more than {MESSAGES} messages")
-    if len(question.text) + sum(len(one.content) for one in question.messages) > TEXT_LENGTH:
-        raise ValueError(f"it has more than {TEXT_LENGTH} characters")
-    return question
+def _named(question: Question) -> UUID | None:
+    """Give the conversation that a question goes on with."""
+    try:
+        return UUID(question.conversation) if question.conversation else None
+    except ValueError as error:
+        raise ConfigurationError("The conversation's id cannot be read.", hint="Begin a new conversation.") from error
 
 
 def _is_kept(request: HttpRequest) -> bool:
@@ -143,17 +125,3 @@ def _begun(request: HttpRequest, key: UUID | None) -> Any:  # noqa: ANN401  # as
     if key is not None:
         return _found(request, key)
     return apps.get_model("lmdeck_history", "Conversation").objects.create(user_id=request.user.pk)
-
-
-def _shown(message: Any) -> dict[str, Any]:  # noqa: ANN401  # as above
-    calls = [
-        {
-            "id": call.call_id,
-            "name": call.name,
-            "arguments": call.arguments,
-            "content": call.result,
-            "failed": call.failed,
-        }
-        for call in message.tool_calls.all()
-    ]
-    return {"role": message.role, "content": message.content, "reasoning": message.reasoning, "calls": calls}

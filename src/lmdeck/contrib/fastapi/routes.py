@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from msgspec import to_builtins
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -15,12 +16,11 @@ from lmdeck.client.clients import AsyncLMStudio
 from lmdeck.contrib.fastapi.clients import LM
 from lmdeck.contrib.fastapi.streaming import HEARTBEAT, stream_response
 from lmdeck.errors import ConfigurationError
-from lmdeck.messages import Message
 from lmdeck.server.requests.body import MAX_BODY_BYTES
-from lmdeck.web.conversations import Conversations, shown
+from lmdeck.web.conversations import Conversations
 from lmdeck.web.encoding import find_encoding
 from lmdeck.web.page import STATIC, page
-from lmdeck.web.questions import Question, read_question
+from lmdeck.web.questions import read_question
 
 __all__ = ["router"]
 
@@ -62,13 +62,12 @@ def router(
         if store is None:
             asked = chat.with_messages(question.before()).user(question.text)
             return stream_response(asked, encoding=encoding, max_rounds=max_rounds, heartbeat=heartbeat)
-        key, before = await run_in_threadpool(_begun, store, question, owner)
-        if before is None:
+        begun = await run_in_threadpool(store.ask, question, owner)
+        if begun is None:
             return _not_found()
-        user = Message(role="user", content=question.text)
-        await run_in_threadpool(store.add, key, [user])
+        key, said = begun
         response = stream_response(
-            chat.with_messages([*before, user]),
+            chat.with_messages(said),
             encoding=encoding,
             max_rounds=max_rounds,
             heartbeat=heartbeat,
@@ -91,7 +90,7 @@ def _add_conversations(routes: APIRouter, owner_type: Any, store: Conversations 
     @routes.get("/conversations/{key}/", response_model=None)
     def conversation(key: str, owner: owner_type) -> Response | dict[str, Any]:
         messages = None if store is None else store.messages(key, owner)
-        return _not_found() if messages is None else {"id": key, "messages": shown(messages)}
+        return _not_found() if messages is None else {"id": key, "messages": to_builtins(messages)}
 
     @routes.delete("/conversations/{key}/")
     def remove(key: str, owner: owner_type) -> Response:
@@ -118,12 +117,6 @@ def _owner_by(auth: Callable[..., Any] | None) -> Callable[..., str]:
         return str(getattr(user, "id", "" if user is None else user))
 
     return owner
-
-
-def _begun(store: Conversations, question: Question, owner: str) -> tuple[str, list[Message] | None]:
-    if question.conversation is None:
-        return store.begin(owner), []
-    return question.conversation, store.messages(question.conversation, owner)
 
 
 async def _body(request: Request) -> bytes:

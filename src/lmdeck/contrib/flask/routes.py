@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, jsonify, request, send_from_directory, url_for
 from flask.typing import ResponseReturnValue
+from msgspec import to_builtins
 
 from lmdeck.contrib.flask.extension import extension
 from lmdeck.contrib.flask.streaming import stream_response
 from lmdeck.errors import ConfigurationError
-from lmdeck.messages import Message
-from lmdeck.web.conversations import Conversations, shown
+from lmdeck.web.conversations import Conversations
 from lmdeck.web.encoding import find_encoding
 from lmdeck.web.page import STATIC, page
 from lmdeck.web.questions import read_question
@@ -70,19 +70,17 @@ def blueprint(
         if store is None:
             asked = chat.with_messages(question.before()).user(question.text)
             return stream_response(asked, encoding=encoding, max_rounds=max_rounds)
-        begun = question.conversation or store.begin(owner())
-        before = store.messages(begun, owner())
-        if before is None:
+        begun = store.ask(question, owner())
+        if begun is None:
             return _not_found()
-        user = Message(role="user", content=question.text)
-        store.add(begun, [user])
+        key, said = begun
         response = stream_response(
-            chat.with_messages([*before, user]),
+            chat.with_messages(said),
             encoding=encoding,
             max_rounds=max_rounds,
-            on_end=lambda reply: store.add_reply(begun, reply),
+            on_end=lambda reply: store.add_reply(key, reply),
         )
-        response.headers["X-Conversation"] = begun
+        response.headers["X-Conversation"] = key
         return response
 
     _add_conversations(routes, owner, store)
@@ -98,7 +96,7 @@ def _add_conversations(routes: Blueprint, owner: Callable[[], str], store: Conve
     @routes.get("/conversations/<key>/")
     def conversation(key: str) -> ResponseReturnValue:
         messages = None if store is None else store.messages(key, owner())
-        return _not_found() if messages is None else jsonify(id=key, messages=shown(messages))
+        return _not_found() if messages is None else jsonify(id=key, messages=to_builtins(messages))
 
     @routes.delete("/conversations/<key>/")
     def remove(key: str) -> ResponseReturnValue:

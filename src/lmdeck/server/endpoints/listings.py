@@ -13,8 +13,9 @@ __all__ = ["native_models", "openai_model", "openai_models", "v0_model", "v0_mod
 
 
 def openai_models(models: Sequence[ModelDescription]) -> dict[str, Any]:
-    """Write the body of `GET /v1/models`."""
-    return {"data": [openai_model(model) for model in models], "object": "list"}
+    """Write the body of `GET /v1/models`: without just-in-time loading, of the loaded models (LM Studio's docs, `headless`)."""
+    listed = [model for model in models if model.instances or model.on_demand]
+    return {"data": [openai_model(model) for model in listed], "object": "list"}
 
 
 def openai_model(model: ModelDescription) -> dict[str, Any]:

@@ -29,10 +29,11 @@ async def answer_load(request: Request, backend: Backend) -> Response:
     job = load_job(body, backend.models())
     began = time.perf_counter()
     loaded = await attended(request.receive, backend.load(job))
+    took = time.perf_counter() - began if loaded.seconds is None else loaded.seconds
     answer: dict[str, Any] = {
         "type": loaded.type,
         "instance_id": loaded.instance.id,
-        "load_time_seconds": round(time.perf_counter() - began, 3),
+        "load_time_seconds": round(took, 3),
         "status": "loaded",
     }
     if flag("echo_load_config", body.get("echo_load_config")):

@@ -14,15 +14,14 @@ from django.utils.translation import gettext_lazy as _
 import lmdeck
 from lmdeck.client.history import History
 from lmdeck.contrib.django.history.saving import save_reply
+from lmdeck.web.kept import TITLE_CHARACTERS, KeptCall, KeptMessage, title_of
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 
-    from lmdeck.messages import Role
+    from lmdeck.web.kept import KeptRole
 
 __all__ = ["Conversation", "Message", "ToolCall", "Usage"]
-
-TITLE_LENGTH = 60
 
 
 class ConversationQuerySet(models.QuerySet["Conversation"]):
@@ -104,7 +103,7 @@ class Conversation(models.Model):
             last = self.messages.aggregate(last=models.Max("position"))["last"]
             message = self.messages.create(position=0 if last is None else last + 1, **fields)
             if not self.title and message.role == Message.Role.USER:
-                self.title = " ".join(message.content.split())[:TITLE_LENGTH]
+                self.title = title_of(message.content)
             self.model = message.model or self.model
             self.save(update_fields=["title", "model", "updated"])
         return message
@@ -142,17 +141,20 @@ class Message(models.Model):
         verbose_name_plural = _("messages")
 
     def __str__(self) -> str:
-        return f"{self.role}: {self.content[:TITLE_LENGTH]}"
+        return f"{self.role}: {self.content[:TITLE_CHARACTERS]}"
 
     def values(self) -> list[lmdeck.Message]:
         """Give the message, and the results of its calls, as `lmdeck.Message` values."""
-        calls = [call for call in self.tool_calls.all() if call.result is not None]
-        asked = tuple(lmdeck.ToolCall(id=call.call_id, name=call.name, arguments=call.arguments) for call in calls)
-        if self.role == self.Role.ASSISTANT and not self.content and not asked:
-            return []
-        said = lmdeck.Message(role=cast("Role", self.role), content=self.content, tool_calls=asked)
-        answers = [lmdeck.Message(role="tool", content=call.result or "", tool_call_id=call.call_id) for call in calls]
-        return [said, *answers]
+        return self.kept().history()
+
+    def kept(self) -> KeptMessage:
+        """Give the message as the page shows it."""
+        calls = tuple(
+            KeptCall(id=call.call_id, name=call.name, arguments=call.arguments, content=call.result, failed=call.failed)
+            for call in self.tool_calls.all()
+        )
+        role = cast("KeptRole", self.role)
+        return KeptMessage(role=role, content=self.content, reasoning=self.reasoning, calls=calls)
 
 
 class ToolCall(models.Model):

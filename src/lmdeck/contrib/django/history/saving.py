@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from lmdeck.messages import Message as MessageValue
 from lmdeck.messages import Reply, ToolCall, ToolResult
+from lmdeck.web.kept import rounds_of
 
 if TYPE_CHECKING:
     from lmdeck.contrib.django.history.models import Conversation, Message
@@ -17,9 +16,9 @@ __all__ = ["save_reply"]
 def save_reply(conversation: Conversation, reply: Reply) -> list[Message]:
     """Append every round of a reply; a round that said nothing and called nothing is left out."""
     saved = []
-    for said, results in _rounds(reply):
-        if not (said.content or said.reasoning or said.tool_calls):
-            continue
+    for one in rounds_of(reply):
+        said = one.reply
+        results = {result.call.id: result for result in one.results}
         message = conversation._append(  # noqa: SLF001  # the other half of the model
             role="assistant",
             content=said.content,
@@ -32,33 +31,6 @@ def save_reply(conversation: Conversation, reply: Reply) -> list[Message]:
         _save_usage(conversation, message, said)
         saved.append(message)
     return saved
-
-
-def _rounds(reply: Reply) -> Iterator[tuple[Reply, Mapping[str, ToolResult]]]:
-    if reply.rounds:
-        for one in reply.rounds:
-            yield one.reply, {result.call.id: result for result in one.results}
-    elif reply.messages:
-        yield from _rounds_of_messages(reply)
-    else:
-        yield reply, {}
-
-
-def _rounds_of_messages(reply: Reply) -> Iterator[tuple[Reply, Mapping[str, ToolResult]]]:
-    """Read the rounds of a run that was cut out of its messages; only the last has the reply's reasoning."""
-    told = {message.tool_call_id: _text(message) for message in reply.messages if message.role == "tool"}
-    spoken = [message for message in reply.messages if message.role == "assistant"]
-    for message in spoken:
-        is_last = message is spoken[-1] and _text(message) == reply.content
-        results = {
-            call.id: ToolResult(call=call, content=told[call.id]) for call in message.tool_calls if call.id in told
-        }
-        reasoning = reply.reasoning if is_last else ""
-        yield Reply(content=_text(message), reasoning=reasoning, tool_calls=list(message.tool_calls)), results
-
-
-def _text(message: MessageValue) -> str:
-    return message.content if isinstance(message.content, str) else ""
 
 
 def _save_call(message: Message, call: ToolCall, result: ToolResult | None) -> None:

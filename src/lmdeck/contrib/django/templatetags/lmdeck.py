@@ -6,6 +6,9 @@ from typing import Any
 
 from django.template import Context, Library
 from django.urls import reverse
+from django.utils.safestring import mark_safe
+
+from lmdeck.web.page import chat_section
 
 __all__ = ["lmdeck_chat", "register"]
 
@@ -19,9 +22,10 @@ def lmdeck_chat(context: Context, placeholder: str = "Ask something", ask: str =
     The script and the style come with it; they are static files, and no inline code, so that a strict content security policy
     lets them be.
     """
-    return {
-        "ask": reverse(ask),
-        "conversations": reverse("lmdeck:conversations"),
-        "placeholder": placeholder,
-        "token": context.get("csrf_token", ""),
-    }
+    chat = chat_section(
+        ask=reverse(ask),
+        conversations=reverse("lmdeck:conversations"),
+        placeholder=placeholder,
+        token=str(context.get("csrf_token", "")),
+    )
+    return {"chat": mark_safe(chat)}  # noqa: S308  # its values are escaped
