@@ -22,10 +22,16 @@ class Expectations:
     """Assertions about the requests that were received; listings of models do not count as requests here."""
 
     requests: list[SentRequest]
+    unexpected: list[SentRequest]
 
     @property
     def in_progress(self) -> int:
         """How many answers are being made at this moment."""
+        raise NotImplementedError
+
+    @property
+    def pending(self) -> int:
+        """How many scripted answers have not been used."""
         raise NotImplementedError
 
     def wait_until_busy(self, seconds: float = 5.0) -> None:
@@ -50,6 +56,26 @@ class Expectations:
             if time.monotonic() > deadline:
                 raise AssertionError(f"After {seconds:g} s {otherwise}.{self._shown()}")
             time.sleep(SECONDS_A_LOOK)
+
+    def assert_exhausted(self) -> None:
+        """Check that every scripted answer was used.
+
+        Raises:
+            AssertionError: Some were not.
+        """
+        if self.pending:
+            raise AssertionError(f"{self.pending} scripted answer(s) were not asked for.{self._shown()}")
+
+    def assert_expected(self) -> None:
+        """Check that no request came for which nothing was scripted; the end of the `with` block does so.
+
+        Raises:
+            AssertionError: One came.
+        """
+        if self.unexpected:
+            first = self.unexpected[0]
+            came = f"{len(self.unexpected)} request(s) came for which nothing was scripted"
+            raise AssertionError(f"{came}, the first of them: {first}.{self._shown()}")
 
     def _asked(self) -> list[SentRequest]:
         return [request for request in self.requests if request.wants_answer]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from lmdeck.client.clients import AsyncLMStudio, LMStudio
 from lmdeck.server.app import create_app
-from lmdeck.server.jobs import DownloadState
 from lmdeck.server.serve import listen
 from lmdeck.server.stored import StoredAnswers
 from lmdeck.testing.answers import Answer
@@ -16,9 +15,10 @@ from lmdeck.testing.door import Door, WatchedServer
 from lmdeck.testing.expectations import Expectations
 from lmdeck.testing.faults import FAULTS, find_fault
 from lmdeck.testing.front import Front
+from lmdeck.testing.modelled import Modelled
 from lmdeck.testing.replay import Player
 from lmdeck.testing.script import Rule, Script, Scripting
-from lmdeck.testing.shelf import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, DEFAULT_SIZE_BYTES, FakeModel, Shelf
+from lmdeck.testing.shelf import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, FakeModel, Shelf
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,7 +39,7 @@ LM_STUDIO_HEADERS = (("X-Powered-By", "Express"),)
 """What LM Studio's own server says of itself."""
 
 
-class FakeLMStudio(Scripting, Expectations):
+class FakeLMStudio(Scripting, Modelled, Expectations):
     """A server that speaks LM Studio's API and answers from a script, ready when the `with` block is entered.
 
     Answers are cut at places that `seed` chooses, also within letters and markers; `cuts=False` leaves them whole.
@@ -268,108 +268,9 @@ class FakeLMStudio(Scripting, Expectations):
         """Forget what `previous_response_id` refers to, as LM Studio does when it is started anew."""
         self._stored.forget()
 
-    # --- the models ---
-
-    def add_model(
-        self,
-        key: str,
-        *,
-        type: Literal["llm", "vlm", "embeddings"] = "llm",  # noqa: A002  # LM Studio's word
-        loaded: bool = True,
-        load_seconds: float = 0.0,
-        context_length: int = 4096,
-        max_context_length: int = 32768,
-        parallel: int = 4,
-        size_bytes: int = DEFAULT_SIZE_BYTES,
-        refuses_to_load: str | None = None,
-    ) -> FakeModel:
-        """Put a model on the list. Where it is not loaded, the first request loads it, which takes `load_seconds`."""
-        model = FakeModel(
-            key=key,
-            type=type,
-            loaded=loaded,
-            load_seconds=load_seconds,
-            context_length=context_length,
-            max_context_length=max_context_length,
-            parallel=parallel,
-            size_bytes=size_bytes,
-            refuses_to_load=refuses_to_load,
-        )
-        self._shelf.add(model)
-        return model
-
-    def model(self, key: str = DEFAULT_MODEL) -> FakeModel:
-        """Give a model on the list: whether it is loaded, how often it was."""
-        return self._shelf.models[key]
-
-    def remove_model(self, key: str) -> None:
-        """Take a model off the list."""
-        self._shelf.models.pop(key)
-
-    def evict(self, key: str = DEFAULT_MODEL) -> None:
-        """Unload a model, as LM Studio does with idle ones."""
-        self._shelf.models[key].instances.clear()
-
-    def turn_off_jit(self) -> None:
-        """Answer requests for models that are not loaded with an error instead of loading them."""
-        self._shelf.jit = False
-
-    def plan_download(
-        self,
-        model: str,
-        *,
-        total_bytes: int = 1000,
-        steps: int = 3,
-        ends: Literal["completed", "failed", "paused"] = "completed",
-    ) -> str:
-        """Script a download that grows with every look at it, and give its job id."""
-        states = [
-            DownloadState(
-                status="downloading",
-                total_size_bytes=total_bytes,
-                downloaded_bytes=total_bytes * step // steps,
-                bytes_per_second=float(total_bytes),
-                started_at="2026-01-31T12:00:00.000Z",
-            )
-            for step in range(steps)
-        ]
-        done = total_bytes if ends == "completed" else total_bytes // 2
-        states.append(
-            DownloadState(
-                status=ends,
-                total_size_bytes=total_bytes,
-                downloaded_bytes=done,
-                started_at="2026-01-31T12:00:00.000Z",
-                completed_at="2026-01-31T12:01:00.000Z" if ends == "completed" else None,
-            )
-        )
-        return self._shelf.plan_download(model, states)
-
     def on_request(self, tell: Callable[[SentRequest], object]) -> None:
         """Call a function with every request as it comes."""
         self._tell = tell
-
-    # --- expectations of the script ---
-
-    def assert_exhausted(self) -> None:
-        """Check that every scripted answer was used.
-
-        Raises:
-            AssertionError: Some were not.
-        """
-        if self.pending:
-            raise AssertionError(f"{self.pending} scripted answer(s) were not asked for.{self._shown()}")
-
-    def assert_expected(self) -> None:
-        """Check that no request came for which nothing was scripted; the end of the `with` block does so.
-
-        Raises:
-            AssertionError: One came.
-        """
-        if self.unexpected:
-            first = self.unexpected[0]
-            came = f"{len(self.unexpected)} request(s) came for which nothing was scripted"
-            raise AssertionError(f"{came}, the first of them: {first}.{self._shown()}")
 
     # --- the socket ---
 
