@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 QUESTION = "What time is it in Paris?"
 SAID = (
-    "It is **16:20** in Paris. Two things to know:\n\n"
+    "It is **{time}** in Paris. Two things to know:\n\n"
     "* Paris is one hour ahead of `UTC` in winter\n"
     "* and two hours ahead in summer\n\n"
     '```python\ndatetime.now(ZoneInfo("Europe/Paris"))\n```'
@@ -50,14 +50,10 @@ def answer(request: SentRequest) -> Answer:
     if request.schema is not None or (request.body.get("tool_choice") == "required"):
         return Answer(from_schema=True)
     if "time" in request.last_user and request.tools and not request.tool_uses:
-        arguments = {"place": "Paris"} if _takes_a_place(request) else {}
         thought = "The user wants the time. There is a tool for that."
-        return Answer(reasoning=thought, calls=(PlannedCall(name="current_time", arguments=arguments),))
-    return Answer(content=SAID)
-
-
-def _takes_a_place(request: SentRequest) -> bool:
-    return any("place" in str(tool) for tool in request.body["tools"])
+        return Answer(reasoning=thought, calls=(PlannedCall(name="current_time", arguments={"utc_offset": 1}),))
+    result = str(request.messages[-1]["content"]) if request.tool_uses else "2026-11-23 17:20+01:00"
+    return Answer(content=SAID.format(time=result[11:16]))
 
 
 @contextmanager

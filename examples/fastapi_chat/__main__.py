@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import uvicorn
@@ -20,9 +20,9 @@ from lmdeck import AsyncChat, AsyncLMStudio
 from lmdeck.contrib.fastapi import LM, lifespan, router, stream_response
 
 
-def current_time(place: str) -> str:
-    """Tell the time in a place."""
-    return f"{datetime.now(UTC):%H:%M} UTC; what that is in {place}, you know"
+def current_time(utc_offset: int = 0) -> str:
+    """Tell the date and time of a place that is some hours ahead of UTC."""
+    return datetime.now(timezone(timedelta(hours=utc_offset))).isoformat(sep=" ", timespec="minutes")
 
 
 def make_chat(lm: AsyncLMStudio) -> AsyncChat:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from flask import Flask
@@ -19,9 +19,9 @@ from lmdeck import Chat, LMStudio
 from lmdeck.contrib.flask import LMDeck, blueprint
 
 
-def current_time(place: str) -> str:
-    """Tell the time in a place."""
-    return f"{datetime.now(UTC):%H:%M} UTC; what that is in {place}, you know"
+def current_time(utc_offset: int = 0) -> str:
+    """Tell the date and time of a place that is some hours ahead of UTC."""
+    return datetime.now(timezone(timedelta(hours=utc_offset))).isoformat(sep=" ", timespec="minutes")
 
 
 def make_chat(lm: LMStudio) -> Chat:

@@ -1,5 +1,7 @@
 """The tools that the model may call; lmdeck finds this file by its name."""
 
+from datetime import timedelta
+
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 
@@ -7,9 +9,10 @@ import lmdeck
 
 
 @lmdeck.tool
-def current_time() -> str:
-    """Tell the current date and time."""
-    return timezone.localtime().isoformat(timespec="seconds")
+def current_time(utc_offset: int = 0) -> str:
+    """Tell the date and time of a place that is some hours ahead of UTC."""
+    there = timezone.get_fixed_timezone(timedelta(hours=utc_offset))
+    return timezone.localtime(timezone=there).isoformat(sep=" ", timespec="minutes")
 
 
 @lmdeck.tool

@@ -66,14 +66,14 @@ def test_tokens_one_after_another_a_card_and_the_conversation_after_a_reload(pag
     answer = ask(page, "use the tool")
     card = answer.locator("details.lmdeck-call")
     playwright.expect(card.locator("summary")).to_have_text("current_time")
-    playwright.expect(card.locator(".lmdeck-arguments")).to_contain_text("Paris")
-    playwright.expect(card.locator(".lmdeck-result")).to_contain_text("UTC")
+    playwright.expect(card.locator(".lmdeck-arguments")).to_contain_text("utc_offset")
+    playwright.expect(card.locator(".lmdeck-result")).to_contain_text("+01:00")
     playwright.expect(answer).to_contain_text("You said tool.")
     playwright.expect(page.get_by_role("button", name="Send")).to_be_visible()
     page.reload()
     playwright.expect(page.locator("article.lmdeck-user")).to_have_text(["slow", "use the tool"])
     playwright.expect(page.locator("article.lmdeck-assistant").first).to_have_text(SLOW)
-    playwright.expect(page.locator(".lmdeck-result")).to_contain_text("UTC")
+    playwright.expect(page.locator(".lmdeck-result")).to_contain_text("+01:00")
 
 
 def test_reasoning_is_folded_and_still_there_after_a_reload(page: Any) -> None:

@@ -73,8 +73,8 @@ def test_a_conversation_goes_on_with_its_tools(url: str, fake: FakeLMStudio) -> 
     key = response.headers["x-conversation"]
     told = events(response)
     result = next(each for each in told if each["type"] == "result")
-    assert result["arguments"] == {"place": "Paris"}
-    assert "UTC" in result["content"]
+    assert result["arguments"] == {"utc_offset": 1}
+    assert "+01:00" in result["content"]
     events(call(url, "POST", "/ask", {"text": "and then", "conversation": key}))
     last = fake.requests[-1]
     assert [message["role"] for message in last.messages] == [

@@ -31,7 +31,7 @@ def answer(request: SentRequest) -> Answer:
     """Answer by the user's last word."""
     word = request.last_user.split()[-1]
     if word == "tool" and not request.tool_uses:
-        return Answer(calls=(PlannedCall(name="current_time", arguments={"place": "Paris"}),), tokens_per_second=20)
+        return Answer(calls=(PlannedCall(name="current_time", arguments={"utc_offset": 1}),), tokens_per_second=20)
     if word == "wrong" and not request.tool_uses:
         return Answer(calls=(PlannedCall(name="nobody_has_it"),))
     if word == "slow":
