@@ -33,7 +33,7 @@ CREATE INDEX IF NOT EXISTS conversation_of_owner ON conversation (owner, updated
 
 
 class Conversations:
-    """The conversations of one file; safe to share between threads."""
+    """The conversations of one file; safe to share between threads, and the file between processes."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = str(path)
@@ -87,8 +87,11 @@ class Conversations:
         return key
 
     def _add(self, key: str, messages: Iterable[KeptMessage]) -> None:
-        """Put messages at the end; the first of the user's gives the title."""
+        """Put messages at the end; the first of the user's gives the title. A conversation that was removed stays so."""
         with self._open() as database:
+            database.execute("BEGIN IMMEDIATE")  # another process may add to it, too
+            if not database.execute("SELECT 1 FROM conversation WHERE id = ?", (key,)).fetchone():
+                return
             ((count,),) = database.execute("SELECT count(*) FROM message WHERE conversation = ?", (key,))
             for at, message in enumerate(messages, count):
                 body = msgspec.json.encode(message).decode()
