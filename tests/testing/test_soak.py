@@ -95,6 +95,16 @@ class Soak:
             assert [call.arguments for call in outcome.tool_calls] == [{"city": f"Zürich {number}"}], told
             assert outcome.content == "", told
 
+    async def tell(self) -> None:
+        """Say every half minute how far it is."""
+        while (left := self.ends - time.monotonic()) > 0:
+            await asyncio.sleep(min(30.0, left))
+            print(
+                f"\n{self.outcomes.total()} chats, {max(0.0, self.ends - time.monotonic()):.0f} s to go",
+                end="",
+                flush=True,
+            )
+
     async def chat_async(self, alm: AsyncLMStudio, seed: int) -> None:
         for fault, kind, number, is_streamed in self.questions(seed):
             chat: AsyncChat = alm.chat().user(f"{fault or 'none'} {kind} {number}").with_tools([get_weather])
@@ -133,6 +143,7 @@ async def test_random_faults_over_64_chats() -> None:
         async with fake.async_client(**SETTINGS) as alm:
             with fake.client(**SETTINGS) as lm:
                 await asyncio.gather(
+                    soak.tell(),
                     *(soak.chat_async(alm, seed) for seed in range(ASYNC_CHATS)),
                     *(asyncio.to_thread(soak.chat_sync, lm, ASYNC_CHATS + seed) for seed in range(SYNC_CHATS)),
                 )
