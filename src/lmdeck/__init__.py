@@ -117,6 +117,7 @@ if TYPE_CHECKING:
     from lmdeck.sansio.dialects import dialects as dialects
     from lmdeck.sansio.parser import StreamParser as StreamParser
     from lmdeck.sansio.parser import parse as parse
+    from lmdeck.sansio.rendering import render as render
     from lmdeck.stats import Measured as Measured
     from lmdeck.stats import Stats as Stats
     from lmdeck.stats import Usage as Usage
@@ -230,6 +231,7 @@ _HOMES = {
     ),
     "sansio.dialects": ("dialects",),
     "sansio.parser": ("StreamParser", "parse"),
+    "sansio.rendering": ("render",),
     "stats": ("Measured", "Stats", "Usage"),
     "tools.registry": ("ToolRegistry",),
     "tools.tool": ("Tool", "ToolFailed", "tool"),

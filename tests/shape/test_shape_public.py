@@ -29,7 +29,7 @@ StreamError StreamParser StreamStarted StructuredOutputError Subscription Templa
 ToolCall ToolCallDelta ToolCallFinished ToolCallInvalid ToolCallParseError ToolCallStarted ToolDone ToolError
 ToolErrored ToolExecutionError ToolFailed ToolRegistry ToolResult ToolRunning TransportError UnknownToolError Usage
 __version__ chat complete configure conversation default_client dialects embed fetch_image health models parse
-register_tool reset rules tool
+register_tool render reset rules tool
 """.split()  # noqa: SIM905  # one name a line would be a page
 
 

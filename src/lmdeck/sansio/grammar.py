@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from lmdeck.errors import ConfigurationError
 from lmdeck.sansio.bare import bare_json
-from lmdeck.sansio.dialects import REGISTRY, find_dialect
+from lmdeck.sansio.dialects import REGISTRY, dialect_named, find_dialect
 from lmdeck.sansio.dialects.declaration import Dialect, Marker, ReasoningTags
 from lmdeck.sansio.dialects.pythonic import bare_list
 from lmdeck.sansio.source import Stops
@@ -68,8 +67,5 @@ def grammar_for(dialect: str, names: tuple[str, ...], architecture: str = "") ->
     """
     if dialect == "auto":
         return Grammar(tuple(REGISTRY.values()), names, find_dialect(architecture))
-    if dialect not in REGISTRY:
-        raise ConfigurationError(
-            f"There is no dialect {dialect!r}.", hint='`lmdeck.dialects()` lists them; "auto" recognises every one.'
-        )
-    return Grammar((REGISTRY[dialect],), names, REGISTRY[dialect])
+    spoken = dialect_named(dialect)
+    return Grammar((spoken,), names, spoken)

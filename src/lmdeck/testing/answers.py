@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from lmdeck.errors import ConfigurationError
-from lmdeck.sansio.dialects import REGISTRY
+from lmdeck.sansio.dialects import dialect_named
+from lmdeck.sansio.rendering import write_answer
 from lmdeck.server.backend import BackendError
 from lmdeck.server.events import (
     Finished,
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-    from lmdeck.sansio.dialects.declaration import Dialect
     from lmdeck.server.events import Event, StopReason
 
 __all__ = ["Answer", "PlannedCall", "refusal"]
@@ -99,26 +98,8 @@ class Answer(Struct, frozen=True, kw_only=True):
                 yield ToolOutcome(call.output)
 
     def _in_dialect(self) -> str:
-        dialect = find_dialect(str(self.dialect))
-        tags = next(iter(dialect.reasoning), None)
-        thought = f"{tags.open}\n{self.reasoning}\n{tags.close}\n\n" if self.reasoning and tags else self.reasoning
-        if not self.calls:
-            return thought + self.content
-        if dialect.writes is None:
-            raise ConfigurationError(f"The dialect {dialect.name!r} calls no tools.", hint="Choose another dialect.")
         calls = [(call.name, call.arguments) for call in self.calls if isinstance(call.arguments, Mapping)]
-        return thought + (f"{self.content}\n" if self.content else "") + dialect.writes(calls)
-
-
-def find_dialect(name: str) -> Dialect:
-    """Give a dialect by its name.
-
-    Raises:
-        ConfigurationError: There is none.
-    """
-    if name not in REGISTRY:
-        raise ConfigurationError(f"There is no dialect {name!r}.", hint="`lmdeck.dialects()` lists them.")
-    return REGISTRY[name]
+        return write_answer(dialect_named(str(self.dialect)), self.content, calls, self.reasoning)
 
 
 def refusal(status: int, message: str, *, body: object = None) -> BackendError:

@@ -30,7 +30,8 @@ import msgspec
 from msgspec import Struct
 
 from lmdeck.errors import ConfigurationError
-from lmdeck.testing.answers import Answer, PlannedCall, find_dialect, refusal
+from lmdeck.sansio.dialects import dialect_named
+from lmdeck.testing.answers import Answer, PlannedCall, refusal
 from lmdeck.testing.fake import FakeLMStudio
 from lmdeck.testing.faults import find_fault
 
@@ -74,7 +75,7 @@ class _Answer(Struct, forbid_unknown_fields=True, kw_only=True):
     def answer(self) -> Answer:
         """Give the answer that the entry describes."""
         if self.dialect is not None:
-            find_dialect(self.dialect)
+            dialect_named(self.dialect)
         calls = [*([self.tool_call] if self.tool_call else []), *self.tool_calls]
         options = {
             name: value

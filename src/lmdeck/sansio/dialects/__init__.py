@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lmdeck.errors import ConfigurationError
 from lmdeck.sansio.dialects import (
     dsml,
     framed,
@@ -17,7 +18,7 @@ from lmdeck.sansio.dialects import (
 )
 from lmdeck.sansio.dialects.declaration import Dialect
 
-__all__ = ["REGISTRY", "dialects", "find_dialect"]
+__all__ = ["REGISTRY", "dialect_named", "dialects", "find_dialect"]
 
 FAMILIES = (tool_call, headed, mistral, framed, dsml, gemma, minimax, pythonic, harmony, inkling, kimi_sections)
 REGISTRY: dict[str, Dialect] = {dialect.name: dialect for family in FAMILIES for dialect in family.DIALECTS}
@@ -26,6 +27,19 @@ REGISTRY: dict[str, Dialect] = {dialect.name: dialect for family in FAMILIES for
 def dialects() -> dict[str, str]:
     """Give every dialect's name with the models that speak it."""
     return {dialect.name: dialect.models for dialect in REGISTRY.values()}
+
+
+def dialect_named(name: str) -> Dialect:
+    """Return a dialect by its name.
+
+    Raises:
+        ConfigurationError: There is no dialect of that name.
+    """
+    if name not in REGISTRY:
+        raise ConfigurationError(
+            f"There is no dialect {name!r}.", hint='`lmdeck.dialects()` lists them; "auto" recognises every one.'
+        )
+    return REGISTRY[name]
 
 
 def find_dialect(architecture: str) -> Dialect | None:

@@ -55,7 +55,8 @@ class Dialect:
 
     The `own` markers are too common to be looked for in every text: they count only where the dialect is asked for by name.
     So it is with `byte_level`: text in which the tokenizer's letters for a space and a line end, `Ġ` and `Ċ`, were left.
-    `writes` is the other direction, for fakes: calls as these models write them (None: they call no tools).
+    `writes` is the other direction: calls as these models write them (None: they call no tools). `content_frame` and
+    `thought_frame` are what they write before and after content and reasoning; reasoning between tags needs no frame.
     """
 
     name: str
@@ -70,4 +71,14 @@ class Dialect:
     shown: str = ""
     architectures: tuple[str, ...] = ()
     writes: Writer | None = None
+    content_frame: tuple[str, str] = ("", "")
+    thought_frame: tuple[str, str] | None = None
     example: str = ""
+
+    @property
+    def reasoning_frame(self) -> tuple[str, str] | None:
+        """What stands before and after reasoning; None where the dialect has none."""
+        if self.thought_frame is not None or not self.reasoning:
+            return self.thought_frame
+        tags = self.reasoning[0]
+        return f"{tags.open}{tags.label}\n", f"\n{tags.close}\n\n"

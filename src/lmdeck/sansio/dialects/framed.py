@@ -164,7 +164,7 @@ DIALECTS = (
         example=' functools[{"name": "f", "arguments": {"a": 1}}]',
     ),
     Dialect(
-        name="functionary-v3.2", writes=each(">>>", template("$NAME\n$ARGS"), "", between=""),
+        name="functionary-v3.2", writes=each(">>>", template("$NAME\n$ARGS"), "", between=""), content_frame=(">>>all\n", ""),
         models="Functionary v3.2",
         markers=(
             Marker(">>>all\n", everyone, at_start=True, channel=True), Marker(">>>", functionary, at_start=True),

@@ -174,6 +174,10 @@ MUSE = (
     Marker("<|message|>", bare_thought, at_start=True, channel=True),
 )  # fmt: skip
 ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>")
+FINAL = ("<|start|>assistant<|channel|>final<|message|>", "<|end|>")
+ANALYSIS = ("<|start|>assistant<|channel|>analysis<|message|>", "<|end|>")
+TO_USER = ("<|start|>assistant to=user<|message|>", "<|eom|>")
+TO_SELF = ("<|start|>assistant to=self<|message|>", "<|eom|>")
 HARMONY_CALLS = each(
     "<|channel|>commentary to=functions.",
     template("$NAME <|constrain|>json<|message|>$ARGS"),
@@ -207,13 +211,13 @@ RFL_CALLS = each(
 
 DIALECTS = (
     Dialect(
-        name="gpt-oss-harmony", writes=HARMONY_CALLS,
+        name="gpt-oss-harmony", writes=HARMONY_CALLS, content_frame=FINAL, thought_frame=ANALYSIS,
         models="gpt-oss-20b, gpt-oss-120b", markers=ADDRESSED, drops=ENDS,
         architectures=("gpt-oss", "gpt_oss"),
         example='<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>',
     ),
     Dialect(
-        name="muse-glimmer", writes=ATEM_CALLS,
+        name="muse-glimmer", writes=ATEM_CALLS, content_frame=TO_USER, thought_frame=TO_SELF,
         models="Muse Glimmer", markers=GLIMMER, drops=ENDS,
         example=(
             '<|start|>assistant to=f<|message|><atem:function_calls>\n<atem:invoke name="f">\n'
@@ -221,7 +225,7 @@ DIALECTS = (
         ),
     ),
     Dialect(
-        name="muse", writes=ATEM_CALLS,
+        name="muse", writes=ATEM_CALLS, content_frame=TO_USER, thought_frame=TO_SELF,
         models="Muse, MuseSpark", markers=MUSE, drops=ENDS,
         example=(
             '<|start|>assistant to=f<|message|><atem:function_calls>\n<atem:invoke name="f">\n'
@@ -229,7 +233,7 @@ DIALECTS = (
         ),
     ),
     Dialect(
-        name="beam", writes=RFL_CALLS,
+        name="beam", writes=RFL_CALLS, content_frame=FINAL, thought_frame=ANALYSIS,
         models="Beam", markers=HARMONY, drops=ENDS,
         example=(
             "<|start|>assistant to=f<|channel|>analysis <|constrain|>xml<|message|>"

@@ -89,6 +89,8 @@ INKLING_CALLS = each(
 DIALECTS = (
     Dialect(
         name="inkling", writes=INKLING_CALLS,
+        content_frame=("<|message_model|><|content_text|>", "<|end_message|>"),
+        thought_frame=("<|message_model|><|content_thinking|>", "<|end_message|>"),
         models="Inkling", architectures=("inkling",),
         markers=tuple(
             Marker(text, inkling, keeps=True, channel=True)

@@ -88,6 +88,8 @@ K3_CALLS = wrapped(
 DIALECTS = (
     Dialect(
         name="kimi-k3", writes=K3_CALLS,
+        content_frame=("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
+        thought_frame=("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
         models="Kimi-K3",
         markers=(
             Marker("<|open|>", kimi, keeps=True, channel=True), Marker("<|close|>", kimi, keeps=True, channel=True),
