@@ -7,8 +7,8 @@ reply so far.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -29,16 +29,21 @@ from lmdeck.sansio.limits import DEFAULT_LIMITS, Limits
 from lmdeck.sansio.sse import BOM, ServerSentEvent, SSEDecoder
 from lmdeck.sansio.wire import Completion, without_lone_surrogates
 
-__all__ = ["ChatReader"]
+__all__ = ["ChatReader", "Observer"]
 
 DONE = b"[DONE]"
 BLANKS = b" \t\r\n"
 SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+Observer: TypeAlias = Callable[[bytes, Sequence[Chunk]], None]
 _decode_completion = msgspec.json.Decoder(Completion).decode
 
 
 class ChatReader:
-    """Read an answer of `/v1/chat/completions`, streamed or not."""
+    """Read an answer of `/v1/chat/completions`, streamed or not.
+
+    `observe` is called with the data of each event, or with a whole body, and the chunks that came of it; last, with no data,
+    with the chunks that the end of the answer brought.
+    """
 
     def __init__(
         self,
@@ -46,10 +51,12 @@ class ChatReader:
         headers: Mapping[str, str],
         assembler: ChatAssembler,
         limits: Limits = DEFAULT_LIMITS,
+        observe: Observer | None = None,
     ) -> None:
         self._status = status
         self._headers = headers
         self._limits = limits
+        self._observe = observe
         self._assembler = assembler
         self._sse = SSEDecoder(limits)
         self._body = Body(limits.answer_bytes)
@@ -103,15 +110,19 @@ class ChatReader:
         chunks: list[Chunk] = []
         try:
             for event in self._sse.finish():
-                self._read_event(event, chunks)
+                self._read_observed(event, chunks)
         except MalformedStreamError as error:
             raise IncompleteStreamError(
                 "The stream was cut in the middle of an event.", partial=self.partial()
             ) from error
         if not (self._events or self._assembler.is_complete):
             raise MalformedStreamError(f"The stream of {self._bytes} bytes held no event.")
-        chunks += self._assembler.close()
-        return chunks
+        return chunks + self._closed()
+
+    def _closed(self) -> list[Chunk]:
+        closing = self._assembler.close()
+        self._tell(b"", closing)
+        return closing
 
     def partial(self) -> Reply:
         """Give the reply as far as it has come."""
@@ -163,9 +174,19 @@ class ChatReader:
 
     def _read_events(self, data: bytes) -> list[Chunk]:
         chunks: list[Chunk] = []
+        read = self._read_event if self._observe is None else self._read_observed
         for event in self._sse.feed(data):
-            self._read_event(event, chunks)
+            read(event, chunks)
         return chunks
+
+    def _read_observed(self, event: ServerSentEvent, chunks: list[Chunk]) -> None:
+        first = len(chunks)
+        self._read_event(event, chunks)
+        self._tell(event.data, chunks[first:])
+
+    def _tell(self, data: bytes, chunks: list[Chunk]) -> None:
+        if self._observe is not None:
+            self._observe(data, chunks)
 
     def _read_event(self, event: ServerSentEvent, chunks: list[Chunk]) -> None:
         """Decode an event, whose mark may also be the end's or nothing at all, and take what it says."""
@@ -238,7 +259,8 @@ class ChatReader:
         if completion.choices:
             chunks: list[Chunk] = []
             self._assembler.feed(completion, chunks)
-            return chunks + self._assembler.close()
+            self._tell(body, chunks)
+            return chunks + self._closed()
         problem = self._error_in(body)
         raise problem or MalformedStreamError(
             f"The body is no chat completion: {describe(body[:400].decode('utf-8', 'replace'))}"

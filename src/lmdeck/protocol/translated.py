@@ -13,7 +13,7 @@ from lmdeck.events import Chunk
 from lmdeck.messages import Reply
 from lmdeck.protocol.body import DECODE_ERRORS
 from lmdeck.protocol.faults import api_error, refusal_in
-from lmdeck.protocol.reader import DONE, ChatReader
+from lmdeck.protocol.reader import DONE, ChatReader, Observer
 from lmdeck.sansio.assembler import ChatAssembler
 from lmdeck.sansio.limits import DEFAULT_LIMITS, Limits
 from lmdeck.sansio.sse import ServerSentEvent
@@ -33,8 +33,9 @@ class TranslatedReader(ChatReader):
         assembler: ChatAssembler,
         translator: Translator,
         limits: Limits = DEFAULT_LIMITS,
+        observe: Observer | None = None,
     ) -> None:
-        super().__init__(status, headers, assembler, limits)
+        super().__init__(status, headers, assembler, limits, observe)
         self._translator = translator
 
     def partial(self) -> Reply:
@@ -91,7 +92,8 @@ class TranslatedReader(ChatReader):
             )
         chunks: list[Chunk] = []
         self._assembler.feed(completion, chunks)
-        return chunks + self._assembler.close()
+        self._tell(body, chunks)
+        return chunks + self._closed()
 
 
 def _decode(data: bytes) -> dict[str, Any]:

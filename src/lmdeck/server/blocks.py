@@ -73,27 +73,41 @@ class Blocks:
     def __init__(self) -> None:
         self.all: list[Block] = []
         self._open: Block | None = None
+        self._skipped = 0
+
+    def feed(self, event: Event) -> list[Told]:
+        """Read one event and return what happened, in order."""
+        match event:
+            case TextDelta(text=text):
+                return self._more("text", text)
+            case ReasoningDelta(text=text):
+                return self._more("reasoning", text)
+            case ToolCallStart():
+                return [*self.finish(), self._begin("call", event)]
+            case ToolOutcome():
+                return [*self.finish(), self._settle(event)]
+            case LoadProgress() | PromptProgress():
+                return [event]
+            case _:
+                return self._argue(getattr(event, "text", ""))
+
+    def finish(self) -> list[Told]:
+        """End the block that is open, if one is."""
+        block, self._open = self._open, None
+        return [] if block is None else [End(block)]
+
+    def skip(self) -> int:
+        """Leave a place in the order to something that is not a block, and return its index."""
+        self._skipped += 1
+        return len(self.all) + self._skipped - 1
 
     async def read(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Told, None]:
-        """Give what happens, in order."""
+        """Return what happens, in order."""
         async with aclosing(events):
             async for event in events:
-                match event:
-                    case TextDelta(text=text):
-                        told = self._more("text", text)
-                    case ReasoningDelta(text=text):
-                        told = self._more("reasoning", text)
-                    case ToolCallStart():
-                        told = [*self._end(), self._begin("call", event)]
-                    case ToolOutcome():
-                        told = [*self._end(), self._settle(event)]
-                    case LoadProgress() | PromptProgress():
-                        told = [event]
-                    case _:
-                        told = self._argue(getattr(event, "text", ""))
-                for each in told:
+                for each in self.feed(event):
                     yield each
-        for each in self._end():
+        for each in self.finish():
             yield each
 
     async def drain(self, events: AsyncGenerator[Event, None]) -> list[Block]:
@@ -103,7 +117,7 @@ class Blocks:
         return self.all
 
     def _begin(self, kind: Literal["reasoning", "text", "call"], call: ToolCallStart | None = None) -> Begin:
-        block = Block(kind=kind, index=len(self.all))
+        block = Block(kind=kind, index=len(self.all) + self._skipped)
         if call is not None:
             block.id, block.name, block.provider = call.id, call.name, call.provider
         self.all.append(block)
@@ -113,7 +127,7 @@ class Blocks:
     def _more(self, kind: Literal["reasoning", "text"], text: str) -> list[Told]:
         told: list[Told] = []
         if self._open is None or self._open.kind != kind:
-            told = [*self._end(), self._begin(kind)]
+            told = [*self.finish(), self._begin(kind)]
         return [*told, *self._argue(text)]
 
     def _argue(self, text: str) -> list[Told]:
@@ -121,10 +135,6 @@ class Blocks:
             return []
         self._open.pieces.append(text)
         return [More(self._open, text)]
-
-    def _end(self) -> list[Told]:
-        block, self._open = self._open, None
-        return [] if block is None else [End(block)]
 
     def _settle(self, outcome: ToolOutcome) -> ToolOutcome:
         call = next((block for block in reversed(self.all) if block.kind == "call" and block.outcome is None), None)

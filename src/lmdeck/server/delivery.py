@@ -7,8 +7,6 @@ its prompt to be processed writes nothing, so here the connection is watched all
 from __future__ import annotations
 
 import asyncio
-import secrets
-import string
 import time
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from starlette.responses import Response
 
-from lmdeck.sansio.sse import encode_event
 from lmdeck.server.backend import BackendError
+from lmdeck.server.encoders.common import named_event, usage
 from lmdeck.server.events import Finished, Said
 
 if TYPE_CHECKING:
@@ -26,35 +24,19 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from lmdeck.server.backend import Backend
-    from lmdeck.server.events import Event, StopReason
+    from lmdeck.server.events import Event
 
 __all__ = [
-    "DONE",
     "ClientGoneError",
     "EventStream",
     "Meter",
-    "answer_id",
     "attended",
-    "finish_reason",
     "guarded",
     "internal_failure",
-    "item_id",
     "json_response",
-    "named_event",
-    "usage",
 ]
 
 T = TypeVar("T")
-
-DONE = encode_event(b"[DONE]")
-_ID_LETTERS = string.ascii_lowercase + string.digits
-_FINISH_REASONS: dict[StopReason, str] = {
-    "eosFound": "stop",
-    "stopStringFound": "stop",
-    "toolCalls": "tool_calls",
-    "maxPredictedTokensReached": "length",
-    "contextLengthReached": "length",
-}
 
 
 class ClientGoneError(Exception):
@@ -117,11 +99,6 @@ def _error_event(error: BackendError) -> bytes:
     return named_event("error", {"error": {"message": error.message}, "message": error.message})
 
 
-def named_event(name: str, data: object) -> bytes:
-    """Write an event with a name and JSON data."""
-    return encode_event(msgspec.json.encode(data), name)
-
-
 def internal_failure(error: Exception) -> str:
     """Tell a client of a failure that nobody foresaw, without what its message may give away."""
     return f"The server failed while answering ({type(error).__name__}). Its log has the details."
@@ -141,30 +118,6 @@ async def guarded(
         except Exception as error:
             yield write(BackendError(internal_failure(error), status=500))
             raise
-
-
-def answer_id(prefix: str) -> str:
-    """Make an id as LM Studio writes them: the prefix, a dash, letters and digits."""
-    return f"{prefix}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(22))}"
-
-
-def item_id(prefix: str) -> str:
-    """Make an id as responses and their items have them: the prefix, an underscore, 48 hexadecimal digits."""
-    return f"{prefix}_{secrets.token_hex(24)}"
-
-
-def finish_reason(reason: StopReason) -> str:
-    """Translate LM Studio's stop reason into OpenAI's finish reason."""
-    return _FINISH_REASONS[reason]
-
-
-def usage(end: Finished) -> dict[str, int]:
-    """Write the token counts of an answer."""
-    return {
-        "prompt_tokens": end.prompt_tokens,
-        "completion_tokens": end.completion_tokens,
-        "total_tokens": end.prompt_tokens + end.completion_tokens,
-    }
 
 
 class Meter:

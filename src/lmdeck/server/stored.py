@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from lmdeck.server.delivery import item_id
+from lmdeck.server.encoders.common import item_id
 from lmdeck.server.jobs import CalledTool, ChatMessage
 from lmdeck.server.refusals import Refusal
 

@@ -1,29 +1,16 @@
 """`/v1/chat/completions` and its twin under `/api/v0`: events in, LM Studio's chunks or its one body out.
 
-The forms are those of captured answers: every text delta repeats the role; a tool call opens with its id and name and empty
-arguments, goes on with `"name": ""` and fragments; the last chunk has an empty delta and the finish reason; then, if asked for,
-one chunk without choices for the usage; then `[DONE]`.
+The chunks end with the finish reason; then, if asked for, one chunk without choices for the usage; then `[DONE]`.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from lmdeck.sansio.sse import encode_event
-from lmdeck.server.delivery import (
-    DONE,
-    EventStream,
-    Meter,
-    answer_id,
-    attended,
-    finish_reason,
-    guarded,
-    json_response,
-    usage,
-)
+from lmdeck.server.delivery import EventStream, Meter, attended, guarded, json_response
+from lmdeck.server.encoders.chat import call_entry, choice, chunk_frame, delta_of, message_of
+from lmdeck.server.encoders.common import DONE, answer_id, data_event, finish_reason, usage
 from lmdeck.server.events import ReasoningDelta, Said, TextDelta, ToolArgumentsDelta, ToolCallStart
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.chat import chat_job
@@ -54,14 +41,9 @@ async def answer_chat(request: Request, backend: Backend) -> Response:
     if delivery.stream:
         return EventStream(guarded(_frames(events, job.model, delivery, meter)))
     message = await attended(request.receive, _message(events))
-    choice = {
-        "index": 0,
-        "logprobs": None,
-        "finish_reason": finish_reason(meter.finished().stop_reason),
-        "message": message,
-    }
+    answered = choice("message", message, finish_reason(meter.finished().stop_reason))
     head = {"id": answer_id("chatcmpl"), "object": "chat.completion", "created": int(time.time()), "model": job.model}
-    return json_response({**head, "choices": [choice], **meter.accounts(backend, job.model)})
+    return json_response({**head, "choices": [answered], **meter.accounts(backend, job.model)})
 
 
 async def _frames(
@@ -75,40 +57,17 @@ async def _frames(
         "system_fingerprint": model,
     }
 
-    def frame(delta: dict[str, Any], reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return encode_event(msgspec.json.encode({**head, "choices": [choice]}))
-
     index = -1
     async for event in events:
         if isinstance(event, ToolCallStart):
             index += 1
         if isinstance(event, Said):
-            yield frame(_delta(event, index))
+            yield chunk_frame(head, delta_of(event, index))
     end = meter.finished()
-    yield frame({}, finish_reason(end.stop_reason))
+    yield chunk_frame(head, {}, finish_reason(end.stop_reason))
     if delivery.include_usage:
-        yield encode_event(msgspec.json.encode({**head, "choices": [], "usage": usage(end)}))
+        yield data_event({**head, "choices": [], "usage": usage(end)})
     yield DONE
-
-
-def _delta(event: Said, index: int) -> dict[str, Any]:
-    match event:
-        case TextDelta(text=text):
-            return {"role": "assistant", "content": text}
-        case ReasoningDelta(text=text):
-            return {"role": "assistant", "reasoning_content": text}
-        case ToolCallStart(id=call_id, name=name):
-            function = {"name": name, "arguments": ""}
-            return {
-                "role": "assistant",
-                "tool_calls": [{"index": index, "id": call_id, "type": "function", "function": function}],
-            }
-        case ToolArgumentsDelta(text=text):
-            function = {"name": "", "arguments": text}
-            return {"tool_calls": [{"index": index, "type": "function", "function": function}]}
-        case _:
-            assert_never(event)
 
 
 async def _message(events: AsyncGenerator[Event, None]) -> dict[str, Any]:
@@ -125,14 +84,5 @@ async def _message(events: AsyncGenerator[Event, None]) -> dict[str, Any]:
                 calls.append((event, []))
             case ToolArgumentsDelta(text=text):
                 calls[-1][1].append(text)
-    message: dict[str, Any] = {"role": "assistant"}
-    if content or not calls:
-        message["content"] = "".join(content)
-    if reasoning:
-        message["reasoning_content"] = "".join(reasoning)
-    if calls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": "".join(arguments)}}
-            for call, arguments in calls
-        ]
-    return message
+    entries = [call_entry(call.id, call.name, "".join(arguments)) for call, arguments in calls]
+    return message_of("".join(content), "".join(reasoning), entries)

@@ -5,20 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from lmdeck.sansio.sse import encode_event
-from lmdeck.server.delivery import (
-    DONE,
-    EventStream,
-    Meter,
-    answer_id,
-    attended,
-    finish_reason,
-    guarded,
-    json_response,
-    usage,
-)
+from lmdeck.server.delivery import EventStream, Meter, attended, guarded, json_response
+from lmdeck.server.encoders.common import DONE, answer_id, data_event, finish_reason, usage
+from lmdeck.server.encoders.completions import text_choice
 from lmdeck.server.events import TextDelta
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.chat import completion_job
@@ -50,7 +39,7 @@ async def answer_completion(request: Request, backend: Backend) -> Response:
     if delivery.stream:
         return EventStream(guarded(_frames(events, head, delivery, meter)))
     text = await attended(request.receive, _text(events))
-    choice = _choice(text, finish_reason(meter.finished().stop_reason))
+    choice = text_choice(text, finish_reason(meter.finished().stop_reason))
     return json_response({**head, "choices": [choice], **meter.accounts(backend, job.model)})
 
 
@@ -59,16 +48,12 @@ async def _frames(
 ) -> AsyncGenerator[bytes, None]:
     async for event in events:
         if isinstance(event, TextDelta):
-            yield encode_event(msgspec.json.encode({**head, "choices": [_choice(event.text)]}))
+            yield data_event({**head, "choices": [text_choice(event.text)]})
     end = meter.finished()
-    yield encode_event(msgspec.json.encode({**head, "choices": [_choice("", finish_reason(end.stop_reason))]}))
+    yield data_event({**head, "choices": [text_choice("", finish_reason(end.stop_reason))]})
     if delivery.include_usage:
-        yield encode_event(msgspec.json.encode({**head, "choices": [], "usage": usage(end)}))
+        yield data_event({**head, "choices": [], "usage": usage(end)})
     yield DONE
-
-
-def _choice(text: str, reason: str | None = None) -> dict[str, Any]:
-    return {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
 
 
 async def _text(events: AsyncGenerator[Event, None]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lmdeck.server.blocks import Begin, Blocks, End, More
-from lmdeck.server.delivery import EventStream, Meter, attended, guarded, json_response, named_event
-from lmdeck.server.delivery import item_id as new_id
+from lmdeck.server.blocks import Blocks
+from lmdeck.server.delivery import EventStream, Meter, attended, guarded, json_response
+from lmdeck.server.encoders.common import item_id, named_event
+from lmdeck.server.encoders.messages import begin_frame, block_frame, content_block, end_frames
 from lmdeck.server.refusals import failure_body
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.messages import messages_request
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from lmdeck.server.backend import Backend, BackendError
-    from lmdeck.server.blocks import Block, Told
+    from lmdeck.server.blocks import Told
     from lmdeck.server.events import StopReason
 
 __all__ = ["answer_message"]
@@ -42,42 +43,12 @@ async def answer_message(request: Request, backend: Backend) -> Response:
     job, is_stream = messages_request(await read_body(request), backend.models())
     meter, blocks = Meter(), Blocks()
     events = meter.events(backend.chat(job))
-    head = {"id": new_id("msg"), "type": "message", "role": "assistant", "model": job.model}
+    head = {"id": item_id("msg"), "type": "message", "role": "assistant", "model": job.model}
     if is_stream:
         return EventStream(guarded(_frames(blocks.read(events), head, meter), _failure))
     await attended(request.receive, blocks.drain(events))
-    content = [_content(block) for block in blocks.all]
+    content = [content_block(block) for block in blocks.all]
     return json_response({**head, "content": content, **_end(meter), "usage": _usage(meter)})
-
-
-def _content(block: Block) -> dict[str, Any]:
-    match block.kind:
-        case "text":
-            return {"type": "text", "text": block.text, "citations": None}
-        case "reasoning":
-            return {"type": "thinking", "thinking": block.text, "signature": ""}
-        case "call":
-            return {"type": "tool_use", "id": block.id, "name": block.name, "input": block.arguments}
-
-
-def _opening(block: Block) -> dict[str, Any]:
-    match block.kind:
-        case "text":
-            return {"type": "text", "text": ""}
-        case "reasoning":
-            return {"type": "thinking", "thinking": "", "signature": ""}
-        case "call":
-            return {"type": "tool_use", "id": block.id, "name": block.name, "input": {}}
-
-
-def _delta(block: Block, text: str) -> dict[str, Any]:
-    match block.kind:
-        case "text":
-            return {"type": "text_delta", "text": text}
-        case "reasoning":
-            return {"type": "thinking_delta", "thinking": text}
-        case "call":
-            return {"type": "input_json_delta", "partial_json": text}
 
 
 def _end(meter: Meter) -> dict[str, Any]:
@@ -90,29 +61,11 @@ def _usage(meter: Meter) -> dict[str, int]:
 
 
 async def _frames(told: AsyncGenerator[Told, None], head: dict[str, Any], meter: Meter) -> AsyncGenerator[bytes, None]:
-    begun = {
-        **head,
-        "content": [],
-        "stop_reason": None,
-        "stop_sequence": None,
-        "usage": {"input_tokens": 0, "output_tokens": 0},
-    }
-    yield _event("message_start", message=begun)
+    yield begin_frame(head)
     async for each in told:
-        match each:
-            case Begin(block=block):
-                yield _event("content_block_start", index=block.index, content_block=_opening(block))
-            case More(block=block, text=text):
-                yield _event("content_block_delta", index=block.index, delta=_delta(block, text))
-            case End(block=block):
-                yield _event("content_block_stop", index=block.index)
-    yield _event("message_delta", delta=_end(meter), usage=_usage(meter))
-    yield _event("message_stop")
+        yield block_frame(each)
+    yield end_frames(_end(meter), _usage(meter))
 
 
 def _failure(error: BackendError) -> bytes:
     return named_event("error", failure_body("/v1/messages", error))
-
-
-def _event(kind: str, **fields: object) -> bytes:
-    return named_event(kind, {"type": kind, **fields})

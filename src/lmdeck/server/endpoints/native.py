@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lmdeck.server.blocks import Begin, Blocks, End, More
-from lmdeck.server.delivery import EventStream, Meter, attended, guarded, json_response, named_event
+from lmdeck.server.delivery import EventStream, Meter, attended, guarded, json_response
+from lmdeck.server.encoders.common import named_event
 from lmdeck.server.events import LoadProgress, PromptProgress, ToolOutcome
 from lmdeck.server.jobs import ChatMessage
 from lmdeck.server.refusals import native_error

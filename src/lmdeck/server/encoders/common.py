@@ -1,0 +1,62 @@
+"""What all formats share: ids, the end mark, named events, finish reasons and token counts."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lmdeck.sansio.sse import encode_event
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lmdeck.server.events import Finished, StopReason
+
+__all__ = ["DONE", "answer_id", "data_event", "finish_reason", "item_id", "named_event", "usage"]
+
+DONE = encode_event(b"[DONE]")
+_ID_LETTERS = string.ascii_lowercase + string.digits
+_FINISH_REASONS: dict[StopReason, str] = {
+    "eosFound": "stop",
+    "stopStringFound": "stop",
+    "toolCalls": "tool_calls",
+    "maxPredictedTokensReached": "length",
+    "contextLengthReached": "length",
+}
+
+
+def answer_id(prefix: str) -> str:
+    """Return an id as LM Studio writes them: the prefix, a dash, letters and digits."""
+    return f"{prefix}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(22))}"
+
+
+def item_id(prefix: str) -> str:
+    """Return an id as responses and their items have them: the prefix, an underscore, 48 hexadecimal digits."""
+    return f"{prefix}_{secrets.token_hex(24)}"
+
+
+def data_event(value: object) -> bytes:
+    """Write a value as a server-sent event without a name."""
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+def named_event(name: str, value: Mapping[str, Any]) -> bytes:
+    """Write a value as a server-sent event with a name."""
+    return encode_event(msgspec.json.encode(value), name)
+
+
+def finish_reason(reason: StopReason) -> str:
+    """Translate LM Studio's stop reason into OpenAI's finish reason."""
+    return _FINISH_REASONS[reason]
+
+
+def usage(end: Finished) -> dict[str, int]:
+    """Write the token counts of an answer."""
+    return {
+        "prompt_tokens": end.prompt_tokens,
+        "completion_tokens": end.completion_tokens,
+        "total_tokens": end.prompt_tokens + end.completion_tokens,
+    }
