@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import secrets
 import string
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from lmdeck.sansio.sse import encode_event
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lmdeck.server.events import Finished, StopReason
 
 __all__ = ["DONE", "answer_id", "data_event", "finish_reason", "item_id", "named_event", "usage"]
@@ -43,7 +41,7 @@ def data_event(value: object) -> bytes:
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
-def named_event(name: str, value: Mapping[str, Any]) -> bytes:
+def named_event(name: str, value: object) -> bytes:
     """Write a value as a server-sent event with a name."""
     return encode_event(msgspec.json.encode(value), name)
 
