@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SHARED := ../shared
+# Processes that run the tests; auto is one for each core, 0 runs them in pytest's own.
+WORKERS ?= auto
 
 .PHONY: help demo test lint types tests live fuzz soak docs pictures bench shared format clean
 
@@ -33,7 +35,7 @@ types: $(VENV)/.installed-dev
 	@$(BIN)/mypy
 
 tests: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest --cov --cov-report=term
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term
 
 live: $(VENV)/.installed-dev
 	@test -n "$(LMDECK_LIVE_URL)" || { echo "Set LMDECK_LIVE_URL, for example: make live LMDECK_LIVE_URL=http://localhost:1234"; exit 2; }

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from cli_tools import COMMAND, Speaker
 
+from loopback import PATIENCE
+
 ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\^_=>])")
 
 
@@ -40,7 +42,7 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._main, keys.encode())
 
-    def wait_for(self, words: str, seconds: float = 20) -> None:
+    def wait_for(self, words: str, seconds: float = PATIENCE) -> None:
         """Read until the words are on the screen."""
         end = time.monotonic() + seconds
         while words not in ESCAPES.sub("", self.seen):
@@ -92,7 +94,7 @@ def test_a_conversation(terminal: Terminal, speaker: Speaker, tmp_path: Path) ->
     terminal.wait_for("4 messages are in")
     assert [message["role"] for message in json.loads(saved.read_text())] == ["user", "assistant"] * 2
     terminal.type("/quit\r")
-    assert terminal.process.wait(10) == 0
+    assert terminal.process.wait(PATIENCE) == 0
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_it(terminal: Terminal, speaker: Speaker) -> None:
@@ -102,7 +104,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_it(terminal: Terminal, speaker: Speak
     terminal.wait_for("word word")
     terminal.type("\x03")
     terminal.wait_for("(stopped)")
-    assert speaker.left.wait(2)
+    assert speaker.left.wait(PATIENCE)
     speaker.pieces, speaker.pause = ["Fine"], 0
     terminal.forget()
     terminal.type("And now?\r")
@@ -112,7 +114,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_it(terminal: Terminal, speaker: Speak
     assert kept.startswith("word word")
     assert now == "And now?"
     terminal.type("/quit\r")
-    assert terminal.process.wait(10) == 0
+    assert terminal.process.wait(PATIENCE) == 0
 
 
 def test_commands_and_errors_leave_the_conversation_open(terminal: Terminal, speaker: Speaker) -> None:

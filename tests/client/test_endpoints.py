@@ -27,6 +27,7 @@ from lmdeck import (
 )
 from lmdeck.native_events import MessageDelta, ModelLoadProgressEvent, NativeEvent, ToolCallSuccess
 from lmdeck.testing import FakeLMStudio, RawAnswer, SentRequest
+from loopback import PATIENCE
 
 LIST = "/api/v1/models"
 LOAD, UNLOAD, DOWNLOAD = f"{LIST}/load", f"{LIST}/unload", f"{LIST}/download"
@@ -459,7 +460,7 @@ def test_no_more_than_the_limit_are_asked_at_once_and_the_wait_is_a_stat(fake: F
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(5)
+                thread.join(PATIENCE)
     assert len(replies) == 6
     assert fake.most_at_once == 2
     waits = sorted(reply.stats.queue_time for reply in replies)

@@ -14,6 +14,7 @@ import lmdeck
 from asking import until
 from lmdeck import ConfigurationError, LMStudio, _facade
 from lmdeck.testing import FakeLMStudio
+from loopback import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +68,7 @@ def test_fifty_threads_get_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_facade, "LMStudio", Counted)
 
     def ask(_: int) -> LMStudio:
-        start.wait(5)
+        start.wait(PATIENCE)
         return lmdeck.default_client()
 
     with ThreadPoolExecutor(50) as pool:
@@ -103,7 +104,10 @@ assert lmdeck.chat().user("Hi").send().content == "Hello."
 def test_a_fork_gets_its_own_client(hello: FakeLMStudio) -> None:
     """Parent and child never share a connection, and neither breaks the other's."""
     child = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FORK, hello.base_url], capture_output=True, text=True, timeout=20
+        [sys.executable, "-W", "error", "-c", FORK, hello.base_url],
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
     )
     assert (child.returncode, child.stderr) == (0, "")
     assert sorted(request.connection for request in hello.requests) == [0, 0, 0, 1, 1]

@@ -17,6 +17,7 @@ import pytest
 from asking import alm, lm
 from lmdeck import ConfigurationError, MCPTools, Reply, ToolError
 from lmdeck.testing import FakeLMStudio
+from loopback import PATIENCE
 
 pytest.importorskip("mcp")
 SERVER = str(Path(__file__).with_name("mcp_server.py"))
@@ -78,7 +79,7 @@ def url() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/mcp"
     finally:
         running.terminate()
-        running.wait(10)
+        running.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("headers", [None, {"X-Key": "1"}])

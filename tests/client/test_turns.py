@@ -13,6 +13,7 @@ from bodies import chunk
 from lmdeck import LMStudio, Reply, RequestQueued
 from lmdeck.testing import FakeLMStudio, RawAnswer
 from lmdeck.testing.shelf import DEFAULT_MODEL
+from loopback import PATIENCE
 
 LIST, CHAT = "/api/v1/models", "/v1/chat/completions"
 BOTH = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -42,7 +43,7 @@ def ask_many(fake: FakeLMStudio, count: int, *, is_async: bool, **settings: Any)
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(5)
+                thread.join(PATIENCE)
     return replies, [request.path for request in fake.requests]
 
 
@@ -123,7 +124,7 @@ def test_a_list_that_was_read_before_is_not_asked_for_again(fake: FakeLMStudio) 
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(5)
+            thread.join(PATIENCE)
         assert [request.path for request in fake.requests].count(LIST) == 1
 
 
@@ -175,7 +176,7 @@ def test_another_thread_waits(slow: FakeLMStudio) -> None:
             next(stream)
             asked.start()
             until(lambda: client_waiting(client) == 1)
-        asked.join(5)
+        asked.join(PATIENCE)
         assert len(slow.requests) == 2
     (event,) = heard
     assert (event.seconds > 0, event.limit) == (True, 1)

@@ -33,5 +33,4 @@ def took(text: str) -> float:
 @pytest.mark.parametrize("piece", REPEATED)
 def test_time_grows_with_the_text(piece: str, head: str) -> None:
     small, large = (head + piece * (size // len(piece)) for size in (4_000, 16_000))
-    best = min(took(large) / max(took(small), 1e-4) for _ in range(2))
-    assert best < 9
+    assert any(took(large) < 9 * max(took(small), 1e-4) for _ in range(5))

@@ -16,6 +16,7 @@ from lmdeck.server.backend import BackendError
 from lmdeck.server.events import Finished
 from lmdeck.server.jobs import Instance, ModelDescription, Runtime
 from lmdeck.server.text_model import TextOnly
+from loopback import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
@@ -141,7 +142,7 @@ def asking(base_url: str, path: str = "/v1/chat/completions", **fields: Any) -> 
         yield connection
 
 
-def eventually(happened: Callable[[], object], seconds: float = 10) -> None:
+def eventually(happened: Callable[[], object], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -109,9 +109,9 @@ def test_importing_costs_little_memory(body: str, tmp_path: Path) -> None:
 
 
 def test_importing_costs_little_time(tmp_path: Path) -> None:
-    """At most 60 ms of the processor's time, in the best of several runs."""
-    code = "import time\nstart = time.process_time()\nimport lmdeck\nprint(time.process_time() - start)"
-    assert min(float(python(code, tmp_path)) for _ in range(5)) <= 0.060
+    """Time follows the modules that are loaded, and those can be counted: a few of the standard library, fewer of ours."""
+    modules = set(watched("import lmdeck", tmp_path)["modules"]) - set(watched("", tmp_path)["modules"])
+    assert len(modules) <= 20, sorted(modules)
 
 
 def test_the_types_are_what_they_are_said_to_be() -> None:

@@ -40,30 +40,32 @@ def test_the_public_names_are_these() -> None:
     assert dir(lmdeck) == lmdeck.__all__
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_a_public_name_is_there(name: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_public_name_is_there(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """`from lmdeck import …` finds it, and finds the same again."""
     monkeypatch.chdir(tmp_path)
-    value = getattr(lmdeck, name)
-    if name != "models":  # which is a view of the default client, made anew
-        assert getattr(lmdeck, name) is value
+    for name in PUBLIC:
+        value = getattr(lmdeck, name)
+        if name != "models":  # which is a view of the default client, made anew
+            assert getattr(lmdeck, name) is value, name
     lmdeck.reset()
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLIC if name not in {"__version__", "models"}])
-def test_a_public_class_or_function_says_what_it_is(name: str) -> None:
+def test_every_public_class_and_function_says_what_it_is() -> None:
     """And so do its public methods, properties and the class that it comes from."""
-    value = getattr(lmdeck, name)
-    assert inspect.getdoc(value)
-    if inspect.isclass(value):
-        assert value.__doc__
-        for method, member in inspect.getmembers(value):
+    bare = []
+    for name in PUBLIC:
+        value = getattr(lmdeck, name)
+        if name not in {"__version__", "models"} and not (value.__doc__ and inspect.getdoc(value)):
+            bare.append(name)
+        for method, member in inspect.getmembers(value) if inspect.isclass(value) else ():
             if (
                 not method.startswith("_")
                 and (callable(member) or isinstance(member, property))
                 and "lmdeck" in str(getattr(member, "__module__", "lmdeck"))
+                and not inspect.getdoc(member)
             ):
-                assert inspect.getdoc(member), f"{name}.{method}"
+                bare.append(f"{name}.{method}")
+    assert bare == []
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

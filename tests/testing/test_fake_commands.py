@@ -14,6 +14,7 @@ import pytest
 
 from lmdeck import ConfigurationError, LMStudio
 from lmdeck.testing.scenario import load_scenario
+from loopback import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,7 @@ def running(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
             yield next(word for word in first.split() if word.startswith("http") and word.count(":") == 2), process
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(10)
+            process.wait(PATIENCE)
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_fake_serves_any_language_and_ends_with_ctrl_c(scenario: Path) -> None:
         with LMStudio(base_url=url, retry_attempts=1) as lm:
             assert lm.chat("tiny").user("Hi").send().content == "Hello"
         process.send_signal(signal.SIGINT)
-        rest = process.communicate(timeout=10)[0]
+        rest = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 0
     assert "POST /v1/chat/completions 'Hi'" in rest
 

@@ -17,6 +17,7 @@ from lmdeck import (
     NoModelLoadedError,
 )
 from lmdeck.testing import FakeLMStudio
+from loopback import PATIENCE
 
 MODEL = "qwen2.5-7b-instruct"
 
@@ -108,7 +109,7 @@ def test_an_idle_model_is_unloaded() -> None:
     with FakeLMStudio() as fake, fake.client() as lm:
         fake.reply("Hi")
         lm.chat(MODEL).user("a").with_options(ttl=1).send()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE
         while lm.models.get(MODEL).loaded:
             assert time.monotonic() < deadline
             time.sleep(0.05)

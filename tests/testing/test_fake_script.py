@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import msgspec
@@ -21,12 +20,10 @@ def get_weather(city: str, days: int = 1) -> str:
     return f"sun over {city} for {days}"
 
 
-def test_it_is_ready_at_once() -> None:
-    FakeLMStudio().start().close()  # whatever is imported only once
-    began = time.perf_counter()
+def test_it_is_ready_when_it_has_started() -> None:
     with FakeLMStudio() as fake:
         assert fake.base_url.startswith("http://127.0.0.1:")
-        assert time.perf_counter() - began < 0.15
+        assert fake.client(retry_attempts=1).health().reachable
 
 
 def test_answers_come_in_the_order_in_which_they_were_scripted() -> None:

@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 
 from asking import SETTINGS, alm, lm
-from lmdeck import AsyncLMStudio, ChatStream, IncompleteStreamError, LMStudioError
-from loopback import HANG, SSE_HEAD, Answer, Connection, Loopback, chunk, endless, head, hello, http_chunks
+from lmdeck import AsyncLMStudio, ChatStream, IncompleteStreamError, LMStudioError, RequestTimeoutError
+from loopback import HANG, PATIENCE, SSE_HEAD, Answer, Connection, Loopback, chunk, endless, head, hello, http_chunks
 
-AT_ONCE = 1.0
 FIRST_WORD = [SSE_HEAD, http_chunks(chunk("Hel"), last=False), HANG]
 STUCK: dict[str, Answer] = {
     "before-head": [HANG],
@@ -83,7 +82,7 @@ def test_leaving_a_stream_closes_its_connection(leave: Callable[[ChatStream], No
     """The server need not write on for nobody, whether or not the stream was used in a `with`."""
     with Loopback(endless, hello) as server, lm(server.url) as client:
         leave(client.chat().user("Sing").stream())
-        server.connection().wait_left(AT_ONCE)
+        server.connection().wait_left()
         assert client.chat().user("Hi").send().content == "Hello."
         assert len(server.requests) == 2
 
@@ -97,7 +96,7 @@ def test_an_exception_in_a_callback_closes_the_connection() -> None:
     with Loopback(endless, hello) as server, lm(server.url) as client:
         with pytest.raises(LookupError):
             client.chat().user("Sing").stream(stop)
-        server.connection().wait_left(AT_ONCE)
+        server.connection().wait_left()
         assert client.chat().user("Hi").stream(lambda _: None).content == "Hello."
 
 
@@ -122,7 +121,7 @@ async def test_a_closed_async_stream_stays_closed() -> None:
             stream = client.chat().user("Sing").stream()
             assert (await anext(stream)).content == "la "
             await stream.aclose()
-            async with asyncio.timeout(AT_ONCE):
+            async with asyncio.timeout(PATIENCE):
                 with pytest.raises(IncompleteStreamError):
                     await stream.until_done()
             assert stream.partial.content.startswith("la")
@@ -144,12 +143,11 @@ def test_closing_from_another_thread_wakes_the_reader() -> None:
         stream = client.chat().user("Hi").stream()
         next(stream)
         threading.Timer(0.1, stream.close).start()
-        started = time.monotonic()
         with pytest.raises(LMStudioError) as caught:
             next(stream)
-        assert time.monotonic() - started < AT_ONCE
+        assert not isinstance(caught.value, RequestTimeoutError)
         assert caught.value.partial is not None
-        server.connection().wait_left(AT_ONCE)
+        server.connection().wait_left()
         assert client.chat().user("Hi").send().content == "Hello."
 
 
@@ -160,7 +158,7 @@ def test_closing_while_the_answer_begins_takes_hold_when_it_has() -> None:
         threading.Timer(0.1, stream.close).start()
         with pytest.raises(IncompleteStreamError):
             next(stream)
-        server.connection().wait_left(AT_ONCE)
+        server.connection().wait_left()
 
 
 def test_a_closed_client_can_be_used_again() -> None:
@@ -168,7 +166,7 @@ def test_a_closed_client_can_be_used_again() -> None:
     with Loopback(hello) as server, lm(server.url) as client:
         assert client.chat().user("Hi").send().content == "Hello."
         client.close()
-        server.connection().wait_left(AT_ONCE)
+        server.connection().wait_left()
         assert client.chat().user("Hi").send().content == "Hello."
 
 
@@ -178,12 +176,12 @@ def test_closing_the_client_lets_a_running_answer_end() -> None:
         with client.chat().user("Hi").stream() as stream:
             client.close()
             assert stream.until_done().content == "Hello."
-        server.connection().wait_left(AT_ONCE)
+        server.connection().wait_left()
 
 
 async def left(connection: Connection) -> None:
     """Wait until the connection is over, without holding the loop."""
-    async with asyncio.timeout(AT_ONCE):
+    async with asyncio.timeout(PATIENCE):
         while not connection.has_left.is_set():  # noqa: ASYNC110  # set by a thread
             await asyncio.sleep(0.002)
 
@@ -303,7 +301,7 @@ async def test_closing_from_another_task_wakes_the_reader() -> None:
             reader = asyncio.ensure_future(anext(stream))
             await asyncio.sleep(0.05)
             await stream.aclose()
-            async with asyncio.timeout(AT_ONCE):
+            async with asyncio.timeout(PATIENCE):
                 with pytest.raises(LMStudioError):
                     await reader
             await left(server.connection())
@@ -319,7 +317,7 @@ def test_a_collected_stream_closes_its_connection() -> None:
         del stream
         assert not server.connection().has_left.wait(0.05)
         gc.collect()
-        server.connection().wait_left(AT_ONCE)
+        server.connection().wait_left()
 
 
 SCRIPT = """
@@ -371,6 +369,6 @@ def test_ctrl_c_ends_a_blocked_call(how: str, name: str) -> None:
             server.wait_requests(1)
             time.sleep(0.1)
             child.send_signal(signal.SIGINT)
-            server.connection().wait_left(AT_ONCE)
-            out, err = child.communicate(timeout=5)
+            server.connection().wait_left()
+            out, err = child.communicate(timeout=PATIENCE)
     assert (out.split("\n")[-2:], err, child.returncode) == (["Hello.", ""], "", 0)

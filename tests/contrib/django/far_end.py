@@ -17,6 +17,7 @@ from lmdeck.contrib.django.testing import override_lmdeck
 from lmdeck.testing import Answer, FakeLMStudio, SentRequest
 from lmdeck.testing.answers import PlannedCall
 from lmdeck.testing.shelf import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
+from loopback import PATIENCE
 
 HERE = Path(__file__).parent
 TESTS = HERE.parents[1]
@@ -88,7 +89,7 @@ class Site:
     @contextmanager
     def get(self, path: str, **headers: str) -> Iterator[Any]:
         """Ask for a page and give the socket's file, past the head, as the server sends it."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=8) as sock:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as sock:
             lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Connection: close"]
             lines += [f"{name}: {value}" for name, value in headers.items()]
             sock.sendall("\r\n".join([*lines, "\r\n"]).encode())
@@ -178,14 +179,14 @@ def site(kind: str, folder: Path, **environment: str) -> Iterator[Site]:
         finally:
             process.terminate()
             try:
-                process.wait(5)
+                process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(5)
+                process.wait(PATIENCE)
 
 
 def _wait_until_open(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 2 * PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from far_end import far_end
 
+from loopback import PATIENCE
+
 EXAMPLE = Path(__file__).parents[3] / "examples" / "django_chat"
 
 
@@ -45,14 +47,14 @@ def address(tmp_path: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.communicate(timeout=10)
+            process.communicate(timeout=PATIENCE)
 
 
 def opened(browser: urllib.request.OpenerDirector, address: str) -> str:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return str(browser.open(address, timeout=10).read().decode())
+            return str(browser.open(address, timeout=PATIENCE).read().decode())
         except urllib.error.URLError:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -70,7 +72,7 @@ def test_it_runs_and_answers(address: str) -> None:
     assert browser.open(f"{address}/static/lmdeck/chat.js").status == 200
     headers = {"Content-Type": "application/json", "X-CSRFToken": fresh[1], "Referer": address}
     question = urllib.request.Request(f"{address}/ask/", json.dumps({"text": "Hi"}).encode(), headers)
-    with browser.open(question, timeout=10) as response:
+    with browser.open(question, timeout=PATIENCE) as response:
         told = [json.loads(line[6:]) for line in response if line.startswith(b"data: ")]
     assert "".join(one["text"] for one in told if one["type"] == "content") == "Hello."
     listed = json.loads(browser.open(f"{address}/conversations/").read())["conversations"]

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from far_end import SLOW, Site, prepare, site
 
+from loopback import PATIENCE
+
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the browser tests need Chromium: apt-get install chromium")
@@ -99,7 +101,7 @@ def test_stop_stops_the_model_and_keeps_what_came(page: Any, running: tuple[Site
     playwright.expect(answer).to_contain_text("la la")
     assert lm_studio.in_progress == 1
     page.get_by_role("button", name="Stop").click()
-    lm_studio.wait_until_idle(1.0)
+    lm_studio.wait_until_idle(PATIENCE)
     playwright.expect(page.get_by_role("status")).to_have_text("Stopped.")
     page.wait_for_timeout(200)
     page.reload()

@@ -15,6 +15,7 @@ from lmdeck import ConfigurationError, Reply
 from lmdeck.contrib.django import lm, stream_response
 from lmdeck.testing import Answer
 from lmdeck.testing.answers import PlannedCall
+from loopback import PATIENCE
 
 VIEWS = ["sync_lm", "sync_alm", "async_lm", "async_alm"]
 
@@ -32,7 +33,7 @@ def data_lines(file: Any) -> Iterator[dict[str, Any]]:
 
 
 def wait_for_end(running: Site) -> list[str]:
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + PATIENCE
     while not (ends := running.ends()):
         assert time.monotonic() < deadline, "nobody was told of the end"
         time.sleep(0.01)
@@ -66,7 +67,7 @@ def test_the_model_stops_when_the_browser_leaves(running: Site, view: str, quest
         if question == "endless":
             assert "la la la".startswith(next(data_lines(file))["text"])
         assert running.lm_studio.in_progress == 1
-    running.lm_studio.wait_until_idle(1.0)
+    running.lm_studio.wait_until_idle(PATIENCE)
     (end,) = wait_for_end(running)
     assert end.startswith("cut")
     assert ("la" in end) == (question == "endless")

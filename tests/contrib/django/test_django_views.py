@@ -22,6 +22,7 @@ from lmdeck.contrib.django.history.models import Conversation
 from lmdeck.contrib.django.limits import seconds_to_wait
 from lmdeck.contrib.django.testing import LMDeckTestMixin, override_lmdeck
 from lmdeck.contrib.django.views import PageView
+from loopback import PATIENCE
 
 HISTORY = "lmdeck.contrib.django.history"
 
@@ -123,7 +124,7 @@ class Asking(LMDeckTestMixin, TransactionTestCase):
         while b'"content"' not in next(pieces):
             continue
         response.close()
-        self.fake.wait_until_idle(1.0)
+        self.fake.wait_until_idle(PATIENCE)
         (message,) = Conversation.objects.get().messages.filter(role="assistant")
         assert message.content.startswith("la")
         assert message.finish_reason == ""

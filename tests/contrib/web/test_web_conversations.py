@@ -12,6 +12,7 @@ import pytest
 from lmdeck import Message, Reply
 from lmdeck.web.conversations import Conversations
 from lmdeck.web.questions import Question
+from loopback import PATIENCE
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_those_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
     failed: list[Exception] = []
 
     def write(at: int) -> None:
-        start.wait(5)
+        start.wait(PATIENCE)
         try:
             for number in range(20):
                 stores[at].add_reply(key, Reply(content=f"{at}-{number}"))
@@ -45,7 +46,7 @@ def test_those_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
     kept = stores[0].messages(key, "ada")
     assert failed == []
     assert kept is not None

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loopback import PATIENCE
+
 if TYPE_CHECKING:
     from lmdeck.server.engine import EngineServer
 
@@ -35,11 +37,11 @@ def test_an_example_answers(name: str, engine: EngineServer, tmp_path: Path, unu
             assert '"type":"done"' in told
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(10)
+            process.wait(PATIENCE)
 
 
 def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 2 * PATIENCE
     while True:
         try:
             with urllib.request.urlopen(url, timeout=5):

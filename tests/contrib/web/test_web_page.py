@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from web_sites import SLOW
 
+from loopback import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -92,7 +94,7 @@ def test_stop_stops_the_model_and_keeps_what_came(page: Any, fake: FakeLMStudio)
     playwright.expect(answer).to_contain_text("la la")
     assert fake.in_progress == 1
     page.get_by_role("button", name="Stop").click()
-    fake.wait_until_idle(1.5)
+    fake.wait_until_idle(PATIENCE)
     playwright.expect(page.get_by_role("status")).to_have_text("Stopped.")
     page.wait_for_timeout(300)
     page.reload()

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from loopback import PATIENCE
+
 if TYPE_CHECKING:
     from lmdeck.testing import FakeLMStudio
 
@@ -141,8 +143,8 @@ def test_the_model_is_stopped_when_the_browser_leaves(url: str, fake: FakeLMStud
     assert response.read(200)
     response.close()
     connection.close()
-    fake.wait_until_idle(1.5)
-    deadline = time.monotonic() + 3
+    fake.wait_until_idle(PATIENCE)
+    deadline = time.monotonic() + PATIENCE
     while len(kept := call(url, "GET", f"/conversations/{key}/").json["messages"]) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -16,6 +16,7 @@ from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.answers import PlannedCall
 from lmdeck.testing.only_here import point_to
+from loopback import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +100,7 @@ def _gunicorn(history: Path) -> Iterator[str]:
     ]
     with subprocess.Popen([*command, "site_under_test:app"], cwd=history.parent, stderr=subprocess.PIPE) as process:
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 2 * PATIENCE
             while True:
                 try:
                     socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -111,4 +112,4 @@ def _gunicorn(history: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(PATIENCE)
