@@ -86,11 +86,6 @@ def show_prose() -> None:
     for name, tools in (("prose, tools offered", TOOLS), ("prose, no tools", None)):
         took = cpu(parts, tools=tools)
         print(f"{name:36}{took / len(parts) * 1e6:>10.2f} µs a delta")
-    parser, begin = StreamParser(TOOLS), time.process_time()
-    for part in parts:
-        if not parser.is_plain(part):
-            parser.feed(part)
-    print(f"{'prose, as the client asks':36}{(time.process_time() - begin) / len(parts) * 1e6:>10.2f} µs a delta")
 
 
 def show_random(characters: int) -> None:

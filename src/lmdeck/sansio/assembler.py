@@ -50,8 +50,8 @@ class TextParser(Protocol):
         """Read new text and give what is certain."""
         ...
 
-    def is_plain(self, text: str) -> bool:
-        """Tell whether text is content as it stands, and count it as read if so."""
+    def feed_into(self, text: str, chunks: list[Chunk]) -> None:
+        """Read new text and add to `chunks` what is certain."""
         ...
 
     def finish(self, *, answered: bool = False) -> Iterable[Chunk]:
@@ -218,12 +218,7 @@ class ChatAssembler:
         )  # first: the server's own come before the text's
         content = delta.content
         if content:
-            parser = self._text_parser
-            if isinstance(content, str) and not self._is_whole and (parser is None or parser.is_plain(content)):
-                self._content.write(content)
-                chunks.append(Chunk(content))
-            else:
-                self._read_content(content_text(content), chunks)
+            self._read_content(content if isinstance(content, str) else content_text(content), chunks)
         if delta.refusal:
             self._note_once("refusal", "The model declined; its words are in the content.")
             self._read_content(delta.refusal, chunks)

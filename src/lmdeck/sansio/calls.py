@@ -85,11 +85,6 @@ class Calls:
         self.prose.see(text)
         self.chunks.append(Chunk(text))
 
-    @property
-    def is_plain(self) -> bool:
-        """Tell whether text without markers is content as it stands."""
-        return bool(self.content) and not self._gap and not self.is_over and self.prose.is_plain
-
     def hold_space(self) -> None:
         """Let white space wait until other content follows."""
         self._has_markup = True

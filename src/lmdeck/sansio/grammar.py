@@ -13,6 +13,8 @@ from lmdeck.sansio.source import Stops
 
 __all__ = ["Grammar", "grammar_for"]
 
+INDENT = r"[^\S\n]*+"
+
 
 class Grammar:
     """What to look for in a text: the markers of some dialects, for some tools; of one of them maybe its own ones too."""
@@ -35,15 +37,16 @@ class Grammar:
         self.drops = frozenset(drop for dialect in dialects for drop in dialect.drops) - set(self.markers)
         self.reserved = frozenset(drop for drop in self.drops if "reserved" in drop)
         tokens = {*self.markers, *self.anywhere, *self.drops, *self.closers}
-        self.tokens = Stops(tokens)
         self.start_tokens = Stops((*self.starts,))
+        heads = "".join(sorted({re.escape(text[0]) for text in self.starts}))
+        self.begins_start = re.compile(rf"\s*+[{heads}]" if heads else r"(?!)").match
+        self.tokens = Stops(tokens, rf"\n{INDENT}(?=[{heads}])" if heads else "")
+        on_new_line = rf"(?:\A|\n){INDENT}(?=[{heads}])" if heads else ""
+        self.tokens_on_new_line = Stops(tokens, on_new_line) if heads else self.tokens
         self.opening = Stops((*self.openers, *self.closers))
         self.call_markers = tuple(text for text, marker in self.markers.items() if not marker.channel)
         self.inline = {text: marker for text, marker in self.markers.items() if marker.inline}
-        heads = {text[0] for text in tokens} | {"`", "\n"}
-        self.first_chars = frozenset(text[0] for text in (*self.openers, *self.starts)) | frozenset(" \t\r\n")
         self.has_calls = bool(names)
-        self.trigger = re.compile("[" + "".join(map(re.escape, sorted(heads))) + "]")
 
     def opened_by_template(self, text: str) -> ReasoningTags | None:
         """Give the tags of reasoning whose end a whole text has on a line's end, once and outside of code, but no beginning."""

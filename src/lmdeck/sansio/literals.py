@@ -206,7 +206,7 @@ class LiteralReader:
             if not found:
                 if source.closed:
                     raise TruncatedCall
-                yield
+                yield from source.sleep(plain.search, self._put)
                 continue
             char = found.group()
             if char == "\\":
@@ -265,13 +265,13 @@ class LiteralReader:
 
     def _ends_before(self, place: int) -> Reader[bool]:
         """Tell whether the dialect's end marker stands at a place ahead."""
-        source = self._source
+        source, ends = self._source, self._ends
         distance = place - source.at
         while True:
-            rest = source.text[source.at + distance :]
-            if self._ends.pattern.match(rest):
+            text, at = source.text, source.at + distance
+            if ends.pattern.match(text, at):
                 return True
-            if source.closed or rest not in self._ends.prefixes:
+            if source.closed or len(text) - at >= ends.longest or text[at:] not in ends.prefixes:
                 return False
             yield
 

@@ -6,13 +6,14 @@ A `Reading` reads the text; here it is fed, and what is certain is given. Prose 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import groupby
 from typing import Any
 
 from lmdeck.events import Chunk
 from lmdeck.messages import ParsedMessage, Problem
 from lmdeck.sansio.grammar import grammar_for
 from lmdeck.sansio.reading import Reading
-from lmdeck.sansio.text import GrowingText
+from lmdeck.sansio.source import MalformedCall
 from lmdeck.sansio.toolbox import Toolbox
 
 __all__ = ["StreamParser", "parse"]
@@ -35,25 +36,33 @@ class StreamParser:
     ) -> None:  # fmt: skip
         toolbox = Toolbox(tools)
         self._grammar = grammar_for(dialect, tuple(toolbox.schemas), architecture)
-        self._head: GrowingText | None = None if prefix or self._grammar.has_calls else GrowingText()
         self._reading = Reading(toolbox, self._grammar, new_id)
         self._calls = self._reading.calls
+        self._is_begun = False
         self._is_finished = False
-        self._trigger = self._grammar.trigger.search
         self._run = self._reading.run(prefix)
-        if self._head is None:
-            next(self._run, None)
+        next(self._run, None)
 
     def feed(self, text: str) -> list[Chunk]:
         """Read new text and give what is certain."""
+        chunks: list[Chunk] = []
+        self.feed_into(text, chunks)
+        return chunks
+
+    def feed_into(self, text: str, chunks: list[Chunk]) -> None:
+        """Read new text and add to `chunks` what is certain."""
         if self._grammar.byte_level:
             text = text.translate(BYTE_LEVEL)
-        if text and self.is_plain(text):
-            return [Chunk(text)]
         if not text or self._is_finished:
-            return []
-        self._reading.source.feed(text)
-        return self._advance()
+            return
+        self._is_begun = True
+        calls, source = self._calls, self._reading.source
+        calls.chunks = chunks
+        if not source.passes(text):
+            source.feed(text)
+            self._advance()
+        elif calls.name:
+            self._flush()
 
     def read_whole(self, text: str) -> list[Chunk]:
         """Read an answer that came in one piece: in it a lone end tag tells that the template had opened the reasoning.
@@ -61,51 +70,20 @@ class StreamParser:
         A stream cannot know that in time: what it has given as content is not taken back. (LM Studio bug tracker #1368.)
         """
         tag = self._grammar.opened_by_template(text)
-        if tag is not None and self._head is not None and not self._head:
-            self._head = None
-            self._run = self._reading.run(tag.open)
-            next(self._run, None)
-        elif tag is not None and not self._calls.content and not self._reading.had_reasoning:
+        if tag is not None and not self._is_begun:
             self._run = self._reading.run(tag.open)
             next(self._run, None)
         return self.feed(text)
-
-    def is_plain(self, text: str) -> bool:
-        """Tell whether text is content as it stands, and count it as read if so: the short way for prose."""
-        if self._trigger(text) is not None or self._is_finished:
-            self._begin()
-            return False
-        head = self._head
-        if head is not None and (head or text[:1] not in self._grammar.first_chars):
-            head.write(text)
-            return True
-        self._begin()
-        if self._reading.is_plain:
-            self._calls.content.write(text)
-            self._calls.prose.pass_plain(text)
-            return True
-        return False
-
-    def _begin(self) -> None:
-        """Start the machine, which an answer of nothing but prose never needs, and let it read what came before."""
-        head, self._head = self._head, None
-        if head is None:
-            return
-        next(self._run, None)
-        if head:
-            self._reading.source.feed(head.getvalue())
-            self._advance()
 
     def finish(self, *, answered: bool = False) -> list[Chunk]:
         """Read the end of the text and give the rest; with `answered`, calls in the reasoning do not count."""
         if self._is_finished:
             return []
-        if self._head is not None:
-            self._is_finished = True
-            return []
+        chunks: list[Chunk] = []
+        self._calls.chunks = chunks
         self._reading.is_answered = answered
-        self._reading.source.closed = True
-        chunks = self._advance()
+        self._reading.source.close()
+        self._advance()
         self._is_finished = True
         return chunks
 
@@ -117,7 +95,6 @@ class StreamParser:
     @property
     def result(self) -> ParsedMessage:
         """What was read so far, without outer white space."""
-        self._begin()
         calls = self._calls
         return ParsedMessage(
             content=calls.content.getvalue().strip(),
@@ -126,28 +103,38 @@ class StreamParser:
             problems=list(calls.problems),
         )
 
-    def _advance(self) -> list[Chunk]:
+    def _advance(self) -> None:
+        """Let the readers go on; what they said of one kind in a row is one chunk."""
+        chunks = self._calls.chunks
+        first = len(chunks)
         next(self._run, None)
-        calls = self._calls
-        if calls.is_open:
-            calls.flush()
-        given = self._reading.chunks[:]
-        self._reading.chunks.clear()
-        return _joined(given) if len(given) > 1 else given
+        if self._calls.name:
+            self._flush()
+        if len(chunks) - first > 1:
+            chunks[first:] = _joined(chunks[first:])
+
+    def _flush(self) -> None:
+        try:
+            self._calls.flush()
+        except MalformedCall as refusal:
+            self._run.throw(refusal)
 
 
 def _joined(chunks: list[Chunk]) -> list[Chunk]:
     """Join neighbours of the same kind."""
     joined: list[Chunk] = []
-    for chunk in chunks:
-        last = joined[-1] if joined else None
-        if last is not None and chunk.content and last.content:
-            joined[-1] = Chunk(last.content + chunk.content)
-        elif last is not None and chunk.reasoning and last.reasoning:
-            joined[-1] = Chunk("", last.reasoning + chunk.reasoning)
+    for kind, group in groupby(chunks, key=_kind):
+        if kind == "content":
+            joined.append(Chunk("".join(chunk.content for chunk in group)))
+        elif kind == "reasoning":
+            joined.append(Chunk("", "".join(chunk.reasoning for chunk in group)))
         else:
-            joined.append(chunk)
+            joined += group
     return joined
+
+
+def _kind(chunk: Chunk) -> str:
+    return "content" if chunk.content else "reasoning" if chunk.reasoning else ""
 
 
 def parse(text: str, tools: Iterable[Any] | None = None, dialect: str = "auto", prefix: str = "") -> ParsedMessage:

@@ -6,14 +6,18 @@ import re
 
 __all__ = ["Prose"]
 
-PIECES = re.compile(r"`+|\n|[ \t\r]+|[^`\n \t\r][^`\n]*")
+PIECES = re.compile(r"`+|\n|[^`\n]+")
 OPENING_QUOTE = re.compile(r"(?:^|[\s(\[{:=,])[\"'“‘«„]\Z")
+UNSEEN = 1024
 
 
 class Prose:
-    """Follows the text that goes to the user, as far as fences, code spans, quotes and line starts ask for it."""
+    """Follows the text that goes to the user, as far as fences, code spans, quotes and line starts ask for it.
 
-    __slots__ = ("_fence", "_is_quoted", "_last", "_run", "_run_begins_line", "_span", "is_line_start")
+    Text is only kept until somebody asks, so that prose without markers costs next to nothing.
+    """
+
+    __slots__ = ("_fence", "_is_line_start", "_is_quoted", "_last", "_run", "_run_begins_line", "_span", "_unseen")
 
     def __init__(self) -> None:
         self._fence = 0
@@ -22,43 +26,49 @@ class Prose:
         self._run = 0
         self._run_begins_line = False
         self._last = "\n"
-        self.is_line_start = True
+        self._is_line_start = True
+        self._unseen: list[str] = []
 
     def see(self, text: str) -> None:
         """Follow text that was passed on."""
-        self._last = (self._last + text)[-3:] if len(text) < 3 else text[-3:]
-        if "`" not in text and "\n" not in text and not self._run:
-            self.is_line_start = self.is_line_start and text.isspace()
+        self._unseen.append(text)
+        if len(self._unseen) >= UNSEEN:
+            self._look()
+
+    @property
+    def is_line_start(self) -> bool:
+        """Whether nothing but white space stands on the line so far."""
+        self._look()
+        return self._is_line_start
+
+    def shows_code(self) -> bool:
+        """Whether what comes next is inside code, or quoted."""
+        self._look()
+        self._settle()
+        self._is_quoted = self._is_quoted or OPENING_QUOTE.search(self._last) is not None
+        return bool(self._fence or self._span or self._is_quoted)
+
+    def _look(self) -> None:
+        """Read what was not looked at yet."""
+        if not self._unseen:
             return
+        text = "".join(self._unseen)
+        self._unseen.clear()
+        self._last = (self._last + text)[-3:]
         for piece in PIECES.findall(text):
             if piece[0] == "`":
                 if not self._run:
-                    self._run_begins_line = self.is_line_start
+                    self._run_begins_line = self._is_line_start
                 self._run += len(piece)
-                self.is_line_start = False
+                self._is_line_start = False
                 continue
             self._settle()
             if piece == "\n":
                 self._span = 0
                 self._is_quoted = False
-                self.is_line_start = True
-            elif not piece.isspace():
-                self.is_line_start = False
-
-    def shows_code(self) -> bool:
-        """Tell whether what comes next is inside code, or quoted."""
-        self._settle()
-        self._is_quoted = self._is_quoted or OPENING_QUOTE.search(self._last) is not None
-        return bool(self._fence or self._span or self._is_quoted)
-
-    @property
-    def is_plain(self) -> bool:
-        """Tell whether a piece of text without backticks and line ends changes nothing here."""
-        return not (self._run or self.is_line_start)
-
-    def pass_plain(self, text: str) -> None:
-        """Follow text that has neither."""
-        self._last = (self._last + text)[-3:] if len(text) < 3 else text[-3:]
+                self._is_line_start = True
+            elif self._is_line_start:
+                self._is_line_start = piece.isspace()
 
     def _settle(self) -> None:
         run, self._run = self._run, 0

@@ -14,7 +14,7 @@ from lmdeck.sansio.bare import begins_bare
 from lmdeck.sansio.calls import Calls
 from lmdeck.sansio.dialects.declaration import Marker, ReasoningTags
 from lmdeck.sansio.grammar import Grammar
-from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
+from lmdeck.sansio.source import NON_SPACE, MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
 from lmdeck.sansio.text import GrowingText
 from lmdeck.sansio.toolbox import Toolbox
 
@@ -30,13 +30,12 @@ class Reading:
     def __init__(self, toolbox: Toolbox, grammar: Grammar, new_id: Callable[[], str]) -> None:
         self.toolbox = toolbox
         self.grammar = grammar
-        self.chunks: list[Chunk] = []
-        self.calls = Calls(toolbox, new_id, self.chunks)
+        self.calls = Calls(toolbox, new_id, [])
         self.source = Source()
-        self.is_plain = False
         self.is_answered = False
         self.had_reasoning = False
         self._left_markup = False
+        self._is_line_start = True
 
     def run(self, prefix: str) -> Reader[None]:
         """Read an answer, `prefix` being what the template had written of it."""
@@ -70,18 +69,17 @@ class Reading:
 
     def _content(self) -> Reader[None]:
         """Read the answer's text up to its end."""
-        source, grammar, calls = self.source, self.grammar, self.calls
+        calls = self.calls
         while True:
-            if calls.prose.is_line_start or not calls.content:
-                if not calls.content and (yield from self._reads_opening()):
-                    continue
-                if (yield from self._reads_start_marker()):
-                    continue
-            if (yield from self._passes_text()):
+            if not calls.content and (yield from self._reads_opening()):
+                continue
+            if (yield from self._reads_start_marker()):
+                continue
+            token = yield from self._passes_text()
+            if not token:
                 return
-            found = grammar.tokens.pattern.match(source.text, source.at)
-            if found:
-                yield from self._token(found.group())
+            if token[0] != "\n":
+                yield from self._token(token)
 
     def _reads_opening(self) -> Reader[bool]:
         """Read what stands before any content: white space, and reasoning."""
@@ -100,14 +98,14 @@ class Reading:
 
     def _reads_start_marker(self) -> Reader[bool]:
         """Read a marker that counts only at the start of a line."""
-        grammar = self.grammar
-        if not grammar.starts:
+        source, grammar, calls = self.source, self.grammar, self.calls
+        if grammar.begins_start(source.text, source.at) is None or (calls.content and not calls.prose.is_line_start):
             return False
         yield from self._pass_space()
-        found = yield from self.source.ahead(grammar.start_tokens)
-        if not found or self.calls.prose.shows_code():
+        found = yield from source.ahead(grammar.start_tokens)
+        if not found or calls.prose.shows_code():
             return False
-        if found in grammar.bare and not (yield from begins_bare(self.source, grammar.bare)):
+        if found in grammar.bare and not (yield from begins_bare(source, grammar.bare)):
             return False
         yield from self._call(grammar.starts[found])
         return True
@@ -116,41 +114,59 @@ class Reading:
         source = self.source
         while True:
             begin = source.at
-            rest = source.text[begin:]
-            length = len(rest) - len(rest.lstrip())
-            if length:
-                source.at = begin + length
-                self.calls.say(rest[:length])
-            if source.at < len(source.text) or source.closed:
+            found = NON_SPACE.search(source.text, begin)
+            end = found.start() if found else len(source.text)
+            if end > begin:
+                source.at = end
+                self.calls.say(source.text[begin:end])
+            if found or source.closed:
                 return
             yield
 
-    def _passes_text(self) -> Reader[bool]:
-        """Pass text on up to the next token or line end; tell whether the text is over."""
-        source, grammar, calls = self.source, self.grammar, self.calls
-        has_starts = bool(grammar.starts)
+    def _passes_text(self) -> Reader[str]:
+        """Pass text on up to the next token and give that, unread; `""` at the end.
+
+        A line end behind which a start marker may stand is a token, too, but is passed on.
+        """
+        source, say = self.source, self.calls.say
+        tokens = self.grammar.tokens
         while True:
             text, at = source.text, source.at
-            found = grammar.tokens.pattern.search(text, at)
-            end = found.start() if found else len(text) if source.closed else grammar.tokens.tail(text, at)
-            if has_starts:
-                newline = text.find("\n", at, end)
-                if newline >= 0:
-                    calls.say(text[at : newline + 1])
-                    source.at = newline + 1
-                    if calls.prose.is_line_start or not calls.content:
-                        return False
-                    continue
+            end, token = tokens.find(text, at, closed=source.closed)
+            if token[:1] == "\n":
+                end += len(token)
             if end > at:
-                calls.say(text[at:end])
+                say(text[at:end])
                 source.at = end
-            if found:
-                return False
-            if source.closed:
-                return True
-            self.is_plain = end == len(text) and calls.is_plain
-            yield
-            self.is_plain = False
+            if token or source.closed:
+                return token
+            if end < len(text):
+                yield
+            else:
+                yield from self._sleep()
+                if self._is_line_start and self.grammar.begins_start(source.text):
+                    return "\n"
+
+    def _sleep(self) -> Reader[None]:
+        """Wait for a token; what comes before is content."""
+        grammar, calls = self.grammar, self.calls
+        if grammar.tokens is grammar.tokens_on_new_line:
+            yield from self.source.sleep(grammar.tokens.begun.search, calls.say)
+            return
+        self._is_line_start = calls.prose.is_line_start
+        tokens = grammar.tokens_on_new_line if self._is_line_start else grammar.tokens
+        yield from self.source.sleep(tokens.begun.search, self._say_lines)
+
+    def _say_lines(self, text: str) -> None:
+        """Pass content on and follow whether a line begins where it ends."""
+        self.calls.say(text)
+        newline = text.rfind("\n") + 1
+        if newline or self._is_line_start:
+            was, rest = self._is_line_start, text[newline:]
+            self._is_line_start = is_start = (not rest or rest.isspace()) and (bool(newline) or was)
+            if is_start != was:
+                grammar = self.grammar
+                self.source.stop = (grammar.tokens_on_new_line if is_start else grammar.tokens).begun.search
 
     def _token(self, token: str) -> Reader[None]:
         """Read what a token in the text begins."""
@@ -223,14 +239,14 @@ class Reading:
     def _calls_of(self, text: str) -> None:
         """Read the calls with which a text ends its reasoning; what is no call there is reasoning."""
         calls = self.calls
-        begin, content, reasoning = len(self.chunks), calls.content, calls.reasoning
+        begin, content, reasoning = len(self.calls.chunks), calls.content, calls.reasoning
         calls.content, calls.reasoning = GrowingText(), GrowingText()
         self._read_again(text)
         calls.content, calls.reasoning = content, reasoning
-        for at in range(begin, len(self.chunks)):
-            if self.chunks[at].content:
-                self.chunks[at] = Chunk("", self.chunks[at].content)
-            reasoning.write(self.chunks[at].reasoning)
+        for at in range(begin, len(self.calls.chunks)):
+            if self.calls.chunks[at].content:
+                self.calls.chunks[at] = Chunk("", self.calls.chunks[at].content)
+            reasoning.write(self.calls.chunks[at].reasoning)
 
     def _read_again(self, text: str) -> None:
         """Read a text that is already whole as content."""
@@ -247,10 +263,10 @@ class Reading:
         text = calls.reasoning.getvalue()
         if not any(marker in text for marker in self.grammar.call_markers):
             return
-        begin = len(self.chunks)
+        begin = len(self.calls.chunks)
         self._read_again(text)
         calls.content = GrowingText()
-        self.chunks[begin:] = [chunk for chunk in self.chunks[begin:] if not chunk.content]
+        self.calls.chunks[begin:] = [chunk for chunk in self.calls.chunks[begin:] if not chunk.content]
         calls.problems.clear()
         if calls.made:
             calls.dropped("calls_in_reasoning", "The calls stood in the reasoning")

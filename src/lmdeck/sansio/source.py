@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterable
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = [
     "NON_SPACE",
@@ -21,12 +21,14 @@ __all__ = [
     "Stops",
     "TruncatedCall",
     "UnofferedCall",
+    "alternatives",
     "stops",
 ]
 
 T = TypeVar("T")
 Reader = Generator[None, None, T]
 NON_SPACE = re.compile(r"\S")
+DEEPEST = 80  # expressions nest a group for each character of a literal
 
 
 class NotACall(Exception):  # noqa: N818 - no error: the text is simply text
@@ -46,24 +48,73 @@ class TruncatedCall(Exception):  # noqa: N818
 
 
 class Stops:
-    """Literals to look for at once, none of which begins with another."""
+    """Literals to look for at once; where one begins with another, the longer one counts.
 
-    __slots__ = ("first", "literals", "longest", "pattern", "prefixes")
+    `pattern` matches one of them, `begun` also the beginning of one at the end of the text.
+    """
 
-    def __init__(self, literals: Iterable[str]) -> None:
+    __slots__ = ("begun", "literals", "longest", "pattern", "prefixes")
+
+    def __init__(self, literals: Iterable[str], also: str = "") -> None:
+        """Look for `literals`, and for what the expression `also` matches."""
         self.literals = tuple(sorted({literal for literal in literals if literal}, key=len, reverse=True))
-        self.pattern = re.compile("|".join(map(re.escape, self.literals)) or r"(?!)")
-        self.prefixes = frozenset(literal[:n] for literal in self.literals for n in range(1, len(literal)))
+        self.pattern = re.compile(_either(alternatives(self.literals), also))
         self.longest = max(map(len, self.literals), default=1)
-        heads = "".join(sorted({re.escape(literal[0]) for literal in self.literals}))
-        self.first = re.compile(f"[{heads}]" if heads else r"(?!)")
+        is_deep = self.longest > DEEPEST
+        heads = {literal[0] for literal in self.literals}
+        self.begun = re.compile(_either(alternatives(heads if is_deep else self.literals, or_end=True), also))
+        self.prefixes = frozenset(literal[:n] for literal in self.literals for n in range(1, len(literal)))
 
-    def tail(self, text: str, at: int) -> int:
-        """Give where the longest tail begins that may become one of the literals; the end where there is none."""
-        for found in self.first.finditer(text, max(at, len(text) - self.longest + 1)):
-            if text[found.start() :] in self.prefixes:
-                return found.start()
-        return len(text)
+    def find(self, text: str, at: int, *, closed: bool) -> tuple[int, str]:
+        """Return where the first literal stands, and the literal.
+
+        It is `""` for the beginning of one at the end of open text; where there is neither, the place is the text's end.
+        """
+        search = self.pattern.search if closed else self.begun.search
+        while found := search(text, at):
+            start = found.start()
+            if closed:
+                return start, found.group()
+            if len(text) - start < self.longest and text[start:] in self.prefixes:
+                return start, ""
+            if whole := self.pattern.match(text, start):
+                return start, whole.group()
+            at = start + 1
+        return len(text), ""
+
+
+def _either(expression: str, other: str) -> str:
+    return f"{expression}|{other}" if other else expression
+
+
+def alternatives(literals: Iterable[str], *, or_end: bool = False) -> str:
+    """Return the expression of any of some literals as a tree of characters, so that each is looked at once.
+
+    With `or_end`, it also matches where the text ends inside a literal.
+    """
+    tree: dict[str, Any] = {}
+    for literal in literals:
+        node = tree
+        for char in literal:
+            node = node.setdefault(char, {})
+        node[""] = {}
+    return _branches(tree, r"\Z" if or_end else "", is_root=True) if tree else r"(?!)"
+
+
+def _branches(node: dict[str, Any], end: str, *, is_root: bool = False) -> str:
+    """Return the expression of what may follow in a tree; `end` stands for the end of the text inside a literal."""
+    run = ""
+    while len(node) == 1 and not end and "" not in node:
+        char, node = next(iter(node.items()))
+        run += re.escape(char)
+    choices = [re.escape(char) + _branches(child, end) for char, child in node.items() if char]
+    if end and choices and not is_root:
+        choices.append(end)
+    if "" in node and choices:
+        choices.append("")
+    if not choices:
+        return run
+    return run + (choices[0] if len(choices) == 1 else f"(?:{'|'.join(choices)})")
 
 
 @lru_cache(maxsize=4096)
@@ -73,16 +124,30 @@ def stops(*literals: str) -> Stops:
 
 
 class Source:
-    """Text that is still arriving, the place up to which it was read, and what was read since a mark."""
+    """Text that is still arriving, the place up to which it was read, and what was read since a mark.
 
-    __slots__ = ("_kept", "_mark", "at", "closed", "text")
+    `base` counts the characters that came before `text`. A reader that waits for one of some literals says so in `stop` and
+    `put`: new text in which `stop` finds nothing goes to `put` as it is and the reader sleeps on. Without `put` such text
+    waits until something is found, and is joined once.
+    """
 
-    def __init__(self, text: str = "", *, closed: bool = False) -> None:
+    __slots__ = ("_kept", "_mark", "_waiting", "at", "base", "closed", "put", "stop", "text")
+
+    def __init__(self, text: str = "", *, closed: bool = False, base: int = 0) -> None:
         self.text = text
         self.at = 0
+        self.base = base
         self.closed = closed
+        self.stop: Callable[[str], object] | None = None
+        self.put: Callable[[str], object] | None = None
         self._kept: list[str] = []
         self._mark = -1
+        self._waiting: list[str] = []
+
+    @property
+    def place(self) -> int:
+        """Return how many characters of the whole text were read."""
+        return self.base + self.at
 
     def feed(self, text: str) -> None:
         """Add text that arrived, and let go of what was read."""
@@ -90,8 +155,43 @@ class Source:
         if self._mark >= 0:
             self._kept.append(self.text[self._mark : at])
             self._mark = 0
+        if self._waiting:
+            text = "".join((*self._waiting, text))
+            self._waiting.clear()
         self.text = self.text[at:] + text if at < len(self.text) else text
+        self.base += at
         self.at = 0
+
+    def close(self) -> None:
+        """Note that no more text comes."""
+        if self._waiting:
+            self.feed("")
+        self.closed = True
+
+    def passes(self, text: str) -> bool:
+        """Pass on new text that does not wake the reader; whether it was such text."""
+        stop = self.stop
+        if stop is None or stop(text) is not None:
+            return False
+        if self.put is None:
+            self._waiting.append(text)
+            return True
+        self.base += len(text)
+        if self._mark >= 0:
+            self._kept.append(text)
+        self.put(text)
+        return True
+
+    def sleep(self, stop: Callable[[str], object], put: Callable[[str], object] | None = None) -> Reader[None]:
+        """Wait for text in which `stop` finds something; what comes before goes to `put`, all text so far being read.
+
+        Without `put` the text is kept, unread.
+        """
+        if put is not None:
+            self.feed("")
+        self.stop, self.put = stop, put
+        yield
+        self.stop = None
 
     def mark(self) -> None:
         """Keep what is read from here on."""
@@ -150,19 +250,17 @@ class Source:
     def until(self, wanted: Stops, put: Callable[[str], object]) -> Reader[str]:
         """Pass text on up to the first of some literals and give that, unread; `""` at the end."""
         while True:
-            found = wanted.pattern.search(self.text, self.at)
-            if found:
-                if found.start() > self.at:
-                    put(self.text[self.at : found.start()])
-                self.at = found.start()
-                return found.group()
-            cut = len(self.text) if self.closed else wanted.tail(self.text, self.at)
-            if cut > self.at:
-                put(self.text[self.at : cut])
-                self.at = cut
-            if self.closed:
-                return ""
-            yield
+            text, at = self.text, self.at
+            end, literal = wanted.find(text, at, closed=self.closed)
+            if end > at:
+                put(text[at:end])
+                self.at = end
+            if literal or self.closed:
+                return literal
+            if end < len(text):
+                yield
+            else:
+                yield from self.sleep(wanted.begun.search, put)
 
     def within(self, wanted: Stops, limit: int) -> Reader[tuple[str, str]]:
         """Read up to the first of some literals, which must come soon; give the text and the literal, `""` at the end.

@@ -15,7 +15,7 @@ from lmdeck.sansio.writing import elements, wrapped
 
 __all__ = ["DIALECTS"]
 
-ATTRIBUTE = re.compile(r"""(\w+)\s*=\s*"((?:[^"\\]|\\.)*)\"""")
+ATTRIBUTE = re.compile(r"""\b(\w++)\s*+=\s*+"((?:[^"\\]|\\.)*+)\"""")
 SEPARATOR = stops("<|sep|>")
 SECTIONS = ("think", "response", "tools", "message", "call", "argument")
 SECTION = re.compile(r"\w*")
