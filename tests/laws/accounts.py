@@ -1,0 +1,77 @@
+"""Where each character of a text went: content, reasoning, the span of a call, the span of a problem, or markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from laws.material import LITERALS
+from lmdeck import Chunk, ParsedMessage
+
+__all__ = ["unaccounted"]
+
+_LITERAL = re.compile("|".join(re.escape(literal) for literal in sorted(LITERALS, key=len, reverse=True)))
+_HEADER = re.compile(
+    r"<\|start\|>\s*(?:assistant|user|system|developer|tool|functions)"
+    r"|<\|channel\|>\s*(?:analysis|commentary|final)|<\|constrain\|>\s*(?:json|xml)|\s*to=(?:self|user|assistant)\b"
+    r"|<\|(?:open|close)\|>\s*(?:think|response|tools|message|call|argument)?[^<]*<\|sep\|>"
+    r"|<\|channel>thought|>>>all"
+)
+"""The words of a message's header, which are markup as its tokens are."""
+_BLANK = "ĠĊ"
+"""What byte-level tokenizers leave of a space and a line end."""
+
+
+def unaccounted(text: str, parsed: ParsedMessage, chunks: Iterable[Chunk]) -> str | None:
+    """Return what is wrong with the account of a text, None where every character is in it.
+
+    The content and reasoning, in the order in which they came, must be the text without white space, markup and the spans of
+    calls and problems. Text in the span of a problem may be content as well, and so may a call that was found in reasoning.
+    """
+    spans = [call.span for call in parsed.tool_calls] + [
+        problem.span for problem in parsed.problems if problem.span is not None
+    ]
+    jumps: dict[int, list[int]] = {}
+    for span in spans:
+        if span is None or not 0 <= span[0] <= span[1] <= len(text):
+            return f"the span {span} is not in the text"
+        jumps.setdefault(span[0], []).append(span[1])
+    emitted = "".join(chunk.content + chunk.reasoning for chunk in chunks)
+    return _follow(text, emitted, jumps)
+
+
+def _follow(text: str, emitted: str, jumps: dict[int, list[int]]) -> str | None:
+    """Follow the emitted characters through the text; return where that fails."""
+    known: dict[int, frozenset[int]] = {}
+
+    def reached(start: int) -> frozenset[int]:
+        if start not in known:
+            known[start] = _reached(text, start, jumps)
+        return known[start]
+
+    states = reached(0)
+    for count, char in enumerate(emitted):
+        if char.isspace():
+            continue
+        following = [at + 1 for at in states if text[at : at + 1] == char]
+        if not following:
+            return (
+                f"{emitted[count : count + 40]!r} was emitted where the text went on with {text[max(states) :][:40]!r}"
+            )
+        states = frozenset().union(*map(reached, following))
+    return None if len(text) in states else f"{text[max(states) :][:60]!r} is nowhere"
+
+
+def _reached(text: str, start: int, jumps: dict[int, list[int]]) -> frozenset[int]:
+    """Return the positions that are reached from one without emitting a character."""
+    seen: set[int] = set()
+    waiting = [start]
+    while waiting:
+        at = waiting.pop()
+        if at not in seen:
+            seen.add(at)
+            waiting += jumps.get(at, ())
+            waiting += [found.end() for pattern in (_LITERAL, _HEADER) if (found := pattern.match(text, at))]
+            if text[at : at + 1].isspace() or (at < len(text) and text[at] in _BLANK):
+                waiting.append(at + 1)
+    return frozenset(seen)

@@ -1,0 +1,60 @@
+"""Laws of any text whatever: it raises nothing, its cuts do not matter, and every character of it is accounted for."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from laws.examine import Sample, broken_law, random_sample
+from laws.material import EXAMPLES
+
+CHARACTERS = 400_000
+TESTS = Path(__file__).parents[1]
+
+
+def test_random_texts_break_no_law() -> None:
+    """`make fuzz` tries a hundred million characters of them."""
+    rng, done = random.Random(12), 0
+    while done < CHARACTERS:
+        sample = random_sample(rng)
+        done += len(sample.text)
+        assert broken_law(sample) is None, sample
+
+
+@pytest.mark.parametrize("dialect", EXAMPLES)
+def test_calls_cut_off_anywhere_break_no_law(dialect: str) -> None:
+    text = f"Before.\n{EXAMPLES[dialect]}\nAfter."
+    for end in range(len(text)):
+        for name in ("auto", dialect):
+            sample = Sample(text[:end], name, seed=end)
+            assert broken_law(sample) is None, sample
+
+
+def test_the_large_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """And reports its figures."""
+    state = tmp_path / "state.json"
+    for characters, start in ((1, ""), (150_000, "Going on after 100,")):
+        command = [
+            "-m",
+            "laws.fuzz",
+            "--characters",
+            str(characters),
+            "--jobs",
+            "1",
+            "--seed",
+            "3",
+            "--state",
+            str(state),
+        ]
+        ran = subprocess.run(
+            [sys.executable, *command], cwd=TESTS, capture_output=True, text=True, check=False, timeout=100
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert ran.stdout.startswith(start)
+        assert "0 exceptions" in ran.stdout
+    assert json.loads(state.read_text())["next_block"] == 2

@@ -1,0 +1,87 @@
+"""`parse(render(call)) == call`, whatever text the values hold."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from laws.material import EXAMPLES, LITERALS, TOOLS, WRITERS, Call, cut
+from lmdeck import ConfigurationError, StreamParser, parse, render
+
+SHAPES = (
+    "{}",
+    "{} b",
+    "a {}",
+    "a {} b",
+    "a\n{}\nb",
+    "\n{}\n",
+    "{0}{0}",
+    "a {0} b {0} c",
+    "«{}»",
+    '"{}"',
+    "'{}'",
+    "`{}`",
+)
+AMBIGUOUS: dict[str, tuple[str, ...]] = {
+    "gemma4": ('<|"|>',),
+    "functiongemma": ("<escape>",),
+}  # fmt: skip
+"""Literals that a format has no way to write in a value: they end it, and what follows could be meant."""
+
+
+def hostile_values(dialect: str, rng: random.Random, count: int) -> list[str]:
+    """Return texts that hold markers of all dialects, in some shape, or a whole call."""
+    values = [rng.choice(SHAPES).format(rng.choice(LITERALS)) for _ in range(count)]
+    values += [
+        rng.choice(SHAPES).format(rng.choice(LITERALS) + rng.choice(("", " ", "\n")) + rng.choice(LITERALS))
+        for _ in range(count // 2)
+    ]
+    values += [f"a {EXAMPLES[rng.choice(WRITERS)]} b" for _ in range(count // 8)]
+    return [value for value in values if not any(literal in value for literal in AMBIGUOUS.get(dialect, ()))]
+
+
+def wrong_round_trip(dialect: str, calls: list[Call], rng: random.Random) -> str | None:
+    """Return how calls do not come back, None where they do: named, found out, whole and in pieces."""
+    try:
+        text = render(dialect, calls=calls)
+    except ConfigurationError as error:
+        return str(error)
+    for name in (dialect, "auto"):
+        parser = StreamParser(TOOLS, name)
+        for part in cut(text, rng):
+            parser.feed(part)
+        parser.finish()
+        for parsed in (parse(text, TOOLS, name), parser.result):
+            if [
+                {"name": call.name, "arguments": call.arguments} for call in parsed.tool_calls
+            ] != calls or parsed.content:
+                return f"{name}: from {text!r} came {parsed}"
+    return None
+
+
+@pytest.mark.parametrize("dialect", WRITERS)
+def test_values_may_hold_anything(dialect: str) -> None:
+    rng = random.Random(f"values of {dialect}")
+    for value in hostile_values(dialect, rng, 60):
+        for calls in (
+            [{"name": "save", "arguments": {"text": value}}],
+            [
+                {"name": "save", "arguments": {"text": value, "count": 3}},
+                {"name": "look", "arguments": {"place": value}},
+            ],
+        ):
+            assert wrong_round_trip(dialect, calls, rng) is None
+
+
+@pytest.mark.parametrize("dialect", WRITERS)
+def test_lists_and_objects_may_hold_anything(dialect: str) -> None:
+    rng = random.Random(f"lists of {dialect}")
+    for value in hostile_values(dialect, rng, 16):
+        calls = [
+            {
+                "name": "save",
+                "arguments": {"tags": ["x", value], "more": {"a": value, "b": [1, None, True]}, "count": 1},
+            }
+        ]
+        assert wrong_round_trip(dialect, calls, rng) is None
