@@ -64,7 +64,7 @@ class State:
         self.findings += block["findings"]
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        path.write_text(json.dumps(vars(self), indent=1), encoding="utf-8")
 
 
 def examine_block(seed: int, number: int) -> dict[str, Any]:
