@@ -110,5 +110,5 @@ def _schema_of(value: object) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return {"type": "object", "properties": {key: _schema_of(item) for key, item in value.items()}}
     if isinstance(value, list):
-        return {"type": "array", "items": _schema_of(value[0])} if value else {"type": "array"}
+        return {"type": "array", "items": {"anyOf": [_schema_of(item) for item in value]} if value else {}}
     return {"type": "null"}
