@@ -51,7 +51,7 @@ docs: .venv-docs/.installed
 
 # The pictures of the README, in docs/pictures; they need Chromium.
 pictures: $(VENV)/.installed-dev
-	@$(BIN)/python docs/_pictures.py
+	@$(BIN)/python scripts/pictures.py
 
 # Ten minutes of random faults over 64 chats at once; in `make test` it is twenty seconds.
 soak: $(VENV)/.installed-dev

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.only_here import point_to
+from lmdeck.testing.isolation import point_to
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fastapi_chat"
 TEXT = " ".join(f"wörd{number}" for number in range(60))

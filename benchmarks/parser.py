@@ -15,7 +15,7 @@ import sys
 import time
 
 from lmdeck import StreamParser
-from lmdeck.sansio.dialects import REGISTRY
+from lmdeck._parsing.dialects import REGISTRY
 
 TOOLS = [
     {"type": "function", "function": {"name": "write", "parameters": {

@@ -21,7 +21,7 @@ from openai.lib._parsing._completions import parse_function_tool_arguments
 from pydantic_ai.tools import Tool as PydanticTool
 
 import lmdeck
-from lmdeck.agent.calls import Ready, finished, prepare
+from lmdeck._agent.tool_calls import Ready, finished, prepare
 from lmdeck.messages import ToolCall
 
 

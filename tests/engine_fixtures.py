@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lmdeck.server.engine import EngineError, EngineServer, pull
+from lmdeck.engine import EngineError, EngineServer, pull
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def main() -> None:
 def start_engine(stack: ExitStack) -> None:
     """Start a small real model behind LM Studio's API."""
     from lmdeck.cli.engine import pull_with_progress
-    from lmdeck.server.engine import EngineServer
+    from lmdeck.engine import EngineServer
 
     server = stack.enter_context(EngineServer.start(pull_with_progress()))
     os.environ["LMDECK_BASE_URL"] = server.base_url

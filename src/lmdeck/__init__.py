@@ -18,6 +18,24 @@ from typing import TYPE_CHECKING
 from lmdeck._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from lmdeck._client.chat import AsyncChat as AsyncChat
+    from lmdeck._client.chat import Chat as Chat
+    from lmdeck._client.clients import AsyncLMStudio as AsyncLMStudio
+    from lmdeck._client.clients import LMStudio as LMStudio
+    from lmdeck._client.conversation import AsyncConversation as AsyncConversation
+    from lmdeck._client.conversation import Conversation as Conversation
+    from lmdeck._client.history import History as History
+    from lmdeck._client.mcp import MCPTools as MCPTools
+    from lmdeck._client.models import Models
+    from lmdeck._client.run import AsyncChatRun as AsyncChatRun
+    from lmdeck._client.run import ChatRun as ChatRun
+    from lmdeck._client.stream import AsyncChatStream as AsyncChatStream
+    from lmdeck._client.stream import ChatStream as ChatStream
+    from lmdeck._client.structured import AsyncParseStream as AsyncParseStream
+    from lmdeck._client.structured import ParseStream as ParseStream
+    from lmdeck._compatibility import rules as rules
+    from lmdeck._event_bus import EventBus as EventBus
+    from lmdeck._event_bus import Subscription as Subscription
     from lmdeck._facade import chat as chat
     from lmdeck._facade import complete as complete
     from lmdeck._facade import configure as configure
@@ -28,24 +46,10 @@ if TYPE_CHECKING:
     from lmdeck._facade import health as health
     from lmdeck._facade import register_tool as register_tool
     from lmdeck._facade import reset as reset
-    from lmdeck.adjustments import rules as rules
-    from lmdeck.bus import EventBus as EventBus
-    from lmdeck.bus import Subscription as Subscription
-    from lmdeck.client.chat import AsyncChat as AsyncChat
-    from lmdeck.client.chat import Chat as Chat
-    from lmdeck.client.clients import AsyncLMStudio as AsyncLMStudio
-    from lmdeck.client.clients import LMStudio as LMStudio
-    from lmdeck.client.conversation import AsyncConversation as AsyncConversation
-    from lmdeck.client.conversation import Conversation as Conversation
-    from lmdeck.client.history import History as History
-    from lmdeck.client.mcp import MCPTools as MCPTools
-    from lmdeck.client.models import Models
-    from lmdeck.client.runs import AsyncChatRun as AsyncChatRun
-    from lmdeck.client.runs import ChatRun as ChatRun
-    from lmdeck.client.stream import AsyncChatStream as AsyncChatStream
-    from lmdeck.client.stream import ChatStream as ChatStream
-    from lmdeck.client.structured import AsyncParseStream as AsyncParseStream
-    from lmdeck.client.structured import ParseStream as ParseStream
+    from lmdeck._parsing.dialects import dialects as dialects
+    from lmdeck._parsing.parser import StreamParser as StreamParser
+    from lmdeck._parsing.parser import parse as parse
+    from lmdeck._parsing.rendering import render as render
     from lmdeck.config import Settings as Settings
     from lmdeck.errors import APIError as APIError
     from lmdeck.errors import AuthenticationError as AuthenticationError
@@ -114,10 +118,6 @@ if TYPE_CHECKING:
     from lmdeck.native_events import ServerEvent as ServerEvent
     from lmdeck.outputs import Completion as Completion
     from lmdeck.outputs import Embeddings as Embeddings
-    from lmdeck.sansio.dialects import dialects as dialects
-    from lmdeck.sansio.parser import StreamParser as StreamParser
-    from lmdeck.sansio.parser import parse as parse
-    from lmdeck.sansio.rendering import render as render
     from lmdeck.stats import Measured as Measured
     from lmdeck.stats import Stats as Stats
     from lmdeck.stats import Usage as Usage
@@ -141,16 +141,16 @@ _HOMES = {
         "register_tool",
         "reset",
     ),
-    "adjustments": ("rules",),
-    "bus": ("EventBus", "Subscription"),
-    "client.runs": ("AsyncChatRun", "ChatRun"),
-    "client.chat": ("AsyncChat", "Chat"),
-    "client.clients": ("AsyncLMStudio", "LMStudio"),
-    "client.history": ("History",),
-    "client.structured": ("AsyncParseStream", "ParseStream"),
-    "client.mcp": ("MCPTools",),
-    "client.conversation": ("AsyncConversation", "Conversation"),
-    "client.stream": ("AsyncChatStream", "ChatStream"),
+    "_compatibility": ("rules",),
+    "_event_bus": ("EventBus", "Subscription"),
+    "_client.run": ("AsyncChatRun", "ChatRun"),
+    "_client.chat": ("AsyncChat", "Chat"),
+    "_client.clients": ("AsyncLMStudio", "LMStudio"),
+    "_client.history": ("History",),
+    "_client.structured": ("AsyncParseStream", "ParseStream"),
+    "_client.mcp": ("MCPTools",),
+    "_client.conversation": ("AsyncConversation", "Conversation"),
+    "_client.stream": ("AsyncChatStream", "ChatStream"),
     "config": ("Settings",),
     "errors": (
         "APIError",
@@ -229,9 +229,9 @@ _HOMES = {
         "Completion",
         "Embeddings",
     ),
-    "sansio.dialects": ("dialects",),
-    "sansio.parser": ("StreamParser", "parse"),
-    "sansio.rendering": ("render",),
+    "_parsing.dialects": ("dialects",),
+    "_parsing.parser": ("StreamParser", "parse"),
+    "_parsing.rendering": ("render",),
     "stats": ("Measured", "Stats", "Usage"),
     "tools.registry": ("ToolRegistry",),
     "tools.tool": ("Tool", "ToolFailed", "tool"),

@@ -7,15 +7,15 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
-from lmdeck.client.chat import Chat
-from lmdeck.client.clients import EMBED_BATCH, LMStudio
-from lmdeck.client.conversation import Conversation
-from lmdeck.client.image_plans import FETCH_SECONDS
-from lmdeck.client.models import Models
+from lmdeck._client.chat import Chat
+from lmdeck._client.clients import EMBED_BATCH, LMStudio
+from lmdeck._client.conversation import Conversation
+from lmdeck._client.models import Models
+from lmdeck._client.plans.images import FETCH_SECONDS
+from lmdeck._requests.images import MAX_IMAGE_BYTES
 from lmdeck.config import ClientSettings
 from lmdeck.model_info import Health
 from lmdeck.outputs import Completion, Embeddings
-from lmdeck.protocol.images import MAX_IMAGE_BYTES
 from lmdeck.tools.tool import Tool
 
 __all__ = [

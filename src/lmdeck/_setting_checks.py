@@ -6,9 +6,9 @@ import math
 import os
 from collections.abc import Callable
 
-from lmdeck.adjustments import ALL, RULES, checked_rules
+from lmdeck._compatibility import ALL, RULES, checked_rules
+from lmdeck._secret import Secret
 from lmdeck.errors import ConfigurationError
-from lmdeck.secret import Secret
 
 __all__ = ["CHECKS"]
 

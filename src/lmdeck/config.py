@@ -14,9 +14,9 @@ from typing import Any, TypedDict
 from msgspec import Struct
 from msgspec.structs import fields
 
+from lmdeck._secret import Secret, redact_url
 from lmdeck._setting_checks import CHECKS
 from lmdeck.errors import ConfigurationError
-from lmdeck.secret import Secret, redact_url
 
 __all__ = ["ClientSettings", "Secret", "Settings", "check_setting", "meant", "redact_url"]
 

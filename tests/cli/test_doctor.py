@@ -11,11 +11,11 @@ import pytest
 from cli_tools import Run
 
 from asking import lm
-from lmdeck.cli.checks import examine
-from lmdeck.cli.patient import Finding
+from lmdeck.cli.doctor.context import Finding
+from lmdeck.cli.doctor.server_checks import examine
 from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.answers import PlannedCall, refusal
-from lmdeck.testing.shelf import DEFAULT_MODEL
+from lmdeck.testing.models import DEFAULT_MODEL
 from loopback import Loopback, Request, Step, completion, json_answer
 
 CHECKS = ["settings", "server", "auth", "models", "loaded", "answer", "context", "tools", "structured"]

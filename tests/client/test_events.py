@@ -220,4 +220,4 @@ def test_the_table_of_events_is_current() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     text = (DOCS / "events.md").read_text(encoding="utf-8")
-    assert module.page(text) == text, "run python docs/_events.py"
+    assert module.page(text) == text, "run python scripts/event_table.py"

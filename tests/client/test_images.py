@@ -14,8 +14,8 @@ from PIL import Image
 import lmdeck
 from asking import alm, lm
 from lmdeck import ConfigurationError, InvalidRequestError, LMStudioError, RequestTimeoutError, ServerUnreachableError
-from lmdeck.protocol import conversion
-from lmdeck.protocol.fetching import AddressGuard
+from lmdeck._requests import image_conversion as conversion
+from lmdeck._requests.image_urls import AddressGuard
 from lmdeck.testing import FakeLMStudio
 from loopback import HANG, SSE_HEAD, Answer, Loopback, head, http_chunks, json_answer, text_answer
 
@@ -165,7 +165,7 @@ def test_this_machine_is_not_asked(name: str, is_async: bool) -> None:
 def test_a_redirect_into_a_private_network_is_refused(is_async: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A public address may lead anywhere, so each step is checked: here only this test's own server counts as public."""
     with Loopback(redirect("http://169.254.169.254/latest/meta-data")) as web:
-        monkeypatch.setattr("lmdeck.protocol.fetching._is_public", lambda address: address == "127.0.0.1")
+        monkeypatch.setattr("lmdeck._requests.image_urls._is_public", lambda address: address == "127.0.0.1")
         with pytest.raises(InvalidRequestError, match=r"leads to 169\.254\.169\.254"):
             fetch(f"{web.url}/", is_async=is_async, allow_private=False)
 
@@ -180,7 +180,7 @@ def test_a_name_that_leads_elsewhere_the_second_time(is_async: bool, monkeypatch
         return is_async or len(asked) < 2  # aiohttp asks once, for the very address
 
     with Loopback(picture()) as web:
-        monkeypatch.setattr("lmdeck.protocol.fetching._is_public", is_public)
+        monkeypatch.setattr("lmdeck._requests.image_urls._is_public", is_public)
         if is_async:
             assert fetch(f"http://localhost:{web.port}/", is_async=True, allow_private=False) == PNG
         else:
@@ -303,7 +303,7 @@ def test_an_image_of_too_many_pixels_is_not_unpacked(monkeypatch: pytest.MonkeyP
 
 def test_without_pillow_other_kinds_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint names the extra."""
-    monkeypatch.setattr("lmdeck.protocol.images.can_convert", lambda: False)
+    monkeypatch.setattr("lmdeck._requests.images.can_convert", lambda: False)
     with lm("http://127.0.0.1:1") as client, pytest.raises(InvalidRequestError, match="is WebP") as caught:
         client.chat().user("What?", images=[drawn("webp")])
     assert "lmdeck[images]" in caught.value.hint

@@ -21,9 +21,9 @@ from lmdeck import (
     ServerUnreachableError,
     ToolCallParseError,
 )
-from lmdeck.client import session
+from lmdeck._client import session
 from lmdeck.testing import FakeLMStudio, RawAnswer
-from lmdeck.testing.shelf import DEFAULT_MODEL
+from lmdeck.testing.models import DEFAULT_MODEL
 from loopback import Loopback, json_answer
 
 CHAT = "/v1/chat/completions"

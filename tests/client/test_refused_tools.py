@@ -9,8 +9,8 @@ import pytest
 
 from asking import WAYS, Way, alm, lm
 from lmdeck import InvalidRequestError, Reply, ServerError, TemplateError
-from lmdeck.adjustments import Adjustments
-from lmdeck.protocol.refused_tools import simpler_request, simpler_schema
+from lmdeck._compatibility import Adjustments
+from lmdeck._requests.tool_schema_fallback import simpler_request, simpler_schema
 from lmdeck.testing import FakeLMStudio, SentRequest
 
 PLAIN = {"type": "object", "properties": {"city": {"type": "string", "minimum": 0}}}

@@ -12,7 +12,7 @@ import lmdeck
 from asking import alm, lm
 from bodies import completion
 from lmdeck import Chat, ConfigurationError, LMStudio, Message, Reply
-from lmdeck.adjustments import RULES
+from lmdeck._compatibility import RULES
 from lmdeck.testing import FakeLMStudio
 
 REFERS = {"$defs": {"City": {"type": "string"}}, "type": "object", "properties": {"city": {"$ref": "#/$defs/City"}}}

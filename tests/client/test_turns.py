@@ -12,7 +12,7 @@ from asking import alm, lm, until
 from bodies import chunk
 from lmdeck import LMStudio, Reply, RequestQueued
 from lmdeck.testing import FakeLMStudio, RawAnswer
-from lmdeck.testing.shelf import DEFAULT_MODEL
+from lmdeck.testing.models import DEFAULT_MODEL
 from loopback import PATIENCE
 
 LIST, CHAT = "/api/v1/models", "/v1/chat/completions"

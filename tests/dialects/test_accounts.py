@@ -8,7 +8,7 @@ import random
 import re
 
 from lmdeck import StreamParser
-from lmdeck.sansio.dialects import REGISTRY
+from lmdeck._parsing.dialects import REGISTRY
 
 CHARACTERS = int(os.environ.get("LMDECK_FUZZ_CHARACTERS", "2000000"))
 TOOLS = [

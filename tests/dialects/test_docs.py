@@ -7,7 +7,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_the_table_of_dialects_is_current() -> None:
-    """`python docs/_dialects.py` writes it."""
+    """`python scripts/dialect_table.py` writes it."""
     writer = runpy.run_path(str(DOCS / "_dialects.py"))
     assert (DOCS / "dialects.md").read_text(encoding="utf-8") == writer["page"]()
 

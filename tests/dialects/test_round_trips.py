@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmdeck import StreamParser, dialects, parse
-from lmdeck.sansio.dialects import REGISTRY
+from lmdeck._parsing.dialects import REGISTRY
 
 TOOLS = [
     {"type": "function", "function": {"name": "save", "parameters": {"type": "object", "properties": {

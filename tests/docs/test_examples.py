@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from lmdeck.server.engine import EngineServer
+    from lmdeck.engine import EngineServer
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 

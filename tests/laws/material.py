@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from lmdeck import ConfigurationError, dialects, render
-from lmdeck.sansio.dialects import REGISTRY
+from lmdeck._parsing.dialects import REGISTRY
 
 Call = dict[str, Any]
 

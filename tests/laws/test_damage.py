@@ -9,7 +9,7 @@ import pytest
 
 from laws.material import LOOK, SAVE, TAG, TOOLS, WRITERS, Call
 from lmdeck import ParsedMessage, parse, render
-from lmdeck.sansio.dialects import REGISTRY
+from lmdeck._parsing.dialects import REGISTRY
 
 
 def damaged(text: str) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmdeck import ConfigurationError, ToolCall, dialects, parse, render
-from lmdeck.sansio.dialects import REGISTRY
+from lmdeck._parsing.dialects import REGISTRY
 
 CALLS = [{"name": "save", "arguments": {"text": "Zürich", "count": 3}}, {"name": "ping", "arguments": {}}]
 NO_VALUE = {"name": "save", "arguments": {"text": "a</arg_value>\n</tool_call>b"}}

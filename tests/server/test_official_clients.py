@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from anthropic import Anthropic
     from openai import OpenAI
 
-    from lmdeck.server.engine import EngineServer
+    from lmdeck.engine import EngineServer
 
 pytestmark = pytest.mark.engine
 

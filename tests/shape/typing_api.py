@@ -37,6 +37,7 @@ from lmdeck import (
     ToolResult,
     Usage,
 )
+from lmdeck._secret import Secret
 from lmdeck.errors import (
     APIError,
     ConnectionLostError,
@@ -47,7 +48,6 @@ from lmdeck.errors import (
     TimeoutPhase,
 )
 from lmdeck.model_info import ModelInstance
-from lmdeck.secret import Secret
 
 
 def see(chunk: Chunk) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from lmdeck import ConfigurationError, InvalidRequestError, LMStudioError, ServerError
-from lmdeck.sansio.dialects import REGISTRY
+from lmdeck._parsing.dialects import REGISTRY
 from lmdeck.testing import Answer, FakeLMStudio
 
 WRITING = sorted(name for name, dialect in REGISTRY.items() if dialect.writes is not None)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lmdeck.testing.only_here import point_to
+from lmdeck.testing.isolation import point_to
 from lmdeck.testing.scenario import load_scenario
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "fake"

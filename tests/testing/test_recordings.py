@@ -11,9 +11,9 @@ import pytest
 from lmdeck import ConfigurationError, LMStudio, LMStudioError
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.cassette import Exchange, Piece, load, save
-from lmdeck.testing.recorder import Recorder
-from lmdeck.testing.replay import understand
+from lmdeck.testing.recordings.cassette import Exchange, Piece, load, save
+from lmdeck.testing.recordings.recorder import Recorder
+from lmdeck.testing.recordings.replay import understand
 
 MODEL = "qwen2.5-7b-instruct"
 

@@ -18,7 +18,7 @@ from test_fake_faults import ERRORS, SILENT
 
 from asking import nothing_left_behind
 from lmdeck import AsyncChat, AsyncLMStudio, Chat, LMStudio, LMStudioError, Reply
-from lmdeck.sansio.dialects import REGISTRY
+from lmdeck._parsing.dialects import REGISTRY
 from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.answers import PlannedCall
 from lmdeck.testing.faults import FAULTS

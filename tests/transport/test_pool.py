@@ -16,8 +16,9 @@ import pytest
 
 from asking import Way, alm, lm
 from lmdeck import AsyncLMStudio, ConnectionLostError, LMStudio, LMStudioError
-from lmdeck.transport import _aiohttp, _urllib3
-from lmdeck.transport._urllib3 import pools
+from lmdeck._transport import aiohttp as _aiohttp
+from lmdeck._transport import urllib3 as _urllib3
+from lmdeck._transport.urllib3 import pools
 from loopback import (
     CLOSE,
     DONE,

@@ -27,9 +27,10 @@ from lmdeck import (
     ServerUnreachableError,
     TransportError,
 )
-from lmdeck.transport import WireRequest, _aiohttp
-from lmdeck.transport._chunked import ChunkedError
-from lmdeck.transport._urllib3 import errors
+from lmdeck._transport import WireRequest
+from lmdeck._transport import aiohttp as _aiohttp
+from lmdeck._transport.chunked import ChunkedError
+from lmdeck._transport.urllib3 import errors
 
 REQUEST = WireRequest(method="POST", url="http://lm.test:1234/v1/chat/completions")
 KEY = ConnectionKey("lm.test", 1234, False, True, None, None, None)

@@ -9,10 +9,10 @@ from typing import Annotated
 import msgspec
 import typer
 
-from lmdeck.cli.show import errors, safe, stats_line, write
+from lmdeck._client.chat import Chat
+from lmdeck._client.clients import LMStudio
+from lmdeck.cli.terminal import errors, safe, stats_line, write
 from lmdeck.cli.waiting import waiting
-from lmdeck.client.chat import Chat
-from lmdeck.client.clients import LMStudio
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Reply
 

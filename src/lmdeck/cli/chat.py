@@ -14,11 +14,11 @@ from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from rich.text import Text
 
+from lmdeck._client.chat import Chat
+from lmdeck._client.clients import LMStudio
 from lmdeck.cli.rendering import Screen
-from lmdeck.cli.show import console, safe, show_error, stats_line
+from lmdeck.cli.terminal import console, safe, show_error, stats_line
 from lmdeck.cli.waiting import waiting
-from lmdeck.client.chat import Chat
-from lmdeck.client.clients import LMStudio
 from lmdeck.errors import LMStudioError
 from lmdeck.messages import Reply
 

@@ -10,14 +10,14 @@ from typing import Any
 from rich.live import Live
 from rich.text import Text
 
+from lmdeck._client.chat import Chat
+from lmdeck._client.clients import LMStudio
+from lmdeck._client.stream import ChatStream
 from lmdeck.cli.engine import pull_with_progress
-from lmdeck.cli.show import console, safe, stats_line
+from lmdeck.cli.terminal import console, safe, stats_line
 from lmdeck.cli.waiting import waiting
-from lmdeck.client.chat import Chat
-from lmdeck.client.clients import LMStudio
-from lmdeck.client.stream import ChatStream
+from lmdeck.engine import EngineServer
 from lmdeck.errors import ToolArgumentsError
-from lmdeck.server.engine import EngineServer
 
 __all__ = ["demo"]
 

@@ -9,7 +9,7 @@ import msgspec
 import typer
 from rich.text import Text
 
-from lmdeck.cli.show import console, safe, write
+from lmdeck.cli.terminal import console, safe, write
 
 __all__ = ["embed"]
 

@@ -10,10 +10,10 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
-from lmdeck.cli.show import console, errors
-from lmdeck.server.engine import PullProgress, weights_path
-from lmdeck.server.engine import pull as pull_weights
-from lmdeck.server.engine import serve as serve_engine
+from lmdeck.cli.terminal import console, errors
+from lmdeck.engine import PullProgress, weights_path
+from lmdeck.engine import pull as pull_weights
+from lmdeck.engine import serve as serve_engine
 
 __all__ = ["commands", "pull_with_progress"]
 

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.markdown import Markdown
 from rich.text import Text
 
-from lmdeck.cli.show import console, safe, write
+from lmdeck.cli.terminal import console, safe, write
 from lmdeck.events import Chunk
 
 __all__ = ["Screen", "split_finished"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from lmdeck._client.clients import LMStudio
 from lmdeck._version import __version__
-from lmdeck.cli.show import console, safe
-from lmdeck.client.clients import LMStudio
+from lmdeck.cli.terminal import console, safe
 from lmdeck.model_info import Health
 
 __all__ = ["show"]

@@ -12,13 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from lmdeck.cli.show import console, errors, safe, size
+from lmdeck.cli.terminal import console, errors, safe, size
 from lmdeck.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from lmdeck.testing.cassette import Exchange
-    from lmdeck.testing.replay import Understood
-    from lmdeck.testing.sent import SentRequest
+    from lmdeck.testing.received_requests import SentRequest
+    from lmdeck.testing.recordings.cassette import Exchange
+    from lmdeck.testing.recordings.replay import Understood
     from lmdeck.testing.verdict import Trial
 
 __all__ = ["fake", "record", "replay", "verdict"]
@@ -107,8 +107,8 @@ def record(
     """Stand between your application and LM Studio and keep the true bytes, without tokens, until Ctrl-C."""
     needs_extra()
     from lmdeck.server.serve import listen, run
-    from lmdeck.testing.cassette import WHOLE
-    from lmdeck.testing.recorder import Recorder
+    from lmdeck.testing.recordings.cassette import WHOLE
+    from lmdeck.testing.recordings.recorder import Recorder
 
     def tell(exchange: Exchange) -> None:
         ended = "" if exchange.ended == WHOLE else f" ({exchange.ended})"
@@ -133,8 +133,8 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")] = False,
 ) -> None:
     """Read a recording again, offline, and show what lmdeck understands; the exit code is 1 where an answer is no good."""
-    from lmdeck.testing.cassette import load
-    from lmdeck.testing.replay import understand
+    from lmdeck.testing.recordings.cassette import load
+    from lmdeck.testing.recordings.replay import understand
 
     is_good = True
     for exchange in load(cassette):

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from lmdeck.cli.show import errors
+from lmdeck.cli.terminal import errors
 
 __all__ = ["waiting"]
 

@@ -22,7 +22,7 @@ from lmdeck.server.endpoints.management import answer_download, answer_download_
 from lmdeck.server.endpoints.messages import answer_message
 from lmdeck.server.endpoints.native import answer_native_chat
 from lmdeck.server.endpoints.responses import answer_response
-from lmdeck.server.refusals import (
+from lmdeck.server.errors import (
     Refusal,
     failure_body,
     invalid_token,

@@ -6,8 +6,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from lmdeck.server.encoders.common import item_id
+from lmdeck.server.errors import Refusal
 from lmdeck.server.jobs import CalledTool, ChatMessage
-from lmdeck.server.refusals import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lmdeck.testing.faults import Fault
     from lmdeck.testing.mixin import FakeLMStudioMixin
     from lmdeck.testing.raw import RawAnswer
-    from lmdeck.testing.sent import SentRequest
+    from lmdeck.testing.received_requests import SentRequest
 
 __all__ = ["Answer", "FakeLMStudio", "FakeLMStudioMixin", "Fault", "RawAnswer", "SentRequest"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from lmdeck.sansio.dialects import dialect_named
-from lmdeck.sansio.rendering import write_answer
+from lmdeck._parsing.dialects import dialect_named
+from lmdeck._parsing.rendering import write_answer
 from lmdeck.server.backend import BackendError
 from lmdeck.server.events import (
     Finished,

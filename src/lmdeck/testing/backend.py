@@ -31,9 +31,9 @@ if TYPE_CHECKING:
         LoadJob,
         ModelDescription,
     )
-    from lmdeck.testing.script import Rule, Script
-    from lmdeck.testing.sent import SentRequest
-    from lmdeck.testing.shelf import Shelf
+    from lmdeck.testing.models import Shelf
+    from lmdeck.testing.received_requests import SentRequest
+    from lmdeck.testing.scripting import Rule, Script
 
 __all__ = ["CURRENT", "Exchange", "ScriptedBackend"]
 

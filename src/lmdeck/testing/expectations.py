@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from lmdeck.testing.sent import SentRequest, ToolUse
+    from lmdeck.testing.received_requests import SentRequest, ToolUse
 
 __all__ = ["Expectations"]
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lmdeck.client.clients import AsyncLMStudio, LMStudio
+from lmdeck._client.clients import AsyncLMStudio, LMStudio
 from lmdeck.server.app import create_app
 from lmdeck.server.serve import listen
 from lmdeck.server.stored import StoredAnswers
 from lmdeck.testing.answers import Answer
+from lmdeck.testing.asgi import Front
 from lmdeck.testing.backend import ScriptedBackend
-from lmdeck.testing.cassette import load
-from lmdeck.testing.door import Door, WatchedServer
 from lmdeck.testing.expectations import Expectations
 from lmdeck.testing.faults import FAULTS, find_fault
-from lmdeck.testing.front import Front
-from lmdeck.testing.modelled import Modelled
-from lmdeck.testing.replay import Player
-from lmdeck.testing.script import Rule, Script, Scripting
-from lmdeck.testing.shelf import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, FakeModel, Shelf
+from lmdeck.testing.listener import Door, WatchedServer
+from lmdeck.testing.model_scripting import Modelled
+from lmdeck.testing.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, FakeModel, Shelf
+from lmdeck.testing.recordings.cassette import load
+from lmdeck.testing.recordings.replay import Player
+from lmdeck.testing.scripting import Rule, Script, Scripting
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope
 
     from lmdeck.config import ClientSettings
-    from lmdeck.testing.script import Scripted
-    from lmdeck.testing.sent import SentRequest
+    from lmdeck.testing.received_requests import SentRequest
+    from lmdeck.testing.scripting import Scripted
 
 __all__ = ["FakeLMStudio"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from lmdeck.sansio.sse import SSEDecoder, encode_event
+from lmdeck._streaming.sse import SSEDecoder, encode_event
 
 __all__ = ["as_body", "bare", "empty_like", "is_done", "opens_or_finishes", "with_odd_indices"]
 

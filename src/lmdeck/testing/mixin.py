@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any, ClassVar
 
 from lmdeck.testing.fake import FakeLMStudio
-from lmdeck.testing.only_here import environment, refuse_others
+from lmdeck.testing.isolation import environment, refuse_others
 
 __all__ = ["FakeLMStudioMixin"]
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from lmdeck.sansio.sse import encode_event
+from lmdeck._streaming.sse import encode_event
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from lmdeck.testing.wire import Parts, Wire
+    from lmdeck.testing.connection import Parts, Wire
 
 __all__ = ["RawAnswer"]
 

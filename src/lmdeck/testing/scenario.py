@@ -29,8 +29,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from lmdeck._parsing.dialects import dialect_named
 from lmdeck.errors import ConfigurationError
-from lmdeck.sansio.dialects import dialect_named
 from lmdeck.testing.answers import Answer, PlannedCall, refusal
 from lmdeck.testing.fake import FakeLMStudio
 from lmdeck.testing.faults import find_fault

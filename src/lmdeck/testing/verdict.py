@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from lmdeck.errors import ConfigurationError
 from lmdeck.testing.faults import FAULTS
-from lmdeck.testing.only_here import point_to
+from lmdeck.testing.isolation import point_to
 from lmdeck.testing.scenario import Scenario
 
 if TYPE_CHECKING:

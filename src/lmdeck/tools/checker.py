@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lmdeck._parsing.offered_tools import types_of
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Problem
-from lmdeck.sansio.toolbox import types_of
 
 if TYPE_CHECKING:
     from jsonschema_rs import ValidationError, Validator

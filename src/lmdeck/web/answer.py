@@ -9,12 +9,12 @@ from contextlib import aclosing
 
 from msgspec.structs import replace
 
-from lmdeck.client.chat import AsyncChat
-from lmdeck.client.tool_runs import Approve
+from lmdeck._client.chat import AsyncChat
+from lmdeck._client.tool_runs import Approve
 from lmdeck.errors import LMStudioError
 from lmdeck.events import AgentEvent, Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored
 from lmdeck.messages import Reply, Round, ToolResult
-from lmdeck.web.encoding import BEAT, PAGE, Encoding
+from lmdeck.web.encodings.base import BEAT, PAGE, Encoding
 
 __all__ = ["Answer"]
 

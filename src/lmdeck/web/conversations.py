@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from lmdeck.messages import Message, Reply
-from lmdeck.web.kept import LISTED, KeptMessage, rounds_of, title_of
-from lmdeck.web.questions import Question
+from lmdeck.web.requests import Question
+from lmdeck.web.stored_messages import LISTED, KeptMessage, rounds_of, title_of
 
 __all__ = ["Conversations"]
 

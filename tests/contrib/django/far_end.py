@@ -16,7 +16,7 @@ from typing import Any
 from lmdeck.contrib.django.testing import override_lmdeck
 from lmdeck.testing import Answer, FakeLMStudio, SentRequest
 from lmdeck.testing.answers import PlannedCall
-from lmdeck.testing.shelf import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
+from lmdeck.testing.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
 from loopback import PATIENCE
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ import pytest
 
 from lmdeck import Message, Reply
 from lmdeck.web.conversations import Conversations
-from lmdeck.web.questions import Question
+from lmdeck.web.requests import Question
 from loopback import PATIENCE
 
 

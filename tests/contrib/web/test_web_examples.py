@@ -17,7 +17,7 @@ import pytest
 from loopback import PATIENCE
 
 if TYPE_CHECKING:
-    from lmdeck.server.engine import EngineServer
+    from lmdeck.engine import EngineServer
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.answers import PlannedCall
-from lmdeck.testing.only_here import point_to
+from lmdeck.testing.isolation import point_to
 from loopback import PATIENCE
 
 if TYPE_CHECKING:

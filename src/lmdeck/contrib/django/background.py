@@ -8,7 +8,7 @@ from typing import Any
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
-from lmdeck.client.chat import Chat
+from lmdeck._client.chat import Chat
 from lmdeck.contrib.django.clients import lm
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.messages import Reply

@@ -10,8 +10,8 @@ from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from msgspec.structs import replace
 
+from lmdeck._client.chat import AsyncChat, Chat
 from lmdeck._version import __version__
-from lmdeck.client.chat import AsyncChat, Chat
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.messages import Reply
 

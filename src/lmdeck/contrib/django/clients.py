@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
-from lmdeck.client.clients import AsyncLMStudio, LMStudio
+from lmdeck._client.clients import AsyncLMStudio, LMStudio
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.contrib.django.signals import attach
 from lmdeck.contrib.django.tools import registry

@@ -18,7 +18,7 @@ from typing import Any
 from django.dispatch import Signal
 
 from lmdeck import events
-from lmdeck.client.clients import AsyncLMStudio, LMStudio
+from lmdeck._client.clients import AsyncLMStudio, LMStudio
 
 __all__ = [
     "SIGNALS",

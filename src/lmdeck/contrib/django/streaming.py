@@ -10,15 +10,15 @@ from typing import cast
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.http import StreamingHttpResponse
 
-from lmdeck.client.chat import AsyncChat, Chat
-from lmdeck.client.tool_runs import Approve
+from lmdeck._client.chat import AsyncChat, Chat
+from lmdeck._client.tool_runs import Approve
 from lmdeck.contrib.django.clients import alm
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Reply
 from lmdeck.web.answer import Answer
-from lmdeck.web.encoding import find_encoding
-from lmdeck.web.threads import iterate
+from lmdeck.web.background_loop import iterate
+from lmdeck.web.encodings.base import find_encoding
 
 __all__ = ["ChatResponse", "stream_response"]
 

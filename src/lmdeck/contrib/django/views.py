@@ -10,15 +10,15 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, Js
 from django.shortcuts import render
 from msgspec import to_builtins
 
-from lmdeck.client.chat import Chat
+from lmdeck._client.chat import Chat
 from lmdeck.contrib.django.clients import lm
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.contrib.django.guards import GuardedView, is_known, refusal
 from lmdeck.contrib.django.streaming import stream_response
 from lmdeck.contrib.django.tools import registry
 from lmdeck.errors import ConfigurationError
-from lmdeck.web.kept import LISTED
-from lmdeck.web.questions import Question, read_question
+from lmdeck.web.requests import Question, read_question
+from lmdeck.web.stored_messages import LISTED
 
 __all__ = ["AskView", "ConversationView", "ConversationsView", "PageView"]
 

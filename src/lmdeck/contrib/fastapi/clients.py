@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias, Unpack
 
 from fastapi import Depends, FastAPI, Request
 
-from lmdeck.client.clients import AsyncLMStudio
+from lmdeck._client.clients import AsyncLMStudio
 from lmdeck.config import ClientSettings
 from lmdeck.errors import ConfigurationError
 

@@ -11,16 +11,16 @@ from msgspec import to_builtins
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from lmdeck.client.chat import AsyncChat
-from lmdeck.client.clients import AsyncLMStudio
+from lmdeck._client.chat import AsyncChat
+from lmdeck._client.clients import AsyncLMStudio
 from lmdeck.contrib.fastapi.clients import LM
 from lmdeck.contrib.fastapi.streaming import HEARTBEAT, stream_response
 from lmdeck.errors import ConfigurationError
 from lmdeck.server.requests.body import MAX_BODY_BYTES
 from lmdeck.web.conversations import Conversations
-from lmdeck.web.encoding import find_encoding
+from lmdeck.web.encodings.base import find_encoding
 from lmdeck.web.page import STATIC, page
-from lmdeck.web.questions import read_question
+from lmdeck.web.requests import read_question
 
 __all__ = ["router"]
 

@@ -12,13 +12,13 @@ from starlette.responses import Response
 
 from lmdeck.server.delivery import ClientGoneError, attended
 from lmdeck.web.answer import Answer
-from lmdeck.web.encoding import find_encoding
+from lmdeck.web.encodings.base import find_encoding
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from lmdeck.client.chat import AsyncChat
-    from lmdeck.client.tool_runs import Approve
+    from lmdeck._client.chat import AsyncChat
+    from lmdeck._client.tool_runs import Approve
     from lmdeck.messages import Reply
 
 __all__ = ["ChatResponse", "stream_response"]

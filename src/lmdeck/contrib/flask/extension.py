@@ -10,7 +10,7 @@ import click
 from flask import Flask, current_app
 from flask.cli import AppGroup
 
-from lmdeck.client.clients import AsyncLMStudio, LMStudio
+from lmdeck._client.clients import AsyncLMStudio, LMStudio
 from lmdeck.config import ClientSettings
 from lmdeck.errors import ConfigurationError
 
@@ -53,7 +53,7 @@ class LMDeck:
 
     @property
     def streaming_client(self) -> AsyncLMStudio:
-        """The client by which answers are streamed, on the loop of this process (`lmdeck.web.threads`)."""
+        """The client by which answers are streamed, on the loop of this process (`lmdeck.web.background_loop`)."""
         return self._current()[1]
 
     def _current(self) -> tuple[LMStudio, AsyncLMStudio]:

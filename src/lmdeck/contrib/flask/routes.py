@@ -14,13 +14,13 @@ from lmdeck.contrib.flask.extension import extension
 from lmdeck.contrib.flask.streaming import stream_response
 from lmdeck.errors import ConfigurationError
 from lmdeck.web.conversations import Conversations
-from lmdeck.web.encoding import find_encoding
+from lmdeck.web.encodings.base import find_encoding
 from lmdeck.web.page import STATIC, page
-from lmdeck.web.questions import read_question
+from lmdeck.web.requests import read_question
 
 if TYPE_CHECKING:
-    from lmdeck.client.chat import Chat
-    from lmdeck.client.clients import LMStudio
+    from lmdeck._client.chat import Chat
+    from lmdeck._client.clients import LMStudio
 
 __all__ = ["blueprint"]
 

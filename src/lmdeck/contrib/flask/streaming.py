@@ -9,12 +9,12 @@ from flask import Response
 
 from lmdeck.contrib.flask.extension import extension
 from lmdeck.web.answer import Answer
-from lmdeck.web.encoding import find_encoding
-from lmdeck.web.threads import iterate
+from lmdeck.web.background_loop import iterate
+from lmdeck.web.encodings.base import find_encoding
 
 if TYPE_CHECKING:
-    from lmdeck.client.chat import AsyncChat, Chat
-    from lmdeck.client.tool_runs import Approve
+    from lmdeck._client.chat import AsyncChat, Chat
+    from lmdeck._client.tool_runs import Approve
     from lmdeck.messages import Reply
 
 __all__ = ["stream_response"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lmdeck.sansio.sse import encode_event
+from lmdeck._streaming.sse import encode_event
 
 if TYPE_CHECKING:
     from lmdeck.server.events import Finished, StopReason

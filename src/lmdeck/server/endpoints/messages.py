@@ -8,7 +8,7 @@ from lmdeck.server.blocks import Blocks
 from lmdeck.server.delivery import EventStream, Meter, attended, guarded, json_response
 from lmdeck.server.encoders.common import item_id, named_event
 from lmdeck.server.encoders.messages import begin_frame, block_frame, content_block, end_frames
-from lmdeck.server.refusals import failure_body
+from lmdeck.server.errors import failure_body
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.messages import messages_request
 

@@ -10,9 +10,9 @@ import msgspec
 from lmdeck.server.blocks import Begin, Blocks, End, More
 from lmdeck.server.delivery import EventStream, Meter, attended, guarded, json_response
 from lmdeck.server.encoders.common import named_event
+from lmdeck.server.errors import native_error
 from lmdeck.server.events import LoadProgress, PromptProgress, ToolOutcome
 from lmdeck.server.jobs import ChatMessage
-from lmdeck.server.refusals import native_error
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.native import native_chat
 from lmdeck.server.stored import spoken

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from lmdeck.server.refusals import invalid, model_not_found, no_models_loaded, too_large
+from lmdeck.server.errors import invalid, model_not_found, no_models_loaded, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lmdeck.server.errors import bad_structure, invalid
 from lmdeck.server.jobs import CalledTool, ChatJob, ChatMessage, CompletionJob
-from lmdeck.server.refusals import bad_structure, invalid
 from lmdeck.server.requests.body import Delivery, choose_model, delivery, image_uri
 from lmdeck.server.requests.sampling import integer, sampling
 from lmdeck.server.requests.tools import chat_tools, tool_choice

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lmdeck.server.errors import Refusal, invalid, no_models_loaded
 from lmdeck.server.jobs import EmbeddingJob
-from lmdeck.server.refusals import Refusal, invalid, no_models_loaded
 from lmdeck.server.requests.body import choose_model
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lmdeck.server.errors import Refusal
 from lmdeck.server.jobs import CalledTool, ChatJob, ChatMessage
-from lmdeck.server.refusals import Refusal
 from lmdeck.server.requests.body import IMAGE_URI, choose_model, flag
 from lmdeck.server.requests.sampling import sampling
 from lmdeck.server.requests.tools import anthropic_tools, chosen

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from lmdeck.server.errors import Refusal
 from lmdeck.server.jobs import ChatJob, ChatMessage, Integration, LoadJob, Provider
-from lmdeck.server.refusals import Refusal
 from lmdeck.server.requests.body import IMAGE_URI, choose_model, flag
 from lmdeck.server.requests.sampling import integer, sampling
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from lmdeck.server.errors import Refusal
 from lmdeck.server.jobs import CalledTool, ChatJob, ChatMessage, Integration, Provider
-from lmdeck.server.refusals import Refusal
 from lmdeck.server.requests.body import choose_model, flag, image_uri
 from lmdeck.server.requests.sampling import sampling
 from lmdeck.server.requests.tools import chosen, responses_tools

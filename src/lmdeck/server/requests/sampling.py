@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from lmdeck.server.errors import invalid
 from lmdeck.server.jobs import Sampling
-from lmdeck.server.refusals import invalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from lmdeck.server.errors import Refusal, invalid, tool_issues
 from lmdeck.server.jobs import ChatTool, ToolChoice
-from lmdeck.server.refusals import Refusal, invalid, tool_issues
 from lmdeck.server.requests.body import js_type
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lmdeck.testing.faults.declaration import fault, pass_on
 
 if TYPE_CHECKING:
-    from lmdeck.testing.wire import Parts, Wire
+    from lmdeck.testing.connection import Parts, Wire
 
 
 @fault("error")

@@ -14,7 +14,7 @@ from lmdeck.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lmdeck.testing.wire import Parts, Wire
+    from lmdeck.testing.connection import Parts, Wire
 
 __all__ = ["FAULTS", "Expect", "Fault", "fault", "pass_on", "pass_some"]
 

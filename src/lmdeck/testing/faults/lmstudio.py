@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from lmdeck.sansio.sse import encode_event
+from lmdeck._streaming.sse import encode_event
 from lmdeck.server.backend import BackendError
-from lmdeck.server.refusals import failure_body, native_error
+from lmdeck.server.errors import failure_body, native_error
 from lmdeck.testing.faults.declaration import fault, pass_some
 from lmdeck.testing.faults.refusals import say
 
 if TYPE_CHECKING:
-    from lmdeck.testing.wire import Parts, Wire
+    from lmdeck.testing.connection import Parts, Wire
 
 
 async def _fail(

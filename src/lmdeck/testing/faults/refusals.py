@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lmdeck.testing.faults.declaration import fault
 
 if TYPE_CHECKING:
-    from lmdeck.testing.wire import Parts, Wire
+    from lmdeck.testing.connection import Parts, Wire
 
 
 async def say(wire: Wire, status: int, error: object, headers: dict[str, str] | None = None) -> None:

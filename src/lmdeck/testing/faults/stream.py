@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from lmdeck.sansio.sse import encode_comment, encode_event
+from lmdeck._streaming.sse import encode_comment, encode_event
 from lmdeck.testing import frames
 from lmdeck.testing.faults.declaration import fault, pass_on, pass_some
 
 if TYPE_CHECKING:
-    from lmdeck.testing.wire import Parts, Wire
+    from lmdeck.testing.connection import Parts, Wire
 
 _LONG_LINE = 9 << 20
 

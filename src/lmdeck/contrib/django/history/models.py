@@ -12,14 +12,14 @@ from django.db import models, transaction
 from django.utils.translation import gettext_lazy as _
 
 import lmdeck
-from lmdeck.client.history import History
+from lmdeck._client.history import History
 from lmdeck.contrib.django.history.saving import save_reply
-from lmdeck.web.kept import TITLE_CHARACTERS, KeptCall, KeptMessage, title_of
+from lmdeck.web.stored_messages import TITLE_CHARACTERS, KeptCall, KeptMessage, title_of
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 
-    from lmdeck.web.kept import KeptRole
+    from lmdeck.web.stored_messages import KeptRole
 
 __all__ = ["Conversation", "Message", "ToolCall", "Usage"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lmdeck.messages import Reply, ToolCall, ToolResult
-from lmdeck.web.kept import rounds_of
+from lmdeck.web.stored_messages import rounds_of
 
 if TYPE_CHECKING:
     from lmdeck.contrib.django.history.models import Conversation, Message

@@ -1,0 +1,84 @@
+"""What both clients keep: tools by their names, and who listens to which events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar, overload
+
+from lmdeck._client.session import Session
+from lmdeck._event_bus import Subscription
+from lmdeck.tools.registry import ToolRegistry
+from lmdeck.tools.tool import Tool, make_tool, tool
+
+__all__ = ["Registers"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+E = TypeVar("E")
+
+
+class Registers:
+    """The tools and listeners of one client."""
+
+    _session: Session
+
+    @property
+    def tools(self) -> ToolRegistry:
+        """The tools that were registered; `with_tools` takes their names."""
+        return self._session.tools
+
+    @overload
+    def tool(self, function: Callable[P, R], /) -> Tool[P, R]: ...
+    @overload
+    def tool(
+        self, *, name: str | None = None, description: str | None = None, timeout: float | None = None
+    ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+    def tool(  # type: ignore[misc]  # mypy takes the class's own `tool` for the function's
+        self, function: Callable[P, R] | None = None, /, *, name: str | None = None, description: str | None = None,
+        timeout: float | None = None,
+    ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:  # fmt: skip
+        """Make a tool of a function, as `lmdeck.tool` does, and register it with this client.
+
+        Raises:
+            ConfigurationError: It cannot be described, LM Studio would rewrite its name, or the name is taken.
+        """
+
+        def make(function: Callable[P, R]) -> Tool[P, R]:
+            made = tool(name=name, description=description, timeout=timeout)(function)
+            self._session.tools.add(made)
+            return made
+
+        return make if function is None else make(function)
+
+    @overload
+    def on(self, kind: type[E], handler: Callable[[E], object], *, once: bool = False) -> Subscription: ...
+    @overload
+    def on(self, kind: type[E], *, once: bool = False) -> Callable[[Callable[[E], object]], Callable[[E], object]]: ...
+    def on(
+        self, kind: type[E], handler: Callable[[E], object] | None = None, *, once: bool = False
+    ) -> Subscription | Callable[[Callable[[E], object]], Callable[[E], object]]:
+        """Call a handler for every event of a type, or (`once`) for the next; without a handler it is a decorator.
+
+        `lmdeck.events` has the types. A handler that raises is logged and breaks nothing; `Subscription.remove` ends it.
+
+        Raises:
+            ConfigurationError: It is no type of event, or an async handler of a sync client.
+        """
+        if handler is None:
+            return self._session.bus.on(kind, once=once)
+        return self._session.bus.on(kind, handler, once=once)
+
+    def register_tool(
+        self, name: str, *, handler: Callable[..., Any], description: str = "",
+        parameters: Mapping[str, Any] | None = None, required: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> Tool[..., Any]:  # fmt: skip
+        """Register a tool: a handler with JSON Schema, the short form `{"city": {"type": "string"}}`, or its own signature.
+
+        Raises:
+            ConfigurationError: The parameters are no schema, LM Studio would rewrite the name, or the name is taken.
+        """
+        made = make_tool(
+            name, handler=handler, description=description, parameters=parameters, required=required, timeout=timeout
+        )
+        return self._session.tools.add(made)

@@ -1,0 +1,351 @@
+"""The chat builder: immutable, so that a chat can be kept and branched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
+
+from msgspec.structs import replace
+
+from lmdeck._agent.limits import AgentLimits
+from lmdeck._agent.loop import AgentEffect, AskModel, agent_plan
+from lmdeck._client.plans.chat import send_chat
+from lmdeck._client.run import AsyncChatRun, ChatRun
+from lmdeck._client.run_agent import play, play_async, told, told_async
+from lmdeck._client.session import Session
+from lmdeck._client.stream import AsyncChatStream, ChatStream
+from lmdeck._client.structured import AsyncParseStream, ParseStream, ask_for, ask_for_async
+from lmdeck._client.tool_runs import Approve
+from lmdeck._compatibility import ALL, checked_rules
+from lmdeck._pipeline.run_plan import drive, drive_async
+from lmdeck._requests.chat import ChatSpec, checked_options, checked_tool, tool_name
+from lmdeck._requests.images import image_part
+from lmdeck._transport import AsyncTransport, Transport
+from lmdeck.config import Settings
+from lmdeck.errors import ConfigurationError
+from lmdeck.events import AgentEvent, Chunk
+from lmdeck.messages import Message, Reply, ToolCall
+from lmdeck.tools.registry import Offer, offered_tool
+from lmdeck.tools.tool import Tool
+
+__all__ = ["AsyncChat", "Chat"]
+
+Image = str | os.PathLike[str] | bytes
+Route = TypeVar("Route")
+T = TypeVar("T")
+
+
+class RunLimits(TypedDict, total=False):
+    """The further limits of a run; see `lmdeck._agent.limits.AgentLimits`."""
+
+    max_failures: int
+    max_repeats: int
+    tool_timeout: float | None
+
+
+def limits_of(max_rounds: int, limits: RunLimits) -> AgentLimits:
+    """Give the limits of a run.
+
+    Raises:
+        ConfigurationError: One of them is out of range.
+    """
+    return AgentLimits(max_rounds=max_rounds, **limits)
+
+
+class _Builder(Generic[Route]):
+    """What a chat is told before it is asked. Every call gives a new chat and leaves this one as it was."""
+
+    __slots__ = ("_route", "_session", "_spec")
+
+    def __init__(self, session: Session, route: Callable[[], Route], spec: ChatSpec) -> None:
+        self._session = session
+        self._route = route
+        self._spec = spec
+
+    @property
+    def spec(self) -> ChatSpec:
+        """What is asked for, as a value."""
+        return self._spec
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the client that will ask."""
+        return self._session.settings
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The messages so far, in OpenAI's form."""
+        return [message.to_dict() if isinstance(message, Message) else dict(message) for message in self._spec.messages]
+
+    @property
+    def model(self) -> str | None:
+        """The model that was asked for; None leaves the choice to the client."""
+        return self._spec.model
+
+    def with_model(self, model: str | None) -> Self:
+        """Ask this model; None asks the client's default, or the one that is loaded."""
+        return self._but(model=model)
+
+    def with_system(self, text: str) -> Self:
+        """Put this system message first, in place of one that is there."""
+        messages = self._spec.messages
+        rest = messages[1:] if messages and _role(messages[0]) == "system" else messages
+        return self._but(messages=(Message(role="system", content=text), *rest))
+
+    def with_messages(self, messages: Iterable[Message | Mapping[str, Any]]) -> Self:
+        """Add messages: OpenAI-style dicts or `Message` values.
+
+        Raises:
+            ConfigurationError: One of them is neither.
+        """
+        added = tuple(messages)
+        for message in added:
+            if not isinstance(message, (Message, Mapping)):
+                raise ConfigurationError(
+                    f"A message must be a dict or a Message, not {type(message).__name__}.",
+                    hint='Use {"role": "user", "content": "…"}.',
+                )
+        return self._but(messages=(*self._spec.messages, *added))
+
+    def user(self, text: str, images: Sequence[Image] = ()) -> Self:
+        """Add what the user says, with images: paths, bytes or data URIs of PNG and JPEG files.
+
+        WebP, GIF (its first frame) and BMP are converted to PNG where Pillow is there (extra `images`), which
+        `reply.problems` tells. An image on the web is fetched by `lm.fetch_image(url)`, which gives its bytes.
+
+        Raises:
+            ConfigurationError: An image cannot be read, is too large, or is of no known kind.
+            InvalidRequestError: An image is a web address, or of a kind that LM Studio does not take and nothing converts.
+        """
+        if not images:
+            return self._but(messages=(*self._spec.messages, Message(role="user", content=text)))
+        as_given = "images" in (*self._spec.without_rules, *self._session.settings.without_rules)
+        parts = [{"type": "text", "text": text}, *(image_part(image, as_given=as_given) for image in images)]
+        return self._but(messages=(*self._spec.messages, Message(role="user", content=parts)))
+
+    def assistant(self, text: str, tool_calls: Sequence[ToolCall] = ()) -> Self:
+        """Add what the assistant said."""
+        message = Message(role="assistant", content=text, tool_calls=tuple(tool_calls))
+        return self._but(messages=(*self._spec.messages, message))
+
+    def tool_result(self, call: ToolCall | str, content: str) -> Self:
+        """Add a tool's result for a call, named by the call itself or its id."""
+        id_ = call.id if isinstance(call, ToolCall) else call
+        return self._but(messages=(*self._spec.messages, Message(role="tool", content=content, tool_call_id=id_)))
+
+    def with_tools(self, tools: Iterable[Offer]) -> Self:
+        """Offer these tools instead of the ones before: `Tool` values, plain functions, OpenAI-style dicts, registered names.
+
+        Raises:
+            ConfigurationError: A tool has no name or cannot be described, or two have the same name.
+            UnknownToolError: No tool of that name was registered.
+        """
+        offered = [offered_tool(tool, self._session.tools) for tool in tools]
+        checked = tuple(checked_tool(tool) for tool in offered)
+        names = [tool["function"]["name"] for tool in checked]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigurationError(f"Two tools are named {twice[0]!r}.", hint="Give every tool a name of its own.")
+        return self._but(tools=checked, handlers=tuple(tool for tool in offered if isinstance(tool, Tool)))
+
+    def with_tool_choice(self, choice: str | Mapping[str, Any] | None) -> Self:
+        """Say whether tools are called: `"auto"`, `"none"`, `"required"`, or the name of the one that must be."""
+        return self._but(tool_choice=choice)
+
+    def with_options(self, **options: Any) -> Self:  # noqa: ANN401  # they go to the server as they are
+        """Set options of the request: `temperature`, `max_tokens`, `stop`, `seed`, `response_format`, `ttl` and so on.
+
+        They go to the server as they are; None takes one out.
+
+        Raises:
+            ConfigurationError: An option is one that the builder has its own verb for, such as `model`.
+        """
+        merged = {**self._spec.options, **checked_options(options)}
+        return self._but(options={name: value for name, value in merged.items() if value is not None})
+
+    def with_strict(self, strict: bool = True) -> Self:  # reads as a sentence
+        """Raise `ToolCallParseError` where a tool call cannot be read, instead of reporting a problem."""
+        return self._but(strict=strict)
+
+    def without_rules(self, *names: str) -> Self:
+        """Leave the request as it is given where these rules would change it for LM Studio's sake; none named, all of them.
+
+        `lmdeck.rules()` lists them. The client's setting `without_rules` does it for every chat.
+
+        Raises:
+            ConfigurationError: There is no rule of that name.
+        """
+        return self._but(without_rules=(*self._spec.without_rules, *checked_rules(names or (ALL,))))
+
+    def _run_plan(self, limits: AgentLimits) -> Generator[AgentEffect, Any, Reply]:
+        tools = {tool.name: tool for tool in self._spec.handlers}
+        names = {tool_name(tool) for tool in self._spec.tools}
+        return agent_plan(tools, frozenset(names - set(tools)), limits)
+
+    def _asks(self, effect: AskModel) -> Self:
+        """Give the chat of a round; only the first is told that it must call a tool, or it would call for ever."""
+        choice = self._spec.tool_choice
+        if effect.round > 1 and choice not in (None, "none"):
+            choice = "auto"
+        return self._but(messages=(*self._spec.messages, *effect.added), tool_choice=choice)
+
+    def _but(self, **changes: Any) -> Self:  # noqa: ANN401  # the fields of ChatSpec
+        return type(self)(self._session, self._route, replace(self._spec, **changes))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} model={self._spec.model!r} messages={len(self._spec.messages)}>"
+
+
+class Chat(_Builder[Transport]):
+    """A chat of the sync client."""
+
+    __slots__ = ()
+
+    def parse(self, kind: type[T], *, attempts: int = 1) -> T:
+        """Ask for an object of a type: dataclass, TypedDict, msgspec Struct, pydantic model, list, Literal and so on.
+
+        The server holds the model to the type's schema where it can. JSON in the reasoning, in a fence or in prose is found
+        and put right; what still does not fit is asked for again, `attempts` times, with the faults named.
+
+        Raises:
+            StructuredOutputError: No answer fits; `raw` is the last one's text.
+            ConfigurationError: The type cannot be described as JSON Schema.
+            LMStudioError: An answer failed.
+        """
+        return ask_for(self, kind, attempts)[0]
+
+    def parse_stream(self, kind: type[T]) -> ParseStream[T]:
+        """Ask for an object of a type, and give what has come of it, as plain data, while it is written."""
+        return ParseStream(self, kind)
+
+    def run(self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]) -> Reply:
+        """Ask, run the tools that the model calls, and ask again until it answers.
+
+        The calls of one answer run at once, in threads, and answer in order. What the model gets wrong is told to it. With
+        `approve`, each call is shown to it first: it gives True, or False, or why not. The reply has `rounds`, `messages`
+        (what the run adds to the history) and the summed `usage`. A call of a tool without handler ends the run.
+
+        Raises:
+            MaxRoundsError: The model has not answered after `max_rounds`, or only repeats itself.
+            ToolError: `max_failures` calls in a row failed; it is the last failure.
+            LMStudioError: An answer of the model failed.
+        """
+        for _ in (run := ChatRun(self._steps(limits_of(max_rounds, limits), approve, streamed=False))):
+            continue
+        return run.reply
+
+    def run_stream(
+        self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]
+    ) -> ChatRun:
+        """Do as `run`, and give every chunk and tool event as it happens, across rounds."""
+        return ChatRun(self._steps(limits_of(max_rounds, limits), approve, streamed=True))
+
+    def _steps(
+        self, limits: AgentLimits, approve: Approve | None, *, streamed: bool
+    ) -> Generator[AgentEvent, None, Reply]:
+        steps = play(self._run_plan(limits), self._asks, limits, approve, streamed=streamed)
+        return told(steps, self._session.bus)
+
+    def send(self) -> Reply:
+        """Ask, and wait for the whole answer.
+
+        Raises:
+            LMStudioError: There is no whole answer; the class says why, `hint` what to do.
+        """
+        return drive(send_chat(self._session, self._spec), self._route())
+
+    @overload
+    def stream(self) -> ChatStream: ...
+    @overload
+    def stream(self, callback: Callable[[Chunk], object]) -> Reply: ...
+    def stream(self, callback: Callable[[Chunk], object] | None = None) -> ChatStream | Reply:
+        """Ask, and give a stream of the answer's chunks; with a callback, call it for each one and give the reply.
+
+        Raises:
+            LMStudioError: With a callback: there is no whole answer. Without: the stream raises it when it is read.
+        """
+        stream = ChatStream(self._session, self._route(), self._spec)
+        if callback is None:
+            return stream
+        with stream:
+            for chunk in stream:
+                callback(chunk)
+        return stream.reply
+
+
+class AsyncChat(_Builder[AsyncTransport]):
+    """A chat of the async client."""
+
+    __slots__ = ()
+
+    async def parse(self, kind: type[T], *, attempts: int = 1) -> T:
+        """Ask for an object of a type; see `Chat.parse`.
+
+        Raises:
+            StructuredOutputError: No answer fits; `raw` is the last one's text.
+            ConfigurationError: The type cannot be described as JSON Schema.
+            LMStudioError: An answer failed.
+        """
+        return (await ask_for_async(self, kind, attempts))[0]
+
+    def parse_stream(self, kind: type[T]) -> AsyncParseStream[T]:
+        """Ask for an object of a type, and give what has come of it, as plain data, while it is written."""
+        return AsyncParseStream(self, kind)
+
+    async def run(self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]) -> Reply:
+        """Ask, run the tools that the model calls, and ask again until it answers.
+
+        See `Chat.run`; handlers and `approve` may be async, sync handlers run in threads.
+        """
+        async for step in self._steps(limits_of(max_rounds, limits), approve, streamed=False):
+            reply = step
+        if not isinstance(reply, Reply):
+            raise TypeError("a run ends with its reply")
+        return reply
+
+    def run_stream(
+        self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]
+    ) -> AsyncChatRun:
+        """Do as `run`, and give every chunk and tool event as it happens, across rounds."""
+        return AsyncChatRun(self._steps(limits_of(max_rounds, limits), approve, streamed=True))
+
+    def _steps(
+        self, limits: AgentLimits, approve: Approve | None, *, streamed: bool
+    ) -> AsyncGenerator[AgentEvent | Reply, None]:
+        steps = play_async(self._run_plan(limits), self._asks, limits, approve, streamed=streamed)
+        return told_async(steps, self._session.bus)
+
+    async def send(self) -> Reply:
+        """Ask, and wait for the whole answer.
+
+        Raises:
+            LMStudioError: There is no whole answer; the class says why, `hint` what to do.
+        """
+        return await drive_async(send_chat(self._session, self._spec), self._route())
+
+    @overload
+    def stream(self) -> AsyncChatStream: ...
+    @overload
+    def stream(self, callback: Callable[[Chunk], object]) -> Awaitable[Reply]: ...
+    def stream(self, callback: Callable[[Chunk], object] | None = None) -> AsyncChatStream | Awaitable[Reply]:
+        """Ask, and give a stream of the answer's chunks; with a callback, which may be async, give the awaited reply.
+
+        Raises:
+            LMStudioError: With a callback: there is no whole answer. Without: the stream raises it when it is read.
+        """
+        stream = AsyncChatStream(self._session, self._route(), self._spec)
+        return stream if callback is None else _call_back(stream, callback)
+
+
+async def _call_back(stream: AsyncChatStream, callback: Callable[[Chunk], object]) -> Reply:
+    async with stream:
+        async for chunk in stream:
+            result = callback(chunk)
+            if isinstance(result, Awaitable):
+                await result
+    return stream.reply
+
+
+def _role(message: Message | Mapping[str, Any]) -> object:
+    return message.role if isinstance(message, Message) else message.get("role")

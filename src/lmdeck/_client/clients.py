@@ -1,0 +1,350 @@
+"""`LMStudio` and `AsyncLMStudio`: one client is one connection pool."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing, closing
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from lmdeck._client.background_tasks import Tasks
+from lmdeck._client.base import Registers
+from lmdeck._client.chat import AsyncChat, Chat
+from lmdeck._client.conversation import AsyncConversation, Conversation, ConversationSpec
+from lmdeck._client.endpoints import AsyncMessages, AsyncResponses, Messages, Responses
+from lmdeck._client.models import AsyncModels, Models
+from lmdeck._client.plans.health import check_health
+from lmdeck._client.plans.images import FETCH_SECONDS, fetch_image
+from lmdeck._client.plans.text import complete, embed
+from lmdeck._client.session import Session
+from lmdeck._pipeline.run_plan import drive, drive_async
+from lmdeck._requests.chat import ChatSpec
+from lmdeck._requests.image_urls import AddressGuard
+from lmdeck._requests.images import MAX_IMAGE_BYTES
+from lmdeck._transport import AsyncTransport, Transport
+from lmdeck.config import ClientSettings, Settings
+from lmdeck.model_info import Health
+from lmdeck.outputs import Completion, Embeddings
+
+__all__ = ["AsyncLMStudio", "LMStudio"]
+
+EMBED_BATCH = 64
+
+
+class LMStudio(Registers):
+    """A client of LM Studio's local server; safe to share between threads.
+
+    Settings come from the keywords (see `lmdeck.config.Settings` for all of them), the environment (`LMDECK_HOST`, …, and
+    `LM_API_TOKEN`), `lmdeck.toml` or `[tool.lmdeck]` in `pyproject.toml`, or their defaults. Nothing is opened until the
+    first request. Use it as a context manager, or call `close`.
+    """
+
+    def __init__(self, **settings: Unpack[ClientSettings]) -> None:
+        self._session = Session(Settings.resolve(settings))
+        self._transport: Transport | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force; the token in them is never shown."""
+        return self._session.settings
+
+    @property
+    def base_url(self) -> str:
+        """The server's root, without the API's own prefix."""
+        return self._session.address.root
+
+    @property
+    def models(self) -> Models:
+        """The models of the server."""
+        return Models(self._session, self._route)
+
+    def chat(self, model: str | None = None, *, strict: bool = False) -> Chat:
+        """Begin a chat with a model; None stands for the client's default, the loaded one, or the smallest there is."""
+        return Chat(self._session, self._route, ChatSpec(model=model, strict=strict))
+
+    def adopt(self, chat: Chat | AsyncChat) -> Chat:
+        """Give the same chat, to be asked by this client: what was built with an async client, for example."""
+        return Chat(self._session, self._route, chat.spec)
+
+    @property
+    def responses(self) -> Responses:
+        """OpenAI's Responses API: `create` and `stream`."""
+        return Responses(self._session, self._route)
+
+    @property
+    def messages(self) -> Messages:
+        """Anthropic's Messages API: `create` and `stream`."""
+        return Messages(self._session, self._route)
+
+    def conversation(
+        self,
+        model: str | None = None,
+        *,
+        integrations: Sequence[str | Mapping[str, Any]] = (),
+        system_prompt: str | None = None,
+        store: bool = True,
+        recover: bool = False,
+        previous_response_id: str | None = None,
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> Conversation:
+        """Begin a conversation that the server keeps, or go on from `previous_response_id` (LM Studio docs `2_rest/chat.md`).
+
+        `integrations` are plugin ids such as `"mcp/playwright"` or dicts of plugins and ephemeral MCP servers. Options such
+        as `reasoning`, `context_length`, `temperature`, `max_output_tokens` go to the server as they are. With `recover`, a
+        server that has forgotten the conversation is told its history again, which `reply.problems` reports.
+        """
+        spec = ConversationSpec(
+            model=model,
+            integrations=tuple(integrations),
+            system_prompt=system_prompt,
+            store=store,
+            recover=recover,
+            options=options,
+        )
+        return Conversation(self._session, self._route, spec, previous_response_id)
+
+    def embed(
+        self,
+        text: str | Sequence[str],
+        *,
+        model: str | None = None,
+        batch_size: int = EMBED_BATCH,
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> Embeddings:
+        """Give a vector for each text, in order; None asks the embedding model that is loaded, or the first there is.
+
+        Long lists are sent in batches of `batch_size`, one after the other. Options such as `ttl` go to the server as they
+        are (LM Studio docs `3_openai-compat/embeddings.md`).
+
+        Raises:
+            ConfigurationError: There is no text, or something that is none.
+            InvalidRequestError: The model makes no embeddings.
+            LMStudioError: The server cannot be reached or refuses.
+        """
+        return drive(embed(self._session, text, model, batch_size, options), self._route())
+
+    def complete(self, prompt: str, *, model: str | None = None, **options: Any) -> Completion:  # noqa: ANN401  # as above
+        """Go on with a text, without a prompt template: for base models (LM Studio docs `3_openai-compat/completions.mdx`).
+
+        Options such as `max_tokens`, `temperature`, `stop`, `seed`, `logprobs` go to the server as they are.
+
+        Raises:
+            EmptyReplyError: The server gave no text though tokens were asked for.
+            LMStudioError: The server cannot be reached or refuses.
+        """
+        return drive(complete(self._session, prompt, model, options), self._route())
+
+    def fetch_image(
+        self,
+        url: str,
+        *,
+        allow_private: bool = False,
+        max_bytes: int = MAX_IMAGE_BYTES,
+        total_timeout: float = FETCH_SECONDS,
+    ) -> bytes:
+        """Fetch an image from the web and give its bytes, for `chat.user(text, images=[…])`: LM Studio itself fetches none.
+
+        Only http:// and https:// addresses on the public internet are asked, whatever they redirect to, unless
+        `allow_private` is set. No token, cookie or proxy of this client is used. `total_timeout` (seconds) is for each request.
+
+        Raises:
+            ConfigurationError: The address is none.
+            InvalidRequestError: It leads into a private network, to no image, or to one of more than `max_bytes`.
+            TransportError: Nothing answers there, or not in time.
+        """
+        from lmdeck._transport.urllib3 import Urllib3Transport  # imported late: it costs more than all of lmdeck
+
+        guard = AddressGuard(allow_private=allow_private)
+        with closing(Urllib3Transport(Settings(), guard)) as route:
+            return drive(fetch_image(url, guard, max_bytes, total_timeout), route)
+
+    def health(self) -> Health:
+        """Ask whether the server answers; never raises for a server that does not."""
+        return drive(check_health(self._session), self._route())
+
+    def close(self) -> None:
+        """Close every connection; the client can be used again, on new ones."""
+        with self._lock:
+            transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"LMStudio({self.base_url!r})"
+
+    def _route(self) -> Transport:
+        with self._lock:
+            if self._transport is None:
+                from lmdeck._transport.urllib3 import (
+                    Urllib3Transport,  # imported late: it costs more than all of lmdeck
+                )
+
+                self._transport = Urllib3Transport(self.settings)
+            return self._transport
+
+
+class AsyncLMStudio(Registers):
+    """The same client for asyncio; safe to share between tasks.
+
+    Settings come from the keywords (see `lmdeck.config.Settings` for all of them), the environment (`LMDECK_HOST`, …, and
+    `LM_API_TOKEN`), `lmdeck.toml` or `[tool.lmdeck]` in `pyproject.toml`, or their defaults. Nothing is opened until the
+    first request. Use it as an async context manager, or await `aclose`.
+    """
+
+    def __init__(self, **settings: Unpack[ClientSettings]) -> None:
+        self._session = Session(Settings.resolve(settings))
+        self._session.bus.run_later = Tasks("A handler of an event raised.")
+        self._transport: AsyncTransport | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force; the token in them is never shown."""
+        return self._session.settings
+
+    @property
+    def base_url(self) -> str:
+        """The server's root, without the API's own prefix."""
+        return self._session.address.root
+
+    @property
+    def models(self) -> AsyncModels:
+        """The models of the server."""
+        return AsyncModels(self._session, self._route)
+
+    def chat(self, model: str | None = None, *, strict: bool = False) -> AsyncChat:
+        """Begin a chat with a model; None stands for the client's default, the loaded one, or the smallest there is."""
+        return AsyncChat(self._session, self._route, ChatSpec(model=model, strict=strict))
+
+    def adopt(self, chat: Chat | AsyncChat) -> AsyncChat:
+        """Give the same chat, to be asked by this client: what was built with a sync client, for example."""
+        return AsyncChat(self._session, self._route, chat.spec)
+
+    @property
+    def responses(self) -> AsyncResponses:
+        """OpenAI's Responses API: `create` and `stream`."""
+        return AsyncResponses(self._session, self._route)
+
+    @property
+    def messages(self) -> AsyncMessages:
+        """Anthropic's Messages API: `create` and `stream`."""
+        return AsyncMessages(self._session, self._route)
+
+    def conversation(
+        self,
+        model: str | None = None,
+        *,
+        integrations: Sequence[str | Mapping[str, Any]] = (),
+        system_prompt: str | None = None,
+        store: bool = True,
+        recover: bool = False,
+        previous_response_id: str | None = None,
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> AsyncConversation:
+        """Begin a conversation that the server keeps, or go on from `previous_response_id` (LM Studio docs `2_rest/chat.md`).
+
+        `integrations` are plugin ids such as `"mcp/playwright"` or dicts of plugins and ephemeral MCP servers. Options such
+        as `reasoning`, `context_length`, `temperature`, `max_output_tokens` go to the server as they are. With `recover`, a
+        server that has forgotten the conversation is told its history again, which `reply.problems` reports.
+        """
+        spec = ConversationSpec(
+            model=model,
+            integrations=tuple(integrations),
+            system_prompt=system_prompt,
+            store=store,
+            recover=recover,
+            options=options,
+        )
+        return AsyncConversation(self._session, self._route, spec, previous_response_id)
+
+    async def embed(
+        self,
+        text: str | Sequence[str],
+        *,
+        model: str | None = None,
+        batch_size: int = EMBED_BATCH,
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> Embeddings:
+        """Give a vector for each text, in order; None asks the embedding model that is loaded, or the first there is.
+
+        Long lists are sent in batches of `batch_size`, one after the other. Options such as `ttl` go to the server as they
+        are (LM Studio docs `3_openai-compat/embeddings.md`).
+
+        Raises:
+            ConfigurationError: There is no text, or something that is none.
+            InvalidRequestError: The model makes no embeddings.
+            LMStudioError: The server cannot be reached or refuses.
+        """
+        return await drive_async(embed(self._session, text, model, batch_size, options), self._route())
+
+    async def complete(self, prompt: str, *, model: str | None = None, **options: Any) -> Completion:  # noqa: ANN401  # as above
+        """Go on with a text, without a prompt template: for base models (LM Studio docs `3_openai-compat/completions.mdx`).
+
+        Options such as `max_tokens`, `temperature`, `stop`, `seed`, `logprobs` go to the server as they are.
+
+        Raises:
+            EmptyReplyError: The server gave no text though tokens were asked for.
+            LMStudioError: The server cannot be reached or refuses.
+        """
+        return await drive_async(complete(self._session, prompt, model, options), self._route())
+
+    async def fetch_image(
+        self,
+        url: str,
+        *,
+        allow_private: bool = False,
+        max_bytes: int = MAX_IMAGE_BYTES,
+        total_timeout: float = FETCH_SECONDS,
+    ) -> bytes:
+        """Fetch an image from the web and give its bytes, for `chat.user(text, images=[…])`: LM Studio itself fetches none.
+
+        Only http:// and https:// addresses on the public internet are asked, whatever they redirect to, unless
+        `allow_private` is set. No token, cookie or proxy of this client is used. `total_timeout` (seconds) is for each request.
+
+        Raises:
+            ConfigurationError: The address is none.
+            InvalidRequestError: It leads into a private network, to no image, or to one of more than `max_bytes`.
+            TransportError: Nothing answers there, or not in time.
+        """
+        from lmdeck._transport.aiohttp import AiohttpTransport  # imported late: it costs more than all of lmdeck
+
+        guard = AddressGuard(allow_private=allow_private)
+        async with aclosing(AiohttpTransport(Settings(), guard)) as route:
+            return await drive_async(fetch_image(url, guard, max_bytes, total_timeout), route)
+
+    async def health(self) -> Health:
+        """Ask whether the server answers; never raises for a server that does not."""
+        return await drive_async(check_health(self._session), self._route())
+
+    async def aclose(self) -> None:
+        """Close every connection; the client can be used again, on new ones."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"AsyncLMStudio({self.base_url!r})"
+
+    def _route(self) -> AsyncTransport:
+        if self._transport is None:
+            from lmdeck._transport.aiohttp import AiohttpTransport  # imported late: it costs more than all of lmdeck
+
+            self._transport = AiohttpTransport(self.settings)
+        return self._transport

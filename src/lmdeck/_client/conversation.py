@@ -1,0 +1,175 @@
+"""`lm.conversation()`: LM Studio's own chat, which keeps the history itself and runs plugins and MCP servers.
+
+Source: LM Studio docs `2_rest/chat.md`, `stateful-chats.mdx`. What the server keeps is named by the last response's id; the
+history is kept here, too, so that a conversation that the server has forgotten can be told to it again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Generic, Self, TypeVar
+
+from msgspec import Struct
+
+from lmdeck._client.plans.chat import read_reply
+from lmdeck._client.plans.endpoints import NATIVE, ask_endpoint
+from lmdeck._client.session import Session
+from lmdeck._client.stream import AsyncChatStream, ChatStream
+from lmdeck._compatibility import Adjustments
+from lmdeck._pipeline import Plan
+from lmdeck._pipeline.exchange import Answer
+from lmdeck._pipeline.run_plan import drive, drive_async
+from lmdeck._requests.chat import ChatSpec
+from lmdeck._requests.images import Image
+from lmdeck._requests.other_endpoints import native_input, transcript
+from lmdeck._streaming.chat_reader import ChatReader
+from lmdeck._transport import AsyncTransport, Transport
+from lmdeck.errors import APIError
+from lmdeck.messages import Message, Problem, Reply
+
+__all__ = ["AsyncConversation", "Conversation", "ConversationSpec"]
+
+Route = TypeVar("Route")
+_FORGOTTEN = re.compile(r"previous[ _]response|response[ _]id|resp_\w+", re.IGNORECASE)
+
+
+class ConversationSpec(Struct, frozen=True, kw_only=True):
+    """What a conversation asks for with every turn."""
+
+    model: str | None = None
+    integrations: tuple[str | Mapping[str, Any], ...] = ()
+    system_prompt: str | None = None
+    store: bool = True
+    recover: bool = False
+    options: Mapping[str, Any] = {}
+
+
+class _Conversation(Generic[Route]):
+    """What both share: the turns so far, and the plan of the next one."""
+
+    def __init__(
+        self,
+        session: Session,
+        route: Callable[[], Route],
+        spec: ConversationSpec,
+        response_id: str | None = None,
+        history: Iterable[Message] = (),
+    ) -> None:
+        self._session = session
+        self._route = route
+        self._spec = spec
+        self._response_id = response_id
+        self._history = list(history)
+
+    @property
+    def response_id(self) -> str | None:
+        """The id of the last response, which the next turn goes on from; None before the first, or with `store=False`."""
+        return self._response_id
+
+    @property
+    def history(self) -> list[Message]:
+        """What was said so far, as far as this object knows."""
+        return list(self._history)
+
+    def branch(self) -> Self:
+        """Give a conversation that goes on from here on its own, and leaves this one as it is."""
+        return type(self)(self._session, self._route, self._spec, self._response_id, self._history)
+
+    def _turn(self, text: str, images: Sequence[Image], *, stream: bool) -> Plan[Answer]:
+        """Say something, and keep what was answered once it is whole."""
+        changes = Adjustments(self._session.settings.without_rules)
+        said = native_input(text, images, changes)
+        try:
+            answer = yield from self._ask(said, self._response_id, stream=stream, problems=changes.problems)
+        except APIError as error:
+            if not (self._spec.recover and self._response_id and _has_forgotten(error)):
+                raise
+            note = Problem(
+                "history_replayed", f"The server had forgotten {self._response_id}: it was told the history."
+            )
+            answer = yield from self._ask(
+                transcript(self._history, said), None, stream=stream, problems=[*changes.problems, note]
+            )
+        answer.when_finished(lambda: self._keep(text, answer))
+        return answer
+
+    def _ask(
+        self,
+        said: str | list[dict[str, Any]],
+        previous: str | None,
+        *,
+        stream: bool,
+        problems: Sequence[Problem],
+    ) -> Plan[Answer]:
+        spec = self._spec
+        given = {
+            "input": said,
+            "system_prompt": spec.system_prompt if previous is None else None,
+            "previous_response_id": previous,
+            "integrations": list(spec.integrations) or None,
+            "store": None if spec.store else False,
+            **spec.options,
+        }
+        return (yield from ask_endpoint(self._session, NATIVE, spec.model, given, stream=stream, problems=problems))
+
+    def _keep(self, text: str, answer: Answer) -> None:
+        if not isinstance(answer.reader, ChatReader):
+            raise TypeError(f"{type(answer.reader).__name__} reads no chat")
+        reply = answer.reader.reply()
+        self._response_id = reply.id or self._response_id
+        self._history += [Message(role="user", content=text), reply.message]
+
+    def _whole(self, text: str, images: Sequence[Image]) -> Plan[Reply]:
+        return (yield from read_reply((yield from self._turn(text, images, stream=False))))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} model={self._spec.model!r} response_id={self._response_id!r}>"
+
+
+def _has_forgotten(error: APIError) -> bool:
+    """Tell whether the server refused the id of the last response."""
+    return error.param == "previous_response_id" or _FORGOTTEN.search(error.message) is not None
+
+
+class Conversation(_Conversation[Transport]):
+    """A conversation of the sync client; one turn at a time, `branch` for more."""
+
+    def send(self, text: str, *, images: Sequence[Image] = ()) -> Reply:
+        """Say something, and wait for the whole answer; its `id` is the response's, its `server_calls` what tools gave.
+
+        Raises:
+            LMStudioError: There is no whole answer; the class says why, `hint` what to do.
+        """
+        return drive(self._whole(text, images), self._route())
+
+    def stream(self, text: str, *, images: Sequence[Image] = ()) -> ChatStream:
+        """Say something, and give a stream of the answer's chunks; LM Studio's own events are on `chunk.event`.
+
+        Raises:
+            LMStudioError: The stream raises it when it is read.
+        """
+        begin = partial(self._turn, text, images, stream=True)
+        return ChatStream(self._session, self._route(), ChatSpec(model=self._spec.model), begin)
+
+
+class AsyncConversation(_Conversation[AsyncTransport]):
+    """A conversation of the async client; one turn at a time, `branch` for more."""
+
+    async def send(self, text: str, *, images: Sequence[Image] = ()) -> Reply:
+        """Say something, and wait for the whole answer; its `id` is the response's, its `server_calls` what tools gave.
+
+        Raises:
+            LMStudioError: There is no whole answer; the class says why, `hint` what to do.
+        """
+        return await drive_async(self._whole(text, images), self._route())
+
+    def stream(self, text: str, *, images: Sequence[Image] = ()) -> AsyncChatStream:
+        """Say something, and give a stream of the answer's chunks; LM Studio's own events are on `chunk.event`.
+
+        Raises:
+            LMStudioError: The stream raises it when it is read.
+        """
+        begin = partial(self._turn, text, images, stream=True)
+        return AsyncChatStream(self._session, self._route(), ChatSpec(model=self._spec.model), begin)

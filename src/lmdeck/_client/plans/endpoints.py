@@ -1,0 +1,93 @@
+"""`/api/v1/chat`, `/v1/responses` and `/v1/messages`, as plans: one for all three."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from lmdeck._client.plans.chat import with_model, with_simpler_tools
+from lmdeck._client.session import Session
+from lmdeck._compatibility import Adjustments
+from lmdeck._parsing.parser import StreamParser
+from lmdeck._pipeline import Plan
+from lmdeck._pipeline.exchange import Answer
+from lmdeck._requests.other_endpoints import anthropic_body, offered_tools, responses_body
+from lmdeck._streaming.anthropic_messages import AnthropicTranslator
+from lmdeck._streaming.assembler import ChatAssembler
+from lmdeck._streaming.native_chat import NativeTranslator
+from lmdeck._streaming.openai_responses import ResponsesTranslator
+from lmdeck._streaming.translating_reader import TranslatedReader
+from lmdeck._streaming.translator import Translator
+from lmdeck.messages import Problem
+
+LOGPROBS = "message.output_text.logprobs"  # what `include` of `/v1/responses` holds where they are asked for
+
+__all__ = ["MESSAGES", "NATIVE", "RESPONSES", "Endpoint", "ask_endpoint"]
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """One of the three: its path, how its body is made acceptable, and what reads its answer."""
+
+    path: str
+    adjust: Callable[[Mapping[str, Any], Adjustments], dict[str, Any]]
+    translator: Callable[[Mapping[str, Any]], Translator]
+    limit: str
+
+
+def _native_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:  # noqa: ARG001  # as the others
+    return {name: value for name, value in given.items() if value is not None}
+
+
+NATIVE = Endpoint(
+    path="/api/v1/chat",
+    adjust=_native_body,
+    translator=lambda body: NativeTranslator(body.get("max_output_tokens")),
+    limit="max_output_tokens",
+)
+RESPONSES = Endpoint(
+    path="/v1/responses",
+    adjust=responses_body,
+    translator=lambda _: ResponsesTranslator(),
+    limit="max_output_tokens",
+)
+MESSAGES = Endpoint(
+    path="/v1/messages", adjust=anthropic_body, translator=lambda _: AnthropicTranslator(), limit="max_tokens"
+)
+
+
+def ask_endpoint(
+    session: Session,
+    endpoint: Endpoint,
+    model: str | None,
+    given: Mapping[str, Any],
+    *,
+    stream: bool,
+    problems: Sequence[Problem] = (),
+) -> Plan[Answer]:
+    """Ask, and read the answer until something happens in it."""
+    changes = Adjustments(session.settings.without_rules, problems)
+    body = endpoint.adjust(given, changes)
+    offered = offered_tools(body)
+
+    def ask(named: str | None) -> Plan[Answer]:
+        sent = {**({"model": named} if named else {}), **body, "stream": stream}
+
+        def make_reader(status: int, headers: Mapping[str, str]) -> TranslatedReader:
+            assembler = ChatAssembler(
+                expects_tokens=body.get(endpoint.limit) != 0,
+                expects_logprobs=LOGPROBS in (body.get("include") or ()),
+                text_parser=StreamParser(offered),
+                tools=offered,
+                problems=changes.problems,
+                model=named or "",
+            )
+            return TranslatedReader(status, headers, assembler, endpoint.translator(body))
+
+        def post(body: Mapping[str, Any]) -> Plan[Answer]:
+            return (yield from session.handler(session.call("POST", endpoint.path, make_reader, body)))
+
+        return (yield from with_simpler_tools(session, sent, changes, post))
+
+    return (yield from with_model(session, model, ask))

@@ -1,0 +1,46 @@
+"""How a server is, as a plan: its model list, and where that does not tell which product answers, a small question or two."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from lmdeck._client.plans.chat import Listing, ask_listing
+from lmdeck._client.session import Session
+from lmdeck._pipeline import Plan
+from lmdeck._responses.server_detection import UNKNOWN_PRODUCT, Product, named_in, questions, read_reply_to, recognize
+from lmdeck.errors import LMStudioError, TransportError
+from lmdeck.model_info import Health
+
+__all__ = ["check_health"]
+
+
+def check_health(session: Session, clock: Callable[[], float] = time.monotonic) -> Plan[Health]:
+    """Ask for the models and say what came of it; only what is no answer of a server counts as unreachable."""
+    started = clock()
+    try:
+        listing = yield from ask_listing(session)
+    except LMStudioError as error:
+        reachable = not isinstance(error, TransportError)
+        latency = clock() - started if reachable else None
+        return Health(reachable=reachable, latency=latency, product=named_in(error.message), error=error)
+    latency = clock() - started
+    product = yield from _identify(session, listing)
+    return Health(
+        reachable=True,
+        latency=latency,
+        product=product.name or UNKNOWN_PRODUCT,
+        version=product.version,
+        api=listing.api,
+        models_loaded=[instance.id for model in listing.models for instance in model.instances],
+    )
+
+
+def _identify(session: Session, listing: Listing) -> Plan[Product]:
+    """Say which product sent the list; LM Studio and the embedded engine are known without a further request."""
+    product = recognize(listing.api, listing.body, listing.headers, listing.refusals)
+    for path in questions(product):
+        told = read_reply_to(path, (yield from session.probe(path)), product)
+        if told != product:
+            return told
+    return product

@@ -1,0 +1,68 @@
+"""An image from the web, as a plan: nothing but its address goes out, and nothing but an image comes back."""
+
+from __future__ import annotations
+
+from lmdeck._pipeline import Open, Plan, Read
+from lmdeck._requests.image_urls import (
+    REDIRECTS,
+    AddressGuard,
+    check_head,
+    checked_address,
+    checked_image,
+    private_address,
+    redirected,
+    too_large,
+)
+from lmdeck._transport import Response, Timeouts, WireRequest
+from lmdeck._version import __version__
+from lmdeck.errors import ConfigurationError, TransportError
+
+__all__ = ["FETCH_SECONDS", "fetch_image"]
+
+FETCH_SECONDS = 30.0
+
+
+def fetch_image(url: str, guard: AddressGuard, max_bytes: int, total_timeout: float) -> Plan[bytes]:
+    """Fetch an image, through redirects; the client's token and proxy are for LM Studio, and not used.
+
+    Raises:
+        ConfigurationError: The address is none, or a limit is not positive.
+        InvalidRequestError: It leads into a private network, or to no image, or to one that is too large.
+        TransportError: Nothing answers there, or not in time.
+    """
+    if not (max_bytes > 0 and total_timeout > 0):
+        raise ConfigurationError("max_bytes and total_timeout must be greater than 0.", hint="Leave them out.")
+    url, redirects = checked_address(url, guard), 0
+    limits = Timeouts(connect=total_timeout, first_token=total_timeout, idle=total_timeout, total=total_timeout)
+    while True:
+        try:
+            response: Response = yield Open(_request(url, limits))
+            try:
+                if response.status not in REDIRECTS:
+                    return (yield from _read(response, url, max_bytes))
+            finally:
+                response.close()
+        except TransportError as error:
+            if guard.refused is not None:
+                raise private_address(url, guard) from error
+            error.hint = "Check the image's address and the network, or fetch the image yourself and pass its bytes."
+            raise
+        url = redirected(url, response.headers.get("location", ""), redirects, guard)
+        redirects += 1
+
+
+def _request(url: str, limits: Timeouts) -> WireRequest:
+    headers = {"User-Agent": f"lmdeck/{__version__}", "Accept": "image/png, image/jpeg, image/*;q=0.8"}
+    return WireRequest(method="GET", url=url, headers=headers, timeouts=limits)
+
+
+def _read(response: Response, url: str, max_bytes: int) -> Plan[bytes]:
+    check_head(url, response.status, response.headers, max_bytes)
+    pieces: list[bytes] = []
+    size = 0
+    while data := (yield Read(response)):
+        pieces.append(data)
+        size += len(data)
+        if size > max_bytes:
+            raise too_large(url, max_bytes)
+    return checked_image(url, b"".join(pieces))

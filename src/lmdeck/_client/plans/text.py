@@ -1,0 +1,95 @@
+"""Embeddings and plain completions, as plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmdeck._client.plans.chat import ask_json, list_models, with_model
+from lmdeck._client.session import Session
+from lmdeck._pipeline import Plan
+from lmdeck._responses.embeddings import (
+    batches,
+    checked_prompt,
+    checked_texts,
+    read_completion,
+    read_usage,
+    read_vectors,
+)
+from lmdeck.errors import ConfigurationError, EndpointNotFoundError, NoModelLoadedError
+from lmdeck.outputs import Completion, Embeddings
+from lmdeck.stats import Usage
+
+__all__ = ["complete", "embed"]
+
+
+def embed(
+    session: Session, given: str | Sequence[str], model: str | None, batch_size: int, options: Mapping[str, Any]
+) -> Plan[Embeddings]:
+    """Embed texts, batch after batch: LM Studio is reported to hang on embeddings that run side by side."""
+    texts = checked_texts(given)
+    named = model or (yield from _choose_embedder(session))
+    vectors: list[list[float]] = []
+    answered, usage = "", None
+    for batch in batches(texts, batch_size):
+        body = {"model": named, "input": batch[0] if isinstance(given, str) else list(batch), **_sent(options)}
+        answer = yield from ask_json(session, "POST", "/v1/embeddings", body, generates=True)
+        vectors += read_vectors(answer, len(batch))
+        usage = _sum(usage, read_usage(answer))
+        answered = answered or _name(answer)
+    return Embeddings(vectors=vectors, model=answered or named or "", usage=usage)
+
+
+def complete(session: Session, prompt: str, model: str | None, options: Mapping[str, Any]) -> Plan[Completion]:
+    """Go on with a text, no prompt template applied."""
+    if options.get("stream"):
+        raise ConfigurationError(
+            "complete() gives a whole text and does not stream.", hint="Leave `stream` out, or stream a chat."
+        )
+
+    def ask(named: str | None) -> Plan[Completion]:
+        sent = {"model": named} if named else {}
+        body = {**sent, "prompt": checked_prompt(prompt), **_sent(options), "stream": False}
+        answer = yield from ask_json(session, "POST", "/v1/completions", body, generates=True)
+        return read_completion(
+            answer,
+            named or "",
+            expects_tokens=options.get("max_tokens") != 0,
+            expects_logprobs=options.get("logprobs") not in (None, False),
+        )
+
+    return (yield from with_model(session, model, ask))
+
+
+def _choose_embedder(session: Session) -> Plan[str]:
+    """Choose an embedding model: a loaded one, else the first that is there."""
+    try:
+        models = yield from list_models(session)
+    except EndpointNotFoundError:
+        models = []
+    embedders = [model for model in models if model.type == "embedding"]
+    if not embedders:
+        raise NoModelLoadedError(
+            "The server has no embedding model.",
+            hint="Download one, for example text-embedding-nomic-embed-text-v1.5, or name it: `lm.embed(text, model=…)`.",
+        )
+    loaded = next((model for model in embedders if model.instances), None)
+    return loaded.instances[0].id or loaded.key if loaded else embedders[0].key
+
+
+def _sent(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _name(answer: object) -> str:
+    return str(answer.get("model") or "") if isinstance(answer, Mapping) else ""
+
+
+def _sum(one: Usage | None, other: Usage | None) -> Usage | None:
+    if one is None or other is None:
+        return one or other
+    return Usage(
+        prompt_tokens=one.prompt_tokens + other.prompt_tokens,
+        completion_tokens=one.completion_tokens + other.completion_tokens,
+        total_tokens=one.total_tokens + other.total_tokens,
+    )

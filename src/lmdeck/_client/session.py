@@ -1,0 +1,193 @@
+"""What a sync and an async client have in common: settings, address, the chain of handlers, and a short memory."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from lmdeck._event_bus import EventBus
+from lmdeck._limits import Limits
+from lmdeck._pipeline import Call, Handler, Plan
+from lmdeck._pipeline.concurrency import Gate, Limit
+from lmdeck._pipeline.exchange import Exchange
+from lmdeck._pipeline.logging import Trace, log_to_stderr
+from lmdeck._pipeline.retry import Retry
+from lmdeck._pipeline.retry_policy import RetryPolicy
+from lmdeck._requests.base_url import Address
+from lmdeck._requests.chat import encode
+from lmdeck._responses.json_reader import JSONReader, Reader
+from lmdeck._responses.model_lists import LISTINGS, read_listing
+from lmdeck._transport import Timeouts, WireRequest
+from lmdeck._version import __version__
+from lmdeck.config import Settings
+from lmdeck.errors import LMStudioError, MalformedStreamError
+from lmdeck.events import RequestQueued
+from lmdeck.model_info import ModelInfo
+from lmdeck.tools.registry import ToolRegistry
+
+__all__ = ["Session"]
+
+CHOICE_SECONDS = 30.0
+PROBE_SECONDS = 2.0
+MOST_UNCOMPILABLE = 1000
+PROBE_LIMITS = Limits(answer_bytes=1 << 20)
+_log = logging.getLogger("lmdeck.http")
+
+
+class Session:
+    """One client's settings and handlers: `handler` for what a model works on, `unlimited` for the rest, `once` for probes.
+
+    Its only state is the model it chose last, for a short while, what it learned of models and tools, and the queue.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float] = time.monotonic, tools: ToolRegistry | None = None
+    ) -> None:
+        self.tools = ToolRegistry() if tools is None else tools
+        self.bus = EventBus()
+        self.settings = settings
+        self.address = Address.from_settings(settings)
+        self.once: Handler = Trace(Exchange(clock, self.bus))
+        self.unlimited: Handler = Retry(self.once, RetryPolicy.from_settings(settings), bus=self.bus)
+        self.gate = Gate(settings.max_concurrency, threading.Lock(), _task_or_thread)
+        self.handler: Handler = Limit(self.unlimited, self.gate, clock, self._tell_queued, self._ask_parallel)
+        self.on_queued: Callable[[RequestQueued], object] | None = None
+        self._clock = clock
+        self._timeouts = Timeouts.from_settings(settings)
+        self._chosen: tuple[str, float] | None = None
+        self._architectures: dict[str, str] = {}
+        self.uncompilable: set[bytes] = set()
+        if settings.debug:
+            log_to_stderr()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        make_reader: Callable[[int, Mapping[str, str]], Reader],
+        body: Mapping[str, Any] | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> Call:
+        """Make a call of one of the server's endpoints.
+
+        Raises:
+            ConfigurationError: The body cannot be written as JSON.
+        """
+        request_id = f"req_{random.getrandbits(48):012x}"
+        request = WireRequest(
+            method=method,
+            url=self.address.url(path),
+            body=None if body is None else encode(body),
+            headers={"User-Agent": f"lmdeck/{__version__}", "X-Request-Id": request_id},
+            api_token=self.settings.api_token,
+            timeouts=timeouts or self._timeouts,
+        )
+        return Call(request=request, request_id=request_id, make_reader=make_reader)
+
+    def probe(self, path: str) -> Plan[object]:
+        """Ask a small question once; None where there is no answer to it, whatever the reason."""
+        read = partial(JSONReader, limits=PROBE_LIMITS)
+        try:
+            answer = yield from self.once(self.call("GET", path, read, timeouts=self.probe_timeouts))
+        except LMStudioError:
+            return None
+        return answer.reader.value if isinstance(answer.reader, JSONReader) else None
+
+    def _ask_parallel(self) -> Plan[int | None]:
+        """Ask how many answers at once the loaded model works on; None where the server does not tell."""
+        api, path = LISTINGS[0]
+        try:
+            models = read_listing(api, (yield from self.probe(path)))
+        except MalformedStreamError:
+            return None
+        self.learn(models)
+        return _most_parallel(models)
+
+    @property
+    def look_up_timeouts(self) -> Timeouts:
+        """The limits of a small question: the server need not load a model to answer it."""
+        limits = self._timeouts
+        return Timeouts(
+            connect=limits.connect,
+            first_token=min(limits.idle, limits.first_token),
+            idle=limits.idle,
+            total=limits.total,
+        )
+
+    @property
+    def probe_timeouts(self) -> Timeouts:
+        """The limits of a question that may go unanswered."""
+        limits = self.look_up_timeouts
+        return Timeouts(
+            connect=min(limits.connect, PROBE_SECONDS),
+            first_token=min(limits.first_token, PROBE_SECONDS),
+            idle=min(limits.idle, PROBE_SECONDS),
+            total=min(limits.total or PROBE_SECONDS, PROBE_SECONDS),
+        )
+
+    def learn(self, models: Collection[ModelInfo]) -> None:
+        """Keep what listed models tell: in what form they write tool calls, and how many answers at once are worked on."""
+        self._architectures = {
+            name: model.architecture
+            for model in models
+            if model.architecture
+            for name in (model.key, *(instance.id for instance in model.instances))
+        }
+        if self.settings.max_concurrency is not None:
+            return
+        parallel = _most_parallel(models)
+        if parallel is not None:
+            self.gate.resize(parallel)
+
+    def note_uncompilable(self, tools: Collection[bytes]) -> None:
+        """Keep which tools the server could not compile, so that they are not sent so again."""
+        if len(self.uncompilable) + len(tools) > MOST_UNCOMPILABLE:
+            self.uncompilable.clear()
+        self.uncompilable.update(tools)
+
+    def _tell_queued(self, event: RequestQueued) -> None:
+        _log.info("%s waited %.3f s for its turn", event.request_id, event.seconds)
+        if self.on_queued is not None:
+            self.on_queued(event)
+        self.bus.tell(event)
+
+    def architecture(self, model: str | None) -> str:
+        """Give the architecture of a model that was listed, `""` where none was."""
+        return self._architectures.get(model or "", "")
+
+    def remembered_model(self) -> str | None:
+        """Give the model that was chosen a short while ago."""
+        if self._chosen is None or self._clock() > self._chosen[1]:
+            return None
+        return self._chosen[0]
+
+    def remember_model(self, model: str) -> None:
+        """Keep a choice, so that not every request asks for the list."""
+        self._chosen = (model, self._clock() + CHOICE_SECONDS)
+
+    def forget_model(self) -> None:
+        """Drop the choice: the server does not know that model any more."""
+        self._chosen = None
+
+    def __repr__(self) -> str:
+        return f"<{self.address.root}>"
+
+
+def _most_parallel(models: Iterable[ModelInfo]) -> int | None:
+    return max((one.parallel for model in models for one in model.instances if one.parallel), default=None)
+
+
+def _task_or_thread() -> int:
+    """Name who is running, by a number: the task, or the thread where there is no event loop."""
+    asyncio = sys.modules.get("asyncio")  # which a script that never awaits has not imported
+    try:
+        task = asyncio.current_task() if asyncio else None
+    except RuntimeError:
+        task = None
+    return threading.get_ident() if task is None else id(task)

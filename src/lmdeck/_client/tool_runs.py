@@ -1,0 +1,186 @@
+"""The calls of one round, run at the same time: in threads for the sync client, in tasks for the async one.
+
+They answer in their order. Leaving a run early cancels what runs; a thread cannot be stopped from outside, so a sync handler
+that is left alone runs to its end, unheard.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import suppress
+from contextvars import copy_context
+from inspect import isawaitable
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from lmdeck._agent.limits import AgentLimits
+from lmdeck._agent.tool_calls import Ready, failed, finished, refused, timed_out
+from lmdeck.events import AgentEvent, ToolDone, ToolErrored, ToolRunning
+from lmdeck.messages import ToolCall, ToolResult
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Approve", "run_in_tasks", "run_in_threads"]
+
+Approve = Callable[[ToolCall], "bool | str | Awaitable[bool | str]"]
+
+
+def run_in_threads(
+    ready: tuple[Ready, ...], number: int, limits: AgentLimits, approve: Approve | None
+) -> Generator[AgentEvent, None, list[ToolResult]]:
+    """Run a round's calls, each in a thread of its own; tell of each as it ends, and give their results in order."""
+    results: dict[int, ToolResult] = {}
+    ends: dict[int, float | None] = {}
+    done: SimpleQueue[tuple[int, ToolResult]] = SimpleQueue()
+    for at, item in enumerate(ready):
+        reason = _reason(approve, item.call)
+        if reason is not None:
+            results[at] = refused(item, reason)
+            yield ToolErrored(result=results[at], round=number)
+            continue
+        limit = _limit(item, limits)
+        ends[at] = None if limit is None else time.monotonic() + limit
+        name = f"lmdeck-tool-{item.call.name}"
+        threading.Thread(target=copy_context().run, args=(_work, at, item, limit, done), daemon=True, name=name).start()
+        yield ToolRunning(call=item.call, round=number)
+    while ends:
+        nearest = min((end for end in ends.values() if end is not None), default=None)
+        try:
+            at, result = done.get(timeout=None if nearest is None else max(0.0, nearest - time.monotonic()))
+        except Empty:
+            at = next(at for at, end in ends.items() if end == nearest)
+            result = timed_out(ready[at], _limit(ready[at], limits) or 0.0)
+        if ends.pop(at, _MISSING) is _MISSING:
+            continue  # it came too late: the model was told already
+        results[at] = result
+        yield _event(result, number)
+    return [results[at] for at in range(len(ready))]
+
+
+_MISSING = object()
+
+
+def _work(at: int, item: Ready, limit: float | None, done: SimpleQueue[tuple[int, ToolResult]]) -> None:
+    begin = time.monotonic()
+    try:
+        value = item.tool.handler(**item.arguments)
+        if isawaitable(value):
+            value = _awaited(value, limit)
+    except Exception as error:  # noqa: BLE001 - whatever a handler raises is told to the model and to the caller
+        done.put((at, _failed(item, error, limit, time.monotonic() - begin)))
+    else:
+        done.put((at, finished(item, value, time.monotonic() - begin)))
+
+
+def _awaited(value: Awaitable[object], limit: float | None) -> object:
+    """Run an async handler in this thread."""
+    import asyncio  # here, because it costs a script that never awaits more than all of lmdeck
+
+    async def waiting() -> object:
+        return await asyncio.wait_for(value, limit)
+
+    return asyncio.run(waiting())
+
+
+async def run_in_tasks(
+    ready: tuple[Ready, ...], number: int, limits: AgentLimits, approve: Approve | None, results: dict[int, ToolResult]
+) -> AsyncGenerator[AgentEvent, None]:
+    """Run a round's calls, each in a task of its own; tell of each as it ends, and put it into `results`."""
+    import asyncio
+
+    tasks: dict[asyncio.Task[ToolResult], int] = {}
+    try:
+        for at, item in enumerate(ready):
+            reason = _reason(approve, item.call)
+            if isawaitable(reason):
+                reason = _said(await reason)
+            if reason is not None:
+                results[at] = refused(item, reason)
+                yield ToolErrored(result=results[at], round=number)
+                continue
+            tasks[asyncio.create_task(_work_async(item, _limit(item, limits)))] = at
+            yield ToolRunning(call=item.call, round=number)
+        while tasks:
+            finished_now, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(finished_now, key=tasks.__getitem__):
+                at = tasks.pop(task)
+                results[at] = task.result()
+                yield _event(results[at], number)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _work_async(item: Ready, limit: float | None) -> ToolResult:
+    import asyncio
+
+    begin = time.monotonic()
+    try:
+        if item.tool.is_async:
+            value = await asyncio.wait_for(item.tool.handler(**item.arguments), limit)
+        else:
+            value = await asyncio.wait_for(_in_thread(item), limit)
+            if isawaitable(value):
+                value = await asyncio.wait_for(value, limit)
+    except Exception as error:  # noqa: BLE001 - whatever a handler raises is told to the model and to the caller
+        return _failed(item, error, limit, time.monotonic() - begin)
+    return finished(item, value, time.monotonic() - begin)
+
+
+def _failed(item: Ready, error: Exception, limit: float | None, seconds: float) -> ToolResult:
+    """Give the result of a handler that raised, a time limit of ours told from one of its own."""
+    if isinstance(error, TimeoutError) and limit is not None and seconds >= limit:
+        return timed_out(item, limit)
+    return failed(item, error, seconds)
+
+
+def _in_thread(item: Ready) -> asyncio.Future[object]:
+    """Run a sync handler in a thread of its own; a pool's threads would be waited for when the program ends."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[object] = loop.create_future()
+
+    def settle(value: object, error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+
+    def work() -> None:
+        value, raised = None, None
+        try:
+            value = item.tool.handler(**item.arguments)
+        except Exception as error:  # noqa: BLE001 - it is handed on to the loop
+            raised = error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, value, raised)
+
+    name = f"lmdeck-tool-{item.call.name}"
+    threading.Thread(target=copy_context().run, args=(work,), daemon=True, name=name).start()
+    return future
+
+
+def _reason(approve: Approve | None, call: ToolCall) -> Any:  # noqa: ANN401 - None, words, or an awaitable of an answer
+    """Give why a call is refused, None where it is not."""
+    answer = True if approve is None else approve(call)
+    return answer if isawaitable(answer) else _said(answer)
+
+
+def _said(answer: object) -> str | None:
+    if isinstance(answer, str):
+        return answer
+    return None if answer else ""
+
+
+def _limit(item: Ready, limits: AgentLimits) -> float | None:
+    return item.tool.timeout if item.tool.timeout is not None else limits.tool_timeout
+
+
+def _event(result: ToolResult, number: int) -> AgentEvent:
+    return ToolDone(result=result, round=number) if result.error is None else ToolErrored(result=result, round=number)

@@ -1,0 +1,37 @@
+"""Every dialect lmdeck reads. To add one: declare it in its family's file, or in a new file that is listed here."""
+
+from __future__ import annotations
+
+from lmdeck._parsing.dialects import call_sections as headed
+from lmdeck._parsing.dialects import dsml, gemma, harmony, inkling, kimi_sections, minimax, mistral, pythonic, tool_call
+from lmdeck._parsing.dialects import special_token_json as framed
+from lmdeck._parsing.dialects.dialect import Dialect
+from lmdeck.errors import ConfigurationError
+
+__all__ = ["REGISTRY", "dialect_named", "dialects", "find_dialect"]
+
+FAMILIES = (tool_call, headed, mistral, framed, dsml, gemma, minimax, pythonic, harmony, inkling, kimi_sections)
+REGISTRY: dict[str, Dialect] = {dialect.name: dialect for family in FAMILIES for dialect in family.DIALECTS}
+
+
+def dialects() -> dict[str, str]:
+    """Give every dialect's name with the models that speak it."""
+    return {dialect.name: dialect.models for dialect in REGISTRY.values()}
+
+
+def dialect_named(name: str) -> Dialect:
+    """Return a dialect by its name.
+
+    Raises:
+        ConfigurationError: There is no dialect of that name.
+    """
+    if name not in REGISTRY:
+        raise ConfigurationError(
+            f"There is no dialect {name!r}.", hint='`lmdeck.dialects()` lists them; "auto" recognises every one.'
+        )
+    return REGISTRY[name]
+
+
+def find_dialect(architecture: str) -> Dialect | None:
+    """Give the dialect that models of an architecture speak, None where that is not known."""
+    return next((dialect for dialect in REGISTRY.values() if architecture.lower() in dialect.architectures), None)

@@ -1,0 +1,251 @@
+"""A section of calls, each a header with the tool's name and JSON behind it: DeepSeek V3 and V3.1, Kimi K2, PLaMo 3, Step 3.
+
+DeepSeek writes its tokens with full-width bars (U+FF5C) and low blocks (U+2581), Step 3 with full-width bars and low lines.
+
+Sources: the models' chat templates on Hugging Face; vLLM, SGLang, llama.cpp.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker, ReasoningTags
+from lmdeck._parsing.dialects.xml_tags import THINK
+from lmdeck._parsing.json_calls import json_arguments, json_call
+from lmdeck._parsing.sink import Calls, decode_arguments
+from lmdeck._parsing.source import Reader, Source, TruncatedCall, UnofferedCall, stops
+from lmdeck._parsing.writers import elements, template, wrapped
+from lmdeck._parsing.xml_calls import Elements, elements_call
+
+__all__ = ["DIALECTS", "headed"]
+
+INDEX = re.compile(r":\d+$")
+
+
+def headed(  # noqa: C901 - one grammar, read top down
+    *, calls_end: tuple[str, ...], begin: tuple[str, ...], after_name: tuple[str, ...], end: tuple[str, ...],
+    lead: tuple[str, ...] = (), before_json: tuple[str, ...] = (), after_json: tuple[str, ...] = (),
+    elements: Elements | None = None, begun: bool = False,
+) -> BodyReader:  # fmt: skip
+    """Make the reader of a section in which each call is `begin` NAME `after_name` JSON `end`."""
+    opening, ending = stops(*begin), stops(*calls_end, *end)
+    name_ends = stops(*after_name, *end, *calls_end, "{", "\n")
+
+    def read(source: Source, calls: Calls) -> Reader[None]:
+        inside = begun
+        made = len(calls.made)
+        while True:
+            yield from source.skip_space()
+            if not inside and not (yield from source.take(opening)):
+                if (yield from source.take(stops(*end))):
+                    continue
+                if len(calls.made) > made:
+                    yield from source.take(stops(*calls_end))
+                    return
+                yield from calls.leave_out(source, stops(*begin, *calls_end), "Text before a call")
+                if not (yield from source.peek()):
+                    raise TruncatedCall
+                if (yield from source.take(stops(*calls_end))):
+                    return
+                continue
+            inside = False
+            if lead:
+                yield from source.skip_space()
+                yield from source.take(stops(*lead))
+            if elements and (yield from source.ahead(stops(*elements.function))):
+                yield from elements_call(source, calls, elements)
+            elif (yield from source.skip_space()) == "{":
+                yield from json_call(source, calls, ending)
+            else:
+                yield from one(source, calls)
+            source.mark()
+            yield from source.skip_space()
+            yield from source.take(stops(*after_json)) if after_json else ()
+            yield from source.skip_space()
+            yield from source.take(stops(*end))
+            source.mark()
+
+    def one(source: Source, calls: Calls) -> Reader[None]:
+        header = (yield from source.collect(name_ends)).strip()
+        if header.isdigit():
+            yield from nameless(source, calls)
+            return
+        calls.open(INDEX.sub("", header))
+        calls.flush()
+        yield from source.skip_space()
+        yield from source.take(stops(*after_name))
+        if before_json:
+            yield from source.skip_space()
+            yield from source.take(stops(*before_json))
+        char = yield from source.skip_space()
+        if not char:
+            raise TruncatedCall
+        if char != "{" and (yield from source.ahead(ending)):
+            calls.close()
+            return
+        yield from json_arguments(source, calls.write, calls, ending)
+        calls.close()
+
+    def nameless(source: Source, calls: Calls) -> Reader[None]:
+        """Read a call whose name is only its number: the one tool that has such parameters is meant."""
+        yield from source.take(stops(*after_name))
+        parts: list[str] = []
+        yield from json_arguments(source, parts.append, calls, ending)
+        keys = set(decode_arguments("".join(parts)) or {})
+        fitting = [name for name in calls.toolbox.schemas if keys and keys <= set(calls.toolbox.properties(name))]
+        if len(fitting) != 1:
+            raise UnofferedCall("a call without a name")
+        calls.note("a missing name")
+        calls.open(fitting[0])
+        calls.write("".join(parts))
+        calls.close()
+
+    return read
+
+
+def tool_output(source: Source, calls: Calls) -> Reader[None]:
+    """Leave out the tool's result that a model made up."""
+    yield from calls.leave_out(source, stops("<｜tool▁outputs▁end｜>"), "A tool's result that the model made up")
+    yield from source.take(stops("<｜tool▁outputs▁end｜>"))
+
+
+DEEPSEEK = headed(
+    calls_end=("<｜tool▁calls▁end｜>", "<|tool▁calls▁end|>"), begin=("<｜tool▁call▁begin｜>", "<|tool▁call▁begin|>"),
+    lead=("function<｜tool▁sep｜>", "function<|tool▁sep|>"), after_name=("<｜tool▁sep｜>", "<|tool▁sep|>"),
+    before_json=("```json",), after_json=("```",), end=("<｜tool▁call▁end｜>", "<|tool▁call▁end|>"),
+)  # fmt: skip
+DEEPSEEK_MARKERS = (
+    Marker("<｜tool▁calls▁begin｜>", DEEPSEEK), Marker("<|tool▁calls▁begin|>", DEEPSEEK),
+    Marker("<｜tool▁call▁begin｜>", DEEPSEEK, keeps=True),
+    Marker("<｜tool▁outputs▁begin｜>", tool_output, channel=True),
+)  # fmt: skip
+OUTPUTS = tuple(f"<｜tool▁output{s}▁{side}｜>" for s in ("",) for side in ("begin", "end"))
+KIMI = headed(
+    calls_end=("<|tool_calls_section_end|>", "<|tool_call_section_end|>"), begin=("<|tool_call_begin|>",),
+    after_name=("<|tool_call_argument_begin|>",), end=("<|tool_call_end|>",),
+)  # fmt: skip
+PLAMO = headed(
+    calls_end=("<|plamo:end_tool_requests:plamo|>",),
+    begin=("<|plamo:begin_tool_request:plamo|>",),
+    lead=("<|plamo:begin_tool_name:plamo|>",),
+    after_name=("<|plamo:end_tool_name:plamo|>",),
+    before_json=("<|plamo:begin_tool_arguments:plamo|><|plamo:constrain|>json<|plamo:msg|>",
+                 "<|plamo:begin_tool_arguments:plamo|><|plamo:msg|>"),
+    after_json=("<|plamo:end_tool_arguments:plamo|>",),
+    end=("<|plamo:end_tool_request:plamo|>",),
+)  # fmt: skip
+STEP = headed(
+    calls_end=("<｜tool_calls_end｜>",), begin=("<｜tool_call_begin｜>",), lead=("function<｜tool_sep｜>",),
+    after_name=("<｜tool_sep｜>",), end=("<｜tool_call_end｜>",),
+    elements=Elements(
+        function=("<steptml:invoke name=",), function_end=("</steptml:invoke>",),
+        parameter=("<steptml:parameter name=",), parameter_end=("</steptml:parameter>",),
+        ends=("<｜tool_call_end｜>", "<｜tool_calls_end｜>"),
+    ),
+)  # fmt: skip
+DEEPSEEK_BEGIN, DEEPSEEK_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
+DEEPSEEK_FENCED = wrapped(
+    DEEPSEEK_BEGIN,
+    template("<｜tool▁call▁begin｜>function<｜tool▁sep｜>$NAME\n```json\n$ARGS\n```<｜tool▁call▁end｜>"),
+    DEEPSEEK_END,
+    "\n",
+)
+DEEPSEEK_PLAIN = wrapped(
+    DEEPSEEK_BEGIN, template("<｜tool▁call▁begin｜>$NAME<｜tool▁sep｜>$ARGS<｜tool▁call▁end｜>"), DEEPSEEK_END
+)
+PLAMO_CALLS = wrapped(
+    "<|plamo:begin_tool_requests:plamo|>",
+    template(
+        "<|plamo:begin_tool_request:plamo|><|plamo:begin_tool_name:plamo|>$NAME<|plamo:end_tool_name:plamo|>"
+        "<|plamo:begin_tool_arguments:plamo|><|plamo:constrain|>json<|plamo:msg|>$ARGS<|plamo:end_tool_arguments:plamo|>"
+        "<|plamo:end_tool_request:plamo|>"
+    ),
+    "<|plamo:end_tool_requests:plamo|>",
+)
+STEP3_CALLS = wrapped(
+    "<｜tool_calls_begin｜>",
+    elements(
+        '<｜tool_call_begin｜>function<｜tool_sep｜><steptml:invoke name="$NAME">',
+        "</steptml:invoke><｜tool_call_end｜>",
+        '<steptml:parameter name="$KEY">',
+        "</steptml:parameter>",
+        between="",
+    ),
+    "<｜tool_calls_end｜>",
+)
+
+DIALECTS = (
+    Dialect(
+        name="deepseek-v3", writes=DEEPSEEK_FENCED,
+        models="DeepSeek-V3, R1-0528", markers=DEEPSEEK_MARKERS, reasoning=(THINK,), drops=OUTPUTS,
+        architectures=("deepseek2",),
+        example=(
+            '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"a": 1}\n```'
+            "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+        ),
+    ),
+    Dialect(
+        name="deepseek-r1", writes=DEEPSEEK_FENCED,
+        models="DeepSeek-R1 and its distillations", markers=DEEPSEEK_MARKERS, reasoning=(THINK,),
+        example=(
+            '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"a": 1}\n```'
+            "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+        ),
+    ),
+    Dialect(
+        name="cogito", writes=DEEPSEEK_FENCED,
+        models="Cogito v2", markers=DEEPSEEK_MARKERS, reasoning=(THINK,), drops=OUTPUTS,
+        example=(
+            '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"a": 1}\n```'
+            "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+        ),
+    ),
+    Dialect(
+        name="deepseek-v3.1", writes=DEEPSEEK_PLAIN,
+        models="DeepSeek-V3.1", markers=DEEPSEEK_MARKERS, reasoning=(THINK,), drops=OUTPUTS,
+        example='<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{"a": 1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+    ),
+    Dialect(
+        name="kimi-k2", writes=wrapped(
+            "<|tool_calls_section_begin|>",
+            template("<|tool_call_begin|>functions.$NAME:$AT<|tool_call_argument_begin|>$ARGS<|tool_call_end|>"),
+            "<|tool_calls_section_end|>",
+        ),
+        models="Kimi-K2, K2-Thinking, K2.5",
+        markers=(
+            Marker("<|tool_calls_section_begin|>", KIMI, final=True),
+            Marker("<|tool_call_section_begin|>", KIMI, final=True),
+            Marker("<|tool_call_begin|>", KIMI, keeps=True, final=True),
+        ),
+        reasoning=(THINK,), architectures=("kimi-k2",),
+        example=(
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>"
+            '{"a": 1}<|tool_call_end|><|tool_calls_section_end|>'
+        ),
+    ),
+    Dialect(
+        name="plamo3", writes=PLAMO_CALLS,
+        models="PLaMo 3",
+        markers=(
+            Marker("<|plamo:begin_tool_requests:plamo|>", PLAMO, final=True),
+            Marker("<|plamo:begin_tool_request:plamo|>", PLAMO, keeps=True, final=True),
+        ),
+        reasoning=(ReasoningTags("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),),
+        drops=("<|plamo:end_think:plamo|>", "<|plamo:msg|>", "<|plamo:op|>", "<|plamo:tag|>"), architectures=("plamo3",),
+        example=(
+            "<|plamo:begin_tool_requests:plamo|><|plamo:begin_tool_request:plamo|><|plamo:begin_tool_name:plamo|>f"
+            "<|plamo:end_tool_name:plamo|><|plamo:begin_tool_arguments:plamo|><|plamo:constrain|>json<|plamo:msg|>"
+            '{"a": 1}<|plamo:end_tool_arguments:plamo|><|plamo:end_tool_request:plamo|><|plamo:end_tool_requests:plamo|>'
+        ),
+    ),
+    Dialect(
+        name="step3", writes=STEP3_CALLS,
+        models="Step-3",
+        markers=(Marker("<｜tool_calls_begin｜>", STEP), Marker("<｜tool_call_begin｜>", STEP, keeps=True)),
+        reasoning=(THINK,),
+        example=(
+            '<｜tool_calls_begin｜><｜tool_call_begin｜>function<｜tool_sep｜><steptml:invoke name="f">'
+            '<steptml:parameter name="a">1</steptml:parameter></steptml:invoke><｜tool_call_end｜><｜tool_calls_end｜>'
+        ),
+    ),
+)  # fmt: skip

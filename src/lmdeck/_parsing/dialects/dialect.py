@@ -1,0 +1,84 @@
+"""How a dialect is declared: what begins a call, and what reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import Reader, Source
+from lmdeck._parsing.writers import Writer
+
+__all__ = ["BodyReader", "Dialect", "Marker", "ReasoningTags"]
+
+BodyReader = Callable[[Source, Calls], Reader[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Text that begins a call, and the reader of what follows it.
+
+    With `keeps`, the reader sees the marker itself too. With `at_start`, it counts only at the start of the answer or of a
+    line: it is no token of its own, and prose may contain it. A `channel` marker begins a message that may also be content or
+    reasoning, and is read whether tools were offered or not; an `inline` one also inside reasoning. Behind the call of a
+    `final` one these models end their turn: text that follows is no part of the answer, and is left out with a `Problem`.
+    """
+
+    text: str
+    read: BodyReader
+    keeps: bool = False
+    at_start: bool = False
+    channel: bool = False
+    inline: bool = False
+    final: bool = False
+
+    @property
+    def opens(self) -> bool:
+        """Tell whether a template may already have written it and part of what follows."""
+        return self.channel and self.keeps and not self.at_start
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningTags:
+    """What stands around reasoning; `anywhere`, or only where the answer begins."""
+
+    open: str
+    close: str
+    anywhere: bool = False
+    also_closes: tuple[str, ...] = ()
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """One way in which models ask for tools, and the models that use it.
+
+    The `own` markers are too common to be looked for in every text: they count only where the dialect is asked for by name.
+    So it is with `byte_level`: text in which the tokenizer's letters for a space and a line end, `Ġ` and `Ċ`, were left.
+    `writes` is the other direction: calls as these models write them (None: they call no tools). `content_frame` and
+    `thought_frame` are what they write before and after content and reasoning; reasoning between tags needs no frame.
+    """
+
+    name: str
+    models: str
+    markers: tuple[Marker, ...] = ()
+    own: tuple[Marker, ...] = ()
+    byte_level: bool = False
+    reasoning: tuple[ReasoningTags, ...] = ()
+    drops: tuple[str, ...] = ()
+    bare: str = ""
+    pythonic: bool = False
+    shown: str = ""
+    architectures: tuple[str, ...] = ()
+    writes: Writer | None = None
+    content_frame: tuple[str, str] = ("", "")
+    thought_frame: tuple[str, str] | None = None
+    example: str = ""
+
+    @property
+    def reasoning_frame(self) -> tuple[str, str] | None:
+        """What stands before and after reasoning; None where the dialect has none."""
+        if self.thought_frame is not None or not self.reasoning:
+            return self.thought_frame
+        tags = self.reasoning[0]
+        return f"{tags.open}{tags.label}\n", f"\n{tags.close}\n\n"

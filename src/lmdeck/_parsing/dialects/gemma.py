@@ -1,0 +1,174 @@
+"""Gemma 4 and FunctionGemma: `call:NAME{key:value,…}`, strings between tokens instead of quotes.
+
+A bare value is typed by the tool's schema. Models forget the string tokens, write ordinary quotes or add spaces; all are read.
+
+Sources: Google's Gemma 4 and FunctionGemma cards; vLLM, SGLang, llama.cpp, Ollama.
+"""
+
+from __future__ import annotations
+
+import re
+from json.encoder import encode_basestring
+
+from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker, ReasoningTags
+from lmdeck._parsing.json_calls import json_call
+from lmdeck._parsing.literals import LiteralReader, escaped
+from lmdeck._parsing.offered_tools import STRING, json_for, types_of
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
+from lmdeck._parsing.writers import colons, each
+
+__all__ = ["DIALECTS"]
+
+NAME = re.compile(r"[^\s{}<]*")
+NUMBER = re.compile(r"-?\d")
+
+
+def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, read top down
+    """Make the reader of `call:NAME{…}` with `quote` around strings."""
+    wanted = stops(*ends)
+    string_end = stops(quote)
+    bare_end = stops(",", "}", "]", quote, *ends)
+
+    def read(source: Source, calls: Calls) -> Reader[None]:
+        char = yield from source.skip_space()
+        if not char:
+            raise TruncatedCall
+        if char == "{":
+            yield from json_call(source, calls, wanted)
+        else:
+            if not (yield from source.take(stops("call:"))):
+                raise NotACall
+            yield from source.skip_space()
+            name = yield from source.collect_while(NAME)
+            char = yield from source.skip_space()
+            if not char:
+                raise TruncatedCall
+            if char not in "{<":
+                raise MalformedCall(f"{char!r} stands where a brace was expected")
+            calls.open(name)
+            calls.flush()
+            if char == "{":
+                source.at += 1
+                yield from object_(source, calls, calls.toolbox.schemas.get(calls.name, {}), 0)
+            calls.close()
+        source.mark()
+        yield from source.skip_space()
+        yield from source.take(wanted)
+
+    def object_(source: Source, calls: Calls, schema: object, depth: int) -> Reader[None]:
+        properties = schema.get("properties") if isinstance(schema, dict) else None
+        calls.write("{")
+        is_first = True
+        while True:
+            char = yield from source.skip_space()
+            if char == "}":
+                source.at += 1
+                break
+            if char == ",":
+                source.at += 1
+                continue
+            if not char:
+                raise TruncatedCall
+            if (yield from source.ahead(wanted)):
+                calls.note("a missing closing bracket")
+                break
+            key = yield from key_(source)
+            if depth:
+                calls.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
+            else:
+                calls.write_key(key, is_first=is_first)
+            is_first = False
+            inner = properties.get(key) if isinstance(properties, dict) else None
+            yield from value_(source, calls, inner, depth + 1)
+        calls.write("}")
+
+    def key_(source: Source) -> Reader[str]:
+        if (yield from source.take(string_end)):
+            key = yield from source.collect(string_end)
+            source.at += len(quote)
+            yield from source.skip_space()
+        else:
+            key = (yield from source.collect(stops(":", "}", quote, *ends))).strip().strip("\"'")
+        if not (yield from source.peek()):
+            raise TruncatedCall
+        if (yield from source.take(stops(":"))) == "" or not key:
+            raise MalformedCall("a key without a value")
+        return key
+
+    def value_(source: Source, calls: Calls, schema: object, depth: int) -> Reader[None]:
+        if depth > 100:
+            raise MalformedCall("values nested too deep")
+        char = yield from source.skip_space()
+        if not char:
+            raise TruncatedCall
+        if (yield from source.take(string_end)):
+            calls.write('"')
+            if not (yield from source.until(string_end, lambda text: calls.write(escaped(text)))):
+                raise TruncatedCall
+            source.at += len(quote)
+            calls.write('"')
+        elif char == "{":
+            source.at += 1
+            yield from object_(source, calls, schema, depth)
+        elif char == "[":
+            source.at += 1
+            yield from array(source, calls, schema.get("items") if isinstance(schema, dict) else None, depth)
+        elif char in "\"'":
+            calls.note("ordinary quotes")
+            yield from LiteralReader(source, calls.write, calls.note, ends=wanted).string()
+        else:
+            yield from bare(source, calls, schema)
+
+    def array(source: Source, calls: Calls, items: object, depth: int) -> Reader[None]:
+        calls.write("[")
+        is_first = True
+        while True:
+            char = yield from source.skip_space()
+            if char == "]":
+                source.at += 1
+                break
+            if char == ",":
+                source.at += 1
+                continue
+            if not char:
+                raise TruncatedCall
+            if char == "}" or (yield from source.ahead(wanted)):
+                calls.note("a missing closing bracket")
+                break
+            calls.write("" if is_first else ", ")
+            is_first = False
+            yield from value_(source, calls, items, depth + 1)
+        calls.write("]")
+
+    def bare(source: Source, calls: Calls, schema: object) -> Reader[None]:
+        text = (yield from source.collect(bare_end)).strip()
+        if (yield from source.take(string_end)):
+            calls.note("a missing string token")
+        types = types_of(schema, {})
+        written = json_for(text, types)
+        if not types and not NUMBER.match(text) and text not in ("true", "false", "null"):
+            written = encode_basestring(text)
+        calls.write(written if types != STRING else encode_basestring(text))
+
+    return read
+
+
+GEMMA_QUOTE = '<|"|>'
+
+DIALECTS = (
+    Dialect(
+        name="gemma4", writes=each("<|tool_call>", colons(GEMMA_QUOTE), "<tool_call|>", between=""),
+        models="Gemma 4", markers=(Marker("<|tool_call>", braces(GEMMA_QUOTE, "<tool_call|>")),),
+        reasoning=(ReasoningTags("<|channel>", "<channel|>", anywhere=True, label="thought"),),
+        drops=("<tool_call|>", "<|tool_response>", "<turn|>", "<tool_response|>"), architectures=("gemma4",),
+        example='<|tool_call>call:f{a:<|"|>x<|"|>,n:1}<tool_call|>',
+    ),
+    Dialect(
+        name="functiongemma", writes=each("<start_function_call>", colons("<escape>"), "<end_function_call>", between=""),
+        models="FunctionGemma 270M",
+        markers=(Marker("<start_function_call>", braces("<escape>", "<end_function_call>")),), architectures=("gemma3",),
+        drops=("<end_function_call>", "<start_function_response>"),
+        example="<start_function_call>call:f{a:<escape>x<escape>,n:1}<end_function_call>",
+    ),
+)  # fmt: skip

@@ -1,0 +1,243 @@
+"""Harmony: messages with a channel and a recipient in their header, which say what is reasoning, content or a call.
+
+`<|start|>assistant<|channel|>analysis<|message|>…<|end|>` is gpt-oss's; Beam puts XML into it, Muse addresses messages with
+`to=self`, `to=user` or a tool's name.
+
+Sources: OpenAI's Harmony guide; vLLM, SGLang, llama.cpp, Ollama.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lmdeck._parsing.dialects.dialect import Dialect, Marker
+from lmdeck._parsing.json_calls import json_arguments
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
+from lmdeck._parsing.writers import each, elements, template
+from lmdeck._parsing.xml_calls import Elements, elements_calls, parameters
+
+__all__ = ["DIALECTS"]
+
+RECIPIENT = re.compile(r"\bto=([^\s<]+)")
+CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
+HEADER_END = stops("<|message|>", "<|end|>", "<|return|>", "<|eom|>", "<|eot|>")
+MESSAGE_ENDS = stops(
+    "<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>",
+    *(f"<|start|>{role}" for role in ("assistant", "user", "system", "developer", "tool", "functions")),
+    *(f"<|channel|>{kind}" for kind in ("analysis", "commentary", "final")),
+)  # fmt: skip
+ADDRESSED_ENDS = stops("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>")
+ADDRESS = re.compile(r"to=[\w.\-]*(?:(<\|(?:message|channel)\|>)|<[|a-z]*\Z|\Z)")
+STRAY = stops("commentary<|", "analysis<|", "final<|", "assistant<|")
+BUILTIN = ("browser", "python", "assistant", "container")
+ATEM = Elements(
+    function=("<atem:invoke name=",), function_end=("</atem:invoke>",), parameter=("<atem:parameter name=",),
+    parameter_end=("</atem:parameter>",), ends=("</atem:function_calls>", "<|eom|>", "<|eot|>"), trims=False,
+)  # fmt: skip
+RFL = Elements(
+    function=("<rfl:invoke name=",), function_end=("<|end|>", "<|call|>", "</rfl:invoke>"),
+    parameter=("<rfl:parameter name=",), parameter_end=("</rfl:parameter>",), ends=("<|start|>",),
+)  # fmt: skip
+HEADER_LIMIT = 400
+KNOWN_HEADER = re.compile(
+    r"<\|start\|>\s*(?:assistant|user|system|developer|tool|functions)?(?:\.[\w.\-]+)?"
+    r"|<\|channel\|>\s*(?:analysis|commentary|final)?|<\|constrain\|>\s*(?:json|xml)?"
+)
+HEADER = re.compile(r"(?:<\|start\|>[\w.\-]*)?\s*(?:to=|<\|channel\|>\s*\w|$)")
+
+
+def header_of(source: Source, calls: Calls) -> Reader[str]:
+    """Read a message's header up to its text; give it, or nothing where the message has no text."""
+    header, end = yield from source.within(HEADER_END, HEADER_LIMIT)
+    if end != "<|message|>" and header.startswith("to="):
+        raise NotACall
+    if not end:
+        raise TruncatedCall
+    if not HEADER.match(header):
+        raise NotACall
+    source.at += len(end)
+    if stray := KNOWN_HEADER.sub("", RECIPIENT.sub("", header, count=1)).strip():
+        calls.dropped("text_left_out", f"{stray!r} in the header of a message was left out")
+    if end == "<|message|>":
+        return header
+    if recipient := RECIPIENT.search(header):
+        calls.dropped("text_left_out", f"A message to {recipient.group(1)!r} had no text")
+    return ""
+
+
+def message(source: Source, calls: Calls, default: str = "user") -> Reader[None]:
+    """Read one message, from its first token on; without channel and recipient it is for `default`."""
+    header = yield from header_of(source, calls)
+    if not header:
+        return
+    recipient, channel = RECIPIENT.search(header), CHANNEL.search(header)
+    kind = channel.group(1) if channel else ""
+    name = recipient.group(1) if recipient else "" if kind or "assistant" not in header else default
+    ends = ADDRESSED_ENDS if recipient and name == "user" and not kind else MESSAGE_ENDS
+    if name == "self" or (kind == "analysis" and not name):
+        yield from source.until(ends, calls.think)
+    elif not name or name in ("user", "commentary"):
+        calls.separate(kind)
+        yield from source.until(ends, calls.say)
+    elif name == "developer":
+        yield from calls.leave_out(source, ends, "A message to the developer")
+    elif calls.toolbox:
+        yield from addressed(source, calls, name)
+    else:
+        calls.say(source.marked())
+        calls.say((yield from source.take(stops((yield from source.until(ends, calls.say))))))
+        return
+    yield from end_of_message(source)
+
+
+def muse_message(source: Source, calls: Calls) -> Reader[None]:
+    """Read one of Muse's messages: without a recipient it is reasoning."""
+    yield from message(source, calls, "self")
+
+
+def bare_message(source: Source, calls: Calls) -> Reader[None]:
+    """Read a message whose header the template had written: for the user."""
+    yield from source.until(MESSAGE_ENDS, calls.say)
+    yield from end_of_message(source)
+
+
+def bare_thought(source: Source, calls: Calls) -> Reader[None]:
+    """Read a message whose header the template had written: reasoning."""
+    yield from source.until(MESSAGE_ENDS, calls.think)
+    yield from end_of_message(source)
+
+
+def recipient(source: Source, calls: Calls) -> Reader[None]:
+    """Read a message that begins with its recipient, `to=NAME<|message|>`."""
+    begin = source.text[source.at : source.at + 3]
+    size = 3
+    while True:
+        found = ADDRESS.match(source.text, source.at)
+        if found is None:
+            raise NotACall
+        size = found.end() - source.at
+        if found.group(1) is not None or source.closed or size > HEADER_LIMIT:
+            break
+        yield
+    if found.group(1) is None or not begin:
+        raise NotACall
+    yield from message(source, calls)
+
+
+def end_of_message(source: Source) -> Reader[None]:
+    """Read the token that ends a message, and the stray channel name that gpt-oss may put behind it."""
+    if (yield from source.take(stops("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>"))):
+        source.mark()
+        if (yield from source.take(STRAY)):
+            source.at -= 2
+
+
+def addressed(source: Source, calls: Calls, name: str) -> Reader[None]:
+    """Read a message to a tool."""
+    bare = name.removeprefix("functions.")
+    if calls.toolbox.resolve(name) is None and bare.split(".")[0] in BUILTIN:
+        yield from calls.leave_out(source, MESSAGE_ENDS, f"A message to the built-in tool {name!r}")
+        return
+    char = yield from source.skip_space()
+    if (yield from source.take(stops("<atem:function_calls>"))) or (yield from source.ahead(stops(*ATEM.function))):
+        yield from elements_calls(source, calls, ATEM)
+        yield from source.skip_space()
+        yield from source.take(stops("</atem:function_calls>"))
+    elif (yield from source.ahead(stops(*RFL.parameter))):
+        calls.open(name)
+        calls.flush()
+        yield from parameters(source, calls, RFL)
+        calls.close()
+    else:
+        calls.open(name)
+        calls.flush()
+        if not char:
+            raise TruncatedCall
+        if char == "{":
+            yield from json_arguments(source, calls.write, calls, MESSAGE_ENDS)
+        elif not (yield from source.ahead(MESSAGE_ENDS)):
+            raise MalformedCall("the arguments are no object")
+        calls.close()
+    source.mark()
+    yield from calls.leave_out(source, MESSAGE_ENDS, "Text behind the arguments")
+
+
+HARMONY = (
+    Marker("<|start|>", message, keeps=True, channel=True), Marker("<|channel|>", message, keeps=True, channel=True),
+)  # fmt: skip
+TO = Marker("to=", recipient, keeps=True, at_start=True, channel=True)
+ADDRESSED = (*HARMONY, TO)
+GLIMMER = (*ADDRESSED, Marker("<|message|>", bare_message, at_start=True, channel=True))
+MUSE = (
+    Marker("<|start|>", muse_message, keeps=True, channel=True), Marker("<|channel|>", message, keeps=True, channel=True), TO,
+    Marker("<|message|>", bare_thought, at_start=True, channel=True),
+)  # fmt: skip
+ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>")
+FINAL = ("<|start|>assistant<|channel|>final<|message|>", "<|end|>")
+ANALYSIS = ("<|start|>assistant<|channel|>analysis<|message|>", "<|end|>")
+TO_USER = ("<|start|>assistant to=user<|message|>", "<|eom|>")
+TO_SELF = ("<|start|>assistant to=self<|message|>", "<|eom|>")
+HARMONY_CALLS = each(
+    "<|channel|>commentary to=functions.",
+    template("$NAME <|constrain|>json<|message|>$ARGS"),
+    "<|call|>",
+    between="<|start|>assistant",
+)
+ATEM_CALLS = each(
+    "<|start|>assistant to=",
+    elements(
+        '$NAME<|message|><atem:function_calls>\n<atem:invoke name="$NAME">',
+        "</atem:invoke>\n</atem:function_calls>",
+        '<atem:parameter name="$KEY">',
+        "</atem:parameter>",
+    ),
+    "<|eom|>",
+    between="",
+)
+RFL_CALLS = each(
+    "<|start|>assistant to=",
+    elements(
+        "$NAME<|channel|>analysis <|constrain|>xml<|message|>",
+        "",
+        '<rfl:parameter name="$KEY">',
+        "</rfl:parameter>",
+        around="\n",
+        between="",
+    ),
+    "<|end|>",
+    between="",
+)
+
+DIALECTS = (
+    Dialect(
+        name="gpt-oss-harmony", writes=HARMONY_CALLS, content_frame=FINAL, thought_frame=ANALYSIS,
+        models="gpt-oss-20b, gpt-oss-120b", markers=ADDRESSED, drops=ENDS,
+        architectures=("gpt-oss", "gpt_oss"),
+        example='<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>',
+    ),
+    Dialect(
+        name="muse-glimmer", writes=ATEM_CALLS, content_frame=TO_USER, thought_frame=TO_SELF,
+        models="Muse Glimmer", markers=GLIMMER, drops=ENDS,
+        example=(
+            '<|start|>assistant to=f<|message|><atem:function_calls>\n<atem:invoke name="f">\n'
+            '<atem:parameter name="a">1</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|>'
+        ),
+    ),
+    Dialect(
+        name="muse", writes=ATEM_CALLS, content_frame=TO_USER, thought_frame=TO_SELF,
+        models="Muse, MuseSpark", markers=MUSE, drops=ENDS,
+        example=(
+            '<|start|>assistant to=f<|message|><atem:function_calls>\n<atem:invoke name="f">\n'
+            '<atem:parameter name="a">1</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|>'
+        ),
+    ),
+    Dialect(
+        name="beam", writes=RFL_CALLS, content_frame=FINAL, thought_frame=ANALYSIS,
+        models="Beam", markers=HARMONY, drops=ENDS,
+        example=(
+            "<|start|>assistant to=f<|channel|>analysis <|constrain|>xml<|message|>"
+            '<rfl:parameter name="a">\n1\n</rfl:parameter><|end|>'
+        ),
+    ),
+)  # fmt: skip

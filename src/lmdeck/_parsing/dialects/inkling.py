@@ -1,0 +1,103 @@
+"""Inkling: messages of one kind each, `<|message_model|>HEADER<|content_text|>…<|end_message|>`.
+
+Sources: Inkling's chat template; vLLM, SGLang.
+"""
+
+from __future__ import annotations
+
+import re
+from string import ascii_letters
+
+from lmdeck._parsing.dialects.dialect import Dialect, Marker
+from lmdeck._parsing.json_calls import json_call
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
+from lmdeck._parsing.writers import each, template
+
+__all__ = ["DIALECTS"]
+
+CONTENT_KINDS = stops(
+    "<|content_text|>", "<|content_thinking|>", "<|content_invoke_tool_json|>", "<|content_invoke_tool_text|>",
+    "<|content_audio_input|>", "<|end_message|>", "<|message_model|>", "<|message_user|>",
+)  # fmt: skip
+MESSAGE_END = stops(
+    "<|end_message|>", "<|message_model|>", "<|message_user|>", "<|content_text|>", "<|content_thinking|>",
+    "<|content_model_end_sampling|>",
+)  # fmt: skip
+HEADER_LIMIT = 400
+LEAD = re.compile(r"[A-Za-z_][\w.\-]*(?:(<\|content_invoke_tool_[a-z])|<[|a-z_]*\Z|\Z)")
+
+
+def inkling(source: Source, calls: Calls) -> Reader[None]:
+    """Read one of Inkling's messages, from its first token on."""
+    yield from source.take(stops("<|message_model|>"))
+    header: list[str] = []
+    kind = yield from source.until(CONTENT_KINDS, header.append)
+    if not kind:
+        raise TruncatedCall
+    said = "".join(header).strip()
+    if said and "invoke_tool" not in kind:
+        calls.dropped("text_left_out", f"{said!r} in the header of a message was left out")
+    source.at += len(kind) if kind not in ("<|message_model|>", "<|message_user|>") else 0
+    if kind == "<|content_text|>":
+        yield from source.until(MESSAGE_END, calls.say)
+    elif kind == "<|content_thinking|>":
+        yield from source.until(MESSAGE_END, calls.think)
+    elif "invoke_tool" in kind:
+        yield from inkling_call(source, calls, said)
+    yield from source.take(stops("<|end_message|>"))
+
+
+def named(source: Source, calls: Calls) -> Reader[None]:
+    """Read a message that begins with the tool's name, its first token being the template's."""
+    while True:
+        found = LEAD.match(source.text, source.at)
+        if found is None:
+            raise NotACall
+        if found.group(1) is not None or source.closed or found.end() - source.at > HEADER_LIMIT:
+            break
+        yield
+    if not (found.group(1) or "").startswith("<|content_invoke_tool_"):
+        raise NotACall
+    yield from inkling(source, calls)
+
+
+def inkling_call(source: Source, calls: Calls, name: str) -> Reader[None]:
+    """Read `{"name": …, "args": …}`; the header may name the tool as well."""
+    if not calls.toolbox:
+        calls.say(source.marked())
+        calls.say((yield from source.take(stops((yield from source.until(MESSAGE_END, calls.say))))))
+        return
+    char = yield from source.skip_space()
+    if char == "{":
+        yield from json_call(source, calls, MESSAGE_END, default=name)
+    elif not char:
+        raise TruncatedCall
+    else:
+        raise UnofferedCall(f"text arguments of {name!r}") if name else MalformedCall("no JSON")
+    source.mark()
+    yield from calls.leave_out(source, MESSAGE_END, "Text behind the arguments")
+
+
+INKLING_CALLS = each(
+    "<|message_model|>",
+    template('$NAME<|content_invoke_tool_json|>{"name":"$NAME","args":$ARGS}'),
+    "<|end_message|>",
+    between="",
+)
+
+DIALECTS = (
+    Dialect(
+        name="inkling", writes=INKLING_CALLS,
+        content_frame=("<|message_model|><|content_text|>", "<|end_message|>"),
+        thought_frame=("<|message_model|><|content_thinking|>", "<|end_message|>"),
+        models="Inkling", architectures=("inkling",),
+        markers=tuple(
+            Marker(text, inkling, keeps=True, channel=True)
+            for text in ("<|message_model|>", "<|content_text|>", "<|content_thinking|>", "<|content_invoke_tool_json|>")
+        ),
+        own=tuple(Marker(first, named, keeps=True, at_start=True, channel=True) for first in f"{ascii_letters}_"),
+        drops=("<|end_message|>", "<|content_model_end_sampling|>", "<|content_tool_error|>"),
+        example='<|message_model|>f<|content_invoke_tool_json|>{"name":"f","args":{"a":1}}<|end_message|>',
+    ),
+)  # fmt: skip

@@ -1,0 +1,102 @@
+"""Kimi K3: an answer in sections, `<|open|>response<|sep|>…<|close|>response<|sep|>`.
+
+Sources: Kimi K3's chat template; vLLM, SGLang.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lmdeck._parsing.dialects.dialect import Dialect, Marker
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import MalformedCall, Reader, Source, TruncatedCall, stops
+from lmdeck._parsing.typed_values import typed_value
+from lmdeck._parsing.writers import elements, wrapped
+
+__all__ = ["DIALECTS"]
+
+ATTRIBUTE = re.compile(r"""\b(\w++)\s*+=\s*+"((?:[^"\\]|\\.)*+)\"""")
+SEPARATOR = stops("<|sep|>")
+SECTIONS = ("think", "response", "tools", "message", "call", "argument")
+SECTION = re.compile(r"\w*")
+
+
+def kimi(source: Source, calls: Calls) -> Reader[None]:
+    """Read one of Kimi K3's sections, from `<|open|>` or `<|close|>` on."""
+    if (yield from source.take(stops("<|open|>", "<|close|>"))) == "<|close|>":
+        section = yield from source.collect_while(SECTION)
+        if section not in SECTIONS:
+            calls.dropped("text_left_out", f"The end of a section called {section!r} was left out")
+        yield from calls.leave_out(source, stops("<|sep|>", "<|open|>"), f"Text in the end of the section {section!r}")
+        yield from source.take(SEPARATOR)
+        return
+    section = (yield from source.collect(stops("<|sep|>", "<|open|>", "<|close|>"))).strip()
+    yield from source.take(SEPARATOR)
+    if section == "think":
+        yield from source.until(stops("<|close|>", "<|open|>"), calls.think)
+    elif section == "response":
+        yield from source.until(stops("<|close|>", "<|open|>"), calls.say)
+    elif section and section.split()[0] not in SECTIONS[:-1]:
+        calls.dropped("text_left_out", f"A section called {section!r} was opened")
+    elif section.startswith("call") and calls.toolbox:
+        yield from kimi_call(source, calls, section)
+        calls.is_over = True
+
+
+def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
+    """Read a call's arguments and its end."""
+    attributes = {key: re.sub(r"\\(.)", r"\1", value) for key, value in ATTRIBUTE.findall(header)}
+    calls.open(attributes.get("tool") or attributes.get("name", ""))
+    calls.flush()
+    calls.write("{")
+    is_first = True
+    while True:
+        yield from source.skip_space()
+        if not (yield from source.take(stops("<|open|>argument"))):
+            break
+        said = yield from source.collect(SEPARATOR)
+        yield from source.take(SEPARATOR)
+        given = {key: re.sub(r"\\(.)", r"\1", value) for key, value in ATTRIBUTE.findall(said)}
+        key = given.get("key", "")
+        types = frozenset({given["type"]}) if "type" in given else calls.toolbox.types(calls.name, key)
+        calls.write_key(key, is_first=is_first)
+        is_first = False
+        yield from typed_value(source, calls, stops("<|close|>argument"), types, trims=False)
+        yield from source.take(stops("<|close|>argument"))
+        yield from source.take(SEPARATOR)
+    if not (yield from source.peek()):
+        raise TruncatedCall
+    if not (yield from source.take(stops("<|close|>call"))):
+        raise MalformedCall("text where an argument was expected")
+    calls.write("}")
+    calls.close()
+    yield from source.take(SEPARATOR)
+
+
+K3_CALLS = wrapped(
+    "<|open|>tools<|sep|>",
+    elements(
+        '<|open|>call tool="$NAME" index="$AT"<|sep|>',
+        "<|close|>call<|sep|>",
+        '<|open|>argument key="$KEY" type="$TYPE"<|sep|>',
+        "<|close|>argument<|sep|>",
+        between="",
+    ),
+    "<|close|>tools<|sep|>",
+)
+
+DIALECTS = (
+    Dialect(
+        name="kimi-k3", writes=K3_CALLS,
+        content_frame=("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
+        thought_frame=("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+        models="Kimi-K3",
+        markers=(
+            Marker("<|open|>", kimi, keeps=True, channel=True), Marker("<|close|>", kimi, keeps=True, channel=True),
+        ),
+        example=(
+            '<|open|>tools<|sep|><|open|>call tool="f" index="1"<|sep|><|open|>argument key="a" type="number"<|sep|>1'
+            "<|close|>argument<|sep|><|close|>call<|sep|><|close|>tools<|sep|>"
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,163 @@
+"""MiniMax-M3: elements named after the parameters, each tag behind the token `]<]minimax[>[`.
+
+Objects are nested elements and arrays repeated `<item>` elements. Without the token the same text is plain data.
+
+Sources: MiniMax's tool-calling guide beside the model on Hugging Face; vLLM, SGLang, llama.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring
+
+from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
+from lmdeck._parsing.offered_tools import json_for, types_of
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import MalformedCall, Reader, Source, TruncatedCall, stops
+from lmdeck._parsing.writers import Call, value_text
+from lmdeck._parsing.xml_calls import name_in, read_header
+
+__all__ = ["DIALECTS"]
+
+T = "]<]minimax[>["
+TAG = stops(f"{T}<")
+END_TAG = stops(f"{T}</")
+BLOCK_END = f"{T}</tool_call>"
+INVOKE = f"{T}<invoke name="
+DEPTH = 128
+
+
+def block(source: Source, calls: Calls) -> Reader[None]:
+    """Read the invokes of a block."""
+    count = len(calls.made)
+    while True:
+        char = yield from source.skip_space()
+        if (yield from source.take(stops(BLOCK_END))):
+            return
+        if not (yield from source.take(stops(INVOKE))):
+            if not char and len(calls.made) == count:
+                raise TruncatedCall
+            if len(calls.made) == count:
+                raise MalformedCall("a block without a call")
+            return
+        yield from invoke(source, calls)
+        source.mark()
+
+
+def invoke(source: Source, calls: Calls) -> Reader[None]:
+    """Read one call, behind `<invoke name=`."""
+    header, _ = yield from read_header(source)
+    calls.open(name_in(header))
+    calls.flush()
+    calls.write("{")
+    yield from members(source, calls, calls.toolbox.schemas.get(calls.name, {}))
+    calls.write("}")
+    calls.close()
+
+
+def members(source: Source, calls: Calls, schema: object) -> Reader[None]:
+    """Read parameters up to the end of the invoke; each is written when it is whole."""
+    declared = schema.get("properties") if isinstance(schema, Mapping) else None
+    is_first = True
+    while True:
+        yield from calls.leave_out(source, TAG, "Text between parameters")
+        if not (yield from source.peek()):
+            raise TruncatedCall
+        if (yield from source.ahead(END_TAG)) or (yield from source.ahead(stops(BLOCK_END, INVOKE))):
+            yield from end_of(source, calls, "invoke")
+            return
+        source.at += len(T) + 1
+        header, alone = yield from read_header(source)
+        key = header.strip()
+        inner = declared.get(key) if isinstance(declared, Mapping) else None
+        written = json_for("", types_of(inner, {})) if alone else (yield from value(source, calls, inner, key, 1))
+        calls.write_key(key, is_first=is_first)
+        calls.write(written)
+        is_first = False
+
+
+def end_of(source: Source, calls: Calls, name: str) -> Reader[None]:
+    """Read the end of an element; it may be missing where its parent's comes."""
+    if not (yield from source.take(stops(f"{T}</{name}>"))):
+        calls.note("a missing closing element")
+
+
+def value(source: Source, calls: Calls, schema: object, name: str, depth: int) -> Reader[str]:
+    """Read what stands in an element, as JSON: text, members, or items. Text between members is kept as `$text`."""
+    if depth > DEPTH:
+        raise MalformedCall("values nested too deep")
+    texts: list[str] = []
+    found: dict[str, list[str]] = {}
+    declared = schema.get("properties") if isinstance(schema, Mapping) else None
+    while True:
+        if not (yield from source.until(TAG, texts.append)):
+            raise TruncatedCall
+        if (yield from source.ahead(END_TAG)) or (yield from source.ahead(stops(BLOCK_END, INVOKE))):
+            break
+        source.at += len(T) + 1
+        header, alone = yield from read_header(source)
+        key = header.strip()
+        inner = declared.get(key) if isinstance(declared, Mapping) else None
+        if key == "item" and isinstance(schema, Mapping) and inner is None:
+            inner = schema.get("items")
+        written = (
+            json_for("", types_of(inner, {})) if alone else (yield from value(source, calls, inner, key, depth + 1))
+        )
+        found.setdefault(key, []).append(written)
+    yield from end_of(source, calls, name)
+    text, types = "".join(texts), types_of(schema, {})
+    if found:
+        return _container(found, text, types)
+    if not text.strip() and "string" not in types and types & {"array", "object"}:
+        return "[]" if "array" in types else "{}"
+    return json_for(text, types)
+
+
+def _container(found: dict[str, list[str]], text: str, types: frozenset[str]) -> str:
+    """Write members as an object, or repeated items as an array."""
+    if list(found) == ["item"] and not text.strip() and types != {"object"}:
+        return f"[{', '.join(found['item'])}]"
+    if text.strip():
+        key = "$text"
+        while key in found:
+            key = "$" + key
+        found[key] = [encode_basestring(text.strip())]
+    shown = (
+        f"{encode_basestring(key)}: {values[0] if len(values) == 1 else _array(values)}"
+        for key, values in found.items()
+    )
+    return "{" + ", ".join(shown) + "}"
+
+
+def _array(values: list[str]) -> str:
+    return f"[{', '.join(values)}]"
+
+
+def write_calls(calls: Sequence[Call]) -> str:
+    """Write calls: every tag behind the namespace token, objects as members, arrays as items."""
+    inside = "".join(
+        f'{T}<invoke name="{name}">{"".join(_written(key, value) for key, value in given.items())}{T}</invoke>\n'
+        for name, given in calls
+    )
+    return f"{T}<tool_call>\n{inside}{T}</tool_call>"
+
+
+def _written(key: str, value: object) -> str:
+    if isinstance(value, Mapping) and value:
+        inside = "".join(_written(name, item) for name, item in value.items())
+    elif isinstance(value, list) and value:
+        inside = "".join(_written("item", item) for item in value)
+    else:
+        inside = value_text(value)
+    return f"{T}<{key}>{inside}{T}</{key}>"
+
+
+DIALECTS = (
+    Dialect(
+        name="minimax-m3", writes=write_calls,
+        models="MiniMax-M3",
+        markers=(Marker(f"{T}<tool_call>", block, final=True), Marker(INVOKE, block, keeps=True, final=True)),
+        reasoning=(ReasoningTags("<mm:think>", "</mm:think>"),),
+        example=f'{T}<tool_call>\n{T}<invoke name="f">{T}<a>1{T}</a>{T}</invoke>\n{T}</tool_call>',
+    ),
+)  # fmt: skip

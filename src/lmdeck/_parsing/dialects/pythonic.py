@@ -1,0 +1,163 @@
+"""Calls in Python's syntax: `[f(a=1, b='x'), g()]`, bare or between tokens, and one a line for OLMo 3.
+
+A bare list begins with a bracket and the name of an offered tool; nothing else does, so prose with brackets stays prose.
+
+Sources: Meta's Llama 4 model card, Liquid's LFM2 card, AI2's OLMo 3 template; vLLM, SGLang, llama.cpp.
+"""
+
+from __future__ import annotations
+
+from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker
+from lmdeck._parsing.dialects.xml_tags import BARE_FUNCTION, THINK
+from lmdeck._parsing.json_calls import CODE_TOOLS, code_arguments, json_call, json_calls
+from lmdeck._parsing.python_calls import python_call, python_calls
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
+from lmdeck._parsing.writers import array, call_object, each, python, template, wrapped
+
+__all__ = ["DIALECTS", "bare_list"]
+
+
+def between(*ends: str) -> BodyReader:
+    """Make the reader of a call list, Python's or JSON's, between tokens."""
+    wanted = stops(*ends)
+
+    def read(source: Source, calls: Calls) -> Reader[None]:
+        char = yield from source.skip_space()
+        if not char:
+            raise TruncatedCall
+        if char == "[":
+            source.at += 1
+            char = yield from source.skip_space()
+            if char == "{":
+                source.at -= 1
+                yield from _array(source, calls, ends)
+            else:
+                yield from python_calls(source, calls, wanted, closer="]")
+        elif char == "{":
+            yield from json_call(source, calls, wanted)
+        else:
+            yield from python_calls(source, calls, wanted, closer="")
+        source.mark()
+        yield from source.skip_space()
+        yield from source.take(wanted)
+
+    return read
+
+
+def _array(source: Source, calls: Calls, ends: tuple[str, ...]) -> Reader[None]:
+    yield from json_calls(source, calls, stops(*ends))
+
+
+def bare_list(source: Source, calls: Calls) -> Reader[None]:
+    """Read a bare call list, from its bracket on."""
+    source.at += 1
+    yield from python_calls(source, calls, stops("<|python_end|>", "<|eot_id|>", "<|eom_id|>"), closer="]")
+
+
+def tool_code(source: Source, calls: Calls) -> Reader[None]:
+    """Read the calls in a `tool_code` fence; any other program text stays what it is."""
+    yield from source.skip_space()
+    yield from source.take(stops("print("))
+    if not (yield from source.ahead(stops(*(f"{name}(" for name in calls.toolbox.schemas)))):
+        raise NotACall
+    yield from python_calls(source, calls, stops("```", ")\n```"), closer="")
+    yield from source.take(stops("```", ")\n```"))
+
+
+def python_tag(source: Source, calls: Calls) -> Reader[None]:
+    """Read JSON objects behind `<|python_tag|>`, separated by semicolons."""
+    ends = stops("<|eom_id|>", "<|eot_id|>")
+    count = len(calls.made)
+    while True:
+        char = yield from source.skip_space()
+        if char == "{":
+            yield from json_call(source, calls, ends)
+            source.mark()
+        elif char == "[":
+            yield from json_calls(source, calls, ends)
+            source.mark()
+        elif char and char in ";,":
+            source.at += 1
+        elif not char and len(calls.made) == count:
+            raise TruncatedCall
+        elif len(calls.made) > count:
+            yield from source.take(ends)
+            return
+        else:
+            yield from _builtin(source, calls, ends)
+
+
+def _builtin(source: Source, calls: Calls, ends: Stops) -> Reader[None]:
+    """Read `NAME.call(key=literal)`, or program text for a tool that runs it."""
+    found = yield from source.take(stops(*(f"{name}.call(" for name in calls.toolbox.schemas)))
+    if found:
+        yield from python_call(source, calls, ends, found.removesuffix(".call("))
+        return
+    name = next((name for name in CODE_TOOLS if name in calls.toolbox.schemas), None)
+    if name is None:
+        raise MalformedCall("neither JSON nor a call of an offered tool")
+    calls.open(name)
+    calls.flush()
+    yield from code_arguments(source, calls, ends)
+    calls.close()
+
+
+PYTHON_TAG = Marker("<|python_tag|>", python_tag)
+PYTHON_START = Marker("<|python_start|>", between("<|python_end|>"))
+ENDS = ("<|eom_id|>", "<|eot_id|>")
+
+DIALECTS = (
+    Dialect(
+        name="llama4-pythonic", writes=array("", python, ""),
+        models="Llama 4, Llama 3.2", markers=(PYTHON_START,), pythonic=True, drops=ENDS,
+        architectures=("llama4",), example="<|python_start|>[f(a=1, b='x'), g()]<|python_end|>",
+    ),
+    Dialect(
+        name="pythonic-list", writes=array("", python, ""),
+        models="ToolACE-8B and others", markers=(PYTHON_START,), pythonic=True, drops=ENDS,
+        example="[f(a=1, b='x')]",
+    ),
+    Dialect(
+        name="lfm2", writes=array("<|tool_call_start|>", python, "<|tool_call_end|>"),
+        models="LFM2, LFM2.5", markers=(Marker("<|tool_call_start|>", between("<|tool_call_end|>")),),
+        pythonic=True, reasoning=(THINK,), architectures=("lfm2", "lfm2moe"),
+        example='<|tool_call_start|>[f(a=1), g(b="x")]<|tool_call_end|>',
+    ),
+    Dialect(
+        name="olmo3", writes=wrapped("<function_calls>", python, "</function_calls>", "\n"),
+        models="OLMo 3", markers=(Marker("<function_calls>", between("</function_calls>")),),
+        reasoning=(THINK,), architectures=("olmo2", "olmo3"), example='<function_calls>f(a="x")\ng()</function_calls>',
+    ),
+    Dialect(
+        name="llama3-json", writes=each("", call_object(arguments="parameters"), "", between="; "),
+        models="Llama 3.1, 3.2, 3.3", markers=(PYTHON_TAG,), bare="{",
+        drops=ENDS, architectures=("llama",), example='{"name": "f", "parameters": {"a": 1}}',
+    ),
+    Dialect(
+        name="llama3-python-tag", writes=each("", call_object(), "", before="<|python_tag|>", between="; "),
+        models="Llama 3.x", markers=(PYTHON_TAG,), bare="{", drops=ENDS,
+        example='<|python_tag|>{"name": "f", "arguments": {"a": 1}}',
+    ),
+    Dialect(
+        name="functionary-v3.1", writes=each("", template("<function=$NAME>$ARGS"), "</function>", between=""),
+        models="Functionary v3.1, Llama 3.1 with custom tools", markers=(BARE_FUNCTION, PYTHON_TAG),
+        example='<function=f>{"a": 1}</function>',
+    ),
+    Dialect(
+        name="gemma3-tool-code", writes=wrapped("```tool_code\n", python, "\n```", "\n"),
+        models="Gemma 3, as its guide asks for calls",
+        markers=(Marker("```tool_code", tool_code, at_start=True),), drops=("<end_of_turn>",),
+        example="```tool_code\nf(a=1)\n```",
+    ),
+    Dialect(
+        name="json-array", writes=array("", call_object(arguments="parameters"), ""),
+        models='any model under `tool_choice="required"`', bare="[{",
+        example='[{"name": "f", "parameters": {"a": 1}}]',
+    ),
+    Dialect(
+        name="generic-json", writes=each("", call_object(), ""),
+        models="models without a format for tools", bare="[{",
+        example='{"name": "f", "arguments": {"a": 1}}',
+    ),
+)  # fmt: skip

@@ -1,0 +1,193 @@
+"""JSON between special tokens that no prose contains.
+
+InternLM 2, Apertus, GigaChat 3, Cohere's Command models, Phi-4-mini, FireFunction, Functionary 3.2, Solar Open, and LM Studio's
+own way of asking models that know no tools.
+
+Sources: the models' chat templates on Hugging Face; vLLM, SGLang, llama.cpp; LM Studio's documentation, page "Tool use".
+"""
+
+from __future__ import annotations
+
+import re
+
+from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
+from lmdeck._parsing.dialects.xml_tags import tagged
+from lmdeck._parsing.json_calls import CODE_TOOLS, code_arguments, json_arguments, json_calls
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
+from lmdeck._parsing.writers import array, call_object, each, template, wrapped
+
+__all__ = ["DIALECTS"]
+
+SOURCES = re.compile(r"[\d:,.\[\] \-]*")
+
+
+def functionary(source: Source, calls: Calls) -> Reader[None]:
+    """Read `NAME`, a line end and JSON, as Functionary 3.2 does behind `>>>`."""
+    name = yield from source.take(stops(*calls.toolbox.schemas))
+    following = yield from source.peek()
+    if not name or following not in "\n{ ":
+        raise NotACall
+    if not following:
+        raise TruncatedCall
+    calls.open(name)
+    calls.flush()
+    char = yield from source.skip_space()
+    if char == "{":
+        yield from json_arguments(source, calls.write, calls, stops(">>>"))
+    elif name in CODE_TOOLS:
+        yield from code_arguments(source, calls, stops(">>>"))
+    else:
+        raise MalformedCall("the arguments are no object")
+    calls.close()
+
+
+def everyone(source: Source, calls: Calls) -> Reader[None]:
+    """Read a message to the user, and the calls behind it, which need no new line."""
+    wanted = stops(*(f">>>{name}\n" for name in calls.toolbox.schemas), ">>>all\n")
+    while True:
+        found = yield from source.until(wanted, calls.say)
+        source.mark()
+        if not found:
+            return
+        source.at += 3
+        if found == ">>>all\n":
+            source.at += 4
+        else:
+            yield from functionary(source, calls)
+
+
+def after_separator(source: Source, calls: Calls) -> Reader[None]:
+    """Read what follows `<|message_sep|>`: a call, or nothing."""
+    yield from source.skip_space()
+    if (yield from source.take(stops("function call<|role_sep|>"))):
+        yield from tagged("</s>")(source, calls)
+
+
+def citation(source: Source, _: Calls) -> Reader[None]:
+    """Leave out the end of a citation, which names its sources."""
+    yield from source.collect_while(SOURCES)
+    yield from source.skip_space()
+    yield from source.take(stops(">"))
+
+
+def nothing(_: Source, __: Calls) -> Reader[None]:
+    """Read nothing: the marker itself is left out."""
+    yield from ()
+
+
+def solar_call(source: Source, calls: Calls) -> Reader[None]:
+    """Read `ID<|tool_call:name|>NAME<|tool_call:args|>JSON<|tool_call:end|>`."""
+    yield from source.collect(stops("<|tool_call:name|>"))
+    yield from source.take(stops("<|tool_call:name|>"))
+    calls.open((yield from source.collect(stops("<|tool_call:args|>"))))
+    calls.flush()
+    yield from source.take(stops("<|tool_call:args|>"))
+    if not (yield from source.skip_space()):
+        raise TruncatedCall
+    yield from json_arguments(source, calls.write, calls, stops("<|tool_call:end|>", "<|calls|>"))
+    calls.close()
+    yield from source.take(stops("<|tool_call:end|>"))
+
+
+def functools(source: Source, calls: Calls) -> Reader[None]:
+    """Read the array behind `functools`."""
+    if (yield from source.peek()) != "[":
+        raise NotACall
+    yield from json_calls(source, calls, stops("<|end|>"))
+
+
+COHERE = (
+    Marker("<|START_ACTION|>", tagged("<|END_ACTION|>")),
+    Marker("</co: ", citation, channel=True, inline=True),
+    Marker("<co>", nothing, channel=True, inline=True),
+)
+COHERE_THINK = ReasoningTags("<|START_THINKING|>", "<|END_THINKING|>")
+COHERE_DROPS = (
+    *(f"<|{side}_{what}|>" for side in ("START", "END") for what in ("RESPONSE", "TEXT")), "<|END_OF_TURN_TOKEN|>",
+)  # fmt: skip
+FUNCTOOLS = (Marker("functools", functools, at_start=True),)
+ACTIONS = array("<|START_ACTION|>", call_object("tool_name", "parameters"), "<|END_ACTION|>")
+
+DIALECTS = (
+    Dialect(
+        name="internlm2", writes=each("<|action_start|><|plugin|>", call_object(arguments="parameters"), "<|action_end|>"),
+        models="InternLM2.x",
+        markers=tuple(Marker(f"<|action_start|>{gap}<|plugin|>", tagged("<|action_end|>")) for gap in ("", " ", "\n")),
+        architectures=("internlm2",),
+        example='<|action_start|><|plugin|>{"name": "f", "parameters": {"a": 1}}<|action_end|>',
+    ),
+    Dialect(
+        name="apertus", writes=array("<|tools_prefix|>", call_object(""), "<|tools_suffix|>"),
+        models="Apertus 8B/70B", markers=(Marker("<|tools_prefix|>", tagged("<|tools_suffix|>")),),
+        reasoning=(ReasoningTags("<|inner_prefix|>", "<|inner_suffix|>", anywhere=True),), architectures=("apertus",),
+        example='<|tools_prefix|>[{"f": {"a": 1}}]<|tools_suffix|>',
+    ),
+    Dialect(
+        name="gigachat3", writes=each("<|function_call|>", call_object(), ""),
+        models="GigaChat3, 3.1",
+        markers=(
+            Marker("<|function_call|>", tagged("<|/function_call|>")),
+            Marker("<|message_sep|>", after_separator, channel=True),
+            Marker("function call<|role_sep|>", tagged("</s>"), at_start=True),
+        ),
+        drops=("</s>",), architectures=("gigachat3",),
+        example='<|function_call|>{"name": "f", "arguments": {"a": 1}}',
+    ),
+    Dialect(
+        name="command-a", writes=ACTIONS,
+        models="Command A, Command A Reasoning, Command 4", markers=COHERE, reasoning=(COHERE_THINK,),
+        drops=(*COHERE_DROPS, "<|END_THINKING|>"), architectures=("cohere2", "cohere2moe"),
+        example='<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", "parameters": {"a": 1}}\n]<|END_ACTION|>',
+    ),
+    Dialect(
+        name="command-r7b", writes=ACTIONS,
+        models="Command R7B 12-2024", markers=COHERE, reasoning=(COHERE_THINK,),
+        drops=(*COHERE_DROPS, "<|END_THINKING|>"),
+        example='<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", "parameters": {"a": 1}}\n]<|END_ACTION|>',
+    ),
+    Dialect(
+        name="command-r-plus", writes=array("Action:\n```json\n", call_object("tool_name", "parameters"), "\n```"),
+        models="Command R+ 08-2024",
+        markers=tuple(Marker(f"Action:{gap}```json", tagged("```"), at_start=True) for gap in ("\n", " ")),
+        architectures=("command-r",),
+        example='Action:\n```json\n[{"tool_name": "f", "parameters": {"a": 1}}]\n```',
+    ),
+    Dialect(
+        name="phi4-mini", writes=array("functools", call_object(), ""),
+        models="Phi-4-mini", markers=FUNCTOOLS, architectures=("phi3",),
+        example='functools[{"name": "f", "arguments": {"a": 1}}]',
+    ),
+    Dialect(
+        name="firefunction", writes=array(" functools", call_object(), ""),
+        models="FireFunction v2", markers=FUNCTOOLS,
+        example=' functools[{"name": "f", "arguments": {"a": 1}}]',
+    ),
+    Dialect(
+        name="functionary-v3.2", writes=each(">>>", template("$NAME\n$ARGS"), "", between=""), content_frame=(">>>all\n", ""),
+        models="Functionary v3.2",
+        markers=(
+            Marker(">>>all\n", everyone, at_start=True, channel=True), Marker(">>>", functionary, at_start=True),
+        ),
+        example='>>>f\n{"a": 1}',
+    ),
+    Dialect(
+        name="solar-open", writes=wrapped(
+            "<|tool_calls|>",
+            template("<|tool_call:begin|>call-$AT<|tool_call:name|>$NAME<|tool_call:args|>$ARGS<|tool_call:end|>"),
+            "<|calls|>",
+        ),
+        models="Solar Open", markers=(Marker("<|tool_call:begin|>", solar_call),),
+        reasoning=(ReasoningTags("<|think|>", "<|end|>", anywhere=True),),
+        drops=("<|begin|>assistant", "<|content|>", "<|tool_calls|>", "<|calls|>", "<|end|>", "<|flush|>"),
+        example=(
+            '<|tool_calls|><|tool_call:begin|>abc<|tool_call:name|>f<|tool_call:args|>{"a": 1}<|tool_call:end|><|calls|>'
+        ),
+    ),
+    Dialect(
+        name="lmstudio-default", writes=each("[TOOL_REQUEST]", call_object(), "[END_TOOL_REQUEST]"),
+        models="any model without a template for tools, as LM Studio's default tool use asks it",
+        markers=(Marker("[TOOL_REQUEST]", tagged("[END_TOOL_REQUEST]")),),
+        example='[TOOL_REQUEST]{"name": "f", "arguments": {"a": 1}}[END_TOOL_REQUEST]',
+    ),
+)  # fmt: skip

@@ -1,0 +1,393 @@
+"""Values as models write them, passed on as valid JSON while they arrive.
+
+JSON goes through character by character. What is no JSON but was meant so is put right on the way, and told to `note`: single
+quotes, Python's `True` and `None`, unquoted keys, raw newlines and quotes inside strings, commas too many or too few, missing
+closers. Where Python is the dialect its literals are not a repair. Nothing recurses: nesting is a list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from json.encoder import encode_basestring  # keeps non-ASCII text, and lone surrogates, as they are
+
+from lmdeck._parsing.source import NON_SPACE, MalformedCall, Reader, Source, Stops, TruncatedCall, stops
+
+__all__ = ["LiteralReader", "escaped"]
+
+SPACE = re.compile(r"[ \t\r\n]*")
+SPACES = re.compile(r"\s*")
+WORD = re.compile(r"[^\s,:{}\[\]()\"'<=]*")
+NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?\Z")
+LOOSE_NUMBER = re.compile(r"[+-]?(?:\d[\d_]*)?\.?\d*(?:[eE][+-]?\d+)?\Z")
+BASED_NUMBER = re.compile(r"[+-]?0[xob][0-9a-f_]+\Z", re.IGNORECASE)
+PLAIN = {'"': re.compile(r"[\"\\\x00-\x1f]"), "'": re.compile(r"['\"\\\x00-\x1f]")}
+HEX = re.compile(r"[0-9a-fA-F]*")
+WORDS = {"true": "true", "false": "false", "null": "null"}
+OTHER_WORDS = {
+    "True": "true", "False": "false", "None": "null", "TRUE": "true", "FALSE": "false", "NULL": "null",
+    "NaN": "null", "nan": "null", "Infinity": "null", "-Infinity": "null", "inf": "null", "undefined": "null",
+}  # fmt: skip
+PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
+PYTHON_ESCAPES = {"'": "'", "a": "\\u0007", "v": "\\u000b", "0": "\\u0000"}
+LOOKAHEAD = 256
+NEXT_KEY = re.compile(r"\"[^\"\n\\]{1,64}\"\s*:")
+FIRST_OF_SET = re.compile(r"""\s*(?:'[^'\\]*'|"[^"\\]*"|-?\d[\d.]*)(\s*)([,:}])""")
+FIRST_OF_SET_BEGUN = re.compile(r"""\s*(?:'[^'\\]*'?\s*|"[^"\\]*"?\s*|-?[\d.]*\s*)""")
+
+
+def escaped(text: str) -> str:
+    """Give text as the inside of a JSON string."""
+    return encode_basestring(text)[1:-1]
+
+
+class LiteralReader:
+    """Reads one value after another from a source and writes each as JSON text."""
+
+    def __init__(
+        self, source: Source, put: Callable[[str], object], note: Callable[[str], object], *, python: bool = False,
+        ends: Stops | None = None, closes_at_end: bool = False,
+    ) -> None:  # fmt: skip
+        self._source = source
+        self._put = put
+        self._note = note
+        self._python = python
+        self._ends = ends or stops()
+        self._closes_at_end = closes_at_end
+        self._comma = ""
+
+    def read(self) -> Reader[None]:
+        """Read one value.
+
+        Raises:
+            MalformedCall: It is no value, and cannot be put right.
+            TruncatedCall: The text ended inside it.
+        """
+        closers: list[str] = []
+        while True:
+            depth = len(closers)
+            yield from self._begin_value(closers)
+            if len(closers) > depth and not (yield from self._is_closed_at_once(closers)):
+                continue
+            while closers and not (yield from self._goes_on(closers)):
+                continue
+            if not closers:
+                return
+
+    def _begin_value(self, closers: list[str]) -> Reader[None]:
+        """Read a scalar, or the opening of a container."""
+        char = yield from self._space()
+        source = self._source
+        if char in ('"', "'"):
+            self._flush()
+            yield from self.string()
+        elif char == "{" or char == "[" or (char == "(" and self._python):
+            self._flush()
+            source.at += 1
+            if char == "{" and self._python:
+                char = yield from self._brace_kind()
+            closers.append("}" if char == "{" else "]")
+            self._put("{" if char == "{" else "[")
+        elif char == "":
+            raise TruncatedCall
+        else:
+            yield from self._word()
+
+    def _brace_kind(self) -> Reader[str]:
+        """Tell a set from a dict by what stands behind its first string: a set becomes an array."""
+        source = self._source
+        while True:
+            rest = source.text[source.at : source.at + LOOKAHEAD]
+            found = FIRST_OF_SET.match(rest)
+            if found:
+                return "[" if found.group(2) in (",", "}") else "{"
+            if source.closed or len(rest) >= LOOKAHEAD or not FIRST_OF_SET_BEGUN.fullmatch(rest):
+                return "{"
+            yield
+
+    def _is_closed_at_once(self, closers: list[str]) -> Reader[bool]:
+        """Read the end of an empty container, or the first key of an object."""
+        char = yield from self._space()
+        if char == closers[-1] or (char in ")}" and char and self._python):
+            self._source.at += 1
+            self._put(closers.pop())
+            return True
+        if closers[-1] == "}":
+            yield from self._key()
+        return False
+
+    def _goes_on(self, closers: list[str]) -> Reader[bool]:
+        """Read what stands between two values: tell whether another value follows in this container."""
+        source = self._source
+        char = yield from self._space()
+        if char == ",":
+            source.at += 1
+            self._comma += ","
+            char = yield from self._space()
+            while char == ",":
+                self._repaired("a comma too many")
+                source.at += 1
+                char = yield from self._space()
+        closes = char == closers[-1] or (char != "" and char in ")}" and closers[-1] == "]" and self._python)
+        if closes:
+            source.at += 1
+            self._drop_comma()
+            self._put(closers.pop())
+            return False
+        if char == "" and not self._closes_at_end:
+            raise TruncatedCall
+        if char in "}]" or (yield from source.ahead(self._ends)):
+            self._drop_comma()
+            self._repaired("a missing closing bracket")
+            self._put(closers.pop())
+            return False
+        if not self._comma:
+            if char not in "\"'{[" and not char.isalnum():
+                raise MalformedCall(f"{char!r} stands where a comma was expected")
+            self._repaired("a missing comma")
+            self._put(",")
+        if closers[-1] == "}":
+            yield from self._key()
+        return True
+
+    def _key(self) -> Reader[None]:
+        char = yield from self._space()
+        self._flush()
+        source = self._source
+        if char in ('"', "'"):
+            yield from self.string(is_key=True)
+        else:
+            word = yield from source.collect_while(WORD)
+            if not word:
+                raise MalformedCall(f"{char!r} stands where a key was expected")
+            if not self._python:
+                self._repaired("an unquoted key")
+            self._put(encode_basestring(word))
+        char = yield from self._space()
+        if char == "":
+            raise TruncatedCall
+        if char == "=":
+            self._repaired("an equals sign for a colon")
+        elif char != ":":
+            raise MalformedCall(f"{char!r} stands where a colon was expected")
+        source.at += 1
+        self._put(":")
+
+    def string(self, *, is_key: bool = False) -> Reader[None]:
+        """Read a string; several in a row are one in Python."""
+        source = self._source
+        quote = source.text[source.at]
+        if quote == "'" and not self._python:
+            self._repaired("single quotes")
+        self._put('"')
+        yield from self._one_string(quote, is_key=is_key)
+        while self._python and not is_key and (yield from source.skip_space()) in ('"', "'"):
+            yield from self._one_string(source.text[source.at])
+        self._put('"')
+
+    def _one_string(self, quote: str, *, is_key: bool = False) -> Reader[None]:  # noqa: C901 - one grammar, read top down
+        source = self._source
+        source.at += 1
+        triple = False
+        if self._python and (yield from source.take(stops(quote * 2))):
+            following = yield from source.peek()
+            if following != quote:
+                return
+            source.at += 1
+            triple = True
+        plain = PLAIN[quote]
+        while True:
+            text, at = source.text, source.at
+            found = plain.search(text, at)
+            end = found.start() if found else len(text)
+            if end > at:
+                self._put(text[at:end])
+                source.at = end
+            if not found:
+                if source.closed:
+                    raise TruncatedCall
+                yield from source.sleep(plain.search, self._put)
+                continue
+            char = found.group()
+            if char == "\\":
+                yield from self._escape()
+            elif char != quote:
+                self._odd_character(char, triple=triple)
+            elif triple:
+                if (yield from source.take(stops(quote * 3))):
+                    return
+                source.at += 1
+                self._put('\\"' if quote == '"' else "'")
+            elif (yield from self._ends_string(is_key=is_key)):
+                source.at += 1
+                return
+            else:
+                source.at += 1
+                self._repaired("a quote inside a string")
+                self._put('\\"' if quote == '"' else "'")
+
+    def _odd_character(self, char: str, *, triple: bool) -> None:
+        self._source.at += 1
+        if char == '"':
+            self._put('\\"')
+            return
+        if not triple:
+            self._repaired("a control character inside a string")
+        self._put(escaped(char))
+
+    def _ends_string(self, *, is_key: bool) -> Reader[bool]:
+        """Tell whether a quote ends its string: it does where JSON's grammar goes on after it."""
+        source = self._source
+        while True:
+            found = NON_SPACE.search(source.text, source.at + 1)
+            if found:
+                char = found.group()
+                if char in ((":", "=") if is_key else (",", "}", "]", ":")):
+                    return True
+                if self._python and char in "\"')":
+                    return True
+                if char == '"' and not is_key:
+                    return (yield from self._begins_key(found.start()))
+                return (yield from self._ends_before(found.start()))
+            if source.closed or len(source.text) - source.at > LOOKAHEAD:
+                return True
+            yield
+
+    def _begins_key(self, place: int) -> Reader[bool]:
+        """Tell whether a key stands at a place ahead, so that only a comma is missing."""
+        source = self._source
+        distance = place - source.at
+        while len(source.text) - source.at - distance < LOOKAHEAD and not source.closed:
+            if NEXT_KEY.match(source.text, source.at + distance):
+                return True
+            yield
+        return NEXT_KEY.match(source.text, source.at + distance) is not None
+
+    def _ends_before(self, place: int) -> Reader[bool]:
+        """Tell whether the dialect's end marker stands at a place ahead."""
+        source, ends = self._source, self._ends
+        distance = place - source.at
+        while True:
+            text, at = source.text, source.at + distance
+            if ends.pattern.match(text, at):
+                return True
+            if source.closed or len(text) - at >= ends.longest or text[at:] not in ends.prefixes:
+                return False
+            yield
+
+    def _escape(self) -> Reader[None]:
+        source = self._source
+        while len(source.text) - source.at < 2:
+            if source.closed:
+                raise TruncatedCall
+            yield
+        char = source.text[source.at + 1]
+        if char in '"\\/bfnrt':
+            self._put("\\" + char)
+        elif (
+            (char == "u" and (yield from self._hex(4)))
+            or (char == "U" and self._python and (yield from self._hex(8)))
+            or (char == "x" and (yield from self._hex(2)))
+        ):
+            return
+        elif char in PYTHON_ESCAPES and (self._python or char == "'"):
+            if not self._python:
+                self._repaired("an escape that JSON has not")
+            self._put(PYTHON_ESCAPES[char])
+        elif char == "\n" and self._python:
+            pass
+        else:
+            if not self._python:
+                self._repaired("an escape that JSON has not")
+            self._put("\\\\")
+            source.at += 1
+            return
+        source.at += 2
+
+    def _hex(self, digits: int) -> Reader[bool]:
+        """Read a numeric escape whole; tell whether it was one."""
+        source = self._source
+        while len(source.text) - source.at < 2 + digits and not source.closed:
+            yield
+        code = source.text[source.at + 2 : source.at + 2 + digits]
+        found = HEX.fullmatch(code)
+        if not found or len(code) < digits or int(code, 16) > 0x10FFFF:
+            return False
+        if digits == 4:
+            self._put("\\u" + code)
+        else:
+            self._put(escaped(chr(int(code, 16))))
+        source.at += 2 + digits
+        return True
+
+    def _word(self) -> Reader[None]:
+        """Read a number or a name such as `true`."""
+        source = self._source
+        word = yield from source.collect_while(WORD)
+        following = source.text[source.at : source.at + 1]
+        if self._python and word in ("r", "b", "f", "u", "rb", "br") and following in ('"', "'") and following:
+            self._flush()
+            yield from self.string()
+            return
+        if not following and not word:
+            raise TruncatedCall
+        written = self._known(word)
+        if written is None:
+            if not following:
+                raise TruncatedCall
+            raise MalformedCall(f"{(word or following)[:40]!r} is no value")
+        self._flush()
+        self._put(written)
+
+    def _known(self, word: str) -> str | None:
+        if NUMBER.match(word) or word in WORDS:
+            return word
+        if word in OTHER_WORDS:
+            if not (self._python and word in PYTHON_WORDS):
+                self._repaired(f"{word} for a JSON value")
+            return OTHER_WORDS[word]
+        if BASED_NUMBER.match(word):
+            return str(int(word, 0))
+        if any(char.isdigit() for char in word) and LOOSE_NUMBER.match(word) and len(word) < 4000:
+            if not self._python:
+                self._repaired("a number in another notation")
+            number = float(word.replace("_", ""))
+            return (
+                str(int(number)) if number.is_integer() and "." not in word and "e" not in word.lower() else str(number)
+            )
+        return None
+
+    def _space(self) -> Reader[str]:
+        """Pass white space on (behind a comma that may prove too many) and give the next character."""
+        source = self._source
+        while True:
+            found = SPACES.match(source.text, source.at)
+            end = found.end() if found else source.at
+            if end > source.at:
+                space = source.text[source.at : end]
+                source.at = end
+                if not SPACE.fullmatch(space):
+                    space = " "
+                if self._comma:
+                    self._comma += space
+                else:
+                    self._put(space)
+            if end < len(source.text):
+                return source.text[end]
+            if source.closed:
+                return ""
+            yield
+
+    def _flush(self) -> None:
+        if self._comma:
+            self._put(self._comma)
+            self._comma = ""
+
+    def _drop_comma(self) -> None:
+        if self._comma:
+            if not self._python:
+                self._repaired("a comma too many")
+            self._comma = ""
+
+    def _repaired(self, what: str) -> None:
+        self._note(what)

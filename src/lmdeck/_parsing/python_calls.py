@@ -1,0 +1,93 @@
+"""Calls as Python: `name(key=literal, …)`, one or several.
+
+Each reader begins at its first character and ends right behind its last.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lmdeck._parsing.json_calls import json_call, json_text
+from lmdeck._parsing.literals import LiteralReader
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import (
+    MalformedCall,
+    Reader,
+    Source,
+    Stops,
+    TruncatedCall,
+)
+
+__all__ = ["python_call", "python_calls"]
+
+IDENTIFIER = re.compile(r"[\w.\-]*")
+
+
+def python_calls(source: Source, calls: Calls, ends: Stops, *, closer: str) -> Reader[None]:
+    """Read `name(key=literal, …)`, separated by commas or newlines, up to `closer` (read as well) or an end marker."""
+    while True:
+        char = yield from source.skip_space()
+        if char and char == closer:
+            source.at += 1
+            return
+        if not char or (yield from source.ahead(ends)):
+            return
+        if char in ",;":
+            source.at += 1
+            continue
+        if char == "{":
+            yield from json_call(source, calls, ends)
+        else:
+            yield from _python_call(source, calls, ends)
+        source.mark()
+
+
+def _python_call(source: Source, calls: Calls, ends: Stops) -> Reader[None]:
+    name = yield from source.collect_while(IDENTIFIER)
+    char = yield from source.skip_space()
+    if not char:
+        raise TruncatedCall
+    if char != "(" or not name:
+        raise MalformedCall(f"{(name or char)[:80]!r} is no call")
+    source.at += 1
+    yield from python_call(source, calls, ends, name)
+
+
+def python_call(source: Source, calls: Calls, ends: Stops, name: str) -> Reader[None]:
+    """Read `key=literal, …)`, behind the opening bracket."""
+    calls.open(name)
+    calls.flush()
+    calls.write("{")
+    is_first = True
+    while True:
+        char = yield from source.skip_space()
+        if char == ")":
+            source.at += 1
+            break
+        if char == ",":
+            source.at += 1
+            continue
+        if not char:
+            raise TruncatedCall
+        if not is_first and (yield from source.ahead(ends)):
+            calls.note("a missing closing bracket")
+            break
+        yield from _keyword(source, calls, ends, is_first=is_first)
+        is_first = False
+    calls.write("}")
+    calls.close()
+
+
+def _keyword(source: Source, calls: Calls, ends: Stops, *, is_first: bool) -> Reader[None]:
+    quoted = yield from source.peek()
+    if quoted == "{" and is_first:  # f({"a": 1})
+        raise MalformedCall("positional arguments")
+    key = yield from json_text(source, calls.note, is_key=True)
+    char = yield from source.skip_space()
+    if char not in ("=", ":"):
+        if not char:
+            raise TruncatedCall
+        raise MalformedCall(f"{key[:80]!r} is no keyword argument")
+    source.at += 1
+    calls.write_key(key, is_first=is_first)
+    yield from LiteralReader(source, calls.write, calls.note, python=True, ends=ends).read()

@@ -1,0 +1,235 @@
+"""The calls that a text asks for, on their way out: announced with their name, then argument fragments, then the whole call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from json.encoder import encode_basestring
+from typing import Any
+
+import msgspec
+
+from lmdeck._limits import DEFAULT_LIMITS
+from lmdeck._parsing.code_spans import Prose
+from lmdeck._parsing.offered_tools import NAME_PREFIXES, Toolbox
+from lmdeck._parsing.source import MalformedCall, Reader, Source, Stops, UnofferedCall
+from lmdeck._parsing.text_buffer import GrowingText
+from lmdeck.events import Chunk, ToolCallDelta
+from lmdeck.messages import Problem, ToolCall
+
+__all__ = ["Calls", "decode_arguments"]
+
+
+def decode_arguments(raw: str) -> Any:  # noqa: ANN401 - JSON is anything
+    """Decode JSON text; None where it is none. What msgspec refuses (lone surrogates, huge integers) json may take."""
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeError):
+        try:
+            return json.loads(raw)
+        except ValueError:
+            return None
+        except RecursionError:
+            return None
+    except RecursionError:
+        return None
+
+
+class Calls:
+    """What the readers of all dialects write into; one call is open at a time."""
+
+    def __init__(self, toolbox: Toolbox, new_id: Callable[[], str], chunks: list[Chunk]) -> None:
+        self.toolbox = toolbox
+        self.chunks = chunks
+        self.problems: list[Problem] = []
+        self.made: list[ToolCall] = []
+        self.name = ""
+        self.content = GrowingText()
+        self.reasoning = GrowingText()
+        self.prose = Prose()
+        self.is_over = False
+        self.coerces = False
+        self._left_out = GrowingText()
+        self._gap: list[str] = []
+        self._has_markup = False
+        self._kind = ""
+        self._new_id = new_id
+        self._id = ""
+        self._index = -1
+        self._announced = False
+        self._new: list[str] = []
+        self._fragments: list[str] = []
+        self._size = 0
+        self._repairs: list[str] = []
+        self._keys: set[str] = set()
+        self._repeats = False
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether a call is being written."""
+        return bool(self.name)
+
+    def say(self, text: str) -> None:
+        """Pass content on. White space waits where content may turn out not to follow: at the start, and behind calls."""
+        if self.is_over:
+            self._left_out.write(text)
+            return
+        if not self.content or self._gap:
+            if text.isspace():
+                self._gap.append(text)
+                return
+            follows_markup = self._has_markup and not self.content
+            text = text.lstrip() if follows_markup else "".join((*self._gap, text))
+            self._gap.clear()
+        self.content.write(text)
+        self.prose.see(text)
+        self.chunks.append(Chunk(text))
+
+    def hold_space(self) -> None:
+        """Let white space wait until other content follows."""
+        self._has_markup = True
+        self._gap.append("")
+
+    def end(self) -> None:
+        """Pass on what white space still waits, where it is all there is, and tell what stood behind the calls."""
+        if left_out := self._left_out.getvalue().strip():
+            self.dropped("text_after_calls", f"Text behind the calls was left out: {left_out}")
+        if self._gap and not self._has_markup:
+            self.content.write("".join(self._gap))
+            self.chunks.append(Chunk("".join(self._gap)))
+            self._gap.clear()
+
+    def think(self, text: str) -> None:
+        """Pass reasoning on."""
+        self._has_markup = True
+        if self.reasoning or (text := text.lstrip()):
+            self.reasoning.write(text)
+            self.chunks.append(Chunk("", text))
+
+    def separate(self, kind: str) -> None:
+        """Begin a message on a new line where the last one was of another kind, as a preamble is before the answer."""
+        if self.content and kind and self._kind and kind != self._kind:
+            self.say("\n")
+        self._kind = kind
+
+    def dropped(self, code: str, detail: str, raw: str = "") -> None:
+        """Tell that something was left out."""
+        self.problems.append(Problem(code, f"{detail}.", raw))
+
+    def leave_out(self, source: Source, wanted: Stops, what: str) -> Reader[None]:
+        """Read text that is for nobody up to the first of some literals, and tell of it."""
+        parts: list[str] = []
+        yield from source.until(wanted, parts.append)
+        if text := "".join(parts).strip():
+            self.dropped("text_left_out", f"{what} was left out: {text}")
+
+    def open(self, name: str) -> None:
+        """Begin a call.
+
+        Raises:
+            UnofferedCall: No tool of that name was offered.
+        """
+        resolved = self.toolbox.resolve(name)
+        if resolved is None:
+            raise UnofferedCall(f"the tool {name.strip()[:200]!r} was not offered")
+        if len(self.made) >= DEFAULT_LIMITS.tool_calls:
+            raise MalformedCall(f"more than {DEFAULT_LIMITS.tool_calls} tool calls")
+        self.name = resolved
+        self._id = self._new_id()
+        self._index += 1
+        self._announced = False
+        self._size = 0
+        self._new = []
+        self._fragments = []
+        self._keys.clear()
+        self._repeats = False
+        if (
+            resolved != (said := name.strip())
+            and not said.startswith(NAME_PREFIXES)
+            and said != f"{resolved}.{resolved}"
+        ):
+            self.note(f"the name {said!r}")
+
+    def write(self, fragment: str) -> None:
+        """Add to the arguments of the open call."""
+        self._new.append(fragment)
+
+    def write_key(self, key: str, *, is_first: bool) -> None:
+        """Add the name of a parameter, and what parts it from the one before."""
+        self._repeats = self._repeats or key in self._keys
+        self._keys.add(key)
+        self.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
+
+    def note(self, repair: str) -> None:
+        """Remember that something in the open call was put right."""
+        if repair not in self._repairs:
+            self._repairs.append(repair)
+
+    def flush(self) -> None:
+        """Hand on what is new in the open call."""
+        if not self.name:
+            return
+        fragment = "".join(self._new)
+        if fragment or not self._announced:
+            name = "" if self._announced else self.name
+            self._announced = True
+            self._new.clear()
+            self._fragments.append(fragment)
+            self._size += len(fragment)
+            if self._size > DEFAULT_LIMITS.tool_arguments_chars:
+                raise MalformedCall(f"arguments longer than {DEFAULT_LIMITS.tool_arguments_chars} characters")
+            self.chunks.append(Chunk("", "", None, ToolCallDelta(self._index, self._id, name, fragment)))
+
+    def close(self) -> None:
+        """End the open call.
+
+        Raises:
+            MalformedCall: Its arguments are no object after all.
+        """
+        self.flush()
+        raw = "".join(self._fragments)
+        if not raw:
+            raw = "{}"
+            self.write(raw)
+            self.flush()
+        arguments = decode_arguments(raw)
+        if arguments is None and raw.strip() == "null":
+            arguments = {}
+        if not isinstance(arguments, dict):
+            raise MalformedCall("the arguments are no JSON object")
+        if self.coerces and (fitting := self.toolbox.fitted(self.name, arguments)) != arguments:
+            self.note("values of the wrong type")
+            arguments, raw = fitting, msgspec.json.encode(fitting).decode()
+        if self._repeats:
+            self._tell_repeated(raw)
+        call = ToolCall(id=self._id, name=self.name, arguments=arguments, raw_arguments=raw)
+        self.made.append(call)
+        self.chunks.append(Chunk("", "", call))
+        self.hold_space()
+        if self._repairs:
+            self.problems.append(Problem("repaired", f"In the call of {self.name!r}: {', '.join(self._repairs)}."))
+        self._reset()
+
+    def _tell_repeated(self, raw: str) -> None:
+        """Tell of values that a later one of the same name replaced."""
+        pairs: list[tuple[str, object]] = json.loads(raw, object_pairs_hook=list)
+        last = {key: at for at, (key, _) in enumerate(pairs)}
+        for at, (key, value) in enumerate(pairs):
+            if at != last[key]:
+                self.dropped(
+                    "text_left_out", f"The first value of {key!r}, which was given twice, was left out: {value!r}"
+                )
+
+    def abandon(self) -> str:
+        """Give up the open call, and give its name."""
+        name = self.name
+        if name and not self._announced:
+            self._index -= 1
+        self._reset()
+        return name
+
+    def _reset(self) -> None:
+        self.name = ""
+        self._new = []
+        self._fragments = []
+        self._repairs = []

@@ -1,0 +1,116 @@
+"""JSON in a model's answer: alone, in a fence, or in prose; strictly read, else put right; and as far as it has come."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from lmdeck._parsing.literals import LiteralReader
+from lmdeck._parsing.sink import decode_arguments
+from lmdeck._parsing.source import MalformedCall, NotACall, Source, TruncatedCall
+
+__all__ = ["NOTHING", "json_values", "partial_value"]
+
+NOTHING: Any = object()
+FENCE = re.compile(r"```(?:json[5c]?)?[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL | re.IGNORECASE)
+PIECES = re.compile(r"\\.|[\"{}\[\]]")
+WAITING_KEY = re.compile(r'(?<=[{,])\s*"(?:[^"\\]|\\.)*"\s*:?\s*\Z')
+OPENING = re.compile(r"[{\[]")
+TRIES = 20
+
+
+def json_values(text: str) -> Iterator[tuple[Any, str]]:
+    """Give the JSON values that a text may mean, the likeliest first, each with what was done to read it (`""`: nothing).
+
+    At most a handful of places are tried, so that the cost stays in proportion to the text.
+    """
+    bare = text.strip()
+    value = _strict(bare)
+    if value is not NOTHING:
+        yield value, ""
+    for fence in list(FENCE.finditer(text))[:TRIES]:
+        yield from _read(fence.group(1).strip(), "read out of a code fence")
+    at = 0
+    for _ in range(TRIES):
+        found = OPENING.search(bare, at)
+        if found is None:
+            break
+        value, end, notes = _repaired(bare, found.start())
+        if value is not NOTHING:
+            yield value, _told("read out of prose" if found.start() or bare[end:].strip() else "", notes)
+            at = max(end, found.end())
+        else:
+            at = found.end()
+    if bare and bare[0] not in "{[":
+        yield bare, "read as text"
+
+
+def partial_value(text: str) -> Any:  # noqa: ANN401 - JSON is anything
+    """Give the JSON value that has come so far, its open strings, arrays and objects closed; `NOTHING` before it begins."""
+    found = OPENING.search(text)
+    if found is None:
+        return NOTHING
+    parts: list[str] = []
+    source = Source(text, closed=True)
+    source.at = found.start()
+    with suppress(MalformedCall, NotACall, TruncatedCall):
+        for _ in LiteralReader(source, parts.append, str, closes_at_end=True).read():
+            pass
+    return _closed("".join(parts))
+
+
+def _closed(prefix: str) -> Any:  # noqa: ANN401 - JSON is anything
+    """Decode the beginning of a JSON text: what is open is closed, and a key that still waits for its value is left out."""
+    closers: list[str] = []
+    in_string = False
+    for piece in PIECES.findall(prefix):
+        if piece == '"':
+            in_string = not in_string
+        elif in_string:
+            continue
+        elif piece in "{[":
+            closers.append("}" if piece == "{" else "]")
+        elif piece in "}]" and closers:
+            closers.pop()
+    end = "".join(reversed(closers))
+    for begun in (prefix + '"' * in_string, WAITING_KEY.sub("", prefix + '"' * in_string)):
+        value = _strict(begun.rstrip().rstrip(",") + end)
+        if value is not NOTHING:
+            return value
+    return NOTHING
+
+
+def _read(text: str, how: str) -> Iterator[tuple[Any, str]]:
+    value = _strict(text)
+    if value is not NOTHING:
+        yield value, how
+        return
+    found = OPENING.match(text)
+    if found:
+        value, _, notes = _repaired(text, 0)
+        if value is not NOTHING:
+            yield value, _told(how, notes)
+
+
+def _told(how: str, notes: list[str]) -> str:
+    repaired = f"repaired: {', '.join(dict.fromkeys(notes))}" if notes else ""
+    return ", ".join(part for part in (how, repaired) if part)
+
+
+def _strict(text: str) -> Any:  # noqa: ANN401 - JSON is anything
+    value = decode_arguments(text) if text else None
+    return value if value is not None or text == "null" else NOTHING
+
+
+def _repaired(text: str, at: int) -> tuple[Any, int, list[str]]:
+    """Read the value that begins at a place; give it, where it ends, and what was put right."""
+    source, parts, notes = Source(text, closed=True), list[str](), list[str]()
+    source.at = at
+    try:
+        for _ in LiteralReader(source, parts.append, notes.append, closes_at_end=True).read():
+            pass
+    except (MalformedCall, NotACall, TruncatedCall):
+        return NOTHING, at, notes
+    return _strict("".join(parts)), source.at, notes

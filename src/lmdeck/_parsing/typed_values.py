@@ -1,0 +1,113 @@
+"""The text of a parameter between its tags, written as JSON of the type that its schema asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from lmdeck._parsing.literals import escaped
+from lmdeck._parsing.offered_tools import ANY, STRING, json_for
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import (
+    Reader,
+    Source,
+    Stops,
+    TruncatedCall,
+)
+
+__all__ = ["typed_value"]
+
+TRAILING = re.compile(r"\r?\n?[ \t]*\Z|\r\Z")
+STRING_DECIDES = frozenset('{["-0123456789tfnTFN')
+
+
+class _Trimmed:
+    """Passes a parameter's text on without the newline and indentation that belong to the markup."""
+
+    def __init__(self, put: Callable[[str], object], indent: str, *, trims: bool) -> None:
+        self._put = put
+        self._indent = indent
+        self._trims = trims
+        self._held = ""
+        self._is_begun = False
+
+    def __call__(self, text: str) -> None:
+        text = self._held + text
+        if not self._trims:
+            self._put(text)
+            return
+        if not self._is_begun:
+            start = "\n" + self._indent
+            if len(text) <= len(start) + 1 and (start.startswith(text) or ("\r" + start).startswith(text)):
+                self._held = text
+                return
+            self._is_begun = True
+            text = text.removeprefix("\r") if text.startswith("\r\n") else text
+            if text.startswith("\n"):
+                text = text[1:].removeprefix(self._indent)
+        cut = TRAILING.search(text)
+        at = cut.start() if cut and len(text) - cut.start() <= 64 else len(text)
+        self._held = text[at:]
+        if at:
+            self._put(text[:at])
+
+    def end(self) -> None:
+        held, self._held = self._held, ""
+        if not self._trims or not held:
+            return
+        newline = held.rfind("\n")
+        if not self._is_begun:
+            self._put(held[newline + 1 :] if newline >= 0 and held.strip() else "")
+        else:
+            rest = held[newline + 1 :]
+            kept = held[: newline - (held[newline - 1 : newline] == "\r")] if newline >= 0 else held
+            if rest and rest != self._indent and not self._indent:
+                kept = held
+            self._put(kept)
+
+
+def typed_value(
+    source: Source, calls: Calls, wanted: Stops, types: frozenset[str], *, indent: str = "", trims: bool = True
+) -> Reader[str]:
+    """Read a parameter's text up to its end, write it as JSON of its type, and give what ended it.
+
+    A string is handed on as it comes; what must be a number, an array or the like is written when it is whole.
+    """
+
+    def write_escaped(text: str) -> None:
+        calls.write(escaped(text))
+
+    if types == ANY and (yield from source.fill()):
+        char = yield from _first_character(source)
+        if char not in STRING_DECIDES:
+            types = STRING
+    if types == STRING:
+        trimmed = _Trimmed(write_escaped, indent, trims=trims)
+        calls.write('"')
+        end = yield from source.until(wanted, trimmed)
+        if not end:
+            raise TruncatedCall
+        trimmed.end()
+        calls.write('"')
+        return end
+    parts: list[str] = []
+    end = yield from source.until(wanted, parts.append)
+    if not end:
+        raise TruncatedCall
+    kept: list[str] = []
+    trimmed = _Trimmed(kept.append, indent, trims=trims)
+    trimmed("".join(parts))
+    trimmed.end()
+    calls.write(json_for("".join(kept), types))
+    return end
+
+
+def _first_character(source: Source) -> Reader[str]:
+    """Look at the first character that is no white space, and leave it all unread."""
+    while True:
+        for char in source.text[source.at : source.at + 64]:
+            if not char.isspace():
+                return char
+        if source.closed or len(source.text) - source.at >= 64:
+            return " "
+        yield

@@ -1,0 +1,211 @@
+"""XML-like calls: a function element with one element for each parameter, typed by the tool's schema.
+
+The elements are called differently by every family, and the closing ones may be missing; `Elements` names them.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+from json.encoder import encode_basestring
+
+from lmdeck._parsing.json_calls import ARGUMENT_KEYS, json_arguments
+from lmdeck._parsing.offered_tools import ANY, STRING, json_for
+from lmdeck._parsing.sink import Calls, decode_arguments
+from lmdeck._parsing.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
+from lmdeck._parsing.typed_values import typed_value
+
+__all__ = ["Elements", "begins_end", "elements_call", "elements_calls", "name_in", "parameters", "read_header"]
+
+NAME = re.compile(r"""^\s*["']?([^"'>]*?)["']?\s*(?:\s[\w-]+\s*=.*)?$""", re.DOTALL)
+STRING_ATTRIBUTE = re.compile(r"""\bstring\s*=\s*["']?(true|false)""")
+CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+HEADER_LIMIT = 300
+SPACE = re.compile(r"\s*")
+WHOLE = ARGUMENT_KEYS | {"properties"}
+
+
+@dataclass(frozen=True)
+class Elements:
+    """The spelling of a family: what opens and closes a function and a parameter, and what ends the whole block."""
+
+    function: tuple[str, ...]
+    function_end: tuple[str, ...]
+    parameter: tuple[str, ...]
+    parameter_end: tuple[str, ...]
+    ends: tuple[str, ...] = ()
+    trims: bool = True
+    entities: bool = False
+    declared_only: bool = False
+
+    @property
+    def body(self) -> Stops:
+        """What may come next inside a function."""
+        return stops(*self.parameter, *self.function_end, *self.ends, *self.function)
+
+    @property
+    def value(self) -> Stops:
+        """What ends a parameter's text."""
+        return stops(*self.parameter_end, *self.function_end, *self.ends, *self.parameter)
+
+
+def elements_calls(source: Source, calls: Calls, elements: Elements) -> Reader[None]:
+    """Read functions one after another, up to the end of the block, which may be missing."""
+    is_first = True
+    opening = stops(*elements.function)
+    while True:
+        yield from source.skip_space()
+        if not (yield from source.ahead(opening)):
+            if is_first:
+                raise NotACall
+            return
+        yield from elements_call(source, calls, elements)
+        source.mark()
+        is_first = False
+
+
+def elements_call(source: Source, calls: Calls, elements: Elements) -> Reader[None]:
+    """Read one function, from its opening element on."""
+    yield from source.take(stops(*elements.function))
+    header, alone = yield from read_header(source)
+    calls.open(name_in(header))
+    calls.flush()
+    if alone:
+        calls.close()
+        return
+    space = yield from source.collect_while(SPACE)
+    if (yield from source.peek()) == "{":
+        yield from json_arguments(source, calls.write, calls, stops(*elements.function_end))
+    else:
+        yield from parameters(source, calls, elements, space)
+    calls.close()
+    yield from source.skip_space()
+    yield from source.take(stops(*elements.function_end))
+
+
+def parameters(source: Source, calls: Calls, elements: Elements, space: str = "") -> Reader[None]:
+    """Read parameters up to the end of their function, which stays unread."""
+    calls.write("{")
+    is_first = True
+    indent = ""
+    body = elements.body
+    opening = set(elements.parameter)
+    while True:
+        between: list[str] = []
+        found = yield from source.until(body, between.append)
+        gap = "".join((space, *between))
+        space = ""
+        if not found:
+            if not gap.strip() or not begins_end(gap.strip(), elements.function_end + elements.ends):
+                raise TruncatedCall
+            calls.note("a missing closing element")
+            break
+        if gap.strip() and not _is_stray(gap, elements):
+            calls.dropped("text_left_out", f"Text between parameters was left out: {gap.strip()}")
+        if found not in opening:
+            if found not in elements.function_end:
+                calls.note("a missing closing element")
+            break
+        indent = gap[gap.rfind("\n") + 1 :] if "\n" in gap else ""
+        source.at += len(found)
+        is_first = yield from _parameter(source, calls, elements, indent=indent, is_first=is_first)
+    calls.write("}")
+
+
+def begins_end(rest: str, ends: tuple[str, ...]) -> bool:
+    """Tell whether the text broke off inside an end tag, so that what came before it is whole."""
+    return len(rest) > 1 and any(end.startswith(rest) for end in ends)
+
+
+def _is_stray(gap: str, elements: Elements) -> bool:
+    return gap.strip() in elements.parameter_end
+
+
+def _parameter(source: Source, calls: Calls, elements: Elements, *, indent: str, is_first: bool) -> Reader[bool]:
+    header, alone = yield from read_header(source)
+    key = name_in(header)
+    types = calls.toolbox.types(calls.name, key)
+    said = STRING_ATTRIBUTE.search(header)
+    if said and not types:
+        types = STRING if said.group(1) == "true" else ANY
+    if key in WHOLE and key not in calls.toolbox.properties(calls.name) and is_first and not alone:
+        return (yield from _whole_arguments(source, calls, elements, key))
+    declared = calls.toolbox.properties(calls.name)
+    if elements.declared_only and declared and key not in declared:
+        if not alone:
+            yield from calls.leave_out(source, elements.value, f"The parameter {key!r}, which the tool does not have,")
+        yield from _end_of_parameter(source, calls, elements, (yield from source.ahead(elements.value)))
+        return is_first
+    calls.write_key(key, is_first=is_first)
+    if alone:
+        calls.write(json_for("", types or STRING))
+        return False
+    if elements.entities:
+        end = yield from _decoded_value(source, calls, elements.value, types)
+    else:
+        end = yield from typed_value(source, calls, elements.value, types, indent=indent, trims=elements.trims)
+    yield from _end_of_parameter(source, calls, elements, end)
+    return False
+
+
+def _end_of_parameter(source: Source, calls: Calls, elements: Elements, end: str) -> Reader[None]:
+    if end in elements.parameter_end:
+        yield from source.take(stops(end))
+    else:
+        calls.note("a missing closing element")
+
+
+def _whole_arguments(source: Source, calls: Calls, elements: Elements, key: str) -> Reader[bool]:
+    """Read all of the arguments out of one parameter that a model made for them."""
+    text = (yield from source.collect(elements.value)).strip()
+    written = json_for(text, frozenset({"object"}))
+    value, declared = decode_arguments(written), calls.toolbox.properties(calls.name)
+    fits = isinstance(value, dict) and (not declared or set(value) <= set(declared))
+    inner = written[1:-1].strip() if fits else f"{encode_basestring(key)}: {json_for(text, ANY)}"
+    calls.write(inner)
+    yield from _end_of_parameter(source, calls, elements, (yield from source.ahead(elements.value)))
+    return not inner
+
+
+def _decoded_value(source: Source, calls: Calls, wanted: Stops, types: frozenset[str]) -> Reader[str]:
+    """Read a value that may hold entities and CDATA sections."""
+    parts: list[str] = []
+    cdata = stops("<![CDATA[", *wanted.literals)
+    while True:
+        plain: list[str] = []
+        end = yield from source.until(cdata, plain.append)
+        parts.append(html.unescape("".join(plain)))
+        if not end:
+            raise TruncatedCall
+        if end != "<![CDATA[":
+            break
+        source.at += len(end)
+        parts.append((yield from source.collect(stops("]]>"))))
+        source.at += 3
+    text = "".join(parts)
+    calls.write(encode_basestring(text) if types == STRING else json_for(text, types))
+    return end
+
+
+def read_header(source: Source) -> Reader[tuple[str, bool]]:
+    """Read the rest of an opening element; tell also whether it is closed at once (`/>`)."""
+    header, end = yield from source.within(stops(">", "<"), HEADER_LIMIT)
+    if not end:
+        raise TruncatedCall
+    if end == "<":
+        if "\n" not in header:
+            raise NotACall
+        line, _, rest = header.partition("\n")
+        source.at -= len(rest)
+        return line.strip(), False
+    source.at += 1
+    return header.removesuffix("/"), header.endswith("/")
+
+
+def name_in(header: str) -> str:
+    """Give the name out of what stands behind `=`: `NAME`, `"NAME"` or `"NAME" string="true"`."""
+    found = NAME.match(header)
+    if not found:
+        raise NotACall
+    return html.unescape(found.group(1)).strip()

@@ -1,0 +1,207 @@
+"""A chat as the body of a request, made acceptable to LM Studio; each change is an `adjusted` problem of the reply.
+
+The rules, and the reports behind them, are in LM Studio's docs (`3_openai-compat`) and its bug tracker: content must not be
+null, `tool_choice` is one of three strings, every tool has `{"type": "object", "properties": {…}}`, `response_format` is
+`text` or `json_schema`, call ids are there and unique.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from lmdeck._compatibility import Adjustments
+from lmdeck._requests.history import normal_messages
+from lmdeck._requests.schemas import plain_schema
+from lmdeck.errors import ConfigurationError, UnknownToolError
+from lmdeck.messages import Message
+from lmdeck.tools.tool import Tool
+
+__all__ = ["ChatSpec", "build_chat", "checked_options", "checked_tool", "encode"]
+
+TOOL_CHOICES = ("auto", "none", "required")
+OWN_VERBS = {
+    "messages": "with_messages",
+    "model": "lm.chat(model)",
+    "tools": "with_tools",
+    "tool_choice": "with_tool_choice",
+    "stream": "send() or stream()",
+}
+ANY_JSON = {
+    "type": "json_schema",
+    "json_schema": {"name": "answer", "strict": False, "schema": {"type": "object", "additionalProperties": True}},
+}
+
+
+class ChatSpec(Struct, frozen=True, kw_only=True):
+    """What a chat asks for, as its builder collected it."""
+
+    model: str | None = None
+    messages: tuple[Message | Mapping[str, Any], ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
+    handlers: tuple[Tool[..., Any], ...] = ()
+    tool_choice: str | Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = {}
+    strict: bool = False
+    without_rules: tuple[str, ...] = ()
+
+    @property
+    def expects_tokens(self) -> bool:
+        """Tell whether an empty answer would be a fault: it would, unless `max_tokens` is 0."""
+        return self.options.get("max_tokens") != 0
+
+    @property
+    def expects_logprobs(self) -> bool:
+        """Tell whether log probabilities were asked for."""
+        return bool(self.options.get("logprobs"))
+
+
+def build_chat(spec: ChatSpec, model: str | None, changes: Adjustments, *, stream: bool) -> dict[str, Any]:
+    """Build the body of `POST /v1/chat/completions`, and report what was adjusted.
+
+    Raises:
+        ConfigurationError: There is no message, or one that cannot be sent.
+        UnknownToolError: `tool_choice` names a tool that is not offered.
+    """
+    if not spec.messages:
+        raise ConfigurationError("The chat has no message.", hint="Add one: `lm.chat().user('Hello').send()`.")
+    body: dict[str, Any] = {"model": model} if model else {}
+    body["messages"] = normal_messages(spec.messages, changes)
+    body.update(_adjusted_options(spec.options, changes))
+    tools = [_adjusted_tool(tool, changes) for tool in spec.tools]
+    choice, tools = _adjusted_choice(spec.tool_choice, tools, changes)
+    if tools:
+        body["tools"] = tools
+        if choice is not None:
+            body["tool_choice"] = choice
+    body["stream"] = stream
+    if stream and changes.allows("include_usage"):
+        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    return body
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """Write a body as JSON.
+
+    Raises:
+        ConfigurationError: Something in it has no form in JSON.
+    """
+    try:
+        return msgspec.json.encode(body)
+    except (TypeError, ValueError, OverflowError, RecursionError, UnicodeError) as error:
+        raise ConfigurationError(
+            f"The request cannot be written as JSON: {error}.", hint="Pass plain data: text, numbers, lists, dicts."
+        ) from error
+
+
+def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the names of request options; their values are the server's business.
+
+    Raises:
+        ConfigurationError: A name is one that the builder has its own verb for.
+    """
+    for name in options:
+        if name in OWN_VERBS:
+            raise ConfigurationError(f"{name!r} is no option of with_options.", hint=f"Use {OWN_VERBS[name]} instead.")
+    return dict(options)
+
+
+def checked_tool(tool: object) -> dict[str, Any]:
+    """Give a tool in OpenAI's form: `{"type": "function", "function": {"name": …, …}}`, also from its inner part alone.
+
+    Raises:
+        ConfigurationError: It has no name, or is no mapping.
+    """
+    given = tool.to_dict() if hasattr(tool, "to_dict") else tool
+    function = given.get("function", given) if isinstance(given, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise ConfigurationError(
+            f"A tool needs a name; got {str(tool)[:120]!r}.",
+            hint='Pass {"type": "function", "function": {"name": …, "description": …, "parameters": {…}}}.',
+        )
+    return {"type": "function", "function": dict(function)}
+
+
+def tool_name(tool: Mapping[str, Any]) -> str:
+    """Give the name of a checked tool."""
+    return str(tool["function"]["name"])
+
+
+def _adjusted_tool(tool: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+    """Give every tool parameters that LM Studio's schema check accepts."""
+    function = dict(tool["function"])
+    given = function.get("parameters")
+    parameters = dict(given) if isinstance(given, Mapping) else {}
+    if parameters.get("type") != "object" or not isinstance(parameters.get("properties"), Mapping):
+        if parameters.get("type", "object") != "object":
+            raise ConfigurationError(
+                f"The parameters of the tool {function['name']!r} must be of type object, not {parameters['type']!r}.",
+                hint='Use {"type": "object", "properties": {…}}.',
+            )
+        if changes.make(
+            "tool_parameters", f"The tool {function['name']!r} got the object schema that LM Studio asks for."
+        ):
+            function["parameters"] = {**parameters, "type": "object", "properties": parameters.get("properties") or {}}
+    sent = function.get("parameters", {})
+    plain = plain_schema(sent) if isinstance(sent, Mapping) else sent
+    if plain != sent and changes.make(
+        "schemas", f"The schema of the tool {function['name']!r} was written without references and type lists."
+    ):
+        function["parameters"] = plain
+    return {"type": "function", "function": function}
+
+
+def _adjusted_choice(
+    choice: str | Mapping[str, Any] | None, tools: list[dict[str, Any]], changes: Adjustments
+) -> tuple[str | Mapping[str, Any] | None, list[dict[str, Any]]]:
+    """Turn a tool's name, or OpenAI's object for it, into `required` with that tool alone."""
+    if choice is None or choice in TOOL_CHOICES:
+        if choice == "required" and not tools:
+            raise ConfigurationError(
+                "tool_choice is 'required' but no tool is offered.", hint="Add tools with with_tools."
+            )
+        return choice, tools
+    name = choice if isinstance(choice, str) else _named(choice)
+    chosen = [tool for tool in tools if tool_name(tool) == name]
+    if not chosen:
+        offered = ", ".join(tool_name(tool) for tool in tools) or "none"
+        raise UnknownToolError(f"tool_choice names {name!r}, but the tools offered are: {offered}.")
+    if changes.make("tool_choice", f"tool_choice {name!r} was sent as 'required' with that tool alone."):
+        return "required", chosen
+    return ({"type": "function", "function": {"name": name}} if isinstance(choice, str) else choice), tools
+
+
+def _named(choice: Mapping[str, Any]) -> str:
+    function = choice.get("function", choice)
+    return str(function.get("name")) if isinstance(function, Mapping) else str(function)
+
+
+def _adjusted_options(options: Mapping[str, Any], changes: Adjustments) -> Iterator[tuple[str, Any]]:
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name == "response_format" and isinstance(value, Mapping) and value.get("type") == "json_object":
+            told = "response_format json_object was sent as a json_schema that takes any object."
+            yield name, ANY_JSON if changes.make("json_object", told) else value
+        elif name == "response_format" and isinstance(value, Mapping):
+            yield name, _plain_format(value, changes)
+        elif name == "stop" and isinstance(value, Sequence) and not isinstance(value, str):
+            yield name, list(value)
+        else:
+            yield name, value
+
+
+def _plain_format(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+    """Give a response format whose schema the engines follow."""
+    named = given.get("json_schema")
+    schema = named.get("schema") if isinstance(named, Mapping) else None
+    if not isinstance(named, Mapping) or not isinstance(schema, Mapping):
+        return dict(given)
+    plain = plain_schema(schema)
+    told = "The schema of response_format was written without references and type lists."
+    if plain == schema or not changes.make("schemas", told):
+        return dict(given)
+    return {**given, "json_schema": {**named, "schema": plain}}

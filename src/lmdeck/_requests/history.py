@@ -1,0 +1,156 @@
+"""A history as LM Studio accepts it: content that is never null, call ids that are there and unique.
+
+Ids are replaced by nine letters and digits, the form that every prompt template accepts, and the results that follow are
+tied to the new ids. The caller's own messages are never changed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeGuard
+
+import msgspec
+
+from lmdeck._compatibility import Adjustments
+from lmdeck._requests.images import checked_url
+from lmdeck._streaming.assembler import new_call_id
+from lmdeck.errors import ConfigurationError
+from lmdeck.messages import ROLES, Message, ToolCall
+
+__all__ = ["normal_messages"]
+
+
+def normal_messages(
+    messages: Iterable[Message | Mapping[str, Any]],
+    changes: Adjustments,
+    new_id: Callable[[], str] = new_call_id,
+) -> list[dict[str, Any]]:
+    """Give the messages as LM Studio accepts them, and report what was adjusted.
+
+    Raises:
+        ConfigurationError: A message has no known role, content of a wrong type, or a call without a name.
+    """
+    ids = _CallIds(changes, new_id)
+    return [_normal(message, position, changes, ids) for position, message in enumerate(messages)]
+
+
+def _normal(message: Message | Mapping[str, Any], position: int, changes: Adjustments, ids: _CallIds) -> dict[str, Any]:
+    shown = message.to_dict() if isinstance(message, Message) else dict(message)
+    where = f"Message {position}"
+    if shown.get("role") not in ROLES:
+        raise ConfigurationError(
+            f"{where} has the role {shown.get('role')!r}; it must be one of {', '.join(ROLES)}.",
+            hint="Correct the message's `role`.",
+        )
+    shown["content"] = _content(shown, where, changes)
+    calls = shown.pop("tool_calls", None)
+    if calls:
+        shown["tool_calls"] = [ids.call(call, where) for call in calls]
+    if shown["role"] == "tool":
+        shown["tool_call_id"] = ids.result(shown.get("tool_call_id"), where)
+    return shown
+
+
+def _content(message: Mapping[str, Any], where: str, changes: Adjustments) -> Any:  # noqa: ANN401  # text, parts, or as given
+    content = message.get("content", "")
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return "" if changes.make("null_content", f"{where}: content null was sent as an empty text.") else None
+    is_result = message["role"] == "tool"
+    if _are_parts(content, any_mapping=not is_result):
+        return [_part(part, changes) for part in content]
+    if is_result:
+        is_changed = changes.make("json_text", f"{where}: the tool's result was sent as JSON text.")
+        return _as_json(content, where) if is_changed else content
+    raise ConfigurationError(
+        f"{where}: content must be text or a list of parts, not {type(content).__name__}.",
+        hint="Pass a string, or OpenAI-style content parts.",
+    )
+
+
+def _are_parts(content: object, *, any_mapping: bool) -> TypeGuard[Sequence[Mapping[str, Any]]]:
+    """Tell content parts from a tool's result, which may be any list: parts name their type."""
+    if not isinstance(content, (list, tuple)) or not (content or any_mapping):
+        return False
+    return all(isinstance(part, Mapping) and (any_mapping or isinstance(part.get("type"), str)) for part in content)
+
+
+def _part(part: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+    """Check the image of a content part; parts of other types go as they are."""
+    if part.get("type") != "image_url" or not changes.allows("images"):
+        return dict(part)
+    image = part.get("image_url")
+    details = dict(image) if isinstance(image, Mapping) else {"url": image}
+    return {**part, "image_url": {**details, "url": checked_url(str(details.get("url", "")), changes)}}
+
+
+def _as_json(value: object, where: str) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{where} cannot be written as JSON: {error}.", hint="Pass text or plain data."
+        ) from error
+
+
+class _CallIds:
+    """The call ids of a history: which are taken, and which calls still wait for their result."""
+
+    def __init__(self, changes: Adjustments, new_id: Callable[[], str]) -> None:
+        self._changes = changes
+        self._new_id = new_id
+        self._used: set[str] = set()
+        self._waiting: deque[tuple[str, str]] = deque()
+
+    def call(self, call: object, where: str) -> dict[str, Any]:
+        """Give a call with an id of its own and its arguments as text."""
+        call = call.to_dict() if isinstance(call, ToolCall) else call
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(call, Mapping) or not isinstance(function, Mapping) or not function.get("name"):
+            raise ConfigurationError(
+                f"{where} has a tool call without a function name.",
+                hint="Append `reply.message` to the history instead of writing calls by hand.",
+            )
+        given = str(call.get("id") or "")
+        id_ = given
+        if not given or given in self._used:
+            fresh = self._fresh()
+            what = f"the repeated call id {given!r}" if given else "a missing call id"
+            if self._changes.make("call_ids", f"{where}: {what} was replaced by {fresh!r}."):
+                id_ = fresh
+        self._used.add(id_)
+        self._waiting.append((given, id_))
+        return {"id": id_, "type": "function", "function": self._function(function, where)}
+
+    def _function(self, function: Mapping[str, Any], where: str) -> dict[str, Any]:
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            return {"name": str(function["name"]), "arguments": arguments if arguments.strip() else "{}"}
+        if arguments and not self._changes.make("json_text", f"{where}: a call's arguments were sent as JSON text."):
+            return {"name": str(function["name"]), "arguments": arguments}
+        return {"name": str(function["name"]), "arguments": _as_json(arguments or {}, where)}
+
+    def result(self, given: object, where: str) -> str:
+        """Give the id of the call that a result belongs to: the waiting one it names, else the first that waits."""
+        named = str(given or "")
+        for entry in self._waiting:
+            if entry[0] == named:
+                self._waiting.remove(entry)
+                return entry[1]
+        if named or not self._changes.allows("call_ids"):
+            return named
+        if not self._waiting:
+            raise ConfigurationError(
+                f"{where} is a tool's result, but no call waits for one.",
+                hint="Put the assistant's message with the call before it.",
+            )
+        _, id_ = self._waiting.popleft()
+        self._changes.make("call_ids", f"{where}: the missing tool_call_id was filled in as {id_!r}.")
+        return id_
+
+    def _fresh(self) -> str:
+        while (id_ := self._new_id()) in self._used:
+            continue
+        return id_

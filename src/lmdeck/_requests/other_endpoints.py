@@ -1,0 +1,118 @@
+"""The bodies of `/api/v1/chat`, `/v1/responses` and `/v1/messages`, made acceptable to LM Studio.
+
+Sources: LM Studio docs `2_rest/chat.md`, `3_openai-compat/responses.md`, `4_anthropic-compat/messages.md`; that an empty `text`
+and empty tool parameters are refused is reported in lmstudio-bug-tracker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lmdeck._compatibility import Adjustments
+from lmdeck._requests.images import Image, checked_url, image_part
+from lmdeck.errors import ConfigurationError
+from lmdeck.messages import Message
+
+__all__ = ["anthropic_body", "native_input", "offered_tools", "responses_body", "transcript"]
+
+EMPTY_SCHEMA = {"type": "object", "properties": {}}
+
+
+def native_input(text: str, images: Sequence[Image], changes: Adjustments) -> str | list[dict[str, Any]]:
+    """Give what the user says as `input` of `/api/v1/chat`; images that had to be converted are reported.
+
+    Raises:
+        ConfigurationError: An image cannot be read, is too large, or is of no known kind.
+        InvalidRequestError: An image is a web address, or of a kind that LM Studio does not take and nothing here converts.
+    """
+    if not images:
+        return text
+    urls = [_image_url(image, changes) for image in images]
+    shown = [{"type": "image", "data_url": url} for url in urls]
+    return [{"type": "message", "content": text}, *shown]
+
+
+def _image_url(image: Image, changes: Adjustments) -> str:
+    as_given = not changes.allows("images")
+    url = str(image_part(image, as_given=as_given)["image_url"]["url"])
+    return url if as_given else checked_url(url, changes)
+
+
+def transcript(history: Iterable[Message], new: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give a conversation so far, and what is said now, as one `input`: it takes no turns of the assistant's."""
+    lines = [f"{message.role.capitalize()}: {message.content}" for message in history]
+    told = "This conversation went on before as follows.\n\n" + "\n\n".join(lines)
+    return [
+        {"type": "message", "content": told},
+        *([{"type": "message", "content": new}] if isinstance(new, str) else new),
+    ]
+
+
+def responses_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+    """Give the body of `/v1/responses`; tools may be in the form of chat completions, too.
+
+    Raises:
+        ConfigurationError: There is no input.
+    """
+    body = {name: value for name, value in given.items() if value is not None}
+    if not body.get("input"):
+        raise ConfigurationError("The response has no input.", hint="Pass `input=`: a text or a list of items.")
+    if body.get("text") == {} and changes.make("empty_text", "The empty `text` was left out, which LM Studio refuses."):
+        del body["text"]
+    if "tools" in body:
+        body["tools"] = [_flat_tool(tool, changes) for tool in body["tools"]]
+    choice = body.get("tool_choice")
+    if isinstance(choice, Mapping) and isinstance(choice.get("function"), Mapping):
+        body["tool_choice"] = {"type": "function", "name": choice["function"].get("name")}
+    return body
+
+
+def anthropic_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+    """Give the body of `/v1/messages`; system messages and tools may be in OpenAI's form, too.
+
+    Raises:
+        ConfigurationError: There is no message, or a tool without a name.
+    """
+    body = {name: value for name, value in given.items() if value is not None}
+    messages = [each.to_dict() if isinstance(each, Message) else dict(each) for each in body.get("messages") or ()]
+    system = [str(each["content"]) for each in messages if each.get("role") == "system"]
+    if system and changes.make("system_messages", "System messages were sent as `system`."):
+        messages = [each for each in messages if each.get("role") != "system"]
+        body["system"] = "\n\n".join([*([body["system"]] if isinstance(body.get("system"), str) else []), *system])
+    if not messages:
+        raise ConfigurationError("The request has no message.", hint='Pass `messages=[{"role": "user", …}]`.')
+    body["messages"] = messages
+    if "tools" in body:
+        body["tools"] = [_anthropic_tool(tool) for tool in body["tools"]]
+    choice = body.get("tool_choice")
+    if isinstance(choice, str):
+        kinds = {"auto": "auto", "none": "none", "required": "any", "any": "any"}
+        body["tool_choice"] = {"type": kinds[choice]} if choice in kinds else {"type": "tool", "name": choice}
+    return body
+
+
+def offered_tools(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Give the tools of a body that the caller runs: those with a name."""
+    return [tool for tool in body.get("tools") or () if isinstance(tool, Mapping) and tool.get("name")]
+
+
+def _flat_tool(tool: Any, changes: Adjustments) -> dict[str, Any]:  # noqa: ANN401  # dicts and Tool objects
+    given = dict(tool.to_dict() if hasattr(tool, "to_dict") else tool)
+    if isinstance(given.get("function"), Mapping):
+        given = {"type": "function", **given["function"]}
+    told = f"The tool {given.get('name')!r} got the object schema that LM Studio asks for."
+    if given.get("type") == "function" and not given.get("parameters") and changes.make("tool_parameters", told):
+        given["parameters"] = EMPTY_SCHEMA
+    return given
+
+
+def _anthropic_tool(tool: Any) -> dict[str, Any]:  # noqa: ANN401  # dicts and Tool objects
+    given = dict(tool.to_dict() if hasattr(tool, "to_dict") else tool)
+    function = given.get("function")
+    if not isinstance(function, Mapping):
+        return given
+    if not function.get("name"):
+        raise ConfigurationError("A tool needs a name.", hint='Pass {"name": …, "input_schema": {…}}.')
+    described = {"description": function["description"]} if function.get("description") else {}
+    return {"name": function["name"], **described, "input_schema": function.get("parameters") or EMPTY_SCHEMA}

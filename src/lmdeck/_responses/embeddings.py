@@ -1,0 +1,161 @@
+"""Embeddings and plain completions: bodies to send, and answers to read.
+
+Sources: LM Studio docs `3_openai-compat/embeddings.md` and `completions.mdx`; that LM Studio answers numbers where base64 was
+asked for, and that it takes no lists of token ids, is reported in lmstudio-bug-tracker.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from sys import byteorder
+from typing import Any
+
+import msgspec
+
+from lmdeck._streaming.logprobs import LOGPROBS_MISSING, read_logprobs
+from lmdeck.errors import ConfigurationError, EmptyReplyError, MalformedStreamError, describe
+from lmdeck.messages import Problem
+from lmdeck.outputs import Completion
+from lmdeck.stats import Stats, Usage
+
+__all__ = ["batches", "checked_prompt", "checked_texts", "read_completion", "read_usage", "read_vectors"]
+
+
+def checked_texts(given: str | Sequence[str]) -> list[str]:
+    """Give the texts to embed as a list.
+
+    Raises:
+        ConfigurationError: There is none, or one is no text: LM Studio takes no token ids.
+    """
+    items: list[object] = [given] if isinstance(given, str) else list(given)
+    texts = [item for item in items if isinstance(item, str)]
+    if len(texts) < len(items):
+        odd = next(item for item in items if not isinstance(item, str))
+        raise ConfigurationError(
+            f"Only text can be embedded, not {describe(repr(odd), 80)}.",
+            hint="Pass a text or a list of texts; LM Studio takes no token ids.",
+        )
+    if not texts:
+        raise ConfigurationError("There is nothing to embed.", hint="Pass a text or a list of texts.")
+    return texts
+
+
+def batches(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Cut the texts into lists of at most `size`.
+
+    Raises:
+        ConfigurationError: `size` is not positive.
+    """
+    if size < 1:
+        raise ConfigurationError(f"batch_size must be positive, not {size}.", hint="Leave it out for the default.")
+    return (texts[start : start + size] for start in range(0, len(texts), size))
+
+
+def read_vectors(body: object, count: int) -> list[list[float]]:
+    """Read one vector for each of `count` texts, in their order, whether the server sent numbers or base64.
+
+    Raises:
+        MalformedStreamError: There are fewer or more, or one cannot be read.
+    """
+    entries = body.get("data") if isinstance(body, Mapping) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        raise MalformedStreamError(f"The answer has no embeddings: {describe(str(body))}")
+    if len(entries) != count:
+        raise MalformedStreamError(f"The server gave {len(entries)} embeddings for {count} texts.")
+    places = [entry.get("index") for entry in entries]
+    if sorted(place for place in places if isinstance(place, int)) == list(range(count)):
+        entries = sorted(entries, key=lambda entry: int(entry["index"]))
+    return [_vector(entry.get("embedding")) for entry in entries]
+
+
+def _vector(given: object) -> list[float]:
+    try:
+        if isinstance(given, str):
+            return _from_base64(given)
+        vector = msgspec.convert(given, list[float])
+    except (msgspec.ValidationError, binascii.Error, ValueError) as error:
+        raise MalformedStreamError(f"An embedding cannot be read: {error}.") from error
+    if not vector:
+        raise MalformedStreamError("An embedding is empty.")
+    return vector
+
+
+def _from_base64(text: str) -> list[float]:
+    """Read 4-byte floats, little-endian, as OpenAI's API packs them."""
+    packed = array("f")
+    packed.frombytes(base64.b64decode(text, validate=True))
+    if byteorder == "big":
+        packed.byteswap()
+    return packed.tolist()
+
+
+def read_usage(body: object) -> Usage | None:
+    """Read the tokens that a body counts; None where it does not."""
+    given = body.get("usage") if isinstance(body, Mapping) else None
+    if not isinstance(given, Mapping):
+        return None
+    counts = {
+        name: int(given[name])
+        for name in ("prompt_tokens", "completion_tokens", "total_tokens")
+        if isinstance(given.get(name), (int, float))
+    }
+    return Usage(**counts)
+
+
+def checked_prompt(prompt: str) -> str:
+    """Give the prompt.
+
+    Raises:
+        ConfigurationError: It is no text.
+    """
+    if not isinstance(prompt, str):
+        raise ConfigurationError(
+            f"A prompt is text, not {type(prompt).__name__}.", hint="For messages use `lm.chat()`."
+        )
+    return prompt
+
+
+def read_completion(
+    body: object, model: str, adjusted: Sequence[Problem] = (), *, expects_tokens: bool, expects_logprobs: bool = False
+) -> Completion:
+    """Read the answer of `/v1/completions`.
+
+    Raises:
+        MalformedStreamError: The body holds no text.
+        EmptyReplyError: The text is empty though tokens were asked for.
+    """
+    given: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
+    choices = given.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else {}
+    text = choice.get("text")
+    if not isinstance(text, str):
+        raise MalformedStreamError(f"The answer holds no completion: {describe(str(body))}")
+    if not text and expects_tokens:
+        raise EmptyReplyError(f"The server's completion is empty (finish reason {choice.get('finish_reason')!r}).")
+    problems = list(adjusted)
+    if isinstance(choices, list) and len(choices) > 1:
+        problems.append(Problem("extra_choice", "The server sent more than one choice; only the first is used."))
+    logprobs = read_logprobs(choice.get("logprobs"))
+    if expects_logprobs and not logprobs:
+        problems.append(Problem("logprobs_missing", LOGPROBS_MISSING))
+    return Completion(
+        text=text,
+        finish_reason=str(choice.get("finish_reason") or ""),
+        model=str(given.get("model") or model),
+        id=str(given.get("id") or ""),
+        usage=read_usage(body),
+        stats=_stats(given.get("stats")),
+        logprobs=logprobs,
+        problems=problems,
+        raw=body,
+    )
+
+
+def _stats(given: object) -> Stats:
+    try:
+        return msgspec.convert(given, Stats, strict=False) if isinstance(given, Mapping) else Stats()
+    except msgspec.ValidationError:
+        return Stats()

@@ -1,0 +1,143 @@
+"""`/v1/messages`: Anthropic's events and body, as LM Studio sends them.
+
+Sources: LM Studio docs `4_anthropic-compat/messages.md`, Anthropic's Messages API reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lmdeck._streaming.translator import Json, call_delta, completion, entries, finished, text_of, token_usage, untyped
+from lmdeck._streaming.wire_chunks import Choice, Completion, Delta
+from lmdeck.messages import ServerCall
+from lmdeck.native_events import StreamEvent
+
+__all__ = ["AnthropicTranslator"]
+
+REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+SERVER_TOOLS = ("server_tool_use", "mcp_tool_use")
+
+
+class AnthropicTranslator:
+    """Read an answer of `/v1/messages`."""
+
+    def __init__(self) -> None:
+        self.is_done = False
+        self.server_calls: list[ServerCall] = []
+        self._usage: dict[str, Any] = {}
+        self._inputs: dict[int | None, Json] = {}
+
+    def typed(self, data: dict[str, Any]) -> StreamEvent:
+        """Give the event under Anthropic's name."""
+        return untyped(data)
+
+    def failure(self, data: Json) -> object:
+        """Give the `error` event, the one way in which failures come."""
+        return data if data.get("type") == "error" else None
+
+    def event(self, data: Json) -> Iterator[Completion]:
+        """Give what an event means."""
+        match data.get("type"):
+            case "message_start":
+                message = _object(data.get("message"))
+                self._usage |= _object(message.get("usage"))
+                yield completion(id=str(message.get("id") or ""), model=str(message.get("model") or ""))
+            case "content_block_start":
+                yield from self._open(_index(data), _object(data.get("content_block")))
+            case "content_block_delta":
+                yield from self._delta(_index(data), _object(data.get("delta")))
+            case "content_block_stop":
+                whole = self._inputs.pop(_index(data), None)
+                if whole:
+                    yield completion(Delta(tool_calls=[call_delta(_index(data), arguments=dict(whole))]))
+            case "message_delta":
+                self._usage |= _object(data.get("usage"))
+                reason = _object(data.get("delta")).get("stop_reason")
+                if reason:
+                    yield finished(REASONS.get(str(reason), str(reason)), usage=token_usage(self._usage))
+            case "message_stop":
+                self.is_done = True
+
+    def _open(self, index: int | None, block: Json) -> Iterator[Completion]:
+        kind = block.get("type")
+        if kind == "tool_use":
+            self._inputs[index] = _object(block.get("input"))  # whole here, where no deltas follow
+            yield completion(Delta(tool_calls=[call_delta(index, block.get("id"), str(block.get("name") or ""))]))
+        elif kind in SERVER_TOOLS:
+            self.server_calls.append(_server_call(block))
+        elif delta := _said(block):
+            yield completion(delta)
+
+    def _delta(self, index: int | None, delta: Json) -> Iterator[Completion]:
+        match delta.get("type"):
+            case "input_json_delta" if fragment := delta.get("partial_json"):
+                self._inputs.pop(index, None)
+                yield completion(Delta(tool_calls=[call_delta(index, arguments=str(fragment))]))
+            case "text_delta" if text := text_of(delta.get("text")):
+                yield completion(Delta(content=text))
+            case "thinking_delta" if text := text_of(delta.get("thinking")):
+                yield completion(Delta(reasoning_content=text))
+
+    def body(self, body: Json) -> Completion | None:
+        """Give what a whole body means."""
+        if not isinstance(body.get("content"), (list, str)):
+            return None
+        blocks = entries(body["content"])
+        self.server_calls = [_server_call(block) for block in blocks if block.get("type") in SERVER_TOOLS]
+        said = [delta for block in blocks if (delta := _said(block))]
+        content = body["content"] if isinstance(body["content"], str) else "".join(_str(each.content) for each in said)
+        calls = [
+            call_delta(index, block.get("id"), str(block.get("name") or ""), _object(block.get("input")))
+            for index, block in enumerate(blocks)
+            if block.get("type") == "tool_use"
+        ]
+        message = Delta(
+            content=content,
+            reasoning_content="".join(each.reasoning_content or "" for each in said),
+            tool_calls=calls or None,
+        )
+        reason = str(body.get("stop_reason") or "end_turn")
+        return Completion(
+            choices=[Choice(message=message, finish_reason=REASONS.get(reason, reason))],
+            id=str(body.get("id") or ""),
+            model=str(body.get("model") or ""),
+            usage=token_usage(body.get("usage")),
+        )
+
+
+def _said(block: Json) -> Delta | None:
+    """Give what a block of text or thinking says."""
+    if block.get("type") == "text" and (text := text_of(block.get("text"))):
+        return Delta(content=text)
+    if block.get("type") == "thinking" and (text := text_of(block.get("thinking"))):
+        return Delta(reasoning_content=text)
+    return None
+
+
+def _server_call(block: Json) -> ServerCall:
+    return ServerCall(
+        id=str(block.get("id") or ""),
+        name=str(block.get("name") or ""),
+        arguments=_object(block.get("input")),
+        provider={"type": str(block.get("type")), "server_label": block.get("server_name")},
+    )
+
+
+def _index(data: Json) -> int | None:
+    index = data.get("index")
+    return index if isinstance(index, int) else None
+
+
+def _object(value: object) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _str(value: object) -> str:
+    return value if isinstance(value, str) else ""

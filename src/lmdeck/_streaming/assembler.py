@@ -1,0 +1,364 @@
+"""From the wire's chunks to the user's: content, reasoning, tool calls, and at the end the reply.
+
+An answer is complete only with a finish reason or `[DONE]`; anything else is an error that carries the partial reply. A body
+that was not streamed is one big chunk and takes the same way, so both give the same `Reply`.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from lmdeck._limits import DEFAULT_LIMITS, Limits
+from lmdeck._parsing.offered_tools import Toolbox
+from lmdeck._parsing.text_buffer import GrowingText
+from lmdeck._streaming.logprobs import LOGPROBS_MISSING, read_logprobs
+from lmdeck._streaming.tool_call_slots import ToolSlots
+from lmdeck._streaming.wire_chunks import Completion, Delta, content_text, lenient
+from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallParseError
+from lmdeck.events import Chunk, ToolCallDelta
+from lmdeck.messages import ModelDetails, Problem, Reply, Runtime, TokenLogprob, ToolCall
+from lmdeck.stats import Stats, Usage
+
+__all__ = ["ChatAssembler", "TextParser", "new_call_id"]
+
+T = TypeVar("T", bound=msgspec.Struct)
+ALPHABET = string.ascii_letters + string.digits
+
+
+def new_call_id() -> str:
+    """Make a tool-call id of nine letters and digits, the form that every template accepts (Mistral's asks for it)."""
+    return "".join(random.choices(ALPHABET, k=9))
+
+
+class TextParser(Protocol):
+    """The seam for calls and reasoning that the model writes into its text.
+
+    Content goes through it before the user sees it; what it recognises it gives as chunks of its own. The assembler keeps
+    the calls of such chunks beside the native ones.
+    """
+
+    def read_whole(self, text: str) -> list[Chunk]:
+        """Read an answer that came in one piece."""
+        ...
+
+    def feed(self, text: str) -> Iterable[Chunk]:
+        """Read new text and give what is certain."""
+        ...
+
+    def feed_into(self, text: str, chunks: list[Chunk]) -> None:
+        """Read new text and add to `chunks` what is certain."""
+        ...
+
+    def finish(self, *, answered: bool = False) -> Iterable[Chunk]:
+        """Read the end of the text and give the rest; with `answered`, calls in the reasoning do not count."""
+        ...
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was repaired or left as text."""
+        ...
+
+
+class ChatAssembler:
+    """Put one answer of `/v1/chat/completions` together."""
+
+    def __init__(
+        self,
+        *,
+        strict: bool = False,
+        expects_tokens: bool = True,
+        expects_logprobs: bool = False,
+        text_parser: TextParser | None = None,
+        tools: Iterable[Any] = (),
+        problems: Iterable[Problem] = (),
+        model: str = "",
+        limits: Limits = DEFAULT_LIMITS,
+        new_id: Callable[[], str] = new_call_id,
+    ) -> None:
+        self._strict = strict
+        self._expects_tokens = expects_tokens
+        self._expects_logprobs = expects_logprobs
+        self._text_parser = text_parser
+        self._tools = tuple(tools)
+        self._slots = ToolSlots(limits, new_id, Toolbox(self._tools))
+        self._places: dict[tuple[bool, int], int] = {}
+        self._order: dict[str, int] = {}
+        self._content = GrowingText()
+        self._reasoning = GrowingText()
+        self._calls: list[ToolCall] = []
+        self._problems = list(problems)
+        self._finish_reason = ""
+        self._done = False
+        self._is_whole = False
+        self._id = ""
+        self._asked_model = model
+        self._model = ""
+        self._choice: int | None = None
+        self._has_choice = False
+        self._has_head = False
+        self._usage: Usage | None = None
+        self._stats: dict[str, Any] = {}
+        self._model_info: ModelDetails | None = None
+        self._runtime: Runtime | None = None
+        self._logprobs: list[TokenLogprob] = []
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether the answer has a finish reason, or its end mark came."""
+        return bool(self._finish_reason) or self._done
+
+    def feed(self, completion: Completion, chunks: list[Chunk]) -> None:
+        """Read one of the wire's chunks, or a whole body, and add what happened in it to `chunks`."""
+        if not self._has_head:
+            self._read_head(completion)
+        choices = completion.choices
+        if not choices:
+            self._read_figures(completion)
+            return
+        for choice in choices:
+            if choice.index != self._choice:
+                self._note_once("extra_choice", "The server sent more than one choice; only the first is used.")
+                continue
+            delta = choice.delta or choice.message
+            first = len(chunks)
+            if delta is not None:
+                self._is_whole = choice.delta is None
+                self._read_delta(delta, chunks)
+            if choice.logprobs is not None:
+                self._read_logprobs(choice.logprobs, chunks, first)
+            if choice.finish_reason:
+                self._read_figures(completion)
+                self._finish(choice.finish_reason, chunks)
+            elif self._finish_reason:  # some gateways send the usage last, beside an empty delta
+                self._read_figures(completion)
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether the end mark came."""
+        return self._done
+
+    def done(self) -> None:
+        """Read the end mark, `[DONE]`."""
+        self._done = True
+
+    def note(self, problem: Problem) -> None:
+        """Add a problem to the reply."""
+        self._problems.append(problem)
+
+    def close(self) -> list[Chunk]:
+        """Read the end of the answer.
+
+        Raises:
+            IncompleteStreamError: There was neither finish reason nor end mark.
+            EmptyReplyError: The answer is whole and empty.
+            ToolCallParseError: With `strict`, a call could not be read.
+        """
+        chunks: list[Chunk] = []
+        if not self.is_complete:
+            raise IncompleteStreamError("The stream ended without a finish reason or [DONE].", partial=self.partial())
+        if not self._finish_reason:
+            self._finish("stop", chunks)
+        self._take_late_calls(chunks)
+        if self._expects_logprobs and not self._logprobs:
+            self._note_once("logprobs_missing", LOGPROBS_MISSING)
+        reply = self.reply()
+        if self._strict:
+            self._refuse_unread_calls(reply)
+        is_empty = not (reply.content or reply.reasoning or reply.tool_calls or _lost_calls(reply))
+        if is_empty and self._expects_tokens:
+            raise EmptyReplyError(f"The server's answer is empty ({_why_empty(reply)}).", partial=reply)
+        return chunks
+
+    def partial(self) -> Reply:
+        """Give the reply as far as it has come: whole calls only."""
+        if not self._finish_reason and self._slots:
+            calls, problems = self._slots.read(truncated=True)
+            return msgspec.structs.replace(
+                self.reply(), tool_calls=[*self._calls, *calls], problems=self._problems + problems
+            )
+        return self.reply()
+
+    def reply(self) -> Reply:
+        """Give what has been put together."""
+        return Reply(
+            content=self._content.getvalue().strip(),
+            reasoning=self._reasoning.getvalue().strip(),
+            tool_calls=sorted(self._calls, key=lambda call: self._order.get(call.id, len(self._order))),
+            finish_reason="tool_calls" if self._calls and self._finish_reason else self._finish_reason,
+            model=self._model or self._asked_model,
+            id=self._id,
+            usage=self._usage,
+            stats=_convert(self._stats, Stats),
+            problems=[*self._problems, *(self._text_parser.problems if self._text_parser else ())],
+            model_info=self._model_info,
+            runtime=self._runtime,
+            logprobs=list(self._logprobs),
+        )
+
+    def _read_head(self, completion: Completion) -> None:
+        """Take id and model from the first chunk that has them, and the choice to follow from the first that has one."""
+        self._id = self._id or completion.id or ""
+        self._model = self._model or completion.model or ""
+        if completion.choices and not self._has_choice:
+            self._choice, self._has_choice = completion.choices[0].index, True
+        self._has_head = bool(self._has_choice and self._id and self._model)
+
+    def _read_delta(self, delta: Delta, chunks: list[Chunk]) -> None:
+        reasoning = delta.reasoning_content or delta.reasoning
+        if reasoning:
+            self._reasoning.write(reasoning)
+            chunks.append(Chunk("", reasoning))
+        native = (
+            self._native_deltas(delta) if delta.tool_calls else ()
+        )  # first: the server's own come before the text's
+        content = delta.content
+        if content:
+            self._read_content(content if isinstance(content, str) else content_text(content), chunks)
+        if delta.refusal:
+            self._note_once("refusal", "The model declined; its words are in the content.")
+            self._read_content(delta.refusal, chunks)
+        chunks.extend(native)
+
+    def _read_logprobs(self, given: object, chunks: list[Chunk], first: int) -> None:
+        """Keep the tokens' probabilities, and hand them on with the first chunk that they brought."""
+        read = read_logprobs(given)
+        if not read:
+            return
+        self._logprobs += read
+        if len(chunks) > first:
+            chunks[first] = msgspec.structs.replace(chunks[first], logprobs=read)
+        else:
+            chunks.append(Chunk(logprobs=read))
+
+    def _native_deltas(self, delta: Delta) -> list[Chunk]:
+        new = [self._slots.feed(tool_delta) for tool_delta in delta.tool_calls or ()]
+        return [Chunk("", "", None, self._placed(each, embedded=False)) for each in new if each is not None]
+
+    def _read_content(self, text: str, chunks: list[Chunk]) -> None:
+        if self._text_parser is None:
+            self._content.write(text)
+            chunks.append(Chunk(text))
+        elif self._is_whole:
+            self._take(self._text_parser.read_whole(text), chunks)
+        else:
+            self._take(self._text_parser.feed(text), chunks)
+
+    def _take(self, parsed: Iterable[Chunk], chunks: list[Chunk]) -> None:
+        for chunk in parsed:
+            if chunk.content:
+                self._content.write(chunk.content)
+            if chunk.reasoning:
+                self._reasoning.write(chunk.reasoning)
+            if chunk.tool_call is not None:
+                self._calls.append(chunk.tool_call)
+            elif chunk.tool_call_delta is not None:
+                chunk = Chunk("", "", None, self._placed(chunk.tool_call_delta, embedded=True))
+            chunks.append(chunk)
+
+    def _placed(self, delta: ToolCallDelta, *, embedded: bool) -> ToolCallDelta:
+        """Count native and embedded calls together."""
+        place = self._places.setdefault((embedded, delta.index), len(self._places))
+        if delta.name:
+            self._order[delta.id] = place
+        return delta if place == delta.index else msgspec.structs.replace(delta, index=place)
+
+    def _take_native(self, calls: list[ToolCall], chunks: list[Chunk]) -> None:
+        """Take native calls; one that the text also holds was counted there."""
+        embedded = list(self._calls) if self._text_parser is not None else []
+        for call in calls:
+            twin = next(
+                (other for other in embedded if (other.name, other.arguments) == (call.name, call.arguments)), None
+            )
+            if twin is None:
+                self._take([Chunk("", "", call)], chunks)
+            else:
+                embedded.remove(twin)
+
+    def _take_calls_of_reasoning(self, chunks: list[Chunk]) -> None:
+        """Take the calls that stand in the server's reasoning channel where the answer itself is empty."""
+        reasoning = self._reasoning.getvalue()
+        if not (self._tools and reasoning) or self._calls or self._slots or self._content.getvalue().strip():
+            return
+        from lmdeck._parsing.parser import StreamParser
+
+        parser = StreamParser(self._tools, prefix="<think>")
+        found = [*parser.feed(reasoning), *parser.finish()]
+        calls = [chunk for chunk in found if chunk.tool_call is not None or chunk.tool_call_delta is not None]
+        if parser.result.tool_calls:
+            self._take(calls, chunks)
+            self._note_once("calls_in_reasoning", "The calls stood in the reasoning.")
+
+    def _finish(self, reason: str, chunks: list[Chunk]) -> None:
+        """Read a finish reason: from here on every call is whole, or never will be."""
+        if self._finish_reason:
+            return
+        if self._text_parser is not None:
+            self._take(self._text_parser.finish(answered=bool(self._slots)), chunks)
+        calls, problems = self._slots.finish(truncated=reason == "length")
+        self._take_native(calls, chunks)
+        self._problems += problems
+        if self._text_parser is not None:
+            self._take_calls_of_reasoning(chunks)
+        self._finish_reason = reason
+        chunks.append(Chunk("", "", None, None, "tool_calls" if self._calls else reason))
+
+    def _read_figures(self, completion: Completion) -> None:
+        if completion.usage:
+            usage = lenient(completion.usage)
+            self._usage = _convert(usage, Usage) if usage else self._usage
+        if completion.stats:
+            self._stats = lenient(completion.stats) or self._stats
+        if completion.model_info:
+            self._model_info = _convert(lenient(completion.model_info), ModelDetails)
+        if completion.runtime:
+            self._runtime = _convert(lenient(completion.runtime), Runtime)
+
+    def _refuse_unread_calls(self, reply: Reply) -> None:
+        for problem in _lost_calls(reply):
+            raise ToolCallParseError(problem.detail, raw=problem.raw or problem.detail, partial=reply)
+
+    def _take_late_calls(self, chunks: list[Chunk]) -> None:
+        """Take calls whose deltas came after the finish reason."""
+        calls, problems = self._slots.finish()
+        self._take([Chunk("", "", call) for call in calls], chunks)
+        self._problems += problems
+
+    def _note_once(self, code: str, detail: str) -> None:
+        problem = Problem(code, detail)
+        if problem not in self._problems:
+            self._problems.append(problem)
+
+
+def _convert(given: dict[str, Any], shape: type[T]) -> T:
+    """Read figures leniently: a field of the wrong type is left out rather than losing the answer."""
+    try:
+        return msgspec.convert(given, shape, strict=False)
+    except msgspec.ValidationError:
+        return _convert_each(given, shape)
+
+
+def _convert_each(given: dict[str, Any], shape: type[T]) -> T:
+    kept = {}
+    for name, value in given.items():
+        try:
+            msgspec.convert({name: value}, shape, strict=False)
+        except msgspec.ValidationError:
+            continue
+        kept[name] = value
+    return msgspec.convert(kept, shape, strict=False)
+
+
+def _lost_calls(reply: Reply) -> list[Problem]:
+    return [problem for problem in reply.problems if problem.code.startswith("tool_call_")]
+
+
+def _why_empty(reply: Reply) -> str:
+    figures = [f"finish reason {reply.finish_reason!r}"]
+    if reply.usage:
+        figures.append(f"{reply.usage.prompt_tokens} prompt tokens, {reply.usage.completion_tokens} completion tokens")
+    return ", ".join(figures)

@@ -1,0 +1,141 @@
+"""`/api/v1/chat`: LM Studio's own events and body. Source: LM Studio docs `2_rest/chat.md` and `streaming-events.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from lmdeck._streaming.translator import Json, completion, entries, finished, text_of, token_usage
+from lmdeck._streaming.wire_chunks import Choice, Completion, Delta
+from lmdeck.messages import ServerCall
+from lmdeck.native_events import StreamEvent, read_native_event
+
+__all__ = ["NativeTranslator"]
+
+
+class NativeTranslator:
+    """Read an answer of `/api/v1/chat`, whose tools the server runs itself."""
+
+    def __init__(self, max_output_tokens: object = None) -> None:
+        self.is_done = False
+        self.server_calls: list[ServerCall] = []
+        self._limit = max_output_tokens
+        self._has_content = False
+        self._has_reasoning = False
+
+    def typed(self, data: dict[str, Any]) -> StreamEvent:
+        """Give the event its class."""
+        return read_native_event(data)
+
+    def failure(self, data: Json) -> object:
+        """Give nothing: failures come as `error` events, which every endpoint has."""
+        return None if data.get("type") != "error" else data
+
+    def event(self, data: Json) -> Iterator[Completion]:
+        """Give what an event means."""
+        match data.get("type"):
+            case "chat.start":
+                yield completion(model=_name(data))
+            case "reasoning.delta" if text := text_of(data.get("content")):
+                self._has_reasoning = True
+                yield completion(Delta(reasoning_content=text))
+            case "message.delta" if text := text_of(data.get("content")):
+                self._has_content = True
+                yield completion(Delta(content=text))
+            case "tool_call.success":
+                self.server_calls.append(_ran(data))
+            case "tool_call.failure":
+                self.server_calls.append(_failed(data))
+            case "chat.end":
+                yield from self._end(data.get("result"))
+
+    def _end(self, result: object) -> Iterator[Completion]:
+        """Take from the whole answer what no delta brought, and its figures."""
+        given = result if isinstance(result, Mapping) else {}
+        output = entries(given.get("output"))
+        reasoning, content = _texts(output, "reasoning"), _texts(output, "message")
+        if reasoning and not self._has_reasoning:
+            yield completion(Delta(reasoning_content=reasoning))
+        if content and not self._has_content:
+            yield completion(Delta(content=content))
+        if output:
+            self.server_calls = _calls(output)
+        self.is_done = True
+        yield finished(self._reason(given), **_head(given))
+
+    def body(self, body: Json) -> Completion | None:
+        """Give what a whole body means."""
+        if not isinstance(body.get("output"), list):
+            return None
+        output = entries(body["output"])
+        self.server_calls = _calls(output)
+        message = Delta(content=_texts(output, "message"), reasoning_content=_texts(output, "reasoning"))
+        return Completion(choices=[Choice(message=message, finish_reason=self._reason(body))], **_head(body))
+
+    def _reason(self, result: Json) -> str:
+        """Tell `length` from `stop`, which LM Studio does not say here, by the tokens that were written."""
+        stats = result.get("stats")
+        written = stats.get("total_output_tokens") if isinstance(stats, Mapping) else None
+        if isinstance(self._limit, int) and isinstance(written, (int, float)) and written >= self._limit:
+            return "length"
+        return "stop"
+
+
+def _head(result: Json) -> dict[str, Any]:
+    stats = result.get("stats")
+    return {
+        "id": str(result.get("response_id") or ""),
+        "model": _name(result),
+        "usage": token_usage(stats),
+        "stats": _figures(stats),
+    }
+
+
+def _figures(stats: object) -> Raw:
+    if not isinstance(stats, Mapping):
+        return Raw()
+    names = {
+        "tokens_per_second": "tokens_per_second",
+        "time_to_first_token_seconds": "time_to_first_token",
+        "model_load_time_seconds": "model_load_time",
+    }
+    return Raw(msgspec.json.encode({ours: stats[theirs] for theirs, ours in names.items() if theirs in stats}))
+
+
+def _name(data: Json) -> str:
+    return str(data.get("model_instance_id") or "")
+
+
+def _texts(output: list[Json], kind: str) -> str:
+    return "".join(text_of(item.get("content")) for item in output if item.get("type") == kind)
+
+
+def _calls(output: list[Json]) -> list[ServerCall]:
+    read = {"tool_call": _ran, "invalid_tool_call": _failed}
+    return [read[item["type"]](item) for item in output if item.get("type") in read]
+
+
+def _ran(item: Json) -> ServerCall:
+    return ServerCall(
+        name=str(item.get("tool") or ""),
+        arguments=_object(item.get("arguments")),
+        output=text_of(item.get("output")),
+        provider=_object(item.get("provider_info")),
+    )
+
+
+def _failed(item: Json) -> ServerCall:
+    metadata = _object(item.get("metadata"))
+    return ServerCall(
+        name=str(metadata.get("tool_name") or ""),
+        arguments=_object(metadata.get("arguments")),
+        provider=_object(metadata.get("provider_info")),
+        error=str(item.get("reason") or metadata.get("type") or "the call was invalid"),
+    )
+
+
+def _object(value: object) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}

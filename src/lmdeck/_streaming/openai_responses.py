@@ -1,0 +1,210 @@
+"""`/v1/responses`: OpenAI's Responses events and body, as LM Studio sends them.
+
+Sources: LM Studio docs `3_openai-compat/responses.md`, OpenAI's Responses API reference. Reasoning comes as
+`response.reasoning_text.*`, whose `done` may come without a delta before it (lmstudio-bug-tracker).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from lmdeck._streaming.translator import Json, call_delta, completion, entries, finished, text_of, token_usage, untyped
+from lmdeck._streaming.wire_chunks import Choice, Completion, Delta
+from lmdeck.messages import ServerCall
+from lmdeck.native_events import StreamEvent
+
+__all__ = ["ResponsesTranslator"]
+
+CONTENT = ("response.output_text", "response.refusal")
+REASONING = ("response.reasoning_text", "response.reasoning_summary_text", "response.reasoning")
+ENDS = ("response.completed", "response.incomplete")
+ARGUMENTS = "response.function_call_arguments"
+
+
+class ResponsesTranslator:
+    """Read an answer of `/v1/responses`. What came as deltas is not taken again from a `done` or the whole response."""
+
+    def __init__(self) -> None:
+        self.is_done = False
+        self.server_calls: list[ServerCall] = []
+        self._seen: set[object] = set()
+
+    def typed(self, data: dict[str, Any]) -> StreamEvent:
+        """Give the event under OpenAI's name."""
+        return untyped(data)
+
+    def failure(self, data: Json) -> object:
+        """Give the error of a response that failed."""
+        if data.get("type") == "error":
+            return data
+        response = _response(data)
+        if data.get("type") != "response.failed":
+            return None
+        return {"error": response.get("error") or {"message": "The response failed.", "type": "server_error"}}
+
+    def event(self, data: Json) -> Iterator[Completion]:
+        """Give what an event means."""
+        kind = str(data.get("type") or "")
+        name, _, stage = kind.rpartition(".")
+        if kind in ENDS:
+            yield from self._end(_response(data))
+        elif kind == "response.created":
+            response = _response(data)
+            yield completion(id=str(response.get("id") or ""), model=str(response.get("model") or ""))
+        elif kind in {"response.output_item.added", "response.output_item.done"}:
+            yield from self._item(data, is_done=stage == "done")
+        elif name == ARGUMENTS:
+            yield from self._arguments(data, stage)
+        elif name in CONTENT + REASONING:
+            yield from self._text(data, name, stage)
+
+    def _text(self, data: Json, name: str, stage: str) -> Iterator[Completion]:
+        place = (_place(data), name in REASONING)
+        text = text_of(data.get("delta") if stage == "delta" else data.get("text", data.get("refusal")))
+        if not text or (stage == "done" and place in self._seen) or stage not in {"delta", "done"}:
+            return
+        self._seen.add(place)
+        delta = Delta(reasoning_content=text) if name in REASONING else Delta(content=text)
+        yield completion(delta, data.get("logprobs"))
+
+    def _arguments(self, data: Json, stage: str) -> Iterator[Completion]:
+        index = _place(data)
+        place = (index, "arguments")
+        arguments = data.get("delta") if stage == "delta" else data.get("arguments")
+        if not arguments or (stage == "done" and place in self._seen):
+            return
+        self._seen.add(place)
+        yield completion(Delta(tool_calls=[call_delta(index, arguments=arguments)]))
+
+    def _item(self, data: Json, *, is_done: bool) -> Iterator[Completion]:
+        item = data.get("item")
+        if not isinstance(item, Mapping):
+            return
+        index = _place(data)
+        if item.get("type") == "function_call":
+            yield from self._call(item, index, is_done=is_done)
+        elif is_done:
+            yield from self._rest(item, index)
+
+    def _call(self, item: Json, index: int | None, *, is_done: bool) -> Iterator[Completion]:
+        """Open a call once, and take its arguments from the item where no event brought them."""
+        opened, argued = (index, "call"), (index, "arguments")
+        arguments = item.get("arguments") if argued not in self._seen and (is_done or item.get("arguments")) else None
+        if opened in self._seen and not arguments:
+            return
+        name = None if opened in self._seen else str(item.get("name") or "")
+        self._seen.add(opened)
+        if arguments:
+            self._seen.add(argued)
+        delta = call_delta(index, item.get("call_id") or item.get("id"), name, arguments)
+        yield completion(Delta(tool_calls=[delta]))
+
+    def _rest(self, item: Json, index: int | None) -> Iterator[Completion]:
+        """Take from a finished item what no event brought."""
+        match item.get("type"):
+            case "message" if (index, False) not in self._seen and (text := _content(item)):
+                self._seen.add((index, False))
+                yield completion(Delta(content=text), _logprobs(item))
+            case "reasoning" if (index, True) not in self._seen and (text := _reasoning(item)):
+                self._seen.add((index, True))
+                yield completion(Delta(reasoning_content=text))
+
+    def _end(self, response: Json) -> Iterator[Completion]:
+        output = entries(response.get("output"))
+        for index, item in enumerate(output):
+            if item.get("type") == "function_call":
+                yield from self._call(item, index, is_done=True)
+            else:
+                yield from self._rest(item, index)
+        self.server_calls = _server_calls(output)
+        self.is_done = True
+        yield finished(_reason(response), **_head(response))
+
+    def body(self, body: Json) -> Completion | None:
+        """Give what a whole body means."""
+        if not isinstance(body.get("output"), list):
+            return None
+        output = entries(body["output"])
+        self.server_calls = _server_calls(output)
+        calls = [
+            call_delta(index, item.get("call_id") or item.get("id"), str(item.get("name") or ""), item.get("arguments"))
+            for index, item in enumerate(output)
+            if item.get("type") == "function_call"
+        ]
+        message = Delta(
+            content="".join(_content(item) for item in output if item.get("type") == "message"),
+            reasoning_content="".join(_reasoning(item) for item in output if item.get("type") == "reasoning"),
+            tool_calls=calls or None,
+        )
+        logprobs = [entry for item in output if item.get("type") == "message" for entry in _logprobs(item)]
+        return Completion(
+            choices=[Choice(message=message, finish_reason=_reason(body), logprobs=logprobs)], **_head(body)
+        )
+
+
+def _response(data: Json) -> Json:
+    response = data.get("response")
+    return response if isinstance(response, Mapping) else {}
+
+
+def _place(data: Json) -> int | None:
+    index = data.get("output_index")
+    return index if isinstance(index, int) else None
+
+
+def _head(response: Json) -> dict[str, Any]:
+    return {
+        "id": str(response.get("id") or ""),
+        "model": str(response.get("model") or ""),
+        "usage": token_usage(response.get("usage")),
+    }
+
+
+def _reason(response: Json) -> str:
+    if response.get("status") != "incomplete":
+        return "stop"
+    details = response.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, Mapping) else None
+    return "length" if reason in (None, "max_output_tokens", "max_tokens") else str(reason)
+
+
+def _content(item: Json) -> str:
+    content = item.get("content")
+    if isinstance(content, str):
+        return content
+    return "".join(text_of(part.get("text", part.get("refusal"))) for part in entries(content))
+
+
+def _logprobs(item: Json) -> list[Json]:
+    return [entry for part in entries(item.get("content")) for entry in entries(part.get("logprobs"))]
+
+
+def _reasoning(item: Json) -> str:
+    return text_of(item.get("content")) or text_of(item.get("summary"))
+
+
+def _server_calls(output: list[Json]) -> list[ServerCall]:
+    return [
+        ServerCall(
+            id=str(item.get("id") or ""),
+            name=str(item.get("name") or ""),
+            arguments=_decoded(item.get("arguments")),
+            output=text_of(item.get("output")),
+            provider={"type": "mcp", "server_label": item.get("server_label")},
+            error=str(item["error"]) if item.get("error") else None,
+        )
+        for item in output
+        if item.get("type") == "mcp_call"
+    ]
+
+
+def _decoded(arguments: object) -> dict[str, Any]:
+    if isinstance(arguments, str):
+        try:
+            arguments = msgspec.json.decode(arguments)
+        except msgspec.DecodeError:
+            return {}
+    return dict(arguments) if isinstance(arguments, Mapping) else {}

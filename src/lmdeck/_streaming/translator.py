@@ -1,0 +1,94 @@
+"""From the events of LM Studio's other chat endpoints to the wire's chunks, which one assembler puts together.
+
+A translator reads decoded events, or a whole body, and gives `Completion` values, so that content, reasoning, calls, embedded
+markup and errors are treated alike whatever endpoint they came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Raw
+
+from lmdeck._streaming.wire_chunks import Choice, Completion, Delta, FunctionDelta, ToolDelta
+from lmdeck.messages import ServerCall
+from lmdeck.native_events import ServerEvent, StreamEvent
+
+__all__ = ["Json", "Translator", "call_delta", "completion", "entries", "finished", "text_of", "token_usage", "untyped"]
+
+Json = Mapping[str, Any]
+
+
+class Translator(Protocol):
+    """What knows one endpoint's events and body."""
+
+    is_done: bool
+    server_calls: list[ServerCall]
+
+    def event(self, data: Json) -> Iterator[Completion]:
+        """Give what an event means."""
+        ...
+
+    def typed(self, data: dict[str, Any]) -> StreamEvent:
+        """Give the event itself, for the user."""
+        ...
+
+    def failure(self, data: Json) -> object:
+        """Give the error object inside an event that reports a failure; None where it reports none."""
+        ...
+
+    def body(self, body: Json) -> Completion | None:
+        """Give what a whole body means; None where it is none of this endpoint."""
+        ...
+
+
+def untyped(data: dict[str, Any]) -> ServerEvent:
+    """Give an event under the server's own name."""
+    return ServerEvent(str(data.get("type") or ""), data)
+
+
+def completion(delta: Delta | None = None, logprobs: object = None, **head: Any) -> Completion:  # noqa: ANN401  # the fields of Completion
+    """Make a chunk with one choice, or with none where nothing was said."""
+    return Completion(choices=None if delta is None else [Choice(delta=delta, logprobs=logprobs)], **head)
+
+
+def finished(reason: str, **head: Any) -> Completion:  # noqa: ANN401  # the fields of Completion
+    """Make a chunk that ends the answer."""
+    return Completion(choices=[Choice(finish_reason=reason)], **head)
+
+
+def call_delta(index: int | None, id_: object = None, name: str | None = None, arguments: object = None) -> ToolDelta:
+    """Make a piece of a tool call, from an object of arguments or a fragment of their text."""
+    text = arguments if isinstance(arguments, (str, dict)) else None
+    return ToolDelta(
+        index=index,
+        id=id_ if isinstance(id_, (str, int)) else None,
+        function=FunctionDelta(name=name, arguments=text),
+    )
+
+
+def token_usage(given: object) -> Raw:
+    """Give `input_tokens` and `output_tokens` under OpenAI's names."""
+    if not isinstance(given, Mapping):
+        return Raw()
+    read = given.get("input_tokens")
+    written = given.get("output_tokens", given.get("total_output_tokens"))
+    counts = {"prompt_tokens": read, "completion_tokens": written}
+    known = {name: int(value) for name, value in counts.items() if isinstance(value, (int, float))}
+    total = given.get("total_tokens")
+    known["total_tokens"] = int(total) if isinstance(total, (int, float)) else sum(known.values())
+    return Raw(msgspec.json.encode(known))
+
+
+def entries(value: object) -> list[Json]:
+    """Give the objects of a list; what is none is left out."""
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+
+
+def text_of(value: object) -> str:
+    """Give text, or the texts of a list of parts, or nothing."""
+    if isinstance(value, str):
+        return value
+    return "".join(text_of(part.get("text", part.get("content"))) for part in entries(value))

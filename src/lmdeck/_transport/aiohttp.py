@@ -1,0 +1,270 @@
+"""The async transport, on aiohttp.
+
+A session belongs to an event loop: it is made in the first request on it and closed at the loop's end, if not before, so a
+client can be used under several loops in turn, as in two `asyncio.run` calls. Environment proxies, cookies and redirects are
+off: the server is a local API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import os
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Callable, Mapping
+from functools import partial
+from typing import Any
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import ContentLengthError, HttpProcessingError, TransferEncodingError
+from yarl import URL
+
+from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest
+from lmdeck._transport.deadlines import Deadlines
+from lmdeck._transport.tls import TLS_HINT, ssl_context
+from lmdeck.config import Settings
+from lmdeck.errors import (
+    ConfigurationError,
+    ConnectionLostError,
+    LMStudioError,
+    MalformedStreamError,
+    ServerUnreachableError,
+    TransportError,
+)
+
+__all__ = ["AiohttpTransport", "translate"]
+
+IDLE_SECONDS = 4.0  # LM Studio closes idle connections after five
+READ_BUFFER = 1 << 18
+LARGE_BODY = 1 << 20  # larger ones are sent piece by piece: aiohttp warns of bytes that would block the loop
+PROXY_HINT = "Check the setting `proxy`."
+
+
+class AiohttpTransport:
+    """Send requests over a pool of connections; safe to share between tasks."""
+
+    def __init__(self, settings: Settings, check_address: CheckAddress | None = None) -> None:
+        self._ssl = ssl_context(settings)
+        self._check_address = check_address
+        self._proxy, self._proxy_headers = _proxy(settings.proxy)
+        self._session: aiohttp.ClientSession | None = None
+        self._keeper: AsyncGenerator[aiohttp.ClientSession, None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self, request: WireRequest, /) -> AiohttpResponse:
+        """Send a request and wait for the head of its answer.
+
+        Raises:
+            TransportError: Nothing listens there, the connection broke, or a time limit ran out.
+        """
+        deadlines = Deadlines(request.timeouts)
+        left, phase = deadlines.remaining()
+        limits = aiohttp.ClientTimeout(total=None, connect=request.timeouts.connect)
+        body, headers = request.body, request.wire_headers()
+        is_tunnelled = request.url.startswith("https://")
+        if not is_tunnelled:
+            headers.update(self._proxy_headers)  # through a tunnel they would reach the server
+        try:
+            async with asyncio.timeout(left):
+                session = await self._opened_session()
+                response = await session.request(
+                    request.method,
+                    URL(request.url, encoded=True),
+                    data=body if body is None or len(body) < LARGE_BODY else io.BytesIO(body),
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=self._proxy,
+                    proxy_headers=self._proxy_headers if is_tunnelled else None,
+                    timeout=limits,
+                )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError):
+                raise deadlines.expired(phase) from error
+            raise translate(error, request) from error
+        return AiohttpResponse(response, deadlines, request)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        keeper, self._keeper, self._session = self._keeper, None, None
+        if keeper is not None and self._loop is asyncio.get_running_loop():
+            await keeper.aclose()
+
+    async def _opened_session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is not loop or self._session.closed:
+            self._keeper = _keep_session(self._ssl, self._check_address)
+            self._session = await anext(self._keeper)  # does not wait, so no other task comes between
+            self._loop = loop
+        return self._session
+
+
+async def _keep_session(
+    tls: ssl.SSLContext | None, check_address: CheckAddress | None
+) -> AsyncGenerator[aiohttp.ClientSession, None]:
+    """Give a session and close it with the generator, which a loop does at its end and the collector before."""
+    connector = _Connector(
+        limit=0,
+        keepalive_timeout=IDLE_SECONDS,
+        ssl=True if tls is None else tls,
+        socket_factory=None if check_address is None else partial(_checked_socket, check_address),
+    )
+    async with aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, read_bufsize=READ_BUFFER
+    ) as session:
+        yield session
+
+
+def _checked_socket(check_address: CheckAddress, info: aiohttp.AddrInfoType) -> socket.socket:
+    """Make the socket for an address that may be connected to."""
+    family, kind, protocol, _, address = info
+    check_address(str(address[0]))
+    return socket.socket(family, kind, protocol)
+
+
+def _proxy(setting: str | None) -> tuple[URL | None, dict[str, str]]:
+    """Take user and password out of a proxy's address, which aiohttp's errors show, and make a header of them."""
+    if setting is None:
+        return None, {}
+    url = URL(setting if "://" in setting else f"http://{setting}")
+    if url.user is None:
+        return url, {}
+    credentials = base64.b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
+    return url.with_user(None), {"Proxy-Authorization": f"Basic {credentials}"}
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Cut off what cannot be used again: a plain close first waits until the server has taken all that was written."""
+
+    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:  # noqa: ANN401
+        if should_close:
+            protocol.abort()
+        super()._release(key, protocol, should_close=should_close)
+
+
+class AiohttpResponse:
+    """An answer whose body is awaited as it arrives."""
+
+    def __init__(self, response: aiohttp.ClientResponse, deadlines: Deadlines, request: WireRequest) -> None:
+        self._response = response
+        self._content = response.content
+        if response.connection is not None and response.connection.protocol is not None:
+            _end_with(response.connection.protocol, response.content)
+        self._deadlines = deadlines
+        self._request = request
+        self.status = response.status
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+
+    async def read(self) -> bytes:
+        """Give what has arrived, at least one byte; `b""` at the end of the body.
+
+        Raises:
+            TransportError: The connection broke, or a time limit ran out.
+        """
+        left, phase = self._deadlines.remaining()
+        try:
+            async with asyncio.timeout(left):
+                data = await self._content.readany()
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            self.close()
+            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError):
+                raise self._deadlines.expired(phase) from error
+            raise translate(error, self._request) from error
+        self._deadlines.note_bytes()
+        return data
+
+    async def drain(self) -> None:
+        """Read what is left of a finished answer, for a moment only, so that the connection can be used again."""
+        with contextlib.suppress(aiohttp.ClientError, OSError, ValueError):  # then it is cut off below
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self._content.at_eof() and not await self._content.readany():
+                    continue
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection; a body that was not read to its end is cut off."""
+        self._response.close()
+
+
+def _end_with(protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:
+    """End a body with its connection: where the framing breaks behind the head, aiohttp closes, and tells no reader."""
+
+    def end(_: object) -> None:
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection ended"), protocol.exception() or OSError())
+
+    closed = protocol.closed
+    if closed is None:
+        end(None)
+    else:
+        closed.remove_done_callback(_look_at)  # once is enough for all the answers of a connection
+        closed.add_done_callback(_look_at)
+        closed.add_done_callback(end)
+        content.on_eof(lambda: _forget(closed, end))
+
+
+def _forget(closed: asyncio.Future[None], end: Callable[[object], None]) -> None:
+    closed.remove_done_callback(end)
+
+
+def _look_at(closed: asyncio.Future[None]) -> None:
+    """Look at a connection's end, which asyncio else complains that nobody did."""
+    closed.exception()
+
+
+def translate(error: Exception, request: WireRequest) -> LMStudioError:
+    """Give the error of ours that one of aiohttp or the socket means, the most specific first."""
+    if isinstance(error, aiohttp.ServerTimeoutError):
+        return Deadlines(request.timeouts).expired("connect")
+    for kind, make in TRANSLATIONS:
+        if isinstance(error, kind):
+            return make(error, request.server)
+    return TransportError(f"The request to {request.server} failed: {error!r}.")
+
+
+def _unreachable(error: Exception, server: str) -> LMStudioError:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    reason = str(cause)
+    if isinstance(cause, OSError) and cause.errno:
+        reason = os.strerror(cause.errno) if cause.errno > 0 else cause.strerror or reason  # below 0: a name look-up's
+    return ServerUnreachableError(f"Nothing answers at {server}: {reason.lower()}.")
+
+
+def _cut(error: Exception) -> LMStudioError:
+    """Tell a body whose coding is broken from one that was cut."""
+    cause = error.__cause__
+    if isinstance(cause, HttpProcessingError) and not isinstance(cause, (ContentLengthError, TransferEncodingError)):
+        return MalformedStreamError(f"The server's answer is not valid HTTP: {cause}.")
+    return ConnectionLostError(f"The answer was cut: {error}.")
+
+
+Translation = tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Exception, str], LMStudioError]]
+TRANSLATIONS: list[Translation] = [
+    (aiohttp.InvalidURL, lambda error, _: ConfigurationError(f"The server's address is wrong: {error}.")),
+    (
+        (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError),
+        lambda error, _: ServerUnreachableError(f"The proxy failed: {error}.", hint=PROXY_HINT),
+    ),
+    (
+        (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch, ssl.SSLError),
+        lambda error, _: TransportError(f"TLS failed: {error}.", hint=TLS_HINT),
+    ),
+    (aiohttp.ClientConnectorError, _unreachable),
+    (
+        aiohttp.ServerDisconnectedError,
+        lambda *_: ConnectionLostError("The server closed the connection without an answer."),
+    ),
+    (aiohttp.ClientPayloadError, lambda error, _: _cut(error)),
+    (
+        aiohttp.ClientResponseError,
+        lambda error, _: MalformedStreamError(f"The server's answer is not valid HTTP: {error}."),
+    ),
+    (
+        (aiohttp.ClientConnectionError, ConnectionError),
+        lambda error, _: ConnectionLostError(f"The connection broke: {error}."),
+    ),
+    (OSError, _unreachable),
+]

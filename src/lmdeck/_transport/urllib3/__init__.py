@@ -1,0 +1,154 @@
+"""The sync transport, on urllib3.
+
+An answer that is left early is cut off at the socket, so that the server stops generating.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import time
+from collections.abc import Callable, Mapping
+
+import urllib3
+from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NewConnectionError,
+    ReadTimeoutError,
+)
+from urllib3.response import BaseHTTPResponse
+
+from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest
+from lmdeck._transport.deadlines import Deadlines
+from lmdeck._transport.urllib3.errors import root_of, translate
+from lmdeck._transport.urllib3.pools import READ_BYTES, Pool, PooledConnection, TLSPool, guarded, pool_manager
+from lmdeck.config import Settings
+from lmdeck.errors import (
+    ConnectionLostError,
+)
+
+__all__ = ["Urllib3Transport"]
+
+
+class Urllib3Transport:
+    """Send requests over a pool of connections; safe to share between threads."""
+
+    def __init__(self, settings: Settings, check_address: CheckAddress | None = None) -> None:
+        self._manager = pool_manager(settings)
+        if check_address is not None:
+            self._manager.pool_classes_by_scheme = {
+                "http": guarded(Pool, check_address),
+                "https": guarded(TLSPool, check_address),
+            }
+        self._pools: dict[str, HTTPConnectionPool] = {}
+
+    def open(self, request: WireRequest, /) -> Urllib3Response:
+        """Send a request and wait for the head of its answer.
+
+        Raises:
+            TransportError: Nothing listens there, the connection broke, or a time limit ran out.
+        """
+        deadlines = Deadlines(request.timeouts)
+        left, phase = deadlines.remaining()
+        try:
+            send, url = self._way(request)
+            response = send(
+                request.method,
+                url,
+                redirect=False,
+                body=request.body,
+                headers=request.wire_headers(),
+                preload_content=False,
+                retries=False,
+                timeout=urllib3.Timeout(connect=min(request.timeouts.connect, left), read=left),
+            )
+        except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+            cause = root_of(error)
+            # A connection may take `connect`, or what is left of the other limits, and the shorter of the two is named.
+            late = TimeoutError if left > request.timeouts.connect else (TimeoutError, ConnectTimeoutError)
+            if isinstance(cause, (ReadTimeoutError, late)) and not isinstance(cause, NewConnectionError):
+                raise deadlines.expired(phase) from error
+            raise translate(error, request) from error
+        return Urllib3Response(response, deadlines, request)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pools.clear()
+        self._manager.clear()
+
+    def _way(self, request: WireRequest) -> tuple[Callable[..., BaseHTTPResponse], str]:
+        """Give what sends a request and the URL it takes; without a proxy that is the server's pool, looked up once."""
+        if self._manager.proxy is not None:
+            return self._manager.urlopen, request.url
+        server = request.server
+        pool = self._pools.get(server)
+        if pool is None:
+            pool = self._pools[server] = self._manager.connection_from_url(server)
+        return pool.urlopen, request.url.removeprefix(server)
+
+
+class Urllib3Response:
+    """An answer whose body is read as it arrives."""
+
+    def __init__(self, response: BaseHTTPResponse, deadlines: Deadlines, request: WireRequest) -> None:
+        self._response = response
+        self._deadlines = deadlines
+        self._request = request
+        self._connection = response.connection
+        self._reads = self._connection.reads if isinstance(self._connection, PooledConnection) else None
+        if self._reads is not None:
+            self._reads.by = deadlines.all_by
+        self._is_finished = False
+        self.status = response.status
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+
+    def read(self) -> bytes:
+        """Give what has arrived, at least one byte; `b""` at the end of the body.
+
+        Raises:
+            TransportError: The connection broke, or a time limit ran out.
+        """
+        left, phase = self._deadlines.remaining()
+        try:
+            if self._reads is not None:
+                self._reads.limit(left)
+            data = self._response.read1(READ_BYTES)
+        except ReadTimeoutError as error:
+            self.close()
+            raise self._deadlines.expired(phase) from error
+        except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+            self.close()
+            raise translate(error, self._request) from error
+        self._deadlines.note_bytes()
+        if not data:
+            if self._is_finished:  # by `close`, and maybe in another thread
+                raise ConnectionLostError("The answer was closed before its end.")
+            self._is_finished = True
+            self._response.release_conn()
+        elif isinstance(self._connection, PooledConnection):
+            self._connection.last_used = time.monotonic()
+        return data
+
+    def drain(self) -> None:
+        """Read what is left of a finished answer, for a moment only, so that the connection can be used again."""
+        with contextlib.suppress(HTTPError, OSError, http.client.HTTPException, ValueError):  # then it is cut off below
+            if self._reads is not None:
+                self._reads.by = time.monotonic() + DRAIN_SECONDS
+            while not self._is_finished and len(self._response.read1(READ_BYTES)) == 0:
+                self._is_finished = True
+                self._response.release_conn()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection; a body that was not read to its end is cut off at the socket."""
+        if self._is_finished:
+            return
+        self._is_finished = True
+        if self._reads is not None:
+            with contextlib.suppress(OSError):  # it may be gone already
+                self._reads.sock.shutdown(socket.SHUT_RDWR)
+        self._response.close()
+        self._response.release_conn()

@@ -1,0 +1,118 @@
+"""The engine and the wire put together: what `lmdeck engine serve`, `lmdeck demo`, tests and examples call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmdeck.engine.errors import EngineError, needs_extra
+from lmdeck.engine.weights import weights_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from lmdeck.engine.model import EngineModel
+
+__all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "EngineServer", "serve"]
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 1234
+
+
+def serve(
+    model: str | Path | None = None,
+    *,
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
+    requantize: str | None = "Q8_0",
+    api_token: str | None = None,
+    on_ready: Callable[[str], object] | None = None,
+) -> None:
+    """Load a GGUF model (None: the one that `pull` fetched) and serve LM Studio's API until Ctrl-C.
+
+    With `api_token`, requests need it. `on_ready` is called with the base URL once requests are answered.
+
+    Raises:
+        EngineError: The extra is not installed, the weights are not there, or the model cannot be loaded.
+        ConfigurationError: The address cannot be listened on.
+    """
+    with needs_extra():
+        from lmdeck.server.app import create_app
+        from lmdeck.server.serve import listen, run
+        from lmdeck.server.tool_use import DefaultToolUse
+
+    with listen(host, port) as listener:  # before the model is loaded: a taken port is told at once
+        loaded = _load(model, requantize)
+        try:
+            run(create_app(DefaultToolUse(loaded), api_token=api_token), listener, on_ready)
+        finally:
+            loaded.close()
+
+
+class EngineServer:
+    """The engine served from a background thread, on a free port of this machine.
+
+    >>> with EngineServer.start() as server:
+    ...     server.base_url
+    'http://127.0.0.1:…'
+    """
+
+    def __init__(self, base_url: str, model: str, close: Callable[[], None]) -> None:
+        self.base_url = base_url
+        self.model = model
+        self._close = close
+
+    @classmethod
+    def start(
+        cls,
+        model: str | Path | None = None,
+        *,
+        host: str = DEFAULT_HOST,
+        port: int = 0,
+        requantize: str | None = "Q8_0",
+        api_token: str | None = None,
+    ) -> Self:
+        """Load a GGUF model (None: the one that `pull` fetched) and serve it; returns when requests are answered.
+
+        Raises:
+            EngineError: The extra is not installed, the weights are not there, or the model cannot be loaded.
+            ConfigurationError: The address cannot be listened on.
+        """
+        with needs_extra():
+            from lmdeck.server.app import create_app
+            from lmdeck.server.serve import BackgroundServer, listen
+            from lmdeck.server.tool_use import DefaultToolUse
+
+        listener = listen(host, port)
+        try:
+            loaded = _load(model, requantize)
+        except BaseException:
+            listener.close()
+            raise
+        app = create_app(DefaultToolUse(loaded), api_token=api_token)
+        background = BackgroundServer(app, listener, loaded.close)
+        return cls(background.base_url, loaded.models()[0].key, background.close)
+
+    def close(self) -> None:
+        """Stop generating, end every connection, release port and memory. A second call does nothing."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _load(model: str | Path | None, requantize: str | None) -> EngineModel:
+    from lmdeck.engine.model import EngineModel
+
+    path = weights_path() if model is None else Path(model).expanduser()
+    if not path.is_file():
+        what = "The default model's weights are" if model is None else f"The model file {path} is"
+        raise EngineError(f"{what} not there.", hint="Run `lmdeck engine pull`, or give the path of a GGUF file.")
+    return EngineModel(path, requantize=requantize)

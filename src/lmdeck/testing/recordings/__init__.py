@@ -1,0 +1,1 @@
+"""Cassettes: recorded HTTP exchanges, how they are made, and how they are replayed."""

@@ -1,0 +1,125 @@
+"""A recording played back: over real HTTP by a fake, or offline through the same reading that a client does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from lmdeck._parsing.parser import StreamParser
+from lmdeck._requests.other_endpoints import offered_tools
+from lmdeck._responses.api_errors import api_error, decoded_or_text, refusal_in
+from lmdeck._streaming.anthropic_messages import AnthropicTranslator
+from lmdeck._streaming.assembler import ChatAssembler
+from lmdeck._streaming.chat_reader import ChatReader
+from lmdeck._streaming.native_chat import NativeTranslator
+from lmdeck._streaming.openai_responses import ResponsesTranslator
+from lmdeck._streaming.translating_reader import TranslatedReader
+from lmdeck.errors import LMStudioError
+from lmdeck.testing.recordings.cassette import LEFT, WHOLE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from starlette.types import Receive, Scope, Send
+
+    from lmdeck._streaming.translator import Translator
+    from lmdeck.messages import Reply
+    from lmdeck.testing.recordings.cassette import Exchange
+
+__all__ = ["Player", "Understood", "understand"]
+
+_LENGTH = ("content-length", "transfer-encoding", "connection", "keep-alive", "date", "server")
+
+
+class Player:
+    """An ASGI application that answers from a recording, each exchange once, those of a method and path in their order.
+
+    `speed` divides the recorded waits; 0 leaves them out.
+    """
+
+    def __init__(self, exchanges: Sequence[Exchange], speed: float = 0.0) -> None:
+        self._left = list(exchanges)
+        self._speed = speed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        while (await receive()).get("more_body", False):
+            """What is asked does not change what was recorded."""
+        exchange = self._next(scope["method"], scope["path"])
+        if exchange is None:
+            body = f"The recording has no more answers for {scope['method']} {scope['path']}.".encode()
+            await send({"type": "http.response.start", "status": 501, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": body})
+            return
+        headers = [(name.encode(), value.encode()) for name, value in exchange.headers.items() if name not in _LENGTH]
+        await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
+        now = 0.0
+        for piece in exchange.pieces:
+            if self._speed:
+                await asyncio.sleep(max(0.0, piece.at - now) / self._speed)
+                now = piece.at
+            await send({"type": "http.response.body", "body": piece.data, "more_body": True})
+        if exchange.ended in {WHOLE, LEFT}:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _next(self, method: str, path: str) -> Exchange | None:
+        for at, exchange in enumerate(self._left):
+            if (exchange.method, exchange.path) == (method, path):
+                if method == "GET" and all(
+                    (later.method, later.path) != (method, path) for later in self._left[at + 1 :]
+                ):
+                    return exchange  # a listing is asked for at any time
+                return self._left.pop(at)
+        return None
+
+
+class Understood(Struct, frozen=True, kw_only=True):
+    """What lmdeck makes of a recorded answer: a reply, or the error that its caller gets, with the reply so far.
+
+    Both are None for an answer that is no chat: a listing, embeddings, a load.
+    """
+
+    exchange: Exchange
+    reply: Reply | None = None
+    error: LMStudioError | None = None
+
+
+def understand(exchange: Exchange) -> Understood:
+    """Read a recorded answer again, as a client does."""
+    if exchange.status >= 300 or not exchange.status:
+        error = api_error(exchange.status, exchange.body, exchange.headers, path=exchange.path)
+        return Understood(exchange=exchange, error=error)
+    reader = _reader(exchange)
+    if reader is None:
+        refused = refusal_in(decoded_or_text(exchange.body))
+        return Understood(
+            exchange=exchange,
+            error=api_error(exchange.status, exchange.body, exchange.headers, path=exchange.path) if refused else None,
+        )
+    try:
+        for piece in exchange.pieces:
+            reader.feed(piece.data)
+        reader.finish()
+        return Understood(exchange=exchange, reply=reader.reply())
+    except LMStudioError as error:
+        return Understood(exchange=exchange, error=error, reply=reader.partial())
+
+
+def _reader(exchange: Exchange) -> ChatReader | None:
+    asked: Mapping[str, Any] = exchange.request if isinstance(exchange.request, dict) else {}
+    is_completion = exchange.path.endswith("/chat/completions")
+    tools = list(asked.get("tools") or ()) if is_completion else offered_tools(asked)
+    if asked.get("tool_choice") == "none":
+        tools = []
+    assembler = ChatAssembler(text_parser=StreamParser(tools), tools=tools, model=str(asked.get("model") or ""))
+    if is_completion:
+        return ChatReader(exchange.status, exchange.headers, assembler)
+    translators: dict[str, Translator] = {
+        "/api/v1/chat": NativeTranslator(asked.get("max_output_tokens")),
+        "/v1/responses": ResponsesTranslator(),
+        "/v1/messages": AnthropicTranslator(),
+    }
+    translator = next((each for path, each in translators.items() if exchange.path.endswith(path)), None)
+    return None if translator is None else TranslatedReader(exchange.status, exchange.headers, assembler, translator)

@@ -1,0 +1,222 @@
+"""The order of the answers: a queue, rules that look at the request, and what happens where neither has one."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from lmdeck.testing.answers import Answer, PlannedCall, refusal
+from lmdeck.testing.faults import find_fault
+from lmdeck.testing.raw import RawAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Self
+
+    from lmdeck.server.events import StopReason
+    from lmdeck.testing.received_requests import SentRequest
+
+    Predicate = Callable[[SentRequest], object]
+    Made = Answer | RawAnswer | str
+    Scripted = Answer | RawAnswer | Callable[[SentRequest], Made]
+
+__all__ = ["Rule", "Script", "Scripting"]
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+_STOP_REASONS: dict[str, StopReason] = {
+    "stop": "eosFound",
+    "length": "maxPredictedTokensReached",
+    "tool_calls": "toolCalls",
+}
+_FILLER = "Well begun is half done, as they say, and what was begun here goes on for a while. 世界 🙂"
+
+
+class Scripting:
+    """The words by which answers are scripted; each call adds one answer and gives back what it was called on."""
+
+    _thought = ""
+
+    def _add(self, answer: Scripted) -> None:
+        raise NotImplementedError
+
+    def answer(self, answer: Answer | RawAnswer) -> Self:
+        """Answer with a value made by hand."""
+        if isinstance(answer, RawAnswer):
+            self._add(answer)
+            return self
+        thought, self._thought = self._thought, ""
+        self._add(msgspec.structs.replace(answer, reasoning=thought + answer.reasoning) if thought else answer)
+        return self
+
+    def respond(self, make: Callable[[SentRequest], Made]) -> Self:
+        """Answer with what a function makes of the request: an `Answer`, a `RawAnswer`, or words."""
+        self._add(make)
+        return self
+
+    def reply(
+        self,
+        content: str,
+        *,
+        reasoning: str = "",
+        finish_reason: FinishReason | None = None,
+        dialect: str | None = None,
+        tokens_per_second: float | None = None,
+        time_to_first_token: float | None = None,
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
+    ) -> Self:
+        """Answer with words; `dialect` writes the reasoning into them, as models of that dialect do."""
+        return self.answer(
+            Answer(
+                content=content,
+                reasoning=reasoning,
+                stop_reason=_STOP_REASONS[finish_reason] if finish_reason else None,
+                dialect=dialect,
+                tokens_per_second=tokens_per_second,
+                time_to_first_token=time_to_first_token,
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+            )
+        )
+
+    def reasoning(self, text: str) -> Self:
+        """Think first: what is scripted next begins with this reasoning."""
+        self._thought += text
+        return self
+
+    def tool_call(self, name: str, /, *, dialect: str | None = None, content: str = "", **arguments: object) -> Self:
+        """Call a tool: natively, or written into the text as a model of that dialect writes it."""
+        return self.tool_calls([(name, arguments)], dialect=dialect, content=content)
+
+    def tool_calls(
+        self, calls: Sequence[tuple[str, Mapping[str, Any] | str]], *, dialect: str | None = None, content: str = ""
+    ) -> Self:
+        """Call several tools in one answer; arguments given as text are sent as they are, broken or not."""
+        planned = tuple(PlannedCall(name=name, arguments=arguments) for name, arguments in calls)
+        return self.answer(Answer(content=content, calls=planned, dialect=dialect))
+
+    def server_tool(self, name: str, /, output: str, *, then: str, provider: str = "fake", **arguments: object) -> Self:
+        """Let the server call a tool by itself, as it does for plugins (`provider="mcp/…"`) and MCP servers, and then speak."""
+        call = PlannedCall(name=name, arguments=arguments, output=output, provider=provider)
+        return self.answer(Answer(calls=(call,), content=then))
+
+    def json(self, value: object) -> Self:
+        """Answer with a value as JSON text."""
+        return self.answer(Answer(content=json.dumps(value, ensure_ascii=False)))
+
+    def from_schema(self) -> Self:
+        """Answer with a value that fits the schema of the request, or with arguments that fit a tool it requires."""
+        return self.answer(Answer(from_schema=True))
+
+    def error(self, status: int = 500, message: str = "The server had a problem.", *, body: object = None) -> Self:
+        """Refuse with this status; `body` None writes the message in the form of the endpoint that was asked."""
+        return self.answer(Answer(refusal=refusal(status, message, body=body)))
+
+    def raw(
+        self,
+        *steps: bytes | float,
+        status: int = 200,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Answer with exactly these bytes, each piece by itself; a number waits so many seconds."""
+        return self.answer(RawAnswer(steps, status, {"content-type": content_type, **(headers or {})}))
+
+    def body(self, value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Self:
+        """Answer with exactly this JSON body, whatever was asked."""
+        return self.answer(RawAnswer.json(value, status, headers))
+
+    def frames(self, *frames: object, done: bool = True) -> Self:
+        """Answer with exactly these JSON values as the events of a stream; a number waits so many seconds.
+
+        `[DONE]` ends the stream, unless its events have a `type`, or `done` is off.
+        """
+        return self.answer(RawAnswer.frames(*frames, done=done))
+
+    def fail(self, fault: str, /, *, reply: str | Answer = _FILLER, **options: object) -> Self:
+        """Let the next answer fail in a way that `FakeLMStudio.faults()` lists; `reply` is what it would have been.
+
+        Raises:
+            ConfigurationError: There is no fault of that name, or it has no such option.
+        """
+        find_fault(fault).check(options)
+        answer = reply if isinstance(reply, Answer) else Answer(content=reply)
+        return self.answer(msgspec.structs.replace(answer, fault=fault, fault_options=options))
+
+
+class Rule(Scripting):
+    """Answers for requests that fit: one after the other, the last of them again and again.
+
+    `anywhere`: whether also for requests that need no model, such as those for the list of models.
+    """
+
+    def __init__(self, fits: Predicate, *, anywhere: bool = False) -> None:
+        self._fits = fits
+        self.anywhere = anywhere
+        self._answers: deque[Scripted] = deque()
+
+    def _add(self, answer: Scripted) -> None:
+        self._answers.append(answer)
+
+    def has_answer_to(self, request: SentRequest) -> bool:
+        """Tell whether this rule is the one for a request."""
+        return bool(self._answers) and (self.anywhere or request.wants_answer) and bool(self._fits(request))
+
+    def peek(self) -> Scripted:
+        """Give the next answer, and leave it."""
+        return self._answers[0]
+
+    def next(self) -> Scripted:
+        """Give the next answer."""
+        return self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
+
+
+class Script:
+    """All answers of a fake. `rule_for` a request is asked once; None stands for the queue."""
+
+    def __init__(self) -> None:
+        self.queue: deque[Scripted] = deque()
+        self.rules: list[Rule] = []
+        self.always: str | None = None
+        self.again: list[Scripted] = []
+
+    def add(self, answer: Scripted) -> None:
+        """Put an answer behind the others of the queue."""
+        self.queue.append(answer)
+
+    def rule(self, fits: Predicate, *, anywhere: bool = False) -> Rule:
+        """Add a rule, which goes before the queue."""
+        rule = Rule(fits, anywhere=anywhere)
+        self.rules.append(rule)
+        return rule
+
+    def rule_for(self, request: SentRequest) -> Rule | None:
+        """Give the first rule that has an answer to a request."""
+        return next((rule for rule in self.rules if rule.has_answer_to(request)), None)
+
+    def peek(self, rule: Rule | None) -> Scripted | None:
+        """Give the next answer of a rule or of the queue, and leave it."""
+        if rule is not None:
+            return rule.peek()
+        if not self.queue:
+            self.queue.extend(self.again)
+        return self.queue[0] if self.queue else None
+
+    def take(self, request: SentRequest, rule: Rule | None) -> Answer | RawAnswer | None:
+        """Give the answer to a request; None where there is none."""
+        scripted = self.peek(rule)
+        if scripted is not None:
+            scripted = self.queue.popleft() if rule is None else rule.next()
+        if scripted is None or isinstance(scripted, Answer | RawAnswer):
+            return scripted
+        made = scripted(request)
+        return Answer(content=made) if isinstance(made, str) else made
+
+    def past_the_server(self, request: SentRequest, rule: Rule | None) -> Answer | RawAnswer | None:
+        """Give the answer to a request that LM Studio's API is not to see: bytes, and what needs no model to be said."""
+        if request.wants_answer:
+            return self.take(request, rule) if isinstance(self.peek(rule), RawAnswer) else None
+        return None if rule is None else self.take(request, rule)

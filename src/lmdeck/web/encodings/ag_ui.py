@@ -1,0 +1,133 @@
+"""AG-UI, the Agent User Interaction protocol: the events that CopilotKit and others read.
+
+Source: docs.ag-ui.com, "Events" and "Reasoning"; types in capitals, fields in camel case, each event the data of one
+server-sent event.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import msgspec
+
+from lmdeck._streaming.sse import encode_event
+from lmdeck.errors import LMStudioError
+from lmdeck.events import Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored, ToolRunning
+from lmdeck.messages import Reply, ToolCall
+from lmdeck.web.encodings.base import STREAM_HEADERS, Encoding, Happening
+
+__all__ = ["AG_UI"]
+
+
+class _AGUIEncoder:
+    """Writes one run of one thread."""
+
+    def __init__(self) -> None:
+        self._run = {"threadId": f"thread-{secrets.token_hex(8)}", "runId": f"run-{secrets.token_hex(8)}"}
+        self._begun = False
+        self._kind = ""  # of the message that is open: TEXT or REASONING
+        self._message = ""
+        self._open_calls: dict[int, str] = {}
+        self._ended_calls: set[str] = set()
+
+    def encode(self, event: Happening) -> bytes:
+        """Write what happened."""
+        told: list[dict[str, Any]] = []
+        if not self._begun:
+            self._begun = True
+            told.append({"type": "RUN_STARTED", **self._run})
+        told += self._events(event)
+        return b"".join(encode_event(msgspec.json.encode(each)) for each in told)
+
+    def _events(self, event: Happening) -> list[dict[str, Any]]:
+        match event:
+            case Chunk():
+                return self._chunk(event)
+            case ToolRunning(call=call):
+                return self._called(call)
+            case ToolDone(result=result) | ToolErrored(result=result):
+                return [self._result(result.call.id, result.content)]
+            case ToolCallInvalid(call=call, error=error):
+                return [*self._called(call), self._result(call.id, error.message)]
+            case RoundFinished():
+                return self._end()
+            case Reply():
+                return [*self._end(), {"type": "RUN_FINISHED", **self._run}]
+            case LMStudioError():
+                return [*self._end(), {"type": "RUN_ERROR", "message": str(event), "code": type(event).__name__}]
+
+    def _chunk(self, chunk: Chunk) -> list[dict[str, Any]]:
+        told: list[dict[str, Any]] = []
+        for kind, text in (("REASONING", chunk.reasoning), ("TEXT", chunk.content)):
+            if text:
+                told += self._begin(kind)
+                told.append({"type": f"{_name(kind)}_CONTENT", "messageId": self._message, "delta": text})
+        if delta := chunk.tool_call_delta:
+            told += self._close()
+            if delta.index not in self._open_calls:
+                self._open_calls[delta.index] = delta.id
+                told.append({"type": "TOOL_CALL_START", "toolCallId": delta.id, "toolCallName": delta.name})
+            if delta.arguments:
+                call_id = self._open_calls[delta.index]
+                told.append({"type": "TOOL_CALL_ARGS", "toolCallId": call_id, "delta": delta.arguments})
+        if call := chunk.tool_call:
+            told += self._called(call)
+        return told
+
+    def _called(self, call: ToolCall) -> list[dict[str, Any]]:
+        """End a call, once; tell all of it where no piece of it was told before."""
+        if call.id in self._ended_calls:
+            return []
+        self._ended_calls.add(call.id)
+        end = {"type": "TOOL_CALL_END", "toolCallId": call.id}
+        if call.id in self._open_calls.values():
+            return [end]
+        return [
+            *self._close(),
+            {"type": "TOOL_CALL_START", "toolCallId": call.id, "toolCallName": call.name},
+            {"type": "TOOL_CALL_ARGS", "toolCallId": call.id, "delta": call.raw_arguments},
+            end,
+        ]
+
+    def _result(self, call_id: str, content: str) -> dict[str, Any]:
+        message = _new_id()
+        return {
+            "type": "TOOL_CALL_RESULT",
+            "messageId": message,
+            "toolCallId": call_id,
+            "content": content,
+            "role": "tool",
+        }
+
+    def _begin(self, kind: str) -> list[dict[str, Any]]:
+        if self._kind == kind:
+            return []
+        told = self._close()
+        self._kind, self._message = kind, _new_id()
+        role = "assistant" if kind == "TEXT" else "reasoning"
+        if kind == "REASONING":
+            told.append({"type": "REASONING_START", "messageId": self._message})
+        return [*told, {"type": f"{_name(kind)}_START", "messageId": self._message, "role": role}]
+
+    def _close(self) -> list[dict[str, Any]]:
+        kind, self._kind = self._kind, ""
+        if not kind:
+            return []
+        told = [{"type": f"{_name(kind)}_END", "messageId": self._message}]
+        return [*told, {"type": "REASONING_END", "messageId": self._message}] if kind == "REASONING" else told
+
+    def _end(self) -> list[dict[str, Any]]:
+        self._open_calls.clear()
+        return self._close()
+
+
+def _name(kind: str) -> str:
+    return "TEXT_MESSAGE" if kind == "TEXT" else "REASONING_MESSAGE"
+
+
+def _new_id() -> str:
+    return f"msg-{secrets.token_hex(8)}"
+
+
+AG_UI = Encoding(name="ag-ui", encoder=_AGUIEncoder, headers=STREAM_HEADERS)

@@ -1,0 +1,49 @@
+"""JSON in an answer, whole and as far as it has come."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lmdeck._parsing.structured_output import NOTHING, json_values, partial_value
+
+WHOLE = {"name": 'Ro"m\\e', "people": 28, "rivers": ["Ti{ber", {"a": None}, []], "ok": True}
+
+
+def within(part: object, whole: object) -> bool:
+    """Tell whether a value may still become another: nothing in it is wrong."""
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return all(key in whole and within(value, whole[key]) for key, value in part.items())
+    if isinstance(part, list) and isinstance(whole, list):
+        return len(part) <= len(whole) and all(within(*pair) for pair in zip(part, whole, strict=False))
+    if isinstance(part, str) and isinstance(whole, str):
+        return whole.startswith(part)
+    if isinstance(part, int) and isinstance(whole, int):
+        return str(whole).startswith(str(part))
+    return part == whole or part == str(part)  # a word that is still being written
+
+
+@pytest.mark.parametrize("before", ["", "Here: ", "```json\n"])
+def test_every_beginning_gives_what_has_come(before: str) -> None:
+    text = json.dumps(WHOLE)
+    given = [partial_value(before + text[:end]) for end in range(len(text) + 1)]
+    assert given[0] is NOTHING
+    assert all(within(value, WHOLE) for value in given[1:])
+    assert given[-1] == WHOLE
+    sizes = [len(json.dumps(value)) for value in given[1:]]
+    assert len(set(sizes)) > 20
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [("", None), ("no json", ("no json", "read as text")), ("5", (5, "")), ("null", (None, "")), ('"words"', ("words", "")),
+     ('{"a": 1} and {"b": 2}', ({"a": 1}, "read out of prose"))],
+)  # fmt: skip
+def test_the_likeliest_value_comes_first(text: str, first: object) -> None:
+    assert next(json_values(text), None) == first
+
+
+def test_a_text_of_brackets_costs_no_more_than_its_length() -> None:
+    """A handful of places is tried, not every one."""
+    assert len(list(json_values("{" * 100_000))) <= 25

@@ -1,0 +1,449 @@
+"""Refusals: every shape and phrasing that was seen, and the false friends that only sound like one."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmdeck import errors
+from lmdeck._responses.api_errors import api_error, decoded_or_text, refusal_in, retry_after_seconds
+from lmdeck.errors import (
+    APIError,
+    AuthenticationError,
+    ContextLengthError,
+    EndpointNotFoundError,
+    InvalidRequestError,
+    ModelLoadError,
+    ModelNotFoundError,
+    NoModelLoadedError,
+    RateLimitError,
+    ServerError,
+)
+
+MODELS = (
+    'Model "default" not found. Please specify a valid model.\n\nYour models:\n\n'
+    "gemma-3-27b-it-qat\nqwen2.5-coder-3b-instruct\ntext-embedding-nomic-embed-text-v1.5"
+)
+OVERFLOW = (
+    "Input does not fit in context length. The input has 31430 tokens, "
+    "but the context length only supports 30000 tokens."
+)
+TOKEN_WANTED = (
+    "An LM Studio API token is required to make requests to this server, but none was provided using the Authorization "
+    "header using the 'Bearer' scheme (i.e., 'Authorization: Bearer $LM_API_TOKEN')."
+)
+ISSUES = [
+    {"code": "invalid_type", "expected": "object", "received": "undefined",
+     "path": [72, "function", "parameters", "properties"], "message": "Required"},
+    {"code": "invalid_union_discriminator", "options": ["object"], "path": [1, "function", "parameters", "type"],
+     "message": "Invalid discriminator value. Expected 'object'"},
+]  # fmt: skip
+ISSUES_TEXT = (
+    "72.function.parameters.properties: Required (received undefined); "
+    "1.function.parameters.type: Invalid discriminator value. Expected 'object'."
+)
+
+# status, body, class, message, and the attributes that the body gives
+SHAPES: dict[str, tuple[int, object, type[APIError], str, dict[str, object]]] = {
+    "bare string": (
+        400, {"error": "Invalid tool_choice type: 'object'. Supported string values: none, auto, required"},
+        InvalidRequestError, "Invalid tool_choice type: 'object'. Supported string values: none, auto, required.", {},
+    ),
+    "issues in a string": (400, {"error": json.dumps(ISSUES, indent=2)}, InvalidRequestError, ISSUES_TEXT, {}),
+    "issues in a list": (400, {"error": ISSUES}, InvalidRequestError, ISSUES_TEXT, {}),
+    "openai": (
+        400,
+        {"error": {"message": "Invalid input", "type": "invalid_request_error", "param": "tools.0", "code": "custom"}},
+        InvalidRequestError, "Invalid input.", {"type": "invalid_request_error", "param": "tools.0", "code": "custom"},
+    ),
+    "openai, null code": (
+        404,
+        {"error": {"message": "No models loaded. Please load a model in the developer page or use the 'lms load' command.",
+                   "type": "invalid_request_error", "param": "model", "code": None}},
+        NoModelLoadedError, "No models loaded. Please load a model in the developer page or use the 'lms load' command.",
+        {"type": "invalid_request_error", "param": "model", "code": None},
+    ),
+    "native": (
+        401, {"error": {"type": "invalid_request", "code": "invalid_api_key", "message": TOKEN_WANTED}},
+        AuthenticationError, TOKEN_WANTED, {"type": "invalid_request", "code": "invalid_api_key"},
+    ),
+    "native, status forgotten": (
+        200, {"error": {"type": "invalid_request", "code": "invalid_api_key", "message": TOKEN_WANTED}},
+        AuthenticationError, TOKEN_WANTED, {"status": 200},
+    ),
+    "anthropic": (
+        529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+        ServerError, "Overloaded.", {"type": "overloaded_error"},
+    ),
+    "engine, numeric code": (
+        400,
+        {"error": {"code": 400, "message": "Failed to initialize samplers: failed to parse grammar",
+                   "type": "invalid_request_error"}},
+        InvalidRequestError, "Failed to initialize samplers: failed to parse grammar.", {"code": "400"},
+    ),
+    "engine, nested as text": (
+        500,
+        {"type": "error", "error": {
+            "type": "api_error",
+            "message": 'Engine protocol predict request returned 400: {"error":{"code":400,"message":"Failed to initialize '
+                       'samplers: failed to parse grammar","type":"invalid_request_error"}}'}},
+        InvalidRequestError, "failed to parse grammar", {"type": "api_error"},
+    ),
+    "title and cause": (
+        500, {"title": "Failed to embed string", "cause": "The model is busy"},
+        ServerError, "Failed to embed string: The model is busy.", {},
+    ),
+    "frame of a stream": (
+        200, {"error": {"message": OVERFLOW}, "message": OVERFLOW}, ContextLengthError, OVERFLOW, {"status": 200},
+    ),
+    "vllm, flat": (
+        400, {"object": "error", "message": "It broke", "type": "BadRequestError", "param": None, "code": 400},
+        InvalidRequestError, "It broke.", {"type": "BadRequestError", "code": "400"},
+    ),
+    "fastapi, text": (404, {"detail": "Not Found"}, EndpointNotFoundError, "Not Found.", {}),
+    "fastapi, issues": (
+        422, {"detail": [{"loc": ["body", "messages", 0], "msg": "Field required", "type": "missing"}]},
+        InvalidRequestError, "body.messages.0: Field required.", {},
+    ),
+    "issues without words": (422, {"error": [{"odd": 1}, "text"]}, InvalidRequestError, "{'odd': 1}; text.", {}),
+    "text": (400, b"Invalid 'messages' in payload", InvalidRequestError, "Invalid 'messages' in payload.", {}),
+    "html": (
+        502, b"<!DOCTYPE html><html><head><style>b{}</style></head><body><h1>Bad  Gateway</h1></body></html>",
+        ServerError, "the server answered 502 with a web page, not JSON: Bad Gateway.", {},
+    ),
+    "nothing": (500, b"", ServerError, "the server answered 500 without a word.", {}),
+    "null": (500, b"null", ServerError, "the server answered 500 without a word.", {}),
+    "empty object": (400, {}, InvalidRequestError, "the server answered 400 without a word.", {}),
+    "empty error": (400, {"error": ""}, InvalidRequestError, "{'error': ''}.", {}),
+    "list": (400, [1, "two"], InvalidRequestError, "1; two.", {}),
+    "number": (400, b"42", InvalidRequestError, "42.", {}),
+    "number as error": (400, {"error": 42}, InvalidRequestError, "42.", {}),
+    "true": (500, {"error": True}, ServerError, "True.", {}),
+    "binary": (500, b"\xff\x00\xfe", ServerError, "\ufffd\x00\ufffd.", {}),
+    "broken UTF-8": (500, b'{"error": "caf\xe9 broke"}', ServerError, "caf\ufffd broke.", {}),
+    "BOM": (500, b'\xef\xbb\xbf{"error": "It broke"}', ServerError, "It broke.", {}),
+    "error in an error": (400, {"error": {"error": {"error": "deep"}}}, InvalidRequestError, "deep.", {}),
+    "odd attributes": (
+        400, {"error": {"message": "x", "type": ["a"], "code": {"b": 1}, "param": 5}},
+        InvalidRequestError, "x.", {"type": "['a']", "code": "{'b': 1}", "param": "5"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "body", "kind", "message", "attributes"), SHAPES.values(), ids=SHAPES.keys())
+def test_every_shape_is_read(
+    status: int, body: Any, kind: type[APIError], message: str, attributes: dict[str, object]
+) -> None:
+    """As bytes and as the decoded value, to class, message and the server's own words."""
+    wire = body if isinstance(body, bytes) else json.dumps(body).encode()
+    for given_body in (wire, bytearray(wire), memoryview(wire), decoded_or_text(wire)):
+        error = api_error(status, given_body)
+        assert type(error) is kind
+        assert message in error.message
+        assert error.status == status
+        assert error.body == decoded_or_text(wire)
+        assert {name: getattr(error, name) for name in attributes} == attributes
+
+
+def test_the_path_is_named() -> None:
+    """Where a request was refused is part of the message."""
+    assert api_error(400, {"error": "No"}, path="/v1/chat/completions").message == "/v1/chat/completions: No."
+
+
+# Messages of LM Studio and its kin, by the class that they mean, each with the status that it came with.
+PHRASINGS = json.loads((Path(__file__).parent / "phrasings.json").read_text(encoding="utf-8"))
+FALSE_FRIENDS = PHRASINGS.pop("false friends")
+TABLE = [(getattr(errors, name), status, message) for name, rows in PHRASINGS.items() for status, message in rows]
+
+
+@pytest.mark.parametrize(("kind", "status", "message"), TABLE, ids=[message[:60] for _, _, message in TABLE])
+def test_every_phrasing_means_what_it_means(kind: type[APIError], status: int, message: str) -> None:
+    """Of LM Studio and its kin; bare, as an object, and in a stream where the words alone decide."""
+    for body in (
+        {"error": message},
+        {"error": {"message": message, "type": "invalid_request_error", "code": None}},
+        {"message": message},
+    ):
+        assert type(api_error(status, json.dumps(body).encode())) is kind
+    by_words = kind not in {InvalidRequestError, ServerError, AuthenticationError, RateLimitError} and status not in {
+        404,
+        405,
+    }
+    if by_words:
+        assert type(api_error(200, {"error": message})) is kind
+
+
+@pytest.mark.parametrize(("status", "message"), FALSE_FRIENDS)
+def test_a_false_friend_is_a_validation_message(status: int, message: str) -> None:
+    """A message that merely mentions a word is what its status says."""
+    assert type(api_error(status, {"error": message})) is InvalidRequestError
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"code": "context_length_exceeded"}, ContextLengthError),
+        ({"type": "exceed_context_size_error"}, ContextLengthError),
+        ({"code": "model_not_found"}, ModelNotFoundError),
+        ({"type": "model_not_found"}, ModelNotFoundError),
+        ({"type": "model_load_failed"}, ModelLoadError),
+        ({"type": "authentication_error"}, AuthenticationError),
+        ({"type": "permission_error"}, AuthenticationError),
+        ({"type": "rate_limit_error"}, RateLimitError),
+        ({"code": "rate_limit_exceeded"}, RateLimitError),
+        ({"type": "api_error"}, ServerError),
+        ({"type": "server_error"}, ServerError),
+        ({"type": "internal_error"}, ServerError),
+        ({"type": "unknown"}, ServerError),
+        ({"type": "not_implemented"}, InvalidRequestError),
+        ({"type": "job_not_found"}, InvalidRequestError),
+        ({"type": "invalid_request_error"}, InvalidRequestError),
+        ({"type": "invalid_request"}, InvalidRequestError),
+        ({"code": 500}, ServerError),
+        ({"code": 429}, RateLimitError),
+        ({"code": "401"}, AuthenticationError),
+        ({"code": 400}, InvalidRequestError),
+        ({"code": 7}, APIError),
+        ({}, APIError),
+    ],
+)
+def test_where_the_words_say_nothing_the_code_decides(error: dict[str, object], kind: type[APIError]) -> None:
+    """In a stream there is no status to go by."""
+    assert type(api_error(200, {"error": {"message": "It broke", **error}})) is kind
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, InvalidRequestError), (401, AuthenticationError), (403, AuthenticationError), (404, EndpointNotFoundError),
+        (405, EndpointNotFoundError), (409, InvalidRequestError), (413, InvalidRequestError), (422, InvalidRequestError),
+        (429, RateLimitError), (500, ServerError), (502, ServerError), (503, ServerError), (504, ServerError), (302, APIError),
+        (200, APIError),
+    ],
+)  # fmt: skip
+def test_last_of_all_the_status_decides(status: int, kind: type[APIError]) -> None:
+    """Where there are no words at all."""
+    assert type(api_error(status, b"")) is kind
+
+
+def test_the_models_that_are_there_are_listed() -> None:
+    """LM Studio names them below its message."""
+    error = api_error(404, {"error": {"message": MODELS, "code": "model_not_found", "param": "model"}})
+    assert isinstance(error, ModelNotFoundError)
+    assert error.available == [
+        "gemma-3-27b-it-qat",
+        "qwen2.5-coder-3b-instruct",
+        "text-embedding-nomic-embed-text-v1.5",
+    ]
+    other = api_error(404, {"error": "model 'x' not found"})
+    assert isinstance(other, ModelNotFoundError)
+    assert other.available == []
+
+
+@pytest.mark.parametrize(
+    ("message", "word"),
+    [
+        ("Model is not embedding.", "embedding model"),
+        ("Failed to initialize samplers: failed to parse grammar", "simplify"),
+        ("'url' field must be a base64 encoded image", "data URI"),
+        ("Invalid discriminator value. Expected 'object'", '"type": "object"'),
+        ("Failed to load model: insufficient system resources", "lms unload"),
+        ("something else", "Correct the field"),
+    ],
+)
+def test_the_hint_fits_the_words(message: str, word: str) -> None:
+    """Where the words tell more, the hint does too."""
+    assert word in api_error(400, {"error": message}).hint
+
+
+ENGINES = {
+    "Error in predictNext: RuntimeError: the sampler gave nothing": "engine failed",
+    "Error in iterating prediction stream: KeyError: 'logits'": "engine failed",
+    "Error in predictTokens: ValueError: 'type' must be a string, not a list": "anyOf",
+    "Failed to parse tool call: a comma was expected at 17": "ask again",
+    "Failed to generate a tool call (it is left out): the text ended": "ask again",
+    "[Server Error] _0x1f2e3d is not a function": "stumbled",
+    "Cannot read properties of undefined (reading 'parameters')": "stumbled",
+}
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("message", ENGINES)
+def test_what_the_server_could_not_do_is_the_server_s_fault(message: str, status: int) -> None:
+    """Whatever its status: it may well go right the next time."""
+    error = api_error(status, {"error": message})
+    assert type(error) is ServerError
+    assert error.retryable
+    assert ENGINES[message] in error.hint
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "word"),
+    [
+        ({"message": "Required", "param": "text.format", "code": "missing"}, "text.format: Required.", "the message names"),
+        ({"message": "Not a valid input", "param": "tools.0"}, "tools.0: Not a valid input.", "the message names"),
+        ({"message": "Expected 'function' | 'mcp'", "param": "tools.2"}, "tools.2: Expected 'function' | 'mcp'.", "mcp only"),
+        ({"message": "Invalid type for 'input', sorry.", "param": "input"}, "Invalid type for 'input', sorry.", "lm.chat()"),
+        ({"message": "x" * 100, "param": "seed"}, "x" * 100 + ".", "the message names"),
+        ({"message": "These messages are an invalid 'messages' in payload"}, None, "tool_call_id"),
+        ({"message": "tool_choice cannot be an object"}, None, "with_tool_choice"),
+        ({"message": "response_format.type is not one we know"}, None, "chat.parse"),
+        ({"message": "the 'input' field must be a string or a list of them"}, None, "not tokens"),
+    ],
+)  # fmt: skip
+def test_a_field_is_named_and_has_its_hint(body: dict[str, str], message: str | None, word: str) -> None:
+    """A bare "Required" gets the field's name in front."""
+    error = api_error(400, {"error": {"type": "invalid_request_error", **body}})
+    assert type(error) is InvalidRequestError
+    assert error.message == (message or f"{body['message']}.")
+    assert word in error.hint
+
+
+@pytest.mark.parametrize(
+    ("message", "counts"),
+    [
+        ("The input has 700 tokens, but the context length only supports 512 tokens.", (700, 512)),
+        ("Cannot truncate prompt with n_keep (700) >= n_ctx (512)", (700, 512)),
+        ("Trying to keep the first 700 tokens when context the overflows, loaded with only 512 tokens", (700, 512)),
+        ("request (700 tokens) exceeds the available context size (512 tokens), raise it", (700, 512)),
+        ("This model's maximum context length is 512 tokens. However, you asked for 700 tokens", (700, 512)),
+        ("prompt is too long: 700 tokens > 512 maximum", (700, 512)),
+        ("Context size has been exceeded.", (None, None)),
+        ("The input has many tokens. Input does not fit in context length.", (None, None)),
+    ],
+)
+def test_an_overflow_says_how_much_it_was(message: str, counts: tuple[int | None, int | None]) -> None:
+    """For programs, where the server says it at all."""
+    error = api_error(400, {"error": {"message": message, "code": "context_length_exceeded"}})
+    assert isinstance(error, ContextLengthError)
+    assert (error.prompt_tokens, error.context_length) == counts
+
+
+def test_a_redirect_says_where_to() -> None:
+    """It is not followed; the address is shown without its secrets."""
+    error = api_error(307, b"", {"location": "https://me:S3cr3t@other/v1?key=S3cr3t"})
+    assert "https://other/v1" in error.hint
+    assert "S3cr3t" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("decoded", "is_refusal"),
+    [
+        ({"error": "x"}, True),
+        ({"error": {"message": "x"}}, True),
+        ({"type": "error"}, True),
+        ({"object": "error", "message": "x"}, True),
+        ({"choices": [], "error": "x"}, True),
+        ({"choices": [{}], "error": "x"}, False),
+        ({"error": None}, False),
+        ({"error": ""}, False),
+        ({"object": "list", "data": []}, False),
+        ({}, False),
+        ([], False),
+        ("error", False),
+        (None, False),
+    ],
+)
+def test_a_refusal_is_told_from_an_answer(decoded: object, is_refusal: bool) -> None:
+    """Whatever the status says."""
+    assert refusal_in(decoded) is is_refusal
+
+
+# --- anything -------------------------------------------------------------------------------------------------------------
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["error", "message", "detail", "title", "cause", "type", "code", "param", "path"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.integers(200, 599), plain)
+def test_any_body_is_an_error_with_words(status: int, body: object) -> None:
+    """Whatever was sent, there is a class, a message and a hint."""
+    error = api_error(status, body)
+    assert error.message.strip(". ") or not str(body).strip("[]{}'\" .,")
+    assert error.hint
+    assert len(error.message) < 5000
+    assert error.status == status
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"error":' * 500 + b"1" + b"}" * 500, b'{"error":' * 50_000, b"[" * 900 + b"]" * 900,
+     b'{"error": "' + b"x" * 3_000_000 + b'"}', b"<html>" + b"<" * 300_000, b"\x00" * 1_000_000,
+     b'{"error": "[' + b"[" * 100_000 + b'"}', b"model " * 200_000],
+    ids=["deep", "cut and deep", "nested lists", "huge text", "tags", "zeros", "deep issues", "repetitions"],
+)  # fmt: skip
+def test_no_body_is_too_much(body: bytes) -> None:
+    """Depth and size end in a short message, soon."""
+    error = api_error(500, body)
+    assert 0 < len(error.message) < 5000
+
+
+# --- Retry-After ------------------------------------------------------------------------------------------------------------
+
+NOON = 1_700_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "5"}, 5.0),
+        ({"retry-after": " 1.5 "}, 1.5),
+        ({"retry-after": "0"}, 0.0),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
+        ({"retry-after": email.utils.formatdate(NOON + 30, usegmt=True)}, 30.0),
+        ({"retry-after": email.utils.formatdate(NOON - 30, usegmt=True)}, 0.0),
+        (
+            {
+                "retry-after": email.utils.formatdate(NOON + 90, usegmt=True),
+                "date": email.utils.formatdate(NOON + 60, usegmt=True),
+            },
+            30.0,
+        ),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "1e9"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "99999999999999999999"}, None),
+        ({"retry-after": ""}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_has_many_forms(headers: dict[str, str], seconds: float | None) -> None:
+    """Seconds, milliseconds, a date; what is none of them is nothing."""
+    assert retry_after_seconds(headers, now=NOON) == seconds
+
+
+def test_a_date_without_a_clock_is_nothing() -> None:
+    """The server's own `Date` is the better clock; without any there is no telling."""
+    assert retry_after_seconds({"retry-after": email.utils.formatdate(NOON, usegmt=True)}) is None
+
+
+@given(st.text(max_size=40))
+def test_no_header_whatever_breaks_the_error(value: str) -> None:
+    """A server may say anything."""
+    seconds = retry_after_seconds({"retry-after": value, "date": value, "retry-after-ms": value}, now=NOON)
+    assert seconds is None or seconds >= 0
+
+
+def test_the_wait_is_on_the_error() -> None:
+    """Not only on `RateLimitError`: a busy server may say so with 503."""
+    assert api_error(503, b"", {"retry-after": "5"}).retry_after == 5.0
+    assert api_error(429, b"").retry_after is None

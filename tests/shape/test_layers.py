@@ -1,0 +1,159 @@
+"""The layers: a module imports from its own or a lower one, and the pure ones do no I/O."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+SRC = Path(__file__).parents[2] / "src"
+LAYERS: dict[str, int] = {
+    # values
+    "lmdeck._setting_checks": 0,
+    "lmdeck._version": 0,
+    "lmdeck._compatibility": 0,
+    "lmdeck._event_bus": 0,
+    "lmdeck.config": 0,
+    "lmdeck.errors": 0,
+    "lmdeck.events": 0,
+    "lmdeck.messages": 0,
+    "lmdeck.model_info": 0,
+    "lmdeck.native_events": 0,
+    "lmdeck.outputs": 0,
+    "lmdeck._secret": 0,
+    "lmdeck.stats": 0,
+    # the way of an answer
+    "lmdeck._streaming": 1,
+    "lmdeck.tools": 1,
+    "lmdeck._requests": 2,
+    "lmdeck._agent": 2,
+    "lmdeck._pipeline": 3,
+    "lmdeck._transport": 3,
+    "lmdeck._client": 4,
+    "lmdeck._facade": 4,
+    "lmdeck": 4,
+    # edges
+    "lmdeck.batch": 5,
+    "lmdeck.cli": 5,
+    "lmdeck.contrib": 5,
+    "lmdeck.server": 5,
+    "lmdeck.testing": 5,
+    "lmdeck.web": 5,
+    "lmdeck.__main__": 5,
+}
+PURE = ("lmdeck._streaming", "lmdeck.tools", "lmdeck._requests", "lmdeck._agent", "lmdeck._pipeline")
+DRIVERS = {"lmdeck._pipeline.run_plan"}  # the one place where a plan meets the clock
+OUTSIDE = {
+    "aiohttp", "anyio", "asyncio", "concurrent", "ftplib", "http", "httpx", "multiprocessing", "queue", "requests", "sched",
+    "select", "selectors", "signal", "socket", "socketserver", "ssl", "subprocess", "threading", "time", "trio",
+    "urllib.request", "urllib3",
+}  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    """Give a file's module name."""
+    parts = path.relative_to(SRC).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(SRC.rglob("*.py"))}
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    """Return the syntax tree of a module; each file is parsed once."""
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+@cache
+def imports_of(module: str) -> frozenset[str]:
+    """Return every module that a file imports, wherever in it: late and for type checkers only, too."""
+    found: set[str] = set()
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} has a relative import"
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else str(node.module) for name in whole}
+    return frozenset(found)
+
+
+def layer_of(module: str) -> int | None:
+    """Give the layer of a module: its own, or its package's."""
+    while module != "lmdeck" and module not in LAYERS:
+        module = module.rpartition(".")[0]
+        if not module or module == "lmdeck":
+            return None
+    return LAYERS.get(module)
+
+
+def test_every_module_has_a_layer() -> None:
+    """A new module of the root needs a place in the table."""
+    assert [module for module in MODULES if layer_of(module) is None] == []
+
+
+def test_no_module_imports_from_a_higher_layer() -> None:
+    """The table above is an order."""
+    higher = {
+        f"{module} imports {name}"
+        for module in MODULES
+        for name in imports_of(module)
+        if name.split(".")[0] == "lmdeck" and (layer_of(name) or 0) > (layer_of(module) or 0)
+    }
+    assert not higher
+
+
+def test_a_pure_module_opens_no_socket_starts_no_thread_and_reads_no_clock() -> None:
+    """It is given what it needs to know."""
+    outside = {
+        f"{module} imports {name}"
+        for module in MODULES
+        if layer_of(module) == 0 or module.startswith(PURE)
+        for name in imports_of(module)
+        if {name, name.split(".")[0]} & OUTSIDE and not (module in DRIVERS and name in {"time", "asyncio", "threading"})
+    }
+    assert not outside
+
+
+def test_each_http_library_is_named_in_one_place() -> None:
+    """So that either can be changed."""
+    for library, home in (("urllib3", "lmdeck._transport.urllib3"), ("aiohttp", "lmdeck._transport.aiohttp")):
+        users = {module for module in MODULES if library in {name.split(".")[0] for name in imports_of(module)}}
+        assert {user for user in users if user.startswith(home)} == users != set()
+
+
+def test_the_test_sees_the_modules_it_is_about() -> None:
+    """A moved folder must not make it pass by seeing nothing."""
+    assert {
+        "lmdeck",
+        "lmdeck._streaming.sse",
+        "lmdeck._pipeline.run_plan",
+        "lmdeck._transport.urllib3",
+        "lmdeck._client.chat",
+    } <= set(MODULES)
+    assert "lmdeck._streaming.sse" in imports_of("lmdeck._streaming.chat_reader")
+    assert "time" in imports_of("lmdeck._pipeline.run_plan")
+
+
+def documented(tree: ast.AST, inside_function: bool = False) -> list[str]:
+    """Give the public classes and functions that have no docstring."""
+    bare = []
+    for node in ast.iter_child_nodes(tree):
+        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if isinstance(node, ast.ClassDef) or is_function:
+            is_stub = any(isinstance(mark, ast.Name) and mark.id == "overload" for mark in node.decorator_list)
+            if not (node.name.startswith("_") or inside_function or is_stub or ast.get_docstring(node)):
+                bare.append(node.name)
+            if not node.name.startswith("_"):
+                bare += documented(node, inside_function or is_function)
+        else:
+            bare += documented(node, inside_function)
+    return bare
+
+
+def test_everything_public_says_what_it_is() -> None:
+    """Module, class, function and method."""
+    bare = {module: documented(tree_of(module)) for module in MODULES}
+    assert {module: names for module, names in bare.items() if names} == {}
+    assert [module for module in MODULES if not ast.get_docstring(tree_of(module))] == []
