@@ -8,7 +8,7 @@ from pathlib import Path
 from lmdeck._parsing.dialects import REGISTRY
 from lmdeck._parsing.dialects.dialect import Dialect
 
-PAGE = Path(__file__).with_name("dialects.md")
+PAGE = Path(__file__).parents[1] / "docs" / "dialects.md"
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lmdeck.events import EVENTS
 
-PAGE = Path(__file__).parent / "events.md"
+PAGE = Path(__file__).parents[1] / "docs" / "events.md"
 MARK = "<!-- table: begin -->\n"
 
 

@@ -214,7 +214,7 @@ def test_the_loading_of_a_model_is_told(fake: FakeLMStudio) -> None:
 
 
 def test_the_table_of_events_is_current() -> None:
-    spec = importlib.util.spec_from_file_location("_events", DOCS / "_events.py")
+    spec = importlib.util.spec_from_file_location("_events", DOCS.parent / "scripts" / "event_table.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

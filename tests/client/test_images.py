@@ -14,7 +14,7 @@ from PIL import Image
 import lmdeck
 from asking import alm, lm
 from lmdeck import ConfigurationError, InvalidRequestError, LMStudioError, RequestTimeoutError, ServerUnreachableError
-from lmdeck._requests import image_conversion as conversion
+from lmdeck._requests import image_conversion
 from lmdeck._requests.image_urls import AddressGuard
 from lmdeck.testing import FakeLMStudio
 from loopback import HANG, SSE_HEAD, Answer, Loopback, head, http_chunks, json_answer, text_answer
@@ -292,7 +292,7 @@ def test_an_image_that_cannot_be_decoded_is_told(data: bytes, words: str) -> Non
 
 def test_an_image_of_too_many_pixels_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small file may hold a huge picture."""
-    monkeypatch.setattr(conversion, "MAX_PIXELS", 5)
+    monkeypatch.setattr(image_conversion, "MAX_PIXELS", 5)
     with lm("http://127.0.0.1:1") as client, pytest.raises(InvalidRequestError, match="more than 5 pixels"):
         client.chat().user("What?", images=[drawn("webp")]).send()
     huge = bytearray(drawn("gif", "P"))

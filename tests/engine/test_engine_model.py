@@ -12,10 +12,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from wire_tools import ask, asking, chat, eventually, post
 
 from lmdeck.engine import EngineError, EngineServer
 from loopback import PATIENCE
+from wire_tools import ask, asking, chat, eventually, post
 
 if TYPE_CHECKING:
     from pathlib import Path

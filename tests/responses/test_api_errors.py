@@ -157,7 +157,7 @@ def test_the_path_is_named() -> None:
 
 
 # Messages of LM Studio and its kin, by the class that they mean, each with the status that it came with.
-PHRASINGS = json.loads((Path(__file__).parent / "phrasings.json").read_text(encoding="utf-8"))
+PHRASINGS = json.loads((Path(__file__).parent / "error_patterns.json").read_text(encoding="utf-8"))
 FALSE_FRIENDS = PHRASINGS.pop("false friends")
 TABLE = [(getattr(errors, name), status, message) for name, rows in PHRASINGS.items() for status, message in rows]
 

@@ -4,11 +4,11 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from wire_tools import Parrot
 
 from lmdeck.server.app import create_app
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.server.tool_use import DefaultToolUse
+from wire_tools import Parrot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

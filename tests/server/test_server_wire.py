@@ -6,7 +6,6 @@ import json
 import threading
 
 import pytest
-from wire_tools import KEY, USER, Parrot, ask, asking, chat, eventually, post
 
 from lmdeck.errors import ConfigurationError
 from lmdeck.server.app import create_app
@@ -15,6 +14,7 @@ from lmdeck.server.events import Finished
 from lmdeck.server.requests import body as requests
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.server.tool_use import DefaultToolUse
+from wire_tools import KEY, USER, Parrot, ask, asking, chat, eventually, post
 
 WEATHER = {
     "type": "function",

@@ -9,10 +9,12 @@ from pathlib import Path
 SRC = Path(__file__).parents[2] / "src"
 LAYERS: dict[str, int] = {
     # values
-    "lmdeck._setting_checks": 0,
-    "lmdeck._version": 0,
     "lmdeck._compatibility": 0,
     "lmdeck._event_bus": 0,
+    "lmdeck._limits": 0,
+    "lmdeck._secret": 0,
+    "lmdeck._setting_checks": 0,
+    "lmdeck._version": 0,
     "lmdeck.config": 0,
     "lmdeck.errors": 0,
     "lmdeck.events": 0,
@@ -20,12 +22,13 @@ LAYERS: dict[str, int] = {
     "lmdeck.model_info": 0,
     "lmdeck.native_events": 0,
     "lmdeck.outputs": 0,
-    "lmdeck._secret": 0,
     "lmdeck.stats": 0,
     # the way of an answer
-    "lmdeck._streaming": 1,
-    "lmdeck.tools": 1,
+    "lmdeck._parsing": 1,
+    "lmdeck._streaming": 2,
+    "lmdeck._responses": 2,
     "lmdeck._requests": 2,
+    "lmdeck.tools": 1,
     "lmdeck._agent": 2,
     "lmdeck._pipeline": 3,
     "lmdeck._transport": 3,
@@ -33,15 +36,23 @@ LAYERS: dict[str, int] = {
     "lmdeck._facade": 4,
     "lmdeck": 4,
     # edges
-    "lmdeck.batch": 5,
     "lmdeck.cli": 5,
     "lmdeck.contrib": 5,
+    "lmdeck.engine": 5,
     "lmdeck.server": 5,
     "lmdeck.testing": 5,
     "lmdeck.web": 5,
     "lmdeck.__main__": 5,
 }
-PURE = ("lmdeck._streaming", "lmdeck.tools", "lmdeck._requests", "lmdeck._agent", "lmdeck._pipeline")
+PURE = (
+    "lmdeck._agent",
+    "lmdeck._parsing",
+    "lmdeck._pipeline",
+    "lmdeck._requests",
+    "lmdeck._responses",
+    "lmdeck._streaming",
+    "lmdeck.tools",
+)
 DRIVERS = {"lmdeck._pipeline.run_plan"}  # the one place where a plan meets the clock
 OUTSIDE = {
     "aiohttp", "anyio", "asyncio", "concurrent", "ftplib", "http", "httpx", "multiprocessing", "queue", "requests", "sched",

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmdeck._limits import Limits
-from lmdeck._streaming.assembler import ChatAssembler, new_call_id
+from lmdeck._parsing.call_ids import new_call_id
+from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.wire_chunks import Completion
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, MalformedStreamError, ToolCallParseError
 from lmdeck.events import Chunk, ToolCallDelta

@@ -16,8 +16,8 @@ import pytest
 
 from asking import Way, alm, lm
 from lmdeck import AsyncLMStudio, ConnectionLostError, LMStudio, LMStudioError
-from lmdeck._transport import aiohttp as _aiohttp
-from lmdeck._transport import urllib3 as _urllib3
+from lmdeck._transport import aiohttp as aiohttp_transport
+from lmdeck._transport import urllib3 as urllib3_transport
 from lmdeck._transport.urllib3 import pools
 from loopback import (
     CLOSE,
@@ -100,7 +100,7 @@ def test_an_answer_ends_with_its_end_mark(is_async: bool, name: str, monkeypatch
     """After `[DONE]` the framing has a moment to end; a connection on which it does not is not used again."""
     answer, connections = STREAM_ENDS[name]
     if name == "late":
-        for module in (_aiohttp, _urllib3):
+        for module in (aiohttp_transport, urllib3_transport):
             monkeypatch.setattr(module, "DRAIN_SECONDS", PATIENCE)
     way = Way(is_async, is_streamed=True)
     with Loopback(answer) as server, Shared(way, server.url) as shared:
@@ -142,7 +142,7 @@ def test_an_idle_connection_is_dropped_before_the_server_does(way: Way, monkeypa
     def now() -> float:
         return time.monotonic() + past
 
-    for module in (_urllib3, pools):
+    for module in (urllib3_transport, pools):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=now))
     monkeypatch.setattr("aiohttp.connector.monotonic", now)
     with Loopback(hello) as server, Shared(way, server.url) as shared:

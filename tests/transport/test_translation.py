@@ -28,7 +28,7 @@ from lmdeck import (
     TransportError,
 )
 from lmdeck._transport import WireRequest
-from lmdeck._transport import aiohttp as _aiohttp
+from lmdeck._transport import aiohttp as aiohttp_transport
 from lmdeck._transport.chunked import ChunkedError
 from lmdeck._transport.urllib3 import errors
 
@@ -126,7 +126,7 @@ def test_every_async_exception_is_translated(kind: type[Exception]) -> None:
     """The same for aiohttp."""
     error = made(kind)
     assert isinstance(error, Exception)
-    check(_aiohttp.translate(error, REQUEST))
+    check(aiohttp_transport.translate(error, REQUEST))
 
 
 def caused(error: BaseException, cause: BaseException) -> BaseException:
@@ -184,4 +184,4 @@ ASYNC_MEANINGS = [
 @pytest.mark.parametrize(("error", "expected"), ASYNC_MEANINGS, ids=lambda value: repr(value)[:60])
 def test_what_async_exceptions_mean(error: Exception, expected: type[LMStudioError]) -> None:
     """Both clients raise the same class for the same cause."""
-    assert type(_aiohttp.translate(error, REQUEST)) is expected
+    assert type(aiohttp_transport.translate(error, REQUEST)) is expected

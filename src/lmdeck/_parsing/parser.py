@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Any
 
+from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._parsing.grammar import grammar_for
 from lmdeck._parsing.offered_tools import Toolbox
 from lmdeck._parsing.scanner import Reading
@@ -21,18 +22,12 @@ __all__ = ["StreamParser", "parse"]
 BYTE_LEVEL = str.maketrans({"Ġ": " ", "Ċ": "\n"})
 
 
-def _new_id() -> str:
-    from lmdeck._streaming.assembler import new_call_id
-
-    return new_call_id()
-
-
 class StreamParser:
     """Read a model's text as it arrives: `feed` pieces, then `finish`; `result` is all of it."""
 
     def __init__(
         self, tools: Iterable[Any] | None = None, dialect: str = "auto", prefix: str = "", *,
-        new_id: Callable[[], str] = _new_id, architecture: str = "",
+        new_id: Callable[[], str] = new_call_id, architecture: str = "",
     ) -> None:  # fmt: skip
         toolbox = Toolbox(tools)
         self._grammar = grammar_for(dialect, tuple(toolbox.schemas), architecture)

@@ -13,8 +13,8 @@ from typing import Any, TypeGuard
 import msgspec
 
 from lmdeck._compatibility import Adjustments
+from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._requests.images import checked_url
-from lmdeck._streaming.assembler import new_call_id
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import ROLES, Message, ToolCall
 

@@ -6,14 +6,13 @@ that was not streamed is one big chunk and takes the same way, so both give the 
 
 from __future__ import annotations
 
-import random
-import string
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from lmdeck._limits import DEFAULT_LIMITS, Limits
+from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._parsing.offered_tools import Toolbox
 from lmdeck._parsing.text_buffer import GrowingText
 from lmdeck._streaming.logprobs import LOGPROBS_MISSING, read_logprobs
@@ -24,15 +23,9 @@ from lmdeck.events import Chunk, ToolCallDelta
 from lmdeck.messages import ModelDetails, Problem, Reply, Runtime, TokenLogprob, ToolCall
 from lmdeck.stats import Stats, Usage
 
-__all__ = ["ChatAssembler", "TextParser", "new_call_id"]
+__all__ = ["ChatAssembler", "TextParser"]
 
 T = TypeVar("T", bound=msgspec.Struct)
-ALPHABET = string.ascii_letters + string.digits
-
-
-def new_call_id() -> str:
-    """Make a tool-call id of nine letters and digits, the form that every template accepts (Mistral's asks for it)."""
-    return "".join(random.choices(ALPHABET, k=9))
 
 
 class TextParser(Protocol):

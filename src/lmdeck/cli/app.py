@@ -12,7 +12,8 @@ from rich.text import Text
 
 from lmdeck._client.clients import LMStudio
 from lmdeck._version import __version__
-from lmdeck.cli import ask, chat, demo, doctor, embed, engine, models, status, testing
+from lmdeck.cli import ask, chat, demo, embed, engine, models, status, testing
+from lmdeck.cli.doctor import command as doctor
 from lmdeck.cli.terminal import errors, exit_code, safe, show_error
 from lmdeck.config import ClientSettings
 from lmdeck.errors import LMStudioError

@@ -24,7 +24,7 @@ _HOMES = {
     "FakeLMStudioMixin": "mixin",
     "Fault": "faults",
     "RawAnswer": "raw",
-    "SentRequest": "sent",
+    "SentRequest": "received_requests",
 }
 
 

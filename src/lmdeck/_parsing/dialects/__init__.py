@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from lmdeck._parsing.dialects import call_sections as headed
-from lmdeck._parsing.dialects import dsml, gemma, harmony, inkling, kimi_sections, minimax, mistral, pythonic, tool_call
-from lmdeck._parsing.dialects import special_token_json as framed
+from lmdeck._parsing.dialects import (
+    call_sections,
+    dsml,
+    gemma,
+    harmony,
+    inkling,
+    kimi_sections,
+    minimax,
+    mistral,
+    pythonic,
+    special_token_json,
+    tool_call,
+)
 from lmdeck._parsing.dialects.dialect import Dialect
 from lmdeck.errors import ConfigurationError
 
 __all__ = ["REGISTRY", "dialect_named", "dialects", "find_dialect"]
 
-FAMILIES = (tool_call, headed, mistral, framed, dsml, gemma, minimax, pythonic, harmony, inkling, kimi_sections)
+FAMILIES = (
+    tool_call,
+    call_sections,
+    mistral,
+    special_token_json,
+    dsml,
+    gemma,
+    minimax,
+    pythonic,
+    harmony,
+    inkling,
+    kimi_sections,
+)
 REGISTRY: dict[str, Dialect] = {dialect.name: dialect for family in FAMILIES for dialect in family.DIALECTS}
 
 

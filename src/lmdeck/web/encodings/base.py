@@ -2,8 +2,8 @@
 
 The page's events are JSON objects with a `type`: `content` and `reasoning` have new `text`; `call` is a piece of a tool call
 that is being written (`index`, `id`, `name`, `arguments`), `running` a call whose tool was started, `result` what came of it;
-`round` ends an answer that called tools, `done` the whole run; `error` has `message` and `hint`. `lmdeck.web.encodings.vercel` and
-`lmdeck.web.encodings.ag_ui` write the same happenings for their own front ends.
+`round` ends an answer that called tools, `done` the whole run; `error` has `message` and `hint`. `vercel` and
+`ag_ui` beside this module write the same happenings for their own front ends.
 """
 
 from __future__ import annotations

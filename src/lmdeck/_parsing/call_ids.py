@@ -1,0 +1,13 @@
+"""Ids for tool calls that arrived without one."""
+
+import random
+import string
+
+__all__ = ["new_call_id"]
+
+_ALPHABET = string.ascii_letters + string.digits
+
+
+def new_call_id() -> str:
+    """Return a tool-call id of nine letters and digits, the form that every template accepts (Mistral's requires it)."""
+    return "".join(random.choices(_ALPHABET, k=9))
