@@ -137,7 +137,9 @@ def asking(base_url: str, path: str = "/v1/chat/completions", **fields: Any) -> 
     body = json.dumps({"messages": USER, **fields}).encode()
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         connection.sendall(
-            b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body)) + body
+            b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            % (path.encode(), len(body))
+            + body
         )
         yield connection
 

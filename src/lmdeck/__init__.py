@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from lmdeck.errors import ContextLengthError as ContextLengthError
     from lmdeck.errors import EmptyReplyError as EmptyReplyError
     from lmdeck.errors import EndpointNotFoundError as EndpointNotFoundError
+    from lmdeck.errors import FileWriteError as FileWriteError
     from lmdeck.errors import IncompleteStreamError as IncompleteStreamError
     from lmdeck.errors import InvalidRequestError as InvalidRequestError
     from lmdeck.errors import LMStudioError as LMStudioError
@@ -160,6 +161,7 @@ _HOMES = {
         "ContextLengthError",
         "EmptyReplyError",
         "EndpointNotFoundError",
+        "FileWriteError",
         "IncompleteStreamError",
         "InvalidRequestError",
         "LMStudioError",

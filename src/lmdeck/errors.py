@@ -28,9 +28,11 @@
     │   ├── ToolArgumentsError
     │   └── ToolExecutionError
     ├── StructuredOutputError
-    └── MaxRoundsError
+    ├── MaxRoundsError
+    └── FileWriteError
 
-Where a caller would guess a builtin (`ConnectionError`, `TimeoutError`, `ValueError`, `LookupError`), the class is one too.
+Where a caller would guess a builtin (`ConnectionError`, `TimeoutError`, `ValueError`, `LookupError`, `OSError`), the class is
+one too.
 Classes are pickled with all they carry, so they cross process borders (multiprocessing, task queues).
 """
 
@@ -51,6 +53,7 @@ __all__ = [
     "ContextLengthError",
     "EmptyReplyError",
     "EndpointNotFoundError",
+    "FileWriteError",
     "IncompleteStreamError",
     "InvalidRequestError",
     "LMStudioError",
@@ -377,6 +380,21 @@ class MaxRoundsError(LMStudioError):
     def __init__(self, message: str, *, reply: Reply | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint, partial=reply)
         self.reply = reply
+
+
+class FileWriteError(LMStudioError, OSError):
+    """A file could not be written, and is as it was before; `path` is its name, `errno` the system's number."""
+
+    default_hint = "Check that the folder exists, that you may write to it, and that the disk has room."
+
+    def __init__(self, message: str, *, path: str = "", errno: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+        self.errno = errno
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild, arguments, state = super().__reduce__()
+        return rebuild, arguments, {**state, "errno": self.errno}  # which is no attribute of Python's own making
 
 
 def describe(body: Mapping[str, object] | str | None, limit: int = 200) -> str:

@@ -90,7 +90,7 @@ def test_a_scenario_is_a_script(scenario: Path) -> None:
     [
         ("answer = 1", "Expected `array`"),
         ("[[answer]]\nrepply = 'x'", "unknown field `repply`"),
-        ("[[answer]\n", "no TOML"),
+        ("[[answer]\n", "not TOML"),
         ("[[answer]]\nfail = 'explode'", "no fault 'explode'"),
         ("[[answer]]\ndialect = 'klingon'", "no dialect 'klingon'"),
     ],
@@ -147,7 +147,8 @@ except lmdeck.LMStudioError as error:
 CARELESS = """
 import json, os, urllib.request
 body = json.dumps({"messages": [{"role": "user", "content": "Hi"}]}).encode()
-answer = json.load(urllib.request.urlopen(os.environ["OPENAI_BASE_URL"] + "/chat/completions", body))
+url, headers = os.environ["OPENAI_BASE_URL"] + "/chat/completions", {"Content-Type": "application/json"}
+answer = json.load(urllib.request.urlopen(urllib.request.Request(url, body, headers)))
 print(answer.get("choices", [{"message": {"content": "?"}}])[0]["message"]["content"])
 """
 FAST = {"LMDECK_TIMEOUT": "0.5", "LMDECK_FIRST_TOKEN_TIMEOUT": "1", "LMDECK_RETRY_DELAY": "0.01"}

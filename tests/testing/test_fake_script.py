@@ -234,7 +234,7 @@ def test_it_validates_as_lm_studio_does_and_keeps_the_script_for_good_requests()
             "messages": [{"role": "user", "content": "a"}],
             "response_format": {"type": "json_object"},
         }
-        connection.request("POST", "/v1/chat/completions", json.dumps(body))
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
         answer = connection.getresponse()
         assert answer.status == 400
         assert "json_schema" in json.loads(answer.read())["error"]

@@ -45,6 +45,7 @@ TREE: dict[str, tuple[str, tuple[type, ...]]] = {
     "ToolExecutionError": ("ToolError", ()),
     "StructuredOutputError": ("LMStudioError", (ValueError,)),
     "MaxRoundsError": ("LMStudioError", ()),
+    "FileWriteError": ("LMStudioError", (OSError,)),
 }
 RETRYABLE = {"ServerUnreachableError", "ConnectionLostError", "ModelCrashedError", "RateLimitError", "ServerError"}
 
@@ -68,6 +69,7 @@ FULL = {
     "ToolArgumentsError": {"errors": ["one", "two"]},
     "StructuredOutputError": {"raw": "{", "partial": PARTIAL},
     "MaxRoundsError": {"reply": PARTIAL},
+    "FileWriteError": {"path": "a.json", "errno": 28},
 }
 
 

@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from msgspec import Struct
 
+from lmdeck._files import replace_file
+from lmdeck._text import replace_lone_surrogates
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Message, Reply, ToolCall
 from lmdeck.tools.result import result_text
@@ -112,14 +114,12 @@ class History(Struct, frozen=True):
         return cls(tuple(Message.from_dict(message) for message in given))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the history to a file, whole or not at all."""
-        target = Path(path)
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            beside.write_text(self.to_json(), encoding="utf-8")
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        """Write the history to a file, whole or not at all; several threads and processes may do so at once.
+
+        Raises:
+            FileWriteError: It could not be written; what was there is unchanged.
+        """
+        replace_file(path, replace_lone_surrogates(self.to_json()).encode())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -11,7 +11,7 @@ import typer
 
 from lmdeck._client.chat import Chat
 from lmdeck._client.clients import LMStudio
-from lmdeck.cli.terminal import errors, safe, stats_line, write
+from lmdeck.cli.terminal import echo_json, errors, safe, stats_line, write
 from lmdeck.cli.waiting import waiting
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Reply
@@ -44,7 +44,7 @@ def ask(
         chat = chat.with_options(max_tokens=max_tokens, temperature=temperature)
         reply = _streamed(chat) if stream and not as_json else _whole(chat)
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(_as_data(reply))).decode())
+        echo_json(_as_data(reply))
     elif not stream:
         typer.echo(safe(reply.content))
     if stats:

@@ -16,10 +16,11 @@ from rich.text import Text
 
 from lmdeck._client.chat import Chat
 from lmdeck._client.clients import LMStudio
+from lmdeck._files import replace_file
 from lmdeck.cli.rendering import Screen
 from lmdeck.cli.terminal import console, safe, show_error, stats_line
 from lmdeck.cli.waiting import waiting
-from lmdeck.errors import LMStudioError
+from lmdeck.errors import FileWriteError, LMStudioError
 from lmdeck.messages import Reply
 
 __all__ = ["chat"]
@@ -142,11 +143,11 @@ class Conversation:
             return True
         path = Path(name).expanduser()
         try:
-            path.write_bytes(msgspec.json.format(msgspec.json.encode(self._chat.messages)) + b"\n")
-        except OSError as error:
-            console.print(f"{path} cannot be written: {error.strerror}", markup=False)
+            replace_file(path, msgspec.json.format(msgspec.json.encode(self._chat.messages)) + b"\n")
+        except FileWriteError as error:
+            show_error(error)
         else:
-            console.print(f"{len(self._chat.messages)} messages are in {path}", markup=False)
+            console.print(f"{len(self._chat.messages)} messages are in {safe(str(path))}", markup=False)
         return True
 
 

@@ -9,7 +9,7 @@ import msgspec
 import typer
 from rich.text import Text
 
-from lmdeck.cli.terminal import console, safe, write
+from lmdeck.cli.terminal import console, echo_json, safe, write
 
 __all__ = ["embed"]
 
@@ -30,7 +30,7 @@ def embed(
         made = lm.embed(wanted, model=model)
     if as_json:
         shown = {"model": made.model, "vectors": made.vectors}
-        typer.echo(msgspec.json.encode(shown).decode())
+        echo_json(shown, on_one_line=True)
         return
     for vector in made.vectors:
         write(msgspec.json.encode(vector).decode() + "\n")

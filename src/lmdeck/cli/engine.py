@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from lmdeck.cli.terminal import console, errors
 from lmdeck.engine import PullProgress, weights_path
 from lmdeck.engine import pull as pull_weights
 from lmdeck.engine import serve as serve_engine
+from lmdeck.web.trust import is_loopback
 
 __all__ = ["commands", "pull_with_progress"]
 
@@ -40,9 +40,13 @@ def serve(
             envvar="LMDECK_SERVER_TOKEN", help="Answer only requests that bring this token.", show_envvar=True
         ),
     ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name by which clients ask for it, beside localhost; may be repeated. `*` allows all."),
+    ] = None,
 ) -> None:
     """Serve LM Studio's API with a small real model, until Ctrl-C."""
-    if not api_token and not _is_loopback(host):
+    if not api_token and not is_loopback(host):
         errors.print(
             Text.assemble(("! ", "yellow"), f"{host} can be reached by other machines, and nothing asks for a token.")
         )
@@ -52,7 +56,9 @@ def serve(
     def tell(url: str) -> None:
         console.print(Text.assemble(("✓ ", "green"), f"serving at {url} (Ctrl-C stops)"))
 
-    serve_engine(model, host=host, port=port, api_token=api_token or None, on_ready=tell)
+    serve_engine(
+        model, host=host, port=port, api_token=api_token or None, allowed_hosts=allowed_host or (), on_ready=tell
+    )
 
 
 def pull_with_progress() -> Path:
@@ -76,10 +82,3 @@ def pull_with_progress() -> Path:
             progress.update(task, description=what, completed=seen.done_bytes, total=seen.total_bytes or None)
 
         return pull_weights(show)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

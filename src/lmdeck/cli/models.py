@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from lmdeck.cli.terminal import console, errors, safe, size
+from lmdeck.cli.terminal import console, echo_json, errors, safe, size
 from lmdeck.cli.waiting import waiting
 from lmdeck.model_info import DownloadJob, ModelInfo
 
@@ -34,7 +34,7 @@ def models(
     with context.obj.client() as lm:
         found = lm.models.loaded() if loaded else lm.models.list()
     if as_json:
-        _print_json([{**msgspec.to_builtins(model), "loaded": model.loaded} for model in found])
+        echo_json([{**msgspec.to_builtins(model), "loaded": model.loaded} for model in found])
         return
     if not found:
         console.print(
@@ -57,7 +57,7 @@ def load(
     with context.obj.client() as lm, waiting(f"loading {safe(key)} …"):
         made = lm.models.load(key, force=force, **options)
     if as_json:
-        _print_json(msgspec.to_builtins(made))
+        echo_json(msgspec.to_builtins(made))
         return
     took = f" in {made.load_time:.1f} s" if made.load_time else ""
     console.print(Text.assemble(("✓ ", "green"), f"{safe(made.instance_id)} is loaded{took}"))
@@ -77,7 +77,7 @@ def unload(
         named = [one.id for model in lm.models.loaded() for one in model.instances] if instance is None else [instance]
         gone = [lm.models.unload(name) for name in named]
     if as_json:
-        _print_json(gone)
+        echo_json(gone)
         return
     for name in gone:
         console.print(Text.assemble(("✓ ", "green"), f"{safe(name)} is unloaded"))
@@ -94,7 +94,8 @@ def get(
 ) -> None:
     """Download a model, and show how far it is. Ctrl-C stops the waiting; LM Studio goes on."""
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
         console=errors, transient=True, disable=not errors.is_terminal,
     )  # fmt: skip
     with context.obj.client() as lm, bar:
@@ -107,7 +108,7 @@ def get(
 
         job = lm.models.download(model, quantization, on_progress=show)
     if as_json:
-        _print_json(msgspec.to_builtins(job))
+        echo_json(msgspec.to_builtins(job))
         return
     there = "was there already" if job.status == "already_downloaded" else "is downloaded"
     console.print(Text.assemble(("✓ ", "green"), f"{safe(model)} {there}"))
@@ -119,7 +120,7 @@ def ps(context: typer.Context, as_json: Json = False) -> None:
         found = lm.models.loaded()
     rows = [(model, instance) for model in found for instance in model.instances]
     if as_json:
-        _print_json([{"model": model.key, **msgspec.to_builtins(instance)} for model, instance in rows])
+        echo_json([{"model": model.key, **msgspec.to_builtins(instance)} for model, instance in rows])
         return
     if not rows:
         console.print("No model is loaded.")
@@ -138,10 +139,6 @@ def ps(context: typer.Context, as_json: Json = False) -> None:
     console.print(table)
 
 
-def _print_json(value: Any) -> None:  # noqa: ANN401 - JSON is anything
-    typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
-
-
 def _table(found: list[ModelInfo]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model", overflow="fold")
@@ -154,7 +151,7 @@ def _table(found: list[ModelInfo]) -> Table:
         context = model.instances[0].context_length if model.instances else model.max_context_length
         table.add_row(
             Text(safe(model.key)),
-            model.type,
+            Text(safe(model.type)),
             size(model.size_bytes) if model.size_bytes else "",
             Text(safe(model.quantization or "")),
             str(context or ""),

@@ -7,10 +7,10 @@ a long answer costs no more a token than a short one.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.live import Live
 from rich.markdown import Markdown
@@ -19,7 +19,10 @@ from rich.text import Text
 from lmdeck.cli.terminal import console, safe, write
 from lmdeck.events import Chunk
 
-__all__ = ["Screen", "split_finished"]
+if TYPE_CHECKING:
+    from markdown_it.token import Token
+
+__all__ = ["SafeMarkdown", "Screen", "split_finished"]
 
 REFRESHES = 12
 
@@ -41,6 +44,24 @@ def quiet_keyboard() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(descriptor, termios.TCSANOW, before)
+
+
+class SafeMarkdown(Markdown):
+    """Markdown of a model: what its entities stand for is filtered as all text is, and links lead to web pages only."""
+
+    def __init__(self, markup: str) -> None:
+        super().__init__(safe(markup))
+        for token in _flattened(self.parsed):
+            token.content = safe(token.content)
+            for name in ("href", "src"):
+                if not str(token.attrs.get(name, "")).lower().startswith(("http://", "https://")):
+                    token.attrs.pop(name, None)
+
+
+def _flattened(tokens: Iterable[Token]) -> Iterator[Token]:
+    for token in tokens:
+        yield token
+        yield from _flattened(token.children or ())
 
 
 class Screen:
@@ -81,8 +102,8 @@ class Screen:
                 self._reasoning.clear()
             finished, self._block = split_finished(self._block + safe(chunk.content))
             if finished:
-                self._print(Markdown(finished))
-            self._live.update(Markdown(self._block))
+                self._print(SafeMarkdown(finished))
+            self._live.update(SafeMarkdown(self._block))
 
     def _print(self, block: Markdown | Text) -> None:
         """Print above the live part what will not change any more."""

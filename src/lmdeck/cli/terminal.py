@@ -6,6 +6,7 @@ import os
 import re
 import sys
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -13,18 +14,25 @@ from rich.text import Text
 from lmdeck.errors import ConfigurationError, LMStudioError
 from lmdeck.messages import Reply
 
-__all__ = ["console", "errors", "exit_code", "safe", "show_error", "size", "stats_line", "write"]
+__all__ = ["console", "echo_json", "errors", "exit_code", "safe", "show_error", "size", "stats_line", "write"]
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
-# What a terminal would obey: C0 and C1 controls but for tab and newline, and the marks that turn the direction of text.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# What a terminal would obey: C0 and C1 controls but for tab and newline, line separators, and marks of direction.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def safe(text: str) -> str:
     """Take out of a model's or server's text what a terminal would obey."""
     return _CONTROLS.sub("", text)
+
+
+def echo_json(value: object, *, on_one_line: bool = False) -> None:
+    """Print a value as JSON, in which what a terminal would obey is escaped: it can stand in strings alone."""
+    written = msgspec.json.encode(value)
+    text = (written if on_one_line else msgspec.json.format(written)).decode()
+    typer.echo(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def show_error(error: LMStudioError) -> None:

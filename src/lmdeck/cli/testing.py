@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from lmdeck.cli.terminal import console, errors, safe, size
+from lmdeck.cli.terminal import console, echo_json, errors, safe, show_error, size
 from lmdeck.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ __all__ = ["fake", "record", "replay", "verdict"]
 
 STYLES = {"survived": "green", "said so": "cyan", "wrong answer": "bold red", "crashed": "red", "hung": "magenta"}
 SHOWN_CHARS = 100
+AllowedHost = Annotated[
+    list[str] | None,
+    typer.Option(help="A name by which clients ask for it, beside localhost; may be repeated. `*` allows all."),
+]
 
 
 def needs_extra() -> None:
@@ -47,6 +51,7 @@ def fake(
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 1234,
+    allowed_host: AllowedHost = None,
     faults: Annotated[bool, typer.Option("--faults", help="List the faults, and do nothing else.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: requests, or faults, as JSON.")] = False,
 ) -> None:
@@ -62,7 +67,9 @@ def fake(
     from lmdeck.server.serve import listen, run
     from lmdeck.testing.scenario import Scenario, load_scenario
 
-    made = (Scenario() if scenario is None else load_scenario(scenario)).fake()
+    made = (Scenario() if scenario is None else load_scenario(scenario)).fake(
+        host=host, allowed_hosts=allowed_host or ()
+    )
 
     def tell(url: str) -> None:
         if not as_json:
@@ -71,7 +78,7 @@ def fake(
 
     def show(request: SentRequest) -> None:
         if as_json:
-            typer.echo(msgspec.json.encode(request).decode())
+            echo_json(request, on_one_line=True)
         else:
             console.print(Text(safe(f"  {request}")), soft_wrap=True)
 
@@ -88,7 +95,7 @@ def _list_faults(*, as_json: bool) -> None:
             {"name": name, "summary": each.summary, "expect": each.expect, "options": each.options}
             for name, each in FAULTS.items()
         ]
-        typer.echo(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        echo_json(rows)
         return
     table = Table("fault", "what happens", "a good client", box=None, pad_edge=False, header_style="bold")
     for name, each in FAULTS.items():
@@ -103,29 +110,35 @@ def record(
     to: Annotated[Path, typer.Option(help="The file to write, one exchange a line.")] = Path("cassette.jsonl"),
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 1235,
+    allowed_host: AllowedHost = None,
 ) -> None:
-    """Stand between your application and LM Studio and keep the true bytes, without tokens, until Ctrl-C."""
+    """Stand between your application and LM Studio and record the true bytes, without tokens, until Ctrl-C."""
     needs_extra()
     from lmdeck.server.serve import listen, run
     from lmdeck.testing.recordings.cassette import WHOLE
     from lmdeck.testing.recordings.recorder import Recorder
+    from lmdeck.web.trust import AllowedHosts
 
     def tell(exchange: Exchange) -> None:
         ended = "" if exchange.ended == WHOLE else f" ({exchange.ended})"
         line = f"  {exchange.method} {exchange.path} → {exchange.status}, {size(len(exchange.body))}{ended}"
         console.print(Text(safe(line)), soft_wrap=True)
 
-    recorder = Recorder(upstream, to, tell)
+    recorder = Recorder(upstream, to, tell, tell_lost=show_error, hosts=AllowedHosts.of(allowed_host or (), host))
     with listen(host, port) as listener:
         run(
             recorder,
             listener,
             lambda url: console.print(
-                Text.assemble(("✓ ", "green"), f"recording at {url} what {upstream} answers, into {to} (Ctrl-C stops)"),
+                Text.assemble(
+                    ("✓ ", "green"), safe(f"recording at {url} what {upstream} answers, into {to} (Ctrl-C stops)")
+                ),
                 soft_wrap=True,
             ),
         )
-    console.print(f"{recorder.count} exchanges in {to}", soft_wrap=True)
+    lost = f"; {recorder.lost} could not be written" if recorder.lost else ""
+    console.print(Text(safe(f"{recorder.count} exchanges in {to}{lost}")), soft_wrap=True)
+    raise typer.Exit(1 if recorder.lost else 0)
 
 
 def replay(
@@ -136,12 +149,15 @@ def replay(
     from lmdeck.testing.recordings.cassette import load
     from lmdeck.testing.recordings.replay import understand
 
+    def skipped(what: str) -> None:
+        errors.print(Text.assemble(("! ", "yellow"), safe(what)), soft_wrap=True)
+
     is_good = True
-    for exchange in load(cassette):
+    for exchange in load(cassette, skipped):
         understood = understand(exchange)
         is_good = is_good and understood.error is None
         if as_json:
-            typer.echo(msgspec.json.encode(_as_row(understood)).decode())
+            echo_json(_as_row(understood), on_one_line=True)
         else:
             _show(understood)
     raise typer.Exit(0 if is_good else 1)
@@ -163,7 +179,8 @@ def _as_row(understood: Understood) -> dict[str, object]:
 def _show(understood: Understood) -> None:
     exchange, reply, error = understood.exchange, understood.reply, understood.error
     mark = ("✓ ", "green") if error is None else ("✗ ", "bold red")
-    console.print(Text.assemble(mark, (f"{exchange.method} {exchange.path}", "bold"), f" → {exchange.status}"))
+    asked = _short(safe(f"{exchange.method} {exchange.path}"))
+    console.print(Text.assemble(mark, (asked, "bold"), f" → {exchange.status}"))
     if error is not None:
         console.print(Text(safe(f"  {type(error).__name__}: {error.message}")), soft_wrap=True)
         console.print(Text.assemble(("  → ", "cyan"), safe(error.hint)), soft_wrap=True)
@@ -201,7 +218,7 @@ def verdict(
     expected = baseline(command, script, timeout)
     trials: list[Trial] = []
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=errors, transient=True,
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), console=errors, transient=True,
         disable=as_json or not errors.is_terminal,
     ) as progress:  # fmt: skip
         task = progress.add_task("faults", total=len(names))
@@ -211,7 +228,7 @@ def verdict(
     is_good = all(trial.is_right for trial in trials)
     if as_json:
         report = {"ok": is_good, "expected": expected, "trials": msgspec.to_builtins(trials)}
-        typer.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+        echo_json(report)
     else:
         _show_trials(trials)
     raise typer.Exit(0 if is_good else 1)

@@ -16,7 +16,11 @@ def waiting(what: str) -> AbstractContextManager[object]:
     if not errors.is_terminal:
         return nullcontext()
     progress = Progress(
-        SpinnerColumn(), TextColumn(f"[dim]{what}[/dim]"), TimeElapsedColumn(), console=errors, transient=True
+        SpinnerColumn(),
+        TextColumn("{task.description}", "dim", markup=False),
+        TimeElapsedColumn(),
+        console=errors,
+        transient=True,
     )
     progress.add_task(what, total=None)
     return progress

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from lmdeck.engine.errors import EngineError, needs_extra
 from lmdeck.engine.weights import weights_path
+from lmdeck.web.trust import AllowedHosts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import Self
 
@@ -28,11 +29,13 @@ def serve(
     port: int = DEFAULT_PORT,
     requantize: str | None = "Q8_0",
     api_token: str | None = None,
+    allowed_hosts: Iterable[str] = (),
     on_ready: Callable[[str], object] | None = None,
 ) -> None:
     """Load a GGUF model (None: the one that `pull` fetched) and serve LM Studio's API until Ctrl-C.
 
-    With `api_token`, requests need it. `on_ready` is called with the base URL once requests are answered.
+    With `api_token`, requests need it. It answers to loopback names and `allowed_hosts`; listening on another `host`, also to
+    addresses and names without a dot. `on_ready` is called with the base URL once requests are answered.
 
     Raises:
         EngineError: The extra is not installed, the weights are not there, or the model cannot be loaded.
@@ -46,7 +49,8 @@ def serve(
     with listen(host, port) as listener:  # before the model is loaded: a taken port is told at once
         loaded = _load(model, requantize)
         try:
-            run(create_app(DefaultToolUse(loaded), api_token=api_token), listener, on_ready)
+            hosts = AllowedHosts.of(allowed_hosts, host)
+            run(create_app(DefaultToolUse(loaded), api_token=api_token, hosts=hosts), listener, on_ready)
         finally:
             loaded.close()
 
@@ -91,7 +95,7 @@ class EngineServer:
         except BaseException:
             listener.close()
             raise
-        app = create_app(DefaultToolUse(loaded), api_token=api_token)
+        app = create_app(DefaultToolUse(loaded), api_token=api_token, hosts=AllowedHosts.of((), host))
         background = BackgroundServer(app, listener, loaded.close)
         return cls(background.base_url, loaded.models()[0].key, background.close)
 

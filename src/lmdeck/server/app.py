@@ -7,7 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
@@ -31,12 +33,14 @@ from lmdeck.server.errors import (
     unexpected_endpoint,
 )
 from lmdeck.server.stored import StoredAnswers
+from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Any, TypeAlias
 
     from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from lmdeck.server.backend import Backend
     from lmdeck.server.jobs import ModelDescription
@@ -46,12 +50,19 @@ if TYPE_CHECKING:
 __all__ = ["create_app"]
 
 
-def create_app(backend: Backend, *, api_token: str | None = None, stored: StoredAnswers | None = None) -> Starlette:
+def create_app(
+    backend: Backend,
+    *,
+    api_token: str | None = None,
+    stored: StoredAnswers | None = None,
+    hosts: AllowedHosts = LOOPBACK,
+) -> Starlette:
     """Make the application that answers LM Studio's API from `backend`.
 
     With `api_token`, requests need it as `Authorization: Bearer …` or `x-api-key` (LM Studio's docs, `0_core/authentication`).
-    `stored` keeps the answers that can be continued. Paths and methods that are not known get LM Studio's answer: status 200
-    and an error in the body.
+    `stored` keeps the answers that can be continued. Requests that a page of another site sends, and those for a name not among
+    `hosts`, are refused (`lmdeck.web.trust`). Paths and methods that are not known get LM Studio's answer: status 200 and an
+    error in the body.
     """
     kept = StoredAnswers() if stored is None else stored
 
@@ -113,9 +124,29 @@ def create_app(backend: Backend, *, api_token: str | None = None, stored: Stored
             HTTPException: _unexpected,
             Exception: _broken,
         },
+        middleware=[Middleware(_Trust, hosts=hosts)],
     )
     app.router.redirect_slashes = False
     return app
+
+
+class _Trust:
+    """Refuses what pages of other sites send, in the form of the endpoint that was asked."""
+
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        refused = (
+            refuse_request(scope["method"], Headers(scope=scope), self._hosts) if scope["type"] == "http" else None
+        )
+        if refused is None:
+            await self._app(scope, receive, send)
+            return
+        refusal = Refusal(refused.status, f"{refused.message} {refused.hint}", type="invalid_request", is_bare=True)
+        await json_response(refusal.body(scope["path"]), refused.status)(scope, receive, send)
 
 
 async def _answer(answer: Callable[..., Awaitable[Response]], given: tuple[object, ...], request: Request) -> Response:

@@ -6,8 +6,10 @@ import random
 from typing import TYPE_CHECKING
 
 import msgspec
+from starlette.datastructures import Headers
 
 from lmdeck.server.backend import BackendError
+from lmdeck.server.delivery import json_response
 from lmdeck.server.errors import failure_body
 from lmdeck.testing.answers import Answer
 from lmdeck.testing.backend import CURRENT, Exchange
@@ -15,6 +17,7 @@ from lmdeck.testing.connection import Outgoing, OverError, Wire
 from lmdeck.testing.faults import find_fault
 from lmdeck.testing.raw import RawAnswer
 from lmdeck.testing.received_requests import SentRequest
+from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request
 
 if TYPE_CHECKING:
     import asyncio
@@ -45,6 +48,7 @@ class Front:
         transport_of: Callable[[Scope], asyncio.Transport | None],
         tell: Callable[[SentRequest], object],
         answered: Callable[[], None],
+        hosts: AllowedHosts = LOOPBACK,
     ) -> None:
         self._app = app
         self._script = script
@@ -54,6 +58,7 @@ class Front:
         self._cuts = cuts
         self._transport_of = transport_of
         self._answered = answered
+        self._hosts = hosts
         self._connections: dict[str, int] = {}
         self._open = 0
         self.most_at_once = 0
@@ -61,6 +66,11 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
+            return
+        refused = refuse_request(scope["method"], Headers(scope=scope), self._hosts, needs_json=False)
+        if refused is not None:
+            text = f"{refused.message} {refused.hint}"
+            await json_response({"error": text}, refused.status)(scope, receive, send)
             return
         body = await _body(receive)
         request = _sent(scope, body, self._connection(scope))
@@ -145,7 +155,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 def _sent(scope: Scope, body: bytes, connection: int) -> SentRequest:
     try:
         decoded = msgspec.json.decode(body) if body else {}
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         decoded = {}
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     return SentRequest(

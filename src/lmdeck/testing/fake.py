@@ -19,10 +19,11 @@ from lmdeck.testing.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, FakeMo
 from lmdeck.testing.recordings.cassette import load
 from lmdeck.testing.recordings.replay import Player
 from lmdeck.testing.scripting import Rule, Script, Scripting
+from lmdeck.web.trust import AllowedHosts
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self, Unpack
@@ -44,7 +45,8 @@ class FakeLMStudio(Scripting, Modelled, Expectations):
 
     Answers are cut at places that `seed` chooses, also within letters and markers; `cuts=False` leaves them whole.
     `tokens_per_second` and `time_to_first_token` (seconds) pace them. With `strict`, a request for which nothing is scripted
-    is refused, and makes the end of the block fail. With `api_token`, requests need it.
+    is refused, and makes the end of the block fail. With `api_token`, requests need it. It answers to loopback names and
+    `allowed_hosts`; listening on another `host`, also to addresses and names without a dot.
 
     Examples:
         >>> with FakeLMStudio(seed=0) as fake:
@@ -64,6 +66,7 @@ class FakeLMStudio(Scripting, Modelled, Expectations):
         api_token: str | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
+        allowed_hosts: Iterable[str] = (),
     ) -> None:
         self.requests: list[SentRequest] = []
         self.unexpected: list[SentRequest] = []
@@ -82,12 +85,15 @@ class FakeLMStudio(Scripting, Modelled, Expectations):
         )
         self._api_token = api_token
         self._address = (host, port)
+        self._hosts = AllowedHosts.of(allowed_hosts, host)
         self._server: WatchedServer | None = None
         self._door = Door()
         self._tell: Callable[[SentRequest], object] | None = None
         self._seed = seed
         self._cuts = cuts
-        self._front = self._before(create_app(self._backend, api_token=api_token, stored=self._stored))
+        self._front = self._before(
+            create_app(self._backend, api_token=api_token, stored=self._stored, hosts=self._hosts)
+        )
 
     @classmethod
     def replay(cls, cassette: str | Path, *, speed: float = 0.0) -> Self:
@@ -111,6 +117,7 @@ class FakeLMStudio(Scripting, Modelled, Expectations):
             transport_of=self._transport_of,
             answered=self._look_ahead,
             tell=self._received,
+            hosts=self._hosts,
         )
 
     @property

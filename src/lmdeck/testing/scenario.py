@@ -23,6 +23,7 @@ after_chunks = 3
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ class Scenario(Struct, forbid_unknown_fields=True, kw_only=True):
     model: list[_Model] = []
     answer: list[_Answer] = []
 
-    def fake(self, *, host: str = "127.0.0.1", port: int = 0) -> FakeLMStudio:
+    def fake(self, *, host: str = "127.0.0.1", port: int = 0, allowed_hosts: Iterable[str] = ()) -> FakeLMStudio:
         """Make the fake that the scenario describes; it is not started.
 
         Raises:
@@ -127,6 +128,7 @@ class Scenario(Struct, forbid_unknown_fields=True, kw_only=True):
             api_token=self.api_token,
             host=host,
             port=port,
+            allowed_hosts=allowed_hosts,
         )
         for model in self.model:
             fake.add_model(**msgspec.structs.asdict(model))
@@ -163,8 +165,10 @@ def load_scenario(path: str | Path) -> Scenario:
         raise ConfigurationError(
             f"The scenario {path} cannot be read: {error.strerror}.", hint="Check the path."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"The scenario {path} is no TOML: {error}.", hint="Mend the line it names.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(
+            f"The scenario {path} is not TOML: {error}.", hint="Repair the line it names."
+        ) from error
     except msgspec.ValidationError as error:
         raise ConfigurationError(
             f"The scenario {path} is not right: {error}.", hint="`lmdeck fake --help` shows an example."

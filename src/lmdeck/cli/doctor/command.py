@@ -10,7 +10,7 @@ from rich.text import Text
 
 from lmdeck.cli.doctor.context import Finding
 from lmdeck.cli.doctor.server_checks import examine
-from lmdeck.cli.terminal import console, safe
+from lmdeck.cli.terminal import console, echo_json, safe
 
 __all__ = ["doctor"]
 
@@ -34,7 +34,7 @@ def doctor(
     is_well = all(finding.outcome != "failed" for finding in findings)
     if as_json:
         report = {"ok": is_well, "checks": msgspec.to_builtins(findings)}
-        typer.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+        echo_json(report)
     raise typer.Exit(0 if is_well else 1)
 
 

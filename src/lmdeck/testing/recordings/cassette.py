@@ -1,29 +1,28 @@
 """Recordings: what an application asked and the true bytes of what it got, with their timing, one exchange a line of JSON.
 
-Secrets are taken out before anything is written: token headers, cookies, and tokens in URLs. A body that is no UTF-8 is kept as
-base64.
+Secrets are removed before anything is written (`lmdeck.testing.redaction`), and the file is readable by its owner alone. A body
+that is not UTF-8 is stored as base64.
 """
 
 from __future__ import annotations
 
 import base64
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct, field
 
+from lmdeck._files import append_line, replace_file
 from lmdeck.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
-__all__ = ["LEFT", "WHOLE", "Exchange", "Piece", "load", "save", "without_secrets"]
+__all__ = ["LEFT", "WHOLE", "Exchange", "Piece", "append", "load", "save"]
 
-SECRET_HEADERS = frozenset({
-    "authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", "set-cookie", "x-auth-token",
-})  # fmt: skip
-REMOVED = "(removed)"
+_log = logging.getLogger("lmdeck.testing")
 WHOLE = "whole"
 LEFT = "the application went away"
 
@@ -67,37 +66,54 @@ class Exchange(Struct, kw_only=True, omit_defaults=True):
         return b"".join(piece.data for piece in self.pieces)
 
 
-def without_secrets(headers: Mapping[str, str]) -> dict[str, str]:
-    """Give headers by their lower-case names, tokens and cookies replaced."""
-    return {name.lower(): REMOVED if name.lower() in SECRET_HEADERS else value for name, value in headers.items()}
-
-
-def load(path: str | Path) -> list[Exchange]:
-    """Read a recording.
+def load(path: str | Path, skipped: Callable[[str], object] = _log.warning) -> list[Exchange]:
+    """Read a recording; `skipped` is told of a line that was torn when its writer was killed or the disk was full.
 
     Raises:
-        ConfigurationError: It cannot be read, or a line is no exchange.
+        ConfigurationError: It cannot be read, or a line is not an exchange.
     """
     try:
-        lines = Path(path).read_bytes().splitlines()
+        content = Path(path).read_bytes()
     except OSError as error:
         raise ConfigurationError(
             f"The recording {path} cannot be read: {error.strerror}.", hint="Check the path."
         ) from error
     exchanges: list[Exchange] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(content.splitlines(keepends=True), 1):
         if not line.strip():
             continue
         try:
-            exchanges.append(msgspec.json.decode(line, type=Exchange))
-        except msgspec.DecodeError as error:
-            raise ConfigurationError(
-                f"Line {number} of {path} is no recorded exchange: {error}.",
-                hint="Record it anew with `lmdeck record`.",
-            ) from error
+            exchanges.append(msgspec.json.decode(line.rstrip(), type=Exchange))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            if not _is_torn(line, error):
+                raise ConfigurationError(
+                    f"Line {number} of {path} is not a recorded exchange: {error}.",
+                    hint="Record it again with `lmdeck record`.",
+                ) from error
+            skipped(
+                f"Line {number} of {path} was skipped: it is torn, because its writer was stopped while writing it."
+            )
     return exchanges
 
 
 def save(exchanges: Iterable[Exchange], path: str | Path) -> None:
-    """Write a recording."""
-    Path(path).write_bytes(b"".join(msgspec.json.encode(exchange) + b"\n" for exchange in exchanges))
+    """Write a recording, whole or not at all.
+
+    Raises:
+        FileWriteError: It could not be written; what was there is unchanged.
+    """
+    replace_file(path, b"".join(msgspec.json.encode(exchange) + b"\n" for exchange in exchanges))
+
+
+def append(exchange: Exchange, path: str | Path) -> None:
+    """Add one exchange to a recording, which other threads and processes may write to as well.
+
+    Raises:
+        FileWriteError: It could not be written; the recording is as it was before.
+    """
+    append_line(path, msgspec.json.encode(exchange))
+
+
+def _is_torn(line: bytes, error: Exception) -> bool:
+    """Whether a line has no end; a writer that came later may have begun a new one after it."""
+    return line.startswith(b"{") and (not line.endswith(b"\n") or "truncated" in str(error))

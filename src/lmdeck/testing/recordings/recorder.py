@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import msgspec
 from starlette.responses import Response
@@ -12,9 +14,11 @@ from starlette.responses import Response
 from lmdeck._transport import Timeouts, WireRequest
 from lmdeck._transport.aiohttp import AiohttpTransport
 from lmdeck.config import Settings
-from lmdeck.errors import TransportError
+from lmdeck.errors import FileWriteError, TransportError
 from lmdeck.server.delivery import ClientGoneError, attended
-from lmdeck.testing.recordings.cassette import LEFT, Exchange, Piece, without_secrets
+from lmdeck.testing.recordings.cassette import LEFT, Exchange, Piece, append
+from lmdeck.testing.redaction import Redaction
+from lmdeck.web.trust import LOOPBACK, AllowedHosts, Refused, refuse_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,15 +38,34 @@ PATIENCE = Timeouts(connect=10.0, first_token=3600.0, idle=3600.0)
 """The application's own limits are the ones that count."""
 
 
+_log = logging.getLogger("lmdeck.testing")
+
+
+def _log_lost(error: FileWriteError) -> None:
+    _log.error("%s", error)
+
+
 class Recorder:
     """An ASGI application that forwards to `upstream` and writes each exchange to a file as soon as it is over."""
 
-    def __init__(self, upstream: str, path: str | Path, tell: Callable[[Exchange], object] | None = None) -> None:
+    def __init__(
+        self,
+        upstream: str,
+        path: str | Path,
+        tell: Callable[[Exchange], object] | None = None,
+        *,
+        tell_lost: Callable[[FileWriteError], object] = _log_lost,
+        hosts: AllowedHosts = LOOPBACK,
+    ) -> None:
+        """`tell` is told of each exchange that was recorded, `tell_lost` why one was not; it answers to `hosts`."""
         self._upstream = upstream.rstrip("/").removesuffix("/v1")
         self._path = Path(path)
         self._tell = tell
+        self._tell_lost = tell_lost
+        self._hosts = hosts
         self._transport = AiohttpTransport(Settings())
         self.count = 0
+        self.lost = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on."""
@@ -50,18 +73,23 @@ class Recorder:
             return
         body = await _body(receive)
         given = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        refused = _refusal(scope, given, self._hosts)
+        if refused is not None or body is None:
+            await (refused or _too_large())(scope, receive, send)
+            return
+        redaction = Redaction()
         exchange = Exchange(
             method=scope["method"],
             path=scope["path"],
-            request_headers=without_secrets(given),
-            request=_decoded(body),
+            request_headers=redaction.headers(given),
+            request=_redacted(body, redaction),
         )
         try:
             await attended(receive, self._forward(scope, given, body, exchange, send))
         except ClientGoneError:
             exchange.ended = LEFT
         finally:
-            self._keep(exchange)
+            self._store(exchange, redaction)
 
     async def _forward(
         self, scope: Scope, headers: dict[str, str], body: bytes, exchange: Exchange, send: Send
@@ -69,7 +97,7 @@ class Recorder:
         query = scope.get("query_string", b"").decode("latin-1")
         request = WireRequest(
             method=scope["method"],
-            url=f"{self._upstream}{scope['path']}{f'?{query}' if query else ''}",
+            url=f"{self._upstream}{_raw_path(scope)}{f'?{query}' if query else ''}",
             body=body or None,
             headers={name: value for name, value in headers.items() if name not in HOP_HEADERS},
             timeouts=PATIENCE,
@@ -89,9 +117,16 @@ class Recorder:
             text = f"lmdeck record cannot reach {self._upstream}: {error.message}"
             await Response(text, 502, media_type="text/plain")(scope, _nothing, send)
 
-    def _keep(self, exchange: Exchange) -> None:
-        with self._path.open("ab") as file:
-            file.write(msgspec.json.encode(exchange) + b"\n")
+    def _store(self, exchange: Exchange, redaction: Redaction) -> None:
+        exchange.path = redaction.text(exchange.path)
+        exchange.headers = redaction.headers(exchange.headers)
+        exchange.pieces = redaction.pieces(exchange.pieces)
+        try:
+            append(exchange, self._path)
+        except FileWriteError as error:  # the application has its answer, whatever becomes of the recording
+            self.lost += 1
+            self._tell_lost(error)
+            return
         self.count += 1
         if self._tell is not None:
             self._tell(exchange)
@@ -99,7 +134,7 @@ class Recorder:
 
 async def _pass_back(answer: AsyncResponse, exchange: Exchange, began: float, send: Send) -> None:
     exchange.status = answer.status
-    exchange.headers = without_secrets(answer.headers)
+    exchange.headers = dict(answer.headers)
     raw = [
         (name.encode("latin-1"), value.encode("latin-1"))
         for name, value in answer.headers.items()
@@ -112,20 +147,49 @@ async def _pass_back(answer: AsyncResponse, exchange: Exchange, began: float, se
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _body(receive: Receive) -> bytes:
+def _refusal(scope: Scope, headers: dict[str, str], hosts: AllowedHosts) -> Response | None:
+    """Refuse what a foreign page of a browser sends, and what is not a path of the upstream."""
+    refused = refuse_request(scope["method"], headers, hosts)
+    if refused is None and not _raw_path(scope).startswith("/"):
+        refused = Refused(
+            400, "lmdeck record passes on paths only, not addresses.", "Ask for a path, such as /v1/models."
+        )
+    return (
+        None
+        if refused is None
+        else Response(f"{refused.message} {refused.hint}", refused.status, media_type="text/plain")
+    )
+
+
+def _too_large() -> Response:
+    return Response(f"The request body is larger than {MAX_BODY_BYTES} bytes.", 413, media_type="text/plain")
+
+
+def _raw_path(scope: Scope) -> str:
+    """Return the path as it was sent, escapes included."""
+    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    return raw.partition(b"?")[0].decode("latin-1")
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """Read a body; None where it is larger than allowed."""
     parts: list[bytes] = []
+    size = 0
     while True:
         message = await receive()
-        parts.append(message.get("body", b""))
+        part = message.get("body", b"")
+        size += len(part)
+        if size <= MAX_BODY_BYTES:
+            parts.append(part)
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            return b"".join(parts)[:MAX_BODY_BYTES]
+            return b"".join(parts) if size <= MAX_BODY_BYTES else None
 
 
-def _decoded(body: bytes) -> object:
+def _redacted(body: bytes, redaction: Redaction) -> object:
     try:
-        return msgspec.json.decode(body) if body else None
-    except msgspec.DecodeError:
-        return body.decode("utf-8", "replace")
+        return redaction.body(msgspec.json.decode(body)) if body else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return redaction.text(body.decode("utf-8", "replace"))
 
 
 async def _nothing() -> dict[str, str]:

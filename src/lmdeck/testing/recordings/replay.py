@@ -110,7 +110,9 @@ def understand(exchange: Exchange) -> Understood:
 def _reader(exchange: Exchange) -> ChatReader | None:
     asked: Mapping[str, Any] = exchange.request if isinstance(exchange.request, dict) else {}
     is_completion = exchange.path.endswith("/chat/completions")
-    tools = list(asked.get("tools") or ()) if is_completion else offered_tools(asked)
+    given = asked.get("tools")
+    tools = [tool for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
+    tools = tools if is_completion else offered_tools({"tools": tools})
     if asked.get("tool_choice") == "none":
         tools = []
     assembler = ChatAssembler(text_parser=StreamParser(tools), tools=tools, model=str(asked.get("model") or ""))

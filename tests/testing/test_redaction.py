@@ -1,0 +1,231 @@
+"""Recordings hold no secret, and a recorder asks its upstream alone, for the very path that it was asked for."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import socket
+import stat
+import threading
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.testing import FakeLMStudio
+from lmdeck.testing.recordings.cassette import Exchange, Piece, load
+from lmdeck.testing.recordings.recorder import Recorder
+from lmdeck.testing.redaction import REMOVED, Redaction
+from lmdeck.web.trust import AllowedHosts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SECRET = "quite-a-secret-4711"
+JSON = {"Content-Type": "application/json"}
+
+
+@contextmanager
+def recording(path: Path, **keywords: Any) -> Iterator[tuple[FakeLMStudio, str]]:
+    with (
+        FakeLMStudio(cuts=False, strict=False) as fake,
+        BackgroundServer(Recorder(fake.base_url, path, **keywords), listen()) as recorder,
+    ):
+        yield fake, recorder.base_url
+
+
+def post(url: str, path: str, body: object, **headers: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(str(urlsplit(url).netloc), timeout=20)
+    with closing(connection):
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request("POST", path, data, {**JSON, **{name.replace("_", "-"): headers[name] for name in headers}})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+def sent_raw(url: str, request: bytes) -> bytes:
+    with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=20) as sock:
+        sock.sendall(request)
+        parts = []
+        while data := sock.recv(65536):
+            parts.append(data)
+        return b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Authorization", "Proxy-Authorization", "X-LMStudio-Token", "X-Goog-Api-Key", "X-Api-Token", "Cookie", "X-Api-Key",
+        "Ocp-Apim-Subscription-Key", "Api-Key", "X-Auth-Token", "X-Amz-Security-Token", "X-Session-Id", "X-Secret", "Token",
+        "X-Access-Token", "X-Functions-Key", "X-Signature", "X-CSRFToken", "Cf-Access-Client-Secret", "X-Password",
+    ],
+)  # fmt: skip
+def test_a_header_that_may_hold_a_secret_is_removed(header: str) -> None:
+    assert Redaction().headers({header: SECRET}) == {header.lower(): REMOVED}
+
+
+def test_other_headers_stay() -> None:
+    kept = {"content-type": "text/plain", "x-ratelimit-remaining-tokens": "7", "x-author": "me", "accept": "*/*"}
+    assert Redaction().headers(kept) == kept
+
+
+BODIES = [
+    {"integrations": [{"type": "ephemeral_mcp", "server_url": "https://mcp.example", "headers": {"X-Any": SECRET}}]},
+    {"integrations": [{"type": "ephemeral_mcp", "server_url": f"https://mcp.example/s/{SECRET}/mcp"}]},
+    {"integrations": [{"server_url": f"https://user:{SECRET}@mcp.example/"}]},
+    {"tools": [{"type": "mcp", "server_url": f"https://mcp.example?token={SECRET}", "authorization": SECRET}]},
+    {"mcp_servers": [{"authorization_token": SECRET}]},
+    {"messages": [{"role": "user", "content": f"curl -H 'Authorization: Bearer {SECRET}' https://a.example"}]},
+    {"messages": [{"role": "user", "content": f"see https://a.example/x?api_key={SECRET}&page=2"}]},
+    {"metadata": {"apiKey": SECRET, "password": SECRET, "client_secret": SECRET}},
+]
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_secrets_in_bodies_are_removed_on_the_way_to_the_file(tmp_path: Path, body: dict[str, Any]) -> None:
+    """And in the answer that quotes them; the upstream gets all of it."""
+    path = tmp_path / "c.jsonl"
+    with recording(path) as (fake, url):
+        fake.at("/v1/chat/completions").raw(f'{{"you sent": "{SECRET}"}}'.encode(), content_type="application/json")
+        status, answer = post(url, "/v1/chat/completions", body, X_LMStudio_Token=SECRET)
+        assert (status, SECRET.encode() in answer) == (200, True)
+        assert SECRET in json.dumps(fake.requests[-1].body)
+    assert SECRET not in path.read_text(encoding="utf-8")
+    (exchange,) = load(path)
+    assert len(exchange.body) == len(answer)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_is_no_secret_is_recorded_as_it_was(tmp_path: Path) -> None:
+    body = {
+        "model": "m",
+        "max_tokens": 5,
+        "messages": [{"role": "user", "content": "What is a bearer token? See https://a.example/path?page=2#x"}],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": {"token": {}}}}}],
+        "integrations": [{"type": "ephemeral_mcp", "server_url": "https://mcp.example"}],
+    }
+    path = tmp_path / "c.jsonl"
+    with recording(path) as (fake, url):
+        fake.at("/v1/chat/completions").body({"ok": True})
+        post(url, "/v1/chat/completions", body)
+    assert load(path)[0].request == body
+
+
+def test_a_secret_that_two_pieces_of_an_answer_share_is_overwritten() -> None:
+    redaction = Redaction()
+    redaction.headers({"Authorization": f"Bearer {SECRET}"})
+    pieces = [Piece.of(part.encode(), 0.1) for part in (f"token {SECRET[:5]}", f"{SECRET[5:]} is", " bad")]
+    shown = redaction.pieces(pieces)
+    assert b"".join(piece.data for piece in shown) == b"token " + b"x" * len(SECRET) + b" is bad"
+    assert [len(piece.data) for piece in shown] == [len(piece.data) for piece in pieces]
+
+
+def test_the_password_of_basic_authentication_is_known(tmp_path: Path) -> None:
+    redaction = Redaction()
+    redaction.headers({"Authorization": "Basic " + base64.b64encode(f"user:{SECRET}".encode()).decode()})
+    assert redaction.text(f"wrong password {SECRET}") == f"wrong password {REMOVED}"
+
+
+def test_a_body_nested_without_end_is_passed_on_and_recorded(tmp_path: Path) -> None:
+    deep = b'{"a":' * 20_000 + b"1" + b"}" * 20_000
+    path = tmp_path / "c.jsonl"
+    with recording(path) as (fake, url):
+        fake.at("/v1/chat/completions").body({"ok": True})
+        assert post(url, "/v1/chat/completions", deep)[0] == 200
+        assert post(url, "/v1/models/load", b"{oops")[0] == 200
+    assert load(path)[0].request == deep.decode()
+
+
+@pytest.mark.parametrize(
+    "target", ["/a%2Fb%3Fq%23f", "/v1/models/a%20b?x=%41", "//v1/models", "/v1/%E4%BD%A0", "/a;b=1"]
+)
+def test_the_path_goes_on_as_it_came(tmp_path: Path, target: str) -> None:
+    seen: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                seen.append(connection.recv(65536))
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        upstream = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with BackgroundServer(Recorder(upstream, tmp_path / "c"), listen()) as recorder:
+            request = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+            assert b"200 OK" in sent_raw(recorder.base_url, request)
+        thread.join()
+    assert seen[0].split(b" ")[1].decode() == target
+
+
+@pytest.mark.parametrize(
+    "form", ["@127.0.0.1:{port}/x", "http://127.0.0.1:{port}/x", ".evil.example/x", ":{port}/x", "*"]
+)
+@pytest.mark.parametrize("method", ["GET", "OPTIONS", "POST"])
+def test_a_recorder_asks_nobody_but_its_upstream(tmp_path: Path, form: str, method: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, recording(tmp_path / "c") as (fake, url):
+        other.setblocking(False)
+        target = form.format(port=other.getsockname()[1])
+        answer = sent_raw(url, f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        assert b" 400 " in answer.splitlines()[0]
+        with pytest.raises(BlockingIOError):
+            other.accept()
+        assert fake.requests == []
+
+
+PLAIN = b'{"messages": []}'
+FOREIGN = [
+    ({"Host": "rebound.evil.example"}, 400),
+    ({"Host": "localhost.evil.example"}, 400),
+    ({"Host": "192.0.2.7"}, 400),
+    ({"Content-Type": "text/plain"}, 415),
+    ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+    ({"Content-Type": "text/plain; application/json"}, 415),
+    ({"Content-Type": ""}, 415),
+    ({"Content-Type": "application/json", "Origin": "https://evil.example"}, 403),
+    ({"Content-Type": "application/json", "Origin": "null"}, 403),
+    ({"Content-Type": "application/json", "Origin": "http://localhost:9"}, 403),
+    ({"Content-Type": "application/json", "Sec-Fetch-Site": "cross-site"}, 403),
+    ({"Content-Type": "application/json", "Sec-Fetch-Site": "same-site"}, 403),
+]
+
+
+@pytest.mark.parametrize(("headers", "status"), FOREIGN)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/v1/models/load", "/api/v1/models/download"])
+@pytest.mark.parametrize("kind", ["fake", "recorder"])
+def test_pages_of_other_sites_reach_neither_fake_nor_recorder(
+    tmp_path: Path, kind: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    with recording(tmp_path / "c") as (fake, url):
+        server = fake.base_url if kind == "fake" else url
+        got, body = post(server, path, PLAIN, **{name.replace("-", "_"): value for name, value in headers.items()})
+        assert got == status
+        assert json.loads(body)["error"] if kind == "fake" else body
+        assert fake.pending == 0
+        assert not (tmp_path / "c").exists()
+
+
+def test_a_name_that_is_allowed_is_answered() -> None:
+    def asked(fake: FakeLMStudio, host: str) -> int:
+        port = urlsplit(fake.base_url).port
+        request = f"GET /v1/models HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode()
+        return int(sent_raw(f"http://127.0.0.1:{port}", request).split()[1])
+
+    with FakeLMStudio(allowed_hosts=["studio.example", ".inside.example"]) as fake:
+        assert asked(fake, "studio.example") == asked(fake, "a.inside.example") == asked(fake, "LOCALHOST") == 200
+        assert asked(fake, "gpu") == asked(fake, "192.0.2.1") == asked(fake, "evil.example") == 400
+    with FakeLMStudio(host="0.0.0.0") as fake:
+        assert asked(fake, "gpu") == asked(fake, "192.0.2.1") == asked(fake, "localhost") == 200
+        assert asked(fake, "evil.example") == 400
+    assert AllowedHosts.of(["*"]).allows("anything.example")
+
+
+def test_the_bytes_of_an_exchange_are_those_that_came() -> None:
+    odd = [Piece.of(bytes([200, 1, 2]), 0.0), Piece.of("ä".encode(), 0.5)]
+    assert Redaction().pieces(odd) == odd
+    assert Exchange(method="GET", path="/").body == b""
