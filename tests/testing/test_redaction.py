@@ -18,7 +18,7 @@ from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.testing import FakeLMStudio
 from lmdeck.testing.recordings.cassette import Exchange, Piece, load
 from lmdeck.testing.recordings.recorder import Recorder
-from lmdeck.testing.redaction import REMOVED, Redaction
+from lmdeck.testing.recordings.redaction import REMOVED, Redaction
 from lmdeck.web.trust import AllowedHosts
 
 if TYPE_CHECKING:

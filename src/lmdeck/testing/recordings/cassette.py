@@ -1,7 +1,7 @@
 """Recordings: what an application asked and the true bytes of what it got, with their timing, one exchange a line of JSON.
 
-Secrets are removed before anything is written (`lmdeck.testing.redaction`), and the file is readable by its owner alone. A body
-that is not UTF-8 is stored as base64.
+Secrets are removed before anything is written (`redaction`), and the file is readable by its owner alone. A body that is not
+UTF-8 is stored as base64.
 """
 
 from __future__ import annotations

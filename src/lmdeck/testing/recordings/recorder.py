@@ -17,7 +17,7 @@ from lmdeck.config import Settings
 from lmdeck.errors import FileWriteError, TransportError
 from lmdeck.server.delivery import ClientGoneError, attended
 from lmdeck.testing.recordings.cassette import LEFT, Exchange, Piece, append
-from lmdeck.testing.redaction import Redaction
+from lmdeck.testing.recordings.redaction import Redaction
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, Refused, refuse_request
 
 if TYPE_CHECKING:

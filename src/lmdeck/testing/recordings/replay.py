@@ -111,8 +111,8 @@ def _reader(exchange: Exchange) -> ChatReader | None:
     asked: Mapping[str, Any] = exchange.request if isinstance(exchange.request, dict) else {}
     is_completion = exchange.path.endswith("/chat/completions")
     given = asked.get("tools")
-    tools = [tool for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
-    tools = tools if is_completion else offered_tools({"tools": tools})
+    offered = [tool for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
+    tools: list[Mapping[str, Any]] = list(offered) if is_completion else offered_tools({"tools": offered})
     if asked.get("tool_choice") == "none":
         tools = []
     assembler = ChatAssembler(text_parser=StreamParser(tools), tools=tools, model=str(asked.get("model") or ""))
