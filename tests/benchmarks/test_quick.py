@@ -76,3 +76,17 @@ def test_many_browsers_at_once_are_all_served(tmp_path):
     subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     measured = json.loads(figures.read_text())
     assert measured["complete"] == measured["clients"] == 10
+
+
+def test_the_parser_is_measured_beside_another_checkout(tmp_path):
+    """Each row has the figures of both."""
+    figures = tmp_path / "parser.json"
+    command = [sys.executable, ROOT / "benchmarks" / "parser.py", "--quick", "--beside", ROOT, "--json", figures]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
+    assert "before | now" in printed
+    written = json.loads(figures.read_text())
+    assert {row["table"] for row in written} == {"growth of parse", "growth of send", "µs a delta"}
+    for row in written:
+        times = row["seconds"] if "seconds" in row else [[value] for value in row["microseconds"]]
+        assert len(times) == 2
+        assert all(value > 0 for known in times for value in known)
