@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable
 from json.encoder import encode_basestring
 
-from lmdeck._parsing.literals import LiteralReader, escaped
-from lmdeck._parsing.sink import Calls, decode_arguments
-from lmdeck._parsing.source import (
+from lmdeck.sansio.calls import Calls, decode_arguments
+from lmdeck.sansio.literals import LiteralReader, escaped
+from lmdeck.sansio.members import Block, extra_closers
+from lmdeck.sansio.source import (
     MalformedCall,
     NotACall,
     Reader,
@@ -51,11 +52,13 @@ def json_text(source: Source, note: Callable[[str], object], *, is_key: bool = F
     return text if isinstance(text, str) else ""
 
 
-def json_arguments(source: Source, put: Callable[[str], object], calls: Calls, ends: Stops) -> Reader[None]:
-    """Read arguments: an object, an object inside a string, or nothing."""
+def json_arguments(
+    source: Source, put: Callable[[str], object], calls: Calls, ends: Stops, *, enclosing: str = ""
+) -> Reader[None]:
+    """Read arguments: an object, an object inside a string, or nothing; `enclosing` closes what stands around them."""
     char = yield from source.skip_space()
     if char == "{":
-        yield from LiteralReader(source, put, calls.note, ends=ends).read()
+        yield from LiteralReader(source, put, calls.note, ends=ends, enclosing=enclosing).read()
         return
     parts: list[str] = []
     yield from LiteralReader(source, parts.append, calls.note, ends=ends).read()
@@ -113,8 +116,12 @@ def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = Fal
         if char != ":":
             if not char:
                 raise TruncatedCall
-            raise (NotACall if strictly and is_first else MalformedCall)(f"{char!r} stands where a colon was expected")
-        source.at += 1
+            if char not in "=\"'":
+                raise (NotACall if strictly and is_first else MalformedCall)(
+                    f"{char!r} stands where a colon was expected"
+                )
+            calls.note("an equals sign for a colon")
+        source.at += char in ":="
         char = yield from source.skip_space()
         if strictly and not calls.is_open and key not in NAME_KEYS and key not in ("type", "id"):
             raise NotACall
@@ -132,11 +139,12 @@ def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = Fal
             calls.flush()
         elif key in ARGUMENT_KEYS and not has_arguments:
             has_arguments = True
-            yield from json_arguments(source, calls.write if calls.is_open else early.append, calls, ends)
+            put = calls.write if calls.is_open else early.append
+            yield from json_arguments(source, put, calls, ends, enclosing="}")
         elif is_first and char in ("{", '"', "n") and calls.toolbox.resolve(key) and key not in OTHER_KEYS:
             calls.open(key)
             has_arguments = True
-            yield from json_arguments(source, calls.write, calls, ends)
+            yield from json_arguments(source, calls.write, calls, ends, enclosing="}")
         else:
             value: list[str] = []
             yield from LiteralReader(source, value.append, _ignore, ends=ends).read()
@@ -178,26 +186,30 @@ def _rest_of_object(source: Source, ends: Stops) -> Reader[None]:
 
 
 def json_calls(source: Source, calls: Calls, ends: Stops, *, strictly: bool = False) -> Reader[None]:
-    """Read `[{…}, {…}]`; separators may be missing, and so may the closing bracket."""
+    """Read `[{…}, {…}]`, each member by itself; separators may be missing, and so may the closing bracket."""
     source.at += 1
-    made = len(calls.made)
+    block = Block(source, calls)
+    is_first = True
     while True:
         char = yield from source.skip_space()
         if char == "{":
-            yield from json_call(source, calls, ends, strictly=strictly and len(calls.made) == made)
-            source.mark()
+            yield from block.member(json_call(source, calls, ends, strictly=strictly and is_first), ends)
+            is_first = False
         elif char == ",":
             source.at += 1
         elif char == "]":
             source.at += 1
-            return
-        elif not char and len(calls.made) == made:
+            break
+        elif char in ("}", ")") and block.has_calls:
+            yield from extra_closers(source, calls, "]")
+        elif not char and not block.has_calls:
             raise TruncatedCall
         elif not char or (yield from source.ahead(ends)):
-            return
-        elif len(calls.made) > made:
+            break
+        elif block.has_calls:
             value: list[str] = []
             yield from LiteralReader(source, value.append, _ignore, ends=ends).read()
             calls.dropped("tool_call_unparsed", f"A value that is no call stood among the calls: {''.join(value)}")
         else:
             raise MalformedCall(f"{char!r} stands where a call was expected")
+    block.end()

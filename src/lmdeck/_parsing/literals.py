@@ -19,8 +19,9 @@ SPACE = re.compile(r"[ \t\r\n]*")
 SPACES = re.compile(r"\s*")
 WORD = re.compile(r"[^\s,:{}\[\]()\"'<=]*")
 NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?\Z")
-LOOSE_NUMBER = re.compile(r"[+-]?(?:\d[\d_]*)?\.?\d*(?:[eE][+-]?\d+)?\Z")
-BASED_NUMBER = re.compile(r"[+-]?0[xob][0-9a-f_]+\Z", re.IGNORECASE)
+LOOSE_NUMBER = re.compile(r"[+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z")
+BASED_NUMBER = re.compile(r"[+-]?0(?:x[0-9a-f]+|o[0-7]+|b[01]+)\Z", re.IGNORECASE)
+LONGEST_NUMBER = 1000
 PLAIN = {'"': re.compile(r"[\"\\\x00-\x1f]"), "'": re.compile(r"['\"\\\x00-\x1f]")}
 HEX = re.compile(r"[0-9a-fA-F]*")
 WORDS = {"true": "true", "false": "false", "null": "null"}
@@ -32,6 +33,16 @@ PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 PYTHON_ESCAPES = {"'": "'", "a": "\\u0007", "v": "\\u000b", "0": "\\u0000"}
 LOOKAHEAD = 256
 NEXT_KEY = re.compile(r"\"[^\"\n\\]{1,64}\"\s*:")
+CLOSERS = re.compile(r"[\s}\])]*")
+BEHIND_COMMA = {
+    "}": re.compile(
+        r"""\s*(?:"(?:[^"\\\n]|\\.){0,200}"\s*[:=]|'(?:[^'\\\n]|\\.){0,200}'\s*[:=]|[\w.\-$]+\s*[:=]|[}\],])"""
+    ),
+    "]": re.compile(r"""\s*(?:["'{\[(\d\-+.\],]|true|false|null|True|False|None|NaN|[rbfu]["'])"""),
+    ")": re.compile(r"""\s*(?:[A-Za-z_]\w*\s*=(?!=)|"[\w.\- ]+"\s*[:=]|'[\w.\- ]+'\s*[:=]|\*\*|[),])"""),
+    "": re.compile(r"""\s*(?:["'{\[\])},;]|[A-Za-z_][\w.\-]*\s*(?:[:=]|\(\s*(?:\)|\{|["']?\w+["']?\s*[=:])))"""),
+}
+"""What may come behind a comma: in an object, an array, the arguments of a Python call, and outside of the value."""
 FIRST_OF_SET = re.compile(r"""\s*(?:'[^'\\]*'|"[^"\\]*"|-?\d[\d.]*)(\s*)([,:}])""")
 FIRST_OF_SET_BEGUN = re.compile(r"""\s*(?:'[^'\\]*'?\s*|"[^"\\]*"?\s*|-?[\d.]*\s*)""")
 
@@ -46,14 +57,17 @@ class LiteralReader:
 
     def __init__(
         self, source: Source, put: Callable[[str], object], note: Callable[[str], object], *, python: bool = False,
-        ends: Stops | None = None, closes_at_end: bool = False,
+        ends: Stops | None = None, closes_at_end: bool = False, enclosing: str = "",
     ) -> None:  # fmt: skip
+        """Read from `source` and write to `put`; `enclosing` are the brackets that close what stands around the value."""
         self._source = source
         self._put = put
         self._note = note
         self._python = python
         self._ends = ends or stops()
         self._closes_at_end = closes_at_end
+        self._enclosing = enclosing
+        self._closers: list[str] = []
         self._comma = ""
 
     def read(self) -> Reader[None]:
@@ -63,7 +77,7 @@ class LiteralReader:
             MalformedCall: It is no value, and cannot be put right.
             TruncatedCall: The text ended inside it.
         """
-        closers: list[str] = []
+        closers = self._closers = []
         while True:
             depth = len(closers)
             yield from self._begin_value(closers)
@@ -156,8 +170,14 @@ class LiteralReader:
         source = self._source
         if char in ('"', "'"):
             yield from self.string(is_key=True)
+            if (yield from self._space()) == char:
+                self._note("an equals sign for a colon")
+                self._put(":")
+                return
         else:
             word = yield from source.collect_while(WORD)
+            if not word and not char:
+                raise TruncatedCall
             if not word:
                 raise MalformedCall(f"{char!r} stands where a key was expected")
             if not self._python:
@@ -174,28 +194,35 @@ class LiteralReader:
         self._put(":")
 
     def string(self, *, is_key: bool = False) -> Reader[None]:
-        """Read a string; several in a row are one in Python."""
+        """Read a string; several in a row are one in Python. In `"key="value"` the key ends before the second quote."""
         source = self._source
         quote = source.text[source.at]
         if quote == "'" and not self._python:
             self._repaired("single quotes")
         self._put('"')
-        yield from self._one_string(quote, is_key=is_key)
-        while self._python and not is_key and (yield from source.skip_space()) in ('"', "'"):
+        if is_key:
+            yield from self._one_key(quote)
+            return
+        yield from self._one_string(quote)
+        while self._python and (yield from source.skip_space()) in ('"', "'"):
             yield from self._one_string(source.text[source.at])
         self._put('"')
+
+    def _one_key(self, quote: str) -> Reader[None]:
+        put, parts = self._put, list[str]()
+        self._put = parts.append
+        yield from self._one_string(quote, is_key=True)
+        self._put = put
+        key = "".join(parts)
+        is_glued = key.endswith("=") and (yield from self._source.peek()) == quote
+        put(f'{key.removesuffix("=") if is_glued else key}"')
 
     def _one_string(self, quote: str, *, is_key: bool = False) -> Reader[None]:  # noqa: C901 - one grammar, read top down
         source = self._source
         source.at += 1
-        triple = False
-        if self._python and (yield from source.take(stops(quote * 2))):
-            following = yield from source.peek()
-            if following != quote:
-                return
-            source.at += 1
-            triple = True
+        triple = self._python and not is_key and bool((yield from source.take(stops(quote * 2))))
         plain = PLAIN[quote]
+        last = ""
         while True:
             text, at = source.text, source.at
             found = plain.search(text, at)
@@ -203,6 +230,7 @@ class LiteralReader:
             if end > at:
                 self._put(text[at:end])
                 source.at = end
+                last = text[end - 1]
             if not found:
                 if source.closed:
                     raise TruncatedCall
@@ -221,6 +249,8 @@ class LiteralReader:
             elif (yield from self._ends_string(is_key=is_key)):
                 source.at += 1
                 return
+            elif is_key and last == "=":
+                return
             else:
                 source.at += 1
                 self._repaired("a quote inside a string")
@@ -236,39 +266,89 @@ class LiteralReader:
         self._put(escaped(char))
 
     def _ends_string(self, *, is_key: bool) -> Reader[bool]:
-        """Tell whether a quote ends its string: it does where JSON's grammar goes on after it."""
+        """Whether a quote ends its string: it does where the grammar goes on after it."""
         source = self._source
         while True:
             found = NON_SPACE.search(source.text, source.at + 1)
-            if found:
-                char = found.group()
-                if char in ((":", "=") if is_key else (",", "}", "]", ":")):
-                    return True
-                if self._python and char in "\"')":
-                    return True
-                if char == '"' and not is_key:
-                    return (yield from self._begins_key(found.start()))
-                return (yield from self._ends_before(found.start()))
-            if source.closed or len(source.text) - source.at > LOOKAHEAD:
+            if found is None and not source.closed and len(source.text) - source.at <= LOOKAHEAD:
+                yield
+                continue
+            if found is None:
                 return True
+            char, place = found.group(), found.start() - source.at
+            if is_key and char in ":=":
+                return True
+            if is_key:
+                return (yield from self._ends_before(place))
+            return (yield from self._is_structure(char, place))
+
+    def _is_structure(self, char: str, place: int) -> Reader[bool]:
+        """Whether a character ahead, behind a quote, goes on with what stands around the string."""
+        if char == ",":
+            return (
+                yield from self._goes_on_behind(place + 1, self._closers[-1] if self._closers else self._enclosing[:1])
+            )
+        if char in "}])":
+            return (yield from self._is_closed_from(place))
+        if char == ":":
+            return not self._closers and not self._enclosing
+        if char in "\"'" and self._python:
+            return place > 1
+        if char == '"':
+            return (yield from self._begins_key(place))
+        return (yield from self._ends_before(place))
+
+    def _goes_on_behind(self, place: int, closer: str) -> Reader[bool]:
+        """Whether another member of the container that `closer` closes begins at a place ahead, behind a comma."""
+        source, wanted = self._source, BEHIND_COMMA[closer]
+        while True:
+            if wanted.match(source.text, source.at + place):
+                return True
+            if source.closed:
+                rest = source.text[source.at + place : source.at + place + LOOKAHEAD]
+                return not rest.strip() or (yield from self._ends_before(place + len(rest) - len(rest.lstrip())))
+            if len(source.text) - source.at - place >= LOOKAHEAD:
+                return False
             yield
+
+    def _is_closed_from(self, place: int) -> Reader[bool]:
+        """Whether the brackets at a place ahead close what is open, and what follows them fits."""
+        source = self._source
+        while True:
+            run = CLOSERS.match(source.text, source.at + place)
+            end = run.end() if run else source.at + place
+            if end < len(source.text) or source.closed or end - source.at > LOOKAHEAD:
+                break
+            yield
+        char = source.text[end : end + 1]
+        run_text = source.text[source.at + place : end]
+        count = sum(not closer.isspace() for closer in run_text)
+        open_ = len(self._closers)
+        around = "".join(reversed(self._closers)) + self._enclosing
+        place = end - source.at
+        if char == ",":
+            closer = around[count : count + 1]
+            return (yield from self._goes_on_behind(place + 1, "" if closer == "]" and count >= open_ else closer))
+        if char == "" or count > len(around):
+            return True
+        if count == len(around) and char not in "\"'":
+            return not self._python or "\n" in run_text or (yield from self._ends_before(place))
+        return (yield from self._ends_before(place))
 
     def _begins_key(self, place: int) -> Reader[bool]:
-        """Tell whether a key stands at a place ahead, so that only a comma is missing."""
+        """Whether a key stands at a place ahead, so that only a comma is missing."""
         source = self._source
-        distance = place - source.at
-        while len(source.text) - source.at - distance < LOOKAHEAD and not source.closed:
-            if NEXT_KEY.match(source.text, source.at + distance):
+        while len(source.text) - source.at - place < LOOKAHEAD and not source.closed:
+            if NEXT_KEY.match(source.text, source.at + place):
                 return True
             yield
-        return NEXT_KEY.match(source.text, source.at + distance) is not None
+        return NEXT_KEY.match(source.text, source.at + place) is not None
 
     def _ends_before(self, place: int) -> Reader[bool]:
-        """Tell whether the dialect's end marker stands at a place ahead."""
+        """Whether the dialect's end marker stands at a place ahead."""
         source, ends = self._source, self._ends
-        distance = place - source.at
         while True:
-            text, at = source.text, source.at + distance
+            text, at = source.text, source.at + place
             if ends.pattern.match(text, at):
                 return True
             if source.closed or len(text) - at >= ends.longest or text[at:] not in ends.prefixes:
@@ -346,9 +426,11 @@ class LiteralReader:
             if not (self._python and word in PYTHON_WORDS):
                 self._repaired(f"{word} for a JSON value")
             return OTHER_WORDS[word]
+        if len(word) > LONGEST_NUMBER:
+            return None
         if BASED_NUMBER.match(word):
             return str(int(word, 0))
-        if any(char.isdigit() for char in word) and LOOSE_NUMBER.match(word) and len(word) < 4000:
+        if LOOSE_NUMBER.match(word):
             if not self._python:
                 self._repaired("a number in another notation")
             number = float(word.replace("_", ""))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 
-from lmdeck._parsing.json_calls import json_call, json_text
-from lmdeck._parsing.literals import LiteralReader
-from lmdeck._parsing.sink import Calls
-from lmdeck._parsing.source import (
+from lmdeck.sansio.calls import Calls
+from lmdeck.sansio.json_calls import json_call, json_text
+from lmdeck.sansio.literals import LiteralReader
+from lmdeck.sansio.members import Block, extra_closers
+from lmdeck.sansio.source import (
     MalformedCall,
     Reader,
     Source,
@@ -25,24 +26,26 @@ IDENTIFIER = re.compile(r"[\w.\-]*")
 
 def python_calls(source: Source, calls: Calls, ends: Stops, *, closer: str) -> Reader[None]:
     """Read `name(key=literal, …)`, separated by commas or newlines, up to `closer` (read as well) or an end marker."""
+    block = Block(source, calls)
     while True:
         char = yield from source.skip_space()
         if char and char == closer:
             source.at += 1
-            return
+            break
         if not char or (yield from source.ahead(ends)):
-            return
+            break
         if char in ",;":
             source.at += 1
-            continue
-        if char == "{":
-            yield from json_call(source, calls, ends)
+        elif char in ")}]" and block.has_calls:
+            yield from extra_closers(source, calls, closer)
+        elif char == "{":
+            yield from block.member(json_call(source, calls, ends), ends)
         else:
-            yield from _python_call(source, calls, ends)
-        source.mark()
+            yield from block.member(_python_call(source, calls, ends, closer), ends)
+    block.end()
 
 
-def _python_call(source: Source, calls: Calls, ends: Stops) -> Reader[None]:
+def _python_call(source: Source, calls: Calls, ends: Stops, closer: str) -> Reader[None]:
     name = yield from source.collect_while(IDENTIFIER)
     char = yield from source.skip_space()
     if not char:
@@ -50,11 +53,11 @@ def _python_call(source: Source, calls: Calls, ends: Stops) -> Reader[None]:
     if char != "(" or not name:
         raise MalformedCall(f"{(name or char)[:80]!r} is no call")
     source.at += 1
-    yield from python_call(source, calls, ends, name)
+    yield from python_call(source, calls, ends, name, closer=closer)
 
 
-def python_call(source: Source, calls: Calls, ends: Stops, name: str) -> Reader[None]:
-    """Read `key=literal, …)`, behind the opening bracket."""
+def python_call(source: Source, calls: Calls, ends: Stops, name: str, *, closer: str = "") -> Reader[None]:
+    """Read `key=literal, …)`, behind the opening bracket; `closer` ends the list that the call stands in."""
     calls.open(name)
     calls.flush()
     calls.write("{")
@@ -72,13 +75,13 @@ def python_call(source: Source, calls: Calls, ends: Stops, name: str) -> Reader[
         if not is_first and (yield from source.ahead(ends)):
             calls.note("a missing closing bracket")
             break
-        yield from _keyword(source, calls, ends, is_first=is_first)
+        yield from _keyword(source, calls, ends, closer, is_first=is_first)
         is_first = False
     calls.write("}")
     calls.close()
 
 
-def _keyword(source: Source, calls: Calls, ends: Stops, *, is_first: bool) -> Reader[None]:
+def _keyword(source: Source, calls: Calls, ends: Stops, closer: str, *, is_first: bool) -> Reader[None]:
     quoted = yield from source.peek()
     if quoted == "{" and is_first:  # f({"a": 1})
         raise MalformedCall("positional arguments")
@@ -90,4 +93,4 @@ def _keyword(source: Source, calls: Calls, ends: Stops, *, is_first: bool) -> Re
         raise MalformedCall(f"{key[:80]!r} is no keyword argument")
     source.at += 1
     calls.write_key(key, is_first=is_first)
-    yield from LiteralReader(source, calls.write, calls.note, python=True, ends=ends).read()
+    yield from LiteralReader(source, calls.write, calls.note, python=True, ends=ends, enclosing=")" + closer).read()

@@ -26,6 +26,13 @@ from lmdeck._parsing.text_buffer import GrowingText
 from lmdeck._parsing.unmarked_json import begins_bare
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem
+from lmdeck.sansio.bare import begins_bare
+from lmdeck.sansio.calls import Calls
+from lmdeck.sansio.dialects.declaration import Marker, ReasoningTags
+from lmdeck.sansio.grammar import Grammar
+from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
+from lmdeck.sansio.text import GrowingText
+from lmdeck.sansio.toolbox import Toolbox
 
 __all__ = ["Reading"]
 
@@ -296,12 +303,9 @@ class Reading:
                     calls.dropped("tool_call_empty", f"A block without a call was left out: {source.marked()[:SHOWN]}")
         except NotACall:
             self._give_back(marker)
-        except UnofferedCall as refusal:
-            calls.dropped("unoffered_tool", f"Left as text: {refusal}", self._give_back(marker))
         except MalformedCall as refusal:
             calls.abandon()
-            raw = self._give_back(marker)
-            calls.dropped("tool_call_unparsed", f"A call could not be read and was left as text: {refusal}", raw)
+            calls.refuse(refusal, self._give_back(marker))
         except TruncatedCall:
             self._cut_off(marker)
         finally:

@@ -19,6 +19,10 @@ from lmdeck.messages import Problem, ToolCall
 
 __all__ = ["Calls", "decode_arguments"]
 
+LONG_LOOKS = (
+    64  # how often the values of an answer may look to the end of the text in vain, so that the cost stays linear
+)
+
 
 def decode_arguments(raw: str) -> Any:  # noqa: ANN401 - JSON is anything
     """Decode JSON text; None where it is none. What msgspec refuses (lone surrogates, huge integers) json may take."""
@@ -49,6 +53,7 @@ class Calls:
         self.prose = Prose()
         self.is_over = False
         self.coerces = False
+        self.long_looks = LONG_LOOKS
         self._left_out = GrowingText()
         self._gap: list[str] = []
         self._has_markup = False
@@ -63,6 +68,8 @@ class Calls:
         self._repairs: list[str] = []
         self._keys: set[str] = set()
         self._repeats = False
+        self._refused: str | None = None
+        self._holds = False
 
     @property
     def is_open(self) -> bool:
@@ -116,6 +123,13 @@ class Calls:
         """Tell that something was left out."""
         self.problems.append(Problem(code, f"{detail}.", raw))
 
+    def refuse(self, refusal: MalformedCall, text: str) -> None:
+        """Report a call that was left as text."""
+        if isinstance(refusal, UnofferedCall):
+            self.dropped("unoffered_tool", f"Left as text: {refusal}", text)
+        else:
+            self.dropped("tool_call_unparsed", f"A call could not be read and was left as text: {refusal}", text)
+
     def leave_out(self, source: Source, wanted: Stops, what: str) -> Reader[None]:
         """Read text that is for nobody up to the first of some literals, and tell of it."""
         parts: list[str] = []
@@ -124,14 +138,14 @@ class Calls:
             self.dropped("text_left_out", f"{what} was left out: {text}")
 
     def open(self, name: str) -> None:
-        """Begin a call.
-
-        Raises:
-            UnofferedCall: No tool of that name was offered.
-        """
+        """Begin a call; that of a tool that was not offered is read like any other, and refused by `close`."""
         resolved = self.toolbox.resolve(name)
         if resolved is None:
-            raise UnofferedCall(f"the tool {name.strip()[:200]!r} was not offered")
+            self._reset()
+            self._refused = name.strip()
+            self.name = self._refused or "?"
+            self._announced = True
+            return
         if len(self.made) >= DEFAULT_LIMITS.tool_calls:
             raise MalformedCall(f"more than {DEFAULT_LIMITS.tool_calls} tool calls")
         self.name = resolved
@@ -160,6 +174,10 @@ class Calls:
         self._keys.add(key)
         self.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
 
+    def has_key(self, key: str) -> bool:
+        """Whether the open call has a parameter of that name."""
+        return key in self._keys
+
     def note(self, repair: str) -> None:
         """Remember that something in the open call was put right."""
         if repair not in self._repairs:
@@ -167,7 +185,7 @@ class Calls:
 
     def flush(self) -> None:
         """Hand on what is new in the open call."""
-        if not self.name:
+        if not self.name or self._refused is not None or self._holds:
             return
         fragment = "".join(self._new)
         if fragment or not self._announced:
@@ -184,8 +202,14 @@ class Calls:
         """End the open call.
 
         Raises:
-            MalformedCall: Its arguments are no object after all.
+            MalformedCall: The arguments are not an object.
+            UnofferedCall: No tool of that name was offered.
         """
+        if self._refused is not None:
+            name = self._refused
+            self.abandon()
+            raise UnofferedCall(f"the tool {name[:200]!r} was not offered")
+        self._holds = False
         self.flush()
         raw = "".join(self._fragments)
         if not raw:
@@ -220,6 +244,10 @@ class Calls:
                     "text_left_out", f"The first value of {key!r}, which was given twice, was left out: {value!r}"
                 )
 
+    def hold(self) -> None:
+        """Announce nothing of the open call until it is closed: its text may prove to be no call."""
+        self._holds = True
+
     def abandon(self) -> str:
         """Give up the open call, and give its name."""
         name = self.name
@@ -233,3 +261,5 @@ class Calls:
         self._new = []
         self._fragments = []
         self._repairs = []
+        self._refused = None
+        self._holds = False

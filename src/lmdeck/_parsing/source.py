@@ -207,6 +207,18 @@ class Source:
         self._kept = []
         self._mark = -1
 
+    def unread(self, text: str) -> None:
+        """Go back by text that was read last."""
+        if len(text) <= self.at:
+            self.at -= len(text)
+            return
+        rest = self.text[self.at :]
+        if self._mark >= 0:
+            self._kept = [self.marked().removesuffix(text)]
+            self._mark = 0
+        self.text = text + rest
+        self.at = 0
+
     def fill(self) -> Reader[bool]:
         """Wait for a character; tell whether one came."""
         while self.at >= len(self.text):
@@ -261,6 +273,17 @@ class Source:
                 yield
             else:
                 yield from self.sleep(wanted.begun.search, put)
+
+    def ends_inside(self, wanted: Stops) -> Reader[bool]:
+        """Read the rest of the text if it is the beginning of a literal; whether it is."""
+        while True:
+            rest = len(self.text) - self.at
+            if rest >= wanted.longest or self.text[self.at :].rstrip() not in wanted.prefixes:
+                return False
+            if self.closed:
+                self.at = len(self.text)
+                return rest > 1
+            yield
 
     def within(self, wanted: Stops, limit: int) -> Reader[tuple[str, str]]:
         """Read up to the first of some literals, which must come soon; give the text and the literal, `""` at the end.

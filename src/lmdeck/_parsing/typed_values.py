@@ -11,9 +11,10 @@ from lmdeck._parsing.sink import Calls
 from lmdeck._parsing.source import (
     Reader,
     Source,
-    Stops,
     TruncatedCall,
 )
+from lmdeck.sansio.toolbox import ANY, STRING, json_for
+from lmdeck.sansio.value_ends import ValueEnd, read_value
 
 __all__ = ["typed_value"]
 
@@ -22,7 +23,10 @@ STRING_DECIDES = frozenset('{["-0123456789tfnTFN')
 
 
 class _Trimmed:
-    """Passes a parameter's text on without the newline and indentation that belong to the markup."""
+    """Passes a parameter's text on without the newline and indentation that belong to the markup.
+
+    A line end before the closing tag belongs to it only where one stood behind the opening tag, too.
+    """
 
     def __init__(self, put: Callable[[str], object], indent: str, *, trims: bool) -> None:
         self._put = put
@@ -30,6 +34,7 @@ class _Trimmed:
         self._trims = trims
         self._held = ""
         self._is_begun = False
+        self._is_padded = False
 
     def __call__(self, text: str) -> None:
         text = self._held + text
@@ -44,6 +49,7 @@ class _Trimmed:
             self._is_begun = True
             text = text.removeprefix("\r") if text.startswith("\r\n") else text
             if text.startswith("\n"):
+                self._is_padded = True
                 text = text[1:].removeprefix(self._indent)
         cut = TRAILING.search(text)
         at = cut.start() if cut and len(text) - cut.start() <= 64 else len(text)
@@ -58,6 +64,8 @@ class _Trimmed:
         newline = held.rfind("\n")
         if not self._is_begun:
             self._put(held[newline + 1 :] if newline >= 0 and held.strip() else "")
+        elif not self._is_padded:
+            self._put(held)
         else:
             rest = held[newline + 1 :]
             kept = held[: newline - (held[newline - 1 : newline] == "\r")] if newline >= 0 else held
@@ -67,9 +75,9 @@ class _Trimmed:
 
 
 def typed_value(
-    source: Source, calls: Calls, wanted: Stops, types: frozenset[str], *, indent: str = "", trims: bool = True
+    source: Source, calls: Calls, value_end: ValueEnd, types: frozenset[str], *, indent: str = "", trims: bool = True
 ) -> Reader[str]:
-    """Read a parameter's text up to its end, write it as JSON of its type, and give what ended it.
+    """Read a parameter's text up to its end, write it as JSON of its type, and return the tag that ended it.
 
     A string is handed on as it comes; what must be a number, an array or the like is written when it is whole.
     """
@@ -84,14 +92,14 @@ def typed_value(
     if types == STRING:
         trimmed = _Trimmed(write_escaped, indent, trims=trims)
         calls.write('"')
-        end = yield from source.until(wanted, trimmed)
+        end = yield from read_value(source, trimmed, value_end, calls)
         if not end:
             raise TruncatedCall
         trimmed.end()
         calls.write('"')
         return end
     parts: list[str] = []
-    end = yield from source.until(wanted, parts.append)
+    end = yield from read_value(source, parts.append, value_end, calls)
     if not end:
         raise TruncatedCall
     kept: list[str] = []

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from json.encoder import encode_basestring
+from typing import Any
 
-from lmdeck._parsing.json_calls import ARGUMENT_KEYS, json_arguments
-from lmdeck._parsing.offered_tools import ANY, STRING, json_for
-from lmdeck._parsing.sink import Calls, decode_arguments
-from lmdeck._parsing.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
-from lmdeck._parsing.typed_values import typed_value
+from lmdeck.sansio.calls import Calls, decode_arguments
+from lmdeck.sansio.json_calls import ARGUMENT_KEYS, json_arguments
+from lmdeck.sansio.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
+from lmdeck.sansio.toolbox import ANY, STRING, json_for
+from lmdeck.sansio.typed_values import typed_value
+from lmdeck.sansio.value_ends import ValueEnd, read_value
 
 __all__ = ["Elements", "begins_end", "elements_call", "elements_calls", "name_in", "parameters", "read_header"]
 
 NAME = re.compile(r"""^\s*["']?([^"'>]*?)["']?\s*(?:\s[\w-]+\s*=.*)?$""", re.DOTALL)
 STRING_ATTRIBUTE = re.compile(r"""\bstring\s*=\s*["']?(true|false)""")
-CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+WORD = re.compile(r"<([^\s=]*)")
+CDATA = ("<![CDATA[", "]]>")
+KEY = re.compile(r"""\s*["']?([^"'<>\s]+)["']?(?:\s[^<>]*)?>""")
 HEADER_LIMIT = 300
 SPACE = re.compile(r"\s*")
 WHOLE = ARGUMENT_KEYS | {"properties"}
@@ -44,10 +49,14 @@ class Elements:
         """What may come next inside a function."""
         return stops(*self.parameter, *self.function_end, *self.ends, *self.function)
 
-    @property
-    def value(self) -> Stops:
-        """What ends a parameter's text."""
-        return stops(*self.parameter_end, *self.function_end, *self.ends, *self.parameter)
+    def value_end(self, opening: str, is_opening: Callable[[str], bool]) -> ValueEnd:
+        """Return what ends the text behind `opening`; `is_opening` says whether a parameter's opening tag in it is one."""
+        word = WORD.match(opening)
+        same = tuple(end for end in self.parameter_end if word and end == f"</{word.group(1)}>")
+        return ValueEnd(
+            own=same or self.parameter_end, opens=self.parameter, call_ends=self.function_end, block_ends=self.ends,
+            island=CDATA if self.entities else None, is_opening=is_opening,
+        )  # fmt: skip
 
 
 def elements_calls(source: Source, calls: Calls, elements: Elements) -> Reader[None]:
@@ -101,7 +110,9 @@ def parameters(source: Source, calls: Calls, elements: Elements, space: str = ""
                 raise TruncatedCall
             calls.note("a missing closing element")
             break
-        if gap.strip() and not _is_stray(gap, elements):
+        if gap.strip() in elements.parameter_end:
+            calls.note("a closing element too many")
+        elif gap.strip():
             calls.dropped("text_left_out", f"Text between parameters was left out: {gap.strip()}")
         if found not in opening:
             if found not in elements.function_end:
@@ -109,7 +120,7 @@ def parameters(source: Source, calls: Calls, elements: Elements, space: str = ""
             break
         indent = gap[gap.rfind("\n") + 1 :] if "\n" in gap else ""
         source.at += len(found)
-        is_first = yield from _parameter(source, calls, elements, indent=indent, is_first=is_first)
+        is_first = yield from _parameter(source, calls, elements, found, indent=indent, is_first=is_first)
     calls.write("}")
 
 
@@ -118,11 +129,9 @@ def begins_end(rest: str, ends: tuple[str, ...]) -> bool:
     return len(rest) > 1 and any(end.startswith(rest) for end in ends)
 
 
-def _is_stray(gap: str, elements: Elements) -> bool:
-    return gap.strip() in elements.parameter_end
-
-
-def _parameter(source: Source, calls: Calls, elements: Elements, *, indent: str, is_first: bool) -> Reader[bool]:
+def _parameter(
+    source: Source, calls: Calls, elements: Elements, opening: str, *, indent: str, is_first: bool
+) -> Reader[bool]:
     header, alone = yield from read_header(source)
     key = name_in(header)
     types = calls.toolbox.types(calls.name, key)
@@ -130,23 +139,32 @@ def _parameter(source: Source, calls: Calls, elements: Elements, *, indent: str,
     if said and not types:
         types = STRING if said.group(1) == "true" else ANY
     if key in WHOLE and key not in calls.toolbox.properties(calls.name) and is_first and not alone:
-        return (yield from _whole_arguments(source, calls, elements, key))
+        return (yield from _whole_arguments(source, calls, elements, opening, key))
     declared = calls.toolbox.properties(calls.name)
+    value_end = elements.value_end(opening, lambda header: _begins_parameter(header, declared, calls))
     if elements.declared_only and declared and key not in declared:
-        if not alone:
-            yield from calls.leave_out(source, elements.value, f"The parameter {key!r}, which the tool does not have,")
-        yield from _end_of_parameter(source, calls, elements, (yield from source.ahead(elements.value)))
+        left_out: list[str] = []
+        end = "" if alone else (yield from read_value(source, left_out.append, value_end, calls))
+        if text := "".join(left_out).strip():
+            calls.dropped("text_left_out", f"The parameter {key!r}, which the tool does not have, was left out: {text}")
+        yield from _end_of_parameter(source, calls, elements, end)
         return is_first
     calls.write_key(key, is_first=is_first)
     if alone:
         calls.write(json_for("", types or STRING))
         return False
     if elements.entities:
-        end = yield from _decoded_value(source, calls, elements.value, types)
+        end = yield from _decoded_value(source, calls, value_end, types)
     else:
-        end = yield from typed_value(source, calls, elements.value, types, indent=indent, trims=elements.trims)
+        end = yield from typed_value(source, calls, value_end, types, indent=indent, trims=elements.trims)
     yield from _end_of_parameter(source, calls, elements, end)
     return False
+
+
+def _begins_parameter(header: str, declared: Mapping[str, Any], calls: Calls) -> bool:
+    """Whether the text behind an opening tag inside a value makes it the next parameter: the value's end tag was forgotten."""
+    found = KEY.match(header)
+    return found is not None and not calls.has_key(found.group(1)) and (not declared or found.group(1) in declared)
 
 
 def _end_of_parameter(source: Source, calls: Calls, elements: Elements, end: str) -> Reader[None]:
@@ -156,34 +174,37 @@ def _end_of_parameter(source: Source, calls: Calls, elements: Elements, end: str
         calls.note("a missing closing element")
 
 
-def _whole_arguments(source: Source, calls: Calls, elements: Elements, key: str) -> Reader[bool]:
+def _whole_arguments(source: Source, calls: Calls, elements: Elements, opening: str, key: str) -> Reader[bool]:
     """Read all of the arguments out of one parameter that a model made for them."""
-    text = (yield from source.collect(elements.value)).strip()
+    parts: list[str] = []
+    declared = calls.toolbox.properties(calls.name)
+    value_end = elements.value_end(opening, lambda header: _begins_parameter(header, declared, calls))
+    end = yield from read_value(source, parts.append, value_end, calls)
+    if not end:
+        raise TruncatedCall
+    text = "".join(parts).strip()
     written = json_for(text, frozenset({"object"}))
-    value, declared = decode_arguments(written), calls.toolbox.properties(calls.name)
+    value = decode_arguments(written)
     fits = isinstance(value, dict) and (not declared or set(value) <= set(declared))
     inner = written[1:-1].strip() if fits else f"{encode_basestring(key)}: {json_for(text, ANY)}"
     calls.write(inner)
-    yield from _end_of_parameter(source, calls, elements, (yield from source.ahead(elements.value)))
+    yield from _end_of_parameter(source, calls, elements, end)
     return not inner
 
 
-def _decoded_value(source: Source, calls: Calls, wanted: Stops, types: frozenset[str]) -> Reader[str]:
+def _decoded_value(source: Source, calls: Calls, value_end: ValueEnd, types: frozenset[str]) -> Reader[str]:
     """Read a value that may hold entities and CDATA sections."""
     parts: list[str] = []
-    cdata = stops("<![CDATA[", *wanted.literals)
-    while True:
-        plain: list[str] = []
-        end = yield from source.until(cdata, plain.append)
-        parts.append(html.unescape("".join(plain)))
-        if not end:
-            raise TruncatedCall
-        if end != "<![CDATA[":
-            break
-        source.at += len(end)
-        parts.append((yield from source.collect(stops("]]>"))))
-        source.at += 3
-    text = "".join(parts)
+    end = yield from read_value(source, parts.append, value_end, calls)
+    if not end:
+        raise TruncatedCall
+    begin, close = CDATA
+    plain, *sections = "".join(parts).split(begin)
+    decoded = [html.unescape(plain)]
+    for section in sections:
+        inside, _, behind = section.partition(close)
+        decoded += [inside, html.unescape(behind)]
+    text = "".join(decoded)
     calls.write(encode_basestring(text) if types == STRING else json_for(text, types))
     return end
 

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import re
 
-from lmdeck._parsing.dialects.dialect import Dialect, Marker
-from lmdeck._parsing.sink import Calls
-from lmdeck._parsing.source import MalformedCall, Reader, Source, TruncatedCall, stops
-from lmdeck._parsing.typed_values import typed_value
-from lmdeck._parsing.writers import elements, wrapped
+from lmdeck.sansio.calls import Calls
+from lmdeck.sansio.dialects.declaration import Dialect, Marker
+from lmdeck.sansio.source import MalformedCall, Reader, Source, TruncatedCall, stops
+from lmdeck.sansio.typed_values import typed_value
+from lmdeck.sansio.value_ends import ValueEnd
+from lmdeck.sansio.writing import elements, wrapped
 
 __all__ = ["DIALECTS"]
 
 ATTRIBUTE = re.compile(r"""\b(\w++)\s*+=\s*+"((?:[^"\\]|\\.)*+)\"""")
 SEPARATOR = stops("<|sep|>")
+ARGUMENT_END = ValueEnd(
+    own=("<|close|>argument<|sep|>", "<|close|>argument"), opens=("<|open|>argument",), call_ends=("<|close|>call",)
+)
 SECTIONS = ("think", "response", "tools", "message", "call", "argument")
 SECTION = re.compile(r"\w*")
 
@@ -61,7 +65,7 @@ def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
         types = frozenset({given["type"]}) if "type" in given else calls.toolbox.types(calls.name, key)
         calls.write_key(key, is_first=is_first)
         is_first = False
-        yield from typed_value(source, calls, stops("<|close|>argument"), types, trims=False)
+        yield from typed_value(source, calls, ARGUMENT_END, types, trims=False)
         yield from source.take(stops("<|close|>argument"))
         yield from source.take(SEPARATOR)
     if not (yield from source.peek()):

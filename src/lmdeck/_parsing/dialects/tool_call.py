@@ -12,21 +12,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
-from lmdeck._parsing.dialects.xml_tags import BARE_FUNCTION, FUNCTION, THINK, TOOL_CALL, KeyValue, coerced, tagged
-from lmdeck._parsing.writers import array, call_object, each, elements, pairs
-from lmdeck._parsing.xml_calls import Elements
+from lmdeck.sansio.dialects.declaration import Dialect, Marker, ReasoningTags
+from lmdeck.sansio.dialects.tagged import BARE_FUNCTION, FUNCTION, THINK, TOOL_CALL, coerced, tagged
+from lmdeck.sansio.key_values import KeyValue
+from lmdeck.sansio.markup import Elements
+from lmdeck.sansio.writing import array, call_object, each, elements, pairs
 
 __all__ = ["DIALECTS"]
 
 VERBATIM = replace(FUNCTION, trims=False)
 IFM = KeyValue(
     key=("<ifm|arg_key>", "</ifm|arg_key>"), value=("<ifm|arg_value>", "</ifm|arg_value>"),
-    kind=("<ifm|arg_type>", "</ifm|arg_type>"), ends=("</ifm|tool_call>",),
+    kind=("<ifm|arg_type>", "</ifm|arg_type>"), ends=("</ifm|tool_call>",), begins="<ifm|tool_call>",
 )  # fmt: skip
 LONGCAT = KeyValue(
     key=("<longcat_arg_key>", "</longcat_arg_key>"), value=("<longcat_arg_value>", "</longcat_arg_value>"),
-    ends=("</longcat_tool_call>",),
+    ends=("</longcat_tool_call>",), begins="<longcat_tool_call>",
 )  # fmt: skip
 TOOL_CALLS = Marker("<tool_calls>", tagged("</tool_calls>", inner="<tool_call>"))
 FUNCTION_NAME = Marker(

@@ -1,0 +1,234 @@
+"""Calls as a name with keys and values in turn: `NAME<arg_key>K</arg_key><arg_value>V</arg_value>…`.
+
+Any one of the four tags may be missing, doubled or another one of them: what is left says what was meant, or it is no call.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from lmdeck.sansio.calls import Calls
+from lmdeck.sansio.json_calls import json_arguments
+from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
+from lmdeck.sansio.typed_values import typed_value
+from lmdeck.sansio.value_ends import ValueEnd
+
+__all__ = ["KeyValue", "named_pairs"]
+
+NAME = re.compile(r"[\w.\-]*")
+KEY = re.compile(r"[^\s<>{}\"]{1,200}\Z")
+KEY_LIMIT = 400
+LINE_END = "\\n"  # a line end that was written as backslash and n
+
+
+@dataclass(frozen=True)
+class KeyValue:
+    """The spelling of the tags around keys, values and their types, and of what ends the call."""
+
+    key: tuple[str, str] = ("<arg_key>", "</arg_key>")
+    value: tuple[str, str] = ("<arg_value>", "</arg_value>")
+    kind: tuple[str, str] | None = None
+    separator: str = "<tool_sep>"
+    ends: tuple[str, ...] = ("</tool_call>",)
+    begins: str = "<tool_call>"
+
+    @property
+    def value_end(self) -> ValueEnd:
+        """What ends a value."""
+        return ValueEnd(own=self.value[1:], opens=self.key[:1], nested=self.value[:1], block_ends=self.ends)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags around keys and values."""
+        return (*self.key, *self.value)
+
+
+def named_pairs(source: Source, calls: Calls, pairs: KeyValue) -> Reader[None]:
+    """Read `NAME`, then keys and values; a call without arguments is only its name.
+
+    Raises:
+        NotACall: Text follows that is not a call.
+        MalformedCall: Keys and values follow that do not make a call.
+    """
+    offered = stops(*calls.toolbox.schemas)
+    name = yield from source.take(offered)
+    name += yield from source.collect_while(NAME)
+    after = yield from source.peek()
+    if not after:
+        is_begun = any(tool.startswith(name) for tool in offered.literals)
+        raise TruncatedCall if is_begun and name else NotACall
+    is_known = calls.toolbox.resolve(name) is not None
+    yield from _space(source)
+    tags = stops(*pairs.tags, pairs.separator, *pairs.ends)
+    found = yield from source.ahead(tags)
+    if not name:
+        raise MalformedCall("a call without a name") if found in pairs.tags else NotACall
+    if not found and not (is_known and (yield from _begins_body(source, pairs))):
+        raise NotACall
+    calls.open(name)
+    calls.flush()
+    yield from _Pairs(source, calls, pairs).read()
+
+
+def _begins_body(source: Source, pairs: KeyValue) -> Reader[bool]:
+    """Whether arguments begin as JSON, behind another tag, or with a key whose first tag is missing."""
+    if (yield from source.ahead(stops("{", "<user>", "</user>", pairs.begins))):
+        return True
+    if not (yield from source.peek()):
+        raise TruncatedCall
+    return (yield from _word_before(source, stops(pairs.key[1], pairs.value[0])))
+
+
+def _word_before(source: Source, tags: Stops) -> Reader[bool]:
+    """Whether a single word stands before one of some tags."""
+    while True:
+        found = tags.pattern.search(source.text, source.at, source.at + KEY_LIMIT)
+        if found:
+            return KEY.match(source.text[source.at : found.start()].strip()) is not None
+        rest = source.text[source.at : source.at + KEY_LIMIT]
+        if source.closed or len(rest) == KEY_LIMIT or len(rest.split()) > 1 or "<" in rest[: -tags.longest]:
+            return False
+        yield
+
+
+def _space(source: Source) -> Reader[str]:
+    """Go to the next character that is neither white space nor a line end written as two characters."""
+    while True:
+        char = yield from source.skip_space()
+        if char != "\\" or not (yield from source.take(stops(LINE_END))):
+            return char
+
+
+class _Pairs:
+    """The keys and values of one call."""
+
+    def __init__(self, source: Source, calls: Calls, pairs: KeyValue) -> None:
+        self._source = source
+        self._calls = calls
+        self._pairs = pairs
+        self._is_first = True
+
+    def read(self) -> Reader[None]:
+        """Read up to the end of the call, which stays unread."""
+        source, calls, pairs = self._source, self._calls, self._pairs
+        stray = stops("<user>", "</user>", pairs.separator)
+        ends = stops(*pairs.ends)
+        while True:
+            char = yield from _space(source)
+            if not char:
+                raise TruncatedCall
+            if char == "{" and self._is_first:
+                yield from json_arguments(source, calls.write, calls, ends)
+                calls.close()
+                yield from source.skip_space()
+                yield from source.take(stops("</user>"))
+                return
+            if (yield from source.ahead(ends)):
+                break
+            if (yield from source.take(stray)):
+                continue
+            if (yield from source.ends_inside(ends)) or not (yield from self._pair()):
+                calls.note("a missing closing element")
+                break
+        calls.write("{}" if self._is_first else "}")
+        calls.close()
+
+    def _pair(self) -> Reader[bool]:
+        """Read a key and its value; whether there was one."""
+        source, calls, pairs = self._source, self._calls, self._pairs
+        key = yield from self._key()
+        if key is None:
+            return False
+        if not key:
+            return True
+        types = calls.toolbox.types(calls.name, key)
+        if pairs.kind and (yield from source.take(stops(pairs.kind[0]))):
+            said = (yield from source.collect(stops(pairs.kind[1]))).strip()
+            source.at += len(pairs.kind[1])
+            types = types or frozenset({said})
+            yield from _space(source)
+        if not (yield from self._begins_value(key)):
+            return True
+        calls.write("{" if self._is_first else "")
+        calls.write_key(key, is_first=self._is_first)
+        self._is_first = False
+        if (yield from typed_value(source, calls, pairs.value_end, types, trims=False)) == pairs.value[1]:
+            source.at += len(pairs.value[1])
+            yield from self._doubled(pairs.value[1])
+        else:
+            calls.note("a missing closing element")
+        return True
+
+    def _key(self) -> Reader[str | None]:
+        """Read a key and the tags around it; `""` where only a stray tag stood there, None where no key follows."""
+        source, calls, pairs = self._source, self._calls, self._pairs
+        opening = yield from source.take(stops(pairs.key[0], pairs.begins))
+        if opening:
+            yield from self._doubled(pairs.key[0])
+        elif (yield from source.take(stops(pairs.key[1], pairs.value[1]))):
+            calls.note("a closing element too many")
+            return ""
+        elif not (yield from _word_before(source, stops(pairs.key[1], pairs.value[0]))):
+            char = yield from source.peek()
+            if self._is_first or char != "<":
+                raise MalformedCall(f"{char!r} stands where a key was expected")
+            return None
+        if opening != pairs.key[0]:
+            calls.note("a misplaced element")
+        key = (yield from source.collect(stops(*pairs.tags, *pairs.ends))).strip()
+        closing = yield from source.ahead(stops(*pairs.tags, *pairs.ends))
+        if closing in pairs.ends:
+            calls.note(f"a key {key!r} without a value")
+            return ""
+        if closing != pairs.value[0]:
+            source.at += len(closing)
+            yield from _space(source)
+        if closing != pairs.key[1]:
+            calls.note("a misplaced element")
+        if not KEY.match(key) and key not in calls.toolbox.properties(calls.name):
+            raise MalformedCall(f"{key[:80]!r} is not the name of a parameter")
+        return key
+
+    def _begins_value(self, key: str) -> Reader[bool]:
+        """Read the tags that stand before a value; whether there is one."""
+        source, calls, pairs = self._source, self._calls, self._pairs
+        yield from self._doubled(pairs.key[1])
+        if (yield from source.take(stops(pairs.value[0]))):
+            yield from self._doubled_opening()
+            return True
+        if not (yield from source.peek()):
+            raise TruncatedCall
+        if (yield from source.ahead(stops(*pairs.ends, pairs.value[1], pairs.key[0]))) not in ("", pairs.key[0]):
+            calls.note(f"a key {key!r} without a value")
+            return False
+        calls.note("a misplaced element")
+        yield from source.take(stops(pairs.key[0]))
+        return True
+
+    def _doubled(self, tag: str) -> Reader[None]:
+        """Read a tag again that was read."""
+        while True:
+            yield from _space(self._source)
+            if not (yield from self._source.take(stops(tag))):
+                return
+            self._calls.note("a doubled element")
+
+    def _doubled_opening(self) -> Reader[None]:
+        """Read the opening tag of a value again, unless the value itself begins with such an element."""
+        source, (opening, closing) = self._source, self._pairs.value
+        if not (yield from source.ahead(stops(opening))):
+            return
+        ends = stops(opening, closing, *self._pairs.ends)
+        closed, place = 0, source.at
+        while not source.closed and len(source.text) - source.at < 4 * KEY_LIMIT:
+            yield
+        place = source.at + len(opening)
+        while found := ends.pattern.search(source.text, place, source.at + 4 * KEY_LIMIT):
+            if found.group() != closing:
+                break
+            closed += 1
+            place = found.end()
+        if closed < 2:
+            source.at += len(opening)
+            self._calls.note("a doubled element")

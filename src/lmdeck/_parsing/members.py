@@ -1,0 +1,143 @@
+"""The calls of one block: each is judged by itself, so that a bad one changes none of its neighbours."""
+
+from __future__ import annotations
+
+import re
+
+from lmdeck.sansio.calls import Calls
+from lmdeck.sansio.source import MalformedCall, Reader, Source, Stops, TruncatedCall, UnofferedCall, stops
+
+__all__ = ["Block", "extra_closers"]
+
+BRACKETS = ('"', "'", "\\", "{", "}", "[", "]", "(", ")")
+NEXT_MEMBER = re.compile(r"\s*(?:[,;]?\s*(?:\{\s*[\"']|[A-Za-z_][\w.\-]*\()|\])")
+CLOSERS = {"": re.compile(r"[}\])]*"), "]": re.compile(r"[})]*")}
+LOOKAHEAD = 200
+TRIES = 8
+
+
+class Block:
+    """The members of one block that were refused, until it is known whether any of its members is a call.
+
+    Refused members beside calls are content with a `Problem` each. Where no member is a call, the whole block is.
+    """
+
+    def __init__(self, source: Source, calls: Calls) -> None:
+        self._source = source
+        self._calls = calls
+        self._made = len(calls.made)
+        self._refused: list[tuple[MalformedCall, str]] = []
+        self._tries = TRIES
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether a call of this block was read."""
+        return len(self._calls.made) > self._made
+
+    def member(self, read: Reader[None], ends: Stops) -> Reader[None]:
+        """Read one member with `read`; a refused one is passed over up to its closing bracket, or up to `ends`.
+
+        Raises:
+            TruncatedCall: The text ended inside the member.
+        """
+        source, calls = self._source, self._calls
+        if self.has_calls:
+            source.mark()
+        begin = len(source.marked())
+        try:
+            yield from read
+        except UnofferedCall as refusal:
+            self._refuse(refusal, source.marked()[begin:])
+        except MalformedCall as refusal:
+            calls.abandon()
+            source.unread(source.marked()[begin:])
+            yield from self._pass_over(ends)
+            self._refuse(refusal, source.marked()[begin:])
+        else:
+            source.mark()
+            self._settle()
+
+    def end(self) -> None:
+        """End the block.
+
+        Raises:
+            MalformedCall: No member is a call, and one was refused.
+        """
+        if self._refused and not self.has_calls:
+            raise self._refused[0][0]
+
+    def _refuse(self, refusal: MalformedCall, text: str) -> None:
+        self._refused.append((refusal, text))
+        if self.has_calls:
+            self._settle()
+            self._source.mark()
+
+    def _settle(self) -> None:
+        refused, self._refused = self._refused, []
+        for refusal, text in refused:
+            self._calls.say(text)
+            self._calls.refuse(refusal, text)
+
+    def _pass_over(self, ends: Stops) -> Reader[None]:
+        """Read to the end of a member: where its brackets are balanced, or else before the next member."""
+        read: list[str] = []
+        if self._tries and (yield from _balanced(self._source, ends, read)):
+            return
+        self._tries = max(self._tries - 1, 0)
+        self._source.unread("".join(read))
+        yield from _before_next(self._source, ends)
+
+
+def _balanced(source: Source, ends: Stops, read: list[str]) -> Reader[bool]:
+    """Read up to the bracket that closes the first one; whether there is one."""
+    wanted = stops(*BRACKETS, *ends.literals)
+    depth, quote = 0, ""
+    while True:
+        found = yield from source.until(wanted, read.append)
+        if not found or (found in ends.literals and not quote):
+            return False
+        source.at += len(found)
+        read.append(found)
+        if found == "\\":
+            if (yield from source.fill()):
+                read.append(source.text[source.at])
+                source.at += 1
+        elif quote:
+            quote = "" if found == quote else quote
+        elif found in "\"'":
+            quote = found
+        else:
+            depth += 1 if found in "{[(" else -1
+            if depth <= 0:
+                return True
+
+
+def _before_next(source: Source, ends: Stops) -> Reader[None]:
+    """Read up to a closing bracket behind which the next member begins or the block ends, or up to `ends`.
+
+    Raises:
+        TruncatedCall: The text ended first.
+    """
+    wanted = stops("}", ")", *ends.literals)
+    while True:
+        found = yield from source.until(wanted, len)
+        if not found:
+            raise TruncatedCall
+        if found in ends.literals:
+            return
+        source.at += 1
+        while NEXT_MEMBER.match(source.text, source.at) is None:
+            if source.closed and not source.text[source.at :].strip():
+                return
+            if source.closed or len(source.text) - source.at >= LOOKAHEAD:
+                break
+            yield
+        else:
+            return
+
+
+def extra_closers(source: Source, calls: Calls, own: str = "") -> Reader[None]:
+    """Read closing brackets, but the block's `own`, behind a call that was whole before them, and report them."""
+    extra = yield from source.collect_while(CLOSERS[own])
+    if extra:
+        calls.dropped("repaired", f"Behind the call of {calls.made[-1].name!r} {extra!r} was left out")

@@ -1,0 +1,212 @@
+"""Where the text of a parameter ends: not at the first tag, but at the tag behind which the call can be read on.
+
+A value may hold any markup, its own end tag too. Its end is its own end tag where the next parameter or the end of the call
+follows. Other tags end it only where no such end tag comes, because the model forgot it. While that is open, the value waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lmdeck.sansio.calls import Calls
+from lmdeck.sansio.source import NON_SPACE, MalformedCall, Reader, Source, Stops, stops
+
+__all__ = ["ValueEnd", "literal_behind", "read_value"]
+
+LOOKAHEAD = 400
+
+
+@dataclass(frozen=True)
+class ValueEnd:
+    """The tags that matter to the end of a value.
+
+    `own` end tags close it and `opens` begin the next one of its kind; `call_ends` end the call and `block_ends` the block of
+    calls. Between the two of `island` nothing counts. `before` says whether an opening tag, given the text behind it, is one.
+    """
+
+    own: tuple[str, ...]
+    opens: tuple[str, ...] = ()
+    nested: tuple[str, ...] = ()
+    call_ends: tuple[str, ...] = ()
+    block_ends: tuple[str, ...] = ()
+    island: tuple[str, str] | None = None
+    is_opening: Callable[[str], bool] = field(default=lambda _: True)
+
+    @property
+    def wanted(self) -> Stops:
+        """What is looked at."""
+        island = self.island[:1] if self.island else ()
+        return stops(*self.own, *self.opens, *self.nested, *self.call_ends, *self.block_ends, *island)
+
+    @property
+    def follows(self) -> Stops:
+        """What stands behind the end of a value."""
+        return stops(*self.opens, *self.call_ends, *self.block_ends, *self.own)
+
+
+def literal_behind(source: Source, distance: int, wanted: Stops) -> Reader[str | None]:
+    """Return the literal that stands `distance` characters ahead, behind white space.
+
+    It is `""` where the text ends there, or inside of one, and None where other text stands.
+    """
+    while True:
+        text = source.text
+        found = NON_SPACE.search(text, source.at + distance)
+        at = found.start() if found else len(text)
+        literal = wanted.pattern.match(text, at)
+        if literal:
+            return literal.group()
+        is_begun = at == len(text) or (len(text) - at < wanted.longest and text[at:] in wanted.prefixes)
+        if not is_begun or at - source.at - distance > LOOKAHEAD:
+            return None
+        if source.closed:
+            return "" if len(text) - at != 1 else None
+        yield
+
+
+class _Value:
+    """The text of one value on its way: passed on up to the first tag, kept from there until it is clear what ends it."""
+
+    def __init__(self, source: Source, put: Callable[[str], object], end: ValueEnd) -> None:
+        self._source = source
+        self._put = put
+        self._end = end
+        self._first = ""
+        self._last = ""
+        self._is_empty = True
+        self._held: list[str] | None = None
+        self._size = 0
+        self._depth = 0
+        self._forgotten: int | None = None
+        self._stray: int | None = None
+        self._unbalanced: int | None = None
+        self._is_unclear = False
+        self.is_in_vain = False
+
+    def take(self, text: str) -> None:
+        """Take text that belongs to the value, or may do so."""
+        self._is_empty = not self._first and len(text) == 1
+        self._first = self._first or text[0]
+        self._last = text[-1]
+        if self._held is None:
+            self._put(text)
+            return
+        self._held.append(text)
+        self._size += len(text)
+
+    def read(self) -> Reader[str]:
+        """Read up to the end, and return the tag that is the end, unread; `""` at the end of the text."""
+        source, end = self._source, self._end
+        wanted = end.wanted
+        while True:
+            found = yield from source.until(wanted, self.take)
+            if end.island and found == end.island[0]:
+                yield from self._island(*end.island)
+                continue
+            if not found:
+                return self._decided()
+            if (yield from self._is_end(found)):
+                if self._held:
+                    self._put("".join(self._held))
+                return found
+            self._held = self._held or []
+            self.take(found)
+            source.at += len(found)
+
+    def _island(self, begin: str, close: str) -> Reader[None]:
+        source = self._source
+        self.take(begin)
+        source.at += len(begin)
+        self.take((yield from source.collect(stops(close))) + close)
+        source.at += len(close)
+
+    def _is_end(self, found: str) -> Reader[bool]:
+        """Whether a tag is the end of the value; if not, remember what it may turn out to be."""
+        end = self._end
+        if found in end.own:
+            return (yield from self._is_own_end(found))
+        if found in end.nested or found in end.opens:
+            self._depth += found in (end.nested or end.opens)
+        if found not in end.nested and self._forgotten is None and (yield from self._may_end(found)):
+            self._forgotten = self._size
+        return False
+
+    def _is_own_end(self, found: str) -> Reader[bool]:
+        end = self._end
+        behind = yield from literal_behind(self._source, len(found), end.follows)
+        if behind in end.own and self._is_doubled():
+            behind = yield from self._behind_doubled(len(found))
+        is_closing = behind is not None and behind not in end.own
+        if self._depth:
+            self._depth -= 1
+            if is_closing and self._unbalanced is None:
+                self._unbalanced = self._size
+            return False
+        is_clear = self._forgotten is None or behind in end.opens or behind in (end.call_ends or end.block_ends)
+        if is_closing and is_clear:
+            return True
+        self._is_unclear = self._is_unclear or is_closing
+        if self._stray is None and not is_closing:
+            self._stray = self._size
+        return False
+
+    def _is_doubled(self) -> bool:
+        """Whether an end tag before another one is the end, written twice: text that begins on a new line ends with one."""
+        return self._first != "\n" or (self._last == "\n" and not self._is_empty)
+
+    def _behind_doubled(self, distance: int) -> Reader[str | None]:
+        source, end = self._source, self._end
+        while True:
+            found = NON_SPACE.search(source.text, source.at + distance)
+            tag = end.wanted.pattern.match(source.text, found.start()) if found else None
+            if tag is None or tag.group() not in end.own:
+                return (yield from literal_behind(source, distance, end.follows))
+            distance = tag.end() - source.at
+            if (yield from literal_behind(source, distance, end.follows)) is None:
+                return None
+
+    def _may_end(self, found: str) -> Reader[bool]:
+        """Whether a tag that is not the value's own may end it, its own being forgotten."""
+        source, end = self._source, self._end
+        if found in end.opens:
+            while len(source.text) - source.at < len(found) + LOOKAHEAD and not source.closed:
+                if "<" in source.text[source.at + len(found) :]:
+                    break
+                yield
+            return end.is_opening(source.text[source.at + len(found) : source.at + len(found) + LOOKAHEAD])
+        if found in end.block_ends and end.call_ends:
+            return True
+        rest = source.at + len(found)
+        if (yield from literal_behind(source, len(found), stops(*end.block_ends, *end.call_ends, "<"))) is not None:
+            return True
+        return source.text[rest : rest + 1] in ("\n", "\r")
+
+    def _decided(self) -> str:
+        """Return the tag that must have been the end, now that all of the text was seen, and go back to it."""
+        self.is_in_vain = True
+        if self._is_unclear:
+            raise MalformedCall("where a value ends is not clear")
+        given = [place for place in (self._forgotten, self._stray, self._unbalanced) if place is not None]
+        if not given or self._held is None:
+            return ""
+        place = min(given) if self._unbalanced is None or self._forgotten is not None else self._unbalanced
+        held = "".join(self._held)
+        if place:
+            self._put(held[:place])
+        self._source.unread(held[place:])
+        tag = self._end.wanted.pattern.match(self._source.text, self._source.at)
+        return tag.group() if tag else ""
+
+
+def read_value(source: Source, put: Callable[[str], object], end: ValueEnd, calls: Calls) -> Reader[str]:
+    """Pass the text of a value on, and return the tag that ended it, unread; `""` at the end of the text.
+
+    An answer may make it look to the end of the text in vain only so often; after that the first tag is the end.
+    """
+    if not calls.long_looks:
+        return (yield from source.until(end.wanted, put))
+    value = _Value(source, put, end)
+    found = yield from value.read()
+    calls.long_looks -= value.is_in_vain
+    return found
