@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable
 from json.encoder import encode_basestring
 
-from lmdeck.sansio.calls import Calls, decode_arguments
-from lmdeck.sansio.literals import LiteralReader, escaped
-from lmdeck.sansio.members import Block, extra_closers
-from lmdeck.sansio.source import (
+from lmdeck._parsing.literals import LiteralReader, escaped
+from lmdeck._parsing.members import Block, extra_closers
+from lmdeck._parsing.sink import Calls, decode_arguments
+from lmdeck._parsing.source import (
     MalformedCall,
     NotACall,
     Reader,

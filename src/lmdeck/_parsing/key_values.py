@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from lmdeck.sansio.calls import Calls
-from lmdeck.sansio.json_calls import json_arguments
-from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
-from lmdeck.sansio.typed_values import typed_value
-from lmdeck.sansio.value_ends import ValueEnd
+from lmdeck._parsing.json_calls import json_arguments
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
+from lmdeck._parsing.typed_values import typed_value
+from lmdeck._parsing.value_ends import ValueEnd
 
 __all__ = ["KeyValue", "named_pairs"]
 

@@ -68,6 +68,7 @@ class LiteralReader:
         self._closes_at_end = closes_at_end
         self._enclosing = enclosing
         self._closers: list[str] = []
+        self._key_text: list[str] = []
         self._comma = ""
 
     def read(self) -> Reader[None]:
@@ -209,7 +210,8 @@ class LiteralReader:
         self._put('"')
 
     def _one_key(self, quote: str) -> Reader[None]:
-        put, parts = self._put, list[str]()
+        put, parts = self._put, self._key_text
+        parts.clear()
         self._put = parts.append
         yield from self._one_string(quote, is_key=True)
         self._put = put
@@ -222,7 +224,6 @@ class LiteralReader:
         source.at += 1
         triple = self._python and not is_key and bool((yield from source.take(stops(quote * 2))))
         plain = PLAIN[quote]
-        last = ""
         while True:
             text, at = source.text, source.at
             found = plain.search(text, at)
@@ -230,7 +231,6 @@ class LiteralReader:
             if end > at:
                 self._put(text[at:end])
                 source.at = end
-                last = text[end - 1]
             if not found:
                 if source.closed:
                     raise TruncatedCall
@@ -249,7 +249,7 @@ class LiteralReader:
             elif (yield from self._ends_string(is_key=is_key)):
                 source.at += 1
                 return
-            elif is_key and last == "=":
+            elif is_key and "".join(self._key_text[-1:]).endswith("="):
                 return
             else:
                 source.at += 1
@@ -332,7 +332,8 @@ class LiteralReader:
         if char == "" or count > len(around):
             return True
         if count == len(around) and char not in "\"'":
-            return not self._python or "\n" in run_text or (yield from self._ends_before(place))
+            is_last = around.endswith("]") or not self._python or "\n" in run_text
+            return is_last or (yield from self._ends_before(place))
         return (yield from self._ends_before(place))
 
     def _begins_key(self, place: int) -> Reader[bool]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from lmdeck.sansio.calls import Calls
-from lmdeck.sansio.source import MalformedCall, Reader, Source, Stops, TruncatedCall, UnofferedCall, stops
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import MalformedCall, Reader, Source, Stops, TruncatedCall, UnofferedCall, stops
 
 __all__ = ["Block", "extra_closers"]
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 
-from lmdeck.sansio.calls import Calls
-from lmdeck.sansio.json_calls import json_call, json_text
-from lmdeck.sansio.literals import LiteralReader
-from lmdeck.sansio.members import Block, extra_closers
-from lmdeck.sansio.source import (
+from lmdeck._parsing.json_calls import json_call, json_text
+from lmdeck._parsing.literals import LiteralReader
+from lmdeck._parsing.members import Block, extra_closers
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import (
     MalformedCall,
     Reader,
     Source,

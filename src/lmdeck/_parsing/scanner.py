@@ -19,20 +19,12 @@ from lmdeck._parsing.source import (
     Reader,
     Source,
     TruncatedCall,
-    UnofferedCall,
     stops,
 )
 from lmdeck._parsing.text_buffer import GrowingText
 from lmdeck._parsing.unmarked_json import begins_bare
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem
-from lmdeck.sansio.bare import begins_bare
-from lmdeck.sansio.calls import Calls
-from lmdeck.sansio.dialects.declaration import Marker, ReasoningTags
-from lmdeck.sansio.grammar import Grammar
-from lmdeck.sansio.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
-from lmdeck.sansio.text import GrowingText
-from lmdeck.sansio.toolbox import Toolbox
 
 __all__ = ["Reading"]
 

@@ -19,9 +19,8 @@ from lmdeck.messages import Problem, ToolCall
 
 __all__ = ["Calls", "decode_arguments"]
 
-LONG_LOOKS = (
-    64  # how often the values of an answer may look to the end of the text in vain, so that the cost stays linear
-)
+LONG_LOOKS = 64
+"""How often the values of an answer may look to the end of the text in vain, so that the cost stays linear."""
 
 
 def decode_arguments(raw: str) -> Any:  # noqa: ANN401 - JSON is anything

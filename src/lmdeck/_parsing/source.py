@@ -217,6 +217,7 @@ class Source:
             self._kept = [self.marked().removesuffix(text)]
             self._mark = 0
         self.text = text + rest
+        self.base += self.at - len(text)
         self.at = 0
 
     def fill(self) -> Reader[bool]:

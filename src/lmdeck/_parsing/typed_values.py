@@ -13,8 +13,7 @@ from lmdeck._parsing.source import (
     Source,
     TruncatedCall,
 )
-from lmdeck.sansio.toolbox import ANY, STRING, json_for
-from lmdeck.sansio.value_ends import ValueEnd, read_value
+from lmdeck._parsing.value_ends import ValueEnd, read_value
 
 __all__ = ["typed_value"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lmdeck.sansio.calls import Calls
-from lmdeck.sansio.source import NON_SPACE, MalformedCall, Reader, Source, Stops, stops
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import NON_SPACE, MalformedCall, Reader, Source, Stops, stops
 
 __all__ = ["ValueEnd", "literal_behind", "read_value"]
 
@@ -177,10 +177,9 @@ class _Value:
             return end.is_opening(source.text[source.at + len(found) : source.at + len(found) + LOOKAHEAD])
         if found in end.block_ends and end.call_ends:
             return True
-        rest = source.at + len(found)
         if (yield from literal_behind(source, len(found), stops(*end.block_ends, *end.call_ends, "<"))) is not None:
             return True
-        return source.text[rest : rest + 1] in ("\n", "\r")
+        return source.text[source.at + len(found)] in "\r\n"
 
     def _decided(self) -> str:
         """Return the tag that must have been the end, now that all of the text was seen, and go back to it."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any
 
-from lmdeck.sansio.calls import Calls, decode_arguments
-from lmdeck.sansio.json_calls import ARGUMENT_KEYS, json_arguments
-from lmdeck.sansio.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
-from lmdeck.sansio.toolbox import ANY, STRING, json_for
-from lmdeck.sansio.typed_values import typed_value
-from lmdeck.sansio.value_ends import ValueEnd, read_value
+from lmdeck._parsing.json_calls import ARGUMENT_KEYS, json_arguments
+from lmdeck._parsing.offered_tools import ANY, STRING, json_for
+from lmdeck._parsing.sink import Calls, decode_arguments
+from lmdeck._parsing.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
+from lmdeck._parsing.typed_values import typed_value
+from lmdeck._parsing.value_ends import ValueEnd, read_value
 
 __all__ = ["Elements", "begins_end", "elements_call", "elements_calls", "name_in", "parameters", "read_header"]
 
@@ -218,7 +218,7 @@ def read_header(source: Source) -> Reader[tuple[str, bool]]:
         if "\n" not in header:
             raise NotACall
         line, _, rest = header.partition("\n")
-        source.at -= len(rest)
+        source.at -= len(rest) + 1
         return line.strip(), False
     source.at += 1
     return header.removesuffix("/"), header.endswith("/")

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 
-from lmdeck.sansio.calls import Calls
-from lmdeck.sansio.dialects.declaration import Dialect, Marker
-from lmdeck.sansio.source import MalformedCall, Reader, Source, TruncatedCall, stops
-from lmdeck.sansio.typed_values import typed_value
-from lmdeck.sansio.value_ends import ValueEnd
-from lmdeck.sansio.writing import elements, wrapped
+from lmdeck._parsing.dialects.dialect import Dialect, Marker
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import MalformedCall, Reader, Source, TruncatedCall, stops
+from lmdeck._parsing.typed_values import typed_value
+from lmdeck._parsing.value_ends import ValueEnd
+from lmdeck._parsing.writers import elements, wrapped
 
 __all__ = ["DIALECTS"]
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lmdeck.sansio.dialects.declaration import Dialect, Marker, ReasoningTags
-from lmdeck.sansio.dialects.tagged import BARE_FUNCTION, FUNCTION, THINK, TOOL_CALL, coerced, tagged
-from lmdeck.sansio.key_values import KeyValue
-from lmdeck.sansio.markup import Elements
-from lmdeck.sansio.writing import array, call_object, each, elements, pairs
+from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
+from lmdeck._parsing.dialects.xml_tags import BARE_FUNCTION, FUNCTION, THINK, TOOL_CALL, coerced, tagged
+from lmdeck._parsing.key_values import KeyValue
+from lmdeck._parsing.writers import array, call_object, each, elements, pairs
+from lmdeck._parsing.xml_calls import Elements
 
 __all__ = ["DIALECTS"]
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lmdeck.sansio.calls import Calls
-from lmdeck.sansio.dialects.declaration import BodyReader, Marker, ReasoningTags
-from lmdeck.sansio.json_calls import json_call, json_calls
-from lmdeck.sansio.key_values import KeyValue, named_pairs
-from lmdeck.sansio.markup import Elements, elements_calls
-from lmdeck.sansio.source import Reader, Source, TruncatedCall, stops
+from lmdeck._parsing.dialects.dialect import BodyReader, Marker, ReasoningTags
+from lmdeck._parsing.json_calls import json_call, json_calls
+from lmdeck._parsing.key_values import KeyValue, named_pairs
+from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.source import Reader, Source, TruncatedCall, stops
+from lmdeck._parsing.xml_calls import Elements, elements_calls
 
 __all__ = ["BARE_FUNCTION", "FUNCTION", "THINK", "TOOL_CALL", "coerced", "tagged"]
 
