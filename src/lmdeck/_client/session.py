@@ -21,6 +21,7 @@ from lmdeck._pipeline.retry import Retry
 from lmdeck._pipeline.retry_policy import RetryPolicy
 from lmdeck._requests.base_url import Address
 from lmdeck._requests.chat import encode
+from lmdeck._requests.other_endpoints import runs_tools_on_server
 from lmdeck._responses.json_reader import JSONReader, Reader
 from lmdeck._responses.model_lists import LISTINGS, read_listing
 from lmdeck._transport import Timeouts, WireRequest
@@ -73,8 +74,10 @@ class Session:
         make_reader: Callable[[int, Mapping[str, str]], Reader],
         body: Mapping[str, Any] | None = None,
         timeouts: Timeouts | None = None,
+        *,
+        has_effects: bool = False,
     ) -> Call:
-        """Make a call of one of the server's endpoints.
+        """Make a call of one of the server's endpoints; it has effects also where the server runs tools for it.
 
         Raises:
             ConfigurationError: The body cannot be written as JSON.
@@ -88,7 +91,12 @@ class Session:
             api_token=self.settings.api_token,
             timeouts=timeouts or self._timeouts,
         )
-        return Call(request=request, request_id=request_id, make_reader=make_reader)
+        return Call(
+            request=request,
+            request_id=request_id,
+            make_reader=make_reader,
+            has_effects=has_effects or runs_tools_on_server(body or {}),
+        )
 
     def probe(self, path: str) -> Plan[object]:
         """Ask a small question once; None where there is no answer to it, whatever the reason."""

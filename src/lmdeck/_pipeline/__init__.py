@@ -59,11 +59,15 @@ Plan: TypeAlias = Generator[Effect, Any, T]
 
 
 class Call(Struct, frozen=True, kw_only=True):
-    """A request, the name it is logged under, and how to make the reader of its answer from status and headers."""
+    """A request, the name it is logged under, and how to make the reader of its answer from status and headers.
+
+    `has_effects` marks a request that changes something outside the answer, so that sending it twice would do it twice.
+    """
 
     request: WireRequest
     request_id: str
     make_reader: Callable[[int, Mapping[str, str]], Reader]
+    has_effects: bool = False
 
 
 Handler: TypeAlias = "Callable[[Call], Plan[Answer]]"

@@ -9,13 +9,16 @@ from collections.abc import Callable
 from lmdeck._event_bus import EventBus
 from lmdeck._pipeline import Call, Handler, Plan, Sleep
 from lmdeck._pipeline.exchange import Answer
-from lmdeck._pipeline.retry_policy import RetryPolicy
+from lmdeck._pipeline.retry_policy import RetryPolicy, may_have_begun
 from lmdeck.errors import LMStudioError
 from lmdeck.events import RequestFailed, RequestRetried, RequestStarted
 
 __all__ = ["Retry"]
 
 _log = logging.getLogger("lmdeck.http")
+NOT_REPEATED = (
+    "The server may have begun the work, so the request was not sent again: look at what it did before you repeat it."
+)
 
 
 class Retry:
@@ -45,8 +48,9 @@ class Retry:
             except LMStudioError as error:
                 error.attempts = attempt
                 delay = next(delays, None)
-                wait = None if delay is None else self._policy.wait(delay, error)
+                wait = None if delay is None else self._policy.wait(delay, error, has_effects=call.has_effects)
                 if wait is None:
+                    _explain(error, call)
                     self._bus.tell(RequestFailed(request_id=call.request_id, error=error))
                     raise
                 self._bus.tell(RequestRetried(request_id=call.request_id, attempt=attempt, wait=wait, error=error))
@@ -56,3 +60,9 @@ class Retry:
                 return answer
             yield Sleep(wait)
             attempt += 1
+
+
+def _explain(error: LMStudioError, call: Call) -> None:
+    """Say in the hint why a request that would be sent again without its effects was not."""
+    if call.has_effects and error.retryable and may_have_begun(error):
+        error.hint = f"{error.hint} {NOT_REPEATED}"

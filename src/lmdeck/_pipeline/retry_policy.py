@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct
 
 from lmdeck.config import Settings
-from lmdeck.errors import APIError, LMStudioError
+from lmdeck.errors import APIError, LMStudioError, RateLimitError, RequestTimeoutError, ServerUnreachableError
 
-__all__ = ["RetryPolicy"]
+__all__ = ["RetryPolicy", "may_have_begun"]
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -35,14 +35,23 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         for attempt in range(self.attempts - 1):
             yield min(self.delay * 2 ** min(attempt, 30), self.max_delay) * (1 + self.jitter * rng())
 
-    def wait(self, delay: float, error: LMStudioError) -> float | None:
-        """Give the wait that `error` asks for, or None where trying again cannot help.
+    def wait(self, delay: float, error: LMStudioError, *, has_effects: bool = False) -> float | None:
+        """Return the wait that `error` asks for, or None where the request is not sent again.
 
         A server's `Retry-After` wins over the schedule; one above `max_retry_after` means that the caller should know now.
+        A request that has effects is sent again only where the server cannot have begun its work.
         """
-        if not error.retryable:
+        if not error.retryable or (has_effects and may_have_begun(error)):
             return None
         asked = error.retry_after if isinstance(error, APIError) else None
         if asked is None:
             return delay
         return None if asked > self.max_retry_after else max(asked, delay)
+
+
+def may_have_begun(error: LMStudioError) -> bool:
+    """Whether the server may have begun the work of a request that failed: it was reached, and did not refuse at once."""
+    if isinstance(error, RequestTimeoutError):
+        return error.phase != "connect"
+    refused_at_once = isinstance(error, RateLimitError) and error.status == 429  # 200 where it came inside a stream
+    return not (refused_at_once or isinstance(error, ServerUnreachableError))

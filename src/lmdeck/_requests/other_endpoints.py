@@ -14,8 +14,9 @@ from lmdeck._requests.images import Image, checked_url, image_part
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Message
 
-__all__ = ["anthropic_body", "native_input", "offered_tools", "responses_body", "transcript"]
+__all__ = ["anthropic_body", "native_input", "offered_tools", "responses_body", "runs_tools_on_server", "transcript"]
 
+CALLERS_OWN = ("function", "custom")  # the types of tools that the caller runs, OpenAI's and Anthropic's
 EMPTY_SCHEMA = {"type": "object", "properties": {}}
 
 
@@ -95,6 +96,19 @@ def anthropic_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, 
 def offered_tools(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Give the tools of a body that the caller runs: those with a name."""
     return [tool for tool in body.get("tools") or () if isinstance(tool, Mapping) and tool.get("name")]
+
+
+def runs_tools_on_server(body: Mapping[str, Any]) -> bool:
+    """Whether the server runs tools for a request, by plugins or MCP servers, so that repeating it would run them again.
+
+    Sources: LM Studio docs `2_rest/chat.md` (`integrations`), `3_openai-compat/responses.md` (tools of the type `mcp`), and
+    Anthropic's `mcp_servers` and server tools.
+    """
+    if body.get("integrations") or body.get("mcp_servers"):
+        return True
+    tools = body.get("tools")
+    offered = tools if isinstance(tools, (list, tuple)) else ()
+    return any(isinstance(tool, Mapping) and (tool.get("type") or "function") not in CALLERS_OWN for tool in offered)
 
 
 def _flat_tool(tool: Any, changes: Adjustments) -> dict[str, Any]:  # noqa: ANN401  # dicts and Tool objects

@@ -178,8 +178,8 @@ def _without_tags(text: str) -> str:
 
 
 def _kind(fault: Fault, status: int) -> type[APIError]:
-    if fault.type in TYPES:
-        return TYPES[fault.type][0]
+    if fault.type in TYPES:  # a plugin or MCP server that is set up wrongly is refused, one that fails is not
+        return InvalidRequestError if 400 <= status < 500 else TYPES[fault.type][0]
     for phrase, kind in PHRASES:
         if phrase.search(fault.message):
             return kind

@@ -37,15 +37,18 @@ def checked_load_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fitting_instance(
-    models: Iterable[ModelInfo], key: str, options: Mapping[str, Any]
+    models: Iterable[ModelInfo], key: str, options: Mapping[str, Any], besides: Iterable[ModelInfo] = ()
 ) -> tuple[ModelInfo, ModelInstance] | None:
     """Find an instance of the model that is loaded as asked: as long a context or a longer one, the rest the same.
 
     A model is found by its key or by the id of an instance. An option that the server does not report is no obstacle.
+    Instances of an earlier list, `besides`, do not count.
     """
+    earlier = {instance.id for model in besides for instance in model.instances}
     for model in models:
         for instance in model.instances:
-            if key in (model.key, instance.id) and _fits(instance, options):
+            is_meant = key in (model.key, instance.id) and instance.id not in earlier
+            if is_meant and _fits(instance, options):
                 return model, instance
     return None
 

@@ -88,9 +88,10 @@ def ask_json(
     *,
     timeouts: Timeouts | None = None,
     generates: bool = False,
+    has_effects: bool = False,
 ) -> Plan[object]:
-    """Ask an endpoint that answers with one JSON body, and give that; `generates` marks what a model works on."""
-    call = session.call(method, path, JSONReader, body, timeouts=timeouts)
+    """Ask an endpoint that answers with one JSON body, and return that; `generates` marks what a model works on."""
+    call = session.call(method, path, JSONReader, body, timeouts=timeouts, has_effects=has_effects)
     return _json((yield from (session.handler if generates else session.unlimited)(call)))
 
 

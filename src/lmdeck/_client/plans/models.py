@@ -8,6 +8,7 @@ from typing import Any
 from lmdeck._client.plans.chat import ask_json, list_models
 from lmdeck._client.session import Session
 from lmdeck._pipeline import Plan, Sleep, Tell
+from lmdeck._pipeline.retry_policy import may_have_begun
 from lmdeck._responses.model_management import (
     checked_job_id,
     checked_load_options,
@@ -15,7 +16,14 @@ from lmdeck._responses.model_management import (
     read_download,
     read_loaded,
 )
-from lmdeck.errors import APIError, EndpointNotFoundError, MalformedStreamError, ModelNotFoundError
+from lmdeck.errors import (
+    APIError,
+    EndpointNotFoundError,
+    LMStudioError,
+    MalformedStreamError,
+    ModelNotFoundError,
+    TransportError,
+)
 from lmdeck.events import ModelLoadProgress
 from lmdeck.model_info import DownloadJob, LoadedModel, ModelInfo, ModelInstance
 
@@ -27,15 +35,30 @@ TOO_OLD = "Update LM Studio to 0.4.0 or newer, which can do this over HTTP, or u
 
 
 def load(session: Session, key: str, options: Mapping[str, Any], *, force: bool) -> Plan[LoadedModel]:
-    """Load a model, or give the instance that is loaded as asked already."""
+    """Load a model, or return the instance that is loaded as asked already."""
     checked = checked_load_options(options)
-    if not force:
-        there = yield from _find_loaded(session, key, checked)
-        if there is not None:
-            return there
+    before = yield from _listed(session)
+    there = None if force else fitting_instance(before, key, checked)
+    if there is not None:
+        return _as_loaded(*there, already_loaded=True)
+    return (yield from _load(session, key, checked, before))
+
+
+def _load(session: Session, key: str, checked: Mapping[str, Any], before: list[ModelInfo]) -> Plan[LoadedModel]:
+    """Load another instance than those of the list `before`.
+
+    A load whose answer was lost is not asked for again, or there would be two instances: the list says what came of it.
+    """
     body = {"model": key, "echo_load_config": True, **checked}
-    answer = yield from _managed(session, "POST", f"{MANAGEMENT}/load", body)
     session.forget_model()
+    try:
+        answer = yield from _managed(session, "POST", f"{MANAGEMENT}/load", body, has_effects=True)
+    except LMStudioError as error:
+        now = yield from _listed_after(error, session)
+        loaded = fitting_instance(now, key, checked, besides=before)
+        if loaded is None:
+            raise
+        return _as_loaded(*loaded, already_loaded=False)
     return read_loaded(answer, key)
 
 
@@ -44,10 +67,13 @@ def ensure_loaded(
 ) -> Plan[LoadedModel]:
     """Load a model if it is not, and tell of the progress."""
     checked = checked_load_options(options)
-    loaded = yield from _find_loaded(session, key, checked)
-    if loaded is None:
+    before = yield from _listed(session)
+    there = fitting_instance(before, key, checked)
+    if there is not None:
+        loaded = _as_loaded(*there, already_loaded=True)
+    else:
         yield from _tell_progress(session, ModelLoadProgress(key, 0.0), on_progress)
-        loaded = yield from load(session, key, checked, force=True)
+        loaded = yield from _load(session, key, checked, before)
     yield from _tell_progress(session, ModelLoadProgress(key, 1.0), on_progress)
     return loaded
 
@@ -61,9 +87,16 @@ def _tell_progress(
 
 
 def unload(session: Session, instance_id: str) -> Plan[str]:
-    """Unload an instance, and give its id."""
-    answer = yield from _managed(session, "POST", f"{MANAGEMENT}/unload", {"instance_id": instance_id})
+    """Unload an instance, and return its id; where the answer was lost, the list says whether it is gone."""
     session.forget_model()
+    body = {"instance_id": instance_id}
+    try:
+        answer = yield from _managed(session, "POST", f"{MANAGEMENT}/unload", body, has_effects=True)
+    except LMStudioError as error:
+        now = yield from _listed_after(error, session)
+        if not now or any(instance.id == instance_id for model in now for instance in model.instances):
+            raise
+        return instance_id
     said = answer.get("instance_id") if isinstance(answer, Mapping) else None
     return str(said or instance_id)
 
@@ -78,7 +111,7 @@ def download(
 ) -> Plan[DownloadJob]:
     """Ask for a download, and wait until it is over."""
     body = {"model": model} if quantization is None else {"model": model, "quantization": quantization}
-    job = read_download((yield from _managed(session, "POST", f"{MANAGEMENT}/download", body)))
+    job = read_download((yield from _managed(session, "POST", f"{MANAGEMENT}/download", body, has_effects=True)))
     return (yield from _wait(session, job, on_progress)) if wait else job
 
 
@@ -124,24 +157,38 @@ def _polls() -> Iterator[float]:
         pause = min(pause * 1.5, LONGEST_POLL)
 
 
-def _find_loaded(session: Session, key: str, options: Mapping[str, Any]) -> Plan[LoadedModel | None]:
-    """Look for an instance that fits, by the model's key, so that none is loaded twice under another name."""
+def _listed(session: Session) -> Plan[list[ModelInfo]]:
+    """List the models; none where the server has no list."""
     try:
-        models = yield from list_models(session)
+        return (yield from list_models(session))
     except (EndpointNotFoundError, MalformedStreamError):
-        return None
-    found = fitting_instance(models, key, options)
-    return None if found is None else _as_loaded(*found)
+        return []
 
 
-def _as_loaded(model: ModelInfo, instance: ModelInstance) -> LoadedModel:
-    return LoadedModel(instance_id=instance.id, type=model.type, config=instance.config, already_loaded=True)
+def _listed_after(error: LMStudioError, session: Session) -> Plan[list[ModelInfo]]:
+    """List the models after a request that may have done its work though it failed; none where it cannot have.
+
+    Raises:
+        LMStudioError: `error` itself, where the list cannot be had either.
+    """
+    if not (isinstance(error, TransportError) or error.retryable) or not may_have_begun(error):
+        return []
+    try:
+        return (yield from _listed(session))
+    except LMStudioError:
+        raise error from None
 
 
-def _managed(session: Session, method: str, path: str, body: Mapping[str, Any] | None = None) -> Plan[object]:
+def _as_loaded(model: ModelInfo, instance: ModelInstance, *, already_loaded: bool) -> LoadedModel:
+    return LoadedModel(instance_id=instance.id, type=model.type, config=instance.config, already_loaded=already_loaded)
+
+
+def _managed(
+    session: Session, method: str, path: str, body: Mapping[str, Any] | None = None, *, has_effects: bool = False
+) -> Plan[object]:
     """Ask LM Studio's model management, which older versions and other servers do not have."""
     try:
-        return (yield from ask_json(session, method, path, body))
+        return (yield from ask_json(session, method, path, body, has_effects=has_effects))
     except EndpointNotFoundError as error:
         if isinstance(error.body, Mapping) and "model" in str(error.body.get("error", "")).lower():
             raise ModelNotFoundError(error.message, status=error.status, body=error.body) from error
