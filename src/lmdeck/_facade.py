@@ -92,12 +92,13 @@ def conversation(
 
 def register_tool(
     name: str, *, handler: Callable[..., Any], description: str = "", parameters: Mapping[str, Any] | None = None,
-    required: Sequence[str] | None = None, timeout: float | None = None,
+    required: Sequence[str] | None = None, timeout: float | None = None, repeatable: bool = False,
 ) -> Tool[..., Any]:  # fmt: skip
     """Register a tool with the default client; see `LMStudio.register_tool`."""
     return default_client().register_tool(
-        name, handler=handler, description=description, parameters=parameters, required=required, timeout=timeout
-    )
+        name, handler=handler, description=description, parameters=parameters, required=required, timeout=timeout,
+        repeatable=repeatable,
+    )  # fmt: skip
 
 
 def fetch_image(

@@ -203,7 +203,7 @@ class ToolResult(Struct, frozen=True, kw_only=True):
     """What came of one call in a run.
 
     `content` is what the model was told and `value` what the handler gave. `error` is set where nothing came of it;
-    `repeated` where the call was not run because the model had made it before. `seconds` is how long the handler ran.
+    `repeated` where the call was not run because the model had made an equal one. `seconds` is how long the handler ran.
     """
 
     call: ToolCall

@@ -212,7 +212,7 @@ CASES: dict[str, Case] = {
         (says('Let me see. [TOOL_REQUEST]{"name": "weather", "arguments": {"city": "Rome"}}[END_TOOL_REQUEST]'), SUNNY),
         ("Rome",),
     ),
-    "the same call twice in one answer": Case((calls(ROME, ROME), SUNNY), ("Rome", "Rome")),
+    "the same call twice in one answer": Case((calls(ROME, ROME), SUNNY), ("Rome", "Rome"), problems=("repeated_call",)),
     "good and bad calls at once": Case((calls(ROME, ("nothing", {}), ("broken", {})), SUNNY), ("Rome", "no tool", "failed")),
     "text beside the call": Case((calls(ROME, content="One moment."), SUNNY), ("Rome",)),
 }  # fmt: skip
@@ -341,32 +341,37 @@ def test_a_history_goes_on_from_a_run() -> None:
         ]  # fmt: skip
 
 
-@pytest.mark.parametrize("way", ["sync", "async"])
+@pytest.mark.parametrize("way", ["sync", "sync, awaited", "sync in a loop", "async"])
 @pytest.mark.parametrize(
     ("verdict", "told"), [(True, "Rome"), (False, "did not allow this call."), ("Too late.", "call: Too late.")]
 )
 def test_a_call_may_need_approval(way: str, verdict: Any, told: str) -> None:
     shown: list[str] = []
     with model_that(calls(ROME), SUNNY) as fake:
-        if way == "sync":
 
-            def approve(call: Any) -> Any:
-                shown.append(call.name)
-                return verdict
+        def approve(call: Any) -> Any:
+            shown.append(call.name)
+            return verdict
 
+        async def approve_later(call: Any) -> Any:
+            await asyncio.sleep(0)
+            return approve(call)
+
+        def ask(approve: Any) -> Reply:
             with lm(fake.base_url) as client:
-                reply = client.chat().user("Hi").with_tools([weather]).run(approve=approve)
+                return client.chat().user("Hi").with_tools([weather]).run(approve=approve)
+
+        async def ask_in_a_loop() -> Reply:
+            return ask(approve_later)
+
+        async def ask_async() -> Reply:
+            async with alm(fake.base_url) as client:
+                return await client.chat().user("Hi").with_tools([weather]).run(approve=approve_later)
+
+        if way.startswith("sync"):
+            reply = asyncio.run(ask_in_a_loop()) if "loop" in way else ask(approve if way == "sync" else approve_later)
         else:
-
-            async def approve_later(call: Any) -> Any:
-                shown.append(call.name)
-                return verdict
-
-            async def main() -> Reply:
-                async with alm(fake.base_url) as client:
-                    return await client.chat().user("Hi").with_tools([weather]).run(approve=approve_later)
-
-            reply = asyncio.run(main())
+            reply = asyncio.run(ask_async())
     assert shown == ["weather"]
     assert told in reply.rounds[0].results[0].content
 

@@ -13,8 +13,9 @@ class AgentLimits(Struct, frozen=True, kw_only=True):
     """The limits of a run.
 
     `max_rounds` answers of the model at most. `max_failures` calls in a row may fail, for whatever reason, before the last
-    failure is raised. A call with the same name and arguments is run `max_repeats` times; then the model is told to use what
-    it has. `tool_timeout` is the longest a tool may run, in seconds, where it sets no limit of its own; None is without end.
+    failure is raised. A call with the same name and arguments is run in `max_repeats` rounds; after that the model gets
+    its last result again. `tool_timeout` is the longest a tool may run, in seconds, where it sets no limit of its own;
+    None is without end.
     """
 
     max_rounds: int = 8

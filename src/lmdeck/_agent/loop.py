@@ -5,17 +5,17 @@ A generator of effects, so that a test drives it with plain values, and the sync
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from lmdeck._agent.limits import AgentLimits
-from lmdeck._agent.tool_calls import Ready, prepare
+from lmdeck._agent.tool_calls import Ready, left_out, prepare, repeated, shared
 from lmdeck.errors import EmptyReplyError, MaxRoundsError
-from lmdeck.events import RoundFinished, ToolCallInvalid
+from lmdeck.events import RoundFinished, ToolCallInvalid, ToolDone, ToolErrored
 from lmdeck.messages import Message, Reply, Round, ToolCall, ToolResult
 from lmdeck.stats import Usage
 from lmdeck.tools.tool import Tool
@@ -40,22 +40,24 @@ class RunTools(Struct, frozen=True):
 class Tell(Struct, frozen=True):
     """Effect: tell whoever listens."""
 
-    event: RoundFinished | ToolCallInvalid
+    event: RoundFinished | ToolCallInvalid | ToolDone | ToolErrored
 
 
 AgentEffect: TypeAlias = AskModel | RunTools | Tell
 
 
 def agent_plan(
-    tools: Mapping[str, Tool[..., Any]], elsewhere: frozenset[str], limits: AgentLimits
+    tools: Mapping[str, Tool[..., Any]], elsewhere: frozenset[str], limits: AgentLimits, *, one_at_a_time: bool = False
 ) -> Generator[AgentEffect, Any, Reply]:
     """Plan a run. Calls of tools that are answered `elsewhere`, having no handler here, end it with their reply.
+
+    Equal calls of one answer are run once; with `one_at_a_time`, different ones are not run but the first.
 
     Raises:
         MaxRoundsError: The model has not answered within its rounds, or only repeats itself.
         ToolError: Too many calls in a row failed; it is the last failure.
     """
-    run = _Run(tools, limits)
+    run = _Run(tools, limits, one_at_a_time=one_at_a_time)
     for number in range(1, limits.max_rounds + 1):
         reply = yield from run.ask(number)
         if not reply.tool_calls or any(call.name in elsewhere for call in reply.tool_calls):
@@ -70,15 +72,24 @@ def agent_plan(
     raise MaxRoundsError(f"The model has not answered after {limits.max_rounds} rounds.", reply=run.reply())
 
 
+class _Group(Struct, kw_only=True):
+    """Equal calls of one answer, by their `places` in it: one is run, and the others share its result."""
+
+    key: str
+    item: Ready | ToolResult
+    places: list[int] = field(default_factory=list)
+
+
 class _Run:
     """What a run has done so far."""
 
-    def __init__(self, tools: Mapping[str, Tool[..., Any]], limits: AgentLimits) -> None:
+    def __init__(self, tools: Mapping[str, Tool[..., Any]], limits: AgentLimits, *, one_at_a_time: bool) -> None:
         self._tools = tools
         self._limits = limits
+        self._one_at_a_time = one_at_a_time
         self._rounds: list[Round] = []
         self._added: list[Message] = []
-        self._seen: dict[tuple[str, bytes], int] = {}
+        self._earlier: dict[str, list[ToolResult]] = {}
         self._failures = 0
 
     def ask(self, number: int) -> Generator[AgentEffect, Any, Reply]:
@@ -92,23 +103,56 @@ class _Run:
         return reply
 
     def answer(self, calls: Sequence[ToolCall], number: int) -> Generator[AgentEffect, Any, list[ToolResult]]:
-        """Have the calls run that can be; say to the model what is wrong with the others."""
-        prepared = [self._prepared(call) for call in calls]
-        for item in prepared:
-            if isinstance(item, ToolResult) and item.error is not None:
-                yield Tell(ToolCallInvalid(call=item.call, error=item.error, round=number))
-        ready = tuple(item for item in prepared if isinstance(item, Ready))
-        ran: list[ToolResult] = (yield RunTools(ready, number)) if ready else []
-        results = iter(ran)
-        return [item if isinstance(item, ToolResult) else next(results) for item in prepared]
+        """Run each different call once; report to the model what is wrong with those that cannot be run."""
+        groups = self._grouped(calls, number)
+        results = self._settled(groups)
+        for group in groups:
+            result = results.get(group.key)
+            if result is group.item and result.error is not None:
+                yield Tell(ToolCallInvalid(call=result.call, error=result.error, round=number))
+        to_run = {
+            group.key: group.item for group in groups if group.key not in results and isinstance(group.item, Ready)
+        }
+        if to_run:
+            ran: list[ToolResult] = yield RunTools(tuple(to_run.values()), number)
+            results.update(zip(to_run, ran, strict=True))
+        answers: dict[int, ToolResult] = {}
+        for group in groups:
+            first, *others = group.places
+            answers[first] = result = results[group.key]
+            answers.update({at: shared(calls[at], result, len(group.places)) for at in others})
+            is_new = group.key in to_run or result is group.item
+            if is_new:
+                self._earlier.setdefault(group.key, []).append(result)
+            for at in others if is_new else group.places:
+                yield Tell(_event(answers[at], number))
+        return [answers[at] for at in range(len(calls))]
 
-    def _prepared(self, call: ToolCall) -> Ready | ToolResult:
-        key = (call.name, msgspec.json.encode(call.arguments, order="sorted"))
-        self._seen[key] = self._seen.get(key, 0) + 1
-        if self._seen[key] > self._limits.max_repeats:
-            text = "You made this very call before; its result is above. Use it, or answer without the tool."
-            return ToolResult(call=call, content=text, repeated=True)
-        return prepare(call, self._tools)
+    def _grouped(self, calls: Sequence[ToolCall], number: int) -> list[_Group]:
+        """Put equal calls together; each call of a repeatable tool is for itself."""
+        groups: dict[str, _Group] = {}
+        for at, call in enumerate(calls):
+            item = prepare(call, self._tools)
+            is_repeatable = isinstance(item, Ready) and item.tool.repeatable
+            key = f"{number}.{at}" if is_repeatable else _key(item)
+            groups.setdefault(key, _Group(key=key, item=item)).places.append(at)
+        return list(groups.values())
+
+    def _settled(self, groups: Sequence[_Group]) -> dict[str, ToolResult]:
+        """Return the results of calls that are not run, by their keys."""
+        settled: dict[str, ToolResult] = {}
+        is_any_run = False
+        for group in groups:
+            earlier = self._earlier.get(group.key, [])
+            if len(earlier) >= self._limits.max_repeats:
+                settled[group.key] = repeated(group.item.call, earlier[-1])
+            elif isinstance(group.item, ToolResult):
+                settled[group.key] = group.item
+            elif is_any_run and self._one_at_a_time:
+                settled[group.key] = left_out(group.item.call)
+            else:
+                is_any_run = True
+        return settled
 
     def close_round(self, reply: Reply, results: list[ToolResult]) -> None:
         """Keep a round, and what it adds to the history."""
@@ -119,9 +163,9 @@ class _Run:
     def check_failures(self, results: list[ToolResult]) -> None:
         """Raise the last failure where too many came in a row."""
         for item in results:
-            self._failures = (
-                0 if item.error is None and not item.repeated else self._failures + (item.error is not None)
-            )
+            if item.repeated:
+                continue
+            self._failures = 0 if item.error is None else self._failures + 1
             if item.error is not None and self._failures >= self._limits.max_failures:
                 error = item.error
                 error.partial = self.reply()
@@ -153,3 +197,27 @@ class _Run:
             completion_tokens=sum(usage.completion_tokens for usage in counted),
             total_tokens=sum(usage.total_tokens for usage in counted),
         )
+
+
+def _key(item: Ready | ToolResult) -> str:
+    """Return what a call has in common with an equal one: the name, and the arguments as the schema reads them."""
+    arguments = item.plain if isinstance(item, Ready) else item.call.arguments
+    return json.dumps([item.call.name, _plain(arguments)], sort_keys=True, default=repr)
+
+
+def _plain(value: object) -> object:
+    """Write 5.0 as 5, which JSON Schema takes for the same number."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {name: _plain(item) for name, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+        case _:
+            return value
+
+
+def _event(result: ToolResult, number: int) -> ToolDone | ToolErrored:
+    """Return the event of a call that was answered without being run."""
+    return ToolDone(result=result, round=number) if result.error is None else ToolErrored(result=result, round=number)

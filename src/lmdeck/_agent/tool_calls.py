@@ -6,24 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from lmdeck.errors import LMStudioError, ToolArgumentsError, ToolExecutionError, UnknownToolError
 from lmdeck.messages import Problem, ToolCall, ToolResult
 from lmdeck.tools.result import result_text
 from lmdeck.tools.tool import Tool, ToolFailed
-from lmdeck.tools.validation import checked_arguments
+from lmdeck.tools.validation import coerced_arguments, typed_arguments
 
-__all__ = ["Ready", "failed", "finished", "prepare", "refused", "timed_out"]
+__all__ = ["Ready", "failed", "finished", "left_out", "prepare", "refused", "repeated", "shared", "timed_out"]
 
 ADVICE = "Correct the arguments and call the tool again."
+AGAIN = "[You made this very call before, and this is its result again. Use it, or answer without the tool.]"
+ONE_AT_A_TIME = "This call was not run: only one call at a time is allowed. Make it again if you still need it."
 
 
 class Ready(Struct, frozen=True, kw_only=True):
-    """A call that can be run: its tool, and the typed arguments."""
+    """A call that can be run: its tool, the typed arguments, and `plain`, the same as data that fits the schema."""
 
     call: ToolCall
     tool: Tool[..., Any]
     arguments: dict[str, Any]
+    plain: dict[str, Any]
     problems: list[Problem]
 
 
@@ -39,11 +43,12 @@ def prepare(call: ToolCall, tools: Mapping[str, Tool[..., Any]]) -> Ready | Tool
         error = UnknownToolError(f"The model called {call.name!r}, which is no tool.", hint=f"Offered are: {offered}.")
         return _told(call, f"There is no tool named {call.name!r}. The tools are: {offered}.", error)
     try:
-        arguments, problems = checked_arguments(tool, call)
+        plain, problems = coerced_arguments(tool, call)
+        arguments = typed_arguments(tool, call, plain)
     except ToolArgumentsError as error:
         faults = "\n".join(f"- {fault}" for fault in error.errors)
         return _told(call, f"The arguments do not fit the tool's schema:\n{faults}\n{ADVICE}", error)
-    return Ready(call=call, tool=tool, arguments=arguments, problems=problems)
+    return Ready(call=call, tool=tool, arguments=arguments, plain=plain, problems=problems)
 
 
 def finished(ready: Ready, value: object, seconds: float) -> ToolResult:
@@ -80,6 +85,27 @@ def refused(ready: Ready, reason: str) -> ToolResult:
     text = f"The user did not allow this call{f': {reason}' if reason else ''}."
     error = ToolExecutionError(f"The call of {ready.call.name!r} was not approved.", hint="See `approve`.")
     return ToolResult(call=ready.call, content=text, error=error, problems=ready.problems)
+
+
+def shared(call: ToolCall, result: ToolResult, calls: int) -> ToolResult:
+    """Return the result of another call of the same answer, for one that equals it and was not run itself."""
+    note = Problem(
+        "repeated_call", f"{call.name}: {calls} equal calls of one answer were run once and share the result."
+    )
+    return replace(result, call=call, repeated=True, seconds=0.0, problems=[note])
+
+
+def repeated(call: ToolCall, earlier: ToolResult) -> ToolResult:
+    """Return the result of a call of an earlier round, for one that equals it and is not run again."""
+    note = Problem("repeated_call", f"{call.name}: the call was made before and not run again; it got the same result.")
+    text = f"{earlier.content}\n\n{AGAIN}"
+    return replace(earlier, call=call, content=text, repeated=True, seconds=0.0, problems=[note])
+
+
+def left_out(call: ToolCall) -> ToolResult:
+    """Return the result of a call that was not run since the answer may have one call only."""
+    note = Problem("parallel_calls", f"{call.name}: the call was not run, for parallel_tool_calls is False.")
+    return ToolResult(call=call, content=ONE_AT_A_TIME, problems=[note])
 
 
 def _told(call: ToolCall, text: str, error: LMStudioError) -> ToolResult:

@@ -31,11 +31,16 @@ class Registers:
     def tool(self, function: Callable[P, R], /) -> Tool[P, R]: ...
     @overload
     def tool(
-        self, *, name: str | None = None, description: str | None = None, timeout: float | None = None
+        self,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = None,
+        repeatable: bool = False,
     ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
     def tool(  # type: ignore[misc]  # mypy takes the class's own `tool` for the function's
         self, function: Callable[P, R] | None = None, /, *, name: str | None = None, description: str | None = None,
-        timeout: float | None = None,
+        timeout: float | None = None, repeatable: bool = False,
     ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:  # fmt: skip
         """Make a tool of a function, as `lmdeck.tool` does, and register it with this client.
 
@@ -44,7 +49,7 @@ class Registers:
         """
 
         def make(function: Callable[P, R]) -> Tool[P, R]:
-            made = tool(name=name, description=description, timeout=timeout)(function)
+            made = tool(name=name, description=description, timeout=timeout, repeatable=repeatable)(function)
             self._session.tools.add(made)
             return made
 
@@ -71,7 +76,7 @@ class Registers:
     def register_tool(
         self, name: str, *, handler: Callable[..., Any], description: str = "",
         parameters: Mapping[str, Any] | None = None, required: Sequence[str] | None = None,
-        timeout: float | None = None,
+        timeout: float | None = None, repeatable: bool = False,
     ) -> Tool[..., Any]:  # fmt: skip
         """Register a tool: a handler with JSON Schema, the short form `{"city": {"type": "string"}}`, or its own signature.
 
@@ -79,6 +84,7 @@ class Registers:
             ConfigurationError: The parameters are no schema, LM Studio would rewrite the name, or the name is taken.
         """
         made = make_tool(
-            name, handler=handler, description=description, parameters=parameters, required=required, timeout=timeout
-        )
+            name, handler=handler, description=description, parameters=parameters, required=required, timeout=timeout,
+            repeatable=repeatable,
+        )  # fmt: skip
         return self._session.tools.add(made)

@@ -181,7 +181,8 @@ class _Builder(Generic[Route]):
     def _run_plan(self, limits: AgentLimits) -> Generator[AgentEffect, Any, Reply]:
         tools = {tool.name: tool for tool in self._spec.handlers}
         names = {tool_name(tool) for tool in self._spec.tools}
-        return agent_plan(tools, frozenset(names - set(tools)), limits)
+        elsewhere = frozenset(names - set(tools))
+        return agent_plan(tools, elsewhere, limits, one_at_a_time=self._spec.expects_one_call)
 
     def _asks(self, effect: AskModel) -> Self:
         """Give the chat of a round; only the first is told that it must call a tool, or it would call for ever."""
@@ -223,8 +224,9 @@ class Chat(_Builder[Transport]):
         """Ask, run the tools that the model calls, and ask again until it answers.
 
         The calls of one answer run at once, in threads, and answer in order. What the model gets wrong is told to it. With
-        `approve`, each call is shown to it first: it gives True, or False, or why not. The reply has `rounds`, `messages`
-        (what the run adds to the history) and the summed `usage`. A call of a tool without handler ends the run.
+        `approve`, each call is shown to it first: it returns True, or False, or why not, and may be async. The reply has
+        `rounds`, `messages` (what the run adds to the history) and the summed `usage`. A call of a tool without handler ends
+        the run.
 
         Raises:
             MaxRoundsError: The model has not answered after `max_rounds`, or only repeats itself.

@@ -37,6 +37,8 @@ def run_in_threads(
     done: SimpleQueue[tuple[int, ToolResult]] = SimpleQueue()
     for at, item in enumerate(ready):
         reason = _reason(approve, item.call)
+        if isawaitable(reason):
+            reason = _said(_awaited_apart(reason))
         if reason is not None:
             results[at] = refused(item, reason)
             yield ToolErrored(result=results[at], round=number)
@@ -83,6 +85,14 @@ def _awaited(value: Awaitable[object], limit: float | None) -> object:
         return await asyncio.wait_for(value, limit)
 
     return asyncio.run(waiting())
+
+
+def _awaited_apart(value: Awaitable[object]) -> object:
+    """Wait for an async `approve` in another thread, since this one may be running an event loop."""
+    from concurrent.futures import ThreadPoolExecutor  # imported lazily, as asyncio is
+
+    with ThreadPoolExecutor(1, thread_name_prefix="lmdeck-approve") as pool:
+        return pool.submit(copy_context().run, _awaited, value, None).result()
 
 
 async def run_in_tasks(

@@ -58,6 +58,11 @@ class ChatSpec(Struct, frozen=True, kw_only=True):
         """Tell whether log probabilities were asked for."""
         return bool(self.options.get("logprobs"))
 
+    @property
+    def expects_one_call(self) -> bool:
+        """Whether an answer may have one tool call only."""
+        return self.options.get("parallel_tool_calls") is False
+
 
 def build_chat(spec: ChatSpec, model: str | None, changes: Adjustments, *, stream: bool) -> dict[str, Any]:
     """Build the body of `POST /v1/chat/completions`, and report what was adjusted.

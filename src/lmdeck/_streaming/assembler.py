@@ -66,6 +66,7 @@ class ChatAssembler:
         strict: bool = False,
         expects_tokens: bool = True,
         expects_logprobs: bool = False,
+        expects_one_call: bool = False,
         text_parser: TextParser | None = None,
         tools: Iterable[Any] = (),
         problems: Iterable[Problem] = (),
@@ -76,6 +77,7 @@ class ChatAssembler:
         self._strict = strict
         self._expects_tokens = expects_tokens
         self._expects_logprobs = expects_logprobs
+        self._expects_one_call = expects_one_call
         self._text_parser = text_parser
         self._tools = tuple(tools)
         self._slots = ToolSlots(limits, new_id, Toolbox(self._tools))
@@ -159,6 +161,8 @@ class ChatAssembler:
         self._take_late_calls(chunks)
         if self._expects_logprobs and not self._logprobs:
             self._note_once("logprobs_missing", LOGPROBS_MISSING)
+        if self._expects_one_call and len(self._calls) > 1:
+            self._note_once("parallel_calls", f"The answer has {len(self._calls)} calls though only one was allowed.")
         reply = self.reply()
         if self._strict:
             self._refuse_unread_calls(reply)

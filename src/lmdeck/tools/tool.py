@@ -32,7 +32,8 @@ class Tool(Generic[P, R]):
     """A tool that a model may call: `name`, `description`, `parameters` (JSON Schema) and the `handler` that answers.
 
     It stays callable as the function it was made of. `timeout` is the longest it may run, in seconds; None leaves the limit to
-    the loop. `arguments` is the Struct that arguments are converted into; None hands them on as plain data.
+    the loop. `repeatable` says that each call counts, also one that is equal to another. `arguments` is the Struct that
+    arguments are converted into; None hands them on as plain data.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Tool(Generic[P, R]):
         parameters: Mapping[str, Any],
         arguments: type[msgspec.Struct] | None = None,
         timeout: float | None = None,
+        repeatable: bool = False,
         takes_self: bool = False,
     ) -> None:
         self.name = checked_name(name)
@@ -52,6 +54,7 @@ class Tool(Generic[P, R]):
         self.parameters = dict(parameters)
         self.arguments = arguments
         self.timeout = timeout
+        self.repeatable = repeatable
         self._takes_self = takes_self
         self.__name__ = name
         self.__doc__ = handler.__doc__
@@ -82,9 +85,13 @@ class Tool(Generic[P, R]):
         """Bind a tool that was made of a method."""
         if instance is None or not self._takes_self:
             return self
+        return self.with_handler(self.handler.__get__(instance, owner))
+
+    def with_handler(self, handler: Callable[..., R]) -> Tool[..., R]:
+        """Return the same tool, answered by another handler."""
         return Tool(
-            name=self.name, handler=self.handler.__get__(instance, owner), description=self.description,
-            parameters=self.parameters, arguments=self.arguments, timeout=self.timeout,
+            name=self.name, handler=handler, description=self.description, parameters=self.parameters,
+            arguments=self.arguments, timeout=self.timeout, repeatable=self.repeatable,
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -95,15 +102,16 @@ class Tool(Generic[P, R]):
 def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
 @overload
 def tool(
-    *, name: str | None = None, description: str | None = None, timeout: float | None = None
+    *, name: str | None = None, description: str | None = None, timeout: float | None = None, repeatable: bool = False
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def tool(
     function: Callable[P, R] | None = None, /, *, name: str | None = None, description: str | None = None,
-    timeout: float | None = None,
+    timeout: float | None = None, repeatable: bool = False,
 ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:  # fmt: skip
     """Make a tool of a function: the schema comes from its signature, the descriptions from its docstring.
 
-    Descriptions are read from Google, NumPy and reST docstrings, and from `Annotated[str, "what it is"]`.
+    Descriptions are read from Google, NumPy and reST docstrings, and from `Annotated[str, "what it is"]`. Equal calls of one
+    answer run once and share the result, unless the tool is `repeatable`: rolling a die twice is not rolling it once.
 
     Raises:
         ConfigurationError: A parameter cannot be described, or LM Studio would rewrite the name.
@@ -115,7 +123,8 @@ def tool(
         signature = read_signature(function, chosen)
         return Tool(
             name=chosen, handler=function, description=signature.description if description is None else description,
-            parameters=signature.schema, arguments=signature.arguments, timeout=timeout, takes_self=signature.takes_self,
+            parameters=signature.schema, arguments=signature.arguments, timeout=timeout, repeatable=repeatable,
+            takes_self=signature.takes_self,
         )  # fmt: skip
 
     return make if function is None else make(function)
@@ -123,7 +132,7 @@ def tool(
 
 def make_tool(
     name: str, *, handler: Callable[..., Any], description: str = "", parameters: Mapping[str, Any] | None = None,
-    required: Sequence[str] | None = None, timeout: float | None = None,
+    required: Sequence[str] | None = None, timeout: float | None = None, repeatable: bool = False,
 ) -> Tool[..., Any]:  # fmt: skip
     """Make a tool of a handler and its parameters, as JSON Schema or in the short form `{"city": {"type": "string"}}`.
 
@@ -134,7 +143,7 @@ def make_tool(
         ConfigurationError: The parameters are no schema, `required` names one that is not there, or the name is refused.
     """
     if parameters is None:
-        made = tool(name=name, description=description or None, timeout=timeout)(handler)
+        made = tool(name=name, description=description or None, timeout=timeout, repeatable=repeatable)(handler)
         if required is not None:
             made.parameters["required"] = _checked_required(name, required, made.parameters["properties"])
         return made
@@ -145,7 +154,9 @@ def make_tool(
     if required is not None or not _is_schema(parameters):
         chosen = list(properties) if required is None else _checked_required(name, required, properties)
         schema["required"] = chosen
-    return Tool(name=name, handler=handler, description=description, parameters=schema, timeout=timeout)
+    return Tool(
+        name=name, handler=handler, description=description, parameters=schema, timeout=timeout, repeatable=repeatable
+    )
 
 
 def checked_name(name: str) -> str:

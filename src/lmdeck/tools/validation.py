@@ -9,17 +9,28 @@ from lmdeck.messages import Problem, ToolCall
 from lmdeck.tools.schema import typed
 from lmdeck.tools.tool import Tool
 
-__all__ = ["checked_arguments"]
+__all__ = ["checked_arguments", "coerced_arguments", "typed_arguments"]
 
 SHOWN = 200
 
 
 def checked_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, Any], list[Problem]]:
-    """Give the keyword arguments for the handler, typed as its signature says, and what had to be put right.
+    """Return the keyword arguments for the handler, typed as its signature says, and what was coerced.
 
     Raises:
         ToolArgumentsError: They do not fit; `errors` has a line for each fault.
-        ConfigurationError: The tool's own schema is none.
+        ConfigurationError: The tool's own schema is not a JSON Schema.
+    """
+    arguments, problems = coerced_arguments(tool, call)
+    return typed_arguments(tool, call, arguments), problems
+
+
+def coerced_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the arguments as plain data that fits the schema, and what was coerced for that.
+
+    Raises:
+        ToolArgumentsError: They do not fit; `errors` has a line for each fault.
+        ConfigurationError: The tool's own schema is not a JSON Schema.
     """
     problems: list[Problem] = []
     arguments: dict[str, Any] = call.arguments
@@ -30,11 +41,20 @@ def checked_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, A
         faults = tool.checker.faults(arguments)
     if faults:
         raise ToolArgumentsError(f"The arguments of {call.name!r} do not fit: {faults[0]}", errors=faults)
+    return dict(arguments), problems
+
+
+def typed_arguments(tool: Tool[..., Any], call: ToolCall, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return coerced arguments as the objects that the handler's signature asks for.
+
+    Raises:
+        ToolArgumentsError: One of them cannot be made.
+    """
     if tool.arguments is None:
-        return dict(arguments), problems
+        return arguments
     try:
         made = typed(arguments, tool.arguments)
     except ValueError as error:  # msgspec's and pydantic's
         line = " ".join(str(error).split())[:SHOWN]
         raise ToolArgumentsError(f"The arguments of {call.name!r} do not fit: {line}", errors=[line]) from error
-    return {name: getattr(made, name) for name in tool.arguments.__struct_fields__}, problems
+    return {name: getattr(made, name) for name in tool.arguments.__struct_fields__}

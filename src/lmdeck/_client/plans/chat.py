@@ -151,6 +151,7 @@ def _ask(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -
             strict=spec.strict,
             expects_tokens=spec.expects_tokens,
             expects_logprobs=spec.expects_logprobs,
+            expects_one_call=spec.expects_one_call,
             text_parser=StreamParser(offered, architecture=session.architecture(model)),
             tools=offered,
             problems=changes.problems,

@@ -78,6 +78,7 @@ def ask_endpoint(
             assembler = ChatAssembler(
                 expects_tokens=body.get(endpoint.limit) != 0,
                 expects_logprobs=LOGPROBS in (body.get("include") or ()),
+                expects_one_call=_expects_one_call(body),
                 text_parser=StreamParser(offered),
                 tools=offered,
                 problems=changes.problems,
@@ -91,3 +92,10 @@ def ask_endpoint(
         return (yield from with_simpler_tools(session, sent, changes, post))
 
     return (yield from with_model(session, model, ask))
+
+
+def _expects_one_call(body: Mapping[str, Any]) -> bool:
+    """Whether an answer may have one tool call only, in the words of OpenAI or Anthropic."""
+    choice = body.get("tool_choice")
+    is_disabled = isinstance(choice, Mapping) and choice.get("disable_parallel_tool_use") is True
+    return body.get("parallel_tool_calls") is False or is_disabled

@@ -27,15 +27,7 @@ class _Registry(ToolRegistry):
     def add(self, new: Tool[..., Any]) -> Tool[..., Any]:
         if new.is_async:  # it runs on the loop, and its queries in a thread that Django tidies up
             return super().add(new)
-        tidy = Tool(
-            name=new.name,
-            handler=_closing(new.handler),
-            description=new.description,
-            parameters=new.parameters,
-            arguments=new.arguments,
-            timeout=new.timeout,
-        )
-        return super().add(tidy)
+        return super().add(new.with_handler(_closing(new.handler)))
 
 
 registry: ToolRegistry = _Registry()
