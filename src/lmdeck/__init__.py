@@ -100,6 +100,7 @@ if TYPE_CHECKING:
     from lmdeck.events import ToolDone as ToolDone
     from lmdeck.events import ToolErrored as ToolErrored
     from lmdeck.events import ToolRunning as ToolRunning
+    from lmdeck.images import Image as Image
     from lmdeck.messages import Message as Message
     from lmdeck.messages import ModelDetails as ModelDetails
     from lmdeck.messages import ParsedMessage as ParsedMessage
@@ -231,6 +232,7 @@ _HOMES = {
         "Completion",
         "Embeddings",
     ),
+    "images": ("Image",),
     "_parsing.dialects": ("dialects",),
     "_parsing.parser": ("StreamParser", "parse"),
     "_parsing.rendering": ("render",),

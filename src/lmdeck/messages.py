@@ -204,6 +204,7 @@ class ToolResult(Struct, frozen=True, kw_only=True):
 
     `content` is what the model was told and `value` what the handler gave. `error` is set where nothing came of it;
     `repeated` where the call was not run because the model had made an equal one. `seconds` is how long the handler ran.
+    `images` are data URIs of the images that the handler returned, which stand in `content` as `[image 1]` and so on.
     """
 
     call: ToolCall
@@ -213,6 +214,16 @@ class ToolResult(Struct, frozen=True, kw_only=True):
     repeated: bool = False
     seconds: float = 0.0
     problems: list[Problem] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+
+    @property
+    def message(self) -> Message:
+        """The message that tells the model; its images are sent in a user message after the round's results."""
+        if not self.images:
+            return Message(role="tool", content=self.content, tool_call_id=self.call.id)
+        shown = [{"type": "image_url", "image_url": {"url": url}} for url in self.images]
+        parts: list[dict[str, Any]] = [{"type": "text", "text": self.content}, *shown]
+        return Message(role="tool", content=parts, tool_call_id=self.call.id)
 
 
 class Round(Struct, frozen=True, kw_only=True):
@@ -224,8 +235,7 @@ class Round(Struct, frozen=True, kw_only=True):
     @property
     def messages(self) -> list[Message]:
         """What it adds to the history: the answer, then the results."""
-        results = [Message(role="tool", content=one.content, tool_call_id=one.call.id) for one in self.results]
-        return [self.reply.message, *results]
+        return [self.reply.message, *(result.message for result in self.results)]
 
     @property
     def problems(self) -> list[Problem]:

@@ -19,6 +19,7 @@ LAYERS: dict[str, int] = {
     "lmdeck.config": 0,
     "lmdeck.errors": 0,
     "lmdeck.events": 0,
+    "lmdeck.images": 0,
     "lmdeck.messages": 0,
     "lmdeck.model_info": 0,
     "lmdeck.native_events": 0,

@@ -19,7 +19,7 @@ from lmdeck._client.models import AsyncModels, Models
 PUBLIC = """
 APIError AsyncChat AsyncChatRun AsyncChatStream AsyncConversation AsyncLMStudio AsyncParseStream AuthenticationError
 Chat ChatRun ChatStream Chunk Completion ConfigurationError ConnectionLostError ContentReceived ContextLengthError
-Conversation DownloadJob Embeddings EmptyReplyError EndpointNotFoundError EventBus FileWriteError Health History
+Conversation DownloadJob Embeddings EmptyReplyError EndpointNotFoundError EventBus FileWriteError Health History Image
 IncompleteStreamError InvalidRequestError LMStudio LMStudioError LoadedModel MCPTools MalformedStreamError
 MaxRoundsError Measured Message ModelCrashedError ModelDetails ModelInfo ModelInstance ModelLoadError
 ModelLoadProgress ModelNotFoundError NoModelLoadedError ParseStream ParsedMessage Problem RateLimitError

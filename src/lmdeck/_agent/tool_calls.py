@@ -8,9 +8,17 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from lmdeck.errors import LMStudioError, ToolArgumentsError, ToolExecutionError, UnknownToolError
+from lmdeck._requests.images import image_part
+from lmdeck.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    LMStudioError,
+    ToolArgumentsError,
+    ToolExecutionError,
+    UnknownToolError,
+)
 from lmdeck.messages import Problem, ToolCall, ToolResult
-from lmdeck.tools.result import result_text
+from lmdeck.tools.result import read_result
 from lmdeck.tools.tool import Tool, ToolFailed
 from lmdeck.tools.validation import coerced_arguments, typed_arguments
 
@@ -52,12 +60,20 @@ def prepare(call: ToolCall, tools: Mapping[str, Tool[..., Any]]) -> Ready | Tool
 
 
 def finished(ready: Ready, value: object, seconds: float) -> ToolResult:
-    """Give the result of a handler that returned."""
+    """Return the result of a handler that returned; an image that cannot be shown is named in the text."""
     try:
-        text = result_text(value)
+        text, images = read_result(value)
     except TypeError as error:
         return failed(ready, error, seconds)
-    return ToolResult(call=ready.call, content=text, value=value, seconds=seconds, problems=ready.problems)
+    problems = list(ready.problems)
+    urls = []
+    for number, image in enumerate(images, 1):
+        try:
+            urls.append(str(image_part(image)["image_url"]["url"]))
+        except (ConfigurationError, InvalidRequestError) as error:
+            text += f"\n[image {number} cannot be shown: {error.message}]"
+            problems.append(Problem("image_dropped", f"{ready.call.name}: image {number}: {error}"))
+    return ToolResult(call=ready.call, content=text, value=value, seconds=seconds, problems=problems, images=urls)
 
 
 def failed(ready: Ready, error: Exception, seconds: float) -> ToolResult:
@@ -92,14 +108,14 @@ def shared(call: ToolCall, result: ToolResult, calls: int) -> ToolResult:
     note = Problem(
         "repeated_call", f"{call.name}: {calls} equal calls of one answer were run once and share the result."
     )
-    return replace(result, call=call, repeated=True, seconds=0.0, problems=[note])
+    return replace(result, call=call, repeated=True, seconds=0.0, problems=[note], images=[])
 
 
 def repeated(call: ToolCall, earlier: ToolResult) -> ToolResult:
     """Return the result of a call of an earlier round, for one that equals it and is not run again."""
     note = Problem("repeated_call", f"{call.name}: the call was made before and not run again; it got the same result.")
     text = f"{earlier.content}\n\n{AGAIN}"
-    return replace(earlier, call=call, content=text, repeated=True, seconds=0.0, problems=[note])
+    return replace(earlier, call=call, content=text, repeated=True, seconds=0.0, problems=[note], images=[])
 
 
 def left_out(call: ToolCall) -> ToolResult:

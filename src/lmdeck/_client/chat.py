@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
 
@@ -21,17 +20,18 @@ from lmdeck._compatibility import ALL, checked_rules
 from lmdeck._pipeline.run_plan import drive, drive_async
 from lmdeck._requests.chat import ChatSpec, checked_options, checked_tool, tool_name
 from lmdeck._requests.images import image_part
+from lmdeck._requests.tool_images import tool_message
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
 from lmdeck.events import AgentEvent, Chunk
+from lmdeck.images import ImageSource
 from lmdeck.messages import Message, Reply, ToolCall
 from lmdeck.tools.registry import Offer, offered_tool
 from lmdeck.tools.tool import Tool
 
 __all__ = ["AsyncChat", "Chat"]
 
-Image = str | os.PathLike[str] | bytes
 Route = TypeVar("Route")
 T = TypeVar("T")
 
@@ -108,11 +108,12 @@ class _Builder(Generic[Route]):
                 )
         return self._but(messages=(*self._spec.messages, *added))
 
-    def user(self, text: str, images: Sequence[Image] = ()) -> Self:
+    def user(self, text: str, images: Sequence[ImageSource] = ()) -> Self:
         """Add what the user says, with images: paths, bytes or data URIs of PNG and JPEG files.
 
-        WebP, GIF (its first frame) and BMP are converted to PNG where Pillow is there (extra `images`), which
-        `reply.problems` tells. An image on the web is fetched by `lm.fetch_image(url)`, which gives its bytes.
+        WebP, GIF (its first frame) and BMP are converted to PNG where Pillow is there (extra `images`), and images of more
+        than 26,214,400 pixels are scaled down, which `reply.problems` tells. An image on the web is fetched by
+        `lm.fetch_image(url)`, which gives its bytes.
 
         Raises:
             ConfigurationError: An image cannot be read, is too large, or is of no known kind.
@@ -129,10 +130,16 @@ class _Builder(Generic[Route]):
         message = Message(role="assistant", content=text, tool_calls=tuple(tool_calls))
         return self._but(messages=(*self._spec.messages, message))
 
-    def tool_result(self, call: ToolCall | str, content: str) -> Self:
-        """Add a tool's result for a call, named by the call itself or its id."""
+    def tool_result(self, call: ToolCall | str, content: object) -> Self:
+        """Add a tool's result for a call, named by the call itself or its id: text, `lmdeck.Image`, or data for JSON.
+
+        Raises:
+            ConfigurationError: An image in it cannot be read.
+            InvalidRequestError: LM Studio does not take an image in it.
+            TypeError: The result has no form in JSON.
+        """
         id_ = call.id if isinstance(call, ToolCall) else call
-        return self._but(messages=(*self._spec.messages, Message(role="tool", content=content, tool_call_id=id_)))
+        return self._but(messages=(*self._spec.messages, tool_message(id_, content)))
 
     def with_tools(self, tools: Iterable[Offer]) -> Self:
         """Offer these tools instead of the ones before: `Tool` values, plain functions, OpenAI-style dicts, registered names.

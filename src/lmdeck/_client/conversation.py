@@ -22,11 +22,11 @@ from lmdeck._pipeline import Plan
 from lmdeck._pipeline.exchange import Answer
 from lmdeck._pipeline.run_plan import drive, drive_async
 from lmdeck._requests.chat import ChatSpec
-from lmdeck._requests.images import Image
-from lmdeck._requests.other_endpoints import native_input, transcript
+from lmdeck._requests.other_endpoints import as_message, native_input, transcript
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck.errors import APIError
+from lmdeck.images import ImageSource
 from lmdeck.messages import Message, Problem, Reply
 
 __all__ = ["AsyncConversation", "Conversation", "ConversationSpec"]
@@ -77,7 +77,7 @@ class _Conversation(Generic[Route]):
         """Give a conversation that goes on from here on its own, and leaves this one as it is."""
         return type(self)(self._session, self._route, self._spec, self._response_id, self._history)
 
-    def _turn(self, text: str, images: Sequence[Image], *, stream: bool) -> Plan[Answer]:
+    def _turn(self, text: str, images: Sequence[ImageSource], *, stream: bool) -> Plan[Answer]:
         """Say something, and keep what was answered once it is whole."""
         changes = Adjustments(self._session.settings.without_rules)
         said = native_input(text, images, changes)
@@ -92,7 +92,7 @@ class _Conversation(Generic[Route]):
             answer = yield from self._ask(
                 transcript(self._history, said), None, stream=stream, problems=[*changes.problems, note]
             )
-        answer.when_finished(lambda: self._keep(text, answer))
+        answer.when_finished(lambda: self._keep(as_message(said), answer))
         return answer
 
     def _ask(
@@ -114,14 +114,14 @@ class _Conversation(Generic[Route]):
         }
         return (yield from ask_endpoint(self._session, NATIVE, spec.model, given, stream=stream, problems=problems))
 
-    def _keep(self, text: str, answer: Answer) -> None:
+    def _keep(self, said: Message, answer: Answer) -> None:
         if not isinstance(answer.reader, ChatReader):
             raise TypeError(f"{type(answer.reader).__name__} reads no chat")
         reply = answer.reader.reply()
         self._response_id = reply.id or self._response_id
-        self._history += [Message(role="user", content=text), reply.message]
+        self._history += [said, reply.message]
 
-    def _whole(self, text: str, images: Sequence[Image]) -> Plan[Reply]:
+    def _whole(self, text: str, images: Sequence[ImageSource]) -> Plan[Reply]:
         return (yield from read_reply((yield from self._turn(text, images, stream=False))))
 
     def __repr__(self) -> str:
@@ -136,7 +136,7 @@ def _has_forgotten(error: APIError) -> bool:
 class Conversation(_Conversation[Transport]):
     """A conversation of the sync client; one turn at a time, `branch` for more."""
 
-    def send(self, text: str, *, images: Sequence[Image] = ()) -> Reply:
+    def send(self, text: str, *, images: Sequence[ImageSource] = ()) -> Reply:
         """Say something, and wait for the whole answer; its `id` is the response's, its `server_calls` what tools gave.
 
         Raises:
@@ -144,7 +144,7 @@ class Conversation(_Conversation[Transport]):
         """
         return drive(self._whole(text, images), self._route())
 
-    def stream(self, text: str, *, images: Sequence[Image] = ()) -> ChatStream:
+    def stream(self, text: str, *, images: Sequence[ImageSource] = ()) -> ChatStream:
         """Say something, and give a stream of the answer's chunks; LM Studio's own events are on `chunk.event`.
 
         Raises:
@@ -157,7 +157,7 @@ class Conversation(_Conversation[Transport]):
 class AsyncConversation(_Conversation[AsyncTransport]):
     """A conversation of the async client; one turn at a time, `branch` for more."""
 
-    async def send(self, text: str, *, images: Sequence[Image] = ()) -> Reply:
+    async def send(self, text: str, *, images: Sequence[ImageSource] = ()) -> Reply:
         """Say something, and wait for the whole answer; its `id` is the response's, its `server_calls` what tools gave.
 
         Raises:
@@ -165,7 +165,7 @@ class AsyncConversation(_Conversation[AsyncTransport]):
         """
         return await drive_async(self._whole(text, images), self._route())
 
-    def stream(self, text: str, *, images: Sequence[Image] = ()) -> AsyncChatStream:
+    def stream(self, text: str, *, images: Sequence[ImageSource] = ()) -> AsyncChatStream:
         """Say something, and give a stream of the answer's chunks; LM Studio's own events are on `chunk.event`.
 
         Raises:

@@ -11,10 +11,10 @@ from typing import Any, Self
 from msgspec import Struct
 
 from lmdeck._files import replace_file
+from lmdeck._requests.tool_images import tool_message
 from lmdeck._text import replace_lone_surrogates
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Message, Reply, ToolCall
-from lmdeck.tools.result import result_text
 
 __all__ = ["History"]
 
@@ -55,10 +55,11 @@ class History(Struct, frozen=True):
         return self._with(*added)
 
     def tool_result(self, call: ToolCall, result: object) -> Self:
-        """Add a call's result: text as it is, all else as JSON.
+        """Add a call's result: text as it is, images to be shown, all else as JSON.
 
         Raises:
             ConfigurationError: The call is not in the history, or has its result already.
+            InvalidRequestError: LM Studio does not take an image in it.
             TypeError: The result has no form in JSON.
         """
         waiting = {one.id for message in self.messages for one in message.tool_calls}
@@ -68,7 +69,7 @@ class History(Struct, frozen=True):
                 f"No call {call.id!r} of {call.name!r} waits for a result in this history.",
                 hint="Add the reply with the call first, and each result once.",
             )
-        return self._with(Message(role="tool", content=result_text(result), tool_call_id=call.id))
+        return self._with(tool_message(call.id, result))
 
     def trimmed(self, max_tokens: int, count: Callable[[Message], int] | None = None) -> Self:
         """Drop the oldest messages until the rest fits `max_tokens`.

@@ -15,6 +15,7 @@ import msgspec
 from lmdeck._compatibility import Adjustments
 from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._requests.images import checked_url
+from lmdeck._requests.tool_images import with_images_after_results
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import ROLES, Message, ToolCall
 
@@ -32,7 +33,8 @@ def normal_messages(
         ConfigurationError: A message has no known role, content of a wrong type, or a call without a name.
     """
     ids = _CallIds(changes, new_id)
-    return [_normal(message, position, changes, ids) for position, message in enumerate(messages)]
+    normal = [_normal(message, position, changes, ids) for position, message in enumerate(messages)]
+    return list(with_images_after_results(normal, changes))
 
 
 def _normal(message: Message | Mapping[str, Any], position: int, changes: Adjustments, ids: _CallIds) -> dict[str, Any]:

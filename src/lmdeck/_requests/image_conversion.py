@@ -1,12 +1,15 @@
-"""WebP, GIF and BMP as PNG, by Pillow: it decodes them all, is kept up with security fixes, and needs nothing else.
+"""WebP, GIF and BMP as PNG, and images scaled down, by Pillow: it decodes them all, and is kept up with security fixes.
 
-It is an extra (`images`) and imported with the first image that needs it. Only the decoders of these three kinds are used.
+It is an extra (`images`) and imported with the first image that needs it. Only the decoder of the image's own kind is used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from io import BytesIO
+from math import sqrt
 from typing import TYPE_CHECKING
 
 from lmdeck.errors import InvalidRequestError
@@ -14,11 +17,12 @@ from lmdeck.errors import InvalidRequestError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["FORMATS", "MAX_PIXELS", "as_png", "can_convert"]
+__all__ = ["FORMATS", "MAX_PIXELS", "as_png", "can_convert", "scaled_down"]
 
 FORMATS = {"webp": "WebP", "gif": "GIF", "bmp": "BMP"}
 MAX_PIXELS = 50_000_000  # a small file can unpack to more than the memory holds
 HINT = "Convert it to PNG or JPEG first, and scale it down."
+SCALABLE = {"L", "LA", "RGB", "RGBA"}  # modes whose neighbouring values are neighbouring colours
 
 
 def can_convert() -> bool:
@@ -27,18 +31,48 @@ def can_convert() -> bool:
 
 
 def as_png(data: bytes, kind: str) -> bytes:
-    """Give an image of one of `FORMATS` as PNG; of an animation, its first frame.
+    """Return an image of one of `FORMATS` as PNG; of an animation, its first frame.
 
     Raises:
         InvalidRequestError: It cannot be decoded, or has too many pixels.
     """
-    from PIL import Image  # here, because most images need it not
+    with _opened(data, kind) as image:
+        _check_size(image, FORMATS[kind])
+        return _png(image)
 
-    name = FORMATS[kind]
+
+def scaled_down(data: bytes, kind: str, most_pixels: int) -> bytes:
+    """Return a PNG or JPEG of the same kind and proportions that has `most_pixels` pixels at most.
+
+    Raises:
+        InvalidRequestError: It cannot be decoded, or has too many pixels to be.
+    """
+    with _opened(data, kind) as image:
+        factor = sqrt(most_pixels / (image.width * image.height))
+        size = max(int(image.width * factor), 1), max(int(image.height * factor), 1)
+        image.draft(None, size)  # a JPEG is decoded at half, a quarter or an eighth of its size
+        _check_size(image, kind.upper())
+        if image.mode not in SCALABLE:
+            image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+        written = BytesIO()
+        kept = {name: image.info[name] for name in ("exif", "icc_profile") if image.info.get(name)}
+        image.resize(size).save(written, kind.upper(), quality=90, **kept)
+        return written.getvalue()
+
+
+@contextmanager
+def _opened(data: bytes, kind: str) -> Iterator[Image.Image]:
+    """Open an image, and name what is wrong with it.
+
+    Raises:
+        InvalidRequestError: It cannot be decoded, or has too many pixels.
+    """
+    from PIL import Image  # imported lazily: most images need no conversion
+
+    name = FORMATS.get(kind, kind.upper())
     try:
         with Image.open(BytesIO(data), formats=[kind.upper()]) as image:
-            _check_size(image, name)
-            return _png(image)
+            yield image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_many_pixels(name) from error
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError, OverflowError) as error:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urljoin, urlsplit
 
-from lmdeck._requests.images import image_kind
 from lmdeck._secret import redact_url
 from lmdeck.errors import ConfigurationError, InvalidRequestError
+from lmdeck.images import image_kind
 
 __all__ = ["REDIRECTS", "AddressGuard", "check_head", "checked_address", "checked_image", "redirected"]
 

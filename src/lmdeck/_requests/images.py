@@ -10,36 +10,32 @@ import base64
 import binascii
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from lmdeck._compatibility import Adjustments
-from lmdeck._requests.image_conversion import FORMATS, as_png, can_convert
+from lmdeck._requests.image_conversion import FORMATS, as_png, can_convert, scaled_down
 from lmdeck._secret import redact_url
 from lmdeck.errors import ConfigurationError, InvalidRequestError
+from lmdeck.images import Image, ImageSource, image_kind, pixel_count
 
-__all__ = ["MAX_IMAGE_BYTES", "Image", "checked_url", "image_kind", "image_part"]
+__all__ = ["MAX_IMAGE_BYTES", "MOST_PIXELS", "checked_url", "image_part", "suspect_images"]
 
-Image: TypeAlias = "str | os.PathLike[str] | bytes"
 MAX_IMAGE_BYTES = 50 << 20
+MOST_PIXELS = 5120 * 5120  # LM Studio refuses more, before its own scaling: lmstudio-bug-tracker #2003
 IN_URI = "the image in the data URI"
-_SIGNATURES = {
-    "png": re.compile(rb"\x89PNG\r\n\x1a\n"),
-    "jpeg": re.compile(rb"\xff\xd8\xff"),
-    "webp": re.compile(rb"RIFF....WEBP", re.DOTALL),
-    "gif": re.compile(rb"GIF8[79]a"),
-    "bmp": re.compile(rb"BM.{12}", re.DOTALL),
-}
 _DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,(?P<data>[A-Za-z0-9+/=\s]+)", re.IGNORECASE)
 
 
-def image_part(image: str | os.PathLike[str] | bytes, *, as_given: bool = False) -> dict[str, Any]:
+def image_part(image: ImageSource, *, as_given: bool = False) -> dict[str, Any]:
     """Make a content part of an image: a file's path, the file's bytes, or a data URI; `as_given`, any address.
 
     Raises:
-        ConfigurationError: The file cannot be read, is too large, or is no image of a known kind.
-        InvalidRequestError: It is a web address, or of a kind that LM Studio does not take and nothing here converts.
+        ConfigurationError: The file cannot be read, is too large, or is not an image of a known kind.
+        InvalidRequestError: It is a web address, or LM Studio does not take its kind or size and nothing here converts it.
     """
+    image = image.source if isinstance(image, Image) else image
     if isinstance(image, (bytes, bytearray)):
         return _part(bytes(image), "the image's bytes")
     text = os.fspath(image)
@@ -51,11 +47,11 @@ def image_part(image: str | os.PathLike[str] | bytes, *, as_given: bool = False)
 
 
 def checked_url(url: str, changes: Adjustments) -> str:
-    """Give the data URI of a PNG or JPEG as LM Studio accepts it; one of another kind is converted, which is reported.
+    """Return the data URI of a PNG or JPEG that LM Studio accepts; converting or scaling an image down is reported.
 
     Raises:
-        ConfigurationError: It is no base64 data URI of an image.
-        InvalidRequestError: It is a web address, or of a kind that LM Studio does not take and nothing here converts.
+        ConfigurationError: It is not a base64 data URI of an image.
+        InvalidRequestError: It is a web address, or LM Studio does not take its kind or size and nothing here converts it.
     """
     data = _decoded(url)
     kind = _checked_kind(data, IN_URI)
@@ -64,12 +60,26 @@ def checked_url(url: str, changes: Adjustments) -> str:
         _checked_kind(data, "the image, as PNG,")
         changes.make("images", f"An image was sent as PNG instead of {FORMATS[kind]}.")
         kind = "png"
+    pixels = pixel_count(data, kind) or 0
+    if pixels > MOST_PIXELS:
+        data = scaled_down(data, kind, MOST_PIXELS)
+        changes.make(
+            "images", f"An image of {pixels} pixels was scaled down to the {MOST_PIXELS} that LM Studio takes."
+        )
     return _uri(data, kind)
 
 
-def image_kind(data: bytes) -> str | None:
-    """Tell by its first bytes what an image is: `"png"`, `"jpeg"`, `"webp"`, `"gif"`, `"bmp"`, or None."""
-    return next((kind for kind, signature in _SIGNATURES.items() if signature.match(data)), None)
+def suspect_images(error: InvalidRequestError, body: Mapping[str, Any]) -> None:
+    """Say in the hint of a refusal that gives no reason that the request's images may be it, if it has any."""
+    parts = (
+        part
+        for message in body.get("messages") or ()
+        if isinstance(message, Mapping) and isinstance(message.get("content"), list)
+        for part in message["content"]
+    )
+    has_images = any(isinstance(part, Mapping) and part.get("type") == "image_url" for part in parts)
+    if has_images and error.hint == InvalidRequestError.default_hint:
+        error.hint = "The images may be the reason: try a smaller image (fewer pixels), or a model that sees images."
 
 
 def _decoded(url: str) -> bytes:
@@ -116,9 +126,19 @@ def _checked_kind(data: bytes, what: str) -> str:
     kind = image_kind(data)
     if kind is None:
         raise ConfigurationError(f"{what} is no PNG, JPEG, WebP, GIF or BMP.", hint="Convert it to PNG or JPEG first.")
+    _check_pixels(data, kind, what)
     if kind in FORMATS and not can_convert():
         raise InvalidRequestError(
             f"{what} is {FORMATS[kind]}, which LM Studio does not take.",
             hint='Convert it to PNG or JPEG first, or install what converts it: `pip install "lmdeck[images]"`.',
         )
     return kind
+
+
+def _check_pixels(data: bytes, kind: str, what: str) -> None:
+    pixels = pixel_count(data, kind) or 0
+    if pixels > MOST_PIXELS and not can_convert():
+        raise InvalidRequestError(
+            f"{what} has {pixels} pixels; LM Studio takes {MOST_PIXELS} at most.",
+            hint='Scale it down to 5120 × 5120, or install what does it: `pip install "lmdeck[images]"`.',
+        )

@@ -10,17 +10,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lmdeck._compatibility import Adjustments
-from lmdeck._requests.images import Image, checked_url, image_part
+from lmdeck._requests.images import checked_url, image_part
+from lmdeck._requests.tool_images import anthropic_images_after_results
 from lmdeck.errors import ConfigurationError
+from lmdeck.images import ImageSource
 from lmdeck.messages import Message
 
-__all__ = ["anthropic_body", "native_input", "offered_tools", "responses_body", "runs_tools_on_server", "transcript"]
+__all__ = [
+    "anthropic_body",
+    "as_message",
+    "native_input",
+    "offered_tools",
+    "responses_body",
+    "runs_tools_on_server",
+    "transcript",
+]
 
 CALLERS_OWN = ("function", "custom")  # the types of tools that the caller runs, OpenAI's and Anthropic's
 EMPTY_SCHEMA = {"type": "object", "properties": {}}
 
 
-def native_input(text: str, images: Sequence[Image], changes: Adjustments) -> str | list[dict[str, Any]]:
+def native_input(text: str, images: Sequence[ImageSource], changes: Adjustments) -> str | list[dict[str, Any]]:
     """Give what the user says as `input` of `/api/v1/chat`; images that had to be converted are reported.
 
     Raises:
@@ -34,20 +44,54 @@ def native_input(text: str, images: Sequence[Image], changes: Adjustments) -> st
     return [{"type": "message", "content": text}, *shown]
 
 
-def _image_url(image: Image, changes: Adjustments) -> str:
+def _image_url(image: ImageSource, changes: Adjustments) -> str:
     as_given = not changes.allows("images")
     url = str(image_part(image, as_given=as_given)["image_url"]["url"])
     return url if as_given else checked_url(url, changes)
 
 
+def as_message(said: str | list[dict[str, Any]]) -> Message:
+    """Return what the user said in a conversation, an `input` of `/api/v1/chat`, as a message in OpenAI's terms."""
+    if isinstance(said, str):
+        return Message(role="user", content=said)
+    parts = [
+        {"type": "image_url", "image_url": {"url": item["data_url"]}}
+        if item["type"] == "image"
+        else {"type": "text", "text": item["content"]}
+        for item in said
+    ]
+    return Message(role="user", content=parts)
+
+
 def transcript(history: Iterable[Message], new: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give a conversation so far, and what is said now, as one `input`: it takes no turns of the assistant's."""
-    lines = [f"{message.role.capitalize()}: {message.content}" for message in history]
-    told = "This conversation went on before as follows.\n\n" + "\n\n".join(lines)
+    """Return a conversation so far, and what is said now, as one `input`: it takes no turns of the assistant's.
+
+    Earlier images follow the transcript, which names them as `[image 1]` and so on in the turns that had them.
+    """
+    images: list[dict[str, Any]] = []
+    lines = [f"{message.role.capitalize()}: {_transcribed(message.content, images)}" for message in history]
+    told = "Transcript of the conversation so far:\n\n" + "\n\n".join(lines)
+    if images:
+        told += "\n\nIts images follow in their order."
     return [
         {"type": "message", "content": told},
+        *images,
         *([{"type": "message", "content": new}] if isinstance(new, str) else new),
     ]
+
+
+def _transcribed(content: str | Sequence[Mapping[str, Any]], images: list[dict[str, Any]]) -> str:
+    """Return a message's text, with a mark for each of its images, which are put into `images`."""
+    if isinstance(content, str):
+        return content
+    words = []
+    for part in content:
+        if part.get("type") == "image_url":
+            images.append({"type": "image", "data_url": part["image_url"]["url"]})
+            words.append(f"[image {len(images)}]")
+        else:
+            words.append(str(part.get("text", "")))
+    return " ".join(words)
 
 
 def responses_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
@@ -83,7 +127,7 @@ def anthropic_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, 
         body["system"] = "\n\n".join([*([body["system"]] if isinstance(body.get("system"), str) else []), *system])
     if not messages:
         raise ConfigurationError("The request has no message.", hint='Pass `messages=[{"role": "user", …}]`.')
-    body["messages"] = messages
+    body["messages"] = list(anthropic_images_after_results(messages, changes))
     if "tools" in body:
         body["tools"] = [_anthropic_tool(tool) for tool in body["tools"]]
     choice = body.get("tool_choice")

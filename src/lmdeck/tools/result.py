@@ -1,41 +1,131 @@
-"""What a handler gave, as the text of a tool message."""
+"""What a handler returned, as the model is told it: text, and the images in it."""
 
 from __future__ import annotations
 
 import base64
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-__all__ = ["result_text"]
+from lmdeck.images import Image, image_kind
+
+__all__ = ["read_result", "result_text"]
 
 LIMIT = 1 << 20
+_DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,[A-Za-z0-9+/=\s]+", re.IGNORECASE)
 
 
-def result_text(result: object) -> str:
-    """Write a handler's result for the model: text as it is, bytes as text or base64, all else as JSON.
+def read_result(result: object) -> tuple[str, list[Image]]:
+    """Return a handler's result as text for the model, and the images that stood in it.
+
+    Text stays as it is, bytes are text or base64, all else is JSON. An image is an `Image`, the bytes or the data URI of one,
+    MCP's image content, OpenAI's `image_url` part, or an object that Jupyter could show as PNG, as Pillow's can. It may be the
+    whole result or stand anywhere in it, where `[image 1]` is left in its place.
 
     Raises:
         TypeError: It has no form in JSON.
     """
-    text = _text(result)
-    if len(text) <= LIMIT:
-        return text
-    return f"{text[:LIMIT]}\n[cut: the result has {len(text)} characters, of which {LIMIT} are shown]"
+    images: list[Image] = []
+    text = _text(result, images)
+    if len(text) > LIMIT:
+        text = f"{text[:LIMIT]}\n[cut: the result has {len(text)} characters, of which {LIMIT} are shown]"
+    return text, images
 
 
-def _text(result: object) -> str:
-    if isinstance(result, str):
-        return result
-    if isinstance(result, (bytes, bytearray, memoryview)):
-        data = bytes(result)
+def result_text(result: object) -> str:
+    """Return a handler's result as text alone.
+
+    Raises:
+        TypeError: It has no form in JSON.
+    """
+    return read_result(result)[0]
+
+
+def _text(result: object, images: list[Image]) -> str:
+    try:
+        plain = _without_images(result, images)
+    except RecursionError as error:
+        raise TypeError(f"a {type(result).__name__} has no form in JSON: it contains itself") from error
+    if isinstance(plain, str):
+        return plain
+    if isinstance(plain, (bytes, bytearray, memoryview)):
+        data = bytes(plain)
         try:
             return data.decode()
         except UnicodeDecodeError:
             return base64.b64encode(data).decode()
+    if images and isinstance(plain, list) and all(isinstance(item, str) for item in plain):
+        return "\n".join(plain)
+
+    def plain_value(value: object) -> object:
+        image = _as_image(value)
+        return _plain(value) if image is None else _placeholder(image, images)
+
     try:
-        return msgspec.json.encode(result, enc_hook=_plain).decode()
+        return msgspec.json.encode(plain, enc_hook=plain_value).decode()
     except (TypeError, ValueError, NotImplementedError, RecursionError) as error:
         raise TypeError(f"a {type(result).__name__} has no form in JSON: {error}") from error
+
+
+def _without_images(value: object, images: list[Image]) -> object:
+    """Return a result with a placeholder for each image in it, and put the images into `images`."""
+    image = _as_image(value)
+    if image is not None:
+        return _placeholder(image, images)
+    if isinstance(value, dict):
+        return {key: _without_images(item, images) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_images(item, images) for item in value]
+    return value
+
+
+def _placeholder(image: Image, images: list[Image]) -> str:
+    images.append(image)
+    return f"[image {len(images)}]"
+
+
+def _as_image(value: object) -> Image | None:
+    """Return the image that a value is, None where it is something else."""
+    match value:
+        case Image():
+            return value
+        case bytes() | bytearray() | memoryview():
+            data = bytes(value)
+            return Image(data) if image_kind(data) and not _is_text(data) else None
+        case str():
+            return Image(value) if value[:11].lower() == "data:image/" and _DATA_URI.fullmatch(value) else None
+        case Mapping():
+            return _image_of_part(value)
+        case None | bool() | int() | float() | list() | tuple():
+            return None
+    if getattr(value, "type", None) == "image" and isinstance(getattr(value, "data", None), str):  # MCP's
+        return _from_base64(value.data, getattr(value, "mime_type", None) or getattr(value, "mimeType", None))  # type: ignore[attr-defined]  # just seen
+    draw = getattr(value, "_repr_png_", None)
+    drawn = draw() if callable(draw) and not isinstance(value, type) else None
+    return Image(drawn) if isinstance(drawn, bytes) else None
+
+
+def _image_of_part(part: Mapping[Any, Any]) -> Image | None:
+    """Return the image of a content part: MCP's `image`, or OpenAI's `image_url` with a data URI."""
+    if part.get("type") == "image" and isinstance(part.get("data"), str):
+        return _from_base64(part["data"], part.get("mimeType"))
+    shown = part.get("image_url") if part.get("type") == "image_url" else None
+    url = shown.get("url") if isinstance(shown, Mapping) else shown
+    return Image(url) if isinstance(url, str) and _DATA_URI.fullmatch(url) else None
+
+
+def _from_base64(data: str, mime_type: object) -> Image:
+    return Image(f"data:{mime_type if isinstance(mime_type, str) else 'image/png'};base64,{data}")
+
+
+def _is_text(data: bytes) -> bool:
+    """Whether bytes that begin as an image does are text all the same: “BMW”, “GIF89a is a format”."""
+    try:
+        return "\0" not in data.decode()
+    except UnicodeDecodeError:
+        return False
 
 
 def _plain(value: object) -> object:

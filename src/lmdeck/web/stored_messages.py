@@ -95,4 +95,6 @@ def _rounds_of_messages(reply: Reply) -> Iterator[Round]:
 
 
 def _text(message: Message) -> str:
-    return message.content if isinstance(message.content, str) else ""
+    if isinstance(message.content, str):
+        return message.content
+    return "\n".join(str(part["text"]) for part in message.content if part.get("type") == "text")

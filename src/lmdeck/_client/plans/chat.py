@@ -14,6 +14,7 @@ from lmdeck._parsing.parser import StreamParser
 from lmdeck._pipeline import Plan, Read
 from lmdeck._pipeline.exchange import Answer
 from lmdeck._requests.chat import ChatSpec, build_chat
+from lmdeck._requests.images import suspect_images
 from lmdeck._requests.tool_schema_fallback import blame, is_compilers, left_out, simpler_request
 from lmdeck._responses.json_reader import JSONReader
 from lmdeck._responses.model_lists import LISTINGS, choose_model, read_listing
@@ -160,7 +161,11 @@ def _ask(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -
         return ChatReader(status, headers, assembler)
 
     def post(body: Mapping[str, Any]) -> Plan[Answer]:
-        return (yield from session.handler(session.call("POST", "/v1/chat/completions", make_reader, body)))
+        try:
+            return (yield from session.handler(session.call("POST", "/v1/chat/completions", make_reader, body)))
+        except InvalidRequestError as error:
+            suspect_images(error, body)
+            raise
 
     return (yield from with_simpler_tools(session, body, changes, post))
 

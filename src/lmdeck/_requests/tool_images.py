@@ -1,0 +1,113 @@
+"""Images in tool results: LM Studio takes them in user messages only.
+
+Reported in QwenLM/qwen-code#3616 and OpenHands/OpenHands#7700: “Invalid 'messages' in payload”.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from lmdeck._compatibility import Adjustments
+from lmdeck._requests.images import image_part
+from lmdeck.messages import Message
+from lmdeck.tools.result import read_result
+
+__all__ = ["anthropic_images_after_results", "tool_message", "with_images_after_results"]
+
+Parts = list[dict[str, Any]]
+IN_THE_NEXT_MESSAGE = "[image: it is in the next user message]"
+
+
+def tool_message(call_id: str, result: object) -> Message:
+    """Return the message of a tool's result: its text, and the images in it as parts.
+
+    Raises:
+        ConfigurationError: An image in it cannot be read.
+        InvalidRequestError: LM Studio does not take an image in it.
+        TypeError: It has no form in JSON.
+    """
+    text, images = read_result(result)
+    parts = [{"type": "text", "text": text}, *map(image_part, images)] if images else text
+    return Message(role="tool", content=parts, tool_call_id=call_id)
+
+
+def with_images_after_results(messages: Iterable[dict[str, Any]], changes: Adjustments) -> Iterator[dict[str, Any]]:
+    """Yield messages in which the images of tool results are in the user message that follows them.
+
+    The results of one answer stay together; a user message that comes next anyway takes the images in.
+    """
+    names: dict[str, str] = {}
+    moved: Parts = []
+    for message in messages:
+        names |= {call["id"]: call["function"]["name"] for call in message.get("tool_calls", ())}
+        if message["role"] == "tool":
+            yield _without_images(message, names, moved, changes)
+            continue
+        if moved and message["role"] == "user":
+            message = {**message, "content": [*moved, *_parts(message["content"])]}
+        elif moved:
+            yield {"role": "user", "content": moved}
+        moved = []
+        yield message
+    if moved:
+        yield {"role": "user", "content": moved}
+
+
+def _without_images(
+    message: dict[str, Any], names: Mapping[str, str], moved: Parts, changes: Adjustments
+) -> dict[str, Any]:
+    """Return a tool's result, and put its images into `moved`."""
+    parts = message["content"]
+    images = [part for part in parts if part.get("type") == "image_url"] if isinstance(parts, list) else []
+    name = names.get(message["tool_call_id"], "a tool")
+    told = f"Images in the result of {name} were sent in a user message after it: {len(images)}."
+    if not images or not changes.make("tool_images", told):
+        return message
+    moved += [{"type": "text", "text": f"What {name} returned:"}, *images]
+    return {**message, "content": _words(parts, "image_url")}
+
+
+def anthropic_images_after_results(
+    messages: Iterable[dict[str, Any]], changes: Adjustments
+) -> Iterator[dict[str, Any]]:
+    """Yield Anthropic's messages in which the images of tool results are in a user message that follows.
+
+    Reported in lmstudio-bug-tracker #1590: a `tool_result` with an image block is refused.
+    """
+    names: dict[str, str] = {}
+    for message in messages:
+        content = message.get("content")
+        moved: Parts = []
+        if isinstance(content, list):
+            blocks = [block for block in content if isinstance(block, Mapping)]
+            names |= {
+                str(block.get("id")): str(block.get("name")) for block in blocks if block.get("type") == "tool_use"
+            }
+            content = [_block_without_images(block, names, moved, changes) for block in content]
+        yield {**message, "content": content}
+        if moved:
+            yield {"role": "user", "content": moved}
+
+
+def _block_without_images(block: Any, names: Mapping[str, str], moved: Parts, changes: Adjustments) -> Any:  # noqa: ANN401  # blocks of any kind
+    parts = block.get("content") if isinstance(block, Mapping) and block.get("type") == "tool_result" else None
+    if not isinstance(parts, list):
+        return block
+    images = [part for part in parts if part.get("type") == "image"]
+    name = names.get(str(block.get("tool_use_id")), "a tool")
+    told = f"Images in the result of {name} were sent in a user message after it: {len(images)}."
+    if not images or not changes.make("tool_images", told):
+        return block
+    moved += [{"type": "text", "text": f"What {name} returned:"}, *images]
+    return {**block, "content": _words(parts, "image")}
+
+
+def _words(parts: Iterable[Mapping[str, Any]], moved: str) -> str:
+    """Return the text of a result without the parts of the type that was moved; others are named."""
+    words = [str(part.get("text", f"[{part.get('type')}]")) for part in parts if part.get("type") != moved]
+    return "\n".join(words) or IN_THE_NEXT_MESSAGE
+
+
+def _parts(content: object) -> Parts:
+    return list(content) if isinstance(content, list) else [{"type": "text", "text": str(content)}]
