@@ -5,14 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SHARED := ../shared
-# Processes that run the tests; auto is one for each core, 0 runs them in pytest's own.
-WORKERS ?= auto
 
-.PHONY: help demo test lint types tests live fuzz soak docs pictures bench shared format clean
+.PHONY: help demo test lint types tests pythons package live fuzz soak docs pictures bench shared format clean
 
 help:
 	@echo "make demo    a real conversation with a small model, no LM Studio needed"
 	@echo "make test    lint, types and every test that needs no LM Studio"
+	@echo "make pythons a short set of tests on every Python that is installed"
+	@echo "make package wheel and source distribution, built and tried in a bare environment"
 	@echo "make live    the same conversations against LM Studio at LMDECK_LIVE_URL"
 	@echo "make fuzz    a hundred million random characters through the parser"
 	@echo "make soak    ten minutes of random faults over 64 chats at once"
@@ -27,15 +27,20 @@ demo: $(VENV)/.installed-demo
 
 test: lint types tests
 
-lint: $(VENV)/.installed-dev
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+# The commands of these three stand in noxfile.py; here they run in .venv instead of environments of their own.
+lint types tests: $(VENV)/.installed-dev
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nox --no-venv --session $@
 
-types: $(VENV)/.installed-dev
-	@$(BIN)/mypy
+# The short set of tests on every Python from 3.12 on that this machine has; pyenv shows all of its versions only when asked.
+pythons: $(VENV)/.installed-dev
+	@if command -v pyenv >/dev/null 2>&1; then export PYENV_VERSION=$$( (pyenv global; pyenv versions --bare) | paste -sd: -); fi; \
+	for version in 3.12 3.13 3.14; do \
+		if python$$version --version >/dev/null 2>&1; then $(BIN)/nox --session short-$$version || exit 1; \
+		else echo "SKIPPED Python $$version: it is not installed here"; fi; \
+	done
 
-tests: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term
+package: $(VENV)/.installed-dev
+	@$(BIN)/nox --session package
 
 live: $(VENV)/.installed-dev
 	@test -n "$(LMDECK_LIVE_URL)" || { echo "Set LMDECK_LIVE_URL, for example: make live LMDECK_LIVE_URL=http://localhost:1234"; exit 2; }
@@ -85,6 +90,7 @@ $(VENV)/.created:
 	@echo "Making $(VENV) …"
 	@$(PYTHON) -m venv $(VENV) \
 		|| { echo "Python's venv module is missing; on Debian: apt-get install python3-venv"; exit 2; }
+	@$(PIP) install --upgrade 'pip>=25.1'
 	@touch $@
 
 $(VENV)/.installed-demo: $(VENV)/.created pyproject.toml
@@ -94,15 +100,17 @@ $(VENV)/.installed-demo: $(VENV)/.created pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 	@echo "Installing lmdeck and what its tests need (about 60 MB to download) …"
-	@$(PIP) install --editable '.[dev]'
+	@$(PIP) install --editable '.[all]' --group dev
 	@touch $@ $(VENV)/.installed-demo
 
 .venv-docs/.installed: pyproject.toml
 	@$(PYTHON) -m venv .venv-docs
-	@.venv-docs/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[docs]'
+	@.venv-docs/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
+	@.venv-docs/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[all]' --group docs
 	@touch $@
 
 .venv-bench/.installed: pyproject.toml
 	@$(PYTHON) -m venv .venv-bench
-	@.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[bench]'
+	@.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
+	@.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --editable . --group bench
 	@touch $@

@@ -1,0 +1,109 @@
+"""The checks of the project: `nox -l` lists them, `nox -s short-3.13` runs one; `make test` runs lint, types and tests."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+# What needs no browser, no engine and no server from a system package: enough to find what a Python version changed.
+SHORT = [
+    "tests/agent", "tests/client", "tests/dialects", "tests/parsing", "tests/pipeline", "tests/requests", "tests/responses",
+    "tests/shape", "tests/streaming", "tests/tools", "tests/values",
+]  # fmt: skip
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.error_on_missing_interpreters = False
+
+
+def install(session: nox.Session, *arguments: str) -> None:
+    """Install into the session's environment; with `--no-venv` the current one is used as it is."""
+    if session.virtualenv.venv_backend != "none":
+        session.install(*arguments)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check lint rules and layout."""
+    install(session, "--group", "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    install(session, "--editable", ".[all]", "--group", "dev")
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run every test that needs no LM Studio, with the coverage gates."""
+    install(session, "--editable", ".[all]", "--group", "dev")
+    session.run(
+        "python", "-m", "pytest", "-n", "auto", "--dist", "worksteal", "--cov", "--cov-report=term", *session.posargs
+    )
+
+
+@nox.session(python=PYTHONS)
+def short(session: nox.Session) -> None:
+    """Run the tests that depend on nothing but Python, on each version that is installed."""
+    install(session, "--editable", ".[all]", "--group", "dev")
+    session.run("python", "-m", "pytest", "-n", "auto", "--dist", "worksteal", *(session.posargs or SHORT))
+
+
+@nox.session
+@nox.parametrize("version", ["5.2", "6.0"], ids=["5.2", "6.0"])
+def django(session: nox.Session, version: str) -> None:
+    """Run Django's tests with one of the supported versions."""
+    install(session, "--editable", ".[all]", "--group", "dev", f"django~={version}.0")
+    session.run("python", "-m", "pytest", "tests/contrib/django", *session.posargs)
+
+
+@nox.session(venv_backend="uv", python="3.11")
+def lowest(session: nox.Session) -> None:
+    """Run the short set with the lowest versions of the direct dependencies that `pyproject.toml` allows."""
+    session.install("--resolution", "lowest-direct", "--editable", ".[all]", "--group", "dev")
+    session.run("python", "-m", "pytest", *(session.posargs or SHORT))
+
+
+@nox.session(venv_backend="uv", python="3.11")
+def newest(session: nox.Session) -> None:
+    """Run the short set with the newest versions, pre-releases included."""
+    session.install("--upgrade", "--prerelease", "allow", "--editable", ".[all]", "--group", "dev")
+    session.run("python", "-m", "pytest", *(session.posargs or SHORT))
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation site in site/; a broken link is an error."""
+    install(session, "--editable", ".[all]", "--group", "docs")
+    session.run("mkdocs", "build", "--strict", "--quiet", env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build wheel and source distribution, check them, and use the wheel in a bare environment."""
+    install(session, "--group", "package")
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", "dist")
+    distributions = sorted(str(path) for path in (ROOT / "dist").iterdir())
+    session.run("twine", "check", "--strict", *distributions)
+    bare = Path(session.create_tmp()) / "bare"
+    session.run("python", "-m", "venv", "--clear", str(bare))
+    python = str(next(path for path in (bare / "bin" / "python", bare / "Scripts" / "python.exe") if path.exists()))
+    wheel = next(name for name in distributions if name.endswith(".whl"))
+    session.run(python, "-m", "pip", "install", "--quiet", wheel, external=True)
+    session.run(python, "-c", "import lmdeck; print(lmdeck.__version__, lmdeck.parse('Hello.').content)", external=True)
+    names = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    missing = [name for name in names if shutil.which(name, path=str(Path(python).parent)) is None]
+    if missing:
+        session.error(f"The wheel installs no command {', '.join(missing)}.")
