@@ -38,6 +38,7 @@ Classes are pickled with all they carry, so they cross process borders (multipro
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
@@ -94,9 +95,10 @@ class LMStudioError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, *, hint: str | None = None, partial: Reply | None = None) -> None:
+        message = printable(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint or self.default_hint
+        self.hint = printable(hint) if hint else self.default_hint
         self.partial = partial
         self.request_id: str | None = None
         self.url: str | None = None
@@ -294,7 +296,7 @@ class RateLimitError(APIError):
 
 
 class ServerError(APIError):
-    """The server failed with a status of 500 or above."""
+    """The server failed: a status of 500 or above, an engine that broke, or a failure in words that are not known."""
 
     default_hint = "Try again; if it stays, look at LM Studio's server log."
     retryable = True
@@ -398,6 +400,24 @@ class FileWriteError(LMStudioError, OSError):
 
 
 def describe(body: Mapping[str, object] | str | None, limit: int = 200) -> str:
-    """Shorten a server's body for a message: at most `limit` characters, on one line."""
-    text = " ".join(str(body).split())
+    """Shorten a server's body for a message: at most `limit` characters, on one line, nothing in it obeyed by a terminal."""
+    text = printable(" ".join(str(body).split()))
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+# Control characters (C0, DEL, C1), marks that reverse the direction of text, and halves of surrogate pairs: what is shown
+# must neither forge a line of a log nor be obeyed by a terminal (CWE-117, CWE-150; Unicode TR 36, section 3.2).
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LINE_ENDS = re.compile(r"[ \t]*[\r\n][\r\n\t ]*")
+
+
+def printable(text: str) -> str:
+    """Return a text on one line: line ends as a space, other control characters and direction marks as escapes."""
+    if text.isprintable():
+        return text
+    return _UNPRINTABLE.sub(_escape, _LINE_ENDS.sub(" ", text))
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

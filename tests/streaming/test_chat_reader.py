@@ -350,16 +350,16 @@ REPORTED: list[tuple[bytes, type[APIError], str]] = [
     (event({"error": {"message": "It broke", "type": "Internal", "code": 500}}), ServerError, "It broke."),
     (
         event({"id": "x", "object": "chat.completion.chunk", "choices": [], "error": {"message": "It broke"}}),
-        APIError,
+        ServerError,
         "It broke.",
     ),
-    (event({"id": 5, "error": {"message": "It broke"}}), APIError, "It broke."),
-    (event({"message": "It broke"}, "error"), APIError, "It broke."),
-    (event({"id": "x", "message": "It broke"}, "error"), APIError, "It broke."),
-    (event(b"It broke", "error"), APIError, "It broke."),
-    (event(b'"It broke"', "error"), APIError, "It broke."),
-    (event(b"[1, 2]", "error"), APIError, "1; 2."),
-    (event(b"\xff\xfe", "error"), APIError, "\ufffd\ufffd."),
+    (event({"id": 5, "error": {"message": "It broke"}}), ServerError, "It broke."),
+    (event({"message": "It broke"}, "error"), ServerError, "It broke."),
+    (event({"id": "x", "message": "It broke"}, "error"), ServerError, "It broke."),
+    (event(b"It broke", "error"), ServerError, "It broke."),
+    (event(b'"It broke"', "error"), ServerError, "It broke."),
+    (event(b"[1, 2]", "error"), ServerError, "1; 2."),
+    (event(b"\xff\xfe", "error"), ServerError, "\ufffd\ufffd."),
 ]
 
 

@@ -1,12 +1,15 @@
 """The server's refusals, in all the shapes they come in, as errors that say what to do.
 
-LM Studio answers an error as a bare string, as an object, as a JSON array inside a string, in Anthropic's form, or nested
-as text inside another message; a crash of the model is a 400 and an unknown path a 200. So the words decide first, then the
-code, and the status last. Sources: LM Studio docs `2_rest`, and reports in lmstudio-bug-tracker as numbered below.
+LM Studio answers an error as a bare string, as an object, as a JSON array inside a string, in Anthropic's form, or as JSON
+behind a sentence of its own; a crash of the model is a 400 and an unknown path a 200. So the words decide first, then the
+code, then a status that the words name, and the status of the response last. Sources: LM Studio docs `2_rest`, and reports
+in lmstudio-bug-tracker: since 0.4.19 its engine is a llama-server whose refusals it quotes (#2182, #2257).
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,23 +17,29 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from lmdeck._responses.error_patterns import CODES, HINTS, PHRASES, STATUSES, TOKEN_COUNTS, TYPES
+from lmdeck._requests.hints import fitting_hint, hint_for_page
+from lmdeck._responses.error_patterns import CODES, ENGINE, LOADING, PHRASES, STATUSES, TOKEN_COUNTS, TYPES, VALIDATION
 from lmdeck._secret import redact_url
 from lmdeck.errors import (
     APIError,
     ContextLengthError,
     InvalidRequestError,
+    LMStudioError,
     ModelNotFoundError,
     ServerError,
     describe,
+    printable,
 )
 
-__all__ = ["api_error", "decoded_or_text", "refusal_in", "retry_after_seconds"]
+__all__ = ["api_error", "decoded_or_text", "is_loading", "refusal_in", "retry_after_seconds"]
 
 
 BARE_MESSAGE = 80
-NESTING_LIMIT = 4
+NESTING_LIMIT = 8
 TEXT_CHARS = 4000
+_DECODER = json.JSONDecoder()
+_OPENERS = re.compile(r"[\[{]")
+_RETURNED = re.compile(r"\b(?:returned|status(?: code)?:?) ([45]\d\d)\b", re.IGNORECASE)
 
 
 class Fault(Struct, frozen=True, kw_only=True):
@@ -40,6 +49,15 @@ class Fault(Struct, frozen=True, kw_only=True):
     type: str | None = None
     code: str | None = None
     param: str | None = None
+    is_page: bool = False
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status that the words or the code name; None where they name none."""
+        if self.code and re.fullmatch(r"[45]\d\d", self.code):
+            return int(self.code)
+        named = _RETURNED.search(self.message)
+        return int(named[1]) if named else None
 
 
 def api_error(
@@ -55,7 +73,7 @@ def api_error(
         "code": fault.code,
         "param": fault.param,
         "body": decoded,
-        "hint": _hint(fault) or _redirect_hint(status, headers or {}),
+        "hint": _hint(fault, status) or _redirect_hint(status, headers or {}),
         "retry_after": retry_after_seconds(headers or {}),
     }
     if kind is ModelNotFoundError:
@@ -63,7 +81,7 @@ def api_error(
     if kind is ContextLengthError:
         details["prompt_tokens"], details["context_length"] = _token_counts(fault.message)
     where = f"{path}: " if path else ""
-    return kind(f"{where}{_sentence(_with_param(fault))}", **details)
+    return kind(printable(f"{where}{_sentence(_with_param(fault))}")[:TEXT_CHARS], **details)
 
 
 def refusal_in(decoded: object) -> bool:
@@ -114,11 +132,22 @@ def decoded_or_text(body: bytes | bytearray | memoryview) -> object:
         return text[:TEXT_CHARS].strip()
 
 
+def is_loading(error: LMStudioError) -> bool:
+    """Whether the server refused only because its model is still being loaded, as llama.cpp's does with status 503."""
+    if not isinstance(error, ServerError) or not LOADING.search(error.message):
+        return False
+    return "503" in {str(error.status), error.code} or error.type == "unavailable_error" or "503" in error.message
+
+
 def _read(decoded: object, status: int) -> Fault:
-    """Find message, type, code and param, at most a few levels deep."""
+    """Find message, type, code and param, at most a few levels deep: the innermost are those of what failed."""
     error = decoded
+    sentences: list[str] = []
     found: dict[str, str | None] = {"type": None, "code": None, "param": None}
     for _ in range(NESTING_LIMIT):
+        if isinstance(error, str) and (quoted := _quoted(error)):
+            sentence, error = quoted
+            sentences += [sentence] if sentence else []
         if not isinstance(error, Mapping):
             break
         for name in found:
@@ -127,36 +156,38 @@ def _read(decoded: object, status: int) -> Fault:
                 found[name] = str(value)
         nested = error.get("error")
         error = nested or _own_words(error)
-    return Fault(message=_message(error, status), **found)
+    is_page = isinstance(error, str) and _looks_like_html(error)
+    return Fault(message=": ".join([*sentences, _message(error, status)]), is_page=is_page, **found)
+
+
+def _quoted(text: str) -> tuple[str, object] | None:
+    """Return the sentence and the error object, or the list of issues, that stands behind it as JSON; None without one."""
+    for start in itertools.islice(_OPENERS.finditer(text), NESTING_LIMIT):
+        try:
+            value, _ = _DECODER.raw_decode(text, start.start())
+        except (ValueError, RecursionError):
+            continue
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, Mapping) and any(first.get(name) for name in ("error", "message", "detail")):
+            return text[: start.start()].rstrip(" :\n"), value
+    return None
 
 
 def _own_words(error: Mapping[str, Any]) -> object:
     """Give an error object's message: `message`, or `title` with `cause`, or FastAPI's `detail`."""
     if error.get("title"):
         return ": ".join(str(error[name]) for name in ("title", "cause") if error.get(name))
-    return error.get("message") or error.get("detail") or dict(error) or None
+    return error.get("message") or error.get("detail") or str(dict(error) or "")
 
 
 def _message(error: object, status: int) -> str:
-    issues = error if isinstance(error, list) else _issues_in(error)
-    if issues:
-        return "; ".join(_issue(issue) for issue in issues[:8])
+    if isinstance(error, list) and error:
+        return "; ".join(_issue(issue) for issue in error[:8])
     if error is None or error == "":
         return f"the server answered {status} without a word"
     if isinstance(error, str) and _looks_like_html(error):
         return f"the server answered {status} with a web page, not JSON: {describe(_without_tags(error))}"
     return error[:TEXT_CHARS] if isinstance(error, str) else describe(str(error), TEXT_CHARS)
-
-
-def _issues_in(error: object) -> list[Any]:
-    """Read a JSON array inside a string: LM Studio's schema validation puts its issues there."""
-    if not isinstance(error, str) or not error.lstrip().startswith("["):
-        return []
-    try:
-        issues = msgspec.json.decode(error)
-    except (msgspec.DecodeError, RecursionError):
-        return []
-    return issues if isinstance(issues, list) else []
 
 
 def _issue(issue: object) -> str:
@@ -186,25 +217,30 @@ def _kind(fault: Fault, status: int) -> type[APIError]:
     for word in (fault.code, fault.type):
         if word in CODES:
             return CODES[word]
-    if status < 400 and (fault.code or "").isdecimal():
-        status = int(str(fault.code)[:3])  # an error inside a good status may carry the one it would have had
+    if status not in STATUSES:
+        if fault.status is not None:
+            status = fault.status
+        elif ENGINE.search(fault.message):
+            return ServerError
+    return _kind_of_status(fault, status)
+
+
+def _kind_of_status(fault: Fault, status: int) -> type[APIError]:
+    """Return what a status means; an error of unknown words inside a good one is the server's own failure."""
     if status in STATUSES:
         return STATUSES[status]
     if status >= 500:
         return ServerError
-    if status >= 400 or fault.type in {"invalid_request", "invalid_request_error"}:
+    if status >= 400 or fault.type in {"invalid_request", "invalid_request_error"} or VALIDATION.search(fault.message):
         return InvalidRequestError
-    return APIError
+    return APIError if status >= 300 else ServerError
 
 
-def _hint(fault: Fault) -> str | None:
-    """Give a better hint than the class has, where the words tell more."""
+def _hint(fault: Fault, status: int) -> str | None:
+    """Return a better hint than the class has, where the words or a proxy's page tell more."""
     if fault.type in TYPES:
         return TYPES[fault.type][1]
-    for phrase, hint in HINTS:
-        if phrase.search(fault.message):
-            return hint
-    return None
+    return fitting_hint(_with_param(fault, always=True)) or (hint_for_page(status) if fault.is_page else None)
 
 
 def _redirect_hint(status: int, headers: Mapping[str, str]) -> str | None:
@@ -220,9 +256,10 @@ def _available(message: str) -> list[str]:
     return [line.strip() for line in listed.splitlines() if line.strip()] if mark else []
 
 
-def _with_param(fault: Fault) -> str:
+def _with_param(fault: Fault, *, always: bool = False) -> str:
     """Name the field in a message that says no more than "Required"."""
-    if not fault.param or len(fault.message) > BARE_MESSAGE or fault.param in fault.message:
+    is_long = len(fault.message) > BARE_MESSAGE and not always
+    if not fault.param or is_long or fault.param in fault.message:
         return fault.message
     return f"{fault.param}: {fault.message}"
 

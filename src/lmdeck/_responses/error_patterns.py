@@ -1,4 +1,4 @@
-"""How refusals are worded, by LM Studio and its kin: which error a phrase means, what to do about it, and what it counts.
+"""How refusals are worded, by LM Studio and its kin: which error a phrase means, and what it counts.
 
 Sources: LM Studio docs `2_rest`, and reports in lmstudio-bug-tracker; other servers' own words are marked.
 """
@@ -23,7 +23,7 @@ from lmdeck.errors import (
     TemplateError,
 )
 
-__all__ = ["CODES", "HINTS", "PHRASES", "STATUSES", "TOKEN_COUNTS", "TYPES"]
+__all__ = ["CODES", "ENGINE", "LOADING", "PHRASES", "STATUSES", "TOKEN_COUNTS", "TYPES", "VALIDATION"]
 
 
 def _words(*patterns: str) -> re.Pattern[str]:
@@ -33,6 +33,18 @@ def _words(*patterns: str) -> re.Pattern[str]:
 # The order matters: a crash caused by a full context names the context, a load that fails for memory names the model.
 PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
     (_words(r"unexpected endpoint or method"), EndpointNotFoundError),
+    (
+        _words(
+            r"\bnot support(ed)? (image|vision|audio|video|multimodal)",
+            r"\b(image|vision|audio|video|multimodal)( input| content)?s? (is|are) not (supported|enabled|available)",
+            r"missing data required for image input",  # Ollama
+            r"at most 0 (image|audio|video)",  # vLLM
+            r"is not a (multimodal|vision)[ -]model",
+        ),
+        InvalidRequestError,
+    ),
+    (_words(r"prediction history node\b", r"not found in shard"), ServerError),
+    (_words(r"permission denied to use"), AuthenticationError),
     (
         _words(
             r"trying to keep the first \d+ tokens",
@@ -52,6 +64,7 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
             r"(input|prompt|token)\b[^.\n]{0,40} exceeds? the maximum (allowed length|number of tokens)",  # SGLang, Gemini
             r"prompt (sequence )?length (\d+ )?is greater than",  # mistral.rs, exllamav2
             r"tokens`? \+ `?max_new_tokens`? must be <=",  # TGI
+            r"tokens\) is too large to process",  # llama.cpp: longer than a batch of embeddings
         ),
         ContextLengthError,
     ),
@@ -65,6 +78,8 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
             r"\bout of memory",
             r"model loading aborted",
             r"insufficient system resources",
+            r"snapshot of system resources",
+            r"before becoming healthy",
             r"error loading model",
             r"operation canceled",
             r"model load(ing)? (was |has been )?cancell?ed",
@@ -83,6 +98,7 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
             r"unexpectedly (exited|stopped|terminated|died)",
             r"(exited|stopped|terminated|died) unexpectedly",
             r"engine(core|deaderror)\b",  # vLLM
+            r"\b(engine|runtime|worker|backend)( process)? (has )?(crashed|died|exited|terminated)",
         ),
         ModelCrashedError,
     ),
@@ -90,6 +106,13 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
     (
         _words(
             r"error in (predict\w*|iterating prediction stream)",  # the MLX engine's
+            r"received prediction[- ]error",
+            r"\bfetch failed\b",
+            r"peg-native",
+            r"output that does not match the expected",
+            r"decode\(\) failed",
+            r"\[broadcast_shapes\]",
+            r"(cannot|could not) be broadcast",
             r"failed to (parse|generate) (a |the )?tool call",
             r"\b_0x[0-9a-f]{4,}\b",  # LM Studio's own code, which has no other names
             r"cannot read propert(y|ies) of (undefined|null)",
@@ -104,7 +127,8 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
             r"(?<!json )parser error: ",
             r"expected closing (statement|expression)",
             r"unknown (statement|filter|test) type",
-            r"conversation roles must alternate",
+            r"\broles must alternate",
+            r"but there was no previous (assistant )?message",
             r"only (user|system)\b.{0,40} roles are supported",
             r"system role (is )?not supported",
             r"tool call ids should be alphanumeric",
@@ -117,6 +141,7 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
     (_words(r"previous.?response\b.{0,120}(not found|unknown|expired|does not exist)", r"\bresp_\w+\W+(was )?not found",
             r"download job\b", r"\bjob\b.{0,60} not found"), InvalidRequestError),
     (_words(r"\bmodel( \S+)? not found", r"model_not_found", r"no such model",
+            r"(cannot|can't|could not|couldn't|unable to) find (the )?model\b", r"\bmodel does(n't| not) exist",
             r"model .{0,200} (does not exist|was not found)"), ModelNotFoundError),
 ]  # fmt: skip
 CODES: dict[str, type[APIError]] = {
@@ -130,6 +155,8 @@ CODES: dict[str, type[APIError]] = {
     "rate_limit_exceeded": RateLimitError,
     "rate_limit_error": RateLimitError,
     "overloaded_error": ServerError,
+    "unavailable_error": ServerError,
+    "not_supported_error": InvalidRequestError,
     "api_error": ServerError,
     "server_error": ServerError,
     "internal_server_error": ServerError,
@@ -167,29 +194,19 @@ TOKEN_COUNTS = [
         r"too long: (?P<prompt>\d{1,12}) tokens > (?P<limit>\d{1,12})",  # Anthropic
     )
 ]
-HINTS: list[tuple[re.Pattern[str], str]] = [
-    (_words(r"not embedding"), "Choose an embedding model: `lmdeck models` shows each model's type."),
-    (_words(r"insufficient system resources"), str(ModelLoadError.default_hint)),
-    (_words(r"expected 'function' \| 'mcp'"), "Offer tools of the types function and mcp only: LM Studio runs no others."),
-    (_words(r"'type' must be a string"), "Write a list of types in a schema as anyOf, which the rule `schemas` does."),
-    (_words(r"failed to (parse|generate) (a |the )?tool call"),
-     "The model wrote a call that LM Studio could not read: ask again, cooler, or use a model trained for tools."),
-    (_words(r"error in (predict\w*|iterating prediction stream)"),
-     "The engine failed in the middle of the answer: ask again; if it stays, load the model again or update its runtime."),
-    (_words(r"\b_0x[0-9a-f]{4,}\b", r"cannot read propert(y|ies) of (undefined|null)"),
-     "LM Studio stumbled over the request: check that messages and tools are lists of whole entries, or update LM Studio."),
-    (_words(r"invalid '?messages'? in payload"),
-     "Give every message a role and content, every call a function, and every tool's result its tool_call_id."),
-    (_words(r"tool_choice"), "Use none, auto or required: with_tool_choice turns a tool's name into what LM Studio takes."),
-    (_words(r"response_format"), "Use a json_schema: chat.parse(Type) makes one."),
-    (_words(r"'?input'? field must be a string"), "Embed texts, not tokens: a text or a list of texts."),
-    (_words(r"invalid type for 'input'"),
-     "Send text, or a list of messages with text, to /v1/responses; show images with lm.chat() instead."),
-    (_words(*COMPILER_REFUSALS),
-     "The schema of a tool or of response_format is too complex for the engine: simplify it (no pattern, no deep nesting)."),
-    (_words(r"previous.?response", r"\bresp_\w+\W+(was )?not found"),
-     "The server has forgotten that answer: begin a new conversation, or pass `recover=True` to have the history told again."),
-    (_words(r"must be a base64 encoded image"), "Pass images as file, bytes or data URI; LM Studio fetches no web addresses."),
-    (_words(r"invalid discriminator value. expected 'object'"),
-     'Give every tool `"parameters": {"type": "object", "properties": {…}}`.'),
-]  # fmt: skip
+
+# What LM Studio says of its engine, whatever the engine said: the engine failed, unless the words name another status.
+ENGINE = _words(r"\bengine protocol\b", r"\bllama-server\b", r"internal (server )?error")
+# A server that is not ready yet; only with status 503, or llama.cpp's type for it.
+LOADING = _words(
+    r"\bloading (the )?model\b", r"\bmodel\b.{0,200}\b(is|being) (currently |still )?(being )?load(ing|ed)\b"
+)
+# A check of the request, where a good status tells nothing.
+VALIDATION = _words(
+    r"^invalid\b",
+    r"\bis required\b",
+    r"^required\b",
+    r"\bmust be (a|an|one of|of type)\b",
+    r"^expected\b",
+    r"^unrecognized key",
+)
