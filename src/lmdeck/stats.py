@@ -8,19 +8,36 @@ __all__ = ["Measured", "Stats", "Usage"]
 
 
 class Usage(Struct, frozen=True, kw_only=True, gc=False):
-    """The tokens of one answer, as the server counted them."""
+    """The tokens of one answer, as the server counted them.
+
+    Of the prompt's, `cached_tokens` were not read anew; of the completion's, `reasoning_tokens` are the model's reasoning.
+    Both are None where the server does not say.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        """Return the sum of two answers; what neither server said stays unknown."""
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+            cached_tokens=_sum(self.cached_tokens, other.cached_tokens),
+            reasoning_tokens=_sum(self.reasoning_tokens, other.reasoning_tokens),
+        )
 
     def to_dict(self) -> dict[str, int]:
-        """Give the three counts under OpenAI's names."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.total_tokens,
-        }
+        """Return the three counts under OpenAI's names, and the other two where they are known."""
+        counts = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {name: count for name, count in counts.items() if count is not None}
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return one if other is None else other + (one or 0)
 
 
 class Measured(Struct, frozen=True, kw_only=True, gc=False):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lmdeck._limits import Limits
 from lmdeck._parsing.call_ids import new_call_id
+from lmdeck._parsing.parser import StreamParser
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.wire_chunks import Completion
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, MalformedStreamError, ToolCallParseError
@@ -209,12 +210,44 @@ def test_a_choice_may_say_nothing() -> None:
         [chunk({"content": "a"}), chunk({}, "stop"), chunk({}, None, usage=USAGE)],
         [chunk({"content": "a"}), chunk({}, "stop"), chunk({"content": ""}, "stop", usage=USAGE)],
         [json.dumps({"choices": [], "usage": None}).encode(), chunk({"content": "a"}, "stop", usage=USAGE)],
-        [body({"content": "a"}, usage=USAGE | {"completion_tokens_details": {"reasoning_tokens": 1}})],
+        [body({"content": "a"}, usage=USAGE | {"completion_tokens_details": {"accepted": 1}})],
     ],
 )
 def test_usage_is_found_wherever_it_is_sent(wire: list[bytes]) -> None:
     """With the finish reason, or after it: beside no choice or an empty one."""
     assert assemble(*wire)[0].usage == Usage(prompt_tokens=5, completion_tokens=3, total_tokens=8)
+
+
+def test_what_was_cached_or_reasoning_is_known_where_the_server_says() -> None:
+    """And unknown, not 0, where it does not."""
+    details = {"prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 0}}
+    usage = assemble(chunk({"content": "a"}), chunk({}, "stop", usage=USAGE | details))[0].usage
+    assert usage is not None
+    assert (usage.cached_tokens, usage.reasoning_tokens) == (4, 0)
+    assert (usage + usage).to_dict() == {
+        "prompt_tokens": 10, "completion_tokens": 6, "total_tokens": 16, "cached_tokens": 8, "reasoning_tokens": 0,
+    }  # fmt: skip
+    silent = assemble(chunk({"content": "a"}), chunk({}, "stop", usage=USAGE))[0].usage
+    assert silent is not None
+    assert (silent.cached_tokens, silent.reasoning_tokens) == (None, None)
+    assert (silent + usage).cached_tokens == 4
+
+
+@pytest.mark.parametrize(
+    ("delta", "finish", "is_told"),
+    [
+        ({"reasoning_content": "Hm."}, "length", True),
+        ({"content": "<think>Hm, and so on"}, "length", True),
+        ({"reasoning_content": "Hm.", "content": " \n"}, "length", True),
+        ({"reasoning_content": "Hm.", "content": "So"}, "length", False),
+        ({"reasoning_content": "Hm."}, "stop", False),
+        ({"content": "So"}, "length", False),
+    ],
+)
+def test_reasoning_that_used_up_the_budget_is_told(delta: dict[str, Any], finish: str, is_told: bool) -> None:
+    """An answer without a word, since all the tokens went into the reasoning."""
+    reply = assemble(chunk(delta), chunk({}, finish), text_parser=StreamParser(()))[0]
+    assert ("reasoning_used_budget" in {problem.code for problem in reply.problems}) is is_told
 
 
 def test_what_lm_studio_says_of_itself() -> None:

@@ -190,13 +190,7 @@ class _Run:
 
     def _usage(self) -> Usage | None:
         counted = [one.reply.usage for one in self._rounds if one.reply.usage is not None]
-        if not counted:
-            return None
-        return Usage(
-            prompt_tokens=sum(usage.prompt_tokens for usage in counted),
-            completion_tokens=sum(usage.completion_tokens for usage in counted),
-            total_tokens=sum(usage.total_tokens for usage in counted),
-        )
+        return sum(counted[1:], counted[0]) if counted else None
 
 
 def _key(item: Ready | ToolResult) -> str:

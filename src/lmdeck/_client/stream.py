@@ -198,7 +198,7 @@ def _read(reading: _Reading[Transport]) -> Iterator[Chunk]:
     response = cast("SyncResponse", answer.response)
     try:
         yield from answer.first
-        while not answer.is_finished:
+        while answer.has_more():
             try:
                 data = response.read()
             except TransportError as error:
@@ -217,7 +217,7 @@ async def _read_async(reading: _Reading[AsyncTransport]) -> AsyncIterator[Chunk]
     try:
         for chunk in answer.first:
             yield chunk
-        while not answer.is_finished:
+        while answer.has_more():
             try:
                 data = await response.read()
             except TransportError as error:

@@ -65,23 +65,23 @@ class Answer:
         self._started = started
         self._first_at: float | None = None
         self._ended_at: float | None = None
+        self._failure: LMStudioError | None = None
 
     def take(self, data: bytes) -> list[Chunk]:
         """Read bytes of the body, `b""` at its end, and give what happened in them.
 
-        The answer may finish before its body: `[DONE]` ends it, whatever a server does with the connection then.
+        The answer may finish before its body: `[DONE]` ends it, whatever a server does with the connection then. An error
+        behind something that happened is raised by `has_more`, so that what happened is handed on first.
 
         Raises:
             LMStudioError: What the bytes mean, with the reply so far.
         """
-        try:
-            chunks = self.reader.feed(data) if data else []
-            is_last = not data or self.reader.is_done
-            if is_last:
-                chunks = [*chunks, *self.reader.finish()]
-        except LMStudioError as error:
-            self.fail(error)
-            raise
+        chunks, is_last, failure = self._read(data)
+        if failure is not None:
+            self._failure = failure
+            self.fail(failure, is_last_try=bool(chunks or self.first))
+            if not chunks:
+                raise failure
         if chunks and self._first_at is None and any(map(_says_something, chunks)):
             self._first_at = self._clock()
             self._tell(StreamStarted, seconds=self._first_at - self._started)
@@ -99,6 +99,29 @@ class Answer:
             if self._log_chunks:
                 _log.debug("%s whole after %.3f s", self.call.request_id, self._ended_at - self._started)
         return chunks
+
+    def _read(self, data: bytes) -> tuple[list[Chunk], bool, LMStudioError | None]:
+        """Return what happened in some bytes, whether that was all, and what went wrong behind it."""
+        chunks: list[Chunk] = []
+        try:
+            chunks += self.reader.feed(data) if data else ()
+            failure = self.reader.failure
+            is_last = failure is None and (not data or self.reader.is_done)
+            if is_last:
+                chunks += self.reader.finish()
+        except LMStudioError as error:
+            return chunks, False, error
+        return chunks, is_last, failure
+
+    def has_more(self) -> bool:
+        """Whether the answer goes on.
+
+        Raises:
+            LMStudioError: What went wrong behind the chunks that were handed on last.
+        """
+        if self._failure is not None:
+            raise self._failure
+        return not self.is_finished
 
     def when_finished(self, callback: Callable[[], object]) -> None:
         """Call back once the answer is whole: now, if it is."""
@@ -119,16 +142,16 @@ class Answer:
         """
         if self.reader.is_whole_without_end(error):
             return self.take(b"")
-        self.fail(error)
+        self.fail(error, is_last_try=bool(self.first))
         raise error
 
-    def fail(self, error: LMStudioError) -> None:
+    def fail(self, error: LMStudioError, *, is_last_try: bool) -> None:
         """Close the connection and tell the error where it happened and how far the reply had come."""
         self.response.close()
         if error.partial is None:
             error.partial = self.reader.partial()
         locate(error, self.call, self.attempts)
-        if self.first:  # before that, another attempt may follow
+        if is_last_try:
             self._tell(RequestFailed, error=error)
 
     def _tell(self, kind: type[Struct], **fields: object) -> None:

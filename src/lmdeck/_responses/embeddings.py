@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from lmdeck._streaming.logprobs import LOGPROBS_MISSING, read_logprobs
+from lmdeck._streaming.wire_chunks import speed_in, usage_in
 from lmdeck.errors import ConfigurationError, EmptyReplyError, MalformedStreamError, describe
 from lmdeck.messages import Problem
 from lmdeck.outputs import Completion
@@ -93,16 +94,13 @@ def _from_base64(text: str) -> list[float]:
 
 
 def read_usage(body: object) -> Usage | None:
-    """Read the tokens that a body counts; None where it does not."""
+    """Return the tokens that a body counts; None where it does not."""
     given = body.get("usage") if isinstance(body, Mapping) else None
     if not isinstance(given, Mapping):
         return None
-    counts = {
-        name: int(given[name])
-        for name in ("prompt_tokens", "completion_tokens", "total_tokens")
-        if isinstance(given.get(name), (int, float))
-    }
-    return Usage(**counts)
+    flat = usage_in(dict(given))
+    counts = {name: flat[name] for name in Usage.__struct_fields__ if isinstance(flat.get(name), (int, float))}
+    return Usage(**{name: int(count) for name, count in counts.items()})
 
 
 def checked_prompt(prompt: str) -> str:
@@ -147,15 +145,17 @@ def read_completion(
         model=str(given.get("model") or model),
         id=str(given.get("id") or ""),
         usage=read_usage(body),
-        stats=_stats(given.get("stats")),
+        stats=_stats(given.get("stats"), given.get("timings")),
         logprobs=logprobs,
         problems=problems,
         raw=body,
     )
 
 
-def _stats(given: object) -> Stats:
+def _stats(stats: object, timings: object) -> Stats:
+    """Return LM Studio's figures, or llama.cpp's."""
+    figures = {**speed_in(timings if isinstance(timings, dict) else {}), **(stats if isinstance(stats, dict) else {})}
     try:
-        return msgspec.convert(given, Stats, strict=False) if isinstance(given, Mapping) else Stats()
+        return msgspec.convert(figures, Stats, strict=False)
     except msgspec.ValidationError:
         return Stats()

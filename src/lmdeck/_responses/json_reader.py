@@ -27,6 +27,8 @@ DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class Reader(Protocol):
     """What reads an answer: bytes in, chunks out."""
 
+    failure: LMStudioError | None  # what went wrong behind the chunks that were read last
+
     def feed(self, data: bytes) -> list[Chunk]:
         """Read some bytes."""
         ...
@@ -57,6 +59,7 @@ class JSONReader:
         self._headers = headers
         self._body = Body(limits.answer_bytes)
         self.value: object = None
+        self.failure: LMStudioError | None = None
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Keep the bytes.

@@ -17,7 +17,7 @@ from lmdeck._parsing.offered_tools import Toolbox
 from lmdeck._parsing.text_buffer import GrowingText
 from lmdeck._streaming.logprobs import LOGPROBS_MISSING, read_logprobs
 from lmdeck._streaming.tool_call_slots import ToolSlots
-from lmdeck._streaming.wire_chunks import Completion, Delta, content_text, lenient
+from lmdeck._streaming.wire_chunks import Completion, Delta, content_text, lenient, speed_in, usage_in
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallParseError
 from lmdeck.events import Chunk, ToolCallDelta
 from lmdeck.messages import ModelDetails, Problem, Reply, Runtime, TokenLogprob, ToolCall
@@ -26,6 +26,10 @@ from lmdeck.stats import Stats, Usage
 __all__ = ["ChatAssembler", "TextParser"]
 
 T = TypeVar("T", bound=msgspec.Struct)
+USED_UP = (
+    "The model used all the tokens it was allowed for its reasoning and gave no answer: raise `max_tokens`, or ask for less "
+    "reasoning."
+)
 
 
 class TextParser(Protocol):
@@ -166,6 +170,9 @@ class ChatAssembler:
         reply = self.reply()
         if self._strict:
             self._refuse_unread_calls(reply)
+        if reply.finish_reason == "length" and reply.reasoning and not (reply.content or reply.tool_calls):
+            self._note_once("reasoning_used_budget", USED_UP)
+            reply = self.reply()
         is_empty = not (reply.content or reply.reasoning or reply.tool_calls or _lost_calls(reply))
         if is_empty and self._expects_tokens:
             raise EmptyReplyError(f"The server's answer is empty ({_why_empty(reply)}).", partial=reply)
@@ -307,7 +314,9 @@ class ChatAssembler:
     def _read_figures(self, completion: Completion) -> None:
         if completion.usage:
             usage = lenient(completion.usage)
-            self._usage = _convert(usage, Usage) if usage else self._usage
+            self._usage = _convert(usage_in(usage), Usage) if usage else self._usage
+        if completion.timings:
+            self._stats = {**speed_in(lenient(completion.timings)), **self._stats}
         if completion.stats:
             self._stats = lenient(completion.stats) or self._stats
         if completion.model_info:

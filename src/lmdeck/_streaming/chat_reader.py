@@ -22,6 +22,7 @@ from lmdeck._streaming.wire_chunks import Completion, without_lone_surrogates
 from lmdeck.errors import (
     APIError,
     IncompleteStreamError,
+    LMStudioError,
     MalformedStreamError,
     TransportError,
     describe,
@@ -66,6 +67,7 @@ class ChatReader:
         self._raw_left = limits.raw_bytes
         self._raw_is_short = False
         self._events = 0
+        self.failure: LMStudioError | None = None
 
     @property
     def is_streamed(self) -> bool:
@@ -87,10 +89,13 @@ class ChatReader:
     def feed(self, data: bytes) -> list[Chunk]:
         """Read some bytes and give what happened in them.
 
+        An error behind something that happened is kept as `failure`, so that what came in the same read is not lost.
+
         Raises:
             MalformedStreamError: The bytes are neither server-sent events nor JSON, or over a limit.
             APIError: The server reported an error in its stream.
         """
+        self._check_failure()
         self._bytes += len(data)
         if self._bytes > self._limits.answer_bytes:
             raise MalformedStreamError(f"The answer is larger than {self._limits.answer_bytes} bytes.")
@@ -105,6 +110,7 @@ class ChatReader:
             EmptyReplyError: It was whole and empty.
             APIError: The server reported an error in its last event or in a body with a good status.
         """
+        self._check_failure()
         if not self.is_streamed:
             return self._finish_body()
         chunks: list[Chunk] = []
@@ -176,8 +182,18 @@ class ChatReader:
         chunks: list[Chunk] = []
         read = self._read_event if self._observe is None else self._read_observed
         for event in self._sse.feed(data):
-            read(event, chunks)
+            try:
+                read(event, chunks)
+            except LMStudioError as error:
+                if not chunks:
+                    raise
+                self.failure = error
+                break
         return chunks
+
+    def _check_failure(self) -> None:
+        if self.failure is not None:
+            raise self.failure
 
     def _read_observed(self, event: ServerSentEvent, chunks: list[Chunk]) -> None:
         first = len(chunks)

@@ -1,7 +1,8 @@
 """`/v1/responses`: OpenAI's Responses events and body, as LM Studio sends them.
 
 Sources: LM Studio docs `3_openai-compat/responses.md`, OpenAI's Responses API reference. Reasoning comes as
-`response.reasoning_text.*`, whose `done` may come without a delta before it (lmstudio-bug-tracker).
+`response.reasoning_text.*`, whose `done` may come without a delta before it (lmstudio-bug-tracker). llama.cpp's events have an
+`item_id` and no `output_index`, other servers' have one or neither, or an id that changes with each event.
 """
 
 from __future__ import annotations
@@ -11,7 +12,17 @@ from typing import Any
 
 import msgspec
 
-from lmdeck._streaming.translator import Json, call_delta, completion, entries, finished, text_of, token_usage, untyped
+from lmdeck._streaming.translator import (
+    Json,
+    as_raw,
+    call_delta,
+    completion,
+    entries,
+    finished,
+    text_of,
+    token_usage,
+    untyped,
+)
 from lmdeck._streaming.wire_chunks import Choice, Completion, Delta
 from lmdeck.messages import ServerCall
 from lmdeck.native_events import StreamEvent
@@ -31,6 +42,7 @@ class ResponsesTranslator:
         self.is_done = False
         self.server_calls: list[ServerCall] = []
         self._seen: set[object] = set()
+        self._places = _Places()
 
     def typed(self, data: dict[str, Any]) -> StreamEvent:
         """Give the event under OpenAI's name."""
@@ -50,7 +62,7 @@ class ResponsesTranslator:
         kind = str(data.get("type") or "")
         name, _, stage = kind.rpartition(".")
         if kind in ENDS:
-            yield from self._end(_response(data))
+            yield from self._end(_response(data), data.get("timings"))
         elif kind == "response.created":
             response = _response(data)
             yield completion(id=str(response.get("id") or ""), model=str(response.get("model") or ""))
@@ -62,7 +74,7 @@ class ResponsesTranslator:
             yield from self._text(data, name, stage)
 
     def _text(self, data: Json, name: str, stage: str) -> Iterator[Completion]:
-        place = (_place(data), name in REASONING)
+        place = (self._places.of(data.get("item_id"), data.get("output_index")), name in REASONING)
         text = text_of(data.get("delta") if stage == "delta" else data.get("text", data.get("refusal")))
         if not text or (stage == "done" and place in self._seen) or stage not in {"delta", "done"}:
             return
@@ -71,7 +83,7 @@ class ResponsesTranslator:
         yield completion(delta, data.get("logprobs"))
 
     def _arguments(self, data: Json, stage: str) -> Iterator[Completion]:
-        index = _place(data)
+        index = self._places.of(data.get("item_id"), data.get("output_index"))
         place = (index, "arguments")
         arguments = data.get("delta") if stage == "delta" else data.get("arguments")
         if not arguments or (stage == "done" and place in self._seen):
@@ -83,7 +95,7 @@ class ResponsesTranslator:
         item = data.get("item")
         if not isinstance(item, Mapping):
             return
-        index = _place(data)
+        index = self._places.of(item.get("id"), data.get("output_index"), opens=not is_done)
         if item.get("type") == "function_call":
             yield from self._call(item, index, is_done=is_done)
         elif is_done:
@@ -103,25 +115,26 @@ class ResponsesTranslator:
         yield completion(Delta(tool_calls=[delta]))
 
     def _rest(self, item: Json, index: int | None) -> Iterator[Completion]:
-        """Take from a finished item what no event brought."""
+        """Take from a finished item what no event brought; events that name no item brought all of their kind."""
         match item.get("type"):
-            case "message" if (index, False) not in self._seen and (text := _content(item)):
+            case "message" if not self._seen & {(index, False), (None, False)} and (text := _content(item)):
                 self._seen.add((index, False))
                 yield completion(Delta(content=text), _logprobs(item))
-            case "reasoning" if (index, True) not in self._seen and (text := _reasoning(item)):
+            case "reasoning" if not self._seen & {(index, True), (None, True)} and (text := _reasoning(item)):
                 self._seen.add((index, True))
                 yield completion(Delta(reasoning_content=text))
 
-    def _end(self, response: Json) -> Iterator[Completion]:
+    def _end(self, response: Json, timings: object) -> Iterator[Completion]:
         output = entries(response.get("output"))
-        for index, item in enumerate(output):
+        for position, item in enumerate(output):
+            index = self._places.at_end(item.get("id"), position)
             if item.get("type") == "function_call":
                 yield from self._call(item, index, is_done=True)
             else:
                 yield from self._rest(item, index)
         self.server_calls = _server_calls(output)
         self.is_done = True
-        yield finished(_reason(response), **_head(response))
+        yield finished(_reason(response), **_head(response), timings=as_raw(timings))
 
     def body(self, body: Json) -> Completion | None:
         """Give what a whole body means."""
@@ -141,18 +154,46 @@ class ResponsesTranslator:
         )
         logprobs = [entry for item in output if item.get("type") == "message" for entry in _logprobs(item)]
         return Completion(
-            choices=[Choice(message=message, finish_reason=_reason(body), logprobs=logprobs)], **_head(body)
+            choices=[Choice(message=message, finish_reason=_reason(body), logprobs=logprobs)],
+            **_head(body),
+            timings=as_raw(body.get("timings")),
         )
+
+
+class _Places:
+    """Which item of the answer an event is about, as a number of our own: by the item's id, else by its index."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, int] = {}
+        self._by_index: dict[int, int] = {}
+        self._count = 0
+
+    def of(self, id_: object, index: object, *, opens: bool = False) -> int | None:
+        """Return the item's number, None where the event names no item; `opens` marks the event that begins an item."""
+        name, position = id_ if isinstance(id_, str) else "", index if isinstance(index, int) else None
+        if not name and position is None:
+            return None
+        place = self._by_id.get(name)
+        if place is None and position is not None and not opens:
+            place = self._by_index.get(position)
+        if place is None:
+            place, self._count = self._count, self._count + 1
+        if position is not None:
+            self._by_index[position] = place
+        if name:
+            self._by_id[name] = place
+        return place
+
+    def at_end(self, id_: object, position: int) -> int:
+        """Return the number of an item of the whole answer: by its id, else its index, else the order in which they came."""
+        if isinstance(id_, str) and id_ in self._by_id:
+            return self._by_id[id_]
+        return self._by_index.get(position, position)
 
 
 def _response(data: Json) -> Json:
     response = data.get("response")
     return response if isinstance(response, Mapping) else {}
-
-
-def _place(data: Json) -> int | None:
-    index = data.get("output_index")
-    return index if isinstance(index, int) else None
 
 
 def _head(response: Json) -> dict[str, Any]:

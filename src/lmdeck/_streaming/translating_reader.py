@@ -56,7 +56,7 @@ class TranslatedReader(ChatReader):
         except DECODE_ERRORS as error:
             self._refuse_event(event, error)
         decoded.setdefault("type", event.event)
-        self._check_failure(event, decoded)
+        self._refuse_failure(event, decoded)
         first = len(chunks)
         for completion in self._translator.event(decoded):
             self._assembler.feed(completion, chunks)
@@ -68,7 +68,7 @@ class TranslatedReader(ChatReader):
         if self._translator.is_done:
             self._assembler.done()
 
-    def _check_failure(self, event: ServerSentEvent, decoded: dict[str, Any]) -> None:
+    def _refuse_failure(self, event: ServerSentEvent, decoded: dict[str, Any]) -> None:
         failure = self._translator.failure(decoded)
         if failure is None and (event.event == "error" or refusal_in(decoded)):
             failure = decoded

@@ -16,7 +16,18 @@ from lmdeck._streaming.wire_chunks import Choice, Completion, Delta, FunctionDel
 from lmdeck.messages import ServerCall
 from lmdeck.native_events import ServerEvent, StreamEvent
 
-__all__ = ["Json", "Translator", "call_delta", "completion", "entries", "finished", "text_of", "token_usage", "untyped"]
+__all__ = [
+    "Json",
+    "Translator",
+    "as_raw",
+    "call_delta",
+    "completion",
+    "entries",
+    "finished",
+    "text_of",
+    "token_usage",
+    "untyped",
+]
 
 Json = Mapping[str, Any]
 
@@ -69,17 +80,43 @@ def call_delta(index: int | None, id_: object = None, name: str | None = None, a
     )
 
 
+def as_raw(given: object) -> Raw:
+    """Return an object as the wire has it, or nothing."""
+    return Raw(msgspec.json.encode(given)) if isinstance(given, Mapping) else Raw()
+
+
 def token_usage(given: object) -> Raw:
-    """Give `input_tokens` and `output_tokens` under OpenAI's names."""
+    """Return `input_tokens` and `output_tokens` under OpenAI's names, and what of them was cached or reasoning.
+
+    What Anthropic's API counts beside `input_tokens`, as read from the cache, is part of the prompt.
+    """
     if not isinstance(given, Mapping):
         return Raw()
-    read = given.get("input_tokens")
-    written = given.get("output_tokens", given.get("total_output_tokens"))
-    counts = {"prompt_tokens": read, "completion_tokens": written}
-    known = {name: int(value) for name, value in counts.items() if isinstance(value, (int, float))}
-    total = given.get("total_tokens")
-    known["total_tokens"] = int(total) if isinstance(total, (int, float)) else sum(known.values())
+    cached = _count(given.get("cache_read_input_tokens"))
+    counts = {
+        "prompt_tokens": _count(given.get("input_tokens")),
+        "completion_tokens": _count(given.get("output_tokens", given.get("total_output_tokens"))),
+    }
+    known = {name: value for name, value in counts.items() if value is not None}
+    if cached is not None and "prompt_tokens" in known:
+        known["prompt_tokens"] += cached
+    total = _count(given.get("total_tokens"))
+    known["total_tokens"] = sum(known.values()) if total is None else total
+    read, written = _object(given.get("input_tokens_details")), _object(given.get("output_tokens_details"))
+    details = {
+        "cached_tokens": _count(read.get("cached_tokens")) if cached is None else cached,
+        "reasoning_tokens": _count(written.get("reasoning_tokens", given.get("reasoning_output_tokens"))),
+    }
+    known |= {name: value for name, value in details.items() if value is not None}
     return Raw(msgspec.json.encode(known))
+
+
+def _count(value: object) -> int | None:
+    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _object(value: object) -> Json:
+    return value if isinstance(value, Mapping) else {}
 
 
 def entries(value: object) -> list[Json]:

@@ -21,6 +21,8 @@ __all__ = [
     "ToolDelta",
     "content_text",
     "lenient",
+    "speed_in",
+    "usage_in",
     "without_lone_surrogates",
 ]
 
@@ -75,6 +77,7 @@ class Completion(Struct, gc=False):
     stats: Raw = Raw()
     model_info: Raw = Raw()
     runtime: Raw = Raw()
+    timings: Raw = Raw()
     error: Raw = Raw()
 
 
@@ -97,3 +100,28 @@ def lenient(raw: Raw) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def usage_in(given: dict[str, Any]) -> dict[str, Any]:
+    """Return a usage flat: what was cached or reasoning stands in OpenAI's `…_details`, or beside the counts already."""
+    read, written = given.get("prompt_tokens_details"), given.get("completion_tokens_details")
+    flat = dict(given)
+    if isinstance(read, dict):
+        flat.setdefault("cached_tokens", read.get("cached_tokens"))
+    if isinstance(written, dict):
+        flat.setdefault("reasoning_tokens", written.get("reasoning_tokens"))
+    return flat
+
+
+def speed_in(timings: dict[str, Any]) -> dict[str, float]:
+    """Return llama.cpp's `timings` under the names of `Stats`, in seconds (llama.cpp's `tools/server/README.md`)."""
+    figures = {
+        "time_to_first_token": (timings.get("prompt_ms"), 1000),
+        "generation_time": (timings.get("predicted_ms"), 1000),
+        "tokens_per_second": (timings.get("predicted_per_second"), 1),
+    }
+    return {
+        name: value / unit
+        for name, (value, unit) in figures.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12
+    }

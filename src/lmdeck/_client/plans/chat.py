@@ -104,7 +104,7 @@ def send_chat(session: Session, spec: ChatSpec) -> Plan[Reply]:
 def read_reply(answer: Answer) -> Plan[Reply]:
     """Read the rest of an answer and give its reply."""
     try:
-        while not answer.is_finished:
+        while answer.has_more():
             try:
                 data = yield Read(answer.response)
             except TransportError as error:
