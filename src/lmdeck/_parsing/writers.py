@@ -85,16 +85,18 @@ def template(text: str) -> Form:
 
 
 def elements(
-    function: str, function_end: str, parameter: str, parameter_end: str, *, around: str = "", between: str = "\n"
-) -> Form:
-    """Write a call as elements; `$NAME` and `$KEY` stand for the names, `$TYPE` and `$IS_TEXT` for a value's type."""
+    function: str, function_end: str, parameter: str, parameter_end: str, *,
+    around: str = "", between: str = "\n", pads_lines: bool = False,
+) -> Form:  # fmt: skip
+    """Write a call as elements; `$NAME` and `$KEY` stand for the names, `$TYPE` and `$IS_TEXT` for a value's type.
+
+    With `pads_lines`, text between two line ends gets two more, because readers take one of each for padding.
+    """
 
     def write(call: Call, at: int) -> str:
         inside = "".join(
             _for_value(parameter.replace("$KEY", key), value)
-            + around
-            + value_text(value)
-            + around
+            + _padded(value_text(value), around or ("\n" if pads_lines and _is_between_lines(value) else ""))
             + parameter_end.replace("$KEY", key)
             + between
             for key, value in call[1].items()
@@ -102,6 +104,14 @@ def elements(
         return function.replace("$NAME", call[0]).replace("$AT", str(at + 1)) + between + inside + function_end
 
     return write
+
+
+def _padded(text: str, around: str) -> str:
+    return f"{around}{text}{around}"
+
+
+def _is_between_lines(value: object) -> bool:
+    return isinstance(value, str) and value[:1] == value[-1:] == "\n"
 
 
 _TYPES = {str: "string", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}

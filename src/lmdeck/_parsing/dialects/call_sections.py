@@ -170,6 +170,7 @@ STEP3_CALLS = wrapped(
         '<steptml:parameter name="$KEY">',
         "</steptml:parameter>",
         between="",
+        pads_lines=True,
     ),
     "<｜tool_calls_end｜>",
 )

@@ -55,7 +55,7 @@ OBJECTS = each("<tool_call>\n", call_object(), "\n</tool_call>")
 TIGHT_OBJECTS = each("<tool_call>", call_object(), "</tool_call>")
 ARRAY = array("<tool_calls>", call_object(), "</tool_calls>")
 TIGHT_ELEMENTS = elements("<function=$NAME>", "</function>", "<parameter=$KEY>", "</parameter>", between="")
-LINED_ELEMENTS = elements("<function=$NAME>", "</function>", "<parameter=$KEY>", "</parameter>")
+LINED_ELEMENTS = elements("<function=$NAME>", "</function>", "<parameter=$KEY>", "</parameter>", pads_lines=True)
 FUNCTIONS = each(
     "<tool_call>\n",
     elements("<function=$NAME>", "</function>", "<parameter=$KEY>", "</parameter>", around="\n"),
@@ -69,7 +69,7 @@ NAMED_ELEMENTS = each(
 )
 M2_CALLS = each(
     "",
-    elements('<invoke name="$NAME">', "</invoke>", '<parameter name="$KEY">', "</parameter>"),
+    elements('<invoke name="$NAME">', "</invoke>", '<parameter name="$KEY">', "</parameter>", pads_lines=True),
     "\n",
     before="<minimax:tool_call>\n",
     after="</minimax:tool_call>",
