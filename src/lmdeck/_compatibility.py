@@ -27,6 +27,12 @@ RULES = {
     "include_usage": "A stream is asked for its usage, `stream_options.include_usage`; not reported, since nothing is changed.",
     "empty_text": "An empty `text` of `/v1/responses` is left out.",
     "system_messages": "System messages of `/v1/messages` are sent as `system`.",
+    "developer_role": "For other clients: the role `developer` is sent as `system`.",
+    "server_tools": "For other clients: tools that only their vendor's servers run, and what came of them, are left out.",
+    "custom_tools": "For other clients: OpenAI's custom tools are sent as functions with one text argument.",
+    "content_parts": "For other clients: content parts that LM Studio does not know are renamed, moved or left out.",
+    "single_input": "For other clients: a list with one prompt is sent as that prompt.",
+    "base64_embeddings": "For other clients: embeddings in base64 are asked for as numbers and packed by lmdeck.",
 }
 
 

@@ -74,10 +74,13 @@ class Session:
         make_reader: Callable[[int, Mapping[str, str]], Reader],
         body: Mapping[str, Any] | None = None,
         timeouts: Timeouts | None = None,
+        headers: Mapping[str, str] | None = None,
         *,
         has_effects: bool = False,
     ) -> Call:
         """Make a call of one of the server's endpoints; it has effects also where the server runs tools for it.
+
+        `headers` come before the client's own.
 
         Raises:
             ConfigurationError: The body cannot be written as JSON.
@@ -87,7 +90,7 @@ class Session:
             method=method,
             url=self.address.url(path),
             body=None if body is None else encode(body),
-            headers={"User-Agent": f"lmdeck/{__version__}", "X-Request-Id": request_id},
+            headers={"User-Agent": f"lmdeck/{__version__}", "X-Request-Id": request_id, **(headers or {})},
             api_token=self.settings.api_token,
             timeouts=timeouts or self._timeouts,
         )

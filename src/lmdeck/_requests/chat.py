@@ -30,9 +30,10 @@ OWN_VERBS = {
     "tool_choice": "with_tool_choice",
     "stream": "send() or stream()",
 }
+ANY_OBJECT = {"type": "object", "additionalProperties": True}
 ANY_JSON = {
     "type": "json_schema",
-    "json_schema": {"name": "answer", "strict": False, "schema": {"type": "object", "additionalProperties": True}},
+    "json_schema": {"name": "answer", "strict": False, "schema": ANY_OBJECT},
 }
 
 

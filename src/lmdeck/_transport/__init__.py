@@ -66,7 +66,7 @@ class WireRequest(Struct, frozen=True, kw_only=True):
         """Give the headers as they go over the wire, the token included."""
         headers = {"Accept-Encoding": "identity", **self.headers}
         if self.body is not None:
-            headers["Content-Type"] = "application/json"
+            headers.setdefault("Content-Type", "application/json")
         if self.api_token is not None:
             headers["Authorization"] = f"Bearer {self.api_token.reveal()}"
         return headers

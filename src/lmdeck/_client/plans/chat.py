@@ -43,6 +43,7 @@ __all__ = [
     "find_model",
     "list_models",
     "read_reply",
+    "read_rest",
     "send_chat",
     "with_model",
     "with_simpler_tools",
@@ -103,6 +104,12 @@ def send_chat(session: Session, spec: ChatSpec) -> Plan[Reply]:
 
 def read_reply(answer: Answer) -> Plan[Reply]:
     """Read the rest of an answer and give its reply."""
+    yield from read_rest(answer)
+    return final_reply(answer)
+
+
+def read_rest(answer: Answer) -> Plan[None]:
+    """Read the rest of an answer."""
     try:
         while answer.has_more():
             try:
@@ -113,7 +120,6 @@ def read_reply(answer: Answer) -> Plan[Reply]:
                 answer.take(data)
     finally:
         answer.response.close()
-    return final_reply(answer)
 
 
 def final_reply(answer: Answer) -> Reply:

@@ -1,0 +1,61 @@
+"""`/v1/completions`: OpenAI's text chunks and body, as LM Studio sends them (docs, `3_openai-compat/completions.mdx`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from lmdeck.messages import ServerCall
+from lmdeck.native_events import StreamEvent
+from lmdeck.sansio.translation import Json, entries, untyped
+from lmdeck.sansio.wire import Choice, Completion, Delta
+
+__all__ = ["CompletionTranslator"]
+
+
+class CompletionTranslator:
+    """Read an answer of `/v1/completions`."""
+
+    def __init__(self) -> None:
+        self.is_done = False
+        self.server_calls: list[ServerCall] = []
+
+    def typed(self, data: dict[str, Any]) -> StreamEvent:
+        """Return the event itself."""
+        return untyped(data)
+
+    def failure(self, data: Json) -> object:
+        """Return the error that an event reports."""
+        return data if data.get("error") else None
+
+    def event(self, data: Json) -> Iterator[Completion]:
+        """Return what an event means."""
+        yield _completion(data, "delta")
+
+    def body(self, body: Json) -> Completion | None:
+        """Return what a whole body means."""
+        choices = entries(body.get("choices"))
+        return _completion(body, "message") if choices and isinstance(choices[0].get("text"), str) else None
+
+
+def _completion(data: Json, part: str) -> Completion:
+    usage = data.get("usage")
+    return Completion(
+        choices=[_choice(choice, part) for choice in entries(data.get("choices"))],
+        id=str(data.get("id") or ""),
+        model=str(data.get("model") or ""),
+        usage=Raw(msgspec.json.encode(usage)) if isinstance(usage, Mapping) else Raw(),
+    )
+
+
+def _choice(choice: Json, part: str) -> Choice:
+    text, reason, index = choice.get("text"), choice.get("finish_reason"), choice.get("index")
+    said = Delta(content=text) if isinstance(text, str) and text else Delta()
+    return Choice(
+        **{part: said},
+        index=index if isinstance(index, int) else 0,
+        finish_reason=reason if isinstance(reason, str) else None,
+    )

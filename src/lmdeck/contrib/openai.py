@@ -1,0 +1,62 @@
+"""OpenAI's own client with repaired answers (extra `openai`; openai 3 or newer).
+
+    from lmdeck.contrib.openai import OpenAI
+
+    client = OpenAI()                 # LM Studio on this machine, or where lmdeck's settings say
+
+or, for a client that is made elsewhere: `openai.OpenAI(base_url=…, api_key="lm-studio", http_client=http_client())`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import httpx2
+import openai
+
+from lmdeck.config import ClientSettings, Settings
+from lmdeck.contrib.httpx2 import AsyncRepairTransport, RepairTransport
+from lmdeck.protocol.address import Address
+
+__all__ = ["AsyncOpenAI", "OpenAI", "async_http_client", "http_client"]
+
+NO_TOKEN = "lm-studio"  # noqa: S105  # OpenAI's client wants one, LM Studio none
+OWN = frozenset(ClientSettings.__annotations__) - {"base_url", "timeout"}  # these two are OpenAI's keywords, too
+
+
+def http_client(**settings: Unpack[ClientSettings]) -> httpx2.Client:
+    """Return an HTTP client for `openai.OpenAI(http_client=…)`; the keywords are those of `LMStudio`."""
+    return httpx2.Client(transport=RepairTransport(**settings), timeout=None, trust_env=False)
+
+
+def async_http_client(**settings: Unpack[ClientSettings]) -> httpx2.AsyncClient:
+    """Return an HTTP client for `openai.AsyncOpenAI(http_client=…)`; the keywords are those of `LMStudio`."""
+    return httpx2.AsyncClient(transport=AsyncRepairTransport(**settings), timeout=None, trust_env=False)
+
+
+def OpenAI(**options: Any) -> openai.OpenAI:  # noqa: ANN401, N802  # OpenAI's own keywords, and its name
+    """Return OpenAI's client on LM Studio: its keywords, and those of `LMStudio`, whose settings say where the server is."""
+    settings, arguments = _split(options)
+    return openai.OpenAI(http_client=http_client(**settings), **arguments)
+
+
+def AsyncOpenAI(**options: Any) -> openai.AsyncOpenAI:  # noqa: ANN401, N802  # as above
+    """Return OpenAI's async client on LM Studio: its keywords, and those of `LMStudio`."""
+    settings, arguments = _split(options)
+    return openai.AsyncOpenAI(http_client=async_http_client(**settings), **arguments)
+
+
+def _split(options: dict[str, Any]) -> tuple[ClientSettings, dict[str, Any]]:
+    """Return lmdeck's settings and OpenAI's arguments, with address and key filled in."""
+    address = {name: value for name, value in options.items() if name in {"base_url", "host", "port"}}
+    settings = {name: value for name, value in options.items() if name in OWN}
+    arguments = {name: value for name, value in options.items() if name not in OWN | {"base_url"}}
+    found = Settings.resolve(settings | {name: _text(value) for name, value in address.items()})
+    token = found.api_token.reveal() if found.api_token else NO_TOKEN
+    defaults = {"base_url": f"{Address.from_settings(found).root}/v1", "api_key": token}
+    given: Any = settings
+    return given, {**defaults, **arguments}
+
+
+def _text(value: object) -> object:
+    return value if value is None or isinstance(value, int) else str(value)

@@ -1,0 +1,246 @@
+"""Readers of answers that write as they read: the server's bytes in, repaired bytes of the same format out."""
+
+from __future__ import annotations
+
+import base64
+from array import array
+from collections.abc import Callable, Mapping
+from sys import byteorder
+from typing import Any, Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from lmdeck.errors import EndpointNotFoundError, LMStudioError, TransportError
+from lmdeck.events import Chunk
+from lmdeck.messages import Problem, Reply
+from lmdeck.protocol.body import JSONReader, Reader
+from lmdeck.protocol.embedding import read_vectors
+from lmdeck.protocol.faults import api_error, decoded_or_text, refusal_in
+from lmdeck.protocol.reader import ChatReader, Observer
+from lmdeck.relay.writing import Writer, rules_of
+
+__all__ = ["HOP_BY_HOP", "ChatRelay", "EmbeddingRelay", "PassingRelay", "RelayReader"]
+
+PASSED = Chunk()
+REFUSAL_BYTES = 1 << 16
+HOP_BY_HOP = {
+    "connection", "content-encoding", "content-length", "keep-alive", "proxy-authenticate", "proxy-authorization", "te",
+    "trailer", "transfer-encoding", "upgrade",
+}  # fmt: skip
+JSON = {"content-type": "application/json"}
+EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+class RelayReader(Reader, Protocol):
+    """A reader that also writes."""
+
+    def head(self) -> dict[str, str]:
+        """Return the headers of the answer; all problems are known only after a whole answer was read."""
+        ...
+
+    def take(self) -> bytes:
+        """Return the bytes that have become sure since the last call."""
+        ...
+
+    def failure(self, error: LMStudioError) -> bytes:
+        """Return the event that ends a stream with an error."""
+        ...
+
+
+class ChatRelay:
+    """Read an answer of one of the formats that generate text, and write it repaired."""
+
+    def __init__(
+        self,
+        make_reader: Callable[[Observer], ChatReader],
+        writer: Writer,
+        *,
+        streams: bool,
+        adjusted: list[Problem],
+        rescue: Callable[[Reply], str | None] | None,
+        write_error: Callable[[LMStudioError], dict[str, Any]],
+    ) -> None:
+        self._reader = make_reader(writer.observe)
+        self._writer = writer
+        self._streams = streams
+        self._problems = adjusted
+        self._rescue = rescue
+        self._write_error = write_error
+        self._body = b""
+        self._is_finished = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the answer's own end mark was read."""
+        return self._reader.is_done
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """Read some bytes and return the chunks in which the model says something.
+
+        The head of the answer is sent with the first of them: what fails before, an empty answer too, still gets a status.
+
+        Raises:
+            LMStudioError: What the bytes mean.
+        """
+        return [chunk for chunk in self._reader.feed(data) if _says_something(chunk)]
+
+    def finish(self) -> list[Chunk]:
+        """Read the end of the bytes, and write the end of the answer.
+
+        Raises:
+            LMStudioError: The answer is cut, empty, or no answer.
+        """
+        chunks = self._reader.finish()
+        reply = self._rescued(self._reader.reply())
+        self._problems = reply.problems
+        if self._streams:
+            self._writer.end(reply)
+        else:
+            self._body = self._writer.body(reply)
+        self._is_finished = True
+        return chunks
+
+    def partial(self) -> Reply:
+        """Return the reply as far as it has come."""
+        return self._reader.partial()
+
+    def is_whole_without_end(self, error: TransportError) -> bool:
+        """Whether the answer is whole although its connection broke."""
+        return self._reader.is_whole_without_end(error)
+
+    def head(self) -> dict[str, str]:
+        """Return the headers of the answer."""
+        rules = rules_of(self._problems)
+        told = {"x-lmdeck-problems": str(len(self._problems)), "x-lmdeck-rules": ",".join(rules)}
+        return {**(EVENTS if self._streams else JSON), **told}
+
+    def take(self) -> bytes:
+        """Return the bytes that have become sure since the last call."""
+        if self._streams:
+            return self._writer.take()
+        body, self._body = self._body, b""
+        return body
+
+    def failure(self, error: LMStudioError) -> bytes:
+        """Return the event that ends a stream with an error."""
+        return self.take() + self._writer.failure(self._write_error(error))
+
+    def _rescued(self, reply: Reply) -> Reply:
+        text = self._rescue(reply) if self._rescue else None
+        if text is None:
+            return reply
+        self._writer.observe(b"", [Chunk(text)])
+        told = Problem("structured", "The JSON was found in the reasoning.")
+        return replace(reply, content=text, problems=[*reply.problems, told])
+
+
+def _says_something(chunk: Chunk) -> bool:
+    return bool(chunk.content or chunk.reasoning or chunk.tool_call or chunk.tool_call_delta)
+
+
+class EmbeddingRelay(JSONReader):
+    """Read an answer of `/v1/embeddings`, check that there is a vector for each text, and write them as asked."""
+
+    def __init__(
+        self, status: int, headers: Mapping[str, str], count: int, *, packs: bool, adjusted: list[Problem]
+    ) -> None:
+        super().__init__(status, headers)
+        self._count = count
+        self._packs = packs
+        self._problems = adjusted
+
+    def head(self) -> dict[str, str]:
+        """Return the headers of the answer."""
+        rules = ",".join(rules_of(self._problems))
+        return {**JSON, "x-lmdeck-problems": str(len(self._problems)), "x-lmdeck-rules": rules}
+
+    def take(self) -> bytes:
+        """Return the whole body."""
+        vectors = read_vectors(self.value, self._count)
+        data = [
+            {"object": "embedding", "index": index, "embedding": _packed(vector) if self._packs else vector}
+            for index, vector in enumerate(vectors)
+        ]
+        problems = [{"code": each.code, "detail": each.detail, "rule": each.rule} for each in self._problems]
+        receipt = {"problems": problems, "rules": rules_of(self._problems)}
+        body = self.value if isinstance(self.value, Mapping) else {}
+        return msgspec.json.encode({**body, "data": data, "lmdeck": receipt})
+
+    def failure(self, error: LMStudioError) -> bytes:  # noqa: ARG002  # never streamed
+        """Return nothing: embeddings are not streamed."""
+        return b""
+
+
+class PassingRelay:
+    """Pass an answer on as it comes; LM Studio's refusal of an unknown path, which it sends with status 200, is an error."""
+
+    def __init__(self, status: int, headers: Mapping[str, str]) -> None:
+        self._status = status
+        self._headers = headers
+        self._held: list[bytes] | None = [] if "json" in headers.get("content-type", "") else None
+        self._size = 0
+        self._out: list[bytes] = []
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing but the end of the bytes ends it."""
+        return False
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """Pass bytes on; the beginning of a JSON body is held until it cannot be a refusal any more."""
+        self._size += len(data)
+        if self._held is None:
+            self._out.append(data)
+            return [PASSED]
+        self._held.append(data)
+        return self._release() if self._size > REFUSAL_BYTES else []
+
+    def finish(self) -> list[Chunk]:
+        """Read the end of the bytes.
+
+        Raises:
+            EndpointNotFoundError: The body says that the server does not know the path.
+        """
+        if self._held is not None:
+            refusal = decoded_or_text(b"".join(self._held))
+            if refusal_in(refusal):
+                error = api_error(self._status, refusal, self._headers)
+                if isinstance(error, EndpointNotFoundError):
+                    raise error
+        return self._release()
+
+    def _release(self) -> list[Chunk]:
+        self._out += self._held or ()
+        self._held = None
+        return [PASSED]
+
+    def partial(self) -> None:
+        """Return nothing: what is passed on is not read."""
+        return
+
+    def is_whole_without_end(self, error: TransportError) -> bool:  # noqa: ARG002  # nothing tells where it ends
+        """Whether the answer is whole although its connection broke: nobody knows."""
+        return False
+
+    def head(self) -> dict[str, str]:
+        """Return the server's own headers, without those of its connection."""
+        return {name: value for name, value in self._headers.items() if name not in HOP_BY_HOP}
+
+    def take(self) -> bytes:
+        """Return the bytes that came since the last call."""
+        out = b"".join(self._out)
+        self._out.clear()
+        return out
+
+    def failure(self, error: LMStudioError) -> bytes:  # noqa: ARG002  # its format is not known
+        """Return nothing: the connection is broken off instead."""
+        return b""
+
+
+def _packed(vector: list[float]) -> str:
+    """Write 4-byte floats, little-endian, as OpenAI's API packs them."""
+    packed = array("f", vector)
+    if byteorder == "big":
+        packed.byteswap()
+    return base64.b64encode(packed.tobytes()).decode()

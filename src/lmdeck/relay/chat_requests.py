@@ -1,0 +1,138 @@
+"""A foreign request of `/v1/chat/completions`, `/v1/completions` or `/v1/embeddings` as LM Studio accepts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lmdeck.adjustments import Adjustments
+from lmdeck.errors import ConfigurationError
+from lmdeck.protocol.requests import ChatSpec, build_chat
+from lmdeck.relay.tools import ForeignTools, custom_arguments, read_tools
+
+__all__ = ["chat_body", "completion_body", "embedding_body"]
+
+_CHAT_FIELDS = ("model", "messages", "tools", "tool_choice", "stream")
+
+
+def chat_body(given: Mapping[str, Any], changes: Adjustments) -> tuple[dict[str, Any], set[str]]:
+    """Return the body and the names of the tools that were custom; fields that are not known stay as they are.
+
+    Raises:
+        ConfigurationError: A message or a tool cannot be sent.
+        UnknownToolError: `tool_choice` names a tool that is not offered.
+    """
+    tools = read_tools(given.get("tools"), changes)
+    choice, tools = _choice(given.get("tool_choice"), tools, changes)
+    messages = given.get("messages")
+    spec = ChatSpec(
+        messages=tuple(_message(each, changes) for each in messages) if isinstance(messages, list) else (),
+        tools=tuple({"type": "function", "function": _named(tool)} for tool in tools.functions),
+        tool_choice=choice,
+        options={name: value for name, value in given.items() if name not in _CHAT_FIELDS},
+    )
+    return build_chat(spec, given.get("model"), changes, stream=given.get("stream") is True), tools.custom
+
+
+def _named(tool: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(tool.get("name"), str) or not tool["name"]:
+        raise ConfigurationError(
+            f"A tool needs a name; got {str(tool)[:120]!r}.",
+            hint='Pass {"type": "function", "function": {"name": …, "description": …, "parameters": {…}}}.',
+        )
+    return dict(tool)
+
+
+def _choice(given: object, tools: ForeignTools, changes: Adjustments) -> tuple[Any, ForeignTools]:
+    """Read the forms of `tool_choice` that `build_chat` does not: Mistral's `any`, a custom tool, a list of allowed tools."""
+    if given == "any":
+        return "required", tools
+    if not isinstance(given, Mapping):
+        return given if tools.functions else None, tools
+    kind = given.get("type")
+    inner = given.get(kind) if isinstance(kind, str) and isinstance(given.get(kind), Mapping) else given
+    details: Mapping[str, Any] = inner if isinstance(inner, Mapping) else {}
+    if kind == "allowed_tools":
+        allowed = [entry.get("function", entry.get("custom", entry)) for entry in details.get("tools") or ()]
+        names = [entry.get("name") for entry in allowed if isinstance(entry, Mapping)]
+        changes.make("tool_choice", "tool_choice allowed_tools was sent as those tools alone.")
+        return details.get("mode", "auto"), tools.only(names)
+    if kind in {"auto", "none", "required", "any"}:
+        return "required" if kind == "any" else kind, tools
+    return details.get("name") or given, tools
+
+
+def _message(given: object, changes: Adjustments) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(
+            f"A message must be an object, not {type(given).__name__}.", hint='Pass {"role": "user", "content": …}.'
+        )
+    message = {name: value for name, value in given.items() if value is not None or name == "content"}
+    if message.get("role") == "developer" and changes.make("developer_role", "The role developer was sent as system."):
+        message["role"] = "system"
+    if isinstance(message.get("content"), list):
+        message["content"] = [_part(part) for part in message["content"]]
+    if isinstance(message.get("tool_calls"), list):
+        message["tool_calls"] = [_call(call) for call in message["tool_calls"]]
+    return message
+
+
+def _part(part: object) -> object:
+    """Return a refusal as text, and text in a bare string as a part."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if isinstance(part, Mapping) and part.get("type") == "refusal":
+        return {"type": "text", "text": str(part.get("refusal") or "")}
+    return part
+
+
+def _call(call: object) -> object:
+    custom = call.get("custom") if isinstance(call, Mapping) else None
+    if not isinstance(call, Mapping) or not isinstance(custom, Mapping):
+        return call
+    function = {"name": custom.get("name"), "arguments": custom_arguments(custom.get("input"))}
+    return {"id": call.get("id"), "type": "function", "function": function}
+
+
+def completion_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+    """Return the body of `/v1/completions`: a list of one prompt as that prompt, and a stream with its usage.
+
+    Raises:
+        ConfigurationError: There is more than one prompt, or one that is not text.
+    """
+    body = {name: value for name, value in given.items() if value is not None}
+    prompt = body.get("prompt", "")
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
+        changes.make("single_input", "A list with one prompt was sent as that prompt.")
+        body["prompt"] = prompt[0]
+    elif not isinstance(prompt, str):
+        raise ConfigurationError(
+            "LM Studio takes one prompt of text, not a list or token ids.", hint="Ask once for each prompt."
+        )
+    if body.get("stream") is True and changes.allows("include_usage"):
+        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    return body
+
+
+def embedding_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+    """Return the body of `/v1/embeddings`: numbers are asked for, which the relay packs where base64 was wanted.
+
+    Raises:
+        ConfigurationError: The input is not text.
+    """
+    body = {name: value for name, value in given.items() if value is not None}
+    if body.get("encoding_format") == "base64" and changes.make(
+        "base64_embeddings", "Embeddings in base64, which LM Studio ignores, were asked for as numbers and packed here."
+    ):
+        body["encoding_format"] = "float"
+    if not _is_text(body.get("input")):
+        raise ConfigurationError(
+            "LM Studio embeds text, not token ids.",
+            hint="Send texts; with langchain: `OpenAIEmbeddings(check_embedding_ctx_length=False)`.",
+        )
+    return body
+
+
+def _is_text(given: object) -> bool:
+    items: Iterable[object] = given if isinstance(given, list) and given else [given]
+    return all(isinstance(item, str) for item in items)

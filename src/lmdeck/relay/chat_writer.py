@@ -1,0 +1,214 @@
+"""`/v1/chat/completions` and `/v1/completions`: the server's own chunks, with what they say replaced by what was read.
+
+A chunk that needs no repair goes on byte for byte. Fields that lmdeck does not know stay where they were. The chunk with the
+finish reason is held back until the end, since calls and problems may come after it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from lmdeck.events import Chunk
+from lmdeck.messages import Reply, ToolCall
+from lmdeck.relay.writing import HEARTBEAT, arguments_of, decoded, receipt, telling
+from lmdeck.sansio.sse import encode_event
+from lmdeck.server.encoders.chat import call_entry
+from lmdeck.server.encoders.common import DONE, answer_id, data_event
+
+__all__ = ["ChatWriter", "CompletionWriter"]
+
+_HEAD = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
+_SAID = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal")
+
+
+class ChatWriter:
+    """Write one answer of `/v1/chat/completions`, as chunks or as one body."""
+
+    object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+    id_prefix = "chatcmpl"
+
+    def __init__(self, *, streams: bool, includes_usage: bool, custom: set[str], model: str) -> None:
+        self._streams = streams
+        self._includes_usage = includes_usage
+        self._custom = custom
+        self._head: dict[str, Any] = {}
+        self._figures: dict[str, Any] = {}
+        self._choice: dict[str, Any] = {}
+        self._place: object = None
+        self._calls = 0
+        self._model = model
+        self._out: list[bytes] = []
+
+    def observe(self, data: bytes, chunks: Sequence[Chunk]) -> None:
+        """Read an event's data, or a whole body, and the chunks that came of it."""
+        body = decoded(data)
+        choice = self._note(body) if body is not None else None
+        if not self._streams:
+            return
+        said = [self._said(chunk) for chunk in telling(chunks)]
+        if body is None or choice is None:
+            self._out += [self._frame({}, self._choice, each) for each in said]
+        else:
+            self._write(data, body, choice, said)
+
+    def end(self, reply: Reply) -> None:
+        """Write the chunk with the finish reason, the usage, and the end mark."""
+        figures = self._figures if self._figures.get("usage") else {**self._figures, **_usage(reply)}
+        choice = {**self._rest(self._choice), **self._told({}, {}), "finish_reason": reply.finish_reason}
+        last = {"lmdeck": receipt(reply)}
+        if self._includes_usage and figures.get("usage"):
+            self._out.append(data_event({**self._begun(), "choices": [choice]}))
+            self._out.append(data_event({**self._begun(), "choices": [], **figures, **last}))
+        else:
+            self._out.append(data_event({**self._begun(), "choices": [choice], **figures, **last}))
+        self._out.append(DONE)
+
+    def body(self, reply: Reply) -> bytes:
+        """Return the whole answer as one body."""
+        head = {**self._begun(), "object": self.object}
+        choice = {**self._rest(self._choice), **self._whole(reply), "finish_reason": reply.finish_reason}
+        figures = self._figures if self._figures.get("usage") else {**self._figures, **_usage(reply)}
+        return msgspec.json.encode({**head, "choices": [choice], **figures, "lmdeck": receipt(reply)})
+
+    def failure(self, error: Mapping[str, Any]) -> bytes:
+        """Return the event of a stream that failed."""
+        return data_event(error)
+
+    def take(self) -> bytes:
+        """Return what has been written since the last call."""
+        out = b"".join(self._out)
+        self._out.clear()
+        return out
+
+    def _note(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        """Keep what the end of the answer needs; return the choice that is read, None where the event has none."""
+        choices = body.get("choices")
+        for name, value in body.items():
+            if name in _HEAD:
+                self._head.setdefault(name, value)
+            elif name != "choices" and value is not None:
+                self._figures[name] = value
+        if not isinstance(choices, list) or not choices:
+            return None
+        first = choices[0]
+        if not self._choice:
+            self._place = first.get("index", 0)
+        choice: dict[str, Any] | None = next((each for each in choices if each.get("index", 0) == self._place), None)
+        if choice is not None and (not self._choice or choice.get("finish_reason")):
+            self._choice = choice
+        return choice
+
+    def _write(self, data: bytes, body: dict[str, Any], choice: dict[str, Any], said: list[dict[str, Any]]) -> None:
+        """Write the chunks of one event: the event itself where it says what was read, else new ones in its form."""
+        is_last = bool(choice.get("finish_reason") or "message" in choice)
+        if not is_last:
+            original = self._original(choice)
+            is_same = said == [original] if original else not said
+            if is_same and body.keys() >= {"id", "object", "created", "model"}:
+                self._out.append(b"data: " + data + b"\n\n" if b"\n" not in data else encode_event(data))
+                return
+            if not said and not self._has_more(choice):
+                self._out.append(HEARTBEAT)
+                return
+            said = said or [{}]
+        head = {name: value for name, value in body.items() if name in _HEAD} if is_last else body
+        for number, each in enumerate(said):
+            self._out.append(self._frame(head, choice if number == 0 else self._rest(choice), each))
+
+    def _frame(self, head: Mapping[str, Any], choice: Mapping[str, Any], said: Mapping[str, Any]) -> bytes:
+        whole = {**self._begun(), **head, "object": self.chunk_object}
+        return data_event({
+            **whole,
+            "choices": [{**self._rest(choice), **self._told(choice, said), "finish_reason": None}],
+        })  # fmt: skip
+
+    def _begun(self) -> dict[str, Any]:
+        """Return the fields that every chunk has, made up where the server left them out."""
+        self._head.setdefault("id", answer_id(self.id_prefix))
+        self._head.setdefault("created", int(time.time()))
+        self._head.setdefault("model", self._model)
+        return {**self._head, "object": self.chunk_object}
+
+    def _rest(self, choice: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of a choice beside what it says."""
+        rest = {name: value for name, value in choice.items() if name not in {"delta", "message", "text"}}
+        return {"index": self._place or 0, "logprobs": None, **rest}
+
+    def _has_more(self, choice: Mapping[str, Any]) -> bool:
+        """Whether a choice holds more than what it says."""
+        delta = choice.get("delta") or {}
+        more = any(value is not None for name, value in delta.items() if name not in {*_SAID, "role"})
+        return more or choice.get("logprobs") is not None
+
+    def _original(self, choice: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a chunk of the server's says, in the form of `_said`."""
+        delta = choice.get("delta") or {}
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+        said = {"content": delta.get("content"), "reasoning_content": reasoning}
+        said["tool_calls"] = delta.get("tool_calls") or delta.get("refusal")
+        return {name: value for name, value in said.items() if value}
+
+    def _said(self, chunk: Chunk) -> dict[str, Any]:
+        """Return what a chunk says as the fields of a delta."""
+        if chunk.tool_call is not None:
+            self._calls += 1
+            return {"tool_calls": [{"index": self._calls - 1, **self._entry(chunk.tool_call)}]}
+        return {"content": chunk.content} if chunk.content else {"reasoning_content": chunk.reasoning}
+
+    def _entry(self, call: ToolCall) -> dict[str, Any]:
+        if call.name in self._custom:
+            text = call.arguments.get("input")
+            given = text if isinstance(text, str) else call.raw_arguments
+            return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": given}}
+        return call_entry(call.id, call.name, arguments_of(call))
+
+    def _told(self, choice: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the part of a chunk's choice that says something."""
+        delta = choice.get("delta") or {}
+        kept = {name: value for name, value in delta.items() if name not in _SAID}
+        return {"delta": {**({"role": "assistant"} if said else {}), **kept, **said}}
+
+    def _whole(self, reply: Reply) -> dict[str, Any]:
+        """Return the part of a whole body's choice that says something."""
+        given = self._choice.get("message") or {}
+        message = {name: value for name, value in given.items() if name not in _SAID}
+        content, reasoning = given.get("content"), given.get("reasoning_content") or given.get("reasoning")
+        is_same = isinstance(content, str) and content.strip() == reply.content
+        message |= {"role": "assistant", "content": content if is_same else reply.content}
+        if reply.reasoning:
+            key = "reasoning" if given.get("reasoning") and not given.get("reasoning_content") else "reasoning_content"
+            is_same = isinstance(reasoning, str) and reasoning.strip() == reply.reasoning
+            message[key] = reasoning if is_same else reply.reasoning
+        if reply.tool_calls:
+            message["tool_calls"] = [self._entry(call) for call in reply.tool_calls]
+        return {"message": message}
+
+
+class CompletionWriter(ChatWriter):
+    """Write one answer of `/v1/completions`."""
+
+    object = chunk_object = "text_completion"
+    id_prefix = "cmpl"
+
+    def _original(self, choice: Mapping[str, Any]) -> dict[str, Any]:
+        return {"text": choice["text"]} if choice.get("text") else {}
+
+    def _said(self, chunk: Chunk) -> dict[str, Any]:
+        return {"text": chunk.content}
+
+    def _told(self, choice: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002  # as above
+        return {"text": said.get("text", "")}
+
+    def _whole(self, reply: Reply) -> dict[str, Any]:
+        given = self._choice.get("text")
+        is_same = isinstance(given, str) and given.strip() == reply.content
+        return {"text": given if is_same else reply.content}
+
+
+def _usage(reply: Reply) -> dict[str, Any]:
+    return {"usage": reply.usage.to_dict()} if reply.usage else {}

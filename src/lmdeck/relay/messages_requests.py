@@ -1,0 +1,132 @@
+"""A foreign request of `/v1/messages` as LM Studio accepts it.
+
+Sources: LM Studio's docs, `4_anthropic-compat/messages.md`; what Claude Code and Anthropic's SDK send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from lmdeck.adjustments import Adjustments
+from lmdeck.protocol.endpoint_bodies import anthropic_body
+from lmdeck.protocol.images import checked_url
+from lmdeck.relay.tools import object_schema
+from lmdeck.sansio.assembler import new_call_id
+
+__all__ = ["message_body"]
+
+_PASSED = ("text", "tool_use", "tool_result", "thinking", "redacted_thinking")
+
+
+def message_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+    """Return the body; fields that are not known stay as they are.
+
+    Raises:
+        ConfigurationError: There is no message, or an image that cannot be sent.
+    """
+    body = {name: value for name, value in given.items() if value is not None}
+    body["messages"] = [_message(each, changes) for each in body.get("messages") or () if isinstance(each, Mapping)]
+    if "tools" in body:
+        body["tools"] = list(_tools(body["tools"], changes))
+    if not body.get("tools"):
+        body.pop("tools", None)
+        body.pop("tool_choice", None)
+    return anthropic_body(body, changes)
+
+
+def _tools(given: object, changes: Adjustments) -> Iterator[dict[str, Any]]:
+    for tool in given if isinstance(given, list) else []:
+        if not isinstance(tool, Mapping):
+            continue
+        kind = tool.get("type", "custom")
+        if isinstance(tool.get("function"), Mapping):
+            function = dict(tool["function"])
+            parameters = object_schema(function.get("name"), function.get("parameters"), changes)
+            yield {"type": "function", "function": {**function, "parameters": parameters}}
+        elif kind == "custom" or "input_schema" in tool:
+            yield {**tool, "input_schema": object_schema(tool.get("name"), tool.get("input_schema"), changes)}
+        else:
+            changes.make("server_tools", f"The tool {kind!r}, which only Anthropic's servers run, was left out.")
+
+
+def _message(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+    content = given.get("content")
+    if content is None:
+        changes.make("null_content", "A message's content null was sent as an empty text.")
+        return {**given, "content": ""}
+    if given.get("role") == "system":  # which `anthropic_body` moves to its place
+        return {**given, "content": _text(content)}
+    if not isinstance(content, list):
+        return dict(given)
+    return {**given, "content": [block for each in content for block in _blocks(each, changes)]}
+
+
+def _blocks(given: object, changes: Adjustments) -> Iterator[dict[str, Any]]:
+    """Return a block as LM Studio takes it; the images of a tool's result follow it as blocks beside it."""
+    if isinstance(given, str):
+        yield {"type": "text", "text": given}
+    if not isinstance(given, Mapping):
+        return
+    kind = given.get("type")
+    if kind == "image":
+        yield _image(given, changes)
+    elif kind == "tool_use":
+        yield {**given, "id": _call_id(given, changes), "input": _input(given.get("input"))}
+    elif kind == "tool_result":
+        yield from _result(given, changes)
+    elif kind in _PASSED:
+        yield dict(given)
+    else:
+        changes.make("server_tools", f"A block of the type {kind!r}, unknown to LM Studio, was left out.")
+
+
+def _call_id(block: Mapping[str, Any], changes: Adjustments) -> str:
+    if block.get("id"):
+        return str(block["id"])
+    fresh = new_call_id()
+    changes.make("call_ids", f"A missing call id was replaced by {fresh!r}.")
+    return fresh
+
+
+def _input(given: object) -> dict[str, Any]:
+    if isinstance(given, str):
+        try:
+            given = msgspec.json.decode(given)
+        except msgspec.DecodeError:
+            given = {"input": given}
+    return dict(given) if isinstance(given, Mapping) else {}
+
+
+def _result(block: Mapping[str, Any], changes: Adjustments) -> Iterator[dict[str, Any]]:
+    content = block.get("content")
+    if not isinstance(content, list):
+        yield {**block, "content": "" if content is None else content}
+        return
+    texts = [part for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
+    images = [part for part in content if isinstance(part, Mapping) and part.get("type") == "image"]
+    if images:
+        changes.make("content_parts", "The images of a tool's result were sent beside it.")
+    if len(texts) + len(images) < len(content):
+        changes.make("content_parts", "Parts of a tool's result that LM Studio does not know were left out.")
+    yield {**block, "content": texts}
+    for image in images:
+        yield _image(image, changes)
+
+
+def _image(block: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+    source = block.get("source")
+    if not isinstance(source, Mapping) or not changes.allows("images"):
+        return dict(block)
+    url = str(source.get("url") or f"data:{source.get('media_type')};base64,{source.get('data')}")
+    head, _, data = checked_url(url, changes).partition(",")
+    media_type = head.removeprefix("data:").removesuffix(";base64")
+    return {**block, "source": {"type": "base64", "media_type": media_type, "data": data}}
+
+
+def _text(content: object) -> str:
+    if isinstance(content, list):
+        return "\n\n".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+    return str(content)

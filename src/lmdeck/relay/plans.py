@@ -1,0 +1,90 @@
+"""Relaying as a plan: retries, the queue and time limits are those of lmdeck's own client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from lmdeck.chain import Plan
+from lmdeck.chain.exchange import Answer
+from lmdeck.client.plans import read_rest, with_simpler_tools
+from lmdeck.client.session import Session
+from lmdeck.errors import LMStudioError
+from lmdeck.relay.answers import HOP_BY_HOP, PassingRelay
+from lmdeck.relay.errors import error_headers, status_of
+from lmdeck.relay.requests import RelayRequest, error_body
+from lmdeck.relay.routes import Kind, Route
+from lmdeck.transport import Timeouts
+
+__all__ = ["ErrorAnswer", "begin", "error_answer"]
+
+NOT_FORWARDED = HOP_BY_HOP | {"accept-encoding", "host"}
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An error as an HTTP response."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def error_answer(kind: Kind, error: LMStudioError) -> ErrorAnswer:
+    """Return an error as a response in the wire format of an endpoint."""
+    body = msgspec.json.encode(error_body(kind, error))
+    return ErrorAnswer(status=status_of(error), headers=error_headers(error), body=body)
+
+
+def begin(
+    session: Session,
+    method: str,
+    route: Route,
+    headers: Mapping[str, str],
+    body: bytes,
+    timeouts: Timeouts | None = None,
+) -> Plan[Answer]:
+    """Send a foreign request and read its answer until it says something; one that is not streamed, to its end.
+
+    The answer's `reader` is a `RelayReader`.
+
+    Raises:
+        LMStudioError: The request cannot be sent, or there is no answer.
+    """
+    forwarded = {_title(name): value for name, value in headers.items() if name.lower() not in NOT_FORWARDED}
+    if route.kind == "other":
+        return (yield from _pass_on(session, method, route, forwarded, body or None, timeouts))
+    request = RelayRequest(route.kind, body, model=session.settings.model, without_rules=session.settings.without_rules)
+
+    def post(body: Mapping[str, Any]) -> Plan[Answer]:
+        call = session.call("POST", route.path, make_reader, body, timeouts, forwarded)
+        return (yield from session.handler(call))
+
+    def make_reader(status: int, headers: Mapping[str, str]) -> Any:  # noqa: ANN401  # a RelayReader
+        return request.reader(status, headers, architecture=session.architecture(request.model))
+
+    answer = yield from with_simpler_tools(session, request.body, request.changes, post)
+    if not request.streams:
+        yield from read_rest(answer)
+    return answer
+
+
+def _title(name: str) -> str:
+    """Return a header's name as lmdeck's client writes it, so that none is sent twice."""
+    return "-".join(part.capitalize() for part in name.split("-"))
+
+
+def _pass_on(
+    session: Session,
+    method: str,
+    route: Route,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    timeouts: Timeouts | None,
+) -> Plan[Answer]:
+    """Send a request that is not understood; only one that asks and changes nothing is tried again."""
+    call = session.call(method, route.path, PassingRelay, None, timeouts, headers)
+    call = msgspec.structs.replace(call, request=msgspec.structs.replace(call.request, body=body))
+    handler = session.unlimited if method in {"GET", "HEAD"} else session.once
+    return (yield from handler(call))

@@ -1,0 +1,172 @@
+"""A request of a foreign client: what it asks for, in a form that LM Studio accepts, and how its answer is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from lmdeck.adjustments import Adjustments
+from lmdeck.errors import InvalidRequestError, LMStudioError
+from lmdeck.messages import Problem, Reply
+from lmdeck.protocol.endpoint_bodies import offered_tools
+from lmdeck.protocol.reader import ChatReader, Observer
+from lmdeck.protocol.translated import TranslatedReader
+from lmdeck.relay.answers import ChatRelay, EmbeddingRelay, RelayReader
+from lmdeck.relay.chat_requests import chat_body, completion_body, embedding_body
+from lmdeck.relay.chat_writer import ChatWriter, CompletionWriter
+from lmdeck.relay.errors import anthropic_error, openai_error
+from lmdeck.relay.messages_requests import message_body
+from lmdeck.relay.messages_writer import MessagesWriter
+from lmdeck.relay.rescue import json_in_reasoning
+from lmdeck.relay.responses_requests import response_body
+from lmdeck.relay.responses_writer import ResponsesWriter
+from lmdeck.relay.routes import Kind
+from lmdeck.sansio.anthropic import AnthropicTranslator
+from lmdeck.sansio.assembler import ChatAssembler
+from lmdeck.sansio.completions import CompletionTranslator
+from lmdeck.sansio.parser import StreamParser
+from lmdeck.sansio.responses import ResponsesTranslator
+from lmdeck.sansio.translation import Translator
+
+__all__ = ["RelayRequest", "error_body"]
+
+_LIMITS: dict[str, tuple[str, ...]] = {
+    "chat": ("max_tokens", "max_completion_tokens"),
+    "completions": ("max_tokens",),
+    "messages": ("max_tokens",),
+    "responses": ("max_output_tokens",),
+}
+LOGPROBS = "message.output_text.logprobs"
+
+
+def error_body(kind: Kind, error: LMStudioError) -> dict[str, Any]:
+    """Return an error in the wire format of an endpoint."""
+    return anthropic_error(error) if kind == "messages" else openai_error(error)
+
+
+class RelayRequest:
+    """One request to be relayed.
+
+    `body` is what LM Studio is sent and `problems` what was changed for it. `reader` makes what reads the answer and writes
+    it repaired, once for each attempt.
+    """
+
+    def __init__(
+        self, kind: Kind, data: bytes, *, model: str | None = None, without_rules: Collection[str] = ()
+    ) -> None:
+        """Read a request's body; `model` is asked where it names none.
+
+        Raises:
+            LMStudioError: The body cannot be made acceptable.
+        """
+        self.kind = kind
+        self.changes = Adjustments(without_rules)
+        given = _decoded(data)
+        if model and not given.get("model"):
+            given["model"] = model
+        self.given: Mapping[str, Any] = given
+        self.custom: set[str] = set()
+        self.body = self._adjusted(given)
+        self.streams = kind != "embeddings" and given.get("stream") is True
+        self.model = str(given.get("model") or "")
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was changed to make the request acceptable."""
+        return self.changes.problems
+
+    def reader(self, status: int, headers: Mapping[str, str], *, architecture: str = "") -> RelayReader:
+        """Return what reads one answer; `architecture` is the model's, where it is known."""
+        if self.kind == "embeddings":
+            given = self.body.get("input")
+            count = len(given) if isinstance(given, list) else 1
+            packs = self.given.get("encoding_format") == "base64"
+            return EmbeddingRelay(status, headers, count, packs=packs, adjusted=self.problems)
+        return ChatRelay(
+            lambda observe: self._chat_reader(status, headers, architecture, observe),
+            self._writer(),
+            streams=self.streams,
+            adjusted=self.problems,
+            rescue=self._rescue(),
+            write_error=lambda error: error_body(self.kind, error),
+        )
+
+    def _adjusted(self, given: dict[str, Any]) -> dict[str, Any]:
+        match self.kind:
+            case "chat":
+                body, self.custom = chat_body(given, self.changes)
+            case "responses":
+                body, self.custom = response_body(given, self.changes)
+            case "messages":
+                body = message_body(given, self.changes)
+            case "completions":
+                body = completion_body(given, self.changes)
+            case "embeddings":
+                body = embedding_body(given, self.changes)
+            case _:
+                body = given
+        return body
+
+    def _chat_reader(self, status: int, headers: Mapping[str, str], architecture: str, observe: Observer) -> ChatReader:
+        offered = self._offered()
+        reads_markup = self.kind != "completions"
+        assembler = ChatAssembler(
+            expects_tokens=all(self.body.get(name) != 0 for name in _LIMITS[self.kind]),
+            expects_logprobs=bool(self.body.get("logprobs")) or LOGPROBS in (self.body.get("include") or ()),
+            text_parser=StreamParser(offered, architecture=architecture) if reads_markup else None,
+            tools=offered,
+            problems=self.problems,
+            model=self.model,
+        )
+        if self.kind == "chat":
+            return ChatReader(status, headers, assembler, observe=observe)
+        return TranslatedReader(status, headers, assembler, _TRANSLATORS[self.kind](), observe=observe)
+
+    def _offered(self) -> list[Any]:
+        if self.kind == "chat":
+            return [] if self.body.get("tool_choice") == "none" else list(self.body.get("tools") or ())
+        return offered_tools(self.body)
+
+    def _writer(self) -> ChatWriter | MessagesWriter | ResponsesWriter:
+        if self.kind == "messages":
+            return MessagesWriter(streams=self.streams, model=self.model)
+        if self.kind == "responses":
+            return ResponsesWriter(streams=self.streams, custom=self.custom, model=self.model)
+        options = self.given.get("stream_options")
+        return (ChatWriter if self.kind == "chat" else CompletionWriter)(
+            streams=self.streams,
+            includes_usage=isinstance(options, Mapping) and options.get("include_usage") is True,
+            custom=self.custom,
+            model=self.model,
+        )
+
+    def _rescue(self) -> Callable[[Reply], str | None] | None:
+        """Return how to find the JSON that was asked for in the reasoning; None where none was asked for."""
+        text = self.body.get("text")
+        form = self.body.get("response_format") if self.kind == "chat" else None
+        if self.kind == "responses" and isinstance(text, Mapping):
+            form = text.get("format")
+        if not isinstance(form, Mapping) or form.get("type") not in {"json_schema", "json_object"}:
+            return None
+        named = form.get("json_schema", form)
+        schema = named.get("schema") if isinstance(named, Mapping) else None
+        return lambda reply: json_in_reasoning(reply, schema if isinstance(schema, Mapping) else {})
+
+
+_TRANSLATORS: dict[str, Callable[[], Translator]] = {
+    "responses": ResponsesTranslator,
+    "messages": AnthropicTranslator,
+    "completions": CompletionTranslator,
+}
+
+
+def _decoded(data: bytes) -> dict[str, Any]:
+    try:
+        given = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"The request's body is not JSON: {error}.", status=400) from error
+    if not isinstance(given, dict):
+        raise InvalidRequestError("The request's body is not a JSON object.", status=400)
+    return given

@@ -1,0 +1,185 @@
+"""A foreign request of `/v1/responses` as LM Studio accepts it.
+
+Sources: LM Studio's docs, `3_openai-compat/responses.md`; what OpenAI's Codex and Agents SDK send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from lmdeck.adjustments import Adjustments
+from lmdeck.errors import UnknownToolError
+from lmdeck.protocol.endpoint_bodies import responses_body
+from lmdeck.protocol.images import checked_url
+from lmdeck.protocol.requests import ANY_OBJECT
+from lmdeck.protocol.schemas import plain_schema
+from lmdeck.relay.tools import ForeignTools, custom_arguments, object_schema, read_tools
+from lmdeck.sansio.assembler import new_call_id
+
+__all__ = ["response_body"]
+
+
+def response_body(given: Mapping[str, Any], changes: Adjustments) -> tuple[dict[str, Any], set[str]]:
+    """Return the body and the names of the tools that were custom; fields that are not known stay as they are.
+
+    Raises:
+        ConfigurationError: There is no input.
+        UnknownToolError: `tool_choice` names a tool that is not offered.
+    """
+    body = {name: value for name, value in given.items() if value is not None}
+    if isinstance(body.get("input"), list):
+        body["input"] = list(_items(body["input"], changes))
+    tools = read_tools(body.pop("tools", None), changes, servers=("mcp",))
+    choice, tools = _choice(body.pop("tool_choice", None), tools, changes)
+    functions = [
+        {"type": "function", **tool, "parameters": object_schema(tool.get("name"), tool.get("parameters"), changes)}
+        for tool in tools.functions
+    ]
+    if functions or tools.servers:
+        body["tools"] = [*functions, *tools.servers]
+        if choice is not None:
+            body["tool_choice"] = choice
+    if body.get("text"):
+        body["text"] = _text(body["text"], changes)
+    return responses_body(body, changes), tools.custom
+
+
+def _choice(given: object, tools: ForeignTools, changes: Adjustments) -> tuple[object, ForeignTools]:
+    """Return the choice as one of the three words, with the tools that it leaves."""
+    if not isinstance(given, Mapping):
+        return given, tools
+    kind = given.get("type")
+    if kind == "allowed_tools":
+        names = [entry.get("name") for entry in given.get("tools") or () if isinstance(entry, Mapping)]
+        changes.make("tool_choice", "tool_choice allowed_tools was sent as those tools alone.")
+        return given.get("mode", "auto"), tools.only(names)
+    if kind not in {"function", "custom"}:
+        changes.make("tool_choice", f"tool_choice {kind!r} names a tool that is not offered here and was left out.")
+        return None, tools
+    function = given.get("function")
+    name = given.get("name") or (function.get("name") if isinstance(function, Mapping) else None)
+    chosen = tools.only([name])
+    if not chosen.functions:
+        offered = ", ".join(tool["name"] for tool in tools.functions) or "none"
+        raise UnknownToolError(f"tool_choice names {name!r}, but the tools offered are: {offered}.")
+    if changes.make("tool_choice", f"tool_choice {name!r} was sent as 'required' with that tool alone."):
+        return "required", chosen
+    return {"type": "function", "name": name}, tools
+
+
+def _text(given: object, changes: Adjustments) -> object:
+    """Return `text` with the format that LM Studio requires in it."""
+    if not isinstance(given, Mapping):
+        return given
+    form = given.get("format")
+    if form is None:
+        told = "`text` got the format that LM Studio asks for."
+        return {**given, "format": {"type": "text"}} if changes.make("empty_text", told) else given
+    if isinstance(form, Mapping) and form.get("type") == "json_object":
+        told = "The format json_object was sent as a json_schema that takes any object."
+        any_json = {"type": "json_schema", "name": "answer", "strict": False, "schema": ANY_OBJECT}
+        return {**given, "format": any_json} if changes.make("json_object", told) else given
+    schema = form.get("schema") if isinstance(form, Mapping) else None
+    if isinstance(form, Mapping) and isinstance(schema, Mapping):
+        plain = plain_schema(schema)
+        told = "The schema of the format was written without references and type lists."
+        if plain != schema and changes.make("schemas", told):
+            return {**given, "format": {**form, "schema": plain}}
+    return given
+
+
+def _items(given: Iterable[object], changes: Adjustments) -> Iterator[dict[str, Any]]:
+    """Return the items of an input in the kinds that LM Studio knows."""
+    for item in given:
+        if not isinstance(item, Mapping):
+            continue
+        kind = str(item.get("type") or "message")
+        if kind in _READERS:
+            yield _READERS[kind](item, changes)
+        else:
+            changes.make(
+                "server_tools", f"An item of the input of the type {kind!r}, unknown to LM Studio, was left out."
+            )
+
+
+def _message(item: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+    content = item.get("content")
+    if content is None:
+        changes.make("null_content", "A message's content null was sent as an empty text.")
+        return {**item, "content": ""}
+    if not isinstance(content, list):
+        return dict(item)
+    said = "output_text" if item.get("role") == "assistant" else "input_text"
+    return {**item, "content": [_part(part, said, changes) for part in content]}
+
+
+def _part(part: object, said: str, changes: Adjustments) -> object:
+    """Return a part of a message; chat completions' parts and refusals are renamed, images checked."""
+    if isinstance(part, str):
+        return {"type": said, "text": part}
+    if not isinstance(part, Mapping):
+        return part
+    match part.get("type"):
+        case "text":
+            changes.make("content_parts", f"A part of the type text was sent as {said}.")
+            return {**part, "type": said}
+        case "refusal":
+            return {"type": said, "text": str(part.get("refusal") or "")}
+        case "image_url" | "input_image":
+            image = part.get("image_url")
+            url = image.get("url") if isinstance(image, Mapping) else image
+            if changes.allows("images") and isinstance(url, str):
+                url = checked_url(url, changes)
+            return {**part, "type": "input_image", "image_url": url}
+    return dict(part)
+
+
+def _call(item: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+    arguments = item.get("arguments")
+    if not isinstance(arguments, str):
+        arguments = msgspec.json.encode(arguments or {}).decode()
+    return {**item, "call_id": _call_id(item, changes), "arguments": arguments.strip() or "{}"}
+
+
+def _custom_call(item: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+    arguments = custom_arguments(item.get("input"))
+    return {
+        "type": "function_call",
+        "call_id": _call_id(item, changes),
+        "name": item.get("name"),
+        "arguments": arguments,
+    }
+
+
+def _call_id(item: Mapping[str, Any], changes: Adjustments) -> str:
+    given = item.get("call_id") or item.get("id")
+    if given:
+        return str(given)
+    fresh = new_call_id()
+    changes.make("call_ids", f"A missing call id was replaced by {fresh!r}.")
+    return fresh
+
+
+def _output(item: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+    output = item.get("output")
+    if not isinstance(output, (str, list)):
+        changes.make("json_text", "A tool's result was sent as JSON text.")
+        output = "" if output is None else msgspec.json.encode(output).decode()
+    return {**item, "type": "function_call_output", "output": output}
+
+
+def _reasoning(item: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:  # noqa: ARG001  # as the others
+    return {name: value for name, value in item.items() if value is not None}
+
+
+_READERS: dict[str, Callable[[Mapping[str, Any], Adjustments], dict[str, Any]]] = {
+    "message": _message,
+    "function_call": _call,
+    "custom_tool_call": _custom_call,
+    "function_call_output": _output,
+    "custom_tool_call_output": _output,
+    "reasoning": _reasoning,
+}

@@ -1,0 +1,85 @@
+"""Tools as foreign clients offer them, in the forms that LM Studio takes.
+
+OpenAI's custom tools take free text: they are sent as functions with one text argument and their calls are written back as
+calls of custom tools (Codex's `apply_patch` is one). Tools that OpenAI's or Anthropic's servers run (web search, code
+interpreter, computer use) are left out: nobody here could run them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from lmdeck.adjustments import Adjustments
+from lmdeck.protocol.schemas import plain_schema
+
+__all__ = ["ForeignTools", "custom_arguments", "object_schema", "read_tools"]
+
+INPUT_SCHEMA = {
+    "type": "object",
+    "properties": {"input": {"type": "string", "description": "The tool's whole input as text."}},
+    "required": ["input"],
+}
+
+
+class ForeignTools(Struct):
+    """The functions that are offered, each as `{"name", "description"?, "parameters"}`, and which of them were custom."""
+
+    functions: list[dict[str, Any]] = field(default_factory=list)
+    servers: list[dict[str, Any]] = field(default_factory=list)
+    custom: set[str] = field(default_factory=set)
+
+    def only(self, names: Iterable[object]) -> ForeignTools:
+        """Return these tools without those that are not named."""
+        kept = set(names)
+        return ForeignTools([tool for tool in self.functions if tool["name"] in kept], self.servers, self.custom)
+
+
+def read_tools(given: object, changes: Adjustments, *, servers: Sequence[str] = ()) -> ForeignTools:
+    """Read tools in OpenAI's forms: nested, flat, custom; kinds in `servers` are passed on as they are."""
+    tools = ForeignTools()
+    for tool in given if isinstance(given, list) else []:
+        if not isinstance(tool, Mapping):
+            continue
+        kind = tool.get("type", "function")
+        inner = tool.get(kind) if isinstance(tool.get(kind), Mapping) else tool
+        if kind == "function":
+            tools.functions.append({name: value for name, value in dict(inner or {}).items() if name != "type"})
+        elif kind == "custom":
+            tools.functions.append(_custom(dict(inner or {}), changes))
+            tools.custom.add(str((inner or {}).get("name")))
+        elif kind in servers:
+            tools.servers.append(dict(tool))
+        else:
+            changes.make("server_tools", f"The tool {kind!r}, which only its vendor's servers run, was left out.")
+    return tools
+
+
+def _custom(tool: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+    name = str(tool.get("name"))
+    changes.make("custom_tools", f"The custom tool {name!r} was sent as a function with one text argument.")
+    described = [str(tool["description"])] if tool.get("description") else []
+    form = tool.get("format")
+    if isinstance(form, Mapping) and form.get("definition"):
+        described.append(f"The input follows this {form.get('syntax', '')} grammar:\n{form['definition']}")
+    return {"name": name, "description": "\n\n".join(described), "parameters": INPUT_SCHEMA}
+
+
+def custom_arguments(text: object) -> str:
+    """Return the input of a custom tool's call as the arguments of the function that stands for it."""
+    return msgspec.json.encode({"input": text if isinstance(text, str) else ""}).decode()
+
+
+def object_schema(name: object, given: object, changes: Adjustments) -> dict[str, Any]:
+    """Return parameters as LM Studio's schema check accepts them: of type object, with properties, without references."""
+    schema = dict(given) if isinstance(given, Mapping) else {}
+    if schema.get("type") != "object" or not isinstance(schema.get("properties"), Mapping):
+        told = f"The tool {name!r} got the object schema that LM Studio asks for."
+        if changes.make("tool_parameters", told):
+            schema = {**schema, "type": "object", "properties": schema.get("properties") or {}}
+    plain = plain_schema(schema)
+    told = f"The schema of the tool {name!r} was written without references and type lists."
+    return plain if plain != schema and changes.make("schemas", told) else schema
