@@ -13,14 +13,14 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 from msgspec import Struct
 
-from lmdeck.chain.drivers import drive, drive_async
-from lmdeck.chain.exchange import Answer
-from lmdeck.client.session import Session
+from lmdeck._client.session import Session
+from lmdeck._pipeline.exchange import Answer
+from lmdeck._pipeline.run_plan import drive, drive_async
+from lmdeck._requests.base_url import Address
+from lmdeck._transport import AsyncResponse, AsyncTransport, SyncResponse, Timeouts, Transport
 from lmdeck.config import ClientSettings, Settings
 from lmdeck.errors import LMStudioError, RequestTimeoutError, TransportError
-from lmdeck.protocol.address import Address
 from lmdeck.relay import RelayReader, Route, begin, error_answer, route_of
-from lmdeck.transport import AsyncResponse, AsyncTransport, SyncResponse, Timeouts, Transport
 
 __all__ = ["AsyncSent", "AsyncUpstream", "Limits", "OuterTimeoutError", "Sent", "Upstream"]
 
@@ -164,7 +164,7 @@ class Upstream(_Servers[Transport]):
     def _opened(self) -> Transport:
         with self._lock:
             if self._transport is None:
-                from lmdeck.transport._urllib3 import Urllib3Transport  # with the first request only
+                from lmdeck._transport.urllib3 import Urllib3Transport  # with the first request only
 
                 self._transport = Urllib3Transport(self.settings)
             return self._transport
@@ -229,7 +229,7 @@ class AsyncUpstream(_Servers[AsyncTransport]):
 
     def _opened(self) -> AsyncTransport:
         if self._transport is None:
-            from lmdeck.transport._aiohttp import AiohttpTransport  # with the first request only
+            from lmdeck._transport.aiohttp import AiohttpTransport  # with the first request only
 
             self._transport = AiohttpTransport(self.settings)
         return self._transport

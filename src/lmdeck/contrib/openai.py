@@ -14,9 +14,9 @@ from typing import Any, Unpack
 import httpx2
 import openai
 
+from lmdeck._requests.base_url import Address
 from lmdeck.config import ClientSettings, Settings
 from lmdeck.contrib.httpx2 import AsyncRepairTransport, RepairTransport
-from lmdeck.protocol.address import Address
 
 __all__ = ["AsyncOpenAI", "OpenAI", "async_http_client", "http_client"]
 

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
+from lmdeck._responses.api_errors import api_error, decoded_or_text, refusal_in
+from lmdeck._responses.embeddings import read_vectors
+from lmdeck._responses.json_reader import JSONReader, Reader
+from lmdeck._streaming.chat_reader import ChatReader, Observer
 from lmdeck.errors import EndpointNotFoundError, LMStudioError, TransportError
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply
-from lmdeck.protocol.body import JSONReader, Reader
-from lmdeck.protocol.embedding import read_vectors
-from lmdeck.protocol.faults import api_error, decoded_or_text, refusal_in
-from lmdeck.protocol.reader import ChatReader, Observer
 from lmdeck.relay.writing import Writer, rules_of
 
 __all__ = ["HOP_BY_HOP", "ChatRelay", "EmbeddingRelay", "PassingRelay", "RelayReader"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lmdeck.adjustments import Adjustments
+from lmdeck._compatibility import Adjustments
+from lmdeck._requests.chat import ChatSpec, build_chat
 from lmdeck.errors import ConfigurationError
-from lmdeck.protocol.requests import ChatSpec, build_chat
 from lmdeck.relay.tools import ForeignTools, custom_arguments, read_tools
 
 __all__ = ["chat_body", "completion_body", "embedding_body"]

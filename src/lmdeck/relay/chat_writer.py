@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._streaming.sse import encode_event
 from lmdeck.events import Chunk
 from lmdeck.messages import Reply, ToolCall
 from lmdeck.relay.writing import HEARTBEAT, arguments_of, decoded, receipt, telling
-from lmdeck.sansio.sse import encode_event
 from lmdeck.server.encoders.chat import call_entry
 from lmdeck.server.encoders.common import DONE, answer_id, data_event
 

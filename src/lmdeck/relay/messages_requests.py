@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from lmdeck.adjustments import Adjustments
-from lmdeck.protocol.endpoint_bodies import anthropic_body
-from lmdeck.protocol.images import checked_url
+from lmdeck._compatibility import Adjustments
+from lmdeck._parsing.call_ids import new_call_id
+from lmdeck._requests.images import checked_url
+from lmdeck._requests.other_endpoints import anthropic_body
 from lmdeck.relay.tools import object_schema
-from lmdeck.sansio.assembler import new_call_id
 
 __all__ = ["message_body"]
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import msgspec
 
-from lmdeck.chain import Plan
-from lmdeck.chain.exchange import Answer
-from lmdeck.client.plans import read_rest, with_simpler_tools
-from lmdeck.client.session import Session
+from lmdeck._client.plans.chat import read_rest, with_simpler_tools
+from lmdeck._client.session import Session
+from lmdeck._pipeline import Plan
+from lmdeck._pipeline.exchange import Answer
+from lmdeck._transport import Timeouts
 from lmdeck.errors import LMStudioError
 from lmdeck.relay.answers import HOP_BY_HOP, PassingRelay
 from lmdeck.relay.errors import error_headers, status_of
 from lmdeck.relay.requests import RelayRequest, error_body
 from lmdeck.relay.routes import Kind, Route
-from lmdeck.transport import Timeouts
 
 __all__ = ["ErrorAnswer", "begin", "error_answer"]
 

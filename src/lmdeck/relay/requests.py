@@ -7,12 +7,18 @@ from typing import Any
 
 import msgspec
 
-from lmdeck.adjustments import Adjustments
+from lmdeck._compatibility import Adjustments
+from lmdeck._parsing.parser import StreamParser
+from lmdeck._requests.other_endpoints import offered_tools
+from lmdeck._streaming.anthropic_messages import AnthropicTranslator
+from lmdeck._streaming.assembler import ChatAssembler
+from lmdeck._streaming.chat_reader import ChatReader, Observer
+from lmdeck._streaming.openai_completions import CompletionTranslator
+from lmdeck._streaming.openai_responses import ResponsesTranslator
+from lmdeck._streaming.translating_reader import TranslatedReader
+from lmdeck._streaming.translator import Translator
 from lmdeck.errors import InvalidRequestError, LMStudioError
 from lmdeck.messages import Problem, Reply
-from lmdeck.protocol.endpoint_bodies import offered_tools
-from lmdeck.protocol.reader import ChatReader, Observer
-from lmdeck.protocol.translated import TranslatedReader
 from lmdeck.relay.answers import ChatRelay, EmbeddingRelay, RelayReader
 from lmdeck.relay.chat_requests import chat_body, completion_body, embedding_body
 from lmdeck.relay.chat_writer import ChatWriter, CompletionWriter
@@ -23,12 +29,6 @@ from lmdeck.relay.rescue import json_in_reasoning
 from lmdeck.relay.responses_requests import response_body
 from lmdeck.relay.responses_writer import ResponsesWriter
 from lmdeck.relay.routes import Kind
-from lmdeck.sansio.anthropic import AnthropicTranslator
-from lmdeck.sansio.assembler import ChatAssembler
-from lmdeck.sansio.completions import CompletionTranslator
-from lmdeck.sansio.parser import StreamParser
-from lmdeck.sansio.responses import ResponsesTranslator
-from lmdeck.sansio.translation import Translator
 
 __all__ = ["RelayRequest", "error_body"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._parsing.structured_output import json_values
 from lmdeck.messages import Reply
-from lmdeck.sansio.structured import json_values
 from lmdeck.tools.checker import Checker
 
 __all__ = ["json_in_reasoning"]

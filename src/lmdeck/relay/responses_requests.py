@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 
-from lmdeck.adjustments import Adjustments
+from lmdeck._compatibility import Adjustments
+from lmdeck._parsing.call_ids import new_call_id
+from lmdeck._requests.chat import ANY_OBJECT
+from lmdeck._requests.images import checked_url
+from lmdeck._requests.other_endpoints import responses_body
+from lmdeck._requests.schemas import plain_schema
 from lmdeck.errors import UnknownToolError
-from lmdeck.protocol.endpoint_bodies import responses_body
-from lmdeck.protocol.images import checked_url
-from lmdeck.protocol.requests import ANY_OBJECT
-from lmdeck.protocol.schemas import plain_schema
 from lmdeck.relay.tools import ForeignTools, custom_arguments, object_schema, read_tools
-from lmdeck.sansio.assembler import new_call_id
 
 __all__ = ["response_body"]
 

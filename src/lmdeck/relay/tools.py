@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from lmdeck.adjustments import Adjustments
-from lmdeck.protocol.schemas import plain_schema
+from lmdeck._compatibility import Adjustments
+from lmdeck._requests.schemas import plain_schema
 
 __all__ = ["ForeignTools", "custom_arguments", "object_schema", "read_tools"]
 

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from lmdeck._streaming.sse import encode_comment
+from lmdeck._streaming.wire_chunks import without_lone_surrogates
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply, ToolCall
-from lmdeck.sansio.sse import encode_comment
-from lmdeck.sansio.wire import without_lone_surrogates
 from lmdeck.server.events import Event, ReasoningDelta, TextDelta, ToolArgumentsDelta, ToolCallStart
 
 __all__ = ["HEARTBEAT", "Writer", "arguments_of", "decoded", "events_of", "receipt", "rules_of", "telling"]

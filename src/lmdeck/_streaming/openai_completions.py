@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from lmdeck._streaming.translator import Json, entries, untyped
+from lmdeck._streaming.wire_chunks import Choice, Completion, Delta
 from lmdeck.messages import ServerCall
 from lmdeck.native_events import StreamEvent
-from lmdeck.sansio.translation import Json, entries, untyped
-from lmdeck.sansio.wire import Choice, Completion, Delta
 
 __all__ = ["CompletionTranslator"]
 
