@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import anthropic
 import httpx2
@@ -69,7 +69,11 @@ class Server:
             def do_GET(self) -> None:
                 server.serve(self)
 
-            do_POST = do_DELETE = do_GET
+            def do_POST(self) -> None:
+                server.serve(self)
+
+            def do_DELETE(self) -> None:
+                server.serve(self)
 
             def log_message(self, *_: object) -> None:
                 return
@@ -79,7 +83,7 @@ class Server:
         self._http.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients go away, that is the point
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -537,7 +541,7 @@ def main() -> int:
 def _has_call(scenario: Scenario) -> bool:
     """Whether OpenAI's or Anthropic's client has the call; of the model lists they ask for `/v1/models` alone."""
     is_native_list = scenario["call"] == "models.list" and not any(
-        answer.get("path", "/v1/models") == "/v1/models" and "data" in answer.get("body", "error")
+        (answer.get("path", "/v1/models") == "/v1/models" and "data" in answer.get("body", "error"))
         or answer.get("status", 200) >= 400
         for answer in scenario["server"]
     )
