@@ -27,7 +27,10 @@ DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class Reader(Protocol):
     """What reads an answer: bytes in, chunks out."""
 
-    failure: LMStudioError | None  # what went wrong behind the chunks that were read last
+    @property
+    def failure(self) -> LMStudioError | None:
+        """What went wrong behind the chunks that were read last."""
+        ...
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Read some bytes."""

@@ -174,7 +174,7 @@ class Upstream(_Servers[Transport]):
         try:
             if out := reader.take():
                 yield out
-            while not answer.is_finished:
+            while answer.has_more():
                 try:
                     data = response.read()
                 except TransportError as error:
@@ -239,7 +239,7 @@ class AsyncUpstream(_Servers[AsyncTransport]):
         try:
             if out := reader.take():
                 yield out
-            while not answer.is_finished:
+            while answer.has_more():
                 try:
                     data = await response.read()
                 except TransportError as error:
@@ -264,7 +264,7 @@ def _ending(error: LMStudioError, reader: RelayReader, limits: Limits, own: Time
     """
     if limits.ran_out(error, own):
         raise OuterTimeoutError(error) from error
-    written = reader.failure(error)
+    written = reader.error_event(error)
     if not written:
         raise error
     return written

@@ -43,7 +43,7 @@ class RelayReader(Reader, Protocol):
         """Return the bytes that have become sure since the last call."""
         ...
 
-    def failure(self, error: LMStudioError) -> bytes:
+    def error_event(self, error: LMStudioError) -> bytes:
         """Return the event that ends a stream with an error."""
         ...
 
@@ -69,6 +69,11 @@ class ChatRelay:
         self._write_error = write_error
         self._body = b""
         self._is_finished = False
+
+    @property
+    def failure(self) -> LMStudioError | None:
+        """What went wrong behind the chunks that were read last."""
+        return self._reader.failure
 
     @property
     def is_done(self) -> bool:
@@ -122,7 +127,7 @@ class ChatRelay:
         body, self._body = self._body, b""
         return body
 
-    def failure(self, error: LMStudioError) -> bytes:
+    def error_event(self, error: LMStudioError) -> bytes:
         """Return the event that ends a stream with an error."""
         return self.take() + self._writer.failure(self._write_error(error))
 
@@ -167,7 +172,7 @@ class EmbeddingRelay(JSONReader):
         body = self.value if isinstance(self.value, Mapping) else {}
         return msgspec.json.encode({**body, "data": data, "lmdeck": receipt})
 
-    def failure(self, error: LMStudioError) -> bytes:  # noqa: ARG002  # never streamed
+    def error_event(self, error: LMStudioError) -> bytes:  # noqa: ARG002  # never streamed
         """Return nothing: embeddings are not streamed."""
         return b""
 
@@ -181,6 +186,7 @@ class PassingRelay:
         self._held: list[bytes] | None = [] if "json" in headers.get("content-type", "") else None
         self._size = 0
         self._out: list[bytes] = []
+        self.failure: LMStudioError | None = None
 
     @property
     def is_done(self) -> bool:
@@ -233,7 +239,7 @@ class PassingRelay:
         self._out.clear()
         return out
 
-    def failure(self, error: LMStudioError) -> bytes:  # noqa: ARG002  # its format is not known
+    def error_event(self, error: LMStudioError) -> bytes:  # noqa: ARG002  # its format is not known
         """Return nothing: the connection is broken off instead."""
         return b""
 
