@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
@@ -12,6 +11,7 @@ from lmdeck._client.clients import EMBED_BATCH, LMStudio
 from lmdeck._client.conversation import Conversation
 from lmdeck._client.models import Models
 from lmdeck._client.plans.images import FETCH_SECONDS
+from lmdeck._forking import on_fork
 from lmdeck._requests.images import MAX_IMAGE_BYTES
 from lmdeck.config import ClientSettings
 from lmdeck.model_info import Health
@@ -31,28 +31,46 @@ __all__ = [
     "reset",
 ]
 
-_lock = threading.Lock()
-_client: LMStudio | None = None
-_process = 0
-_settings: ClientSettings = {}
+
+class _Default:
+    """The default client and its keywords."""
+
+    def __init__(self) -> None:
+        self._client: LMStudio | None = None
+        self._settings: ClientSettings = {}
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Use a lock of this process: a thread of the parent may have held that one."""
+        self._lock = threading.Lock()
+
+    def client(self) -> LMStudio:
+        """Return the client, made with the first use."""
+        with self._lock:
+            if self._client is None:
+                self._client = LMStudio(**self._settings)
+            return self._client
+
+    def configure(self, settings: ClientSettings) -> None:
+        """Close the client; the next use makes one of these settings."""
+        with self._lock:
+            client, self._client, self._settings = self._client, None, settings
+        if client is not None:
+            client.close()
+
+
+_default = _Default()
+on_fork(_default, _Default.after_fork)
 
 
 def default_client() -> LMStudio:
-    """Give the default client; a forked process gets its own, since sockets must not be shared."""
-    global _client, _process  # the one default client is what this module is for
-    with _lock:
-        if _client is None or _process != os.getpid():
-            _client, _process = LMStudio(**_settings), os.getpid()
-        return _client
+    """Return the default client; a forked process goes on with it over connections of its own."""
+    return _default.client()
 
 
 def configure(**settings: Unpack[ClientSettings]) -> None:
     """Set the keywords of the default client, and make a new one with the next use."""
-    global _client, _settings  # see above
-    with _lock:
-        client, _client, _settings = _client, None, settings
-    if client is not None:
-        client.close()
+    _default.configure(settings)
 
 
 def reset() -> None:

@@ -18,6 +18,7 @@ from lmdeck._client.plans.health import check_health
 from lmdeck._client.plans.images import FETCH_SECONDS, fetch_image
 from lmdeck._client.plans.text import complete, embed
 from lmdeck._client.session import Session
+from lmdeck._forking import on_fork
 from lmdeck._pipeline.run_plan import drive, drive_async
 from lmdeck._requests.chat import ChatSpec
 from lmdeck._requests.image_urls import AddressGuard
@@ -43,7 +44,11 @@ class LMStudio(Registers):
     def __init__(self, **settings: Unpack[ClientSettings]) -> None:
         self._session = Session(Settings.resolve(settings))
         self._transport: Transport | None = None
-        self._lock = threading.Lock()
+        self._renew_lock()
+        on_fork(self, LMStudio._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()  # after a fork, too: another thread of the parent may have held that one
 
     @property
     def settings(self) -> Settings:

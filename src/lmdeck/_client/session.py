@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from lmdeck._event_bus import EventBus
+from lmdeck._forking import on_fork
 from lmdeck._limits import Limits
 from lmdeck._pipeline import Call, Handler, Plan
 from lmdeck._pipeline.concurrency import Gate, Limit
@@ -56,7 +57,8 @@ class Session:
         self.address = Address.from_settings(settings)
         self.once: Handler = Trace(Exchange(clock, self.bus))
         self.unlimited: Handler = Retry(self.once, RetryPolicy.from_settings(settings), bus=self.bus)
-        self.gate = Gate(settings.max_concurrency, threading.Lock(), _task_or_thread)
+        self.gate = Gate(settings.max_concurrency, threading.Lock, _task_or_thread)
+        on_fork(self.gate, Gate.after_fork)
         self.handler: Handler = Limit(self.unlimited, self.gate, clock, self._tell_queued, self._ask_parallel)
         self.on_queued: Callable[[RequestQueued], object] | None = None
         self._clock = clock

@@ -35,20 +35,31 @@ class Turn:
 
 
 class Gate:
-    """Keep what is running and the queue; shared by threads, so every step is made under `lock`.
+    """Keep what is running and the queue; shared by threads, so every step is made under a lock.
 
     `who` names the thread or task that asks: one that itself holds all that is running, by streams that it has not left, is
     let in whatever the limit, for it would wait for itself. A limit of None is not known yet: then one may run.
     """
 
     def __init__(
-        self, limit: int | None, lock: AbstractContextManager[Any], who: Callable[[], object] = object
+        self,
+        limit: int | None,
+        make_lock: Callable[[], AbstractContextManager[Any]],
+        who: Callable[[], object] = object,
     ) -> None:
         self._limit = limit
-        self._lock = lock
+        self._make_lock = make_lock
+        self._lock = make_lock()
         self._who = who
         self._running: set[Turn] = set()
         self._queue: deque[Turn] = deque()
+        self._is_asked_for = False
+
+    def after_fork(self) -> None:
+        """Begin empty in a forked process: what runs and waits does so in the parent, whose threads may hold the lock."""
+        self._lock = self._make_lock()
+        self._running = set()
+        self._queue = deque()
         self._is_asked_for = False
 
     @property

@@ -1,8 +1,8 @@
 """The async transport, on aiohttp.
 
 A session belongs to an event loop: it is made in the first request on it and closed at the loop's end, if not before, so a
-client can be used under several loops in turn, as in two `asyncio.run` calls. Environment proxies, cookies and redirects are
-off: the server is a local API.
+client can be used under several loops in turn, as in two `asyncio.run` calls. A forked process makes its own. Environment
+proxies, cookies and redirects are off: the server is a local API.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import base64
 import contextlib
 import io
 import os
+import select
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -19,11 +20,14 @@ from functools import partial
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import ContentLengthError, HttpProcessingError, TransferEncodingError
 from yarl import URL
 
+from lmdeck._forking import disown, on_fork
 from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest
+from lmdeck._transport._names import look_up_async
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.tls import TLS_HINT, ssl_context
 from lmdeck.config import Settings
@@ -54,6 +58,7 @@ class AiohttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._keeper: AsyncGenerator[aiohttp.ClientSession, None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        on_fork(self, AiohttpTransport.after_fork)
 
     async def open(self, request: WireRequest, /) -> AiohttpResponse:
         """Send a request and wait for the head of its answer.
@@ -93,6 +98,13 @@ class AiohttpTransport:
         if keeper is not None and self._loop is asyncio.get_running_loop():
             await keeper.aclose()
 
+    def after_fork(self) -> None:
+        """Leave session and connections to the parent, whose event loop goes on with them."""
+        keeper, session, self._keeper, self._session, self._loop = self._keeper, self._session, None, None, None
+        if session is not None and isinstance(session.connector, _Connector):
+            session.connector.disown()
+            _parents.append((keeper, session))
+
     async def _opened_session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop or self._session.closed:
@@ -100,6 +112,10 @@ class AiohttpTransport:
             self._session = await anext(self._keeper)  # does not wait, so no other task comes between
             self._loop = loop
         return self._session
+
+
+_parents: list[object] = []
+"""What this process has from its parent. Its finalizers would wake the parent's event loop, so they are not run."""
 
 
 async def _keep_session(
@@ -110,6 +126,7 @@ async def _keep_session(
         limit=0,
         keepalive_timeout=IDLE_SECONDS,
         ssl=True if tls is None else tls,
+        resolver=_Resolver(),
         socket_factory=None if check_address is None else partial(_checked_socket, check_address),
     )
     async with aiohttp.ClientSession(
@@ -136,13 +153,66 @@ def _proxy(setting: str | None) -> tuple[URL | None, dict[str, str]]:
     return url.with_user(None), {"Proxy-Authorization": f"Basic {credentials}"}
 
 
+class _Resolver(AbstractResolver):
+    """Look names up in threads that nobody waits for: the event loop's own are waited for at its end."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name."""
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=address[1],
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, address in await look_up_async(host, port)
+            if family in (socket.AF_UNSPEC, kind)
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
 class _Connector(aiohttp.TCPConnector):
-    """Cut off what cannot be used again: a plain close first waits until the server has taken all that was written."""
+    """Cut off what cannot be used again: a plain close first waits until the server has taken all that was written.
+
+    An idle connection on which bytes have arrived is not used again: they would be taken for the next answer.
+    """
+
+    async def _get(self, key: Any, traces: Any) -> Any:  # noqa: ANN401  # as below
+        for protocol, _ in self._conns.get(key, ()):
+            if protocol.should_close or _has_bytes(protocol):
+                protocol.abort()
+        return await super()._get(key, traces)
+
+    def disown(self) -> None:
+        """Leave every connection to the parent of this process."""
+        idle = [protocol for protocols in self._conns.values() for protocol, _ in protocols]
+        for protocol in [*idle, *self._acquired]:
+            if protocol.transport is not None:
+                disown(protocol.transport.get_extra_info("socket").fileno())
+        self._conns.clear()
+        self._acquired.clear()
+        self._closed = True
 
     def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:  # noqa: ANN401
         if should_close:
             protocol.abort()
         super()._release(key, protocol, should_close=should_close)
+
+
+def _has_bytes(protocol: ResponseHandler) -> bool:
+    """Whether anything has arrived on a connection that the event loop has not read yet, its end included."""
+    sock = None if protocol.transport is None else protocol.transport.get_extra_info("socket")
+    if sock is None or not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class AiohttpResponse:

@@ -6,10 +6,11 @@ An answer that is read on a loop can be stopped at any moment, also while the se
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, TypeVar
+
+from lmdeck._forking import on_fork
 
 __all__ = ["iterate"]
 
@@ -20,10 +21,10 @@ class _Background:
     """The loop of this process; a forked process starts its own."""
 
     def __init__(self) -> None:
-        self.forget()
+        self.after_fork()
 
-    def forget(self) -> None:
-        """Let the next use start another loop."""
+    def after_fork(self) -> None:
+        """Let the next use start another loop: threads are not forked."""
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -41,8 +42,7 @@ class _Background:
 
 
 _background = _Background()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_background.forget)
+on_fork(_background, _Background.after_fork)
 
 
 class _Pull(Iterator[bytes]):

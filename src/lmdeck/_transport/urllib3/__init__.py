@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import socket
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import urllib3
 from urllib3.connectionpool import HTTPConnectionPool
@@ -21,10 +21,12 @@ from urllib3.exceptions import (
 )
 from urllib3.response import BaseHTTPResponse
 
+from lmdeck._forking import on_fork
 from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest
 from lmdeck._transport.deadlines import Deadlines
+from lmdeck._transport.tls import ssl_context
 from lmdeck._transport.urllib3.errors import root_of, translate
-from lmdeck._transport.urllib3.pools import READ_BYTES, Pool, PooledConnection, TLSPool, guarded, pool_manager
+from lmdeck._transport.urllib3.pools import READ_BYTES, PooledConnection, pool_manager
 from lmdeck.config import Settings
 from lmdeck.errors import (
     ConnectionLostError,
@@ -37,13 +39,10 @@ class Urllib3Transport:
     """Send requests over a pool of connections; safe to share between threads."""
 
     def __init__(self, settings: Settings, check_address: CheckAddress | None = None) -> None:
-        self._manager = pool_manager(settings)
-        if check_address is not None:
-            self._manager.pool_classes_by_scheme = {
-                "http": guarded(Pool, check_address),
-                "https": guarded(TLSPool, check_address),
-            }
+        self._make_manager = partial(pool_manager, settings, ssl_context(settings), check_address)
+        self._manager = self._make_manager()
         self._pools: dict[str, HTTPConnectionPool] = {}
+        on_fork(self, Urllib3Transport.after_fork)
 
     def open(self, request: WireRequest, /) -> Urllib3Response:
         """Send a request and wait for the head of its answer.
@@ -78,6 +77,11 @@ class Urllib3Transport:
         """Close every connection."""
         self._pools.clear()
         self._manager.clear()
+
+    def after_fork(self) -> None:
+        """Begin with pools of this process; another thread may have held a lock of the parent's."""
+        self._manager = self._make_manager()
+        self._pools = {}
 
     def _way(self, request: WireRequest) -> tuple[Callable[..., BaseHTTPResponse], str]:
         """Give what sends a request and the URL it takes; without a proxy that is the server's pool, looked up once."""
@@ -148,7 +152,6 @@ class Urllib3Response:
             return
         self._is_finished = True
         if self._reads is not None:
-            with contextlib.suppress(OSError):  # it may be gone already
-                self._reads.sock.shutdown(socket.SHUT_RDWR)
+            self._reads.cut()
         self._response.close()
         self._response.release_conn()

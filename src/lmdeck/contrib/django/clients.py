@@ -7,7 +7,6 @@ loop. After a fork, and when the setting changes, the next use makes a new one. 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Unpack, cast
@@ -17,6 +16,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from lmdeck._client.clients import AsyncLMStudio, LMStudio
+from lmdeck._forking import on_fork
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.contrib.django.signals import attach
 from lmdeck.contrib.django.tools import registry
@@ -67,8 +67,12 @@ class _Lm(_Lazy):
     """One client for the process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._client: LMStudio | None = None
+        self._renew_lock()
+        on_fork(self, _Lm._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()  # after a fork, too: another thread of the parent may have held that one
 
     def _current(self) -> LMStudio:
         with self._lock:
@@ -81,10 +85,6 @@ class _Lm(_Lazy):
             client, self._client = self._client, None
         if client is not None:
             client.close()
-
-    def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # another thread may have held it when the process was copied
-        self._client = None
 
 
 class _Alm(_Lazy):
@@ -115,10 +115,6 @@ class _Alm(_Lazy):
 _lm, _alm = _Lm(), _Alm()
 lm = cast("LMStudio", _lm)
 alm = cast("AsyncLMStudio", _alm)
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_lm._after_fork)  # noqa: SLF001  # this module's own
-    os.register_at_fork(after_in_child=_alm._renew)  # noqa: SLF001
 
 
 @receiver(setting_changed, dispatch_uid="lmdeck.clients")

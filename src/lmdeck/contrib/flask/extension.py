@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup
 
 from lmdeck._client.clients import AsyncLMStudio, LMStudio
+from lmdeck._forking import on_fork
 from lmdeck.config import ClientSettings
 from lmdeck.errors import ConfigurationError
 
@@ -28,13 +28,16 @@ class LMDeck:
     """
 
     def __init__(self, app: Flask | None = None) -> None:
-        self._lock = threading.Lock()
         self._client: LMStudio | None = None
         self._streaming: AsyncLMStudio | None = None
-        self._process = 0
         self._settings: ClientSettings = {}
+        self._renew_lock()
+        on_fork(self, LMDeck._renew_lock)
         if app is not None:
             self.init_app(app)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()  # after a fork, too: another thread of the parent may have held that one
 
     def init_app(self, app: Flask) -> None:
         """Put lmdeck into an application.
@@ -48,7 +51,7 @@ class LMDeck:
 
     @property
     def client(self) -> LMStudio:
-        """The client, one a process: connections are not shared with forked ones."""
+        """The client; a forked process goes on with it over connections of its own."""
         return self._current()[0]
 
     @property
@@ -58,9 +61,8 @@ class LMDeck:
 
     def _current(self) -> tuple[LMStudio, AsyncLMStudio]:
         with self._lock:
-            if self._client is None or self._streaming is None or self._process != os.getpid():
+            if self._client is None or self._streaming is None:
                 self._client, self._streaming = LMStudio(**self._settings), AsyncLMStudio(**self._settings)
-                self._process = os.getpid()
             return self._client, self._streaming
 
 
