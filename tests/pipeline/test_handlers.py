@@ -56,6 +56,8 @@ HEL, LO, STOP, DONE = chunk({"content": "Hel"}), chunk({"content": "lo"}), chunk
 class FakeResponse:
     """A response that knows how it was treated; its body is what the test sends."""
 
+    undecoded = ""
+
     def __init__(self, status: int = 200, headers: Mapping[str, str] = SSE) -> None:
         self.status = status
         self.headers = headers

@@ -6,7 +6,9 @@ import gzip
 import itertools
 import json
 import socket
+import threading
 import tracemalloc
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -27,10 +29,12 @@ from lmdeck import (
     RequestTimeoutError,
     ServerError,
     ServerUnreachableError,
+    TransportError,
 )
 from loopback import (
     CLOSE,
     HANG,
+    PATIENCE,
     RESET,
     SSE_HEAD,
     Answer,
@@ -41,6 +45,7 @@ from loopback import (
     completion,
     events,
     head,
+    hello,
     http_chunks,
     json_answer,
     text_answer,
@@ -348,6 +353,81 @@ def test_gzip_is_understood_though_identity_was_asked_for(way: Way, is_cut: bool
     with Loopback([start, http_chunks(*pieces)]) as server:
         assert way.ask(server.url).content == "Hello."
         assert server.requests[0].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("is_error", [False, True], ids=["answer", "refusal"])
+@pytest.mark.parametrize("coding", ["compress", "exi", "x-unknown", "gzip, x-unknown", "X-Unknown"])
+def test_a_body_that_nobody_decoded_is_not_read(way: Way, coding: str, is_error: bool) -> None:
+    """Of compressed bytes some may look like words: a refusal keeps its status, an answer is an error that names the coding."""
+    body = b"".join([b"\x1bB\x01 data: ", chunk("Hel"), chunk(finish="stop")])
+    answer = text_answer(body, 400 if is_error else 200, content_type="text/event-stream", content_encoding=coding)
+    with Loopback(answer) as server:
+        error = way.fail(server.url)
+        server.connection().wait_left()
+    if is_error:
+        assert isinstance(error, InvalidRequestError)
+    else:
+        assert isinstance(error, MalformedStreamError)
+        assert "x-unknown" in error.message or coding in error.message
+    assert error.partial is None or not error.partial.content
+
+
+@pytest.mark.parametrize("coding", ["identity", "", "gzip", "deflate"])
+def test_a_coding_that_can_be_decoded_is(way: Way, coding: str) -> None:
+    """Though none was asked for."""
+    pack = {"gzip": gzip.compress, "deflate": zlib.compress}.get(coding, bytes)
+    with Loopback(text_answer(pack(JSON), content_type="application/json", content_encoding=coding)) as server:
+        assert way.ask(server.url).content == "Hello."
+
+
+INTERIM = {
+    "100": head(100),
+    "102": head(102),
+    "103": head(103, link="</style.css>; rel=preload"),
+    "199": head(199),
+    "several": head(100) + head(102) * 3 + head(103, link="<a>"),
+}
+
+
+@pytest.mark.parametrize("name", INTERIM)
+def test_an_interim_answer_is_not_the_answer(way: Way, name: str) -> None:
+    """RFC 9110, 15.2: whatever 1xx comes first, the answer is what follows, at once or later."""
+    late = [INTERIM[name], 0.05]
+    with Loopback(
+        lambda request: [*late, *hello(request)],
+        lambda request: [INTERIM[name] + hello(request)[0], *hello(request)[1:]],
+    ) as server:
+        assert [way.ask(server.url).content for _ in range(2)] == ["Hello.", "Hello."]
+
+
+@pytest.mark.parametrize("piece", [head(103), head(103, x_filler="y" * 1000)])
+def test_interim_answers_without_end_end(way: Way, piece: bytes) -> None:
+    """By a limit of their own number, or by one of time."""
+    with Loopback([*itertools.repeat(piece, 5000), CLOSE]) as server:
+        error = way.fail(server.url, total_timeout=3.0)
+    assert isinstance(error, TransportError | MalformedStreamError)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"connect_timeout": 0.2}, {"total_timeout": 0.3}, {"first_token_timeout": 0.3}], ids=str
+)
+def test_a_look_up_that_hangs_ends_with_the_limit(
+    way: Way, limits: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's look-up cannot be given a limit: it is left alone, and nobody waits for it, not even at the loop's end."""
+    release = threading.Event()
+
+    def slow(*_: object, **__: object) -> None:
+        release.wait(4 * PATIENCE)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    try:
+        error = way.fail("http://slow.invalid:1234", **limits)
+    finally:
+        release.set()
+    assert isinstance(error, RequestTimeoutError)
+    assert error.seconds == next(iter(limits.values()))
 
 
 def test_a_packed_flood_is_stopped(way: Way) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import json
 import logging
 import threading
 import time
@@ -15,7 +17,7 @@ from typing import Self
 import pytest
 
 from asking import Way, alm, lm
-from lmdeck import AsyncLMStudio, ConnectionLostError, LMStudio, LMStudioError
+from lmdeck import AsyncLMStudio, ConnectionLostError, LMStudio, LMStudioError, MalformedStreamError
 from lmdeck._transport import aiohttp as aiohttp_transport
 from lmdeck._transport import urllib3 as urllib3_transport
 from lmdeck._transport.urllib3 import pools
@@ -32,6 +34,7 @@ from loopback import (
     chunk,
     completion,
     events,
+    head,
     hello,
     http_chunks,
     json_answer,
@@ -154,6 +157,46 @@ def test_an_idle_connection_is_dropped_before_the_server_does(way: Way, monkeypa
         shared.ask()
         assert len(server.connections) == 2
         server.connection(0).wait_left()
+
+
+SMUGGLED = text_answer(json.dumps(completion("smuggled")), content_type="application/json")[0]
+LEFT_BEHIND = {
+    "an answer": SMUGGLED,
+    "half an answer": SMUGGLED[:30],
+    "a byte": b"\r",
+    "a line": b"\r\n",
+    "an interim answer": head(103),
+}
+
+
+@pytest.mark.parametrize("pause", [None, 0.0, 0.05], ids=["in one piece", "next", "later"])
+@pytest.mark.parametrize("name", LEFT_BEHIND)
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_bytes_that_no_request_asked_for_answer_none(is_async: bool, name: str, pause: float | None) -> None:
+    """A connection on which more came than its answer is not used again, whenever that came while it was idle."""
+
+    def answer(request: Request) -> Iterator[Step]:
+        own = json_answer(completion(f"answer {len(server.requests)}"))[0]
+        assert isinstance(own, bytes)
+        if pause is None:
+            yield own + LEFT_BEHIND[name]
+        else:
+            yield own
+            yield pause
+            yield LEFT_BEHIND[name]
+        sent.release()
+
+    sent = threading.Semaphore(0)
+    way = Way(is_async, is_streamed=False)
+    with Loopback(answer) as server, Shared(way, server.url) as shared:
+        told = []
+        for _ in range(4):
+            with contextlib.suppress(MalformedStreamError):  # sent with the answer, and no HTTP: that ends it
+                told.append(shared.ask())
+            assert sent.acquire(timeout=PATIENCE)
+        assert told == [f"answer {number}" for number in range(1, 5)] or (pause is None and not told)
+        if not is_async or pause:  # what was read with the answer aiohttp drops with the parser of that answer
+            assert len(server.connections) == 4
 
 
 def test_a_connection_that_the_server_closed_is_not_used(way: Way) -> None:

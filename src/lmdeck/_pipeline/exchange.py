@@ -17,7 +17,7 @@ from lmdeck._pipeline import Call, Open, Plan, Read
 from lmdeck._responses.api_errors import api_error
 from lmdeck._responses.json_reader import Reader
 from lmdeck._transport import Response
-from lmdeck.errors import LMStudioError, TransportError
+from lmdeck.errors import LMStudioError, MalformedStreamError, TransportError
 from lmdeck.events import (
     Chunk,
     ContentReceived,
@@ -218,6 +218,7 @@ class Exchange:
         try:
             if response.status >= 300:
                 yield from _refuse(call, response)
+            _check_coding(response)
             reader = call.make_reader(response.status, response.headers)
             answer = Answer(call, response, reader, self._clock, started, self._bus)
             while not (answer.first or answer.is_finished):
@@ -230,12 +231,25 @@ class Exchange:
         return answer
 
 
+def _check_coding(response: Response) -> None:
+    """Refuse a body that nobody decoded: a part of it might be taken for words.
+
+    Raises:
+        MalformedStreamError: It is still coded.
+    """
+    if response.undecoded:
+        raise MalformedStreamError(
+            f"The answer's body is coded as {response.undecoded!r}, which was not asked for and cannot be decoded.",
+            hint="Switch off compression in the proxy between here and the server.",
+        )
+
+
 def _refuse(call: Call, response: Response) -> Plan[None]:
     """Read a refusal's body, up to a limit, and raise what it means."""
     pieces: list[bytes] = []
     size = 0
     try:
-        while size < DEFAULT_LIMITS.error_body_bytes and (data := (yield Read(response))):
+        while not response.undecoded and size < DEFAULT_LIMITS.error_body_bytes and (data := (yield Read(response))):
             pieces.append(data)
             size += len(data)
     except TransportError as error:

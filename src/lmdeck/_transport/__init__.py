@@ -6,7 +6,7 @@ the async one of aiohttp, and each library is named in one file only. Every erro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct
@@ -24,6 +24,7 @@ __all__ = [
     "Timeouts",
     "Transport",
     "WireRequest",
+    "codings_left",
 ]
 
 
@@ -89,9 +90,20 @@ class Response(Protocol):
         """The headers, their names in lower case."""
         ...
 
+    @property
+    def undecoded(self) -> str:
+        """The content codings that `read` leaves on the body, `""` for none."""
+        ...
+
     def close(self) -> None:
         """Let go of the connection; a body that was not read to its end is cut off, so that the server stops."""
         ...
+
+
+def codings_left(headers: Mapping[str, str], decoded: Collection[str]) -> str:
+    """Return what `Content-Encoding` names and is not in `decoded`, `""` for nothing."""
+    codings = [coding.strip().lower() for coding in headers.get("content-encoding", "").split(",")]
+    return ", ".join(coding for coding in codings if coding and coding != "identity" and coding not in decoded)
 
 
 DRAIN_SECONDS = 0.2  # what an answer's framing may take to end after its last event

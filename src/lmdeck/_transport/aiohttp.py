@@ -26,7 +26,7 @@ from aiohttp.http_exceptions import ContentLengthError, HttpProcessingError, Tra
 from yarl import URL
 
 from lmdeck._forking import disown, on_fork
-from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest
+from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_left
 from lmdeck._transport._names import look_up_async
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.tls import TLS_HINT, ssl_context
@@ -46,6 +46,7 @@ IDLE_SECONDS = 4.0  # LM Studio closes idle connections after five
 READ_BUFFER = 1 << 18
 LARGE_BODY = 1 << 20  # larger ones are sent piece by piece: aiohttp warns of bytes that would block the loop
 PROXY_HINT = "Check the setting `proxy`."
+DECODED = frozenset({"gzip", "deflate", "br", "zstd"})
 
 
 class AiohttpTransport:
@@ -177,17 +178,36 @@ class _Resolver(AbstractResolver):
         """Nothing is held."""
 
 
+class _Protocol(ResponseHandler):
+    """A connection that notices bytes which arrive while it is idle: they belong to no request."""
+
+    is_idle = False
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the server."""
+        if self.is_idle and data:
+            self.force_close()
+        super().data_received(data)
+
+
 class _Connector(aiohttp.TCPConnector):
     """Cut off what cannot be used again: a plain close first waits until the server has taken all that was written.
 
     An idle connection on which bytes have arrived is not used again: they would be taken for the next answer.
     """
 
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401  # the base's options
+        super().__init__(**options)
+        self._factory: Callable[[], ResponseHandler] = partial(_Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]  # of a subclass
+
     async def _get(self, key: Any, traces: Any) -> Any:  # noqa: ANN401  # as below
         for protocol, _ in self._conns.get(key, ()):
             if protocol.should_close or _has_bytes(protocol):
                 protocol.abort()
-        return await super()._get(key, traces)
+        connection = await super()._get(key, traces)
+        if connection is not None and isinstance(connection.protocol, _Protocol):
+            connection.protocol.is_idle = False
+        return connection
 
     def disown(self) -> None:
         """Leave every connection to the parent of this process."""
@@ -203,6 +223,8 @@ class _Connector(aiohttp.TCPConnector):
         if should_close:
             protocol.abort()
         super()._release(key, protocol, should_close=should_close)
+        if isinstance(protocol, _Protocol):
+            protocol.is_idle = True
 
 
 def _has_bytes(protocol: ResponseHandler) -> bool:
@@ -227,6 +249,9 @@ class AiohttpResponse:
         self._request = request
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        # aiohttp decodes a single coding, and refuses one of its own kinds that it has no library for.
+        is_one = "," not in self.headers.get("content-encoding", "")
+        self.undecoded = codings_left(self.headers, DECODED if is_one else ())
 
     async def read(self) -> bytes:
         """Give what has arrived, at least one byte; `b""` at the end of the body.

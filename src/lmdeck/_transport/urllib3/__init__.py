@@ -22,7 +22,7 @@ from urllib3.exceptions import (
 from urllib3.response import BaseHTTPResponse
 
 from lmdeck._forking import on_fork
-from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest
+from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_left
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.tls import ssl_context
 from lmdeck._transport.urllib3.errors import root_of, translate
@@ -108,6 +108,7 @@ class Urllib3Response:
         self._is_finished = False
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        self.undecoded = codings_left(self.headers, BaseHTTPResponse.CONTENT_DECODERS)
 
     def read(self) -> bytes:
         """Give what has arrived, at least one byte; `b""` at the end of the body.
