@@ -31,12 +31,17 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class ToolCall(Struct, frozen=True, kw_only=True):
-    """A tool the model asks for: `arguments` decoded, `raw_arguments` as the model wrote them."""
+    """A tool the model asks for: `arguments` decoded, `raw_arguments` as the model wrote them.
+
+    `span` is where it stood in the text that the model wrote, `(begin, end)` in characters: its own text and the marks around
+    it; None for a native call. Until the block of calls that it stands in has ended, its end may still grow.
+    """
 
     id: str
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
     raw_arguments: str = "{}"
+    span: tuple[int, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give the call in OpenAI's form, its arguments as valid JSON text."""
@@ -63,13 +68,15 @@ class Problem(Struct, frozen=True):
     """Something that was repaired, changed or dropped on the way: `code` for programs, `detail` for people.
 
     `raw` is the model's own text of a call that could not be read. `rule` names the rule that changed the request where the
-    code is `"adjusted"`: `lmdeck.rules()` lists them.
+    code is `"adjusted"`: `lmdeck.rules()` lists them. `span` is where the text stood that it speaks of, `(begin, end)` in
+    characters of the model's text; None where it speaks of no text.
     """
 
     code: str
     detail: str
     raw: str = ""
     rule: str = ""
+    span: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"

@@ -20,6 +20,8 @@ ROME = ("look_up", {"place": "Rome"})
 IM = "<|im_start|>assistant\n"
 LLAMA = "<|start_header_id|>assistant<|end_header_id|>\n\n"
 
+NAMED = ("inkling", "apriel-1.5", "granite")
+
 # dialect, prefix, text, content, reasoning, calls
 CASES: list[tuple[str, str, str, str, str, list[tuple[str, dict[str, Any]]]]] = [
     ("functionary-v3.2", f"{LLAMA}>>>", "all\nIt rains.\nTake a coat.", "It rains.\nTake a coat.", "", []),
@@ -74,8 +76,8 @@ def test_a_prompt_may_have_opened_the_answer(
     case: tuple[str, str, str, str, str, list[tuple[str, dict[str, Any]]]], name: str
 ) -> None:
     dialect, prefix, text, content, reasoning, calls = case
-    if name == "auto" and dialect == "inkling":
-        pytest.skip("a leading name is looked for only where the dialect is named")
+    if name == "auto" and dialect in NAMED:
+        pytest.skip("this dialect's words count only where it is named")
     parser = StreamParser(TOOLS, dialect if name != "auto" else "auto", prefix)
     for char in text:
         parser.feed(char)
@@ -89,17 +91,6 @@ def test_letters_that_the_tokenizer_left_are_read() -> None:
     parsed = parse("ĊIt rainsĠnow.", TOOLS, "minicpm5-xml")
     assert parsed.content == "It rains now."
     assert parse("Ġ stays Ġ elsewhere", TOOLS).content == "Ġ stays Ġ elsewhere"
-
-
-def test_what_follows_the_calls_of_a_finished_turn_is_reported() -> None:
-    text = (
-        "Before.<|tool_calls_section_begin|><|tool_call_begin|>functions.look_up:0<|tool_call_argument_begin|>"
-        '{"place": "Rome"}<|tool_call_end|><|tool_calls_section_end|>It is sunny in Rome.'
-    )
-    parsed = parse(text, TOOLS)
-    assert parsed.content == "Before."
-    assert [problem.code for problem in parsed.problems] == ["text_after_calls"]
-    assert "It is sunny in Rome." in parsed.problems[0].detail
 
 
 def test_strings_that_spell_numbers_fit_the_schema_where_the_model_writes_them_so() -> None:

@@ -28,7 +28,6 @@ CALL = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
             "because",
         ),
         ("why<|end|>", "<|start|>assistant<|channel|>analysis<|message|>", "why", ""),
-        ("Here is my thought process: why Here is my response: because", "", "why", "because"),
         ("say `<think>` and </think>", "", "", "say `<think>` and </think>"),
         ("a < b and <thinking", "", "", "a < b and <thinking"),
     ],
@@ -63,3 +62,57 @@ def test_without_tools_nothing_is_extracted() -> None:
 def test_an_unknown_dialect_is_named() -> None:
     with pytest.raises(ConfigurationError, match="'klingon'"):
         parse("x", dialect="klingon")
+
+
+@pytest.mark.parametrize(
+    ("text", "dialect", "reasoning", "content"),
+    [
+        ("Here is my thought process: why Here is my response: because", "granite-reasoning", "why", "because"),
+        ("Here are my reasoning steps:\nwhy\n[BEGIN FINAL RESPONSE]\nbecause", "apriel-1.6", "why", "because"),
+        ("<response>yes</response>", "granite", "", "yes"),
+        ("<answer>yes</answer>", "hunyuan", "", "yes"),
+        ("The Senate <co>voted</co: 0:[1]> today.</s>", "command-a", "", "The Senate voted today.</s>"),
+        ("Was <s>20</s> now 15.</s>", "mistral-v3", "", "Was <s>20</s> now 15."),
+    ],
+)
+def test_words_act_only_where_their_dialect_is_spoken(text: str, dialect: str, reasoning: str, content: str) -> None:
+    """Ordinary text holds them too: without the dialect's name, its architecture or one of its special tokens it stays."""
+    for whole in (True, False):
+        for named, expected in ((dialect, (reasoning, content)), ("auto", ("", text))):
+            parser = StreamParser(TOOLS, named)
+            for piece in [text] if whole else text:
+                parser.feed(piece)
+            parser.finish()
+            assert (parser.result.reasoning, parser.result.content) == expected
+
+
+def test_a_special_token_of_a_dialect_is_evidence_of_it() -> None:
+    parsed = parse("[THINK]why[/THINK]because</s>", TOOLS)
+    assert (parsed.reasoning, parsed.content) == ("why", "because")
+    parsed = parse("<|START_RESPONSE|>The Senate <co>voted</co: 0:[1]>.<|END_RESPONSE|>", TOOLS)
+    assert parsed.content == "The Senate voted."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|start|>assistant is how a turn begins.",
+        '{"html": "<s>old</s> <|eot_id|> <answer>new</answer> <think>x</think>"}',
+        "See: <|tool_call>call:f{}<tool_call|>",
+        "The token <|eot_id|> ends a turn.",
+    ],
+)
+def test_without_tools_text_is_returned_as_it_is(text: str) -> None:
+    assert parse(text).content == text
+
+
+def test_text_behind_the_beginning_of_a_prefix_comes_in_order() -> None:
+    parser = StreamParser(prefix="<|start|>assistant<|channel|>final<|message|>Hello, ")
+    chunks = parser.feed("world!") + parser.finish()
+    assert "".join(chunk.content for chunk in chunks) == parser.result.content == "Hello, world!"
+
+
+def test_nesting_is_bounded() -> None:
+    """Markers inside of reasoning inside of markers (once a RecursionError)."""
+    for text in ("<|START_ACTION|><ifm|think_fast>", "[TOOL_CALLS]<ifm|think_faster>", "<think><tool_call>{"):
+        assert parse(text * 500, TOOLS).problems

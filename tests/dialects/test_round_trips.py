@@ -92,11 +92,10 @@ def test_every_dialect_reads_what_it_writes(dialect: str, sample: str) -> None:
 def test_text_around_calls_is_content(dialect: str) -> None:
     text = "Before.\n" + WRITERS[dialect]([("save", {"text": "x"})])
     assert parse(text, tools=TOOLS).content == "Before."
-    if dialect != "kimi-k3" and not any(marker.final for marker in REGISTRY[dialect].markers):
-        text += "\nAfter."
-        parsed = parse(text, tools=TOOLS)
-        assert parsed.content.split() == ["Before.", "After."]
-        assert len(parsed.tool_calls) == 1
+    text += "\nAfter."
+    parsed = parse(text, tools=TOOLS)
+    assert parsed.content.split() == ["Before.", "After."]
+    assert len(parsed.tool_calls) == 1
 
 
 @pytest.mark.parametrize("dialect", WRITERS)

@@ -48,6 +48,12 @@ class Prose:
         self._is_quoted = self._is_quoted or OPENING_QUOTE.search(self._last) is not None
         return bool(self._fence or self._span or self._is_quoted)
 
+    def is_in_span(self) -> bool:
+        """Whether what comes next is inside backticks."""
+        self._look()
+        self._settle()
+        return bool(self._span)
+
     def _look(self) -> None:
         """Read what was not looked at yet."""
         if not self._unseen:

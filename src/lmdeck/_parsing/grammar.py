@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 from lmdeck._parsing.dialects import REGISTRY, dialect_named, find_dialect
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
@@ -14,13 +16,55 @@ from lmdeck._parsing.unmarked_json import bare_json
 __all__ = ["Grammar", "grammar_for"]
 
 INDENT = r"[^\S\n]*+"
+OF_CALLS = re.compile("tool|call|function", re.IGNORECASE)
+SPECIAL = re.compile(r"[|｜◁]|^\[[A-Z_/ ]+\]$|^<reserved_")
+WORD = re.compile(r"</?[A-Za-z0-9]+>|</co: |[^<\[{◁\]`].*", re.DOTALL)
+
+
+def is_special(literal: str) -> bool:
+    """Whether a literal is a special token, which no ordinary text holds."""
+    return SPECIAL.search(literal) is not None
+
+
+def is_word(literal: str) -> bool:
+    """Whether a literal is one that ordinary text holds: plain language, or a tag as HTML and XML have it."""
+    return not is_special(literal) and WORD.fullmatch(literal) is not None
+
+
+def _unproved(dialect: Dialect) -> Iterator[str]:
+    """Yield what acts without being proved by a whole call: tokens that are dropped, plain openings and messages."""
+    yield from dialect.drops
+    yield from (tag.open for tag in dialect.reasoning if not tag.open.startswith("<"))
+    yield from (marker.text for marker in dialect.markers if marker.loose)
+
+
+def _speakers(dialects: tuple[Dialect, ...]) -> dict[str, set[str]]:
+    """Return the literals of some dialects, each with the names of those that have it."""
+    found: dict[str, set[str]] = {}
+    for dialect in dialects:
+        markers = (marker.text for marker in (*dialect.markers, *dialect.own))
+        for literal in (*markers, *(tag.open for tag in dialect.reasoning), *dialect.drops):
+            found.setdefault(literal, set()).add(dialect.name)
+    return found
+
+
+class Scan(NamedTuple):
+    """What to look for in a text, and what where new text begins on a new line."""
+
+    usual: Stops
+    on_new_line: Stops
 
 
 class Grammar:
-    """What to look for in a text: the markers of some dialects, for some tools; of one of them maybe its own ones too."""
+    """What to look for in a text: the markers of some dialects, for some tools; of one of them maybe its own ones too.
+
+    `speakers` maps each literal to the dialects that have it. A literal that ordinary text may hold is a word: it acts only
+    where one of its dialects is known to be spoken, by name, by architecture or by a special token of that dialect.
+    """
 
     def __init__(self, dialects: tuple[Dialect, ...], names: tuple[str, ...], spoken: Dialect | None) -> None:
         self.byte_level = spoken is not None and spoken.byte_level
+        self.spoken = frozenset({spoken.name} if spoken else ())
         given = [marker for dialect in dialects for marker in dialect.markers] + list(spoken.own if spoken else ())
         every = [marker for marker in given if names or marker.channel]
         self.markers = {marker.text: marker for marker in reversed(every) if not marker.at_start}
@@ -32,21 +76,35 @@ class Grammar:
             self.starts[char] = Marker(char, bare_json, keeps=True, at_start=True)
         tags = [tag for dialect in dialects for tag in dialect.reasoning]
         self.openers = {tag.open: tag for tag in reversed(tags)}
-        self.anywhere = {tag.open: tag for tag in tags if tag.anywhere}
+        self.anywhere = {tag.open: tag for tag in tags if tag.anywhere or is_special(tag.open)}
         self.closers = frozenset(tag.close for tag in tags if tag.close.startswith("<"))
-        self.drops = frozenset(drop for dialect in dialects for drop in dialect.drops) - set(self.markers)
+        self.drops = frozenset(
+            drop for dialect in dialects for drop in dialect.drops if names or not OF_CALLS.search(drop)
+        ) - set(self.markers)
         self.reserved = frozenset(drop for drop in self.drops if "reserved" in drop)
-        tokens = {*self.markers, *self.anywhere, *self.drops, *self.closers}
+        self.speakers = _speakers(dialects)
+        self.special = frozenset(filter(is_special, self.speakers))
+        self.words = frozenset(word for dialect in dialects for word in _unproved(dialect) if is_word(word))
         self.start_tokens = Stops((*self.starts,))
         heads = "".join(sorted({re.escape(text[0]) for text in self.starts}))
         self.begins_start = re.compile(rf"\s*+[{heads}]" if heads else r"(?!)").match
-        self.tokens = Stops(tokens, rf"\n{INDENT}(?=[{heads}])" if heads else "")
-        on_new_line = rf"(?:\A|\n){INDENT}(?=[{heads}])" if heads else ""
-        self.tokens_on_new_line = Stops(tokens, on_new_line) if heads else self.tokens
+        self._line = rf"\n{INDENT}(?=[{heads}])" if heads else ""
+        self._first_line = rf"(?:\A|\n){INDENT}(?=[{heads}])" if heads else ""
+        self._tokens = frozenset({*self.markers, *self.anywhere, *self.drops, *self.closers})
+        self._scans: dict[Stops, Scan] = {}
         self.opening = Stops((*self.openers, *self.closers))
         self.call_markers = tuple(text for text, marker in self.markers.items() if not marker.channel)
         self.inline = {text: marker for text, marker in self.markers.items() if marker.inline}
         self.has_calls = bool(names)
+
+    def scan(self, ends: Stops) -> Scan:
+        """Return what to look for in a text that ends with one of `ends`; where it has an end, no message begins in it."""
+        if ends not in self._scans:
+            channels = (text for text, marker in self.markers.items() if marker.channel and not marker.inline)
+            tokens = {*(self._tokens.difference(channels) if ends.literals else self._tokens), *ends.literals}
+            usual = Stops(tokens, self._line)
+            self._scans[ends] = Scan(usual, Stops(tokens, self._first_line) if self._line else usual)
+        return self._scans[ends]
 
     def opened_by_template(self, text: str) -> ReasoningTags | None:
         """Give the tags of reasoning whose end a whole text has on a line's end, once and outside of code, but no beginning."""

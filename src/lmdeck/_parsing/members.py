@@ -26,7 +26,7 @@ class Block:
         self._source = source
         self._calls = calls
         self._made = len(calls.made)
-        self._refused: list[tuple[MalformedCall, str]] = []
+        self._refused: list[tuple[MalformedCall, str, tuple[int, int]]] = []
         self._tries = TRIES
 
     @property
@@ -67,16 +67,17 @@ class Block:
             raise self._refused[0][0]
 
     def _refuse(self, refusal: MalformedCall, text: str) -> None:
-        self._refused.append((refusal, text))
+        end = self._source.place
+        self._refused.append((refusal, text, (end - len(text), end)))
         if self.has_calls:
             self._settle()
             self._source.mark()
 
     def _settle(self) -> None:
         refused, self._refused = self._refused, []
-        for refusal, text in refused:
+        for refusal, text, span in refused:
             self._calls.say(text)
-            self._calls.refuse(refusal, text)
+            self._calls.refuse(refusal, text, span)
 
     def _pass_over(self, ends: Stops) -> Reader[None]:
         """Read to the end of a member: where its brackets are balanced, or else before the next member."""
@@ -138,6 +139,8 @@ def _before_next(source: Source, ends: Stops) -> Reader[None]:
 
 def extra_closers(source: Source, calls: Calls, own: str = "") -> Reader[None]:
     """Read closing brackets, but the block's `own`, behind a call that was whole before them, and report them."""
+    begin = source.place
     extra = yield from source.collect_while(CLOSERS[own])
     if extra:
-        calls.dropped("repaired", f"Behind the call of {calls.made[-1].name!r} {extra!r} was left out")
+        detail = f"Behind the call of {calls.made[-1].name!r} {extra!r} was left out"
+        calls.dropped("repaired", detail, extra, (begin, source.place))

@@ -37,6 +37,7 @@ class StreamParser:
         self._is_finished = False
         self._run = self._reading.run(prefix)
         next(self._run, None)
+        self._early = self._calls.chunks  # what the prefix holds
 
     def feed(self, text: str) -> list[Chunk]:
         """Read new text and give what is certain."""
@@ -52,6 +53,9 @@ class StreamParser:
             return
         self._is_begun = True
         calls, source = self._calls, self._reading.source
+        if self._early:
+            chunks += self._early
+            self._early = []
         calls.chunks = chunks
         if not source.passes(text):
             source.feed(text)
@@ -74,7 +78,7 @@ class StreamParser:
         """Read the end of the text and give the rest; with `answered`, calls in the reasoning do not count."""
         if self._is_finished:
             return []
-        chunks: list[Chunk] = []
+        chunks, self._early = self._early, []
         self._calls.chunks = chunks
         self._reading.is_answered = answered
         self._reading.source.close()

@@ -39,7 +39,8 @@ def repaired_arguments(raw: str, name: str, toolbox: Toolbox) -> tuple[str, list
 
 def _elements(text: str, name: str, toolbox: Toolbox, parts: list[str]) -> Reader[None]:
     chunks: list[Chunk] = []
-    calls = Calls(toolbox, str, chunks)
+    calls = Calls(toolbox, str)
+    calls.chunks = chunks
     calls.name = name
     end = FUNCTION.function_end[0]
     source = Source(text if end in text else text + end, closed=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from lmdeck._parsing.code_spans import Prose
 from lmdeck._parsing.dialects.dialect import Marker, ReasoningTags
-from lmdeck._parsing.grammar import Grammar
+from lmdeck._parsing.grammar import Grammar, Scan, is_special
 from lmdeck._parsing.offered_tools import Toolbox
 from lmdeck._parsing.sink import Calls
 from lmdeck._parsing.source import (
@@ -18,32 +19,46 @@ from lmdeck._parsing.source import (
     NotACall,
     Reader,
     Source,
+    Stops,
     TruncatedCall,
     stops,
 )
-from lmdeck._parsing.text_buffer import GrowingText
 from lmdeck._parsing.unmarked_json import begins_bare
-from lmdeck.events import Chunk
-from lmdeck.messages import Problem
 
 __all__ = ["Reading"]
 
 SHOWN = 2000
 BODY = re.compile(r"\s*(?:[\[{]|<(?:function|invoke|tool_call>|\||｜|arg_key)|call:|functions?[.<]|$)")
+END_OF_CALL = re.compile(
+    r"(?:\]<\]minimax\[>\[)?</(?=[^<>\n]*?(?:tool|call|function|invoke|action|param))[^<>\n]{1,60}>"
+    r"|<(?=[^<>\n]*?(?:tool|call|action|function))(?:[|｜][^<>\n]{0,40}end[^<>\n]{0,40}[|｜]|[a-z_]{1,40}\|)>"
+    r"|\[(?:/|END_)(?:TOOL|FUNCTION)[A-Z_]{0,20}\]",
+    re.IGNORECASE,
+)
+END_OF_CALL_BEGUN = re.compile(
+    r"(?:\]<\]minimax\[>\[)?<[^<>\n\s]{0,80}\Z|\](?:<(?:\](?:m[a-z]*(?:\[(?:>\[?)?)?)?)?)?\Z|\[[A-Z_/]{0,30}\Z"
+)
+NO_ENDS = stops()
+QUOTED = 80
 
 
 class Reading:
-    """An answer on its way: what was read of it, and what is known of where it stands."""
+    """An answer on its way: what was read of it, and what is known of where it stands.
+
+    All text goes through one scanner: the answer itself, the bodies of messages and reasoning. Where it goes to differs.
+    """
 
     def __init__(self, toolbox: Toolbox, grammar: Grammar, new_id: Callable[[], str]) -> None:
         self.toolbox = toolbox
         self.grammar = grammar
-        self.calls = Calls(toolbox, new_id, [])
         self.source = Source()
+        self.calls = Calls(toolbox, new_id, self)
         self.is_answered = False
         self.had_reasoning = False
+        self._spoken = set(grammar.spoken)
         self._left_markup = False
         self._is_line_start = True
+        self._thoughts = Prose()
 
     def run(self, prefix: str) -> Reader[None]:
         """Read an answer, `prefix` being what the template had written of it."""
@@ -65,53 +80,66 @@ class Reading:
                 yield from self._reasoning(last)
             return
         last_message = max((prefix.rfind(text) for text, marker in grammar.markers.items() if marker.opens), default=-1)
-        if last_message >= 0:
-            self.source.feed(prefix[last_message:])
-            return
-        opened = next((text for text in grammar.call_markers if prefix.rstrip().endswith(text)), "")
-        if opened:
-            self.source.feed(opened)
-            return
-        begun = next((text for text in grammar.starts if len(text) > 1 and prefix.endswith(text)), "")
-        self.source.feed(begun)
+        begun = prefix[last_message:] if last_message >= 0 else ""
+        begun = begun or next((text for text in grammar.call_markers if prefix.rstrip().endswith(text)), "")
+        begun = begun or next((text for text in grammar.starts if len(text) > 1 and prefix.endswith(text)), "")
+        self.source = self.calls.source = Source(begun, base=-len(begun))
+        self._spoken |= set().union(
+            *(names for text, names in grammar.speakers.items() if begun and begun.startswith(text))
+        )
 
-    def _content(self) -> Reader[None]:
-        """Read the answer's text up to its end."""
-        calls = self.calls
+    def _content(self, ends: Stops = NO_ENDS) -> Reader[str]:
+        """Read text up to one of `ends` and return that, unread; `""` at the end of all text."""
+        calls, scan = self.calls, self.grammar.scan(ends)
         while True:
-            if not calls.content and (yield from self._reads_opening()):
+            if calls.is_at_start and (yield from self._reads_opening(ends)):
                 continue
             if (yield from self._reads_start_marker()):
                 continue
-            token = yield from self._passes_text()
-            if not token:
-                return
+            token = yield from self._passes_text(scan)
+            if not token or token in ends.literals:
+                return token
             if token[0] != "\n":
                 yield from self._token(token)
 
-    def _reads_opening(self) -> Reader[bool]:
+    def _reads_opening(self, ends: Stops) -> Reader[bool]:
         """Read what stands before any content: white space, and reasoning."""
         source, grammar = self.source, self.grammar
         yield from self._pass_space()
         found = yield from source.ahead(grammar.opening)
-        if found in grammar.openers and not (self.had_reasoning and found not in grammar.anywhere):
+        if not found or found in ends.literals:
+            return False
+        if found in grammar.openers:
+            if (self.had_reasoning and found not in grammar.anywhere) or not self._acts(found):
+                return False
             source.at += len(found)
             yield from self._reasoning(grammar.openers[found])
-            return True
-        if found in grammar.closers:
+        else:
             source.at += len(found)
             self.had_reasoning = True
-            return True
-        return False
+        return True
+
+    def _acts(self, literal: str) -> bool:
+        """Whether a literal may act: what ordinary text may hold, only where its dialect is known to be spoken."""
+        return literal not in self.grammar.words or self._is_spoken(literal)
+
+    def _is_spoken(self, literal: str) -> bool:
+        """Whether a dialect that has a literal is known to be spoken."""
+        return not self._spoken.isdisjoint(self.grammar.speakers.get(literal, ()))
+
+    def _learn(self, literal: str) -> None:
+        """Take what was read behind a special token as evidence of the dialects that have it."""
+        if literal in self.grammar.special:
+            self._spoken |= self.grammar.speakers[literal]
 
     def _reads_start_marker(self) -> Reader[bool]:
         """Read a marker that counts only at the start of a line."""
         source, grammar, calls = self.source, self.grammar, self.calls
-        if grammar.begins_start(source.text, source.at) is None or (calls.content and not calls.prose.is_line_start):
+        if grammar.begins_start(source.text, source.at) is None or not calls.prose.is_line_start:
             return False
         yield from self._pass_space()
         found = yield from source.ahead(grammar.start_tokens)
-        if not found or calls.prose.shows_code():
+        if not found or not self._acts(found) or calls.prose.shows_code():
             return False
         if found in grammar.bare and not (yield from begins_bare(source, grammar.bare)):
             return False
@@ -131,16 +159,15 @@ class Reading:
                 return
             yield
 
-    def _passes_text(self) -> Reader[str]:
-        """Pass text on up to the next token and give that, unread; `""` at the end.
+    def _passes_text(self, scan: Scan) -> Reader[str]:
+        """Pass text on up to the next token and return that, unread; `""` at the end.
 
         A line end behind which a start marker may stand is a token, too, but is passed on.
         """
         source, say = self.source, self.calls.say
-        tokens = self.grammar.tokens
         while True:
             text, at = source.text, source.at
-            end, token = tokens.find(text, at, closed=source.closed)
+            end, token = scan.usual.find(text, at, closed=source.closed)
             if token[:1] == "\n":
                 end += len(token)
             if end > at:
@@ -151,87 +178,147 @@ class Reading:
             if end < len(text):
                 yield
             else:
-                yield from self._sleep()
+                yield from self._sleep(scan)
                 if self._is_line_start and self.grammar.begins_start(source.text):
                     return "\n"
 
-    def _sleep(self) -> Reader[None]:
-        """Wait for a token; what comes before is content."""
-        grammar, calls = self.grammar, self.calls
-        if grammar.tokens is grammar.tokens_on_new_line:
-            yield from self.source.sleep(grammar.tokens.begun.search, calls.say)
+    def _sleep(self, scan: Scan) -> Reader[None]:
+        """Wait for a token; what comes before is passed on."""
+        calls, source = self.calls, self.source
+        if scan.usual is scan.on_new_line:
+            self._is_line_start = False
+            yield from source.sleep(scan.usual.begun.search, calls.say)
             return
-        self._is_line_start = calls.prose.is_line_start
-        tokens = grammar.tokens_on_new_line if self._is_line_start else grammar.tokens
-        yield from self.source.sleep(tokens.begun.search, self._say_lines)
+        usual, on_new_line = scan.usual.begun.search, scan.on_new_line.begun.search
 
-    def _say_lines(self, text: str) -> None:
-        """Pass content on and follow whether a line begins where it ends."""
-        self.calls.say(text)
-        newline = text.rfind("\n") + 1
-        if newline or self._is_line_start:
-            was, rest = self._is_line_start, text[newline:]
-            self._is_line_start = is_start = (not rest or rest.isspace()) and (bool(newline) or was)
-            if is_start != was:
-                grammar = self.grammar
-                self.source.stop = (grammar.tokens_on_new_line if is_start else grammar.tokens).begun.search
+        def say(text: str) -> None:
+            """Pass text on and follow whether a line begins where it ends."""
+            calls.say(text)
+            newline = text.rfind("\n") + 1
+            if newline or self._is_line_start:
+                rest = text[newline:]
+                self._is_line_start = not rest or rest.isspace()
+                source.stop = on_new_line if self._is_line_start else usual
+
+        self._is_line_start = calls.prose.is_line_start
+        yield from source.sleep(on_new_line if self._is_line_start else usual, say)
 
     def _token(self, token: str) -> Reader[None]:
         """Read what a token in the text begins."""
         source, grammar, calls = self.source, self.grammar, self.calls
-        if calls.prose.shows_code():
+        if not self._acts(token) or calls.prose.shows_code():
             source.at += len(token)
             calls.say(token)
         elif token in grammar.markers:
             yield from self._call(grammar.markers[token])
-        elif token in grammar.anywhere:
+        elif token in grammar.anywhere and not calls.is_aside:
             source.at += len(token)
             yield from self._reasoning(grammar.anywhere[token])
         else:
-            source.at += len(token)
-            if (token in grammar.drops and not self._left_markup) or not calls.content:
+            self._drop(token)
+
+    def _drop(self, token: str) -> None:
+        """Leave out a token that is no part of the answer: special ones anywhere, others only at its start and its end."""
+        grammar, calls = self.grammar, self.calls
+        self.source.at += len(token)
+        is_known = token not in grammar.words and (
+            self._is_spoken(token) or (grammar.has_calls and token in grammar.special)
+        )
+        if token not in grammar.drops and token not in grammar.anywhere:
+            if is_special(token) or calls.is_at_start:
                 calls.hold_space()
             else:
                 calls.say(token)
+        elif calls.is_at_start or (is_known and not self._left_markup):
+            self._learn(token)
+            calls.hold_space()
+        elif self._left_markup:
+            calls.say(token)
+        else:
+            calls.hold_token(token)
+
+    def read_message(self, ends: Stops) -> Reader[str]:
+        """Read the body of a message to the user up to one of `ends` and return that, unread."""
+        self.source.unmark()
+        found = yield from self._content(ends)
+        self.source.mark()
+        return found
+
+    def read_thought(self, ends: Stops) -> Reader[str]:
+        """Read the body of a message that is reasoning up to one of `ends` and return that, unread."""
+        self.source.unmark()
+        found = yield from self._thought(ends)
+        self.source.mark()
+        return found
 
     def _reasoning(self, tags: ReasoningTags) -> Reader[None]:
         """Read reasoning up to its end tag, to a call that ends it, or to the end of the text."""
         source, calls = self.source, self.calls
         self.had_reasoning = True
+        self._learn(tags.open)
+        while (yield from source.skip_space()) and (yield from source.take(stops(tags.open))):
+            continue
         if tags.label:
-            yield from source.take(stops(tags.label + "\n"))
-        yield from source.skip_space()
-        closing = stops(tags.close, *tags.also_closes)
-        markers = self.grammar.call_markers if self.toolbox else ()
-        wanted = stops(*closing.literals, *self.grammar.inline, *self.grammar.reserved, *markers)
-        while True:
-            found = yield from source.until(wanted, calls.think)
-            if not found:
-                calls.problems.append(Problem("reasoning_unclosed", "The reasoning has no end."))
-                return
-            if found in closing.literals:
-                break
-            if found in self.grammar.inline:
-                source.at += len(found)
-                yield from self.grammar.inline[found].read(source, calls)
-                continue
-            if found in self.grammar.reserved:
-                source.at += len(found)
-                continue
-            if not (yield from self._begins_call(found)):
-                calls.think(found)
-                source.at += len(found)
-                continue
-            held: list[str] = []
-            if (yield from source.until(closing, held.append)):
-                calls.think("".join(held))
-                break
-            self._calls_of("".join(held))
-            return
-        source.at += len(found) if found in closing.literals else len((yield from source.ahead(closing)))
-        calls.hold_space()
-        if not calls.content:
+            yield from source.take(stops(tags.label))
             yield from source.skip_space()
+        closing = stops(tags.close, *tags.also_closes, *_spaced(tags.close))
+        found = yield from self._thought(closing)
+        if not found:
+            return
+        source.at += len(found)
+        calls.hold_space()
+        if calls.is_at_start:
+            yield from source.skip_space()
+
+    def _thought(self, closing: Stops) -> Reader[str]:
+        """Read reasoning up to one of some ends and return that, unread; `""` where a call or the end of the text ends it."""
+        source, calls, grammar = self.source, self.calls, self.grammar
+        self._thoughts = Prose()
+        markers = grammar.call_markers if self.toolbox else ()
+        wanted = stops(*closing.literals, *grammar.inline, *grammar.reserved, *markers)
+        while True:
+            found = yield from source.until(wanted, self._think)
+            if not found:
+                calls.dropped("reasoning_unclosed", "The reasoning has no end")
+                return ""
+            if found in closing.literals:
+                if not (yield from self._is_quoted(found)):
+                    return found
+            elif found in grammar.reserved:
+                source.at += len(found)
+                continue
+            elif found in grammar.inline and self._acts(found):
+                source.at += len(found)
+                yield from grammar.inline[found].read(source, calls)
+                continue
+            elif found not in grammar.inline and (yield from self._begins_call(found)):
+                place, held = source.place, list[str]()
+                end = yield from source.until(closing, held.append)
+                if not end:
+                    self._calls_of("".join(held), place)
+                    return ""
+                self._think("".join(held))
+                continue
+            self._think(found)
+            source.at += len(found)
+
+    def _think(self, text: str) -> None:
+        self.calls.think(text)
+        self._thoughts.see(text)
+
+    def _is_quoted(self, tag: str) -> Reader[bool]:
+        """Whether an end tag stands inside backticks, and so is only talked about: their end must follow on the line."""
+        source = self.source
+        if not self._thoughts.is_in_span():
+            return False
+        while True:
+            begin = source.at + len(tag)
+            line, newline, _ = source.text[begin : begin + QUOTED].partition("\n")
+            if "`" in line:
+                return True
+            if newline or source.closed or len(line) >= QUOTED:
+                return False
+            yield
 
     def _begins_call(self, marker: str) -> Reader[bool]:
         """Tell whether what follows a marker in reasoning looks like a call, not like prose about one."""
@@ -244,24 +331,22 @@ class Reading:
             return True
         return bool(BODY.match(following)) or following.lstrip().startswith(tuple(self.toolbox.schemas))
 
-    def _calls_of(self, text: str) -> None:
+    def _calls_of(self, text: str, place: int) -> None:
         """Read the calls with which a text ends its reasoning; what is no call there is reasoning."""
-        calls = self.calls
-        begin, content, reasoning = len(self.calls.chunks), calls.content, calls.reasoning
-        calls.content, calls.reasoning = GrowingText(), GrowingText()
-        self._read_again(text)
-        calls.content, calls.reasoning = content, reasoning
-        for at in range(begin, len(self.calls.chunks)):
-            if self.calls.chunks[at].content:
-                self.calls.chunks[at] = Chunk("", self.calls.chunks[at].content)
-            reasoning.write(self.calls.chunks[at].reasoning)
+        made = len(self.calls.made)
+        self._read_again(Source(text, closed=True, base=place), self.calls.think)
+        if len(self.calls.made) == made:
+            self.calls.dropped("reasoning_unclosed", "The reasoning has no end")
 
-    def _read_again(self, text: str) -> None:
-        """Read a text that is already whole as content."""
-        source, self.source = self.source, Source(text, closed=True)
+    def _read_again(self, source: Source, sink: Callable[[str], object]) -> None:
+        """Read a text that is already whole for its calls; other text goes to `sink`."""
+        calls, prose, outer = self.calls, self.calls.prose, self.source
+        calls.sink, calls.prose = sink, Prose()
+        self.source = calls.source = source
         for _ in self._content():
             pass
-        self.source = source
+        self.source = calls.source = outer
+        calls.sink, calls.prose = None, prose
 
     def _reconsider_reasoning(self) -> None:
         """Look for calls in the reasoning where the answer itself is empty."""
@@ -271,10 +356,7 @@ class Reading:
         text = calls.reasoning.getvalue()
         if not any(marker in text for marker in self.grammar.call_markers):
             return
-        begin = len(self.calls.chunks)
-        self._read_again(text)
-        calls.content = GrowingText()
-        self.calls.chunks[begin:] = [chunk for chunk in self.calls.chunks[begin:] if not chunk.content]
+        self._read_again(Source(text, closed=True, base=calls.thought_place), lambda _: None)
         calls.problems.clear()
         if calls.made:
             calls.dropped("calls_in_reasoning", "The calls stood in the reasoning")
@@ -284,27 +366,50 @@ class Reading:
         source, calls = self.source, self.calls
         made = len(calls.made)
         source.mark()
+        calls.begin_block(source.place)
         source.at += 0 if marker.keeps else len(marker.text)
         try:
             yield from marker.read(source, calls)
-            calls.is_over = calls.is_over or (marker.final and len(calls.made) > made)
-            if len(calls.made) == made and not marker.channel:
-                if source.marked() == marker.text:
-                    calls.say(marker.text)
-                else:
-                    calls.dropped("tool_call_empty", f"A block without a call was left out: {source.marked()[:SHOWN]}")
+            if len(calls.made) > made or marker.channel:
+                self._learn(marker.text)
+            elif source.marked() == marker.text:
+                calls.say(marker.text)
+            else:
+                detail = f"A block without a call was left out: {source.marked()[:SHOWN]}"
+                calls.dropped("tool_call_empty", detail, span=source.marked_span())
         except NotACall:
             self._give_back(marker)
         except MalformedCall as refusal:
             calls.abandon()
-            calls.refuse(refusal, self._give_back(marker))
+            span = source.marked_span()
+            calls.refuse(refusal, self._give_back(marker), span)
         except TruncatedCall:
             self._cut_off(marker)
         finally:
+            calls.end_block(source.marked_span())
             source.unmark()
+        if len(calls.made) > made:
+            yield from self._pass_ends_of_calls()
+
+    def _pass_ends_of_calls(self) -> Reader[None]:
+        """Leave out end tags that stand right behind a call."""
+        source, calls = self.source, self.calls
+        while True:
+            yield from self._pass_space()
+            found = END_OF_CALL.match(source.text, source.at)
+            if found:
+                place = source.place
+                source.at = found.end()
+                tag, name = found.group(), calls.made[-1].name
+                calls.dropped("repaired", f"Behind the call of {name!r}: {tag} too many", tag, (place, source.place))
+                calls.hold_space()
+            elif source.closed or not END_OF_CALL_BEGUN.match(source.text, source.at):
+                return
+            else:
+                yield
 
     def _give_back(self, marker: Marker) -> str:
-        """Pass on as content what a reader read, and give it."""
+        """Pass on as content what a reader read, and return it."""
         self.calls.abandon()
         text = self.source.marked()
         self._left_markup = self._left_markup or len(marker.text) > 1
@@ -329,4 +434,10 @@ class Reading:
             calls.say(text)
         elif text.strip():
             what = f"The call of {name!r}" if name else "A call"
-            calls.dropped("tool_call_incomplete", f"{what} is cut off: {text[:SHOWN]}", text)
+            detail = f"{what} is cut off: {text[:SHOWN]}"
+            calls.dropped("tool_call_incomplete", detail, text, source.marked_span())
+
+
+def _spaced(tag: str) -> tuple[str, ...]:
+    """Return an end tag as some models misspell it, with a space before its bracket."""
+    return (f"{tag[:-1]} >",) if tag.startswith("</") and tag.endswith(">") else ()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from json.encoder import encode_basestring
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from lmdeck._limits import DEFAULT_LIMITS
 from lmdeck._parsing.code_spans import Prose
@@ -38,23 +39,45 @@ def decode_arguments(raw: str) -> Any:  # noqa: ANN401 - JSON is anything
         return None
 
 
+class Scanner(Protocol):
+    """What reads text that may hold calls: the bodies of messages go through it like the answer itself."""
+
+    def read_message(self, ends: Stops) -> Reader[str]:
+        """Read the body of a message to the user up to one of `ends` and return that, unread."""
+        ...
+
+    def read_thought(self, ends: Stops) -> Reader[str]:
+        """Read the body of a message that is reasoning up to one of `ends` and return that, unread."""
+        ...
+
+
+def _nothing() -> Reader[str]:
+    yield from ()
+    return ""
+
+
 class Calls:
     """What the readers of all dialects write into; one call is open at a time."""
 
-    def __init__(self, toolbox: Toolbox, new_id: Callable[[], str], chunks: list[Chunk]) -> None:
+    def __init__(self, toolbox: Toolbox, new_id: Callable[[], str], scanner: Scanner | None = None) -> None:
         self.toolbox = toolbox
-        self.chunks = chunks
+        self.chunks: list[Chunk] = []
+        self.source = Source()
+        self.sink: Callable[[str], object] | None = None
         self.problems: list[Problem] = []
         self.made: list[ToolCall] = []
         self.name = ""
         self.content = GrowingText()
         self.reasoning = GrowingText()
         self.prose = Prose()
-        self.is_over = False
         self.coerces = False
         self.long_looks = LONG_LOOKS
-        self._left_out = GrowingText()
+        self.thought_place = 0
+        self._scanner = scanner
+        self._block = 0
+        self._calls_before = 0
         self._gap: list[str] = []
+        self._held: list[tuple[str, int]] = []
         self._has_markup = False
         self._kind = ""
         self._new_id = new_id
@@ -75,10 +98,21 @@ class Calls:
         """Tell whether a call is being written."""
         return bool(self.name)
 
+    @property
+    def is_aside(self) -> bool:
+        """Whether text goes elsewhere than to the content."""
+        return self.sink is not None
+
+    @property
+    def is_at_start(self) -> bool:
+        """Whether no content came yet."""
+        return self.sink is None and not self.content
+
     def say(self, text: str) -> None:
         """Pass content on. White space waits where content may turn out not to follow: at the start, and behind calls."""
-        if self.is_over:
-            self._left_out.write(text)
+        if self.sink is not None:
+            self.sink(text)
+            self.prose.see(text)
             return
         if not self.content or self._gap:
             if text.isspace():
@@ -87,28 +121,52 @@ class Calls:
             follows_markup = self._has_markup and not self.content
             text = text.lstrip() if follows_markup else "".join((*self._gap, text))
             self._gap.clear()
+            self._held.clear()
         self.content.write(text)
         self.prose.see(text)
         self.chunks.append(Chunk(text))
 
+    def hold_token(self, token: str) -> None:
+        """Let a token wait that is dropped where no content follows."""
+        self._held.append((token, self.source.place))
+        self._gap.append(token)
+
     def hold_space(self) -> None:
-        """Let white space wait until other content follows."""
+        """Let white space wait until other content follows; tokens that waited are dropped."""
         self._has_markup = True
+        if self._held:
+            self._drop_held()
         self._gap.append("")
 
+    def _drop_held(self) -> None:
+        for token, place in self._held:
+            self.dropped("token_dropped", f"The token {token} was left out", token, (place - len(token), place))
+        self._held.clear()
+        self._gap = [text for text in self._gap if text.isspace()]
+
     def end(self) -> None:
-        """Pass on what white space still waits, where it is all there is, and tell what stood behind the calls."""
-        if left_out := self._left_out.getvalue().strip():
-            self.dropped("text_after_calls", f"Text behind the calls was left out: {left_out}")
+        """Pass on what white space still waits, where it is all there is."""
+        self._drop_held()
         if self._gap and not self._has_markup:
             self.content.write("".join(self._gap))
             self.chunks.append(Chunk("".join(self._gap)))
             self._gap.clear()
 
+    def message(self, ends: Stops) -> Reader[str]:
+        """Read the body of a message to the user up to one of `ends` and return that, unread."""
+        return self._scanner.read_message(ends) if self._scanner else _nothing()
+
+    def thought(self, ends: Stops) -> Reader[str]:
+        """Read the body of a message that is reasoning up to one of `ends` and return that, unread."""
+        return self._scanner.read_thought(ends) if self._scanner else _nothing()
+
     def think(self, text: str) -> None:
         """Pass reasoning on."""
         self._has_markup = True
-        if self.reasoning or (text := text.lstrip()):
+        if not self.reasoning:
+            text = text.lstrip()
+            self.thought_place = self.source.place
+        if text:
             self.reasoning.write(text)
             self.chunks.append(Chunk("", text))
 
@@ -118,23 +176,24 @@ class Calls:
             self.say("\n")
         self._kind = kind
 
-    def dropped(self, code: str, detail: str, raw: str = "") -> None:
-        """Tell that something was left out."""
-        self.problems.append(Problem(code, f"{detail}.", raw))
+    def dropped(self, code: str, detail: str, raw: str = "", span: tuple[int, int] | None = None) -> None:
+        """Report that something was left out; `span` is where it stood in the source text."""
+        self.problems.append(Problem(code, f"{detail}.", raw, span=span))
 
-    def refuse(self, refusal: MalformedCall, text: str) -> None:
-        """Report a call that was left as text."""
+    def refuse(self, refusal: MalformedCall, text: str, span: tuple[int, int]) -> None:
+        """Report a call that was left as text, and where that stood in the source text."""
         if isinstance(refusal, UnofferedCall):
-            self.dropped("unoffered_tool", f"Left as text: {refusal}", text)
+            self.dropped("unoffered_tool", f"Left as text: {refusal}", text, span)
         else:
-            self.dropped("tool_call_unparsed", f"A call could not be read and was left as text: {refusal}", text)
+            self.dropped("tool_call_unparsed", f"A call could not be read and was left as text: {refusal}", text, span)
 
     def leave_out(self, source: Source, wanted: Stops, what: str) -> Reader[None]:
         """Read text that is for nobody up to the first of some literals, and tell of it."""
         parts: list[str] = []
+        begin = source.place
         yield from source.until(wanted, parts.append)
         if text := "".join(parts).strip():
-            self.dropped("text_left_out", f"{what} was left out: {text}")
+            self.dropped("text_left_out", f"{what} was left out: {text}", span=(begin, source.place))
 
     def open(self, name: str) -> None:
         """Begin a call; that of a tool that was not offered is read like any other, and refused by `close`."""
@@ -162,6 +221,18 @@ class Calls:
             and said != f"{resolved}.{resolved}"
         ):
             self.note(f"the name {said!r}")
+
+    def begin_block(self, place: int) -> None:
+        """Begin a block of calls at a place of the source text: they share its text."""
+        self._block = place
+        self._calls_before = len(self.made)
+
+    def end_block(self, span: tuple[int, int]) -> None:
+        """End a block of calls: what was read since its last call and not given back belongs to that call."""
+        if len(self.made) > self._calls_before and span[1] > self._block:
+            last = self.made[-1]
+            force_setattr(last, "span", (last.span[0] if last.span else self._block, span[1]))
+            self._block = span[1]
 
     def write(self, fragment: str) -> None:
         """Add to the arguments of the open call."""
@@ -225,12 +296,14 @@ class Calls:
             arguments, raw = fitting, msgspec.json.encode(fitting).decode()
         if self._repeats:
             self._tell_repeated(raw)
-        call = ToolCall(id=self._id, name=self.name, arguments=arguments, raw_arguments=raw)
+        span = (self._block, self.source.place)
+        call = ToolCall(id=self._id, name=self.name, arguments=arguments, raw_arguments=raw, span=span)
+        self._block = span[1]
         self.made.append(call)
         self.chunks.append(Chunk("", "", call))
         self.hold_space()
         if self._repairs:
-            self.problems.append(Problem("repaired", f"In the call of {self.name!r}: {', '.join(self._repairs)}."))
+            self.dropped("repaired", f"In the call of {self.name!r}: {', '.join(self._repairs)}", span=span)
         self._reset()
 
     def _tell_repeated(self, raw: str) -> None:

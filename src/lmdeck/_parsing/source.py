@@ -202,6 +202,11 @@ class Source:
         """Give what was read since the mark."""
         return "".join((*self._kept, self.text[self._mark : self.at]))
 
+    def marked_span(self) -> tuple[int, int]:
+        """Return from where to where the text goes that was read since the mark."""
+        kept = sum(map(len, self._kept)) + self.at - max(self._mark, 0)
+        return self.place - kept, self.place
+
     def unmark(self) -> None:
         """Keep no longer what is read."""
         self._kept = []
@@ -213,6 +218,7 @@ class Source:
             self.at -= len(text)
             return
         rest = self.text[self.at :]
+        self.base = self.place - len(text)
         if self._mark >= 0:
             self._kept = [self.marked().removesuffix(text)]
             self._mark = 0

@@ -214,9 +214,9 @@ DIALECTS = (
         ),
         models="Kimi-K2, K2-Thinking, K2.5",
         markers=(
-            Marker("<|tool_calls_section_begin|>", KIMI, final=True),
-            Marker("<|tool_call_section_begin|>", KIMI, final=True),
-            Marker("<|tool_call_begin|>", KIMI, keeps=True, final=True),
+            Marker("<|tool_calls_section_begin|>", KIMI),
+            Marker("<|tool_call_section_begin|>", KIMI),
+            Marker("<|tool_call_begin|>", KIMI, keeps=True),
         ),
         reasoning=(THINK,), architectures=("kimi-k2",),
         example=(
@@ -228,8 +228,8 @@ DIALECTS = (
         name="plamo3", writes=PLAMO_CALLS,
         models="PLaMo 3",
         markers=(
-            Marker("<|plamo:begin_tool_requests:plamo|>", PLAMO, final=True),
-            Marker("<|plamo:begin_tool_request:plamo|>", PLAMO, keeps=True, final=True),
+            Marker("<|plamo:begin_tool_requests:plamo|>", PLAMO),
+            Marker("<|plamo:begin_tool_request:plamo|>", PLAMO, keeps=True),
         ),
         reasoning=(ReasoningTags("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),),
         drops=("<|plamo:end_think:plamo|>", "<|plamo:msg|>", "<|plamo:op|>", "<|plamo:tag|>"), architectures=("plamo3",),

@@ -20,8 +20,8 @@ class Marker:
 
     With `keeps`, the reader sees the marker itself too. With `at_start`, it counts only at the start of the answer or of a
     line: it is no token of its own, and prose may contain it. A `channel` marker begins a message that may also be content or
-    reasoning, and is read whether tools were offered or not; an `inline` one also inside reasoning. Behind the call of a
-    `final` one these models end their turn: text that follows is no part of the answer, and is left out with a `Problem`.
+    reasoning, and is read whether tools were offered or not; an `inline` one also inside reasoning.
+    A `loose` one acts without a call or a header that proves it, so only where its dialect is known to be spoken.
     """
 
     text: str
@@ -30,7 +30,7 @@ class Marker:
     at_start: bool = False
     channel: bool = False
     inline: bool = False
-    final: bool = False
+    loose: bool = False
 
     @property
     def opens(self) -> bool:
@@ -40,7 +40,7 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningTags:
-    """What stands around reasoning; `anywhere`, or only where the answer begins."""
+    """What stands around reasoning; `anywhere`, or only where the answer begins. Special tokens count anywhere."""
 
     open: str
     close: str

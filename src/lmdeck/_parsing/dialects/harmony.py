@@ -44,18 +44,16 @@ KNOWN_HEADER = re.compile(
     r"<\|start\|>\s*(?:assistant|user|system|developer|tool|functions)?(?:\.[\w.\-]+)?"
     r"|<\|channel\|>\s*(?:analysis|commentary|final)?|<\|constrain\|>\s*(?:json|xml)?"
 )
-HEADER = re.compile(r"(?:<\|start\|>[\w.\-]*)?\s*(?:to=|<\|channel\|>\s*\w|$)")
+HEADER = re.compile(r"(?:<\|start\|>[\w.\-]*)?\s*(?:to=|<\|channel\|>\s*\w|<\|channel\|>\Z|\Z)")
 
 
 def header_of(source: Source, calls: Calls) -> Reader[str]:
     """Read a message's header up to its text; give it, or nothing where the message has no text."""
     header, end = yield from source.within(HEADER_END, HEADER_LIMIT)
-    if end != "<|message|>" and header.startswith("to="):
+    if (end != "<|message|>" and header.startswith("to=")) or not HEADER.match(header):
         raise NotACall
     if not end:
         raise TruncatedCall
-    if not HEADER.match(header):
-        raise NotACall
     source.at += len(end)
     if stray := KNOWN_HEADER.sub("", RECIPIENT.sub("", header, count=1)).strip():
         calls.dropped("text_left_out", f"{stray!r} in the header of a message was left out")
@@ -76,10 +74,10 @@ def message(source: Source, calls: Calls, default: str = "user") -> Reader[None]
     name = recipient.group(1) if recipient else "" if kind or "assistant" not in header else default
     ends = ADDRESSED_ENDS if recipient and name == "user" and not kind else MESSAGE_ENDS
     if name == "self" or (kind == "analysis" and not name):
-        yield from source.until(ends, calls.think)
+        yield from calls.thought(ends)
     elif not name or name in ("user", "commentary"):
         calls.separate(kind)
-        yield from source.until(ends, calls.say)
+        yield from calls.message(ends)
     elif name == "developer":
         yield from calls.leave_out(source, ends, "A message to the developer")
     elif calls.toolbox:
@@ -98,13 +96,13 @@ def muse_message(source: Source, calls: Calls) -> Reader[None]:
 
 def bare_message(source: Source, calls: Calls) -> Reader[None]:
     """Read a message whose header the template had written: for the user."""
-    yield from source.until(MESSAGE_ENDS, calls.say)
+    yield from calls.message(MESSAGE_ENDS)
     yield from end_of_message(source)
 
 
 def bare_thought(source: Source, calls: Calls) -> Reader[None]:
     """Read a message whose header the template had written: reasoning."""
-    yield from source.until(MESSAGE_ENDS, calls.think)
+    yield from calls.thought(MESSAGE_ENDS)
     yield from end_of_message(source)
 
 

@@ -40,9 +40,9 @@ def inkling(source: Source, calls: Calls) -> Reader[None]:
         calls.dropped("text_left_out", f"{said!r} in the header of a message was left out")
     source.at += len(kind) if kind not in ("<|message_model|>", "<|message_user|>") else 0
     if kind == "<|content_text|>":
-        yield from source.until(MESSAGE_END, calls.say)
+        yield from calls.message(MESSAGE_END)
     elif kind == "<|content_thinking|>":
-        yield from source.until(MESSAGE_END, calls.think)
+        yield from calls.thought(MESSAGE_END)
     elif "invoke_tool" in kind:
         yield from inkling_call(source, calls, said)
     yield from source.take(stops("<|end_message|>"))

@@ -21,6 +21,7 @@ SEPARATOR = stops("<|sep|>")
 ARGUMENT_END = ValueEnd(
     own=("<|close|>argument<|sep|>", "<|close|>argument"), opens=("<|open|>argument",), call_ends=("<|close|>call",)
 )
+SECTION_ENDS = stops("<|close|>", "<|open|>")
 SECTIONS = ("think", "response", "tools", "message", "call", "argument")
 SECTION = re.compile(r"\w*")
 
@@ -37,14 +38,13 @@ def kimi(source: Source, calls: Calls) -> Reader[None]:
     section = (yield from source.collect(stops("<|sep|>", "<|open|>", "<|close|>"))).strip()
     yield from source.take(SEPARATOR)
     if section == "think":
-        yield from source.until(stops("<|close|>", "<|open|>"), calls.think)
+        yield from calls.thought(SECTION_ENDS)
     elif section == "response":
-        yield from source.until(stops("<|close|>", "<|open|>"), calls.say)
+        yield from calls.message(SECTION_ENDS)
     elif section and section.split()[0] not in SECTIONS[:-1]:
         calls.dropped("text_left_out", f"A section called {section!r} was opened")
     elif section.startswith("call") and calls.toolbox:
         yield from kimi_call(source, calls, section)
-        calls.is_over = True
 
 
 def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:

@@ -156,7 +156,7 @@ DIALECTS = (
     Dialect(
         name="minimax-m3", writes=write_calls,
         models="MiniMax-M3",
-        markers=(Marker(f"{T}<tool_call>", block, final=True), Marker(INVOKE, block, keeps=True, final=True)),
+        markers=(Marker(f"{T}<tool_call>", block), Marker(INVOKE, block, keeps=True)),
         reasoning=(ReasoningTags("<mm:think>", "</mm:think>"),),
         example=f'{T}<tool_call>\n{T}<invoke name="f">{T}<a>1{T}</a>{T}</invoke>\n{T}</tool_call>',
     ),

@@ -99,8 +99,8 @@ def functools(source: Source, calls: Calls) -> Reader[None]:
 
 COHERE = (
     Marker("<|START_ACTION|>", tagged("<|END_ACTION|>")),
-    Marker("</co: ", citation, channel=True, inline=True),
-    Marker("<co>", nothing, channel=True, inline=True),
+    Marker("</co: ", citation, channel=True, inline=True, loose=True),
+    Marker("<co>", nothing, channel=True, inline=True, loose=True),
 )
 COHERE_THINK = ReasoningTags("<|START_THINKING|>", "<|END_THINKING|>")
 COHERE_DROPS = (
@@ -167,7 +167,7 @@ DIALECTS = (
         name="functionary-v3.2", writes=each(">>>", template("$NAME\n$ARGS"), "", between=""), content_frame=(">>>all\n", ""),
         models="Functionary v3.2",
         markers=(
-            Marker(">>>all\n", everyone, at_start=True, channel=True), Marker(">>>", functionary, at_start=True),
+            Marker(">>>all\n", everyone, at_start=True, channel=True, loose=True), Marker(">>>", functionary, at_start=True),
         ),
         example='>>>f\n{"a": 1}',
     ),

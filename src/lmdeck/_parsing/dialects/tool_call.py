@@ -109,7 +109,7 @@ DIALECTS = (
     Dialect(
         name="step3.5", writes=FUNCTIONS,
         models="Step-3.5-Flash", reasoning=(THINK,),
-        markers=(replace(TOOL_CALL, final=True), replace(BARE_FUNCTION, final=True)),
+        markers=(replace(TOOL_CALL), replace(BARE_FUNCTION)),
         architectures=("step35",),
         example="<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
     ),
@@ -227,7 +227,7 @@ DIALECTS = (
     Dialect(
         name="longcat", writes=each("<longcat_tool_call>", call_object(), "</longcat_tool_call>"),
         models="LongCat-Flash",
-        markers=(Marker("<longcat_tool_call>", tagged("</longcat_tool_call>", pairs=LONGCAT), final=True),),
+        markers=(Marker("<longcat_tool_call>", tagged("</longcat_tool_call>", pairs=LONGCAT)),),
         reasoning=(ReasoningTags("<longcat_think>", "</longcat_think>"),),
         example='<longcat_tool_call>{"name": "f", "arguments": {"a": 1}}</longcat_tool_call>',
     ),
