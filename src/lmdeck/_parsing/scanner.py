@@ -53,6 +53,7 @@ class Reading:
         self.grammar = grammar
         self.source = Source()
         self.calls = Calls(toolbox, new_id, self)
+        self.calls.source = self.source
         self.is_answered = False
         self.had_reasoning = False
         self._spoken = set(grammar.spoken)
@@ -94,7 +95,7 @@ class Reading:
         while True:
             if calls.is_at_start and (yield from self._reads_opening(ends)):
                 continue
-            if (yield from self._reads_start_marker()):
+            if (yield from self._reads_start_marker(ends)):
                 continue
             token = yield from self._passes_text(scan)
             if not token or token in ends.literals:
@@ -132,14 +133,16 @@ class Reading:
         if literal in self.grammar.special:
             self._spoken |= self.grammar.speakers[literal]
 
-    def _reads_start_marker(self) -> Reader[bool]:
-        """Read a marker that counts only at the start of a line."""
+    def _reads_start_marker(self, ends: Stops) -> Reader[bool]:
+        """Read a marker that counts only at the start of a line; no message begins inside a message."""
         source, grammar, calls = self.source, self.grammar, self.calls
         if grammar.begins_start(source.text, source.at) is None or not calls.prose.is_line_start:
             return False
         yield from self._pass_space()
         found = yield from source.ahead(grammar.start_tokens)
         if not found or not self._acts(found) or calls.prose.shows_code():
+            return False
+        if ends.literals and grammar.starts[found].channel:
             return False
         if found in grammar.bare and not (yield from begins_bare(source, grammar.bare)):
             return False
@@ -364,19 +367,20 @@ class Reading:
     def _call(self, marker: Marker) -> Reader[None]:
         """Hand over to a marker's reader; give back as content what it refuses."""
         source, calls = self.source, self.calls
-        made = len(calls.made)
+        made, begin = len(calls.made), source.place
         source.mark()
-        calls.begin_block(source.place)
+        calls.begin_block(begin)
         source.at += 0 if marker.keeps else len(marker.text)
         try:
             yield from marker.read(source, calls)
+            calls.end_block(source.place)
             if len(calls.made) > made or marker.channel:
                 self._learn(marker.text)
             elif source.marked() == marker.text:
                 calls.say(marker.text)
             else:
                 detail = f"A block without a call was left out: {source.marked()[:SHOWN]}"
-                calls.dropped("tool_call_empty", detail, span=source.marked_span())
+                calls.dropped("tool_call_empty", detail, span=(begin, source.place))
         except NotACall:
             self._give_back(marker)
         except MalformedCall as refusal:
@@ -386,7 +390,6 @@ class Reading:
         except TruncatedCall:
             self._cut_off(marker)
         finally:
-            calls.end_block(source.marked_span())
             source.unmark()
         if len(calls.made) > made:
             yield from self._pass_ends_of_calls()
@@ -411,6 +414,7 @@ class Reading:
     def _give_back(self, marker: Marker) -> str:
         """Pass on as content what a reader read, and return it."""
         self.calls.abandon()
+        self.calls.end_block(self.source.marked_span()[0])
         text = self.source.marked()
         self._left_markup = self._left_markup or len(marker.text) > 1
         if not text:
@@ -430,6 +434,7 @@ class Reading:
         source.at = len(source.text)
         text = source.marked()
         name = calls.abandon()
+        calls.end_block(source.marked_span()[0])
         if text.strip() == marker.text and marker.text.startswith("<") and marker.text[1].isalpha():
             calls.say(text)
         elif text.strip():

@@ -227,12 +227,12 @@ class Calls:
         self._block = place
         self._calls_before = len(self.made)
 
-    def end_block(self, span: tuple[int, int]) -> None:
-        """End a block of calls: what was read since its last call and not given back belongs to that call."""
-        if len(self.made) > self._calls_before and span[1] > self._block:
+    def end_block(self, place: int) -> None:
+        """End a block of calls: what was read between its last call and a place of the source text belongs to that call."""
+        if len(self.made) > self._calls_before and place > self._block:
             last = self.made[-1]
-            force_setattr(last, "span", (last.span[0] if last.span else self._block, span[1]))
-            self._block = span[1]
+            force_setattr(last, "span", (last.span[0] if last.span else self._block, place))
+            self._block = place
 
     def write(self, fragment: str) -> None:
         """Add to the arguments of the open call."""

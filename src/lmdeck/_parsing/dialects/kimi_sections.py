@@ -28,10 +28,13 @@ SECTION = re.compile(r"\w*")
 
 def kimi(source: Source, calls: Calls) -> Reader[None]:
     """Read one of Kimi K3's sections, from `<|open|>` or `<|close|>` on."""
+    begin = source.place
     if (yield from source.take(stops("<|open|>", "<|close|>"))) == "<|close|>":
         section = yield from source.collect_while(SECTION)
         if section not in SECTIONS:
-            calls.dropped("text_left_out", f"The end of a section called {section!r} was left out")
+            calls.dropped(
+                "text_left_out", f"The end of a section called {section!r} was left out", span=(begin, source.place)
+            )
         yield from calls.leave_out(source, stops("<|sep|>", "<|open|>"), f"Text in the end of the section {section!r}")
         yield from source.take(SEPARATOR)
         return
@@ -42,7 +45,7 @@ def kimi(source: Source, calls: Calls) -> Reader[None]:
     elif section == "response":
         yield from calls.message(SECTION_ENDS)
     elif section and section.split()[0] not in SECTIONS[:-1]:
-        calls.dropped("text_left_out", f"A section called {section!r} was opened")
+        calls.dropped("text_left_out", f"A section called {section!r} was opened", span=(begin, source.place))
     elif section.startswith("call") and calls.toolbox:
         yield from kimi_call(source, calls, section)
 
