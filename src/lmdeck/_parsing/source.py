@@ -218,7 +218,6 @@ class Source:
             self.at -= len(text)
             return
         rest = self.text[self.at :]
-        self.base = self.place - len(text)
         if self._mark >= 0:
             self._kept = [self.marked().removesuffix(text)]
             self._mark = 0

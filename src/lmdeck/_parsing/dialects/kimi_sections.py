@@ -9,7 +9,7 @@ import re
 
 from lmdeck._parsing.dialects.dialect import Dialect, Marker
 from lmdeck._parsing.sink import Calls
-from lmdeck._parsing.source import MalformedCall, Reader, Source, TruncatedCall, stops
+from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck._parsing.typed_values import typed_value
 from lmdeck._parsing.value_ends import ValueEnd
 from lmdeck._parsing.writers import elements, wrapped
@@ -22,32 +22,57 @@ ARGUMENT_END = ValueEnd(
     own=("<|close|>argument<|sep|>", "<|close|>argument"), opens=("<|open|>argument",), call_ends=("<|close|>call",)
 )
 SECTION_ENDS = stops("<|close|>", "<|open|>")
-SECTIONS = ("think", "response", "tools", "message", "call", "argument")
+SECTIONS = ("think", "response", "tools", "message", "call")
+CALL_SECTIONS = ("tools", "call", "argument")
+TURN = stops("<|open|>", "<|close|>")
 SECTION = re.compile(r"\w*")
 
 
 def kimi(source: Source, calls: Calls) -> Reader[None]:
-    """Read one of Kimi K3's sections, from `<|open|>` or `<|close|>` on."""
+    """Read one of Kimi K3's sections, from `<|open|>` or `<|close|>` on; without tools, those of calls are text."""
     begin = source.place
-    if (yield from source.take(stops("<|open|>", "<|close|>"))) == "<|close|>":
-        section = yield from source.collect_while(SECTION)
-        if section not in SECTIONS:
-            calls.dropped(
-                "text_left_out", f"The end of a section called {section!r} was left out", span=(begin, source.place)
-            )
-        yield from calls.leave_out(source, stops("<|sep|>", "<|open|>"), f"Text in the end of the section {section!r}")
-        yield from source.take(SEPARATOR)
+    if (yield from source.take(TURN)) == "<|close|>":
+        yield from _end_of_section(source, calls, begin)
         return
     section = (yield from source.collect(stops("<|sep|>", "<|open|>", "<|close|>"))).strip()
+    kind = section.split()[0] if section else ""
+    if kind in CALL_SECTIONS and not calls.toolbox:
+        raise NotACall
     yield from source.take(SEPARATOR)
     if section == "think":
         yield from calls.thought(SECTION_ENDS)
     elif section == "response":
         yield from calls.message(SECTION_ENDS)
-    elif section and section.split()[0] not in SECTIONS[:-1]:
-        calls.dropped("text_left_out", f"A section called {section!r} was opened", span=(begin, source.place))
-    elif section.startswith("call") and calls.toolbox:
+    elif kind == "call":
         yield from kimi_call(source, calls, section)
+        yield from _behind_call(source, calls)
+    elif section and kind not in SECTIONS:
+        calls.dropped("text_left_out", f"A section called {section!r} was opened", span=(begin, source.place))
+
+
+def _behind_call(source: Source, calls: Calls) -> Reader[None]:
+    """Leave out text between a call and the end of a section, where none can stand; other text is content."""
+    source.mark()
+    begin, parts = source.place, list[str]()
+    end = yield from source.until(TURN, parts.append)
+    text = "".join(parts)
+    if end == "<|close|>" and text.strip():
+        calls.dropped("text_left_out", f"Text behind a call was left out: {text.strip()}", text, (begin, source.place))
+    elif text:
+        calls.end_block(begin)
+        calls.say(text)
+
+
+def _end_of_section(source: Source, calls: Calls, begin: int) -> Reader[None]:
+    """Read `SECTION<|sep|>`, behind `<|close|>`."""
+    section = yield from source.collect_while(SECTION)
+    if section in CALL_SECTIONS and not calls.toolbox:
+        raise NotACall
+    yield from calls.leave_out(source, stops("<|sep|>", "<|open|>"), f"Text in the end of the section {section!r}")
+    is_whole = yield from source.take(SEPARATOR)
+    if section not in (*SECTIONS, "argument") or not is_whole:
+        detail = f"The end of a section called {section!r} was left out"
+        calls.dropped("text_left_out", detail, span=(begin, source.place))
 
 
 def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
