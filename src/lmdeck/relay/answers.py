@@ -154,6 +154,17 @@ class EmbeddingRelay(JSONReader):
         self._count = count
         self._packs = packs
         self._problems = adjusted
+        self._vectors: list[list[float]] = []
+
+    def finish(self) -> list[Chunk]:
+        """Read the end of the bytes.
+
+        Raises:
+            LMStudioError: The body holds an error, or not one vector for each text.
+        """
+        chunks = super().finish()
+        self._vectors = read_vectors(self.value, self._count)
+        return chunks
 
     def head(self) -> dict[str, str]:
         """Return the headers of the answer."""
@@ -162,10 +173,9 @@ class EmbeddingRelay(JSONReader):
 
     def take(self) -> bytes:
         """Return the whole body."""
-        vectors = read_vectors(self.value, self._count)
         data = [
             {"object": "embedding", "index": index, "embedding": _packed(vector) if self._packs else vector}
-            for index, vector in enumerate(vectors)
+            for index, vector in enumerate(self._vectors)
         ]
         problems = [{"code": each.code, "detail": each.detail, "rule": each.rule} for each in self._problems]
         receipt = {"problems": problems, "rules": rules_of(self._problems)}
