@@ -1,0 +1,293 @@
+"""The transports under httpx2 and httpx: time limits, retries, early ends, threads, loops and forks."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+from typing import Any
+
+import httpx
+import httpx2
+import openai
+import pytest
+
+import lmdeck.contrib.httpx
+import lmdeck.contrib.httpx2
+from asking import nothing_left_behind, until
+from lmdeck import ConfigurationError
+from lmdeck.contrib.openai import async_http_client, http_client
+from lmdeck.testing import FakeLMStudio
+from loopback import HANG, SSE_HEAD, Loopback, chunk, http_chunks
+
+MODEL = "qwen2.5-7b-instruct"
+HELLO: list[Any] = [{"role": "user", "content": "Hi"}]
+BODY: Any = {"model": MODEL, "messages": HELLO}
+LIBRARIES = pytest.mark.parametrize(
+    ("library", "transports"), [(httpx2, lmdeck.contrib.httpx2), (httpx, lmdeck.contrib.httpx)], ids=["httpx2", "httpx"]
+)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeLMStudio]:
+    with nothing_left_behind(), FakeLMStudio(seed=0) as server:
+        yield server
+
+
+@pytest.fixture
+def echo() -> Iterator[FakeLMStudio]:
+    """A fake that repeats what it is asked."""
+    with nothing_left_behind(), FakeLMStudio(seed=0, strict=False) as server:
+        yield server
+
+
+def client_of(fake: FakeLMStudio, **options: Any) -> openai.OpenAI:
+    settings = options.pop("settings", {})
+    return openai.OpenAI(base_url=f"{fake.base_url}/v1", api_key="x", http_client=http_client(**settings), **options)
+
+
+def async_client_of(fake: FakeLMStudio, **options: Any) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{fake.base_url}/v1", api_key="x", http_client=async_http_client(), **options)
+
+
+@LIBRARIES
+def test_both_libraries_get_the_repaired_answer(
+    fake: FakeLMStudio, library: ModuleType, transports: ModuleType
+) -> None:
+    """Whole and streamed, sync and async."""
+    for _ in range(4):
+        fake.reply("Hello")
+    url = f"{fake.base_url}/v1/chat/completions"
+    with library.Client(transport=transports.RepairTransport()) as client:
+        assert client.post(url, json=BODY).json()["choices"][0]["message"]["content"] == "Hello"
+        with client.stream("POST", url, json={**BODY, "stream": True}) as response:
+            assert "[DONE]" in "".join(response.iter_text())
+
+    async def ask() -> None:
+        async with library.AsyncClient(transport=transports.AsyncRepairTransport()) as client:
+            answer = await client.post(url, json=BODY)
+            assert answer.json()["choices"][0]["message"]["content"] == "Hello"
+            async with client.stream("POST", url, json={**BODY, "stream": True}) as response:
+                assert [line async for line in response.aiter_lines()][-2] == "data: [DONE]"
+
+    asyncio.run(ask())
+
+
+@LIBRARIES
+def test_a_time_limit_of_the_client_raises_its_own_exception(library: ModuleType, transports: ModuleType) -> None:
+    """Before the answer and within it."""
+    silent, begun = [HANG], [SSE_HEAD, http_chunks(chunk("Hel"), last=False), HANG]
+    with Loopback(silent, begun) as server:
+        url = f"{server.url}/v1/chat/completions"
+        with library.Client(transport=transports.RepairTransport(), timeout=0.3) as client:
+            with pytest.raises(library.ReadTimeout):
+                client.post(url, json=BODY)
+            with (
+                client.stream("POST", url, json={**BODY, "stream": True}) as answer,
+                pytest.raises(library.ReadTimeout),
+            ):
+                answer.read()
+
+    async def ask(url: str) -> None:
+        async with library.AsyncClient(transport=transports.AsyncRepairTransport(), timeout=0.3) as client:
+            with pytest.raises(library.ReadTimeout):
+                await client.post(url, json=BODY)
+
+    with Loopback(silent) as server:
+        asyncio.run(ask(f"{server.url}/v1/chat/completions"))
+
+
+def test_openais_time_limit_is_its_timeout_error(echo: FakeLMStudio) -> None:
+    echo.fail_always("hang")
+    with client_of(echo, max_retries=1) as client, pytest.raises(openai.APITimeoutError):
+        client.chat.completions.create(**BODY, timeout=0.3)
+    assert len(echo.requests) == 2  # OpenAI's own retry of its own limit; lmdeck adds none
+
+
+def test_lmdecks_time_limit_is_an_error_with_a_hint(echo: FakeLMStudio) -> None:
+    echo.fail_always("hang")
+    settings = {"first_token_timeout": 0.3}
+    with client_of(echo, settings=settings) as client, pytest.raises(openai.InternalServerError) as caught:
+        client.chat.completions.create(**BODY)
+    assert (caught.value.status_code, len(echo.requests)) == (504, 1)
+    assert "first_token_timeout" in caught.value.message
+
+
+def test_retries_are_not_multiplied(echo: FakeLMStudio) -> None:
+    """Three attempts of lmdeck's, none of OpenAI's; and what fails once is not seen at all."""
+    echo.fail_always("server_error")
+    with client_of(echo, max_retries=5, settings={"retry_delay": 0.001}) as client:
+        with pytest.raises(openai.InternalServerError):
+            client.chat.completions.create(**BODY)
+        assert len(echo.requests) == 3
+        echo.fail_always(None)
+        echo.fail("server_error")
+        assert client.chat.completions.create(**BODY).choices[0].message.content
+
+
+def test_an_answer_that_is_left_ends_the_generation(fake: FakeLMStudio) -> None:
+    """By `close`, by the context manager, by a raw response that is never read, by the collector."""
+    long = " ".join(["word"] * 2000)
+    with client_of(fake) as client:
+        for leave in ("close", "with", "raw", "drop"):
+            fake.reply(long, tokens_per_second=200)
+            if leave == "raw":
+                with client.chat.completions.with_streaming_response.create(**BODY, stream=True) as raw:
+                    next(raw.iter_bytes())
+            else:
+                stream = client.chat.completions.create(**BODY, stream=True)
+                next(iter(stream))
+                if leave == "close":
+                    stream.close()
+                elif leave == "with":
+                    with stream:
+                        next(stream)
+                del stream
+                gc.collect()
+            until(lambda: fake.in_progress == 0)
+
+
+async def test_a_cancelled_task_ends_the_generation(fake: FakeLMStudio) -> None:
+    """While it waits for the answer, and in the middle of it."""
+    long = " ".join(["word"] * 2000)
+    async with async_client_of(fake) as client:
+        for stream in (False, True):
+            fake.reply(long, tokens_per_second=200)
+
+            async def ask(stream: bool = stream) -> None:
+                answer: Any = await client.chat.completions.create(**BODY, stream=stream)
+                async for _ in answer:
+                    continue
+
+            task = asyncio.create_task(ask())
+            await asyncio.to_thread(until, lambda: fake.in_progress)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.to_thread(until, lambda: not fake.in_progress)
+
+
+def test_threads_share_a_pool(fake: FakeLMStudio) -> None:
+    for _ in range(24):
+        fake.reply("Hello")
+    with client_of(fake) as client, ThreadPoolExecutor(8) as pool:
+
+        def ask(_: int) -> str | None:
+            return client.chat.completions.create(**BODY).choices[0].message.content
+
+        assert set(pool.map(ask, range(24))) == {"Hello"}
+        assert fake.open_connections <= 8
+
+
+def test_tasks_and_loops_share_a_client(fake: FakeLMStudio) -> None:
+    """Many at once on one loop, then the same client on another loop."""
+    for _ in range(20):
+        fake.reply("Hello")
+    client = async_client_of(fake)
+
+    async def ask(count: int) -> set[str | None]:
+        answers = await asyncio.gather(*(client.chat.completions.create(**BODY) for _ in range(count)))
+        return {answer.choices[0].message.content for answer in answers}
+
+    assert asyncio.run(ask(10)) == {"Hello"}
+    assert asyncio.run(ask(10)) == {"Hello"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+def test_a_forked_process_uses_connections_of_its_own(fake: FakeLMStudio) -> None:
+    for _ in range(3):
+        fake.reply("Hello")
+    with client_of(fake) as client:
+        client.chat.completions.create(**BODY)  # a connection is in the pool now
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads
+            child = os.fork()
+        if not child:
+            code = 1
+            try:
+                code = 0 if client.chat.completions.create(**BODY).choices[0].message.content == "Hello" else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert client.chat.completions.create(**BODY).choices[0].message.content == "Hello"
+
+
+def test_a_lock_that_a_fork_found_taken_does_not_block_the_child() -> None:
+    transport = lmdeck.contrib.httpx2.RepairTransport()
+    held = threading.Event()
+    transport._upstream._lock.acquire()
+    transport._upstream._process = -1  # as in a child
+    threading.Thread(target=lambda: (transport.close(), held.set())).start()
+    assert held.wait(5)
+
+
+def test_the_clients_address_is_asked_unless_a_setting_names_another(
+    fake: FakeLMStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMDECK_BASE_URL", "http://127.0.0.1:9")
+    fake.reply("Hello").reply("Hello")
+    with client_of(fake) as client:
+        assert client.chat.completions.create(**BODY).choices[0].message.content == "Hello"
+    http = http_client(base_url=fake.base_url)
+    with openai.OpenAI(base_url="http://127.0.0.1:9/v1", api_key="x", http_client=http) as client:
+        assert client.chat.completions.create(**BODY).choices[0].message.content == "Hello"
+
+
+def test_the_clients_headers_and_query_arrive(fake: FakeLMStudio) -> None:
+    fake.reply("Hello")
+    with client_of(fake, default_headers={"X-Team": "a"}, default_query={"tenant": "1"}) as client:
+        client.chat.completions.create(**BODY)
+    request = fake.requests[-1]
+    assert request.headers["x-team"] == "a"
+    assert (
+        request.headers["user-agent"].startswith("OpenAI/Python") or "openai" in request.headers["user-agent"].lower()
+    )
+
+
+def test_a_model_of_the_settings_answers_where_none_is_named(fake: FakeLMStudio) -> None:
+    fake.reply("Hello")
+    with httpx2.Client(transport=lmdeck.contrib.httpx2.RepairTransport(model=MODEL)) as client:
+        client.post(f"{fake.base_url}/v1/chat/completions", json={"messages": HELLO})
+    assert fake.requests[-1].model == MODEL
+
+
+def test_a_wrong_setting_is_told_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="retry"):
+        http_client(retry_attempt=3)  # type: ignore[call-arg]
+
+
+def test_a_body_that_is_not_json_is_refused_in_the_wire_format(fake: FakeLMStudio) -> None:
+    with httpx2.Client(transport=lmdeck.contrib.httpx2.RepairTransport()) as client:
+        answer = client.post(f"{fake.base_url}/v1/chat/completions", content=b"{")
+    assert answer.status_code == 400
+    assert "not JSON" in answer.json()["error"]["message"]
+    assert fake.requests == []
+
+
+def test_other_paths_pass_through_with_their_bodies(fake: FakeLMStudio) -> None:
+    with httpx2.Client(transport=lmdeck.contrib.httpx2.RepairTransport()) as client:
+        listed = client.get(f"{fake.base_url}/api/v1/models").json()
+        loaded = client.post(f"{fake.base_url}/api/v1/models/load", json={"model": MODEL})
+    assert listed["models"][0]["key"] == MODEL
+    assert loaded.status_code == 200
+    assert json.loads(loaded.text)
+
+
+def test_calls_that_are_being_written_keep_the_connection_alive(fake: FakeLMStudio) -> None:
+    """A client with a short limit on silence reads a long call, which is held back until it is whole."""
+    arguments = {"text": "word " * 300}
+    fake.tool_call("write", **arguments)
+    tool: Any = {"type": "function", "function": {"name": "write", "parameters": {"type": "object", "properties": {}}}}
+    with (
+        client_of(fake) as client,
+        client.chat.completions.with_streaming_response.create(**BODY, tools=[tool], stream=True) as raw,
+    ):
+        lines = list(raw.iter_lines())
+    assert sum(line.startswith(":") for line in lines) > 10
+    assert sum("tool_calls" in line and "write" in line for line in lines) == 1
