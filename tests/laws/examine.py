@@ -9,11 +9,10 @@ from typing import Any
 
 from laws.accounts import unaccounted
 from laws.material import TOOLS, cut, random_text
-from lmdeck import Chunk, ParsedMessage, StreamParser, ToolCall, dialects, parse
+from lmdeck import Chunk, ParsedMessage, StreamParser, dialects, parse
 
 __all__ = ["Sample", "broken_law", "random_sample", "shrink"]
 
-HAS_SPANS = "span" in ToolCall.__struct_fields__
 NAMES = ("auto", "auto", "auto", "auto", *dialects())
 PREFIXES = ("", "", "", "", "<think>", "<|start|>assistant", ">>>")
 
@@ -47,7 +46,7 @@ def broken_law(sample: Sample) -> tuple[str, str] | None:
         return "cuts", f"whole / in pieces: {'; '.join(differing)}"
     if wrong := _wrong_chunks(pieces, chunks):
         return "chunks", wrong
-    if HAS_SPANS and (wrong := unaccounted(sample.text, pieces, chunks)):
+    if wrong := unaccounted(sample.text, pieces, chunks):
         return "conservation", wrong
     return None
 
@@ -64,8 +63,8 @@ def _streamed(
 def _essence(parsed: ParsedMessage) -> tuple[Any, ...]:
     return (
         parsed.content, parsed.reasoning,
-        [(call.name, call.arguments, getattr(call, "span", None)) for call in parsed.tool_calls],
-        [(problem.code, problem.detail, problem.raw, getattr(problem, "span", None)) for problem in parsed.problems],
+        [(call.name, call.arguments, call.span) for call in parsed.tool_calls],
+        [(problem.code, problem.detail, problem.raw, problem.span) for problem in parsed.problems],
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pytest
 from laws.examine import Sample, broken_law, random_sample
 from laws.material import EXAMPLES
 
-CHARACTERS = 400_000
+CHARACTERS = 250_000
 TESTS = Path(__file__).parents[1]
 
 
@@ -30,7 +30,7 @@ def test_random_texts_break_no_law() -> None:
 @pytest.mark.parametrize("dialect", EXAMPLES)
 def test_calls_cut_off_anywhere_break_no_law(dialect: str) -> None:
     text = f"Before.\n{EXAMPLES[dialect]}\nAfter."
-    for end in range(len(text)):
+    for end in range(0, len(text), 3):
         for name in ("auto", dialect):
             sample = Sample(text[:end], name, seed=end)
             assert broken_law(sample) is None, sample
