@@ -106,6 +106,21 @@ def test_without_tools_text_is_returned_as_it_is(text: str) -> None:
     assert parse(text).content == text
 
 
+@pytest.mark.parametrize("architecture", ["", "llama-mistral", "cohere2", "gpt-oss", "hunyuan-moe"])
+def test_strings_in_a_json_answer_are_never_edited(architecture: str) -> None:
+    """Also where the dialect is known, which an architecture tells."""
+    text = (
+        '{"a": "<co>x</co: 0> <|END_RESPONSE|> </s>", "b": ["<answer>\\"<|end|>", {"c": "<tool_call>{}</tool_call>"}]}'
+    )
+    for pieces in ([text], text):
+        parser = StreamParser(TOOLS, architecture=architecture)
+        for piece in pieces:
+            parser.feed(piece)
+        parser.finish()
+        assert parser.result.content == text
+        assert not parser.result.tool_calls
+
+
 def test_text_behind_the_beginning_of_a_prefix_comes_in_order() -> None:
     parser = StreamParser(prefix="<|start|>assistant<|channel|>final<|message|>Hello, ")
     chunks = parser.feed("world!") + parser.finish()

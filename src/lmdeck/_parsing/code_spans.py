@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from lmdeck._parsing.json_strings import JSONStrings
+
 __all__ = ["Prose"]
 
 PIECES = re.compile(r"`+|\n|[^`\n]+")
@@ -17,7 +19,17 @@ class Prose:
     Text is only kept until somebody asks, so that prose without markers costs next to nothing.
     """
 
-    __slots__ = ("_fence", "_is_line_start", "_is_quoted", "_last", "_run", "_run_begins_line", "_span", "_unseen")
+    __slots__ = (
+        "_fence",
+        "_is_line_start",
+        "_is_quoted",
+        "_json",
+        "_last",
+        "_run",
+        "_run_begins_line",
+        "_span",
+        "_unseen",
+    )
 
     def __init__(self) -> None:
         self._fence = 0
@@ -28,6 +40,7 @@ class Prose:
         self._last = "\n"
         self._is_line_start = True
         self._unseen: list[str] = []
+        self._json = JSONStrings()
 
     def see(self, text: str) -> None:
         """Follow text that was passed on."""
@@ -46,7 +59,7 @@ class Prose:
         self._look()
         self._settle()
         self._is_quoted = self._is_quoted or OPENING_QUOTE.search(self._last) is not None
-        return bool(self._fence or self._span or self._is_quoted)
+        return bool(self._fence or self._span or self._is_quoted or self._json.is_inside)
 
     def is_in_span(self) -> bool:
         """Whether what comes next is inside backticks."""
@@ -60,6 +73,7 @@ class Prose:
             return
         text = "".join(self._unseen)
         self._unseen.clear()
+        self._json.see(text)
         self._last = (self._last + text)[-3:]
         for piece in PIECES.findall(text):
             if piece[0] == "`":

@@ -51,7 +51,11 @@ def kimi(source: Source, calls: Calls) -> Reader[None]:
 
 
 def _behind_call(source: Source, calls: Calls) -> Reader[None]:
-    """Leave out text between a call and the end of a section, where none can stand; other text is content."""
+    """Leave out text between a call and the end of a section, where none can stand.
+
+    Raises:
+        NotACall: No section ends there: the text is content.
+    """
     source.mark()
     begin, parts = source.place, list[str]()
     end = yield from source.until(TURN, parts.append)
@@ -59,8 +63,7 @@ def _behind_call(source: Source, calls: Calls) -> Reader[None]:
     if end == "<|close|>" and text.strip():
         calls.dropped("text_left_out", f"Text behind a call was left out: {text.strip()}", text, (begin, source.place))
     elif text:
-        calls.end_block(begin)
-        calls.say(text)
+        raise NotACall
 
 
 def _end_of_section(source: Source, calls: Calls, begin: int) -> Reader[None]:

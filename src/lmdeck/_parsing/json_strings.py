@@ -1,0 +1,42 @@
+"""What of an answer that is JSON is inside a string: nothing in there is a marker or a token."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["JSONStrings"]
+
+PIECES = re.compile(r"\\.|[\"{}\[\]\n]", re.DOTALL)
+
+
+class JSONStrings:
+    """Follows an answer that begins with a brace or a bracket, to the end of its value."""
+
+    __slots__ = ("_begun", "_depth", "_is_over", "is_inside")
+
+    def __init__(self) -> None:
+        self.is_inside = False
+        self._is_over = False
+        self._depth = 0
+        self._begun = ""  # a backslash at the end of the text so far
+
+    def see(self, text: str) -> None:
+        """Follow text; what is no JSON after all, as a line end in a string tells, is over."""
+        if self._is_over or not (self._depth or text.lstrip()):
+            return
+        if not self._depth and text.lstrip()[0] not in "{[":
+            self._is_over = True
+            return
+        text = self._begun + text
+        self._begun = "\\" if (len(text) - len(text.rstrip("\\"))) % 2 else ""
+        for piece in PIECES.findall(text[: len(text) - len(self._begun)]):
+            if piece == '"':
+                self.is_inside = not self.is_inside
+            elif self.is_inside:
+                self._is_over = piece == "\n"
+            elif piece in "{}[]":
+                self._depth += 1 if piece in "{[" else -1
+                self._is_over = not self._depth
+            if self._is_over:
+                self.is_inside = False
+                return
