@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
 __all__ = ["Secret", "redact_url"]
 
 # User and password; the latter may hold an unescaped slash, question mark or hash, after which a URL's host seems to end.
 _CREDENTIALS = re.compile(r"([^/?#:]*:.*|[^/?#]*)@", re.DOTALL)
+
+
+SHORTEST_PART = 8  # LM Studio's tokens are `sk-lm-…:…`, and either half may be quoted
+DEEPEST = 50
 
 
 class Secret:
@@ -22,6 +26,21 @@ class Secret:
     def reveal(self) -> str:
         """Give the secret itself."""
         return self._value
+
+    def hidden_in(self, value: Any, depth: int = 0) -> Any:  # noqa: ANN401  # whatever JSON holds
+        """Return text, or the text in lists and objects, with `***` in place of the secret or of a long part of it."""
+        if isinstance(value, str):
+            for part in (self._value, *self._value.split(":")):
+                if len(part) >= SHORTEST_PART or part == self._value:
+                    value = value.replace(part, "***")
+            return value
+        if depth > DEEPEST:
+            return "…"
+        if isinstance(value, list):
+            return [self.hidden_in(item, depth + 1) for item in value]
+        if isinstance(value, dict):
+            return {self.hidden_in(name): self.hidden_in(item, depth + 1) for name, item in value.items()}
+        return value
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and self._value == other._value

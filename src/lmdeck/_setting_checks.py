@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 
 from lmdeck._compatibility import ALL, RULES, checked_rules
@@ -12,6 +13,7 @@ from lmdeck.errors import ConfigurationError
 
 __all__ = ["CHECKS"]
 
+_PASTED = re.compile(r"(authorization\s*:\s*)?bearer(\s+|$)", re.IGNORECASE)  # as it stands in a curl command
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -46,7 +48,10 @@ def _secret(value: object) -> Secret:
     text = value.reveal() if isinstance(value, Secret) else value
     if not isinstance(text, str) or not text.strip() or not text.isascii() or not text.strip().isprintable():
         raise ValueError("a token of printable ASCII characters on one line")
-    return Secret(text.strip())
+    bare = _PASTED.sub("", text.strip().strip("\"'")).strip()
+    if not bare:
+        raise ValueError("a token of printable ASCII characters on one line")
+    return Secret(bare)
 
 
 def _number(value: object, wanted: str) -> float:

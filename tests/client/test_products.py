@@ -63,14 +63,19 @@ CASES: dict[str, tuple[dict[str, Answer], list[str], tuple[str, str | None, str]
         ("vLLM", "0.11.0", "openai"),
     ),
     "LiteLLM": ({OPENAI: ids("openai", x_litellm_version="1.80.0")}, LISTS, ("LiteLLM", "1.80.0", "openai")),
+    "LiteLLM, no version with the list": (
+        {OPENAI: ids("openai"), "/health/readiness": json_answer({"status": "connected", "litellm_version": "1.80.0"})},
+        [*LISTS, "/api/version", "/lmstudio-greeting", "/health/readiness"],
+        ("LiteLLM", "1.80.0", "openai"),
+    ),
     "something else": (
         {OPENAI: ids(["odd"])},
-        [*LISTS, "/api/version", "/lmstudio-greeting"],
+        [*LISTS, "/api/version", "/lmstudio-greeting", "/health/readiness"],
         ("an OpenAI-compatible server", None, "openai"),
     ),
     "something that answers everything": (
         {OPENAI: ids(), "/api/version": json_answer("hello"), "/lmstudio-greeting": json_answer({"lmstudio": "yes"})},
-        [*LISTS, "/api/version", "/lmstudio-greeting"],
+        [*LISTS, "/api/version", "/lmstudio-greeting", "/health/readiness"],
         ("an OpenAI-compatible server", None, "openai"),
     ),
 }

@@ -47,8 +47,10 @@ def test_many_attempts_do_not_overflow() -> None:
 
 
 def test_the_settings_make_the_policy() -> None:
-    """Attempts and first delay."""
-    assert RetryPolicy.from_settings(Settings(retry_attempts=7, retry_delay=0.5)) == RetryPolicy(attempts=7, delay=0.5)
+    """Attempts, first delay, and how long a model is waited for."""
+    assert RetryPolicy.from_settings(Settings(retry_attempts=7, retry_delay=0.5, first_token_timeout=9)) == RetryPolicy(
+        attempts=7, delay=0.5, loading=9
+    )
 
 
 @pytest.mark.parametrize(

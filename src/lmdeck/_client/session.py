@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from lmdeck._event_bus import EventBus
 from lmdeck._forking import on_fork
 from lmdeck._limits import Limits
@@ -25,6 +27,7 @@ from lmdeck._requests.chat import encode
 from lmdeck._requests.other_endpoints import runs_tools_on_server
 from lmdeck._responses.json_reader import JSONReader, Reader
 from lmdeck._responses.model_lists import LISTINGS, read_listing
+from lmdeck._responses.server_detection import Peer
 from lmdeck._transport import Timeouts, WireRequest
 from lmdeck._version import __version__
 from lmdeck.config import Settings
@@ -45,6 +48,8 @@ _log = logging.getLogger("lmdeck.http")
 class Session:
     """One client's settings and handlers: `handler` for what a model works on, `unlimited` for the rest, `once` for probes.
 
+    `prompt` is `unlimited` for who wants to know how the server is now: it does not wait for a model that is being loaded.
+
     Its only state is the model it chose last, for a short while, what it learned of models and tools, and the queue.
     """
 
@@ -56,12 +61,15 @@ class Session:
         self.settings = settings
         self.address = Address.from_settings(settings)
         self.once: Handler = Trace(Exchange(clock, self.bus))
-        self.unlimited: Handler = Retry(self.once, RetryPolicy.from_settings(settings), bus=self.bus)
+        policy = RetryPolicy.from_settings(settings)
+        self.peer = Peer()
+        self.unlimited: Handler = Retry(self.once, policy, bus=self.bus)
+        self.prompt: Handler = Retry(self.once, replace(policy, loading=0.0), bus=self.bus)
         self.gate = Gate(settings.max_concurrency, threading.Lock, _task_or_thread)
         on_fork(self.gate, Gate.after_fork)
         self.handler: Handler = Limit(self.unlimited, self.gate, clock, self._tell_queued, self._ask_parallel)
         self.on_queued: Callable[[RequestQueued], object] | None = None
-        self._clock = clock
+        self.clock = clock
         self._timeouts = Timeouts.from_settings(settings)
         self._chosen: tuple[str, float] | None = None
         self._architectures: dict[str, str] = {}
@@ -101,6 +109,7 @@ class Session:
             request_id=request_id,
             make_reader=make_reader,
             has_effects=has_effects or runs_tools_on_server(body or {}),
+            peer=self.peer,
         )
 
     def probe(self, path: str) -> Plan[object]:
@@ -176,13 +185,13 @@ class Session:
 
     def remembered_model(self) -> str | None:
         """Give the model that was chosen a short while ago."""
-        if self._chosen is None or self._clock() > self._chosen[1]:
+        if self._chosen is None or self.clock() > self._chosen[1]:
             return None
         return self._chosen[0]
 
     def remember_model(self, model: str) -> None:
         """Keep a choice, so that not every request asks for the list."""
-        self._chosen = (model, self._clock() + CHOICE_SECONDS)
+        self._chosen = (model, self.clock() + CHOICE_SECONDS)
 
     def forget_model(self) -> None:
         """Drop the choice: the server does not know that model any more."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from lmdeck._responses.json_reader import Reader
+from lmdeck._responses.server_detection import Peer
 from lmdeck._transport import Response, WireRequest
 
 if TYPE_CHECKING:
@@ -62,12 +63,14 @@ class Call(Struct, frozen=True, kw_only=True):
     """A request, the name it is logged under, and how to make the reader of its answer from status and headers.
 
     `has_effects` marks a request that changes something outside the answer, so that sending it twice would do it twice.
+    `peer` is what is known of the server at the other end.
     """
 
     request: WireRequest
     request_id: str
     make_reader: Callable[[int, Mapping[str, str]], Reader]
     has_effects: bool = False
+    peer: Peer = field(default_factory=Peer)
 
 
 Handler: TypeAlias = "Callable[[Call], Plan[Answer]]"

@@ -15,9 +15,11 @@ from lmdeck._event_bus import EventBus
 from lmdeck._limits import DEFAULT_LIMITS
 from lmdeck._pipeline import Call, Open, Plan, Read
 from lmdeck._responses.api_errors import api_error
+from lmdeck._responses.hints import fit_to_product
 from lmdeck._responses.json_reader import Reader
+from lmdeck._secret import Secret
 from lmdeck._transport import Response
-from lmdeck.errors import LMStudioError, MalformedStreamError, TransportError
+from lmdeck.errors import APIError, LMStudioError, MalformedStreamError, TransportError
 from lmdeck.events import (
     Chunk,
     ContentReceived,
@@ -215,6 +217,7 @@ class Exchange:
         except LMStudioError as error:
             locate(error, call, 1)
             raise
+        call.peer.hear(response.headers)
         try:
             if response.status >= 300:
                 yield from _refuse(call, response)
@@ -261,7 +264,20 @@ def _refuse(call: Call, response: Response) -> Plan[None]:
 
 
 def locate(error: LMStudioError, call: Call, attempts: int) -> None:
-    """Tell an error which request it belongs to."""
+    """Tell an error which request it belongs to, with a hint that fits the server, and without the token of the request."""
+    fit_to_product(error, call.peer.product)
+    if call.request.api_token is not None:
+        _hide(error, call.request.api_token)
     error.request_id = call.request_id
     error.url = call.request.url
     error.attempts = max(error.attempts, attempts)
+
+
+def _hide(error: LMStudioError, token: Secret) -> None:
+    """Take a token that a server quotes out of an error, which is logged and shown."""
+    error.message = str(token.hidden_in(error.message))
+    error.args = (error.message,)
+    error.hint = str(token.hidden_in(error.hint))
+    if isinstance(error, APIError):
+        error.body = token.hidden_in(error.body)
+        error.param, error.code = token.hidden_in(error.param), token.hidden_in(error.code)

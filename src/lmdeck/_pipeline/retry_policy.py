@@ -13,10 +13,15 @@ from lmdeck.errors import APIError, LMStudioError, RateLimitError, RequestTimeou
 __all__ = ["RetryPolicy", "may_have_begun"]
 
 
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds between two questions to a server that is loading
+GATEWAY_TIMEOUTS = frozenset({504, 524})  # 524 is Cloudflare's
+
+
 class RetryPolicy(Struct, frozen=True, kw_only=True):
     """Exponential backoff with jitter; `attempts` counts the first try, times are seconds.
 
-    A delay is `delay · 2ⁿ`, at most `max_delay`, and up to `jitter` of it longer, so that clients do not come back together.
+    A server that is loading its model is asked for up to `loading` seconds, which uses up no attempts. Otherwise a delay is
+    `delay · 2ⁿ`, at most `max_delay`, and up to `jitter` of it longer, so that clients do not come back together.
     """
 
     attempts: int = 3
@@ -24,11 +29,21 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     max_delay: float = 5.0
     jitter: float = 0.25
     max_retry_after: float = 60.0
+    loading: float = 0.0
 
     @classmethod
     def from_settings(cls, settings: Settings) -> RetryPolicy:
         """Take attempts and first delay from the settings."""
-        return cls(attempts=settings.retry_attempts, delay=settings.retry_delay)
+        return cls(attempts=settings.retry_attempts, delay=settings.retry_delay, loading=settings.first_token_timeout)
+
+    def waits_while_loading(self, total: float | None) -> Iterator[float]:
+        """Return the waits for a server that is loading its model: `loading` in all, or the call's own limit if shorter."""
+        left = self.loading if total is None else min(self.loading, total)
+        pause = FIRST_PAUSE
+        while left > 0:
+            yield min(pause, left)
+            left -= pause
+            pause = min(pause * 1.5, LONGEST_PAUSE)
 
     def delays(self, rng: Callable[[], float] = random.random) -> Iterator[float]:
         """Give the wait before each further attempt."""
@@ -41,6 +56,8 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         A server's `Retry-After` wins over the schedule; one above `max_retry_after` means that the caller should know now.
         A request that has effects is sent again only where the server cannot have begun its work.
         """
+        if isinstance(error, APIError) and error.status in GATEWAY_TIMEOUTS:
+            return None  # the model works on it still, and would once more
         if not error.retryable or (has_effects and may_have_begun(error)):
             return None
         asked = error.retry_after if isinstance(error, APIError) else None

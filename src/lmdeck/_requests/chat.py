@@ -20,7 +20,7 @@ from lmdeck.errors import ConfigurationError, UnknownToolError
 from lmdeck.messages import Message
 from lmdeck.tools.tool import Tool
 
-__all__ = ["ChatSpec", "build_chat", "checked_options", "checked_tool", "encode"]
+__all__ = ["ChatSpec", "build_chat", "checked_options", "checked_tool", "encode", "without_nulls"]
 
 TOOL_CHOICES = ("auto", "none", "required")
 OWN_VERBS = {
@@ -138,7 +138,7 @@ def tool_name(tool: Mapping[str, Any]) -> str:
 
 def _adjusted_tool(tool: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
     """Give every tool parameters that LM Studio's schema check accepts."""
-    function = dict(tool["function"])
+    function = without_nulls(tool["function"])
     given = function.get("parameters")
     parameters = dict(given) if isinstance(given, Mapping) else {}
     if parameters.get("type") != "object" or not isinstance(parameters.get("properties"), Mapping):
@@ -200,9 +200,16 @@ def _adjusted_options(options: Mapping[str, Any], changes: Adjustments) -> Itera
             yield name, value
 
 
+def without_nulls(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object without the fields that are null, which say nothing and are refused (`strict: null`)."""
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _plain_format(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
     """Give a response format whose schema the engines follow."""
     named = given.get("json_schema")
+    if isinstance(named, Mapping):
+        given = {**given, "json_schema": (named := without_nulls(named))}
     schema = named.get("schema") if isinstance(named, Mapping) else None
     if not isinstance(named, Mapping) or not isinstance(schema, Mapping):
         return dict(given)

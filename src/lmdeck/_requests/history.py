@@ -15,6 +15,7 @@ import msgspec
 from lmdeck._compatibility import Adjustments
 from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._requests.images import checked_url
+from lmdeck._requests.message_order import chat_order
 from lmdeck._requests.tool_images import with_images_after_results
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import ROLES, Message, ToolCall
@@ -34,6 +35,7 @@ def normal_messages(
     """
     ids = _CallIds(changes, new_id)
     normal = [_normal(message, position, changes, ids) for position, message in enumerate(messages)]
+    changes.problems += chat_order(normal)
     return list(with_images_after_results(normal, changes))
 
 

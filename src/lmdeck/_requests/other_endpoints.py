@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lmdeck._compatibility import Adjustments
+from lmdeck._requests.chat import without_nulls
 from lmdeck._requests.images import checked_url, image_part
+from lmdeck._requests.message_order import items_order, turns_order
 from lmdeck._requests.tool_images import anthropic_images_after_results
 from lmdeck.errors import ConfigurationError
 from lmdeck.images import ImageSource
@@ -103,6 +105,7 @@ def responses_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, 
     body = {name: value for name, value in given.items() if value is not None}
     if not body.get("input"):
         raise ConfigurationError("The response has no input.", hint="Pass `input=`: a text or a list of items.")
+    changes.problems += items_order(body["input"], goes_on=bool(body.get("previous_response_id")))
     if body.get("text") == {} and changes.make("empty_text", "The empty `text` was left out, which LM Studio refuses."):
         del body["text"]
     if "tools" in body:
@@ -127,6 +130,7 @@ def anthropic_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, 
         body["system"] = "\n\n".join([*([body["system"]] if isinstance(body.get("system"), str) else []), *system])
     if not messages:
         raise ConfigurationError("The request has no message.", hint='Pass `messages=[{"role": "user", …}]`.')
+    changes.problems += turns_order(messages)
     body["messages"] = list(anthropic_images_after_results(messages, changes))
     if "tools" in body:
         body["tools"] = [_anthropic_tool(tool) for tool in body["tools"]]
@@ -156,9 +160,9 @@ def runs_tools_on_server(body: Mapping[str, Any]) -> bool:
 
 
 def _flat_tool(tool: Any, changes: Adjustments) -> dict[str, Any]:  # noqa: ANN401  # dicts and Tool objects
-    given = dict(tool.to_dict() if hasattr(tool, "to_dict") else tool)
+    given = without_nulls(tool.to_dict() if hasattr(tool, "to_dict") else tool)
     if isinstance(given.get("function"), Mapping):
-        given = {"type": "function", **given["function"]}
+        given = {"type": "function", **without_nulls(given["function"])}
     told = f"The tool {given.get('name')!r} got the object schema that LM Studio asks for."
     if given.get("type") == "function" and not given.get("parameters") and changes.make("tool_parameters", told):
         given["parameters"] = EMPTY_SCHEMA
@@ -166,7 +170,7 @@ def _flat_tool(tool: Any, changes: Adjustments) -> dict[str, Any]:  # noqa: ANN4
 
 
 def _anthropic_tool(tool: Any) -> dict[str, Any]:  # noqa: ANN401  # dicts and Tool objects
-    given = dict(tool.to_dict() if hasattr(tool, "to_dict") else tool)
+    given = without_nulls(tool.to_dict() if hasattr(tool, "to_dict") else tool)
     function = given.get("function")
     if not isinstance(function, Mapping):
         return given

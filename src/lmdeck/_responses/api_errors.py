@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from lmdeck._requests.hints import fitting_hint, hint_for_page
 from lmdeck._responses.error_patterns import CODES, ENGINE, LOADING, PHRASES, STATUSES, TOKEN_COUNTS, TYPES, VALIDATION
+from lmdeck._responses.hints import fitting_hint, hint_for_page
 from lmdeck._secret import redact_url
 from lmdeck.errors import (
     APIError,

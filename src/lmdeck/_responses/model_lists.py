@@ -1,7 +1,7 @@
 """Model lists in LM Studio's three shapes as one, and the choice of a model where none was named.
 
 `/api/v1/models` is documented in LM Studio's `2_rest/list.md`, `/api/v0/models` in `2_rest/endpoints.mdx`; `/v1/models` is
-OpenAI's and knows ids only.
+OpenAI's and knows ids only, to which llama.cpp and vLLM add what the model is (llama.cpp's `tools/server/README.md`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ LISTINGS: tuple[tuple[ApiLevel, str], ...] = (
     ("v0", "/api/v0/models"),
     ("openai", "/v1/models"),
 )
+
+
+HOLDERS = frozenset({"llamacpp", "vllm", "sglang"})  # owners whose server holds the models that it lists
 
 
 def read_listing(api: ApiLevel, body: object) -> list[ModelInfo]:
@@ -109,9 +112,38 @@ def _from_v0(entry: Mapping[str, Any]) -> ModelInfo:
 
 
 def _from_openai(entry: Mapping[str, Any]) -> ModelInfo:
-    """Read an entry that has an id only; an embedding model is told by its name, as LM Studio's default names are."""
+    """Read an entry that mostly has an id only; an embedding model is told by its name, as LM Studio's default names are.
+
+    llama.cpp tells of its model in `meta`, and as a router in `status` whether it is loaded; it and vLLM hold what they list.
+    """
     key = str(entry.get("id") or entry.get("key"))
-    return ModelInfo(key=key, type="embedding" if "embed" in key.lower() else "llm", display_name=key)
+    meta = _object(entry.get("meta"))
+    status = _object(entry.get("status")).get("value")
+    lengths = (meta.get("n_ctx"), entry.get("max_model_len"), entry.get("context_length"))
+    held = next((length for length in map(_count, lengths) if length), None)
+    is_loaded = status == "loaded" if status else entry.get("owned_by") in HOLDERS
+    instances = [ModelInstance(id=key, context_length=held)] if is_loaded else []
+    return ModelInfo(
+        key=key,
+        type="embedding" if "embed" in key.lower() else "llm",
+        display_name=key,
+        quantization=_text(meta.get("ftype")),
+        format="gguf" if meta else None,
+        params=_text(_params(meta.get("n_params"))),
+        size_bytes=_count(meta.get("size")) or 0,
+        max_context_length=_count(meta.get("n_ctx_train")) or held,
+        instances=instances,
+    )
+
+
+def _params(count: object) -> str | None:
+    """Write a number of parameters as model names do: 0.1B, 7B."""
+    known = _count(count)
+    return f"{known / 1e9:.1f}".removesuffix(".0") + "B" if known else None
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 _READERS = {"v1": _from_v1, "v0": _from_v0, "openai": _from_openai}

@@ -2,9 +2,9 @@
 
 Sources: llama.cpp's server sends `Server: llama.cpp` and tells its build in `/props` (`tools/server/README.md`); Ollama has
 `/api/version` (`docs/api.md`) and names the owner of its own models `library`; vLLM has `/version`; LiteLLM sends
-`x-litellm-version`; LM Studio answers `/lmstudio-greeting`, which is how `lms` finds it (`lms/src/createClient.ts`), and an
-unknown path with status 200 and words of its own. LM Studio's app and llmster, its daemon, answer alike, and neither tells
-its version over HTTP: only its own SDKs learn it, over a WebSocket.
+`x-litellm-version` with a model's answers, and tells it at `/health/readiness`; LM Studio answers `/lmstudio-greeting`, which
+is how `lms` finds it (`lms/src/createClient.ts`), and an unknown path with status 200 and words of its own. LM Studio's app
+and llmster, its daemon, answer alike, and neither tells its version over HTTP: only its own SDKs learn it, over a WebSocket.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from msgspec import Struct
 
 from lmdeck.model_info import ApiLevel
 
-__all__ = ["UNKNOWN_PRODUCT", "Product", "named_in", "questions", "read_reply_to", "recognize"]
+__all__ = ["UNKNOWN_PRODUCT", "Peer", "Product", "named_in", "questions", "read_reply_to", "recognize"]
 
-LM_STUDIO, LLAMA_CPP, OLLAMA, VLLM = "LM Studio", "llama.cpp", "Ollama", "vLLM"
+LM_STUDIO, LLAMA_CPP, OLLAMA, VLLM, LITELLM = "LM Studio", "llama.cpp", "Ollama", "vLLM", "LiteLLM"
 UNKNOWN_PRODUCT = "an OpenAI-compatible server"
 OWNERS = {
     "organization_owner": LM_STUDIO,
@@ -34,6 +34,7 @@ VERSION_QUESTIONS = {
     LLAMA_CPP: ("/props", "build_info"),
     OLLAMA: ("/api/version", "version"),
     VLLM: ("/version", "version"),
+    LITELLM: ("/health/readiness", "litellm_version"),
 }
 LONGEST_VERSION = 60
 
@@ -47,17 +48,38 @@ class Product(Struct, frozen=True):
 
 def recognize(api: ApiLevel, body: object, headers: Mapping[str, str], refusals: Sequence[str] = ()) -> Product:
     """Say what answered a model list: by its headers, its API, its models' owner, or how it refused the paths before."""
-    name, _, version = headers.get("server", "").partition("/")
-    if name.lower() in SERVERS:
-        return Product(SERVERS[name.lower()], _version(version))
-    if headers.get("x-litellm-version"):
-        return Product("LiteLLM", _version(headers["x-litellm-version"]))
+    named = _named_by(headers)
+    if named is not None:
+        return named
     if api != "openai":
         return Product(LM_STUDIO)
     entries = body.get("data") if isinstance(body, Mapping) else None
     owners = [str(entry.get("owned_by")).lower() for entry in entries or () if isinstance(entry, Mapping)]
     owner = next((OWNERS[owner] for owner in owners if owner in OWNERS), None)
     return Product(owner or named_in(*refusals))
+
+
+def _named_by(headers: Mapping[str, str]) -> Product | None:
+    """Return the product that an answer's headers name."""
+    name, _, version = headers.get("server", "").partition("/")
+    if name.lower() in SERVERS:
+        return Product(SERVERS[name.lower()], _version(version))
+    if headers.get("x-litellm-version"):
+        return Product(LITELLM, _version(headers["x-litellm-version"]))
+    return None
+
+
+class Peer:
+    """What the answers of one server have told of it so far: `product` is None until one of them names it."""
+
+    def __init__(self) -> None:
+        self.product: str | None = None
+
+    def hear(self, headers: Mapping[str, str]) -> None:
+        """Note what an answer's headers tell."""
+        named = _named_by(headers)
+        if named is not None:
+            self.product = named.name
 
 
 def named_in(*refusals: str) -> str | None:
@@ -69,7 +91,7 @@ def named_in(*refusals: str) -> str | None:
 def questions(product: Product) -> tuple[str, ...]:
     """Give the paths to ask for what is not known yet: none, one, or two."""
     if product.name is None:
-        return (VERSION_QUESTIONS[OLLAMA][0], GREETING)
+        return (VERSION_QUESTIONS[OLLAMA][0], GREETING, VERSION_QUESTIONS[LITELLM][0])
     if product.version is None and product.name in VERSION_QUESTIONS:
         return (VERSION_QUESTIONS[product.name][0],)
     return ()

@@ -54,7 +54,7 @@ def _show_version(wanted: bool) -> None:  # typer's form
 def root(
     context: typer.Context,
     host: Annotated[str | None, typer.Option(help="The server's host.")] = None,
-    port: Annotated[int | None, typer.Option(help="The server's port.")] = None,
+    port: Annotated[int | None, typer.Option(help="The server's port.", min=1, max=65535)] = None,
     base_url: Annotated[str | None, typer.Option(help="The server's address, instead of host and port.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Longest silence within an answer, in seconds.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and log requests and chunks.")] = False,

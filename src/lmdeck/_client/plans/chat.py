@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -11,13 +12,15 @@ from msgspec.structs import replace
 from lmdeck._client.session import Session
 from lmdeck._compatibility import Adjustments
 from lmdeck._parsing.parser import StreamParser
-from lmdeck._pipeline import Plan, Read
+from lmdeck._pipeline import Handler, Plan, Read
 from lmdeck._pipeline.exchange import Answer
 from lmdeck._requests.chat import ChatSpec, build_chat
 from lmdeck._requests.images import suspect_images
 from lmdeck._requests.tool_schema_fallback import blame, is_compilers, left_out, simpler_request
+from lmdeck._responses.hints import fit_to_product
 from lmdeck._responses.json_reader import JSONReader
 from lmdeck._responses.model_lists import LISTINGS, choose_model, read_listing
+from lmdeck._responses.server_detection import recognize
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._transport import Timeouts
@@ -25,6 +28,7 @@ from lmdeck.errors import (
     APIError,
     EndpointNotFoundError,
     InvalidRequestError,
+    LMStudioError,
     MalformedStreamError,
     ModelNotFoundError,
     NoModelLoadedError,
@@ -41,6 +45,7 @@ __all__ = [
     "begin_chat",
     "final_reply",
     "find_model",
+    "fitting_hints",
     "list_models",
     "read_reply",
     "read_rest",
@@ -145,7 +150,8 @@ def find_model(session: Session, key: str) -> Plan[ModelInfo]:
     for model in models:
         if model.key == key or any(instance.id == key for instance in model.instances):
             return model
-    raise ModelNotFoundError(f"The server has no model {key!r}.", available=[model.key for model in models])
+    with fitting_hints(session):
+        raise ModelNotFoundError(f"The server has no model {key!r}.", available=[model.key for model in models])
 
 
 def _ask(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -> Plan[Answer]:
@@ -210,19 +216,20 @@ def _choose(session: Session) -> Plan[str | None]:
         models = yield from list_models(session)
     except EndpointNotFoundError:
         return None
-    model = choose_model(models)
+    with fitting_hints(session):
+        model = choose_model(models)
     session.remember_model(model)
     return model
 
 
-def ask_listing(session: Session) -> Plan[Listing]:
+def ask_listing(session: Session, handler: Handler | None = None) -> Plan[Listing]:
     """Ask the three APIs in turn; what an older server answers to a newer path counts as "not there"."""
     refusals: list[str] = []
     for api, path in LISTINGS:
         call = session.call("GET", path, JSONReader, timeouts=session.look_up_timeouts)
         is_last = path == LISTINGS[-1][1]
         try:
-            answer = yield from session.unlimited(call)
+            answer = yield from (handler or session.unlimited)(call)
             body = _json(answer)
             models = read_listing(api, body)
         except (EndpointNotFoundError, MalformedStreamError) as error:
@@ -231,8 +238,20 @@ def ask_listing(session: Session) -> Plan[Listing]:
             refusals.append(error.message)
             continue
         session.learn(models)
-        return Listing(api=api, models=models, body=body, headers=answer.response.headers, refusals=refusals)
+        headers = answer.response.headers
+        session.peer.product = recognize(api, body, headers, refusals).name or session.peer.product
+        return Listing(api=api, models=models, body=body, headers=headers, refusals=refusals)
     raise APIError("The server lists no models.")
+
+
+@contextmanager
+def fitting_hints(session: Session) -> Iterator[None]:
+    """Let the hints of errors raised inside speak of the product that answers."""
+    try:
+        yield
+    except LMStudioError as error:
+        fit_to_product(error, session.peer.product)
+        raise
 
 
 def _json(answer: Answer) -> object:

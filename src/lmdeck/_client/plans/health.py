@@ -19,11 +19,13 @@ def check_health(session: Session, clock: Callable[[], float] = time.monotonic) 
     """Ask for the models and say what came of it; only what is no answer of a server counts as unreachable."""
     started = clock()
     try:
-        listing = yield from ask_listing(session)
+        listing = yield from ask_listing(session, session.prompt)
     except LMStudioError as error:
         reachable = not isinstance(error, TransportError)
         latency = clock() - started if reachable else None
-        return Health(reachable=reachable, latency=latency, product=named_in(error.message), error=error)
+        return Health(
+            reachable=reachable, latency=latency, product=session.peer.product or named_in(error.message), error=error
+        )
     latency = clock() - started
     product = yield from _identify(session, listing)
     return Health(
@@ -39,8 +41,11 @@ def check_health(session: Session, clock: Callable[[], float] = time.monotonic) 
 def _identify(session: Session, listing: Listing) -> Plan[Product]:
     """Say which product sent the list; LM Studio and the embedded engine are known without a further request."""
     product = recognize(listing.api, listing.body, listing.headers, listing.refusals)
+    product = Product(product.name or session.peer.product, product.version)
     for path in questions(product):
         told = read_reply_to(path, (yield from session.probe(path)), product)
         if told != product:
-            return told
+            product = told
+            break
+    session.peer.product = product.name or UNKNOWN_PRODUCT
     return product

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from lmdeck._client.plans.chat import ask_json, list_models
 from lmdeck._client.session import Session
 from lmdeck._pipeline import Plan, Sleep, Tell
 from lmdeck._pipeline.retry_policy import may_have_begun
+from lmdeck._responses.hints import LM_STUDIO
 from lmdeck._responses.model_management import (
     checked_job_id,
     checked_load_options,
@@ -19,9 +21,13 @@ from lmdeck._responses.model_management import (
 from lmdeck.errors import (
     APIError,
     EndpointNotFoundError,
+    InvalidRequestError,
     LMStudioError,
     MalformedStreamError,
     ModelNotFoundError,
+    NoModelLoadedError,
+    RequestTimeoutError,
+    TimeoutPhase,
     TransportError,
 )
 from lmdeck.events import ModelLoadProgress
@@ -30,8 +36,11 @@ from lmdeck.model_info import DownloadJob, LoadedModel, ModelInfo, ModelInstance
 __all__ = ["download", "download_status", "ensure_loaded", "load", "unload", "wait_for_download"]
 
 MANAGEMENT = "/api/v1/models"
+UNKNOWN_INSTANCE = re.compile(r"\b(not (found|loaded)|unknown|no such|does not exist)\b", re.IGNORECASE)
 FIRST_POLL, LONGEST_POLL = 0.2, 2.0  # seconds between two questions about a download
 TOO_OLD = "Update LM Studio to 0.4.0 or newer, which can do this over HTTP, or use `lms` on its machine."
+NO_MANAGEMENT = "{product} does not load, unload or download models over HTTP: do it where it runs."
+NO_INSTANCE = "Name an instance that is loaded: `lmdeck ps` or `lm.models.loaded()` lists them."
 
 
 def load(session: Session, key: str, options: Mapping[str, Any], *, force: bool) -> Plan[LoadedModel]:
@@ -92,13 +101,36 @@ def unload(session: Session, instance_id: str) -> Plan[str]:
     body = {"instance_id": instance_id}
     try:
         answer = yield from _managed(session, "POST", f"{MANAGEMENT}/unload", body, has_effects=True)
+    except (ModelNotFoundError, NoModelLoadedError) as error:
+        raise _no_instance(error) from error
     except LMStudioError as error:
+        if isinstance(error, InvalidRequestError) and UNKNOWN_INSTANCE.search(error.message):
+            raise _no_instance(error) from error
         now = yield from _listed_after(error, session)
         if not now or any(instance.id == instance_id for model in now for instance in model.instances):
             raise
         return instance_id
     said = answer.get("instance_id") if isinstance(answer, Mapping) else None
     return str(said or instance_id)
+
+
+def _no_instance(error: APIError) -> ModelNotFoundError:
+    """Return what an unload means that names no loaded instance."""
+    return _as_not_found(error, NO_INSTANCE)
+
+
+def _as_not_found(error: APIError, hint: str | None = None) -> ModelNotFoundError:
+    found = ModelNotFoundError(
+        error.message,
+        status=error.status,
+        type=error.type,
+        code=error.code,
+        param=error.param,
+        body=error.body,
+        hint=hint,
+    )
+    found.request_id, found.url, found.attempts = error.request_id, error.url, error.attempts
+    return found
 
 
 def download(
@@ -111,8 +143,9 @@ def download(
 ) -> Plan[DownloadJob]:
     """Ask for a download, and wait until it is over."""
     body = {"model": model} if quantization is None else {"model": model, "quantization": quantization}
+    limit = _Limit(session)
     job = read_download((yield from _managed(session, "POST", f"{MANAGEMENT}/download", body, has_effects=True)))
-    return (yield from _wait(session, job, on_progress)) if wait else job
+    return (yield from _wait(session, job, on_progress, limit)) if wait else job
 
 
 def download_status(session: Session, job_id: str) -> Plan[DownloadJob]:
@@ -125,10 +158,55 @@ def wait_for_download(
     session: Session, job_id: str, on_progress: Callable[[DownloadJob], object] | None
 ) -> Plan[DownloadJob]:
     """Wait for a download that was begun before."""
-    return (yield from _wait(session, (yield from download_status(session, job_id)), on_progress))
+    limit = _Limit(session)
+    return (yield from _wait(session, (yield from download_status(session, job_id)), on_progress, limit))
 
 
-def _wait(session: Session, job: DownloadJob, on_progress: Callable[[DownloadJob], object] | None) -> Plan[DownloadJob]:
+class _Limit:
+    """How long a download is waited for: `total_timeout` in all, and `timeout` once every byte is there.
+
+    LM Studio is reported to say "downloading" for ever of what it has whole (bug tracker #1477).
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._clock = session.clock
+        self._settings = session.settings
+        total = session.settings.total_timeout
+        self._by = None if total is None else self._clock() + total
+        self._whole_since: float | None = None
+
+    def pause(self, wanted: float, job: DownloadJob) -> float:
+        """Return how long to wait before the next question.
+
+        Raises:
+            RequestTimeoutError: A limit has passed; the message names the job.
+        """
+        now = self._clock()
+        if job.status == "downloading" and job.progress == 1:
+            self._whole_since = now if self._whole_since is None else self._whole_since
+            if now - self._whole_since >= self._settings.timeout:
+                raise self._passed(f"The download {job.job_id} is at 100 % and does not end", "idle", job.job_id)
+        else:
+            self._whole_since = None
+        if self._by is None:
+            return wanted
+        if now >= self._by:
+            raise self._passed(f"The download {job.job_id} was not over", "total", job.job_id)
+        return min(wanted, self._by - now)
+
+    def _passed(self, what: str, phase: TimeoutPhase, job_id: str | None) -> RequestTimeoutError:
+        seconds = self._settings.timeout if phase == "idle" else self._settings.total_timeout or 0.0
+        return RequestTimeoutError(
+            f"{what} within {seconds:g} s.",
+            phase=phase,
+            seconds=seconds,
+            hint=f"It may go on: wait with `lm.models.wait_for_download({job_id!r})`, or look at LM Studio's Downloads.",
+        )
+
+
+def _wait(
+    session: Session, job: DownloadJob, on_progress: Callable[[DownloadJob], object] | None, limit: _Limit
+) -> Plan[DownloadJob]:
     """Ask until it is over; a pause is waited out, since it is the user's."""
     job_id = job.job_id
     pauses = _polls()
@@ -145,7 +223,7 @@ def _wait(session: Session, job: DownloadJob, on_progress: Callable[[DownloadJob
             return job
         if job_id is None:
             raise MalformedStreamError("The server began a download without giving its job's id.")
-        yield Sleep(next(pauses))
+        yield Sleep(limit.pause(next(pauses), job))
         job = yield from download_status(session, job_id)
 
 
@@ -191,6 +269,7 @@ def _managed(
         return (yield from ask_json(session, method, path, body, has_effects=has_effects))
     except EndpointNotFoundError as error:
         if isinstance(error.body, Mapping) and "model" in str(error.body.get("error", "")).lower():
-            raise ModelNotFoundError(error.message, status=error.status, body=error.body) from error
-        error.hint = TOO_OLD
+            raise _as_not_found(error) from error
+        product = session.peer.product
+        error.hint = TOO_OLD if product in (None, LM_STUDIO) else NO_MANAGEMENT.format(product=product)
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmdeck._client.plans.chat import ask_json, list_models, with_model
+from lmdeck._client.plans.chat import ask_json, ask_listing, with_model
 from lmdeck._client.session import Session
 from lmdeck._pipeline import Plan
 from lmdeck._responses.embeddings import (
@@ -21,6 +21,9 @@ from lmdeck.outputs import Completion, Embeddings
 from lmdeck.stats import Usage
 
 __all__ = ["complete", "embed"]
+
+
+NAME_IT = "Name the model: `lm.embed(text, model=…)`."
 
 
 def embed(
@@ -64,14 +67,19 @@ def complete(session: Session, prompt: str, model: str | None, options: Mapping[
 def _choose_embedder(session: Session) -> Plan[str]:
     """Choose an embedding model: a loaded one, else the first that is there."""
     try:
-        models = yield from list_models(session)
+        listing = yield from ask_listing(session)
     except EndpointNotFoundError:
-        models = []
-    embedders = [model for model in models if model.type == "embedding"]
+        raise NoModelLoadedError("The server lists no models.", hint=NAME_IT) from None
+    embedders = [model for model in listing.models if model.type == "embedding"]
+    if not embedders and listing.api == "openai" and len(listing.models) == 1:
+        embedders = listing.models  # such a list does not tell what a model is for
     if not embedders:
+        is_told = listing.api != "openai"
         raise NoModelLoadedError(
-            "The server has no embedding model.",
-            hint="Download one, for example text-embedding-nomic-embed-text-v1.5, or name it: `lm.embed(text, model=…)`.",
+            "The server has no embedding model." if is_told else "The server does not tell which model embeds.",
+            hint=f"Download one, for example text-embedding-nomic-embed-text-v1.5, or: {NAME_IT}"
+            if is_told
+            else NAME_IT,
         )
     loaded = next((model for model in embedders if model.instances), None)
     return loaded.instances[0].id or loaded.key if loaded else embedders[0].key

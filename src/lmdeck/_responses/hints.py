@@ -22,7 +22,7 @@ from lmdeck.errors import (
     TransportError,
 )
 
-__all__ = ["HISTORY_HINT", "NO_VISION", "fit_to_product", "fitting_hint", "hint_for_page"]
+__all__ = ["HISTORY_HINT", "LM_STUDIO", "NO_VISION", "fit_to_product", "fitting_hint", "hint_for_page"]
 
 LM_STUDIO = "LM Studio"
 HISTORY_HINT = (

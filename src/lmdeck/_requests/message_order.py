@@ -1,0 +1,75 @@
+"""What in the order of a history some prompt templates refuse: it is sent as it is, and reported.
+
+A result without its call, calls without their results, a system message in the middle, two assistant messages in a row
+(lmstudio-bug-tracker #1452, #2218; home-llm #384). Which of them a model takes is its template's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lmdeck.messages import Problem
+
+__all__ = ["chat_order", "items_order", "turns_order"]
+
+ORPHAN = "{where} is the result of a call {id!r} that nothing before it makes: put the assistant's message with the call there."
+
+
+def chat_order(messages: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+    """Look at the messages of a chat, made acceptable already."""
+    calls: set[str] = set()
+    waiting: set[str] = set()
+    before = ""
+    for position, message in enumerate(messages):
+        role = str(message["role"])
+        if role == "tool":
+            id_ = str(message.get("tool_call_id"))
+            if id_ not in calls:
+                yield Problem("orphan_tool_result", ORPHAN.format(where=f"Message {position}", id=id_))
+            waiting.discard(id_)
+        else:
+            detail = _misplaced(role, before, waiting)
+            if detail:
+                yield Problem("role_order", f"Message {position} {detail}, which some templates refuse.")
+            waiting = {str(call.get("id")) for call in message.get("tool_calls") or ()}
+            calls |= waiting
+        before = role
+
+
+def _misplaced(role: str, before: str, waiting: Iterable[str]) -> str | None:
+    """Return what is odd about a message's place; None where nothing is."""
+    if waiting:
+        return f"comes before the results of the calls {', '.join(sorted(waiting))}"
+    if role in {"system", "developer"} and before not in {"", "system", "developer"}:
+        return "is a system message that is not at the beginning"
+    if role == before == "assistant":
+        return "is the assistant's right after another one of the assistant's"
+    return None
+
+
+def items_order(items: object, *, goes_on: bool) -> Iterator[Problem]:
+    """Look at the input of `/v1/responses`; one that goes on from a stored response has its calls there."""
+    if goes_on or not isinstance(items, (list, tuple)):
+        return
+    calls: set[object] = set()
+    for position, item in enumerate(items):
+        kind = item.get("type") if isinstance(item, Mapping) else None
+        if kind == "function_call":
+            calls.add(item.get("call_id"))
+        elif kind == "function_call_output" and item.get("call_id") not in calls:
+            yield Problem("orphan_tool_result", ORPHAN.format(where=f"Item {position}", id=item.get("call_id")))
+
+
+def turns_order(messages: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+    """Look at the messages of `/v1/messages`."""
+    calls: set[object] = set()
+    for position, message in enumerate(messages):
+        content = message.get("content")
+        for block in content if isinstance(content, (list, tuple)) else ():
+            kind = block.get("type") if isinstance(block, Mapping) else None
+            if kind == "tool_use":
+                calls.add(block.get("id"))
+            elif kind == "tool_result" and block.get("tool_use_id") not in calls:
+                where = f"A block of message {position}"
+                yield Problem("orphan_tool_result", ORPHAN.format(where=where, id=block.get("tool_use_id")))
