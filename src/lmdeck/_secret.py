@@ -28,12 +28,14 @@ class Secret:
         return self._value
 
     def hidden_in(self, value: Any, depth: int = 0) -> Any:  # noqa: ANN401  # whatever JSON holds
-        """Return text, or the text in lists and objects, with `***` in place of the secret or of a long part of it."""
+        """Return text or bytes, or those in lists and objects, with `***` in place of the secret or of a long part of it."""
         if isinstance(value, str):
             for part in (self._value, *self._value.split(":")):
                 if len(part) >= SHORTEST_PART or part == self._value:
                     value = value.replace(part, "***")
             return value
+        if isinstance(value, bytes):
+            return str(self.hidden_in(value.decode("utf-8", "surrogateescape"))).encode("utf-8", "surrogateescape")
         if depth > DEEPEST:
             return "…"
         if isinstance(value, list):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from lmdeck._event_bus import EventBus
 from lmdeck._limits import DEFAULT_LIMITS
@@ -278,6 +279,8 @@ def _hide(error: LMStudioError, token: Secret) -> None:
     error.message = str(token.hidden_in(error.message))
     error.args = (error.message,)
     error.hint = str(token.hidden_in(error.hint))
+    if error.partial is not None:
+        error.partial = replace(error.partial, raw=token.hidden_in(error.partial.raw))
     if isinstance(error, APIError):
         error.body = token.hidden_in(error.body)
         error.param, error.code = token.hidden_in(error.param), token.hidden_in(error.code)

@@ -228,11 +228,11 @@ ELSEWHERE: dict[type[LMStudioError], str] = {
 
 def fit_to_product(error: LMStudioError, product: str | None) -> None:
     """Let the hint of an error speak of the product that answers, where that is known and not LM Studio."""
-    if product in (None, LM_STUDIO) or not re.search(r"\bLM Studio|`lms\b", error.hint):
+    if product is None or product == LM_STUDIO or not re.search(r"\bLM Studio|`lms\b", error.hint):
         return
-    name = product if product and not product.startswith("an ") else "the server"
-    if error.hint == error.default_hint:
-        fitting = next((ELSEWHERE[kind] for kind in type(error).__mro__ if kind in ELSEWHERE), error.hint)
-        error.hint = fitting.format(product=name)
-    error.hint = error.hint.replace("LM Studio's", f"{name}'s").replace(LM_STUDIO, name)
-    error.hint = error.hint[:1].upper() + error.hint[1:]
+    name = "the server" if product.startswith("an ") else product
+    of_class = ELSEWHERE.get(type(error))
+    if of_class and (error.hint == error.default_hint or "`lms" in error.hint):
+        error.hint = of_class.format(product=name)
+    else:
+        error.hint = error.hint.replace("LM Studio's", f"{name}'s").replace(LM_STUDIO, name)

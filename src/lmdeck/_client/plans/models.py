@@ -39,7 +39,7 @@ MANAGEMENT = "/api/v1/models"
 UNKNOWN_INSTANCE = re.compile(r"\b(not (found|loaded)|unknown|no such|does not exist)\b", re.IGNORECASE)
 FIRST_POLL, LONGEST_POLL = 0.2, 2.0  # seconds between two questions about a download
 TOO_OLD = "Update LM Studio to 0.4.0 or newer, which can do this over HTTP, or use `lms` on its machine."
-NO_MANAGEMENT = "{product} does not load, unload or download models over HTTP: do it where it runs."
+NO_MANAGEMENT = "Here answers {product}, which does not load, unload or download models over HTTP: do it where it runs."
 NO_INSTANCE = "Name an instance that is loaded: `lmdeck ps` or `lm.models.loaded()` lists them."
 
 
