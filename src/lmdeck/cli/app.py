@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lmdeck._client.clients import LMStudio
 from lmdeck._version import __version__
-from lmdeck.cli import ask, chat, demo, embed, engine, models, status, testing
+from lmdeck.cli import ask, chat, demo, embed, engine, models, relaying, status, testing
 from lmdeck.cli.doctor import command as doctor
 from lmdeck.cli.terminal import errors, exit_code, safe, show_error
 from lmdeck.config import ClientSettings
@@ -124,5 +124,7 @@ app.command("fake")(testing.fake)
 app.command("record")(testing.record)
 app.command("replay")(testing.replay)
 app.command("verdict")(testing.verdict)
+app.command("run", context_settings=relaying.PROGRAM_FOLLOWS)(relaying.run)
+app.command("proxy")(relaying.proxy)
 app.add_typer(models.commands, name="models")
 app.add_typer(engine.commands, name="engine")

@@ -31,8 +31,8 @@ AllowedHost = Annotated[
 ]
 
 
-def needs_extra() -> None:
-    """Tell which extra to install where the fake's server is missing.
+def needs_extra(extra: str = "testing") -> None:
+    """Tell which extra to install where the server's packages are missing.
 
     Raises:
         ConfigurationError: It is.
@@ -41,7 +41,7 @@ def needs_extra() -> None:
     if missing:
         raise ConfigurationError(
             f"This needs the package {missing[0]}, which is not installed.",
-            hint='Install it with `pip install "lmdeck[testing]"`.',
+            hint=f'Install it with `pip install "lmdeck[{extra}]"`.',
         )
 
 

@@ -1,0 +1,136 @@
+"""A repairing proxy as an ASGI application: `lmdeck proxy` and `lmdeck run` serve it, and it can be mounted anywhere.
+
+from lmdeck.contrib.asgi import RepairProxy
+
+app = RepairProxy(base_url="http://gpu-box:1234")
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Unpack
+from urllib.parse import quote
+
+from lmdeck._requests.base_url import Address
+from lmdeck.config import Settings
+from lmdeck.contrib._upstream import AsyncUpstream
+from lmdeck.errors import InvalidRequestError, LMStudioError
+from lmdeck.relay import ErrorAnswer, error_answer, route_of
+from lmdeck.server.delivery import ClientGoneError, attended
+from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.types import Receive, Scope, Send
+
+    from lmdeck.config import ClientSettings
+    from lmdeck.contrib._upstream import AsyncSent
+
+__all__ = ["RepairProxy"]
+
+MAX_BODY_BYTES = 64 << 20
+
+
+class RepairProxy:
+    """Relay every request to LM Studio and every answer back, repaired in its own wire format.
+
+    The keywords are those of `LMStudio`, whose settings say where the server is. Requests of foreign web pages, and those
+    that ask for another name than `hosts` allows, are refused.
+    """
+
+    def __init__(self, hosts: AllowedHosts = LOOPBACK, **settings: Unpack[ClientSettings]) -> None:
+        self.upstream_url = Address.from_settings(Settings.resolve(settings)).root
+        named: ClientSettings = {**settings, "host": None, "port": None, "base_url": self.upstream_url}
+        self._upstream = AsyncUpstream(named)
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Relay one request, and end it upstream as soon as nobody waits for the answer."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send, self._upstream)
+        if scope["type"] != "http":
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        url = _url(scope)
+        refused = refuse_request(scope["method"], headers, self._hosts)
+        try:
+            if refused is not None:
+                raise InvalidRequestError(refused.message, hint=refused.hint, status=refused.status)
+            body = await _body(receive)
+        except LMStudioError as error:
+            await _send_error(error_answer(route_of(scope["method"], url).kind, error), send)
+            return
+        try:
+            await attended(receive, self._relay(scope["method"], url, headers, body, send))
+        except ClientGoneError:
+            return
+
+    async def _relay(self, method: str, url: str, headers: dict[str, str], body: bytes, send: Send) -> None:
+        sent = await self._upstream.send(method, url, headers, body)
+        try:
+            await _send(sent, send)
+        finally:
+            sent.close()
+
+
+async def _send(sent: AsyncSent, send: Send) -> None:
+    await send({"type": "http.response.start", "status": sent.status, "headers": _raw(sent.headers)})
+    async with aclosing(sent.chunks) as chunks:
+        async for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send_error(answer: ErrorAnswer, send: Send) -> None:
+    headers = _raw(answer.headers)
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
+
+async def _live(receive: Receive, send: Send, upstream: AsyncUpstream) -> None:
+    """Follow the life of the server, and close the connections at its end."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.shutdown":
+            await upstream.aclose()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+def _url(scope: Scope) -> str:
+    """Return a URL with the path as it was sent, escapes included; its host does not matter."""
+    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    path = raw.partition(b"?")[0].decode("latin-1")
+    query = scope.get("query_string", b"").decode("latin-1")
+    return f"http://proxy{path if path.startswith('/') else f'/{path}'}{f'?{query}' if query else ''}"
+
+
+async def _body(receive: Receive) -> bytes:
+    """Read a body.
+
+    Raises:
+        InvalidRequestError: It is larger than allowed.
+    """
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if size <= MAX_BODY_BYTES:
+            parts.append(part)
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            break
+    if size > MAX_BODY_BYTES:
+        raise InvalidRequestError(
+            f"The request body is larger than {MAX_BODY_BYTES} bytes.",
+            status=413,
+            hint="Send a shorter history or smaller images.",
+        )
+    return b"".join(parts)
