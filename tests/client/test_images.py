@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import socket
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import lmdeck
 from asking import alm, lm
 from lmdeck import ConfigurationError, InvalidRequestError, LMStudioError, RequestTimeoutError, ServerUnreachableError
 from lmdeck._requests import image_conversion
-from lmdeck._requests.image_urls import AddressGuard
+from lmdeck._requests.image_urls import AddressGuard, redirected
 from lmdeck.testing import FakeLMStudio
 from loopback import HANG, SSE_HEAD, Answer, Loopback, head, http_chunks, json_answer, text_answer
 
@@ -171,23 +172,43 @@ def test_a_redirect_into_a_private_network_is_refused(is_async: bool, monkeypatc
 
 
 @BOTH
-def test_a_name_that_leads_elsewhere_the_second_time(is_async: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What counts is the address that is connected to, not the one that was looked up before."""
-    asked: list[str] = []
+@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["127.0.0.2", "127.0.0.1"]], ids=["private", "elsewhere later"])
+def test_a_private_address_behind_a_name_is_never_connected_to(
+    addresses: list[str], is_async: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only an address that was checked is connected to: a port scan learns nothing, and a name may change as it likes.
 
-    def is_public(address: str) -> bool:
-        asked.append(address)
-        return is_async or len(asked) < 2  # aiohttp asks once, for the very address
+    Here 127.0.0.2, on which nothing listens, counts as public.
+    """
+    asked = iter([*addresses, *["127.0.0.1"] * 20])
+
+    def look_up(host: str, port: int, *_: object, **__: object) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (next(asked), port))]
 
     with Loopback(picture()) as web:
-        monkeypatch.setattr("lmdeck._requests.image_urls._is_public", is_public)
-        if is_async:
-            assert fetch(f"http://localhost:{web.port}/", is_async=True, allow_private=False) == PNG
-        else:
-            with pytest.raises(InvalidRequestError):
-                fetch(f"http://localhost:{web.port}/", allow_private=False)
-            assert web.requests == []
-    assert "127.0.0.1" in asked
+        monkeypatch.setattr(
+            "lmdeck._requests.image_urls._is_public", lambda address: str(ip_address(address)) == "127.0.0.2"
+        )
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        with pytest.raises(LMStudioError) as caught:
+            fetch(f"http://pictures.example:{web.port}/", is_async=is_async, allow_private=False)
+        assert web.connections == []
+    assert isinstance(caught.value, InvalidRequestError if len(addresses) == 1 else ServerUnreachableError)
+
+
+@BOTH
+def test_a_redirect_gives_tls_up_in_no_spelling(is_async: bool) -> None:
+    """Schemes are written in any case (RFC 3986, 3.1)."""
+    with Loopback(picture()) as plain:
+        for scheme in ("http", "HTTP", "hTtP"):
+            with pytest.raises(InvalidRequestError, match="from https:// to http://"):
+                redirected(
+                    "https://pictures.example/a",
+                    f"{scheme}://127.0.0.1:{plain.port}/",
+                    0,
+                    AddressGuard(allow_private=True),
+                )
+        assert fetch(plain.url.replace("http", "HTTP"), is_async=is_async) == PNG
 
 
 @pytest.mark.parametrize(
@@ -195,7 +216,9 @@ def test_a_name_that_leads_elsewhere_the_second_time(is_async: bool, monkeypatch
     [
         "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.255.0.1", "169.254.169.254", "172.16.0.1", "192.168.1.1", "224.0.0.1",
         "255.255.255.255", "::", "::1", "fc00::1", "fe80::1", "fe80::1%1", "ff02::1", "::ffff:10.0.0.1", "64:ff9b::a00:1",
-        "2002:a00:1::", "2001:0:0:0:0:0:f5ff:fffe",
+        "2002:a00:1::", "2001:0:0:0:0:0:f5ff:fffe", "::127.0.0.1", "::10.0.0.1", "::ffff:0:10.0.0.1", "64:ff9b:1::a00:1",
+        "64:ff9b:1:ffff::101:101", "fec0::1", "3fff::1", "5f00::1", "2606:4700::5efe:192.168.0.1",
+        "2606:4700::200:5efe:10.0.0.1",
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_public(address: str) -> None:

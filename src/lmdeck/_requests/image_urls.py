@@ -20,7 +20,11 @@ __all__ = ["REDIRECTS", "AddressGuard", "check_head", "checked_address", "checke
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 5
 PLAIN_TYPES = ("", "application/octet-stream", "binary/octet-stream")
-NAT64 = IPv6Network("64:ff9b::/96")
+# IPv6 addresses whose last 32 bits are the IPv4 address that is reached: RFC 4291 (compatible, mapped), 2765 and 6052.
+EMBEDDING = [IPv6Network(f"{prefix}/96") for prefix in ("::", "::ffff:0:0", "::ffff:0:0:0", "64:ff9b::")]
+# Not reached over the internet, though not every Python's `is_global` says so: RFC 8215, 3879, 9637 and 9602.
+NOT_PUBLIC = [IPv6Network(network) for network in ("64:ff9b:1::/48", "fec0::/10", "3fff::/20", "5f00::/16")]
+ISATAP = {0x00005EFE, 0x02005EFE}  # RFC 5214: what stands before the IPv4 address
 
 
 class AddressGuard:
@@ -44,16 +48,17 @@ class AddressGuard:
 
 def _is_public(address: str) -> bool:
     ip = _innermost(ip_address(address))
-    return ip.is_global and not ip.is_multicast
+    is_listed = isinstance(ip, IPv6Address) and any(ip in network for network in NOT_PUBLIC)
+    return ip.is_global and not ip.is_multicast and not is_listed
 
 
 def _innermost(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Give the IPv4 address that an IPv6 one only wraps."""
+    """Return the IPv4 address that an IPv6 one only wraps."""
     if isinstance(ip, IPv4Address):
         return ip
-    if ip in NAT64:
+    if any(ip in network for network in EMBEDDING) or int(ip) >> 32 & 0xFFFF_FFFF in ISATAP:
         return IPv4Address(int(ip) & 0xFFFF_FFFF)
-    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None) or ip
+    return ip.sixtofour or (ip.teredo[1] if ip.teredo else None) or ip
 
 
 def checked_address(url: str, guard: AddressGuard) -> str:
@@ -79,7 +84,7 @@ def checked_address(url: str, guard: AddressGuard) -> str:
         pass
     except OSError as error:
         raise private_address(url, guard) from error
-    return url.partition("#")[0]
+    return parts._replace(path=parts.path or "/", fragment="").geturl()
 
 
 def private_address(url: str, guard: AddressGuard) -> InvalidRequestError:
@@ -105,7 +110,7 @@ def redirected(url: str, location: str, count: int, guard: AddressGuard) -> str:
         target = urljoin(url, location)
     except ValueError as error:
         raise ConfigurationError(f"{redact_url(url)[:200]} redirects to no address.", hint=EXAMPLE) from error
-    if url.startswith("https://") and target.startswith("http://"):
+    if url.startswith("https://") and target.lower().startswith("http://"):
         raise InvalidRequestError(
             f"The image's address {redact_url(url)[:200]} redirects from https:// to http://.", hint=EXAMPLE
         )
