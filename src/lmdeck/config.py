@@ -1,40 +1,42 @@
 """Settings: what they are called, where they come from, and what is wrong with a bad one.
 
 Each setting is found on its own, in this order: keyword argument, environment, `lmdeck.toml` or `[tool.lmdeck]` in
-`pyproject.toml` of the working directory, default. Nothing is read at import, and nothing but these places is read at all.
+`pyproject.toml` of the working directory or the nearest folder above it up to the project's root, default. Nothing is read at
+import, and nothing but these places is read at all. What a file may say is in `_setting_sources`.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from msgspec import Struct
-from msgspec.structs import fields
+from msgspec.structs import fields, replace
 
 from lmdeck._secret import Secret, redact_url
 from lmdeck._setting_checks import CHECKS
+from lmdeck._setting_sources import (
+    ELSEWHERE,
+    Found,
+    check_trust,
+    from_environment,
+    from_files,
+    from_keywords,
+    misspelt,
+    without_foreign_ways,
+)
 from lmdeck.errors import ConfigurationError
 
 __all__ = ["ClientSettings", "Secret", "Settings", "check_setting", "meant", "redact_url"]
 
-CONFIG_FILE_BYTES = 1 << 20
-
-# What other clients call the same thing: openai, httpx, requests, litellm.
-ELSEWHERE = {
-    "api_base": "base_url",
-    "api_key": "api_token",
-    "max_retries": "retry_attempts",
-    "retries": "retry_attempts",
-    "token": "api_token",
-    "url": "base_url",
-    "verify": "tls_verify",
-}
+_log = logging.getLogger("lmdeck.config")
+_told: set[str] = set()
 
 
-class Settings(Struct, frozen=True, kw_only=True):
+class Settings(Struct, frozen=True, kw_only=True, dict=True):
     """Everything a client can be told; times are seconds.
 
     `timeout` is the longest silence between two bytes of an answer, `first_token_timeout` the longest wait for its first
@@ -76,22 +78,40 @@ class Settings(Struct, frozen=True, kw_only=True):
         """Find every setting: in `given`, the environment, the configuration file of `folder`, or its default.
 
         Raises:
-            ConfigurationError: A value is bad, a name unknown or a file unreadable; the message names setting, value, origin.
+            ConfigurationError: A value is bad, a name unknown, a file unreadable, or the user's token would go where a
+                project's file says; the message names setting, value and origin.
         """
-        keywords = {name: value for name, value in (given or {}).items() if value is not None}
-        sources = (
-            [Found(name, value, f"the keyword argument {name}=") for name, value in keywords.items()],
-            _from_environment(os.environ if environ is None else environ),
-            _from_files(folder or Path()),
-        )
-        chosen: dict[str, Any] = {}
-        for source in sources:
+        variables = os.environ if environ is None else environ
+        chosen: dict[str, Found] = {}
+        for source in (from_keywords(given or {}), from_environment(variables), from_files(folder or Path())):
             values = {found.name: _checked(found) for found in source}
             if "base_url" in chosen or chosen.keys() & {"host", "port"}:
                 # A host named nearer to the caller is not overruled by an address named further away, nor the reverse.
-                values = {name: value for name, value in values.items() if not _names_an_address(name, chosen)}
+                values = {name: found for name, found in values.items() if not _names_an_address(name, chosen)}
             chosen = {**values, **chosen}
-        return cls(**chosen)
+        chosen, notes = without_foreign_ways(chosen)
+        check_trust(chosen)
+        settings = cls(**{name: found.value for name, found in chosen.items()})
+        settings.__dict__["origins"] = {name: found.origin for name, found in chosen.items()}
+        settings.__dict__["notes"] = (*misspelt(variables), *notes)
+        settings._tell_notes()
+        return settings
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Where each setting was found, in words; one that is not in it has its default."""
+        return dict(self.__dict__.get("origins", {}))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found and is not used, in sentences: misspelt variables, and what a project's file may not say."""
+        return tuple(self.__dict__.get("notes", ()))
+
+    def _tell_notes(self) -> None:
+        for note in self.notes:
+            if note not in _told:
+                _told.add(note)
+                _log.warning("%s", note)
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         values = [(name, getattr(self, name)) for name in self.__struct_fields__]
@@ -129,14 +149,6 @@ class ClientSettings(TypedDict, total=False):
     tls_client_key: str | os.PathLike[str] | None
 
 
-class Found(Struct, frozen=True):
-    """A setting's raw value and where it was found."""
-
-    name: str
-    value: Any
-    origin: str
-
-
 def check_setting(name: str, value: object, origin: str) -> None:
     """Check one setting's value, which was found at `origin`.
 
@@ -146,57 +158,18 @@ def check_setting(name: str, value: object, origin: str) -> None:
     _checked(Found(name, value, origin))
 
 
-def _names_an_address(name: str, chosen: Mapping[str, Any]) -> bool:
+def _names_an_address(name: str, chosen: Mapping[str, object]) -> bool:
     return name == "base_url" or (name in {"host", "port"} and "base_url" in chosen)
 
 
-def _from_environment(environ: Mapping[str, str]) -> list[Found]:
-    names = {"LM_API_TOKEN": "api_token"}  # the name that LM Studio's own documentation uses (core/authentication)
-    names |= {f"LMDECK_{name.upper()}": name for name in Settings.__struct_fields__}
-    found = {
-        name: Found(name, environ[variable], f"the environment variable {variable}")
-        for variable, name in names.items()
-        if environ.get(variable)
-    }
-    return list(found.values())
-
-
-def _from_files(folder: Path) -> list[Found]:
-    """Read `lmdeck.toml`, or else `[tool.lmdeck]` of `pyproject.toml`."""
-    own, project = folder / "lmdeck.toml", folder / "pyproject.toml"
-    if own.is_file():
-        table, origin = _read_toml(own), str(own.absolute())
-    elif project.is_file():
-        tool = _read_toml(project).get("tool")
-        table = tool.get("lmdeck", {}) if isinstance(tool, Mapping) else {}
-        origin = f"[tool.lmdeck] in {project.absolute()}"
-    else:
-        return []
-    if not isinstance(table, Mapping):
-        raise ConfigurationError(f"{origin} is not a table.", hint="Write one `name = value` a line below it.")
-    return [Found(name, value, origin) for name, value in table.items()]
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    import tomllib  # here, because most programs have no such file
-
-    try:
-        with path.open("rb") as file:
-            text = file.read(CONFIG_FILE_BYTES + 1)
-        if len(text) > CONFIG_FILE_BYTES:
-            raise ValueError(f"it is larger than {CONFIG_FILE_BYTES} bytes")
-        return tomllib.loads(text.decode())
-    except (OSError, ValueError, RecursionError) as error:  # TOML and UTF-8 errors are values' errors
-        raise ConfigurationError(f"{path} cannot be read: {error}.", hint="Correct the file, or remove it.") from error
-
-
-def _checked(found: Found) -> Any:  # noqa: ANN401  # each setting has its own type
+def _checked(found: Found) -> Found:
+    """Return what was found with the value that the setting has."""
     check = CHECKS.get(found.name)
     if check is None:
         hint = meant(found.name, Settings.__struct_fields__)
         raise ConfigurationError(f"{found.origin}: there is no setting {found.name!r}.", hint=hint)
     try:
-        return check(found.value)
+        return replace(found, value=check(found.value))
     except ValueError as error:
         shown = repr(_harmless(found))
         raise ConfigurationError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +88,35 @@ def test_all_is_well() -> None:
     assert "m answered with one token in 0." in found["answer"].detail
     assert found["context"].detail == "16384 tokens of at most 32768"
     assert found["tools"].detail == 'get_weather({"city": "Paris"}), native'
+
+
+# --- the settings ---
+
+
+def test_every_setting_has_its_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keyword, environment or file; the token's value stays hidden."""
+    (tmp_path / "lmdeck.toml").write_text("connect_timeout = 7")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LM_API_TOKEN", "sesame")
+    with studio() as fake:
+        found = examined(fake, connect_timeout=None)["settings"]
+    assert found.outcome == "ok"
+    assert f"base_url = '{fake.base_url}' from the keyword argument base_url=" in found.detail
+    assert "api_token = *** from the environment variable LM_API_TOKEN" in found.detail
+    assert f"connect_timeout = 7.0 from {tmp_path / 'lmdeck.toml'}" in found.detail
+    assert "sesame" not in found.detail
+
+
+def test_what_is_not_used_of_the_settings_is_a_concern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is misspelt, and a file's word on the way to another's server."""
+    (tmp_path / "lmdeck.toml").write_text('proxy = "http://127.0.0.1:9"')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LMDECK_BASEURL", "http://x")
+    with studio() as fake:
+        found = examined(fake)["settings"]
+    assert found.outcome == "warning"
+    assert "LMDECK_BASEURL is not read. Did you mean LMDECK_BASE_URL?" in found.detail
+    assert "proxy is not used" in found.detail
 
 
 # --- the token ---

@@ -15,6 +15,7 @@ LAYERS: dict[str, int] = {
     "lmdeck._limits": 0,
     "lmdeck._secret": 0,
     "lmdeck._setting_checks": 0,
+    "lmdeck._setting_sources": 0,
     "lmdeck._text": 0,
     "lmdeck._version": 0,
     "lmdeck.config": 0,

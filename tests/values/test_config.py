@@ -13,9 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmdeck import AsyncLMStudio, LMStudio
 from lmdeck._secret import Secret, redact_url
-from lmdeck.config import CONFIG_FILE_BYTES, ClientSettings, Settings
+from lmdeck._setting_sources import CONFIG_FILE_BYTES
+from lmdeck.config import ClientSettings, Settings
 from lmdeck.errors import ConfigurationError
+from loopback import Loopback, hello
 
 TOKEN = "sk-lm-S3cr3t"
 
@@ -374,3 +377,186 @@ def test_no_password_is_odd_enough_to_be_shown(password: str) -> None:
     secret = f"S3cr3t{password}S3cr3t"
     assert "S3cr3t" not in redact_url(f"http://me:{secret}@host/v1")
     assert "S3cr3t" not in redact_url(f"http://host/v1?token={secret}")
+
+
+# --- how far a project's file is trusted ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "address", ['base_url = "http://evil.example"', 'base_url = "evil.example:80/v1"', 'host = "10.0.0.9"']
+)
+@pytest.mark.parametrize("file", ["lmdeck.toml", "pyproject.toml"])
+def test_a_project_s_file_cannot_take_the_user_s_token(tmp_path: Path, file: str, address: str) -> None:
+    """Whoever wrote it would have the token: the error names file, address and what to do."""
+    table = "[tool.lmdeck]\n" if file == "pyproject.toml" else ""
+    (tmp_path / file).write_text(table + address)
+    for keywords, environ in (
+        ({"api_token": TOKEN}, {}),
+        ({}, {"LM_API_TOKEN": TOKEN}),
+        ({}, {"LMDECK_API_TOKEN": TOKEN}),
+    ):
+        text = refused(tmp_path, keywords, **environ)
+        assert str(tmp_path / file) in text
+        assert "is not sent to" in text
+        assert TOKEN not in text
+    assert resolve(tmp_path).api_token is None
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "file"),
+    [
+        ({"base_url": "http://far.example"}, {}, 'base_url = "http://evil.example"'),
+        ({}, {"LMDECK_BASE_URL": "http://far.example"}, 'base_url = "http://evil.example"'),
+        ({"host": "far.example"}, {}, 'base_url = "http://evil.example"\nport = 7'),
+        ({}, {}, 'base_url = "http://localhost:1"'),
+        ({}, {}, 'base_url = "http://127.0.0.1:1/v1"'),
+        ({}, {}, 'base_url = "[::1]:1"'),
+        ({}, {}, 'host = "::1"'),
+        ({}, {}, "port = 5"),
+        ({}, {"LMDECK_PROXY": "http://proxy.example"}, 'host = "127.0.0.1"'),
+    ],
+)
+def test_the_token_goes_where_the_user_says_and_to_this_machine(
+    tmp_path: Path, given: dict[str, Any], environ: dict[str, str], file: str
+) -> None:
+    """The address counts, not that there is a file."""
+    (tmp_path / "lmdeck.toml").write_text(file)
+    assert resolve(tmp_path, given, LM_API_TOKEN=TOKEN, **environ).api_token == Secret(TOKEN)
+
+
+def test_a_file_may_bring_its_own_token(tmp_path: Path) -> None:
+    """It is no secret of the user's."""
+    (tmp_path / "lmdeck.toml").write_text('base_url = "http://theirs.example"\napi_token = "theirs"')
+    assert resolve(tmp_path).api_token == Secret("theirs")
+
+
+WAYS = 'proxy = "http://evil.example"\ntls_verify = false\ntls_ca_file = "evil.pem"\ntls_client_cert = "e"\n'
+
+
+@pytest.mark.parametrize(
+    ("given", "environ"),
+    [
+        ({"base_url": "https://far.example"}, {}),
+        ({}, {"LMDECK_BASE_URL": "https://far.example"}),
+        ({"host": "far"}, {}),
+        ({}, {}),
+    ],
+    ids=["keyword", "environment", "host", "default"],
+)
+def test_a_file_has_no_say_in_the_way_to_a_server_that_it_does_not_name(
+    tmp_path: Path, given: dict[str, Any], environ: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """No proxy of a stranger, and no check of certificates switched off; and that is told."""
+    (tmp_path / "lmdeck.toml").write_text('base_url = "https://their.example"\n' * bool(given or environ) + WAYS)
+    settings = resolve(tmp_path, given, LM_API_TOKEN=TOKEN, **environ)
+    assert (settings.proxy, settings.tls_verify, settings.tls_ca_file, settings.tls_client_cert) == (
+        None,
+        True,
+        None,
+        None,
+    )
+    assert len(settings.notes) == len(WAYS.splitlines())
+    assert [record.getMessage() for record in caplog.records] == list(settings.notes)
+    assert resolve(tmp_path, {"proxy": "http://own", **given}, **environ).proxy == "http://own"
+
+
+def test_a_file_says_how_its_own_server_is_reached(tmp_path: Path) -> None:
+    """Without a token of the user's, or on this machine and by its own proxy there."""
+    (tmp_path / "lmdeck.toml").write_text('base_url = "https://theirs.example"\n' + WAYS)
+    assert (resolve(tmp_path).proxy, resolve(tmp_path).tls_verify) == ("http://evil.example", False)
+    (tmp_path / "lmdeck.toml").write_text('host = "localhost"\nproxy = "http://evil.example"')
+    assert "as proxy" in refused(tmp_path, LM_API_TOKEN=TOKEN)
+    (tmp_path / "lmdeck.toml").write_text('host = "localhost"\nproxy = "http://127.0.0.1:8"')
+    assert resolve(tmp_path, LM_API_TOKEN=TOKEN).proxy == "http://127.0.0.1:8"
+
+
+def test_a_client_sends_the_token_to_no_address_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen from the other side: a server that a cloned project names by this machine's own name hears nothing."""
+    with Loopback(hello) as server:
+        (tmp_path / "lmdeck.toml").write_text(f'base_url = "http://here.example:{server.port}"\nmodel = "m"')
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("LM_API_TOKEN", TOKEN)
+        for make in (LMStudio, AsyncLMStudio):
+            with pytest.raises(ConfigurationError, match="is not sent to"):
+                make()
+        (tmp_path / "lmdeck.toml").write_text(f'base_url = "{server.url}"\nmodel = "m"')
+        with LMStudio() as lm:
+            lm.chat().user("Hi").send()
+        assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
+
+
+# --- parent folders ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("marker", [".git", ".hg", "pyproject.toml"])
+def test_a_project_s_file_is_found_from_its_folders(tmp_path: Path, marker: str) -> None:
+    """Up to the project's root, and no further; the nearest one counts."""
+    project, deep = tmp_path / "project", tmp_path / "project" / "src" / "package"
+    deep.mkdir(parents=True)
+    (tmp_path / "lmdeck.toml").write_text("port = 1")
+    assert resolve(deep).port == 1234
+    (project / marker).mkdir() if marker.startswith(".") else (project / marker).touch()
+    assert resolve(deep).port == 1234
+    (project / "lmdeck.toml").write_text("port = 2")
+    assert resolve(deep).port == 2
+    assert resolve(deep).origins == {"port": str(project / "lmdeck.toml")}
+    (project / "src" / "pyproject.toml").write_text("[tool.other]\nx = 1")
+    assert resolve(deep).port == (2 if marker.startswith(".") else 1234)
+    (project / "src" / "pyproject.toml").write_text("[tool.lmdeck]\nport = 3")
+    assert resolve(deep).port == 3
+
+
+def test_a_file_above_is_trusted_no_more(tmp_path: Path) -> None:
+    """The same rule holds."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "lmdeck.toml").write_text('base_url = "http://evil.example"')
+    assert "is not sent to" in refused(tmp_path / "deep", LM_API_TOKEN=TOKEN)
+
+
+# --- misspelt variables -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("LMDECK_BASEURL", "LMDECK_BASE_URL"), ("LMDECK_URL", "LMDECK_BASE_URL"), ("LMDECK_API_KEY", "LMDECK_API_TOKEN"),
+        ("LMDECK_MODLE", "LMDECK_MODEL"), ("LMDECK_HOSTNAME", "LMDECK_HOST"), ("LMDECK_TIME_OUT", "LMDECK_TIMEOUT"),
+        ("LMDECK_RETRIES", "LMDECK_RETRY_ATTEMPTS"), ("lmdeck_model", "LMDECK_MODEL"), ("LMDECK_TLS_CA", "LMDECK_TLS_CA_FILE"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_variable_is_told(
+    tmp_path: Path, variable: str, meant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, by a warning; it changes nothing."""
+    for _ in range(2):
+        settings = resolve(tmp_path, **{variable: f"http://{tmp_path.name}"})
+    assert settings == Settings()
+    (note,) = settings.notes
+    assert f"{variable} is not read. Did you mean {meant}?" in note
+    assert len(caplog.records) <= 1
+
+
+def test_variables_of_other_tools_are_not_told(tmp_path: Path) -> None:
+    """Nor those of this project that are no settings."""
+    others = (
+        "LMDECK_LIVE_URL",
+        "LMDECK_CACHE_DIR",
+        "LMDECK_SOAK_SECONDS",
+        "LMDECK_SERVER_TOKEN",
+        "LM_STUDIO_PORT",
+        "MODEL",
+    )
+    assert resolve(tmp_path, **dict.fromkeys(others, "x")).notes == ()
+
+
+def test_every_setting_knows_where_it_was_found(tmp_path: Path) -> None:
+    """In words, for people; a default is not in it."""
+    (tmp_path / "lmdeck.toml").write_text("port = 2\nmodel = 'm'")
+    settings = resolve(tmp_path, {"model": "k"}, LMDECK_TIMEOUT="5")
+    assert settings.origins == {
+        "model": "the keyword argument model=",
+        "timeout": "the environment variable LMDECK_TIMEOUT",
+        "port": str(tmp_path / "lmdeck.toml"),
+    }
+    assert Settings().origins == {}

@@ -19,6 +19,7 @@ from lmdeck._transport.urllib3 import Urllib3Transport
 from lmdeck.cli.doctor.context import Concern, Finding, NotKnown, Patient
 from lmdeck.cli.doctor.model_checks import check_answer, check_context, check_structured, check_tools
 from lmdeck.cli.terminal import size
+from lmdeck.config import Settings
 from lmdeck.errors import AuthenticationError, LMStudioError, NoModelLoadedError
 from lmdeck.model_info import Health
 
@@ -50,7 +51,17 @@ def examine(lm: LMStudio) -> Iterator[Finding]:
 def _settings(patient: Patient) -> str:
     settings = patient.lm.settings
     token = "with a token" if settings.api_token else "without a token"
-    return f"{patient.lm.base_url}, {token}, model {settings.model or 'not set: the loaded one'}"
+    shown = f"{patient.lm.base_url}, {token}, model {settings.model or 'not set: the loaded one'}{_origins(settings)}"
+    if settings.notes:
+        raise Concern(f"{shown}; {' '.join(settings.notes)}", "Correct the names, or say it by keyword or environment.")
+    return shown
+
+
+def _origins(settings: Settings) -> str:
+    """Say where each setting that is not the default comes from."""
+    shown = {name: repr(value) if name != "api_token" else "***" for name, value in settings.__rich_repr__()}
+    found = [f"{name} = {shown[name]} from {origin}" for name, origin in settings.origins.items()]
+    return f"; {', '.join(found)}; the rest is default" if found else "; all by default"
 
 
 def _server(patient: Patient) -> str:
