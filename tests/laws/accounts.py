@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 
 from laws.material import LITERALS
 from lmdeck import Chunk, ParsedMessage
@@ -26,18 +27,28 @@ def unaccounted(text: str, parsed: ParsedMessage, chunks: Iterable[Chunk]) -> st
     """Return what is wrong with the account of a text, None where every character is in it.
 
     The content and reasoning, in the order in which they came, must be the text without white space, markup and the spans of
-    calls and problems. Text in the span of a problem may be content as well, and so may a call that was found in reasoning.
+    calls and problems. Text in the span of a problem may be content as well; text in the span of a call may not, except where
+    the call stood in the reasoning.
     """
-    spans = [call.span for call in parsed.tool_calls] + [
-        problem.span for problem in parsed.problems if problem.span is not None
-    ]
+    calls = [call.span for call in parsed.tool_calls]
+    spans = calls + [problem.span for problem in parsed.problems if problem.span is not None]
     jumps: dict[int, list[int]] = {}
     for span in spans:
         if span is None or not 0 <= span[0] <= span[1] <= len(text):
             return f"the span {span} is not in the text"
         jumps.setdefault(span[0], []).append(span[1])
-    emitted = "".join(chunk.content + chunk.reasoning for chunk in chunks)
-    return _follow(text, emitted, jumps)
+    if any(one is None or other is None or one[1] > other[0] for one, other in pairwise(calls)):
+        return f"the spans of calls overlap: {calls}"
+    if not any(problem.code == "calls_in_reasoning" for problem in parsed.problems):
+        text = _blanked(text, [span for span in calls if span is not None])
+    return _follow(text, "".join(chunk.content + chunk.reasoning for chunk in chunks), jumps)
+
+
+def _blanked(text: str, spans: list[tuple[int, int]]) -> str:
+    """Return the text with spaces for the text in some spans."""
+    for begin, end in spans:
+        text = text[:begin] + " " * (end - begin) + text[end:]
+    return text
 
 
 def _follow(text: str, emitted: str, jumps: dict[int, list[int]]) -> str | None:

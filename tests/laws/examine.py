@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from laws.accounts import unaccounted
-from laws.material import TOOLS, cut, random_text
+from laws.material import TOOLS, WRITERS, cut, damaged_text, mixed_text
 from lmdeck import Chunk, ParsedMessage, StreamParser, dialects, parse
 
 __all__ = ["Sample", "broken_law", "random_sample", "shrink"]
 
-NAMES = ("auto", "auto", "auto", "auto", *dialects())
-PREFIXES = ("", "", "", "", "<think>", "<|start|>assistant", ">>>")
+NAMES = (*("auto",) * len(dialects()), *dialects())
+PREFIXES = ("", "", "", "", "", "", "", "", "<think>", "<|start|>assistant", ">>>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,13 @@ class Sample:
 
 
 def random_sample(rng: random.Random) -> Sample:
-    return Sample(random_text(rng), rng.choice(NAMES), rng.choice(PREFIXES), rng.random() < 0.9, rng.randrange(1 << 30))
+    """Return a text of many dialects, or of one that is somewhat damaged."""
+    if rng.random() < 0.5:
+        text, names = mixed_text(rng), NAMES
+    else:
+        dialect = rng.choice(WRITERS)
+        text, names = damaged_text(rng, dialect), ("auto", dialect)
+    return Sample(text, rng.choice(names), rng.choice(PREFIXES), rng.random() < 0.9, rng.randrange(1 << 30))
 
 
 def broken_law(sample: Sample) -> tuple[str, str] | None:

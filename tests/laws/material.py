@@ -77,19 +77,17 @@ PIECES = (
 )  # fmt: skip
 
 
-def random_text(rng: random.Random) -> str:
-    """Return text of literals and pieces, or the calls of a dialect with some of their tokens changed."""
-    return mixed_text(rng) if rng.random() < 0.7 else damaged_text(rng)
-
-
-def damaged_text(rng: random.Random) -> str:
-    """Return rendered calls, with words around them, in which tokens are missing, doubled, swapped or from elsewhere."""
-    tokens = tokens_of(
-        f"W1Q{rng.choice(('', ' ', chr(10)))}{EXAMPLES[rng.choice(WRITERS)]}{rng.choice(('', chr(10), ' W2Q'))}"
+def damaged_text(rng: random.Random, dialect: str) -> str:
+    """Return the calls of a dialect, with words around them; some tokens are missing, doubled, swapped or foreign."""
+    calls = [rng.choice((SAVE, LOOK, PING, UNOFFERED, hostile_call(rng))) for _ in range(rng.randrange(1, 4))]
+    before, after = (
+        rng.choice(("", "", "W1Q ", "W1Q\n", "<think>W1Q</think>\n")),
+        rng.choice(("", "", "\n", " W2Q", "\n\nW2Q")),
     )
-    for _ in range(rng.randrange(1, 6)):
+    tokens = tokens_of(f"{before}{write(dialect, calls)}{after}")
+    for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 5))):
         at = rng.randrange(len(tokens))
-        match rng.randrange(5):
+        match rng.randrange(6):
             case 0:
                 tokens[at] = ""
             case 1:
@@ -98,9 +96,30 @@ def damaged_text(rng: random.Random) -> str:
                 tokens[at], tokens[at + 1] = tokens[at + 1], tokens[at]
             case 3:
                 tokens[at] = rng.choice(LITERALS)
+            case 4:
+                tokens = tokens[: at + 1]
             case _:
                 tokens[at] += rng.choice(PIECES)
     return "".join(tokens)
+
+
+UNOFFERED: Call = {"name": "nope", "arguments": {"text": "W3Q"}}
+
+
+def hostile_call(rng: random.Random) -> Call:
+    """Return a call whose values hold literals of dialects."""
+    text = f"W4Q{rng.choice(LITERALS)}{rng.choice(('', ' ', chr(10)))}W5Q"
+    return {
+        "name": "save",
+        "arguments": {"text": text, "tags": [rng.choice(LITERALS), "x"], "more": {"a": rng.choice(PIECES)}},
+    }
+
+
+def write(dialect: str, calls: list[Call]) -> str:
+    """Return calls as a dialect writes them, whether they can be read back or not."""
+    writes = REGISTRY[dialect].writes
+    assert writes is not None
+    return writes([(call["name"], call["arguments"]) for call in calls])
 
 
 def tokens_of(text: str) -> list[str]:
