@@ -8,7 +8,11 @@ from lmdeck._parsing.json_strings import JSONStrings
 
 __all__ = ["Prose"]
 
-PIECES = re.compile(r"`+|\n|[^`\n]+")
+PIECES = re.compile(r"`+|\n|~+|[^`\n~]+")
+ASIDE = re.compile(r"\s{0,3}[>|]")
+INDENTED = re.compile(r" {0,3}\t| {4}")
+SPECIAL = re.compile(r"[|｜]")
+HEAD = 16
 OPENING_QUOTE = re.compile(r"(?:^|[\s(\[{:=,])[\"'“‘«„]\Z")
 UNSEEN = 1024
 
@@ -20,16 +24,10 @@ class Prose:
     """
 
     __slots__ = (
-        "_fence",
-        "_is_line_start",
-        "_is_quoted",
-        "_json",
-        "_last",
+        "_fence", "_has_text", "_head", "_is_code", "_is_line_start", "_is_quoted", "_is_tilde", "_json", "_last",
         "_run",
-        "_run_begins_line",
-        "_span",
-        "_unseen",
-    )
+        "_run_begins_line", "_run_is_tilde", "_span", "_unseen", "_was_blank",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._fence = 0
@@ -41,6 +39,12 @@ class Prose:
         self._is_line_start = True
         self._unseen: list[str] = []
         self._json = JSONStrings()
+        self._head = ""  # what the line begins with
+        self._has_text = False
+        self._was_blank = False  # the line before
+        self._is_code = False  # the lines before are indented code
+        self._is_tilde = False
+        self._run_is_tilde = False
 
     def see(self, text: str) -> None:
         """Follow text that was passed on."""
@@ -54,12 +58,23 @@ class Prose:
         self._look()
         return self._is_line_start
 
-    def shows_code(self) -> bool:
-        """Whether what comes next is inside code, or quoted."""
+    def shows_code(self, token: str = "") -> bool:
+        """Whether what comes next, a token perhaps, is inside code, or quoted; special tokens are also indented."""
         self._look()
         self._settle()
         self._is_quoted = self._is_quoted or OPENING_QUOTE.search(self._last) is not None
-        return bool(self._fence or self._span or self._is_quoted or self._json.is_inside)
+        return bool(
+            self._fence or self._span or self._is_quoted or self._json.is_inside or ASIDE.match(self._head)
+        ) or (SPECIAL.search(token) is None and self._is_indented())
+
+    @property
+    def begins_or_follows_colon(self) -> bool:
+        """Whether what comes next begins a line, or stands behind a colon."""
+        return self.is_line_start or self._last.rstrip().endswith(":")
+
+    def _is_indented(self) -> bool:
+        """Whether the line is code that is indented behind a blank line."""
+        return (self._was_blank or self._is_code) and INDENTED.match(self._head) is not None
 
     def is_in_span(self) -> bool:
         """Whether what comes next is inside backticks."""
@@ -76,29 +91,49 @@ class Prose:
         self._json.see(text)
         self._last = (self._last + text)[-3:]
         for piece in PIECES.findall(text):
-            if piece[0] == "`":
-                if not self._run:
-                    self._run_begins_line = self._is_line_start
+            is_tilde = piece[0] == "~"
+            goes_on = bool(self._run) and self._run_is_tilde == is_tilde
+            if piece[0] == "`" or (is_tilde and (self._is_line_start or goes_on)):
+                if not goes_on:
+                    begins_line = self._is_line_start
+                    self._settle()
+                    self._run_begins_line = begins_line
+                    self._run_is_tilde = is_tilde
                 self._run += len(piece)
                 self._is_line_start = False
                 continue
             self._settle()
             if piece == "\n":
-                self._span = 0
-                self._is_quoted = False
-                self._is_line_start = True
-            elif self._is_line_start:
+                self._end_line()
+                continue
+            if len(self._head) < HEAD:
+                self._head = (self._head + piece)[:HEAD]
+            if self._is_line_start:
                 self._is_line_start = piece.isspace()
+
+    def _end_line(self) -> None:
+        is_blank = self._is_line_start
+        if not is_blank:
+            self._is_code = self._is_indented()
+        self._was_blank = is_blank and self._has_text
+        self._has_text = self._has_text or not is_blank
+        self._span = 0
+        self._is_quoted = False
+        self._is_line_start = True
+        self._head = ""
 
     def _settle(self) -> None:
         run, self._run = self._run, 0
         if not run:
             return
         if self._fence:
-            if self._run_begins_line and run >= self._fence:
+            if self._run_begins_line and run >= self._fence and self._run_is_tilde == self._is_tilde:
                 self._fence = 0
         elif run >= 3 and self._run_begins_line:
             self._fence = run
+            self._is_tilde = self._run_is_tilde
+        elif self._run_is_tilde:
+            return
         elif self._span == run:
             self._span = 0
         elif not self._span:

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from lmdeck._parsing.dialects import REGISTRY, dialect_named, find_dialect
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
-from lmdeck._parsing.dialects.pythonic import bare_list
 from lmdeck._parsing.source import Stops
-from lmdeck._parsing.unmarked_json import bare_json
+from lmdeck._parsing.unmarked_json import bare_json, bare_list, wrapped_json
 
 __all__ = ["Grammar", "grammar_for"]
 
@@ -74,6 +73,9 @@ class Grammar:
         self.bare = "".join({dialect.bare for dialect in dialects}) if names else ""
         for char in set(self.bare):
             self.starts[char] = Marker(char, bare_json, keeps=True, at_start=True)
+        self.bare += "<[" if names and "[" not in self.bare else "<" if names else ""
+        for char in self.bare:
+            self.starts.setdefault(char, Marker(char, wrapped_json, keeps=True, at_start=True))
         tags = [tag for dialect in dialects for tag in dialect.reasoning]
         self.openers = {tag.open: tag for tag in reversed(tags)}
         self.anywhere = {tag.open: tag for tag in tags if tag.anywhere or is_special(tag.open)}
@@ -92,6 +94,7 @@ class Grammar:
         self._first_line = rf"(?:\A|\n){INDENT}(?=[{heads}])" if heads else ""
         self._tokens = frozenset({*self.markers, *self.anywhere, *self.drops, *self.closers})
         self._scans: dict[Stops, Scan] = {}
+        self.known = Stops(text for text in (*self._tokens, *self.openers, *self.starts) if len(text) > 1)
         self.opening = Stops((*self.openers, *self.closers))
         self.call_markers = tuple(text for text, marker in self.markers.items() if not marker.channel)
         self.inline = {text: marker for text, marker in self.markers.items() if marker.inline}

@@ -21,7 +21,17 @@ from lmdeck._parsing.source import (
     TruncatedCall,
 )
 
-__all__ = ["ARGUMENT_KEYS", "CODE_TOOLS", "code_arguments", "json_arguments", "json_call", "json_calls", "json_text"]
+__all__ = [
+    "ARGUMENT_KEYS",
+    "CODE_TOOLS",
+    "NAME_KEYS",
+    "code_arguments",
+    "json_arguments",
+    "json_call",
+    "json_calls",
+    "json_member",
+    "json_text",
+]
 
 NAME_KEYS = frozenset({"name", "tool_name", "function_name", "tool", "function", "recipient_name", "action"})
 ARGUMENT_KEYS = frozenset(
@@ -59,6 +69,8 @@ def json_arguments(
     char = yield from source.skip_space()
     if char == "{":
         yield from LiteralReader(source, put, calls.note, ends=ends, enclosing=enclosing).read()
+        if not enclosing:
+            yield from extra_closers(source, calls)
         return
     parts: list[str] = []
     yield from LiteralReader(source, parts.append, calls.note, ends=ends).read()
@@ -88,7 +100,17 @@ def code_arguments(source: Source, calls: Calls, ends: Stops) -> Reader[None]:
     calls.write('"}')
 
 
-def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = False, default: str = "") -> Reader[None]:  # noqa: C901 - one grammar, read top down
+def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = False, default: str = "") -> Reader[None]:
+    """Read one call as a JSON object, and closing brackets too many behind it."""
+    made = len(calls.made)
+    yield from json_member(source, calls, ends, strictly=strictly, default=default)
+    if len(calls.made) > made:
+        yield from extra_closers(source, calls)
+
+
+def json_member(  # noqa: C901 - one grammar, read top down
+    source: Source, calls: Calls, ends: Stops, *, strictly: bool = False, default: str = ""
+) -> Reader[None]:
     """Read one `{"name": …, "arguments": {…}}`, its keys in any order and under any of their names.
 
     With `strictly` nothing but a call of an offered tool is taken, and other text is `NotACall` as soon as that is known.
@@ -96,6 +118,7 @@ def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = Fal
     source.at += 1
     early: list[str] = []
     beside: list[str] = []
+    kind = ""
     has_arguments = False
     is_first = True
     while True:
@@ -126,13 +149,13 @@ def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = Fal
         if strictly and not calls.is_open and key not in NAME_KEYS and key not in ("type", "id"):
             raise NotACall
         if key in NAME_KEYS and char == "{" and not calls.is_open:
-            yield from json_call(source, calls, ends, strictly=strictly)
+            yield from json_member(source, calls, ends, strictly=strictly)
             yield from _rest_of_object(source, ends)
             return
         if key in NAME_KEYS and not calls.is_open:
-            name = yield from json_text(source, calls.note)
-            if strictly and calls.toolbox.resolve(name) is None:
+            if strictly and char not in "\"'":
                 raise NotACall
+            name = yield from json_text(source, calls.note)
             calls.open(name)
             for fragment in early:
                 calls.write(fragment)
@@ -145,15 +168,22 @@ def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = Fal
             calls.open(key)
             has_arguments = True
             yield from json_arguments(source, calls.write, calls, ends, enclosing="}")
+        elif strictly and key not in OTHER_KEYS:
+            raise NotACall
         else:
             value: list[str] = []
             yield from LiteralReader(source, value.append, _ignore, ends=ends).read()
-            if key not in OTHER_KEYS:
+            if key == "type" and calls.toolbox.resolve(str(decode_arguments("".join(value)))) is not None:
+                kind = str(decode_arguments("".join(value)))
+            elif key not in OTHER_KEYS:
                 beside.append(f"{key!r} beside a call was left out: {''.join(value)}")
         is_first = False
     if not calls.is_open:
+        if kind and not default:
+            calls.note("the name as a type")
+        default = default or kind
         if not default:
-            raise MalformedCall("it has no name")
+            raise NotACall if strictly else MalformedCall("it has no name")
         calls.open(default)
         for fragment in early:
             calls.write(fragment)
@@ -189,16 +219,16 @@ def json_calls(source: Source, calls: Calls, ends: Stops, *, strictly: bool = Fa
     """Read `[{…}, {…}]`, each member by itself; separators may be missing, and so may the closing bracket."""
     source.at += 1
     block = Block(source, calls)
-    is_first = True
     while True:
         char = yield from source.skip_space()
         if char == "{":
-            yield from block.member(json_call(source, calls, ends, strictly=strictly and is_first), ends)
-            is_first = False
+            yield from block.member(json_member(source, calls, ends, strictly=strictly), ends)
         elif char == ",":
             source.at += 1
         elif char == "]":
             source.at += 1
+            if block.has_calls:
+                yield from extra_closers(source, calls)
             break
         elif char in ("}", ")") and block.has_calls:
             yield from extra_closers(source, calls, "]")

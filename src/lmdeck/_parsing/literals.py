@@ -43,6 +43,7 @@ BEHIND_COMMA = {
     "": re.compile(r"""\s*(?:["'{\[\])},;]|[A-Za-z_][\w.\-]*\s*(?:[:=]|\(\s*(?:\)|\{|["']?\w+["']?\s*[=:])))"""),
 }
 """What may come behind a comma: in an object, an array, the arguments of a Python call, and outside of the value."""
+MEMBER_BEGUN = re.compile(r"""\s*(?:"[^"]*"?|'[^']*'?|[\w.\-$]*)\s*\Z""")
 FIRST_OF_SET = re.compile(r"""\s*(?:'[^'\\]*'|"[^"\\]*"|-?\d[\d.]*)(\s*)([,:}])""")
 FIRST_OF_SET_BEGUN = re.compile(r"""\s*(?:'[^'\\]*'?\s*|"[^"\\]*"?\s*|-?[\d.]*\s*)""")
 
@@ -306,7 +307,8 @@ class LiteralReader:
                 return True
             if source.closed:
                 rest = source.text[source.at + place : source.at + place + LOOKAHEAD]
-                return not rest.strip() or (yield from self._ends_before(place + len(rest) - len(rest.lstrip())))
+                is_cut = MEMBER_BEGUN.match(rest) is not None
+                return is_cut or (yield from self._ends_before(place + len(rest) - len(rest.lstrip())))
             if len(source.text) - source.at - place >= LOOKAHEAD:
                 return False
             yield

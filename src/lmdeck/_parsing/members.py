@@ -34,15 +34,16 @@ class Block:
         """Whether a call of this block was read."""
         return len(self._calls.made) > self._made
 
-    def member(self, read: Reader[None], ends: Stops) -> Reader[None]:
-        """Read one member with `read`; a refused one is passed over up to its closing bracket, or up to `ends`.
+    def member(self, read: Reader[None], ends: Stops, *, tags: Stops | None = None) -> Reader[None]:
+        """Read one member with `read`; a refused one is passed over.
+
+        It ends with its closing bracket, or before `ends`; where it is made of elements, with one of its end `tags`.
 
         Raises:
             TruncatedCall: The text ended inside the member.
         """
         source, calls = self._source, self._calls
-        if self.has_calls:
-            source.mark()
+        self._mark()
         begin = len(source.marked())
         try:
             yield from read
@@ -51,10 +52,10 @@ class Block:
         except MalformedCall as refusal:
             calls.abandon()
             source.unread(source.marked()[begin:])
-            yield from self._pass_over(ends)
+            yield from _to_tag(source, tags, ends) if tags else self._pass_over(ends)
             self._refuse(refusal, source.marked()[begin:])
         else:
-            source.mark()
+            self._mark()
             self._settle()
 
     def end(self) -> None:
@@ -71,6 +72,11 @@ class Block:
         self._refused.append((refusal, text, (end - len(text), end)))
         if self.has_calls:
             self._settle()
+            self._mark()
+
+    def _mark(self) -> None:
+        """Let go of what was read, which is not given back any more; of a draft all of it may be."""
+        if self.has_calls and not self._calls.is_draft:
             self._source.mark()
 
     def _settle(self) -> None:
@@ -113,6 +119,17 @@ def _balanced(source: Source, ends: Stops, read: list[str]) -> Reader[bool]:
                 return True
 
 
+def _to_tag(source: Source, tags: Stops, ends: Stops) -> Reader[None]:
+    """Read up to an end tag, and the tag itself, or up to `ends`."""
+    wanted = stops(*tags.literals, *ends.literals)
+    source.at += 1  # `ends` may be what the member begins with
+    found = yield from source.until(wanted, len)
+    if not found:
+        raise TruncatedCall
+    if found in tags.literals:
+        source.at += len(found)
+
+
 def _before_next(source: Source, ends: Stops) -> Reader[None]:
     """Read up to a closing bracket behind which the next member begins or the block ends, or up to `ends`.
 
@@ -141,6 +158,8 @@ def extra_closers(source: Source, calls: Calls, own: str = "") -> Reader[None]:
     """Read closing brackets, but the block's `own`, behind a call that was whole before them, and report them."""
     begin = source.place
     extra = yield from source.collect_while(CLOSERS[own])
-    if extra:
-        detail = f"Behind the call of {calls.made[-1].name!r} {extra!r} was left out"
+    if extra and calls.is_open:
+        calls.note(f"{extra!r} too many")
+    elif extra:
+        detail = f"Behind the call of {calls.made[-1].name!r}: {extra!r} too many"
         calls.dropped("repaired", detail, extra, (begin, source.place))

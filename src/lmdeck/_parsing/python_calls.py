@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from lmdeck._parsing.json_calls import json_call, json_text
+from lmdeck._parsing.json_calls import json_member, json_text
 from lmdeck._parsing.literals import LiteralReader
 from lmdeck._parsing.members import Block, extra_closers
 from lmdeck._parsing.sink import Calls
@@ -31,6 +31,8 @@ def python_calls(source: Source, calls: Calls, ends: Stops, *, closer: str) -> R
         char = yield from source.skip_space()
         if char and char == closer:
             source.at += 1
+            if block.has_calls:
+                yield from extra_closers(source, calls)
             break
         if not char or (yield from source.ahead(ends)):
             break
@@ -39,7 +41,7 @@ def python_calls(source: Source, calls: Calls, ends: Stops, *, closer: str) -> R
         elif char in ")}]" and block.has_calls:
             yield from extra_closers(source, calls, closer)
         elif char == "{":
-            yield from block.member(json_call(source, calls, ends), ends)
+            yield from block.member(json_member(source, calls, ends), ends)
         else:
             yield from block.member(_python_call(source, calls, ends, closer), ends)
     block.end()

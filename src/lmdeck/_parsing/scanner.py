@@ -144,7 +144,7 @@ class Reading:
             return False
         if ends.literals and grammar.starts[found].channel:
             return False
-        if found in grammar.bare and not (yield from begins_bare(source, grammar.bare)):
+        if found in grammar.bare and not (yield from begins_bare(source, grammar.bare, grammar.known)):
             return False
         yield from self._call(grammar.starts[found])
         return True
@@ -209,7 +209,7 @@ class Reading:
     def _token(self, token: str) -> Reader[None]:
         """Read what a token in the text begins."""
         source, grammar, calls = self.source, self.grammar, self.calls
-        if not self._acts(token) or calls.prose.shows_code():
+        if not self._acts(token) or calls.prose.shows_code(token):
             source.at += len(token)
             calls.say(token)
         elif token in grammar.markers:

@@ -59,6 +59,9 @@ def _nothing() -> Reader[str]:
 class Calls:
     """What the readers of all dialects write into; one call is open at a time."""
 
+    is_draft = False
+    """Whether the calls may still prove to be none, so that all of their text is given back."""
+
     def __init__(self, toolbox: Toolbox, new_id: Callable[[], str], scanner: Scanner | None = None) -> None:
         self.toolbox = toolbox
         self.chunks: list[Chunk] = []
@@ -319,6 +322,10 @@ class Calls:
     def hold(self) -> None:
         """Announce nothing of the open call until it is closed: its text may prove to be no call."""
         self._holds = True
+
+    def release(self) -> None:
+        """Announce the open call: it is one."""
+        self._holds = False
 
     def abandon(self) -> str:
         """Give up the open call, and give its name."""

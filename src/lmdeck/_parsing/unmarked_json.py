@@ -1,47 +1,230 @@
-"""Calls without any marker: JSON that stands alone, names an offered tool and gives it arguments.
+"""Calls without any marker: JSON, or a list as in Python, that stands alone, names an offered tool and fits its parameters.
 
-JSON is what a model may as well have been asked for, so this is the strictest reader: the first key must name the tool, and at
-the first thing that a call would not have the text is an answer.
+An answer or program text may look the same. So such calls are read as a draft and announced only when all of it was judged:
+text may stand before them or behind them, not both; at the first thing that a call would not have it is an answer.
 """
 
 from __future__ import annotations
 
-from lmdeck._parsing.json_calls import json_call, json_calls
+import re
+from collections.abc import Callable
+
+from lmdeck._parsing.json_calls import json_arguments, json_calls, json_member
+from lmdeck._parsing.members import Block, extra_closers
+from lmdeck._parsing.python_calls import python_calls
 from lmdeck._parsing.sink import Calls
-from lmdeck._parsing.source import NotACall, Reader, Source, stops
+from lmdeck._parsing.source import (
+    NON_SPACE,
+    MalformedCall,
+    NotACall,
+    Reader,
+    Source,
+    Stops,
+    TruncatedCall,
+    UnofferedCall,
+    stops,
+)
 
-__all__ = ["bare_json", "begins_bare"]
+__all__ = ["bare_json", "bare_list", "begins_bare", "drafted", "wrapped_json"]
 
-ENDS = stops("<|eom_id|>", "<|eot_id|>")
+ENDS = stops("<|eom_id|>", "<|eot_id|>", "<|python_end|>")
 LOOKAHEAD = 200
+PYTHON_LIST = re.compile(r"\[\s*[A-Za-z_][\w.]*\(")
+SENTENCE = re.compile(
+    r"\[[A-Za-z][A-Za-z_ -]{0,40}(?::\s*|\]\s*|\s+)([\w.\-]{1,80})\s*(?:\(\s*|\s(?:with|using)\s[^\n{]{0,40}|:?\s*)(?=\{)"
+)
+LIST = re.compile(rf"\[\s*\{{|{PYTHON_LIST.pattern}|{SENTENCE.pattern}")
+SENTENCE_BEGUN = re.compile(r"\[[A-Za-z][^\[\]{}\n]{0,140}\Z")
+WRAPPER = re.compile(r"<([A-Za-z_][\w.:\-]{0,39})>\s*(?=\{|\[\s*\{)|\[([A-Za-z_][\w \-]{0,39})\]\s*(?=\{)")
+WRAPPER_BEGUN = re.compile(
+    r"<(?:[A-Za-z_][\w.:\-]{0,39}(?:>\s{0,20})?)?\Z|\[(?:[A-Za-z_][\w \-]{0,39}(?:\]\s{0,20})?)?\Z"
+)
+WORDS_OF_CALLS = re.compile(r"tool|function|call|invoke|invok|action", re.IGNORECASE)
+SCHEMA_KEYS = frozenset({"type", "properties"})
 
 
-def begins_bare(source: Source, kinds: str) -> Reader[bool]:
-    """Tell whether a brace, or a bracket with a brace in it, is what comes."""
+class _Draft(Calls):
+    """Calls that are not announced yet, and whether one of them names an offered tool."""
+
+    is_draft = True
+
+    def __init__(self, calls: Calls) -> None:
+        super().__init__(calls.toolbox, str)
+        self.source = calls.source
+        self.begin_block(calls.source.place)
+        self.names_tool = False
+
+    def open(self, name: str) -> None:
+        """Begin a call."""
+        super().open(name)
+        self.names_tool = self.names_tool or self.toolbox.resolve(name) is not None
+
+
+def drafted(source: Source, calls: Calls, read: Callable[[Source, Calls], Reader[None]]) -> Reader[None]:
+    """Read calls that need no marker, and announce them if they are some.
+
+    Raises:
+        NotACall: They do not stand alone, name no offered tool or do not fit its parameters.
+        MalformedCall: An offered tool is named, and the call cannot be read.
+    """
+    draft = _Draft(calls)
+    is_cut = False
+    try:
+        yield from read(source, draft)
+    except MalformedCall as refusal:
+        if not draft.names_tool or isinstance(refusal, UnofferedCall):
+            raise NotACall from None
+        raise
+    except TruncatedCall:
+        is_cut = True
+    stands_alone = calls.is_at_start or not (yield from _text_follows(source))
+    if not stands_alone or not all(_fits(draft, call.name, call.arguments) for call in draft.made):
+        raise NotACall
+    if not draft.made:
+        raise TruncatedCall if is_cut and draft.names_tool else NotACall
+    for call in draft.made:
+        calls.open(call.name)
+        calls.write(call.raw_arguments)
+        calls.close()
+    calls.problems.extend(draft.problems)
+    if refused := draft.content.getvalue():
+        calls.say(refused)
+    if is_cut:
+        raise TruncatedCall
+    source.mark()
+    yield from source.take(ENDS)
+
+
+def _text_follows(source: Source) -> Reader[bool]:
+    """Whether text stands behind the calls, other than markup."""
+    while True:
+        found = NON_SPACE.search(source.text, source.at)
+        if found:
+            return found.group() not in "<["
+        if source.closed:
+            return False
+        yield
+
+
+def _fits(calls: Calls, name: str, arguments: dict[str, object]) -> bool:
+    """Whether arguments are some that a tool has: one of its parameters, and no schema of parameters."""
+    declared = calls.toolbox.properties(name)
+    if set(arguments) >= SCHEMA_KEYS and not set(declared) >= SCHEMA_KEYS:
+        return False
+    return not arguments or not declared or not declared.keys().isdisjoint(arguments)
+
+
+def begins_bare(source: Source, kinds: str, known: Stops) -> Reader[bool]:
+    """Whether what comes may be a call: an object, a list, a sentence about a call, or a tag that is not a `known` marker."""
     if source.text[source.at] == "{":
         return "{" in kinds
+    is_bracket = source.text[source.at] == "["
     while True:
-        rest = source.text[source.at + 1 : source.at + LOOKAHEAD].lstrip()
-        if rest or source.closed or len(source.text) - source.at > LOOKAHEAD:
-            return rest.startswith("{")
+        rest = source.text[source.at : source.at + LOOKAHEAD]
+        if known.pattern.match(rest):
+            return False
+        if WRAPPER.match(rest) or (is_bracket and LIST.match(rest)):
+            return True
+        is_open = WRAPPER_BEGUN.match(rest) or (is_bracket and (not rest[1:].strip() or SENTENCE_BEGUN.match(rest)))
+        if source.closed or len(rest) == LOOKAHEAD or not is_open:
+            return False
         yield
 
 
 def bare_json(source: Source, calls: Calls) -> Reader[None]:
-    """Read bare calls: one, several separated by semicolons or commas, or an array."""
-    made = len(calls.made)
+    """Read bare calls: one, several separated by semicolons or commas, an array, a list as in Python, or a sentence."""
+    if source.text[source.at] == "{":
+        yield from drafted(source, calls, _objects)
+        return
+    rest = source.text[source.at : source.at + LOOKAHEAD]
+    if rest[1:].lstrip().startswith("{"):
+        yield from drafted(source, calls, _array)
+    elif PYTHON_LIST.match(rest):
+        yield from bare_list(source, calls)
+    elif WRAPPER.match(rest):
+        yield from wrapped_json(source, calls)
+    else:
+        yield from drafted(source, calls, _sentence)
+
+
+def bare_list(source: Source, calls: Calls) -> Reader[None]:
+    """Read a bare call list, from its bracket on; it begins a line or follows a colon."""
+    if not calls.prose.begins_or_follows_colon:
+        raise NotACall
+    yield from drafted(source, calls, _list)
+
+
+def _list(source: Source, calls: Calls) -> Reader[None]:
+    source.at += 1
+    yield from python_calls(source, calls, ENDS, closer="]")
+
+
+def _array(source: Source, calls: Calls) -> Reader[None]:
+    yield from json_calls(source, calls, ENDS, strictly=True)
+
+
+def _objects(source: Source, calls: Calls) -> Reader[None]:
+    """Read one object, or several with separators between them."""
+    block = Block(source, calls)
     while True:
-        char = yield from source.skip_space()
-        if char == "[" and len(calls.made) == made:
-            yield from json_calls(source, calls, ENDS, strictly=True)
-        elif char == "{":
-            yield from json_call(source, calls, ENDS, strictly=True)
-        elif char and char in ";," and len(calls.made) > made:
-            source.at += 1
-            continue
+        yield from block.member(json_member(source, calls, ENDS, strictly=True), ENDS)
+        if block.has_calls:
+            yield from extra_closers(source, calls)
+        if not (yield from _next_object(source)):
+            break
+    block.end()
+
+
+def _next_object(source: Source) -> Reader[bool]:
+    """Go to the next object, behind separators; a separator that ends the line is read alone."""
+    while True:
+        found = NON_SPACE.search(source.text, source.at)
+        if found and found.group() in ";,":
+            source.at = found.end()
+        elif found:
+            if found.group() == "{":
+                source.at = found.start()
+            return found.group() == "{"
+        elif source.closed:
+            return False
         else:
-            if len(calls.made) == made:
-                raise NotACall
-            yield from source.take(ENDS)
-            return
-        source.mark()
+            yield
+
+
+def _sentence(source: Source, calls: Calls) -> Reader[None]:
+    """Read `[Calling tool: NAME({…})]` and the like, as models write that have seen it in a transcript."""
+    found = SENTENCE.match(source.text, source.at)
+    if found is None or not WORDS_OF_CALLS.search(source.text, source.at, found.start(1)):
+        raise NotACall
+    name = found.group(1)
+    if calls.toolbox.resolve(name) is None:
+        raise NotACall
+    source.at = found.end()
+    calls.open(name)
+    yield from json_arguments(source, calls.write, calls, ENDS)
+    yield from source.skip_space()
+    yield from source.take(stops(")]", ")", "]"))
+    calls.close()
+
+
+def wrapped_json(source: Source, calls: Calls) -> Reader[None]:
+    """Read calls between two tags that a model made up, `<action>{…}</action>` or `[TOOL_USE]{…}[/TOOL_USE]`."""
+    while not (found := WRAPPER.match(source.text, source.at)):
+        if source.closed or not WRAPPER_BEGUN.match(source.text, source.at):
+            raise NotACall
+        yield
+    word = found.group(1) or found.group(2)
+    is_tag = bool(found.group(1))
+    source.at = found.end()
+    closing = stops(f"</{word}>") if is_tag else stops(f"[/{word}]", f"[END_{word}]")
+
+    def read(source: Source, calls: Calls) -> Reader[None]:
+        if source.text[source.at] == "[":
+            yield from _array(source, calls)
+        else:
+            yield from _objects(source, calls)
+        yield from source.skip_space()
+        if not (yield from source.take(closing)) and (yield from source.peek()):
+            raise NotACall
+
+    yield from drafted(source, calls, read)

@@ -13,6 +13,7 @@ from json.encoder import encode_basestring
 from typing import Any
 
 from lmdeck._parsing.json_calls import ARGUMENT_KEYS, json_arguments
+from lmdeck._parsing.members import Block
 from lmdeck._parsing.offered_tools import ANY, STRING, json_for
 from lmdeck._parsing.sink import Calls, decode_arguments
 from lmdeck._parsing.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
@@ -21,19 +22,27 @@ from lmdeck._parsing.value_ends import ValueEnd, read_value
 
 __all__ = ["Elements", "begins_end", "elements_call", "elements_calls", "name_in", "parameters", "read_header"]
 
-NAME = re.compile(r"""^\s*["']?([^"'>]*?)["']?\s*(?:\s[\w-]+\s*=.*)?$""", re.DOTALL)
+NAME = re.compile(
+    r"""^\s*(?:name\s*=\s*)?(?:"([^"]*)"|'([^']*)'|["']?([^"'>]*?)["']?)\s*(?:\s[\w-]+\s*=.*)?$""", re.DOTALL
+)
+CONTROL = re.compile(r"<[|｜][\w.:\-]{1,40}[|｜]>")
+CONTROL_BEGUN = re.compile(r"<(?:[|｜][\w.:\-]{0,40}[|｜]?)?\Z")
 STRING_ATTRIBUTE = re.compile(r"""\bstring\s*=\s*["']?(true|false)""")
 WORD = re.compile(r"<([^\s=]*)")
 CDATA = ("<![CDATA[", "]]>")
 KEY = re.compile(r"""\s*["']?([^"'<>\s]+)["']?(?:\s[^<>]*)?>""")
 HEADER_LIMIT = 300
+HEADER_END = stops(">", "<")
 SPACE = re.compile(r"\s*")
 WHOLE = ARGUMENT_KEYS | {"properties"}
 
 
 @dataclass(frozen=True)
 class Elements:
-    """The spelling of a family: what opens and closes a function and a parameter, and what ends the whole block."""
+    """The spelling of a family: what opens and closes a function and a parameter, and what ends the whole block.
+
+    With `ends_with_text`, what ends a function is the token at which the model stops, which servers may cut off.
+    """
 
     function: tuple[str, ...]
     function_end: tuple[str, ...]
@@ -43,6 +52,7 @@ class Elements:
     trims: bool = True
     entities: bool = False
     declared_only: bool = False
+    ends_with_text: bool = False
 
     @property
     def body(self) -> Stops:
@@ -60,37 +70,41 @@ class Elements:
 
 
 def elements_calls(source: Source, calls: Calls, elements: Elements) -> Reader[None]:
-    """Read functions one after another, up to the end of the block, which may be missing."""
+    """Read functions one after another, each by itself, up to the end of the block, which may be missing."""
+    block = Block(source, calls)
+    opening, closing = stops(*elements.function), stops(*elements.function_end)
+    ends = stops(*elements.ends, *elements.function)
     is_first = True
-    opening = stops(*elements.function)
     while True:
         yield from source.skip_space()
+        if block.has_calls and (yield from source.take(closing)):
+            calls.dropped("repaired", f"Behind the call of {calls.made[-1].name!r}: a closing element too many")
+            continue
         if not (yield from source.ahead(opening)):
             if is_first:
                 raise NotACall
-            return
-        yield from elements_call(source, calls, elements)
-        source.mark()
+            break
+        yield from block.member(elements_call(source, calls, elements), ends, tags=closing)
         is_first = False
+    block.end()
 
 
 def elements_call(source: Source, calls: Calls, elements: Elements) -> Reader[None]:
     """Read one function, from its opening element on."""
     yield from source.take(stops(*elements.function))
-    header, alone = yield from read_header(source)
+    header, alone = yield from read_header(source, calls)
+    calls.hold()
     calls.open(name_in(header))
-    calls.flush()
-    if alone:
-        calls.close()
-        return
-    space = yield from source.collect_while(SPACE)
-    if (yield from source.peek()) == "{":
-        yield from json_arguments(source, calls.write, calls, stops(*elements.function_end))
-    else:
-        yield from parameters(source, calls, elements, space)
+    if not alone:
+        space = yield from source.collect_while(SPACE)
+        if (yield from source.peek()) == "{":
+            calls.release()
+            yield from json_arguments(source, calls.write, calls, stops(*elements.function_end))
+        else:
+            yield from parameters(source, calls, elements, space)
+        yield from source.skip_space()
+        yield from source.take(stops(*elements.function_end))
     calls.close()
-    yield from source.skip_space()
-    yield from source.take(stops(*elements.function_end))
 
 
 def parameters(source: Source, calls: Calls, elements: Elements, space: str = "") -> Reader[None]:
@@ -105,11 +119,17 @@ def parameters(source: Source, calls: Calls, elements: Elements, space: str = ""
         found = yield from source.until(body, between.append)
         gap = "".join((space, *between))
         space = ""
+        if not found and elements.ends_with_text and not is_first and not gap.strip():
+            calls.note("a missing closing element")
+            break
         if not found:
             if not gap.strip() or not begins_end(gap.strip(), elements.function_end + elements.ends):
                 raise TruncatedCall
             calls.note("a missing closing element")
             break
+        if gap.strip() and is_first and found not in opening:
+            raise NotACall
+        calls.release()
         if gap.strip() in elements.parameter_end:
             calls.note("a closing element too many")
         elif gap.strip():
@@ -132,7 +152,7 @@ def begins_end(rest: str, ends: tuple[str, ...]) -> bool:
 def _parameter(
     source: Source, calls: Calls, elements: Elements, opening: str, *, indent: str, is_first: bool
 ) -> Reader[bool]:
-    header, alone = yield from read_header(source)
+    header, alone = yield from read_header(source, calls)
     key = name_in(header)
     types = calls.toolbox.types(calls.name, key)
     said = STRING_ATTRIBUTE.search(header)
@@ -209,19 +229,55 @@ def _decoded_value(source: Source, calls: Calls, value_end: ValueEnd, types: fro
     return end
 
 
-def read_header(source: Source) -> Reader[tuple[str, bool]]:
-    """Read the rest of an opening element; tell also whether it is closed at once (`/>`)."""
-    header, end = yield from source.within(stops(">", "<"), HEADER_LIMIT)
-    if not end:
-        raise TruncatedCall
-    if end == "<":
-        if "\n" not in header:
+def read_header(source: Source, calls: Calls) -> Reader[tuple[str, bool]]:
+    """Read the rest of an opening element; report also whether it is closed at once (`/>`)."""
+    header = ""
+    while True:
+        part, end = yield from source.within(HEADER_END, HEADER_LIMIT)
+        header += part
+        if not end:
+            raise TruncatedCall
+        if end == "<" and (yield from _passes_control(source)):
+            calls.note("a token inside an element")
+        elif end == ">" and (yield from _is_quoted_bracket(source, header)):
+            source.at += 1
+            header += ">"
+        elif end == ">":
+            source.at += 1
+            return header.removesuffix("/"), header.endswith("/")
+        elif "\n" in header:
+            line, _, rest = header.partition("\n")
+            source.unread(rest)
+            source.unread("\n")
+            return line.strip(), False
+        else:
             raise NotACall
-        line, _, rest = header.partition("\n")
-        source.at -= len(rest) + 1
-        return line.strip(), False
-    source.at += 1
-    return header.removesuffix("/"), header.endswith("/")
+
+
+def _passes_control(source: Source) -> Reader[bool]:
+    """Read a control token, which is noise inside an element; whether there is one."""
+    while True:
+        found = CONTROL.match(source.text, source.at)
+        if found:
+            source.at = found.end()
+            return True
+        if source.closed or not CONTROL_BEGUN.match(source.text, source.at):
+            return False
+        yield
+
+
+def _is_quoted_bracket(source: Source, header: str) -> Reader[bool]:
+    """Whether `>` stands inside the quotes of a name, which must end before the next one."""
+    if header.count('"') % 2 == 0:
+        return False
+    ends = stops(">", "<", "\n")
+    while True:
+        found = ends.pattern.search(source.text, source.at + 1)
+        if found:
+            return found.group() == ">" and source.text[source.at + 1 : found.start()].count('"') % 2 == 1
+        if source.closed or len(source.text) - source.at > HEADER_LIMIT:
+            return False
+        yield
 
 
 def name_in(header: str) -> str:
@@ -229,4 +285,4 @@ def name_in(header: str) -> str:
     found = NAME.match(header)
     if not found:
         raise NotACall
-    return html.unescape(found.group(1)).strip()
+    return html.unescape(next(text for text in (*found.groups(), "") if text is not None)).strip()

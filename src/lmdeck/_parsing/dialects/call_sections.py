@@ -7,11 +7,12 @@ Sources: the models' chat templates on Hugging Face; vLLM, SGLang, llama.cpp.
 
 from __future__ import annotations
 
+import json
 import re
 
 from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker, ReasoningTags
 from lmdeck._parsing.dialects.xml_tags import THINK
-from lmdeck._parsing.json_calls import json_arguments, json_call
+from lmdeck._parsing.json_calls import ARGUMENT_KEYS, NAME_KEYS, json_arguments, json_call
 from lmdeck._parsing.sink import Calls, decode_arguments
 from lmdeck._parsing.source import Reader, Source, TruncatedCall, UnofferedCall, stops
 from lmdeck._parsing.writers import elements, template, wrapped
@@ -20,6 +21,8 @@ from lmdeck._parsing.xml_calls import Elements, elements_call
 __all__ = ["DIALECTS", "headed"]
 
 INDEX = re.compile(r":\d+$")
+ID = re.compile(r"(?:functions?[._:]?)?(.*?)[:_\-.]?\d*", re.DOTALL)
+"""An id that names the tool: `functions.NAME:0`, and as models misspell it `functionsNAME0`, `functions_NAME_0`."""
 
 
 def headed(  # noqa: C901 - one grammar, read top down
@@ -29,6 +32,7 @@ def headed(  # noqa: C901 - one grammar, read top down
 ) -> BodyReader:  # fmt: skip
     """Make the reader of a section in which each call is `begin` NAME `after_name` JSON `end`."""
     opening, ending = stops(*begin), stops(*calls_end, *end)
+    inside_call = stops(*before_json, *after_name, *calls_end, *end)
     name_ends = stops(*after_name, *end, *calls_end, "{", "\n")
 
     def read(source: Source, calls: Calls) -> Reader[None]:
@@ -67,10 +71,11 @@ def headed(  # noqa: C901 - one grammar, read top down
 
     def one(source: Source, calls: Calls) -> Reader[None]:
         header = (yield from source.collect(name_ends)).strip()
-        if header.isdigit():
-            yield from nameless(source, calls)
+        name = named_by(header, calls)
+        if not name:
+            yield from named_inside(source, calls, header)
             return
-        calls.open(INDEX.sub("", header))
+        calls.open(name)
         calls.flush()
         yield from source.skip_space()
         yield from source.take(stops(*after_name))
@@ -78,7 +83,7 @@ def headed(  # noqa: C901 - one grammar, read top down
             yield from source.skip_space()
             yield from source.take(stops(*before_json))
         char = yield from source.skip_space()
-        if not char:
+        if not char or (yield from source.ends_inside(inside_call)):
             raise TruncatedCall
         if char != "{" and (yield from source.ahead(ending)):
             calls.close()
@@ -86,21 +91,61 @@ def headed(  # noqa: C901 - one grammar, read top down
         yield from json_arguments(source, calls.write, calls, ending)
         calls.close()
 
-    def nameless(source: Source, calls: Calls) -> Reader[None]:
-        """Read a call whose name is only its number: the one tool that has such parameters is meant."""
+    def named_inside(source: Source, calls: Calls, header: str) -> Reader[None]:
+        """Read a call whose header is only a number or an id: the name stands beside the arguments, or they are one tool's."""
         yield from source.take(stops(*after_name))
+        yield from source.skip_space()
+        yield from source.take(stops(*before_json))
+        if not (yield from source.skip_space()) or (yield from source.ends_inside(inside_call)):
+            raise TruncatedCall
         parts: list[str] = []
-        yield from json_arguments(source, parts.append, calls, ending)
-        keys = set(decode_arguments("".join(parts)) or {})
-        fitting = [name for name in calls.toolbox.schemas if keys and keys <= set(calls.toolbox.properties(name))]
-        if len(fitting) != 1:
-            raise UnofferedCall("a call without a name")
-        calls.note("a missing name")
-        calls.open(fitting[0])
-        calls.write("".join(parts))
+        if (yield from source.peek()) == "{":
+            yield from json_arguments(source, parts.append, calls, ending)
+        given = decode_arguments("".join(parts))
+        name, arguments = _unpacked(given if isinstance(given, dict) else {})
+        if name is not None:
+            calls.open(name)
+            calls.write(arguments)
+            calls.note("the name beside the arguments")
+        elif header.isdigit():
+            calls.open(_only_tool_with(set(given or {}), calls))
+            calls.write("".join(parts))
+            calls.note("a missing name")
+        else:
+            calls.open(INDEX.sub("", header))
         calls.close()
 
     return read
+
+
+def named_by(header: str, calls: Calls) -> str:
+    """Return the offered tool that an id names, `""` where it names none."""
+    found = ID.fullmatch(header)
+    for name in (INDEX.sub("", header), header, found.group(1) if found else ""):
+        if calls.toolbox.resolve(name) is not None:
+            return name
+    return ""
+
+
+def _unpacked(given: dict[str, object]) -> tuple[str | None, str]:
+    """Return the name and the arguments out of an object that holds both, None where it does not."""
+    name = next((given[key] for key in given if key in NAME_KEYS), None)
+    arguments = next((given[key] for key in given if key in ARGUMENT_KEYS), None)
+    if not isinstance(name, str) or not isinstance(arguments, dict) or len(given) > 3:
+        return None, ""
+    return name, json.dumps(arguments, ensure_ascii=False)
+
+
+def _only_tool_with(keys: set[str], calls: Calls) -> str:
+    """Return the one tool that has some parameters.
+
+    Raises:
+        UnofferedCall: There is none, or more than one.
+    """
+    fitting = [name for name in calls.toolbox.schemas if keys and keys <= set(calls.toolbox.properties(name))]
+    if len(fitting) != 1:
+        raise UnofferedCall("a call without a name")
+    return fitting[0]
 
 
 def tool_output(source: Source, calls: Calls) -> Reader[None]:

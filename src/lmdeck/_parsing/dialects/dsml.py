@@ -17,19 +17,23 @@ __all__ = ["DIALECTS"]
 BLOCKS = ("function_calls", "tool_calls", "toolcalls", "tool_call", "calls", "tool")
 
 
-def _markers(space: str) -> tuple[Marker, ...]:
-    """Make the markers of one spelling: a block, or an invoke without one."""
-    open_, close = f"<｜DSML｜{space}", f"</｜DSML｜{space}"
-    ends = tuple(f"{close}{block}>" for block in BLOCKS)
-    elements = Elements(
-        function=(f"{open_}invoke name=",), function_end=(f"{close}invoke>",),
-        parameter=(f"{open_}parameter name=",), parameter_end=(f"{close}parameter>",), ends=ends, trims=False,
-    )  # fmt: skip
-    read = tagged(*ends, elements=elements)
-    return (
-        *(Marker(f"{open_}{block}>", read) for block in BLOCKS),
-        Marker(f"{open_}invoke name=", read, keeps=True),
-    )
+BARS = ("｜DSML｜", "｜｜DSML｜｜", "|DSML|", "||DSML||", "‖DSML‖")
+OPEN = tuple(f"<{bars}{space}" for bars in BARS for space in ("", " "))
+CLOSE = tuple(f"</{bars}{space}" for bars in BARS for space in ("", " "))
+ENDS = tuple(f"{close}{block}>" for close in CLOSE for block in BLOCKS)
+DSML = tagged(
+    *ENDS,
+    elements=Elements(
+        function=tuple(f"{open_}invoke" for open_ in OPEN), function_end=tuple(f"{close}invoke>" for close in CLOSE),
+        parameter=tuple(f"{open_}parameter" for open_ in OPEN), ends=ENDS,
+        parameter_end=tuple(f"{close}parameter>" for close in CLOSE), trims=False,
+    ),
+)  # fmt: skip
+MARKERS = (
+    *(Marker(f"{open_}{block}>", DSML) for open_ in OPEN for block in BLOCKS),
+    *(Marker(f"{open_}invoke", DSML, keeps=True) for open_ in OPEN),
+)
+"""A block, or an invoke without one. Models write the bars of the token in several ways."""
 
 
 def _example(block: str, space: str = "") -> str:
@@ -55,16 +59,16 @@ def _writer(block: str, space: str = "") -> Writer:
 DIALECTS = (
     Dialect(
         name="deepseek-v3.2", writes=_writer("function_calls"),
-        models="DeepSeek-V3.2", markers=_markers(""), reasoning=(THINK,),
+        models="DeepSeek-V3.2", markers=MARKERS, reasoning=(THINK,),
         example=_example("function_calls"),
     ),
     Dialect(
         name="deepseek-v4", writes=_writer("tool_calls"),
-        models="DeepSeek-V4", markers=_markers(""), reasoning=(THINK,), example=_example("tool_calls")
+        models="DeepSeek-V4", markers=MARKERS, reasoning=(THINK,), example=_example("tool_calls")
     ),
     Dialect(
         name="deepseek-v4.1", writes=_writer(" calls", " "),
-        models="DeepSeek-V4.1", markers=_markers(" "), reasoning=(THINK,),
+        models="DeepSeek-V4.1", markers=MARKERS, reasoning=(THINK,),
         example=_example("calls", " "),
     ),
 )  # fmt: skip

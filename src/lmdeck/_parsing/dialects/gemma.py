@@ -145,6 +145,9 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
         text = (yield from source.collect(bare_end)).strip()
         if (yield from source.take(string_end)):
             calls.note("a missing string token")
+        if text == "null":
+            calls.write(text)
+            return
         types = types_of(schema, {})
         written = json_for(text, types)
         if not types and not NUMBER.match(text) and text not in ("true", "false", "null"):

@@ -38,6 +38,7 @@ ATEM = Elements(
 RFL = Elements(
     function=("<rfl:invoke name=",), function_end=("<|end|>", "<|call|>", "</rfl:invoke>"),
     parameter=("<rfl:parameter name=",), parameter_end=("</rfl:parameter>",), ends=("<|start|>",),
+    ends_with_text=True,
 )  # fmt: skip
 HEADER_LIMIT = 400
 KNOWN_HEADER = re.compile(
@@ -155,6 +156,8 @@ def addressed(source: Source, calls: Calls, name: str) -> Reader[None]:
         if char == "{":
             yield from json_arguments(source, calls.write, calls, MESSAGE_ENDS)
         elif not (yield from source.ahead(MESSAGE_ENDS)):
+            if (yield from source.ends_inside(MESSAGE_ENDS)):
+                raise TruncatedCall
             raise MalformedCall("the arguments are no object")
         calls.close()
     source.mark()

@@ -5,6 +5,7 @@ Sources: Kimi K3's chat template; vLLM, SGLang.
 
 from __future__ import annotations
 
+import html
 import re
 
 from lmdeck._parsing.dialects.dialect import Dialect, Marker
@@ -78,9 +79,14 @@ def _end_of_section(source: Source, calls: Calls, begin: int) -> Reader[None]:
         calls.dropped("text_left_out", detail, span=(begin, source.place))
 
 
+def attributes_in(header: str) -> dict[str, str]:
+    """Return the attributes of a header; quotes in them are escaped with backslashes or as in XML."""
+    return {key: html.unescape(re.sub(r"\\(.)", r"\1", value)) for key, value in ATTRIBUTE.findall(header)}
+
+
 def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
     """Read a call's arguments and its end."""
-    attributes = {key: re.sub(r"\\(.)", r"\1", value) for key, value in ATTRIBUTE.findall(header)}
+    attributes = attributes_in(header)
     calls.open(attributes.get("tool") or attributes.get("name", ""))
     calls.flush()
     calls.write("{")
@@ -91,7 +97,7 @@ def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
             break
         said = yield from source.collect(SEPARATOR)
         yield from source.take(SEPARATOR)
-        given = {key: re.sub(r"\\(.)", r"\1", value) for key, value in ATTRIBUTE.findall(said)}
+        given = attributes_in(said)
         key = given.get("key", "")
         types = frozenset({given["type"]}) if "type" in given else calls.toolbox.types(calls.name, key)
         calls.write_key(key, is_first=is_first)

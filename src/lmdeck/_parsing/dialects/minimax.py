@@ -24,6 +24,7 @@ TAG = stops(f"{T}<")
 END_TAG = stops(f"{T}</")
 BLOCK_END = f"{T}</tool_call>"
 INVOKE = f"{T}<invoke name="
+M2_PARAMETER = "parameter name="
 DEPTH = 128
 
 
@@ -46,7 +47,7 @@ def block(source: Source, calls: Calls) -> Reader[None]:
 
 def invoke(source: Source, calls: Calls) -> Reader[None]:
     """Read one call, behind `<invoke name=`."""
-    header, _ = yield from read_header(source)
+    header, _ = yield from read_header(source, calls)
     calls.open(name_in(header))
     calls.flush()
     calls.write("{")
@@ -67,10 +68,13 @@ def members(source: Source, calls: Calls, schema: object) -> Reader[None]:
             yield from end_of(source, calls, "invoke")
             return
         source.at += len(T) + 1
-        header, alone = yield from read_header(source)
-        key = header.strip()
+        header, alone = yield from read_header(source, calls)
+        key, element = header.strip(), header.strip()
+        if key.startswith(M2_PARAMETER):  # oh-my-pi #2759: an element of MiniMax-M2
+            key, element = name_in(key.removeprefix(M2_PARAMETER)), "parameter"
+            calls.note("an element of MiniMax-M2")
         inner = declared.get(key) if isinstance(declared, Mapping) else None
-        written = json_for("", types_of(inner, {})) if alone else (yield from value(source, calls, inner, key, 1))
+        written = json_for("", types_of(inner, {})) if alone else (yield from value(source, calls, inner, element, 1))
         calls.write_key(key, is_first=is_first)
         calls.write(written)
         is_first = False
@@ -95,7 +99,7 @@ def value(source: Source, calls: Calls, schema: object, name: str, depth: int) -
         if (yield from source.ahead(END_TAG)) or (yield from source.ahead(stops(BLOCK_END, INVOKE))):
             break
         source.at += len(T) + 1
-        header, alone = yield from read_header(source)
+        header, alone = yield from read_header(source, calls)
         key = header.strip()
         inner = declared.get(key) if isinstance(declared, Mapping) else None
         if key == "item" and isinstance(schema, Mapping) and inner is None:

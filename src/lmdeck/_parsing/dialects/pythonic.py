@@ -15,7 +15,7 @@ from lmdeck._parsing.sink import Calls
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.writers import array, call_object, each, python, template, wrapped
 
-__all__ = ["DIALECTS", "bare_list"]
+__all__ = ["DIALECTS"]
 
 
 def between(*ends: str) -> BodyReader:
@@ -47,12 +47,6 @@ def between(*ends: str) -> BodyReader:
 
 def _array(source: Source, calls: Calls, ends: tuple[str, ...]) -> Reader[None]:
     yield from json_calls(source, calls, stops(*ends))
-
-
-def bare_list(source: Source, calls: Calls) -> Reader[None]:
-    """Read a bare call list, from its bracket on."""
-    source.at += 1
-    yield from python_calls(source, calls, stops("<|python_end|>", "<|eot_id|>", "<|eom_id|>"), closer="]")
 
 
 def tool_code(source: Source, calls: Calls) -> Reader[None]:

@@ -151,6 +151,7 @@ DIALECTS = (
         models="Command R+ 08-2024",
         markers=tuple(Marker(f"Action:{gap}```json", tagged("```"), at_start=True) for gap in ("\n", " ")),
         architectures=("command-r",),
+        drops=tuple(f"<|{token}_TOKEN|>" for token in ("CHATBOT", "START_OF_TURN", "END_OF_TURN")),
         example='Action:\n```json\n[{"tool_name": "f", "parameters": {"a": 1}}]\n```',
     ),
     Dialect(

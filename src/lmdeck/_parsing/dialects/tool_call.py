@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
-from lmdeck._parsing.dialects.xml_tags import BARE_FUNCTION, FUNCTION, THINK, TOOL_CALL, coerced, tagged
+from lmdeck._parsing.dialects.xml_tags import BARE_FUNCTION, FUNCTION, NAMED_FUNCTION, THINK, TOOL_CALL, coerced, tagged
 from lmdeck._parsing.key_values import KeyValue
 from lmdeck._parsing.writers import array, call_object, each, elements, pairs
 from lmdeck._parsing.xml_calls import Elements
@@ -46,10 +46,15 @@ INVOKE = Elements(
     parameter=("<parameter name=",),
     parameter_end=("</parameter>",),
 )
+M2 = Marker("<minimax:tool_call>", tagged("</minimax:tool_call>", elements=INVOKE))
 RESERVED = tuple(f"<{bar}reserved_{number}{bar}>" for bar in ("", "|") for number in range(12, 16))
 APRIEL = ReasoningTags("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]")
 APRIEL_DROPS = ("[END FINAL RESPONSE]", "<|end|>")
 RESPONSE = ("<response>", "</response>")
+THOUGHT_PROCESS = tuple(
+    ReasoningTags(f"{here} my thought process:", "Here is my response:", also_closes=("Here's my response:",))
+    for here in ("Here is", "Here's")
+)
 SEED_THINK = ReasoningTags("<seed:think>", "</seed:think>")
 OBJECTS = each("<tool_call>\n", call_object(), "\n</tool_call>")
 TIGHT_OBJECTS = each("<tool_call>", call_object(), "</tool_call>")
@@ -86,7 +91,7 @@ DIALECTS = (
     Dialect(
         name="qwen3-coder-xml", writes=FUNCTIONS,
         models="Qwen3-Coder, Qwen3-Next, Qwen3.5 and later, MiniCPM-V",
-        markers=(TOOL_CALL, BARE_FUNCTION), reasoning=(THINK,), drops=RESERVED,
+        markers=(TOOL_CALL, BARE_FUNCTION, NAMED_FUNCTION), reasoning=(THINK,), drops=RESERVED,
         architectures=("qwen3moe", "qwen3next", "qwen35"),
         example="<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
     ),
@@ -136,13 +141,13 @@ DIALECTS = (
     ),
     Dialect(
         name="ling3", writes=each("<tool_call>", pairs(line=""), "</tool_call>"),
-        models="Ling 3", markers=(TOOL_CALL,), reasoning=(THINK,),
+        models="Ling 3", markers=(TOOL_CALL,), reasoning=(THINK,), drops=("<|role_end|>",),
         example="<tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value></tool_call>",
     ),
     Dialect(
         name="poolside-v1", writes=each("<tool_call>", pairs(), "</tool_call>"),
         models="Poolside Laguna", reasoning=(THINK,), bare="{",
-        markers=(TOOL_CALL, Marker("<user>", tagged("</user>"), at_start=True)),
+        markers=(TOOL_CALL, Marker("<user>", tagged("</user>"), at_start=True)), own=(Marker("<user>", tagged("</user>")),),
         example="<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
     ),
     Dialect(
@@ -186,10 +191,7 @@ DIALECTS = (
     ),
     Dialect(
         name="granite-reasoning", models="Granite 3.2/3.3 reasoning",
-        reasoning=tuple(
-            ReasoningTags(f"{here} my thought process:", "Here is my response:", also_closes=("Here's my response:",))
-            for here in ("Here is", "Here's")
-        ),
+        reasoning=(*THOUGHT_PROCESS, THINK),
         shown="Here is my thought process: … Here is my response: …",
     ),
     Dialect(
@@ -257,7 +259,7 @@ DIALECTS = (
     Dialect(
         name="minimax-m2", writes=M2_CALLS,
         models="MiniMax-M2, M2.x",
-        markers=(Marker("<minimax:tool_call>", tagged("</minimax:tool_call>", elements=INVOKE)),), reasoning=(THINK,),
+        markers=(M2, replace(M2, text="<invoke name=", keeps=True)), reasoning=(THINK,),
         architectures=("minimax-m2",),
         example='<minimax:tool_call>\n<invoke name="f">\n<parameter name="a">1</parameter>\n</invoke>\n</minimax:tool_call>',
     ),
