@@ -9,6 +9,7 @@ from lmdeck._parsing.dialects import REGISTRY
 from lmdeck._parsing.dialects.dialect import Dialect
 
 PAGE = Path(__file__).parents[1] / "docs" / "dialects.md"
+MOST = 14
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 
 
@@ -23,7 +24,8 @@ def row(dialect: Dialect) -> str:
     if dialect.bare:
         begins.append("bare JSON")
     tags = [f"{tag.open}…{tag.close}" for tag in dialect.reasoning]
-    shown = [dialect.name, dialect.models, " ".join(map(code, begins)), " ".join(map(code, tags))]
+    others = f" and {len(begins) - MOST} more spellings" if len(begins) > MOST else ""
+    shown = [dialect.name, dialect.models, " ".join(map(code, begins[:MOST])) + others, " ".join(map(code, tags))]
     return "| " + " | ".join([*shown, code(dialect.example or dialect.shown)]) + " |\n"
 
 

@@ -32,6 +32,7 @@ def headed(  # noqa: C901 - one grammar, read top down
 ) -> BodyReader:  # fmt: skip
     """Make the reader of a section in which each call is `begin` NAME `after_name` JSON `end`."""
     opening, ending = stops(*begin), stops(*calls_end, *end)
+    any_end = stops(*after_json, *end, *calls_end)
     inside_call = stops(*before_json, *after_name, *calls_end, *end)
     name_ends = stops(*after_name, *end, *calls_end, "{", "\n")
 
@@ -40,6 +41,8 @@ def headed(  # noqa: C901 - one grammar, read top down
         made = len(calls.made)
         while True:
             yield from source.skip_space()
+            if len(calls.made) > made and (yield from source.ends_inside(any_end)):
+                return
             if not inside and not (yield from source.take(opening)):
                 if (yield from source.take(stops(*end))):
                     continue

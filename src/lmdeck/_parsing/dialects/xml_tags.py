@@ -80,6 +80,8 @@ def named_function(source: Source, calls: Calls, ends: Stops) -> Reader[None]:
     if not end:
         raise TruncatedCall
     source.at += len(end)
+    if calls.toolbox.resolve(name) is None:
+        raise NotACall
     char = yield from source.skip_space()
     if not char:
         raise TruncatedCall
