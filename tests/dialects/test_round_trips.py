@@ -25,7 +25,9 @@ Call = tuple[str, dict[str, Any]]
 WRITERS = {name: dialect.writes for name, dialect in REGISTRY.items() if dialect.writes is not None}
 
 UNMARKED = {
-    name for name, dialect in REGISTRY.items() if dialect.bare or dialect.writes and dialect.pythonic and name != "lfm2"
+    name
+    for name, dialect in REGISTRY.items()
+    if dialect.bare or (dialect.writes and dialect.pythonic and name != "lfm2")
 }
 """Dialects whose calls have no marker: they are judged when they are whole, and stand before text or behind it."""
 ALONE = UNMARKED | {name for name, dialect in REGISTRY.items() if any(marker.channel for marker in dialect.markers)}

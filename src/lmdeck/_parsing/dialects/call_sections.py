@@ -36,7 +36,7 @@ def headed(  # noqa: C901 - one grammar, read top down
     inside_call = stops(*before_json, *after_name, *calls_end, *end)
     name_ends = stops(*after_name, *end, *calls_end, "{", "\n")
 
-    def read(source: Source, calls: Calls) -> Reader[None]:
+    def read(source: Source, calls: Calls) -> Reader[None]:  # noqa: C901 - one grammar, read top down
         inside = begun
         made = len(calls.made)
         while True:
