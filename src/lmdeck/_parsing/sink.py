@@ -179,6 +179,11 @@ class Calls:
             self.say("\n")
         self._kind = kind
 
+    def separate_thoughts(self) -> None:
+        """Begin a thought of its own on a new line."""
+        if self.reasoning:
+            self.think("\n")
+
     def dropped(self, code: str, detail: str, raw: str = "", span: tuple[int, int] | None = None) -> None:
         """Report that something was left out; `span` is where it stood in the source text."""
         self.problems.append(Problem(code, f"{detail}.", raw, span=span))

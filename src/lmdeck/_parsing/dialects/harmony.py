@@ -13,13 +13,13 @@ import re
 from lmdeck._parsing.dialects.dialect import Dialect, Marker
 from lmdeck._parsing.json_calls import json_arguments
 from lmdeck._parsing.sink import Calls
-from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
+from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.writers import each, elements, template
 from lmdeck._parsing.xml_calls import Elements, elements_calls, parameters
 
 __all__ = ["DIALECTS"]
 
-RECIPIENT = re.compile(r"\bto=([^\s<]+)")
+RECIPIENT = re.compile(r"\bto=([^\s<]+)|<\|start\|>(functions\.[^\s<]+)(?![^<]*to=)")
 CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 HEADER_END = stops("<|message|>", "<|end|>", "<|return|>", "<|eom|>", "<|eot|>")
 MESSAGE_ENDS = stops(
@@ -30,11 +30,12 @@ MESSAGE_ENDS = stops(
 ADDRESSED_ENDS = stops("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>")
 ADDRESS = re.compile(r"to=[\w.\-]*(?:(<\|(?:message|channel)\|>)|<[|a-z]*\Z|\Z)")
 STRAY = stops("commentary<|", "analysis<|", "final<|", "assistant<|")
-BUILTIN = ("browser", "python", "assistant", "container")
+BUILTIN = ("browser", "python", "container")
 ATEM = Elements(
     function=("<atem:invoke name=",), function_end=("</atem:invoke>",), parameter=("<atem:parameter name=",),
     parameter_end=("</atem:parameter>",), ends=("</atem:function_calls>", "<|eom|>", "<|eot|>"), trims=False,
 )  # fmt: skip
+ATEM_BEGINS = ("<atem:function_calls>", *ATEM.function)
 RFL = Elements(
     function=("<rfl:invoke name=",), function_end=("<|end|>", "<|call|>", "</rfl:invoke>"),
     parameter=("<rfl:parameter name=",), parameter_end=("</rfl:parameter>",), ends=("<|start|>",),
@@ -70,17 +71,19 @@ def message(source: Source, calls: Calls, default: str = "user") -> Reader[None]
     header = yield from header_of(source, calls)
     if not header:
         return
-    recipient, channel = RECIPIENT.search(header), CHANNEL.search(header)
-    kind = channel.group(1) if channel else ""
-    name = recipient.group(1) if recipient else "" if kind or "assistant" not in header else default
-    ends = ADDRESSED_ENDS if recipient and name == "user" and not kind else MESSAGE_ENDS
+    name, kind, is_addressed = address_of(header, default)
+    ends = ADDRESSED_ENDS if is_addressed and name == "user" and not kind else MESSAGE_ENDS
     if name == "self" or (kind == "analysis" and not name):
+        if is_addressed:
+            calls.separate_thoughts()
         yield from calls.thought(ends)
     elif not name or name in ("user", "commentary"):
         calls.separate(kind)
-        yield from calls.message(ends)
+        yield from to_user(source, calls, ends)
     elif name == "developer":
         yield from calls.leave_out(source, ends, "A message to the developer")
+    elif name == "assistant":
+        yield from to_itself(source, calls)
     elif calls.toolbox:
         yield from addressed(source, calls, name)
     else:
@@ -88,6 +91,34 @@ def message(source: Source, calls: Calls, default: str = "user") -> Reader[None]
         calls.say((yield from source.take(stops((yield from source.until(ends, calls.say))))))
         return
     yield from end_of_message(source)
+
+
+def address_of(header: str, default: str) -> tuple[str, str, bool]:
+    """Return whom a message is for (`""`: as its channel says), its last channel, and whether it says for whom it is."""
+    recipient, channels = RECIPIENT.search(header), CHANNEL.findall(header)
+    kind = channels[-1] if channels else ""
+    if recipient is None:
+        return "" if kind or "assistant" not in header else default, kind, False
+    name = recipient.group(1) or recipient.group(2)
+    return "" if name == "assistant" and kind in ("analysis", "final") else name, kind, True
+
+
+def to_user(source: Source, calls: Calls, ends: Stops) -> Reader[None]:
+    """Read the body of a message to the user; some models begin it with a block of calls."""
+    if calls.toolbox and (yield from source.ahead(stops(*ATEM_BEGINS))):
+        yield from atem_calls(source, calls)
+    yield from calls.message(ends)
+
+
+def to_itself(source: Source, calls: Calls) -> Reader[None]:
+    """Read a message to `assistant`, which is no tool: if it does not end as a call does, it is for the user."""
+    begin, parts = source.place, list[str]()
+    end = yield from source.until(MESSAGE_ENDS, parts.append)
+    text = "".join(parts)
+    if end == "<|call|>":
+        calls.dropped("text_left_out", f"A call of the model itself was left out: {text}", text, (begin, source.place))
+    else:
+        calls.say(text)
 
 
 def muse_message(source: Source, calls: Calls) -> Reader[None]:
@@ -139,10 +170,8 @@ def addressed(source: Source, calls: Calls, name: str) -> Reader[None]:
         yield from calls.leave_out(source, MESSAGE_ENDS, f"A message to the built-in tool {name!r}")
         return
     char = yield from source.skip_space()
-    if (yield from source.take(stops("<atem:function_calls>"))) or (yield from source.ahead(stops(*ATEM.function))):
-        yield from elements_calls(source, calls, ATEM)
-        yield from source.skip_space()
-        yield from source.take(stops("</atem:function_calls>"))
+    if (yield from source.ahead(stops(*ATEM_BEGINS))):
+        yield from atem_calls(source, calls)
     elif (yield from source.ahead(stops(*RFL.parameter))):
         calls.open(name)
         calls.flush()
@@ -162,6 +191,14 @@ def addressed(source: Source, calls: Calls, name: str) -> Reader[None]:
         calls.close()
     source.mark()
     yield from calls.leave_out(source, MESSAGE_ENDS, "Text behind the arguments")
+
+
+def atem_calls(source: Source, calls: Calls) -> Reader[None]:
+    """Read a block of `<atem:invoke>` elements, or one without its block."""
+    yield from source.take(stops(ATEM_BEGINS[0]))
+    yield from elements_calls(source, calls, ATEM)
+    yield from source.skip_space()
+    yield from source.take(stops("</atem:function_calls>"))
 
 
 HARMONY = (

@@ -22,8 +22,11 @@ CONTENT_KINDS = stops(
 )  # fmt: skip
 MESSAGE_END = stops(
     "<|end_message|>", "<|message_model|>", "<|message_user|>", "<|content_text|>", "<|content_thinking|>",
-    "<|content_model_end_sampling|>",
+    "<|content_model_end_sampling|>", "<|content_invoke_tool_json|>", "<|content_invoke_tool_text|>",
 )  # fmt: skip
+TURNS = ("<|message_model|>", "<|message_user|>")
+WHOLE_HEADER = re.compile(r"<\|message_[a-z]+\|>(?:[^<>\n]{0,200}<\|content_|<\|(?:end_message|message_))")
+HEADER_BEGUN = re.compile(r"<\|message_[a-z]+\|>[^<>\n]{0,200}(?:<\|?[a-z_]*)?\Z")
 HEADER_LIMIT = 400
 LEAD = re.compile(r"[A-Za-z_][\w.\-]*(?:(<\|content_invoke_tool_[a-z])|<[|a-z_]*\Z|\Z)")
 
@@ -40,12 +43,23 @@ def inkling(source: Source, calls: Calls) -> Reader[None]:
         calls.dropped("text_left_out", f"{said!r} in the header of a message was left out")
     source.at += len(kind) if kind not in ("<|message_model|>", "<|message_user|>") else 0
     if kind == "<|content_text|>":
-        yield from calls.message(MESSAGE_END)
+        while (yield from calls.message(MESSAGE_END)) in TURNS and not (yield from _begins_message(source)):
+            calls.say((yield from source.take(MESSAGE_END)))
     elif kind == "<|content_thinking|>":
         yield from calls.thought(MESSAGE_END)
     elif "invoke_tool" in kind:
         yield from inkling_call(source, calls, said)
     yield from source.take(stops("<|end_message|>"))
+
+
+def _begins_message(source: Source) -> Reader[bool]:
+    """Whether a token is followed by the rest of a header, so that it is not only talked about."""
+    while True:
+        if WHOLE_HEADER.match(source.text, source.at):
+            return True
+        if source.closed or not HEADER_BEGUN.match(source.text, source.at):
+            return source.closed and HEADER_BEGUN.match(source.text, source.at) is not None
+        yield
 
 
 def named(source: Source, calls: Calls) -> Reader[None]:
@@ -69,6 +83,9 @@ def inkling_call(source: Source, calls: Calls, name: str) -> Reader[None]:
         calls.say((yield from source.take(stops((yield from source.until(MESSAGE_END, calls.say))))))
         return
     char = yield from source.skip_space()
+    if char and char != "{" and not name:
+        yield from calls.message(MESSAGE_END)
+        return
     if char == "{":
         yield from json_call(source, calls, MESSAGE_END, default=name)
     elif not char:
@@ -94,7 +111,10 @@ DIALECTS = (
         models="Inkling", architectures=("inkling",),
         markers=tuple(
             Marker(text, inkling, keeps=True, channel=True)
-            for text in ("<|message_model|>", "<|content_text|>", "<|content_thinking|>", "<|content_invoke_tool_json|>")
+            for text in (
+                "<|message_model|>", "<|content_text|>", "<|content_thinking|>", "<|content_invoke_tool_json|>",
+                "<|content_invoke_tool_text|>",
+            )
         ),
         own=tuple(Marker(first, named, keeps=True, at_start=True, channel=True) for first in f"{ascii_letters}_"),
         drops=("<|end_message|>", "<|content_model_end_sampling|>", "<|content_tool_error|>"),
