@@ -1,8 +1,15 @@
-"""What every text must be before it leaves the process: whole characters."""
+"""What text and JSON must be before they leave the process: what every file, database and reader can hold."""
 
 from __future__ import annotations
 
-__all__ = ["replace_lone_surrogates"]
+import math
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["replace_lone_surrogates", "storable_json", "storable_text"]
+
+MAX_DEPTH = 100
+INTEGERS = range(-(2**63), 2**64)
 
 
 def replace_lone_surrogates(text: str) -> str:
@@ -12,3 +19,30 @@ def replace_lone_surrogates(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
+
+
+def storable_text(text: str) -> str:
+    """Replace what databases refuse, NUL and halves of surrogate pairs, by U+FFFD."""
+    return replace_lone_surrogates(text).replace("\x00", "\ufffd")
+
+
+def storable_json(value: object, depth: int = MAX_DEPTH) -> Any:  # noqa: ANN401  # JSON is anything
+    """Return a value as JSON that every database can hold.
+
+    Text is made storable, infinities and integers beyond 64 bits become text, and what is nested deeper than 100 is left out.
+    """
+    if isinstance(value, str):
+        return storable_text(value)
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return value if value in INTEGERS else f"{value:#x}"
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if depth == 0:
+        return None
+    if isinstance(value, Mapping):
+        return {storable_text(str(key)): storable_json(each, depth - 1) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [storable_json(each, depth - 1) for each in value]
+    return storable_text(str(value))

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from msgspec.structs import replace
 
 from lmdeck._client.chat import AsyncChat
 from lmdeck._client.tool_runs import Approve
-from lmdeck.errors import LMStudioError
+from lmdeck._streaming.sse import encode_comment
+from lmdeck.errors import LMStudioError, StreamError, TransportError
 from lmdeck.events import AgentEvent, Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored
-from lmdeck.messages import Reply, Round, ToolResult
+from lmdeck.messages import Problem, Reply, Round, ToolResult
 from lmdeck.web.encodings.base import BEAT, PAGE, Encoding
 
 __all__ = ["Answer"]
 
 _log = logging.getLogger("lmdeck.web")
 
+STOPPED = Problem("stopped", "The browser left before the answer was whole.")
+CUT = Problem("cut", "The way to the model broke before the answer was whole.")
+FAILED = Problem("failed", "The answer ended with an error.")
+OVER = encode_comment("over")
+IN_LOG = "The log of the site has the traceback."
+
 
 class Answer:
-    """One answer to one request. `reply` is the whole reply in the end, until then what has come of it."""
+    """One answer to one request. `reply` is the whole reply in the end, until then what has come of it.
+
+    Who sends the frames looks at `is_over` before each, and calls `end` or `end_async` once it is true, before asking for more:
+    so the last frame tells whether what is done with the reply went well.
+    """
 
     def __init__(
         self,
@@ -31,9 +43,20 @@ class Answer:
         max_rounds: int = 8,
         approve: Approve | None = None,
         encoding: Encoding = PAGE,
+        with_details: bool = False,
     ) -> None:
-        """`chat` gives the chat to ask, on the event loop on which it is asked."""
+        """`chat` gives the chat to ask, on the event loop on which it is asked.
+
+        With `with_details`, which are for developers, an error is sent as it is; else as a neutral sentence with the number
+        under which the log has it.
+        """
         self.was_asked = False
+        self.is_over = False
+        self.with_details = with_details
+        self._ending = STOPPED
+        self._unsaved: LMStudioError | None = None
+        self._was_ended = False
+        self._ending_task: asyncio.Task[None] | None = None
         self._encoder = encoding.encoder()
         self._chat = chat
         self._max_rounds = max_rounds
@@ -43,8 +66,32 @@ class Answer:
 
     @property
     def reply(self) -> Reply:
-        """The reply, or as much of it as there is: then its `finish_reason` is empty."""
-        return self._reply or self._so_far.reply()
+        """The reply, or as much of it as there is: then its `finish_reason` is empty, and a problem says how it ended."""
+        return self._reply or self._so_far.reply(self._ending)
+
+    def end(self, on_end: Callable[[Reply], object] | None) -> None:
+        """Hand the reply over, once; a failure is logged, and told in place of the last frame."""
+        if on_end is None or self._was_ended or not self.was_asked:
+            return
+        self._was_ended = True
+        try:
+            on_end(self.reply)
+        except Exception as error:  # noqa: BLE001  # the application's own code; the visitor has to be told
+            self._unsaved = self._told_as(error, "The answer is complete, but it could not be saved.")
+
+    async def end_async(self, on_end: Callable[[Reply], Awaitable[object]] | None) -> None:
+        """Do as `end`, awaited; where the browser leaves meanwhile, it is still done."""
+        if on_end is None or not self.was_asked:
+            return
+        if self._ending_task is None:
+            self._ending_task = asyncio.ensure_future(self._hand_over(on_end))
+        await asyncio.shield(self._ending_task)
+
+    async def _hand_over(self, on_end: Callable[[Reply], Awaitable[object]]) -> None:
+        try:
+            await on_end(self.reply)
+        except Exception as error:  # noqa: BLE001  # as above
+            self._unsaved = self._told_as(error, "The answer is complete, but it could not be saved.")
 
     async def frames(self, heartbeat: float) -> AsyncGenerator[bytes, None]:
         """Ask, and give the answer as server-sent events; a comment where nothing else came for `heartbeat` seconds."""
@@ -55,20 +102,35 @@ class Answer:
     async def _told(self) -> AsyncGenerator[bytes, None]:
         self.was_asked = True
         encode = self._encoder.encode
+        end: Reply | LMStudioError
         try:
             async with self._chat().run_stream(self._max_rounds, approve=self._approve) as run:
                 async for event in run:
                     self._so_far.note(event)
                     if frame := encode(event):
                         yield frame
-            self._reply = run.reply
-            yield encode(self._reply)
-        except LMStudioError as error:
-            _log.warning("An answer failed: %s", error)
-            yield encode(error)
-        except Exception:  # noqa: BLE001  # the response has begun: the browser must be told, whatever it was
-            _log.exception("An answer failed.")
-            yield encode(LMStudioError("The answer failed.", hint="The log of the site says why."))
+            self._reply = end = run.reply
+        except Exception as error:  # noqa: BLE001  # the response has begun: the browser must be told, whatever it was
+            self._ending = CUT if isinstance(error, TransportError | StreamError) else FAILED
+            end = self._told_as(error, "The answer failed.")
+        self.is_over = True
+        yield OVER
+        yield encode(end if isinstance(end, LMStudioError) else self._unsaved or end)
+
+    def _told_as(self, error: Exception, what: str) -> LMStudioError:
+        """Log an error, and return what is told of it."""
+        number = getattr(error, "request_id", None) or f"req_{secrets.token_hex(8)}"
+        _log.warning("%s (%s) %s", what, number, error, exc_info=None if isinstance(error, LMStudioError) else error)
+        if self.with_details and isinstance(error, LMStudioError):
+            return error
+        if self.with_details:
+            told = LMStudioError(f"{what} {type(error).__name__}: {error}", hint=IN_LOG)
+        else:
+            told = LMStudioError(
+                what, hint=f"Ask again; if it goes on, tell the owner of this site the number {number}."
+            )
+        told.request_id = number
+        return told
 
 
 class _SoFar:
@@ -101,12 +163,14 @@ class _SoFar:
         self._content.clear()
         self._reasoning.clear()
 
-    def reply(self) -> Reply:
-        last = Reply(content="".join(self._content).strip(), reasoning="".join(self._reasoning).strip())
+    def reply(self, ending: Problem) -> Reply:
+        last = Reply(
+            content="".join(self._content).strip(), reasoning="".join(self._reasoning).strip(), problems=[ending]
+        )
         messages = [message for one in self._rounds for message in one.messages]
         return replace(
             last,
-            rounds=[*self._rounds, Round(reply=last)] if last.content or last.reasoning else list(self._rounds),
+            rounds=[*self._rounds, Round(reply=last)],
             messages=[*messages, last.message] if last.content else messages,
         )
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._files import create_private_file
+from lmdeck._text import storable_text
 from lmdeck.messages import Message, Reply
 from lmdeck.web.requests import Question
 from lmdeck.web.stored_messages import LISTED, KeptMessage, rounds_of, title_of
@@ -33,11 +35,15 @@ CREATE INDEX IF NOT EXISTS conversation_of_owner ON conversation (owner, updated
 
 
 class Conversations:
-    """The conversations of one file; safe to share between threads, and the file between processes."""
+    """The conversations of one file; safe to share between threads, and the file between processes.
+
+    A new file is readable by its owner alone.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self._path = str(path)
         self._lock = threading.Lock()
+        create_private_file(self._path)
         with self._open() as database:
             database.executescript(_TABLES)
 
@@ -59,7 +65,7 @@ class Conversations:
         kept = self.messages(key, owner)
         if kept is None:
             return None
-        asked = KeptMessage(role="user", content=question.text)
+        asked = KeptMessage(role="user", content=storable_text(question.text))
         self._add(key, [asked])
         return key, [message for one in [*kept, asked] for message in one.history()]
 

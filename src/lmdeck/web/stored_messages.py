@@ -5,14 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
+from lmdeck._text import storable_json, storable_text
 from lmdeck.messages import Message, Reply, Round, ToolCall, ToolResult
 
-__all__ = ["LISTED", "TITLE_CHARACTERS", "KeptCall", "KeptMessage", "KeptRole", "rounds_of", "title_of"]
+__all__ = [
+    "LISTED",
+    "TITLE_CHARACTERS",
+    "Ending",
+    "KeptCall",
+    "KeptMessage",
+    "KeptRole",
+    "ending_of",
+    "rounds_of",
+    "title_of",
+]
 
 KeptRole: TypeAlias = Literal["system", "user", "assistant"]
+Ending: TypeAlias = Literal["stopped", "cut", "failed", "length"]
+"""Its reader left, the way to the model broke, an error came, or the limit of tokens was reached."""
+BROKEN_OFF: tuple[Ending, ...] = ("stopped", "cut", "failed")
+PART_MARK = "[This answer was broken off here.]"
 LISTED = 50
 """How many conversations the page lists."""
 TITLE_CHARACTERS = 60
@@ -35,28 +50,56 @@ class KeptMessage(Struct, frozen=True, kw_only=True):
     content: str = ""
     reasoning: str = ""
     calls: tuple[KeptCall, ...] = ()
+    ended: Ending | UnsetType = UNSET
+    """How an answer ended that is not whole."""
 
     @classmethod
     def of_round(cls, one: Round) -> KeptMessage:
-        """Give what is kept of a round."""
+        """Return what is stored of a round; every text is one that a database can hold."""
         results = {result.call.id: result for result in one.results}
-        calls = tuple(_kept_call(call, results.get(call.id)) for call in one.reply.tool_calls)
-        return cls(role="assistant", content=one.reply.content, reasoning=one.reply.reasoning, calls=calls)
+        return cls(
+            role="assistant",
+            content=storable_text(one.reply.content),
+            reasoning=storable_text(one.reply.reasoning),
+            calls=tuple(_kept_call(call, results.get(call.id)) for call in one.reply.tool_calls),
+            ended=ending_of(one.reply) or UNSET,
+        )
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is part of an answer that somebody or something ended before the model did."""
+        return self.ended in BROKEN_OFF
 
     def history(self) -> list[Message]:
-        """Give it as a model is told of it: without reasoning, and without calls that have no result, which none accepts."""
+        """Return it as the model is sent it: without reasoning, and without calls that have no result, which no model accepts.
+
+        Part of an answer is marked as such: a model takes what it reads as its own whole turn for an example.
+        """
         calls = [call for call in self.calls if call.content is not None]
         if self.role == "assistant" and not self.content and not calls:
             return []
         asked = tuple(ToolCall(id=call.id, name=call.name, arguments=call.arguments) for call in calls)
         results = [Message(role="tool", content=call.content or "", tool_call_id=call.id) for call in calls]
-        return [Message(role=self.role, content=self.content, tool_calls=asked), *results]
+        content = f"{self.content}\n\n{PART_MARK}".lstrip() if self.is_part else self.content
+        return [Message(role=self.role, content=content, tool_calls=asked), *results]
+
+
+def ending_of(reply: Reply) -> Ending | None:
+    """Return how a reply ended that is not whole; None for a whole one.
+
+    A page's answer says it in its problems (`lmdeck.web.answer`); any other that has no finish reason was cut.
+    """
+    if reply.finish_reason:
+        return "length" if reply.finish_reason == "length" else None
+    codes = {problem.code for problem in reply.problems}
+    return next((ending for ending in BROKEN_OFF if ending in codes), "cut")
 
 
 def rounds_of(reply: Reply) -> Iterator[Round]:
     """Give the rounds of a reply that have something to keep; an answer without tools is one."""
     for one in _rounds(reply):
-        if one.reply.content or one.reply.reasoning or one.reply.tool_calls:
+        said = one.reply
+        if said.content or said.reasoning or said.tool_calls or (said.problems and ending_of(said)):
             yield one
 
 
@@ -66,10 +109,10 @@ def title_of(question: str) -> str:
 
 
 def _kept_call(call: ToolCall, result: ToolResult | None) -> KeptCall:
-    kept = KeptCall(id=call.id, name=call.name, arguments=call.arguments)
+    kept = KeptCall(id=storable_text(call.id), name=storable_text(call.name), arguments=storable_json(call.arguments))
     if result is None:
         return kept
-    return replace(kept, content=result.content, failed=result.error is not None)
+    return replace(kept, content=storable_text(result.content), failed=result.error is not None)
 
 
 def _rounds(reply: Reply) -> Iterator[Round]:
@@ -89,7 +132,13 @@ def _rounds_of_messages(reply: Reply) -> Iterator[Round]:
         is_last = message is spoken[-1] and _text(message) == reply.content
         calls = list(message.tool_calls)
         yield Round(
-            reply=Reply(content=_text(message), reasoning=reply.reasoning if is_last else "", tool_calls=calls),
+            reply=Reply(
+                content=_text(message),
+                reasoning=reply.reasoning if is_last else "",
+                tool_calls=calls,
+                finish_reason=reply.finish_reason if message is spoken[-1] else "tool_calls",
+                problems=list(reply.problems) if message is spoken[-1] else [],
+            ),
             results=[ToolResult(call=call, content=told[call.id]) for call in calls if call.id in told],
         )
 

@@ -139,12 +139,15 @@ def _is_local(name: str) -> bool:
     return True
 
 
-def content_security_policy(static_origin: str = "") -> str:
-    """Write the policy of the chat page: script and style from itself or `static_origin` alone, and no frame around it."""
+def content_security_policy(static_origin: str = "", *, framed: bool = False) -> str:
+    """Return the policy of the chat page: script and style from itself or `static_origin` alone, and no frame around it.
+
+    With `framed`, pages of the same origin may frame it.
+    """
     own = f"'self' {static_origin}".strip()
     return (
         f"default-src 'none'; script-src {own}; style-src {own}; connect-src 'self'; img-src 'self' data:; "
-        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+        f"base-uri 'none'; form-action 'self'; frame-ancestors '{'self' if framed else 'none'}'"
     )
 
 

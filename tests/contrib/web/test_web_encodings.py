@@ -32,7 +32,7 @@ def frames(encoding: str, script: Callable[[FakeLMStudio], object], heartbeat: f
             script(fake)
             async with fake.async_client() as alm:
                 chat = alm.chat().user("Weather?").with_tools([get_weather])
-                answer = Answer(lambda: chat, encoding=find_encoding(encoding))
+                answer = Answer(lambda: chat, encoding=find_encoding(encoding), with_details=True)
                 return [frame async for frame in answer.frames(heartbeat)]
 
     return asyncio.run(ask())

@@ -7,16 +7,34 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.core.exceptions import ImproperlyConfigured
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured, RequestDataTooBig
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.views import View
 
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.contrib.django.limits import seconds_to_wait
+from lmdeck.web.requests import MAX_BODY_BYTES
+from lmdeck.web.trust import PAGE_HEADERS
 
-__all__ = ["GuardedView", "is_known", "rate_limited", "refusal"]
+__all__ = ["GuardedView", "body_of", "is_known", "rate_limited", "refusal"]
 
 V = TypeVar("V", bound=Callable[..., Any])
+
+
+def body_of(request: HttpRequest) -> bytes | None:
+    """Return the body of a request; None where it is larger than a question can be, or than Django's own limit."""
+    try:
+        length = int(request.META.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        length = 0
+    if length > MAX_BODY_BYTES:
+        return None
+    try:
+        body = request.body
+    except RequestDataTooBig:
+        return None
+    return body if len(body) <= MAX_BODY_BYTES else None
 
 
 def refusal(status: int, message: str, hint: str, **headers: str) -> JsonResponse:
@@ -36,7 +54,17 @@ class GuardedView(View):
     is_page = False
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # noqa: ANN401  # Django's form
-        """Let the request through, or refuse it."""
+        """Let the request through, or refuse it; every answer has the headers of a page."""
+        response = self._answer(request, *args, **kwargs)
+        for name, value in self.get_headers().items():
+            response.headers.setdefault(name, value)
+        return response
+
+    def get_headers(self) -> dict[str, str]:
+        """Return the headers that every answer has, unless the view set them: the project's `X_FRAME_OPTIONS` counts."""
+        return {**PAGE_HEADERS, "X-Frame-Options": settings.X_FRAME_OPTIONS}
+
+    def _answer(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # noqa: ANN401  # as above
         if not self.is_open() and not is_known(request):
             if not hasattr(request, "user"):
                 raise ImproperlyConfigured(

@@ -8,6 +8,7 @@ from inspect import GEN_RUNNING, getgeneratorstate
 from typing import cast
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from django.conf import settings
 from django.http import StreamingHttpResponse
 
 from lmdeck._client.chat import AsyncChat, Chat
@@ -42,9 +43,10 @@ def stream_response(
     The chat is asked when the response is sent, always with the async client; the view may be sync or async, and so may the
     chat. `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI. Tools with handlers
     are run, for at most `max_rounds`; `approve` is asked before each. A comment is sent where nothing else was for `heartbeat`
-    seconds. When the browser leaves, the model is stopped. `on_end` is called once, with the whole reply, or with what had
-    come of it (`finish_reason` is `""`) where the browser left or the answer failed; it may be async. An error of the answer
-    is sent as an event, since the response has begun.
+    seconds. When the browser leaves, the model is stopped. `on_end` is called once, with the whole reply, or with what had come
+    of it where the browser left or the answer failed: then `finish_reason` is `""`, and a problem `stopped`, `cut` or `failed`
+    says how it ended; it may be async. An error of the answer or of `on_end` is sent as an event, since the response has begun:
+    with `DEBUG` as it is, to visitors as a neutral sentence and the number under which the log has it.
 
     Raises:
         ConfigurationError: The chat is of a sync client other than `lm`, or there is no such encoding.
@@ -57,7 +59,9 @@ def stream_response(
         )
     configured = configuration()
     rounds = max_rounds or configured.max_rounds
-    answer = Answer(lambda: _on_this_loop(chat), max_rounds=rounds, approve=approve, encoding=chosen)
+    answer = Answer(
+        lambda: _on_this_loop(chat), max_rounds=rounds, approve=approve, encoding=chosen, with_details=settings.DEBUG
+    )
     return ChatResponse(answer, chosen.headers, heartbeat=heartbeat or configured.heartbeat, on_end=on_end)
 
 
@@ -84,6 +88,8 @@ class ChatResponse(StreamingHttpResponse):
         """Give the pieces to an ASGI server."""
         try:
             async for piece in self._pieces():
+                if self._answer.is_over:
+                    await self._end_async()
                 yield piece
         finally:
             await self._end_async()
@@ -102,7 +108,10 @@ class ChatResponse(StreamingHttpResponse):
 
     def _pull(self) -> Generator[bytes, None, None]:
         try:
-            yield from iterate(self._pieces())
+            for piece in iterate(self._pieces()):
+                if self._answer.is_over:
+                    self._end()
+                yield piece
         finally:
             self._end()
 
@@ -119,17 +128,10 @@ class ChatResponse(StreamingHttpResponse):
 
     def _end(self) -> None:
         """Tell how the answer ended, in the thread of the request."""
-        tell = self._taken_on_end()
-        if tell is not None:
-            run = async_to_sync(tell) if iscoroutinefunction(tell) else tell
-            run(self._answer.reply)
+        tell = self._on_end
+        self._answer.end(async_to_sync(tell) if tell is not None and iscoroutinefunction(tell) else tell)
 
     async def _end_async(self) -> None:
-        tell = self._taken_on_end()
-        if tell is not None:
-            run = tell if iscoroutinefunction(tell) else sync_to_async(tell)
-            await cast("Awaitable[object]", run(self._answer.reply))
-
-    def _taken_on_end(self) -> OnEnd | None:
-        tell, self._on_end = self._on_end, None
-        return tell if self._answer.was_asked else None
+        tell = self._on_end
+        run = tell if tell is None or iscoroutinefunction(tell) else sync_to_async(tell)
+        await self._answer.end_async(cast("Callable[[Reply], Awaitable[object]] | None", run))

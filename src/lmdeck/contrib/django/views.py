@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from django.apps import apps
+from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
+from django.templatetags.static import static
 from msgspec import to_builtins
 
 from lmdeck._client.chat import Chat
 from lmdeck.contrib.django.clients import lm
 from lmdeck.contrib.django.conf import configuration
-from lmdeck.contrib.django.guards import GuardedView, is_known, refusal
+from lmdeck.contrib.django.guards import GuardedView, body_of, is_known, refusal
 from lmdeck.contrib.django.streaming import stream_response
 from lmdeck.contrib.django.tools import registry
 from lmdeck.errors import ConfigurationError
-from lmdeck.web.requests import Question, read_question
+from lmdeck.web.requests import TOO_LARGE, Question, read_question
 from lmdeck.web.stored_messages import LISTED
+from lmdeck.web.trust import content_security_policy
 
 __all__ = ["AskView", "ConversationView", "ConversationsView", "PageView"]
 
 
 class PageView(GuardedView):
-    """The page."""
+    """The page. Its content security policy lets the chat's script and style in; a template of your own may need another."""
 
     is_page = True
     template_name = "lmdeck/page.html"
+    content_security_policy: str | None = None
 
     def get(self, request: HttpRequest) -> HttpResponse:
         """Show it."""
         return render(request, self.template_name)
+
+    def get_headers(self) -> dict[str, str]:
+        """Return the headers of a page, with its policy."""
+        policy = self.content_security_policy
+        if policy is None:
+            origin = urlsplit(static("lmdeck/chat.js"))
+            own = f"{origin.scheme}://{origin.netloc}" if origin.scheme else origin.netloc
+            policy = content_security_policy(own, framed=settings.X_FRAME_OPTIONS == "SAMEORIGIN")
+        return {**super().get_headers(), "Content-Security-Policy": policy}
 
 
 class AskView(GuardedView):
@@ -55,8 +69,15 @@ class AskView(GuardedView):
 
     def post(self, request: HttpRequest) -> HttpResponseBase:
         """Answer with server-sent events; `X-Conversation` names the conversation, where it is kept."""
+        if request.content_type != "application/json":
+            return refusal(
+                415, "The question is not JSON.", "Send it with the header `Content-Type: application/json`."
+            )
+        body = body_of(request)
+        if body is None:
+            return refusal(TOO_LARGE.status, TOO_LARGE.message, TOO_LARGE.hint)
         try:
-            question = read_question(request.body)
+            question = read_question(body)
             key = _named(question)
         except ConfigurationError as error:
             return refusal(400, error.message, error.hint)

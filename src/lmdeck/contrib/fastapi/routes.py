@@ -1,12 +1,16 @@
 """A router with the chat page and what its script asks for."""
 
 # no postponed annotations here: FastAPI looks at them, and some are made within a function
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBasicCredentials, OAuth2PasswordRequestForm
+from fastapi.security.base import SecurityBase
 from msgspec import to_builtins
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -16,14 +20,17 @@ from lmdeck._client.clients import AsyncLMStudio
 from lmdeck.contrib.fastapi.clients import LM
 from lmdeck.contrib.fastapi.streaming import HEARTBEAT, stream_response
 from lmdeck.errors import ConfigurationError
-from lmdeck.server.requests.body import MAX_BODY_BYTES
 from lmdeck.web.conversations import Conversations
 from lmdeck.web.encodings.base import find_encoding
+from lmdeck.web.owners import owner_of
 from lmdeck.web.page import STATIC, page
-from lmdeck.web.requests import read_question
+from lmdeck.web.requests import MAX_BODY_BYTES, TOO_LARGE, read_question
+from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, Refused, content_security_policy, refuse_request
 
 __all__ = ["router"]
 
+CREDENTIALS = (HTTPAuthorizationCredentials, HTTPBasicCredentials, OAuth2PasswordRequestForm)
+"""What FastAPI's own security classes return."""
 MakeChat = Callable[[AsyncLMStudio], AsyncChat]
 
 
@@ -37,27 +44,35 @@ def router(
     max_rounds: int = 8,
     heartbeat: float = HEARTBEAT,
     title: str = "Chat",
+    allowed_hosts: Iterable[str] = (),
 ) -> APIRouter:
     """Make a router with a chat: `POST ask`, `GET conversations/`, and the page at its root.
 
-    `auth` is the dependency that lets users in (its text or `id` tells whose conversations are whose); None opens it to all,
-    and has to be said. `make_chat` gives the chat that a conversation begins with: model, system message, tools.
-    `conversations` keeps them in an SQLite file; without it the page remembers what was said.
+    `auth` is the dependency that lets users in: it returns the user's id, a text, an integer or a UUID, or an object with such
+    an `id`, and None for a stranger, who is answered 401; None instead of it opens the chat to all, and has to be said.
+    `make_chat` makes the chat that a conversation begins with: model, system message, tools. `conversations` stores them in an
+    SQLite file; without it the page remembers what was said. It answers to loopback names and to `allowed_hosts`, the names
+    under which the site is served (one that begins with a dot stands for all below it, `*` for any), and refuses what pages of
+    other sites send.
 
     Raises:
-        ConfigurationError: There is no such encoding.
+        ConfigurationError: There is no such encoding, or `auth` returns credentials.
     """
     find_encoding(encoding)
     store = Conversations(conversations) if isinstance(conversations, str | Path) else conversations
-    routes = APIRouter(tags=["chat"])
+    _refuse_credentials(auth)
+    routes = APIRouter(tags=["chat"], route_class=_guarded(AllowedHosts.of(allowed_hosts)))
     Owner = Annotated[str, Depends(_owner_by(auth))]  # noqa: N806  # a type
 
     @routes.post("/ask")
     async def ask(request: Request, lm: LM, owner: Owner) -> Response:
+        body = await _body(request)
+        if body is None:
+            return _refusal(TOO_LARGE)
         try:
-            question = read_question(await _body(request))
+            question = read_question(body)
         except ConfigurationError as error:
-            return _refusal(400, error)
+            return _refusal(Refused(400, error.message, error.hint))
         chat = lm.chat() if make_chat is None else make_chat(lm)
         if store is None:
             asked = chat.with_messages(question.before()).user(question.text)
@@ -99,9 +114,10 @@ def _add_conversations(routes: APIRouter, owner_type: Any, store: Conversations 
 
 def _add_page(routes: APIRouter, owner_type: Any, title: str) -> None:  # noqa: ANN401  # an annotation
     @routes.get("/", response_class=HTMLResponse)
-    def show(request: Request, _: owner_type) -> str:
+    def show(request: Request, _: owner_type) -> Response:
         root = request.url.path.rstrip("/")
-        return page(ask=f"{root}/ask", conversations=f"{root}/conversations/", static=f"{root}/static", title=title)
+        document = page(ask=f"{root}/ask", conversations=f"{root}/conversations/", static=f"{root}/static", title=title)
+        return HTMLResponse(document, headers={"Content-Security-Policy": content_security_policy()})
 
     @routes.get("/static/{name}", include_in_schema=False)
     def static(name: str) -> Response:
@@ -114,25 +130,67 @@ def _owner_by(auth: Callable[..., Any] | None) -> Callable[..., str]:
         return lambda: ""
 
     def owner(user: Annotated[object, Depends(auth)]) -> str:
-        return str(getattr(user, "id", "" if user is None else user))
+        found = owner_of(user)
+        if found is None:
+            raise _StrangerError
+        return found
 
     return owner
 
 
-async def _body(request: Request) -> bytes:
+def _refuse_credentials(auth: object) -> None:
+    """Refuse a dependency that returns what a user typed, which would be stored as the owner's name."""
+    hints = getattr(auth, "__annotations__", {}) if inspect.isroutine(auth) else {}
+    returned = hints.get("return")
+    is_credentials = isinstance(auth, SecurityBase) or (inspect.isclass(auth) and issubclass(auth, SecurityBase))
+    if is_credentials or returned in CREDENTIALS or returned in {kind.__name__ for kind in CREDENTIALS}:
+        raise ConfigurationError(
+            "`auth` returns credentials: a password or token would be the name under which conversations are stored.",
+            hint="Pass a dependency that checks them and returns the user's id.",
+        )
+
+
+class _StrangerError(Exception):
+    """The user is not known."""
+
+
+def _guarded(hosts: AllowedHosts) -> type[APIRoute]:
+    """Make the routes that refuse what pages of other sites send, and answer with the headers of a page."""
+
+    class GuardedRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            answer = super().get_route_handler()
+
+            async def guarded(request: Request) -> Response:
+                refused = refuse_request(request.method, request.headers, hosts)
+                try:
+                    response = await answer(request) if refused is None else _refusal(refused)
+                except _StrangerError:
+                    response = _refusal(Refused(401, "You are not logged in.", "Log in and ask again."))
+                for name, value in PAGE_HEADERS.items():
+                    response.headers.setdefault(name, value)
+                return response
+
+            return guarded
+
+    return GuardedRoute
+
+
+async def _body(request: Request) -> bytes | None:
+    """Read a body; None where it is larger than a question can be."""
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
         size += len(part)
         if size > MAX_BODY_BYTES:
-            raise ConfigurationError("The question is too large.", hint="Make it shorter.")
+            return None
         parts.append(part)
     return b"".join(parts)
 
 
-def _refusal(status: int, error: ConfigurationError) -> Response:
-    return JSONResponse({"error": {"message": error.message, "hint": error.hint}}, status)
+def _refusal(refused: Refused) -> Response:
+    return JSONResponse({"error": {"message": refused.message, "hint": refused.hint}}, refused.status)
 
 
 def _not_found() -> Response:
-    return JSONResponse({"error": {"message": "There is no such conversation.", "hint": "Begin a new one."}}, 404)
+    return _refusal(Refused(404, "There is no such conversation.", "Begin a new one."))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -41,7 +41,9 @@ def stream_response(
     `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI. Tools with handlers are
     run, for at most `max_rounds`; `approve` is asked before each. A comment is sent where nothing else was for `heartbeat`
     seconds. When the browser leaves, the model is stopped at once. `on_end` is called once, with the whole reply, or with
-    what had come of it (`finish_reason` is `""`) where the browser left or the answer failed. An error is sent as an event.
+    what had come of it where the browser left or the answer failed: then `finish_reason` is `""`, and a problem `stopped`,
+    `cut` or `failed` says how it ended. An error is sent as an event, one of `on_end` too; visitors see a neutral sentence and
+    a number, an application in debug mode the error itself.
 
     Raises:
         ConfigurationError: There is no such encoding.
@@ -62,8 +64,9 @@ class ChatResponse(Response):
         self._on_end = on_end
         self.init_headers(headers)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Send the events as they come."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events as they come; with details of errors where the application is in debug mode."""
+        self.answer.with_details = bool(getattr(scope.get("app"), "debug", False))
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             with suppress(ClientGoneError):
@@ -74,14 +77,14 @@ class ChatResponse(Response):
     async def _send(self, send: Send) -> None:
         async with aclosing(self.answer.frames(self._heartbeat)) as frames:
             async for frame in frames:
+                if self.answer.is_over:
+                    await self._end()
                 await send({"type": "http.response.body", "body": frame, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _end(self) -> None:
-        tell, self._on_end = self._on_end, None
-        if tell is None or not self.answer.was_asked:
-            return
-        if inspect.iscoroutinefunction(tell):
-            await tell(self.answer.reply)
+        tell = self._on_end
+        if tell is not None and not inspect.iscoroutinefunction(tell):
+            await self.answer.end_async(lambda reply: run_in_threadpool(tell, reply))
         else:
-            await run_in_threadpool(tell, self.answer.reply)
+            await self.answer.end_async(cast("Callable[[Reply], Awaitable[object]] | None", tell))

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask import Blueprint, Response, jsonify, request, send_from_directory, url_for
+from flask import Blueprint, Response, g, jsonify, request, send_from_directory, url_for
 from flask.typing import ResponseReturnValue
 from msgspec import to_builtins
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from lmdeck.contrib.flask.extension import extension
 from lmdeck.contrib.flask.streaming import stream_response
 from lmdeck.errors import ConfigurationError
 from lmdeck.web.conversations import Conversations
 from lmdeck.web.encodings.base import find_encoding
+from lmdeck.web.owners import owner_of
 from lmdeck.web.page import STATIC, page
-from lmdeck.web.requests import read_question
+from lmdeck.web.requests import MAX_BODY_BYTES, TOO_LARGE, Question, read_question
+from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, Refused, content_security_policy, refuse_request
 
 if TYPE_CHECKING:
+    from werkzeug.datastructures import Headers
+
     from lmdeck._client.chat import Chat
     from lmdeck._client.clients import LMStudio
 
@@ -29,19 +34,22 @@ MakeChat = Callable[["LMStudio"], "Chat"]
 
 def blueprint(
     *,
-    auth: Callable[[], str | None] | None,
+    auth: Callable[[], object] | None,
     make_chat: MakeChat | None = None,
     conversations: Conversations | str | Path | None = None,
     encoding: str = "lmdeck",
     max_rounds: int = 8,
     title: str = "Chat",
     name: str = "lmdeck",
+    allowed_hosts: Iterable[str] = (),
 ) -> Blueprint:
     """Make a blueprint with a chat: `POST ask`, `GET conversations/`, and the page at its root.
 
-    `auth` gives the user's id for the current request, or None for a stranger, who is answered 401; None instead of it opens
-    the chat to all, and has to be said. `make_chat` gives the chat that a conversation begins with: model, system, tools.
-    `conversations` keeps them in an SQLite file; without it the page remembers what was said.
+    `auth` returns the user's id for the current request, a text, an integer or a UUID, or an object with such an `id`, and None
+    for a stranger, who is answered 401; None instead of it opens the chat to all, and has to be said. `make_chat` makes the
+    chat that a conversation begins with: model, system message, tools. `conversations` stores them in an SQLite file; without
+    it the page remembers what was said. It answers to loopback names and to `allowed_hosts`, the names under which the site is
+    served (one that begins with a dot stands for all below it, `*` for any), and refuses what pages of other sites send.
 
     Raises:
         ConfigurationError: There is no such encoding.
@@ -49,28 +57,19 @@ def blueprint(
     find_encoding(encoding)
     store = Conversations(conversations) if isinstance(conversations, str | Path) else conversations
     routes = Blueprint(name, __name__)
-
-    def owner() -> str:
-        return "" if auth is None else str(auth() or "")
-
-    @routes.before_request
-    def let_in() -> ResponseReturnValue | None:
-        if auth is None or auth() is not None:
-            return None
-        return _refusal(401, "You are not logged in.", "Log in and ask again.")
+    _add_guard(routes, auth, AllowedHosts.of(allowed_hosts))
 
     @routes.post("/ask")
     def ask() -> ResponseReturnValue:
-        try:
-            question = read_question(request.get_data(cache=False))
-        except ConfigurationError as error:
-            return _refusal(400, error.message, error.hint)
+        question = _question()
+        if isinstance(question, Refused):
+            return _refusal(question)
         lm = extension().client
         chat = lm.chat() if make_chat is None else make_chat(lm)
         if store is None:
             asked = chat.with_messages(question.before()).user(question.text)
             return stream_response(asked, encoding=encoding, max_rounds=max_rounds)
-        begun = store.ask(question, owner())
+        begun = store.ask(question, _owner())
         if begun is None:
             return _not_found()
         key, said = begun
@@ -83,44 +82,82 @@ def blueprint(
         response.headers["X-Conversation"] = key
         return response
 
-    _add_conversations(routes, owner, store)
+    _add_conversations(routes, store)
     _add_page(routes, title)
     return routes
 
 
-def _add_conversations(routes: Blueprint, owner: Callable[[], str], store: Conversations | None) -> None:
+def _add_guard(routes: Blueprint, auth: Callable[[], object] | None, hosts: AllowedHosts) -> None:
+    @routes.before_request
+    def let_in() -> ResponseReturnValue | None:
+        refused = refuse_request(request.method, _lower_case(request.headers), hosts)
+        if refused is not None:
+            return _refusal(refused)
+        g.lmdeck_owner = "" if auth is None else owner_of(auth())
+        if g.lmdeck_owner is None:
+            return _refusal(Refused(401, "You are not logged in.", "Log in and ask again."))
+        return None
+
+    @routes.after_request
+    def add_headers(response: Response) -> Response:
+        for header, value in PAGE_HEADERS.items():
+            response.headers.setdefault(header, value)
+        return response
+
+
+def _owner() -> str:
+    """Return whose conversations the request is about, as the guard found out."""
+    return str(g.lmdeck_owner)
+
+
+def _question() -> Question | Refused:
+    request.max_content_length = MAX_BODY_BYTES
+    try:
+        return read_question(request.get_data(cache=False))
+    except RequestEntityTooLarge:
+        return TOO_LARGE
+    except ConfigurationError as error:
+        return Refused(400, error.message, error.hint)
+
+
+def _add_conversations(routes: Blueprint, store: Conversations | None) -> None:
     @routes.get("/conversations/")
     def newest() -> ResponseReturnValue:
-        return jsonify(conversations=[] if store is None else store.newest(owner()))
+        return jsonify(conversations=[] if store is None else store.newest(_owner()))
 
     @routes.get("/conversations/<key>/")
     def conversation(key: str) -> ResponseReturnValue:
-        messages = None if store is None else store.messages(key, owner())
+        messages = None if store is None else store.messages(key, _owner())
         return _not_found() if messages is None else jsonify(id=key, messages=to_builtins(messages))
 
     @routes.delete("/conversations/<key>/")
     def remove(key: str) -> ResponseReturnValue:
-        return ("", 204) if store is not None and store.remove(key, owner()) else _not_found()
+        return ("", 204) if store is not None and store.remove(key, _owner()) else _not_found()
 
 
 def _add_page(routes: Blueprint, title: str) -> None:
     @routes.get("/")
-    def show() -> str:
-        return page(
+    def show() -> ResponseReturnValue:
+        document = page(
             ask=url_for(f"{routes.name}.ask"),
             conversations=url_for(f"{routes.name}.newest"),
             static=url_for(f"{routes.name}.static_file", file="x").removesuffix("/x"),
             title=title,
         )
+        return document, {"Content-Security-Policy": content_security_policy()}
 
     @routes.get("/static/<file>")
     def static_file(file: str) -> Response:
         return send_from_directory(STATIC, file)
 
 
-def _refusal(status: int, message: str, hint: str) -> ResponseReturnValue:
-    return jsonify(error={"message": message, "hint": hint}), status
+def _lower_case(headers: Headers) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _refusal(refused: Refused) -> ResponseReturnValue:
+    return jsonify(error={"message": refused.message, "hint": refused.hint}), refused.status
 
 
 def _not_found() -> ResponseReturnValue:
-    return _refusal(404, "There is no such conversation.", "Begin a new one.")
+    return _refusal(Refused(404, "There is no such conversation.", "Begin a new one."))

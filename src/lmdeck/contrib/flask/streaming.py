@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from flask import Response
+from flask import Response, current_app
 
 from lmdeck.contrib.flask.extension import extension
 from lmdeck.web.answer import Answer
@@ -38,7 +38,9 @@ def stream_response(
     `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI. Tools with handlers are
     run, for at most `max_rounds`; `approve` is asked before each. A comment is sent where nothing else was for `heartbeat`
     seconds, by which a browser that left is noticed. `on_end` is called once, with the whole reply, or with what had come of it
-    (`finish_reason` is `""`) where the browser left or the answer failed. An error is sent as an event.
+    where the browser left or the answer failed: then `finish_reason` is `""`, and a problem `stopped`, `cut` or `failed` says
+    how it ended. An error is sent as an event, one of `on_end` too; visitors see a neutral sentence and a number, an
+    application in debug mode the error itself.
 
     Raises:
         ConfigurationError: There is no such encoding, or the application has no lmdeck.
@@ -46,13 +48,16 @@ def stream_response(
     chosen = find_encoding(encoding)
     asked = extension().streaming_client.adopt(chat)
     answer = Answer(lambda: asked, max_rounds=max_rounds, approve=approve, encoding=chosen)
+    answer.with_details = current_app.debug
 
     def pieces() -> Iterator[bytes]:
         try:
-            yield from iterate(answer.frames(heartbeat))
+            for frame in iterate(answer.frames(heartbeat)):
+                if answer.is_over:
+                    answer.end(on_end)
+                yield frame
         finally:
-            if on_end is not None and answer.was_asked:
-                on_end(answer.reply)
+            answer.end(on_end)
 
     response = Response(pieces(), direct_passthrough=True)
     response.headers.update(chosen.headers)

@@ -2,8 +2,8 @@
 
 The page's events are JSON objects with a `type`: `content` and `reasoning` have new `text`; `call` is a piece of a tool call
 that is being written (`index`, `id`, `name`, `arguments`), `running` a call whose tool was started, `result` what came of it;
-`round` ends an answer that called tools, `done` the whole run; `error` has `message` and `hint`. `vercel` and
-`ag_ui` beside this module write the same happenings for their own front ends.
+`round` ends an answer that called tools, `done` the whole run; `error` has `message`, `hint` and `request_id`, under which the
+log has it. `vercel` and `ag_ui` beside this module write the same happenings for their own front ends.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def _told(event: Happening) -> list[dict[str, Any]]:
         case RoundFinished():
             return [{"type": "round", "round": event.round}] if event.reply.tool_calls else []
         case LMStudioError():
-            return [{"type": "error", "message": event.message, "hint": event.hint}]
+            told = {"type": "error", "message": event.message, "hint": event.hint}
+            return [told if event.request_id is None else {**told, "request_id": event.request_id}]
         case Reply():
             usage = event.usage.to_dict() if event.usage else None
             speed = event.stats.tokens_per_second

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import models, transaction
+from django.db import models, router, transaction
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from msgspec import UNSET
 
 import lmdeck
 from lmdeck._client.history import History
+from lmdeck._text import storable_text
 from lmdeck.contrib.django.history.saving import save_reply
 from lmdeck.web.stored_messages import TITLE_CHARACTERS, KeptCall, KeptMessage, title_of
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 
-    from lmdeck.web.stored_messages import KeptRole
+    from lmdeck.web.stored_messages import Ending, KeptRole
 
 __all__ = ["Conversation", "Message", "ToolCall", "Usage"]
 
@@ -74,16 +77,19 @@ class Conversation(models.Model):
 
     def add_user(self, text: str) -> Message:
         """Append what the user says; the first becomes the title."""
-        return self._append(role="user", content=text)
+        return self._append(role="user", content=storable_text(text))
 
     def add_system(self, text: str) -> Message:
         """Append a system message."""
-        return self._append(role="system", content=text)
+        return self._append(role="system", content=storable_text(text))
 
     def add(self, reply: lmdeck.Reply) -> list[Message]:
-        """Append an answer: of a run every round with its calls and results, of one that was cut what had come of it."""
-        with transaction.atomic():
-            return save_reply(self, reply)
+        """Append an answer: of a run every round with its calls and results, of one that was broken off what had come of it.
+
+        Nothing is appended where the conversation was removed meanwhile.
+        """
+        with transaction.atomic(using=self._database):
+            return save_reply(self, reply) if self._hold() else []
 
     async def ahistory(self) -> History:
         """Do as `history`, awaited."""
@@ -98,8 +104,9 @@ class Conversation(models.Model):
         return await sync_to_async(self.add)(reply)
 
     def _append(self, **fields: Any) -> Message:  # noqa: ANN401  # the fields of Message
-        with transaction.atomic():
-            Conversation.objects.select_for_update().filter(pk=self.pk).first()  # one writer after the other
+        with transaction.atomic(using=self._database):
+            if not self._hold():
+                raise Conversation.DoesNotExist(f"The conversation {self.pk} was removed.")
             last = self.messages.aggregate(last=models.Max("position"))["last"]
             message = self.messages.create(position=0 if last is None else last + 1, **fields)
             if not self.title and message.role == Message.Role.USER:
@@ -107,6 +114,18 @@ class Conversation(models.Model):
             self.model = message.model or self.model
             self.save(update_fields=["title", "model", "updated"])
         return message
+
+    @property
+    def _database(self) -> str:
+        return router.db_for_write(Conversation, instance=self)
+
+    def _hold(self) -> bool:
+        """Make other writers of the conversation wait until the transaction ends; False where it was removed.
+
+        It is a write, and the first thing that the transaction does: PostgreSQL and MySQL lock the row by it. SQLite has one
+        lock for all, and a transaction waits for it only as long as it has read nothing; one that has is refused at once.
+        """
+        return bool(Conversation.objects.using(self._database).filter(pk=self.pk).update(updated=timezone.now()))
 
 
 class Message(models.Model):
@@ -129,6 +148,9 @@ class Message(models.Model):
     model = models.CharField(_("model"), max_length=200, blank=True)
     finish_reason = models.CharField(
         _("finish reason"), max_length=40, blank=True, help_text=_("Empty where the answer was cut.")
+    )
+    ended = models.CharField(
+        _("ended"), max_length=20, blank=True, default="", help_text=_("Stopped, cut or failed, where it is not whole.")
     )
     created = models.DateTimeField(_("created"), auto_now_add=True)
 
@@ -153,15 +175,27 @@ class Message(models.Model):
             KeptCall(id=call.call_id, name=call.name, arguments=call.arguments, content=call.result, failed=call.failed)
             for call in self.tool_calls.all()
         )
-        role = cast("KeptRole", self.role)
-        return KeptMessage(role=role, content=self.content, reasoning=self.reasoning, calls=calls)
+        return KeptMessage(
+            role=cast("KeptRole", self.role),
+            content=self.content,
+            reasoning=self.reasoning,
+            calls=calls,
+            ended=self.ending or UNSET,
+        )
+
+    @property
+    def ending(self) -> Ending | None:
+        """How an answer ended that is not whole: `stopped`, `cut`, `failed`, or `length` at the limit of tokens."""
+        if self.role != Message.Role.ASSISTANT or (self.finish_reason and self.finish_reason != "length"):
+            return None
+        return cast("Ending", self.ended or self.finish_reason or "cut")
 
 
 class ToolCall(models.Model):
     """A call of a tool, and what came of it: `result` is what the model was told, `None` where nothing came."""
 
     message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="tool_calls", verbose_name=_("message"))
-    call_id = models.CharField(_("id of the call"), max_length=200)
+    call_id = models.TextField(_("id of the call"))
     name = models.CharField(_("name"), max_length=200, db_index=True)
     arguments = models.JSONField(_("arguments"), default=dict, blank=True)
     result = models.TextField(_("result"), null=True, blank=True)

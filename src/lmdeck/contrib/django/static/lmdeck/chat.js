@@ -1,6 +1,13 @@
 // The chat: it asks, shows the answer while it is written, and stops it.
 
-import { markdown } from "./markdown.js";
+import { GrowingMarkdown } from "./markdown.js";
+
+const ENDINGS = {
+  stopped: "Stopped before the answer was whole.",
+  cut: "Cut off: the connection to the model broke.",
+  failed: "The answer failed.",
+  length: "Cut off: the limit of tokens was reached.",
+};
 
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
@@ -35,7 +42,7 @@ class Answer {
   }
 
   newRound() {
-    this.text = "";
+    this.part?.draw();
     this.part = null;
     this.reasoning = null;
     this.indices = new Map();
@@ -54,9 +61,13 @@ class Answer {
   }
 
   addContent(text) {
-    this.text += text;
     this.content += text;
-    if (!this.part) this.article.append((this.part = make("div", "lmdeck-text")));
+    if (!this.part) {
+      const place = make("div", "lmdeck-text");
+      this.article.append(place);
+      this.part = new GrowingMarkdown(place);
+    }
+    this.part.add(text);
     if (this.isDrawing) return;
     this.isDrawing = true; // once a frame is enough, however fast tokens come
     requestAnimationFrame(() => this.draw());
@@ -64,7 +75,7 @@ class Answer {
 
   draw() {
     this.isDrawing = false;
-    if (this.part) this.part.replaceChildren(markdown(this.text));
+    this.part?.draw();
   }
 
   addReasoning(text) {
@@ -109,6 +120,11 @@ class Answer {
     const said = make("p", "lmdeck-error", hint ? `${message} ${hint}` : message);
     said.setAttribute("role", "alert");
     this.article.append(said);
+    this.ended = "failed";
+  }
+
+  showEnding(ended) {
+    if (ENDINGS[ended]) this.article.append(make("p", "lmdeck-ended", ENDINGS[ended]));
   }
 
   end() {
@@ -153,12 +169,16 @@ class Chat {
         answer.fail(said.error?.message ?? `The site answered ${response.status}.`, said.error?.hint);
       }
     } catch (error) {
-      if (error.name === "AbortError") this.status("Stopped.");
-      else answer.fail("The connection to the site broke.", "Ask again.");
+      if (error.name === "AbortError") {
+        this.status("Stopped.");
+        answer.ended = "stopped";
+        answer.showEnding("stopped");
+      } else answer.fail("The connection to the site broke.", "Ask again.");
     } finally {
       answer.end();
       this.messages.push({ role: "user", content: text });
-      if (answer.content) this.messages.push({ role: "assistant", content: answer.content });
+      const { content, ended = "" } = answer;
+      if (content) this.messages.push({ role: "assistant", content, ended });
       this.working(false);
       this.list();
     }
@@ -177,7 +197,10 @@ class Chat {
     for await (const event of events(response.body)) {
       const isAtEnd = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 60;
       answer.show(event);
-      if (event.type === "done") this.status(this.figures(event));
+      if (event.type === "done") {
+        this.status(this.figures(event));
+        answer.showEnding(event.finish_reason);
+      }
       if (isAtEnd) this.log.scrollTop = this.log.scrollHeight;
     }
   }
@@ -237,12 +260,13 @@ class Chat {
     this.log.scrollTop = this.log.scrollHeight;
   }
 
-  showKept({ content, reasoning, calls }) {
+  showKept({ content, reasoning, calls, ended }) {
     const answer = new Answer(this.log);
     if (reasoning) answer.addReasoning(reasoning);
     if (content) answer.addContent(content);
     for (const call of calls) answer.addResult(call);
     answer.end();
+    answer.showEnding(ended);
   }
 
   async list() {
