@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -21,7 +22,9 @@ INSTALLED_APPS = [
     "weather",
 ]
 DATABASES = {
-    "default": {
+    "default": json.loads(os.environ["TEST_POSTGRES"])
+    if "TEST_POSTGRES" in os.environ
+    else {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("TEST_DATABASE", ":memory:"),
         "TEST": {"NAME": ":memory:"},

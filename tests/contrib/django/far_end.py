@@ -104,6 +104,7 @@ class Site:
 
 
 PREPARE = """
+import os
 import django
 django.setup()
 from django.contrib.auth import get_user_model
@@ -111,16 +112,16 @@ from django.core.management import call_command
 from django.test import Client
 call_command("migrate", verbosity=0)
 client = Client()
-client.force_login(get_user_model().objects.create_user("ann"))
+client.force_login(get_user_model().objects.create_user(os.environ.get("TEST_USER", "ann")))
 print(client.session.session_key)
 """
 
 
-def prepare(database: Path) -> str:
+def prepare(database: Path, **environment: str) -> str:
     """Make a database with a user that has logged in, and give the key of the session."""
     done = subprocess.run(
         [sys.executable, "-c", PREPARE],
-        env={**_environment(), "TEST_DATABASE": str(database)},
+        env={**_environment(), "TEST_DATABASE": str(database), **environment},
         capture_output=True,
         text=True,
         timeout=60,

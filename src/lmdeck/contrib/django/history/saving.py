@@ -55,7 +55,7 @@ def _save_usage(conversation: Conversation, message: Message, said: Reply) -> No
     from lmdeck.contrib.django.history.models import Usage  # late: that module imports this one
 
     if said.usage is not None:
-        Usage.objects.create(
+        Usage.objects.db_manager(hints={"instance": message}).create(
             message=message,
             user_id=conversation.user_id,
             model=_name(said.model),
