@@ -31,6 +31,8 @@ test: lint types tests
 lint types tests: $(VENV)/.installed-dev
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nox --no-venv --session $@
 
+tests: $(VENV)/.postgres
+
 # The short set of tests on every Python from 3.12 on that this machine has; pyenv shows all of its versions only when asked.
 pythons: $(VENV)/.installed-dev
 	@if command -v pyenv >/dev/null 2>&1; then export PYENV_VERSION=$$( (pyenv global; pyenv versions --bare) | paste -sd: -); fi; \
@@ -102,6 +104,16 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 	@echo "Installing lmdeck and what its tests need (about 60 MB to download) …"
 	@$(PIP) install --editable '.[all]' --group dev
 	@touch $@ $(VENV)/.installed-demo
+
+# A PostgreSQL server for the tests of the Django history. Where it can be neither found nor installed, they are skipped, and say so.
+APT := apt-get install --yes --quiet --no-install-recommends postgresql
+$(VENV)/.postgres: $(VENV)/.created
+	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1; then touch $@; \
+	elif test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1; then \
+		echo "Installing PostgreSQL for the tests …"; \
+		if { $(APT) || { apt-get update --quiet && $(APT); }; } >/dev/null 2>&1; then touch $@; \
+		else echo "PostgreSQL could not be installed: its tests will be skipped"; fi; \
+	else echo "NO POSTGRESQL here: its tests will be skipped (Debian: apt-get install postgresql)"; fi
 
 .venv-docs/.installed: pyproject.toml
 	@$(PYTHON) -m venv .venv-docs

@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from lmdeck._client.chat import AsyncChat
 from lmdeck._client.tool_runs import Approve
-from lmdeck._streaming.sse import encode_comment
 from lmdeck.errors import LMStudioError, StreamError, TransportError
 from lmdeck.events import AgentEvent, Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored
 from lmdeck.messages import Problem, Reply, Round, ToolResult
@@ -25,15 +24,15 @@ _log = logging.getLogger("lmdeck.web")
 STOPPED = Problem("stopped", "The browser left before the answer was whole.")
 CUT = Problem("cut", "The way to the model broke before the answer was whole.")
 FAILED = Problem("failed", "The answer ended with an error.")
-OVER = encode_comment("over")
+OVER = b""
 IN_LOG = "The log of the site has the traceback."
 
 
 class Answer:
     """One answer to one request. `reply` is the whole reply in the end, until then what has come of it.
 
-    Who sends the frames looks at `is_over` before each, and calls `end` or `end_async` once it is true, before asking for more:
-    so the last frame tells whether what is done with the reply went well.
+    Who sends the frames looks at `is_over` at each, and calls `end` or `end_async` once it is true, before asking for more: so
+    the last frame tells whether what is done with the reply went well. The frame before it is empty, and need not be sent.
     """
 
     def __init__(

@@ -31,7 +31,9 @@ def test_an_example_answers(name: str, engine: EngineServer, tmp_path: Path, unu
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
             _wait(f"{url}/", process)
-            question = urllib.request.Request(f"{url}/ask", b'{"text": "Say hello."}')
+            question = urllib.request.Request(
+                f"{url}/ask", b'{"text": "Say hello."}', {"Content-Type": "application/json"}
+            )
             with urllib.request.urlopen(question, timeout=60) as answer:
                 told = answer.read().decode()
             assert '"type":"done"' in told

@@ -90,7 +90,8 @@ class ChatResponse(StreamingHttpResponse):
             async for piece in self._pieces():
                 if self._answer.is_over:
                     await self._end_async()
-                yield piece
+                if piece:
+                    yield piece
         finally:
             await self._end_async()
 
@@ -111,7 +112,8 @@ class ChatResponse(StreamingHttpResponse):
             for piece in iterate(self._pieces()):
                 if self._answer.is_over:
                     self._end()
-                yield piece
+                if piece:
+                    yield piece
         finally:
             self._end()
 

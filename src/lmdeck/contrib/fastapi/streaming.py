@@ -79,7 +79,8 @@ class ChatResponse(Response):
             async for frame in frames:
                 if self.answer.is_over:
                     await self._end()
-                await send({"type": "http.response.body", "body": frame, "more_body": True})
+                if frame:
+                    await send({"type": "http.response.body", "body": frame, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _end(self) -> None:

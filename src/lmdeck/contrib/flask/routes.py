@@ -111,9 +111,10 @@ def _owner() -> str:
 
 
 def _question() -> Question | Refused:
-    request.max_content_length = MAX_BODY_BYTES
+    request.max_content_length = MAX_BODY_BYTES + 1  # of a body without length werkzeug reads so much, and says no more
     try:
-        return read_question(request.get_data(cache=False))
+        body = request.get_data(cache=False)
+        return TOO_LARGE if len(body) > MAX_BODY_BYTES else read_question(body)
     except RequestEntityTooLarge:
         return TOO_LARGE
     except ConfigurationError as error:

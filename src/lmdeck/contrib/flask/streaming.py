@@ -55,7 +55,8 @@ def stream_response(
             for frame in iterate(answer.frames(heartbeat)):
                 if answer.is_over:
                     answer.end(on_end)
-                yield frame
+                if frame:
+                    yield frame
         finally:
             answer.end(on_end)
 
