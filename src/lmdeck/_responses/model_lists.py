@@ -121,7 +121,7 @@ def _from_openai(entry: Mapping[str, Any]) -> ModelInfo:
     status = _object(entry.get("status")).get("value")
     lengths = (meta.get("n_ctx"), entry.get("max_model_len"), entry.get("context_length"))
     held = next((length for length in map(_count, lengths) if length), None)
-    is_loaded = status == "loaded" if status else entry.get("owned_by") in HOLDERS
+    is_loaded = status == "loaded" if status else str(entry.get("owned_by")).lower() in HOLDERS
     instances = [ModelInstance(id=key, context_length=held)] if is_loaded else []
     return ModelInfo(
         key=key,
