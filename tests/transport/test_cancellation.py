@@ -15,9 +15,22 @@ from typing import Any
 
 import pytest
 
-from asking import SETTINGS, alm, lm
+from asking import SETTINGS, alm, lm, until
 from lmdeck import AsyncLMStudio, ChatStream, IncompleteStreamError, LMStudioError, RequestTimeoutError
-from loopback import HANG, PATIENCE, SSE_HEAD, Answer, Connection, Loopback, chunk, endless, head, hello, http_chunks
+from loopback import (
+    HANG,
+    PATIENCE,
+    SSE_HEAD,
+    Answer,
+    Connection,
+    Loopback,
+    chunk,
+    endless,
+    head,
+    hello,
+    http_chunks,
+    json_answer,
+)
 
 FIRST_WORD = [SSE_HEAD, http_chunks(chunk("Hel"), last=False), HANG]
 STUCK: dict[str, Answer] = {
@@ -151,14 +164,55 @@ def test_closing_from_another_thread_wakes_the_reader() -> None:
         assert client.chat().user("Hi").send().content == "Hello."
 
 
-def test_closing_while_the_answer_begins_takes_hold_when_it_has() -> None:
-    """A stream that another thread closes before its first chunk does not hand that chunk out."""
-    with Loopback([SSE_HEAD, 0.2, http_chunks(chunk("Hel"), last=False), HANG]) as server, lm(server.url) as client:
+WAITS: dict[str, list[Any]] = {
+    "no head": [HANG],
+    "no body": [SSE_HEAD, HANG],
+    "no first word": [SSE_HEAD, http_chunks(b": still here\n\n", last=False), HANG],
+    "a retry": [*json_answer({"error": "busy"}, 429, retry_after=30)],
+    "a loading model": [*json_answer({"error": {"message": "Loading model", "type": "unavailable_error"}}, 503)],
+}
+
+
+@pytest.mark.parametrize("name", WAITS)
+@pytest.mark.parametrize("how", ["next", "with"])
+def test_closing_from_another_thread_takes_effect_before_the_first_chunk(name: str, how: str) -> None:
+    """Whatever the reader waits for, it ends at once; the connection is cut, and the client can be used again."""
+    with Loopback(WAITS[name], hello) as server, lm(server.url, first_token_timeout=60.0, retry_attempts=3) as client:
         stream = client.chat().user("Hi").stream()
-        threading.Timer(0.1, stream.close).start()
-        with pytest.raises(IncompleteStreamError):
-            next(stream)
-        server.connection().wait_left()
+        closer = threading.Thread(target=lambda: (server.wait_requests(1), time.sleep(0.05), stream.close()))
+        closer.start()
+        with pytest.raises(IncompleteStreamError, match="closed"):
+            stream.__enter__() if how == "with" else next(stream)
+        closer.join()
+        if HANG in WAITS[name]:
+            server.connection().wait_left()
+        assert client.chat().user("Hi").send().content == "Hello."
+        assert len(server.requests) == 2
+
+
+def test_closing_from_another_thread_gives_a_place_in_the_queue_up() -> None:
+    """A stream that waits for its turn ends, and the queue is empty after it."""
+    with Loopback(FIRST_WORD, hello) as server, lm(server.url, max_concurrency=1) as client:
+        running = client.chat().user("Hi").stream()
+        next(running)
+        queued = client.chat().user("Hi").stream()
+        caught: list[LMStudioError] = []
+
+        def read() -> None:
+            try:
+                next(queued)
+            except LMStudioError as error:
+                caught.append(error)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        until(lambda: client._session.gate.waiting == 1)
+        queued.close()
+        reader.join(5)
+        assert isinstance(caught[0], IncompleteStreamError)
+        assert client._session.gate.waiting == 0
+        running.close()
+        assert client.chat().user("Hi").send().content == "Hello."
 
 
 def test_a_closed_client_can_be_used_again() -> None:

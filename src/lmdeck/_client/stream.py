@@ -19,6 +19,7 @@ from lmdeck._pipeline.exchange import Answer
 from lmdeck._pipeline.run_plan import drive, drive_async
 from lmdeck._requests.chat import ChatSpec
 from lmdeck._transport import AsyncResponse, AsyncTransport, SyncResponse, Transport
+from lmdeck._transport.interruption import Interruption
 from lmdeck.errors import IncompleteStreamError, TransportError
 from lmdeck.events import Chunk
 from lmdeck.messages import Reply
@@ -37,6 +38,7 @@ class _Reading(Generic[Route]):
         self.answer: Answer | None = None
         self._begin: Begin = begin or partial(begin_chat, session, spec, stream=True)
         self._is_closed = False
+        self.interruption = Interruption()
 
     def begin(self) -> Plan[Answer]:
         """Ask, the first time; give the answer that has begun.
@@ -70,7 +72,9 @@ class _Reading(Generic[Route]):
     def close(self) -> None:
         """Close the connection; what was read stays."""
         self._is_closed = True
-        if self.answer is not None:
+        if self.answer is None:
+            self.interruption.set()
+        else:
             self.answer.response.close()
 
 
@@ -115,7 +119,7 @@ class ChatStream(_Stream[Transport]):
         self._chunks = _read(self._reading)
 
     def __enter__(self) -> Self:
-        drive(self._reading.begin(), self._reading.route)
+        drive(self._reading.begin(), self._reading.route, self._reading.interruption)
         return self
 
     def __exit__(
@@ -194,7 +198,7 @@ class AsyncChatStream(_Stream[AsyncTransport]):
 
 
 def _read(reading: _Reading[Transport]) -> Iterator[Chunk]:
-    answer = drive(reading.begin(), reading.route)
+    answer = drive(reading.begin(), reading.route, reading.interruption)
     response = cast("SyncResponse", answer.response)
     try:
         yield from answer.first

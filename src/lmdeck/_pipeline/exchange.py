@@ -69,6 +69,7 @@ class Answer:
         self._first_at: float | None = None
         self._ended_at: float | None = None
         self._failure: LMStudioError | None = None
+        self._is_patient = False
 
     def take(self, data: bytes) -> list[Chunk]:
         """Read bytes of the body, `b""` at its end, and give what happened in them.
@@ -85,6 +86,9 @@ class Answer:
             self.fail(failure, is_last_try=bool(chunks or self.first))
             if not chunks:
                 raise failure
+        if self.reader.is_in_call is not self._is_patient:
+            self._is_patient = not self._is_patient
+            self.response.be_patient(wanted=self._is_patient)
         if chunks and self._first_at is None and any(map(_says_something, chunks)):
             self._first_at = self._clock()
             self._tell(StreamStarted, seconds=self._first_at - self._started)

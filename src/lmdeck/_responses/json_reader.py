@@ -40,6 +40,11 @@ class Reader(Protocol):
         """Read the end of the bytes."""
         ...
 
+    @property
+    def is_in_call(self) -> bool:
+        """Whether a tool call is being written or run, in which servers are silent for long."""
+        ...
+
     def partial(self) -> Reply | None:
         """Give the reply as far as it has come; None where the answer is no reply."""
         ...
@@ -88,6 +93,11 @@ class JSONReader:
         if refusal_in(self.value):
             raise api_error(self._status, self.value, self._headers)
         return []
+
+    @property
+    def is_in_call(self) -> bool:
+        """A body has no calls."""
+        return False
 
     def partial(self) -> None:
         """Give nothing: half a JSON body means nothing."""

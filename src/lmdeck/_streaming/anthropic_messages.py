@@ -30,6 +30,7 @@ class AnthropicTranslator:
 
     def __init__(self) -> None:
         self.is_done = False
+        self.is_in_call = False
         self.server_calls: list[ServerCall] = []
         self._usage: dict[str, Any] = {}
         self._inputs: dict[int | None, Json] = {}
@@ -67,6 +68,7 @@ class AnthropicTranslator:
 
     def _open(self, index: int | None, block: Json) -> Iterator[Completion]:
         kind = block.get("type")
+        self.is_in_call = kind in SERVER_TOOLS
         if kind == "tool_use":
             self._inputs[index] = _object(block.get("input"))  # whole here, where no deltas follow
             yield completion(Delta(tool_calls=[call_delta(index, block.get("id"), str(block.get("name") or ""))]))

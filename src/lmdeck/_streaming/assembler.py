@@ -137,6 +137,11 @@ class ChatAssembler:
                 self._read_figures(completion)
 
     @property
+    def is_in_call(self) -> bool:
+        """Whether a native call has begun and the answer has not ended."""
+        return bool(self._slots) and not self._finish_reason
+
+    @property
     def is_done(self) -> bool:
         """Tell whether the end mark came."""
         return self._done

@@ -79,6 +79,14 @@ class ChatReader:
         """Tell whether `[DONE]` was read."""
         return self._assembler.is_done
 
+    @property
+    def is_in_call(self) -> bool:
+        """Whether a tool call is being written, whose arguments may come in one piece after minutes of silence.
+
+        LM Studio is reported to send them so (bug tracker #1868, #1881).
+        """
+        return self._assembler.is_in_call
+
     def is_whole_without_end(self, error: TransportError) -> bool:
         """Tell whether the finish reason was read before the connection broke, and note that it did."""
         if not self._assembler.is_complete:

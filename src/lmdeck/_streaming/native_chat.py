@@ -21,6 +21,7 @@ class NativeTranslator:
 
     def __init__(self, max_output_tokens: object = None) -> None:
         self.is_done = False
+        self.is_in_call = False
         self.server_calls: list[ServerCall] = []
         self._limit = max_output_tokens
         self._has_content = False
@@ -36,7 +37,9 @@ class NativeTranslator:
 
     def event(self, data: Json) -> Iterator[Completion]:
         """Give what an event means."""
-        match data.get("type"):
+        kind = str(data.get("type") or "")
+        self.is_in_call = kind.startswith("tool_call.") and kind not in {"tool_call.success", "tool_call.failure"}
+        match kind:
             case "chat.start":
                 yield completion(model=_name(data))
             case "reasoning.delta" if text := text_of(data.get("content")):

@@ -21,6 +21,7 @@ class CompletionTranslator:
 
     def __init__(self) -> None:
         self.is_done = False
+        self.is_in_call = False
         self.server_calls: list[ServerCall] = []
 
     def typed(self, data: dict[str, Any]) -> StreamEvent:

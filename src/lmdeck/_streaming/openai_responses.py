@@ -40,6 +40,7 @@ class ResponsesTranslator:
 
     def __init__(self) -> None:
         self.is_done = False
+        self.is_in_call = False
         self.server_calls: list[ServerCall] = []
         self._seen: set[object] = set()
         self._places = _Places()
@@ -95,6 +96,7 @@ class ResponsesTranslator:
         item = data.get("item")
         if not isinstance(item, Mapping):
             return
+        self.is_in_call = not is_done and str(item.get("type")).endswith("_call")
         index = self._places.of(item.get("id"), data.get("output_index"), opens=not is_done)
         if item.get("type") == "function_call":
             yield from self._call(item, index, is_done=is_done)

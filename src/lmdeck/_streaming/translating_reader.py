@@ -38,6 +38,11 @@ class TranslatedReader(ChatReader):
         super().__init__(status, headers, assembler, limits, observe)
         self._translator = translator
 
+    @property
+    def is_in_call(self) -> bool:
+        """Whether a tool call is being written, or run by the server."""
+        return super().is_in_call or self._translator.is_in_call
+
     def partial(self) -> Reply:
         """Give the reply as far as it has come."""
         return replace(super().partial(), server_calls=list(self._translator.server_calls))

@@ -36,6 +36,7 @@ class Translator(Protocol):
     """What knows one endpoint's events and body."""
 
     is_done: bool
+    is_in_call: bool  # a call that the server itself runs is being written or run
     server_calls: list[ServerCall]
 
     def event(self, data: Json) -> Iterator[Completion]:

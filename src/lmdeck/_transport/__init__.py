@@ -99,6 +99,10 @@ class Response(Protocol):
         """Let go of the connection; a body that was not read to its end is cut off, so that the server stops."""
         ...
 
+    def be_patient(self, *, wanted: bool) -> None:
+        """Let a silence last as long as the wait for the first byte, or no longer."""
+        ...
+
 
 def codings_left(headers: Mapping[str, str], decoded: Collection[str]) -> str:
     """Return what `Content-Encoding` names and is not in `decoded`, `""` for nothing."""

@@ -271,6 +271,10 @@ class AiohttpResponse:
         self._deadlines.note_bytes()
         return data
 
+    def be_patient(self, *, wanted: bool) -> None:
+        """Let a silence last as long as the wait for the first byte, or no longer."""
+        self._deadlines.is_patient = wanted
+
     async def drain(self) -> None:
         """Read what is left of a finished answer, for a moment only, so that the connection can be used again."""
         with contextlib.suppress(aiohttp.ClientError, OSError, ValueError):  # then it is cut off below

@@ -80,6 +80,11 @@ class ChatRelay:
         """Whether the answer's own end mark was read."""
         return self._reader.is_done
 
+    @property
+    def is_in_call(self) -> bool:
+        """Whether a tool call is being written or run, in which servers are silent for long."""
+        return self._reader.is_in_call
+
     def feed(self, data: bytes) -> list[Chunk]:
         """Read some bytes and return the chunks in which the model says something.
 
@@ -197,6 +202,11 @@ class PassingRelay:
         self._size = 0
         self._out: list[bytes] = []
         self.failure: LMStudioError | None = None
+
+    @property
+    def is_in_call(self) -> bool:
+        """What is passed on unread has no calls."""
+        return False
 
     @property
     def is_done(self) -> bool:

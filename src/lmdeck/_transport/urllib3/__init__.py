@@ -137,6 +137,10 @@ class Urllib3Response:
             self._connection.last_used = time.monotonic()
         return data
 
+    def be_patient(self, *, wanted: bool) -> None:
+        """Let a silence last as long as the wait for the first byte, or no longer."""
+        self._deadlines.is_patient = wanted
+
     def drain(self) -> None:
         """Read what is left of a finished answer, for a moment only, so that the connection can be used again."""
         with contextlib.suppress(HTTPError, OSError, http.client.HTTPException, ValueError):  # then it is cut off below

@@ -31,6 +31,7 @@ from lmdeck._forking import disown, on_fork
 from lmdeck._transport import CheckAddress
 from lmdeck._transport._names import AddressInfo, look_up
 from lmdeck._transport.chunked import ChunkedDecoder, ChunkedError
+from lmdeck._transport.interruption import watch_socket
 from lmdeck.config import Settings
 
 __all__ = [
@@ -218,6 +219,7 @@ class PooledConnection(HTTPConnection):
             try:
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
+                watch_socket(sock)
                 left = None if by is None else max(by - time.monotonic(), 0.001)
                 sock.settimeout(left if left is None or number == len(addresses) else left / 2)
                 sock.connect(address)
@@ -260,6 +262,7 @@ class PooledConnection(HTTPConnection):
         """Send the head; it and the body have the time of the answer's first byte, not that of connecting."""
         if self.sock is None:
             self.connect()
+        watch_socket(self.sock)
         self.sock.settimeout(self.sent_within)
         super().endheaders(*args, **kwargs)
 

@@ -1,0 +1,140 @@
+"""While a tool call is written or run, a server may be silent for longer than between two words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lmdeck import RequestTimeoutError
+from loopback import CLOSE, Loopback
+from wire_formats import FORMATS, run, stream_of
+
+SILENCE = 0.7
+IDLE = 0.35
+ARGUMENTS = '{"city": "Paris"}'
+
+
+def chat_delta(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    """Return a chunk of a chat."""
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return {"id": "1", "object": "chat.completion.chunk", "choices": [choice]}
+
+
+def call_delta(**function: str) -> dict[str, Any]:
+    """Return a delta of a native call."""
+    return {"tool_calls": [{"index": 0, "id": "c1", "function": function}]}
+
+
+ITEM = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "look"}
+DONE_ITEM = {**ITEM, "arguments": ARGUMENTS}
+MCP = {"type": "mcp_call", "id": "mcp_1", "name": "look", "arguments": ARGUMENTS, "output": "sun"}
+TEXT = {"type": "message", "id": "msg_1", "content": [{"type": "output_text", "text": "Sun."}]}
+# What comes before the silence, and what after it.
+STREAMS: dict[str, tuple[str, list[dict[str, Any]], list[dict[str, Any]]]] = {
+    "chat": (
+        "chat",
+        [chat_delta(call_delta(name="look", arguments=""))],
+        [chat_delta(call_delta(arguments=ARGUMENTS)), chat_delta({}, "tool_calls")],
+    ),
+    "responses": (
+        "responses",
+        [{"type": "response.output_item.added", "output_index": 0, "item": {**ITEM, "arguments": ""}}],
+        [
+            {"type": "response.output_item.done", "output_index": 0, "item": DONE_ITEM},
+            {"type": "response.completed", "response": {"status": "completed", "output": [DONE_ITEM]}},
+        ],
+    ),
+    "responses, mcp": (
+        "responses",
+        [{"type": "response.output_item.added", "output_index": 0, "item": {**MCP, "output": None}}],
+        [
+            {"type": "response.output_item.done", "output_index": 0, "item": MCP},
+            {"type": "response.completed", "response": {"status": "completed", "output": [MCP, TEXT]}},
+        ],
+    ),
+    "messages": (
+        "messages",
+        [
+            {
+                "type": "content_block_start",
+                "index": 0,
+                "content_block": {"type": "tool_use", "id": "c1", "name": "look"},
+            }
+        ],
+        [
+            {
+                "type": "content_block_delta",
+                "index": 0,
+                "delta": {"type": "input_json_delta", "partial_json": ARGUMENTS},
+            },
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
+            {"type": "message_stop"},
+        ],
+    ),
+    "messages, mcp": (
+        "messages",
+        [
+            {
+                "type": "content_block_start",
+                "index": 0,
+                "content_block": {"type": "mcp_tool_use", "id": "c1", "name": "look"},
+            },
+            {"type": "content_block_stop", "index": 0},
+        ],
+        [
+            {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": "Sun."}},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+            {"type": "message_stop"},
+        ],
+    ),
+    "conversation": (
+        "conversation",
+        [{"type": "tool_call.start", "tool": "look"}, {"type": "tool_call.name", "tool_name": "look"}],
+        [
+            {"type": "tool_call.arguments", "tool": "look", "arguments": {"city": "Paris"}},
+            {"type": "tool_call.success", "tool": "look", "arguments": {"city": "Paris"}, "output": "sun"},
+            {"type": "message.delta", "content": "Sun."},
+            {"type": "chat.end", "result": {"output": [], "stats": {}}},
+        ],
+    ),
+}
+
+
+def ask(name: str, *, is_async: bool, first_token: float) -> Any:
+    """Ask a server that is silent in a call."""
+    form, before, after = STREAMS[name]
+    tail = stream_of(*after).partition(b"\r\n\r\n")[2]
+    with Loopback([stream_of(*before), SILENCE, tail, CLOSE]) as server:
+        return run(
+            server.url, FORMATS[form], is_async=is_async, stream=True, timeout=IDLE, first_token_timeout=first_token
+        )
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_silence_within_a_call_is_as_patient_as_that_before_the_first_word(name: str, is_async: bool) -> None:
+    """LM Studio sends the arguments of a call in one piece, after minutes (lmstudio-bug-tracker #1868, #1881)."""
+    outcome = ask(name, is_async=is_async, first_token=8.0)
+    assert outcome.error is None
+    assert outcome.value.tool_calls or outcome.value.content == "Sun."
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_it_is_not_patient_for_ever(is_async: bool) -> None:
+    """The limit that ran out is named."""
+    error = ask("chat", is_async=is_async, first_token=IDLE + 0.05).error
+    assert isinstance(error, RequestTimeoutError)
+    assert (error.phase, error.seconds) == ("idle", IDLE + 0.05)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_silence_between_words_is_none_of_it(is_async: bool) -> None:
+    """There the shorter limit holds."""
+    with Loopback([stream_of(chat_delta({"content": "One"})), SILENCE, CLOSE]) as server:
+        error = run(
+            server.url, FORMATS["chat"], is_async=is_async, stream=True, timeout=IDLE, first_token_timeout=8.0
+        ).error
+    assert isinstance(error, RequestTimeoutError)
+    assert (error.phase, error.seconds) == ("idle", IDLE)
