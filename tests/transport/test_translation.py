@@ -185,3 +185,45 @@ ASYNC_MEANINGS = [
 def test_what_async_exceptions_mean(error: Exception, expected: type[LMStudioError]) -> None:
     """Both clients raise the same class for the same cause."""
     assert type(aiohttp_transport.translate(error, REQUEST)) is expected
+
+
+WORDS = "words of a library <aiohttp.Thing object at 0x7f>"
+
+
+@pytest.mark.parametrize("kind", [*SYNC, *ASYNC], ids=lambda kind: kind.__name__)
+def test_no_words_of_a_library_are_in_a_message(kind: type[Exception]) -> None:
+    """They speak of its classes, settings and objects, which are not the caller's; the cause still has them."""
+    try:
+        error = kind(WORDS)
+    except TypeError:
+        error = made(kind)
+        error.args = (*error.args, WORDS)
+    translate = errors.translate if kind in SYNC else aiohttp_transport.translate
+    message = translate(error, REQUEST).message
+    if kind not in {http.client.BadStatusLine, http.client.RemoteDisconnected}:  # which quote the server's own line
+        assert WORDS not in message
+    for name in ("aiohttp", "urllib3", "HTTPConnection", "Errno", "Exception(", "Error("):
+        assert name not in message.replace(WORDS, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (X.NewConnectionError(VALUES["conn"], "x"), "Nothing answers"),
+        (caused(X.NewConnectionError(VALUES["conn"], "x"), REFUSED), "connection refused"),
+        (X.ProtocolError("x", ConnectionResetError(errno.ECONNRESET, "x")), "connection reset by peer"),
+        (X.SSLError(ssl.SSLCertVerificationError(1, "x")), "TLS failed"),
+        (
+            X.ProxyError("x", caused(X.NewConnectionError(VALUES["conn"], "x"), REFUSED)),
+            "proxy failed: connection refused",
+        ),
+        (aiohttp.ClientConnectorError(KEY, REFUSED), "connection refused"),
+        (aiohttp.ClientOSError(errno.ECONNRESET, "x"), "connection reset by peer"),
+        (aiohttp.ClientHttpProxyError(INFO, (), status=407), "it answered 407"),
+    ],
+    ids=repr,
+)
+def test_the_reason_is_the_system_s(error: Exception, words: str) -> None:
+    """In words that can be looked up."""
+    translate = aiohttp_transport.translate if isinstance(error, aiohttp.ClientError) else errors.translate
+    assert words in translate(error, REQUEST).message

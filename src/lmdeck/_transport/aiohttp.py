@@ -11,7 +11,7 @@ import asyncio
 import base64
 import contextlib
 import io
-import os
+import re
 import select
 import socket
 import ssl
@@ -29,6 +29,7 @@ from lmdeck._forking import disown, on_fork
 from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_left
 from lmdeck._transport._names import look_up_async
 from lmdeck._transport.deadlines import Deadlines
+from lmdeck._transport.reasons import because
 from lmdeck._transport.tls import TLS_HINT, ssl_context
 from lmdeck.config import Settings
 from lmdeck.errors import (
@@ -38,6 +39,7 @@ from lmdeck.errors import (
     MalformedStreamError,
     ServerUnreachableError,
     TransportError,
+    describe,
 )
 
 __all__ = ["AiohttpTransport", "translate"]
@@ -321,49 +323,55 @@ def translate(error: Exception, request: WireRequest) -> LMStudioError:
     for kind, make in TRANSLATIONS:
         if isinstance(error, kind):
             return make(error, request.server)
-    return TransportError(f"The request to {request.server} failed: {error!r}.")
+    return TransportError(f"The request to {request.server} failed ({type(error).__name__}).")
 
 
 def _unreachable(error: Exception, server: str) -> LMStudioError:
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    reason = str(cause)
-    if isinstance(cause, OSError) and cause.errno:
-        reason = os.strerror(cause.errno) if cause.errno > 0 else cause.strerror or reason  # below 0: a name look-up's
-    return ServerUnreachableError(f"Nothing answers at {server}: {reason.lower()}.")
+    return ServerUnreachableError(f"Nothing answers at {server}{because(error)}.")
 
 
-def _cut(error: Exception) -> LMStudioError:
+def _proxy_failed(error: Exception, _: str) -> LMStudioError:
+    answered = f": it answered {error.status}" if isinstance(error, aiohttp.ClientHttpProxyError) else because(error)
+    return ServerUnreachableError(f"The proxy failed{answered}.", hint=PROXY_HINT)
+
+
+def _cut(error: Exception, _: str) -> LMStudioError:
     """Tell a body whose coding is broken from one that was cut."""
     cause = error.__cause__
     if isinstance(cause, HttpProcessingError) and not isinstance(cause, (ContentLengthError, TransferEncodingError)):
-        return MalformedStreamError(f"The server's answer is not valid HTTP: {cause}.")
-    return ConnectionLostError(f"The answer was cut: {error}.")
+        return MalformedStreamError("The server's answer is not valid HTTP: its framing or compression is broken.")
+    return ConnectionLostError("The answer was cut before its end.")
 
 
+def _no_http(error: Exception, _: str) -> LMStudioError:
+    """Show the line that the server began with, which aiohttp quotes."""
+    line = QUOTED.search(str(error))
+    shown = f": {describe(line[1])}" if line else ""
+    return MalformedStreamError(f"The server's answer is not valid HTTP{shown}.")
+
+
+QUOTED = re.compile(r"\bb'([^'\n]*)'")
 Translation = tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Exception, str], LMStudioError]]
 TRANSLATIONS: list[Translation] = [
-    (aiohttp.InvalidURL, lambda error, _: ConfigurationError(f"The server's address is wrong: {error}.")),
     (
-        (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError),
-        lambda error, _: ServerUnreachableError(f"The proxy failed: {error}.", hint=PROXY_HINT),
+        aiohttp.InvalidURL,
+        lambda *_: ConfigurationError("The server's address is wrong.", hint="Check `base_url` or `host`."),
     ),
+    ((aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError), _proxy_failed),
     (
         (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch, ssl.SSLError),
-        lambda error, _: TransportError(f"TLS failed: {error}.", hint=TLS_HINT),
+        lambda error, _: TransportError(f"TLS failed{because(error)}.", hint=TLS_HINT),
     ),
     (aiohttp.ClientConnectorError, _unreachable),
     (
         aiohttp.ServerDisconnectedError,
         lambda *_: ConnectionLostError("The server closed the connection without an answer."),
     ),
-    (aiohttp.ClientPayloadError, lambda error, _: _cut(error)),
-    (
-        aiohttp.ClientResponseError,
-        lambda error, _: MalformedStreamError(f"The server's answer is not valid HTTP: {error}."),
-    ),
+    (aiohttp.ClientPayloadError, _cut),
+    (aiohttp.ClientResponseError, _no_http),
     (
         (aiohttp.ClientConnectionError, ConnectionError),
-        lambda error, _: ConnectionLostError(f"The connection broke: {error}."),
+        lambda error, _: ConnectionLostError(f"The connection broke{because(error)}."),
     ),
     (OSError, _unreachable),
 ]
