@@ -68,6 +68,16 @@ def django(session: nox.Session, version: str) -> None:
     session.run("python", "-m", "pytest", "tests/contrib/django", *session.posargs)
 
 
+@nox.session
+def frameworks(session: nox.Session) -> None:
+    """Run the tests of other clients (openai, pydantic-ai, langchain, …) with the real packages; none may be missing."""
+    install(session, "--editable", ".[all]", "--group", "frameworks")
+    session.run(
+        "python", "-m", "pytest", "tests/frameworks", "tests/contrib/test_openai_client.py", *session.posargs,
+        env={"LMDECK_ALL_FRAMEWORKS": "1"},
+    )  # fmt: skip
+
+
 @nox.session(venv_backend="uv", python="3.11")
 def lowest(session: nox.Session) -> None:
     """Run the short set with the lowest versions of the direct dependencies that `pyproject.toml` allows."""

@@ -19,6 +19,7 @@ from lmdeck.errors import EndpointNotFoundError, LMStudioError, TransportError
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply
 from lmdeck.relay.writing import Writer, rules_of
+from lmdeck.stats import Usage
 
 __all__ = ["HOP_BY_HOP", "ChatRelay", "EmbeddingRelay", "PassingRelay", "RelayReader"]
 
@@ -102,7 +103,7 @@ class ChatRelay:
             LMStudioError: The answer is cut, empty, or no answer.
         """
         chunks = self._reader.finish()
-        reply = self._rescued(self._reader.reply())
+        reply = self._counted(self._rescued(self._reader.reply()))
         self._problems = reply.problems
         if self._streams:
             self._writer.end(reply)
@@ -143,6 +144,14 @@ class ChatRelay:
         self._writer.observe(b"", [Chunk(text)])
         told = Problem("structured", "The JSON was found in the reasoning.")
         return replace(reply, content=text, problems=[*reply.problems, told])
+
+    @staticmethod
+    def _counted(reply: Reply) -> Reply:
+        """Return the reply with a usage, which clients rely on; zeros, which are reported, where the server sent none."""
+        if reply.usage is not None:
+            return reply
+        told = Problem("usage_missing", "The server did not say how many tokens there were.")
+        return replace(reply, usage=Usage(), problems=[*reply.problems, told])
 
 
 def _says_something(chunk: Chunk) -> bool:
