@@ -56,7 +56,7 @@ class LMDeckEmbedding(EmbeddingModel):
         self.model_id = model_id
         self._key = key
 
-    def embed_batch(self, items: Iterable[str | bytes]) -> Iterator[list[float]]:
+    def embed_batch(self, items: Iterable[str | bytes], *, key: str | None = None) -> Iterator[list[float]]:  # noqa: ARG002
         """Return a vector for each text."""
         with LMStudio() as client:
             yield from client.embed([str(item) for item in items], model=self._key).vectors
