@@ -23,12 +23,14 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import ContentLengthError, HttpProcessingError, TransferEncodingError
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from lmdeck._forking import disown, on_fork
 from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_left
 from lmdeck._transport._names import look_up_async
 from lmdeck._transport.deadlines import Deadlines
+from lmdeck._transport.frames import without_locals
 from lmdeck._transport.reasons import because
 from lmdeck._transport.tls import TLS_HINT, ssl_context
 from lmdeck.config import Settings
@@ -72,24 +74,24 @@ class AiohttpTransport:
         deadlines = Deadlines(request.timeouts)
         left, phase = deadlines.remaining()
         limits = aiohttp.ClientTimeout(total=None, connect=request.timeouts.connect)
-        body, headers = request.body, request.wire_headers()
-        is_tunnelled = request.url.startswith("https://")
-        if not is_tunnelled:
-            headers.update(self._proxy_headers)  # through a tunnel they would reach the server
+        body, is_tunnelled = request.body, request.url.startswith("https://")
         try:
             async with asyncio.timeout(left):
                 session = await self._opened_session()
-                response = await session.request(
-                    request.method,
-                    URL(request.url, encoded=True),
-                    data=body if body is None or len(body) < LARGE_BODY else io.BytesIO(body),
-                    headers=headers,
-                    allow_redirects=False,
-                    proxy=self._proxy,
-                    proxy_headers=self._proxy_headers if is_tunnelled else None,
-                    timeout=limits,
-                )
+                with without_locals():
+                    response = await session.request(
+                        request.method,
+                        URL(request.url, encoded=True),
+                        data=body if body is None or len(body) < LARGE_BODY else io.BytesIO(body),
+                        # Through a tunnel the proxy's headers would reach the server.
+                        headers=request.wire_headers() | ({} if is_tunnelled else self._proxy_headers),
+                        allow_redirects=False,
+                        proxy=self._proxy,
+                        proxy_headers=self._proxy_headers if is_tunnelled else None,
+                        timeout=limits,
+                    )
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            _forget_headers(error)
             if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError):
                 raise deadlines.expired(phase) from error
             raise translate(error, request) from error
@@ -314,6 +316,14 @@ def _forget(closed: asyncio.Future[None], end: Callable[[object], None]) -> None
 def _look_at(closed: asyncio.Future[None]) -> None:
     """Look at a connection's end, which asyncio else complains that nobody did."""
     closed.exception()
+
+
+def _forget_headers(error: Exception) -> None:
+    """Take the request's headers out of an error that shows them, the token among them."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        info = error.request_info
+        error.request_info = aiohttp.RequestInfo(info.url, info.method, CIMultiDictProxy(CIMultiDict()), info.real_url)
+        error.args = (error.request_info, error.history)
 
 
 def translate(error: Exception, request: WireRequest) -> LMStudioError:

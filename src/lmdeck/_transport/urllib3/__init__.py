@@ -24,6 +24,7 @@ from urllib3.response import BaseHTTPResponse
 from lmdeck._forking import on_fork
 from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_left
 from lmdeck._transport.deadlines import Deadlines
+from lmdeck._transport.frames import without_locals
 from lmdeck._transport.tls import ssl_context
 from lmdeck._transport.urllib3.errors import root_of, translate
 from lmdeck._transport.urllib3.pools import READ_BYTES, PooledConnection, pool_manager
@@ -53,17 +54,18 @@ class Urllib3Transport:
         deadlines = Deadlines(request.timeouts)
         left, phase = deadlines.remaining()
         try:
-            send, url = self._way(request)
-            response = send(
-                request.method,
-                url,
-                redirect=False,
-                body=request.body,
-                headers=request.wire_headers(),
-                preload_content=False,
-                retries=False,
-                timeout=urllib3.Timeout(connect=min(request.timeouts.connect, left), read=left),
-            )
+            with without_locals():
+                send, url = self._way(request)
+                response = send(
+                    request.method,
+                    url,
+                    redirect=False,
+                    body=request.body,
+                    headers=request.wire_headers(),
+                    preload_content=False,
+                    retries=False,
+                    timeout=urllib3.Timeout(connect=min(request.timeouts.connect, left), read=left),
+                )
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             cause = root_of(error)
             # A connection may take `connect`, or what is left of the other limits, and the shorter of the two is named.
