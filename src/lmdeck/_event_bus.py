@@ -73,8 +73,13 @@ class EventBus:
 
         return decorate
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether anybody listens to anything."""
+        return bool(self._listeners)
+
     def hears(self, *kinds: type) -> bool:
-        """Tell whether anybody listens to one of these; making an event costs nothing where nobody does."""
+        """Whether anybody listens to one of these types; an event that nobody hears need not be made."""
         return bool(self._listeners) and any(kind in self._listeners for kind in kinds)
 
     def tell(self, event: object) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from lmdeck._limits import DEFAULT_LIMITS
-from lmdeck._pipeline import Call, Open, Read, Sleep
-from lmdeck._pipeline.exchange import Answer, Exchange, locate
-from lmdeck._pipeline.logging import Trace, log_to_stderr
-from lmdeck._pipeline.retry import Retry
-from lmdeck._pipeline.retry_policy import RetryPolicy
+from lmdeck._pipeline.effects import Open, Read, ReadFirst, Sleep
+from lmdeck._pipeline.exchange import Call, Exchange, ResponseStream, locate
+from lmdeck._pipeline.logging import LogTraffic, log_to_stderr
+from lmdeck._pipeline.retry import Retry, RetryPolicy
 from lmdeck._pipeline.run_plan import drive, drive_async
 from lmdeck._secret import Secret
 from lmdeck._streaming.assembler import ChatAssembler
@@ -80,9 +79,32 @@ class Clock:
 Effects = list[Any]  # what a plan is sent: a response, bytes, None for a wait, or an error to raise
 
 
+def by_reads(plan: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Perform `ReadFirst` as the drivers do, by single reads, so that a test can hand in each piece."""
+    try:
+        effect = next(plan)
+        while True:
+            try:
+                result = None
+                if isinstance(effect, ReadFirst):
+                    while effect.stream.wants_first:
+                        effect.stream.feed_first((yield Read(effect.stream.response)))
+                else:
+                    result = yield effect
+            except LMStudioError as error:
+                effect = plan.throw(error)
+            else:
+                effect = plan.send(result)
+    except StopIteration as done:
+        return done.value
+    finally:
+        plan.close()
+
+
 def run(plan: Generator[Any, Any, Any], *results: Any, effects: Effects | None = None) -> tuple[Any, Effects]:
     """Run a plan with these results, and give what it returns, with the effects that it asked for."""
     asked = [] if effects is None else effects
+    plan = by_reads(plan)
     try:
         asked.append(next(plan))
         for result in results:
@@ -101,7 +123,7 @@ def failing(kind: type[LMStudioError], plan: Generator[Any, Any, Any], *results:
     return caught.value, effects
 
 
-def call(make_reader: Callable[..., Any] | None = None) -> Call:
+def call(make_reader: Callable[..., Any] | None = None) -> Call[Any]:
     """Make a call with a token."""
     request = WireRequest(
         method="POST", url=URL, body=b'{"model":"m"}', headers={"X-Request-Id": "req_1"}, api_token=Secret(TOKEN)
@@ -134,25 +156,25 @@ def test_an_attempt_ends_with_the_first_thing_that_happens() -> None:
     response = FakeResponse()
     answer, effects = exchange(response, b": ping\n\n", HEL[:10], HEL[10:])
     assert effects == [Open(call().request), Read(response), Read(response), Read(response)]
-    assert (answer.first, answer.is_finished, answer.attempts) == ([Chunk("Hel")], False, 1)
+    assert (answer.first_chunks, answer.is_finished, answer.attempts) == ([Chunk("Hel")], False, 1)
     assert response.closed == 0
 
 
-def test_the_rest_comes_through_take() -> None:
+def test_the_rest_comes_through_feed() -> None:
     """Up to `[DONE]`, which ends the answer whatever the connection does."""
     answer, _ = exchange(FakeResponse(), HEL)
-    assert answer.take(LO) == [Chunk("lo")]
-    assert answer.take(STOP + DONE) == [Chunk(finish_reason="stop")]
+    assert answer.feed(LO) == [Chunk("lo")]
+    assert answer.feed(STOP + DONE) == [Chunk(finish_reason="stop")]
     assert answer.is_finished
     assert answer.reader.reply().content == "Hello"
-    assert answer.chunks == 3
+    assert answer.chunk_count == 3
 
 
 def test_the_end_of_the_body_ends_the_answer() -> None:
     """A finish reason and no end mark."""
     answer, _ = exchange(FakeResponse(), HEL + STOP)
     assert not answer.is_finished
-    assert answer.take(b"") == []
+    assert answer.feed(b"") == []
     assert answer.is_finished
 
 
@@ -160,7 +182,7 @@ def test_a_short_answer_may_be_whole_at_once() -> None:
     """One read and nothing to come."""
     answer, _ = exchange(FakeResponse(), HEL + STOP + DONE)
     assert answer.is_finished
-    assert [each.content for each in answer.first] == ["Hel", ""]
+    assert [each.content for each in answer.first_chunks] == ["Hel", ""]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +215,7 @@ def test_a_connection_that_was_not_made_is_located() -> None:
 def test_an_attempt_that_is_given_up_lets_go_of_its_connection(effects_before: int) -> None:
     """A closed plan is a cancelled task or a left loop."""
     response = FakeResponse()
-    plan = Exchange(Clock())(call())
+    plan = by_reads(Exchange(Clock())(call()))
     next(plan)
     plan.send(response)
     for _ in range(effects_before - 1):
@@ -255,7 +277,7 @@ def test_a_refusal_whose_body_breaks_is_a_refusal(body: list[bytes]) -> None:
 def test_a_refusal_that_is_given_up_lets_go_of_its_connection() -> None:
     """In the middle of its body."""
     response = FakeResponse(500)
-    plan = Exchange(Clock())(call())
+    plan = by_reads(Exchange(Clock())(call()))
     next(plan)
     plan.send(response)
     plan.close()
@@ -280,7 +302,7 @@ def test_an_answer_that_breaks_closes_and_tells_how_far_it_came(data: bytes, kin
     answer, _ = exchange(response, HEL)
     answer.attempts = 2
     with pytest.raises(kind) as caught:
-        assert [answer.take(piece) for piece in (data, b"")] == [[]]
+        assert [answer.feed(piece) for piece in (data, b"")] == [[]]
     assert response.closed
     assert caught.value.partial is not None
     assert caught.value.partial.content == "Hel"
@@ -294,7 +316,7 @@ def test_a_connection_that_breaks_in_the_middle_is_told_with_the_reply_so_far() 
     answer, _ = exchange(response, HEL)
     error = ConnectionLostError("It broke.")
     with pytest.raises(ConnectionLostError) as caught:
-        answer.take_failure(error)
+        answer.feed_failure(error)
     assert caught.value is error
     assert error.partial is not None
     assert (error.partial.content, error.url, response.closed) == ("Hel", URL, 1)
@@ -304,7 +326,7 @@ def test_a_connection_that_breaks_after_the_finish_reason_does_not_matter() -> N
     """The answer is whole, and the reply says what happened."""
     response = FakeResponse()
     answer, _ = exchange(response, HEL + STOP)
-    assert answer.take_failure(ConnectionLostError("It broke.")) == []
+    assert answer.feed_failure(ConnectionLostError("It broke.")) == []
     assert answer.is_finished
     assert [problem.code for problem in answer.reader.reply().problems] == ["end_missing"]
 
@@ -312,17 +334,17 @@ def test_a_connection_that_breaks_after_the_finish_reason_does_not_matter() -> N
 def test_times_are_measured_from_the_sending() -> None:
     """First token, generation, and all of it; they stand still when the answer is whole."""
     clock = Clock()
-    plan = Exchange(clock)(call())
+    plan = by_reads(Exchange(clock)(call()))
     next(plan)
     clock.now += 1
     plan.send(FakeResponse())
     clock.now += 2
     with pytest.raises(StopIteration) as done:
         plan.send(HEL)
-    answer: Answer = done.value.value
+    answer: ResponseStream[ChatReader] = done.value.value
     clock.now += 4
     assert answer.measured() == Measured(time_to_first_token=3.0, generation_time=4.0, total_time=7.0)
-    answer.take(STOP + DONE)
+    answer.feed(STOP + DONE)
     clock.now += 100
     assert answer.measured() == Measured(time_to_first_token=3.0, generation_time=4.0, total_time=7.0)
 
@@ -330,7 +352,7 @@ def test_times_are_measured_from_the_sending() -> None:
 def test_an_answer_without_a_first_token_has_only_its_whole_time() -> None:
     """Nothing is made up."""
     clock = Clock()
-    answer = Answer(call(), FakeResponse(), ChatReader(200, SSE, ChatAssembler()), clock, clock.now)
+    answer = ResponseStream(call(), FakeResponse(), ChatReader(200, SSE, ChatAssembler()), clock, clock.now)
     clock.now += 5
     assert answer.measured() == Measured(total_time=5.0)
 
@@ -345,7 +367,7 @@ def test_what_may_help_is_tried_again() -> None:
         retry(), ServerUnreachableError("x"), None, crashed, b'{"error":"The model has crashed"}', b"", None, good, HEL
     )
     assert [effect for effect in effects if isinstance(effect, Sleep)] == [Sleep(1.0), Sleep(2.0)]
-    assert (answer.attempts, answer.first) == (3, [Chunk("Hel")])
+    assert (answer.attempts, answer.first_chunks) == (3, [Chunk("Hel")])
     assert (bool(crashed.closed), good.closed) == (True, 0)
 
 
@@ -412,7 +434,7 @@ def test_after_the_first_chunk_nothing_is_tried_again() -> None:
     answer, effects = run(retry(), response, HEL)
     assert len(effects) == 2
     with pytest.raises(ConnectionLostError) as caught:
-        answer.take_failure(ConnectionLostError("x"))
+        answer.feed_failure(ConnectionLostError("x"))
     assert caught.value.attempts == 1
 
 
@@ -429,7 +451,7 @@ def test_a_plan_that_is_given_up_while_it_waits_ends() -> None:
 def test_a_plan_that_is_given_up_while_it_reads_closes_the_connection() -> None:
     """Through all of the handlers."""
     response = FakeResponse()
-    plan = Retry(Trace(Exchange(Clock())), POLICY)(call())
+    plan = Retry(LogTraffic(Exchange(Clock())), POLICY)(call())
     next(plan)
     plan.send(response)
     plan.close()
@@ -456,9 +478,9 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def test_the_log_tells_the_story_and_never_the_token(log: pytest.LogCaptureFixture) -> None:
     """Request, failure, retry, answer and chunks, under the request's name."""
-    plan = Retry(Trace(Exchange(Clock())), POLICY, rng=lambda: 0.0)(call())
+    plan = Retry(LogTraffic(Exchange(Clock())), POLICY, rng=lambda: 0.0)(call())
     answer, _ = run(plan, FakeResponse(500), b"It broke", b"", None, FakeResponse(), HEL)
-    answer.take(STOP + DONE)
+    answer.feed(STOP + DONE)
     lines = [f"{record.name} {record.getMessage()}" for record in log.records]
     assert any(line == f'lmdeck.http req_1 > POST {URL} {{"model":"m"}}' for line in lines)
     assert any("req_1 ! ServerError: /v1/chat/completions: It broke." in line for line in lines)
@@ -480,7 +502,7 @@ def test_the_token_is_in_no_text_of_a_request() -> None:
 
 def test_a_long_body_is_logged_short(log: pytest.LogCaptureFixture) -> None:
     """With its size, so that nobody takes it for the whole."""
-    plan = Trace(Exchange(Clock()))(
+    plan = LogTraffic(Exchange(Clock()))(
         Call(
             request=WireRequest(method="POST", url=URL, body=b"x" * 5000),
             request_id="r",
@@ -495,8 +517,8 @@ def test_a_long_body_is_logged_short(log: pytest.LogCaptureFixture) -> None:
 def test_without_debugging_nothing_is_formatted(caplog: pytest.LogCaptureFixture) -> None:
     """The chunks of a normal run cost no log."""
     caplog.set_level(logging.WARNING, logger="lmdeck")
-    answer, _ = run(Trace(Exchange(Clock()))(call()), FakeResponse(), HEL)
-    answer.take(STOP + DONE)
+    answer, _ = run(LogTraffic(Exchange(Clock()))(call()), FakeResponse(), HEL)
+    answer.feed(STOP + DONE)
     assert caplog.records == []
 
 
@@ -560,13 +582,13 @@ NO_WAIT = RetryPolicy(attempts=3, delay=0.0)
 def test_the_sync_driver_runs_a_plan() -> None:
     """Open, fail, wait, open, read."""
     answer = drive(retry(NO_WAIT), Route(ServerUnreachableError("x"), SyncResponse(HEL)))
-    assert (answer.attempts, answer.first) == (2, [Chunk("Hel")])
+    assert (answer.attempts, answer.first_chunks) == (2, [Chunk("Hel")])
 
 
 async def test_the_async_driver_runs_the_same_plan() -> None:
     """Awaited, with the same result."""
     answer = await drive_async(retry(NO_WAIT), AsyncRoute(ServerUnreachableError("x"), AsyncResponse(HEL)))
-    assert (answer.attempts, answer.first) == (2, [Chunk("Hel")])
+    assert (answer.attempts, answer.first_chunks) == (2, [Chunk("Hel")])
 
 
 class Interrupting(SyncResponse):

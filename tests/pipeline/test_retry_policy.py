@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmdeck._pipeline.retry_policy import RetryPolicy
+from lmdeck._pipeline.retry import RetryPolicy
 from lmdeck.config import Settings
 from lmdeck.errors import (
     AuthenticationError,

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
 from lmdeck._agent.limits import AgentLimits
 from lmdeck._agent.loop import AgentEffect, AskModel, agent_plan
-from lmdeck._client.plans.chat import send_chat
+from lmdeck._client.plans.chat import begin_chat
 from lmdeck._client.run import AsyncChatRun, ChatRun
-from lmdeck._client.run_agent import play, play_async, told, told_async
+from lmdeck._client.run_agent import publish_events, publish_events_async, run_agent, run_agent_async
 from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
-from lmdeck._client.structured import AsyncParseStream, ParseStream, ask_for, ask_for_async
+from lmdeck._client.structured import Ask, AsyncParseStream, Form, ParseStream, asking
 from lmdeck._client.tool_runs import Approve
 from lmdeck._compatibility import ALL, checked_rules
-from lmdeck._pipeline.run_plan import drive, drive_async
+from lmdeck._pipeline.run_plan import run_plan, run_plan_async
 from lmdeck._requests.chat import ChatSpec, checked_options, checked_tool, tool_name
 from lmdeck._requests.images import image_part
 from lmdeck._requests.tool_images import tool_message
@@ -30,9 +31,7 @@ from lmdeck.messages import Message, Reply, ToolCall
 from lmdeck.tools.registry import Offer, offered_tool
 from lmdeck.tools.tool import Tool
 
-__all__ = ["AsyncChat", "Chat"]
-
-Route = TypeVar("Route")
+TransportT = TypeVar("TransportT")
 T = TypeVar("T")
 
 
@@ -53,14 +52,14 @@ def limits_of(max_rounds: int, limits: RunLimits) -> AgentLimits:
     return AgentLimits(max_rounds=max_rounds, **limits)
 
 
-class _Builder(Generic[Route]):
+class _Builder(Generic[TransportT]):
     """What a chat is told before it is asked. Every call gives a new chat and leaves this one as it was."""
 
-    __slots__ = ("_route", "_session", "_spec")
+    __slots__ = ("_session", "_spec", "_transport")
 
-    def __init__(self, session: Session, route: Callable[[], Route], spec: ChatSpec) -> None:
+    def __init__(self, session: Session, transport: Callable[[], TransportT], spec: ChatSpec) -> None:
         self._session = session
-        self._route = route
+        self._transport = transport
         self._spec = spec
 
     @property
@@ -85,13 +84,13 @@ class _Builder(Generic[Route]):
 
     def with_model(self, model: str | None) -> Self:
         """Ask this model; None asks the client's default, or the one that is loaded."""
-        return self._but(model=model)
+        return self._replace(model=model)
 
     def with_system(self, text: str) -> Self:
         """Put this system message first, in place of one that is there."""
         messages = self._spec.messages
         rest = messages[1:] if messages and _role(messages[0]) == "system" else messages
-        return self._but(messages=(Message(role="system", content=text), *rest))
+        return self._replace(messages=(Message(role="system", content=text), *rest))
 
     def with_messages(self, messages: Iterable[Message | Mapping[str, Any]]) -> Self:
         """Add messages: OpenAI-style dicts or `Message` values.
@@ -106,7 +105,7 @@ class _Builder(Generic[Route]):
                     f"A message must be a dict or a Message, not {type(message).__name__}.",
                     hint='Use {"role": "user", "content": "…"}.',
                 )
-        return self._but(messages=(*self._spec.messages, *added))
+        return self._replace(messages=(*self._spec.messages, *added))
 
     def user(self, text: str, images: Sequence[ImageSource] = ()) -> Self:
         """Add what the user says, with images: paths, bytes or data URIs of PNG and JPEG files.
@@ -120,15 +119,15 @@ class _Builder(Generic[Route]):
             InvalidRequestError: An image is a web address, or of a kind that LM Studio does not take and nothing converts.
         """
         if not images:
-            return self._but(messages=(*self._spec.messages, Message(role="user", content=text)))
+            return self._replace(messages=(*self._spec.messages, Message(role="user", content=text)))
         as_given = "images" in (*self._spec.without_rules, *self._session.settings.without_rules)
         parts = [{"type": "text", "text": text}, *(image_part(image, as_given=as_given) for image in images)]
-        return self._but(messages=(*self._spec.messages, Message(role="user", content=parts)))
+        return self._replace(messages=(*self._spec.messages, Message(role="user", content=parts)))
 
     def assistant(self, text: str, tool_calls: Sequence[ToolCall] = ()) -> Self:
         """Add what the assistant said."""
         message = Message(role="assistant", content=text, tool_calls=tuple(tool_calls))
-        return self._but(messages=(*self._spec.messages, message))
+        return self._replace(messages=(*self._spec.messages, message))
 
     def tool_result(self, call: ToolCall | str, content: object) -> Self:
         """Add a tool's result for a call, named by the call itself or its id: text, `lmdeck.Image`, or data for JSON.
@@ -139,7 +138,7 @@ class _Builder(Generic[Route]):
             TypeError: The result has no form in JSON.
         """
         id_ = call.id if isinstance(call, ToolCall) else call
-        return self._but(messages=(*self._spec.messages, tool_message(id_, content)))
+        return self._replace(messages=(*self._spec.messages, tool_message(id_, content)))
 
     def with_tools(self, tools: Iterable[Offer]) -> Self:
         """Offer these tools instead of the ones before: `Tool` values, plain functions, OpenAI-style dicts, registered names.
@@ -154,11 +153,11 @@ class _Builder(Generic[Route]):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ConfigurationError(f"Two tools are named {twice[0]!r}.", hint="Give every tool a name of its own.")
-        return self._but(tools=checked, handlers=tuple(tool for tool in offered if isinstance(tool, Tool)))
+        return self._replace(tools=checked, handlers=tuple(tool for tool in offered if isinstance(tool, Tool)))
 
     def with_tool_choice(self, choice: str | Mapping[str, Any] | None) -> Self:
         """Say whether tools are called: `"auto"`, `"none"`, `"required"`, or the name of the one that must be."""
-        return self._but(tool_choice=choice)
+        return self._replace(tool_choice=choice)
 
     def with_options(self, **options: Any) -> Self:  # noqa: ANN401  # they go to the server as they are
         """Set options of the request: `temperature`, `max_tokens`, `stop`, `seed`, `response_format`, `ttl` and so on.
@@ -169,11 +168,11 @@ class _Builder(Generic[Route]):
             ConfigurationError: An option is one that the builder has its own verb for, such as `model`.
         """
         merged = {**self._spec.options, **checked_options(options)}
-        return self._but(options={name: value for name, value in merged.items() if value is not None})
+        return self._replace(options={name: value for name, value in merged.items() if value is not None})
 
     def with_strict(self, strict: bool = True) -> Self:  # reads as a sentence
         """Raise `ToolCallParseError` where a tool call cannot be read, instead of reporting a problem."""
-        return self._but(strict=strict)
+        return self._replace(strict=strict)
 
     def without_rules(self, *names: str) -> Self:
         """Leave the request as it is given where these rules would change it for LM Studio's sake; none named, all of them.
@@ -183,7 +182,7 @@ class _Builder(Generic[Route]):
         Raises:
             ConfigurationError: There is no rule of that name.
         """
-        return self._but(without_rules=(*self._spec.without_rules, *checked_rules(names or (ALL,))))
+        return self._replace(without_rules=(*self._spec.without_rules, *checked_rules(names or (ALL,))))
 
     def _run_plan(self, limits: AgentLimits) -> Generator[AgentEffect, Any, Reply]:
         tools = {tool.name: tool for tool in self._spec.handlers}
@@ -191,15 +190,21 @@ class _Builder(Generic[Route]):
         elsewhere = frozenset(names - set(tools))
         return agent_plan(tools, elsewhere, limits, one_at_a_time=self._spec.expects_one_call)
 
-    def _asks(self, effect: AskModel) -> Self:
-        """Give the chat of a round; only the first is told that it must call a tool, or it would call for ever."""
+    def _spec_for_round(self, effect: AskModel) -> ChatSpec:
+        """Return what a round asks for; only the first must call a tool, or the run would never end."""
         choice = self._spec.tool_choice
         if effect.round > 1 and choice not in (None, "none"):
             choice = "auto"
-        return self._but(messages=(*self._spec.messages, *effect.added), tool_choice=choice)
+        return replace(self._spec, messages=(*self._spec.messages, *effect.added), tool_choice=choice)
 
-    def _but(self, **changes: Any) -> Self:  # noqa: ANN401  # the fields of ChatSpec
-        return type(self)(self._session, self._route, replace(self._spec, **changes))
+    def _for_form(self, form: Form[Any], ask: Ask) -> Self:
+        """Return the chat that asks for an object, held to its schema or told so in words."""
+        chat = self if ask.after is None else self.assistant(ask.after.content)
+        chat = chat.user(ask.words) if ask.words else chat
+        return chat.with_options(response_format=form.response_format if ask.held else None)
+
+    def _replace(self, **changes: Any) -> Self:  # noqa: ANN401  # the fields of ChatSpec
+        return type(self)(self._session, self._transport, replace(self._spec, **changes))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} model={self._spec.model!r} messages={len(self._spec.messages)}>"
@@ -221,11 +226,13 @@ class Chat(_Builder[Transport]):
             ConfigurationError: The type cannot be described as JSON Schema.
             LMStudioError: An answer failed.
         """
-        return ask_for(self, kind, attempts)[0]
+        form = Form(kind)
+        return run_plan(asking(form, attempts), lambda ask: self._for_form(form, ask).send())[0]
 
     def parse_stream(self, kind: type[T]) -> ParseStream[T]:
         """Ask for an object of a type, and give what has come of it, as plain data, while it is written."""
-        return ParseStream(self, kind)
+        form = Form(kind)
+        return ParseStream(self._for_form(form, Ask()).stream(), form)
 
     def run(self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]) -> Reply:
         """Ask, run the tools that the model calls, and ask again until it answers.
@@ -253,8 +260,14 @@ class Chat(_Builder[Transport]):
     def _steps(
         self, limits: AgentLimits, approve: Approve | None, *, streamed: bool
     ) -> Generator[AgentEvent, None, Reply]:
-        steps = play(self._run_plan(limits), self._asks, limits, approve, streamed=streamed)
-        return told(steps, self._session.bus)
+        def ask(effect: AskModel) -> ChatStream:
+            return self._open(self._spec_for_round(effect), stream=streamed)
+
+        steps = run_agent(self._run_plan(limits), ask, limits, approve, streamed=streamed)
+        return publish_events(steps, self._session.bus)
+
+    def _open(self, spec: ChatSpec, *, stream: bool) -> ChatStream:
+        return ChatStream(self._transport(), partial(begin_chat, self._session, spec, stream=stream))
 
     def send(self) -> Reply:
         """Ask, and wait for the whole answer.
@@ -262,7 +275,7 @@ class Chat(_Builder[Transport]):
         Raises:
             LMStudioError: There is no whole answer; the class says why, `hint` what to do.
         """
-        return drive(send_chat(self._session, self._spec), self._route())
+        return self._open(self._spec, stream=False).until_done()
 
     @overload
     def stream(self) -> ChatStream: ...
@@ -274,7 +287,7 @@ class Chat(_Builder[Transport]):
         Raises:
             LMStudioError: With a callback: there is no whole answer. Without: the stream raises it when it is read.
         """
-        stream = ChatStream(self._session, self._route(), self._spec)
+        stream = self._open(self._spec, stream=True)
         if callback is None:
             return stream
         with stream:
@@ -296,11 +309,13 @@ class AsyncChat(_Builder[AsyncTransport]):
             ConfigurationError: The type cannot be described as JSON Schema.
             LMStudioError: An answer failed.
         """
-        return (await ask_for_async(self, kind, attempts))[0]
+        form = Form(kind)
+        return (await run_plan_async(asking(form, attempts), lambda ask: self._for_form(form, ask).send()))[0]
 
     def parse_stream(self, kind: type[T]) -> AsyncParseStream[T]:
         """Ask for an object of a type, and give what has come of it, as plain data, while it is written."""
-        return AsyncParseStream(self, kind)
+        form = Form(kind)
+        return AsyncParseStream(self._for_form(form, Ask()).stream(), form)
 
     async def run(self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]) -> Reply:
         """Ask, run the tools that the model calls, and ask again until it answers.
@@ -322,8 +337,14 @@ class AsyncChat(_Builder[AsyncTransport]):
     def _steps(
         self, limits: AgentLimits, approve: Approve | None, *, streamed: bool
     ) -> AsyncGenerator[AgentEvent | Reply, None]:
-        steps = play_async(self._run_plan(limits), self._asks, limits, approve, streamed=streamed)
-        return told_async(steps, self._session.bus)
+        def ask(effect: AskModel) -> AsyncChatStream:
+            return self._open(self._spec_for_round(effect), stream=streamed)
+
+        steps = run_agent_async(self._run_plan(limits), ask, limits, approve, streamed=streamed)
+        return publish_events_async(steps, self._session.bus)
+
+    def _open(self, spec: ChatSpec, *, stream: bool) -> AsyncChatStream:
+        return AsyncChatStream(self._transport(), partial(begin_chat, self._session, spec, stream=stream))
 
     async def send(self) -> Reply:
         """Ask, and wait for the whole answer.
@@ -331,7 +352,7 @@ class AsyncChat(_Builder[AsyncTransport]):
         Raises:
             LMStudioError: There is no whole answer; the class says why, `hint` what to do.
         """
-        return await drive_async(send_chat(self._session, self._spec), self._route())
+        return await self._open(self._spec, stream=False).until_done()
 
     @overload
     def stream(self) -> AsyncChatStream: ...
@@ -343,7 +364,7 @@ class AsyncChat(_Builder[AsyncTransport]):
         Raises:
             LMStudioError: With a callback: there is no whole answer. Without: the stream raises it when it is read.
         """
-        stream = AsyncChatStream(self._session, self._route(), self._spec)
+        stream = self._open(self._spec, stream=True)
         return stream if callback is None else _call_back(stream, callback)
 
 

@@ -13,15 +13,12 @@ from typing import Any, Generic, Self, TypeVar
 
 from msgspec import Struct
 
-from lmdeck._client.plans.chat import read_reply
-from lmdeck._client.plans.endpoints import NATIVE, ask_endpoint
+from lmdeck._client.plans.endpoints import NATIVE, begin_endpoint
 from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._compatibility import Adjustments
-from lmdeck._pipeline import Plan
-from lmdeck._pipeline.exchange import Answer
-from lmdeck._pipeline.run_plan import drive, drive_async
-from lmdeck._requests.chat import ChatSpec
+from lmdeck._pipeline.effects import Plan
+from lmdeck._pipeline.exchange import ResponseStream
 from lmdeck._requests.other_endpoints import as_message, native_input, transcript
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._transport import AsyncTransport, Transport
@@ -29,9 +26,7 @@ from lmdeck.errors import APIError
 from lmdeck.images import ImageSource
 from lmdeck.messages import Message, Problem, Reply
 
-__all__ = ["AsyncConversation", "Conversation", "ConversationSpec"]
-
-Route = TypeVar("Route")
+TransportT = TypeVar("TransportT")
 _FORGOTTEN = re.compile(r"previous[ _]response|response[ _]id|resp_\w+", re.IGNORECASE)
 
 
@@ -46,19 +41,19 @@ class ConversationSpec(Struct, frozen=True, kw_only=True):
     options: Mapping[str, Any] = {}
 
 
-class _Conversation(Generic[Route]):
+class _Conversation(Generic[TransportT]):
     """What both share: the turns so far, and the plan of the next one."""
 
     def __init__(
         self,
         session: Session,
-        route: Callable[[], Route],
+        transport: Callable[[], TransportT],
         spec: ConversationSpec,
         response_id: str | None = None,
         history: Iterable[Message] = (),
     ) -> None:
         self._session = session
-        self._route = route
+        self._transport = transport
         self._spec = spec
         self._response_id = response_id
         self._history = list(history)
@@ -75,9 +70,9 @@ class _Conversation(Generic[Route]):
 
     def branch(self) -> Self:
         """Give a conversation that goes on from here on its own, and leaves this one as it is."""
-        return type(self)(self._session, self._route, self._spec, self._response_id, self._history)
+        return type(self)(self._session, self._transport, self._spec, self._response_id, self._history)
 
-    def _turn(self, text: str, images: Sequence[ImageSource], *, stream: bool) -> Plan[Answer]:
+    def _turn(self, text: str, images: Sequence[ImageSource], *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
         """Say something, and keep what was answered once it is whole."""
         changes = Adjustments(self._session.settings.without_rules)
         said = native_input(text, images, changes)
@@ -102,7 +97,7 @@ class _Conversation(Generic[Route]):
         *,
         stream: bool,
         problems: Sequence[Problem],
-    ) -> Plan[Answer]:
+    ) -> Plan[ResponseStream[ChatReader]]:
         spec = self._spec
         given = {
             "input": said,
@@ -112,17 +107,12 @@ class _Conversation(Generic[Route]):
             "store": None if spec.store else False,
             **spec.options,
         }
-        return (yield from ask_endpoint(self._session, NATIVE, spec.model, given, stream=stream, problems=problems))
+        return (yield from begin_endpoint(self._session, NATIVE, spec.model, given, stream=stream, problems=problems))
 
-    def _keep(self, said: Message, answer: Answer) -> None:
-        if not isinstance(answer.reader, ChatReader):
-            raise TypeError(f"{type(answer.reader).__name__} reads no chat")
+    def _keep(self, said: Message, answer: ResponseStream[ChatReader]) -> None:
         reply = answer.reader.reply()
         self._response_id = reply.id or self._response_id
         self._history += [said, reply.message]
-
-    def _whole(self, text: str, images: Sequence[ImageSource]) -> Plan[Reply]:
-        return (yield from read_reply((yield from self._turn(text, images, stream=False))))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} model={self._spec.model!r} response_id={self._response_id!r}>"
@@ -142,7 +132,8 @@ class Conversation(_Conversation[Transport]):
         Raises:
             LMStudioError: There is no whole answer; the class says why, `hint` what to do.
         """
-        return drive(self._whole(text, images), self._route())
+        begin = partial(self._turn, text, images, stream=False)
+        return ChatStream(self._transport(), begin).until_done()
 
     def stream(self, text: str, *, images: Sequence[ImageSource] = ()) -> ChatStream:
         """Say something, and give a stream of the answer's chunks; LM Studio's own events are on `chunk.event`.
@@ -151,7 +142,7 @@ class Conversation(_Conversation[Transport]):
             LMStudioError: The stream raises it when it is read.
         """
         begin = partial(self._turn, text, images, stream=True)
-        return ChatStream(self._session, self._route(), ChatSpec(model=self._spec.model), begin)
+        return ChatStream(self._transport(), begin)
 
 
 class AsyncConversation(_Conversation[AsyncTransport]):
@@ -163,7 +154,8 @@ class AsyncConversation(_Conversation[AsyncTransport]):
         Raises:
             LMStudioError: There is no whole answer; the class says why, `hint` what to do.
         """
-        return await drive_async(self._whole(text, images), self._route())
+        begin = partial(self._turn, text, images, stream=False)
+        return await AsyncChatStream(self._transport(), begin).until_done()
 
     def stream(self, text: str, *, images: Sequence[ImageSource] = ()) -> AsyncChatStream:
         """Say something, and give a stream of the answer's chunks; LM Studio's own events are on `chunk.event`.
@@ -172,4 +164,4 @@ class AsyncConversation(_Conversation[AsyncTransport]):
             LMStudioError: The stream raises it when it is read.
         """
         begin = partial(self._turn, text, images, stream=True)
-        return AsyncChatStream(self._session, self._route(), ChatSpec(model=self._spec.model), begin)
+        return AsyncChatStream(self._transport(), begin)

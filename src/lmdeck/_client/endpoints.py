@@ -6,37 +6,32 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from lmdeck._client.plans.chat import read_reply
-from lmdeck._client.plans.endpoints import MESSAGES, RESPONSES, Endpoint, ask_endpoint
+from lmdeck._client.plans.endpoints import MESSAGES, RESPONSES, Endpoint, begin_endpoint
 from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
-from lmdeck._pipeline import Plan
-from lmdeck._pipeline.exchange import Answer
-from lmdeck._pipeline.run_plan import drive, drive_async
-from lmdeck._requests.chat import ChatSpec
+from lmdeck._pipeline.effects import Plan
+from lmdeck._pipeline.exchange import ResponseStream
+from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck.messages import Message, Reply
 
-__all__ = ["AsyncMessages", "AsyncResponses", "Messages", "Responses"]
-
 DEFAULT_MAX_TOKENS = 4096  # of `/v1/messages`, which asks for a limit
-Route = TypeVar("Route")
+TransportT = TypeVar("TransportT")
 
 
-class _Endpoint(Generic[Route]):
+class _Endpoint(Generic[TransportT]):
     """A client's session, the way to its server, and the endpoint."""
 
     _endpoint: Endpoint
 
-    def __init__(self, session: Session, route: Callable[[], Route]) -> None:
+    def __init__(self, session: Session, transport: Callable[[], TransportT]) -> None:
         self._session = session
-        self._route = route
+        self._transport = transport
 
-    def _plan(self, model: str | None, given: Mapping[str, Any], *, stream: bool) -> Plan[Answer]:
-        return (yield from ask_endpoint(self._session, self._endpoint, model, given, stream=stream))
-
-    def _whole(self, model: str | None, given: Mapping[str, Any]) -> Plan[Reply]:
-        return (yield from read_reply((yield from self._plan(model, given, stream=False))))
+    def _begin(
+        self, model: str | None, given: Mapping[str, Any], *, stream: bool
+    ) -> Callable[[], Plan[ResponseStream[ChatReader]]]:
+        return partial(begin_endpoint, self._session, self._endpoint, model, given, stream=stream)
 
 
 class Responses(_Endpoint[Transport]):
@@ -59,9 +54,8 @@ class Responses(_Endpoint[Transport]):
         Raises:
             LMStudioError: There is no whole answer; the class says why, `hint` what to do.
         """
-        return drive(
-            self._whole(model, {"input": input if isinstance(input, str) else list(input), **options}), self._route()
-        )
+        given = {"input": input if isinstance(input, str) else list(input), **options}
+        return ChatStream(self._transport(), self._begin(model, given, stream=False)).until_done()
 
     def stream(
         self,
@@ -76,8 +70,7 @@ class Responses(_Endpoint[Transport]):
             LMStudioError: The stream raises it when it is read.
         """
         given = {"input": input if isinstance(input, str) else list(input), **options}
-        begin = partial(self._plan, model, given, stream=True)
-        return ChatStream(self._session, self._route(), ChatSpec(model=model), begin)
+        return ChatStream(self._transport(), self._begin(model, given, stream=True))
 
 
 class Messages(_Endpoint[Transport]):
@@ -101,9 +94,8 @@ class Messages(_Endpoint[Transport]):
         Raises:
             LMStudioError: There is no whole answer; the class says why, `hint` what to do.
         """
-        return drive(
-            self._whole(model, {"messages": list(messages), "max_tokens": max_tokens, **options}), self._route()
-        )
+        given = {"messages": list(messages), "max_tokens": max_tokens, **options}
+        return ChatStream(self._transport(), self._begin(model, given, stream=False)).until_done()
 
     def stream(
         self,
@@ -119,8 +111,7 @@ class Messages(_Endpoint[Transport]):
             LMStudioError: The stream raises it when it is read.
         """
         given = {"messages": list(messages), "max_tokens": max_tokens, **options}
-        begin = partial(self._plan, model, given, stream=True)
-        return ChatStream(self._session, self._route(), ChatSpec(model=model), begin)
+        return ChatStream(self._transport(), self._begin(model, given, stream=True))
 
 
 class AsyncResponses(_Endpoint[AsyncTransport]):
@@ -143,9 +134,8 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
         Raises:
             LMStudioError: There is no whole answer; the class says why, `hint` what to do.
         """
-        return await drive_async(
-            self._whole(model, {"input": input if isinstance(input, str) else list(input), **options}), self._route()
-        )
+        given = {"input": input if isinstance(input, str) else list(input), **options}
+        return await AsyncChatStream(self._transport(), self._begin(model, given, stream=False)).until_done()
 
     def stream(
         self,
@@ -160,8 +150,7 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
             LMStudioError: The stream raises it when it is read.
         """
         given = {"input": input if isinstance(input, str) else list(input), **options}
-        begin = partial(self._plan, model, given, stream=True)
-        return AsyncChatStream(self._session, self._route(), ChatSpec(model=model), begin)
+        return AsyncChatStream(self._transport(), self._begin(model, given, stream=True))
 
 
 class AsyncMessages(_Endpoint[AsyncTransport]):
@@ -185,9 +174,8 @@ class AsyncMessages(_Endpoint[AsyncTransport]):
         Raises:
             LMStudioError: There is no whole answer; the class says why, `hint` what to do.
         """
-        return await drive_async(
-            self._whole(model, {"messages": list(messages), "max_tokens": max_tokens, **options}), self._route()
-        )
+        given = {"messages": list(messages), "max_tokens": max_tokens, **options}
+        return await AsyncChatStream(self._transport(), self._begin(model, given, stream=False)).until_done()
 
     def stream(
         self,
@@ -203,5 +191,4 @@ class AsyncMessages(_Endpoint[AsyncTransport]):
             LMStudioError: The stream raises it when it is read.
         """
         given = {"messages": list(messages), "max_tokens": max_tokens, **options}
-        begin = partial(self._plan, model, given, stream=True)
-        return AsyncChatStream(self._session, self._route(), ChatSpec(model=model), begin)
+        return AsyncChatStream(self._transport(), self._begin(model, given, stream=True))

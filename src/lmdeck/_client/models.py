@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from lmdeck._client.plans.chat import find_model, list_models
+from lmdeck._client.plans.model_lists import find_model, list_models
 from lmdeck._client.plans.models import download, download_status, ensure_loaded, load, unload, wait_for_download
 from lmdeck._client.session import Session
 from lmdeck._pipeline.run_plan import drive, drive_async

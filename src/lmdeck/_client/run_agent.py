@@ -1,4 +1,4 @@
-"""The two drivers of a run: a plan's effects carried out with blocking calls, or with awaited ones.
+"""Run an agent: perform the effects of its plan with blocking calls or with awaited ones, and yield its events.
 
 Leaving a run early closes the model's stream and cancels the tools that run.
 """
@@ -7,42 +7,42 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
 from lmdeck._agent.limits import AgentLimits
 from lmdeck._agent.loop import AskModel, RunTools, Tell
+from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._client.tool_runs import Approve, run_in_tasks, run_in_threads
 from lmdeck._event_bus import EventBus
 from lmdeck.errors import LMStudioError
 from lmdeck.events import AgentEvent
 from lmdeck.messages import Reply, ToolResult
 
-if TYPE_CHECKING:
-    from lmdeck._client.chat import AsyncChat, Chat
-
-__all__ = ["play", "play_async", "told", "told_async"]
-
 AgentPlan = Generator[Any, Any, Reply]
 
 
-def play(
-    plan: AgentPlan, asks: Callable[[AskModel], Chat], limits: AgentLimits, approve: Approve | None, *, streamed: bool
+def run_agent(
+    plan: AgentPlan,
+    ask: Callable[[AskModel], ChatStream],
+    limits: AgentLimits,
+    approve: Approve | None,
+    *,
+    streamed: bool,
 ) -> Generator[AgentEvent, None, Reply]:
-    """Carry a run out with blocking calls, and give what happens in it."""
+    """Run an agent with blocking calls, and yield what happens in it; the reply is returned."""
     try:
         effect = next(plan)
         while True:
             result: object = None
             try:
                 match effect:
-                    case AskModel() if streamed:
-                        with asks(effect).stream() as stream:
-                            yield from stream
-                        result = stream.reply
                     case AskModel():
-                        result = asks(effect).send()
+                        with ask(effect) as stream:
+                            if streamed:
+                                yield from stream
+                            result = stream.until_done()
                     case RunTools(ready, number):
                         result = yield from run_in_threads(ready, number, limits, approve)
                     case Tell(event):
@@ -58,17 +58,17 @@ def play(
         plan.close()
 
 
-async def play_async(
-    plan: AgentPlan, asks: Callable[[AskModel], AsyncChat], limits: AgentLimits, approve: Approve | None, *,
+async def run_agent_async(
+    plan: AgentPlan, ask: Callable[[AskModel], AsyncChatStream], limits: AgentLimits, approve: Approve | None, *,
     streamed: bool,
 ) -> AsyncGenerator[AgentEvent | Reply, None]:  # fmt: skip
-    """Carry a run out with awaited calls; give what happens in it, and its reply at the end."""
+    """Async version of `run_agent`; the reply is yielded last."""
     try:
         effect = next(plan)
         while True:
             result: object = None
             try:
-                async with aclosing(_carry_out(effect, asks, limits, approve, streamed=streamed)) as steps:
+                async with aclosing(_perform(effect, ask, limits, approve, streamed=streamed)) as steps:
                     async for step in steps:
                         if isinstance(step, _Result):
                             result = step.value
@@ -85,8 +85,8 @@ async def play_async(
     yield reply
 
 
-def told(steps: Generator[AgentEvent, None, Reply], bus: EventBus) -> Generator[AgentEvent, None, Reply]:
-    """Tell the client's listeners what happens in a run, as it happens."""
+def publish_events(steps: Generator[AgentEvent, None, Reply], bus: EventBus) -> Generator[AgentEvent, None, Reply]:
+    """Publish the events of a run on the client's bus as they happen."""
     try:
         while True:
             event = next(steps)
@@ -99,10 +99,10 @@ def told(steps: Generator[AgentEvent, None, Reply], bus: EventBus) -> Generator[
         steps.close()
 
 
-async def told_async(
+async def publish_events_async(
     steps: AsyncGenerator[AgentEvent | Reply, None], bus: EventBus
 ) -> AsyncGenerator[AgentEvent | Reply, None]:
-    """Do as `told`, awaited."""
+    """Async version of `publish_events`."""
     async with aclosing(steps) as given:
         async for step in given:
             bus.tell(step)
@@ -110,27 +110,26 @@ async def told_async(
 
 
 class _Result(Struct, frozen=True):
-    """What an effect gave, as the last of its steps."""
+    """The result of an effect, as the last of its steps."""
 
     value: object
 
 
-async def _carry_out(
+async def _perform(
     effect: object,
-    asks: Callable[[AskModel], AsyncChat],
+    ask: Callable[[AskModel], AsyncChatStream],
     limits: AgentLimits,
     approve: Approve | None,
     *,
     streamed: bool,
 ) -> AsyncGenerator[AgentEvent | _Result, None]:
     match effect:
-        case AskModel() if streamed:
-            async with asks(effect).stream() as stream:
-                async for chunk in stream:
-                    yield chunk
-            yield _Result(stream.reply)
         case AskModel():
-            yield _Result(await asks(effect).send())
+            async with ask(effect) as stream:
+                if streamed:
+                    async for chunk in stream:
+                        yield chunk
+                yield _Result(await stream.until_done())
         case RunTools(ready, number):
             results: dict[int, ToolResult] = {}
             async with aclosing(run_in_tasks(ready, number, limits, approve, results)) as events:

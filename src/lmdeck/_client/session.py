@@ -1,48 +1,53 @@
-"""What a sync and an async client have in common: settings, address, the chain of handlers, and a short memory."""
+"""What a sync and an async client have in common: settings, address, handlers, and a short memory."""
 
 from __future__ import annotations
 
 import logging
 import random
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
 from lmdeck._event_bus import EventBus
 from lmdeck._forking import on_fork
 from lmdeck._limits import Limits
-from lmdeck._pipeline import Call, Handler, Plan
-from lmdeck._pipeline.concurrency import Gate, Limit
-from lmdeck._pipeline.exchange import Exchange
-from lmdeck._pipeline.logging import Trace, log_to_stderr
-from lmdeck._pipeline.retry import Retry
-from lmdeck._pipeline.retry_policy import RetryPolicy
+from lmdeck._pipeline.concurrency import ConcurrencyLimit
+from lmdeck._pipeline.effects import Plan
+from lmdeck._pipeline.exchange import Call, Exchange, Handler, R
+from lmdeck._pipeline.logging import LogTraffic, log_to_stderr
+from lmdeck._pipeline.retry import Retry, RetryPolicy
+from lmdeck._pipeline.semaphore import FairSemaphore
+from lmdeck._pipeline.telemetry import Telemetry
 from lmdeck._requests.base_url import Address
 from lmdeck._requests.chat import encode
 from lmdeck._requests.other_endpoints import runs_tools_on_server
-from lmdeck._responses.json_reader import JSONReader, Reader
+from lmdeck._responses.json_reader import JSONReader
 from lmdeck._responses.model_lists import LISTINGS, read_listing
 from lmdeck._responses.server_detection import Peer
 from lmdeck._transport import Timeouts, WireRequest
 from lmdeck._version import __version__
 from lmdeck.config import Settings
-from lmdeck.errors import LMStudioError, MalformedStreamError
+from lmdeck.errors import ConfigurationError, LMStudioError, MalformedStreamError
 from lmdeck.events import RequestQueued
 from lmdeck.model_info import ModelInfo
 from lmdeck.tools.registry import ToolRegistry
-
-__all__ = ["Session"]
 
 CHOICE_SECONDS = 30.0
 PROBE_SECONDS = 2.0
 MOST_UNCOMPILABLE = 1000
 PROBE_LIMITS = Limits(answer_bytes=1 << 20)
 _log = logging.getLogger("lmdeck.http")
+
+
+HandlerFactory: TypeAlias = Callable[[Handler], Handler]
+_RESERVED_HEADERS = {"authorization", "content-length", "content-type", "host", "transfer-encoding"}
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2: token
 
 
 class Session:
@@ -54,21 +59,32 @@ class Session:
     """
 
     def __init__(
-        self, settings: Settings, clock: Callable[[], float] = time.monotonic, tools: ToolRegistry | None = None
+        self,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        tools: ToolRegistry | None = None,
+        retry: RetryPolicy | None = None,
+        handlers: Iterable[HandlerFactory] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.tools = ToolRegistry() if tools is None else tools
         self.bus = EventBus()
         self.settings = settings
         self.address = Address.from_settings(settings)
-        self.once: Handler = Trace(Exchange(clock, self.bus))
-        policy = RetryPolicy.from_settings(settings)
+        self.once: Handler = LogTraffic(Exchange(clock))
+        policy = RetryPolicy.from_settings(settings) if retry is None else retry
         self.peer = Peer()
-        self.unlimited: Handler = Retry(self.once, policy, bus=self.bus)
-        self.prompt: Handler = Retry(self.once, replace(policy, loading=0.0), bus=self.bus)
-        self.gate = Gate(settings.max_concurrency, threading.Lock, _task_or_thread)
-        on_fork(self.gate, Gate.after_fork)
-        self.handler: Handler = Limit(self.unlimited, self.gate, clock, self._tell_queued, self._ask_parallel)
-        self.on_queued: Callable[[RequestQueued], object] | None = None
+        retried = Telemetry(Retry(self.once, policy, bus=self.bus), self.bus)
+        without_loading = Retry(self.once, replace(policy, loading=0.0), bus=self.bus)
+        self.semaphore = FairSemaphore(settings.max_concurrency, threading.Lock, _task_or_thread)
+        on_fork(self.semaphore, FairSemaphore.after_fork)
+        limited = ConcurrencyLimit(retried, self.semaphore, clock, self._publish_queued, self._look_up_parallel)
+        factories = tuple(handlers)
+        self.unlimited: Handler = _wrapped(retried, factories)
+        self.prompt: Handler = _wrapped(Telemetry(without_loading, self.bus), factories)
+        self.handler: Handler = _wrapped(limited, factories)
+        self._headers = {"User-Agent": f"lmdeck/{__version__}", **_checked_headers(headers or {})}
         self.clock = clock
         self._timeouts = Timeouts.from_settings(settings)
         self._chosen: tuple[str, float] | None = None
@@ -81,13 +97,13 @@ class Session:
         self,
         method: str,
         path: str,
-        make_reader: Callable[[int, Mapping[str, str]], Reader],
+        make_reader: Callable[[int, Mapping[str, str]], R],
         body: Mapping[str, Any] | None = None,
         timeouts: Timeouts | None = None,
         headers: Mapping[str, str] | None = None,
         *,
         has_effects: bool = False,
-    ) -> Call:
+    ) -> Call[R]:
         """Make a call of one of the server's endpoints; it has effects also where the server runs tools for it.
 
         `headers` come before the client's own.
@@ -100,7 +116,7 @@ class Session:
             method=method,
             url=self.address.url(path),
             body=None if body is None else encode(body),
-            headers={"User-Agent": f"lmdeck/{__version__}", "X-Request-Id": request_id, **(headers or {})},
+            headers={**self._headers, "X-Request-Id": request_id, **(headers or {})},
             api_token=self.settings.api_token,
             timeouts=timeouts or self._timeouts,
         )
@@ -116,12 +132,12 @@ class Session:
         """Ask a small question once; None where there is no answer to it, whatever the reason."""
         read = partial(JSONReader, limits=PROBE_LIMITS)
         try:
-            answer = yield from self.once(self.call("GET", path, read, timeouts=self.probe_timeouts))
+            stream = yield from self.once(self.call("GET", path, read, timeouts=self.probe_timeouts))
         except LMStudioError:
             return None
-        return answer.reader.value if isinstance(answer.reader, JSONReader) else None
+        return stream.reader.value
 
-    def _ask_parallel(self) -> Plan[int | None]:
+    def _look_up_parallel(self) -> Plan[int | None]:
         """Ask how many answers at once the loaded model works on; None where the server does not tell."""
         api, path = LISTINGS[0]
         try:
@@ -165,7 +181,7 @@ class Session:
             return
         parallel = _most_parallel(models)
         if parallel is not None:
-            self.gate.resize(parallel)
+            self.semaphore.resize(parallel)
 
     def note_uncompilable(self, tools: Collection[bytes]) -> None:
         """Keep which tools the server could not compile, so that they are not sent so again."""
@@ -173,10 +189,8 @@ class Session:
             self.uncompilable.clear()
         self.uncompilable.update(tools)
 
-    def _tell_queued(self, event: RequestQueued) -> None:
+    def _publish_queued(self, event: RequestQueued) -> None:
         _log.info("%s waited %.3f s for its turn", event.request_id, event.seconds)
-        if self.on_queued is not None:
-            self.on_queued(event)
         self.bus.tell(event)
 
     def architecture(self, model: str | None) -> str:
@@ -199,6 +213,35 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<{self.address.root}>"
+
+
+def _wrapped(handler: Handler, factories: Iterable[HandlerFactory]) -> Handler:
+    """Put handlers around one, the first outermost."""
+    for factory in reversed(tuple(factories)):
+        handler = factory(handler)
+    return handler
+
+
+def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Check the headers that go out with every request.
+
+    Raises:
+        ConfigurationError: A name is not a header name, a value is not one line of Latin-1 text, or lmdeck sets that header.
+    """
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ConfigurationError(f"{name!r} is not a header name.", hint="Use letters, digits and hyphens.")
+        if name.lower() in _RESERVED_HEADERS:
+            raise ConfigurationError(
+                f"The header {name} is set by lmdeck.",
+                hint="Pass the token as `api_token`, and the address as `base_url`.",
+            )
+        if any(char in value for char in "\r\n\0") or not value.isprintable() or any(ord(char) > 255 for char in value):
+            raise ConfigurationError(
+                f"The value of the header {name} is not one line of Latin-1 text.",
+                hint="Encode it, for example as percent-encoding.",
+            )
+    return dict(headers)
 
 
 def _most_parallel(models: Iterable[ModelInfo]) -> int | None:

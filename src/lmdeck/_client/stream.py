@@ -1,59 +1,55 @@
 """A chat's answer while it is being written: an iterator of chunks, and at its end the reply.
 
 Leaving a stream early, by `break`, an exception, Ctrl-C or a cancelled task, closes the connection at once, and so ends the
-generation on the server. That holds without `with`, too: the iterator keeps only the `_Reading` alive, never the stream, so
+generation on the server. That holds without `with`, too: the iterator keeps only the `_StreamState` alive, never the stream, so
 nothing keeps the iterator of a loop that was left, and its end closes the connection.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
 from types import TracebackType
 from typing import Generic, Self, TypeAlias, TypeVar, cast
 
-from lmdeck._client.plans.chat import begin_chat, final_reply
-from lmdeck._client.session import Session
-from lmdeck._pipeline import Plan
-from lmdeck._pipeline.exchange import Answer
+from lmdeck._client.plans.chat import final_reply
+from lmdeck._pipeline.effects import Plan
+from lmdeck._pipeline.exchange import ResponseStream
 from lmdeck._pipeline.run_plan import drive, drive_async
-from lmdeck._requests.chat import ChatSpec
+from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._transport import AsyncResponse, AsyncTransport, SyncResponse, Transport
 from lmdeck._transport.interruption import Interruption
 from lmdeck.errors import IncompleteStreamError, TransportError
 from lmdeck.events import Chunk
 from lmdeck.messages import Reply
 
-__all__ = ["AsyncChatStream", "ChatStream"]
-
-Route = TypeVar("Route")
-Begin: TypeAlias = "Callable[[], Plan[Answer]]"
+TransportT = TypeVar("TransportT")
+Begin: TypeAlias = Callable[[], Plan[ResponseStream[ChatReader]]]
 
 
-class _Reading(Generic[Route]):
+class _StreamState(Generic[TransportT]):
     """How far the reading of one answer has come."""
 
-    def __init__(self, session: Session, route: Route, spec: ChatSpec, begin: Begin | None = None) -> None:
-        self.route = route
-        self.answer: Answer | None = None
-        self._begin: Begin = begin or partial(begin_chat, session, spec, stream=True)
+    def __init__(self, transport: TransportT, begin: Begin) -> None:
+        self.transport = transport
+        self.response: ResponseStream[ChatReader] | None = None
+        self._begin = begin
         self._is_closed = False
         self.interruption = Interruption()
 
-    def begin(self) -> Plan[Answer]:
-        """Ask, the first time; give the answer that has begun.
+    def begin(self) -> Plan[ResponseStream[ChatReader]]:
+        """Send the request on first use, and return the open response.
 
         Raises:
             LMStudioError: Whatever kept the answer from beginning, or the stream is closed.
         """
         self.check_open()
-        if self.answer is None:
-            self.answer = yield from self._begin()
+        if self.response is None:
+            self.response = yield from self._begin()
             self.check_open()  # another thread or task may have closed it meanwhile
-        return self.answer
+        return self.response
 
     def check_open(self) -> None:
-        """Refuse to read on where the stream was closed.
+        """Refuse to read on if the stream was closed.
 
         Raises:
             IncompleteStreamError: It was; `partial` is the reply so far.
@@ -65,24 +61,24 @@ class _Reading(Generic[Route]):
             )
 
     def partial(self) -> Reply:
-        """Give the reply so far."""
-        partial = self.answer.reader.partial() if self.answer is not None else None
+        """Return the reply so far."""
+        partial = self.response.reader.partial() if self.response is not None else None
         return partial or Reply()
 
     def close(self) -> None:
         """Close the connection; what was read stays."""
         self._is_closed = True
-        if self.answer is None:
+        if self.response is None:
             self.interruption.set()
         else:
-            self.answer.response.close()
+            self.response.close()
 
 
-class _Stream(Generic[Route]):
-    """What both streams share: the reading, and the reply that it becomes."""
+class _Stream(Generic[TransportT]):
+    """What both streams share: the state of the reading, and the reply that it becomes."""
 
-    def __init__(self, session: Session, route: Route, spec: ChatSpec, begin: Begin | None = None) -> None:
-        self._reading = _Reading(session, route, spec, begin)
+    def __init__(self, transport: TransportT, begin: Begin) -> None:
+        self._state = _StreamState(transport, begin)
         self._reply: Reply | None = None
 
     @property
@@ -92,34 +88,32 @@ class _Stream(Generic[Route]):
         Raises:
             IncompleteStreamError: It was not; `partial` is the reply so far.
         """
-        answer = self._reading.answer
         if self._reply is None:
-            if answer is None or not answer.is_finished:
+            response = self._state.response
+            if response is None or not response.is_finished:
                 raise IncompleteStreamError(
                     "The stream was not read to its end.",
                     hint="Iterate it first; `stream.partial` is the reply so far.",
                     partial=self.partial,
                 )
-            self._reply = final_reply(answer)
+            self._reply = final_reply(response)
         return self._reply
 
     @property
     def partial(self) -> Reply:
         """The reply so far, whole calls only."""
-        return self._reading.partial() if self._reply is None else self._reply
+        return self._state.partial() if self._reply is None else self._reply
 
 
 class ChatStream(_Stream[Transport]):
     """The stream of the sync client: a context manager and an iterator of `Chunk`."""
 
-    def __init__(
-        self, session: Session, route: Transport, spec: ChatSpec, begin: Callable[[], Plan[Answer]] | None = None
-    ) -> None:
-        super().__init__(session, route, spec, begin)
-        self._chunks = _read(self._reading)
+    def __init__(self, transport: Transport, begin: Begin) -> None:
+        super().__init__(transport, begin)
+        self._chunks = _read(self._state)
 
     def __enter__(self) -> Self:
-        drive(self._reading.begin(), self._reading.route, self._reading.interruption)
+        drive(self._state.begin(), self._state.transport, self._state.interruption)
         return self
 
     def __exit__(
@@ -134,11 +128,11 @@ class ChatStream(_Stream[Transport]):
         return next(self._chunks)
 
     def text(self) -> Iterator[str]:
-        """Give only the new content, piece by piece."""
+        """Return only the new content, piece by piece."""
         return (chunk.content for chunk in self._chunks if chunk.content)
 
     def until_done(self) -> Reply:
-        """Read the rest and give the reply.
+        """Read the rest and return the reply.
 
         Raises:
             LMStudioError: There is no whole answer.
@@ -149,20 +143,18 @@ class ChatStream(_Stream[Transport]):
 
     def close(self) -> None:
         """Stop: close the connection, so that the server stops generating."""
-        self._reading.close()
+        self._state.close()
 
 
 class AsyncChatStream(_Stream[AsyncTransport]):
     """The stream of the async client: an async context manager and an async iterator of `Chunk`."""
 
-    def __init__(
-        self, session: Session, route: AsyncTransport, spec: ChatSpec, begin: Callable[[], Plan[Answer]] | None = None
-    ) -> None:
-        super().__init__(session, route, spec, begin)
-        self._chunks = _read_async(self._reading)
+    def __init__(self, transport: AsyncTransport, begin: Begin) -> None:
+        super().__init__(transport, begin)
+        self._chunks = _read_async(self._state)
 
     async def __aenter__(self) -> Self:
-        await drive_async(self._reading.begin(), self._reading.route)
+        await drive_async(self._state.begin(), self._state.transport)
         return self
 
     async def __aexit__(
@@ -177,13 +169,13 @@ class AsyncChatStream(_Stream[AsyncTransport]):
         return await anext(self._chunks)
 
     async def text(self) -> AsyncIterator[str]:
-        """Give only the new content, piece by piece."""
+        """Return only the new content, piece by piece."""
         async for chunk in self._chunks:
             if chunk.content:
                 yield chunk.content
 
     async def until_done(self) -> Reply:
-        """Read the rest and give the reply.
+        """Read the rest and return the reply.
 
         Raises:
             LMStudioError: There is no whole answer.
@@ -194,43 +186,45 @@ class AsyncChatStream(_Stream[AsyncTransport]):
 
     async def aclose(self) -> None:
         """Stop: close the connection, so that the server stops generating."""
-        self._reading.close()
+        self._state.close()
 
 
-def _read(reading: _Reading[Transport]) -> Iterator[Chunk]:
-    answer = drive(reading.begin(), reading.route, reading.interruption)
-    response = cast("SyncResponse", answer.response)
+def _read(state: _StreamState[Transport]) -> Iterator[Chunk]:
+    response = drive(state.begin(), state.transport, state.interruption)
     try:
-        yield from answer.first
-        while answer.has_more():
+        yield from response.first_chunks
+        live = cast("SyncResponse", response.response)
+        while response.has_more():
             try:
-                data = response.read()
+                data = live.read()
             except TransportError as error:
-                reading.check_open()
-                yield from answer.take_failure(error)
+                state.check_open()
+                yield from response.feed_failure(error)
             else:
-                yield from answer.take(data)
-        response.drain()
+                yield from response.feed(data)
+        if response.is_live:
+            live.drain()
     finally:
-        reading.close()
+        state.close()
 
 
-async def _read_async(reading: _Reading[AsyncTransport]) -> AsyncIterator[Chunk]:
-    answer = await drive_async(reading.begin(), reading.route)
-    response = cast("AsyncResponse", answer.response)
+async def _read_async(state: _StreamState[AsyncTransport]) -> AsyncIterator[Chunk]:
+    response = await drive_async(state.begin(), state.transport)
     try:
-        for chunk in answer.first:
+        for chunk in response.first_chunks:
             yield chunk
-        while answer.has_more():
+        live = cast("AsyncResponse", response.response)
+        while response.has_more():
             try:
-                data = await response.read()
+                data = await live.read()
             except TransportError as error:
-                reading.check_open()
-                chunks = answer.take_failure(error)
+                state.check_open()
+                chunks = response.feed_failure(error)
             else:
-                chunks = answer.take(data)
+                chunks = response.feed(data)
             for chunk in chunks:
                 yield chunk
-        await response.drain()
+        if response.is_live:
+            await live.drain()
     finally:
-        reading.close()
+        state.close()

@@ -7,20 +7,16 @@ JSON is found in the reasoning, in a fence or in prose, put right, validated her
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._parsing.structured_output import NOTHING, json_values, partial_value
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, InvalidRequestError, StructuredOutputError
 from lmdeck.messages import Problem, Reply
 from lmdeck.tools.checker import Checker
 from lmdeck.tools.schema import schema_of, typed
-
-if TYPE_CHECKING:
-    from lmdeck._client.chat import AsyncChat, Chat
-
-__all__ = ["AsyncParseStream", "Form", "ParseStream", "ask_for", "ask_for_async"]
 
 T = TypeVar("T")
 SMALL = 4096
@@ -130,50 +126,6 @@ def asking(form: Form[T], attempts: int) -> Generator[Ask, Any, tuple[T, Reply, 
             return value, reply, problems
 
 
-def _next(chat: Any, form: Form[T], ask: Ask) -> Any:  # noqa: ANN401 - Chat or AsyncChat
-    if ask.after is not None:
-        chat = chat.assistant(ask.after.content)
-    if ask.words:
-        chat = chat.user(ask.words)
-    return chat.with_options(response_format=form.response_format if ask.held else None)
-
-
-def ask_for(chat: Chat, kind: type[T], attempts: int) -> tuple[T, Reply, list[Problem]]:
-    """Ask until an object can be made, with blocking calls."""
-    form = Form(kind)
-    plan = asking(form, attempts)
-    try:
-        step = next(plan)
-        while True:
-            try:
-                reply = _next(chat, form, step).send()
-            except (InvalidRequestError, EmptyReplyError) as error:
-                step = plan.throw(error)
-            else:
-                step = plan.send(reply)
-    except StopIteration as done:
-        result: tuple[T, Reply, list[Problem]] = done.value
-        return result
-
-
-async def ask_for_async(chat: AsyncChat, kind: type[T], attempts: int) -> tuple[T, Reply, list[Problem]]:
-    """Ask until an object can be made, with awaited calls."""
-    form = Form(kind)
-    plan = asking(form, attempts)
-    try:
-        step = next(plan)
-        while True:
-            try:
-                reply = await _next(chat, form, step).send()
-            except (InvalidRequestError, EmptyReplyError) as error:
-                step = plan.throw(error)
-            else:
-                step = plan.send(reply)
-    except StopIteration as done:
-        result: tuple[T, Reply, list[Problem]] = done.value
-        return result
-
-
 class _Growing(Generic[T]):
     """The text of an answer while it grows, and when it is worth reading: always while small, then at each tenth more."""
 
@@ -202,8 +154,8 @@ class _Growing(Generic[T]):
 class _Parsed(Generic[T]):
     """What both streams share: the form, and the object at the end."""
 
-    def __init__(self, kind: type[T]) -> None:
-        self._form = Form(kind)
+    def __init__(self, form: Form[T]) -> None:
+        self._form = form
         self._value: Any = NOTHING
         self.problems: list[Problem] = []
 
@@ -226,14 +178,14 @@ class _Parsed(Generic[T]):
 class ParseStream(_Parsed[T]):
     """Structured output while it is written: an iterator of what has come so far, as plain data; `value` at the end."""
 
-    def __init__(self, chat: Chat, kind: type[T]) -> None:
-        super().__init__(kind)
-        self._chat = chat.with_options(response_format=self._form.response_format)
+    def __init__(self, stream: ChatStream, form: Form[T]) -> None:
+        super().__init__(form)
+        self._stream = stream
         self._values = self._iterate()
 
     def _iterate(self) -> Iterator[Any]:
         growing = _Growing(self._form)
-        with self._chat.stream() as stream:
+        with self._stream as stream:
             for chunk in stream:
                 if chunk.content and (value := growing.add(chunk.content)) is not NOTHING:
                     yield value
@@ -249,14 +201,14 @@ class ParseStream(_Parsed[T]):
 class AsyncParseStream(_Parsed[T]):
     """The same for asyncio: an async iterator."""
 
-    def __init__(self, chat: AsyncChat, kind: type[T]) -> None:
-        super().__init__(kind)
-        self._chat = chat.with_options(response_format=self._form.response_format)
+    def __init__(self, stream: AsyncChatStream, form: Form[T]) -> None:
+        super().__init__(form)
+        self._stream = stream
         self._values = self._iterate()
 
     async def _iterate(self) -> AsyncGenerator[Any, None]:
         growing = _Growing(self._form)
-        async with self._chat.stream() as stream:
+        async with self._stream as stream:
             async for chunk in stream:
                 if chunk.content and (value := growing.add(chunk.content)) is not NOTHING:
                     yield value

@@ -1,78 +1,122 @@
-"""The innermost handler: one request, and its answer up to the first thing that happened in it.
+"""The innermost handler: one request, and its response up to the first thing that happens in it.
 
-Until then nothing was handed on, so a handler around this one may still try again.
+Until then nothing was handed on, so a handler around this one may still send the request again.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
-from lmdeck._event_bus import EventBus
 from lmdeck._limits import DEFAULT_LIMITS
-from lmdeck._pipeline import Call, Open, Plan, Read
+from lmdeck._pipeline.effects import Open, Plan, Read, ReadFirst
 from lmdeck._responses.api_errors import api_error
 from lmdeck._responses.hints import fit_to_product
 from lmdeck._responses.json_reader import Reader
+from lmdeck._responses.server_detection import Peer
 from lmdeck._secret import Secret
-from lmdeck._transport import Response
+from lmdeck._transport import Response, WireRequest
 from lmdeck.errors import APIError, LMStudioError, MalformedStreamError, TransportError
-from lmdeck.events import (
-    Chunk,
-    ContentReceived,
-    ModelLoadProgress,
-    ReasoningReceived,
-    RequestFailed,
-    RequestFinished,
-    StreamEnded,
-    StreamStarted,
-    ToolCallFinished,
-    ToolCallStarted,
-)
-from lmdeck.native_events import ModelLoadProgressEvent
+from lmdeck.events import Chunk
 from lmdeck.stats import Measured
 
-__all__ = ["Answer", "Exchange", "locate"]
-
+R = TypeVar("R", bound=Reader)
 _log = logging.getLogger("lmdeck.stream")
 
 
-class Answer:
-    """An answer that has begun: its first chunks are in `first`, the rest comes through `take`."""
+class Call(Struct, Generic[R], frozen=True, kw_only=True):
+    """A request, the id it is logged under, and the reader of its response, made from status and headers.
+
+    `has_effects` marks a request that changes something outside the answer, so that sending it twice would do it twice.
+    `peer` is what is known of the server at the other end.
+    """
+
+    request: WireRequest
+    request_id: str
+    make_reader: Callable[[int, Mapping[str, str]], R]
+    has_effects: bool = False
+    peer: Peer = field(default_factory=Peer)
+
+
+class StreamObserver:
+    """Follows a response while it is read; each method does nothing unless it is overridden."""
+
+    def on_data(self, data: bytes) -> None:
+        """Take bytes of the body as they came, `b""` at its end."""
+
+    def on_chunks(self, chunks: list[Chunk]) -> None:
+        """Take the chunks of one read."""
+
+    def on_finished(self) -> None:
+        """Take the end of a whole answer."""
+
+    def on_failed(self, error: LMStudioError) -> None:
+        """Take the error that ended the answer."""
+
+
+class ResponseStream(Generic[R]):
+    """A response that is being read: its first chunks are in `first_chunks`, the rest is returned by `feed`."""
 
     def __init__(
-        self,
-        call: Call,
-        response: Response,
-        reader: Reader,
-        clock: Callable[[], float],
-        started: float,
-        bus: EventBus | None = None,
+        self, call: Call[R], response: Response, reader: R, clock: Callable[[], float], started: float
     ) -> None:
-        self._bus = EventBus() if bus is None else bus
         self.call = call
         self.response = response
         self.reader = reader
         self.attempts = 1
         self.queue_time = 0.0
-        self._callbacks: list[Callable[[], object]] = []
-        self.first: list[Chunk] = []
+        self.first_chunks: list[Chunk] = []
+        self.chunk_count = 0
         self.is_finished = False
-        self.chunks = 0
-        self._log_chunks = _log.isEnabledFor(logging.DEBUG)
+        self.failure: LMStudioError | None = None
+        self._first_data: list[bytes] | None = []
+        self._observers: list[StreamObserver] = []
+        self._when_finished: list[Callable[[], object]] = []
+        self._when_closed: list[Callable[[], object]] = []
         self._clock = clock
         self._started = started
         self._first_at: float | None = None
         self._ended_at: float | None = None
-        self._failure: LMStudioError | None = None
         self._is_patient = False
 
-    def take(self, data: bytes) -> list[Chunk]:
-        """Read bytes of the body, `b""` at its end, and give what happened in them.
+    @classmethod
+    def replay(cls, call: Call[R], status: int, headers: Mapping[str, str], body: bytes) -> ResponseStream[R]:
+        """Return a finished response made of recorded bytes, for handlers that answer a call themselves.
+
+        Raises:
+            LMStudioError: What the bytes mean.
+        """
+        reader = call.make_reader(status, headers)
+        stream = cls(call, _RecordedResponse(status, headers), reader, lambda: 0.0, 0.0)
+        while stream.wants_first:
+            stream.feed_first(body)
+            body = b""
+        while stream.has_more():
+            stream.first_chunks += stream.feed(body)
+            body = b""
+        return stream
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a connection stands behind the response."""
+        return not isinstance(self.response, _RecordedResponse)
+
+    @property
+    def wants_first(self) -> bool:
+        """Whether nothing has happened in the body yet."""
+        return not (self.first_chunks or self.is_finished)
+
+    def feed_first(self, data: bytes) -> None:
+        """Take bytes of the body until something has happened; see `feed`."""
+        self.first_chunks = self.feed(data)
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """Take bytes of the body, `b""` at its end, and return what happened in them.
 
         The answer may finish before its body: `[DONE]` ends it, whatever a server does with the connection then. An error
         behind something that happened is raised by `has_more`, so that what happened is handed on first.
@@ -81,44 +125,38 @@ class Answer:
             LMStudioError: What the bytes mean, with the reply so far.
         """
         chunks, is_last, failure = self._read(data)
-        if failure is not None:
-            self._failure = failure
-            self.fail(failure, is_last_try=bool(chunks or self.first))
-            if not chunks:
-                raise failure
-        if self.reader.is_in_call is not self._is_patient:
-            self._is_patient = not self._is_patient
-            self.response.be_patient(wanted=self._is_patient)
-        if chunks and self._first_at is None and any(map(_says_something, chunks)):
-            self._first_at = self._clock()
-            self._tell(StreamStarted, seconds=self._first_at - self._started)
-        self.chunks += len(chunks)
-        if self._bus.hears(ContentReceived, ReasoningReceived, ToolCallStarted, ToolCallFinished, ModelLoadProgress):
-            self._tell_chunks(chunks)
-        if self._log_chunks:
-            for chunk in chunks:
-                _log.debug("%s %s", self.call.request_id, chunk)
+        if self._first_data is not None:
+            self._first_data.append(data)
+        if chunks:
+            self.chunk_count += len(chunks)
+            if self._first_at is None and any(map(_is_output, chunks)):
+                self._first_at = self._clock()
         if is_last:
             self._ended_at = self._clock()
             self.is_finished = True
-            self._tell_end(self._ended_at - self._started)
-            self._tell_finished()
-            if self._log_chunks:
-                _log.debug("%s whole after %.3f s", self.call.request_id, self._ended_at - self._started)
+        if self._observers:
+            self._report(data, chunks)
+        if self.reader.is_in_call is not self._is_patient:
+            self._is_patient = not self._is_patient
+            self.response.be_patient(wanted=self._is_patient)
+        if failure is not None:
+            self._fail(failure)
+            if not chunks:
+                raise failure
+        if is_last:
+            _run_all(self._when_finished)
         return chunks
 
-    def _read(self, data: bytes) -> tuple[list[Chunk], bool, LMStudioError | None]:
-        """Return what happened in some bytes, whether that was all, and what went wrong behind it."""
-        chunks: list[Chunk] = []
-        try:
-            chunks += self.reader.feed(data) if data else ()
-            failure = self.reader.failure
-            is_last = failure is None and (not data or self.reader.is_done)
-            if is_last:
-                chunks += self.reader.finish()
-        except LMStudioError as error:
-            return chunks, False, error
-        return chunks, is_last, failure
+    def feed_failure(self, error: TransportError) -> list[Chunk]:
+        """Take a broken connection: after its finish reason an answer is whole all the same, before it is not.
+
+        Raises:
+            LMStudioError: `error` itself, with the reply so far, or what the end of the bytes means.
+        """
+        if self.reader.is_whole_without_end(error):
+            return self.feed(b"")
+        self._fail(error)
+        raise error
 
     def has_more(self) -> bool:
         """Whether the answer goes on.
@@ -126,66 +164,43 @@ class Answer:
         Raises:
             LMStudioError: What went wrong behind the chunks that were handed on last.
         """
-        if self._failure is not None:
-            raise self._failure
+        self._first_data = None
+        if self.failure is not None:
+            raise self.failure
         return not self.is_finished
 
-    def when_finished(self, callback: Callable[[], object]) -> None:
-        """Call back once the answer is whole: now, if it is."""
-        self._callbacks.append(callback)
+    def observe(self, observer: StreamObserver) -> None:
+        """Call an observer for all that is read, beginning with what was read already."""
+        for data in self._first_data or ():
+            observer.on_data(data)
+        if self.first_chunks:
+            observer.on_chunks(self.first_chunks)
         if self.is_finished:
-            self._tell_finished()
+            observer.on_finished()
+        elif self.failure is not None:
+            observer.on_failed(self.failure)
+        else:
+            self._observers.append(observer)
 
-    def _tell_finished(self) -> None:
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
+    def when_finished(self, callback: Callable[[], object]) -> None:
+        """Call back once the answer is whole: at once, if it is."""
+        self._when_finished.append(callback)
+        if self.is_finished:
+            _run_all(self._when_finished)
 
-    def take_failure(self, error: TransportError) -> list[Chunk]:
-        """Read a broken connection: after its finish reason an answer is whole all the same, before it is not.
+    def when_closed(self, callback: Callable[[], object]) -> None:
+        """Call back once, when the response is closed."""
+        self._when_closed.append(callback)
 
-        Raises:
-            LMStudioError: `error` itself, with the reply so far, or what the end of the bytes means.
-        """
-        if self.reader.is_whole_without_end(error):
-            return self.take(b"")
-        self.fail(error, is_last_try=bool(self.first))
-        raise error
-
-    def fail(self, error: LMStudioError, *, is_last_try: bool) -> None:
-        """Close the connection and tell the error where it happened and how far the reply had come."""
-        self.response.close()
-        if error.partial is None:
-            error.partial = self.reader.partial()
-        locate(error, self.call, self.attempts)
-        if is_last_try:
-            self._tell(RequestFailed, error=error)
-
-    def _tell(self, kind: type[Struct], **fields: object) -> None:
-        if self._bus.hears(kind):
-            self._bus.tell(kind(request_id=self.call.request_id, **fields))
-
-    def _tell_end(self, seconds: float) -> None:
-        if self.chunks:
-            self._tell(StreamEnded, chunks=self.chunks, seconds=seconds)
-        self._tell(RequestFinished, status=self.response.status, attempts=self.attempts, seconds=seconds)
-
-    def _tell_chunks(self, chunks: list[Chunk]) -> None:
-        for chunk in chunks:
-            if chunk.content:
-                self._tell(ContentReceived, text=chunk.content)
-            if chunk.reasoning:
-                self._tell(ReasoningReceived, text=chunk.reasoning)
-            delta = chunk.tool_call_delta
-            if delta is not None and delta.name:
-                self._tell(ToolCallStarted, index=delta.index, id=delta.id, name=delta.name)
-            if chunk.tool_call is not None:
-                self._tell(ToolCallFinished, call=chunk.tool_call)
-            if isinstance(chunk.event, ModelLoadProgressEvent):
-                self._bus.tell(ModelLoadProgress(chunk.event.model_instance_id, chunk.event.progress))
+    def close(self) -> None:
+        """Close the response; a connection whose body was not read to its end is cut, so that the server stops."""
+        try:
+            self.response.close()
+        finally:
+            _run_all(self._when_closed)
 
     def measured(self) -> Measured:
-        """Give the times of this answer; they grow until it is finished."""
+        """Return the times of this answer; they grow until it is finished."""
         end = self._clock() if self._ended_at is None else self._ended_at
         if self._first_at is None:
             return Measured(total_time=end - self._started)
@@ -195,23 +210,56 @@ class Answer:
             total_time=end - self._started,
         )
 
+    def _read(self, data: bytes) -> tuple[list[Chunk], bool, LMStudioError | None]:
+        """Return what happened in some bytes, whether that was all, and what went wrong behind it."""
+        reader = self.reader
+        chunks: list[Chunk] = []
+        try:
+            if data:
+                chunks = reader.feed(data)
+            failure = reader.failure
+            is_last = failure is None and (not data or reader.is_done)
+            if is_last:
+                chunks = [*chunks, *reader.finish()]
+        except LMStudioError as error:
+            return chunks, False, error
+        return chunks, is_last, failure
 
-def _says_something(chunk: Chunk) -> bool:
-    """Tell an answer's own chunk from an event that only tells of its making."""
-    return bool(
-        chunk.content or chunk.reasoning or chunk.tool_call or chunk.tool_call_delta or chunk.finish_reason is not None
-    )
+    def _report(self, data: bytes, chunks: list[Chunk]) -> None:
+        for observer in self._observers:
+            observer.on_data(data)
+            if chunks:
+                observer.on_chunks(chunks)
+            if self.is_finished:
+                observer.on_finished()
+
+    def _fail(self, error: LMStudioError) -> None:
+        """Close the connection, and add to the error where it happened and how far the reply had come."""
+        self.failure = error
+        self.close()
+        if error.partial is None:
+            error.partial = self.reader.partial()
+        locate(error, self.call, self.attempts)
+        for observer in self._observers:
+            observer.on_failed(error)
+
+
+class Handler(Protocol):
+    """Turns a call into the plan of its response; a handler factory puts one around the next."""
+
+    def __call__(self, call: Call[R], /) -> Plan[ResponseStream[R]]:
+        """Return the plan."""
+        ...
 
 
 class Exchange:
-    """Send a request and read its answer until something happens in it."""
+    """Send a request and read its response until something happens in it."""
 
-    def __init__(self, clock: Callable[[], float], bus: EventBus | None = None) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._bus = EventBus() if bus is None else bus
 
-    def __call__(self, call: Call) -> Plan[Answer]:
-        """Plan one attempt.
+    def __call__(self, call: Call[R]) -> Plan[ResponseStream[R]]:
+        """Return a plan of one attempt.
 
         Raises:
             LMStudioError: Whatever kept the answer from beginning.
@@ -228,15 +276,38 @@ class Exchange:
                 yield from _refuse(call, response)
             _check_coding(response)
             reader = call.make_reader(response.status, response.headers)
-            answer = Answer(call, response, reader, self._clock, started, self._bus)
-            while not (answer.first or answer.is_finished):
-                answer.first = answer.take((yield Read(response)))
-        except BaseException as error:  # a cancelled plan, too, lets go of its connection at once
+            stream = ResponseStream(call, response, reader, self._clock, started)
+            yield ReadFirst(stream)
+        except BaseException as error:  # a cancelled plan, too, closes its connection at once
             response.close()
             if isinstance(error, LMStudioError):
                 locate(error, call, 1)
             raise
-        return answer
+        return stream
+
+
+class _RecordedResponse(Struct, frozen=True):
+    """The head of a recorded response."""
+
+    status: int
+    headers: Mapping[str, str]
+    undecoded: str = ""
+
+    def close(self) -> None:
+        """Do nothing: there is no connection."""
+
+    def be_patient(self, *, wanted: bool) -> None:
+        """Do nothing: there is no time limit."""
+
+
+def locate(error: LMStudioError, call: Call[R], attempts: int) -> None:
+    """Add to an error which request it belongs to and a hint that fits the server, and hide the token of the request in it."""
+    fit_to_product(error, call.peer.product)
+    if call.request.api_token is not None:
+        _hide(error, call.request.api_token)
+    error.request_id = call.request_id
+    error.url = call.request.url
+    error.attempts = max(error.attempts, attempts)
 
 
 def _check_coding(response: Response) -> None:
@@ -252,8 +323,8 @@ def _check_coding(response: Response) -> None:
         )
 
 
-def _refuse(call: Call, response: Response) -> Plan[None]:
-    """Read a refusal's body, up to a limit, and raise what it means."""
+def _refuse(call: Call[R], response: Response) -> Plan[None]:
+    """Read the body of an error response, up to a limit, and raise what it means."""
     pieces: list[bytes] = []
     size = 0
     try:
@@ -261,21 +332,13 @@ def _refuse(call: Call, response: Response) -> Plan[None]:
             pieces.append(data)
             size += len(data)
     except TransportError as error:
-        _log.debug("%s the refusal's body broke: %s", call.request_id, error.message)  # its status says enough
+        _log.debug(
+            "%s the body of an error response broke off: %s", call.request_id, error.message
+        )  # the status suffices
     finally:
         response.close()
     path = urlsplit(call.request.url).path
     raise api_error(response.status, b"".join(pieces), response.headers, path=path)
-
-
-def locate(error: LMStudioError, call: Call, attempts: int) -> None:
-    """Tell an error which request it belongs to, with a hint that fits the server, and without the token of the request."""
-    fit_to_product(error, call.peer.product)
-    if call.request.api_token is not None:
-        _hide(error, call.request.api_token)
-    error.request_id = call.request_id
-    error.url = call.request.url
-    error.attempts = max(error.attempts, attempts)
 
 
 def _hide(error: LMStudioError, token: Secret) -> None:
@@ -288,3 +351,16 @@ def _hide(error: LMStudioError, token: Secret) -> None:
     if isinstance(error, APIError):
         error.body = token.hidden_in(error.body)
         error.param, error.code = token.hidden_in(error.param), token.hidden_in(error.code)
+
+
+def _is_output(chunk: Chunk) -> bool:
+    """Whether a chunk is part of the answer, rather than an event about its making."""
+    return bool(
+        chunk.content or chunk.reasoning or chunk.tool_call or chunk.tool_call_delta or chunk.finish_reason is not None
+    )
+
+
+def _run_all(callbacks: list[Callable[[], object]]) -> None:
+    """Run each callback once."""
+    while callbacks:
+        callbacks.pop(0)()

@@ -6,40 +6,65 @@ Bodies are shortened, and the token is in none of it: it travels beside the head
 from __future__ import annotations
 
 import logging
+from typing import Any
 
-from lmdeck._pipeline import Call, Handler, Plan
-from lmdeck._pipeline.exchange import Answer
+from lmdeck._pipeline.effects import Plan
+from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream, StreamObserver
 from lmdeck.errors import LMStudioError
-
-__all__ = ["Trace", "log_to_stderr"]
+from lmdeck.events import Chunk
 
 SHOWN_BODY = 2000
 _http = logging.getLogger("lmdeck.http")
+_stream = logging.getLogger("lmdeck.stream")
 
 
-class Trace:
+class LogTraffic:
     """Log what goes out through the next handler and what comes back."""
 
     def __init__(self, inner: Handler) -> None:
         self._inner = inner
 
-    def __call__(self, call: Call) -> Plan[Answer]:
-        """Plan the call, logged.
+    def __call__(self, call: Call[R]) -> Plan[ResponseStream[R]]:
+        """Return a plan of the call.
 
         Raises:
             LMStudioError: What the next handler raises.
         """
+        return (
+            self._logged(call)
+            if _http.isEnabledFor(logging.DEBUG) or _stream.isEnabledFor(logging.DEBUG)
+            else self._inner(call)
+        )
+
+    def _logged(self, call: Call[R]) -> Plan[ResponseStream[R]]:
         request = call.request
-        if _http.isEnabledFor(logging.DEBUG):
-            _http.debug("%s > %s %s %s", call.request_id, request.method, request.url, _shortened(request.body))
+        _http.debug("%s > %s %s %s", call.request_id, request.method, request.url, _shortened(request.body))
         try:
-            answer = yield from self._inner(call)
+            stream = yield from self._inner(call)
         except LMStudioError as error:
             _http.debug("%s ! %s: %s", call.request_id, type(error).__name__, error.message)
             raise
-        times = answer.measured()
-        _http.debug("%s < %d, begun after %.3f s", call.request_id, answer.response.status, times.total_time)
-        return answer
+        seconds = stream.measured().total_time
+        _http.debug("%s < %d, begun after %.3f s", call.request_id, stream.response.status, seconds)
+        if _stream.isEnabledFor(logging.DEBUG):
+            stream.observe(_ChunkLog(stream))
+        return stream
+
+
+class _ChunkLog(StreamObserver):
+    """Logs each chunk of one response, and how long all of it took."""
+
+    def __init__(self, stream: ResponseStream[Any]) -> None:
+        self._stream = stream
+
+    def on_chunks(self, chunks: list[Chunk]) -> None:
+        """Log each chunk."""
+        for chunk in chunks:
+            _stream.debug("%s %s", self._stream.call.request_id, chunk)
+
+    def on_finished(self) -> None:
+        """Log the duration."""
+        _stream.debug("%s whole after %.3f s", self._stream.call.request_id, self._stream.measured().total_time)
 
 
 def _shortened(body: bytes | None) -> str:

@@ -1,26 +1,90 @@
-"""Try again where it can help: before anything of an answer was handed on, never after."""
+"""Send a request again where that can help: the policy as pure data, and the handler that follows it.
+
+A request is sent again only before anything of an answer was handed on, never after.
+"""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from msgspec import Struct
 
 from lmdeck._event_bus import EventBus
-from lmdeck._pipeline import Call, Handler, Plan, Sleep
-from lmdeck._pipeline.exchange import Answer
-from lmdeck._pipeline.retry_policy import RetryPolicy, may_have_begun
+from lmdeck._pipeline.effects import Plan, Sleep
+from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream
 from lmdeck._responses.api_errors import is_loading
-from lmdeck.errors import LMStudioError
-from lmdeck.events import RequestFailed, RequestRetried, RequestStarted
-
-__all__ = ["Retry"]
+from lmdeck.config import Settings
+from lmdeck.errors import APIError, LMStudioError, RateLimitError, RequestTimeoutError, ServerUnreachableError
+from lmdeck.events import RequestRetried
 
 _log = logging.getLogger("lmdeck.http")
 STILL_LOADING = "The server is still loading its model: wait, or raise `first_token_timeout`."
 NOT_REPEATED = (
     "The server may have begun the work, so the request was not sent again: look at what it did before you repeat it."
 )
+
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds between two questions to a server that is loading
+GATEWAY_TIMEOUTS = frozenset({504, 524})  # 524 is Cloudflare's
+
+
+class RetryPolicy(Struct, frozen=True, kw_only=True):
+    """Exponential backoff with jitter; `attempts` counts the first try, times are seconds.
+
+    A server that is loading its model is asked for up to `loading` seconds, which uses up no attempts. Otherwise a delay is
+    `delay · 2ⁿ`, at most `max_delay`, and up to `jitter` of it longer, so that clients do not come back together.
+    """
+
+    attempts: int = 3
+    delay: float = 0.1
+    max_delay: float = 5.0
+    jitter: float = 0.25
+    max_retry_after: float = 60.0
+    loading: float = 0.0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> RetryPolicy:
+        """Take attempts and first delay from the settings."""
+        return cls(attempts=settings.retry_attempts, delay=settings.retry_delay, loading=settings.first_token_timeout)
+
+    def waits_while_loading(self, total: float | None) -> Iterator[float]:
+        """Return the waits for a server that is loading its model: `loading` in all, or the call's own limit if shorter."""
+        left = self.loading if total is None else min(self.loading, total)
+        pause = FIRST_PAUSE
+        while left > 0:
+            yield min(pause, left)
+            left -= pause
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    def delays(self, rng: Callable[[], float] = random.random) -> Iterator[float]:
+        """Give the wait before each further attempt."""
+        for attempt in range(self.attempts - 1):
+            yield min(self.delay * 2 ** min(attempt, 30), self.max_delay) * (1 + self.jitter * rng())
+
+    def wait(self, delay: float, error: LMStudioError, *, has_effects: bool = False) -> float | None:
+        """Return the wait that `error` asks for, or None where the request is not sent again.
+
+        A server's `Retry-After` wins over the schedule; one above `max_retry_after` means that the caller should know now.
+        A request that has effects is sent again only where the server cannot have begun its work.
+        """
+        if isinstance(error, APIError) and error.status in GATEWAY_TIMEOUTS:
+            return None  # the model works on it still, and would once more
+        if not error.retryable or (has_effects and may_have_begun(error)):
+            return None
+        asked = error.retry_after if isinstance(error, APIError) else None
+        if asked is None:
+            return delay
+        return None if asked > self.max_retry_after else max(asked, delay)
+
+
+def may_have_begun(error: LMStudioError) -> bool:
+    """Whether the server may have begun the work of a request that failed: it was reached, and did not refuse at once."""
+    if isinstance(error, RequestTimeoutError):
+        return error.phase != "connect"
+    refused_at_once = isinstance(error, RateLimitError) and error.status == 429  # 200 where it came inside a stream
+    return not (refused_at_once or isinstance(error, ServerUnreachableError))
 
 
 class Retry:
@@ -34,41 +98,41 @@ class Retry:
         self._policy = policy
         self._rng = rng
 
-    def __call__(self, call: Call) -> Plan[Answer]:
-        """Plan the attempts.
+    def __call__(self, call: Call[R]) -> Plan[ResponseStream[R]]:
+        """Return a plan of the attempts.
 
         Raises:
             LMStudioError: The last attempt's error; its `attempts` says how many there were.
         """
-        if self._bus.hears(RequestStarted):
-            self._bus.tell(RequestStarted(request_id=call.request_id, method=call.request.method, url=call.request.url))
-        delays = self._policy.delays(self._rng)
+        delays: Iterator[float] | None = None
         loading = self._policy.waits_while_loading(call.request.timeouts.total)
         attempt = 1
         while True:
             try:
-                answer = yield from self._inner(call)
+                stream = yield from self._inner(call)
             except LMStudioError as error:
                 error.attempts = attempt
                 if is_loading(error):
                     wait = next(loading, None)
                 else:
+                    delays = self._policy.delays(self._rng) if delays is None else delays
                     delay = next(delays, None)
                     wait = None if delay is None else self._policy.wait(delay, error, has_effects=call.has_effects)
                 if wait is None:
                     _explain(error, call)
-                    self._bus.tell(RequestFailed(request_id=call.request_id, error=error))
                     raise
                 self._bus.tell(RequestRetried(request_id=call.request_id, attempt=attempt, wait=wait, error=error))
                 _log.info("%s attempt %d failed, again in %.2f s: %s", call.request_id, attempt, wait, error.message)
             else:
-                answer.attempts = attempt
-                return answer
+                stream.attempts = attempt
+                if stream.failure is not None:
+                    stream.failure.attempts = attempt
+                return stream
             yield Sleep(wait)
             attempt += 1
 
 
-def _explain(error: LMStudioError, call: Call) -> None:
+def _explain(error: LMStudioError, call: Call[R]) -> None:
     """Say in the hint why a request that might have succeeded later was not sent again."""
     if is_loading(error):
         error.hint = STILL_LOADING

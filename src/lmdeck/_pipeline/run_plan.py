@@ -1,84 +1,132 @@
-"""The two drivers of a plan: the only lines that are written once for sync and once for async."""
+"""Run a plan: perform each effect that it yields, and send the result back. Written once for sync and once for async."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from lmdeck._pipeline import Effect, Open, Plan, Read, Sleep, Tell, Wait
-from lmdeck._pipeline.concurrency import Gate, Turn
-from lmdeck._transport import AsyncTransport, Response, Transport
+from lmdeck._pipeline.effects import Acquire, Effect, Open, Plan, Read, ReadFirst, RunCallback, Sleep
+from lmdeck._pipeline.semaphore import FairSemaphore, Slot
 from lmdeck._transport.interruption import Interruption, interruptible
-from lmdeck.errors import IncompleteStreamError, LMStudioError
+from lmdeck.errors import IncompleteStreamError
 
-__all__ = ["drive", "drive_async"]
+if TYPE_CHECKING:
+    from lmdeck._transport import AsyncResponse, AsyncTransport, Response, SyncResponse, Transport
 
+E = TypeVar("E")
 T = TypeVar("T")
 
 
-def drive(plan: Plan[T], transport: Transport, interruption: Interruption | None = None) -> T:
-    """Run a plan with blocking calls; an interruption from another thread ends it with an `IncompleteStreamError`."""
-    try:
-        with interruptible(interruption):
-            effect = next(plan)
-            while True:
-                try:
-                    result = _perform(effect, transport, interruption)
-                except Exception as error:  # noqa: BLE001  # every failure is the plan's to judge
-                    effect = plan.throw(_interrupted(error) if interruption and interruption.is_set else error)
-                else:
-                    effect = plan.send(result)
-    except StopIteration as done:
-        result_value: T = done.value
-        return result_value
-    finally:
-        plan.close()
-
-
-def _interrupted(cause: Exception) -> LMStudioError:
-    error = IncompleteStreamError("The stream is closed.", hint="Ask again for a new one.")
-    error.__cause__ = cause
-    return error
-
-
-async def drive_async(plan: Plan[T], transport: AsyncTransport) -> T:
-    """Run a plan with awaited calls; a cancellation closes it, and with it the connection."""
+def run_plan(plan: Generator[E, Any, T], perform: Callable[[E], object]) -> T:
+    """Run a plan with blocking calls; an interruption closes it."""
     try:
         effect = next(plan)
         while True:
             try:
-                result = await _perform_async(effect, transport)
-            except Exception as error:  # noqa: BLE001  # every failure is the plan's to judge
+                result = perform(effect)
+            except Exception as error:  # noqa: BLE001  # the plan decides what an error means
                 effect = plan.throw(error)
             else:
                 effect = plan.send(result)
     except StopIteration as done:
-        result_value: T = done.value
-        return result_value
+        value: T = done.value
+        return value
     finally:
         plan.close()
 
 
-def _perform(effect: Effect, transport: Transport, interruption: Interruption | None) -> Response | bytes | Turn | None:
+async def run_plan_async(plan: Generator[E, Any, T], perform: Callable[[E], Awaitable[object]]) -> T:
+    """Run a plan with awaited calls; a cancellation closes it."""
+    try:
+        effect = next(plan)
+        while True:
+            try:
+                result = await perform(effect)
+            except Exception as error:  # noqa: BLE001  # the plan decides what an error means
+                effect = plan.throw(error)
+            else:
+                effect = plan.send(result)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+    finally:
+        plan.close()
+
+
+def drive(plan: Plan[T], transport: Transport, interruption: Interruption | None = None) -> T:
+    """Run a plan of pipeline effects over a sync transport.
+
+    An interruption from another thread ends the effect under way with an `IncompleteStreamError`.
+    """
+    if interruption is None:
+        return run_plan(plan, partial(_perform, transport))
+    with interruptible(interruption):
+        return run_plan(plan, partial(_perform_until, interruption, transport))
+
+
+async def drive_async(plan: Plan[T], transport: AsyncTransport) -> T:
+    """Run a plan of pipeline effects over an async transport; a cancellation closes the plan and its connection."""
+    return await run_plan_async(plan, partial(_perform_async, transport))
+
+
+def _perform_until(interruption: Interruption, transport: Transport, effect: Effect) -> Response | bytes | Slot | None:
+    try:
+        return _perform(transport, effect, interruption)
+    except Exception as error:
+        if interruption.is_set:
+            raise IncompleteStreamError("The stream is closed.", hint="Ask again for a new one.") from error
+        raise
+
+
+def _perform(
+    transport: Transport, effect: Effect, interruption: Interruption | None = None
+) -> Response | bytes | Slot | None:
     match effect:
         case Open(request):
             return transport.open(request)
-        case Read(response):
-            return response.read()  # type: ignore[attr-defined,no-any-return]  # this driver's transport gave it
+        case ReadFirst(stream):
+            response = cast("SyncResponse", stream.response)
+            while stream.wants_first:
+                stream.feed_first(response.read())
+        case Read():
+            return cast("SyncResponse", effect.response).read()
         case Sleep(seconds):
             _sleep(seconds, interruption)
-            return None
-        case Tell(callback, value):
+        case RunCallback(callback, value):
             callback(value)
-            return None
-        case Wait(gate):
-            return _wait(gate, interruption)
+        case Acquire(semaphore):
+            return _acquire(semaphore, interruption)
+    return None
+
+
+async def _perform_async(transport: AsyncTransport, effect: Effect) -> Response | bytes | Slot | None:
+    match effect:
+        case Open(request):
+            return await transport.open(request)
+        case ReadFirst(stream):
+            response = cast("AsyncResponse", stream.response)
+            while stream.wants_first:
+                stream.feed_first(await response.read())
+        case Read():
+            return await cast("AsyncResponse", effect.response).read()
+        case Sleep(seconds):
+            import asyncio  # imported late: it costs a script that never awaits more than all of lmdeck
+
+            await asyncio.sleep(seconds)
+        case RunCallback(callback, value):
+            result = callback(value)
+            if isinstance(result, Awaitable):
+                await result
+        case Acquire(semaphore):
+            return await _acquire_async(semaphore)
+    return None
 
 
 def _sleep(seconds: float, interruption: Interruption | None) -> None:
-    """Wait, for no longer than until the interruption."""
+    """Wait for the given number of seconds, or until the interruption."""
     if interruption is None:
         time.sleep(seconds)
         return
@@ -93,53 +141,33 @@ def _check(interruption: Interruption | None) -> None:
         raise InterruptedError("another thread closed the stream")
 
 
-async def _perform_async(effect: Effect, transport: AsyncTransport) -> Response | bytes | Turn | None:
-    match effect:
-        case Open(request):
-            return await transport.open(request)
-        case Read(response):
-            return await response.read()  # type: ignore[attr-defined,no-any-return]  # this driver's transport gave it
-        case Sleep(seconds):
-            import asyncio  # here, because it costs a script that never awaits more than all of lmdeck
-
-            await asyncio.sleep(seconds)
-            return None
-        case Tell(callback, value):
-            told = callback(value)
-            if isinstance(told, Awaitable):
-                await told
-            return None
-        case Wait(gate):
-            return await _wait_async(gate)
-
-
-def _wait(gate: Gate, interruption: Interruption | None) -> Turn:
-    """Wait for a turn; Ctrl-C gives the place up, and so does an interruption."""
-    admitted = threading.Event()
-    turn = gate.join(admitted.set)
+def _acquire(semaphore: FairSemaphore, interruption: Interruption | None) -> Slot:
+    """Wait for a slot; Ctrl-C leaves the queue, and so does an interruption."""
+    granted = threading.Event()
+    slot = semaphore.enqueue(granted.set)
     try:
-        if not turn.is_admitted:
+        if not slot.is_granted:
             if interruption is not None:
-                interruption.watch(admitted.set)
-            admitted.wait()
+                interruption.watch(granted.set)
+            granted.wait()
             _check(interruption)
     except BaseException:
-        gate.leave(turn)
+        semaphore.release(slot)
         raise
-    return turn
+    return slot
 
 
-async def _wait_async(gate: Gate) -> Turn:
-    """Wait for a turn; a cancellation gives the place up."""
-    import asyncio  # see above
+async def _acquire_async(semaphore: FairSemaphore) -> Slot:
+    """Wait for a slot; a cancellation leaves the queue."""
+    import asyncio  # imported late, as above
 
     loop = asyncio.get_running_loop()
-    admitted = asyncio.Event()
-    turn = gate.join(lambda: loop.call_soon_threadsafe(admitted.set))
+    granted = asyncio.Event()
+    slot = semaphore.enqueue(lambda: loop.call_soon_threadsafe(granted.set))
     try:
-        if not turn.is_admitted:
-            await admitted.wait()
+        if not slot.is_granted:
+            await granted.wait()
     except BaseException:
-        gate.leave(turn)
+        semaphore.release(slot)
         raise
-    return turn
+    return slot

@@ -58,8 +58,8 @@ def _without_images(
     message: dict[str, Any], names: Mapping[str, str], moved: Parts, changes: Adjustments
 ) -> dict[str, Any]:
     """Return a tool's result, and put its images into `moved`."""
-    parts = message["content"]
-    images = [part for part in parts if part.get("type") == "image_url"] if isinstance(parts, list) else []
+    parts = message["content"] if isinstance(message["content"], list) else []
+    images = [dict(part) for part in parts if isinstance(part, Mapping) and part.get("type") == "image_url"]
     name = names.get(message["tool_call_id"], "a tool")
     told = f"Images in the result of {name} were sent in a user message after it: {len(images)}."
     if not images or not changes.make("tool_images", told):

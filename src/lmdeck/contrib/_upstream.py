@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from lmdeck._client.session import Session
-from lmdeck._pipeline.exchange import Answer
+from lmdeck._pipeline.exchange import ResponseStream
 from lmdeck._pipeline.run_plan import drive, drive_async
 from lmdeck._requests.base_url import Address
 from lmdeck._transport import AsyncResponse, AsyncTransport, SyncResponse, Timeouts, Transport
@@ -76,12 +76,12 @@ class Sent(Struct, frozen=True, kw_only=True):
     status: int
     headers: Mapping[str, str]
     chunks: Generator[bytes, None, None]
-    answer: Answer | None = None
+    answer: ResponseStream[Any] | None = None
 
     def close(self) -> None:
         """Let go of the connection; a body that was not read to its end is cut off, so that the server stops."""
         if self.answer is not None:
-            self.answer.response.close()
+            self.answer.close()
 
 
 class AsyncSent(Struct, frozen=True, kw_only=True):
@@ -90,12 +90,12 @@ class AsyncSent(Struct, frozen=True, kw_only=True):
     status: int
     headers: Mapping[str, str]
     chunks: AsyncGenerator[bytes, None]
-    answer: Answer | None = None
+    answer: ResponseStream[Any] | None = None
 
     def close(self) -> None:
         """Let go of the connection; a body that was not read to its end is cut off, so that the server stops."""
         if self.answer is not None:
-            self.answer.response.close()
+            self.answer.close()
 
 
 class _Servers(Generic[T]):
@@ -169,7 +169,7 @@ class Upstream(_Servers[Transport]):
                 self._transport = Urllib3Transport(self.settings)
             return self._transport
 
-    def _chunks(self, answer: Answer, reader: RelayReader, limits: Limits) -> Generator[bytes, None, None]:
+    def _chunks(self, answer: ResponseStream[Any], reader: RelayReader, limits: Limits) -> Generator[bytes, None, None]:
         response = cast("SyncResponse", answer.response)
         try:
             if out := reader.take():
@@ -178,16 +178,17 @@ class Upstream(_Servers[Transport]):
                 try:
                     data = response.read()
                 except TransportError as error:
-                    answer.take_failure(error)
+                    answer.feed_failure(error)
                 else:
-                    answer.take(data)
+                    answer.feed(data)
                 if out := reader.take():
                     yield out
-            response.drain()
+            if answer.is_live:
+                response.drain()
         except LMStudioError as error:
             yield _ending(error, reader, limits, self._timeouts)
         finally:
-            response.close()
+            answer.close()
 
 
 class AsyncUpstream(_Servers[AsyncTransport]):
@@ -234,7 +235,9 @@ class AsyncUpstream(_Servers[AsyncTransport]):
             self._transport = AiohttpTransport(self.settings)
         return self._transport
 
-    async def _chunks(self, answer: Answer, reader: RelayReader, limits: Limits) -> AsyncGenerator[bytes, None]:
+    async def _chunks(
+        self, answer: ResponseStream[Any], reader: RelayReader, limits: Limits
+    ) -> AsyncGenerator[bytes, None]:
         response = cast("AsyncResponse", answer.response)
         try:
             if out := reader.take():
@@ -243,16 +246,17 @@ class AsyncUpstream(_Servers[AsyncTransport]):
                 try:
                     data = await response.read()
                 except TransportError as error:
-                    answer.take_failure(error)
+                    answer.feed_failure(error)
                 else:
-                    answer.take(data)
+                    answer.feed(data)
                 if out := reader.take():
                     yield out
-            await response.drain()
+            if answer.is_live:
+                await response.drain()
         except LMStudioError as error:
             yield _ending(error, reader, limits, self._timeouts)
         finally:
-            response.close()
+            answer.close()
 
 
 def _ending(error: LMStudioError, reader: RelayReader, limits: Limits, own: Timeouts) -> bytes:

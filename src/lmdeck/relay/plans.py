@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from lmdeck._client.plans.chat import read_rest, with_simpler_tools
+from lmdeck._client.plans.generation import GenerationRequest, read_rest, send_generation
 from lmdeck._client.session import Session
-from lmdeck._pipeline import Plan
-from lmdeck._pipeline.exchange import Answer
+from lmdeck._pipeline.effects import Plan
+from lmdeck._pipeline.exchange import ResponseStream
 from lmdeck._transport import Timeouts
 from lmdeck.errors import LMStudioError
 from lmdeck.relay.answers import HOP_BY_HOP, PassingRelay
@@ -44,7 +44,7 @@ def begin(
     headers: Mapping[str, str],
     body: bytes,
     timeouts: Timeouts | None = None,
-) -> Plan[Answer]:
+) -> Plan[ResponseStream[Any]]:
     """Send a foreign request and read its answer until it says something; one that is not streamed, to its end.
 
     The answer's `reader` is a `RelayReader`.
@@ -57,14 +57,18 @@ def begin(
         return (yield from _pass_on(session, method, route, forwarded, body or None, timeouts))
     request = RelayRequest(route.kind, body, model=session.settings.model, without_rules=session.settings.without_rules)
 
-    def post(body: Mapping[str, Any]) -> Plan[Answer]:
-        call = session.call("POST", route.path, make_reader, body, timeouts, forwarded)
-        return (yield from session.handler(call))
-
     def make_reader(status: int, headers: Mapping[str, str]) -> Any:  # noqa: ANN401  # a RelayReader
         return request.reader(status, headers, architecture=session.architecture(request.model))
 
-    answer = yield from with_simpler_tools(session, request.body, request.changes, post)
+    sent = GenerationRequest(
+        path=route.path,
+        body=request.body,
+        changes=request.changes,
+        make_reader=make_reader,
+        headers=forwarded,
+        timeouts=timeouts,
+    )
+    answer = yield from send_generation(session, sent)
     if not request.streams:
         yield from read_rest(answer)
     return answer
@@ -82,7 +86,7 @@ def _pass_on(
     headers: Mapping[str, str],
     body: bytes | None,
     timeouts: Timeouts | None,
-) -> Plan[Answer]:
+) -> Plan[ResponseStream[Any]]:
     """Send a request that is not understood; only one that asks and changes nothing is tried again."""
     call = session.call(method, route.path, PassingRelay, None, timeouts, headers)
     call = msgspec.structs.replace(call, request=msgspec.structs.replace(call.request, body=body))

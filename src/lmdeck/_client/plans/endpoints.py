@@ -7,15 +7,16 @@ from typing import Any
 
 from msgspec import Struct
 
-from lmdeck._client.plans.chat import with_model, with_simpler_tools
+from lmdeck._client.plans.generation import GenerationRequest, generate
 from lmdeck._client.session import Session
 from lmdeck._compatibility import Adjustments
 from lmdeck._parsing.parser import StreamParser
-from lmdeck._pipeline import Plan
-from lmdeck._pipeline.exchange import Answer
+from lmdeck._pipeline.effects import Plan
+from lmdeck._pipeline.exchange import ResponseStream
 from lmdeck._requests.other_endpoints import anthropic_body, offered_tools, responses_body
 from lmdeck._streaming.anthropic_messages import AnthropicTranslator
 from lmdeck._streaming.assembler import ChatAssembler
+from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._streaming.native_chat import NativeTranslator
 from lmdeck._streaming.openai_responses import ResponsesTranslator
 from lmdeck._streaming.translating_reader import TranslatedReader
@@ -23,8 +24,6 @@ from lmdeck._streaming.translator import Translator
 from lmdeck.messages import Problem
 
 LOGPROBS = "message.output_text.logprobs"  # what `include` of `/v1/responses` holds where they are asked for
-
-__all__ = ["MESSAGES", "NATIVE", "RESPONSES", "Endpoint", "ask_endpoint"]
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
@@ -57,7 +56,7 @@ MESSAGES = Endpoint(
 )
 
 
-def ask_endpoint(
+def begin_endpoint(
     session: Session,
     endpoint: Endpoint,
     model: str | None,
@@ -65,15 +64,13 @@ def ask_endpoint(
     *,
     stream: bool,
     problems: Sequence[Problem] = (),
-) -> Plan[Answer]:
+) -> Plan[ResponseStream[ChatReader]]:
     """Ask, and read the answer until something happens in it."""
     changes = Adjustments(session.settings.without_rules, problems)
     body = endpoint.adjust(given, changes)
     offered = offered_tools(body)
 
-    def ask(named: str | None) -> Plan[Answer]:
-        sent = {**({"model": named} if named else {}), **body, "stream": stream}
-
+    def build(named: str | None) -> GenerationRequest[ChatReader]:
         def make_reader(status: int, headers: Mapping[str, str]) -> TranslatedReader:
             assembler = ChatAssembler(
                 expects_tokens=body.get(endpoint.limit) != 0,
@@ -86,12 +83,10 @@ def ask_endpoint(
             )
             return TranslatedReader(status, headers, assembler, endpoint.translator(body))
 
-        def post(body: Mapping[str, Any]) -> Plan[Answer]:
-            return (yield from session.handler(session.call("POST", endpoint.path, make_reader, body)))
+        sent = {**({"model": named} if named else {}), **body, "stream": stream}
+        return GenerationRequest(path=endpoint.path, body=sent, changes=changes, make_reader=make_reader)
 
-        return (yield from with_simpler_tools(session, sent, changes, post))
-
-    return (yield from with_model(session, model, ask))
+    return generate(session, model, build)
 
 
 def _expects_one_call(body: Mapping[str, Any]) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from lmdeck._client.plans.chat import Listing, ask_listing
+from lmdeck._client.plans.model_lists import Listing, ask_listing
 from lmdeck._client.session import Session
-from lmdeck._pipeline import Plan
+from lmdeck._pipeline.effects import Plan
 from lmdeck._responses.server_detection import UNKNOWN_PRODUCT, Product, named_in, questions, read_reply_to, recognize
 from lmdeck.errors import LMStudioError, TransportError
 from lmdeck.model_info import Health

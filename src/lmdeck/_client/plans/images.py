@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmdeck._pipeline import Open, Plan, Read
+from lmdeck._pipeline.effects import Open, Plan, Read
 from lmdeck._requests.image_urls import (
     REDIRECTS,
     AddressGuard,

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from lmdeck._client.plans.chat import ask_json, list_models
+from lmdeck._client.plans.model_lists import ask_json, list_models
 from lmdeck._client.session import Session
-from lmdeck._pipeline import Plan, Sleep, Tell
-from lmdeck._pipeline.retry_policy import may_have_begun
+from lmdeck._pipeline.effects import Plan, RunCallback, Sleep
+from lmdeck._pipeline.retry import may_have_begun
 from lmdeck._responses.hints import LM_STUDIO
 from lmdeck._responses.model_management import (
     checked_job_id,
@@ -92,7 +92,7 @@ def _tell_progress(
 ) -> Plan[None]:
     session.bus.tell(progress)
     if on_progress is not None:
-        yield Tell(on_progress, progress)
+        yield RunCallback(on_progress, progress)
 
 
 def unload(session: Session, instance_id: str) -> Plan[str]:
@@ -212,7 +212,7 @@ def _wait(
     pauses = _polls()
     while True:
         if on_progress is not None:
-            yield Tell(on_progress, job)
+            yield RunCallback(on_progress, job)
         if job.status == "failed":
             raise APIError(
                 f"The download {job_id or ''} failed.",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmdeck._client.plans.chat import ask_json, ask_listing, with_model
+from lmdeck._client.plans.generation import GenerationRequest, generate
+from lmdeck._client.plans.model_lists import ask_json, ask_listing
 from lmdeck._client.session import Session
-from lmdeck._pipeline import Plan
+from lmdeck._compatibility import Adjustments
+from lmdeck._pipeline.effects import Plan
 from lmdeck._responses.embeddings import (
     batches,
     checked_prompt,
@@ -16,12 +18,10 @@ from lmdeck._responses.embeddings import (
     read_usage,
     read_vectors,
 )
+from lmdeck._responses.json_reader import JSONReader
 from lmdeck.errors import ConfigurationError, EndpointNotFoundError, NoModelLoadedError
 from lmdeck.outputs import Completion, Embeddings
 from lmdeck.stats import Usage
-
-__all__ = ["complete", "embed"]
-
 
 NAME_IT = "Name the model: `lm.embed(text, model=…)`."
 
@@ -50,18 +50,20 @@ def complete(session: Session, prompt: str, model: str | None, options: Mapping[
             "complete() gives a whole text and does not stream.", hint="Leave `stream` out, or stream a chat."
         )
 
-    def ask(named: str | None) -> Plan[Completion]:
+    changes = Adjustments(session.settings.without_rules)
+
+    def build(named: str | None) -> GenerationRequest[JSONReader]:
         sent = {"model": named} if named else {}
         body = {**sent, "prompt": checked_prompt(prompt), **_sent(options), "stream": False}
-        answer = yield from ask_json(session, "POST", "/v1/completions", body, generates=True)
-        return read_completion(
-            answer,
-            named or "",
-            expects_tokens=options.get("max_tokens") != 0,
-            expects_logprobs=options.get("logprobs") not in (None, False),
-        )
+        return GenerationRequest(path="/v1/completions", body=body, changes=changes, make_reader=JSONReader)
 
-    return (yield from with_model(session, model, ask))
+    stream = yield from generate(session, model, build)
+    return read_completion(
+        stream.reader.value,
+        model or session.settings.model or session.remembered_model() or "",
+        expects_tokens=options.get("max_tokens") != 0,
+        expects_logprobs=options.get("logprobs") not in (None, False),
+    )
 
 
 def _choose_embedder(session: Session) -> Plan[str]:

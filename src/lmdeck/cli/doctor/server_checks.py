@@ -11,7 +11,7 @@ from contextlib import closing
 from msgspec.structs import replace
 
 from lmdeck._client.clients import LMStudio
-from lmdeck._client.plans.chat import ask_json
+from lmdeck._client.plans.model_lists import ask_json
 from lmdeck._client.session import Session
 from lmdeck._pipeline.run_plan import drive
 from lmdeck._responses.model_lists import LISTINGS

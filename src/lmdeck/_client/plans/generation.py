@@ -1,0 +1,121 @@
+"""What every request that a model works on has in common: choose the model, build the request, send it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Generic, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from lmdeck._client.plans.model_lists import fitting_hints, list_models
+from lmdeck._client.session import Session
+from lmdeck._compatibility import Adjustments
+from lmdeck._pipeline.effects import Plan, Read
+from lmdeck._pipeline.exchange import R, ResponseStream
+from lmdeck._requests.images import suspect_images
+from lmdeck._requests.tool_schema_fallback import blame, is_compilers, left_out, simpler_request
+from lmdeck._responses.model_lists import choose_model
+from lmdeck._transport import Timeouts
+from lmdeck.errors import (
+    EndpointNotFoundError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NoModelLoadedError,
+    TransportError,
+)
+
+
+class GenerationRequest(Struct, Generic[R], frozen=True, kw_only=True):
+    """A request for one model: where it is sent, its body, what was changed in it, and how its answer is read."""
+
+    path: str
+    body: Mapping[str, Any]
+    changes: Adjustments
+    make_reader: Callable[[int, Mapping[str, str]], R]
+    headers: Mapping[str, str] = {}
+    timeouts: Timeouts | None = None
+
+
+Build: TypeAlias = Callable[[str | None], GenerationRequest[R]]
+
+
+def generate(session: Session, named: str | None, build: Build[R]) -> Plan[ResponseStream[R]]:
+    """Ask the named model, the client's, the one chosen a short while ago, or the one that is chosen now."""
+    remembered = session.remembered_model()
+    known = named or session.settings.model or remembered
+    if known is not None:
+        try:
+            return (yield from send_generation(session, build(known)))
+        except (ModelNotFoundError, NoModelLoadedError):
+            if named or session.settings.model:
+                raise
+            session.forget_model()
+    return (yield from send_generation(session, build((yield from _choose(session)))))
+
+
+def _choose(session: Session) -> Plan[str | None]:
+    """Choose a model from the list; None where the server has no list, so that it chooses itself."""
+    try:
+        models = yield from list_models(session)
+    except EndpointNotFoundError:
+        return None
+    with fitting_hints(session):
+        model = choose_model(models)
+    session.remember_model(model)
+    return model
+
+
+def send_generation(session: Session, request: GenerationRequest[R]) -> Plan[ResponseStream[R]]:
+    """Send a request, and once more with simpler tool schemas if the server cannot compile these.
+
+    What could not be compiled once is not tried again: the next round of a run offers the same tools.
+    """
+    if session.uncompilable:
+        request = _simplified(request, session.uncompilable) or request
+    try:
+        return (yield from _post(session, request))
+    except InvalidRequestError as error:
+        simpler = _simplified(request) if is_compilers(error) else None
+        if simpler is None:
+            raise _explained(error, request) from None
+    try:
+        stream = yield from _post(session, simpler)
+    except InvalidRequestError as error:
+        raise _explained(error, simpler) from None
+    session.note_uncompilable(left_out(request.body, simpler.body))
+    return stream
+
+
+def read_rest(stream: ResponseStream[R]) -> Plan[None]:
+    """Read the rest of an answer, for callers that need it whole within a plan."""
+    try:
+        while stream.has_more():
+            try:
+                data = yield Read(stream.response)
+            except TransportError as error:
+                stream.feed_failure(error)
+            else:
+                stream.feed(data)
+    finally:
+        stream.close()
+
+
+def _post(session: Session, request: GenerationRequest[R]) -> Plan[ResponseStream[R]]:
+    call = session.call(
+        "POST", request.path, request.make_reader, request.body, timeouts=request.timeouts, headers=request.headers
+    )
+    return session.handler(call)
+
+
+def _simplified(request: GenerationRequest[R], tools: Collection[bytes] | None = None) -> GenerationRequest[R] | None:
+    """Return the request without the tool schemas that could not be compiled, None where nothing would change."""
+    body = simpler_request(request.body, request.changes, tools)
+    return None if body is None else replace(request, body=body)
+
+
+def _explained(error: InvalidRequestError, request: GenerationRequest[R]) -> InvalidRequestError:
+    """Add to the hint of a refusal which tools or images may be its reason."""
+    blame(error, request.body.get("tools") or ())
+    suspect_images(error, request.body)
+    return error

@@ -1,0 +1,92 @@
+"""Plans that ask for one JSON body, above all for the lists of models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from msgspec import Struct
+
+from lmdeck._client.session import Session
+from lmdeck._pipeline.effects import Plan
+from lmdeck._pipeline.exchange import Handler
+from lmdeck._responses.hints import fit_to_product
+from lmdeck._responses.json_reader import JSONReader
+from lmdeck._responses.model_lists import LISTINGS, read_listing
+from lmdeck._responses.server_detection import recognize
+from lmdeck._transport import Timeouts
+from lmdeck.errors import APIError, EndpointNotFoundError, LMStudioError, MalformedStreamError, ModelNotFoundError
+from lmdeck.model_info import ApiLevel, ModelInfo
+
+
+class Listing(Struct, frozen=True, kw_only=True):
+    """A model list as the server sent it, what it says, and the words in which newer lists were refused."""
+
+    api: ApiLevel
+    models: list[ModelInfo]
+    body: object
+    headers: Mapping[str, str]
+    refusals: Sequence[str]
+
+
+def ask_json(
+    session: Session,
+    method: str,
+    path: str,
+    body: Mapping[str, Any] | None = None,
+    *,
+    timeouts: Timeouts | None = None,
+    generates: bool = False,
+    has_effects: bool = False,
+) -> Plan[object]:
+    """Ask an endpoint that answers with one JSON body, and return that; `generates` marks what a model works on."""
+    call = session.call(method, path, JSONReader, body, timeouts=timeouts, has_effects=has_effects)
+    return (yield from (session.handler if generates else session.unlimited)(call)).reader.value
+
+
+def list_models(session: Session) -> Plan[list[ModelInfo]]:
+    """List the models over the newest API that the server speaks."""
+    return (yield from ask_listing(session)).models
+
+
+def find_model(session: Session, key: str) -> Plan[ModelInfo]:
+    """Give one model, by its key or by the id of an instance of it."""
+    models = yield from list_models(session)
+    for model in models:
+        if model.key == key or any(instance.id == key for instance in model.instances):
+            return model
+    with fitting_hints(session):
+        raise ModelNotFoundError(f"The server has no model {key!r}.", available=[model.key for model in models])
+
+
+def ask_listing(session: Session, handler: Handler | None = None) -> Plan[Listing]:
+    """Ask the three APIs in turn; what an older server answers to a newer path counts as "not there"."""
+    refusals: list[str] = []
+    for api, path in LISTINGS:
+        call = session.call("GET", path, JSONReader, timeouts=session.look_up_timeouts)
+        is_last = path == LISTINGS[-1][1]
+        try:
+            stream = yield from (handler or session.unlimited)(call)
+            body = stream.reader.value
+            models = read_listing(api, body)
+        except (EndpointNotFoundError, MalformedStreamError) as error:
+            if is_last:
+                raise
+            refusals.append(error.message)
+            continue
+        session.learn(models)
+        headers = stream.response.headers
+        session.peer.product = recognize(api, body, headers, refusals).name or session.peer.product
+        return Listing(api=api, models=models, body=body, headers=headers, refusals=refusals)
+    raise APIError("The server lists no models.")
+
+
+@contextmanager
+def fitting_hints(session: Session) -> Iterator[None]:
+    """Let the hints of errors raised inside speak of the product that answers."""
+    try:
+        yield
+    except LMStudioError as error:
+        fit_to_product(error, session.peer.product)
+        raise

@@ -1,0 +1,75 @@
+"""The effects that a plan may ask for.
+
+A plan is a generator that yields effects and is sent their results. It decides, and performs nothing: so it is written once for
+sync and async, and a test drives it with plain values. `run_plan` and `run_plan_async` perform the effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+
+from msgspec import Struct
+
+from lmdeck._pipeline.semaphore import FairSemaphore
+
+if TYPE_CHECKING:
+    from lmdeck._transport import Response, WireRequest
+
+T = TypeVar("T")
+
+
+class FirstReads(Protocol):
+    """A response that is read until something has happened in it: see `ResponseStream`."""
+
+    response: Response
+
+    @property
+    def wants_first(self) -> bool:
+        """Whether nothing has happened yet."""
+        ...
+
+    def feed_first(self, data: bytes) -> None:
+        """Take bytes of the body, `b""` at its end."""
+        ...
+
+
+class Open(Struct, frozen=True):
+    """Effect: send the request. The result is its `Response`."""
+
+    request: WireRequest
+
+
+class Read(Struct, frozen=True):
+    """Effect: read from the response once. The result is bytes, `b""` at the end of the body."""
+
+    response: Response
+
+
+class ReadFirst(Struct, frozen=True):
+    """Effect: read from the response until something has happened in its body. The result is None."""
+
+    stream: FirstReads
+
+
+class Sleep(Struct, frozen=True):
+    """Effect: wait for the given number of seconds."""
+
+    seconds: float
+
+
+class RunCallback(Struct, frozen=True):
+    """Effect: call the user's callback with a value; the async driver awaits an awaitable result."""
+
+    callback: Callable[[Any], object]
+    value: object
+
+
+class Acquire(Struct, frozen=True):
+    """Effect: wait in the queue of the semaphore. The result is the acquired `Slot`."""
+
+    semaphore: FairSemaphore
+
+
+Effect: TypeAlias = Open | Read | ReadFirst | Sleep | RunCallback | Acquire
+Plan: TypeAlias = Generator[Effect, Any, T]

@@ -1,0 +1,131 @@
+"""A fair semaphore that threads and tasks share: first come, first served."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+
+class Slot:
+    """A place in the queue; `wake` is called once, from the thread that made room."""
+
+    __slots__ = ("is_granted", "owner", "wake")
+
+    def __init__(self, wake: Callable[[], object], owner: object) -> None:
+        self.wake = wake
+        self.owner = owner
+        self.is_granted = False
+
+
+class FairSemaphore:
+    """Grant at most `limit` slots at once, in the order of the requests; every step is taken under a lock.
+
+    `owner` identifies the calling thread or task. One that already holds every running slot (streams that it has not closed) is
+    granted another whatever the limit, because it would wait for itself. A limit of None is unknown: then one slot is granted.
+    """
+
+    def __init__(
+        self,
+        limit: int | None,
+        make_lock: Callable[[], AbstractContextManager[Any]],
+        owner: Callable[[], object] = object,
+    ) -> None:
+        self._limit = limit
+        self._make_lock = make_lock
+        self._lock = make_lock()
+        self._owner = owner
+        self._running: set[Slot] = set()
+        self._queue: deque[Slot] = deque()
+        self._is_being_learned = False
+
+    def after_fork(self) -> None:
+        """Begin empty in a forked process: what runs and waits does so in the parent, whose threads may hold the lock."""
+        self._lock = self._make_lock()
+        self._running = set()
+        self._queue = deque()
+        self._is_being_learned = False
+
+    @property
+    def limit(self) -> int:
+        """The number of slots that may be held at once."""
+        return 1 if self._limit is None else self._limit
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests in the queue."""
+        return len(self._queue)
+
+    @property
+    def running(self) -> int:
+        """The number of slots that are held."""
+        return len(self._running)
+
+    def should_learn_limit(self) -> bool:
+        """Return True to exactly one caller while the limit is unknown; that caller must look it up and call `resize`."""
+        with self._lock:
+            is_first = self._limit is None and not self._is_being_learned
+            self._is_being_learned = self._is_being_learned or is_first
+        return is_first
+
+    def resize(self, limit: int) -> None:
+        """Set the limit, and grant the slots that it makes free."""
+        with self._lock:
+            self._limit = limit
+            granted = self._grant_waiting()
+        _wake(granted)
+
+    def try_acquire(self) -> Slot | None:
+        """Return a slot at once, or None if others are waiting or no slot is free."""
+        slot = Slot(_no_wake_up, self._owner())
+        with self._lock:
+            is_free = not self._queue and len(self._running) < self.limit
+            if not is_free and not self._waits_for_itself(slot):
+                return None
+            self._grant(slot)
+        return slot
+
+    def enqueue(self, wake: Callable[[], object]) -> Slot:
+        """Return a place at the end of the queue; `is_granted` is True at once if a slot is free."""
+        slot = Slot(wake, self._owner())
+        with self._lock:
+            self._queue.append(slot)
+            granted = self._grant_waiting()
+        _wake([other for other in granted if other is not slot])
+        return slot
+
+    def release(self, slot: Slot) -> None:
+        """Return a slot, or leave the queue."""
+        with self._lock:
+            if slot.is_granted:
+                slot.is_granted = False
+                self._running.discard(slot)
+            elif slot in self._queue:
+                self._queue.remove(slot)
+            granted = self._grant_waiting()
+        _wake(granted)
+
+    def _grant_waiting(self) -> list[Slot]:
+        granted = []
+        while self._queue and len(self._running) < self.limit:
+            slot = self._queue.popleft()
+            self._grant(slot)
+            granted.append(slot)
+        return granted
+
+    def _grant(self, slot: Slot) -> None:
+        slot.is_granted = True
+        self._running.add(slot)
+
+    def _waits_for_itself(self, slot: Slot) -> bool:
+        return bool(self._running) and all(other.owner == slot.owner for other in self._running)
+
+
+def _no_wake_up() -> None:
+    """No-op wake-up for a slot that is granted immediately."""
+
+
+def _wake(slots: list[Slot]) -> None:
+    for slot in slots:
+        slot.wake()
