@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from lmdeck._parsing.parser import StreamParser as StreamParser
     from lmdeck._parsing.parser import parse as parse
     from lmdeck._parsing.rendering import render as render
+    from lmdeck._pipeline.retry import RetryPolicy as RetryPolicy
     from lmdeck.config import Settings as Settings
     from lmdeck.errors import APIError as APIError
     from lmdeck.errors import AuthenticationError as AuthenticationError
@@ -153,6 +154,7 @@ _HOMES = {
     "_client.mcp": ("MCPTools",),
     "_client.conversation": ("AsyncConversation", "Conversation"),
     "_client.stream": ("AsyncChatStream", "ChatStream"),
+    "_pipeline.retry": ("RetryPolicy",),
     "config": ("Settings",),
     "errors": (
         "APIError",

@@ -39,6 +39,7 @@ LAYERS: dict[str, int] = {
     "lmdeck._files": 3,
     "lmdeck._client": 4,
     "lmdeck._facade": 4,
+    "lmdeck.handlers": 4,
     "lmdeck": 4,
     # edges
     "lmdeck.cli": 5,

@@ -10,14 +10,12 @@ from lmdeck._event_bus import Subscription
 from lmdeck.tools.registry import ToolRegistry
 from lmdeck.tools.tool import Tool, make_tool, tool
 
-__all__ = ["Registers"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 E = TypeVar("E")
 
 
-class Registers:
+class ClientBase:
     """The tools and listeners of one client."""
 
     _session: Session

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing, closing
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from lmdeck._client.background_tasks import Tasks
-from lmdeck._client.base import Registers
+from lmdeck._client.base import ClientBase
 from lmdeck._client.chat import AsyncChat, Chat
 from lmdeck._client.conversation import AsyncConversation, Conversation, ConversationSpec
 from lmdeck._client.endpoints import AsyncMessages, AsyncResponses, Messages, Responses
@@ -17,8 +17,9 @@ from lmdeck._client.models import AsyncModels, Models
 from lmdeck._client.plans.health import check_health
 from lmdeck._client.plans.images import FETCH_SECONDS, fetch_image
 from lmdeck._client.plans.text import complete, embed
-from lmdeck._client.session import Session
+from lmdeck._client.session import HandlerFactory, Session
 from lmdeck._forking import on_fork
+from lmdeck._pipeline.retry import RetryPolicy
 from lmdeck._pipeline.run_plan import drive, drive_async
 from lmdeck._requests.chat import ChatSpec
 from lmdeck._requests.image_urls import AddressGuard
@@ -27,22 +28,36 @@ from lmdeck._transport import AsyncTransport, Transport
 from lmdeck.config import ClientSettings, Settings
 from lmdeck.model_info import Health
 from lmdeck.outputs import Completion, Embeddings
+from lmdeck.tools.registry import ToolRegistry
 
 __all__ = ["AsyncLMStudio", "LMStudio"]
 
 EMBED_BATCH = 64
 
 
-class LMStudio(Registers):
+class LMStudio(ClientBase):
     """A client of LM Studio's local server; safe to share between threads.
 
     Settings come from the keywords (see `lmdeck.config.Settings` for all of them), the environment (`LMDECK_HOST`, …, and
     `LM_API_TOKEN`), `lmdeck.toml` or `[tool.lmdeck]` in `pyproject.toml`, or their defaults. Nothing is opened until the
     first request. Use it as a context manager, or call `close`.
+
+    `handlers` stand around every request, outermost first (see `lmdeck.handlers`); `retry` replaces the retry policy of the
+    settings; `tools` is a registry to share between clients; `headers` go out with every request.
     """
 
-    def __init__(self, **settings: Unpack[ClientSettings]) -> None:
-        self._session = Session(Settings.resolve(settings))
+    def __init__(
+        self,
+        *,
+        handlers: Iterable[HandlerFactory] = (),
+        retry: RetryPolicy | None = None,
+        tools: ToolRegistry | None = None,
+        headers: Mapping[str, str] | None = None,
+        **settings: Unpack[ClientSettings],
+    ) -> None:
+        self._session = Session(
+            Settings.resolve(settings), handlers=handlers, retry=retry, tools=tools, headers=headers
+        )
         self._transport: Transport | None = None
         self._renew_lock()
         on_fork(self, LMStudio._renew_lock)
@@ -198,7 +213,7 @@ class LMStudio(Registers):
             return self._transport
 
 
-class AsyncLMStudio(Registers):
+class AsyncLMStudio(ClientBase):
     """The same client for asyncio; safe to share between tasks.
 
     Settings come from the keywords (see `lmdeck.config.Settings` for all of them), the environment (`LMDECK_HOST`, …, and
@@ -206,8 +221,18 @@ class AsyncLMStudio(Registers):
     first request. Use it as an async context manager, or await `aclose`.
     """
 
-    def __init__(self, **settings: Unpack[ClientSettings]) -> None:
-        self._session = Session(Settings.resolve(settings))
+    def __init__(
+        self,
+        *,
+        handlers: Iterable[HandlerFactory] = (),
+        retry: RetryPolicy | None = None,
+        tools: ToolRegistry | None = None,
+        headers: Mapping[str, str] | None = None,
+        **settings: Unpack[ClientSettings],
+    ) -> None:
+        self._session = Session(
+            Settings.resolve(settings), handlers=handlers, retry=retry, tools=tools, headers=headers
+        )
         self._session.bus.run_later = Tasks("A handler of an event raised.")
         self._transport: AsyncTransport | None = None
 

@@ -31,8 +31,7 @@ class _SyncClient(LMStudio):
     """A client with the project's tools and signals."""
 
     def __init__(self, **settings: Unpack[ClientSettings]) -> None:
-        super().__init__(**settings)
-        self._session.tools = registry
+        super().__init__(tools=registry, **settings)
         attach(self)
 
 
@@ -40,8 +39,7 @@ class _AsyncClient(AsyncLMStudio):
     """The same for asyncio."""
 
     def __init__(self, **settings: Unpack[ClientSettings]) -> None:
-        super().__init__(**settings)
-        self._session.tools = registry
+        super().__init__(tools=registry, **settings)
         attach(self)
 
 
