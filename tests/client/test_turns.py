@@ -183,4 +183,4 @@ def test_another_thread_waits(slow: FakeLMStudio) -> None:
 
 
 def client_waiting(client: LMStudio) -> int:
-    return client._session.gate.waiting
+    return client._session.semaphore.waiting
