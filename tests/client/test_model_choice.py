@@ -133,7 +133,9 @@ def test_a_choice_is_remembered_for_a_while(hello: FakeLMStudio, monkeypatch: py
     """Not every request asks for the list, and none relies on an old one."""
     past = 0.0
     made = session.Session.__init__
-    monkeypatch.setattr(session.Session, "__init__", lambda self, settings: made(self, settings, clock=lambda: past))
+    monkeypatch.setattr(
+        session.Session, "__init__", lambda self, settings, **seams: made(self, settings, clock=lambda: past, **seams)
+    )
     with lm(hello.base_url, model=None, timeout=100.0) as client:
         client.chat().user("Hi").send()
         client.chat().user("Hi").stream().until_done()
