@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
-from laws.material import LOOK, SAVE, TAG, TOOLS, WRITERS, Call
+from laws.material import LOOK, SAVE, TAG, TOOLS, WRITERS, Call, is_unmistakable, write
 from lmdeck import ParsedMessage, parse, render
 from lmdeck._parsing.dialects import REGISTRY
 
@@ -26,29 +27,41 @@ def damaged(text: str) -> Iterator[tuple[str, str]]:
         )
 
 
-def wrong_outcome(parsed: ParsedMessage, calls: list[Call], text: str, markers: list[str]) -> str | None:
+def wrong_outcome(parsed: ParsedMessage, calls: list[Call], text: str, dialect: str) -> str | None:
     """Return what is wrong with the outcome of a damaged text, None where it is allowed.
 
-    Without any marker of the dialect, nothing tells that it was a call: then the text must come back as it is.
+    A text that is exactly how the dialect writes other calls means those. Where no begin of a call is left, nothing says that
+    there was one, and its text comes back without a problem.
     """
     got = [{"name": call.name, "arguments": call.arguments} for call in parsed.tool_calls]
     wanted = iter(calls)
-    if not all(call in wanted for call in got):
-        return f"other calls: {got}"
-    is_plain = parsed.content == text.strip() and not any(marker in text for marker in markers)
+    if not all(any(_same(call, other) for other in wanted) for call in got):
+        return None if got and write(dialect, got).strip() == text.strip() else f"other calls: {got}"
+    begins = [
+        marker.text for marker in REGISTRY[dialect].markers if is_unmistakable(marker.text) or marker.text[0] == "<"
+    ]
+    is_plain = parsed.content and not any(begin in parsed.content for begin in begins)
     if len(got) < len(calls) and not parsed.problems and not is_plain:
         return f"no problem tells of the lost call: {parsed}"
     return None
+
+
+def _same(call: Call, other: Call) -> bool:
+    """Whether calls are the same but for white space around their texts, which damage may move."""
+    return call["name"] == other["name"] and _trimmed(call["arguments"]) == _trimmed(other["arguments"])
+
+
+def _trimmed(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.strip() if isinstance(value, str) else value for key, value in arguments.items()}
 
 
 @pytest.mark.xfail(reason="the readers are being repaired", strict=False)
 @pytest.mark.parametrize("dialect", WRITERS)
 def test_one_damaged_token_makes_no_other_call(dialect: str) -> None:
     wrong = []
-    markers = [marker.text for marker in REGISTRY[dialect].markers]
     for calls in ([SAVE], [SAVE, LOOK]):
         for how, text in damaged(render(dialect, calls=calls)):
             for name in (dialect, "auto"):
-                if why := wrong_outcome(parse(text, TOOLS, name), calls, text, markers):
+                if why := wrong_outcome(parse(text, TOOLS, name), calls, text, dialect):
                     wrong.append(f"{name}, {how}: {why}\n    {text!r}")
     assert not wrong, f"{len(wrong)} outcomes, the first of them\n" + "\n".join(wrong[:3])

@@ -16,7 +16,7 @@ from lmdeck._parsing.json_calls import ARGUMENT_KEYS, json_arguments
 from lmdeck._parsing.members import Block
 from lmdeck._parsing.offered_tools import ANY, STRING, json_for
 from lmdeck._parsing.sink import Calls, decode_arguments
-from lmdeck._parsing.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
+from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.typed_values import typed_value
 from lmdeck._parsing.value_ends import ValueEnd, read_value
 
@@ -91,12 +91,14 @@ def elements_calls(source: Source, calls: Calls, elements: Elements) -> Reader[N
 
 def elements_call(source: Source, calls: Calls, elements: Elements) -> Reader[None]:
     """Read one function, from its opening element on."""
-    yield from source.take(stops(*elements.function))
+    opening = yield from source.take(stops(*elements.function))
     header, alone = yield from read_header(source, calls)
     calls.hold()
     calls.open(name_in(header))
     if not alone:
         space = yield from source.collect_while(SPACE)
+        while (yield from _repeats(source, f"{opening}{header}>", calls)):
+            space = yield from source.collect_while(SPACE)
         if (yield from source.peek()) == "{":
             calls.release()
             yield from json_arguments(source, calls.write, calls, stops(*elements.function_end))
@@ -130,10 +132,7 @@ def parameters(source: Source, calls: Calls, elements: Elements, space: str = ""
         if gap.strip() and is_first and found not in opening:
             raise NotACall
         calls.release()
-        if gap.strip() in elements.parameter_end:
-            calls.note("a closing element too many")
-        elif gap.strip():
-            calls.dropped("text_left_out", f"Text between parameters was left out: {gap.strip()}")
+        _check_gap(calls, elements, gap.strip())
         if found not in opening:
             if found not in elements.function_end:
                 calls.note("a missing closing element")
@@ -142,6 +141,37 @@ def parameters(source: Source, calls: Calls, elements: Elements, space: str = ""
         source.at += len(found)
         is_first = yield from _parameter(source, calls, elements, found, indent=indent, is_first=is_first)
     calls.write("}")
+
+
+def _repeats(source: Source, tag: str, calls: Calls, before: str = "") -> Reader[bool]:
+    """Read an opening element that was read again, if it stands there `before` some text; whether it did."""
+    wanted = tag + before
+    while not source.closed and wanted.startswith(source.text[source.at : source.at + len(wanted)]):
+        if len(source.text) - source.at >= len(wanted):
+            break
+        yield
+    if not source.text.startswith(wanted, source.at):
+        return False
+    source.at += len(tag)
+    calls.note("a doubled opening element")
+    return True
+
+
+def _check_gap(calls: Calls, elements: Elements, gap: str) -> None:
+    """Report what stands between two parameters, where nothing should.
+
+    Raises:
+        MalformedCall: It is a value whose opening element is missing.
+    """
+    text = gap
+    for end in elements.parameter_end:
+        text = text.replace(end, "")
+    if text != gap and text.strip():
+        raise MalformedCall("a value stands without the opening element of its parameter")
+    if text != gap:
+        calls.note("a closing element too many")
+    elif gap:
+        calls.dropped("text_left_out", f"Text between parameters was left out: {gap}")
 
 
 def begins_end(rest: str, ends: tuple[str, ...]) -> bool:
@@ -155,6 +185,10 @@ def _parameter(
     header, alone = yield from read_header(source, calls)
     key = name_in(header)
     types = calls.toolbox.types(calls.name, key)
+    if not alone:
+        yield from _repeats(
+            source, f"{opening}{header}>", calls, before="" if types and STRING.isdisjoint(types) else "\n"
+        )
     said = STRING_ATTRIBUTE.search(header)
     if said and not types:
         types = STRING if said.group(1) == "true" else ANY
