@@ -78,6 +78,7 @@ shared: $(VENV)/.installed-dev
 		$(BIN)/python $(SHARED)/checks/check_corpus.py $(SHARED)/corpus/$${one%:*}.jsonl --min-firm $${one#*:} --show 5; done; \
 	for one in $(REPLAYS); do echo "replays $${one%:*}"; \
 		$(BIN)/python $(SHARED)/checks/check_replays.py $(SHARED)/replays/$${one%:*}.jsonl --min-pass $${one#*:}; done
+	@if test -f $(SHARED)/reports/run.py; then echo "public reports"; $(BIN)/python $(SHARED)/reports/run.py --min-pass 0.97; fi
 
 format: $(VENV)/.installed-dev
 	@$(BIN)/ruff format .

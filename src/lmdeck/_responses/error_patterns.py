@@ -191,6 +191,7 @@ TOKEN_COUNTS = [
         r"first (?P<prompt>\d{1,12}) tokens.{1,200}?only (?P<limit>\d{1,12}) tokens",
         r"request \((?P<prompt>\d{1,12}) tokens\) exceeds .{1,60}?\((?P<limit>\d{1,12}) tokens\)",  # llama.cpp
         r"context length is (?P<limit>\d{1,12}) tokens.{1,80}?(?P<prompt>\d{1,12}) tokens",  # OpenAI, vLLM
+        r"input \((?P<prompt>\d{1,12}) tokens\) is too large to process.{1,120}?batch size: (?P<limit>\d{1,12})",  # llama.cpp
         r"too long: (?P<prompt>\d{1,12}) tokens > (?P<limit>\d{1,12})",  # Anthropic
     )
 ]
