@@ -58,8 +58,8 @@ def _without_images(
     message: dict[str, Any], names: Mapping[str, str], moved: Parts, changes: Adjustments
 ) -> dict[str, Any]:
     """Return a tool's result, and put its images into `moved`."""
-    parts = message["content"] if isinstance(message["content"], list) else []
-    images = [dict(part) for part in parts if isinstance(part, Mapping) and part.get("type") == "image_url"]
+    parts = message["content"]
+    images = _images(parts, "image_url")
     name = names.get(message["tool_call_id"], "a tool")
     told = f"Images in the result of {name} were sent in a user message after it: {len(images)}."
     if not images or not changes.make("tool_images", told):
@@ -91,10 +91,8 @@ def anthropic_images_after_results(
 
 
 def _block_without_images(block: Any, names: Mapping[str, str], moved: Parts, changes: Adjustments) -> Any:  # noqa: ANN401  # blocks of any kind
-    parts = block.get("content") if isinstance(block, Mapping) and block.get("type") == "tool_result" else None
-    if not isinstance(parts, list):
-        return block
-    images = [part for part in parts if part.get("type") == "image"]
+    parts = block.get("content") if isinstance(block, Mapping) and block.get("type") == "tool_result" else ()
+    images = _images(parts, "image")
     name = names.get(str(block.get("tool_use_id")), "a tool")
     told = f"Images in the result of {name} were sent in a user message after it: {len(images)}."
     if not images or not changes.make("tool_images", told):
@@ -103,9 +101,18 @@ def _block_without_images(block: Any, names: Mapping[str, str], moved: Parts, ch
     return {**block, "content": _words(parts, "image")}
 
 
-def _words(parts: Iterable[Mapping[str, Any]], moved: str) -> str:
+def _images(parts: object, kind: str) -> Parts:
+    return (
+        [part for part in parts if isinstance(part, dict) and part.get("type") == kind]
+        if isinstance(parts, list)
+        else []
+    )
+
+
+def _words(parts: Iterable[Any], moved: str) -> str:
     """Return the text of a result without the parts of the type that was moved; others are named."""
-    words = [str(part.get("text", f"[{part.get('type')}]")) for part in parts if part.get("type") != moved]
+    others = [part for part in parts if isinstance(part, Mapping) and part.get("type") != moved]
+    words = [str(part.get("text", f"[{part.get('type')}]")) for part in others]
     return "\n".join(words) or IN_THE_NEXT_MESSAGE
 
 
