@@ -101,6 +101,7 @@ if TYPE_CHECKING:
     from lmdeck.events import ToolDone as ToolDone
     from lmdeck.events import ToolErrored as ToolErrored
     from lmdeck.events import ToolRunning as ToolRunning
+    from lmdeck.events import ToolServerLost as ToolServerLost
     from lmdeck.images import Image as Image
     from lmdeck.messages import Message as Message
     from lmdeck.messages import ModelDetails as ModelDetails
@@ -208,6 +209,7 @@ _HOMES = {
         "ToolDone",
         "ToolErrored",
         "ToolRunning",
+        "ToolServerLost",
     ),
     "messages": (
         "Message",

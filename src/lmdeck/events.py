@@ -35,6 +35,7 @@ __all__ = [
     "ToolDone",
     "ToolErrored",
     "ToolRunning",
+    "ToolServerLost",
 ]
 
 
@@ -92,6 +93,14 @@ class ToolErrored(Struct, frozen=True, kw_only=True):
 
     result: ToolResult
     round: int
+
+
+class ToolServerLost(Struct, frozen=True, kw_only=True):
+    """The MCP server of a tool went away: `server` is its address or command, `reconnected` whether it is back."""
+
+    server: str
+    reason: str
+    reconnected: bool
 
 
 class ToolCallInvalid(Struct, frozen=True, kw_only=True):
@@ -202,10 +211,10 @@ class RequestQueued(Struct, frozen=True, gc=False):
     limit: int
 
 
-AgentEvent = Chunk | ToolRunning | ToolDone | ToolErrored | ToolCallInvalid | RoundFinished
+AgentEvent = Chunk | ToolRunning | ToolDone | ToolErrored | ToolServerLost | ToolCallInvalid | RoundFinished
 
 EVENTS: tuple[type, ...] = (
     RequestQueued, RequestStarted, RequestRetried, RequestFinished, RequestFailed, StreamStarted, StreamEnded, ContentReceived,
-    ReasoningReceived, ToolCallStarted, ToolCallFinished, ToolCallInvalid, ToolRunning, ToolDone, ToolErrored, RoundFinished,
-    ModelLoadProgress,
+    ReasoningReceived, ToolCallStarted, ToolCallFinished, ToolCallInvalid, ToolRunning, ToolDone, ToolErrored,
+    ToolServerLost, RoundFinished, ModelLoadProgress,
 )  # fmt: skip

@@ -27,8 +27,8 @@ ReasoningReceived Reply RequestFailed RequestFinished RequestQueued RequestRetri
 RetryPolicy Round RoundFinished Runtime ServerCall ServerError ServerEvent ServerUnreachableError Settings Stats StreamEnded
 StreamError StreamParser StreamStarted StructuredOutputError Subscription TemplateError TokenLogprob Tool ToolArgumentsError
 ToolCall ToolCallDelta ToolCallFinished ToolCallInvalid ToolCallParseError ToolCallStarted ToolDone ToolError
-ToolErrored ToolExecutionError ToolFailed ToolRegistry ToolResult ToolRunning TransportError UnknownToolError Usage
-__version__ chat complete configure conversation default_client dialects embed fetch_image health models parse
+ToolErrored ToolExecutionError ToolFailed ToolRegistry ToolResult ToolRunning ToolServerLost TransportError UnknownToolError
+Usage __version__ chat complete configure conversation default_client dialects embed fetch_image health models parse
 register_tool render reset rules tool
 """.split()  # noqa: SIM905  # one name a line would be a page
 

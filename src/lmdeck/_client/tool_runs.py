@@ -11,20 +11,23 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from inspect import isawaitable
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from lmdeck._agent.limits import AgentLimits
 from lmdeck._agent.tool_calls import Ready, failed, finished, refused, timed_out
-from lmdeck.events import AgentEvent, ToolDone, ToolErrored, ToolRunning
+from lmdeck.events import AgentEvent, ToolDone, ToolErrored, ToolRunning, ToolServerLost
 from lmdeck.messages import ToolCall, ToolResult
+from lmdeck.tools.reporting import Report, report_to
 
 if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["Approve", "run_in_tasks", "run_in_threads"]
 
+Happened: TypeAlias = ToolResult | ToolServerLost | BaseException
 Approve = Callable[[ToolCall], "bool | str | Awaitable[bool | str]"]
 
 
@@ -34,7 +37,7 @@ def run_in_threads(
     """Run a round's calls, each in a thread of its own; tell of each as it ends, and give their results in order."""
     results: dict[int, ToolResult] = {}
     ends: dict[int, float | None] = {}
-    done: SimpleQueue[tuple[int, ToolResult]] = SimpleQueue()
+    done: SimpleQueue[tuple[int, ToolResult | ToolServerLost]] = SimpleQueue()
     for at, item in enumerate(ready):
         reason = _reason(approve, item.call)
         if isawaitable(reason):
@@ -45,8 +48,10 @@ def run_in_threads(
             continue
         limit = _limit(item, limits)
         ends[at] = None if limit is None else time.monotonic() + limit
+        context = copy_context()
+        context.run(report_to, partial(_put, done, at))
         name = f"lmdeck-tool-{item.call.name}"
-        threading.Thread(target=copy_context().run, args=(_work, at, item, limit, done), daemon=True, name=name).start()
+        threading.Thread(target=context.run, args=(_work, at, item, limit, done), daemon=True, name=name).start()
         yield ToolRunning(call=item.call, round=number)
     while ends:
         nearest = min((end for end in ends.values() if end is not None), default=None)
@@ -55,17 +60,24 @@ def run_in_threads(
         except Empty:
             at = next(at for at, end in ends.items() if end == nearest)
             result = timed_out(ready[at], _limit(ready[at], limits) or 0.0)
-        if ends.pop(at, _MISSING) is _MISSING:
-            continue  # it came too late: the model was told already
-        results[at] = result
-        yield _event(result, number)
+        if not isinstance(result, ToolResult):
+            yield result
+        elif ends.pop(at, _MISSING) is not _MISSING:  # else it came too late: the model was told already
+            results[at] = result
+            yield _event(result, number)
     return [results[at] for at in range(len(ready))]
 
 
 _MISSING = object()
 
 
-def _work(at: int, item: Ready, limit: float | None, done: SimpleQueue[tuple[int, ToolResult]]) -> None:
+def _put(done: SimpleQueue[tuple[int, ToolResult | ToolServerLost]], at: int, event: ToolServerLost) -> None:
+    done.put((at, event))
+
+
+def _work(
+    at: int, item: Ready, limit: float | None, done: SimpleQueue[tuple[int, ToolResult | ToolServerLost]]
+) -> None:
     begin = time.monotonic()
     try:
         value = item.tool.handler(**item.arguments)
@@ -101,7 +113,8 @@ async def run_in_tasks(
     """Run a round's calls, each in a task of its own; tell of each as it ends, and put it into `results`."""
     import asyncio
 
-    tasks: dict[asyncio.Task[ToolResult], int] = {}
+    happened: asyncio.Queue[tuple[int, Happened]] = asyncio.Queue()
+    tasks: dict[int, asyncio.Task[None]] = {}
     try:
         for at, item in enumerate(ready):
             reason = _reason(approve, item.call)
@@ -111,17 +124,56 @@ async def run_in_tasks(
                 results[at] = refused(item, reason)
                 yield ToolErrored(result=results[at], round=number)
                 continue
-            tasks[asyncio.create_task(_work_async(item, _limit(item, limits)))] = at
+            context = copy_context()
+            context.run(report_to, _publisher(happened, at))
+            work = _work_in_task(at, item, _limit(item, limits), happened)
+            tasks[at] = asyncio.create_task(work, context=context)
             yield ToolRunning(call=item.call, round=number)
         while tasks:
-            finished_now, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in sorted(finished_now, key=tasks.__getitem__):
-                at = tasks.pop(task)
-                results[at] = task.result()
-                yield _event(results[at], number)
+            at, result = await happened.get()
+            if isinstance(result, ToolServerLost):
+                yield result
+                continue
+            await tasks.pop(at)  # raises what is not a handler's own failure
+            results[at] = cast("ToolResult", result)
+            yield _event(results[at], number)
     finally:
-        for task in tasks:
+        for task in tasks.values():
             task.cancel()
+
+
+def _publisher(happened: asyncio.Queue[tuple[int, Happened]], at: int) -> Report:
+    """Return what puts a handler's events among the results, also from the thread of a sync handler."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+
+    def publish(event: ToolServerLost) -> None:
+        if _running_loop() is loop:
+            happened.put_nowait((at, event))
+        else:
+            loop.call_soon_threadsafe(happened.put_nowait, (at, event))
+
+    return publish
+
+
+async def _work_in_task(
+    at: int, item: Ready, limit: float | None, happened: asyncio.Queue[tuple[int, Happened]]
+) -> None:
+    try:
+        happened.put_nowait((at, await _work_async(item, limit)))
+    except BaseException as error:
+        happened.put_nowait((at, error))
+        raise
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    import asyncio
+
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 async def _work_async(item: Ready, limit: float | None) -> ToolResult:

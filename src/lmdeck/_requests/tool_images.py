@@ -91,7 +91,8 @@ def anthropic_images_after_results(
 
 
 def _block_without_images(block: Any, names: Mapping[str, str], moved: Parts, changes: Adjustments) -> Any:  # noqa: ANN401  # blocks of any kind
-    parts = block.get("content") if isinstance(block, Mapping) and block.get("type") == "tool_result" else ()
+    is_result = isinstance(block, Mapping) and block.get("type") == "tool_result"
+    parts: Any = block.get("content") if is_result else None
     images = _images(parts, "image")
     name = names.get(str(block.get("tool_use_id")), "a tool")
     told = f"Images in the result of {name} were sent in a user message after it: {len(images)}."

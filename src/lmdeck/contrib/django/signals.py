@@ -40,6 +40,7 @@ __all__ = [
     "tool_done",
     "tool_errored",
     "tool_running",
+    "tool_server_lost",
 ]
 
 request_queued = Signal()
@@ -57,6 +58,7 @@ tool_call_invalid = Signal()
 tool_running = Signal()
 tool_done = Signal()
 tool_errored = Signal()
+tool_server_lost = Signal()
 round_finished = Signal()
 model_load_progress = Signal()
 
@@ -76,6 +78,7 @@ SIGNALS: dict[type, Signal] = {
     events.ToolRunning: tool_running,
     events.ToolDone: tool_done,
     events.ToolErrored: tool_errored,
+    events.ToolServerLost: tool_server_lost,
     events.RoundFinished: round_finished,
     events.ModelLoadProgress: model_load_progress,
 }

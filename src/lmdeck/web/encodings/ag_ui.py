@@ -13,7 +13,7 @@ import msgspec
 
 from lmdeck._streaming.sse import encode_event
 from lmdeck.errors import LMStudioError
-from lmdeck.events import Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored, ToolRunning
+from lmdeck.events import Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored, ToolRunning, ToolServerLost
 from lmdeck.messages import Reply, ToolCall
 from lmdeck.web.encodings.base import STREAM_HEADERS, Encoding, Happening
 
@@ -50,6 +50,8 @@ class _AGUIEncoder:
                 return [self._result(result.call.id, result.content)]
             case ToolCallInvalid(call=call, error=error):
                 return [*self._called(call), self._result(call.id, error.message)]
+            case ToolServerLost():
+                return []
             case RoundFinished():
                 return self._end()
             case Reply():

@@ -16,7 +16,16 @@ from msgspec import Struct
 
 from lmdeck._streaming.sse import encode_comment, encode_event
 from lmdeck.errors import ConfigurationError, LMStudioError
-from lmdeck.events import AgentEvent, Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored, ToolRunning
+from lmdeck.events import (
+    AgentEvent,
+    Chunk,
+    RoundFinished,
+    ToolCallInvalid,
+    ToolDone,
+    ToolErrored,
+    ToolRunning,
+    ToolServerLost,
+)
 from lmdeck.messages import Reply, ToolResult
 
 __all__ = ["BEAT", "PAGE", "STREAM_HEADERS", "Encoder", "Encoding", "Happening", "find_encoding"]
@@ -85,6 +94,8 @@ def _told(event: Happening) -> list[dict[str, Any]]:
             return [_told_of_result(event.result)]
         case ToolCallInvalid():
             return [_told_of_result(ToolResult(call=event.call, content=event.error.message, error=event.error))]
+        case ToolServerLost():
+            return []  # the results say what the user has to know
         case RoundFinished():
             return [{"type": "round", "round": event.round}] if event.reply.tool_calls else []
         case LMStudioError():

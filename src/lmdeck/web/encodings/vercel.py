@@ -13,7 +13,7 @@ import msgspec
 
 from lmdeck._streaming.sse import encode_event
 from lmdeck.errors import LMStudioError
-from lmdeck.events import Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored, ToolRunning
+from lmdeck.events import Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored, ToolRunning, ToolServerLost
 from lmdeck.messages import Reply, ToolCall
 from lmdeck.web.encodings.base import STREAM_HEADERS, Encoding, Happening
 
@@ -59,6 +59,8 @@ class _VercelEncoder:
                     *self._input(call),
                     {"type": "tool-output-error", "toolCallId": call.id, "errorText": error.message},
                 ]
+            case ToolServerLost():
+                return []
             case RoundFinished():
                 return self._end_step()
             case Reply():

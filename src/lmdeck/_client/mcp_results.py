@@ -1,0 +1,59 @@
+"""What a tool of an MCP server returned, as a handler of ours returns it: text and images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lmdeck.images import Image
+from lmdeck.tools.tool import ToolFailed
+
+if TYPE_CHECKING:
+    from mcp.types import CallToolResult
+
+__all__ = ["read_tool_result"]
+
+
+def read_tool_result(result: CallToolResult, name: str) -> object:
+    """Return a result's text, or the list of its texts and images (MCP specification, `CallToolResult`).
+
+    Raises:
+        ToolFailed: The server says that the tool failed, in its words.
+    """
+    parts = [_part(part) for part in result.content]
+    if result.is_error:
+        words = "\n".join(part for part in parts if isinstance(part, str) and part)
+        raise ToolFailed(words or f"The tool {name!r} failed.")
+    if not any(parts) and result.structured_content is not None:
+        return msgspec.json.encode(result.structured_content).decode()
+    if any(isinstance(part, Image) for part in parts):
+        return parts
+    return "\n".join(str(part) for part in parts)
+
+
+def _part(part: Any) -> str | Image:  # noqa: ANN401  # one of MCP's content blocks, also of a later version
+    match part.type:
+        case "text":
+            return str(part.text)
+        case "image":
+            return Image(f"data:{part.mime_type};base64,{part.data}")
+        case "resource_link":
+            told = (f"{part.name!r}", str(part.uri), part.mime_type or "", part.description or "")
+            return f"[resource link: {', '.join(word for word in told if word)}]"
+        case "resource":
+            return _resource(part.resource)
+        case "audio":
+            return f"[audio, {part.mime_type}: it cannot be shown]"
+        case _:
+            return f"[{part.type}]"
+
+
+def _resource(resource: Any) -> str | Image:  # noqa: ANN401  # text or base64, by its fields
+    text = getattr(resource, "text", None)
+    if text is not None:
+        return str(text)
+    kind = str(resource.mime_type or "")
+    if kind.startswith("image/") and kind != "image/svg+xml":
+        return Image(f"data:{kind};base64,{resource.blob}")
+    return f"[resource: {resource.uri}, {kind or 'binary'}: it cannot be shown]"

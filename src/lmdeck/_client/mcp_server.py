@@ -1,0 +1,357 @@
+"""One MCP server, and the way to it: a connection that is opened again where the server died.
+
+The official `mcp` package speaks the protocol. A connection must be closed by the task that opened it, so each one is kept by a
+task of its own, and a call waits for that task to say what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+from msgspec import Struct
+
+from lmdeck._client.mcp_results import read_tool_result
+from lmdeck._secret import redact_url
+from lmdeck.errors import ToolError
+from lmdeck.events import ToolServerLost
+from lmdeck.tools.reporting import Report
+from lmdeck.tools.tool import ToolFailed
+
+if TYPE_CHECKING:
+    from mcp import Client
+    from mcp.client._transport import ReadStream
+    from mcp.shared.message import SessionMessage
+    from mcp.types import Tool as ServerTool
+
+__all__ = ["MCPServer", "ServerAddress"]
+
+PAGES = 50
+BACKOFF, LONGEST_BACKOFF = 0.1, 5.0  # seconds before a server is connected again, doubled with each failure
+CLOSING_SECONDS = 10.0
+_log = logging.getLogger("lmdeck.mcp")
+_LOST_SESSION = re.compile(
+    r"\bsession\b.{0,40}(terminated|not found|expired|unknown|invalid)|\b(no|unknown|invalid)\b.{0,12}\bsession",
+    re.IGNORECASE,
+)
+
+
+class ServerAddress(Struct, frozen=True, kw_only=True):
+    """Where a server is, or what starts it; `timeout` (seconds) is for connecting, and for each call."""
+
+    url: str | None = None
+    command: str | None = None
+    args: Sequence[str] = ()
+    env: Mapping[str, str] | None = None
+    headers: Mapping[str, str] = {}
+    timeout: float = 30.0
+
+    @property
+    def name(self) -> str:
+        """The server's name in errors and events: its address without secrets, or its command."""
+        return redact_url(self.url) if self.url is not None else str(self.command)
+
+
+class MCPServer:
+    """A server and its present connection. Used on one event loop."""
+
+    def __init__(self, address: ServerAddress) -> None:
+        self._address = address
+        self._connection = _Connection(address)
+        self._reconnecting = asyncio.Lock()
+        self._failures = 0
+
+    async def connect(self) -> list[ServerTool]:
+        """Connect, within the limit, and return the server's tools.
+
+        Raises:
+            ToolError: The server cannot be started or reached, or not in time.
+        """
+        try:
+            return await self._connection.open()
+        except _Unreachable as error:
+            raise ToolError(
+                f"The MCP server {self._address.name!r} cannot be used: {str(error).rstrip('.')}.",
+                hint="Start it by hand to see what it says; check the command, its arguments and the url.",
+            ) from error
+
+    async def close(self) -> None:
+        """Close the connection; whatever the server or the network makes of that is logged."""
+        await self._connection.close()
+
+    async def call(self, tool: ServerTool, arguments: dict[str, Any], report: Report) -> object:
+        """Call a tool, and return its text and images.
+
+        A server that is gone is connected again, once. A call that it may have begun is repeated only where the tool says that
+        this does no harm (MCP specification, `ToolAnnotations`: `readOnlyHint`, `idempotentHint`).
+
+        Raises:
+            ToolFailed: The tool failed, in the server's words; or the server is gone, or too slow.
+        """
+        connection = self._connection
+        was_gone = connection.is_gone
+        if was_gone:
+            connection = await self._reconnect(connection, tool, report)
+        try:
+            return await connection.call(tool.name, arguments)
+        except _Lost as lost:
+            if was_gone or (lost.may_have_begun and not _may_be_repeated(tool)):
+                self._note_lost(connection, lost, report)
+                raise ToolFailed(self._lost_words(tool, lost)) from lost
+        connection = await self._reconnect(connection, tool, report)
+        try:
+            return await connection.call(tool.name, arguments)
+        except _Lost as lost:
+            self._note_lost(connection, lost, report)
+            raise ToolFailed(self._lost_words(tool, lost)) from lost
+
+    async def _reconnect(self, old: _Connection, tool: ServerTool, report: Report) -> _Connection:
+        """Return a new connection; of several calls that need one, the first makes it.
+
+        Raises:
+            ToolFailed: The server cannot be reached.
+        """
+        async with self._reconnecting:
+            if self._connection is not old:
+                return self._connection
+            await old.close()
+            await asyncio.sleep(min(BACKOFF * 2**self._failures, LONGEST_BACKOFF))
+            fresh = _Connection(self._address)
+            try:
+                await fresh.open()
+            except _Unreachable as error:
+                self._failures += 1
+                report(ToolServerLost(server=self._address.name, reason=str(error), reconnected=False))
+                raise ToolFailed(
+                    f"The tool {tool.name!r} cannot be used: its MCP server {self._address.name!r} is gone and could not be "
+                    f"connected again. Answer without it."
+                ) from error
+            self._failures = 0
+            self._connection = fresh
+            report(ToolServerLost(server=self._address.name, reason=old.reason, reconnected=True))
+            return fresh
+
+    def _note_lost(self, connection: _Connection, lost: _Lost, report: Report) -> None:
+        report(ToolServerLost(server=self._address.name, reason=connection.reason or str(lost), reconnected=False))
+
+    def _lost_words(self, tool: ServerTool, lost: _Lost) -> str:
+        words = f"The MCP server {self._address.name!r} went away while its tool {tool.name!r} was called"
+        if lost.may_have_begun:
+            return f"{words}: nobody knows whether the call took effect. Check that before you call it again."
+        return f"{words}; the call was not begun."
+
+
+class _Unreachable(Exception):  # noqa: N818  # what happened; it becomes an error of ours
+    """A connection could not be opened."""
+
+
+class _Lost(Exception):  # noqa: N818  # as above
+    """A connection broke during a call."""
+
+    def __init__(self, reason: str, *, may_have_begun: bool) -> None:
+        super().__init__(reason)
+        self.may_have_begun = may_have_begun
+
+
+class _Connection:
+    """One connection, kept open by a task."""
+
+    def __init__(self, address: ServerAddress) -> None:
+        self._address = address
+        self._leave = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._client: Client | None = None
+        self._error: BaseException | None = None
+        self._answered = 0  # HTTP requests of which at least the head of the answer came
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the server has closed the connection, or died."""
+        return self._leave.is_set() or self._task is None or self._task.done()
+
+    @property
+    def reason(self) -> str:
+        """Why the connection is gone."""
+        return "the server closed the connection" if self._error is None else _words(self._error)
+
+    async def open(self) -> list[ServerTool]:
+        """Connect, and return the server's tools.
+
+        Raises:
+            _Unreachable: That failed, or took longer than the limit.
+        """
+        opened: asyncio.Future[list[ServerTool]] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._keep(opened), name="lmdeck-mcp")
+        try:
+            return await asyncio.wait_for(opened, self._address.timeout)
+        except TimeoutError as error:
+            self._task.cancel()  # it ends the server's process in its own time: the limit is the caller's
+            raise _Unreachable(f"it did not answer within {self._address.timeout:g} s") from error
+        except asyncio.CancelledError:
+            self._task.cancel()
+            raise
+        except Exception as error:
+            raise _Unreachable(_words(error)) from error
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> object:
+        """Call a tool.
+
+        Raises:
+            ToolFailed: The tool failed, or took too long.
+            _Lost: The connection broke.
+        """
+        from mcp import MCPError
+        from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+
+        if self._client is None or self.is_gone:
+            raise _Lost(self.reason, may_have_begun=False)
+        limit, answered = self._address.timeout, self._answered
+        try:
+            result = await self._client.call_tool(name, arguments, read_timeout_seconds=limit)
+        except MCPError as error:
+            if error.code == REQUEST_TIMEOUT:
+                raise ToolFailed(
+                    f"The tool {name!r} of the MCP server {self._address.name!r} timed out after {limit:g} s."
+                ) from error
+            if error.code == CONNECTION_CLOSED:
+                raise await self._lost(answered) from error
+            if _LOST_SESSION.search(error.message):
+                self._leave.set()
+                raise _Lost(error.message, may_have_begun=False) from error
+            raise ToolFailed(f"The MCP server {self._address.name!r} refused the call: {error.message}") from error
+        except (OSError, RuntimeError) as error:
+            raise await self._lost(answered) from error
+        except ValueError as error:  # pydantic's
+            raise ToolFailed(
+                f"The MCP server {self._address.name!r} answered in a form that cannot be read."
+            ) from error
+        return read_tool_result(result, name)
+
+    async def close(self) -> None:
+        """Leave the connection, and wait until it is closed."""
+        self._leave.set()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=CLOSING_SECONDS)
+
+    async def _lost(self, answered: int) -> _Lost:
+        """Wait until it is known why the connection broke, and say so; `answered` is the count before the call.
+
+        A call cannot have begun where no connection could be made and nothing was answered since.
+        """
+        self._leave.set()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=CLOSING_SECONDS)
+        was_refused = self._answered == answered and self._error is not None and _is_refused(self._error)
+        return _Lost(self.reason, may_have_begun=not was_refused)
+
+    async def _note_answer(self, _: object) -> None:
+        self._answered += 1
+
+    async def _keep(self, opened: asyncio.Future[list[ServerTool]]) -> None:
+        from mcp import Client
+
+        try:
+            async with AsyncExitStack() as stack:
+                self._client = await stack.enter_async_context(Client(self._transport()))
+                tools = await _listed(self._client)
+                if not opened.done():
+                    opened.set_result(tools)
+                await self._leave.wait()
+        except Exception as error:  # noqa: BLE001  # of any library below; whoever calls next hears of it
+            self._error = error
+            if not opened.done():
+                opened.set_exception(error)
+            _log.info("The connection to the MCP server %r ended: %s", self._address.name, _words(error))
+        finally:
+            self._leave.set()
+
+    @asynccontextmanager
+    async def _transport(self) -> AsyncIterator[tuple[Any, Any]]:
+        """Open the streams to the server; the end of a process's is noted."""
+        from mcp import StdioServerParameters
+        from mcp.client.stdio import stdio_client
+        from mcp.client.streamable_http import streamable_http_client
+
+        address = self._address
+        async with AsyncExitStack() as stack:
+            if address.command is not None:
+                env = None if address.env is None else dict(address.env)
+                process = StdioServerParameters(command=address.command, args=list(address.args), env=env)
+                reading, writing = await stack.enter_async_context(stdio_client(process))
+                yield _Watched(reading, self._leave), writing
+                return
+            import httpx2  # mcp's own HTTP library
+
+            limits = httpx2.Timeout(address.timeout, read=None)  # answers are limited by the call's own limit
+            client = httpx2.AsyncClient(
+                headers=dict(address.headers), timeout=limits, event_hooks={"response": [self._note_answer]}
+            )
+            http = await stack.enter_async_context(client)
+            yield await stack.enter_async_context(streamable_http_client(str(address.url), http_client=http))
+
+
+class _Watched:
+    """A stream of messages that notes its end: where a process died, nothing else says so."""
+
+    def __init__(self, stream: ReadStream[SessionMessage | Exception], ended: asyncio.Event) -> None:
+        self._stream = stream
+        self._ended = ended
+
+    async def receive(self) -> SessionMessage | Exception:
+        return await self._stream.receive()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stream.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        try:
+            return await anext(self._stream)
+        except StopAsyncIteration:
+            self._ended.set()
+            raise
+
+
+async def _listed(client: Client) -> list[ServerTool]:
+    found: list[ServerTool] = []
+    cursor = None
+    for _ in range(PAGES):
+        page = await client.list_tools(cursor=cursor)
+        found += page.tools
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return found
+
+
+def _may_be_repeated(tool: ServerTool) -> bool:
+    hints = tool.annotations
+    return hints is not None and bool(hints.read_only_hint or hints.idempotent_hint)
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Whether an error, or all of a group, say that no connection was made."""
+    import httpx2
+
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_refused, error.exceptions))
+    return isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout))
+
+
+def _words(error: BaseException) -> str:
+    """Return what an error, or the first of a group, comes down to."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"

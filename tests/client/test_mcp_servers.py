@@ -1,0 +1,496 @@
+"""MCP servers that die, hang and return images: real ones of ours, of PyPI and of npm, killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from asking import alm, lm, until
+from lmdeck import (
+    ConfigurationError,
+    MCPTools,
+    Reply,
+    Tool,
+    ToolDone,
+    ToolError,
+    ToolErrored,
+    ToolFailed,
+    ToolServerLost,
+)
+from lmdeck.testing import FakeLMStudio
+
+pytest.importorskip("mcp")
+MORTAL = str(Path(__file__).with_name("mcp_mortal.py"))
+EVERYTHING = "@modelcontextprotocol/server-everything"
+EVERYTHING_VERSION = "2026.8.31"
+BOTH = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+KINDS = pytest.mark.parametrize("kind", ["stdio", "http"])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class HTTPServer:
+    """A server process at a port of its own, which can be killed and started again."""
+
+    def __init__(self, command: list[str], **env: str) -> None:
+        self.port = free_port()
+        self._command = [word.replace("PORT", str(self.port)) for word in command]
+        self._env = {**os.environ, **{name: value.replace("PORT", str(self.port)) for name, value in env.items()}}
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/mcp"
+
+    def start(self) -> None:
+        null = subprocess.DEVNULL
+        self._process = subprocess.Popen(self._command, env=self._env, stdout=null, stderr=null)
+        until(self._listens, 60)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+class Mortal:
+    """Our mortal server in one of the two kinds: how to reach it, kill it, and have it back."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.http = HTTPServer([sys.executable, MORTAL, "PORT"]) if kind == "http" else None
+
+    def tools(self, **more: Any) -> MCPTools:
+        if self.http is not None:
+            return MCPTools(self.http.url, **more)
+        return MCPTools(command=sys.executable, args=[MORTAL], **more)
+
+    def kill(self, pid: object) -> None:
+        """End the server, and, over HTTP, start it again at its old address: a command is started by `MCPTools`."""
+        if self.http is not None:
+            self.http.kill()
+            self.http.start()
+        else:
+            os.kill(int(str(pid)), signal.SIGKILL)
+            until(lambda: not _is_running(int(str(pid))))
+
+    def close(self) -> None:
+        if self.http is not None:
+            self.http.kill()
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process runs; one that is dead may wait for its parent to notice."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.fixture(params=["stdio", "http"])
+def mortal(request: pytest.FixtureRequest) -> Iterator[Mortal]:
+    made = Mortal(request.param)
+    yield made
+    made.close()
+
+
+class Run:
+    """Tools of a server, called by hand under either client's way, and the events of it."""
+
+    def __init__(self, tools: MCPTools, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._tools = tools
+        self._loop = loop
+
+    def tool(self, name: str) -> Tool[..., Any]:
+        return next(tool for tool in self._tools if tool.name == name)
+
+    def call(self, name: str, **arguments: Any) -> Any:
+        value = self.tool(name).handler(**arguments)
+        return self._loop.run_until_complete(value) if self._loop is not None else value
+
+
+def by_hand(tools: MCPTools, work: Callable[[Run], None], *, is_async: bool) -> None:
+    """Connect, do some work, and leave."""
+    if not is_async:
+        with tools:
+            work(Run(tools, None))
+        return
+    with asyncio.Runner() as runner:
+        runner.run(tools.__aenter__())
+        try:
+            work(Run(tools, runner.get_loop()))
+        finally:
+            runner.run(tools.__aexit__(None, None, None))
+
+
+def run(
+    fake: FakeLMStudio, tools: MCPTools, then: Callable[[object], None], *, is_async: bool
+) -> tuple[Reply, list[ToolServerLost]]:
+    """Have a model use the tools; `then` sees every event. Return the reply, and the losses that listeners heard of."""
+    heard: list[ToolServerLost] = []
+    seen: list[object] = []
+
+    async def main() -> Reply:
+        async with tools, alm(fake.base_url) as client:
+            client.on(ToolServerLost, heard.append)
+            async with client.chat().user("Hi").with_tools(tools).run_stream() as stream:
+                async for event in stream:
+                    seen.append(event)
+                    await asyncio.to_thread(then, event)
+            return stream.reply
+
+    if is_async:
+        reply = asyncio.run(main())
+    else:
+        with tools, lm(fake.base_url) as client:
+            client.on(ToolServerLost, heard.append)
+            with client.chat().user("Hi").with_tools(tools).run_stream() as stream:
+                for event in stream:
+                    seen.append(event)
+                    then(event)
+            reply = stream.reply
+    assert [event for event in seen if isinstance(event, ToolServerLost)] == heard
+    return reply, heard
+
+
+# --- a server that dies -----------------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_a_server_that_died_between_two_rounds_is_connected_again(
+    fake: FakeLMStudio, mortal: Mortal, is_async: bool
+) -> None:
+    """The call is made on the new connection, and an event names the server.
+
+    Over HTTP, a server of the protocol's version of 2026 has no session to lose: nothing is noticed.
+    """
+    killed: list[object] = []
+
+    def then(event: object) -> None:
+        if isinstance(event, ToolDone) and not killed:
+            killed.append(event.result.content)
+            mortal.kill(event.result.content)
+
+    fake.tool_call("pid").tool_call("pid").reply("Done.")
+    reply, heard = run(fake, mortal.tools(), then, is_async=is_async)
+    first, second = [result for one in reply.rounds for result in one.results]
+    assert first.error is None
+    assert second.error is None, second.content
+    assert first.content != second.content
+    lost = [] if mortal.kind == "http" else [(sys.executable, True)]
+    assert [(each.server, each.reconnected) for each in heard] == lost
+
+
+@BOTH
+def test_a_call_that_may_have_begun_is_not_repeated(mortal: Mortal, tmp_path: Path, is_async: bool) -> None:
+    """The model hears that nobody knows; the next call finds the server again."""
+    path = tmp_path / "calls"
+
+    def work(by: Run) -> None:
+        pid = by.call("pid")
+        killing = threading.Thread(target=lambda: (until(path.exists, 30), mortal.kill(pid)))
+        killing.start()
+        with pytest.raises(ToolFailed, match="nobody knows whether the call took effect"):
+            by.call("note", path=str(path), seconds=30)
+        killing.join()
+        assert path.read_text() == "called\n"
+        assert by.call("note", path=str(path), seconds=0) == "called 2 times"
+
+    by_hand(mortal.tools(), work, is_async=is_async)
+
+
+@BOTH
+def test_a_call_that_does_no_harm_is_repeated(mortal: Mortal, tmp_path: Path, is_async: bool) -> None:
+    """The server says so of the tool: `readOnlyHint`."""
+    path = tmp_path / "calls"
+
+    def work(by: Run) -> None:
+        pid = by.call("pid")
+        killing = threading.Thread(target=lambda: (until(path.exists, 30), mortal.kill(pid)))
+        killing.start()
+        assert by.call("peek", path=str(path), seconds=2) == "called 2 times"
+        killing.join()
+
+    by_hand(mortal.tools(), work, is_async=is_async)
+
+
+@BOTH
+def test_a_server_that_stays_away_is_told_to_the_model_and_to_the_program(fake: FakeLMStudio, is_async: bool) -> None:
+    """Each call tries once, the run goes on, and leaving the block raises nothing."""
+    with HTTPServer([sys.executable, MORTAL, "PORT"]) as server:
+
+        def then(event: object) -> None:
+            if isinstance(event, ToolDone):
+                server.kill()
+
+        fake.tool_call("pid").tool_call("pid").tool_call("note", path="/x", seconds=0).reply("I cannot.")
+        reply, heard = run(fake, MCPTools(server.url, timeout=5), then, is_async=is_async)
+    assert reply.content == "I cannot."
+    _, *gone = [result for one in reply.rounds for result in one.results]
+    for result in gone:
+        assert f"its MCP server '{server.url}' is gone and could not be connected again" in result.content
+        assert server.url in str(result.error)
+    assert [(lost.server, lost.reconnected) for lost in heard] == [(server.url, False)] * 2
+
+
+@BOTH
+def test_a_command_that_no_longer_starts(tmp_path: Path, is_async: bool) -> None:
+    """It is gone after it died once."""
+    program = tmp_path / "server.py"
+    program.write_text(Path(MORTAL).read_text())
+
+    def work(by: Run) -> None:
+        pid = by.call("pid")
+        program.write_text("raise SystemExit(1)")
+        os.kill(pid_of(pid), signal.SIGKILL)
+        until(lambda: not _is_running(pid_of(pid)))
+        for _ in range(2):
+            with pytest.raises(ToolFailed, match="is gone and could not be connected again"):
+                by.call("pid")
+        program.write_text(Path(MORTAL).read_text())
+        assert pid_of(by.call("pid")) != pid_of(pid)
+
+    by_hand(MCPTools(command=sys.executable, args=[str(program)], timeout=10), work, is_async=is_async)
+
+
+def pid_of(text: object) -> int:
+    return int(str(text))
+
+
+@BOTH
+def test_leaving_after_the_server_died_raises_nothing(mortal: Mortal, is_async: bool) -> None:
+    """Whether it was noticed or not; and an error of the program's own comes through."""
+
+    def work(by: Run) -> None:
+        pid = by.call("pid")
+        if mortal.http is not None:
+            mortal.http.kill()
+        else:
+            mortal.kill(pid)
+
+    by_hand(mortal.tools(timeout=5), work, is_async=is_async)
+    if mortal.http is not None:
+        mortal.http.start()
+
+    def broken(by: Run) -> None:
+        work(by)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        by_hand(mortal.tools(timeout=5), broken, is_async=is_async)
+
+
+@BOTH
+def test_several_calls_at_once_connect_again_once(fake: FakeLMStudio, mortal: Mortal, is_async: bool) -> None:
+    """The first of them makes the connection that all of them use."""
+    killed: list[object] = []
+
+    def then(event: object) -> None:
+        if isinstance(event, ToolDone) and not killed:
+            killed.append(event)
+            mortal.kill(event.result.content)
+
+    path = "/dev/null"
+    many = [("note", {"path": path, "seconds": 0.01 * number}) for number in range(4)]
+    fake.tool_call("pid").tool_calls(many).reply("Done.")
+    reply, heard = run(fake, mortal.tools(), then, is_async=is_async)
+    assert [result.error for result in reply.rounds[1].results] == [None] * 4
+    assert [lost.reconnected for lost in heard] == ([] if mortal.kind == "http" else [True])
+
+
+# --- a server that is slow, or does not answer --------------------------------------------------------------------------------
+
+
+@BOTH
+def test_a_call_that_takes_too_long_says_so(fake: FakeLMStudio, mortal: Mortal, is_async: bool) -> None:
+    """With the limit, and the server goes on serving."""
+    fake.tool_call("note", path=os.devnull, seconds=3).tool_call("pid").reply("Done.")
+    reply, heard = run(fake, mortal.tools(timeout=2.5), lambda _: None, is_async=is_async)
+    late, after = [result for one in reply.rounds for result in one.results]
+    assert "timed out after 2.5 s" in late.content
+    assert "'note'" in late.content
+    assert heard == []
+    if mortal.kind == "http":  # over standard streams, our own server does one thing after the other
+        assert after.error is None
+
+
+@BOTH
+def test_the_start_takes_no_longer_than_the_limit(is_async: bool) -> None:
+    """A command that says nothing, and an address that does not answer; and the process is ended."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/mcp"
+        for tools in (MCPTools(command="sleep", args=["97531"], timeout=1), MCPTools(url, timeout=1)):
+            started = time.monotonic()
+            with pytest.raises(ToolError, match="did not answer within 1 s") as caught:
+                by_hand(tools, lambda _: None, is_async=is_async)
+            if not is_async:  # the loop of `by_hand` waits for the process to end
+                assert time.monotonic() - started < 2.9, "the limit was 1 s, and ending a process takes 2"
+            assert caught.value.hint
+    until(lambda: not _sleepers(), 20)
+    until(lambda: not [one for one in threading.enumerate() if "mcp-closing" in one.name], 20)
+
+
+def _sleepers() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except OSError:
+            continue
+        if b"97531" in words and words.startswith(b"sleep"):
+            found.append(str(path))
+    return found
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_a_limit_is_more_than_nothing(timeout: float) -> None:
+    with pytest.raises(ConfigurationError, match="timeout"):
+        MCPTools("http://localhost/mcp", timeout=timeout)
+
+
+def test_a_secret_in_an_address_is_in_no_message() -> None:
+    with pytest.raises(ToolError) as caught, MCPTools("http://me:sesame@127.0.0.1:9/mcp?key=open", timeout=5):
+        pass
+    assert "sesame" not in str(caught.value)
+
+
+# --- others' servers ----------------------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_the_time_server_of_pypi(fake: FakeLMStudio, is_async: bool) -> None:
+    """Killed between two rounds, like ours."""
+    pytest.importorskip("mcp_server_time")
+    before = _children()
+    killed: list[int] = []
+
+    def then(event: object) -> None:
+        if isinstance(event, ToolDone) and not killed:
+            killed.extend(_children() - before)
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    fake.tool_call("get_current_time", timezone="Europe/Rome").tool_call("get_current_time", timezone="Asia/Tokyo")
+    fake.tool_call("get_current_time", timezone="Nowhere").reply("Done.")
+    reply, heard = run(fake, MCPTools(command=sys.executable, args=["-m", "mcp_server_time"]), then, is_async=is_async)
+    rome, tokyo, nowhere = [result for one in reply.rounds for result in one.results]
+    assert "Europe/Rome" in rome.content
+    assert "Asia/Tokyo" in tokyo.content
+    assert "Nowhere" in nowhere.content
+    assert nowhere.error is not None
+    assert [lost.reconnected for lost in heard] == [True]
+
+
+def _children() -> set[int]:
+    """Return the processes that this one has started."""
+    task = Path(f"/proc/{os.getpid()}/task")
+    return {int(pid) for path in task.glob("*/children") for pid in path.read_text().split()}
+
+
+@pytest.fixture(scope="module")
+def everything() -> str:
+    """Install the server that shows everything, once, into a cache, and return its program."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("NO TESTS WITH AN MCP SERVER OF NPM: they need npm, apt-get install npm")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmdeck-tests"
+    home = cache / f"server-everything-{EVERYTHING_VERSION}"
+    program = home / "node_modules" / ".bin" / "mcp-server-everything"
+    if not program.exists():
+        fresh = home.with_name(f"{home.name}.{os.getpid()}")
+        fresh.mkdir(parents=True)
+        package = f"{EVERYTHING}@{EVERYTHING_VERSION}"
+        command = [npm, "install", "--prefix", str(fresh), "--no-audit", "--no-fund", "--silent", package]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        if done.returncode:
+            shutil.rmtree(fresh)
+            pytest.skip(f"NO TESTS WITH AN MCP SERVER OF NPM: it could not be installed: {done.stderr[-300:]}")
+        if not home.exists():  # another process of the tests may have been faster
+            fresh.rename(home)
+    return str(program)
+
+
+@BOTH
+@KINDS
+def test_the_server_of_npm_that_shows_everything(
+    fake: FakeLMStudio, everything: str, kind: str, is_async: bool
+) -> None:
+    """Images reach the model, links keep their name and address, and a server that was restarted is found again."""
+    fake.tool_call("get_tiny_image").tool_call("get_resource_links", count=2).tool_call("echo", message="hi").reply(
+        "Done."
+    )
+    before = _children()
+
+    def check(tools: MCPTools, restart: Callable[[], None]) -> None:
+        killed: list[str] = []
+
+        def then(event: object) -> None:
+            if isinstance(event, ToolDone) and event.result.call.name == "get_resource_links" and not killed:
+                killed.append("now")
+                restart()
+
+        reply, heard = run(fake, tools, then, is_async=is_async)
+        image, links, echo = [result for one in reply.rounds for result in one.results]
+        assert "[image 1]" in image.content
+        assert base64.b64decode(image.images[0].partition(",")[2]).startswith(b"\x89PNG")
+        shown = [
+            part
+            for message in fake.requests[1].body["messages"]
+            if message["role"] == "user"
+            for part in message["content"]
+        ]
+        assert {"type": "image_url", "image_url": {"url": image.images[0]}} in shown
+        assert "resource link: 'Text Resource 2', demo://resource/dynamic/text/2" in links.content
+        assert echo.content == "Echo: hi"
+        assert [lost.reconnected for lost in heard] == [True]
+
+    if kind == "stdio":
+        check(
+            MCPTools(command=everything, args=["stdio"]),
+            lambda: [os.kill(pid, signal.SIGKILL) for pid in _children() - before] and None,
+        )
+        return
+    with HTTPServer([everything, "streamableHttp"], PORT="PORT") as server:
+
+        def restart() -> None:
+            server.kill()
+            server.start()
+
+        check(MCPTools(server.url), restart)
+
+
+def test_a_failed_tool_is_an_event_of_the_run(fake: FakeLMStudio, everything: str) -> None:
+    """What the server refuses is told in its words."""
+    fake.tool_call("get_resource_reference", resourceType="Nothing", resourceId=1).reply("Done.")
+    errors: list[ToolErrored] = []
+    tools = MCPTools(command=everything, args=["stdio"])
+    run(fake, tools, lambda event: errors.append(event) if isinstance(event, ToolErrored) else None, is_async=False)
+    assert len(fake.requests) == 2
