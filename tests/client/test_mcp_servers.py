@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -228,9 +227,10 @@ def test_a_call_that_may_have_begun_is_not_repeated(mortal: Mortal, tmp_path: Pa
 
 
 @BOTH
-def test_a_call_that_does_no_harm_is_repeated(mortal: Mortal, tmp_path: Path, is_async: bool) -> None:
+def test_a_call_that_does_no_harm_is_repeated(tmp_path: Path, is_async: bool) -> None:
     """The server says so of the tool: `readOnlyHint`."""
     path = tmp_path / "calls"
+    mortal = Mortal("stdio")
 
     def work(by: Run) -> None:
         pid = by.call("pid")
@@ -332,10 +332,10 @@ def test_several_calls_at_once_connect_again_once(fake: FakeLMStudio, mortal: Mo
 @BOTH
 def test_a_call_that_takes_too_long_says_so(fake: FakeLMStudio, mortal: Mortal, is_async: bool) -> None:
     """With the limit, and the server goes on serving."""
-    fake.tool_call("note", path=os.devnull, seconds=3).tool_call("pid").reply("Done.")
-    reply, heard = run(fake, mortal.tools(timeout=2.5), lambda _: None, is_async=is_async)
+    fake.tool_call("note", path=os.devnull, seconds=8).tool_call("pid").reply("Done.")
+    reply, heard = run(fake, mortal.tools(timeout=6), lambda _: None, is_async=is_async)
     late, after = [result for one in reply.rounds for result in one.results]
-    assert "timed out after 2.5 s" in late.content
+    assert "timed out after 6 s" in late.content
     assert "'note'" in late.content
     assert heard == []
     if mortal.kind == "http":  # over standard streams, our own server does one thing after the other
@@ -347,15 +347,17 @@ def test_the_start_takes_no_longer_than_the_limit(is_async: bool) -> None:
     """A command that says nothing, and an address that does not answer; and the process is ended."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/mcp"
-        for tools in (MCPTools(command="sleep", args=["97531"], timeout=1), MCPTools(url, timeout=1)):
-            started = time.monotonic()
+        for tools in (MCPTools(url, timeout=1), MCPTools(command="sleep", args=["97531"], timeout=1)):
             with pytest.raises(ToolError, match="did not answer within 1 s") as caught:
                 by_hand(tools, lambda _: None, is_async=is_async)
-            if not is_async:  # the loop of `by_hand` waits for the process to end
-                assert time.monotonic() - started < 2.9, "the limit was 1 s, and ending a process takes 2"
             assert caught.value.hint
-    until(lambda: not _sleepers(), 20)
-    until(lambda: not [one for one in threading.enumerate() if "mcp-closing" in one.name], 20)
+        if not is_async:  # the error did not wait for the process, which has two seconds to end by itself
+            assert _closing()
+    until(lambda: not (_sleepers() or _closing()), 30)
+
+
+def _closing() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "mcp-closing" in thread.name]
 
 
 def _sleepers() -> list[str]:

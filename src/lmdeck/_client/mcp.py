@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from lmdeck._client.mcp_server import MCPServer, ServerAddress
+from lmdeck._client.mcp_address import ServerAddress
 from lmdeck.errors import ConfigurationError, ToolError
 from lmdeck.tools.reporting import current_report
 from lmdeck.tools.tool import Tool, snake_case
@@ -20,6 +20,8 @@ from lmdeck.tools.tool import Tool, snake_case
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
     from mcp.types import Tool as ServerTool
+
+    from lmdeck._client.mcp_server import MCPServer
 
 __all__ = ["MCPTools"]
 
@@ -81,12 +83,12 @@ class MCPTools:
             portal = stack.enter_context(start_blocking_portal())
             stack.callback(portal.call, portal.stop, True)
             server = portal.call(self._make_server)
+            stack.callback(portal.call, server.close)
             try:
                 found = portal.call(server.connect)
             except ToolError:
                 _close_later(stack.pop_all())
                 raise
-            stack.callback(portal.call, server.close)
             self._tools = self._made(found, lambda tool: _sync_handler(portal, server, tool))
             self._exit = stack.pop_all()
         return self
@@ -106,11 +108,11 @@ class MCPTools:
         """
         _require_mcp()
         server = await self._make_server()
-        found = await server.connect()
         try:
+            found = await server.connect()
             self._tools = self._made(found, lambda tool: _async_handler(server, tool))
-        except ConfigurationError:
-            await server.close()
+        except (ConfigurationError, ToolError):
+            await server.close()  # a loop that ended now would leave the server's process behind
             raise
         self._server = server
         return self
@@ -125,6 +127,8 @@ class MCPTools:
 
     async def _make_server(self) -> MCPServer:
         """Make the server's object, on the loop that it will be used on."""
+        from lmdeck._client.mcp_server import MCPServer  # imported lazily: it needs asyncio
+
         return MCPServer(self._address)
 
     def _made(

@@ -8,52 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-from msgspec import Struct
-
+from lmdeck._client.mcp_address import ServerAddress
 from lmdeck._client.mcp_results import read_tool_result
-from lmdeck._secret import redact_url
 from lmdeck.errors import ToolError
 from lmdeck.events import ToolServerLost
 from lmdeck.tools.reporting import Report
 from lmdeck.tools.tool import ToolFailed
 
 if TYPE_CHECKING:
+    import httpx2
     from mcp import Client
     from mcp.client._transport import ReadStream
     from mcp.shared.message import SessionMessage
     from mcp.types import Tool as ServerTool
 
-__all__ = ["MCPServer", "ServerAddress"]
+__all__ = ["MCPServer"]
 
 PAGES = 50
 BACKOFF, LONGEST_BACKOFF = 0.1, 5.0  # seconds before a server is connected again, doubled with each failure
 CLOSING_SECONDS = 10.0
+TURNS = 10  # of the loop, until the end of a process's output has come through the tasks that read it
 _log = logging.getLogger("lmdeck.mcp")
-_LOST_SESSION = re.compile(
-    r"\bsession\b.{0,40}(terminated|not found|expired|unknown|invalid)|\b(no|unknown|invalid)\b.{0,12}\bsession",
-    re.IGNORECASE,
-)
-
-
-class ServerAddress(Struct, frozen=True, kw_only=True):
-    """Where a server is, or what starts it; `timeout` (seconds) is for connecting, and for each call."""
-
-    url: str | None = None
-    command: str | None = None
-    args: Sequence[str] = ()
-    env: Mapping[str, str] | None = None
-    headers: Mapping[str, str] = {}
-    timeout: float = 30.0
-
-    @property
-    def name(self) -> str:
-        """The server's name in errors and events: its address without secrets, or its command."""
-        return redact_url(self.url) if self.url is not None else str(self.command)
 
 
 class MCPServer:
@@ -92,6 +71,8 @@ class MCPServer:
         Raises:
             ToolFailed: The tool failed, in the server's words; or the server is gone, or too slow.
         """
+        for _ in range(TURNS):  # so that the loop reads what has arrived, the end of the connection above all
+            await asyncio.sleep(0)
         connection = self._connection
         was_gone = connection.is_gone
         if was_gone:
@@ -163,10 +144,12 @@ class _Connection:
     def __init__(self, address: ServerAddress) -> None:
         self._address = address
         self._leave = asyncio.Event()
+        self._give_up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._client: Client | None = None
         self._error: BaseException | None = None
         self._answered = 0  # HTTP requests of which at least the head of the answer came
+        self._session_is_lost = False
 
     @property
     def is_gone(self) -> bool:
@@ -189,10 +172,10 @@ class _Connection:
         try:
             return await asyncio.wait_for(opened, self._address.timeout)
         except TimeoutError as error:
-            self._task.cancel()  # it ends the server's process in its own time: the limit is the caller's
+            self._give_up.set()
             raise _Unreachable(f"it did not answer within {self._address.timeout:g} s") from error
         except asyncio.CancelledError:
-            self._task.cancel()
+            self._give_up.set()
             raise
         except Exception as error:
             raise _Unreachable(_words(error)) from error
@@ -205,7 +188,7 @@ class _Connection:
             _Lost: The connection broke.
         """
         from mcp import MCPError
-        from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+        from mcp.types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_REQUEST, REQUEST_TIMEOUT
 
         if self._client is None or self.is_gone:
             raise _Lost(self.reason, may_have_begun=False)
@@ -219,9 +202,9 @@ class _Connection:
                 ) from error
             if error.code == CONNECTION_CLOSED:
                 raise await self._lost(answered) from error
-            if _LOST_SESSION.search(error.message):
+            if self._session_is_lost and error.code in (INTERNAL_ERROR, INVALID_REQUEST):
                 self._leave.set()
-                raise _Lost(error.message, may_have_begun=False) from error
+                raise _Lost("the server does not know the session", may_have_begun=False) from error
             raise ToolFailed(f"The MCP server {self._address.name!r} refused the call: {error.message}") from error
         except (OSError, RuntimeError) as error:
             raise await self._lost(answered) from error
@@ -232,7 +215,7 @@ class _Connection:
         return read_tool_result(result, name)
 
     async def close(self) -> None:
-        """Leave the connection, and wait until it is closed."""
+        """Leave the connection, and wait until it is closed and the server's process has ended."""
         self._leave.set()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=CLOSING_SECONDS)
@@ -248,19 +231,28 @@ class _Connection:
         was_refused = self._answered == answered and self._error is not None and _is_refused(self._error)
         return _Lost(self.reason, may_have_begun=not was_refused)
 
-    async def _note_answer(self, _: object) -> None:
+    async def _note_answer(self, response: httpx2.Response) -> None:
+        """Count an answer; a server that was restarted refuses the session with 404, as specified, or with 400."""
         self._answered += 1
+        self._session_is_lost |= "mcp-session-id" in response.request.headers and response.status_code in (400, 404)
 
     async def _keep(self, opened: asyncio.Future[list[ServerTool]]) -> None:
+        import anyio
         from mcp import Client
 
+        async def give_up(scope: anyio.CancelScope) -> None:
+            await self._give_up.wait()
+            scope.cancel()  # as anyio does it: a task that is cancelled by asyncio leaves the server's process behind
+
         try:
-            async with AsyncExitStack() as stack:
-                self._client = await stack.enter_async_context(Client(self._transport()))
-                tools = await _listed(self._client)
-                if not opened.done():
-                    opened.set_result(tools)
-                await self._leave.wait()
+            async with anyio.create_task_group() as watch:
+                watch.start_soon(give_up, watch.cancel_scope)
+                async with Client(self._transport()) as self._client:
+                    tools = await _listed(self._client)
+                    if not opened.done():
+                        opened.set_result(tools)
+                    await self._leave.wait()
+                watch.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001  # of any library below; whoever calls next hears of it
             self._error = error
             if not opened.done():
