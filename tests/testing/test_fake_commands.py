@@ -186,6 +186,36 @@ def test_a_careless_program_is_told_what_it_does() -> None:
     }
 
 
+OPENAI = """
+import openai
+try:
+    with openai.OpenAI(max_retries=0) as client:
+        messages = [{"role": "user", "content": "Hi"}]
+        chunks = client.chat.completions.create(model="qwen2.5-7b-instruct", messages=messages, stream=True)
+        print("".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices))
+except openai.OpenAIError as error:
+    raise SystemExit(str(error))
+"""
+
+
+def test_the_same_program_is_tried_with_repaired_answers() -> None:
+    """What OpenAI's client takes for an answer, it says is an error; and retries are made for it."""
+    pytest.importorskip("openai")
+    options = [option for fault in ("early_end", "empty_reply", "trickle") for option in ("--fault", fault)]
+    command = ("verdict", *options, "--", sys.executable, "-c", OPENAI)
+    report = json.loads(run(command[0], "--json", *command[1:], **FAST).stdout)
+    assert (report["ok"], report["repaired_ok"]) == (False, True)
+    assert report["repaired_expected"] == report["expected"]
+    assert {trial["fault"]: (trial["outcome"], trial["repaired"]["outcome"]) for trial in report["trials"]} == {
+        "early_end": ("wrong answer", "said so"),
+        "empty_reply": ("wrong answer", "said so"),
+        "trickle": ("survived", "survived"),
+    }
+    shown = run(*command, COLUMNS="160", **FAST).stdout
+    assert "as it is: 1 survived · 2 wrong answer" in shown
+    assert "with lmdeck run: 1 survived · 2 said so" in shown
+
+
 def test_a_program_that_fails_anyway_is_refused() -> None:
     done = run("verdict", "--", sys.executable, "-c", "raise SystemExit('no')")
     assert done.returncode == 2

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lmdeck.testing.received_requests import SentRequest
     from lmdeck.testing.recordings.cassette import Exchange
     from lmdeck.testing.recordings.replay import Understood
-    from lmdeck.testing.verdict import Trial
+    from lmdeck.testing.verdict import Outcome, Repaired, Trial
 
 __all__ = ["fake", "record", "replay", "verdict"]
 
@@ -205,9 +205,15 @@ def verdict(
     scenario: Annotated[Path | None, typer.Option(help="What the fake answers (TOML), as for `lmdeck fake`.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds after which a run counts as hung.")] = 20.0,
     fault: Annotated[list[str] | None, typer.Option(help="Only this fault; may be given more than once.")] = None,
+    repaired: Annotated[
+        bool, typer.Option(help="Run it once more with repaired answers, as `lmdeck run` gives them.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
-    """Run a program under each fault and tell which it survives; the exit code is 1 where it hangs, crashes or is wrong."""
+    """Run a program under each fault and tell which it survives, as it is and with lmdeck's repair between.
+
+    The exit code is 1 where it hangs, crashes or is wrong as it is.
+    """
     needs_extra()
     from lmdeck.testing.faults import FAULTS, find_fault
     from lmdeck.testing.scenario import Scenario, load_scenario
@@ -216,34 +222,55 @@ def verdict(
     names = [find_fault(name).name for name in fault or FAULTS]
     script = Scenario() if scenario is None else load_scenario(scenario)
     expected = baseline(command, script, timeout)
+    with_repair = baseline(command, script, timeout, repaired=True) if repaired else None
     trials: list[Trial] = []
     with Progress(
         TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), console=errors, transient=True,
         disable=as_json or not errors.is_terminal,
     ) as progress:  # fmt: skip
         task = progress.add_task("faults", total=len(names))
-        for trial in try_faults(command, script, expected, timeout=timeout, faults=names):
+        for trial in try_faults(command, script, expected, timeout=timeout, faults=names, repaired=with_repair):
             trials.append(trial)
             progress.update(task, advance=1, description=trial.fault)
     is_good = all(trial.is_right for trial in trials)
     if as_json:
         report = {"ok": is_good, "expected": expected, "trials": msgspec.to_builtins(trials)}
+        if with_repair is not None:
+            report |= {"repaired_ok": _are_right(trials), "repaired_expected": with_repair}
         echo_json(report)
     else:
         _show_trials(trials)
     raise typer.Exit(0 if is_good else 1)
 
 
+def _are_right(trials: list[Trial]) -> bool:
+    """Whether every trial is right with repaired answers."""
+    return all(trial.repaired is not None and trial.repaired.is_right for trial in trials)
+
+
 def _show_trials(trials: list[Trial]) -> None:
+    is_repaired = any(trial.repaired is not None for trial in trials)
     table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    for name in ("", "fault", "outcome", "seconds"):
+    for name in ("", "fault", "as it is", "seconds", *(("", "with lmdeck run", "seconds") if is_repaired else ())):
         table.add_column(name, no_wrap=True)
     table.add_column("said last", no_wrap=True, overflow="ellipsis", ratio=1)
     for trial in trials:
-        mark = Text("✓", "green") if trial.is_right else Text("✗", "bold red")
         last = safe((trial.output.strip().splitlines() or [""])[-1])
-        style = STYLES[trial.outcome]
-        table.add_row(mark, trial.fault, Text(trial.outcome, style), f"{trial.seconds:.1f}", Text(_short(last), "dim"))
+        with_repair = _cells(trial.repaired) if trial.repaired is not None else []
+        mark, *outcome = _cells(trial)
+        table.add_row(mark, trial.fault, *outcome, *with_repair, Text(_short(last), "dim"))
     console.print(table)
-    counts = {outcome: sum(trial.outcome == outcome for trial in trials) for outcome in STYLES}
-    console.print(Text(" · ".join(f"{count} {outcome}" for outcome, count in counts.items() if count), style="bold"))
+    console.print(_counts("as it is", [trial.outcome for trial in trials]))
+    if is_repaired:
+        console.print(_counts("with lmdeck run", [trial.repaired.outcome for trial in trials if trial.repaired]))
+
+
+def _cells(tried: Trial | Repaired) -> list[Text]:
+    mark = Text("✓", "green") if tried.is_right else Text("✗", "bold red")
+    return [mark, Text(tried.outcome, STYLES[tried.outcome]), Text(f"{tried.seconds:.1f}")]
+
+
+def _counts(what: str, outcomes: list[Outcome]) -> Text:
+    counts = {outcome: sum(each == outcome for each in outcomes) for outcome in STYLES}
+    shown = " · ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    return Text(f"{what}: {shown}", style="bold")

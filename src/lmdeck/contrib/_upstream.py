@@ -221,6 +221,11 @@ class AsyncUpstream(_Servers[AsyncTransport]):
         chunks = self._chunks(answer, reader, limits)
         return AsyncSent(status=answer.response.status, headers=reader.head(), chunks=chunks, answer=answer)
 
+    def prepare(self) -> None:
+        """Load what the first request needs, so that it does not wait for it."""
+        self._ready()
+        self._opened()
+
     async def aclose(self) -> None:
         """Close every connection."""
         self._ready()

@@ -89,9 +89,11 @@ async def _send_error(answer: ErrorAnswer, send: Send) -> None:
 
 
 async def _live(receive: Receive, send: Send, upstream: AsyncUpstream) -> None:
-    """Follow the life of the server, and close the connections at its end."""
+    """Follow the life of the server: get ready at its beginning, and close the connections at its end."""
     while True:
         message = await receive()
+        if message["type"] == "lifespan.startup":
+            upstream.prepare()
         if message["type"] == "lifespan.shutdown":
             await upstream.aclose()
         await send({"type": f"{message['type']}.complete"})

@@ -1,6 +1,7 @@
 """What an application makes of each fault: its program is run against a fake that fails in that way, and watched.
 
-First it is run without a fault, which shows what it says when all is well. Then, for each fault: *survived* (it said the
+First it is run without a fault, which shows what it says when all is well. Then, for each fault, as it is and with lmdeck's
+repair between (as `lmdeck run` puts it there): *survived* (it said the
 same), *said so* (it ended with an error of its own), *wrong answer* (it ended well and said something else), *crashed* (a
 traceback or a signal) or *hung* (it did not end in time).
 """
@@ -10,22 +11,23 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from contextlib import closing
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
+from lmdeck.contrib.asgi import RepairProxy
 from lmdeck.errors import ConfigurationError
+from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.testing.faults import FAULTS
 from lmdeck.testing.isolation import point_to
 from lmdeck.testing.scenario import Scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from lmdeck.testing.fake import FakeLMStudio
 
-__all__ = ["Outcome", "Trial", "baseline", "try_faults"]
+__all__ = ["Outcome", "Repaired", "Trial", "baseline", "try_faults"]
 
 Outcome = Literal["survived", "said so", "wrong answer", "crashed", "hung"]
 SHOWN = 2000
@@ -39,6 +41,16 @@ class Trial(Struct, frozen=True, kw_only=True):
     seconds: float
     output: str
     is_right: bool
+    repaired: Repaired | None = None
+
+
+class Repaired(Struct, frozen=True, kw_only=True):
+    """The same run with repaired answers."""
+
+    outcome: Outcome
+    seconds: float
+    output: str
+    is_right: bool
 
 
 class _Run(Struct, frozen=True, kw_only=True):
@@ -47,14 +59,19 @@ class _Run(Struct, frozen=True, kw_only=True):
     errors: str
     seconds: float
 
+    @property
+    def shown(self) -> str:
+        """The end of what it said."""
+        return (self.output + self.errors)[-SHOWN:]
 
-def baseline(command: Sequence[str], scenario: Scenario, timeout: float) -> str:
-    """Run the program without a fault, and give what it says.
+
+def baseline(command: Sequence[str], scenario: Scenario, timeout: float, *, repaired: bool = False) -> str:
+    """Run the program without a fault, with repaired answers or as it is, and give what it says.
 
     Raises:
         ConfigurationError: It cannot be run, fails, or does not end.
     """
-    run = _run(command, scenario, None, timeout)
+    run = _run(command, scenario, None, timeout, repaired=repaired)
     if run.code is None:
         raise ConfigurationError(
             f"The program did not end within {timeout:g} s, without any fault.", hint="Give it longer with --timeout."
@@ -68,9 +85,18 @@ def baseline(command: Sequence[str], scenario: Scenario, timeout: float) -> str:
 
 
 def try_faults(
-    command: Sequence[str], scenario: Scenario, expected: str, *, timeout: float, faults: Sequence[str] | None = None
+    command: Sequence[str],
+    scenario: Scenario,
+    expected: str,
+    *,
+    timeout: float,
+    faults: Sequence[str] | None = None,
+    repaired: str | None = None,
 ) -> Iterator[Trial]:
-    """Run the program once under each fault; every one of its answers fails in that way."""
+    """Run the program once under each fault; every one of its answers fails in that way.
+
+    With `repaired`, what it says with repaired answers when all is well, it is run once more with them.
+    """
     for name in faults or FAULTS:
         run = _run(command, scenario, name, timeout)
         outcome = _outcome(run, expected)
@@ -78,9 +104,20 @@ def try_faults(
             fault=name,
             outcome=outcome,
             seconds=run.seconds,
-            output=(run.output + run.errors)[-SHOWN:],
-            is_right=outcome == "survived" or (outcome == "said so" and FAULTS[name].expect == "error"),
+            output=run.shown,
+            is_right=_is_right(outcome, name),
+            repaired=None if repaired is None else _try_repaired(command, scenario, repaired, timeout, name),
         )
+
+
+def _try_repaired(command: Sequence[str], scenario: Scenario, expected: str, timeout: float, fault: str) -> Repaired:
+    run = _run(command, scenario, fault, timeout, repaired=True)
+    outcome = _outcome(run, expected)
+    return Repaired(outcome=outcome, seconds=run.seconds, output=run.shown, is_right=_is_right(outcome, fault))
+
+
+def _is_right(outcome: Outcome, fault: str) -> bool:
+    return outcome == "survived" or (outcome == "said so" and FAULTS[fault].expect == "error")
 
 
 def _outcome(run: _Run, expected: str) -> Outcome:
@@ -91,11 +128,13 @@ def _outcome(run: _Run, expected: str) -> Outcome:
     return "crashed" if run.code < 0 or "Traceback (most recent call last)" in run.errors else "said so"
 
 
-def _run(command: Sequence[str], scenario: Scenario, fault: str | None, timeout: float) -> _Run:
+def _run(
+    command: Sequence[str], scenario: Scenario, fault: str | None, timeout: float, *, repaired: bool = False
+) -> _Run:
     began = time.monotonic()
-    with closing(scenario.fake().start()) as fake:
+    with closing(scenario.fake().start()) as fake, _server(fake, timeout, repaired=repaired) as url:
         _arm(fake, fault)
-        environment = {**os.environ, **point_to(fake.base_url)}
+        environment = {**os.environ, **point_to(url)}
         try:
             done = subprocess.run(  # noqa: S603  # the user's own program is the point
                 list(command), env=environment, capture_output=True, text=True, timeout=timeout, check=False,
@@ -108,6 +147,18 @@ def _run(command: Sequence[str], scenario: Scenario, fault: str | None, timeout:
                 f"The program {command[0]} cannot be run: {error.strerror}.", hint="Check its name."
             ) from error
     return _Run(code=done.returncode, output=done.stdout, errors=done.stderr, seconds=time.monotonic() - began)
+
+
+@contextmanager
+def _server(fake: FakeLMStudio, timeout: float, *, repaired: bool) -> Iterator[str]:
+    """Return the address that the program asks; the repair's limits on silence run out before the program counts as hung."""
+    if not repaired:
+        yield fake.base_url
+        return
+    limits: Any = {"timeout": timeout / 3, "first_token_timeout": timeout / 3}
+    proxy = RepairProxy(base_url=fake.base_url, **limits)
+    with BackgroundServer(proxy, listen(), lifespan=True) as server:
+        yield server.base_url
 
 
 def _arm(fake: FakeLMStudio, fault: str | None) -> None:
