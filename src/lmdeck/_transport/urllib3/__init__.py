@@ -119,6 +119,8 @@ class Urllib3Response:
             TransportError: The connection broke, or a time limit ran out.
         """
         left, phase = self._deadlines.remaining()
+        if self._reads is not None and self._reads.is_inherited:
+            raise ConnectionLostError("The process was forked while the answer was read: only its parent can read on.")
         try:
             if self._reads is not None:
                 self._reads.limit(left)

@@ -57,7 +57,7 @@ class _TimedReads(io.RawIOBase):
         self.sock = sock
         self.by: float | None = None
         self.left_over = 0
-        self._is_inherited = False
+        self.is_inherited = False
         self._received = 0
         self._seconds = sock.gettimeout()
         self._hold = sock.makefile("rb", buffering=0)  # the socket stays open for as long as it is read
@@ -74,8 +74,8 @@ class _TimedReads(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # a buffer has no type before Python 3.12
         """Read what has arrived, at least one byte."""
-        if self._is_inherited:
-            raise ConnectionResetError("the answer belongs to the process that was forked")
+        if self.is_inherited:
+            raise ConnectionResetError
         if self.by is not None:
             left = self.by - time.monotonic()
             if left <= 0:
@@ -91,13 +91,13 @@ class _TimedReads(io.RawIOBase):
 
     def cut(self) -> None:
         """End the connection, and with it a read that waits in another thread."""
-        if not self._is_inherited:
+        if not self.is_inherited:
             with suppress(OSError):  # it may be gone already
                 self.sock.shutdown(socket.SHUT_RDWR)
 
     def disown(self) -> None:
         """Leave the socket to the parent of this process."""
-        self._is_inherited = True
+        self.is_inherited = True
         disown(self.sock.fileno())
 
     def close(self) -> None:
