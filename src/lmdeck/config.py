@@ -42,7 +42,8 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
     `timeout` is the longest silence between two bytes of an answer, `first_token_timeout` the longest wait for its first
     byte, `total_timeout` the longest an answer may take as a whole (`None`: no limit). `proxy` is a URL; the environment's
     proxies are not used, since the server is local. `max_concurrency` is how many answers are asked for at once while the
-    others wait in a fair queue (`None`: as many as the loaded model answers in parallel, else 4). `without_rules` names the
+    others wait in a fair queue (`None`: as many as the loaded model answers in parallel, else 4; servers that are not LM Studio
+    have their own queue). `without_rules` names the
     rules of `lmdeck.rules()` by which requests are not changed. `tls_verify`,
     `tls_ca_file`, `tls_client_cert` and `tls_client_key` serve an LM Studio behind an HTTPS proxy.
     """

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from asking import alm, lm, until
 from bodies import chunk
-from lmdeck import LMStudio, Reply, RequestQueued
+from lmdeck import AsyncLMStudio, LMStudio, LMStudioError, Reply, RequestQueued
 from lmdeck.testing import FakeLMStudio, RawAnswer
 from lmdeck.testing.models import DEFAULT_MODEL
-from loopback import PATIENCE
+from loopback import PATIENCE, Loopback, Request, Step, hello, json_answer
 
 LIST, CHAT = "/api/v1/models", "/v1/chat/completions"
 BOTH = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -66,17 +67,125 @@ def test_what_the_loaded_model_works_on_is_asked_once(
     "answer",
     [
         listing(None),
-        listing(),
         RawAnswer.json({"models": []}),
-        RawAnswer.json({"data": []}),
+        RawAnswer.json({"error": "Unexpected endpoint or method. (GET /api/v1/models)"}),
         RawAnswer.json("no", status=503),
     ],
 )
-def test_a_server_that_does_not_tell_gets_four(fake: FakeLMStudio, answer: RawAnswer, is_async: bool) -> None:
-    """Which is what LM Studio's own default is; it is asked once all the same."""
+def test_an_lm_studio_that_does_not_tell_gets_four(fake: FakeLMStudio, answer: RawAnswer, is_async: bool) -> None:
+    """Which is its own default, also where it may be one; it is asked once all the same."""
     fake.at(LIST).answer(answer)
     replies, paths = ask_many(fake, 9, is_async=is_async, retry_attempts=3)
     assert (len(replies), fake.most_at_once, paths.count(LIST)) == (9, 4, 1)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "answer", [RawAnswer.json({"detail": "Not Found"}, status=404), RawAnswer.json({"data": []}), RawAnswer.json([])]
+)
+def test_another_server_is_asked_for_everything_at_once(fake: FakeLMStudio, answer: RawAnswer, is_async: bool) -> None:
+    """vLLM, llama.cpp, a gateway: those have queues of their own."""
+    fake.at(LIST).answer(answer)
+    replies, paths = ask_many(fake, 24, is_async=is_async)
+    assert (len(replies), paths.count(LIST)) == (24, 1)
+    assert fake.most_at_once > 8  # how many more depends on how fast they come
+
+
+@BOTH
+@pytest.mark.parametrize("settings", [{}, {"max_concurrency": 8}], ids=str)
+@pytest.mark.parametrize("stream", [False, True], ids=["send", "stream"])
+def test_a_model_that_is_not_loaded_is_asked_by_one_first(
+    stream: bool, settings: dict[str, Any], is_async: bool
+) -> None:
+    """LM Studio would load it once for each (bug #1751); after the first byte the others come at once."""
+    loaded = threading.Event()
+
+    def answer(request: Request) -> Iterator[Step]:
+        if request.path == LIST:
+            instances = [{"id": "m", "config": {"parallel": 8}}] if loaded.is_set() else []
+            yield from json_answer({"models": [{"key": "m", "type": "llm", "loaded_instances": instances}]})
+            return
+        is_first = not loaded.is_set()
+        if is_first:
+            server.until(lambda: any(other.path == LIST for other in server.requests))
+            yield 0.05  # in which the others would come
+            at_first.append(sum(other.path != LIST for other in server.requests))
+            loaded.set()
+        yield from hello(request)
+
+    at_first: list[int] = []
+    with Loopback(answer) as server:
+        replies = ask_all_at_once(server.url, 8, is_async=is_async, stream=stream, **settings)
+    assert replies == ["Hello."] * 8
+    assert at_first == [1]
+
+
+@BOTH
+def test_after_a_failure_the_next_one_goes_first(is_async: bool) -> None:
+    """Nobody waits for an answer that will not come, and each still goes alone."""
+    asked: list[int] = []
+
+    def answer(request: Request) -> Iterator[Step]:
+        if request.path == LIST:
+            yield from json_answer({"models": [{"key": "m", "type": "llm", "loaded_instances": []}]})
+            return
+        asked.append(len(asked))
+        if len(asked) == 1:
+            server.until(lambda: any(other.path == LIST for other in server.requests))
+        yield 0.03
+        yield from json_answer({"error": {"message": "no"}}, 400) if len(asked) < 4 else hello(request)
+
+    with Loopback(answer) as server:
+        replies = ask_all_at_once(server.url, 6, is_async=is_async)
+    assert sorted(replies) == ["Hello."] * 3 + ["InvalidRequestError"] * 3
+
+
+def ask_all_at_once(url: str, count: int, *, is_async: bool, stream: bool = False, **settings: Any) -> list[str]:
+    """Return what each got: the content, or the name of its error."""
+    if is_async:
+
+        async def ask_async(client: AsyncLMStudio) -> str:
+            chat = client.chat().user("x")
+            try:
+                return (await (chat.stream().until_done() if stream else chat.send())).content
+            except LMStudioError as error:
+                return type(error).__name__
+
+        async def main() -> list[str]:
+            async with alm(url, **settings) as client:
+                return list(await asyncio.gather(*(ask_async(client) for _ in range(count))))
+
+        return asyncio.run(main())
+    told: list[str] = []
+
+    def ask(client: LMStudio) -> None:
+        chat = client.chat().user("x")
+        try:
+            told.append((chat.stream().until_done() if stream else chat.send()).content)
+        except LMStudioError as error:
+            told.append(type(error).__name__)
+
+    with lm(url, **settings) as client:
+        threads = [threading.Thread(target=ask, args=(client,)) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+    return told
+
+
+@BOTH
+def test_a_long_queue_is_said_once(
+    fake: FakeLMStudio, is_async: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With what limits it."""
+    monkeypatch.setattr("lmdeck._pipeline.concurrency.PATIENCE", 0.01)
+    replies, _ = ask_many(fake, 5, is_async=is_async, max_concurrency=1)
+    assert len(replies) == 5
+    told = [record.getMessage() for record in caplog.records if "queue" in record.getMessage()]
+    assert len(told) == 1
+    assert "1 answers are asked for at once" in told[0]
+    assert "max_concurrency" in told[0]
 
 
 @BOTH
@@ -90,7 +199,7 @@ def test_a_server_that_never_answers_the_question_holds_nobody_up_for_long(fake:
 
 @BOTH
 def test_one_after_the_other_costs_no_question(fake: FakeLMStudio, is_async: bool) -> None:
-    """Nor does a limit that was given."""
+    """Whatever the limit."""
     for _ in range(3):
         fake.reply("Hello.")
 
@@ -107,7 +216,7 @@ def test_one_after_the_other_costs_no_question(fake: FakeLMStudio, is_async: boo
                 client.chat().user("x").send()
     assert [request.path for request in fake.requests] == [CHAT] * 3
     _, paths = ask_many(fake, 5, is_async=is_async, max_concurrency=2)
-    assert (fake.most_at_once, paths.count(LIST)) == (2, 0)
+    assert (fake.most_at_once, paths.count(LIST)) == (2, 1)  # whether the model is loaded
 
 
 def test_a_list_that_was_read_before_is_not_asked_for_again(fake: FakeLMStudio) -> None:

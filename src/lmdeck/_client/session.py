@@ -17,9 +17,11 @@ from msgspec.structs import replace
 from lmdeck._event_bus import EventBus
 from lmdeck._forking import on_fork
 from lmdeck._limits import Limits
-from lmdeck._pipeline.concurrency import ConcurrencyLimit
+from lmdeck._pipeline.concurrency import DEFAULT_LIMIT, NO_LIMIT, ConcurrencyLimit
+from lmdeck._pipeline.concurrency import PATIENCE as LONG_QUEUE
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import Call, Exchange, Handler, R
+from lmdeck._pipeline.loading import LoadOnce
 from lmdeck._pipeline.logging import LogTraffic, log_to_stderr
 from lmdeck._pipeline.retry import Retry, RetryPolicy
 from lmdeck._pipeline.semaphore import FairSemaphore
@@ -29,11 +31,11 @@ from lmdeck._requests.chat import encode
 from lmdeck._requests.other_endpoints import runs_tools_on_server
 from lmdeck._responses.json_reader import JSONReader
 from lmdeck._responses.model_lists import LISTINGS, read_listing
-from lmdeck._responses.server_detection import Peer
+from lmdeck._responses.server_detection import LM_STUDIO, Peer, named_in
 from lmdeck._transport import Timeouts, WireRequest
 from lmdeck._version import __version__
 from lmdeck.config import Settings
-from lmdeck.errors import ConfigurationError, LMStudioError, MalformedStreamError
+from lmdeck.errors import ConfigurationError, EndpointNotFoundError, LMStudioError, MalformedStreamError
 from lmdeck.events import RequestQueued
 from lmdeck.model_info import ModelInfo
 from lmdeck.tools.registry import ToolRegistry
@@ -79,17 +81,23 @@ class Session:
         without_loading = Retry(self.once, replace(policy, loading=0.0), bus=self.bus)
         self.semaphore = FairSemaphore(settings.max_concurrency, threading.Lock, _task_or_thread)
         on_fork(self.semaphore, FairSemaphore.after_fork)
-        limited = ConcurrencyLimit(retried, self.semaphore, clock, self._publish_queued, self._look_up_parallel)
+        limited = ConcurrencyLimit(
+            retried, self.semaphore, clock, self._publish_queued, self._look_up_parallel, self._warn_of_queue
+        )
+        self._load_once = LoadOnce(limited, threading.Lock, clock, self._is_loaded, self.semaphore.forget_limit)
+        on_fork(self._load_once, LoadOnce.after_fork)
         factories = tuple(handlers)
         self.unlimited: Handler = _wrapped(retried, factories)
         self.prompt: Handler = _wrapped(Telemetry(without_loading, self.bus), factories)
-        self.handler: Handler = _wrapped(limited, factories)
+        self.handler: Handler = _wrapped(self._load_once, factories)
         self._headers = {"User-Agent": f"lmdeck/{__version__}", **_checked_headers(headers or {})}
         self.clock = clock
         self._timeouts = Timeouts.from_settings(settings)
         self._chosen: tuple[str, float] | None = None
         self._architectures: dict[str, str] = {}
         self.uncompilable: set[bytes] = set()
+        self._is_foreign = False
+        self._has_warned_of_queue = False
         if settings.debug:
             log_to_stderr()
 
@@ -125,6 +133,7 @@ class Session:
             request_id=request_id,
             make_reader=make_reader,
             has_effects=has_effects or runs_tools_on_server(body or {}),
+            model=str((body or {}).get("model") or ""),
             peer=self.peer,
         )
 
@@ -138,14 +147,45 @@ class Session:
         return stream.reader.value
 
     def _look_up_parallel(self) -> Plan[int | None]:
-        """Ask how many answers at once the loaded model works on; None where the server does not tell."""
+        """Ask how many answers at once the loaded model works on; None where LM Studio does not tell."""
+        models = yield from self._look_up_models()
+        return _most_parallel(models or ()) or (NO_LIMIT if self._is_foreign else None)
+
+    def _is_loaded(self, model: str) -> Plan[bool]:
+        """Whether a model is loaded, as far as the server tells: what is not in its list is not waited for."""
+        models = yield from self._look_up_models()
+        named = [each for each in models or () if model in (each.key, *(one.id for one in each.instances))]
+        is_loaded = not named or any(each.instances for each in named)
+        if is_loaded and self.settings.max_concurrency is None:
+            self.semaphore.resize(_most_parallel(models or ()) or (NO_LIMIT if self._is_foreign else DEFAULT_LIMIT))
+        return is_loaded
+
+    def _look_up_models(self) -> Plan[list[ModelInfo] | None]:
+        """Read LM Studio's list of models; None where there is none, and then note whether another server is there."""
+        if self._is_foreign:
+            return None
         api, path = LISTINGS[0]
+        read = partial(JSONReader, limits=PROBE_LIMITS)
         try:
-            models = read_listing(api, (yield from self.probe(path)))
-        except MalformedStreamError:
+            stream = yield from self.once(self.call("GET", path, read, timeouts=self.probe_timeouts))
+            models = read_listing(api, stream.reader.value)
+        except (EndpointNotFoundError, MalformedStreamError) as error:
+            self._is_foreign = named_in(error.message) != LM_STUDIO and self.peer.product != LM_STUDIO
+            return None
+        except LMStudioError:  # it may be any server
             return None
         self.learn(models)
-        return _most_parallel(models)
+        return models
+
+    def _warn_of_queue(self) -> None:
+        if not self._has_warned_of_queue:
+            self._has_warned_of_queue = True
+            _log.warning(
+                "A request has waited in this client's queue for %.0f s: %d answers are asked for at once, which is what the "
+                "model works on at once or `max_concurrency` says. This is said once; `RequestQueued` tells of each.",
+                LONG_QUEUE,
+                self.semaphore.limit,
+            )
 
     @property
     def look_up_timeouts(self) -> Timeouts:
@@ -177,6 +217,7 @@ class Session:
             if model.architecture
             for name in (model.key, *(instance.id for instance in model.instances))
         }
+        self._load_once.note_loaded(name for model in models for one in model.instances for name in (model.key, one.id))
         if self.settings.max_concurrency is not None:
             return
         parallel = _most_parallel(models)

@@ -2,11 +2,13 @@
 
 A loaded instance of LM Studio answers `parallel` requests at once, four by default, and queues the rest silently while the
 client's time limits run. A request that waits here is under no limit but the caller's. The server's limit is looked up when two
-answers are wanted at once for the first time; until then one may run.
+answers are wanted at once for the first time; until then one may run. Only LM Studio's silence on it means four: other servers
+have queues of their own.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from lmdeck._pipeline.effects import Acquire, Plan
@@ -15,6 +17,9 @@ from lmdeck._pipeline.semaphore import FairSemaphore, Slot
 from lmdeck.events import RequestQueued
 
 DEFAULT_LIMIT = 4
+NO_LIMIT = sys.maxsize
+PATIENCE = 10.0
+"""Seconds in the queue after which that is logged."""
 
 
 class ConcurrencyLimit:
@@ -27,12 +32,14 @@ class ConcurrencyLimit:
         clock: Callable[[], float],
         notify: Callable[[RequestQueued], object],
         look_up_limit: Callable[[], Plan[int | None]] | None = None,
+        on_long_wait: Callable[[], object] | None = None,
     ) -> None:
         self._inner = inner
         self._semaphore = semaphore
         self._clock = clock
         self._notify = notify
         self._look_up_limit = look_up_limit
+        self._on_long_wait = on_long_wait
 
     def __call__(self, call: Call[R]) -> Plan[ResponseStream[R]]:
         """Return a plan of the call.
@@ -45,7 +52,7 @@ class ConcurrencyLimit:
         if slot is None:
             queued_at = self._clock()
             yield from self._learn_limit()
-            slot = yield Acquire(self._semaphore)
+            slot = yield Acquire(self._semaphore, PATIENCE, self._on_long_wait)
             waited = self._clock() - queued_at
         held: Slot = slot
         try:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from lmdeck._pipeline.semaphore import FairSemaphore
-
 if TYPE_CHECKING:
+    from lmdeck._pipeline.semaphore import Slot
     from lmdeck._transport import Response, WireRequest
 
 T = TypeVar("T")
@@ -65,10 +64,24 @@ class RunCallback(Struct, frozen=True):
     value: object
 
 
-class Acquire(Struct, frozen=True):
-    """Effect: wait in the queue of the semaphore. The result is the acquired `Slot`."""
+class Queue(Protocol):
+    """Where slots are waited for: a `FairSemaphore`, for example."""
 
-    semaphore: FairSemaphore
+    def enqueue(self, wake: Callable[[], object]) -> Slot:
+        """Return a place at the end of the queue; `is_granted` is True at once if nothing is to be waited for."""
+        ...
+
+    def release(self, slot: Slot) -> None:
+        """Return a slot, or leave the queue."""
+        ...
+
+
+class Acquire(Struct, frozen=True):
+    """Effect: wait in the queue. The result is the acquired `Slot`; after `patience` seconds `on_long_wait` is called, once."""
+
+    queue: Queue
+    patience: float | None = None
+    on_long_wait: Callable[[], object] | None = None
 
 
 Effect: TypeAlias = Open | Read | ReadFirst | Sleep | RunCallback | Acquire

@@ -40,6 +40,7 @@ class Call(Struct, Generic[R], frozen=True, kw_only=True):
     request_id: str
     make_reader: Callable[[int, Mapping[str, str]], R]
     has_effects: bool = False
+    model: str = ""
     peer: Peer = field(default_factory=Peer)
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from lmdeck._pipeline.effects import Acquire, Effect, Open, Plan, Read, ReadFirst, RunCallback, Sleep
-from lmdeck._pipeline.semaphore import FairSemaphore, Slot
+from lmdeck._pipeline.semaphore import Slot
 from lmdeck._transport.interruption import Interruption, interruptible
 from lmdeck.errors import IncompleteStreamError
 
@@ -97,8 +97,8 @@ def _perform(
             _sleep(seconds, interruption)
         case RunCallback(callback, value):
             callback(value)
-        case Acquire(semaphore):
-            return _acquire(semaphore, interruption)
+        case Acquire():
+            return _acquire(effect, interruption)
     return None
 
 
@@ -120,8 +120,8 @@ async def _perform_async(transport: AsyncTransport, effect: Effect) -> Response 
             result = callback(value)
             if isinstance(result, Awaitable):
                 await result
-        case Acquire(semaphore):
-            return await _acquire_async(semaphore)
+        case Acquire():
+            return await _acquire_async(effect)
     return None
 
 
@@ -141,33 +141,40 @@ def _check(interruption: Interruption | None) -> None:
         raise InterruptedError("another thread closed the stream")
 
 
-def _acquire(semaphore: FairSemaphore, interruption: Interruption | None) -> Slot:
+def _acquire(effect: Acquire, interruption: Interruption | None) -> Slot:
     """Wait for a slot; Ctrl-C leaves the queue, and so does an interruption."""
     granted = threading.Event()
-    slot = semaphore.enqueue(granted.set)
+    slot = effect.queue.enqueue(granted.set)
     try:
         if not slot.is_granted:
             if interruption is not None:
                 interruption.watch(granted.set)
+            if not granted.wait(effect.patience) and effect.on_long_wait is not None:
+                effect.on_long_wait()
             granted.wait()
             _check(interruption)
     except BaseException:
-        semaphore.release(slot)
+        effect.queue.release(slot)
         raise
     return slot
 
 
-async def _acquire_async(semaphore: FairSemaphore) -> Slot:
+async def _acquire_async(effect: Acquire) -> Slot:
     """Wait for a slot; a cancellation leaves the queue."""
     import asyncio  # imported late, as above
 
     loop = asyncio.get_running_loop()
     granted = asyncio.Event()
-    slot = semaphore.enqueue(lambda: loop.call_soon_threadsafe(granted.set))
+    slot = effect.queue.enqueue(lambda: loop.call_soon_threadsafe(granted.set))
     try:
         if not slot.is_granted:
-            await granted.wait()
+            try:
+                await asyncio.wait_for(granted.wait(), effect.patience)
+            except TimeoutError:
+                if effect.on_long_wait is not None:
+                    effect.on_long_wait()
+                await granted.wait()
     except BaseException:
-        semaphore.release(slot)
+        effect.queue.release(slot)
         raise
     return slot

@@ -33,6 +33,7 @@ class FairSemaphore:
         owner: Callable[[], object] = object,
     ) -> None:
         self._limit = limit
+        self._is_fixed = limit is not None
         self._make_lock = make_lock
         self._lock = make_lock()
         self._owner = owner
@@ -75,6 +76,13 @@ class FairSemaphore:
             self._limit = limit
             granted = self._grant_waiting()
         _wake(granted)
+
+    def forget_limit(self) -> None:
+        """Let the limit be learned anew, unless it was given."""
+        with self._lock:
+            if not self._is_fixed:
+                self._limit = None
+                self._is_being_learned = False
 
     def try_acquire(self) -> Slot | None:
         """Return a slot at once, or None if others are waiting or no slot is free."""

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from lmdeck.model_info import ApiLevel
 
-__all__ = ["UNKNOWN_PRODUCT", "Peer", "Product", "named_in", "questions", "read_reply_to", "recognize"]
+__all__ = ["LM_STUDIO", "UNKNOWN_PRODUCT", "Peer", "Product", "named_in", "questions", "read_reply_to", "recognize"]
 
 LM_STUDIO, LLAMA_CPP, OLLAMA, VLLM, LITELLM = "LM Studio", "llama.cpp", "Ollama", "vLLM", "LiteLLM"
 UNKNOWN_PRODUCT = "an OpenAI-compatible server"
