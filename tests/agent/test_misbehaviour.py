@@ -167,7 +167,8 @@ class Case:
 
 CASES: dict[str, Case] = {
     "a good call": Case((calls(ROME), SUNNY), ('{"city":"Rome","days":1}',)),
-    "an unknown tool": Case((calls(("wether", {"city": "Rome"})), calls(ROME), SUNNY), ("no tool named", "Rome"), rounds=3),
+    "an unknown tool": Case((calls(("wether", {"city": "Rome"})), calls(ROME), SUNNY), ("no tool named", "Rome"), rounds=3,
+                            problems=("unoffered_tool",)),
     "only unknown tools": Case((calls(("wether", {})),), error=UnknownToolError, limits={"max_failures": 3, "max_repeats": 9}),
     "numbers as text": Case((calls(("weather", {"city": "Rome", "days": "3"})), SUNNY), ('"days":3',), problems=("coerced",)),
     "wrong types": Case((calls(("weather", {"city": "Rome", "days": "many"})), calls(ROME), SUNNY), ("days", "Rome"), rounds=3),
@@ -213,7 +214,8 @@ CASES: dict[str, Case] = {
         ("Rome",),
     ),
     "the same call twice in one answer": Case((calls(ROME, ROME), SUNNY), ("Rome", "Rome"), problems=("repeated_call",)),
-    "good and bad calls at once": Case((calls(ROME, ("nothing", {}), ("broken", {})), SUNNY), ("Rome", "no tool", "failed")),
+    "good and bad calls at once": Case((calls(ROME, ("nothing", {}), ("broken", {})), SUNNY), ("Rome", "no tool", "failed"),
+                                       problems=("unoffered_tool",)),
     "text beside the call": Case((calls(ROME, content="One moment."), SUNNY), ("Rome",)),
 }  # fmt: skip
 RUNS = ["sync", "sync stream", "async", "async stream"]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lmdeck._limits import Limits
 from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._parsing.parser import StreamParser
+from lmdeck._parsing.text_buffer import GrowingText
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.wire_chunks import Completion
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, MalformedStreamError, ToolCallParseError
@@ -418,22 +419,32 @@ class Shouting:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self.content = GrowingText()
+        self.reasoning = GrowingText()
         self._held = ""
 
-    def feed(self, text: str) -> list[Chunk]:
+    def read_whole(self, text: str) -> list[Chunk]:
+        return self._said(text)
+
+    def feed_into(self, text: str, chunks: list[Chunk]) -> None:
         text = self._held + text
         self._held = text[-1:]
-        return [Chunk(text[:-1].upper())] if text[:-1] else []
+        chunks += self._said(text[:-1])
 
-    def is_plain(self, text: str) -> bool:
-        return False
+    def think(self, text: str, chunks: list[Chunk]) -> None:
+        self.reasoning.write(text)
+        chunks.append(Chunk(reasoning=text))
 
     def finish(self, *, answered: bool = False) -> list[Chunk]:
         self.problems.append(Problem("shouted", "x"))
-        call = ToolCall(id="t", name="shout")
-        return (
-            [Chunk(reasoning="(louder)"), Chunk(tool_call=call)] if self._held == "!" else [Chunk(self._held.upper())]
-        )
+        if self._held != "!":
+            return self._said(self._held)
+        self.reasoning.write("(louder)")
+        return [Chunk(reasoning="(louder)"), Chunk(tool_call=ToolCall(id="t", name="shout"))]
+
+    def _said(self, text: str) -> list[Chunk]:
+        self.content.write(text.upper())
+        return [Chunk(text.upper())] if text else []
 
 
 def test_a_text_parser_sees_content_first() -> None:

@@ -12,8 +12,10 @@ from typing import Any
 from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._parsing.grammar import grammar_for
 from lmdeck._parsing.offered_tools import Toolbox
+from lmdeck._parsing.reasoning_channel import ReasoningChannel
 from lmdeck._parsing.scanner import Reading
 from lmdeck._parsing.source import MalformedCall
+from lmdeck._parsing.text_buffer import GrowingText
 from lmdeck.events import Chunk
 from lmdeck.messages import ParsedMessage, Problem
 
@@ -35,6 +37,7 @@ class StreamParser:
         self._calls = self._reading.calls
         self._is_begun = False
         self._is_finished = False
+        self._channel: ReasoningChannel | None = None
         self._run = self._reading.run(prefix)
         next(self._run, None)
         self._early = self._calls.chunks  # what the prefix holds
@@ -57,11 +60,31 @@ class StreamParser:
             chunks += self._early
             self._early = []
         calls.chunks = chunks
+        if self._channel is not None and not text.isspace():
+            self._end_channel(answered=True)
         if not source.passes(text):
             source.feed(text)
             self._advance()
         elif calls.name:
             self._flush()
+
+    def think(self, text: str, chunks: list[Chunk]) -> None:
+        """Read new text of a reasoning channel that stands beside the text, and add to `chunks` what is certain."""
+        if self._is_finished:
+            return
+        if self._channel is None:
+            self._channel = ReasoningChannel(self._reading)
+        first = len(chunks)
+        self._calls.chunks = chunks
+        self._channel.feed(text)
+        if len(chunks) - first > 1:
+            chunks[first:] = _joined(chunks[first:])
+
+    def _end_channel(self, *, answered: bool) -> None:
+        """Read the end of the reasoning channel; `answered`, what looks like a call in it is none."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.end(answered=answered)
 
     def read_whole(self, text: str) -> list[Chunk]:
         """Read an answer that came in one piece: in it a lone end tag tells that the template had opened the reasoning.
@@ -83,8 +106,19 @@ class StreamParser:
         self._reading.is_answered = answered
         self._reading.source.close()
         self._advance()
+        self._end_channel(answered=answered or bool(self._calls.made))
         self._is_finished = True
         return chunks
+
+    @property
+    def content(self) -> GrowingText:
+        """The content so far."""
+        return self._calls.content
+
+    @property
+    def reasoning(self) -> GrowingText:
+        """The reasoning so far."""
+        return self._calls.reasoning
 
     @property
     def problems(self) -> list[Problem]:

@@ -265,16 +265,31 @@ class Reading:
             yield from source.take(stops(tags.label))
             yield from source.skip_space()
         closing = stops(tags.close, *tags.also_closes, *_spaced(tags.close))
+        made = len(calls.made)
         found = yield from self._thought(closing)
         if not found:
+            if len(calls.made) == made:
+                calls.dropped("reasoning_unclosed", "The reasoning has no end")
             return
         source.at += len(found)
         calls.hold_space()
         if calls.is_at_start:
             yield from source.skip_space()
 
-    def _thought(self, closing: Stops) -> Reader[str]:
-        """Read reasoning up to one of some ends and return that, unread; `""` where a call or the end of the text ends it."""
+    def read_channel(self, source: Source, is_answered: Callable[[], bool]) -> Reader[None]:
+        """Read reasoning that comes as a text of its own; tags around it are markup."""
+        grammar = self.grammar
+        yield from source.skip_space()
+        yield from source.take(grammar.opening)
+        ends = stops(*grammar.closers)
+        while found := (yield from self._thought(ends, is_answered)):
+            source.at += len(found)
+
+    def _thought(self, closing: Stops, is_answered: Callable[[], bool] = lambda: False) -> Reader[str]:
+        """Read reasoning up to one of some ends and return that, unread; `""` where a call or the end of the text ends it.
+
+        What looks like a call is one if no end follows and nothing answered.
+        """
         source, calls, grammar = self.source, self.calls, self.grammar
         self._thoughts = Prose()
         markers = grammar.call_markers if self.toolbox else ()
@@ -282,7 +297,6 @@ class Reading:
         while True:
             found = yield from source.until(wanted, self._think)
             if not found:
-                calls.dropped("reasoning_unclosed", "The reasoning has no end")
                 return ""
             if found in closing.literals:
                 if not (yield from self._is_quoted(found)):
@@ -297,7 +311,7 @@ class Reading:
             elif found not in grammar.inline and (yield from self._begins_call(found)):
                 place, held = source.place, list[str]()
                 end = yield from source.until(closing, held.append)
-                if not end:
+                if not end and not is_answered():
                     self._calls_of("".join(held), place)
                     return ""
                 self._think("".join(held))
@@ -336,10 +350,7 @@ class Reading:
 
     def _calls_of(self, text: str, place: int) -> None:
         """Read the calls with which a text ends its reasoning; what is no call there is reasoning."""
-        made = len(self.calls.made)
         self._read_again(Source(text, closed=True, base=place), self.calls.think)
-        if len(self.calls.made) == made:
-            self.calls.dropped("reasoning_unclosed", "The reasoning has no end")
 
     def _read_again(self, source: Source, sink: Callable[[str], object]) -> None:
         """Read a text that is already whole for its calls; other text goes to `sink`."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from json.encoder import encode_basestring
-from typing import Any, Protocol
+from typing import Any, Never, Protocol
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -18,25 +19,43 @@ from lmdeck._parsing.text_buffer import GrowingText
 from lmdeck.events import Chunk, ToolCallDelta
 from lmdeck.messages import Problem, ToolCall
 
-__all__ = ["Calls", "decode_arguments"]
+__all__ = ["Calls", "decode_arguments", "decode_mended"]
 
 LONG_LOOKS = 64
 """How often the values of an answer may look to the end of the text in vain, so that the cost stays linear."""
 
 
 def decode_arguments(raw: str) -> Any:  # noqa: ANN401 - JSON is anything
-    """Decode JSON text; None where it is none. What msgspec refuses (lone surrogates, huge integers) json may take."""
+    """Decode JSON text; None where it is none. Halves of surrogate pairs become U+FFFD; numbers must be finite."""
+    return decode_mended(raw)[0]
+
+
+def decode_mended(raw: str) -> tuple[Any, bool]:
+    """Decode JSON text as `decode_arguments` does; whether it had to be mended, so that `raw` is not the same."""
     try:
-        return msgspec.json.decode(raw)
+        return msgspec.json.decode(raw), False
     except (msgspec.DecodeError, UnicodeError):
-        try:
-            return json.loads(raw)
-        except ValueError:
-            return None
-        except RecursionError:
-            return None
+        pass
     except RecursionError:
-        return None
+        return None, False
+    try:
+        value = json.loads(raw, parse_constant=_refuse, parse_float=_finite)
+        text = json.dumps(value, ensure_ascii=False)
+        mended = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return json.loads(mended), mended != text
+    except (ValueError, RecursionError):
+        return None, False
+
+
+def _refuse(constant: str) -> Never:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is too large")
+    return number
 
 
 class Scanner(Protocol):
@@ -294,11 +313,14 @@ class Calls:
             raw = "{}"
             self.write(raw)
             self.flush()
-        arguments = decode_arguments(raw)
+        arguments, is_mended = decode_mended(raw)
         if arguments is None and raw.strip() == "null":
             arguments = {}
         if not isinstance(arguments, dict):
             raise MalformedCall("the arguments are no JSON object")
+        if is_mended:
+            self.note("half a surrogate pair")
+            raw = json.dumps(arguments, ensure_ascii=False)
         if self.coerces and (fitting := self.toolbox.fitted(self.name, arguments)) != arguments:
             self.note("values of the wrong type")
             arguments, raw = fitting, msgspec.json.encode(fitting).decode()

@@ -16,11 +16,12 @@ from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._parsing.offered_tools import Toolbox
 from lmdeck._parsing.text_buffer import GrowingText
 from lmdeck._streaming.logprobs import LOGPROBS_MISSING, read_logprobs
+from lmdeck._streaming.mixed_calls import MixedCalls
 from lmdeck._streaming.tool_call_slots import ToolSlots
 from lmdeck._streaming.wire_chunks import Completion, Delta, content_text, lenient, speed_in, usage_in
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallParseError
-from lmdeck.events import Chunk, ToolCallDelta
-from lmdeck.messages import ModelDetails, Problem, Reply, Runtime, TokenLogprob, ToolCall
+from lmdeck.events import Chunk
+from lmdeck.messages import ModelDetails, Problem, Reply, Runtime, TokenLogprob
 from lmdeck.stats import Stats, Usage
 
 __all__ = ["ChatAssembler", "TextParser"]
@@ -43,16 +44,26 @@ class TextParser(Protocol):
         """Read an answer that came in one piece."""
         ...
 
-    def feed(self, text: str) -> Iterable[Chunk]:
-        """Read new text and give what is certain."""
-        ...
-
     def feed_into(self, text: str, chunks: list[Chunk]) -> None:
         """Read new text and add to `chunks` what is certain."""
         ...
 
+    def think(self, text: str, chunks: list[Chunk]) -> None:
+        """Read new text of the server's own reasoning channel and add to `chunks` what is certain."""
+        ...
+
     def finish(self, *, answered: bool = False) -> Iterable[Chunk]:
         """Read the end of the text and give the rest; with `answered`, calls in the reasoning do not count."""
+        ...
+
+    @property
+    def content(self) -> GrowingText:
+        """The content so far."""
+        ...
+
+    @property
+    def reasoning(self) -> GrowingText:
+        """The reasoning so far."""
         ...
 
     @property
@@ -84,12 +95,11 @@ class ChatAssembler:
         self._expects_one_call = expects_one_call
         self._text_parser = text_parser
         self._tools = tuple(tools)
-        self._slots = ToolSlots(limits, new_id, Toolbox(self._tools))
-        self._places: dict[tuple[bool, int], int] = {}
-        self._order: dict[str, int] = {}
-        self._content = GrowingText()
-        self._reasoning = GrowingText()
-        self._calls: list[ToolCall] = []
+        self._toolbox = Toolbox(self._tools)
+        self._slots = ToolSlots(limits, new_id, self._toolbox)
+        self._mixed = MixedCalls(self._toolbox)
+        self._content = text_parser.content if text_parser else GrowingText()
+        self._reasoning = text_parser.reasoning if text_parser else GrowingText()
         self._problems = list(problems)
         self._finish_reason = ""
         self._done = False
@@ -167,11 +177,13 @@ class ChatAssembler:
             raise IncompleteStreamError("The stream ended without a finish reason or [DONE].", partial=self.partial())
         if not self._finish_reason:
             self._finish("stop", chunks)
-        self._take_late_calls(chunks)
+        self._take_native(chunks)  # whose deltas came after the finish reason
         if self._expects_logprobs and not self._logprobs:
             self._note_once("logprobs_missing", LOGPROBS_MISSING)
-        if self._expects_one_call and len(self._calls) > 1:
-            self._note_once("parallel_calls", f"The answer has {len(self._calls)} calls though only one was allowed.")
+        if self._expects_one_call and len(self._mixed.made) > 1:
+            self._note_once(
+                "parallel_calls", f"The answer has {len(self._mixed.made)} calls though only one was allowed."
+            )
         reply = self.reply()
         if self._strict:
             self._refuse_unread_calls(reply)
@@ -188,7 +200,7 @@ class ChatAssembler:
         if not self._finish_reason and self._slots:
             calls, problems = self._slots.read(truncated=True)
             return msgspec.structs.replace(
-                self.reply(), tool_calls=[*self._calls, *calls], problems=self._problems + problems
+                self.reply(), tool_calls=[*self._mixed.made, *calls], problems=self._problems + problems
             )
         return self.reply()
 
@@ -197,13 +209,17 @@ class ChatAssembler:
         return Reply(
             content=self._content.getvalue().strip(),
             reasoning=self._reasoning.getvalue().strip(),
-            tool_calls=sorted(self._calls, key=lambda call: self._order.get(call.id, len(self._order))),
-            finish_reason="tool_calls" if self._calls and self._finish_reason else self._finish_reason,
+            tool_calls=self._mixed.made,
+            finish_reason="tool_calls" if self._mixed.made and self._finish_reason else self._finish_reason,
             model=self._model or self._asked_model,
             id=self._id,
             usage=self._usage,
             stats=_convert(self._stats, Stats),
-            problems=[*self._problems, *(self._text_parser.problems if self._text_parser else ())],
+            problems=[
+                *self._problems,
+                *self._mixed.problems,
+                *(self._text_parser.problems if self._text_parser else ()),
+            ],
             model_info=self._model_info,
             runtime=self._runtime,
             logprobs=list(self._logprobs),
@@ -218,20 +234,17 @@ class ChatAssembler:
         self._has_head = bool(self._has_choice and self._id and self._model)
 
     def _read_delta(self, delta: Delta, chunks: list[Chunk]) -> None:
-        reasoning = delta.reasoning_content or delta.reasoning
-        if reasoning:
-            self._reasoning.write(reasoning)
-            chunks.append(Chunk("", reasoning))
-        native = (
-            self._native_deltas(delta) if delta.tool_calls else ()
-        )  # first: the server's own come before the text's
-        content = delta.content
-        if content:
+        if reasoning := delta.reasoning_content or delta.reasoning:
+            self._read_reasoning(reasoning, chunks)
+        if content := delta.content:
             self._read_content(content if isinstance(content, str) else content_text(content), chunks)
         if delta.refusal:
             self._note_once("refusal", "The model declined; its words are in the content.")
             self._read_content(delta.refusal, chunks)
-        chunks.extend(native)
+        for tool_delta in delta.tool_calls or ():
+            new = self._slots.feed(tool_delta)
+            if new is not None:
+                self._mixed.announce(new, chunks, embedded=False)
 
     def _read_logprobs(self, given: object, chunks: list[Chunk], first: int) -> None:
         """Keep the tokens' probabilities, and hand them on with the first chunk that they brought."""
@@ -244,77 +257,51 @@ class ChatAssembler:
         else:
             chunks.append(Chunk(logprobs=read))
 
-    def _native_deltas(self, delta: Delta) -> list[Chunk]:
-        new = [self._slots.feed(tool_delta) for tool_delta in delta.tool_calls or ()]
-        return [Chunk("", "", None, self._placed(each, embedded=False)) for each in new if each is not None]
+    def _read_reasoning(self, text: str, chunks: list[Chunk]) -> None:
+        if self._text_parser is not None:
+            self._text_parser.think(text, chunks)
+        else:
+            self._reasoning.write(text)
+            chunks.append(Chunk("", text))
 
     def _read_content(self, text: str, chunks: list[Chunk]) -> None:
-        if self._text_parser is None:
+        parser, first = self._text_parser, len(chunks)
+        if parser is None:
             self._content.write(text)
             chunks.append(Chunk(text))
         elif self._is_whole:
-            self._take(self._text_parser.read_whole(text), chunks)
+            chunks += parser.read_whole(text)
+            self._count_calls(chunks, first)
         else:
-            self._take(self._text_parser.feed(text), chunks)
+            parser.feed_into(text, chunks)
+            if len(chunks) > first and not chunks[-1].content:
+                self._count_calls(chunks, first)
 
-    def _take(self, parsed: Iterable[Chunk], chunks: list[Chunk]) -> None:
-        for chunk in parsed:
-            if chunk.content:
-                self._content.write(chunk.content)
-            if chunk.reasoning:
-                self._reasoning.write(chunk.reasoning)
-            if chunk.tool_call is not None:
-                self._calls.append(chunk.tool_call)
-            elif chunk.tool_call_delta is not None:
-                chunk = Chunk("", "", None, self._placed(chunk.tool_call_delta, embedded=True))
-            chunks.append(chunk)
-
-    def _placed(self, delta: ToolCallDelta, *, embedded: bool) -> ToolCallDelta:
-        """Count native and embedded calls together."""
-        place = self._places.setdefault((embedded, delta.index), len(self._places))
-        if delta.name:
-            self._order[delta.id] = place
-        return delta if place == delta.index else msgspec.structs.replace(delta, index=place)
-
-    def _take_native(self, calls: list[ToolCall], chunks: list[Chunk]) -> None:
-        """Take native calls; one that the text also holds was counted there."""
-        embedded = list(self._calls) if self._text_parser is not None else []
-        for call in calls:
-            twin = next(
-                (other for other in embedded if (other.name, other.arguments) == (call.name, call.arguments)), None
-            )
-            if twin is None:
-                self._take([Chunk("", "", call)], chunks)
-            else:
-                embedded.remove(twin)
-
-    def _take_calls_of_reasoning(self, chunks: list[Chunk]) -> None:
-        """Take the calls that stand in the server's reasoning channel where the answer itself is empty."""
-        reasoning = self._reasoning.getvalue()
-        if not (self._tools and reasoning) or self._calls or self._slots or self._content.getvalue().strip():
+    def _count_calls(self, chunks: list[Chunk], first: int) -> None:
+        """Count the calls that the text brought from a chunk on together with native ones."""
+        if all(chunk.tool_call is None and chunk.tool_call_delta is None for chunk in chunks[first:]):
             return
-        from lmdeck._parsing.parser import StreamParser
-
-        parser = StreamParser(self._tools, prefix="<think>")
-        found = [*parser.feed(reasoning), *parser.finish()]
-        calls = [chunk for chunk in found if chunk.tool_call is not None or chunk.tool_call_delta is not None]
-        if parser.result.tool_calls:
-            self._take(calls, chunks)
-            self._note_once("calls_in_reasoning", "The calls stood in the reasoning.")
+        new = chunks[first:]
+        del chunks[first:]
+        for chunk in new:
+            if chunk.tool_call is not None:
+                self._mixed.take_embedded(chunk.tool_call, chunks)
+            elif chunk.tool_call_delta is not None:
+                self._mixed.announce(chunk.tool_call_delta, chunks, embedded=True)
+            else:
+                chunks.append(chunk)
 
     def _finish(self, reason: str, chunks: list[Chunk]) -> None:
         """Read a finish reason: from here on every call is whole, or never will be."""
         if self._finish_reason:
             return
+        first = len(chunks)
         if self._text_parser is not None:
-            self._take(self._text_parser.finish(answered=bool(self._slots)), chunks)
-        calls, problems = self._slots.finish(truncated=reason == "length")
-        self._take_native(calls, chunks)
-        self._problems += problems
-        if self._text_parser is not None:
-            self._take_calls_of_reasoning(chunks)
+            chunks += self._text_parser.finish(answered=bool(self._slots))
+            self._count_calls(chunks, first)
+        self._take_native(chunks, truncated=reason == "length")
         self._finish_reason = reason
-        chunks.append(Chunk("", "", None, None, "tool_calls" if self._calls else reason))
+        chunks.append(Chunk("", "", None, None, "tool_calls" if self._mixed.made else reason))
 
     def _read_figures(self, completion: Completion) -> None:
         if completion.usage:
@@ -333,11 +320,14 @@ class ChatAssembler:
         for problem in _lost_calls(reply):
             raise ToolCallParseError(problem.detail, raw=problem.raw or problem.detail, partial=reply)
 
-    def _take_late_calls(self, chunks: list[Chunk]) -> None:
-        """Take calls whose deltas came after the finish reason."""
-        calls, problems = self._slots.finish()
-        self._take([Chunk("", "", call) for call in calls], chunks)
+    def _take_native(self, chunks: list[Chunk], *, truncated: bool = False) -> None:
+        """Take the native calls that are whole now."""
+        calls, problems = self._slots.finish(truncated=truncated)
+        self._mixed.take_native(calls, chunks)
         self._problems += problems
+        for call in calls:
+            if self._toolbox and self._toolbox.resolve(call.name) is None:
+                self._note_once("unoffered_tool", f"The server called {call.name!r}, a tool that was not offered.")
 
     def _note_once(self, code: str, detail: str) -> None:
         problem = Problem(code, detail)

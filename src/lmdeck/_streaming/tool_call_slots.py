@@ -188,12 +188,14 @@ def _read(slot: _Slot, toolbox: Toolbox, *, truncated: bool) -> tuple[ToolCall |
 
 def _repaired(name: str, raw: str, toolbox: Toolbox) -> tuple[dict[str, Any] | None, Problem | None]:
     from lmdeck._parsing.repair import repaired_arguments  # only where it is needed: it brings every reader along
+    from lmdeck._parsing.sink import decode_arguments
 
     found = repaired_arguments(raw, name, toolbox)
     if found is None:
         return None, None
     written, notes = found
-    return _decode(written), Problem("repaired", f"In the call of {name!r}: {', '.join(notes)}.")
+    notes = notes or ["half a surrogate pair"]
+    return decode_arguments(written), Problem("repaired", f"In the call of {name!r}: {', '.join(notes)}.")
 
 
 def _as_text(arguments: str | dict[str, Any] | list[Any] | None) -> str:
