@@ -14,7 +14,8 @@ Call = dict[str, Any]
 TOOLS: list[dict[str, Any]] = [
     {"type": "function", "function": {"name": "save", "parameters": {"type": "object", "properties": {
         "text": {"type": "string"}, "count": {"type": "integer"}, "share": {"type": "number"}, "on": {"type": "boolean"},
-        "tags": {"type": "array", "items": {"type": "string"}}, "more": {"type": "object"}}}}},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "more": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "array"}}}}}}},
     {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {
         "place": {"type": "string"}, "days": {"type": "integer"}}}}},
     {"type": "function", "function": {"name": "ping", "parameters": {"type": "object", "properties": {}}}},

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring
 
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
-from lmdeck._parsing.offered_tools import json_for, types_of
+from lmdeck._parsing.members import Block
+from lmdeck._parsing.offered_tools import STRING, json_for, types_of
 from lmdeck._parsing.sink import Calls
 from lmdeck._parsing.source import MalformedCall, Reader, Source, TruncatedCall, stops
 from lmdeck._parsing.writers import Call, value_text
@@ -24,29 +25,33 @@ TAG = stops(f"{T}<")
 END_TAG = stops(f"{T}</")
 BLOCK_END = f"{T}</tool_call>"
 INVOKE = f"{T}<invoke name="
+INVOKE_END = f"{T}</invoke>"
 M2_PARAMETER = "parameter name="
 DEPTH = 128
 
 
 def block(source: Source, calls: Calls) -> Reader[None]:
-    """Read the invokes of a block."""
-    count = len(calls.made)
+    """Read the invokes of a block, each by itself."""
+    calls_of_block = Block(source, calls)
+    is_first = True
     while True:
         char = yield from source.skip_space()
         if (yield from source.take(stops(BLOCK_END))):
-            return
-        if not (yield from source.take(stops(INVOKE))):
-            if not char and len(calls.made) == count:
+            break
+        if not (yield from source.ahead(stops(INVOKE))):
+            if is_first and not char:
                 raise TruncatedCall
-            if len(calls.made) == count:
+            if is_first:
                 raise MalformedCall("a block without a call")
-            return
-        yield from invoke(source, calls)
-        source.mark()
+            break
+        yield from calls_of_block.member(invoke(source, calls), stops(BLOCK_END, INVOKE), tags=stops(INVOKE_END))
+        is_first = False
+    calls_of_block.end()
 
 
 def invoke(source: Source, calls: Calls) -> Reader[None]:
-    """Read one call, behind `<invoke name=`."""
+    """Read one call, from its opening element on."""
+    yield from source.take(stops(INVOKE))
     header, _ = yield from read_header(source, calls)
     calls.open(name_in(header))
     calls.flush()
@@ -61,12 +66,16 @@ def members(source: Source, calls: Calls, schema: object) -> Reader[None]:
     declared = schema.get("properties") if isinstance(schema, Mapping) else None
     is_first = True
     while True:
-        yield from calls.leave_out(source, TAG, "Text between parameters")
-        if not (yield from source.peek()):
+        char = yield from source.skip_space()
+        if not char or (yield from source.ends_inside(TAG)):
             raise TruncatedCall
-        if (yield from source.ahead(END_TAG)) or (yield from source.ahead(stops(BLOCK_END, INVOKE))):
+        if not (yield from source.ahead(TAG)):
+            raise MalformedCall("text stands where a parameter was expected")
+        if (yield from source.ahead(stops(BLOCK_END, INVOKE, INVOKE_END))):
             yield from end_of(source, calls, "invoke")
             return
+        if (yield from source.ahead(END_TAG)):
+            raise MalformedCall("a parameter ends that did not begin")
         source.at += len(T) + 1
         header, alone = yield from read_header(source, calls)
         key, element = header.strip(), header.strip()
@@ -80,10 +89,17 @@ def members(source: Source, calls: Calls, schema: object) -> Reader[None]:
         is_first = False
 
 
-def end_of(source: Source, calls: Calls, name: str) -> Reader[None]:
-    """Read the end of an element; it may be missing where its parent's comes."""
-    if not (yield from source.take(stops(f"{T}</{name}>"))):
-        calls.note("a missing closing element")
+def end_of(source: Source, calls: Calls, name: str, text: str = "") -> Reader[None]:
+    """Read the end of an element behind its text; it may be missing where its parent's comes.
+
+    Raises:
+        MalformedCall: It is missing, and its text holds what may be left of it.
+    """
+    if (yield from source.take(stops(f"{T}</{name}>"))):
+        return
+    if "<" in text:
+        raise MalformedCall(f"the element {name!r} has no end")
+    calls.note("a missing closing element")
 
 
 def value(source: Source, calls: Calls, schema: object, name: str, depth: int) -> Reader[str]:
@@ -108,13 +124,15 @@ def value(source: Source, calls: Calls, schema: object, name: str, depth: int) -
             json_for("", types_of(inner, {})) if alone else (yield from value(source, calls, inner, key, depth + 1))
         )
         found.setdefault(key, []).append(written)
-    yield from end_of(source, calls, name)
     text, types = "".join(texts), types_of(schema, {})
+    yield from end_of(source, calls, name, text)
+    if found and types and types.isdisjoint({"array", "object"}):
+        raise MalformedCall(f"the element {name!r} holds elements where {' or '.join(sorted(types))} was expected")
     if found:
         return _container(found, text, types)
     if not text.strip() and "string" not in types and types & {"array", "object"}:
         return "[]" if "array" in types else "{}"
-    return json_for(text, types)
+    return encode_basestring(text) if types == STRING else json_for(text, types)
 
 
 def _container(found: dict[str, list[str]], text: str, types: frozenset[str]) -> str:
