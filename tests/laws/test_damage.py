@@ -40,7 +40,8 @@ def wrong_outcome(parsed: ParsedMessage, calls: list[Call], text: str, dialect: 
     begins = [
         marker.text for marker in REGISTRY[dialect].markers if is_unmistakable(marker.text) or marker.text[0] == "<"
     ]
-    is_plain = parsed.content and not any(begin in parsed.content for begin in begins)
+    text = parsed.content + parsed.reasoning
+    is_plain = text and not any(begin in text for begin in begins)
     if len(got) < len(calls) and not parsed.problems and not is_plain:
         return f"no problem tells of the lost call: {parsed}"
     return None

@@ -108,6 +108,7 @@ class _Pairs:
         self._calls = calls
         self._pairs = pairs
         self._is_first = True
+        self._lacks_key_end = False
 
     def read(self) -> Reader[None]:
         """Read up to the end of the call, which stays unread."""
@@ -126,6 +127,9 @@ class _Pairs:
                 return
             if (yield from source.ahead(ends)):
                 break
+            if (yield from source.ahead(self._next_call())):
+                calls.note("a missing closing element")
+                break
             if (yield from source.take(stray)):
                 continue
             if (yield from source.ends_inside(ends)) or not (yield from self._pair()):
@@ -133,6 +137,12 @@ class _Pairs:
                 break
         calls.write("{}" if self._is_first else "}")
         calls.close()
+
+    def _next_call(self) -> Stops:
+        """Return what begins the next call where the end of this one is missing."""
+        declared, begins = self._calls.toolbox.properties(self._calls.name), self._pairs.begins
+        others = [name for name in self._calls.toolbox.schemas if name not in declared]
+        return stops(*(f"{begins}{name}{end}" for name in others for end in ("\n", "<")))
 
     def _pair(self) -> Reader[bool]:
         """Read a key and its value; whether there was one."""
@@ -179,9 +189,9 @@ class _Pairs:
         key = (yield from source.collect(stops(*pairs.tags, *pairs.ends))).strip()
         closing = yield from source.ahead(stops(*pairs.tags, *pairs.ends))
         if closing in pairs.ends:
-            calls.note(f"a key {key!r} without a value")
-            return ""
-        if closing != pairs.value[0]:
+            raise MalformedCall(f"the key {key!r} has no value")
+        self._lacks_key_end = closing == pairs.value[0]
+        if not self._lacks_key_end:
             source.at += len(closing)
             yield from _space(source)
         if closing != pairs.key[1]:
@@ -191,17 +201,24 @@ class _Pairs:
         return key
 
     def _begins_value(self, key: str) -> Reader[bool]:
-        """Read the tags that stand before a value; whether there is one."""
+        """Read the tags that stand before a value; whether there is one, and not the end of the call.
+
+        Raises:
+            MalformedCall: Other tags follow.
+        """
         source, calls, pairs = self._source, self._calls, self._pairs
         yield from self._doubled(pairs.key[1])
         if (yield from source.take(stops(pairs.value[0]))):
-            yield from self._doubled_opening()
+            if not (self._lacks_key_end and (yield from source.take(stops(pairs.key[1])))):
+                yield from self._doubled_opening()
             return True
         if not (yield from source.peek()):
             raise TruncatedCall
-        if (yield from source.ahead(stops(*pairs.ends, pairs.value[1], pairs.key[0]))) not in ("", pairs.key[0]):
+        if (yield from source.ahead(stops(*pairs.ends))):
             calls.note(f"a key {key!r} without a value")
             return False
+        if (yield from source.ahead(stops(pairs.value[1]))):
+            raise MalformedCall(f"the key {key!r} has no value")
         calls.note("a misplaced element")
         yield from source.take(stops(pairs.key[0]))
         return True

@@ -38,6 +38,8 @@ END_OF_CALL = re.compile(
 END_OF_CALL_BEGUN = re.compile(
     r"(?:\]<\]minimax\[>\[)?<[^<>\n\s]{0,80}\Z|\](?:<(?:\](?:m[a-z]*(?:\[(?:>\[?)?)?)?)?)?\Z|\[[A-Z_/]{0,30}\Z"
 )
+ELEMENT = re.compile(r"\s*<(?:parameter|param|arg_|invoke|function|\||｜)")
+BODY_LENGTH = 16
 NO_ENDS = stops()
 QUOTED = 80
 
@@ -393,7 +395,13 @@ class Reading:
                 detail = f"A block without a call was left out: {source.marked()[:SHOWN]}"
                 calls.dropped("tool_call_empty", detail, span=(begin, source.place))
         except NotACall:
-            self._give_back(marker)
+            is_markup = yield from self._is_markup(marker)
+            span = source.marked_span()
+            text = self._give_back(marker)
+            if is_markup:
+                calls.dropped(
+                    "markup_kept", f"{marker.text!r} was left as text: no call follows that can be read", text, span
+                )
         except MalformedCall as refusal:
             calls.abandon()
             span = source.marked_span()
@@ -404,6 +412,16 @@ class Reading:
             source.unmark()
         if len(calls.made) > made:
             yield from self._pass_ends_of_calls()
+
+    def _is_markup(self, marker: Marker) -> Reader[bool]:
+        """Whether a marker was meant as one though no call follows: a special token, or a tag before what looks like a call."""
+        source, text = self.source, marker.text
+        if not self.toolbox or marker.at_start or not text.startswith("<"):
+            return bool(self.toolbox) and is_special(text)
+        while len(source.text) - source.at < BODY_LENGTH and not source.closed:
+            yield
+        following = (source.marked() + source.text[source.at : source.at + BODY_LENGTH]).removeprefix(text)
+        return is_special(text) or ELEMENT.match(following) is not None
 
     def _pass_ends_of_calls(self) -> Reader[None]:
         """Leave out end tags that stand right behind a call."""

@@ -9,6 +9,7 @@ from lmdeck._parsing.literals import escaped
 from lmdeck._parsing.offered_tools import ANY, STRING, json_for
 from lmdeck._parsing.sink import Calls
 from lmdeck._parsing.source import (
+    MalformedCall,
     Reader,
     Source,
     TruncatedCall,
@@ -17,6 +18,7 @@ from lmdeck._parsing.value_ends import ValueEnd, read_value
 
 __all__ = ["typed_value"]
 
+MARKUP = re.compile(r"<[/|｜a-z]|\]<\]")
 TRAILING = re.compile(r"\r?\n?[ \t]*\Z|\r\Z")
 STRING_DECIDES = frozenset('{["-0123456789tfnTFN')
 
@@ -105,7 +107,10 @@ def typed_value(
     trimmed = _Trimmed(kept.append, indent, trims=trims)
     trimmed("".join(parts))
     trimmed.end()
-    calls.write(json_for("".join(kept), types))
+    written = json_for("".join(kept), types)
+    if types and "string" not in types and written[:1] == '"' and MARKUP.search(written):
+        raise MalformedCall(f"markup stands in a value that is no text: {written[:80]}")
+    calls.write(written)
     return end
 
 

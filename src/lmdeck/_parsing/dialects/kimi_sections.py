@@ -27,6 +27,7 @@ SECTIONS = ("think", "response", "tools", "message", "call")
 CALL_SECTIONS = ("tools", "call", "argument")
 TURN = stops("<|open|>", "<|close|>")
 SECTION = re.compile(r"\w*")
+CONTROL = re.compile(r"<\|[\w.:\-]{1,40}\|>")
 
 
 def kimi(source: Source, calls: Calls) -> Reader[None]:
@@ -98,11 +99,15 @@ def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
         said = yield from source.collect(SEPARATOR)
         yield from source.take(SEPARATOR)
         given = attributes_in(said)
+        if ATTRIBUTE.sub("", CONTROL.sub("", said)).strip():
+            raise MalformedCall(f"the header of an argument cannot be read: {said[:80]}")
         key = given.get("key", "")
         types = frozenset({given["type"]}) if "type" in given else calls.toolbox.types(calls.name, key)
         calls.write_key(key, is_first=is_first)
         is_first = False
-        yield from typed_value(source, calls, ARGUMENT_END, types, trims=False)
+        end = yield from typed_value(source, calls, ARGUMENT_END, types, trims=False)
+        if end not in ARGUMENT_END.own:
+            calls.note("a missing end of an argument")
         yield from source.take(stops("<|close|>argument"))
         yield from source.take(SEPARATOR)
     if not (yield from source.peek()):
