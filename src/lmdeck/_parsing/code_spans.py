@@ -67,11 +67,6 @@ class Prose:
             self._fence or self._span or self._is_quoted or self._json.is_inside or ASIDE.match(self._head)
         ) or (SPECIAL.search(token) is None and self._is_indented())
 
-    @property
-    def begins_or_follows_colon(self) -> bool:
-        """Whether what comes next begins a line, or stands behind a colon."""
-        return self.is_line_start or self._last.rstrip().endswith(":")
-
     def _is_indented(self) -> bool:
         """Whether the line is code that is indented behind a blank line."""
         return (self._was_blank or self._is_code) and INDENTED.match(self._head) is not None

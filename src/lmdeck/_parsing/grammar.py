@@ -10,10 +10,11 @@ from typing import NamedTuple
 from lmdeck._parsing.dialects import REGISTRY, dialect_named, find_dialect
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
 from lmdeck._parsing.source import Stops
-from lmdeck._parsing.unmarked_json import bare_json, bare_list, wrapped_json
+from lmdeck._parsing.unmarked_json import bare_json, list_behind_colon, wrapped_json
 
 __all__ = ["Grammar", "grammar_for"]
 
+NO_ENDS = Stops(())
 INDENT = r"[^\S\n]*+"
 OF_CALLS = re.compile("tool|call|function", re.IGNORECASE)
 SPECIAL = re.compile(r"[|｜◁]|^\[[A-Z_/ ]+\]$|^<reserved_")
@@ -55,33 +56,35 @@ class Scan(NamedTuple):
 
 
 class Grammar:
-    """What to look for in a text: the markers of some dialects, for some tools; of one of them maybe its own ones too.
+    """What to look for in a text: the markers of some dialects; of one of them maybe its own ones too.
 
     `speakers` maps each literal to the dialects that have it. A literal that ordinary text may hold is a word: it acts only
     where one of its dialects is known to be spoken, by name, by architecture or by a special token of that dialect.
     """
 
-    def __init__(self, dialects: tuple[Dialect, ...], names: tuple[str, ...], spoken: Dialect | None) -> None:
+    def __init__(self, dialects: tuple[Dialect, ...], spoken: Dialect | None, *, has_calls: bool) -> None:
         self.byte_level = spoken is not None and spoken.byte_level
         self.spoken = frozenset({spoken.name} if spoken else ())
         given = [marker for dialect in dialects for marker in dialect.markers] + list(spoken.own if spoken else ())
-        every = [marker for marker in given if names or marker.channel]
+        every = [marker for marker in given if has_calls or marker.channel]
         self.markers = {marker.text: marker for marker in reversed(every) if not marker.at_start}
         self.starts = {marker.text: marker for marker in reversed(every) if marker.at_start}
-        if any(dialect.pythonic for dialect in dialects):
-            self.markers |= {f"[{name}(": Marker(f"[{name}(", bare_list, keeps=True) for name in names}
-        self.bare = "".join({dialect.bare for dialect in dialects}) if names else ""
+        if has_calls and any(dialect.pythonic for dialect in dialects):
+            self.markers |= {text: Marker(text, list_behind_colon, keeps=True) for text in (":[", ": [")}
+        self.bare = "".join({dialect.bare for dialect in dialects}) if has_calls else ""
+        if has_calls and "[" not in self.bare and any(dialect.pythonic for dialect in dialects):
+            self.bare += "["
         for char in set(self.bare):
             self.starts[char] = Marker(char, bare_json, keeps=True, at_start=True)
-        self.bare += "<[" if names and "[" not in self.bare else "<" if names else ""
-        for char in self.bare:
+        for char in "<[" if has_calls else "":
             self.starts.setdefault(char, Marker(char, wrapped_json, keeps=True, at_start=True))
+        self.begins = self.bare + "<["
         tags = [tag for dialect in dialects for tag in dialect.reasoning]
         self.openers = {tag.open: tag for tag in reversed(tags)}
         self.anywhere = {tag.open: tag for tag in tags if tag.anywhere or is_special(tag.open)}
         self.closers = frozenset(tag.close for tag in tags if tag.close.startswith("<"))
         self.drops = frozenset(
-            drop for dialect in dialects for drop in dialect.drops if names or not OF_CALLS.search(drop)
+            drop for dialect in dialects for drop in dialect.drops if has_calls or not OF_CALLS.search(drop)
         ) - set(self.markers)
         self.reserved = frozenset(drop for drop in self.drops if "reserved" in drop)
         self.speakers = _speakers(dialects)
@@ -94,11 +97,10 @@ class Grammar:
         self._first_line = rf"(?:\A|\n){INDENT}(?=[{heads}])" if heads else ""
         self._tokens = frozenset({*self.markers, *self.anywhere, *self.drops, *self.closers})
         self._scans: dict[Stops, Scan] = {}
-        self.known = Stops(text for text in (*self._tokens, *self.openers, *self.starts) if len(text) > 1)
         self.opening = Stops((*self.openers, *self.closers))
         self.call_markers = tuple(text for text, marker in self.markers.items() if not marker.channel)
         self.inline = {text: marker for text, marker in self.markers.items() if marker.inline}
-        self.has_calls = bool(names)
+        self.has_calls = has_calls
 
     def scan(self, ends: Stops) -> Scan:
         """Return what to look for in a text that ends with one of `ends`; where it has an end, no message begins in it."""
@@ -108,6 +110,10 @@ class Grammar:
             usual = Stops(tokens, self._line)
             self._scans[ends] = Scan(usual, Stops(tokens, self._first_line) if self._line else usual)
         return self._scans[ends]
+
+    def is_known(self, text: str) -> bool:
+        """Whether a text begins with a token or an opening tag of its own."""
+        return any(wanted.pattern.match(text) for wanted in (self.scan(NO_ENDS).usual, self.opening))
 
     def opened_by_template(self, text: str) -> ReasoningTags | None:
         """Give the tags of reasoning whose end a whole text has on a line's end, once and outside of code, but no beginning."""
@@ -122,14 +128,16 @@ class Grammar:
         return None
 
 
-@lru_cache(maxsize=64)
-def grammar_for(dialect: str, names: tuple[str, ...], architecture: str = "") -> Grammar:
-    """Give the grammar of one dialect, or of all; an architecture says which of all is likely spoken.
+@lru_cache(maxsize=256)
+def grammar_for(dialect: str, architecture: str = "", *, has_calls: bool) -> Grammar:
+    """Return the grammar of one dialect, or of all; an architecture says which of all is likely spoken.
+
+    It is made once for all tools: without any, only what can be no call is looked for.
 
     Raises:
         ConfigurationError: There is no dialect of that name.
     """
     if dialect == "auto":
-        return Grammar(tuple(REGISTRY.values()), names, find_dialect(architecture))
+        return Grammar(tuple(REGISTRY.values()), find_dialect(architecture), has_calls=has_calls)
     spoken = dialect_named(dialect)
-    return Grammar((spoken,), names, spoken)
+    return Grammar((spoken,), spoken, has_calls=has_calls)

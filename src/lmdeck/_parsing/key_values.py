@@ -12,7 +12,7 @@ from lmdeck._parsing.json_calls import json_arguments
 from lmdeck._parsing.sink import Calls
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.typed_values import typed_value
-from lmdeck._parsing.value_ends import ValueEnd
+from lmdeck._parsing.value_ends import ValueEnd, literal_behind
 
 __all__ = ["KeyValue", "named_pairs"]
 
@@ -36,7 +36,11 @@ class KeyValue:
     @property
     def value_end(self) -> ValueEnd:
         """What ends a value."""
-        return ValueEnd(own=self.value[1:], opens=self.key[:1], nested=self.value[:1], block_ends=self.ends)
+        key = re.compile(rf"\s*[\w.\-]{{1,100}}\s*{re.escape(self.key[1])}")
+        return ValueEnd(
+            own=self.value[1:], opens=self.key[:1], nested=self.value[:1], block_ends=self.ends,
+            odd=(self.key[1], self.begins), behind=key, is_opening=lambda text: key.match(text) is not None,
+        )  # fmt: skip
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -209,7 +213,11 @@ class _Pairs:
         source, calls, pairs = self._source, self._calls, self._pairs
         yield from self._doubled(pairs.key[1])
         if (yield from source.take(stops(pairs.value[0]))):
-            if not (self._lacks_key_end and (yield from source.take(stops(pairs.key[1])))):
+            closing = stops(pairs.key[1])
+            if self._lacks_key_end and (yield from literal_behind(source, 0, closing)):
+                yield from source.skip_space()
+                yield from source.take(closing)
+            else:
                 yield from self._doubled_opening()
             return True
         if not (yield from source.peek()):

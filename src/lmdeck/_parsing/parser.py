@@ -32,7 +32,7 @@ class StreamParser:
         new_id: Callable[[], str] = new_call_id, architecture: str = "",
     ) -> None:  # fmt: skip
         toolbox = Toolbox(tools)
-        self._grammar = grammar_for(dialect, tuple(toolbox.schemas), architecture)
+        self._grammar = grammar_for(dialect, architecture, has_calls=bool(toolbox))
         self._reading = Reading(toolbox, self._grammar, new_id)
         self._calls = self._reading.calls
         self._is_begun = False

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from lmdeck._parsing.code_spans import Prose
 from lmdeck._parsing.dialects.dialect import Marker, ReasoningTags
 from lmdeck._parsing.grammar import Grammar, Scan, is_special
+from lmdeck._parsing.leftovers import left_over_call
 from lmdeck._parsing.offered_tools import Toolbox
 from lmdeck._parsing.sink import Calls
 from lmdeck._parsing.source import (
@@ -41,6 +42,7 @@ END_OF_CALL_BEGUN = re.compile(
 ELEMENT = re.compile(r"\s*<(?:parameter|param|arg_|invoke|function|\||｜)")
 BODY_LENGTH = 16
 NO_ENDS = stops()
+REFUSED = frozenset({"tool_call_unparsed", "tool_call_incomplete", "unoffered_tool", "markup_kept"})
 QUOTED = 80
 
 
@@ -70,6 +72,17 @@ class Reading:
         yield from self._content()
         self.calls.end()
         self._reconsider_reasoning()
+        self._report_left_over_call()
+
+    def _report_left_over_call(self) -> None:
+        """Report markup of a call in the answer that nothing else was said of."""
+        calls = self.calls
+        if not self.toolbox or any(problem.code in REFUSED for problem in calls.problems):
+            return
+        if markup := left_over_call(calls.content.getvalue(), self.toolbox.schemas):
+            calls.dropped(
+                "tool_call_unparsed", f"Markup of a call was left as text, for no call could be read: {markup!r}"
+            )
 
     def _opened_by(self, prefix: str) -> Reader[None]:
         """Read what the template had already written."""
@@ -146,7 +159,7 @@ class Reading:
             return False
         if ends.literals and grammar.starts[found].channel:
             return False
-        if found in grammar.bare and not (yield from begins_bare(source, grammar.bare, grammar.known)):
+        if found in grammar.begins and not (yield from begins_bare(source, grammar.bare, grammar.is_known)):
             return False
         yield from self._call(grammar.starts[found])
         return True

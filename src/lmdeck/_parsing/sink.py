@@ -271,6 +271,11 @@ class Calls:
         self._keys.add(key)
         self.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether the open call has a parameter."""
+        return bool(self._keys)
+
     def has_key(self, key: str) -> bool:
         """Whether the open call has a parameter of that name."""
         return key in self._keys

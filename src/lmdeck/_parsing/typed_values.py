@@ -19,7 +19,7 @@ from lmdeck._parsing.value_ends import ValueEnd, read_value
 __all__ = ["typed_value"]
 
 MARKUP = re.compile(r"<[/|｜a-z]|\]<\]")
-TRAILING = re.compile(r"\r?\n?[ \t]*\Z|\r\Z")
+TRAILING = re.compile(r"(?:\r?\n[ \t]*)?(?:\r?\n[ \t]*|[ \t]+|\r)?\Z")
 STRING_DECIDES = frozenset('{["-0123456789tfnTFN')
 
 
@@ -40,8 +40,7 @@ class _Trimmed:
     def __call__(self, text: str) -> None:
         text = self._held + text
         if not self._trims:
-            self._put(text)
-            return
+            self._is_begun = True
         if not self._is_begun:
             start = "\n" + self._indent
             if len(text) <= len(start) + 1 and (start.startswith(text) or ("\r" + start).startswith(text)):
@@ -58,11 +57,15 @@ class _Trimmed:
         if at:
             self._put(text[:at])
 
-    def end(self) -> None:
+    def end(self, *, is_forgotten: bool = False) -> None:
+        """Pass on what belongs to the value; where its end tag was forgotten, the line end before the next tag does not."""
         held, self._held = self._held, ""
-        if not self._trims or not held:
+        if not held:
             return
-        newline = held.rfind("\n")
+        if not self._trims:
+            self._put("" if is_forgotten else held)
+            return
+        newline = held.find("\n") if is_forgotten else held.rfind("\n")
         if not self._is_begun:
             self._put(held[newline + 1 :] if newline >= 0 and held.strip() else "")
         elif not self._is_padded:
@@ -70,7 +73,7 @@ class _Trimmed:
         else:
             rest = held[newline + 1 :]
             kept = held[: newline - (held[newline - 1 : newline] == "\r")] if newline >= 0 else held
-            if rest and rest != self._indent and not self._indent:
+            if not is_forgotten and rest and rest != self._indent and not self._indent:
                 kept = held
             self._put(kept)
 
@@ -96,7 +99,7 @@ def typed_value(
         end = yield from read_value(source, trimmed, value_end, calls)
         if not end:
             raise TruncatedCall
-        trimmed.end()
+        trimmed.end(is_forgotten=end not in value_end.own)
         calls.write('"')
         return end
     parts: list[str] = []
@@ -106,7 +109,7 @@ def typed_value(
     kept: list[str] = []
     trimmed = _Trimmed(kept.append, indent, trims=trims)
     trimmed("".join(parts))
-    trimmed.end()
+    trimmed.end(is_forgotten=end not in value_end.own)
     written = json_for("".join(kept), types)
     if types and "string" not in types and written[:1] == '"' and MARKUP.search(written):
         raise MalformedCall(f"markup stands in a value that is no text: {written[:80]}")

@@ -19,17 +19,17 @@ from lmdeck._parsing.source import (
     NotACall,
     Reader,
     Source,
-    Stops,
     TruncatedCall,
     UnofferedCall,
     stops,
 )
 
-__all__ = ["bare_json", "bare_list", "begins_bare", "drafted", "wrapped_json"]
+__all__ = ["bare_json", "begins_bare", "drafted", "list_behind_colon", "wrapped_json"]
 
 ENDS = stops("<|eom_id|>", "<|eot_id|>", "<|python_end|>")
 LOOKAHEAD = 200
-PYTHON_LIST = re.compile(r"\[\s*[A-Za-z_][\w.]*\(")
+PYTHON_LIST = re.compile(r"\[\s*([A-Za-z_][\w.\-]*)\(")
+LIST_BEGUN = re.compile(r"\[\s*[\w.\-]*")
 SENTENCE = re.compile(
     r"\[[A-Za-z][A-Za-z_ -]{0,40}(?::\s*|\]\s*|\s+)([\w.\-]{1,80})\s*(?:\(\s*|\s(?:with|using)\s[^\n{]{0,40}|:?\s*)(?=\{)"
 )
@@ -114,14 +114,14 @@ def _fits(calls: Calls, name: str, arguments: dict[str, object]) -> bool:
     return not arguments or not declared or not declared.keys().isdisjoint(arguments)
 
 
-def begins_bare(source: Source, kinds: str, known: Stops) -> Reader[bool]:
-    """Whether what comes may be a call: an object, a list, a sentence about a call, or a tag that is not a `known` marker."""
+def begins_bare(source: Source, kinds: str, is_known: Callable[[str], bool]) -> Reader[bool]:
+    """Whether what comes may be a call: an object, a list, a sentence about a call, or a tag that is not a known one."""
     if source.text[source.at] == "{":
         return "{" in kinds
     is_bracket = source.text[source.at] == "["
     while True:
         rest = source.text[source.at : source.at + LOOKAHEAD]
-        if known.pattern.match(rest):
+        if is_known(rest):
             return False
         if WRAPPER.match(rest) or (is_bracket and LIST.match(rest)):
             return True
@@ -140,17 +140,29 @@ def bare_json(source: Source, calls: Calls) -> Reader[None]:
     if rest[1:].lstrip().startswith("{"):
         yield from drafted(source, calls, _array)
     elif PYTHON_LIST.match(rest):
-        yield from bare_list(source, calls)
+        yield from drafted(source, calls, _list)
     elif WRAPPER.match(rest):
         yield from wrapped_json(source, calls)
     else:
         yield from drafted(source, calls, _sentence)
 
 
-def bare_list(source: Source, calls: Calls) -> Reader[None]:
-    """Read a bare call list, from its bracket on; it begins a line or follows a colon."""
-    if not calls.prose.begins_or_follows_colon:
+def list_behind_colon(source: Source, calls: Calls) -> Reader[None]:
+    """Read a bare call list on a line of text, from the colon before it on."""
+    bracket = source.text.index("[", source.at)
+    distance = bracket - source.at
+    while not (found := PYTHON_LIST.match(source.text, source.at + distance)):
+        rest = source.text[source.at + distance :]
+        if source.closed or len(rest) >= LOOKAHEAD or not LIST_BEGUN.fullmatch(rest):
+            break
+        yield
+    if found is None or calls.toolbox.resolve(found.group(1)) is None:
+        source.at += 1  # only the colon is text for sure
         raise NotACall
+    calls.say(source.text[source.at : source.at + distance])
+    source.at += distance
+    source.mark()
+    calls.begin_block(source.place)
     yield from drafted(source, calls, _list)
 
 

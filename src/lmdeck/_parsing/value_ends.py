@@ -6,6 +6,7 @@ follows. Other tags end it only where no such end tag comes, because the model f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,14 +16,16 @@ from lmdeck._parsing.source import NON_SPACE, MalformedCall, Reader, Source, Sto
 __all__ = ["ValueEnd", "literal_behind", "read_value"]
 
 LOOKAHEAD = 400
+UNCLEAR = "?"
 
 
 @dataclass(frozen=True)
 class ValueEnd:
     """The tags that matter to the end of a value.
 
-    `own` end tags close it and `opens` begin the next one of its kind; `call_ends` end the call and `block_ends` the block of
-    calls. Between the two of `island` nothing counts. `before` says whether an opening tag, given the text behind it, is one.
+    `own` end tags close it where `opens`, `call_ends`, `block_ends` or the text that `behind` matches follow. `nested` begin an
+    element that such an end tag closes, too; `odd` ones stand in no value that was meant, but in one whose end is missing.
+    Between the two of `island` nothing counts. `is_opening` says whether a tag of `opens`, by the text behind it, is one.
     """
 
     own: tuple[str, ...]
@@ -31,13 +34,15 @@ class ValueEnd:
     call_ends: tuple[str, ...] = ()
     block_ends: tuple[str, ...] = ()
     island: tuple[str, str] | None = None
+    odd: tuple[str, ...] = ()
+    behind: re.Pattern[str] | None = None
     is_opening: Callable[[str], bool] = field(default=lambda _: True)
 
     @property
     def wanted(self) -> Stops:
         """What is looked at."""
         island = self.island[:1] if self.island else ()
-        return stops(*self.own, *self.opens, *self.nested, *self.call_ends, *self.block_ends, *island)
+        return stops(*self.own, *self.opens, *self.nested, *self.call_ends, *self.block_ends, *self.odd, *island)
 
     @property
     def follows(self) -> Stops:
@@ -81,6 +86,8 @@ class _Value:
         self._forgotten: int | None = None
         self._stray: int | None = None
         self._unbalanced: int | None = None
+        self._next = ""
+        self._odd: int | None = None
         self._is_unclear = False
         self.is_in_vain = False
 
@@ -126,29 +133,59 @@ class _Value:
         end = self._end
         if found in end.own:
             return (yield from self._is_own_end(found))
+        if found in end.odd:
+            self._odd = self._size if self._odd is None else self._odd
+            return False
         if found in end.nested or found in end.opens:
             self._depth += found in (end.nested or end.opens)
-        if found not in end.nested and self._forgotten is None and (yield from self._may_end(found)):
-            self._forgotten = self._size
+        if found in end.nested or not (yield from self._may_end(found)):
+            return False
+        header = self._header(found)
+        if self._forgotten is None:
+            self._forgotten, self._next = self._size, header
+        elif header and header == self._next:
+            self._forgotten, self._next = None, ""  # the same parameter again: the first was text
         return False
+
+    def _header(self, found: str) -> str:
+        """Return the rest of an opening tag, `""` for any other."""
+        if found not in self._end.opens:
+            return ""
+        begin = self._source.at + len(found)
+        return self._source.text[begin : begin + LOOKAHEAD].partition(">")[0]
 
     def _is_own_end(self, found: str) -> Reader[bool]:
         end = self._end
         behind = yield from literal_behind(self._source, len(found), end.follows)
         if behind in end.own and self._is_doubled():
             behind = yield from self._behind_doubled(len(found))
+        if behind is None and end.behind and (yield from self._is_behind(len(found))):
+            behind = UNCLEAR
         is_closing = behind is not None and behind not in end.own
         if self._depth:
             self._depth -= 1
             if is_closing and self._unbalanced is None:
                 self._unbalanced = self._size
             return False
-        is_clear = self._forgotten is None or behind in end.opens or behind in (end.call_ends or end.block_ends)
+        expected = (*end.opens, *(end.call_ends or end.block_ends))
+        is_clear = self._forgotten is None or (behind in expected and not self._next)
         if is_closing and is_clear:
             return True
         self._is_unclear = self._is_unclear or is_closing
         if self._stray is None and not is_closing:
             self._stray = self._size
+        return False
+
+    def _is_behind(self, distance: int) -> Reader[bool]:
+        """Whether what the pattern `behind` matches stands behind an end tag."""
+        source, wanted = self._source, self._end.behind
+        while wanted:
+            rest = source.text[source.at + distance : source.at + distance + LOOKAHEAD]
+            if wanted.match(rest):
+                return True
+            if source.closed or len(rest) == LOOKAHEAD or len(rest.split()) > 1:
+                return False
+            yield
         return False
 
     def _is_doubled(self) -> bool:
@@ -171,7 +208,7 @@ class _Value:
         source, end = self._source, self._end
         if found in end.opens:
             while len(source.text) - source.at < len(found) + LOOKAHEAD and not source.closed:
-                if "<" in source.text[source.at + len(found) :]:
+                if ">" in source.text[source.at + len(found) :]:
                     break
                 yield
             return end.is_opening(source.text[source.at + len(found) : source.at + len(found) + LOOKAHEAD])
@@ -189,6 +226,8 @@ class _Value:
         given = [place for place in (self._forgotten, self._stray, self._unbalanced) if place is not None]
         if not given or self._held is None:
             return ""
+        if self._odd is not None and self._forgotten is not None and self._odd < self._forgotten:
+            raise MalformedCall("where a value ends is not clear")
         place = min(given) if self._unbalanced is None or self._forgotten is not None else self._unbalanced
         held = "".join(self._held)
         if place:

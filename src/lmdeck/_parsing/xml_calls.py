@@ -18,7 +18,7 @@ from lmdeck._parsing.offered_tools import ANY, STRING, json_for
 from lmdeck._parsing.sink import Calls, decode_arguments
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.typed_values import typed_value
-from lmdeck._parsing.value_ends import ValueEnd, read_value
+from lmdeck._parsing.value_ends import ValueEnd, literal_behind, read_value
 
 __all__ = ["Elements", "begins_end", "elements_call", "elements_calls", "name_in", "parameters", "read_header"]
 
@@ -91,21 +91,29 @@ def elements_calls(source: Source, calls: Calls, elements: Elements) -> Reader[N
 
 def elements_call(source: Source, calls: Calls, elements: Elements) -> Reader[None]:
     """Read one function, from its opening element on."""
-    opening = yield from source.take(stops(*elements.function))
+    opening = stops(*elements.function)
+    yield from source.take(opening)
     header, alone = yield from read_header(source, calls)
+    while not alone and (yield from literal_behind(source, 0, opening)):
+        yield from source.skip_space()
+        yield from source.take(opening)
+        again, alone = yield from read_header(source, calls)
+        if name_in(again) != name_in(header):
+            raise MalformedCall(f"the function {name_in(header)!r} has no end")
+        calls.note("a doubled opening element")
     calls.hold()
     calls.open(name_in(header))
     if not alone:
         space = yield from source.collect_while(SPACE)
-        while (yield from _repeats(source, f"{opening}{header}>", calls)):
-            space = yield from source.collect_while(SPACE)
         if (yield from source.peek()) == "{":
             calls.release()
             yield from json_arguments(source, calls.write, calls, stops(*elements.function_end))
         else:
             yield from parameters(source, calls, elements, space)
         yield from source.skip_space()
-        yield from source.take(stops(*elements.function_end))
+        ended = yield from source.take(stops(*elements.function_end))
+        if ended and not calls.has_keys and (yield from literal_behind(source, 0, stops(*elements.parameter))):
+            raise MalformedCall(f"the function {name_in(header)!r} ends before its parameters")
     calls.close()
 
 

@@ -14,13 +14,15 @@ from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker, Reason
 from lmdeck._parsing.dialects.xml_tags import THINK
 from lmdeck._parsing.json_calls import ARGUMENT_KEYS, NAME_KEYS, json_arguments, json_call
 from lmdeck._parsing.sink import Calls, decode_arguments
-from lmdeck._parsing.source import Reader, Source, TruncatedCall, UnofferedCall, stops
+from lmdeck._parsing.source import MalformedCall, Reader, Source, TruncatedCall, UnofferedCall, stops
+from lmdeck._parsing.value_ends import literal_behind
 from lmdeck._parsing.writers import elements, template, wrapped
 from lmdeck._parsing.xml_calls import Elements, elements_call
 
 __all__ = ["DIALECTS", "headed"]
 
 INDEX = re.compile(r":\d+$")
+ID_LIMIT = 120
 ID = re.compile(r"(?:functions?[._:]?)?(.*?)[:_\-.]?\d*", re.DOTALL)
 """An id that names the tool: `functions.NAME:0`, and as models misspell it `functionsNAME0`, `functions_NAME_0`."""
 
@@ -43,6 +45,8 @@ def headed(  # noqa: C901 - one grammar, read top down
             yield from source.skip_space()
             if len(calls.made) > made and (yield from source.ends_inside(any_end)):
                 return
+            if not inside and len(calls.made) > made and (yield from begins_unopened(source, calls)):
+                inside = True
             if not inside and not (yield from source.take(opening)):
                 if (yield from source.take(stops(*end))):
                     continue
@@ -67,10 +71,25 @@ def headed(  # noqa: C901 - one grammar, read top down
                 yield from one(source, calls)
             source.mark()
             yield from source.skip_space()
-            yield from source.take(stops(*after_json)) if after_json else ()
+            while after_json and (yield from source.take(stops(*after_json))):
+                yield from source.skip_space()
             yield from source.skip_space()
             yield from source.take(stops(*end))
             source.mark()
+
+    def begins_unopened(source: Source, calls: Calls) -> Reader[bool]:
+        """Whether another call follows whose first token is missing: its id, and the token behind ids."""
+        wanted = stops(*after_name)
+        while True:
+            rest = source.text[source.at : source.at + ID_LIMIT]
+            found = wanted.pattern.search(rest)
+            if found:
+                lead_ = next((text for text in lead if rest.startswith(text)), "")
+                found = wanted.pattern.search(rest, len(lead_)) or found
+                return bool(named_by(rest[len(lead_) : found.start()].strip(), calls))
+            if source.closed or len(rest) == ID_LIMIT or len(rest.split()) > 1:
+                return False
+            yield
 
     def one(source: Source, calls: Calls) -> Reader[None]:
         header = (yield from source.collect(name_ends)).strip()
@@ -88,7 +107,9 @@ def headed(  # noqa: C901 - one grammar, read top down
         char = yield from source.skip_space()
         if not char or (yield from source.ends_inside(inside_call)):
             raise TruncatedCall
-        if char != "{" and (yield from source.ahead(ending)):
+        if char != "{" and (closing := (yield from source.ahead(ending))):
+            if (yield from literal_behind(source, len(closing), stops("{"))):
+                raise MalformedCall("the end of the call stands before its arguments")
             calls.close()
             return
         yield from json_arguments(source, calls.write, calls, ending)

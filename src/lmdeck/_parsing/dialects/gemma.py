@@ -15,7 +15,7 @@ from lmdeck._parsing.json_calls import json_call
 from lmdeck._parsing.literals import LiteralReader, escaped
 from lmdeck._parsing.offered_tools import STRING, json_for, types_of
 from lmdeck._parsing.sink import Calls
-from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
+from lmdeck._parsing.source import NON_SPACE, MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck._parsing.writers import colons, each
 
 __all__ = ["DIALECTS"]
@@ -104,9 +104,7 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             raise TruncatedCall
         if (yield from source.take(string_end)):
             calls.write('"')
-            if not (yield from source.until(string_end, lambda text: calls.write(escaped(text)))):
-                raise TruncatedCall
-            source.at += len(quote)
+            yield from string(source, calls)
             calls.write('"')
         elif char == "{":
             source.at += 1
@@ -119,6 +117,35 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             yield from LiteralReader(source, calls.write, calls.note, ends=wanted).string()
         else:
             yield from bare(source, calls, schema)
+
+    def string(source: Source, calls: Calls) -> Reader[None]:
+        """Read up to the token that ends a string: behind it the call goes on."""
+        parts: list[str] = []
+
+        def put(text: str) -> None:
+            parts.append(text)
+            calls.write(escaped(text))
+
+        while (yield from source.until(string_end, put)):
+            source.at += len(quote)
+            if (yield from goes_on(source)):
+                return
+            if wanted.pattern.search("".join(parts)):
+                raise MalformedCall("a string without its end")
+            calls.note("a string token too many")
+            if parts:
+                calls.write(escaped(quote))
+        raise TruncatedCall
+
+    def goes_on(source: Source) -> Reader[bool]:
+        """Whether a comma, a bracket or the end of the call stands next."""
+        while True:
+            found = NON_SPACE.search(source.text, source.at)
+            if found and (found.group() in ",}])" or wanted.pattern.match(source.text, found.start())):
+                return True
+            if source.closed or (found and source.text[found.start() :] not in wanted.prefixes):
+                return found is None
+            yield
 
     def array(source: Source, calls: Calls, items: object, depth: int) -> Reader[None]:
         calls.write("[")

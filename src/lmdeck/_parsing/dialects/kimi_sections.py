@@ -19,8 +19,14 @@ __all__ = ["DIALECTS"]
 
 ATTRIBUTE = re.compile(r"""\b(\w++)\s*+=\s*+"((?:[^"\\]|\\.)*+)\"""")
 SEPARATOR = stops("<|sep|>")
+ATTRIBUTES = re.compile(rf"(?:\s*+{ATTRIBUTE.pattern})*+\s*")
+HEADER_ENDS = stops("<|sep|>", "<|open|>", "<|close|>")
 ARGUMENT_END = ValueEnd(
-    own=("<|close|>argument<|sep|>", "<|close|>argument"), opens=("<|open|>argument",), call_ends=("<|close|>call",)
+    own=("<|close|>argument<|sep|>", "<|close|>argument"),
+    opens=("<|open|>argument",),
+    call_ends=("<|close|>call",),
+    odd=("<|sep|>", "<|close|>", "<|open|>"),
+    behind=re.compile(r"\s*argument key="),
 )
 SECTION_ENDS = stops("<|close|>", "<|open|>")
 SECTIONS = ("think", "response", "tools", "message", "call")
@@ -88,6 +94,8 @@ def attributes_in(header: str) -> dict[str, str]:
 def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
     """Read a call's arguments and its end."""
     attributes = attributes_in(header)
+    if not ATTRIBUTES.fullmatch(header.removeprefix("call")):
+        raise MalformedCall(f"{header[:80]!r} is not the header of a call")
     calls.open(attributes.get("tool") or attributes.get("name", ""))
     calls.flush()
     calls.write("{")
@@ -96,8 +104,9 @@ def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
         yield from source.skip_space()
         if not (yield from source.take(stops("<|open|>argument"))):
             break
-        said = yield from source.collect(SEPARATOR)
-        yield from source.take(SEPARATOR)
+        said = yield from source.collect(HEADER_ENDS)
+        if not (yield from source.take(SEPARATOR)) or not ATTRIBUTES.fullmatch(said):
+            raise MalformedCall(f"{said[:80]!r} is not the header of an argument")
         given = attributes_in(said)
         if ATTRIBUTE.sub("", CONTROL.sub("", said)).strip():
             raise MalformedCall(f"the header of an argument cannot be read: {said[:80]}")

@@ -15,6 +15,7 @@ from lmdeck._parsing.members import Block
 from lmdeck._parsing.offered_tools import STRING, json_for, types_of
 from lmdeck._parsing.sink import Calls
 from lmdeck._parsing.source import MalformedCall, Reader, Source, TruncatedCall, stops
+from lmdeck._parsing.value_ends import ValueEnd, read_value
 from lmdeck._parsing.writers import Call, value_text
 from lmdeck._parsing.xml_calls import name_in, read_header
 
@@ -83,10 +84,29 @@ def members(source: Source, calls: Calls, schema: object) -> Reader[None]:
             key, element = name_in(key.removeprefix(M2_PARAMETER)), "parameter"
             calls.note("an element of MiniMax-M2")
         inner = declared.get(key) if isinstance(declared, Mapping) else None
-        written = json_for("", types_of(inner, {})) if alone else (yield from value(source, calls, inner, element, 1))
+        written = (
+            json_for("", types_of(inner, {})) if alone else (yield from member(source, calls, inner, element, declared))
+        )
         calls.write_key(key, is_first=is_first)
         calls.write(written)
         is_first = False
+
+
+def member(source: Source, calls: Calls, schema: object, name: str, declared: object) -> Reader[str]:
+    """Read the value of a parameter, as JSON: where only a string fits, markup in it is text."""
+    if types_of(schema, {}) != STRING:
+        return (yield from value(source, calls, schema, name, 1))
+    names = declared if isinstance(declared, Mapping) else {}
+    end = ValueEnd(
+        own=(f"{T}</{name}>",), opens=(f"{T}<",), call_ends=(f"{T}</invoke>",), block_ends=(BLOCK_END, INVOKE),
+        odd=(f"</{name}>", T), is_opening=lambda text: text.partition(">")[0] in names,
+    )  # fmt: skip
+    parts: list[str] = []
+    if not (yield from read_value(source, parts.append, end, calls)):
+        raise TruncatedCall
+    text = "".join(parts)
+    yield from end_of(source, calls, name, text)
+    return encode_basestring(text)
 
 
 def end_of(source: Source, calls: Calls, name: str, text: str = "") -> Reader[None]:

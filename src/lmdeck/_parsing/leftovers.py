@@ -1,0 +1,39 @@
+"""Markup of calls that was left in the text although tools were offered: a call that nobody could read, and a `Problem`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+__all__ = ["left_over_call"]
+
+CODE = re.compile(
+    r"^(`{3,}|~{3,})[^\n]*\n(?:.*?^\1|.*)|`[^`\n]*`|^(?: {4}|\t| {0,3}[>|])[^\n]*$", re.MULTILINE | re.DOTALL
+)
+MARK = (
+    r"</?[|｜‖][^<>\n]{1,60}>|<[a-z_]{3,30}\|>|<escape>|\]<\]minimax\[>\[|\[/?(?:TOOL_CALLS|ARGS|(?:END_)?TOOL_REQUEST)\]"
+    r"|</?(?:[a-z]+[:|_])*(?:tool_?calls?|function(?:_?calls?)?|invoke|parameter|param|arg_key|arg_value|TOOLCALL)\b[^<>\n]{0,80}>"
+    r"|functools|>>>|```tool_code|\bcall:"
+)
+INSIDE = re.compile(
+    r"</?(?:[a-z]+[:|_])*(?:parameter|param|arg_key|arg_value)\b[^<>\n]{0,80}>|</?[|｜‖]{1,2}DSML[^<>\n]{1,60}>"
+    r"|\]<\]minimax\[>\[|<\|(?:open|close)\|>|<[|｜][^<>\n]{0,30}(?:argument|tool_name|tool_call:|tool▁sep|tool_sep)[^<>\n]{0,30}>"
+)
+
+
+def left_over_call(text: str, names: Iterable[str]) -> str:
+    """Return the markup of a call in a text, outside of code: around the name of a tool, or two parts of arguments."""
+    if "<" not in text and "[" not in text and ">" not in text and "call:" not in text:
+        return ""
+    prose = CODE.sub(" ", text)
+    inside = list(INSIDE.finditer(prose))[:2]
+    if len(inside) == 2:
+        return inside[0].group()
+    tools = "|".join(map(re.escape, names))
+    around = rf"(?:{MARK})\s{{0,9}}(?:functions?[.:])?(?:{tools})\b|\b(?:{tools})\s{{0,9}}(?:{MARK})"
+    written = rf"[\"'](?:tool_)?name[\"']?\s{{0,9}}[:=]\s{{0,9}}[\"'](?:{tools})[\"']"
+    if found := re.search(around, prose):
+        return found.group()
+    if (found := re.search(MARK, prose)) and re.search(written, prose):
+        return found.group()
+    return ""
