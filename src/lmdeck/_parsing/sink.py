@@ -227,6 +227,7 @@ class Calls:
         resolved = self.toolbox.resolve(name)
         if resolved is None:
             self._reset()
+            self._keys.clear()
             self._refused = name.strip()
             self.name = self._refused or "?"
             self._announced = True

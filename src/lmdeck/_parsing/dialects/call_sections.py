@@ -14,7 +14,7 @@ from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker, Reason
 from lmdeck._parsing.dialects.xml_tags import THINK
 from lmdeck._parsing.json_calls import ARGUMENT_KEYS, NAME_KEYS, json_arguments, json_call
 from lmdeck._parsing.sink import Calls, decode_arguments
-from lmdeck._parsing.source import MalformedCall, Reader, Source, TruncatedCall, UnofferedCall, stops
+from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
 from lmdeck._parsing.value_ends import literal_behind
 from lmdeck._parsing.writers import elements, template, wrapped
 from lmdeck._parsing.xml_calls import Elements, elements_call
@@ -23,6 +23,7 @@ __all__ = ["DIALECTS", "headed"]
 
 INDEX = re.compile(r":\d+$")
 ID_LIMIT = 120
+TEXT_LIMIT = 400
 ID = re.compile(r"(?:functions?[._:]?)?(.*?)[:_\-.]?\d*", re.DOTALL)
 """An id that names the tool: `functions.NAME:0`, and as models misspell it `functionsNAME0`, `functions_NAME_0`."""
 
@@ -53,9 +54,15 @@ def headed(  # noqa: C901 - one grammar, read top down
                 if len(calls.made) > made:
                     yield from source.take(stops(*calls_end))
                     return
-                yield from calls.leave_out(source, stops(*begin, *calls_end), "Text before a call")
-                if not (yield from source.peek()):
+                place = source.place
+                text, found = yield from source.within(stops(*begin, *calls_end), TEXT_LIMIT)
+                if not found and text.strip() and text.strip() not in opening.prefixes | ending.prefixes:
+                    raise NotACall
+                if not found:
                     raise TruncatedCall
+                if text.strip():
+                    span = (place, source.place)
+                    calls.dropped("text_left_out", f"Text before a call was left out: {text.strip()}", span=span)
                 if (yield from source.take(stops(*calls_end))):
                     return
                 continue
