@@ -93,7 +93,8 @@ def headed(  # noqa: C901 - one grammar, read top down
             if found:
                 lead_ = next((text for text in lead if rest.startswith(text)), "")
                 found = wanted.pattern.search(rest, len(lead_)) or found
-                return bool(named_by(rest[len(lead_) : found.start()].strip(), calls))
+                header = rest[len(lead_) : found.start()].strip()
+                return "<" not in header and bool(named_by(header, calls))
             if source.closed or len(rest) == ID_LIMIT or len(rest.split()) > 1:
                 return False
             yield
