@@ -15,6 +15,7 @@ help:
 	@echo "make package wheel and source distribution, built and tried in a bare environment"
 	@echo "make live    the same conversations against LM Studio at LMDECK_LIVE_URL"
 	@echo "make fuzz    a hundred million random characters through the parser"
+	@echo "make wire    every fault on the wire at every operation"
 	@echo "make soak    ten minutes of random faults over 64 chats at once"
 	@echo "make docs    the documentation site, in site/"
 	@echo "make pictures the pictures of the README"
@@ -64,6 +65,10 @@ pictures: $(VENV)/.installed-dev
 # Ten minutes of random faults over 64 chats at once; in `make test` it is twenty seconds.
 soak: $(VENV)/.installed-dev
 	@LMDECK_SOAK_SECONDS=$${LMDECK_SOAK_SECONDS:-600} LMDECK_SOAK_SEED=$${LMDECK_SOAK_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/testing/test_soak.py -s --timeout 900
+
+# Every fault on the wire at every operation, sync and async; in `make test` it is a sample.
+wire: $(VENV)/.installed-dev
+	@LMDECK_WIRE=all $(BIN)/python -m pytest tests/transport/test_wire_matrix.py -s
 
 bench: .venv-bench/.installed
 	@.venv-bench/bin/python benchmarks/run.py
