@@ -175,3 +175,47 @@ def test_everything_public_says_what_it_is() -> None:
     bare = {module: documented(tree_of(module)) for module in MODULES}
     assert {module: names for module, names in bare.items() if names} == {}
     assert [module for module in MODULES if not ast.get_docstring(tree_of(module))] == []
+
+
+KNOWN_CIRCLES = {
+    frozenset({"lmdeck.errors", "lmdeck.messages"}),  # for type checkers only: an error's `partial` is a `Reply`
+}
+
+
+def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
+    """Return the strongly connected components of more than one module (Tarjan's algorithm)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: set[frozenset[str]] = set()
+
+    def visit(module: str) -> None:
+        index[module] = low[module] = len(index)
+        stack.append(module)
+        for other in graph[module]:
+            if other not in index:
+                visit(other)
+                low[module] = min(low[module], low[other])
+            elif other in stack:
+                low[module] = min(low[module], index[other])
+        if low[module] == index[module]:
+            component = stack[stack.index(module) :]
+            del stack[stack.index(module) :]
+            if len(component) > 1:
+                found.add(frozenset(component))
+
+    for module in graph:
+        if module not in index:
+            visit(module)
+    return found
+
+
+def test_no_modules_import_each_other() -> None:
+    """Imports inside functions and for type checkers count, too."""
+    graph = {module: (imports_of(path) & set(MODULES)) - {module} for module, path in MODULES.items()}
+    assert circles(graph) == KNOWN_CIRCLES
+
+
+def test_a_circle_is_seen() -> None:
+    """Also one that goes over three modules."""
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == {frozenset("abc")}

@@ -206,11 +206,11 @@ def test_closing_from_another_thread_gives_a_place_in_the_queue_up() -> None:
 
         reader = threading.Thread(target=read)
         reader.start()
-        until(lambda: client._session.gate.waiting == 1)
+        until(lambda: client._session.semaphore.waiting == 1)
         queued.close()
         reader.join(5)
         assert isinstance(caught[0], IncompleteStreamError)
-        assert client._session.gate.waiting == 0
+        assert client._session.semaphore.waiting == 0
         running.close()
         assert client.chat().user("Hi").send().content == "Hello."
 

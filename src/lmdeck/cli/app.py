@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from msgspec import Struct
 from rich.text import Text
 
-from lmdeck._client.clients import LMStudio
 from lmdeck._version import __version__
 from lmdeck.cli import ask, chat, demo, embed, engine, models, relaying, status, testing
 from lmdeck.cli.doctor import command as doctor
+from lmdeck.cli.shared_options import Shared
 from lmdeck.cli.terminal import errors, exit_code, safe, show_error
 from lmdeck.config import ClientSettings
 from lmdeck.errors import LMStudioError
@@ -31,17 +30,6 @@ app = typer.Typer(
 
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer shows only its child
-
-
-class Shared(Struct, frozen=True, kw_only=True):
-    """What the options before the command said."""
-
-    settings: ClientSettings
-    debug: bool = False
-
-    def client(self) -> LMStudio:
-        """Make the client that the options ask for."""
-        return LMStudio(**self.settings)
 
 
 def _show_version(wanted: bool) -> None:  # typer's form

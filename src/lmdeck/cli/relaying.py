@@ -18,7 +18,7 @@ from lmdeck.cli.testing import AllowedHost, needs_extra
 from lmdeck.web.trust import AllowedHosts, is_loopback
 
 if TYPE_CHECKING:
-    from lmdeck.cli.app import Shared
+    from lmdeck.cli.shared_options import Shared
 
 __all__ = ["PROGRAM_FOLLOWS", "proxy", "run"]
 

@@ -15,7 +15,7 @@ from lmdeck._client.tool_runs import Approve
 from lmdeck.errors import LMStudioError, StreamError, TransportError
 from lmdeck.events import AgentEvent, Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored
 from lmdeck.messages import Problem, Reply, Round, ToolResult
-from lmdeck.web.encodings.base import BEAT, PAGE, Encoding
+from lmdeck.web.encodings import BEAT, PAGE, Encoding
 
 __all__ = ["Answer"]
 

@@ -11,7 +11,7 @@ import pytest
 from lmdeck import ConfigurationError
 from lmdeck.testing import FakeLMStudio
 from lmdeck.web.answer import Answer
-from lmdeck.web.encodings.base import BEAT, find_encoding
+from lmdeck.web.encodings import BEAT, find_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Reply
 from lmdeck.web.answer import Answer
 from lmdeck.web.background_loop import iterate
-from lmdeck.web.encodings.base import find_encoding
+from lmdeck.web.encodings import find_encoding
 
 __all__ = ["ChatResponse", "stream_response"]
 

@@ -21,7 +21,7 @@ from lmdeck.contrib.fastapi.clients import LM
 from lmdeck.contrib.fastapi.streaming import HEARTBEAT, stream_response
 from lmdeck.errors import ConfigurationError
 from lmdeck.web.conversations import Conversations
-from lmdeck.web.encodings.base import find_encoding
+from lmdeck.web.encodings import find_encoding
 from lmdeck.web.owners import owner_of
 from lmdeck.web.page import STATIC, page
 from lmdeck.web.requests import MAX_BODY_BYTES, TOO_LARGE, read_question

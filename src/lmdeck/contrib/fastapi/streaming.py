@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from lmdeck.server.delivery import ClientGoneError, attended
 from lmdeck.web.answer import Answer
-from lmdeck.web.encodings.base import find_encoding
+from lmdeck.web.encodings import find_encoding
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

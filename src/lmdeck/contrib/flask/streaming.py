@@ -10,7 +10,7 @@ from flask import Response, current_app
 from lmdeck.contrib.flask.extension import extension
 from lmdeck.web.answer import Answer
 from lmdeck.web.background_loop import iterate
-from lmdeck.web.encodings.base import find_encoding
+from lmdeck.web.encodings import find_encoding
 
 if TYPE_CHECKING:
     from lmdeck._client.chat import AsyncChat, Chat

@@ -16,7 +16,7 @@ from msgspec import UNSET
 import lmdeck
 from lmdeck._client.history import History
 from lmdeck._text import storable_text
-from lmdeck.contrib.django.history.saving import save_reply
+from lmdeck.contrib.django.history.rows import RoundRows, rows_of
 from lmdeck.web.stored_messages import TITLE_CHARACTERS, KeptCall, KeptMessage, title_of
 
 if TYPE_CHECKING:
@@ -89,7 +89,16 @@ class Conversation(models.Model):
         Nothing is appended where the conversation was removed meanwhile.
         """
         with transaction.atomic(using=self._database):
-            return save_reply(self, reply) if self._hold() else []
+            return [self._append_round(rows) for rows in rows_of(reply)] if self._hold() else []
+
+    def _append_round(self, rows: RoundRows) -> Message:
+        message = self._append(**rows.message)
+        for fields in rows.tool_calls:
+            message.tool_calls.create(**fields)
+        if rows.usage is not None:
+            usages = Usage.objects.db_manager(hints={"instance": message})
+            usages.create(message=message, user_id=self.user_id, **rows.usage)
+        return message
 
     async def ahistory(self) -> History:
         """Do as `history`, awaited."""
