@@ -35,8 +35,9 @@ class StreamParser:
         self._grammar = grammar_for(dialect, architecture, has_calls=bool(toolbox))
         self._reading = Reading(toolbox, self._grammar, new_id)
         self._calls = self._reading.calls
-        self._is_begun = False
+        self._is_begun = bool(prefix)
         self._is_finished = False
+        self._byte_level = self._grammar.byte_level
         self._channel: ReasoningChannel | None = None
         self._run = self._reading.run(prefix)
         next(self._run, None)
@@ -50,7 +51,7 @@ class StreamParser:
 
     def feed_into(self, text: str, chunks: list[Chunk]) -> None:
         """Read new text and add to `chunks` what is certain."""
-        if self._grammar.byte_level:
+        if self._byte_level:
             text = text.translate(BYTE_LEVEL)
         if not text or self._is_finished:
             return
@@ -91,8 +92,8 @@ class StreamParser:
 
         A stream cannot know that in time: what it has given as content is not taken back. (LM Studio bug tracker #1368.)
         """
-        tag = self._grammar.opened_by_template(text)
-        if tag is not None and not self._is_begun:
+        tag = None if self._is_begun else self._grammar.opened_by_template(text)
+        if tag is not None:
             self._run = self._reading.run(tag.open)
             next(self._run, None)
         return self.feed(text)
@@ -177,6 +178,6 @@ def parse(text: str, tools: Iterable[Any] | None = None, dialect: str = "auto", 
         ConfigurationError: There is no dialect of that name.
     """
     parser = StreamParser(tools, dialect, prefix)
-    parser.feed(text)
+    parser.read_whole(text)
     parser.finish()
     return parser.result

@@ -203,15 +203,16 @@ class Reading:
     def _sleep(self, scan: Scan) -> Reader[None]:
         """Wait for a token; what comes before is passed on."""
         calls, source = self.calls, self.source
+        pass_on = calls.pass_on if calls.flows else calls.say
         if scan.usual is scan.on_new_line:
             self._is_line_start = False
-            yield from source.sleep(scan.usual.begun.search, calls.say)
+            yield from source.sleep(scan.usual.begun.search, pass_on)
             return
         usual, on_new_line = scan.usual.begun.search, scan.on_new_line.begun.search
 
         def say(text: str) -> None:
             """Pass text on and follow whether a line begins where it ends."""
-            calls.say(text)
+            pass_on(text)
             newline = text.rfind("\n") + 1
             if newline or self._is_line_start:
                 rest = text[newline:]

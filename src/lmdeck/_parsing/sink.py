@@ -136,7 +136,7 @@ class Calls:
             self.sink(text)
             self.prose.see(text)
             return
-        if not self.content or self._gap:
+        if not self.flows:
             if text.isspace():
                 self._gap.append(text)
                 return
@@ -144,6 +144,15 @@ class Calls:
             text = text.lstrip() if follows_markup else "".join((*self._gap, text))
             self._gap.clear()
             self._held.clear()
+        self.pass_on(text)
+
+    @property
+    def flows(self) -> bool:
+        """Whether text is content as it stands: some came before, and nothing waits."""
+        return self.sink is None and not self._gap and bool(self.content)
+
+    def pass_on(self, text: str) -> None:
+        """Pass on text that is content as it stands."""
         self.content.write(text)
         self.prose.see(text)
         self.chunks.append(Chunk(text))

@@ -18,7 +18,7 @@ from lmdeck._parsing.text_buffer import GrowingText
 from lmdeck._streaming.logprobs import LOGPROBS_MISSING, read_logprobs
 from lmdeck._streaming.mixed_calls import MixedCalls
 from lmdeck._streaming.tool_call_slots import ToolSlots
-from lmdeck._streaming.wire_chunks import Completion, Delta, content_text, lenient, speed_in, usage_in
+from lmdeck._streaming.wire_chunks import Choice, Completion, Delta, content_text, lenient, speed_in, usage_in
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallParseError
 from lmdeck.events import Chunk
 from lmdeck.messages import ModelDetails, Problem, Reply, Runtime, TokenLogprob
@@ -128,6 +128,16 @@ class ChatAssembler:
         choices = completion.choices
         if not choices:
             self._read_figures(completion)
+            return
+        choice = choices[0]
+        if (
+            len(choices) == 1
+            and choice.index == self._choice
+            and not self._finish_reason
+            and (text := _only_text(choice))
+        ):
+            self._is_whole = False
+            self._read_content(text, chunks)
             return
         for choice in choices:
             if choice.index != self._choice:
@@ -274,7 +284,7 @@ class ChatAssembler:
             self._count_calls(chunks, first)
         else:
             parser.feed_into(text, chunks)
-            if len(chunks) > first and not chunks[-1].content:
+            if len(chunks) > first + 1 or (len(chunks) > first and not chunks[-1].content):
                 self._count_calls(chunks, first)
 
     def _count_calls(self, chunks: list[Chunk], first: int) -> None:
@@ -333,6 +343,22 @@ class ChatAssembler:
         problem = Problem(code, detail)
         if problem not in self._problems:
             self._problems.append(problem)
+
+
+def _only_text(choice: Choice) -> str:
+    """Return the text of a streamed choice that holds nothing else, as most do; `""` where it does."""
+    delta = choice.delta
+    if (
+        delta is None
+        or choice.finish_reason is not None
+        or choice.logprobs is not None
+        or delta.tool_calls is not None
+        or delta.reasoning_content is not None
+        or delta.reasoning is not None
+        or delta.refusal is not None
+    ):
+        return ""
+    return delta.content if isinstance(delta.content, str) else ""
 
 
 def _convert(given: dict[str, Any], shape: type[T]) -> T:
