@@ -17,6 +17,7 @@ __all__ = [
     "ModelInfo",
     "ModelInstance",
     "ModelType",
+    "ReasoningOptions",
 ]
 
 ModelType = Literal["llm", "vlm", "embedding"]
@@ -31,6 +32,13 @@ class ModelInstance(Struct, frozen=True, kw_only=True):
     context_length: int | None = None
     parallel: int | None = None
     config: dict[str, Any] = field(default_factory=dict)
+
+
+class ReasoningOptions(Struct, frozen=True, kw_only=True):
+    """The settings of a model's reasoning: those that a request may name, and the one where it names none."""
+
+    allowed_options: list[str] = field(default_factory=list)
+    default: str | None = None
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):
@@ -48,6 +56,10 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     max_context_length: int | None = None
     capabilities: list[str] = field(default_factory=list)
     instances: list[ModelInstance] = field(default_factory=list)
+    reasoning: ReasoningOptions | None = None
+    variants: list[str] = field(default_factory=list)
+    selected_variant: str | None = None
+    description: str | None = None
 
     @property
     def loaded(self) -> bool:

@@ -64,18 +64,27 @@ CASES: dict[str, tuple[dict[str, Answer], list[str], tuple[str, str | None, str]
     ),
     "LiteLLM": ({OPENAI: ids("openai", x_litellm_version="1.80.0")}, LISTS, ("LiteLLM", "1.80.0", "openai")),
     "LiteLLM, no version with the list": (
-        {OPENAI: ids("openai"), "/health/readiness": json_answer({"status": "connected", "litellm_version": "1.80.0"})},
-        [*LISTS, "/api/version", "/lmstudio-greeting", "/health/readiness"],
+        {
+            OPENAI: ids("openai"),
+            "/health/liveliness": json_answer("I'm alive!"),
+            "/health/readiness": json_answer({"status": "connected", "litellm_version": "1.80.0"}),
+        },
+        [*LISTS, "/api/version", "/lmstudio-greeting", "/health/liveliness", "/health/readiness"],
         ("LiteLLM", "1.80.0", "openai"),
+    ),
+    "LiteLLM, no version at all": (
+        {OPENAI: ids("openai"), "/health/liveliness": json_answer("I'm alive!")},
+        [*LISTS, "/api/version", "/lmstudio-greeting", "/health/liveliness", "/health/readiness"],
+        ("LiteLLM", None, "openai"),
     ),
     "something else": (
         {OPENAI: ids(["odd"])},
-        [*LISTS, "/api/version", "/lmstudio-greeting", "/health/readiness"],
+        [*LISTS, "/api/version", "/lmstudio-greeting", "/health/liveliness"],
         ("an OpenAI-compatible server", None, "openai"),
     ),
     "something that answers everything": (
         {OPENAI: ids(), "/api/version": json_answer("hello"), "/lmstudio-greeting": json_answer({"lmstudio": "yes"})},
-        [*LISTS, "/api/version", "/lmstudio-greeting", "/health/readiness"],
+        [*LISTS, "/api/version", "/lmstudio-greeting", "/health/liveliness"],
         ("an OpenAI-compatible server", None, "openai"),
     ),
 }

@@ -209,3 +209,38 @@ def test_without_a_chat_model_there_is_no_choice(models: list[ModelInfo]) -> Non
 def test_the_newest_api_is_asked_first() -> None:
     """In the order of what they tell."""
     assert [path for _, path in LISTINGS] == ["/api/v1/models", "/api/v0/models", "/v1/models"]
+
+
+def test_what_a_model_s_reasoning_may_be_set_to_is_told() -> None:
+    """And the variants it comes in, as LM Studio 0.4.25 lists them."""
+    reasoning = {"allowed_options": ["off", "on"], "default": "on"}
+    entry = {
+        "key": "a/b",
+        "capabilities": {"reasoning": reasoning},
+        "variants": ["a/b@q4"],
+        "selected_variant": "a/b@q4",
+    }
+    told, silent = read_listing("v1", {"models": [{**entry, "description": "Big."}, {"key": "c"}]})
+    assert told.reasoning is not None
+    assert (told.reasoning.allowed_options, told.reasoning.default) == (["off", "on"], "on")
+    assert (told.variants, told.selected_variant, told.description) == (["a/b@q4"], "a/b@q4", "Big.")
+    assert "reasoning" in told.capabilities
+    assert (silent.reasoning, silent.variants, silent.description) == (None, [], None)
+
+
+def test_what_llama_cpp_and_vllm_say_of_their_models_is_read() -> None:
+    """They hold what they list, except a router's models that it has not loaded."""
+    meta = {"n_ctx": 4096, "n_ctx_train": 8192, "n_params": 7_000_000_000, "size": 5, "ftype": "Q4_1"}
+    body = {
+        "data": [
+            {"id": "a", "owned_by": "llamacpp", "meta": meta},
+            {"id": "b", "owned_by": "llamacpp", "status": {"value": "unloaded"}},
+            {"id": "c", "owned_by": "vllm", "max_model_len": 2048},
+            {"id": "d", "owned_by": ["odd"], "meta": "odd", "status": 5},
+        ]
+    }
+    models = read_listing("openai", body)
+    assert [model.loaded for model in models] == [True, False, True, False]
+    held = [model.instances[0].context_length for model in models if model.loaded]
+    assert held == [4096, 2048]
+    assert (models[0].max_context_length, models[0].params, models[0].quantization) == (8192, "7B", "Q4_1")

@@ -33,7 +33,7 @@ DAMAGED = (
     "The answers that LM Studio keeps are damaged: delete `.internal/api-prediction-history/packs` in its folder, send with "
     "`store=False`, or pass `recover=True` to a conversation to have its history told again (bug tracker #1522)."
 )
-NO_VISION = "Choose a model that takes images: `lmdeck models` shows those as `vlm`; or leave the images out."
+NO_VISION = "Choose a vision model, which takes images: `lmdeck models` shows those as `vlm`; or leave the images out."
 
 
 def _words(*patterns: str) -> re.Pattern[str]:

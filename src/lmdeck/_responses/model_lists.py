@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from lmdeck.errors import MalformedStreamError, NoModelLoadedError
-from lmdeck.model_info import ApiLevel, ModelInfo, ModelInstance, ModelType
+from lmdeck.model_info import ApiLevel, ModelInfo, ModelInstance, ModelType, ReasoningOptions
 
 __all__ = ["LISTINGS", "choose_model", "read_listing"]
 
@@ -73,12 +73,27 @@ def _from_v1(entry: Mapping[str, Any]) -> ModelInfo:
         size_bytes=_count(entry.get("size_bytes")) or 0,
         max_context_length=_count(entry.get("max_context_length")),
         capabilities=[name for name, value in named.items() if value],
+        reasoning=_reasoning(named.get("reasoning")),
+        variants=_texts(entry.get("variants")),
+        selected_variant=_text(entry.get("selected_variant")),
+        description=_text(entry.get("description")),
         instances=[
             _instance(instance)
             for instance in (instances if isinstance(instances, list) else ())
             if isinstance(instance, Mapping)
         ],
     )
+
+
+def _reasoning(given: object) -> ReasoningOptions | None:
+    """Return what a model's reasoning may be set to, which LM Studio tells since 0.4.25."""
+    if not isinstance(given, Mapping):
+        return None
+    return ReasoningOptions(allowed_options=_texts(given.get("allowed_options")), default=_text(given.get("default")))
+
+
+def _texts(value: object) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 
 def _instance(instance: Mapping[str, Any]) -> ModelInstance:

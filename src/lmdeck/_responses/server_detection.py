@@ -2,7 +2,8 @@
 
 Sources: llama.cpp's server sends `Server: llama.cpp` and tells its build in `/props` (`tools/server/README.md`); Ollama has
 `/api/version` (`docs/api.md`) and names the owner of its own models `library`; vLLM has `/version`; LiteLLM sends
-`x-litellm-version` with a model's answers, and tells it at `/health/readiness`; LM Studio answers `/lmstudio-greeting`, which
+`x-litellm-version` with a model's answers, says "I'm alive!" at `/health/liveliness`, and older ones tell their version at
+`/health/readiness` (LiteLLM docs `proxy/health`); LM Studio answers `/lmstudio-greeting`, which
 is how `lms` finds it (`lms/src/createClient.ts`), and an unknown path with status 200 and words of its own. LM Studio's app
 and llmster, its daemon, answer alike, and neither tells its version over HTTP: only its own SDKs learn it, over a WebSocket.
 """
@@ -30,6 +31,7 @@ OWNERS = {
 }
 SERVERS = {"lmdeck": "lmdeck engine", "llama.cpp": LLAMA_CPP}
 GREETING = "/lmstudio-greeting"
+ALIVE = "/health/liveliness"
 VERSION_QUESTIONS = {
     LLAMA_CPP: ("/props", "build_info"),
     OLLAMA: ("/api/version", "version"),
@@ -89,9 +91,9 @@ def named_in(*refusals: str) -> str | None:
 
 
 def questions(product: Product) -> tuple[str, ...]:
-    """Give the paths to ask for what is not known yet: none, one, or two."""
+    """Return the paths to ask for what is not known yet: none, one, or a few."""
     if product.name is None:
-        return (VERSION_QUESTIONS[OLLAMA][0], GREETING, VERSION_QUESTIONS[LITELLM][0])
+        return (VERSION_QUESTIONS[OLLAMA][0], GREETING, ALIVE)
     if product.version is None and product.name in VERSION_QUESTIONS:
         return (VERSION_QUESTIONS[product.name][0],)
     return ()
@@ -99,6 +101,8 @@ def questions(product: Product) -> tuple[str, ...]:
 
 def read_reply_to(path: str, body: object, product: Product) -> Product:
     """Add what a question's answer tells; what is no answer of that product tells nothing."""
+    if path == ALIVE:
+        return Product(LITELLM) if body == "I'm alive!" else product
     if not isinstance(body, Mapping):
         return product
     if path == GREETING:

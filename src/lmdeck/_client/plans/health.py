@@ -42,10 +42,9 @@ def _identify(session: Session, listing: Listing) -> Plan[Product]:
     """Say which product sent the list; LM Studio and the embedded engine are known without a further request."""
     product = recognize(listing.api, listing.body, listing.headers, listing.refusals)
     product = Product(product.name or session.peer.product, product.version)
-    for path in questions(product):
-        told = read_reply_to(path, (yield from session.probe(path)), product)
-        if told != product:
-            product = told
-            break
+    asked: set[str] = set()
+    while path := next((each for each in questions(product) if each not in asked), None):
+        asked.add(path)
+        product = read_reply_to(path, (yield from session.probe(path)), product)
     session.peer.product = product.name or UNKNOWN_PRODUCT
     return product
