@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from laws.material import LOOK, SAVE, TAG, TOOLS, WRITERS, Call, is_unmistakable, write
+from laws.material import LOOK, SAVE, TAG, TOOLS, WRITERS, Call, write
 from lmdeck import ParsedMessage, parse, render
 from lmdeck._parsing.dialects import REGISTRY
 
@@ -37,11 +37,9 @@ def wrong_outcome(parsed: ParsedMessage, calls: list[Call], text: str, dialect: 
     wanted = iter(calls)
     if not all(any(_same(call, other) for other in wanted) for call in got):
         return None if got and write(dialect, got).strip() == text.strip() else f"other calls: {got}"
-    begins = [
-        marker.text for marker in REGISTRY[dialect].markers if is_unmistakable(marker.text) or marker.text[0] == "<"
-    ]
-    text = parsed.content + parsed.reasoning
-    is_plain = text and not any(begin in text for begin in begins)
+    begins = [marker.text for marker in REGISTRY[dialect].markers if not marker.at_start and len(marker.text) > 3]
+    left = (parsed.content + parsed.reasoning).rstrip()
+    is_plain = left and not any(begin in left.removesuffix(begin) for begin in begins)
     if len(got) < len(calls) and not parsed.problems and not is_plain:
         return f"no problem tells of the lost call: {parsed}"
     return None

@@ -21,7 +21,7 @@ __all__ = ["DIALECTS"]
 
 RECIPIENT = re.compile(r"\bto=([^\s<]+)|<\|start\|>(functions\.[^\s<]+)(?![^<]*to=)")
 CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
-HEADER_END = stops("<|message|>", "<|end|>", "<|return|>", "<|eom|>", "<|eot|>")
+HEADER_END = stops("<|message|>", "<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>")
 MESSAGE_ENDS = stops(
     "<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>",
     *(f"<|start|>{role}" for role in ("assistant", "user", "system", "developer", "tool", "functions")),

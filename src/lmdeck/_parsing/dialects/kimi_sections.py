@@ -116,7 +116,7 @@ def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
         is_first = False
         end = yield from typed_value(source, calls, ARGUMENT_END, types, trims=False)
         if end not in ARGUMENT_END.own:
-            calls.note("a missing end of an argument")
+            raise MalformedCall(f"the argument {key!r} has no end")
         yield from source.take(stops("<|close|>argument"))
         yield from source.take(SEPARATOR)
     if not (yield from source.peek()):
