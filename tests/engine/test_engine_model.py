@@ -159,7 +159,7 @@ def test_a_prompt_that_is_too_long(engine: EngineServer) -> None:
 def test_a_client_that_leaves_stops_the_generation(engine: EngineServer) -> None:
     with asking(engine.base_url, **ENDLESS, max_tokens=4000, stream=True) as connection:
         assert connection.recv(100)
-        assert burned(0.3) > 0.1  # it is at work
+        eventually(lambda: burned(0.3) > 0.05)  # it is at work
     eventually(lambda: burned(0.2) < 0.05)
 
 
