@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from lmdeck._agent.limits import AgentLimits
 from lmdeck._agent.tool_calls import Ready, failed, finished, refused, timed_out
+from lmdeck._native_threads import start_native_thread
 from lmdeck.events import AgentEvent, ToolDone, ToolErrored, ToolRunning, ToolServerLost
 from lmdeck.messages import ToolCall, ToolResult
 from lmdeck.tools.reporting import Report, report_to
@@ -224,7 +225,7 @@ def _in_thread(item: Ready) -> asyncio.Future[object]:
             loop.call_soon_threadsafe(settle, value, raised)
 
     name = f"lmdeck-tool-{item.call.name}"
-    threading.Thread(target=copy_context().run, args=(work,), daemon=True, name=name).start()
+    start_native_thread(partial(copy_context().run, work), name)
     return future
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from lmdeck._forking import on_fork
+from lmdeck._native_threads import new_event_loop, start_native_thread
 
 __all__ = ["iterate"]
 
@@ -32,8 +33,8 @@ class _Background:
         """Give the loop, started where it is not yet."""
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="lmdeck-loop", daemon=True).start()
+                self._loop = new_event_loop()
+                start_native_thread(self._loop.run_forever, "lmdeck-loop")
             return self._loop
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:

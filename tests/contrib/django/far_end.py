@@ -30,30 +30,26 @@ CALL = Answer(
 )
 
 
+LINKS = "[a](https://a.b) [b](javascript:1)"
+ANSWERS = {
+    "endless": Answer(content="la " * 20_000, tokens_per_second=60),
+    "silent": Answer(content="never", time_to_first_token=60),
+    "late": Answer(content="late", time_to_first_token=0.6),
+    "slow": Answer(content=SLOW, tokens_per_second=20),
+    "think": Answer(content="It is blue.", reasoning="Light is scattered."),
+    "cut": Answer(content=HALF, fault="cut", fault_options={"after_chunks": 4}),
+    "markup": Answer(content=f"**bold** <img src=x onerror=alert(1)>\n\n```\nx < 1\n```\n{LINKS}"),
+    "tool": CALL,
+    "users": Answer(calls=(PlannedCall(name="count_users", arguments={}),)),
+    "users later": Answer(calls=(PlannedCall(name="count_users_later", arguments={}),)),
+}
+
+
 def answer(request: SentRequest) -> Answer:
-    """Answer by the user's last word: `endless`, `silent`, `late`, `slow`, `cut`, `tool`, or anything else."""
+    """Answer by the user's last words, as `ANSWERS` has them, or anything else."""
     if request.messages[-1]["role"] == "tool":
         return Answer(content=f"It says {request.messages[-1]['content']}", prompt_tokens=20, completion_tokens=8)
-    match request.last_user:
-        case "endless":
-            return Answer(content="la " * 20_000, tokens_per_second=60)
-        case "silent":
-            return Answer(content="never", time_to_first_token=60)
-        case "late":
-            return Answer(content="late", time_to_first_token=0.6)
-        case "slow":
-            return Answer(content=SLOW, tokens_per_second=20)
-        case "think":
-            return Answer(content="It is blue.", reasoning="Light is scattered.")
-        case "cut":
-            return Answer(content=HALF, fault="cut", fault_options={"after_chunks": 4})
-        case "markup":
-            links = "[a](https://a.b) [b](javascript:1)"
-            return Answer(content=f"**bold** <img src=x onerror=alert(1)>\n\n```\nx < 1\n```\n{links}")
-        case "tool":
-            return CALL
-        case _:
-            return Answer(content="Hello.")
+    return ANSWERS.get(request.last_user, Answer(content="Hello."))
 
 
 @contextmanager
@@ -151,6 +147,7 @@ def head_of(file: Any) -> dict[str, str]:
 COMMANDS = {
     "uvicorn": ["uvicorn", "django_asgi:application", "--log-level", "warning", "--lifespan", "off", "--port"],
     "runserver": ["django", "runserver", "--noreload", "--skip-checks"],
+    "gevent": ["gunicorn", "django_wsgi:application", "--log-level", "warning", "--worker-class", "gevent", "--bind"],
     "gunicorn": ["gunicorn", "django_wsgi:application", "--log-level", "warning", "--threads", "4", "--bind"],
 }
 

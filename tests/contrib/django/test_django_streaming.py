@@ -20,9 +20,12 @@ from loopback import PATIENCE
 VIEWS = ["sync_lm", "sync_alm", "async_lm", "async_alm"]
 
 
-@pytest.fixture(scope="module", params=["uvicorn", "gunicorn", "runserver"])
+@pytest.fixture(scope="module", params=["uvicorn", "gunicorn", "gevent", "runserver"])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with site(request.param, tmp_path_factory.mktemp("site")) as running:
+        with running.get("/sync_lm/?q=first") as file:  # what is imported late is there afterwards
+            file.read()
+        wait_for_end(running)
         yield running
 
 

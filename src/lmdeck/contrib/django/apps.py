@@ -1,6 +1,9 @@
 """The application: its checks, and the tools of all other applications."""
 
+from asgiref.sync import SyncToAsync
 from django.apps import AppConfig
+
+from lmdeck._native_threads import NativeThread, is_patched
 
 __all__ = ["LMDeckConfig"]
 
@@ -18,3 +21,5 @@ class LMDeckConfig(AppConfig):
         from lmdeck.contrib.django.tools import discover
 
         discover()
+        if is_patched():  # by gevent: asgiref's own thread would be a greenlet of the loop's
+            SyncToAsync.single_thread_executor = NativeThread()

@@ -24,7 +24,7 @@ C = TypeVar("C", Chat, AsyncChat)
 def cached_reply(chat: Chat, *, seconds: float | None = HOUR) -> Reply:
     """Give the reply to this very chat from the cache, or `send` it and keep the reply for `seconds` (None: for ever).
 
-    Chats are the same when server, model, messages, tools and options are; with no model named, whichever answered is kept.
+    Chats are the same when server, token, model, messages, tools and options are; with no model named, whichever answered is kept.
     Only whole replies are kept, without `raw`. The cache is the one that `LMDECK["CACHE"]` names.
 
     Raises:
@@ -63,6 +63,7 @@ def _key(chat: Chat | AsyncChat) -> str:
     asked = [
         __version__,
         [settings.base_url, settings.host, settings.port, spec.model or settings.model],
+        settings.api_token.reveal() if settings.api_token else None,  # what one token may see, another may not
         chat.messages,
         [list(spec.tools), spec.tool_choice, dict(spec.options), spec.strict, spec.without_rules],
     ]

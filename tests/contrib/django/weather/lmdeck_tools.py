@@ -14,6 +14,12 @@ def get_weather(city: str) -> dict[str, object]:
     return {"city": city, "temperature": 21}
 
 
+@lmdeck.tool
+async def count_users_later() -> int:
+    """Count the users of this site, awaited."""
+    return await get_user_model().objects.acount()
+
+
 @lm.tool
 def count_users() -> int:
     """Count the users of this site."""
