@@ -24,8 +24,8 @@ C = TypeVar("C", Chat, AsyncChat)
 def cached_reply(chat: Chat, *, seconds: float | None = HOUR) -> Reply:
     """Give the reply to this very chat from the cache, or `send` it and keep the reply for `seconds` (None: for ever).
 
-    Chats are the same when server, token, model, messages, tools and options are; with no model named, whichever answered is kept.
-    Only whole replies are kept, without `raw`. The cache is the one that `LMDECK["CACHE"]` names.
+    Chats are the same when server, token, model, messages, tools and options are; with no model named, whichever answered is
+    kept. Only whole replies are kept, without `raw`. The cache is the one that `LMDECK["CACHE"]` names.
 
     Raises:
         LMStudioError: It was not in the cache, and there is no whole answer.
