@@ -11,7 +11,8 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from lmdeck._forking import on_fork
-from lmdeck._native_threads import new_event_loop, start_native_thread
+from lmdeck._native_threads import start_native_thread
+from lmdeck.web.native_loop import new_event_loop, wait_for
 
 __all__ = ["iterate"]
 
@@ -39,7 +40,7 @@ class _Background:
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop, in this thread's context, and wait for it."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop()).result()
+        return wait_for(coroutine, self.loop())
 
 
 _background = _Background()

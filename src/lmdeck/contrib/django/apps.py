@@ -3,7 +3,8 @@
 from asgiref.sync import SyncToAsync
 from django.apps import AppConfig
 
-from lmdeck._native_threads import NativeThread, is_patched
+from lmdeck._native_threads import is_patched
+from lmdeck.web.native_loop import NativeThread
 
 __all__ = ["LMDeckConfig"]
 
