@@ -57,7 +57,16 @@ def named_pairs(source: Source, calls: Calls, pairs: KeyValue) -> Reader[None]:
     """
     offered = stops(*calls.toolbox.schemas)
     name = yield from source.take(offered)
-    name += yield from source.collect_while(NAME)
+    rest = yield from source.collect_while(NAME)
+    if (
+        rest
+        and name
+        and calls.toolbox.resolve(name + rest) is None
+        and (yield from source.ahead(stops(pairs.key[1], pairs.value[0])))
+    ):
+        source.unread(rest)  # the key, whose first tag is missing
+    else:
+        name += rest
     after = yield from source.peek()
     if not after:
         is_begun = any(tool.startswith(name) for tool in offered.literals)

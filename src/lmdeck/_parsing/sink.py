@@ -21,7 +21,7 @@ from lmdeck.messages import Problem, ToolCall
 
 __all__ = ["Calls", "decode_arguments", "decode_mended"]
 
-LONG_LOOKS = 64
+LONG_LOOKS = 16
 """How often the values of an answer may look to the end of the text in vain, so that the cost stays linear."""
 
 

@@ -31,13 +31,16 @@ LOOKAHEAD = 200
 PYTHON_LIST = re.compile(r"\[\s*([A-Za-z_][\w.\-]*)\(")
 LIST_BEGUN = re.compile(r"\[\s*[\w.\-]*")
 SENTENCE = re.compile(
-    r"\[[A-Za-z][A-Za-z_ -]{0,40}(?::\s*|\]\s*|\s+)([\w.\-]{1,80})\s*(?:\(\s*|\s(?:with|using)\s[^\n{]{0,40}|:?\s*)(?=\{)"
+    r"\[[A-Za-z][A-Za-z_ -]{0,40}(?::[ \t]*|[ \t]+)([\w.\-]{1,80})[ \t]*"
+    r"(?:\([ \t]*|[ \t](?:with|using)[ \t][^\n{\[\]}]{0,40}|:?[ \t]*)(?=\{)"
 )
+SENTENCE_BEGUN = re.compile(r"\[[A-Za-z][^\[\]{}\n]{0,180}\Z")
 LIST = re.compile(rf"\[\s*\{{|{PYTHON_LIST.pattern}|{SENTENCE.pattern}")
-SENTENCE_BEGUN = re.compile(r"\[[A-Za-z][^\[\]{}\n]{0,140}\Z")
-WRAPPER = re.compile(r"<([A-Za-z_][\w.:\-]{0,39})>\s*(?=\{|\[\s*\{)|\[([A-Za-z_][\w \-]{0,39})\]\s*(?=\{)")
+WRAPPER = re.compile(
+    r"<([A-Za-z_][\w.:\-]{0,39})>\s{0,20}(?=\{|\[\s{0,20}\{)|\[([A-Za-z_][\w \-]{0,39})\]\s{0,20}(?=\{)"
+)
 WRAPPER_BEGUN = re.compile(
-    r"<(?:[A-Za-z_][\w.:\-]{0,39}(?:>\s{0,20})?)?\Z|\[(?:[A-Za-z_][\w \-]{0,39}(?:\]\s{0,20})?)?\Z"
+    r"<(?:[A-Za-z_][\w.:\-]{0,39}(?:>\s{0,20}(?:\[\s{0,20})?)?)?\Z|\[(?:[A-Za-z_][\w \-]{0,39}(?:\]\s{0,20})?)?\Z"
 )
 WORDS_OF_CALLS = re.compile(r"tool|function|call|invoke|invok|action", re.IGNORECASE)
 SCHEMA_KEYS = frozenset({"type", "properties"})
@@ -125,7 +128,9 @@ def begins_bare(source: Source, kinds: str, is_known: Callable[[str], bool]) -> 
             return False
         if WRAPPER.match(rest) or (is_bracket and LIST.match(rest)):
             return True
-        is_open = WRAPPER_BEGUN.match(rest) or (is_bracket and (not rest[1:].strip() or SENTENCE_BEGUN.match(rest)))
+        is_open = WRAPPER_BEGUN.match(rest) or (
+            is_bracket and (LIST_BEGUN.fullmatch(rest) or SENTENCE_BEGUN.match(rest))
+        )
         if source.closed or len(rest) == LOOKAHEAD or not is_open:
             return False
         yield

@@ -20,7 +20,7 @@ from lmdeck._parsing.writers import colons, each
 
 __all__ = ["DIALECTS"]
 
-NAME = re.compile(r"[^\s{}<]*")
+NAME = re.compile(r"[^\s{}<(]*")
 NUMBER = re.compile(r"-?\d")
 
 
@@ -44,11 +44,13 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             char = yield from source.skip_space()
             if not char:
                 raise TruncatedCall
-            if char not in "{<":
+            if char not in "{<(":
                 raise MalformedCall(f"{char!r} stands where a brace was expected")
             calls.open(name)
             calls.flush()
-            if char == "{":
+            if char == "(":
+                yield from in_brackets(source, calls)
+            elif char == "{":
                 source.at += 1
                 yield from object_(source, calls, calls.toolbox.schemas.get(calls.name, {}), 0)
             calls.close()
@@ -56,13 +58,26 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
         yield from source.skip_space()
         yield from source.take(wanted)
 
-    def object_(source: Source, calls: Calls, schema: object, depth: int) -> Reader[None]:
+    def in_brackets(source: Source, calls: Calls) -> Reader[None]:
+        """Read `({…})` or `(key=value, …)`, which models write for `{…}` (hermes-agent #7449)."""
+        calls.note("brackets for braces")
+        schema = calls.toolbox.schemas.get(calls.name, {})
+        source.at += 1
+        if (yield from source.skip_space()) == "{":
+            source.at += 1
+            yield from object_(source, calls, schema, 0)
+            yield from source.skip_space()
+            yield from source.take(stops(")"))
+        else:
+            yield from object_(source, calls, schema, 0, closer=")")
+
+    def object_(source: Source, calls: Calls, schema: object, depth: int, closer: str = "}") -> Reader[None]:
         properties = schema.get("properties") if isinstance(schema, dict) else None
         calls.write("{")
         is_first = True
         while True:
             char = yield from source.skip_space()
-            if char == "}":
+            if char == closer:
                 source.at += 1
                 break
             if char == ",":
@@ -80,7 +95,7 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
                 calls.write_key(key, is_first=is_first)
             is_first = False
             inner = properties.get(key) if isinstance(properties, dict) else None
-            yield from value_(source, calls, inner, depth + 1)
+            yield from value_(source, calls, inner, depth + 1, closer)
         calls.write("}")
 
     def key_(source: Source) -> Reader[str]:
@@ -89,14 +104,14 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             source.at += len(quote)
             yield from source.skip_space()
         else:
-            key = (yield from source.collect(stops(":", "}", quote, *ends))).strip().strip("\"'")
+            key = (yield from source.collect(stops(":", "=", "}", quote, *ends))).strip().strip("\"'")
         if not (yield from source.peek()):
             raise TruncatedCall
-        if (yield from source.take(stops(":"))) == "" or not key:
+        if (yield from source.take(stops(":", "="))) == "" or not key:
             raise MalformedCall("a key without a value")
         return key
 
-    def value_(source: Source, calls: Calls, schema: object, depth: int) -> Reader[None]:
+    def value_(source: Source, calls: Calls, schema: object, depth: int, closer: str = "") -> Reader[None]:
         if depth > 100:
             raise MalformedCall("values nested too deep")
         char = yield from source.skip_space()
@@ -116,24 +131,28 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             calls.note("ordinary quotes")
             yield from LiteralReader(source, calls.write, calls.note, ends=wanted).string()
         else:
-            yield from bare(source, calls, schema)
+            yield from bare(source, calls, schema, closer)
 
     def string(source: Source, calls: Calls) -> Reader[None]:
         """Read up to the token that ends a string: behind it the call goes on."""
-        parts: list[str] = []
+        tail, is_empty, has_end = "", True, False
 
         def put(text: str) -> None:
-            parts.append(text)
+            nonlocal tail, is_empty, has_end
+            is_empty = False
+            tail += text
+            has_end = has_end or wanted.pattern.search(tail) is not None
+            tail = tail[-wanted.longest :]
             calls.write(escaped(text))
 
         while (yield from source.until(string_end, put)):
             source.at += len(quote)
             if (yield from goes_on(source)):
                 return
-            if wanted.pattern.search("".join(parts)):
+            if has_end:
                 raise MalformedCall("a string without its end")
             calls.note("a string token too many")
-            if parts:
+            if not is_empty:
                 calls.write(escaped(quote))
         raise TruncatedCall
 
@@ -168,8 +187,8 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             yield from value_(source, calls, items, depth + 1)
         calls.write("]")
 
-    def bare(source: Source, calls: Calls, schema: object) -> Reader[None]:
-        text = (yield from source.collect(bare_end)).strip()
+    def bare(source: Source, calls: Calls, schema: object, closer: str) -> Reader[None]:
+        text = (yield from source.collect(stops(*bare_end.literals, closer))).strip()
         if (yield from source.take(string_end)):
             calls.note("a missing string token")
         if text == "null":
