@@ -129,7 +129,8 @@ class ChatWriter:
 
     def _begun(self) -> dict[str, Any]:
         """Return the fields that every chunk has, made up where the server left them out."""
-        self._head.setdefault("id", answer_id(self.id_prefix))
+        if "id" not in self._head:
+            self._head["id"] = answer_id(self.id_prefix)
         self._head.setdefault("created", int(time.time()))
         self._head.setdefault("model", self._model)
         return {**self._head, "object": self.chunk_object}

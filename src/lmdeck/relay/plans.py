@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -52,7 +53,7 @@ def begin(
     Raises:
         LMStudioError: The request cannot be sent, or there is no answer.
     """
-    forwarded = {_title(name): value for name, value in headers.items() if name.lower() not in NOT_FORWARDED}
+    forwarded = {title: value for name, value in headers.items() if (title := _forwarded_name(name))}
     if route.kind == "other":
         return (yield from _pass_on(session, method, route, forwarded, body or None, timeouts))
     request = RelayRequest(route.kind, body, model=session.settings.model, without_rules=session.settings.without_rules)
@@ -74,8 +75,14 @@ def begin(
     return answer
 
 
-def _title(name: str) -> str:
-    """Return a header's name as lmdeck's client writes it, so that none is sent twice."""
+@lru_cache(maxsize=512)
+def _forwarded_name(name: str) -> str:
+    """Return a header's name as lmdeck's client writes it, so that none is sent twice; `""` where it is not passed on.
+
+    Those of the connection are not, nor what OpenAI's and Anthropic's clients tell their vendors of the machine.
+    """
+    if name.lower() in NOT_FORWARDED or name.lower().startswith("x-stainless-"):
+        return ""
     return "-".join(part.capitalize() for part in name.split("-"))
 
 
