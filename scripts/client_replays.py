@@ -1,6 +1,6 @@
 """Replay recorded answers of LM Studio through OpenAI's and Anthropic's own clients, as they are and with lmdeck's transport.
 
-    python scripts/client_replays.py replays.jsonl [--markdown] [--only ID] [--async] [--min-right 0.95]
+    python scripts/client_replays.py replays.jsonl [--write PAGE] [--only ID] [--async] [--min-right 0.95]
 
 Each line of the file is a scenario: what the client is asked to do (`call`, `request`, `client`), what the server answers
 (`server`: status, body or `sse` frames, how the stream ends) and what a robust client makes of it (`expect`). The server
@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import inspect
 import json
+import re
 import socket
 import threading
 import time
@@ -43,6 +44,7 @@ Scenario = Mapping[str, Any]
 TIME_LIMIT = 30.0
 OWN_ERRORS = (openai.OpenAIError, anthropic.AnthropicError, pydantic.ValidationError)  # the last is what `parse` raises
 VERDICTS = ("right", "said so", "silently wrong", "crashed", "hung")
+MARKED = re.compile(r"(<!-- replays -->\n).*?(\n<!-- /replays -->)", re.DOTALL)
 RULES: dict[str, Callable[..., object]] = {
     "/v1/chat/completions": chat_job,
     "/v1/completions": completion_job,
@@ -513,7 +515,7 @@ def main() -> int:
     parser.add_argument("--only", metavar="ID", help="run the scenarios whose id contains this")
     parser.add_argument("--async", dest="is_async", action="store_true", help="with the clients for asyncio")
     parser.add_argument("--repaired-only", action="store_true", help="leave the column of the bare clients out")
-    parser.add_argument("--markdown", action="store_true", help="print the table for the documentation")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of this page")
     parser.add_argument("--min-right", type=float, default=0.95, help="share that must be right with lmdeck")
     arguments = parser.parse_args()
     lines = [line for file in arguments.files for line in file.read_text(encoding="utf-8").splitlines()]
@@ -526,12 +528,15 @@ def main() -> int:
         for each in known
         for repaired in ways
     }
-    if not arguments.markdown:
-        for each in known:
-            verdict, why = found[each["id"], True]
-            if verdict != "right":
-                print(f"{verdict.upper()} {each['id']}: {why}".replace("\n", "\\n")[:600])
-    _print_table(known, found, ways)
+    for each in known:
+        verdict, why = found[each["id"], True]
+        if verdict != "right":
+            print(f"{verdict.upper()} {each['id']}: {why}".replace("\n", "\\n")[:600])
+    table = "\n".join(_table(known, found, ways))
+    print(f"\n{table}")
+    if arguments.write:
+        page = arguments.write.read_text(encoding="utf-8")
+        arguments.write.write_text(MARKED.sub(lambda marks: f"{marks[1]}{table}{marks[2]}", page), encoding="utf-8")
     print(f"\n{len(known)} scenarios; {len(scenarios) - len(known)} are of calls that these clients do not have.")
     good = Counter(found[each["id"], True][0] for each in known)
     is_good = good["right"] >= arguments.min_right * len(known) and not good["silently wrong"]
@@ -548,11 +553,11 @@ def _has_call(scenario: Scenario) -> bool:
     return scenario["call"] in CALLS and not is_native_list
 
 
-def _print_table(known: list[Scenario], found: Mapping[tuple[str, bool], tuple[str, str]], ways: list[bool]) -> None:
+def _table(known: list[Scenario], found: Mapping[tuple[str, bool], tuple[str, str]], ways: list[bool]) -> Iterator[str]:
     names = {False: "as it is", True: "with lmdeck"}
     heads = [f"{verdict} {names[way]}" for way in ways for verdict in ("right", "silently wrong", "other")]
-    print(f"\n| theme | scenarios | {' | '.join(heads)} |")
-    print(f"|---|---{'|---' * len(heads)}|")
+    yield f"| theme | scenarios | {' | '.join(heads)} |"
+    yield f"|---|---{'|---' * len(heads)}|"
     for theme in [*sorted({each["theme"] for each in known}), "all"]:
         chosen = [each for each in known if theme in (each["theme"], "all")]
         cells = []
@@ -560,7 +565,7 @@ def _print_table(known: list[Scenario], found: Mapping[tuple[str, bool], tuple[s
             counts = Counter(found[each["id"], way][0] for each in chosen)
             other = len(chosen) - counts["right"] - counts["silently wrong"]
             cells += [str(counts["right"]), str(counts["silently wrong"]), str(other)]
-        print(f"| {theme} | {len(chosen)} | {' | '.join(cells)} |")
+        yield f"| {theme} | {len(chosen)} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
