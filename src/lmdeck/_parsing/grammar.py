@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -36,6 +36,13 @@ def _unproved(dialect: Dialect) -> Iterator[str]:
     yield from dialect.drops
     yield from (tag.open for tag in dialect.reasoning if not tag.open.startswith("<"))
     yield from (marker.text for marker in dialect.markers if marker.loose)
+
+
+def _heads(literals: Iterable[str]) -> str:
+    """Return the expression of how one of some literals begins; behind `<` a name or a bar must follow."""
+    chars = {literal[0] for literal in literals}
+    choices = [re.escape(char) for char in sorted(chars - {"<"})] + [r"<(?:[A-Za-z_|]|\Z)"] * ("<" in chars)
+    return "|".join(choices) or r"(?!)"
 
 
 def _speakers(dialects: tuple[Dialect, ...]) -> dict[str, set[str]]:
@@ -91,10 +98,10 @@ class Grammar:
         self.special = frozenset(filter(is_special, self.speakers))
         self.words = frozenset(word for dialect in dialects for word in _unproved(dialect) if is_word(word))
         self.start_tokens = Stops((*self.starts,))
-        heads = "".join(sorted({re.escape(text[0]) for text in self.starts}))
-        self.begins_start = re.compile(rf"\s*+[{heads}]" if heads else r"(?!)").match
-        self._line = rf"\n{INDENT}(?=[{heads}])" if heads else ""
-        self._first_line = rf"(?:\A|\n){INDENT}(?=[{heads}])" if heads else ""
+        heads = _heads(self.starts)
+        self.begins_start = re.compile(rf"\s*+(?:{heads})").match
+        self._line = rf"\n{INDENT}(?={heads})" if self.starts else ""
+        self._first_line = rf"(?:\A|\n){INDENT}(?={heads})" if self.starts else ""
         self._tokens = frozenset({*self.markers, *self.anywhere, *self.drops, *self.closers})
         self._scans: dict[Stops, Scan] = {}
         self.opening = Stops((*self.openers, *self.closers))

@@ -90,7 +90,8 @@ class StreamParser:
     def read_whole(self, text: str) -> list[Chunk]:
         """Read an answer that came in one piece: in it a lone end tag tells that the template had opened the reasoning.
 
-        A stream cannot know that in time: what it has given as content is not taken back. (LM Studio bug tracker #1368.)
+        A stream cannot know that in time, for what it has given as content is not taken back, and `parse` gives what a stream
+        gives. (LM Studio bug tracker #1368.)
         """
         tag = None if self._is_begun else self._grammar.opened_by_template(text)
         if tag is not None:
@@ -178,6 +179,6 @@ def parse(text: str, tools: Iterable[Any] | None = None, dialect: str = "auto", 
         ConfigurationError: There is no dialect of that name.
     """
     parser = StreamParser(tools, dialect, prefix)
-    parser.read_whole(text)
+    parser.feed(text)
     parser.finish()
     return parser.result

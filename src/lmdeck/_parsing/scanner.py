@@ -196,12 +196,12 @@ class Reading:
             if end < len(text):
                 yield
             else:
-                yield from self._sleep(scan)
+                yield from self._sleep(scan, text[at:])
                 if self._is_line_start and self.grammar.begins_start(source.text):
                     return "\n"
 
-    def _sleep(self, scan: Scan) -> Reader[None]:
-        """Wait for a token; what comes before is passed on."""
+    def _sleep(self, scan: Scan, said: str) -> Reader[None]:
+        """Wait for a token behind what was said last; what comes before is passed on."""
         calls, source = self.calls, self.source
         pass_on = calls.pass_on if calls.flows else calls.say
         if scan.usual is scan.on_new_line:
@@ -219,7 +219,8 @@ class Reading:
                 self._is_line_start = not rest or rest.isspace()
                 source.stop = on_new_line if self._is_line_start else usual
 
-        self._is_line_start = calls.prose.is_line_start
+        tail = said[said.rfind("\n") + 1 :]
+        self._is_line_start = calls.prose.is_line_start if not tail or tail.isspace() else False
         yield from source.sleep(on_new_line if self._is_line_start else usual, say)
 
     def _token(self, token: str) -> Reader[None]:
