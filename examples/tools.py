@@ -3,7 +3,7 @@
 from typing import Literal
 
 import lmdeck
-from lmdeck import Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored, ToolRunning
+from lmdeck import Chunk, RoundFinished, ToolCallInvalid, ToolExecutionFailed, ToolFinished, ToolStarted
 
 
 @lmdeck.tool
@@ -28,9 +28,9 @@ chat = (
 with chat.run_stream(max_rounds=4) as run:
     for event in run:
         match event:
-            case ToolRunning(call=call):
+            case ToolStarted(call=call):
                 print(f"running   {call.name} {call.arguments}")
-            case ToolDone(result=result) | ToolErrored(result=result):
+            case ToolFinished(result=result) | ToolExecutionFailed(result=result):
                 print(f"told      {result.content}")
             case ToolCallInvalid(call=call, error=error):
                 print(f"invalid   {call.name}: {error.message}")

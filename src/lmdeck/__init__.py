@@ -82,26 +82,7 @@ if TYPE_CHECKING:
     from lmdeck.errors import ToolExecutionError as ToolExecutionError
     from lmdeck.errors import TransportError as TransportError
     from lmdeck.errors import UnknownToolError as UnknownToolError
-    from lmdeck.events import Chunk as Chunk
-    from lmdeck.events import ContentReceived as ContentReceived
-    from lmdeck.events import ModelLoadProgress as ModelLoadProgress
-    from lmdeck.events import ReasoningReceived as ReasoningReceived
-    from lmdeck.events import RequestFailed as RequestFailed
-    from lmdeck.events import RequestFinished as RequestFinished
-    from lmdeck.events import RequestQueued as RequestQueued
-    from lmdeck.events import RequestRetried as RequestRetried
-    from lmdeck.events import RequestStarted as RequestStarted
-    from lmdeck.events import RoundFinished as RoundFinished
-    from lmdeck.events import StreamEnded as StreamEnded
-    from lmdeck.events import StreamStarted as StreamStarted
-    from lmdeck.events import ToolCallDelta as ToolCallDelta
-    from lmdeck.events import ToolCallFinished as ToolCallFinished
-    from lmdeck.events import ToolCallInvalid as ToolCallInvalid
-    from lmdeck.events import ToolCallStarted as ToolCallStarted
-    from lmdeck.events import ToolDone as ToolDone
-    from lmdeck.events import ToolErrored as ToolErrored
-    from lmdeck.events import ToolRunning as ToolRunning
-    from lmdeck.events import ToolServerLost as ToolServerLost
+    from lmdeck.events import *  # noqa: F403  # every event, as its `__all__` says
     from lmdeck.images import Image as Image
     from lmdeck.messages import Message as Message
     from lmdeck.messages import ModelDetails as ModelDetails
@@ -189,28 +170,6 @@ _HOMES = {
         "TransportError",
         "UnknownToolError",
     ),
-    "events": (
-        "Chunk",
-        "ContentReceived",
-        "ModelLoadProgress",
-        "ReasoningReceived",
-        "RequestFailed",
-        "RequestFinished",
-        "RequestQueued",
-        "RequestRetried",
-        "RequestStarted",
-        "RoundFinished",
-        "StreamEnded",
-        "StreamStarted",
-        "ToolCallDelta",
-        "ToolCallFinished",
-        "ToolCallInvalid",
-        "ToolCallStarted",
-        "ToolDone",
-        "ToolErrored",
-        "ToolRunning",
-        "ToolServerLost",
-    ),
     "messages": (
         "Message",
         "ModelDetails",
@@ -245,8 +204,7 @@ _HOMES = {
     "tools.tool": ("Tool", "ToolFailed", "tool"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = sorted([*_HOME_OF, "__version__", "models"])  # `models` is looked up below
+_NOT_EXPORTED = {"EVENTS", "AgentEvent", "Event"}
 
 
 def __getattr__(name: str) -> object:
@@ -254,13 +212,27 @@ def __getattr__(name: str) -> object:
         from lmdeck import _facade
 
         return _facade.models()
+    if name == "__all__":
+        events = set(import_module("lmdeck.events").__all__) - _NOT_EXPORTED
+        return sorted([*_HOME_OF, *events, "__version__", "models"])
     home = _HOME_OF.get(name)
     if home is None:
-        raise AttributeError(f"module 'lmdeck' has no attribute {name!r}")
+        return _event(name)
     value = getattr(import_module(f"lmdeck.{home}"), name)
     globals()[name] = value
     return value
 
 
+def _event(name: str) -> object:
+    events = import_module("lmdeck.events") if name[:1].isupper() and name not in _NOT_EXPORTED else None
+    if events is not None and name in events.__all__:
+        globals()[name] = getattr(events, name)
+        return globals()[name]
+    renamed = None if events is None else events.renamed(name, stacklevel=3)
+    if renamed is None:
+        raise AttributeError(f"module 'lmdeck' has no attribute {name!r}")
+    return renamed
+
+
 def __dir__() -> list[str]:
-    return __all__
+    return __getattr__("__all__")  # type: ignore[return-value]

@@ -1,7 +1,12 @@
-"""What arrives while an answer is being written: chunks, and the pieces of a tool call inside them."""
+"""The chunks of an answer while it is written, and the events of a client.
+
+An event is a subclass of `Event`: that makes it known to `lm.on`, to the table in the documentation, to Django's signals and,
+with its place in `__all__`, to `lmdeck`'s own names.
+"""
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -18,6 +23,7 @@ __all__ = [
     "AgentEvent",
     "Chunk",
     "ContentReceived",
+    "Event",
     "ModelLoadProgress",
     "ReasoningReceived",
     "RequestFailed",
@@ -32,10 +38,10 @@ __all__ = [
     "ToolCallFinished",
     "ToolCallInvalid",
     "ToolCallStarted",
-    "ToolDone",
-    "ToolErrored",
-    "ToolRunning",
+    "ToolExecutionFailed",
+    "ToolFinished",
     "ToolServerLost",
+    "ToolStarted",
 ]
 
 
@@ -74,28 +80,32 @@ class Chunk(Struct, frozen=True, gc=False):
         return self.tool_call is not None
 
 
-class ToolRunning(Struct, frozen=True, kw_only=True):
+class Event(Struct, frozen=True):
+    """Something that a client reports to the listeners of `lm.on`."""
+
+
+class ToolStarted(Event, frozen=True, kw_only=True):
     """A handler was started for a call; `round` counts the model's answers from 1."""
 
     call: ToolCall
     round: int
 
 
-class ToolDone(Struct, frozen=True, kw_only=True):
+class ToolFinished(Event, frozen=True, kw_only=True):
     """A handler came back."""
 
     result: ToolResult
     round: int
 
 
-class ToolErrored(Struct, frozen=True, kw_only=True):
+class ToolExecutionFailed(Event, frozen=True, kw_only=True):
     """A handler raised, ran too long, or was not approved; the model is told `result.content`."""
 
     result: ToolResult
     round: int
 
 
-class ToolServerLost(Struct, frozen=True, kw_only=True):
+class ToolServerLost(Event, frozen=True, kw_only=True):
     """The MCP server of a tool went away: `server` is its address or command, `reconnected` whether it is back."""
 
     server: str
@@ -103,7 +113,7 @@ class ToolServerLost(Struct, frozen=True, kw_only=True):
     reconnected: bool
 
 
-class ToolCallInvalid(Struct, frozen=True, kw_only=True):
+class ToolCallInvalid(Event, frozen=True, kw_only=True):
     """The model called a tool that does not exist, or with arguments that do not fit; the model is told."""
 
     call: ToolCall
@@ -111,14 +121,14 @@ class ToolCallInvalid(Struct, frozen=True, kw_only=True):
     round: int
 
 
-class RoundFinished(Struct, frozen=True, kw_only=True):
+class RoundFinished(Event, frozen=True, kw_only=True):
     """The model's answer is whole, and so are the results of its calls."""
 
     round: int
     reply: Reply
 
 
-class RequestStarted(Struct, frozen=True, kw_only=True):
+class RequestStarted(Event, frozen=True, kw_only=True):
     """A request goes out: `method` and `url`; `request_id` is in all that follows of it, and in lmdeck's logs."""
 
     request_id: str
@@ -126,7 +136,7 @@ class RequestStarted(Struct, frozen=True, kw_only=True):
     url: str
 
 
-class RequestRetried(Struct, frozen=True, kw_only=True):
+class RequestRetried(Event, frozen=True, kw_only=True):
     """An attempt failed, and after `wait` seconds there will be another; `attempt` counts from 1."""
 
     request_id: str
@@ -135,7 +145,7 @@ class RequestRetried(Struct, frozen=True, kw_only=True):
     error: LMStudioError
 
 
-class RequestFinished(Struct, frozen=True, kw_only=True):
+class RequestFinished(Event, frozen=True, kw_only=True):
     """An answer is whole: its `status`, the `attempts` it took, and the `seconds` of the last one."""
 
     request_id: str
@@ -144,21 +154,21 @@ class RequestFinished(Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class RequestFailed(Struct, frozen=True, kw_only=True):
+class RequestFailed(Event, frozen=True, kw_only=True):
     """There is no whole answer; `error` is what the caller gets."""
 
     request_id: str
     error: LMStudioError
 
 
-class StreamStarted(Struct, frozen=True, kw_only=True):
+class StreamStarted(Event, frozen=True, kw_only=True):
     """The first chunk of an answer came, after `seconds`."""
 
     request_id: str
     seconds: float
 
 
-class StreamEnded(Struct, frozen=True, kw_only=True):
+class StreamEnded(Event, frozen=True, kw_only=True):
     """The last chunk of a whole answer came; `chunks` is how many there were."""
 
     request_id: str
@@ -166,21 +176,21 @@ class StreamEnded(Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class ContentReceived(Struct, frozen=True, kw_only=True):
+class ContentReceived(Event, frozen=True, kw_only=True):
     """New content: the `text` of one chunk."""
 
     request_id: str
     text: str
 
 
-class ReasoningReceived(Struct, frozen=True, kw_only=True):
+class ReasoningReceived(Event, frozen=True, kw_only=True):
     """New reasoning: the `text` of one chunk."""
 
     request_id: str
     text: str
 
 
-class ToolCallStarted(Struct, frozen=True, kw_only=True):
+class ToolCallStarted(Event, frozen=True, kw_only=True):
     """The model begins a tool call: its `name` is known, its arguments are still being written."""
 
     request_id: str
@@ -189,21 +199,21 @@ class ToolCallStarted(Struct, frozen=True, kw_only=True):
     name: str
 
 
-class ToolCallFinished(Struct, frozen=True, kw_only=True):
+class ToolCallFinished(Event, frozen=True, kw_only=True):
     """A tool call is whole."""
 
     request_id: str
     call: ToolCall
 
 
-class ModelLoadProgress(Struct, frozen=True, gc=False):
+class ModelLoadProgress(Event, frozen=True, gc=False):
     """A model is being loaded: `progress` goes from 0 to 1."""
 
     model: str
     progress: float
 
 
-class RequestQueued(Struct, frozen=True, gc=False):
+class RequestQueued(Event, frozen=True, gc=False):
     """A request waited in this process for its turn: for `seconds`, because `limit` others were running."""
 
     request_id: str
@@ -211,10 +221,29 @@ class RequestQueued(Struct, frozen=True, gc=False):
     limit: int
 
 
-AgentEvent = Chunk | ToolRunning | ToolDone | ToolErrored | ToolServerLost | ToolCallInvalid | RoundFinished
+AgentEvent = Chunk | ToolStarted | ToolFinished | ToolExecutionFailed | ToolServerLost | ToolCallInvalid | RoundFinished
 
-EVENTS: tuple[type, ...] = (
-    RequestQueued, RequestStarted, RequestRetried, RequestFinished, RequestFailed, StreamStarted, StreamEnded, ContentReceived,
-    ReasoningReceived, ToolCallStarted, ToolCallFinished, ToolCallInvalid, ToolRunning, ToolDone, ToolErrored,
-    ToolServerLost, RoundFinished, ModelLoadProgress,
-)  # fmt: skip
+EVENTS: tuple[type[Event], ...] = tuple(Event.__subclasses__())
+"""Every event type, in the order of definition."""
+
+_RENAMED: dict[str, type[Event]] = {
+    "ToolRunning": ToolStarted,
+    "ToolDone": ToolFinished,
+    "ToolErrored": ToolExecutionFailed,
+}
+
+
+def renamed(name: str, *, stacklevel: int = 2) -> type[Event] | None:
+    """Return an event type by the name it had before lmdeck 0.2, with a warning; None if no type had that name."""
+    event = _RENAMED.get(name)
+    if event is not None:
+        message = f"{name} is now called {event.__name__}; the old name is removed in lmdeck 0.3."
+        warnings.warn(message, DeprecationWarning, stacklevel=stacklevel + 1)
+    return event
+
+
+def __getattr__(name: str) -> type[Event]:
+    event = renamed(name)
+    if event is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return event

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from asking import alm, lm
-from lmdeck import MaxRoundsError, Reply, Tool, ToolDone, ToolErrored, ToolRunning, tool
+from lmdeck import MaxRoundsError, Reply, Tool, ToolExecutionFailed, ToolFinished, ToolStarted, tool
 from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.answers import PlannedCall
 
@@ -117,8 +117,8 @@ def test_equal_calls_of_one_answer_run_once(equal: str, way: str) -> None:
     assert [result.repeated for result in results] == [False, *[True] * (len(given) - 1), False]
     assert sum(problem.code == "repeated_call" for problem in reply.problems) == len(given) - 1
     if events:
-        assert sum(isinstance(event, ToolRunning) for event in events) == 2
-        done = [event.result.call.id for event in events if isinstance(event, ToolDone)]
+        assert sum(isinstance(event, ToolStarted) for event in events) == 2
+        done = [event.result.call.id for event in events if isinstance(event, ToolFinished)]
         assert sorted(done) == [call.id for call in reply.rounds[0].reply.tool_calls]
 
 
@@ -132,7 +132,7 @@ def test_a_failure_that_equal_calls_share_counts_once(way: str) -> None:
         assert paid == [1]
     assert all(result.error is not None for one in reply.rounds for result in one.results)
     if events:
-        assert sum(isinstance(event, ToolErrored) for event in events) == 9 + 8
+        assert sum(isinstance(event, ToolExecutionFailed) for event in events) == 9 + 8
 
 
 @WAYS
@@ -194,7 +194,7 @@ def test_one_call_at_a_time_where_the_request_asks_for_it(way: str) -> None:
     assert later == "paid 2, receipt 2"
     assert codes(reply) == ["parallel_calls", "repeated_call", "parallel_calls"]
     if events:
-        assert sum(isinstance(event, ToolRunning) for event in events) == 2
+        assert sum(isinstance(event, ToolStarted) for event in events) == 2
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])

@@ -312,7 +312,7 @@ def test_a_limit_is_told_as_one_however_late_that_is_looked_at() -> None:
     with model_that(calls(("sleeps", {})), SUNNY) as fake, lm(fake.base_url) as client:
         with client.chat().user("Hi").with_tools([sleeps]).run_stream() as stream:
             for step in stream:
-                if type(step).__name__ == "ToolRunning":
+                if type(step).__name__ == "ToolStarted":
                     time.sleep(0.25)
         (result,) = stream.reply.rounds[0].results
     assert "did not finish within 0.1 seconds" in result.content
@@ -393,7 +393,7 @@ def test_leaving_a_run_cancels_what_runs() -> None:
             async with alm(fake.base_url) as client:
                 async with client.chat().user("Hi").with_tools([forever]).run_stream() as stream:
                     async for step in stream:
-                        if type(step).__name__ == "ToolRunning":
+                        if type(step).__name__ == "ToolStarted":
                             await asyncio.sleep(0.01)
                             break
                 await asyncio.wait_for(cancelled.wait(), PATIENCE)

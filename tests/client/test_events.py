@@ -28,9 +28,9 @@ from lmdeck import (
     ToolCallFinished,
     ToolCallInvalid,
     ToolCallStarted,
-    ToolDone,
-    ToolErrored,
-    ToolRunning,
+    ToolExecutionFailed,
+    ToolFinished,
+    ToolStarted,
     tool,
 )
 from lmdeck.events import EVENTS
@@ -130,7 +130,7 @@ def test_a_run_tells_of_its_tools(fake: FakeLMStudio) -> None:
         seen = listen(client)
         client.chat().user("Hi").with_tools([works, fails]).run()
     kinds = {type(one) for one in seen}
-    assert kinds >= {ToolRunning, ToolDone, ToolErrored, ToolCallInvalid, RoundFinished, ToolCallFinished}
+    assert kinds >= {ToolStarted, ToolFinished, ToolExecutionFailed, ToolCallInvalid, RoundFinished, ToolCallFinished}
     assert [one.round for one in seen if isinstance(one, RoundFinished)] == [1, 2]
 
 

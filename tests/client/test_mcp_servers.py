@@ -23,10 +23,10 @@ from lmdeck import (
     MCPTools,
     Reply,
     Tool,
-    ToolDone,
     ToolError,
-    ToolErrored,
+    ToolExecutionFailed,
     ToolFailed,
+    ToolFinished,
     ToolServerLost,
 )
 from lmdeck.testing import FakeLMStudio
@@ -194,7 +194,7 @@ def test_a_server_that_died_between_two_rounds_is_connected_again(
     killed: list[object] = []
 
     def then(event: object) -> None:
-        if isinstance(event, ToolDone) and not killed:
+        if isinstance(event, ToolFinished) and not killed:
             killed.append(event.result.content)
             mortal.kill(event.result.content)
 
@@ -248,7 +248,7 @@ def test_a_server_that_stays_away_is_told_to_the_model_and_to_the_program(fake: 
     with HTTPServer([sys.executable, MORTAL, "PORT"]) as server:
 
         def then(event: object) -> None:
-            if isinstance(event, ToolDone):
+            if isinstance(event, ToolFinished):
                 server.kill()
 
         fake.tool_call("pid").tool_call("pid").tool_call("note", path="/x", seconds=0).reply("I cannot.")
@@ -314,7 +314,7 @@ def test_several_calls_at_once_connect_again_once(fake: FakeLMStudio, mortal: Mo
     killed: list[object] = []
 
     def then(event: object) -> None:
-        if isinstance(event, ToolDone) and not killed:
+        if isinstance(event, ToolFinished) and not killed:
             killed.append(event)
             mortal.kill(event.result.content)
 
@@ -394,7 +394,7 @@ def test_the_time_server_of_pypi(fake: FakeLMStudio, is_async: bool) -> None:
     killed: list[int] = []
 
     def then(event: object) -> None:
-        if isinstance(event, ToolDone) and not killed:
+        if isinstance(event, ToolFinished) and not killed:
             killed.extend(_children() - before)
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
@@ -456,7 +456,7 @@ def test_the_server_of_npm_that_shows_everything(
         killed: list[str] = []
 
         def then(event: object) -> None:
-            if isinstance(event, ToolDone) and event.result.call.name == "get_resource_links" and not killed:
+            if isinstance(event, ToolFinished) and event.result.call.name == "get_resource_links" and not killed:
                 killed.append("now")
                 restart()
 
@@ -493,7 +493,12 @@ def test_the_server_of_npm_that_shows_everything(
 def test_a_failed_tool_is_an_event_of_the_run(fake: FakeLMStudio, everything: str) -> None:
     """What the server refuses is told in its words."""
     fake.tool_call("get_resource_reference", resourceType="Nothing", resourceId=1).reply("Done.")
-    errors: list[ToolErrored] = []
+    errors: list[ToolExecutionFailed] = []
     tools = MCPTools(command=everything, args=["stdio"])
-    run(fake, tools, lambda event: errors.append(event) if isinstance(event, ToolErrored) else None, is_async=False)
+    run(
+        fake,
+        tools,
+        lambda event: errors.append(event) if isinstance(event, ToolExecutionFailed) else None,
+        is_async=False,
+    )
     assert len(fake.requests) == 2

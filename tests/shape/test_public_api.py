@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import lmdeck
+import lmdeck.events
 from lmdeck import AsyncChat, AsyncChatStream, AsyncLMStudio, Chat, ChatStream, LMStudio
 from lmdeck._client.conversation import AsyncConversation, Conversation
 from lmdeck._client.endpoints import AsyncMessages, AsyncResponses, Messages, Responses
@@ -26,10 +27,10 @@ ModelLoadProgress ModelNotFoundError NoModelLoadedError ParseStream ParsedMessag
 ReasoningReceived Reply RequestFailed RequestFinished RequestQueued RequestRetried RequestStarted RequestTimeoutError
 RetryPolicy Round RoundFinished Runtime ServerCall ServerError ServerEvent ServerUnreachableError Settings Stats StreamEnded
 StreamError StreamParser StreamStarted StructuredOutputError Subscription TemplateError TokenLogprob Tool ToolArgumentsError
-ToolCall ToolCallDelta ToolCallFinished ToolCallInvalid ToolCallParseError ToolCallStarted ToolDone ToolError
-ToolErrored ToolExecutionError ToolFailed ToolRegistry ToolResult ToolRunning ToolServerLost TransportError UnknownToolError
-Usage __version__ chat complete configure conversation default_client dialects embed fetch_image health models parse
-register_tool render reset rules tool
+ToolCall ToolCallDelta ToolCallFinished ToolCallInvalid ToolCallParseError ToolCallStarted ToolFinished ToolError
+ToolExecutionFailed ToolExecutionError ToolFailed ToolRegistry ToolResult ToolStarted ToolServerLost TransportError
+UnknownToolError Usage __version__ chat complete configure conversation default_client dialects embed fetch_image health models
+parse register_tool render reset rules tool
 """.split()  # noqa: SIM905  # one name a line would be a page
 
 
@@ -175,3 +176,15 @@ def test_the_facade_is_the_client_s_own_surface() -> None:
         client = dict(inspect.signature(getattr(LMStudio, name)).parameters)
         del client["self"]
         assert dict(facade) == client
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("ToolRunning", "ToolStarted"), ("ToolDone", "ToolFinished"), ("ToolErrored", "ToolExecutionFailed")],
+)
+def test_a_renamed_event_is_found_by_its_old_name_with_a_warning(old: str, new: str) -> None:
+    """In the package and in `lmdeck.events`; the warning points at the line that uses the old name."""
+    for module in (lmdeck, lmdeck.events):
+        with pytest.warns(DeprecationWarning, match=f"{old} is now called {new}") as caught:
+            assert getattr(module, old) is getattr(lmdeck, new)
+        assert caught[0].filename == __file__

@@ -33,7 +33,7 @@ from lmdeck import (
     TokenLogprob,
     ToolCall,
     ToolCallDelta,
-    ToolDone,
+    ToolFinished,
     ToolResult,
     Usage,
 )
@@ -211,12 +211,12 @@ def tools(lm: LMStudio) -> None:
     with chat.run_stream() as run:
         assert_type(run, ChatRun)
         for event in run:
-            if isinstance(event, ToolDone):
+            if isinstance(event, ToolFinished):
                 assert_type(event.result, ToolResult)
         assert_type(run.reply, Reply)
     assert_type(chat.parse(Shape), Shape)
     assert_type(chat.parse_stream(Shape).value, Shape)
-    listening = lm.on(ToolDone, lambda event: print(event.result))
+    listening = lm.on(ToolFinished, lambda event: print(event.result))
     assert_type(listening, Subscription)
     assert_type(History().user("x").add(reply).trimmed(100), History)
 

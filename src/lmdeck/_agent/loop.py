@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from lmdeck._agent.limits import AgentLimits
 from lmdeck._agent.tool_calls import Ready, left_out, prepare, repeated, shared
 from lmdeck.errors import EmptyReplyError, MaxRoundsError
-from lmdeck.events import RoundFinished, ToolCallInvalid, ToolDone, ToolErrored
+from lmdeck.events import RoundFinished, ToolCallInvalid, ToolExecutionFailed, ToolFinished
 from lmdeck.messages import Message, Reply, Round, ToolCall, ToolResult
 from lmdeck.stats import Usage
 from lmdeck.tools.tool import Tool
@@ -40,7 +40,7 @@ class RunTools(Struct, frozen=True):
 class Tell(Struct, frozen=True):
     """Effect: tell whoever listens."""
 
-    event: RoundFinished | ToolCallInvalid | ToolDone | ToolErrored
+    event: RoundFinished | ToolCallInvalid | ToolFinished | ToolExecutionFailed
 
 
 AgentEffect: TypeAlias = AskModel | RunTools | Tell
@@ -212,6 +212,10 @@ def _plain(value: object) -> object:
             return value
 
 
-def _event(result: ToolResult, number: int) -> ToolDone | ToolErrored:
+def _event(result: ToolResult, number: int) -> ToolFinished | ToolExecutionFailed:
     """Return the event of a call that was answered without being run."""
-    return ToolDone(result=result, round=number) if result.error is None else ToolErrored(result=result, round=number)
+    return (
+        ToolFinished(result=result, round=number)
+        if result.error is None
+        else ToolExecutionFailed(result=result, round=number)
+    )

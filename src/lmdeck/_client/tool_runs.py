@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from lmdeck._agent.limits import AgentLimits
 from lmdeck._agent.tool_calls import Ready, failed, finished, refused, timed_out
 from lmdeck._native_threads import start_native_thread
-from lmdeck.events import AgentEvent, ToolDone, ToolErrored, ToolRunning, ToolServerLost
+from lmdeck.events import AgentEvent, ToolExecutionFailed, ToolFinished, ToolServerLost, ToolStarted
 from lmdeck.messages import ToolCall, ToolResult
 from lmdeck.tools.reporting import Report, report_to
 
@@ -45,7 +45,7 @@ def run_in_threads(
             reason = _said(_awaited_apart(reason))
         if reason is not None:
             results[at] = refused(item, reason)
-            yield ToolErrored(result=results[at], round=number)
+            yield ToolExecutionFailed(result=results[at], round=number)
             continue
         limit = _limit(item, limits)
         ends[at] = None if limit is None else time.monotonic() + limit
@@ -53,7 +53,7 @@ def run_in_threads(
         context.run(report_to, partial(_put, done, at))
         name = f"lmdeck-tool-{item.call.name}"
         threading.Thread(target=context.run, args=(_work, at, item, limit, done), daemon=True, name=name).start()
-        yield ToolRunning(call=item.call, round=number)
+        yield ToolStarted(call=item.call, round=number)
     while ends:
         nearest = min((end for end in ends.values() if end is not None), default=None)
         try:
@@ -123,13 +123,13 @@ async def run_in_tasks(
                 reason = _said(await reason)
             if reason is not None:
                 results[at] = refused(item, reason)
-                yield ToolErrored(result=results[at], round=number)
+                yield ToolExecutionFailed(result=results[at], round=number)
                 continue
             context = copy_context()
             context.run(report_to, _publisher(happened, at))
             work = _work_in_task(at, item, _limit(item, limits), happened)
             tasks[at] = asyncio.create_task(work, context=context)
-            yield ToolRunning(call=item.call, round=number)
+            yield ToolStarted(call=item.call, round=number)
         while tasks:
             at, result = await happened.get()
             if isinstance(result, ToolServerLost):
@@ -246,4 +246,8 @@ def _limit(item: Ready, limits: AgentLimits) -> float | None:
 
 
 def _event(result: ToolResult, number: int) -> AgentEvent:
-    return ToolDone(result=result, round=number) if result.error is None else ToolErrored(result=result, round=number)
+    return (
+        ToolFinished(result=result, round=number)
+        if result.error is None
+        else ToolExecutionFailed(result=result, round=number)
+    )

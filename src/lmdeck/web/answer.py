@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from lmdeck._client.chat import AsyncChat
 from lmdeck._client.tool_runs import Approve
 from lmdeck.errors import LMStudioError, StreamError, TransportError
-from lmdeck.events import AgentEvent, Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored
+from lmdeck.events import AgentEvent, Chunk, RoundFinished, ToolCallInvalid, ToolExecutionFailed, ToolFinished
 from lmdeck.messages import Problem, Reply, Round, ToolResult
 from lmdeck.web.encodings import BEAT, PAGE, Encoding
 
@@ -146,7 +146,7 @@ class _SoFar:
             case Chunk():
                 self._content.append(event.content)
                 self._reasoning.append(event.reasoning)
-            case ToolDone() | ToolErrored():
+            case ToolFinished() | ToolExecutionFailed():
                 self._results[event.result.call.id] = event.result
             case ToolCallInvalid():
                 refusal = ToolResult(call=event.call, content=event.error.message, error=event.error)

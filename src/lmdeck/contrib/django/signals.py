@@ -12,76 +12,29 @@ nothing: signals are sent with `send_robust` and `asend_robust`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from django.dispatch import Signal
 
-from lmdeck import events
 from lmdeck._client.clients import AsyncLMStudio, LMStudio
+from lmdeck.events import EVENTS, Event
 
-__all__ = [
-    "SIGNALS",
-    "attach",
-    "content_received",
-    "model_load_progress",
-    "reasoning_received",
-    "request_failed",
-    "request_finished",
-    "request_queued",
-    "request_retried",
-    "request_started",
-    "round_finished",
-    "stream_ended",
-    "stream_started",
-    "tool_call_finished",
-    "tool_call_invalid",
-    "tool_call_started",
-    "tool_done",
-    "tool_errored",
-    "tool_running",
-    "tool_server_lost",
-]
+SIGNALS: dict[type[Event], Signal] = {event: Signal() for event in EVENTS}
+_BY_NAME = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", event.__name__).lower(): signal for event, signal in SIGNALS.items()}
 
-request_queued = Signal()
-request_started = Signal()
-request_retried = Signal()
-request_finished = Signal()
-request_failed = Signal()
-stream_started = Signal()
-stream_ended = Signal()
-content_received = Signal()
-reasoning_received = Signal()
-tool_call_started = Signal()
-tool_call_finished = Signal()
-tool_call_invalid = Signal()
-tool_running = Signal()
-tool_done = Signal()
-tool_errored = Signal()
-tool_server_lost = Signal()
-round_finished = Signal()
-model_load_progress = Signal()
 
-SIGNALS: dict[type, Signal] = {
-    events.RequestQueued: request_queued,
-    events.RequestStarted: request_started,
-    events.RequestRetried: request_retried,
-    events.RequestFinished: request_finished,
-    events.RequestFailed: request_failed,
-    events.StreamStarted: stream_started,
-    events.StreamEnded: stream_ended,
-    events.ContentReceived: content_received,
-    events.ReasoningReceived: reasoning_received,
-    events.ToolCallStarted: tool_call_started,
-    events.ToolCallFinished: tool_call_finished,
-    events.ToolCallInvalid: tool_call_invalid,
-    events.ToolRunning: tool_running,
-    events.ToolDone: tool_done,
-    events.ToolErrored: tool_errored,
-    events.ToolServerLost: tool_server_lost,
-    events.RoundFinished: round_finished,
-    events.ModelLoadProgress: model_load_progress,
-}
+def __getattr__(name: str) -> Signal:
+    """Return a signal by its event's name in lower case, such as `request_retried` for `RequestRetried`."""
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_BY_NAME])
 
 
 def attach(client: LMStudio | AsyncLMStudio) -> None:

@@ -13,7 +13,15 @@ import msgspec
 
 from lmdeck._streaming.sse import encode_event
 from lmdeck.errors import LMStudioError
-from lmdeck.events import Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored, ToolRunning, ToolServerLost
+from lmdeck.events import (
+    Chunk,
+    RoundFinished,
+    ToolCallInvalid,
+    ToolExecutionFailed,
+    ToolFinished,
+    ToolServerLost,
+    ToolStarted,
+)
 from lmdeck.messages import Reply, ToolCall
 from lmdeck.web.encodings.base import STREAM_HEADERS, Encoding, Happening
 
@@ -44,9 +52,9 @@ class _AGUIEncoder:
         match event:
             case Chunk():
                 return self._chunk(event)
-            case ToolRunning(call=call):
+            case ToolStarted(call=call):
                 return self._called(call)
-            case ToolDone(result=result) | ToolErrored(result=result):
+            case ToolFinished(result=result) | ToolExecutionFailed(result=result):
                 return [self._result(result.call.id, result.content)]
             case ToolCallInvalid(call=call, error=error):
                 return [*self._called(call), self._result(call.id, error.message)]

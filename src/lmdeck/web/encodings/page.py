@@ -13,7 +13,15 @@ import msgspec
 
 from lmdeck._streaming.sse import encode_event
 from lmdeck.errors import LMStudioError
-from lmdeck.events import Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored, ToolRunning, ToolServerLost
+from lmdeck.events import (
+    Chunk,
+    RoundFinished,
+    ToolCallInvalid,
+    ToolExecutionFailed,
+    ToolFinished,
+    ToolServerLost,
+    ToolStarted,
+)
 from lmdeck.messages import Reply, ToolResult
 from lmdeck.web.encodings.base import STREAM_HEADERS, Encoding, Happening
 
@@ -33,10 +41,10 @@ def _events(event: Happening) -> list[dict[str, Any]]:
     match event:
         case Chunk():
             return _chunk_events(event)
-        case ToolRunning():
+        case ToolStarted():
             call = event.call
             return [{"type": "running", "id": call.id, "name": call.name, "arguments": call.arguments}]
-        case ToolDone() | ToolErrored():
+        case ToolFinished() | ToolExecutionFailed():
             return [_result_event(event.result)]
         case ToolCallInvalid():
             return [_result_event(ToolResult(call=event.call, content=event.error.message, error=event.error))]

@@ -13,7 +13,15 @@ import msgspec
 
 from lmdeck._streaming.sse import encode_event
 from lmdeck.errors import LMStudioError
-from lmdeck.events import Chunk, RoundFinished, ToolCallInvalid, ToolDone, ToolErrored, ToolRunning, ToolServerLost
+from lmdeck.events import (
+    Chunk,
+    RoundFinished,
+    ToolCallInvalid,
+    ToolExecutionFailed,
+    ToolFinished,
+    ToolServerLost,
+    ToolStarted,
+)
 from lmdeck.messages import Reply, ToolCall
 from lmdeck.web.encodings.base import STREAM_HEADERS, Encoding, Happening
 
@@ -48,11 +56,11 @@ class _VercelEncoder:
         match event:
             case Chunk():
                 return self._chunk(event)
-            case ToolRunning(call=call):
+            case ToolStarted(call=call):
                 return self._input(call)
-            case ToolDone(result=result):
+            case ToolFinished(result=result):
                 return [{"type": "tool-output-available", "toolCallId": result.call.id, "output": result.content}]
-            case ToolErrored(result=result):
+            case ToolExecutionFailed(result=result):
                 return [{"type": "tool-output-error", "toolCallId": result.call.id, "errorText": result.content}]
             case ToolCallInvalid(call=call, error=error):
                 return [
