@@ -13,7 +13,7 @@ from lmdeck.errors import ConfigurationError
 
 __all__ = ["CHECKS"]
 
-_PASTED = re.compile(r"(authorization\s*:\s*)?bearer(\s+|$)", re.IGNORECASE)  # as it stands in a curl command
+_PASTED = re.compile(r"((authorization\s*:\s*)?bearer(\s+|$))+", re.IGNORECASE)  # as it stands in a curl command
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 

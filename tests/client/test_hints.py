@@ -112,6 +112,20 @@ def test_a_proxy_s_page_is_told_as_one(way: Way, status: int) -> None:
     assert "web page" in caught.value.message
 
 
+BARE = {413: "client_max_body_size", 502: "no server behind", 504: "stream it", 524: "stream it"}
+
+
+@pytest.mark.parametrize("status", BARE)
+@pytest.mark.parametrize("text", ["", "error code: 524", "upstream request timeout", "<!-- gone --><p>Gone</p>"])
+def test_a_proxy_s_bare_words_are_told_as_such(status: int, text: str) -> None:
+    """Cloudflare and Envoy answer programs in plain text, or in none."""
+    for form in FORMATS.values():
+        with Loopback(routes={form.path: text_answer(text, status)}) as server:
+            error = run(server.url, form, is_async=False, stream=False).error
+        assert error is not None
+        assert BARE[status] in error.hint
+
+
 # --- the product that answers ---
 
 LISTS = ("/api/v1/models", "/api/v0/models")
@@ -250,7 +264,9 @@ def test_a_token_that_a_server_quotes_is_hidden(name: str, is_async: bool, caplo
         assert "ijklmnop" not in shown
 
 
-@pytest.mark.parametrize("pasted", ["Bearer {}", "bearer  {}", "Authorization: Bearer {}", '"{}"', " {}\n", "{}"])
+@pytest.mark.parametrize(
+    "pasted", ["Bearer {}", "bearer  {}", "Bearer Bearer {}", "Authorization: Bearer {}", '"{}"', " {}\n", "{}"]
+)
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_a_token_pasted_from_a_command_is_cleaned(way: Way, pasted: str) -> None:
     """With the scheme in front of it, or in quotes."""

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from lmdeck._responses.error_patterns import CODES, ENGINE, LOADING, PHRASES, STATUSES, TOKEN_COUNTS, TYPES, VALIDATION
-from lmdeck._responses.hints import fitting_hint, hint_for_page
+from lmdeck._responses.hints import fitting_hint, hint_of_proxy
 from lmdeck._secret import redact_url
 from lmdeck.errors import (
     APIError,
@@ -49,7 +49,8 @@ class Fault(Struct, frozen=True, kw_only=True):
     type: str | None = None
     code: str | None = None
     param: str | None = None
-    is_page: bool = False
+    is_page: bool = False  # a web page
+    is_bare: bool = False  # no JSON
 
     @property
     def status(self) -> int | None:
@@ -156,8 +157,12 @@ def _read(decoded: object, status: int) -> Fault:
                 found[name] = str(value)
         nested = error.get("error")
         error = nested or _own_words(error)
-    is_page = isinstance(error, str) and _looks_like_html(error)
-    return Fault(message=": ".join([*sentences, _message(error, status)]), is_page=is_page, **found)
+    return Fault(
+        message=": ".join([*sentences, _message(error, status)]),
+        is_page=isinstance(error, str) and _looks_like_html(error),
+        is_bare=isinstance(decoded, str),
+        **found,
+    )
 
 
 def _quoted(text: str) -> tuple[str, object] | None:
@@ -201,7 +206,7 @@ def _issue(issue: object) -> str:
 
 
 def _looks_like_html(text: str) -> bool:
-    return re.match(r"\s*<(!doctype|html|head|body)\b", text, re.IGNORECASE) is not None
+    return re.match(r"\s*<(\?xml|!--|(!doctype|html|head|body|title|center|h1)\b)", text, re.IGNORECASE) is not None
 
 
 def _without_tags(text: str) -> str:
@@ -240,7 +245,9 @@ def _hint(fault: Fault, status: int) -> str | None:
     """Return a better hint than the class has, where the words or a proxy's page tell more."""
     if fault.type in TYPES:
         return TYPES[fault.type][1]
-    return fitting_hint(_with_param(fault, always=True)) or (hint_for_page(status) if fault.is_page else None)
+    return fitting_hint(_with_param(fault, always=True)) or hint_of_proxy(
+        status, is_page=fault.is_page, is_bare=fault.is_bare
+    )
 
 
 def _redirect_hint(status: int, headers: Mapping[str, str]) -> str | None:

@@ -199,9 +199,7 @@ TOKEN_COUNTS = [
 # What LM Studio says of its engine, whatever the engine said: the engine failed, unless the words name another status.
 ENGINE = _words(r"\bengine protocol\b", r"\bllama-server\b", r"internal (server )?error")
 # A server that is not ready yet; only with status 503, or llama.cpp's type for it.
-LOADING = _words(
-    r"\bloading (the )?model\b", r"\bmodel\b.{0,200}\b(is|being) (currently |still )?(being )?load(ing|ed)\b"
-)
+LOADING = _words(r"\bloading (the )?model\b", r"\bmodel\b.{0,200}\b(is (currently |still )?loading|being loaded)\b")
 # A check of the request, where a good status tells nothing.
 VALIDATION = _words(
     r"^invalid\b",

@@ -22,7 +22,7 @@ from lmdeck.errors import (
     TransportError,
 )
 
-__all__ = ["HISTORY_HINT", "LM_STUDIO", "NO_VISION", "fit_to_product", "fitting_hint", "hint_for_page"]
+__all__ = ["HISTORY_HINT", "LM_STUDIO", "NO_VISION", "fit_to_product", "fitting_hint", "hint_of_proxy"]
 
 LM_STUDIO = "LM Studio"
 HISTORY_HINT = (
@@ -204,12 +204,15 @@ PAGES: dict[int, str] = {
     523: NOTHING_BEHIND,
     524: TIMED_OUT,
 }
+GATEWAYS = PAGES.keys() - {401, 403, 404, 429, 503}  # which servers behind a proxy do not answer themselves
 OTHER_PAGE = "A web page came, no API's answer: check `base_url`, and the proxy in between."
 
 
-def hint_for_page(status: int) -> str:
-    """Return what to do about a web page with an error's status."""
-    return PAGES.get(status, OTHER_PAGE)
+def hint_of_proxy(status: int, *, is_page: bool, is_bare: bool) -> str | None:
+    """Return what to do about an error that a proxy made: a web page, or a status of its own with no JSON at all."""
+    if is_page:
+        return PAGES.get(status, OTHER_PAGE)
+    return PAGES[status] if is_bare and status in GATEWAYS else None
 
 
 # What the hint of a class says where another product than LM Studio answers.
