@@ -362,6 +362,28 @@ async def test_closing_from_another_task_wakes_the_reader() -> None:
             assert (await client.chat().user("Hi").send()).content == "Hello."
 
 
+@pytest.mark.parametrize("how", ["read", "enter"])
+@pytest.mark.parametrize("name", ["before-head", "in-head", "after-head"])
+async def test_closing_from_another_task_takes_effect_before_the_first_chunk(name: str, how: str) -> None:
+    """The reader gets an error, its task goes on, and the server sees it leave; a real cancellation stays one."""
+    with Loopback(STUCK[name], STUCK[name], hello) as server:
+        async with alm(server.url, max_concurrency=2) as client:
+            stream = client.chat().user("Hi").stream()
+            reader = asyncio.ensure_future(anext(stream) if how == "read" else stream.__aenter__())
+            await asyncio.to_thread(server.wait_requests, 1)
+            await stream.aclose()
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(IncompleteStreamError):
+                    await reader
+            await left(server.connection())
+            cancelled = asyncio.ensure_future(anext(client.chat().user("Hi").stream()))
+            await asyncio.to_thread(server.wait_requests, 2)
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            assert (await client.chat().user("Hi").send()).content == "Hello."
+
+
 def test_a_collected_stream_closes_its_connection() -> None:
     """A stream that lies in a cycle is closed with it."""
     with Loopback(endless) as server, lm(server.url) as client:

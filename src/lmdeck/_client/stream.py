@@ -154,7 +154,7 @@ class AsyncChatStream(_Stream[AsyncTransport]):
         self._chunks = _read_async(self._state)
 
     async def __aenter__(self) -> Self:
-        await drive_async(self._state.begin(), self._state.transport)
+        await _begin_async(self._state)
         return self
 
     async def __aexit__(
@@ -208,8 +208,30 @@ def _read(state: _StreamState[Transport]) -> Iterator[Chunk]:
         state.close()
 
 
+async def _begin_async(state: _StreamState[AsyncTransport]) -> ResponseStream[ChatReader]:
+    """Wait for the first chunk; another task or thread that closes the stream ends the wait, and not the task."""
+    import asyncio  # imported late: the sync client needs none of it
+
+    loop, task, is_waiting = asyncio.get_running_loop(), asyncio.current_task(), True
+
+    def stop() -> None:
+        if is_waiting and task is not None:
+            task.cancel()
+
+    state.interruption.watch(lambda: loop.call_soon_threadsafe(stop))
+    try:
+        return await drive_async(state.begin(), state.transport)
+    except asyncio.CancelledError:
+        if not state.interruption.is_set or task is None or task.uncancel() > 0:
+            raise
+        raise IncompleteStreamError("The stream is closed.", hint="Ask again for a new one.") from None
+    finally:
+        is_waiting = False
+        state.interruption.watch(None)
+
+
 async def _read_async(state: _StreamState[AsyncTransport]) -> AsyncIterator[Chunk]:
-    response = await drive_async(state.begin(), state.transport)
+    response = await _begin_async(state)
     try:
         for chunk in response.first_chunks:
             yield chunk
