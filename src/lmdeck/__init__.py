@@ -24,9 +24,14 @@ if TYPE_CHECKING:
     from lmdeck._client.clients import LMStudio as LMStudio
     from lmdeck._client.conversation import AsyncConversation as AsyncConversation
     from lmdeck._client.conversation import Conversation as Conversation
+    from lmdeck._client.endpoints import AsyncMessages as AsyncMessages
+    from lmdeck._client.endpoints import AsyncResponses as AsyncResponses
+    from lmdeck._client.endpoints import Messages as Messages
+    from lmdeck._client.endpoints import Responses as Responses
     from lmdeck._client.history import History as History
     from lmdeck._client.mcp import MCPTools as MCPTools
-    from lmdeck._client.models import Models
+    from lmdeck._client.models import AsyncModels as AsyncModels
+    from lmdeck._client.models import Models as Models
     from lmdeck._client.run import AsyncChatRun as AsyncChatRun
     from lmdeck._client.run import ChatRun as ChatRun
     from lmdeck._client.stream import AsyncChatStream as AsyncChatStream
@@ -131,7 +136,9 @@ _HOMES = {
     "_client.run": ("AsyncChatRun", "ChatRun"),
     "_client.chat": ("AsyncChat", "Chat"),
     "_client.clients": ("AsyncLMStudio", "LMStudio"),
+    "_client.endpoints": ("AsyncMessages", "AsyncResponses", "Messages", "Responses"),
     "_client.history": ("History",),
+    "_client.models": ("AsyncModels", "Models"),
     "_client.structured": ("AsyncParseStream", "ParseStream"),
     "_client.mcp": ("MCPTools",),
     "_client.conversation": ("AsyncConversation", "Conversation"),

@@ -18,19 +18,20 @@ from lmdeck._client.endpoints import AsyncMessages, AsyncResponses, Messages, Re
 from lmdeck._client.models import AsyncModels, Models
 
 PUBLIC = """
-APIError AsyncChat AsyncChatRun AsyncChatStream AsyncConversation AsyncLMStudio AsyncParseStream AuthenticationError
-Chat ChatRun ChatStream Chunk Completion ConfigurationError ConnectionLostError ContentReceived ContextLengthError
-Conversation DownloadJob Embeddings EmptyReplyError EndpointNotFoundError EventBus FileWriteError Health History Image
-IncompleteStreamError InvalidRequestError LMStudio LMStudioError LoadedModel MCPTools MalformedStreamError
-MaxRoundsError Measured Message ModelCrashedError ModelDetails ModelInfo ModelInstance ModelLoadError
-ModelLoadProgress ModelNotFoundError NoModelLoadedError ParseStream ParsedMessage Problem RateLimitError
-ReasoningReceived Reply RequestFailed RequestFinished RequestQueued RequestRetried RequestStarted RequestTimeoutError
-RetryPolicy Round RoundFinished Runtime ServerCall ServerError ServerEvent ServerUnreachableError Settings Stats StreamEnded
-StreamError StreamParser StreamStarted StructuredOutputError Subscription TemplateError TokenLogprob Tool ToolArgumentsError
-ToolCall ToolCallDelta ToolCallFinished ToolCallInvalid ToolCallParseError ToolCallStarted ToolFinished ToolError
-ToolExecutionFailed ToolExecutionError ToolFailed ToolRegistry ToolResult ToolStarted ToolServerLost TransportError
-UnknownToolError Usage __version__ chat complete configure conversation default_client dialects embed fetch_image health models
-parse register_tool render reset rules tool
+APIError AsyncChat AsyncChatRun AsyncChatStream AsyncConversation AsyncLMStudio AsyncMessages AsyncModels
+AsyncParseStream AsyncResponses AuthenticationError Chat ChatRun ChatStream Chunk Completion ConfigurationError
+ConnectionLostError ContentReceived ContextLengthError Conversation DownloadJob Embeddings EmptyReplyError
+EndpointNotFoundError EventBus FileWriteError Health History Image IncompleteStreamError InvalidRequestError LMStudio
+LMStudioError LoadedModel MCPTools MalformedStreamError MaxRoundsError Measured Message Messages ModelCrashedError
+ModelDetails ModelInfo ModelInstance ModelLoadError ModelLoadProgress ModelNotFoundError Models NoModelLoadedError
+ParseStream ParsedMessage Problem RateLimitError ReasoningReceived Reply RequestFailed RequestFinished RequestQueued
+RequestRetried RequestStarted RequestTimeoutError Responses RetryPolicy Round RoundFinished Runtime ServerCall
+ServerError ServerEvent ServerUnreachableError Settings Stats StreamEnded StreamError StreamParser StreamStarted
+StructuredOutputError Subscription TemplateError TokenLogprob Tool ToolArgumentsError ToolCall ToolCallDelta
+ToolCallFinished ToolCallInvalid ToolCallParseError ToolCallStarted ToolError ToolExecutionError ToolExecutionFailed
+ToolFailed ToolFinished ToolRegistry ToolResult ToolServerLost ToolStarted TransportError UnknownToolError Usage
+__version__ chat complete configure conversation default_client dialects embed fetch_image health models parse
+register_tool render reset rules tool
 """.split()  # noqa: SIM905  # one name a line would be a page
 
 

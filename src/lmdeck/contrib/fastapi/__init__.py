@@ -1,13 +1,15 @@
-"""lmdeck at home in FastAPI: the client lives as long as the application, answers stream to the browser.
+"""The FastAPI integration: the client lives as long as the application, and answers stream to the browser.
 
-from fastapi import FastAPI
-from lmdeck.contrib.fastapi import LM, lifespan, stream_response
+    from fastapi import FastAPI
+    from lmdeck.contrib.fastapi import LM, lifespan, stream_response
 
-app = FastAPI(lifespan=lifespan(base_url="http://localhost:1234"))
+    app = FastAPI(lifespan=lifespan(base_url="http://localhost:1234"))
 
-@app.get("/ask")
-async def ask(q: str, lm: LM):
-return stream_response(lm.chat().user(q))
+    @app.get("/ask")
+    async def ask(q: str, lm: LM):
+        return stream_response(lm.chat().user(q))
+
+`router()` adds a chat page.
 """
 
 from lmdeck.contrib.fastapi.clients import LM, lifespan

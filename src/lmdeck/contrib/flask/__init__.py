@@ -1,15 +1,17 @@
-"""lmdeck at home in Flask.
+"""The Flask integration: one client per process, and answers stream to the browser.
 
-from flask import Flask
-from lmdeck.contrib.flask import LMDeck, stream_response
+    from flask import Flask
+    from lmdeck.contrib.flask import LMDeck, stream_response
 
-app = Flask(__name__)
-app.config["LMDECK"] = {"BASE_URL": "http://localhost:1234"}
-lmdeck = LMDeck(app)
+    app = Flask(__name__)
+    app.config["LMDECK"] = {"BASE_URL": "http://localhost:1234"}
+    lmdeck = LMDeck(app)
 
-@app.get("/ask")
-def ask():
-return stream_response(lmdeck.client.chat().user("Why is the sky blue?"))
+    @app.get("/ask")
+    def ask():
+        return stream_response(lmdeck.client.chat().user("Why is the sky blue?"))
+
+`blueprint()` adds a chat page.
 """
 
 from lmdeck.contrib.flask.extension import LMDeck
