@@ -131,9 +131,9 @@ WAYS = pytest.mark.parametrize("ask", [ask_whole, ask_stream, ask_whole_async, a
 
 @WAYS
 def test_an_answer_without_faults_comes_as_it_was(fake: FakeLMStudio, ask: Ask) -> None:
-    fake.reply("  Hello <b>there</b>\n\n    indented", reasoning="A greeting.")
+    fake.reply("Hello <b>there</b>\n\n    indented", reasoning="A greeting.")
     answer = ask(fake.base_url)
-    assert answer.content == "  Hello <b>there</b>\n\n    indented"
+    assert answer.content == "Hello <b>there</b>\n\n    indented"
     assert (answer.reasoning, answer.finish_reason, answer.calls) == ("A greeting.", "stop", {})
     assert answer.usage.completion_tokens > 0
     assert answer.extra["lmdeck"] == {"problems": [], "rules": []}
@@ -223,14 +223,34 @@ def test_every_fault_is_survived_or_one_of_the_clients_own_exceptions(echo: Fake
     assert answer.content or answer.calls
 
 
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+
+
 @WAYS
-def test_json_in_the_reasoning_is_the_answer_where_json_was_asked_for(fake: FakeLMStudio, ask: Ask) -> None:
-    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-    fake.reply("", reasoning='I answer {"town": 1} or rather {"city": "Paris"}.')
-    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+@pytest.mark.parametrize(
+    ("content", "reasoning", "problems"),
+    [
+        ("", 'I answer {"town": 1} or rather {"city": "Paris"}.', ["structured"]),
+        ('Sure!\n```json\n{"city": "Paris"}\n```\nAnything else?', "", ["structured"]),
+        ('\n {"city": "Paris"}', "Hm.", []),
+    ],
+)
+def test_json_is_found_where_it_was_asked_for(
+    fake: FakeLMStudio, ask: Ask, content: str, reasoning: str, problems: list[str]
+) -> None:
+    """In the reasoning, in a fence, after white space; it is not looked for where it was not asked for."""
+    fake.reply(content, reasoning=reasoning)
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
     answer = ask(fake.base_url, response_format=form)
     assert json.loads(answer.content) == {"city": "Paris"}
-    assert [problem["code"] for problem in answer.extra["lmdeck"]["problems"]] == ["structured"]
+    assert [problem["code"] for problem in answer.extra["lmdeck"]["problems"]] == problems
+
+
+@WAYS
+def test_words_are_the_answer_where_there_is_no_json(fake: FakeLMStudio, ask: Ask) -> None:
+    fake.reply("I cannot say.")
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+    assert ask(fake.base_url, response_format=form).content == "I cannot say."
 
 
 @WAYS

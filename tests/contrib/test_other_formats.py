@@ -262,10 +262,34 @@ def test_counting_tokens_is_an_error_where_the_server_cannot(fake: FakeLMStudio)
 
 
 @RESPONSES
-def test_json_in_the_reasoning_is_the_answer_where_json_was_asked_for(fake: FakeLMStudio, ask: Ask) -> None:
-    fake.reply("", reasoning='So {"city": "Paris"} it is.')
+@pytest.mark.parametrize(
+    ("content", "reasoning"),
+    [("", 'So {"city": "Paris"} it is.'), ('Here: {"city": "Paris"}', ""), ('{"city": "Paris"}', "")],
+)
+def test_json_is_found_where_it_was_asked_for(fake: FakeLMStudio, ask: Ask, content: str, reasoning: str) -> None:
+    fake.reply(content, reasoning=reasoning)
     seen = ask(fake.base_url, text={"format": {"type": "json_schema", "name": "answer", "schema": SCHEMA}})
     assert json.loads(seen.content) == {"city": "Paris"}
+
+
+@BOTH
+def test_ids_of_the_history_are_made_unique(fake: FakeLMStudio, ask: Ask) -> None:
+    """A server that numbers its calls anew in each answer gives the same id twice."""
+    fake.reply("Done")
+    if ask in (respond, respond_streamed):
+        call = {"type": "function_call", "call_id": "c", "name": "get_weather", "arguments": "{}"}
+        result = {"type": "function_call_output", "call_id": "c", "output": "21"}
+        ask(fake.base_url, tools=[FUNCTION], input=[call, result, call, result])
+        calls = [item["call_id"] for item in fake.requests[-1].body["input"]]
+    else:
+        use = {"type": "tool_use", "id": "c", "name": "get_weather", "input": {}}
+        used = {"type": "tool_result", "tool_use_id": "c", "content": "21"}
+        turns = [{"role": "assistant", "content": [use]}, {"role": "user", "content": [used]}]
+        ask(fake.base_url, tools=[TOOL], messages=[{"role": "user", "content": "Hi"}, *turns, *turns])
+        blocks = [turn["content"][0] for turn in fake.requests[-1].body["messages"][1:]]
+        calls = [block.get("id") or block["tool_use_id"] for block in blocks]
+    assert calls[0] == calls[1] == "c"
+    assert calls[2] == calls[3] != "c"
 
 
 @RESPONSES

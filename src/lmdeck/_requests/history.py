@@ -20,7 +20,7 @@ from lmdeck._requests.tool_images import with_images_after_results
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import ROLES, Message, ToolCall
 
-__all__ = ["normal_messages"]
+__all__ = ["CallIds", "normal_messages"]
 
 
 def normal_messages(
@@ -33,13 +33,13 @@ def normal_messages(
     Raises:
         ConfigurationError: A message has no known role, content of a wrong type, or a call without a name.
     """
-    ids = _CallIds(changes, new_id)
+    ids = CallIds(changes, new_id)
     normal = [_normal(message, position, changes, ids) for position, message in enumerate(messages)]
     changes.problems += chat_order(normal)
     return list(with_images_after_results(normal, changes))
 
 
-def _normal(message: Message | Mapping[str, Any], position: int, changes: Adjustments, ids: _CallIds) -> dict[str, Any]:
+def _normal(message: Message | Mapping[str, Any], position: int, changes: Adjustments, ids: CallIds) -> dict[str, Any]:
     shown = message.to_dict() if isinstance(message, Message) else dict(message)
     where = f"Message {position}"
     if shown.get("role") not in ROLES:
@@ -99,10 +99,10 @@ def _as_json(value: object, where: str) -> str:
         ) from error
 
 
-class _CallIds:
+class CallIds:
     """The call ids of a history: which are taken, and which calls still wait for their result."""
 
-    def __init__(self, changes: Adjustments, new_id: Callable[[], str]) -> None:
+    def __init__(self, changes: Adjustments, new_id: Callable[[], str] = new_call_id) -> None:
         self._changes = changes
         self._new_id = new_id
         self._used: set[str] = set()
@@ -117,16 +117,21 @@ class _CallIds:
                 f"{where} has a tool call without a function name.",
                 hint="Append `reply.message` to the history instead of writing calls by hand.",
             )
-        given = str(call.get("id") or "")
-        id_ = given
-        if not given or given in self._used:
+        id_ = self.unique(call.get("id"), where)
+        return {"id": id_, "type": "function", "function": self._function(function, where)}
+
+    def unique(self, given: object, where: str) -> str:
+        """Return the id that a call is sent with: the given one, unless it is missing or taken."""
+        named = str(given or "")
+        id_ = named
+        if not named or named in self._used:
             fresh = self._fresh()
-            what = f"the repeated call id {given!r}" if given else "a missing call id"
+            what = f"the repeated call id {named!r}" if named else "a missing call id"
             if self._changes.make("call_ids", f"{where}: {what} was replaced by {fresh!r}."):
                 id_ = fresh
         self._used.add(id_)
-        self._waiting.append((given, id_))
-        return {"id": id_, "type": "function", "function": self._function(function, where)}
+        self._waiting.append((named, id_))
+        return id_
 
     def _function(self, function: Mapping[str, Any], where: str) -> dict[str, Any]:
         arguments = function.get("arguments")

@@ -18,6 +18,7 @@ from lmdeck._streaming.chat_reader import ChatReader, Observer
 from lmdeck.errors import EndpointNotFoundError, LMStudioError, TransportError
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply
+from lmdeck.relay.asked_json import AskedJson
 from lmdeck.relay.writing import Writer, rules_of
 from lmdeck.stats import Usage
 
@@ -59,14 +60,14 @@ class ChatRelay:
         *,
         streams: bool,
         adjusted: list[Problem],
-        rescue: Callable[[Reply], str | None] | None,
+        asked_json: AskedJson | None,
         write_error: Callable[[LMStudioError], dict[str, Any]],
     ) -> None:
-        self._reader = make_reader(writer.observe)
+        self._reader = make_reader(asked_json.observing(writer.observe) if asked_json else writer.observe)
         self._writer = writer
         self._streams = streams
         self._problems = adjusted
-        self._rescue = rescue
+        self._asked_json = asked_json
         self._write_error = write_error
         self._body = b""
         self._is_finished = False
@@ -103,7 +104,7 @@ class ChatRelay:
             LMStudioError: The answer is cut, empty, or no answer.
         """
         chunks = self._reader.finish()
-        reply = self._counted(self._rescued(self._reader.reply()))
+        reply = self._counted(self._completed(self._reader.reply()))
         self._problems = reply.problems
         if self._streams:
             self._writer.end(reply)
@@ -137,13 +138,14 @@ class ChatRelay:
         """Return the event that ends a stream with an error."""
         return self.take() + self._writer.failure(self._write_error(error))
 
-    def _rescued(self, reply: Reply) -> Reply:
-        text = self._rescue(reply) if self._rescue else None
-        if text is None:
+    def _completed(self, reply: Reply) -> Reply:
+        """Return the reply with the JSON that was asked for; what of it was held back is written."""
+        if self._asked_json is None:
             return reply
-        self._writer.observe(b"", [Chunk(text)])
-        told = Problem("structured", "The JSON was found in the reasoning.")
-        return replace(reply, content=text, problems=[*reply.problems, told])
+        reply, unwritten = self._asked_json.found(reply)
+        if unwritten:
+            self._writer.observe(b"", [Chunk(unwritten)])
+        return reply
 
     @staticmethod
     def _counted(reply: Reply) -> Reply:

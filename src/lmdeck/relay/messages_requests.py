@@ -11,14 +11,14 @@ from typing import Any
 import msgspec
 
 from lmdeck._compatibility import Adjustments
-from lmdeck._parsing.call_ids import new_call_id
+from lmdeck._requests.history import CallIds
 from lmdeck._requests.images import checked_url
 from lmdeck._requests.other_endpoints import anthropic_body
 from lmdeck.relay.tools import object_schema
 
 __all__ = ["message_body"]
 
-_PASSED = ("text", "tool_use", "tool_result", "thinking", "redacted_thinking")
+_PASSED = ("text", "thinking", "redacted_thinking")
 
 
 def message_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
@@ -28,7 +28,8 @@ def message_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, An
         ConfigurationError: There is no message, or an image that cannot be sent.
     """
     body = {name: value for name, value in given.items() if value is not None}
-    body["messages"] = [_message(each, changes) for each in body.get("messages") or () if isinstance(each, Mapping)]
+    blocks = _Blocks(changes)
+    body["messages"] = [blocks.message(each) for each in body.get("messages") or () if isinstance(each, Mapping)]
     if "tools" in body:
         body["tools"] = list(_tools(body["tools"], changes))
     if not body.get("tools"):
@@ -52,43 +53,44 @@ def _tools(given: object, changes: Adjustments) -> Iterator[dict[str, Any]]:
             changes.make("server_tools", f"The tool {kind!r}, which only Anthropic's servers run, was left out.")
 
 
-def _message(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
-    content = given.get("content")
-    if content is None:
-        changes.make("null_content", "A message's content null was sent as an empty text.")
-        return {**given, "content": ""}
-    if given.get("role") == "system":  # which `anthropic_body` moves to its place
-        return {**given, "content": _text(content)}
-    if not isinstance(content, list):
-        return dict(given)
-    return {**given, "content": [block for each in content for block in _blocks(each, changes)]}
+class _Blocks:
+    """Write the messages of one history."""
 
+    def __init__(self, changes: Adjustments) -> None:
+        self._changes = changes
+        self._ids = CallIds(changes)
 
-def _blocks(given: object, changes: Adjustments) -> Iterator[dict[str, Any]]:
-    """Return a block as LM Studio takes it; the images of a tool's result follow it as blocks beside it."""
-    if isinstance(given, str):
-        yield {"type": "text", "text": given}
-    if not isinstance(given, Mapping):
-        return
-    kind = given.get("type")
-    if kind == "image":
-        yield _image(given, changes)
-    elif kind == "tool_use":
-        yield {**given, "id": _call_id(given, changes), "input": _input(given.get("input"))}
-    elif kind == "tool_result":
-        yield from _result(given, changes)
-    elif kind in _PASSED:
-        yield dict(given)
-    else:
-        changes.make("server_tools", f"A block of the type {kind!r}, unknown to LM Studio, was left out.")
+    def message(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a message as LM Studio takes it."""
+        content = given.get("content")
+        if content is None:
+            self._changes.make("null_content", "A message's content null was sent as an empty text.")
+            return {**given, "content": ""}
+        if given.get("role") == "system":  # which `anthropic_body` moves to its place
+            return {**given, "content": _text(content)}
+        if not isinstance(content, list):
+            return dict(given)
+        return {**given, "content": [block for each in content for block in self._blocks(each)]}
 
-
-def _call_id(block: Mapping[str, Any], changes: Adjustments) -> str:
-    if block.get("id"):
-        return str(block["id"])
-    fresh = new_call_id()
-    changes.make("call_ids", f"A missing call id was replaced by {fresh!r}.")
-    return fresh
+    def _blocks(self, given: object) -> Iterator[dict[str, Any]]:
+        """Return a block as LM Studio takes it; the images of a tool's result follow it as blocks beside it."""
+        if isinstance(given, str):
+            yield {"type": "text", "text": given}
+        if not isinstance(given, Mapping):
+            return
+        kind = given.get("type")
+        if kind == "image":
+            yield _image(given, self._changes)
+        elif kind == "tool_use":
+            id_ = self._ids.unique(given.get("id"), "A tool_use block")
+            yield {**given, "id": id_, "input": _input(given.get("input"))}
+        elif kind == "tool_result":
+            id_ = self._ids.result(given.get("tool_use_id"), "A tool_result block")
+            yield from _result({**given, "tool_use_id": id_}, self._changes)
+        elif kind in _PASSED:
+            yield dict(given)
+        else:
+            self._changes.make("server_tools", f"A block of the type {kind!r}, unknown to LM Studio, was left out.")
 
 
 def _input(given: object) -> dict[str, Any]:

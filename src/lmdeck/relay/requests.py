@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._client.plans.endpoints import expects_one_call
 from lmdeck._compatibility import Adjustments
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._requests.other_endpoints import offered_tools
@@ -18,14 +19,14 @@ from lmdeck._streaming.openai_responses import ResponsesTranslator
 from lmdeck._streaming.translating_reader import TranslatedReader
 from lmdeck._streaming.translator import Translator
 from lmdeck.errors import InvalidRequestError, LMStudioError
-from lmdeck.messages import Problem, Reply
+from lmdeck.messages import Problem
 from lmdeck.relay.answers import ChatRelay, EmbeddingRelay, RelayReader
+from lmdeck.relay.asked_json import AskedJson
 from lmdeck.relay.chat_requests import chat_body, completion_body, embedding_body
 from lmdeck.relay.chat_writer import ChatWriter, CompletionWriter
 from lmdeck.relay.errors import anthropic_error, openai_error
 from lmdeck.relay.messages_requests import message_body
 from lmdeck.relay.messages_writer import MessagesWriter
-from lmdeck.relay.rescue import json_in_reasoning
 from lmdeck.relay.responses_requests import response_body
 from lmdeck.relay.responses_writer import ResponsesWriter
 from lmdeck.relay.routes import Kind
@@ -89,7 +90,7 @@ class RelayRequest:
             self._writer(),
             streams=self.streams,
             adjusted=self.problems,
-            rescue=self._rescue(),
+            asked_json=self._asked_json(),
             write_error=lambda error: error_body(self.kind, error),
         )
 
@@ -115,6 +116,7 @@ class RelayRequest:
         assembler = ChatAssembler(
             expects_tokens=all(self.body.get(name) != 0 for name in _LIMITS[self.kind]),
             expects_logprobs=bool(self.body.get("logprobs")) or LOGPROBS in (self.body.get("include") or ()),
+            expects_one_call=expects_one_call(self.body),
             text_parser=StreamParser(offered, architecture=architecture) if reads_markup else None,
             tools=offered,
             problems=self.problems,
@@ -142,8 +144,8 @@ class RelayRequest:
             model=self.model,
         )
 
-    def _rescue(self) -> Callable[[Reply], str | None] | None:
-        """Return how to find the JSON that was asked for in the reasoning; None where none was asked for."""
+    def _asked_json(self) -> AskedJson | None:
+        """Return what looks after the JSON that was asked for; None where none was."""
         text = self.body.get("text")
         form = self.body.get("response_format") if self.kind == "chat" else None
         if self.kind == "responses" and isinstance(text, Mapping):
@@ -152,7 +154,7 @@ class RelayRequest:
             return None
         named = form.get("json_schema", form)
         schema = named.get("schema") if isinstance(named, Mapping) else None
-        return lambda reply: json_in_reasoning(reply, schema if isinstance(schema, Mapping) else {})
+        return AskedJson(schema if isinstance(schema, Mapping) else {})
 
 
 _TRANSLATORS: dict[str, Callable[[], Translator]] = {

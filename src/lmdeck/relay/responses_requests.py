@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from lmdeck._compatibility import Adjustments
-from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._requests.chat import ANY_OBJECT
+from lmdeck._requests.history import CallIds
 from lmdeck._requests.images import checked_url
 from lmdeck._requests.other_endpoints import responses_body
 from lmdeck._requests.schemas import plain_schema
@@ -93,19 +93,20 @@ def _text(given: object, changes: Adjustments) -> object:
 
 def _items(given: Iterable[object], changes: Adjustments) -> Iterator[dict[str, Any]]:
     """Return the items of an input in the kinds that LM Studio knows."""
+    ids = CallIds(changes)
     for item in given:
         if not isinstance(item, Mapping):
             continue
         kind = str(item.get("type") or "message")
         if kind in _READERS:
-            yield _READERS[kind](item, changes)
+            yield _READERS[kind](item, changes, ids)
         else:
             changes.make(
                 "server_tools", f"An item of the input of the type {kind!r}, unknown to LM Studio, was left out."
             )
 
 
-def _message(item: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+def _message(item: Mapping[str, Any], changes: Adjustments, _: CallIds) -> dict[str, Any]:
     content = item.get("content")
     if content is None:
         changes.make("null_content", "A message's content null was sent as an empty text.")
@@ -137,45 +138,41 @@ def _part(part: object, said: str, changes: Adjustments) -> object:
     return dict(part)
 
 
-def _call(item: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+def _call(item: Mapping[str, Any], _: Adjustments, ids: CallIds) -> dict[str, Any]:
     arguments = item.get("arguments")
     if not isinstance(arguments, str):
         arguments = msgspec.json.encode(arguments or {}).decode()
-    return {**item, "call_id": _call_id(item, changes), "arguments": arguments.strip() or "{}"}
+    return {**item, "call_id": _call_id(item, ids), "arguments": arguments.strip() or "{}"}
 
 
-def _custom_call(item: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+def _custom_call(item: Mapping[str, Any], _: Adjustments, ids: CallIds) -> dict[str, Any]:
     arguments = custom_arguments(item.get("input"))
     return {
         "type": "function_call",
-        "call_id": _call_id(item, changes),
+        "call_id": _call_id(item, ids),
         "name": item.get("name"),
         "arguments": arguments,
     }
 
 
-def _call_id(item: Mapping[str, Any], changes: Adjustments) -> str:
-    given = item.get("call_id") or item.get("id")
-    if given:
-        return str(given)
-    fresh = new_call_id()
-    changes.make("call_ids", f"A missing call id was replaced by {fresh!r}.")
-    return fresh
+def _call_id(item: Mapping[str, Any], ids: CallIds) -> str:
+    return ids.unique(item.get("call_id") or item.get("id"), "A call of the input")
 
 
-def _output(item: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+def _output(item: Mapping[str, Any], changes: Adjustments, ids: CallIds) -> dict[str, Any]:
     output = item.get("output")
     if not isinstance(output, (str, list)):
         changes.make("json_text", "A tool's result was sent as JSON text.")
         output = "" if output is None else msgspec.json.encode(output).decode()
-    return {**item, "type": "function_call_output", "output": output}
+    id_ = ids.result(item.get("call_id"), "A tool's result in the input")
+    return {**item, "type": "function_call_output", "call_id": id_, "output": output}
 
 
-def _reasoning(item: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:  # noqa: ARG001  # as the others
+def _reasoning(item: Mapping[str, Any], _: Adjustments, __: CallIds) -> dict[str, Any]:
     return {name: value for name, value in item.items() if value is not None}
 
 
-_READERS: dict[str, Callable[[Mapping[str, Any], Adjustments], dict[str, Any]]] = {
+_READERS: dict[str, Callable[[Mapping[str, Any], Adjustments, CallIds], dict[str, Any]]] = {
     "message": _message,
     "function_call": _call,
     "custom_tool_call": _custom_call,

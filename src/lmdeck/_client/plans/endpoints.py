@@ -75,7 +75,7 @@ def begin_endpoint(
             assembler = ChatAssembler(
                 expects_tokens=body.get(endpoint.limit) != 0,
                 expects_logprobs=LOGPROBS in (body.get("include") or ()),
-                expects_one_call=_expects_one_call(body),
+                expects_one_call=expects_one_call(body),
                 text_parser=StreamParser(offered),
                 tools=offered,
                 problems=changes.problems,
@@ -89,7 +89,7 @@ def begin_endpoint(
     return generate(session, model, build)
 
 
-def _expects_one_call(body: Mapping[str, Any]) -> bool:
+def expects_one_call(body: Mapping[str, Any]) -> bool:
     """Whether an answer may have one tool call only, in the words of OpenAI or Anthropic."""
     choice = body.get("tool_choice")
     is_disabled = isinstance(choice, Mapping) and choice.get("disable_parallel_tool_use") is True

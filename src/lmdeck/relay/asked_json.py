@@ -1,0 +1,78 @@
+"""JSON where it was asked for: a model may wrap it into prose or a code fence, or leave it in its reasoning.
+
+The answer to a request with `response_format` is passed on as it comes once it begins as JSON does. One that begins with other
+words is held back to its end, and the JSON in it is the answer; without any, the words are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from lmdeck._parsing.structured_output import json_values
+from lmdeck._streaming.chat_reader import Observer
+from lmdeck.errors import ConfigurationError
+from lmdeck.events import Chunk
+from lmdeck.messages import Problem, Reply
+from lmdeck.tools.checker import Checker
+
+__all__ = ["AskedJson"]
+
+_BEGINNINGS = ("{", "[")
+
+
+class AskedJson:
+    """Look after one answer that was asked for in JSON; `schema` is the asked one, empty where any object will do."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self._checker = Checker(schema, "The asked format")
+        self._held: list[str] = []
+        self._is_json = False
+
+    def observing(self, observe: Observer) -> Observer:
+        """Return an observer of a stream that is told no content before it is known to be JSON."""
+
+        def observe_json(data: bytes, chunks: Sequence[Chunk]) -> None:
+            observe(data, [each for chunk in chunks if (each := self._told(chunk)) is not None])
+
+        return observe_json
+
+    def _told(self, chunk: Chunk) -> Chunk | None:
+        if self._is_json or not chunk.content:
+            return chunk
+        self._held.append(chunk.content)
+        begun = "".join(self._held) if len(self._held) < 100 else "…"  # white space only goes so far
+        self._is_json = begun.lstrip().startswith(_BEGINNINGS)
+        if self._is_json:
+            self._held.clear()
+            return replace(chunk, content=begun)
+        return replace(chunk, content="") if chunk.logprobs or chunk.finish_reason else None
+
+    def found(self, reply: Reply) -> tuple[Reply, str]:
+        """Return the reply with the JSON that was asked for, and what of its content has not been written yet."""
+        if reply.tool_calls or self._is_json or _is_json(reply.content):
+            return reply, "".join(self._held)
+        for place, text in (("in the answer's words", reply.content), ("in the reasoning", reply.reasoning)):
+            for value, _ in json_values(text):
+                if isinstance(value, (dict, list)) and self._fits(value):
+                    told = Problem("structured", f"The JSON was found {place}.")
+                    written = msgspec.json.encode(value).decode()
+                    return replace(reply, content=written, problems=[*reply.problems, told]), written
+        return reply, "".join(self._held)
+
+    def _fits(self, value: object) -> bool:
+        try:
+            return not self._checker.faults(value)
+        except ConfigurationError:  # the schema is not one: LM Studio took it, and so may the caller
+            return True
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return True
