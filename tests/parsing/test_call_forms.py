@@ -193,6 +193,8 @@ def test_one_closer_too_many_is_markup(text: str) -> None:
         '<tool_call>\n{"name": "store", "arguments": {"file"',
         "<tool_call>\n<function=store>\n<parameter=file>\na</para",
         "<tool_call>store<arg_key>file</arg_key><arg_value>a",
+        "<tool_call>store<arg_key>file</arg_key><arg_value>a</arg_value><",
+        "<tool_call>store<arg_key>file</arg_key><arg_value>a</arg_value><arg",
         "[TOOL_CALLS]store[ARGS]{",
         "<|tool_call_start|>[store(file=",
         "<|tool_call>call:store{file:",
@@ -272,6 +274,10 @@ FORMS += [
 FORMS += [
     (f"<|tool_call>call:store{arguments}<tool_call|>", STORE)
     for arguments in ('(file=<|"|>a.md<|"|>)', '({file:<|"|>a.md<|"|>})', '(file="a.md")', "(file: a.md)")
+]
+FORMS += [
+    (f'<|channel|>commentary to=functions.{name}<|message|>{{"file": "a.md"}}<|call|>', STORE)
+    for name in ("storejson", "store<|constrain|>json", "store json")
 ]
 PAIR = (
     "<tool_call>",

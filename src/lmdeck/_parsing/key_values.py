@@ -75,6 +75,8 @@ def named_pairs(source: Source, calls: Calls, pairs: KeyValue) -> Reader[None]:
     yield from _space(source)
     tags = stops(*pairs.tags, pairs.separator, *pairs.ends)
     found = yield from source.ahead(tags)
+    if not found and is_known and (yield from source.ends_inside(tags, least=1)):
+        raise TruncatedCall
     if not name:
         raise MalformedCall("a call without a name") if found in pairs.tags else NotACall
     if not found and not (is_known and (yield from _begins_body(source, pairs))):
@@ -145,7 +147,10 @@ class _Pairs:
                 break
             if (yield from source.take(stray)):
                 continue
-            if (yield from source.ends_inside(ends)) or not (yield from self._pair()):
+            is_cut_end = yield from source.ends_inside(ends)
+            if not is_cut_end and (yield from source.ends_inside(stops(*pairs.tags), least=1)):
+                raise TruncatedCall
+            if is_cut_end or not (yield from self._pair()):
                 calls.note("a missing closing element")
                 break
         calls.write("{}" if self._is_first else "}")

@@ -280,15 +280,17 @@ class Source:
             else:
                 yield from self.sleep(wanted.begun.search, put)
 
-    def ends_inside(self, wanted: Stops) -> Reader[bool]:
-        """Read the rest of the text if it is the beginning of a literal; whether it is."""
+    def ends_inside(self, wanted: Stops, least: int = 2) -> Reader[bool]:
+        """Read the rest of the text if it is the beginning of a literal, of at least some characters; whether it is."""
         while True:
             rest = len(self.text) - self.at
             if rest >= wanted.longest or self.text[self.at :].rstrip() not in wanted.prefixes:
                 return False
             if self.closed:
+                if rest < least:
+                    return False
                 self.at = len(self.text)
-                return rest > 1
+                return True
             yield
 
     def within(self, wanted: Stops, limit: int) -> Reader[tuple[str, str]]:

@@ -113,7 +113,7 @@ def headed(  # noqa: C901 - one grammar, read top down
             yield from source.skip_space()
             yield from source.take(stops(*before_json))
         char = yield from source.skip_space()
-        if not char or (yield from source.ends_inside(inside_call)):
+        if not char or (yield from source.ends_inside(inside_call, least=1)):
             raise TruncatedCall
         if char != "{" and (closing := (yield from source.ahead(ending))):
             if (yield from literal_behind(source, len(closing), stops("{"))):
@@ -128,7 +128,7 @@ def headed(  # noqa: C901 - one grammar, read top down
         yield from source.take(stops(*after_name))
         yield from source.skip_space()
         yield from source.take(stops(*before_json))
-        if not (yield from source.skip_space()) or (yield from source.ends_inside(inside_call)):
+        if not (yield from source.skip_space()) or (yield from source.ends_inside(inside_call, least=1)):
             raise TruncatedCall
         parts: list[str] = []
         if (yield from source.peek()) == "{":

@@ -41,6 +41,8 @@ RFL = Elements(
     parameter=("<rfl:parameter name=",), parameter_end=("</rfl:parameter>",), ends=("<|start|>",),
     ends_with_text=True,
 )  # fmt: skip
+BODY_BEGINNINGS = stops(*MESSAGE_ENDS.literals, *ATEM.function, "<atem:function_calls>", *RFL.parameter)
+GLUED = ("json", "code", "xml")
 HEADER_LIMIT = 400
 KNOWN_HEADER = re.compile(
     r"<\|start\|>\s*(?:assistant|user|system|developer|tool|functions)?(?:\.[\w.\-]+)?"
@@ -163,8 +165,18 @@ def end_of_message(source: Source) -> Reader[None]:
             source.at -= 2
 
 
+def _without_type(name: str, calls: Calls) -> str:
+    """Return a recipient without the type of the body, which models write right behind it (llama.cpp #15158)."""
+    for word in GLUED:
+        if calls.toolbox.resolve(name) is None and calls.toolbox.resolve(name.removesuffix(word)) is not None:
+            calls.note(f"the recipient {name!r}")
+            return name.removesuffix(word)
+    return name
+
+
 def addressed(source: Source, calls: Calls, name: str) -> Reader[None]:
     """Read a message to a tool."""
+    name = _without_type(name, calls)
     bare = name.removeprefix("functions.")
     if calls.toolbox.resolve(name) is None and bare.split(".")[0] in BUILTIN:
         yield from calls.leave_out(source, MESSAGE_ENDS, f"A message to the built-in tool {name!r}")
@@ -185,7 +197,7 @@ def addressed(source: Source, calls: Calls, name: str) -> Reader[None]:
         if char == "{":
             yield from json_arguments(source, calls.write, calls, MESSAGE_ENDS)
         elif not (yield from source.ahead(MESSAGE_ENDS)):
-            if (yield from source.ends_inside(MESSAGE_ENDS)):
+            if (yield from source.ends_inside(BODY_BEGINNINGS, least=1)):
                 raise TruncatedCall
             raise MalformedCall("the arguments are no object")
         calls.close()

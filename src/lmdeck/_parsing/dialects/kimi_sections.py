@@ -118,8 +118,11 @@ def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
         if end not in ARGUMENT_END.own:
             raise MalformedCall(f"the argument {key!r} has no end")
         yield from source.take(stops("<|close|>argument"))
+        if (yield from source.ends_inside(SEPARATOR, least=1)):
+            raise TruncatedCall
         yield from source.take(SEPARATOR)
-    if not (yield from source.peek()):
+    parts_of_call = stops("<|close|>call", "<|open|>argument")
+    if not (yield from source.peek()) or (yield from source.ends_inside(parts_of_call, least=1)):
         raise TruncatedCall
     if not (yield from source.take(stops("<|close|>call"))):
         raise MalformedCall("text where an argument was expected")

@@ -29,6 +29,8 @@ def between(*ends: str) -> BodyReader:
         if char == "[":
             source.at += 1
             char = yield from source.skip_space()
+            if not char:
+                raise TruncatedCall
             if char == "{":
                 source.at -= 1
                 yield from _array(source, calls, ends)

@@ -36,6 +36,7 @@ def tagged(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None = N
     elements = replace(elements, ends=ends) if ends else elements
     functions = stops(*elements.function)
     begins = stops(*(end.replace("</", "<") for end in ends if end.startswith("</")))
+    inside = stops(*elements.function, *ends, *begins.literals, inner)
     in_block = tagged(*inner_end, elements=elements, pairs=pairs) if inner else None
 
     def read(source: Source, calls: Calls) -> Reader[None]:  # noqa: C901 - one grammar, read top down
@@ -67,6 +68,8 @@ def tagged(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None = N
                 yield from in_block(source, calls)
             elif len(calls.made) > count:
                 return
+            elif char == "<" and (yield from source.ends_inside(inside, least=1)):
+                raise TruncatedCall
             else:
                 yield from named_pairs(source, calls, pairs)
             source.mark()
