@@ -24,7 +24,7 @@ from lmdeck.testing import FakeLMStudio
 from loopback import PATIENCE, Loopback, Request, Step
 from wire_faults import ERROR, FAULTS, RIGHT, Whole
 
-SAMPLE = os.environ.get("LMDECK_WIRE", "160")
+SAMPLE = os.environ.get("LMDECK_WIRE", "100")
 SEED = int(os.environ.get("LMDECK_WIRE_SEED", "1"))
 CHAT, TEXT = "/v1/chat/completions", "Hello there, Zoë 🙂."
 LIST = "/api/v1/models /api/v0/models /v1/models"  # where one fails, the next is asked
