@@ -10,7 +10,7 @@ from typing import NamedTuple
 from lmdeck._parsing.dialects import REGISTRY, dialect_named, find_dialect
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
 from lmdeck._parsing.source import Stops
-from lmdeck._parsing.unmarked_json import bare_json, list_behind_colon, wrapped_json
+from lmdeck._parsing.unmarked_json import NO_WRAPPER, bare_json, list_behind_colon, wrapped_json
 
 __all__ = ["Grammar", "grammar_for"]
 
@@ -39,9 +39,11 @@ def _unproved(dialect: Dialect) -> Iterator[str]:
 
 
 def _heads(literals: Iterable[str]) -> str:
-    """Return the expression of how one of some literals begins; behind `<` a name or a bar must follow."""
+    """Return the expression of how one of some literals begins; behind `<` a bar or a name that is not HTML's."""
     chars = {literal[0] for literal in literals}
-    choices = [re.escape(char) for char in sorted(chars - {"<"})] + [r"<(?:[A-Za-z_|]|\Z)"] * ("<" in chars)
+    choices = [re.escape(char) for char in sorted(chars - {"<"})] + [rf"<{NO_WRAPPER}(?:[A-Za-z_|]|\Z)"] * (
+        "<" in chars
+    )
     return "|".join(choices) or r"(?!)"
 
 

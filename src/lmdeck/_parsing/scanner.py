@@ -193,12 +193,9 @@ class Reading:
                 source.at = end
             if token or source.closed:
                 return token
-            if end < len(text):
-                yield
-            else:
-                yield from self._sleep(scan, text[at:])
-                if self._is_line_start and self.grammar.begins_start(source.text):
-                    return "\n"
+            yield from self._sleep(scan, text[at:end])
+            if self._is_line_start and self.grammar.begins_start(source.text):
+                return "\n"
 
     def _sleep(self, scan: Scan, said: str) -> Reader[None]:
         """Wait for a token behind what was said last; what comes before is passed on."""

@@ -170,20 +170,27 @@ class Source:
 
     def passes(self, text: str) -> bool:
         """Pass on new text that does not wake the reader; whether it was such text."""
-        stop = self.stop
-        if stop is None or stop(text) is not None:
+        stop, put = self.stop, self.put
+        if stop is None:
             return False
-        if self.put is None:
+        if put is None:
+            if stop(text) is not None:
+                return False
             self._waiting.append(text)
             return True
+        if self.text:
+            text = self.text + text
+        if stop(text) is not None:
+            return False
+        self.text = ""
         self.base += len(text)
         if self._mark >= 0:
             self._kept.append(text)
-        self.put(text)
+        put(text)
         return True
 
     def sleep(self, stop: Callable[[str], object], put: Callable[[str], object] | None = None) -> Reader[None]:
-        """Wait for text in which `stop` finds something; what comes before goes to `put`, all text so far being read.
+        """Wait for text in which `stop` finds something; what comes before goes to `put`, with text that was not read yet.
 
         Without `put` the text is kept, unread.
         """
@@ -275,10 +282,7 @@ class Source:
                 self.at = end
             if literal or self.closed:
                 return literal
-            if end < len(text):
-                yield
-            else:
-                yield from self.sleep(wanted.begun.search, put)
+            yield from self.sleep(wanted.begun.search, put)
 
     def ends_inside(self, wanted: Stops, least: int = 2) -> Reader[bool]:
         """Read the rest of the text if it is the beginning of a literal, of at least some characters; whether it is."""

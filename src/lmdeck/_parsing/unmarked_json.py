@@ -24,7 +24,7 @@ from lmdeck._parsing.source import (
     stops,
 )
 
-__all__ = ["bare_json", "begins_bare", "drafted", "list_behind_colon", "wrapped_json"]
+__all__ = ["NO_WRAPPER", "bare_json", "begins_bare", "drafted", "list_behind_colon", "wrapped_json"]
 
 ENDS = stops("<|eom_id|>", "<|eot_id|>", "<|python_end|>")
 LOOKAHEAD = 200
@@ -36,8 +36,17 @@ SENTENCE = re.compile(
 )
 SENTENCE_BEGUN = re.compile(r"\[[A-Za-z][^\[\]{}\n]{0,180}\Z")
 LIST = re.compile(rf"\[\s*\{{|{PYTHON_LIST.pattern}|{SENTENCE.pattern}")
+HTML = (
+    "a|abbr|address|article|aside|b|blockquote|body|br|button|caption|cite|code|col|colgroup|dd|del|details|dfn|div|dl|dt|em|"
+    "fieldset|figcaption|figure|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|legend|li|link|main|"
+    "mark|meta|nav|ol|optgroup|option|p|path|pre|q|s|samp|script|section|select|small|span|strong|style|sub|summary|sup|svg|"
+    "table|tbody|td|textarea|tfoot|th|thead|time|title|tr|u|ul|video"
+)
+NO_WRAPPER = rf"(?!(?:{HTML})[\s>/])"
+"""Elements of HTML are no wrappers of calls."""
 WRAPPER = re.compile(
-    r"<([A-Za-z_][\w.:\-]{0,39})>\s{0,20}(?=\{|\[\s{0,20}\{)|\[([A-Za-z_][\w \-]{0,39})\]\s{0,20}(?=\{)"
+    rf"<{NO_WRAPPER}"
+    r"([A-Za-z_][\w.:\-]{0,39})>\s{0,20}(?=\{|\[\s{0,20}\{)|\[([A-Za-z_][\w \-]{0,39})\]\s{0,20}(?=\{)"
 )
 WRAPPER_BEGUN = re.compile(
     r"<(?:[A-Za-z_][\w.:\-]{0,39}(?:>\s{0,20}(?:\[\s{0,20})?)?)?\Z|\[(?:[A-Za-z_][\w \-]{0,39}(?:\]\s{0,20})?)?\Z"
@@ -124,10 +133,8 @@ def begins_bare(source: Source, kinds: str, is_known: Callable[[str], bool]) -> 
     is_bracket = source.text[source.at] == "["
     while True:
         rest = source.text[source.at : source.at + LOOKAHEAD]
-        if is_known(rest):
-            return False
         if WRAPPER.match(rest) or (is_bracket and LIST.match(rest)):
-            return True
+            return not is_known(rest)
         is_open = WRAPPER_BEGUN.match(rest) or (
             is_bracket and (LIST_BEGUN.fullmatch(rest) or SENTENCE_BEGUN.match(rest))
         )
