@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def parrot_server() -> Iterator[tuple[Parrot, str]]:
-    before = set(threading.enumerate())
     parrot = Parrot()
     with BackgroundServer(create_app(DefaultToolUse(parrot)), listen()) as server:
         yield parrot, server.base_url
-    assert set(threading.enumerate()) <= before
+        thread = server._thread
+    assert thread not in threading.enumerate()
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
+from django.conf import settings
 from django.core.checks import run_checks
 from django.test import SimpleTestCase, override_settings
 
@@ -100,6 +102,13 @@ class Checks(SimpleTestCase):
     def test_a_limit_that_each_process_counts_for_itself_is_warned_of(self) -> None:
         with override_settings(LMDECK={"RATE_LIMIT": "5/m"}):
             assert [complaint.id for complaint in complaints()] == ["lmdeck.W001"]
+
+    def test_sqlite_in_requests_that_are_transactions_is_warned_of(self) -> None:
+        sqlite = {"ENGINE": "django.db.backends.sqlite3", "ATOMIC_REQUESTS": True}
+        with mock.patch.dict(settings.DATABASES, {"default": sqlite}):
+            assert [complaint.id for complaint in complaints()] == ["lmdeck.W002"]
+        with mock.patch.dict(settings.DATABASES, {"default": {**sqlite, "OPTIONS": {"transaction_mode": "IMMEDIATE"}}}):
+            assert complaints() == []
 
     def test_using_a_wrong_setting_says_the_same(self) -> None:
         with override_settings(LMDECK={"TIMOUT": 5}), pytest.raises(ConfigurationError, match="'TIMOUT'") as caught:

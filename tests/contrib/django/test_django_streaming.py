@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.test import override_settings
 from far_end import HALF, SLOW, Site, far_end, head_of, project, site
 
 from lmdeck import ConfigurationError, Reply
@@ -199,3 +200,26 @@ def test_a_fault_of_the_sites_own_is_told_without_its_words(caplog: pytest.LogCa
     assert told[-1]["message"] == "The answer failed."
     assert told[-1]["request_id"] in told[-1]["hint"]
     assert "a secret of the site" in caplog.text
+
+
+async def fail_later(_: Reply) -> None:
+    await asyncio.sleep(0)
+    raise RuntimeError("a secret of the site")
+
+
+def fail_at_once(_: Reply) -> None:
+    raise RuntimeError("a secret of the site")
+
+
+@pytest.mark.parametrize("on_end", [fail_at_once, fail_later])
+def test_a_failing_on_end_is_an_event(on_end: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with project():
+        told = pieces_of(stream_response(lm.chat().user("Hi"), on_end=on_end))
+    assert "".join(one["text"] for one in told if one["type"] == "content") == "Hello."
+    assert told[-1]["type"] == "error"
+    assert "could not be saved" in told[-1]["message"]
+    assert "secret" not in json.dumps(told)
+    assert told[-1]["request_id"] in caplog.text
+    with project(), override_settings(DEBUG=True):
+        told = pieces_of(stream_response(lm.chat().user("Hi"), on_end=on_end))
+    assert "a secret of the site" in told[-1]["message"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004  # Django's own name
 
@@ -30,7 +31,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:  # noqa: ANN401  # Django's 
         Settings.resolve(configuration().client)
     except ConfigurationError as error:
         return [Error(error.message, hint=error.hint, id="lmdeck.E004")]
-    return [*_check_cache(), *_check_tools()]
+    return [*_check_cache(), *_check_tools(), *_check_databases()]
 
 
 def _check_cache() -> list[CheckMessage]:
@@ -59,4 +60,21 @@ def _check_tools() -> list[CheckMessage]:
             id="lmdeck.E006",
         )
         for name in unknown
+    ]
+
+
+def _check_databases() -> list[CheckMessage]:
+    """Warn of SQLite in requests that are transactions: a transaction that has read is refused when it writes beside others."""
+    if not apps.is_installed("lmdeck.contrib.django.history"):
+        return []
+    return [
+        Warning(
+            f"The database {alias!r} is SQLite with ATOMIC_REQUESTS: of two requests at once, one fails to store its message.",
+            hint='Set "OPTIONS": {"transaction_mode": "IMMEDIATE"} for it, or use PostgreSQL.',
+            id="lmdeck.W002",
+        )
+        for alias, database in settings.DATABASES.items()
+        if database.get("ENGINE", "").endswith("sqlite3")
+        and database.get("ATOMIC_REQUESTS")
+        and database.get("OPTIONS", {}).get("transaction_mode") != "IMMEDIATE"
     ]
