@@ -67,13 +67,14 @@ def _check_databases() -> list[CheckMessage]:
     """Warn of SQLite in requests that are transactions: a transaction that has read is refused when it writes beside others."""
     if not apps.is_installed("lmdeck.contrib.django.history"):
         return []
+    databases: dict[str, dict[str, Any]] = settings.DATABASES  # type: ignore[assignment]  # the stubs know no keys
     return [
         Warning(
             f"The database {alias!r} is SQLite with ATOMIC_REQUESTS: of two requests at once, one fails to store its message.",
             hint='Set "OPTIONS": {"transaction_mode": "IMMEDIATE"} for it, or use PostgreSQL.',
             id="lmdeck.W002",
         )
-        for alias, database in settings.DATABASES.items()
+        for alias, database in databases.items()
         if database.get("ENGINE", "").endswith("sqlite3")
         and database.get("ATOMIC_REQUESTS")
         and database.get("OPTIONS", {}).get("transaction_mode") != "IMMEDIATE"
