@@ -67,7 +67,7 @@ def _check_databases() -> list[CheckMessage]:
     """Warn of SQLite in requests that are transactions: a transaction that has read is refused when it writes beside others."""
     if not apps.is_installed("lmdeck.contrib.django.history"):
         return []
-    databases: dict[str, dict[str, Any]] = settings.DATABASES  # type: ignore[assignment]  # the stubs know no keys
+    databases: dict[str, dict[str, Any]] = settings.DATABASES
     return [
         Warning(
             f"The database {alias!r} is SQLite with ATOMIC_REQUESTS: of two requests at once, one fails to store its message.",
