@@ -82,6 +82,7 @@ class MessagesWriter:
         match event.get("type"):
             case "message_start":
                 self._take_head(event.get("message") or {})
+                self._begin()
             case "message":
                 self._take_head(event)
                 for index, block in enumerate(event.get("content") or ()):
@@ -124,7 +125,7 @@ class MessagesWriter:
         if not self._has_begun:
             self._has_begun = True
             self._fill_head()
-            self._out.insert(0, begin_frame({**self._head, **({"usage": self._usage} if self._usage else {})}))
+            self._out.append(begin_frame({**self._head, **({"usage": self._usage} if self._usage else {})}))
 
     def _fill_head(self) -> None:
         self._head = {"id": item_id("msg"), "type": "message", "role": "assistant", "model": self._model, **self._head}
