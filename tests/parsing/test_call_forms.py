@@ -279,6 +279,10 @@ FORMS += [
     (f'<|channel|>commentary to=functions.{name}<|message|>{{"file": "a.md"}}<|call|>', STORE)
     for name in ("storejson", "store<|constrain|>json", "store json")
 ]
+FORMS += [
+    ('<tool_call>store(file="a.md")</tool_call>', STORE),
+    ('<tool_call>\n{{"name": "store", "arguments": {"file": "a.md"}}}\n</tool_call>', STORE),
+]
 PAIR = (
     "<tool_call>",
     "store",

@@ -131,6 +131,10 @@ def json_member(  # noqa: C901 - one grammar, read top down
             continue
         if not char:
             raise TruncatedCall
+        if char == "{" and is_first and not strictly:
+            calls.note("a doubled opening bracket")
+            source.at += 1
+            continue
         if not is_first and (yield from source.ahead(ends)):
             calls.note("a missing closing bracket")
             break

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from lmdeck._parsing.json_calls import json_arguments
+from lmdeck._parsing.python_calls import python_call
 from lmdeck._parsing.sink import Calls
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.typed_values import typed_value
@@ -77,6 +78,9 @@ def named_pairs(source: Source, calls: Calls, pairs: KeyValue) -> Reader[None]:
     found = yield from source.ahead(tags)
     if not found and is_known and (yield from source.ends_inside(tags, least=1)):
         raise TruncatedCall
+    if is_known and (yield from source.take(stops("("))):
+        yield from python_call(source, calls, stops(*pairs.ends), name)
+        return
     if not name:
         raise MalformedCall("a call without a name") if found in pairs.tags else NotACall
     if not found and not (is_known and (yield from _begins_body(source, pairs))):

@@ -225,7 +225,7 @@ def _sentence(source: Source, calls: Calls) -> Reader[None]:
         raise NotACall
     source.at = found.end()
     calls.open(name)
-    yield from json_arguments(source, calls.write, calls, ENDS)
+    yield from json_arguments(source, calls.write, calls, ENDS, enclosing=")]")
     yield from source.skip_space()
     yield from source.take(stops(")]", ")", "]"))
     calls.close()
