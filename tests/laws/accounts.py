@@ -31,17 +31,18 @@ def unaccounted(text: str, parsed: ParsedMessage, chunks: Iterable[Chunk]) -> st
     the call stood in the reasoning.
     """
     calls = [call.span for call in parsed.tool_calls]
-    spans = calls + [problem.span for problem in parsed.problems if problem.span is not None]
-    jumps: dict[int, list[int]] = {}
-    for span in spans:
+    told = [problem.span for problem in parsed.problems if problem.span is not None]
+    for span in calls + told:
         if span is None or not 0 <= span[0] <= span[1] <= len(text):
             return f"the span {span} is not in the text"
-        jumps.setdefault(span[0], []).append(span[1])
+    may_miss = bytearray(len(text) + 1)
+    for begin, end in told:
+        may_miss[begin:end] = b"\1" * (end - begin)
     if any(one is None or other is None or one[1] > other[0] for one, other in pairwise(calls)):
         return f"the spans of calls overlap: {calls}"
     if not any(problem.code == "calls_in_reasoning" for problem in parsed.problems):
         text = _blanked(text, [span for span in calls if span is not None])
-    return _follow(text, "".join(chunk.content + chunk.reasoning for chunk in chunks), jumps)
+    return _follow(text, "".join(chunk.content + chunk.reasoning for chunk in chunks), may_miss)
 
 
 def _blanked(text: str, spans: list[tuple[int, int]]) -> str:
@@ -51,13 +52,13 @@ def _blanked(text: str, spans: list[tuple[int, int]]) -> str:
     return text
 
 
-def _follow(text: str, emitted: str, jumps: dict[int, list[int]]) -> str | None:
+def _follow(text: str, emitted: str, may_miss: bytearray) -> str | None:
     """Follow the emitted characters through the text; return where that fails."""
     known: dict[int, frozenset[int]] = {}
 
     def reached(start: int) -> frozenset[int]:
         if start not in known:
-            known[start] = _reached(text, start, jumps)
+            known[start] = _reached(text, start, may_miss)
         return known[start]
 
     states = reached(0)
@@ -73,7 +74,7 @@ def _follow(text: str, emitted: str, jumps: dict[int, list[int]]) -> str | None:
     return None if len(text) in states else f"{text[max(states) :][:60]!r} is nowhere"
 
 
-def _reached(text: str, start: int, jumps: dict[int, list[int]]) -> frozenset[int]:
+def _reached(text: str, start: int, may_miss: bytearray) -> frozenset[int]:
     """Return the positions that are reached from one without emitting a character."""
     seen: set[int] = set()
     waiting = [start]
@@ -81,8 +82,7 @@ def _reached(text: str, start: int, jumps: dict[int, list[int]]) -> frozenset[in
         at = waiting.pop()
         if at not in seen:
             seen.add(at)
-            waiting += jumps.get(at, ())
             waiting += [found.end() for pattern in (_LITERAL, _HEADER) if (found := pattern.match(text, at))]
-            if text[at : at + 1].isspace() or (at < len(text) and text[at] in _BLANK):
+            if may_miss[at] or text[at : at + 1].isspace() or (at < len(text) and text[at] in _BLANK):
                 waiting.append(at + 1)
     return frozenset(seen)

@@ -42,7 +42,8 @@ def broken_law(sample: Sample) -> tuple[str, str] | None:
     """Return the law that a sample breaks and how, None where all hold."""
     tools = TOOLS if sample.offers_tools else None
     try:
-        whole = parse(sample.text, tools, sample.dialect, sample.prefix)
+        parse(sample.text, tools, sample.dialect, sample.prefix)
+        whole, _ = _streamed([sample.text], sample, tools)
         parts = cut(sample.text, random.Random(sample.seed))
         pieces, chunks = _streamed(parts, sample, tools)
     except Exception as error:  # noqa: BLE001 - any exception is a finding

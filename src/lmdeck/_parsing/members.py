@@ -68,8 +68,7 @@ class Block:
             raise self._refused[0][0]
 
     def _refuse(self, refusal: MalformedCall, text: str) -> None:
-        end = self._source.place
-        self._refused.append((refusal, text, (end - len(text), end)))
+        self._refused.append((refusal, text, self._calls.part_of_block(self._source.place)))
         if self.has_calls:
             self._settle()
             self._mark()
@@ -82,8 +81,7 @@ class Block:
     def _settle(self) -> None:
         refused, self._refused = self._refused, []
         for refusal, text, span in refused:
-            self._calls.say(text)
-            self._calls.refuse(refusal, text, span)
+            self._calls.leave_part(refusal, text, span)
 
     def _pass_over(self, ends: Stops) -> Reader[None]:
         """Read to the end of a member: where its brackets are balanced, or else before the next member."""
@@ -161,5 +159,6 @@ def extra_closers(source: Source, calls: Calls, own: str = "") -> Reader[None]:
     if extra and calls.is_open:
         calls.note(f"{extra!r} too many")
     elif extra:
-        detail = f"Behind the call of {calls.made[-1].name!r}: {extra!r} too many"
+        name = calls.made[-1].name if calls.made else ""
+        detail = f"Behind the call of {name!r}: {extra!r} too many"
         calls.dropped("repaired", detail, extra, (begin, source.place))

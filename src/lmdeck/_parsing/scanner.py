@@ -37,7 +37,7 @@ END_OF_CALL = re.compile(
     re.IGNORECASE,
 )
 END_OF_CALL_BEGUN = re.compile(
-    r"(?:\]<\]minimax\[>\[)?<[^<>\n\s]{0,80}\Z|\](?:<(?:\](?:m[a-z]*(?:\[(?:>\[?)?)?)?)?)?\Z|\[[A-Z_/]{0,30}\Z"
+    r"(?:\]<\]minimax\[>\[)?<[^<>\n]{0,80}\Z|\](?:<(?:\](?:m[a-z]*(?:\[(?:>\[?)?)?)?)?)?\Z|\[[A-Z_/]{0,30}\Z"
 )
 ELEMENT = re.compile(r"\s*<(?:parameter|param|arg_|invoke|function|\||｜)")
 BODY_LENGTH = 16
@@ -100,6 +100,7 @@ class Reading:
         begun = begun or next((text for text in grammar.call_markers if prefix.rstrip().endswith(text)), "")
         begun = begun or next((text for text in grammar.starts if len(text) > 1 and prefix.endswith(text)), "")
         self.source = self.calls.source = Source(begun, base=-len(begun))
+        self.calls.template = begun
         self._spoken |= set().union(
             *(names for text, names in grammar.speakers.items() if begun and begun.startswith(text))
         )
@@ -399,6 +400,7 @@ class Reading:
         try:
             yield from marker.read(source, calls)
             calls.end_block(source.place)
+            calls.template = ""
             if len(calls.made) > made or marker.channel:
                 self._learn(marker.text)
             elif source.marked() == marker.text:

@@ -96,8 +96,9 @@ class Calls:
         self.long_looks = LONG_LOOKS
         self.thought_place = 0
         self._scanner = scanner
+        self.template = ""
         self._block = 0
-        self._calls_before = 0
+        self._last: ToolCall | Problem | None = None
         self._gap: list[str] = []
         self._held: list[tuple[str, int]] = []
         self._has_markup = False
@@ -136,6 +137,8 @@ class Calls:
             self.sink(text)
             self.prose.see(text)
             return
+        if self.template and not (text := self._behind_template(text)):
+            return
         if not self.flows:
             if text.isspace():
                 self._gap.append(text)
@@ -156,6 +159,14 @@ class Calls:
         self.content.write(text)
         self.prose.see(text)
         self.chunks.append(Chunk(text))
+
+    def _behind_template(self, text: str) -> str:
+        """Return what is left of content without what the template had written, which is no part of the answer."""
+        template, self.template = self.template, ""
+        if template.startswith(text):
+            self.template = template[len(text) :]
+            return ""
+        return text.removeprefix(template)
 
     def hold_token(self, token: str) -> None:
         """Let a token wait that is dropped where no content follows."""
@@ -213,8 +224,8 @@ class Calls:
             self.think("\n")
 
     def dropped(self, code: str, detail: str, raw: str = "", span: tuple[int, int] | None = None) -> None:
-        """Report that something was left out; `span` is where it stood in the source text."""
-        self.problems.append(Problem(code, f"{detail}.", raw, span=span))
+        """Report that something was left out; `span` is where it stood in the source text, without the template's part."""
+        self.problems.append(Problem(code, f"{detail}.", raw, span=span and (max(span[0], 0), max(span[1], 0))))
 
     def refuse(self, refusal: MalformedCall, text: str, span: tuple[int, int]) -> None:
         """Report a call that was left as text, and where that stood in the source text."""
@@ -260,16 +271,42 @@ class Calls:
             self.note(f"the name {said!r}")
 
     def begin_block(self, place: int) -> None:
-        """Begin a block of calls at a place of the source text: they share its text."""
+        """Begin a block of calls at a place of the source text: its calls and what is refused of it share its text."""
         self._block = place
-        self._calls_before = len(self.made)
+        self._last = None
+
+    def part_of_block(self, place: int) -> tuple[int, int]:
+        """Return the part of the block from what was read of it before up to a place, which belongs to no other one."""
+        part = (max(self._block, 0), max(place, 0))
+        self._block = place
+        return part
 
     def end_block(self, place: int) -> None:
-        """End a block of calls: what was read between its last call and a place of the source text belongs to that call."""
-        if len(self.made) > self._calls_before and place > self._block:
-            last = self.made[-1]
-            force_setattr(last, "span", (last.span[0] if last.span else self._block, place))
+        """End a block: what stands between its last part and a place of the source text belongs to that part."""
+        if self._last is not None and self._last.span is not None and place > self._block:
+            force_setattr(self._last, "span", (self._last.span[0], place))
             self._block = place
+
+    def leave_part(self, refusal: MalformedCall, text: str, span: tuple[int, int]) -> None:
+        """Pass on the text of a refused part of a block as content, and report it."""
+        self.say(text)
+        self.refuse(refusal, text, span)
+        if span[1] == self._block:
+            self._last = self.problems[-1]
+
+    def adopt(self, draft: Calls) -> None:
+        """Take over the calls of a draft, and what it refused."""
+        for call in draft.made:
+            begin, end = call.span or (self._block, self.source.place)
+            self._block = begin
+            self.open(call.name)
+            self.write(call.raw_arguments)
+            self.close(end)
+        self.problems.extend(draft.problems)
+        if refused := draft.content.getvalue():
+            self.say(refused)
+        if isinstance(draft._last, Problem):
+            self._last, self._block = draft._last, draft._block
 
     def write(self, fragment: str) -> None:
         """Add to the arguments of the open call."""
@@ -310,8 +347,8 @@ class Calls:
                 raise MalformedCall(f"arguments longer than {DEFAULT_LIMITS.tool_arguments_chars} characters")
             self.chunks.append(Chunk("", "", None, ToolCallDelta(self._index, self._id, name, fragment)))
 
-    def close(self) -> None:
-        """End the open call.
+    def close(self, place: int | None = None) -> None:
+        """End the open call, at a place of the source text or where that was read to.
 
         Raises:
             MalformedCall: The arguments are not an object.
@@ -341,9 +378,9 @@ class Calls:
             arguments, raw = fitting, msgspec.json.encode(fitting).decode()
         if self._repeats:
             self._tell_repeated(raw)
-        span = (self._block, self.source.place)
+        span = self.part_of_block(self.source.place if place is None else place)
         call = ToolCall(id=self._id, name=self.name, arguments=arguments, raw_arguments=raw, span=span)
-        self._block = span[1]
+        self._last = call
         self.made.append(call)
         self.chunks.append(Chunk("", "", call))
         self.hold_space()

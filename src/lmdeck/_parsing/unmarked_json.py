@@ -94,13 +94,7 @@ def drafted(source: Source, calls: Calls, read: Callable[[Source, Calls], Reader
         raise NotACall
     if not draft.made:
         raise TruncatedCall if is_cut and draft.names_tool else NotACall
-    for call in draft.made:
-        calls.open(call.name)
-        calls.write(call.raw_arguments)
-        calls.close()
-    calls.problems.extend(draft.problems)
-    if refused := draft.content.getvalue():
-        calls.say(refused)
+    calls.adopt(draft)
     if is_cut:
         raise TruncatedCall
     source.mark()

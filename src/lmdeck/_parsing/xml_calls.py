@@ -273,7 +273,7 @@ def _decoded_value(source: Source, calls: Calls, value_end: ValueEnd, types: fro
 
 def read_header(source: Source, calls: Calls) -> Reader[tuple[str, bool]]:
     """Read the rest of an opening element; report also whether it is closed at once (`/>`)."""
-    header = ""
+    header, has_noise = "", False
     while True:
         part, end = yield from source.within(HEADER_END, HEADER_LIMIT)
         header += part
@@ -281,13 +281,14 @@ def read_header(source: Source, calls: Calls) -> Reader[tuple[str, bool]]:
             raise TruncatedCall
         if end == "<" and (yield from _passes_control(source)):
             calls.note("a token inside an element")
+            has_noise = True
         elif end == ">" and (yield from _is_quoted_bracket(source, header)):
             source.at += 1
             header += ">"
         elif end == ">":
             source.at += 1
             return header.removesuffix("/"), header.endswith("/")
-        elif "\n" in header:
+        elif "\n" in header and not has_noise:
             line, _, rest = header.partition("\n")
             source.unread(rest)
             source.unread("\n")

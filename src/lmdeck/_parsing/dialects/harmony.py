@@ -53,6 +53,7 @@ HEADER = re.compile(r"(?:<\|start\|>[\w.\-]*)?\s*(?:to=|<\|channel\|>\s*\w|<\|ch
 
 def header_of(source: Source, calls: Calls) -> Reader[str]:
     """Read a message's header up to its text; give it, or nothing where the message has no text."""
+    begin = source.place
     header, end = yield from source.within(HEADER_END, HEADER_LIMIT)
     if (end != "<|message|>" and header.startswith("to=")) or not HEADER.match(header):
         raise NotACall
@@ -60,11 +61,13 @@ def header_of(source: Source, calls: Calls) -> Reader[str]:
         raise TruncatedCall
     source.at += len(end)
     if stray := KNOWN_HEADER.sub("", RECIPIENT.sub("", header, count=1)).strip():
-        calls.dropped("text_left_out", f"{stray!r} in the header of a message was left out")
+        detail = f"{stray!r} in the header of a message was left out"
+        calls.dropped("text_left_out", detail, stray, (begin, source.place))
     if end == "<|message|>":
         return header
     if recipient := RECIPIENT.search(header):
-        calls.dropped("text_left_out", f"A message to {recipient.group(1)!r} had no text")
+        detail = f"A message to {recipient.group(1)!r} had no text"
+        calls.dropped("text_left_out", detail, header, (begin, source.place))
     return ""
 
 

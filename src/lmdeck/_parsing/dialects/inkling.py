@@ -34,13 +34,15 @@ LEAD = re.compile(r"[A-Za-z_][\w.\-]*(?:(<\|content_invoke_tool_[a-z])|<[|a-z_]*
 def inkling(source: Source, calls: Calls) -> Reader[None]:
     """Read one of Inkling's messages, from its first token on."""
     yield from source.take(stops("<|message_model|>"))
+    begin = source.place
     header: list[str] = []
     kind = yield from source.until(CONTENT_KINDS, header.append)
     if not kind:
         raise TruncatedCall
     said = "".join(header).strip()
     if said and "invoke_tool" not in kind:
-        calls.dropped("text_left_out", f"{said!r} in the header of a message was left out")
+        span = (begin, source.place)
+        calls.dropped("text_left_out", f"{said!r} in the header of a message was left out", said, span)
     source.at += len(kind) if kind not in ("<|message_model|>", "<|message_user|>") else 0
     if kind == "<|content_text|>":
         while (yield from calls.message(MESSAGE_END)) in TURNS and not (yield from _begins_message(source)):
