@@ -110,8 +110,11 @@ def unload(session: Session, instance_id: str) -> Plan[str]:
         if not now or any(instance.id == instance_id for model in now for instance in model.instances):
             raise
         return instance_id
-    said = answer.get("instance_id") if isinstance(answer, Mapping) else None
-    return str(said or instance_id)
+    if not isinstance(answer, Mapping):
+        raise MalformedStreamError(
+            f"The answer to unloading {instance_id!r} is not JSON of this API: {str(answer)[:100]!r}."
+        )
+    return str(answer.get("instance_id") or instance_id)
 
 
 def _no_instance(error: APIError) -> ModelNotFoundError:
