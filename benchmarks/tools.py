@@ -21,7 +21,7 @@ from openai.lib._parsing._completions import parse_function_tool_arguments
 from pydantic_ai.tools import Tool as PydanticTool
 
 import lmdeck
-from lmdeck._agent.tool_calls import Ready, finished, prepare
+from lmdeck._agent.tool_calls import PreparedCall, finished, prepare
 from lmdeck.messages import ToolCall
 
 
@@ -48,7 +48,7 @@ def with_lmdeck(calls: int) -> None:
     tools = {"weather": lmdeck.tool(weather)}
     for _ in range(calls):
         ready = prepare(ToolCall(id="1", name="weather", arguments=json.loads(RAW), raw_arguments=RAW), tools)
-        assert isinstance(ready, Ready)
+        assert isinstance(ready, PreparedCall)
         finished(ready, ready.tool.handler(**ready.arguments), 0.0)
 
 

@@ -10,8 +10,6 @@ from collections.abc import Collection, Iterable
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Problem
 
-__all__ = ["ALL", "RULES", "Adjustments", "checked_rules", "rules"]
-
 ALL = "all"
 RULES = {
     "null_content": "A message's content null is sent as an empty text.",
@@ -41,7 +39,7 @@ def rules() -> dict[str, str]:
     return dict(RULES)
 
 
-def checked_rules(names: Iterable[str]) -> tuple[str, ...]:
+def check_rules(names: Iterable[str]) -> tuple[str, ...]:
     """Give names of rules, `"all"` written out.
 
     Raises:
@@ -56,20 +54,20 @@ def checked_rules(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(RULES) if ALL in given else tuple(given)
 
 
-class Adjustments:
+class CompatibilityFixes:
     """What may be changed in one request, and what was: `problems` has one entry for each change."""
 
     def __init__(self, off: Collection[str] = (), problems: Iterable[Problem] = ()) -> None:
         self._off = frozenset(off)
         self.problems = list(problems)
 
-    def allows(self, rule: str) -> bool:
+    def is_enabled(self, rule: str) -> bool:
         """Tell whether a rule is on."""
         return rule not in self._off
 
-    def make(self, rule: str, detail: str) -> bool:
+    def apply(self, rule: str, detail: str) -> bool:
         """Tell whether a rule is on, and if so report what is changed by it."""
-        if not self.allows(rule):
+        if not self.is_enabled(rule):
             return False
         self.problems.append(Problem("adjusted", detail, rule=rule))
         return True

@@ -13,8 +13,6 @@ from typing import Any, Self, TypeVar, overload
 from lmdeck.errors import ConfigurationError
 from lmdeck.events import EVENTS
 
-__all__ = ["EventBus", "Subscription"]
-
 E = TypeVar("E")
 Handler = Callable[[E], object]
 _log = logging.getLogger("lmdeck.events")
@@ -78,11 +76,11 @@ class EventBus:
         """Whether anybody listens to anything."""
         return bool(self._listeners)
 
-    def hears(self, *kinds: type) -> bool:
+    def has_listeners_for(self, *kinds: type) -> bool:
         """Whether anybody listens to one of these types; an event that nobody hears need not be made."""
         return bool(self._listeners) and any(kind in self._listeners for kind in kinds)
 
-    def tell(self, event: object) -> None:
+    def emit(self, event: object) -> None:
         """Call the handlers of an event's type."""
         for subscription in self._listeners.get(type(event), ()):
             if subscription.once:

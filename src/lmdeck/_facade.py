@@ -18,19 +18,6 @@ from lmdeck.model_info import Health
 from lmdeck.outputs import Completion, Embeddings
 from lmdeck.tools.tool import Tool
 
-__all__ = [
-    "chat",
-    "complete",
-    "configure",
-    "conversation",
-    "default_client",
-    "embed",
-    "fetch_image",
-    "health",
-    "register_tool",
-    "reset",
-]
-
 
 class _Default:
     """The default client and its keywords."""

@@ -18,8 +18,6 @@ from typing import IO
 
 from lmdeck.errors import FileWriteError
 
-__all__ = ["append_line", "create_private_file", "replace_file"]
-
 PRIVATE = 0o600
 
 

@@ -12,8 +12,6 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
-__all__ = ["disown", "on_fork"]
-
 _methods: WeakKeyDictionary[object, Callable[[Any], None]] = WeakKeyDictionary()
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["DEFAULT_LIMITS", "Limits"]
-
 
 class Limits(Struct, frozen=True, kw_only=True):
     """Named limits, in bytes unless their name says otherwise; what is over one is an error that names it."""

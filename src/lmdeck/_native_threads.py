@@ -12,8 +12,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["is_patched", "original", "start_native_thread"]
-
 
 def is_patched() -> bool:
     """Whether gevent has replaced threads by greenlets."""

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 
-from lmdeck._compatibility import ALL, RULES, checked_rules
+from lmdeck._compatibility import ALL, RULES, check_rules
 from lmdeck._secret import Secret
 from lmdeck.errors import ConfigurationError
 
@@ -106,7 +106,7 @@ def _rules(value: object) -> tuple[str, ...]:
     if not isinstance(names, (list, tuple, set, frozenset)) or not all(isinstance(name, str) for name in names):
         raise ValueError(wanted)
     try:
-        return checked_rules(name for name in names if name)
+        return check_rules(name for name in names if name)
     except ConfigurationError:
         raise ValueError(wanted) from None
 

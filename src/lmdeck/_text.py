@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["replace_lone_surrogates", "storable_json", "storable_text"]
-
 MAX_DEPTH = 100
 INTEGERS = range(-(2**63), 2**64)
 

@@ -9,8 +9,8 @@ import pytest
 
 from asking import WAYS, Way, alm, lm
 from lmdeck import InvalidRequestError, Reply, ServerError, TemplateError
-from lmdeck._compatibility import Adjustments
-from lmdeck._requests.tool_schema_fallback import simpler_request, simpler_schema
+from lmdeck._compatibility import CompatibilityFixes
+from lmdeck._requests.tool_schema_fallback import simplified_schema, with_simplified_schemas
 from lmdeck.testing import FakeLMStudio, SentRequest
 
 PLAIN = {"type": "object", "properties": {"city": {"type": "string", "minimum": 0}}}
@@ -206,8 +206,8 @@ def test_the_other_endpoints_do_it_too(fake: FakeLMStudio) -> None:
     for reply in (first, second):
         assert [problem.rule for problem in reply.problems] == ["simpler_schemas"]
     assert (sent[1]["parameters"], sent[3]["input_schema"]) == (
-        simpler_schema(FREE, set()),
-        simpler_schema(FREE, set()),
+        simplified_schema(FREE, set()),
+        simplified_schema(FREE, set()),
     )
 
 
@@ -289,7 +289,7 @@ def test_what_stays_of_a_schema() -> None:
         "if": {},
     }
     dropped: set[str] = set()
-    assert simpler_schema(schema, dropped) == {
+    assert simplified_schema(schema, dropped) == {
         "type": "object",
         "properties": {
             "a": {"description": "One."},
@@ -309,6 +309,8 @@ def test_a_schema_without_end_is_cut() -> None:
     for _ in range(5000):
         deep = {"type": "array", "items": deep}
     dropped: set[str] = set()
-    simpler_schema(deep, dropped)
+    simplified_schema(deep, dropped)
     assert dropped == {"deep nesting"}
-    assert simpler_request({"tools": [None, 5, {"function": None}, {"name": "a"}]}, Adjustments()) is None
+    assert (
+        with_simplified_schemas({"tools": [None, 5, {"function": None}, {"name": "a"}]}, CompatibilityFixes()) is None
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmdeck._requests.base_url import Address
+from lmdeck._requests.base_url import BaseURL
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
 
@@ -46,8 +46,8 @@ LOCAL = "http://localhost:1234"
 )  # fmt: skip
 def test_every_form_leads_to_the_server(url: str, root: str) -> None:
     """A trailing slash, the API's prefix, or a whole endpoint do not matter; a proxy's prefix does."""
-    address = Address.from_settings(Settings.resolve({"base_url": url}, environ={}))
-    assert address == Address.from_url(url) == Address(root)
+    address = BaseURL.from_settings(Settings.resolve({"base_url": url}, environ={}))
+    assert address == BaseURL.from_url(url) == BaseURL(root)
     assert address.url("/v1/chat/completions") == f"{root}/v1/chat/completions"
 
 
@@ -63,12 +63,12 @@ def test_every_form_leads_to_the_server(url: str, root: str) -> None:
 )
 def test_host_and_port_are_an_address(host: str, port: int, root: str) -> None:
     """IPv6 with brackets or without."""
-    assert Address.from_settings(Settings.resolve({"host": host, "port": port}, environ={})).root == root
+    assert BaseURL.from_settings(Settings.resolve({"host": host, "port": port}, environ={})).root == root
 
 
 def test_the_base_url_wins_over_host_and_port_beside_it() -> None:
     """It says more."""
-    assert Address.from_settings(Settings(host="other", port=5, base_url=LOCAL)).root == LOCAL
+    assert BaseURL.from_settings(Settings(host="other", port=5, base_url=LOCAL)).root == LOCAL
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,6 @@ def test_the_base_url_wins_over_host_and_port_beside_it() -> None:
 def test_what_is_no_address_is_told(url: str, word: str) -> None:
     """With an example of a right one, or the setting to use, and without its secrets."""
     with pytest.raises(ConfigurationError, match=word) as caught:
-        Address.from_url(url)
+        BaseURL.from_url(url)
     assert "http://localhost:1234" in caught.value.hint or "api_token" in caught.value.hint
     assert "S3" not in f"{caught.value} {caught.value.__cause__}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lmdeck._compatibility import RULES, Adjustments
+from lmdeck._compatibility import RULES, CompatibilityFixes
 from lmdeck._requests import images
 from lmdeck._requests.chat import ChatSpec, build_chat, checked_options, checked_tool, encode, tool_name
 from lmdeck._requests.history import normal_messages
@@ -31,19 +31,19 @@ def build(
     *messages: Any, stream: bool = False, model: str | None = "m", **spec: Any
 ) -> tuple[dict[str, Any], list[str]]:
     """Build a body, and give it with the details of what was adjusted."""
-    changes = Adjustments()
-    body = build_chat(ChatSpec(messages=messages or (HI,), **spec), model, changes, stream=stream)
-    assert {problem.code for problem in changes.problems} <= {"adjusted"}
-    assert {problem.rule for problem in changes.problems} <= set(RULES)
-    return body, [problem.detail for problem in changes.problems]
+    fixes = CompatibilityFixes()
+    body = build_chat(ChatSpec(messages=messages or (HI,), **spec), model, fixes, stream=stream)
+    assert {problem.code for problem in fixes.problems} <= {"adjusted"}
+    assert {problem.rule for problem in fixes.problems} <= set(RULES)
+    return body, [problem.detail for problem in fixes.problems]
 
 
 def normal(*messages: Any) -> tuple[list[dict[str, Any]], list[str]]:
     """Give normal messages, with ids that can be foretold."""
-    changes = Adjustments()
+    fixes = CompatibilityFixes()
     numbers = count(1)
-    made = normal_messages(messages, changes, lambda: f"new{next(numbers)}")
-    return made, [problem.detail for problem in changes.problems]
+    made = normal_messages(messages, fixes, lambda: f"new{next(numbers)}")
+    return made, [problem.detail for problem in fixes.problems]
 
 
 def call(id: str | None = "a", name: str = "f", arguments: Any = "{}") -> dict[str, Any]:  # noqa: A002
@@ -84,7 +84,7 @@ def test_a_stream_asks_for_usage() -> None:
 def test_a_chat_needs_a_message() -> None:
     """It is told before anything is sent."""
     with pytest.raises(ConfigurationError, match="no message"):
-        build_chat(ChatSpec(), "m", Adjustments(), stream=False)
+        build_chat(ChatSpec(), "m", CompatibilityFixes(), stream=False)
 
 
 @pytest.mark.parametrize(("options", "expects"), [({}, True), ({"max_tokens": 5}, True), ({"max_tokens": 0}, False)])
@@ -376,7 +376,7 @@ def test_nothing_of_the_caller_s_is_changed() -> None:
     options = {"response_format": {"type": "json_object"}, "stop": ["a"], "stream_options": {}}
     spec = ChatSpec(messages=tuple(history), tools=tools, tool_choice={"function": {"name": "f"}}, options=options)
     before = copy.deepcopy((history, tools, options))
-    body = build_chat(spec, "m", Adjustments(), stream=True)
+    body = build_chat(spec, "m", CompatibilityFixes(), stream=True)
     assert (history, tools, options) == before
     body["messages"][1]["content"][0]["text"] = "changed"
     body["messages"][2]["tool_calls"].clear()
@@ -429,7 +429,7 @@ def test_an_image_is_a_file_bytes_or_a_data_uri(tmp_path: Path, data: bytes, kin
 def test_a_data_uri_may_have_line_ends() -> None:
     """Encoders fold long lines."""
     folded = "data:image/png;base64,\n" + base64.encodebytes(PNG * 20).decode()
-    assert checked_url(folded, Adjustments()) == uri(PNG * 20)
+    assert checked_url(folded, CompatibilityFixes()) == uri(PNG * 20)
 
 
 @pytest.mark.parametrize(
@@ -501,4 +501,4 @@ def test_an_image_without_an_address_is_refused(image_url: Any) -> None:
 def test_blanks_without_end_are_refused_soon() -> None:
     """The pattern looks at each character once, which the test's time limit would tell."""
     with pytest.raises(ConfigurationError, match="not base64"):
-        checked_url("data:image/png;base64," + " " * 1_000_000 + "!", Adjustments())
+        checked_url("data:image/png;base64," + " " * 1_000_000 + "!", CompatibilityFixes())

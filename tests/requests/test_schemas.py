@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._requests.chat import ChatSpec, build_chat
 from lmdeck._requests.schemas import plain_schema
 
@@ -50,9 +50,9 @@ def test_tools_and_response_formats_are_sent_so_and_reported() -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
     form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
     spec = ChatSpec(messages=({"role": "user", "content": "x"},), tools=(tool,), options={"response_format": form})
-    changes = Adjustments()
-    body = build_chat(spec, "m", changes, stream=False)
+    fixes = CompatibilityFixes()
+    body = build_chat(spec, "m", fixes, stream=False)
     assert body["tools"][0]["function"]["parameters"]["properties"]["p"] == POINT
     assert body["response_format"]["json_schema"]["schema"]["properties"]["p"] == POINT
-    assert [problem.code for problem in changes.problems] == ["adjusted", "adjusted"]
+    assert [problem.code for problem in fixes.problems] == ["adjusted", "adjusted"]
     assert "$defs" in schema

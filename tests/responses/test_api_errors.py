@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmdeck import errors
-from lmdeck._responses.api_errors import api_error, decoded_or_text, refusal_in, retry_after_seconds
+from lmdeck._responses.api_errors import api_error, decoded_or_text, is_error_body, retry_after_seconds
 from lmdeck.errors import (
     APIError,
     AuthenticationError,
@@ -352,7 +352,7 @@ def test_a_redirect_says_where_to() -> None:
 )
 def test_a_refusal_is_told_from_an_answer(decoded: object, is_refusal: bool) -> None:
     """Whatever the status says."""
-    assert refusal_in(decoded) is is_refusal
+    assert is_error_body(decoded) is is_refusal
 
 
 # --- anything -------------------------------------------------------------------------------------------------------------

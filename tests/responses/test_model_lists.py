@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmdeck._responses.model_lists import LISTINGS, choose_model, read_listing
+from lmdeck._responses.model_lists import MODEL_LIST_PATHS, choose_model, read_model_list
 from lmdeck._responses.server_detection import recognize
 from lmdeck.errors import MalformedStreamError, NoModelLoadedError
 from lmdeck.model_info import ModelInfo, ModelInstance
@@ -46,7 +46,7 @@ V0 = {
 
 def read(api: Any, *entries: Any) -> list[ModelInfo]:
     """Read a list of entries."""
-    return read_listing(api, {"models" if api == "v1" else "data": list(entries)})
+    return read_model_list(api, {"models" if api == "v1" else "data": list(entries)})
 
 
 def test_lm_studio_s_own_list() -> None:
@@ -136,7 +136,7 @@ def test_an_entry_without_a_key_is_passed_over(api: str, entry: object) -> None:
 def test_what_is_no_list_is_told(api: Any, body: object) -> None:
     """So that the next API is asked."""
     with pytest.raises(MalformedStreamError, match="model list"):
-        read_listing(api, body)
+        read_model_list(api, body)
 
 
 odd = (
@@ -208,7 +208,7 @@ def test_without_a_chat_model_there_is_no_choice(models: list[ModelInfo]) -> Non
 
 def test_the_newest_api_is_asked_first() -> None:
     """In the order of what they tell."""
-    assert [path for _, path in LISTINGS] == ["/api/v1/models", "/api/v0/models", "/v1/models"]
+    assert [path for _, path in MODEL_LIST_PATHS] == ["/api/v1/models", "/api/v0/models", "/v1/models"]
 
 
 def test_what_a_model_s_reasoning_may_be_set_to_is_told() -> None:
@@ -220,7 +220,7 @@ def test_what_a_model_s_reasoning_may_be_set_to_is_told() -> None:
         "variants": ["a/b@q4"],
         "selected_variant": "a/b@q4",
     }
-    told, silent = read_listing("v1", {"models": [{**entry, "description": "Big."}, {"key": "c"}]})
+    told, silent = read_model_list("v1", {"models": [{**entry, "description": "Big."}, {"key": "c"}]})
     assert told.reasoning is not None
     assert (told.reasoning.allowed_options, told.reasoning.default) == (["off", "on"], "on")
     assert (told.variants, told.selected_variant, told.description) == (["a/b@q4"], "a/b@q4", "Big.")
@@ -239,7 +239,7 @@ def test_what_llama_cpp_and_vllm_say_of_their_models_is_read() -> None:
             {"id": "d", "owned_by": ["odd"], "meta": "odd", "status": 5},
         ]
     }
-    models = read_listing("openai", body)
+    models = read_model_list("openai", body)
     assert [model.loaded for model in models] == [True, False, True, False]
     held = [model.instances[0].context_length for model in models if model.loaded]
     assert held == [4096, 2048]

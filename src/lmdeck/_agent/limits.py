@@ -6,8 +6,6 @@ from msgspec import Struct
 
 from lmdeck.errors import ConfigurationError
 
-__all__ = ["AgentLimits"]
-
 
 class AgentLimits(Struct, frozen=True, kw_only=True):
     """The limits of a run.

@@ -13,14 +13,12 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from lmdeck._agent.limits import AgentLimits
-from lmdeck._agent.tool_calls import Ready, left_out, prepare, repeated, shared
+from lmdeck._agent.tool_calls import PreparedCall, not_run, prepare, repeated, shared
 from lmdeck.errors import EmptyReplyError, MaxRoundsError
 from lmdeck.events import RoundFinished, ToolCallInvalid, ToolExecutionFailed, ToolFinished
 from lmdeck.messages import Message, Reply, Round, ToolCall, ToolResult
 from lmdeck.stats import Usage
 from lmdeck.tools.tool import Tool
-
-__all__ = ["AgentEffect", "AskModel", "RunTools", "Tell", "agent_plan"]
 
 
 class AskModel(Struct, frozen=True):
@@ -33,17 +31,17 @@ class AskModel(Struct, frozen=True):
 class RunTools(Struct, frozen=True):
     """Effect: run these calls at once, and be sent their results in the same order."""
 
-    ready: tuple[Ready, ...]
+    ready: tuple[PreparedCall, ...]
     round: int
 
 
-class Tell(Struct, frozen=True):
+class EmitEvent(Struct, frozen=True):
     """Effect: tell whoever listens."""
 
     event: RoundFinished | ToolCallInvalid | ToolFinished | ToolExecutionFailed
 
 
-AgentEffect: TypeAlias = AskModel | RunTools | Tell
+AgentEffect: TypeAlias = AskModel | RunTools | EmitEvent
 
 
 def agent_plan(
@@ -62,11 +60,11 @@ def agent_plan(
         reply = yield from run.ask(number)
         if not reply.tool_calls or any(call.name in elsewhere for call in reply.tool_calls):
             run.close_round(reply, [])
-            yield Tell(RoundFinished(round=number, reply=reply))
+            yield EmitEvent(RoundFinished(round=number, reply=reply))
             return run.reply(reply)
         results = yield from run.answer(reply.tool_calls, number)
         run.close_round(reply, results)
-        yield Tell(RoundFinished(round=number, reply=reply))
+        yield EmitEvent(RoundFinished(round=number, reply=reply))
         run.check_failures(results)
         run.check_repeats(results)
     raise MaxRoundsError(f"The model has not answered after {limits.max_rounds} rounds.", reply=run.reply())
@@ -76,7 +74,7 @@ class _Group(Struct, kw_only=True):
     """Equal calls of one answer, by their `places` in it: one is run, and the others share its result."""
 
     key: str
-    item: Ready | ToolResult
+    item: PreparedCall | ToolResult
     places: list[int] = field(default_factory=list)
 
 
@@ -109,9 +107,11 @@ class _Run:
         for group in groups:
             result = results.get(group.key)
             if result is group.item and result.error is not None:
-                yield Tell(ToolCallInvalid(call=result.call, error=result.error, round=number))
+                yield EmitEvent(ToolCallInvalid(call=result.call, error=result.error, round=number))
         to_run = {
-            group.key: group.item for group in groups if group.key not in results and isinstance(group.item, Ready)
+            group.key: group.item
+            for group in groups
+            if group.key not in results and isinstance(group.item, PreparedCall)
         }
         if to_run:
             ran: list[ToolResult] = yield RunTools(tuple(to_run.values()), number)
@@ -125,7 +125,7 @@ class _Run:
             if is_new:
                 self._earlier.setdefault(group.key, []).append(result)
             for at in others if is_new else group.places:
-                yield Tell(_event(answers[at], number))
+                yield EmitEvent(_event(answers[at], number))
         return [answers[at] for at in range(len(calls))]
 
     def _grouped(self, calls: Sequence[ToolCall], number: int) -> list[_Group]:
@@ -133,7 +133,7 @@ class _Run:
         groups: dict[str, _Group] = {}
         for at, call in enumerate(calls):
             item = prepare(call, self._tools)
-            is_repeatable = isinstance(item, Ready) and item.tool.repeatable
+            is_repeatable = isinstance(item, PreparedCall) and item.tool.repeatable
             key = f"{number}.{at}" if is_repeatable else _key(item)
             groups.setdefault(key, _Group(key=key, item=item)).places.append(at)
         return list(groups.values())
@@ -149,7 +149,7 @@ class _Run:
             elif isinstance(group.item, ToolResult):
                 settled[group.key] = group.item
             elif is_any_run and self._one_at_a_time:
-                settled[group.key] = left_out(group.item.call)
+                settled[group.key] = not_run(group.item.call)
             else:
                 is_any_run = True
         return settled
@@ -193,9 +193,9 @@ class _Run:
         return sum(counted[1:], counted[0]) if counted else None
 
 
-def _key(item: Ready | ToolResult) -> str:
+def _key(item: PreparedCall | ToolResult) -> str:
     """Return what a call has in common with an equal one: the name, and the arguments as the schema reads them."""
-    arguments = item.plain if isinstance(item, Ready) else item.call.arguments
+    arguments = item.plain if isinstance(item, PreparedCall) else item.call.arguments
     return json.dumps([item.call.name, _plain(arguments)], sort_keys=True, default=repr)
 
 

@@ -22,14 +22,12 @@ from lmdeck.tools.result import read_result
 from lmdeck.tools.tool import Tool, ToolFailed
 from lmdeck.tools.validation import coerced_arguments, typed_arguments
 
-__all__ = ["Ready", "failed", "finished", "left_out", "prepare", "refused", "repeated", "shared", "timed_out"]
-
 ADVICE = "Correct the arguments and call the tool again."
 AGAIN = "[You made this very call before, and this is its result again. Use it, or answer without the tool.]"
 ONE_AT_A_TIME = "This call was not run: only one call at a time is allowed. Make it again if you still need it."
 
 
-class Ready(Struct, frozen=True, kw_only=True):
+class PreparedCall(Struct, frozen=True, kw_only=True):
     """A call that can be run: its tool, the typed arguments, and `plain`, the same as data that fits the schema."""
 
     call: ToolCall
@@ -39,7 +37,7 @@ class Ready(Struct, frozen=True, kw_only=True):
     problems: list[Problem]
 
 
-def prepare(call: ToolCall, tools: Mapping[str, Tool[..., Any]]) -> Ready | ToolResult:
+def prepare(call: ToolCall, tools: Mapping[str, Tool[..., Any]]) -> PreparedCall | ToolResult:
     """Find a call's tool and check its arguments; what does not fit is a result that tells the model so.
 
     Raises:
@@ -49,17 +47,17 @@ def prepare(call: ToolCall, tools: Mapping[str, Tool[..., Any]]) -> Ready | Tool
     if tool is None:
         offered = ", ".join(tools) or "none"
         error = UnknownToolError(f"The model called {call.name!r}, which is no tool.", hint=f"Offered are: {offered}.")
-        return _told(call, f"There is no tool named {call.name!r}. The tools are: {offered}.", error)
+        return _rejected(call, f"There is no tool named {call.name!r}. The tools are: {offered}.", error)
     try:
         plain, problems = coerced_arguments(tool, call)
         arguments = typed_arguments(tool, call, plain)
     except ToolArgumentsError as error:
         faults = "\n".join(f"- {fault}" for fault in error.errors)
-        return _told(call, f"The arguments do not fit the tool's schema:\n{faults}\n{ADVICE}", error)
-    return Ready(call=call, tool=tool, arguments=arguments, plain=plain, problems=problems)
+        return _rejected(call, f"The arguments do not fit the tool's schema:\n{faults}\n{ADVICE}", error)
+    return PreparedCall(call=call, tool=tool, arguments=arguments, plain=plain, problems=problems)
 
 
-def finished(ready: Ready, value: object, seconds: float) -> ToolResult:
+def finished(ready: PreparedCall, value: object, seconds: float) -> ToolResult:
     """Return the result of a handler that returned; an image that cannot be shown is named in the text."""
     try:
         text, images = read_result(value)
@@ -76,7 +74,7 @@ def finished(ready: Ready, value: object, seconds: float) -> ToolResult:
     return ToolResult(call=ready.call, content=text, value=value, seconds=seconds, problems=problems, images=urls)
 
 
-def failed(ready: Ready, error: Exception, seconds: float) -> ToolResult:
+def failed(ready: PreparedCall, error: Exception, seconds: float) -> ToolResult:
     """Give the result of a handler that raised: its own words if it chose them, else only the kind of the error."""
     name = ready.call.name
     raised = ToolExecutionError(f"The tool {name!r} raised {type(error).__name__}: {error}")
@@ -85,7 +83,7 @@ def failed(ready: Ready, error: Exception, seconds: float) -> ToolResult:
     return ToolResult(call=ready.call, content=text, error=raised, seconds=seconds, problems=ready.problems)
 
 
-def timed_out(ready: Ready, limit: float) -> ToolResult:
+def timed_out(ready: PreparedCall, limit: float) -> ToolResult:
     """Give the result of a handler that did not come back in time."""
     error = ToolExecutionError(
         f"The tool {ready.call.name!r} did not finish within {limit:g} s.",
@@ -96,7 +94,7 @@ def timed_out(ready: Ready, limit: float) -> ToolResult:
     return ToolResult(call=ready.call, content=text, error=error, seconds=limit, problems=ready.problems)
 
 
-def refused(ready: Ready, reason: str) -> ToolResult:
+def refused(ready: PreparedCall, reason: str) -> ToolResult:
     """Give the result of a call that was not approved."""
     text = f"The user did not allow this call{f': {reason}' if reason else ''}."
     error = ToolExecutionError(f"The call of {ready.call.name!r} was not approved.", hint="See `approve`.")
@@ -118,11 +116,11 @@ def repeated(call: ToolCall, earlier: ToolResult) -> ToolResult:
     return replace(earlier, call=call, content=text, repeated=True, seconds=0.0, problems=[note], images=[])
 
 
-def left_out(call: ToolCall) -> ToolResult:
+def not_run(call: ToolCall) -> ToolResult:
     """Return the result of a call that was not run since the answer may have one call only."""
     note = Problem("parallel_calls", f"{call.name}: the call was not run, for parallel_tool_calls is False.")
     return ToolResult(call=call, content=ONE_AT_A_TIME, problems=[note])
 
 
-def _told(call: ToolCall, text: str, error: LMStudioError) -> ToolResult:
+def _rejected(call: ToolCall, text: str, error: LMStudioError) -> ToolResult:
     return ToolResult(call=call, content=text, error=error)

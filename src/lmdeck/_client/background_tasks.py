@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Tasks"]
-
 _log = logging.getLogger("lmdeck.events")
 
 

@@ -17,7 +17,7 @@ from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._client.structured import Ask, AsyncParseStream, Form, ParseStream, asking
 from lmdeck._client.tool_runs import Approve
-from lmdeck._compatibility import ALL, checked_rules
+from lmdeck._compatibility import ALL, check_rules
 from lmdeck._pipeline.run_plan import run_plan, run_plan_async
 from lmdeck._requests.chat import ChatSpec, checked_options, checked_tool, tool_name
 from lmdeck._requests.images import image_part
@@ -182,7 +182,7 @@ class _Builder(Generic[TransportT]):
         Raises:
             ConfigurationError: There is no rule of that name.
         """
-        return self._replace(without_rules=(*self._spec.without_rules, *checked_rules(names or (ALL,))))
+        return self._replace(without_rules=(*self._spec.without_rules, *check_rules(names or (ALL,))))
 
     def _run_plan(self, limits: AgentLimits) -> Generator[AgentEffect, Any, Reply]:
         tools = {tool.name: tool for tool in self._spec.handlers}

@@ -30,8 +30,6 @@ from lmdeck.model_info import Health
 from lmdeck.outputs import Completion, Embeddings
 from lmdeck.tools.registry import ToolRegistry
 
-__all__ = ["AsyncLMStudio", "LMStudio"]
-
 EMBED_BATCH = 64
 
 

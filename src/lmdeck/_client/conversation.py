@@ -16,7 +16,7 @@ from msgspec import Struct
 from lmdeck._client.plans.endpoints import NATIVE, begin_endpoint
 from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import ResponseStream
 from lmdeck._requests.other_endpoints import as_message, native_input, transcript
@@ -74,10 +74,10 @@ class _Conversation(Generic[TransportT]):
 
     def _turn(self, text: str, images: Sequence[ImageSource], *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
         """Say something, and keep what was answered once it is whole."""
-        changes = Adjustments(self._session.settings.without_rules)
-        said = native_input(text, images, changes)
+        fixes = CompatibilityFixes(self._session.settings.without_rules)
+        said = native_input(text, images, fixes)
         try:
-            answer = yield from self._ask(said, self._response_id, stream=stream, problems=changes.problems)
+            answer = yield from self._ask(said, self._response_id, stream=stream, problems=fixes.problems)
         except APIError as error:
             if not (self._spec.recover and self._response_id and _has_forgotten(error)):
                 raise
@@ -85,7 +85,7 @@ class _Conversation(Generic[TransportT]):
                 "history_replayed", f"The server had forgotten {self._response_id}: it was told the history."
             )
             answer = yield from self._ask(
-                transcript(self._history, said), None, stream=stream, problems=[*changes.problems, note]
+                transcript(self._history, said), None, stream=stream, problems=[*fixes.problems, note]
             )
         answer.when_finished(lambda: self._keep(as_message(said), answer))
         return answer

@@ -16,8 +16,6 @@ from lmdeck._text import replace_lone_surrogates
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Message, Reply, ToolCall
 
-__all__ = ["History"]
-
 CHARACTERS_A_TOKEN = 3.5
 TOKENS_A_MESSAGE = 4
 FORMAT = "lmdeck history 1"

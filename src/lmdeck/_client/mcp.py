@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from lmdeck._client.mcp_server import MCPServer
 
-__all__ = ["MCPTools"]
-
 
 class MCPTools:
     """The tools of one MCP server, while it is connected: a context manager, sync or async, and a collection of `Tool`.

@@ -8,8 +8,6 @@ from msgspec import Struct
 
 from lmdeck._secret import redact_url
 
-__all__ = ["ServerAddress"]
-
 
 class ServerAddress(Struct, frozen=True, kw_only=True):
     """Where a server is, or what starts it; `timeout` (seconds) is for connecting, and for each call."""

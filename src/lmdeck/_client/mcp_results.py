@@ -12,8 +12,6 @@ from lmdeck.tools.tool import ToolFailed
 if TYPE_CHECKING:
     from mcp.types import CallToolResult
 
-__all__ = ["read_tool_result"]
-
 
 def read_tool_result(result: CallToolResult, name: str) -> object:
     """Return a result's text, or the list of its texts and images (MCP specification, `CallToolResult`).

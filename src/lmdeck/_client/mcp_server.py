@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from mcp.shared.message import SessionMessage
     from mcp.types import Tool as ServerTool
 
-__all__ = ["MCPServer"]
-
 PAGES = 50
 BACKOFF, LONGEST_BACKOFF = 0.1, 5.0  # seconds before a server is connected again, doubled with each failure
 CLOSING_SECONDS = 10.0

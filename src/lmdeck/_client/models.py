@@ -13,8 +13,6 @@ from lmdeck._transport import AsyncTransport, Transport
 from lmdeck.events import ModelLoadProgress
 from lmdeck.model_info import DownloadJob, LoadedModel, ModelInfo
 
-__all__ = ["AsyncModels", "Models"]
-
 ModelList: TypeAlias = list[ModelInfo]  # in the classes below, `list` is their method
 
 

@@ -11,8 +11,6 @@ from lmdeck.errors import IncompleteStreamError
 from lmdeck.events import AgentEvent
 from lmdeck.messages import Reply
 
-__all__ = ["AsyncChatRun", "ChatRun"]
-
 
 class _Finished:
     """The reply of a run, once there is one."""

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from lmdeck._agent.limits import AgentLimits
-from lmdeck._agent.loop import AskModel, RunTools, Tell
+from lmdeck._agent.loop import AskModel, EmitEvent, RunTools
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._client.tool_runs import Approve, run_in_tasks, run_in_threads
 from lmdeck._event_bus import EventBus
@@ -45,7 +45,7 @@ def run_agent(
                             result = stream.until_done()
                     case RunTools(ready, number):
                         result = yield from run_in_threads(ready, number, limits, approve)
-                    case Tell(event):
+                    case EmitEvent(event):
                         yield event
             except LMStudioError as error:
                 effect = plan.throw(error)
@@ -90,7 +90,7 @@ def publish_events(steps: Generator[AgentEvent, None, Reply], bus: EventBus) -> 
     try:
         while True:
             event = next(steps)
-            bus.tell(event)
+            bus.emit(event)
             yield event
     except StopIteration as done:
         reply: Reply = done.value
@@ -105,7 +105,7 @@ async def publish_events_async(
     """Async version of `publish_events`."""
     async with aclosing(steps) as given:
         async for step in given:
-            bus.tell(step)
+            bus.emit(step)
             yield step
 
 
@@ -136,5 +136,5 @@ async def _perform(
                 async for event in events:
                     yield event
             yield _Result([results[at] for at in range(len(ready))])
-        case Tell(event):
+        case EmitEvent(event):
             yield event

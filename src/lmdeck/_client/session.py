@@ -26,12 +26,12 @@ from lmdeck._pipeline.logging import LogTraffic, log_to_stderr
 from lmdeck._pipeline.retry import Retry, RetryPolicy
 from lmdeck._pipeline.semaphore import FairSemaphore
 from lmdeck._pipeline.telemetry import Telemetry
-from lmdeck._requests.base_url import Address
+from lmdeck._requests.base_url import BaseURL
 from lmdeck._requests.chat import encode
 from lmdeck._requests.other_endpoints import runs_tools_on_server
 from lmdeck._responses.json_reader import JSONReader
-from lmdeck._responses.model_lists import LISTINGS, read_listing
-from lmdeck._responses.server_detection import LM_STUDIO, Peer, named_in
+from lmdeck._responses.model_lists import MODEL_LIST_PATHS, read_model_list
+from lmdeck._responses.server_detection import LM_STUDIO, Peer, product_from_error
 from lmdeck._transport import Timeouts, WireRequest
 from lmdeck._version import __version__
 from lmdeck.config import Settings
@@ -73,7 +73,7 @@ class Session:
         self.tools = ToolRegistry() if tools is None else tools
         self.bus = EventBus()
         self.settings = settings
-        self.address = Address.from_settings(settings)
+        self.address = BaseURL.from_settings(settings)
         self.once: Handler = LogTraffic(Exchange(clock))
         policy = RetryPolicy.from_settings(settings) if retry is None else retry
         self.peer = Peer()
@@ -164,13 +164,13 @@ class Session:
         """Read LM Studio's list of models; None where there is none, and then note whether another server is there."""
         if self._is_foreign:
             return None
-        api, path = LISTINGS[0]
+        api, path = MODEL_LIST_PATHS[0]
         read = partial(JSONReader, limits=PROBE_LIMITS)
         try:
             stream = yield from self.once(self.call("GET", path, read, timeouts=self.probe_timeouts))
-            models = read_listing(api, stream.reader.value)
+            models = read_model_list(api, stream.reader.value)
         except (EndpointNotFoundError, MalformedStreamError) as error:
-            self._is_foreign = named_in(error.message) != LM_STUDIO and self.peer.product != LM_STUDIO
+            self._is_foreign = product_from_error(error.message) != LM_STUDIO and self.peer.product != LM_STUDIO
             return None
         except LMStudioError:  # it may be any server
             return None
@@ -232,7 +232,7 @@ class Session:
 
     def _publish_queued(self, event: RequestQueued) -> None:
         _log.info("%s waited %.3f s for its turn", event.request_id, event.seconds)
-        self.bus.tell(event)
+        self.bus.emit(event)
 
     def architecture(self, model: str | None) -> str:
         """Give the architecture of a model that was listed, `""` where none was."""

@@ -16,7 +16,7 @@ from lmdeck._parsing.structured_output import NOTHING, json_values, partial_valu
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, InvalidRequestError, StructuredOutputError
 from lmdeck.messages import Problem, Reply
 from lmdeck.tools.checker import Checker
-from lmdeck.tools.schema import schema_of, typed
+from lmdeck.tools.schema import schema_of, to_object
 
 T = TypeVar("T")
 SMALL = 4096
@@ -84,11 +84,11 @@ class Form(Generic[T]):
         wrapped = value
         if self._wraps and not (isinstance(value, dict) and set(value) == {"value"}):
             wrapped = {"value": value}
-        fitting = self._checker.coerced(wrapped, self.name, problems)
-        if faults := self._checker.faults(fitting):
+        fitting = self._checker.coerce(wrapped, self.name, problems)
+        if faults := self._checker.errors(fitting):
             raise ValueError("\n".join(faults))
         inner = fitting["value"] if self._wraps and isinstance(fitting, dict) else fitting
-        return typed(inner, self.kind), problems
+        return to_object(inner, self.kind), problems
 
 
 def _lines(error: ValueError) -> list[str]:

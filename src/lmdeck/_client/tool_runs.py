@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from lmdeck._agent.limits import AgentLimits
-from lmdeck._agent.tool_calls import Ready, failed, finished, refused, timed_out
+from lmdeck._agent.tool_calls import PreparedCall, failed, finished, refused, timed_out
 from lmdeck._native_threads import start_native_thread
 from lmdeck.events import AgentEvent, ToolExecutionFailed, ToolFinished, ToolServerLost, ToolStarted
 from lmdeck.messages import ToolCall, ToolResult
@@ -26,14 +26,12 @@ from lmdeck.tools.reporting import Report, report_to
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Approve", "run_in_tasks", "run_in_threads"]
-
 Happened: TypeAlias = ToolResult | ToolServerLost | BaseException
 Approve = Callable[[ToolCall], "bool | str | Awaitable[bool | str]"]
 
 
 def run_in_threads(
-    ready: tuple[Ready, ...], number: int, limits: AgentLimits, approve: Approve | None
+    ready: tuple[PreparedCall, ...], number: int, limits: AgentLimits, approve: Approve | None
 ) -> Generator[AgentEvent, None, list[ToolResult]]:
     """Run a round's calls, each in a thread of its own; tell of each as it ends, and give their results in order."""
     results: dict[int, ToolResult] = {}
@@ -77,7 +75,7 @@ def _put(done: SimpleQueue[tuple[int, ToolResult | ToolServerLost]], at: int, ev
 
 
 def _work(
-    at: int, item: Ready, limit: float | None, done: SimpleQueue[tuple[int, ToolResult | ToolServerLost]]
+    at: int, item: PreparedCall, limit: float | None, done: SimpleQueue[tuple[int, ToolResult | ToolServerLost]]
 ) -> None:
     begin = time.monotonic()
     try:
@@ -109,7 +107,11 @@ def _awaited_apart(value: Awaitable[object]) -> object:
 
 
 async def run_in_tasks(
-    ready: tuple[Ready, ...], number: int, limits: AgentLimits, approve: Approve | None, results: dict[int, ToolResult]
+    ready: tuple[PreparedCall, ...],
+    number: int,
+    limits: AgentLimits,
+    approve: Approve | None,
+    results: dict[int, ToolResult],
 ) -> AsyncGenerator[AgentEvent, None]:
     """Run a round's calls, each in a task of its own; tell of each as it ends, and put it into `results`."""
     import asyncio
@@ -159,7 +161,7 @@ def _publisher(happened: asyncio.Queue[tuple[int, Happened]], at: int) -> Report
 
 
 async def _work_in_task(
-    at: int, item: Ready, limit: float | None, happened: asyncio.Queue[tuple[int, Happened]]
+    at: int, item: PreparedCall, limit: float | None, happened: asyncio.Queue[tuple[int, Happened]]
 ) -> None:
     try:
         happened.put_nowait((at, await _work_async(item, limit)))
@@ -177,7 +179,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-async def _work_async(item: Ready, limit: float | None) -> ToolResult:
+async def _work_async(item: PreparedCall, limit: float | None) -> ToolResult:
     import asyncio
 
     begin = time.monotonic()
@@ -193,14 +195,14 @@ async def _work_async(item: Ready, limit: float | None) -> ToolResult:
     return finished(item, value, time.monotonic() - begin)
 
 
-def _failed(item: Ready, error: Exception, limit: float | None, seconds: float) -> ToolResult:
+def _failed(item: PreparedCall, error: Exception, limit: float | None, seconds: float) -> ToolResult:
     """Give the result of a handler that raised, a time limit of ours told from one of its own."""
     if isinstance(error, TimeoutError) and limit is not None and seconds >= limit:
         return timed_out(item, limit)
     return failed(item, error, seconds)
 
 
-def _in_thread(item: Ready) -> asyncio.Future[object]:
+def _in_thread(item: PreparedCall) -> asyncio.Future[object]:
     """Run a sync handler in a thread of its own; a pool's threads would be waited for when the program ends."""
     import asyncio
 
@@ -241,7 +243,7 @@ def _said(answer: object) -> str | None:
     return None if answer else ""
 
 
-def _limit(item: Ready, limits: AgentLimits) -> float | None:
+def _limit(item: PreparedCall, limits: AgentLimits) -> float | None:
     return item.tool.timeout if item.tool.timeout is not None else limits.tool_timeout
 
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from lmdeck._limits import DEFAULT_LIMITS
 from lmdeck._pipeline.effects import Open, Plan, Read, ReadFirst
 from lmdeck._responses.api_errors import api_error
-from lmdeck._responses.hints import fit_to_product
+from lmdeck._responses.hints import adapt_hint
 from lmdeck._responses.json_reader import Reader
 from lmdeck._responses.server_detection import Peer
 from lmdeck._secret import Secret
@@ -271,7 +271,7 @@ class Exchange:
         except LMStudioError as error:
             locate(error, call, 1)
             raise
-        call.peer.hear(response.headers)
+        call.peer.read_headers(response.headers)
         try:
             if response.status >= 300:
                 yield from _refuse(call, response)
@@ -303,7 +303,7 @@ class _RecordedResponse(Struct, frozen=True):
 
 def locate(error: LMStudioError, call: Call[R], attempts: int) -> None:
     """Add to an error which request it belongs to and a hint that fits the server, and hide the token of the request in it."""
-    fit_to_product(error, call.peer.product)
+    adapt_hint(error, call.peer.product)
     if call.request.api_token is not None:
         _hide(error, call.request.api_token)
     error.request_id = call.request_id

@@ -121,7 +121,7 @@ class Retry:
                 if wait is None:
                     _explain(error, call)
                     raise
-                self._bus.tell(RequestRetried(request_id=call.request_id, attempt=attempt, wait=wait, error=error))
+                self._bus.emit(RequestRetried(request_id=call.request_id, attempt=attempt, wait=wait, error=error))
                 _log.info("%s attempt %d failed, again in %.2f s: %s", call.request_id, attempt, wait, error.message)
             else:
                 stream.attempts = attempt

@@ -45,11 +45,11 @@ class Telemetry:
 
     def _published(self, call: Call[R]) -> Plan[ResponseStream[R]]:
         bus = self._bus
-        bus.tell(RequestStarted(request_id=call.request_id, method=call.request.method, url=call.request.url))
+        bus.emit(RequestStarted(request_id=call.request_id, method=call.request.method, url=call.request.url))
         try:
             stream = yield from self._inner(call)
         except LMStudioError as error:
-            bus.tell(RequestFailed(request_id=call.request_id, error=error))
+            bus.emit(RequestFailed(request_id=call.request_id, error=error))
             raise
         stream.observe(_EventPublisher(stream, bus))
         return stream
@@ -70,7 +70,7 @@ class _EventPublisher(StreamObserver):
             if first is not None:
                 self._has_started = True
                 self._publish(StreamStarted, seconds=first)
-        if self._bus.hears(*_PER_CHUNK):
+        if self._bus.has_listeners_for(*_PER_CHUNK):
             for chunk in chunks:
                 self._publish_chunk(chunk)
 
@@ -87,8 +87,8 @@ class _EventPublisher(StreamObserver):
         self._publish(RequestFailed, error=error)
 
     def _publish(self, kind: type[Struct], **fields: object) -> None:
-        if self._bus.hears(kind):
-            self._bus.tell(kind(request_id=self._stream.call.request_id, **fields))
+        if self._bus.has_listeners_for(kind):
+            self._bus.emit(kind(request_id=self._stream.call.request_id, **fields))
 
     def _publish_chunk(self, chunk: Chunk) -> None:
         if chunk.content:
@@ -101,4 +101,4 @@ class _EventPublisher(StreamObserver):
         if chunk.tool_call is not None:
             self._publish(ToolCallFinished, call=chunk.tool_call)
         if isinstance(chunk.event, ModelLoadProgressEvent):
-            self._bus.tell(ModelLoadProgress(chunk.event.model_instance_id, chunk.event.progress))
+            self._bus.emit(ModelLoadProgress(chunk.event.model_instance_id, chunk.event.progress))

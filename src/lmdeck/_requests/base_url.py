@@ -11,19 +11,17 @@ from lmdeck._secret import redact_url
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
 
-__all__ = ["Address"]
-
 # What people leave at the end of a base URL: the API's own prefix, or a whole endpoint copied from an example.
 _API_TAIL = re.compile(r"/(api/v[01]|v1)(/(chat/completions|completions|embeddings|models|responses|messages|chat))?$")
 
 
-class Address(Struct, frozen=True):
+class BaseURL(Struct, frozen=True):
     """A server's root: scheme, host, port and the prefix of a reverse proxy, if it has one."""
 
     root: str
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Address:
+    def from_settings(cls, settings: Settings) -> BaseURL:
         """Read `base_url`, or else `host` and `port`.
 
         Raises:
@@ -35,7 +33,7 @@ class Address(Struct, frozen=True):
         return cls.from_url(settings.base_url)
 
     @classmethod
-    def from_url(cls, url: str) -> Address:
+    def from_url(cls, url: str) -> BaseURL:
         """Read a base URL; a missing scheme is `http://`, and `/`, `/v1`, `/api/v1` at its end do not matter.
 
         Raises:

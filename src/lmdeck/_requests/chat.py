@@ -13,14 +13,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._requests.history import normal_messages
 from lmdeck._requests.schemas import plain_schema
 from lmdeck.errors import ConfigurationError, UnknownToolError
 from lmdeck.messages import Message
 from lmdeck.tools.tool import Tool
-
-__all__ = ["ChatSpec", "build_chat", "checked_options", "checked_tool", "encode", "without_nulls"]
 
 TOOL_CHOICES = ("auto", "none", "required")
 OWN_VERBS = {
@@ -65,7 +63,7 @@ class ChatSpec(Struct, frozen=True, kw_only=True):
         return self.options.get("parallel_tool_calls") is False
 
 
-def build_chat(spec: ChatSpec, model: str | None, changes: Adjustments, *, stream: bool) -> dict[str, Any]:
+def build_chat(spec: ChatSpec, model: str | None, fixes: CompatibilityFixes, *, stream: bool) -> dict[str, Any]:
     """Build the body of `POST /v1/chat/completions`, and report what was adjusted.
 
     Raises:
@@ -75,16 +73,16 @@ def build_chat(spec: ChatSpec, model: str | None, changes: Adjustments, *, strea
     if not spec.messages:
         raise ConfigurationError("The chat has no message.", hint="Add one: `lm.chat().user('Hello').send()`.")
     body: dict[str, Any] = {"model": model} if model else {}
-    body["messages"] = normal_messages(spec.messages, changes)
-    body.update(_adjusted_options(spec.options, changes))
-    tools = [_adjusted_tool(tool, changes) for tool in spec.tools]
-    choice, tools = _adjusted_choice(spec.tool_choice, tools, changes)
+    body["messages"] = normal_messages(spec.messages, fixes)
+    body.update(_adjusted_options(spec.options, fixes))
+    tools = [_adjusted_tool(tool, fixes) for tool in spec.tools]
+    choice, tools = _adjusted_choice(spec.tool_choice, tools, fixes)
     if tools:
         body["tools"] = tools
         if choice is not None:
             body["tool_choice"] = choice
     body["stream"] = stream
-    if stream and changes.allows("include_usage"):
+    if stream and fixes.is_enabled("include_usage"):
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     return body
 
@@ -136,7 +134,7 @@ def tool_name(tool: Mapping[str, Any]) -> str:
     return str(tool["function"]["name"])
 
 
-def _adjusted_tool(tool: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+def _adjusted_tool(tool: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Give every tool parameters that LM Studio's schema check accepts."""
     function = without_nulls(tool["function"])
     given = function.get("parameters")
@@ -147,13 +145,13 @@ def _adjusted_tool(tool: Mapping[str, Any], changes: Adjustments) -> dict[str, A
                 f"The parameters of the tool {function['name']!r} must be of type object, not {parameters['type']!r}.",
                 hint='Use {"type": "object", "properties": {…}}.',
             )
-        if changes.make(
+        if fixes.apply(
             "tool_parameters", f"The tool {function['name']!r} got the object schema that LM Studio asks for."
         ):
             function["parameters"] = {**parameters, "type": "object", "properties": parameters.get("properties") or {}}
     sent = function.get("parameters", {})
     plain = plain_schema(sent) if isinstance(sent, Mapping) else sent
-    if plain != sent and changes.make(
+    if plain != sent and fixes.apply(
         "schemas", f"The schema of the tool {function['name']!r} was written without references and type lists."
     ):
         function["parameters"] = plain
@@ -161,7 +159,7 @@ def _adjusted_tool(tool: Mapping[str, Any], changes: Adjustments) -> dict[str, A
 
 
 def _adjusted_choice(
-    choice: str | Mapping[str, Any] | None, tools: list[dict[str, Any]], changes: Adjustments
+    choice: str | Mapping[str, Any] | None, tools: list[dict[str, Any]], fixes: CompatibilityFixes
 ) -> tuple[str | Mapping[str, Any] | None, list[dict[str, Any]]]:
     """Turn a tool's name, or OpenAI's object for it, into `required` with that tool alone."""
     if choice is None or choice in TOOL_CHOICES:
@@ -175,7 +173,7 @@ def _adjusted_choice(
     if not chosen:
         offered = ", ".join(tool_name(tool) for tool in tools) or "none"
         raise UnknownToolError(f"tool_choice names {name!r}, but the tools offered are: {offered}.")
-    if changes.make("tool_choice", f"tool_choice {name!r} was sent as 'required' with that tool alone."):
+    if fixes.apply("tool_choice", f"tool_choice {name!r} was sent as 'required' with that tool alone."):
         return "required", chosen
     return ({"type": "function", "function": {"name": name}} if isinstance(choice, str) else choice), tools
 
@@ -185,15 +183,15 @@ def _named(choice: Mapping[str, Any]) -> str:
     return str(function.get("name")) if isinstance(function, Mapping) else str(function)
 
 
-def _adjusted_options(options: Mapping[str, Any], changes: Adjustments) -> Iterator[tuple[str, Any]]:
+def _adjusted_options(options: Mapping[str, Any], fixes: CompatibilityFixes) -> Iterator[tuple[str, Any]]:
     for name, value in options.items():
         if value is None:
             continue
         if name == "response_format" and isinstance(value, Mapping) and value.get("type") == "json_object":
             told = "response_format json_object was sent as a json_schema that takes any object."
-            yield name, ANY_JSON if changes.make("json_object", told) else value
+            yield name, ANY_JSON if fixes.apply("json_object", told) else value
         elif name == "response_format" and isinstance(value, Mapping):
-            yield name, _plain_format(value, changes)
+            yield name, _plain_format(value, fixes)
         elif name == "stop" and isinstance(value, Sequence) and not isinstance(value, str):
             yield name, list(value)
         else:
@@ -205,7 +203,7 @@ def without_nulls(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _plain_format(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+def _plain_format(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Give a response format whose schema the engines follow."""
     named = given.get("json_schema")
     if isinstance(named, Mapping):
@@ -215,6 +213,6 @@ def _plain_format(given: Mapping[str, Any], changes: Adjustments) -> dict[str, A
         return dict(given)
     plain = plain_schema(schema)
     told = "The schema of response_format was written without references and type lists."
-    if plain == schema or not changes.make("schemas", told):
+    if plain == schema or not fixes.apply("schemas", told):
         return dict(given)
     return {**given, "json_schema": {**named, "schema": plain}}

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 import msgspec
 
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._requests.images import checked_url
 from lmdeck._requests.message_order import chat_order
@@ -20,12 +20,10 @@ from lmdeck._requests.tool_images import with_images_after_results
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import ROLES, Message, ToolCall
 
-__all__ = ["CallIds", "normal_messages"]
-
 
 def normal_messages(
     messages: Iterable[Message | Mapping[str, Any]],
-    changes: Adjustments,
+    fixes: CompatibilityFixes,
     new_id: Callable[[], str] = new_call_id,
 ) -> list[dict[str, Any]]:
     """Give the messages as LM Studio accepts them, and report what was adjusted.
@@ -33,13 +31,15 @@ def normal_messages(
     Raises:
         ConfigurationError: A message has no known role, content of a wrong type, or a call without a name.
     """
-    ids = CallIds(changes, new_id)
-    normal = [_normal(message, position, changes, ids) for position, message in enumerate(messages)]
-    changes.problems += chat_order(normal)
-    return list(with_images_after_results(normal, changes))
+    ids = CallIds(fixes, new_id)
+    normal = [_normal(message, position, fixes, ids) for position, message in enumerate(messages)]
+    fixes.problems += chat_order(normal)
+    return list(with_images_after_results(normal, fixes))
 
 
-def _normal(message: Message | Mapping[str, Any], position: int, changes: Adjustments, ids: CallIds) -> dict[str, Any]:
+def _normal(
+    message: Message | Mapping[str, Any], position: int, fixes: CompatibilityFixes, ids: CallIds
+) -> dict[str, Any]:
     shown = message.to_dict() if isinstance(message, Message) else dict(message)
     where = f"Message {position}"
     if shown.get("role") not in ROLES:
@@ -47,7 +47,7 @@ def _normal(message: Message | Mapping[str, Any], position: int, changes: Adjust
             f"{where} has the role {shown.get('role')!r}; it must be one of {', '.join(ROLES)}.",
             hint="Correct the message's `role`.",
         )
-    shown["content"] = _content(shown, where, changes)
+    shown["content"] = _content(shown, where, fixes)
     calls = shown.pop("tool_calls", None)
     if calls:
         shown["tool_calls"] = [ids.call(call, where) for call in calls]
@@ -56,17 +56,17 @@ def _normal(message: Message | Mapping[str, Any], position: int, changes: Adjust
     return shown
 
 
-def _content(message: Mapping[str, Any], where: str, changes: Adjustments) -> Any:  # noqa: ANN401  # text, parts, or as given
+def _content(message: Mapping[str, Any], where: str, fixes: CompatibilityFixes) -> Any:  # noqa: ANN401  # text, parts, or as given
     content = message.get("content", "")
     if isinstance(content, str):
         return content
     if content is None:
-        return "" if changes.make("null_content", f"{where}: content null was sent as an empty text.") else None
+        return "" if fixes.apply("null_content", f"{where}: content null was sent as an empty text.") else None
     is_result = message["role"] == "tool"
     if _are_parts(content, any_mapping=not is_result):
-        return [_part(part, changes) for part in content]
+        return [_part(part, fixes) for part in content]
     if is_result:
-        is_changed = changes.make("json_text", f"{where}: the tool's result was sent as JSON text.")
+        is_changed = fixes.apply("json_text", f"{where}: the tool's result was sent as JSON text.")
         return _as_json(content, where) if is_changed else content
     raise ConfigurationError(
         f"{where}: content must be text or a list of parts, not {type(content).__name__}.",
@@ -81,13 +81,13 @@ def _are_parts(content: object, *, any_mapping: bool) -> TypeGuard[Sequence[Mapp
     return all(isinstance(part, Mapping) and (any_mapping or isinstance(part.get("type"), str)) for part in content)
 
 
-def _part(part: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+def _part(part: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Check the image of a content part; parts of other types go as they are."""
-    if part.get("type") != "image_url" or not changes.allows("images"):
+    if part.get("type") != "image_url" or not fixes.is_enabled("images"):
         return dict(part)
     image = part.get("image_url")
     details = dict(image) if isinstance(image, Mapping) else {"url": image}
-    return {**part, "image_url": {**details, "url": checked_url(str(details.get("url", "")), changes)}}
+    return {**part, "image_url": {**details, "url": checked_url(str(details.get("url", "")), fixes)}}
 
 
 def _as_json(value: object, where: str) -> str:
@@ -102,8 +102,8 @@ def _as_json(value: object, where: str) -> str:
 class CallIds:
     """The call ids of a history: which are taken, and which calls still wait for their result."""
 
-    def __init__(self, changes: Adjustments, new_id: Callable[[], str] = new_call_id) -> None:
-        self._changes = changes
+    def __init__(self, fixes: CompatibilityFixes, new_id: Callable[[], str] = new_call_id) -> None:
+        self._fixes = fixes
         self._new_id = new_id
         self._used: set[str] = set()
         self._waiting: deque[tuple[str, str]] = deque()
@@ -127,7 +127,7 @@ class CallIds:
         if not named or named in self._used:
             fresh = self._fresh()
             what = f"the repeated call id {named!r}" if named else "a missing call id"
-            if self._changes.make("call_ids", f"{where}: {what} was replaced by {fresh!r}."):
+            if self._fixes.apply("call_ids", f"{where}: {what} was replaced by {fresh!r}."):
                 id_ = fresh
         self._used.add(id_)
         self._waiting.append((named, id_))
@@ -137,7 +137,7 @@ class CallIds:
         arguments = function.get("arguments")
         if isinstance(arguments, str):
             return {"name": str(function["name"]), "arguments": arguments if arguments.strip() else "{}"}
-        if arguments and not self._changes.make("json_text", f"{where}: a call's arguments were sent as JSON text."):
+        if arguments and not self._fixes.apply("json_text", f"{where}: a call's arguments were sent as JSON text."):
             return {"name": str(function["name"]), "arguments": arguments}
         return {"name": str(function["name"]), "arguments": _as_json(arguments or {}, where)}
 
@@ -148,7 +148,7 @@ class CallIds:
             if entry[0] == named:
                 self._waiting.remove(entry)
                 return entry[1]
-        if named or not self._changes.allows("call_ids"):
+        if named or not self._fixes.is_enabled("call_ids"):
             return named
         if not self._waiting:
             raise ConfigurationError(
@@ -156,7 +156,7 @@ class CallIds:
                 hint="Put the assistant's message with the call before it.",
             )
         _, id_ = self._waiting.popleft()
-        self._changes.make("call_ids", f"{where}: the missing tool_call_id was filled in as {id_!r}.")
+        self._fixes.apply("call_ids", f"{where}: the missing tool_call_id was filled in as {id_!r}.")
         return id_
 
     def _fresh(self) -> str:

@@ -17,8 +17,6 @@ from lmdeck.errors import InvalidRequestError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["FORMATS", "MAX_PIXELS", "as_png", "can_convert", "scaled_down"]
-
 FORMATS = {"webp": "WebP", "gif": "GIF", "bmp": "BMP"}
 MAX_PIXELS = 50_000_000  # a small file can unpack to more than the memory holds
 HINT = "Convert it to PNG or JPEG first, and scale it down."

@@ -15,8 +15,6 @@ from lmdeck._secret import redact_url
 from lmdeck.errors import ConfigurationError, InvalidRequestError
 from lmdeck.images import image_kind
 
-__all__ = ["REDIRECTS", "AddressGuard", "check_head", "checked_address", "checked_image", "redirected"]
-
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 5
 PLAIN_TYPES = ("", "application/octet-stream", "binary/octet-stream")

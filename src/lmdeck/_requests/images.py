@@ -14,13 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._requests.image_conversion import FORMATS, as_png, can_convert, scaled_down
 from lmdeck._secret import redact_url
 from lmdeck.errors import ConfigurationError, InvalidRequestError
 from lmdeck.images import Image, ImageSource, image_kind, pixel_count
-
-__all__ = ["MAX_IMAGE_BYTES", "MOST_PIXELS", "checked_url", "image_part", "suspect_images"]
 
 MAX_IMAGE_BYTES = 50 << 20
 MOST_PIXELS = 5120 * 5120  # LM Studio refuses more, before its own scaling: lmstudio-bug-tracker #2003
@@ -46,7 +44,7 @@ def image_part(image: ImageSource, *, as_given: bool = False) -> dict[str, Any]:
     return _part(_read(Path(text)), f"the image {text!r}")
 
 
-def checked_url(url: str, changes: Adjustments) -> str:
+def checked_url(url: str, fixes: CompatibilityFixes) -> str:
     """Return the data URI of a PNG or JPEG that LM Studio accepts; converting or scaling an image down is reported.
 
     Raises:
@@ -58,14 +56,12 @@ def checked_url(url: str, changes: Adjustments) -> str:
     if kind in FORMATS:
         data = as_png(data, kind)
         _checked_kind(data, "the image, as PNG,")
-        changes.make("images", f"An image was sent as PNG instead of {FORMATS[kind]}.")
+        fixes.apply("images", f"An image was sent as PNG instead of {FORMATS[kind]}.")
         kind = "png"
     pixels = pixel_count(data, kind) or 0
     if pixels > MOST_PIXELS:
         data = scaled_down(data, kind, MOST_PIXELS)
-        changes.make(
-            "images", f"An image of {pixels} pixels was scaled down to the {MOST_PIXELS} that LM Studio takes."
-        )
+        fixes.apply("images", f"An image of {pixels} pixels was scaled down to the {MOST_PIXELS} that LM Studio takes.")
     return _uri(data, kind)
 
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from lmdeck.messages import Problem
 
-__all__ = ["chat_order", "items_order", "turns_order"]
-
 ORPHAN = "{where} is the result of a call {id!r} that nothing before it makes: put the assistant's message with the call there."
 
 

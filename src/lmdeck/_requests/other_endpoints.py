@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._requests.chat import without_nulls
 from lmdeck._requests.images import checked_url, image_part
 from lmdeck._requests.message_order import items_order, turns_order
@@ -18,21 +18,11 @@ from lmdeck.errors import ConfigurationError
 from lmdeck.images import ImageSource
 from lmdeck.messages import Message
 
-__all__ = [
-    "anthropic_body",
-    "as_message",
-    "native_input",
-    "offered_tools",
-    "responses_body",
-    "runs_tools_on_server",
-    "transcript",
-]
-
 CALLERS_OWN = ("function", "custom")  # the types of tools that the caller runs, OpenAI's and Anthropic's
 EMPTY_SCHEMA = {"type": "object", "properties": {}}
 
 
-def native_input(text: str, images: Sequence[ImageSource], changes: Adjustments) -> str | list[dict[str, Any]]:
+def native_input(text: str, images: Sequence[ImageSource], fixes: CompatibilityFixes) -> str | list[dict[str, Any]]:
     """Give what the user says as `input` of `/api/v1/chat`; images that had to be converted are reported.
 
     Raises:
@@ -41,15 +31,15 @@ def native_input(text: str, images: Sequence[ImageSource], changes: Adjustments)
     """
     if not images:
         return text
-    urls = [_image_url(image, changes) for image in images]
+    urls = [_image_url(image, fixes) for image in images]
     shown = [{"type": "image", "data_url": url} for url in urls]
     return [{"type": "message", "content": text}, *shown]
 
 
-def _image_url(image: ImageSource, changes: Adjustments) -> str:
-    as_given = not changes.allows("images")
+def _image_url(image: ImageSource, fixes: CompatibilityFixes) -> str:
+    as_given = not fixes.is_enabled("images")
     url = str(image_part(image, as_given=as_given)["image_url"]["url"])
-    return url if as_given else checked_url(url, changes)
+    return url if as_given else checked_url(url, fixes)
 
 
 def as_message(said: str | list[dict[str, Any]]) -> Message:
@@ -96,7 +86,7 @@ def _transcribed(content: str | Sequence[Mapping[str, Any]], images: list[dict[s
     return " ".join(words)
 
 
-def responses_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+def responses_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Give the body of `/v1/responses`; tools may be in the form of chat completions, too.
 
     Raises:
@@ -105,18 +95,18 @@ def responses_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, 
     body = {name: value for name, value in given.items() if value is not None}
     if not body.get("input"):
         raise ConfigurationError("The response has no input.", hint="Pass `input=`: a text or a list of items.")
-    changes.problems += items_order(body["input"], goes_on=bool(body.get("previous_response_id")))
-    if body.get("text") == {} and changes.make("empty_text", "The empty `text` was left out, which LM Studio refuses."):
+    fixes.problems += items_order(body["input"], goes_on=bool(body.get("previous_response_id")))
+    if body.get("text") == {} and fixes.apply("empty_text", "The empty `text` was left out, which LM Studio refuses."):
         del body["text"]
     if "tools" in body:
-        body["tools"] = [_flat_tool(tool, changes) for tool in body["tools"]]
+        body["tools"] = [_flat_tool(tool, fixes) for tool in body["tools"]]
     choice = body.get("tool_choice")
     if isinstance(choice, Mapping) and isinstance(choice.get("function"), Mapping):
         body["tool_choice"] = {"type": "function", "name": choice["function"].get("name")}
     return body
 
 
-def anthropic_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+def anthropic_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Give the body of `/v1/messages`; system messages and tools may be in OpenAI's form, too.
 
     Raises:
@@ -125,13 +115,13 @@ def anthropic_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, 
     body = {name: value for name, value in given.items() if value is not None}
     messages = [each.to_dict() if isinstance(each, Message) else dict(each) for each in body.get("messages") or ()]
     system = [str(each["content"]) for each in messages if each.get("role") == "system"]
-    if system and changes.make("system_messages", "System messages were sent as `system`."):
+    if system and fixes.apply("system_messages", "System messages were sent as `system`."):
         messages = [each for each in messages if each.get("role") != "system"]
         body["system"] = "\n\n".join([*([body["system"]] if isinstance(body.get("system"), str) else []), *system])
     if not messages:
         raise ConfigurationError("The request has no message.", hint='Pass `messages=[{"role": "user", …}]`.')
-    changes.problems += turns_order(messages)
-    body["messages"] = list(anthropic_images_after_results(messages, changes))
+    fixes.problems += turns_order(messages)
+    body["messages"] = list(anthropic_images_after_results(messages, fixes))
     if "tools" in body:
         body["tools"] = [_anthropic_tool(tool) for tool in body["tools"]]
     choice = body.get("tool_choice")
@@ -159,12 +149,12 @@ def runs_tools_on_server(body: Mapping[str, Any]) -> bool:
     return any(isinstance(tool, Mapping) and (tool.get("type") or "function") not in CALLERS_OWN for tool in offered)
 
 
-def _flat_tool(tool: Any, changes: Adjustments) -> dict[str, Any]:  # noqa: ANN401  # dicts and Tool objects
+def _flat_tool(tool: Any, fixes: CompatibilityFixes) -> dict[str, Any]:  # noqa: ANN401  # dicts and Tool objects
     given = without_nulls(tool.to_dict() if hasattr(tool, "to_dict") else tool)
     if isinstance(given.get("function"), Mapping):
         given = {"type": "function", **without_nulls(given["function"])}
     told = f"The tool {given.get('name')!r} got the object schema that LM Studio asks for."
-    if given.get("type") == "function" and not given.get("parameters") and changes.make("tool_parameters", told):
+    if given.get("type") == "function" and not given.get("parameters") and fixes.apply("tool_parameters", told):
         given["parameters"] = EMPTY_SCHEMA
     return given
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["plain_schema"]
-
 MOST_NODES = 20_000
 _DEFINITIONS = ("$defs", "definitions")
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._requests.images import image_part
 from lmdeck.messages import Message
 from lmdeck.tools.result import read_result
-
-__all__ = ["anthropic_images_after_results", "tool_message", "with_images_after_results"]
 
 Parts = list[dict[str, Any]]
 IN_THE_NEXT_MESSAGE = "[image: it is in the next user message]"
@@ -32,7 +30,9 @@ def tool_message(call_id: str, result: object) -> Message:
     return Message(role="tool", content=parts, tool_call_id=call_id)
 
 
-def with_images_after_results(messages: Iterable[dict[str, Any]], changes: Adjustments) -> Iterator[dict[str, Any]]:
+def with_images_after_results(
+    messages: Iterable[dict[str, Any]], fixes: CompatibilityFixes
+) -> Iterator[dict[str, Any]]:
     """Yield messages in which the images of tool results are in the user message that follows them.
 
     The results of one answer stay together; a user message that comes next anyway takes the images in.
@@ -42,7 +42,7 @@ def with_images_after_results(messages: Iterable[dict[str, Any]], changes: Adjus
     for message in messages:
         names |= {call["id"]: call["function"]["name"] for call in message.get("tool_calls", ())}
         if message["role"] == "tool":
-            yield _without_images(message, names, moved, changes)
+            yield _without_images(message, names, moved, fixes)
             continue
         if moved and message["role"] == "user":
             message = {**message, "content": [*moved, *_parts(message["content"])]}
@@ -55,21 +55,21 @@ def with_images_after_results(messages: Iterable[dict[str, Any]], changes: Adjus
 
 
 def _without_images(
-    message: dict[str, Any], names: Mapping[str, str], moved: Parts, changes: Adjustments
+    message: dict[str, Any], names: Mapping[str, str], moved: Parts, fixes: CompatibilityFixes
 ) -> dict[str, Any]:
     """Return a tool's result, and put its images into `moved`."""
     parts = message["content"]
     images = _images(parts, "image_url")
     name = names.get(message["tool_call_id"], "a tool")
     told = f"Images in the result of {name} were sent in a user message after it: {len(images)}."
-    if not images or not changes.make("tool_images", told):
+    if not images or not fixes.apply("tool_images", told):
         return message
     moved += [{"type": "text", "text": f"What {name} returned:"}, *images]
     return {**message, "content": _words(parts, "image_url")}
 
 
 def anthropic_images_after_results(
-    messages: Iterable[dict[str, Any]], changes: Adjustments
+    messages: Iterable[dict[str, Any]], fixes: CompatibilityFixes
 ) -> Iterator[dict[str, Any]]:
     """Yield Anthropic's messages in which the images of tool results are in a user message that follows.
 
@@ -84,19 +84,19 @@ def anthropic_images_after_results(
             names |= {
                 str(block.get("id")): str(block.get("name")) for block in blocks if block.get("type") == "tool_use"
             }
-            content = [_block_without_images(block, names, moved, changes) for block in content]
+            content = [_block_without_images(block, names, moved, fixes) for block in content]
         yield {**message, "content": content}
         if moved:
             yield {"role": "user", "content": moved}
 
 
-def _block_without_images(block: Any, names: Mapping[str, str], moved: Parts, changes: Adjustments) -> Any:  # noqa: ANN401  # blocks of any kind
+def _block_without_images(block: Any, names: Mapping[str, str], moved: Parts, fixes: CompatibilityFixes) -> Any:  # noqa: ANN401  # blocks of any kind
     is_result = isinstance(block, Mapping) and block.get("type") == "tool_result"
     parts: Any = block.get("content") if is_result else None
     images = _images(parts, "image")
     name = names.get(str(block.get("tool_use_id")), "a tool")
     told = f"Images in the result of {name} were sent in a user message after it: {len(images)}."
-    if not images or not changes.make("tool_images", told):
+    if not images or not fixes.apply("tool_images", told):
         return block
     moved += [{"type": "text", "text": f"What {name} returned:"}, *images]
     return {**block, "content": _words(parts, "image")}

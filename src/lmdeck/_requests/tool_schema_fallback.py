@@ -14,19 +14,17 @@ from typing import Any
 
 import msgspec
 
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck.errors import InvalidRequestError
 
-__all__ = ["COMPILER_REFUSALS", "blame", "is_compilers", "left_out", "simpler_request", "simpler_schema", "tool_key"]
-
-COMPILER_REFUSALS = (
+GRAMMAR_ERRORS = (
     r"failed to parse grammar",
     r"failed to initialize samplers",
     r"error parsing grammar",
     r"json schema conversion failed",
     r"repetitions? (exceeds?|or rule complexity)",
 )
-_REFUSED = re.compile("|".join(COMPILER_REFUSALS), re.IGNORECASE)
+_REFUSED = re.compile("|".join(GRAMMAR_ERRORS), re.IGNORECASE)
 _PLACE = re.compile(r"\btools[.\[](\d{1,4})\b|(?<![\w.])(\d{1,4})\.function\b")
 _UNANCHORED = re.compile(r"pattern must start with", re.IGNORECASE)
 KEPT = frozenset(
@@ -40,9 +38,9 @@ MOST_NAMED = 5
 DEEPEST = 200
 
 
-def blame(error: InvalidRequestError, tools: Sequence[Any]) -> None:
+def name_refused_tools(error: InvalidRequestError, tools: Sequence[Any]) -> None:
     """Name in an error the tools that it is about, as far as that can be known, and say what to do about them."""
-    compiler = is_compilers(error)
+    compiler = is_grammar_error(error)
     named = _named_by_server(error, tools) or (_suspects(error, tools) if compiler else [])
     if not named:
         return
@@ -60,8 +58,8 @@ def blame(error: InvalidRequestError, tools: Sequence[Any]) -> None:
         )
 
 
-def simpler_request(
-    body: Mapping[str, Any], changes: Adjustments, uncompilable: Collection[bytes] | None = None
+def with_simplified_schemas(
+    body: Mapping[str, Any], fixes: CompatibilityFixes, uncompilable: Collection[bytes] | None = None
 ) -> dict[str, Any] | None:
     """Give the request with tools that compile, all of them or those known not to; None where nothing can be left out."""
     tools = list(body.get("tools") or ())
@@ -69,7 +67,7 @@ def simpler_request(
     for tool in tools:
         is_meant = uncompilable is None or tool_key(body, tool) in uncompilable
         simple, dropped = _simpler_tool(tool) if is_meant else (tool, [])
-        if dropped and changes.make(
+        if dropped and fixes.apply(
             "simpler_schemas",
             f"The server could not compile the tools' schemas: {_name(tool)!r} was sent without {', '.join(dropped)}.",
         ):
@@ -79,12 +77,12 @@ def simpler_request(
     return {**body, "tools": simpler} if simpler != tools else None
 
 
-def is_compilers(error: InvalidRequestError) -> bool:
+def is_grammar_error(error: InvalidRequestError) -> bool:
     """Tell whether a refusal is that of a grammar compiler."""
     return _REFUSED.search(error.message) is not None
 
 
-def left_out(body: Mapping[str, Any], simpler: Mapping[str, Any]) -> list[bytes]:
+def simplified_tool_keys(body: Mapping[str, Any], simpler: Mapping[str, Any]) -> list[bytes]:
     """Give the keys of the tools that were simplified."""
     pairs = zip(body.get("tools") or (), simpler.get("tools") or (), strict=True)
     return [tool_key(body, tool) for tool, simple in pairs if tool != simple]
@@ -95,7 +93,7 @@ def tool_key(body: Mapping[str, Any], tool: object) -> bytes:
     return msgspec.json.encode([body.get("model"), tool], order="deterministic", enc_hook=str)
 
 
-def simpler_schema(schema: object, dropped: set[str], depth: int = 0) -> Any:  # noqa: ANN401  # JSON
+def simplified_schema(schema: object, dropped: set[str], depth: int = 0) -> Any:  # noqa: ANN401  # JSON
     """Give a schema's shape alone: types, properties, items, alternatives, enumerations; `dropped` gets the rest's names."""
     if not isinstance(schema, Mapping):
         return schema
@@ -105,11 +103,11 @@ def simpler_schema(schema: object, dropped: set[str], depth: int = 0) -> Any:  #
     kept: dict[str, Any] = {}
     for name, value in schema.items():
         if name == "properties" and isinstance(value, Mapping):
-            kept[name] = {each: simpler_schema(inner, dropped, depth + 1) for each, inner in value.items()}
+            kept[name] = {each: simplified_schema(inner, dropped, depth + 1) for each, inner in value.items()}
         elif name == "items" and isinstance(value, Mapping):
-            kept[name] = simpler_schema(value, dropped, depth + 1)
+            kept[name] = simplified_schema(value, dropped, depth + 1)
         elif name in {"anyOf", "oneOf", "allOf"} and isinstance(value, list):
-            kept[name] = [simpler_schema(inner, dropped, depth + 1) for inner in value]
+            kept[name] = [simplified_schema(inner, dropped, depth + 1) for inner in value]
         elif name in KEPT or (name == "additionalProperties" and isinstance(value, bool)):
             kept[name] = value
         elif name not in DEFINITIONS:
@@ -127,7 +125,7 @@ def _simpler_tool(tool: object) -> tuple[Any, list[str]]:
     for name in ("parameters", "input_schema"):
         if isinstance(tool.get(name), Mapping):
             dropped_names: set[str] = set()
-            simple = simpler_schema(tool[name], dropped_names)
+            simple = simplified_schema(tool[name], dropped_names)
             return ({**tool, name: simple} if dropped_names else tool), sorted(dropped_names)
     return tool, []
 

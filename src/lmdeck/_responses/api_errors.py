@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from lmdeck._responses.error_patterns import CODES, ENGINE, LOADING, PHRASES, STATUSES, TOKEN_COUNTS, TYPES, VALIDATION
-from lmdeck._responses.hints import fitting_hint, hint_of_proxy
+from lmdeck._responses.hints import hint_for_message, proxy_hint
 from lmdeck._secret import redact_url
 from lmdeck.errors import (
     APIError,
@@ -31,9 +31,6 @@ from lmdeck.errors import (
     printable,
 )
 
-__all__ = ["api_error", "decoded_or_text", "is_loading", "refusal_in", "retry_after_seconds"]
-
-
 BARE_MESSAGE = 80
 NESTING_LIMIT = 8
 TEXT_CHARS = 4000
@@ -42,7 +39,7 @@ _OPENERS = re.compile(r"[\[{]")
 _RETURNED = re.compile(r"\b(?:returned|status(?: code)?:?) ([45]\d\d)\b", re.IGNORECASE)
 
 
-class Fault(Struct, frozen=True, kw_only=True):
+class ErrorInfo(Struct, frozen=True, kw_only=True):
     """What a body says of an error."""
 
     message: str
@@ -66,26 +63,26 @@ def api_error(
 ) -> APIError:
     """Make the error that a refusal means, from its status, its body (bytes, or decoded already) and its headers."""
     decoded = decoded_or_text(body) if isinstance(body, (bytes, bytearray, memoryview)) else body
-    fault = _read(decoded, status)
-    kind = _kind(fault, status)
+    info = _read(decoded, status)
+    kind = _kind(info, status)
     details: dict[str, Any] = {
         "status": status,
-        "type": fault.type,
-        "code": fault.code,
-        "param": fault.param,
+        "type": info.type,
+        "code": info.code,
+        "param": info.param,
         "body": decoded,
-        "hint": _hint(fault, status) or _redirect_hint(status, headers or {}),
+        "hint": _hint(info, status) or _redirect_hint(status, headers or {}),
         "retry_after": retry_after_seconds(headers or {}),
     }
     if kind is ModelNotFoundError:
-        details["available"] = _available(fault.message)
+        details["available"] = _available(info.message)
     if kind is ContextLengthError:
-        details["prompt_tokens"], details["context_length"] = _token_counts(fault.message)
+        details["prompt_tokens"], details["context_length"] = _token_counts(info.message)
     where = f"{path}: " if path else ""
-    return kind(printable(f"{where}{_sentence(_with_param(fault))}")[:TEXT_CHARS], **details)
+    return kind(printable(f"{where}{_sentence(_with_param(info))}")[:TEXT_CHARS], **details)
 
 
-def refusal_in(decoded: object) -> bool:
+def is_error_body(decoded: object) -> bool:
     """Tell whether a decoded body or event is an error though its status says 200."""
     if not isinstance(decoded, Mapping):
         return False
@@ -140,7 +137,7 @@ def is_loading(error: LMStudioError) -> bool:
     return "503" in {str(error.status), error.code} or error.type == "unavailable_error" or "503" in error.message
 
 
-def _read(decoded: object, status: int) -> Fault:
+def _read(decoded: object, status: int) -> ErrorInfo:
     """Find message, type, code and param, at most a few levels deep: the innermost are those of what failed."""
     error = decoded
     sentences: list[str] = []
@@ -157,7 +154,7 @@ def _read(decoded: object, status: int) -> Fault:
                 found[name] = str(value)
         nested = error.get("error")
         error = nested or _own_words(error)
-    return Fault(
+    return ErrorInfo(
         message=": ".join([*sentences, _message(error, status)]),
         is_page=isinstance(error, str) and _looks_like_html(error),
         is_bare=isinstance(decoded, str),
@@ -213,40 +210,40 @@ def _without_tags(text: str) -> str:
     return re.sub(r"<(script|style)\b.*?</\1>|<[^>]{0,500}>", " ", text, flags=re.IGNORECASE | re.DOTALL)
 
 
-def _kind(fault: Fault, status: int) -> type[APIError]:
-    if fault.type in TYPES:  # a plugin or MCP server that is set up wrongly is refused, one that fails is not
-        return InvalidRequestError if 400 <= status < 500 else TYPES[fault.type][0]
+def _kind(info: ErrorInfo, status: int) -> type[APIError]:
+    if info.type in TYPES:  # a plugin or MCP server that is set up wrongly is refused, one that fails is not
+        return InvalidRequestError if 400 <= status < 500 else TYPES[info.type][0]
     for phrase, kind in PHRASES:
-        if phrase.search(fault.message):
+        if phrase.search(info.message):
             return kind
-    for word in (fault.code, fault.type):
+    for word in (info.code, info.type):
         if word in CODES:
             return CODES[word]
     if status not in STATUSES:
-        if fault.status is not None:
-            status = fault.status
-        elif ENGINE.search(fault.message):
+        if info.status is not None:
+            status = info.status
+        elif ENGINE.search(info.message):
             return ServerError
-    return _kind_of_status(fault, status)
+    return _kind_of_status(info, status)
 
 
-def _kind_of_status(fault: Fault, status: int) -> type[APIError]:
+def _kind_of_status(info: ErrorInfo, status: int) -> type[APIError]:
     """Return what a status means; an error of unknown words inside a good one is the server's own failure."""
     if status in STATUSES:
         return STATUSES[status]
     if status >= 500:
         return ServerError
-    if status >= 400 or fault.type in {"invalid_request", "invalid_request_error"} or VALIDATION.search(fault.message):
+    if status >= 400 or info.type in {"invalid_request", "invalid_request_error"} or VALIDATION.search(info.message):
         return InvalidRequestError
     return APIError if status >= 300 else ServerError
 
 
-def _hint(fault: Fault, status: int) -> str | None:
+def _hint(info: ErrorInfo, status: int) -> str | None:
     """Return a better hint than the class has, where the words or a proxy's page tell more."""
-    if fault.type in TYPES:
-        return TYPES[fault.type][1]
-    return fitting_hint(_with_param(fault, always=True)) or hint_of_proxy(
-        status, is_page=fault.is_page, is_bare=fault.is_bare
+    if info.type in TYPES:
+        return TYPES[info.type][1]
+    return hint_for_message(_with_param(info, always=True)) or proxy_hint(
+        status, is_page=info.is_page, is_bare=info.is_bare
     )
 
 
@@ -263,12 +260,12 @@ def _available(message: str) -> list[str]:
     return [line.strip() for line in listed.splitlines() if line.strip()] if mark else []
 
 
-def _with_param(fault: Fault, *, always: bool = False) -> str:
+def _with_param(info: ErrorInfo, *, always: bool = False) -> str:
     """Name the field in a message that says no more than "Required"."""
-    is_long = len(fault.message) > BARE_MESSAGE and not always
-    if not fault.param or is_long or fault.param in fault.message:
-        return fault.message
-    return f"{fault.param}: {fault.message}"
+    is_long = len(info.message) > BARE_MESSAGE and not always
+    if not info.param or is_long or info.param in info.message:
+        return info.message
+    return f"{info.param}: {info.message}"
 
 
 def _token_counts(message: str) -> tuple[int | None, int | None]:

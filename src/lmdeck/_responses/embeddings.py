@@ -22,8 +22,6 @@ from lmdeck.messages import Problem
 from lmdeck.outputs import Completion
 from lmdeck.stats import Stats, Usage
 
-__all__ = ["batches", "checked_prompt", "checked_texts", "read_completion", "read_usage", "read_vectors"]
-
 
 def checked_texts(given: str | Sequence[str]) -> list[str]:
     """Give the texts to embed as a list.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from lmdeck._requests.tool_schema_fallback import COMPILER_REFUSALS
+from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
 from lmdeck.errors import (
     APIError,
     AuthenticationError,
@@ -22,8 +22,6 @@ from lmdeck.errors import (
     ServerError,
     TemplateError,
 )
-
-__all__ = ["CODES", "ENGINE", "LOADING", "PHRASES", "STATUSES", "TOKEN_COUNTS", "TYPES", "VALIDATION"]
 
 
 def _words(*patterns: str) -> re.Pattern[str]:
@@ -102,7 +100,7 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
         ),
         ModelCrashedError,
     ),
-    (_words(*COMPILER_REFUSALS), InvalidRequestError),
+    (_words(*GRAMMAR_ERRORS), InvalidRequestError),
     (
         _words(
             r"error in (predict\w*|iterating prediction stream)",  # the MLX engine's

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from lmdeck._requests.tool_schema_fallback import COMPILER_REFUSALS
+from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
 from lmdeck.errors import (
     AuthenticationError,
     EndpointNotFoundError,
@@ -21,8 +21,6 @@ from lmdeck.errors import (
     TemplateError,
     TransportError,
 )
-
-__all__ = ["HISTORY_HINT", "LM_STUDIO", "NO_VISION", "fit_to_product", "fitting_hint", "hint_of_proxy"]
 
 LM_STUDIO = "LM Studio"
 HISTORY_HINT = (
@@ -150,7 +148,7 @@ HINTS: list[tuple[re.Pattern[str], str]] = [
         "Send text, or a list of messages with text, to /v1/responses; show images with lm.chat() instead.",
     ),
     (
-        _words(*COMPILER_REFUSALS),
+        _words(*GRAMMAR_ERRORS),
         "The schema of a tool or of response_format is too complex for the engine: simplify it (no pattern, no deep nesting).",
     ),
     (
@@ -175,7 +173,7 @@ HINTS: list[tuple[re.Pattern[str], str]] = [
 ]
 
 
-def fitting_hint(message: str) -> str | None:
+def hint_for_message(message: str) -> str | None:
     """Return what to do about the words of a refusal; None where the class of the error says as much."""
     return next((hint for phrase, hint in HINTS if phrase.search(message)), None)
 
@@ -208,7 +206,7 @@ GATEWAYS = PAGES.keys() - {401, 403, 404, 429, 503}  # which servers behind a pr
 OTHER_PAGE = "A web page came, no API's answer: check `base_url`, and the proxy in between."
 
 
-def hint_of_proxy(status: int, *, is_page: bool, is_bare: bool) -> str | None:
+def proxy_hint(status: int, *, is_page: bool, is_bare: bool) -> str | None:
     """Return what to do about an error that a proxy made: a web page, or a status of its own with no JSON at all."""
     if is_page:
         return PAGES.get(status, OTHER_PAGE)
@@ -229,7 +227,7 @@ ELSEWHERE: dict[type[LMStudioError], str] = {
 }
 
 
-def fit_to_product(error: LMStudioError, product: str | None) -> None:
+def adapt_hint(error: LMStudioError, product: str | None) -> None:
     """Let the hint of an error speak of the product that answers, where that is known and not LM Studio."""
     if product is None or product == LM_STUDIO or not re.search(r"\bLM Studio|`lms\b", error.hint):
         return

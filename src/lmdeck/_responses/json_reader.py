@@ -8,7 +8,7 @@ from typing import NoReturn, Protocol
 import msgspec
 
 from lmdeck._limits import DEFAULT_LIMITS, Limits
-from lmdeck._responses.api_errors import api_error, refusal_in
+from lmdeck._responses.api_errors import api_error, is_error_body
 from lmdeck.errors import (
     IncompleteStreamError,
     LMStudioError,
@@ -18,8 +18,6 @@ from lmdeck.errors import (
 )
 from lmdeck.events import Chunk
 from lmdeck.messages import Reply
-
-__all__ = ["DECODE_ERRORS", "Body", "JSONReader", "Reader", "refuse_body"]
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -90,7 +88,7 @@ class JSONReader:
             self.value = msgspec.json.decode(body)
         except DECODE_ERRORS as error:
             refuse_body(body, error, None)
-        if refusal_in(self.value):
+        if is_error_body(self.value):
             raise api_error(self._status, self.value, self._headers)
         return []
 

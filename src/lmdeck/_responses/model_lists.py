@@ -12,9 +12,7 @@ from typing import Any, get_args
 from lmdeck.errors import MalformedStreamError, NoModelLoadedError
 from lmdeck.model_info import ApiLevel, ModelInfo, ModelInstance, ModelType, ReasoningOptions
 
-__all__ = ["LISTINGS", "choose_model", "read_listing"]
-
-LISTINGS: tuple[tuple[ApiLevel, str], ...] = (
+MODEL_LIST_PATHS: tuple[tuple[ApiLevel, str], ...] = (
     ("v1", "/api/v1/models"),
     ("v0", "/api/v0/models"),
     ("openai", "/v1/models"),
@@ -24,7 +22,7 @@ LISTINGS: tuple[tuple[ApiLevel, str], ...] = (
 HOLDERS = frozenset({"llamacpp", "vllm", "sglang"})  # owners whose server holds the models that it lists
 
 
-def read_listing(api: ApiLevel, body: object) -> list[ModelInfo]:
+def read_model_list(api: ApiLevel, body: object) -> list[ModelInfo]:
     """Read a model list.
 
     Raises:
@@ -182,4 +180,4 @@ def _count(value: object) -> int | None:
     )
 
 
-assert {api for api, _ in LISTINGS} == set(get_args(ApiLevel)) == _READERS.keys()  # noqa: S101  # each API has its reader
+assert {api for api, _ in MODEL_LIST_PATHS} == set(get_args(ApiLevel)) == _READERS.keys()  # noqa: S101  # each API has its reader

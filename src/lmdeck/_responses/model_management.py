@@ -14,8 +14,6 @@ import msgspec
 from lmdeck.errors import ConfigurationError, InvalidRequestError, MalformedStreamError, describe
 from lmdeck.model_info import DownloadJob, DownloadStatus, LoadedModel, ModelInfo, ModelInstance, ModelType
 
-__all__ = ["checked_job_id", "checked_load_options", "fitting_instance", "read_download", "read_loaded"]
-
 _STATES: tuple[str, ...] = get_args(DownloadStatus)
 _JOB_ID = re.compile(r"[\w.:-]{1,200}")
 

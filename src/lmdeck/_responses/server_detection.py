@@ -1,4 +1,4 @@
-"""Which product answers, and its version: from what it sent anyway, and from one or two small questions where that is silent.
+"""Which product answers, and its version: from what it sent anyway, and from one or two small requests where that is silent.
 
 Sources: llama.cpp's server sends `Server: llama.cpp` and tells its build in `/props` (`tools/server/README.md`); Ollama has
 `/api/version` (`docs/api.md`) and names the owner of its own models `library`; vLLM has `/version`; LiteLLM sends
@@ -16,8 +16,6 @@ from msgspec import Struct
 
 from lmdeck.model_info import ApiLevel
 
-__all__ = ["LM_STUDIO", "UNKNOWN_PRODUCT", "Peer", "Product", "named_in", "questions", "read_reply_to", "recognize"]
-
 LM_STUDIO, LLAMA_CPP, OLLAMA, VLLM, LITELLM = "LM Studio", "llama.cpp", "Ollama", "vLLM", "LiteLLM"
 UNKNOWN_PRODUCT = "an OpenAI-compatible server"
 OWNERS = {
@@ -32,7 +30,7 @@ OWNERS = {
 SERVERS = {"lmdeck": "lmdeck engine", "llama.cpp": LLAMA_CPP}
 GREETING = "/lmstudio-greeting"
 ALIVE = "/health/liveliness"
-VERSION_QUESTIONS = {
+VERSION_PROBES = {
     LLAMA_CPP: ("/props", "build_info"),
     OLLAMA: ("/api/version", "version"),
     VLLM: ("/version", "version"),
@@ -58,7 +56,7 @@ def recognize(api: ApiLevel, body: object, headers: Mapping[str, str], refusals:
     entries = body.get("data") if isinstance(body, Mapping) else None
     owners = [str(entry.get("owned_by")).lower() for entry in entries or () if isinstance(entry, Mapping)]
     owner = next((OWNERS[owner] for owner in owners if owner in OWNERS), None)
-    return Product(owner or named_in(*refusals))
+    return Product(owner or product_from_error(*refusals))
 
 
 def _named_by(headers: Mapping[str, str]) -> Product | None:
@@ -77,29 +75,29 @@ class Peer:
     def __init__(self) -> None:
         self.product: str | None = None
 
-    def hear(self, headers: Mapping[str, str]) -> None:
+    def read_headers(self, headers: Mapping[str, str]) -> None:
         """Note what an answer's headers tell."""
         named = _named_by(headers)
         if named is not None:
             self.product = named.name
 
 
-def named_in(*refusals: str) -> str | None:
+def product_from_error(*refusals: str) -> str | None:
     """Name the product by the words of its refusals."""
     words = ("unexpected endpoint or method", "lm studio api token")
     return LM_STUDIO if any(word in refusal.lower() for refusal in refusals for word in words) else None
 
 
-def questions(product: Product) -> tuple[str, ...]:
+def probe_paths(product: Product) -> tuple[str, ...]:
     """Return the paths to ask for what is not known yet: none, one, or a few."""
     if product.name is None:
-        return (VERSION_QUESTIONS[OLLAMA][0], GREETING, ALIVE)
-    if product.version is None and product.name in VERSION_QUESTIONS:
-        return (VERSION_QUESTIONS[product.name][0],)
+        return (VERSION_PROBES[OLLAMA][0], GREETING, ALIVE)
+    if product.version is None and product.name in VERSION_PROBES:
+        return (VERSION_PROBES[product.name][0],)
     return ()
 
 
-def read_reply_to(path: str, body: object, product: Product) -> Product:
+def refine(path: str, body: object, product: Product) -> Product:
     """Add what a question's answer tells; what is no answer of that product tells nothing."""
     if path == ALIVE:
         return Product(LITELLM) if body == "I'm alive!" else product
@@ -107,7 +105,7 @@ def read_reply_to(path: str, body: object, product: Product) -> Product:
         return product
     if path == GREETING:
         return Product(LM_STUDIO) if body.get("lmstudio") is True else product
-    name, field = next((name, field) for name, (asked, field) in VERSION_QUESTIONS.items() if asked == path)
+    name, field = next((name, field) for name, (asked, field) in VERSION_PROBES.items() if asked == path)
     version = _version(body.get(field))
     return product if version is None else Product(product.name or name, version)
 

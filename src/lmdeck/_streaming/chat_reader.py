@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from lmdeck._limits import DEFAULT_LIMITS, Limits
-from lmdeck._responses.api_errors import api_error, decoded_or_text, refusal_in
+from lmdeck._responses.api_errors import api_error, decoded_or_text, is_error_body
 from lmdeck._responses.json_reader import DECODE_ERRORS, Body, refuse_body
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.sse import BOM, ServerSentEvent, SSEDecoder
@@ -254,7 +254,7 @@ class ChatReader:
     def _check_event(self, event: ServerSentEvent, completion: Completion) -> None:
         """Tell an error, or an object that is no chunk, from a chunk without choices, such as one with usage only."""
         decoded = decoded_or_text(event.data)
-        if event.event == "error" or refusal_in(decoded):
+        if event.event == "error" or is_error_body(decoded):
             error = api_error(self._status, decoded, self._headers)
             error.partial = self.partial()
             raise error
@@ -296,4 +296,4 @@ class ChatReader:
     def _error_in(self, body: bytes) -> APIError | None:
         """Give the error that a body with a good status reports, if it does."""
         decoded = decoded_or_text(body)
-        return api_error(self._status, decoded, self._headers) if refusal_in(decoded) else None
+        return api_error(self._status, decoded, self._headers) if is_error_body(decoded) else None

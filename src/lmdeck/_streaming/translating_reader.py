@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from lmdeck._limits import DEFAULT_LIMITS, Limits
-from lmdeck._responses.api_errors import api_error, refusal_in
+from lmdeck._responses.api_errors import api_error, is_error_body
 from lmdeck._responses.json_reader import DECODE_ERRORS
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import DONE, ChatReader, Observer
@@ -75,7 +75,7 @@ class TranslatedReader(ChatReader):
 
     def _refuse_failure(self, event: ServerSentEvent, decoded: dict[str, Any]) -> None:
         failure = self._translator.failure(decoded)
-        if failure is None and (event.event == "error" or refusal_in(decoded)):
+        if failure is None and (event.event == "error" or is_error_body(decoded)):
             failure = decoded
         if failure is not None:
             error = api_error(self._status, failure, self._headers)
@@ -88,7 +88,7 @@ class TranslatedReader(ChatReader):
             decoded = _decode(body)
         except DECODE_ERRORS as error:
             self._refuse_body(body, error)
-        if refusal_in(decoded):
+        if is_error_body(decoded):
             raise api_error(self._status, decoded, self._headers)
         completion = self._translator.body(decoded)
         if completion is None:

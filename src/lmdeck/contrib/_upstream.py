@@ -16,7 +16,7 @@ from msgspec import Struct
 from lmdeck._client.session import Session
 from lmdeck._pipeline.exchange import ResponseStream
 from lmdeck._pipeline.run_plan import drive, drive_async
-from lmdeck._requests.base_url import Address
+from lmdeck._requests.base_url import BaseURL
 from lmdeck._transport import AsyncResponse, AsyncTransport, SyncResponse, Timeouts, Transport
 from lmdeck.config import ClientSettings, Settings
 from lmdeck.errors import LMStudioError, RequestTimeoutError, TransportError
@@ -104,7 +104,7 @@ class _Servers(Generic[T]):
     def __init__(self, given: ClientSettings) -> None:
         self.settings = Settings.resolve(given)
         is_named = any(given.get(name) is not None for name in ("base_url", "host", "port"))
-        self._root = Address.from_settings(self.settings).root if is_named else None
+        self._root = BaseURL.from_settings(self.settings).root if is_named else None
         self._timeouts = Timeouts.from_settings(self.settings)
         self._begin_anew()
 

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Unpack
 from urllib.parse import quote
 
-from lmdeck._requests.base_url import Address
+from lmdeck._requests.base_url import BaseURL
 from lmdeck.config import Settings
 from lmdeck.contrib._upstream import AsyncUpstream
 from lmdeck.errors import InvalidRequestError, LMStudioError
@@ -40,7 +40,7 @@ class RepairProxy:
     """
 
     def __init__(self, hosts: AllowedHosts = LOOPBACK, **settings: Unpack[ClientSettings]) -> None:
-        self.upstream_url = Address.from_settings(Settings.resolve(settings)).root
+        self.upstream_url = BaseURL.from_settings(Settings.resolve(settings)).root
         named: ClientSettings = {**settings, "host": None, "port": None, "base_url": self.upstream_url}
         self._upstream = AsyncUpstream(named)
         self._hosts = hosts

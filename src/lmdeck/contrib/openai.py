@@ -14,7 +14,7 @@ from typing import Any, Unpack
 import httpx2
 import openai
 
-from lmdeck._requests.base_url import Address
+from lmdeck._requests.base_url import BaseURL
 from lmdeck.config import ClientSettings, Settings
 from lmdeck.contrib.httpx2 import AsyncRepairTransport, RepairTransport
 
@@ -53,7 +53,7 @@ def _split(options: dict[str, Any]) -> tuple[ClientSettings, dict[str, Any]]:
     arguments = {name: value for name, value in options.items() if name not in OWN | {"base_url"}}
     found = Settings.resolve(settings | {name: _text(value) for name, value in address.items()})
     token = found.api_token.reveal() if found.api_token else NO_TOKEN
-    defaults = {"base_url": f"{Address.from_settings(found).root}/v1", "api_key": token}
+    defaults = {"base_url": f"{BaseURL.from_settings(found).root}/v1", "api_key": token}
     given: Any = settings
     return given, {**defaults, **arguments}
 

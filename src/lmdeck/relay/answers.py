@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from lmdeck._responses.api_errors import api_error, decoded_or_text, refusal_in
+from lmdeck._responses.api_errors import api_error, decoded_or_text, is_error_body
 from lmdeck._responses.embeddings import read_vectors
 from lmdeck._responses.json_reader import JSONReader, Reader
 from lmdeck._streaming.chat_reader import ChatReader, Observer
@@ -241,7 +241,7 @@ class PassingRelay:
         """
         if self._held is not None:
             refusal = decoded_or_text(b"".join(self._held))
-            if refusal_in(refusal):
+            if is_error_body(refusal):
                 error = api_error(self._status, refusal, self._headers)
                 if isinstance(error, EndpointNotFoundError):
                     raise error

@@ -65,7 +65,7 @@ class AskedJson:
 
     def _fits(self, value: object) -> bool:
         try:
-            return not self._checker.faults(value)
+            return not self._checker.errors(value)
         except ConfigurationError:  # the schema is not one: LM Studio took it, and so may the caller
             return True
 

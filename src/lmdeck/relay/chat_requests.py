@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._requests.chat import ChatSpec, build_chat
 from lmdeck.errors import ConfigurationError
 from lmdeck.relay.tools import ForeignTools, custom_arguments, read_tools
@@ -15,23 +15,23 @@ __all__ = ["chat_body", "completion_body", "embedding_body"]
 _CHAT_FIELDS = ("model", "messages", "tools", "tool_choice", "stream")
 
 
-def chat_body(given: Mapping[str, Any], changes: Adjustments) -> tuple[dict[str, Any], set[str]]:
+def chat_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> tuple[dict[str, Any], set[str]]:
     """Return the body and the names of the tools that were custom; fields that are not known stay as they are.
 
     Raises:
         ConfigurationError: A message or a tool cannot be sent.
         UnknownToolError: `tool_choice` names a tool that is not offered.
     """
-    tools = read_tools(given.get("tools"), changes)
-    choice, tools = _choice(given.get("tool_choice"), tools, changes)
+    tools = read_tools(given.get("tools"), fixes)
+    choice, tools = _choice(given.get("tool_choice"), tools, fixes)
     messages = given.get("messages")
     spec = ChatSpec(
-        messages=tuple(_message(each, changes) for each in messages) if isinstance(messages, list) else (),
+        messages=tuple(_message(each, fixes) for each in messages) if isinstance(messages, list) else (),
         tools=tuple({"type": "function", "function": _named(tool)} for tool in tools.functions),
         tool_choice=choice,
         options={name: value for name, value in given.items() if name not in _CHAT_FIELDS},
     )
-    return build_chat(spec, given.get("model"), changes, stream=given.get("stream") is True), tools.custom
+    return build_chat(spec, given.get("model"), fixes, stream=given.get("stream") is True), tools.custom
 
 
 def _named(tool: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _named(tool: Mapping[str, Any]) -> dict[str, Any]:
     return dict(tool)
 
 
-def _choice(given: object, tools: ForeignTools, changes: Adjustments) -> tuple[Any, ForeignTools]:
+def _choice(given: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tuple[Any, ForeignTools]:
     """Read the forms of `tool_choice` that `build_chat` does not: Mistral's `any`, a custom tool, a list of allowed tools."""
     if given == "any":
         return "required", tools
@@ -55,20 +55,20 @@ def _choice(given: object, tools: ForeignTools, changes: Adjustments) -> tuple[A
     if kind == "allowed_tools":
         allowed = [entry.get("function", entry.get("custom", entry)) for entry in details.get("tools") or ()]
         names = [entry.get("name") for entry in allowed if isinstance(entry, Mapping)]
-        changes.make("tool_choice", "tool_choice allowed_tools was sent as those tools alone.")
+        fixes.apply("tool_choice", "tool_choice allowed_tools was sent as those tools alone.")
         return details.get("mode", "auto"), tools.only(names)
     if kind in {"auto", "none", "required", "any"}:
         return "required" if kind == "any" else kind, tools
     return details.get("name") or given, tools
 
 
-def _message(given: object, changes: Adjustments) -> Mapping[str, Any]:
+def _message(given: object, fixes: CompatibilityFixes) -> Mapping[str, Any]:
     if not isinstance(given, Mapping):
         raise ConfigurationError(
             f"A message must be an object, not {type(given).__name__}.", hint='Pass {"role": "user", "content": …}.'
         )
     message = {name: value for name, value in given.items() if value is not None or name == "content"}
-    if message.get("role") == "developer" and changes.make("developer_role", "The role developer was sent as system."):
+    if message.get("role") == "developer" and fixes.apply("developer_role", "The role developer was sent as system."):
         message["role"] = "system"
     if isinstance(message.get("content"), list):
         message["content"] = [_part(part) for part in message["content"]]
@@ -94,7 +94,7 @@ def _call(call: object) -> object:
     return {"id": call.get("id"), "type": "function", "function": function}
 
 
-def completion_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+def completion_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return the body of `/v1/completions`: a list of one prompt as that prompt, and a stream with its usage.
 
     Raises:
@@ -103,25 +103,25 @@ def completion_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str,
     body = {name: value for name, value in given.items() if value is not None}
     prompt = body.get("prompt", "")
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
-        changes.make("single_input", "A list with one prompt was sent as that prompt.")
+        fixes.apply("single_input", "A list with one prompt was sent as that prompt.")
         body["prompt"] = prompt[0]
     elif not isinstance(prompt, str):
         raise ConfigurationError(
             "LM Studio takes one prompt of text, not a list or token ids.", hint="Ask once for each prompt."
         )
-    if body.get("stream") is True and changes.allows("include_usage"):
+    if body.get("stream") is True and fixes.is_enabled("include_usage"):
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     return body
 
 
-def embedding_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+def embedding_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return the body of `/v1/embeddings`: numbers are asked for, which the relay packs where base64 was wanted.
 
     Raises:
         ConfigurationError: The input is not text.
     """
     body = {name: value for name, value in given.items() if value is not None}
-    if body.get("encoding_format") == "base64" and changes.make(
+    if body.get("encoding_format") == "base64" and fixes.apply(
         "base64_embeddings", "Embeddings in base64, which LM Studio ignores, were asked for as numbers and packed here."
     ):
         body["encoding_format"] = "float"

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._requests.history import CallIds
 from lmdeck._requests.images import checked_url
 from lmdeck._requests.other_endpoints import anthropic_body
@@ -21,50 +21,50 @@ __all__ = ["message_body"]
 _PASSED = ("text", "thinking", "redacted_thinking")
 
 
-def message_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+def message_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return the body; fields that are not known stay as they are.
 
     Raises:
         ConfigurationError: There is no message, or an image that cannot be sent.
     """
     body = {name: value for name, value in given.items() if value is not None}
-    blocks = _Blocks(changes)
+    blocks = _Blocks(fixes)
     body["messages"] = [blocks.message(each) for each in body.get("messages") or () if isinstance(each, Mapping)]
     if "tools" in body:
-        body["tools"] = list(_tools(body["tools"], changes))
+        body["tools"] = list(_tools(body["tools"], fixes))
     if not body.get("tools"):
         body.pop("tools", None)
         body.pop("tool_choice", None)
-    return anthropic_body(body, changes)
+    return anthropic_body(body, fixes)
 
 
-def _tools(given: object, changes: Adjustments) -> Iterator[dict[str, Any]]:
+def _tools(given: object, fixes: CompatibilityFixes) -> Iterator[dict[str, Any]]:
     for tool in given if isinstance(given, list) else []:
         if not isinstance(tool, Mapping):
             continue
         kind = tool.get("type", "custom")
         if isinstance(tool.get("function"), Mapping):
             function = dict(tool["function"])
-            parameters = object_schema(function.get("name"), function.get("parameters"), changes)
+            parameters = object_schema(function.get("name"), function.get("parameters"), fixes)
             yield {"type": "function", "function": {**function, "parameters": parameters}}
         elif kind == "custom" or "input_schema" in tool:
-            yield {**tool, "input_schema": object_schema(tool.get("name"), tool.get("input_schema"), changes)}
+            yield {**tool, "input_schema": object_schema(tool.get("name"), tool.get("input_schema"), fixes)}
         else:
-            changes.make("server_tools", f"The tool {kind!r}, which only Anthropic's servers run, was left out.")
+            fixes.apply("server_tools", f"The tool {kind!r}, which only Anthropic's servers run, was left out.")
 
 
 class _Blocks:
     """Write the messages of one history."""
 
-    def __init__(self, changes: Adjustments) -> None:
-        self._changes = changes
-        self._ids = CallIds(changes)
+    def __init__(self, fixes: CompatibilityFixes) -> None:
+        self._fixes = fixes
+        self._ids = CallIds(fixes)
 
     def message(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return a message as LM Studio takes it."""
         content = given.get("content")
         if content is None:
-            self._changes.make("null_content", "A message's content null was sent as an empty text.")
+            self._fixes.apply("null_content", "A message's content null was sent as an empty text.")
             return {**given, "content": ""}
         if given.get("role") == "system":  # which `anthropic_body` moves to its place
             return {**given, "content": _text(content)}
@@ -80,17 +80,17 @@ class _Blocks:
             return
         kind = given.get("type")
         if kind == "image":
-            yield _image(given, self._changes)
+            yield _image(given, self._fixes)
         elif kind == "tool_use":
             id_ = self._ids.unique(given.get("id"), "A tool_use block")
             yield {**given, "id": id_, "input": _input(given.get("input"))}
         elif kind == "tool_result":
             id_ = self._ids.result(given.get("tool_use_id"), "A tool_result block")
-            yield from _result({**given, "tool_use_id": id_}, self._changes)
+            yield from _result({**given, "tool_use_id": id_}, self._fixes)
         elif kind in _PASSED:
             yield dict(given)
         else:
-            self._changes.make("server_tools", f"A block of the type {kind!r}, unknown to LM Studio, was left out.")
+            self._fixes.apply("server_tools", f"A block of the type {kind!r}, unknown to LM Studio, was left out.")
 
 
 def _input(given: object) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _input(given: object) -> dict[str, Any]:
     return dict(given) if isinstance(given, Mapping) else {}
 
 
-def _result(block: Mapping[str, Any], changes: Adjustments) -> Iterator[dict[str, Any]]:
+def _result(block: Mapping[str, Any], fixes: CompatibilityFixes) -> Iterator[dict[str, Any]]:
     content = block.get("content")
     if not isinstance(content, list):
         yield {**block, "content": "" if content is None else content}
@@ -110,20 +110,20 @@ def _result(block: Mapping[str, Any], changes: Adjustments) -> Iterator[dict[str
     texts = [part for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
     images = [part for part in content if isinstance(part, Mapping) and part.get("type") == "image"]
     if images:
-        changes.make("content_parts", "The images of a tool's result were sent beside it.")
+        fixes.apply("content_parts", "The images of a tool's result were sent beside it.")
     if len(texts) + len(images) < len(content):
-        changes.make("content_parts", "Parts of a tool's result that LM Studio does not know were left out.")
+        fixes.apply("content_parts", "Parts of a tool's result that LM Studio does not know were left out.")
     yield {**block, "content": texts}
     for image in images:
-        yield _image(image, changes)
+        yield _image(image, fixes)
 
 
-def _image(block: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+def _image(block: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     source = block.get("source")
-    if not isinstance(source, Mapping) or not changes.allows("images"):
+    if not isinstance(source, Mapping) or not fixes.is_enabled("images"):
         return dict(block)
     url = str(source.get("url") or f"data:{source.get('media_type')};base64,{source.get('data')}")
-    head, _, data = checked_url(url, changes).partition(",")
+    head, _, data = checked_url(url, fixes).partition(",")
     media_type = head.removeprefix("data:").removesuffix(";base64")
     return {**block, "source": {"type": "base64", "media_type": media_type, "data": data}}
 

@@ -64,7 +64,7 @@ def begin(
     sent = GenerationRequest(
         path=route.path,
         body=request.body,
-        changes=request.changes,
+        fixes=request.fixes,
         make_reader=make_reader,
         headers=forwarded,
         timeouts=timeouts,

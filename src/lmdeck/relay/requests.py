@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from lmdeck._client.plans.endpoints import expects_one_call
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._requests.other_endpoints import offered_tools
 from lmdeck._streaming.anthropic_messages import AnthropicTranslator
@@ -63,7 +63,7 @@ class RelayRequest:
             LMStudioError: The body cannot be made acceptable.
         """
         self.kind = kind
-        self.changes = Adjustments(without_rules)
+        self.fixes = CompatibilityFixes(without_rules)
         given = _decoded(data)
         if model and not given.get("model"):
             given["model"] = model
@@ -76,7 +76,7 @@ class RelayRequest:
     @property
     def problems(self) -> list[Problem]:
         """What was changed to make the request acceptable."""
-        return self.changes.problems
+        return self.fixes.problems
 
     def reader(self, status: int, headers: Mapping[str, str], *, architecture: str = "") -> RelayReader:
         """Return what reads one answer; `architecture` is the model's, where it is known."""
@@ -97,15 +97,15 @@ class RelayRequest:
     def _adjusted(self, given: dict[str, Any]) -> dict[str, Any]:
         match self.kind:
             case "chat":
-                body, self.custom = chat_body(given, self.changes)
+                body, self.custom = chat_body(given, self.fixes)
             case "responses":
-                body, self.custom = response_body(given, self.changes)
+                body, self.custom = response_body(given, self.fixes)
             case "messages":
-                body = message_body(given, self.changes)
+                body = message_body(given, self.fixes)
             case "completions":
-                body = completion_body(given, self.changes)
+                body = completion_body(given, self.fixes)
             case "embeddings":
-                body = embedding_body(given, self.changes)
+                body = embedding_body(given, self.fixes)
             case _:
                 body = given
         return body

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._requests.chat import ANY_OBJECT
 from lmdeck._requests.history import CallIds
 from lmdeck._requests.images import checked_url
@@ -22,7 +22,7 @@ from lmdeck.relay.tools import ForeignTools, custom_arguments, object_schema, re
 __all__ = ["response_body"]
 
 
-def response_body(given: Mapping[str, Any], changes: Adjustments) -> tuple[dict[str, Any], set[str]]:
+def response_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> tuple[dict[str, Any], set[str]]:
     """Return the body and the names of the tools that were custom; fields that are not known stay as they are.
 
     Raises:
@@ -31,11 +31,11 @@ def response_body(given: Mapping[str, Any], changes: Adjustments) -> tuple[dict[
     """
     body = {name: value for name, value in given.items() if value is not None}
     if isinstance(body.get("input"), list):
-        body["input"] = list(_items(body["input"], changes))
-    tools = read_tools(body.pop("tools", None), changes, servers=("mcp",))
-    choice, tools = _choice(body.pop("tool_choice", None), tools, changes)
+        body["input"] = list(_items(body["input"], fixes))
+    tools = read_tools(body.pop("tools", None), fixes, servers=("mcp",))
+    choice, tools = _choice(body.pop("tool_choice", None), tools, fixes)
     functions = [
-        {"type": "function", **tool, "parameters": object_schema(tool.get("name"), tool.get("parameters"), changes)}
+        {"type": "function", **tool, "parameters": object_schema(tool.get("name"), tool.get("parameters"), fixes)}
         for tool in tools.functions
     ]
     if functions or tools.servers:
@@ -43,21 +43,21 @@ def response_body(given: Mapping[str, Any], changes: Adjustments) -> tuple[dict[
         if choice is not None:
             body["tool_choice"] = choice
     if body.get("text"):
-        body["text"] = _text(body["text"], changes)
-    return responses_body(body, changes), tools.custom
+        body["text"] = _text(body["text"], fixes)
+    return responses_body(body, fixes), tools.custom
 
 
-def _choice(given: object, tools: ForeignTools, changes: Adjustments) -> tuple[object, ForeignTools]:
+def _choice(given: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tuple[object, ForeignTools]:
     """Return the choice as one of the three words, with the tools that it leaves."""
     if not isinstance(given, Mapping):
         return given, tools
     kind = given.get("type")
     if kind == "allowed_tools":
         names = [entry.get("name") for entry in given.get("tools") or () if isinstance(entry, Mapping)]
-        changes.make("tool_choice", "tool_choice allowed_tools was sent as those tools alone.")
+        fixes.apply("tool_choice", "tool_choice allowed_tools was sent as those tools alone.")
         return given.get("mode", "auto"), tools.only(names)
     if kind not in {"function", "custom"}:
-        changes.make("tool_choice", f"tool_choice {kind!r} names a tool that is not offered here and was left out.")
+        fixes.apply("tool_choice", f"tool_choice {kind!r} names a tool that is not offered here and was left out.")
         return None, tools
     function = given.get("function")
     name = given.get("name") or (function.get("name") if isinstance(function, Mapping) else None)
@@ -65,59 +65,59 @@ def _choice(given: object, tools: ForeignTools, changes: Adjustments) -> tuple[o
     if not chosen.functions:
         offered = ", ".join(tool["name"] for tool in tools.functions) or "none"
         raise UnknownToolError(f"tool_choice names {name!r}, but the tools offered are: {offered}.")
-    if changes.make("tool_choice", f"tool_choice {name!r} was sent as 'required' with that tool alone."):
+    if fixes.apply("tool_choice", f"tool_choice {name!r} was sent as 'required' with that tool alone."):
         return "required", chosen
     return {"type": "function", "name": name}, tools
 
 
-def _text(given: object, changes: Adjustments) -> object:
+def _text(given: object, fixes: CompatibilityFixes) -> object:
     """Return `text` with the format that LM Studio requires in it."""
     if not isinstance(given, Mapping):
         return given
     form = given.get("format")
     if form is None:
         told = "`text` got the format that LM Studio asks for."
-        return {**given, "format": {"type": "text"}} if changes.make("empty_text", told) else given
+        return {**given, "format": {"type": "text"}} if fixes.apply("empty_text", told) else given
     if isinstance(form, Mapping) and form.get("type") == "json_object":
         told = "The format json_object was sent as a json_schema that takes any object."
         any_json = {"type": "json_schema", "name": "answer", "strict": False, "schema": ANY_OBJECT}
-        return {**given, "format": any_json} if changes.make("json_object", told) else given
+        return {**given, "format": any_json} if fixes.apply("json_object", told) else given
     schema = form.get("schema") if isinstance(form, Mapping) else None
     if isinstance(form, Mapping) and isinstance(schema, Mapping):
         plain = plain_schema(schema)
         told = "The schema of the format was written without references and type lists."
-        if plain != schema and changes.make("schemas", told):
+        if plain != schema and fixes.apply("schemas", told):
             return {**given, "format": {**form, "schema": plain}}
     return given
 
 
-def _items(given: Iterable[object], changes: Adjustments) -> Iterator[dict[str, Any]]:
+def _items(given: Iterable[object], fixes: CompatibilityFixes) -> Iterator[dict[str, Any]]:
     """Return the items of an input in the kinds that LM Studio knows."""
-    ids = CallIds(changes)
+    ids = CallIds(fixes)
     for item in given:
         if not isinstance(item, Mapping):
             continue
         kind = str(item.get("type") or "message")
         if kind in _READERS:
-            yield _READERS[kind](item, changes, ids)
+            yield _READERS[kind](item, fixes, ids)
         else:
-            changes.make(
+            fixes.apply(
                 "server_tools", f"An item of the input of the type {kind!r}, unknown to LM Studio, was left out."
             )
 
 
-def _message(item: Mapping[str, Any], changes: Adjustments, _: CallIds) -> dict[str, Any]:
+def _message(item: Mapping[str, Any], fixes: CompatibilityFixes, _: CallIds) -> dict[str, Any]:
     content = item.get("content")
     if content is None:
-        changes.make("null_content", "A message's content null was sent as an empty text.")
+        fixes.apply("null_content", "A message's content null was sent as an empty text.")
         return {**item, "content": ""}
     if not isinstance(content, list):
         return dict(item)
     said = "output_text" if item.get("role") == "assistant" else "input_text"
-    return {**item, "content": [_part(part, said, changes) for part in content]}
+    return {**item, "content": [_part(part, said, fixes) for part in content]}
 
 
-def _part(part: object, said: str, changes: Adjustments) -> object:
+def _part(part: object, said: str, fixes: CompatibilityFixes) -> object:
     """Return a part of a message; chat completions' parts and refusals are renamed, images checked."""
     if isinstance(part, str):
         return {"type": said, "text": part}
@@ -125,27 +125,27 @@ def _part(part: object, said: str, changes: Adjustments) -> object:
         return part
     match part.get("type"):
         case "text":
-            changes.make("content_parts", f"A part of the type text was sent as {said}.")
+            fixes.apply("content_parts", f"A part of the type text was sent as {said}.")
             return {**part, "type": said}
         case "refusal":
             return {"type": said, "text": str(part.get("refusal") or "")}
         case "image_url" | "input_image":
             image = part.get("image_url")
             url = image.get("url") if isinstance(image, Mapping) else image
-            if changes.allows("images") and isinstance(url, str):
-                url = checked_url(url, changes)
+            if fixes.is_enabled("images") and isinstance(url, str):
+                url = checked_url(url, fixes)
             return {**part, "type": "input_image", "image_url": url}
     return dict(part)
 
 
-def _call(item: Mapping[str, Any], _: Adjustments, ids: CallIds) -> dict[str, Any]:
+def _call(item: Mapping[str, Any], _: CompatibilityFixes, ids: CallIds) -> dict[str, Any]:
     arguments = item.get("arguments")
     if not isinstance(arguments, str):
         arguments = msgspec.json.encode(arguments or {}).decode()
     return {**item, "call_id": _call_id(item, ids), "arguments": arguments.strip() or "{}"}
 
 
-def _custom_call(item: Mapping[str, Any], _: Adjustments, ids: CallIds) -> dict[str, Any]:
+def _custom_call(item: Mapping[str, Any], _: CompatibilityFixes, ids: CallIds) -> dict[str, Any]:
     arguments = custom_arguments(item.get("input"))
     return {
         "type": "function_call",
@@ -159,20 +159,20 @@ def _call_id(item: Mapping[str, Any], ids: CallIds) -> str:
     return ids.unique(item.get("call_id") or item.get("id"), "A call of the input")
 
 
-def _output(item: Mapping[str, Any], changes: Adjustments, ids: CallIds) -> dict[str, Any]:
+def _output(item: Mapping[str, Any], fixes: CompatibilityFixes, ids: CallIds) -> dict[str, Any]:
     output = item.get("output")
     if not isinstance(output, (str, list)):
-        changes.make("json_text", "A tool's result was sent as JSON text.")
+        fixes.apply("json_text", "A tool's result was sent as JSON text.")
         output = "" if output is None else msgspec.json.encode(output).decode()
     id_ = ids.result(item.get("call_id"), "A tool's result in the input")
     return {**item, "type": "function_call_output", "call_id": id_, "output": output}
 
 
-def _reasoning(item: Mapping[str, Any], _: Adjustments, __: CallIds) -> dict[str, Any]:
+def _reasoning(item: Mapping[str, Any], _: CompatibilityFixes, __: CallIds) -> dict[str, Any]:
     return {name: value for name, value in item.items() if value is not None}
 
 
-_READERS: dict[str, Callable[[Mapping[str, Any], Adjustments, CallIds], dict[str, Any]]] = {
+_READERS: dict[str, Callable[[Mapping[str, Any], CompatibilityFixes, CallIds], dict[str, Any]]] = {
     "message": _message,
     "function_call": _call,
     "custom_tool_call": _custom_call,

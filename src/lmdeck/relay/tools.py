@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._requests.schemas import plain_schema
 
 __all__ = ["ForeignTools", "custom_arguments", "object_schema", "read_tools"]
@@ -38,7 +38,7 @@ class ForeignTools(Struct):
         return ForeignTools([tool for tool in self.functions if tool["name"] in kept], self.servers, self.custom)
 
 
-def read_tools(given: object, changes: Adjustments, *, servers: Sequence[str] = ()) -> ForeignTools:
+def read_tools(given: object, fixes: CompatibilityFixes, *, servers: Sequence[str] = ()) -> ForeignTools:
     """Read tools in OpenAI's forms: nested, flat, custom; kinds in `servers` are passed on as they are."""
     tools = ForeignTools()
     for tool in given if isinstance(given, list) else []:
@@ -49,18 +49,18 @@ def read_tools(given: object, changes: Adjustments, *, servers: Sequence[str] = 
         if kind == "function":
             tools.functions.append({name: value for name, value in dict(inner or {}).items() if name != "type"})
         elif kind == "custom":
-            tools.functions.append(_custom(dict(inner or {}), changes))
+            tools.functions.append(_custom(dict(inner or {}), fixes))
             tools.custom.add(str((inner or {}).get("name")))
         elif kind in servers:
             tools.servers.append(dict(tool))
         else:
-            changes.make("server_tools", f"The tool {kind!r}, which only its vendor's servers run, was left out.")
+            fixes.apply("server_tools", f"The tool {kind!r}, which only its vendor's servers run, was left out.")
     return tools
 
 
-def _custom(tool: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:
+def _custom(tool: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     name = str(tool.get("name"))
-    changes.make("custom_tools", f"The custom tool {name!r} was sent as a function with one text argument.")
+    fixes.apply("custom_tools", f"The custom tool {name!r} was sent as a function with one text argument.")
     described = [str(tool["description"])] if tool.get("description") else []
     form = tool.get("format")
     if isinstance(form, Mapping) and form.get("definition"):
@@ -73,13 +73,13 @@ def custom_arguments(text: object) -> str:
     return msgspec.json.encode({"input": text if isinstance(text, str) else ""}).decode()
 
 
-def object_schema(name: object, given: object, changes: Adjustments) -> dict[str, Any]:
+def object_schema(name: object, given: object, fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return parameters as LM Studio's schema check accepts them: of type object, with properties, without references."""
     schema = dict(given) if isinstance(given, Mapping) else {}
     if schema.get("type") != "object" or not isinstance(schema.get("properties"), Mapping):
         told = f"The tool {name!r} got the object schema that LM Studio asks for."
-        if changes.make("tool_parameters", told):
+        if fixes.apply("tool_parameters", told):
             schema = {**schema, "type": "object", "properties": schema.get("properties") or {}}
     plain = plain_schema(schema)
     told = f"The schema of the tool {name!r} was written without references and type lists."
-    return plain if plain != schema and changes.make("schemas", told) else schema
+    return plain if plain != schema and fixes.apply("schemas", told) else schema

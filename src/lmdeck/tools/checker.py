@@ -20,9 +20,7 @@ from lmdeck.messages import Problem
 if TYPE_CHECKING:
     from jsonschema_rs import ValidationError, Validator
 
-__all__ = ["Checker"]
-
-FAULTS = 20
+MAX_ERRORS = 20
 SHOWN = 200
 
 
@@ -34,7 +32,7 @@ class Checker:
         self._what = what
         self._validator: Validator | None = None
 
-    def faults(self, value: object) -> list[str]:
+    def errors(self, value: object) -> list[str]:
         """Give a line for each place where a value does not fit.
 
         Raises:
@@ -43,11 +41,11 @@ class Checker:
         validator = self._validator or self._compiled()
         if validator.is_valid(value):
             return []
-        return [_line(fault) for fault in islice(validator.iter_errors(value), FAULTS)]
+        return [_line(fault) for fault in islice(validator.iter_errors(value), MAX_ERRORS)]
 
-    def coerced(self, value: object, name: str, problems: list[Problem]) -> object:
+    def coerce(self, value: object, name: str, problems: list[Problem]) -> object:
         """Give a value as the schema wants it, as far as that loses nothing; each change is a problem."""
-        return _coerced(value, self.schema, self.schema, "", name, problems)
+        return _coerce(value, self.schema, self.schema, "", name, problems)
 
     def _compiled(self) -> Validator:
         from jsonschema_rs import ValidationError, validator_for  # here, because a chat without tools needs it not
@@ -67,14 +65,14 @@ def _line(error: ValidationError) -> str:
     return f"{place}: {error.message[:SHOWN]}"
 
 
-def _coerced(
+def _coerce(
     value: object, schema: object, root: Mapping[str, Any], place: str, name: str, problems: list[Problem]
 ) -> object:
     """Give a value as the schema wants it, where that loses nothing; else the value itself."""
     if not isinstance(schema, Mapping):
         return value
     types = types_of(schema, root)
-    better = _put_right(value, schema, types, root)
+    better = _coerce_scalar(value, schema, types, root)
     if better is not value:
         problems.append(
             Problem("coerced", f"{name}: {place} was given as {_shown(value)} and read as {_shown(better)}.")
@@ -85,12 +83,12 @@ def _coerced(
         properties = schema.get("properties")
         inner = properties if isinstance(properties, Mapping) else {}
         return {
-            key: _coerced(item, inner.get(key), root, f"{place}.{key}".lstrip("."), name, problems)
+            key: _coerce(item, inner.get(key), root, f"{place}.{key}".lstrip("."), name, problems)
             for key, item in value.items()
         }
     if isinstance(value, list):
         return [
-            _coerced(item, schema.get("items"), root, f"{place}.{number}".lstrip("."), name, problems)
+            _coerce(item, schema.get("items"), root, f"{place}.{number}".lstrip("."), name, problems)
             for number, item in enumerate(value)
         ]
     return value
@@ -106,7 +104,7 @@ def _branch(schema: Mapping[str, Any], value: object, root: Mapping[str, Any]) -
     return schema
 
 
-def _put_right(value: object, schema: Mapping[str, Any], types: frozenset[str], root: Mapping[str, Any]) -> object:
+def _coerce_scalar(value: object, schema: Mapping[str, Any], types: frozenset[str], root: Mapping[str, Any]) -> object:
     """Give one value as one of its types; the same value where it needs or allows no change."""
     if isinstance(value, str) and types and "string" not in types:
         read = _read(value, types)

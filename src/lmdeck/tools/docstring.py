@@ -8,10 +8,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
-__all__ = ["described"]
 
-
-def described(function: Callable[..., object]) -> tuple[str, dict[str, str]]:
+def parse_docstring(function: Callable[..., object]) -> tuple[str, dict[str, str]]:
     """Give what a function does, and what each of its parameters means, on one line each."""
     text = inspect.getdoc(function)
     if not text:

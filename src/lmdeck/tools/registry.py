@@ -8,8 +8,6 @@ from typing import Any
 from lmdeck.errors import ConfigurationError, UnknownToolError
 from lmdeck.tools.tool import Tool, tool
 
-__all__ = ["ToolRegistry", "offered_tool"]
-
 Offer = Tool[..., Any] | Callable[..., Any] | Mapping[str, Any] | str
 
 

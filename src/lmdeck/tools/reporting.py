@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from lmdeck.events import ToolServerLost
 
-__all__ = ["Report", "current_report", "report_to"]
-
 Report: TypeAlias = "Callable[[ToolServerLost], None]"
 
 

@@ -11,8 +11,6 @@ import msgspec
 
 from lmdeck.images import Image, image_kind
 
-__all__ = ["read_result", "result_text"]
-
 LIMIT = 1 << 20
 _DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,[A-Za-z0-9+/=\s]+", re.IGNORECASE)
 

@@ -15,8 +15,6 @@ import msgspec
 
 from lmdeck.errors import ConfigurationError
 
-__all__ = ["schema_of", "typed"]
-
 T = TypeVar("T")
 DEPTH = 32
 
@@ -37,7 +35,7 @@ def schema_of(kind: object, what: str) -> dict[str, Any]:
     return inlined(given)
 
 
-def typed(value: object, kind: type[T]) -> T:
+def to_object(value: object, kind: type[T]) -> T:
     """Make an object of a type out of decoded JSON; dates, enums and the like out of their text.
 
     Raises:

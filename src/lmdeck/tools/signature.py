@@ -11,10 +11,8 @@ import msgspec
 from msgspec import Meta
 
 from lmdeck.errors import ConfigurationError
-from lmdeck.tools.docstring import described
+from lmdeck.tools.docstring import parse_docstring
 from lmdeck.tools.schema import schema_of
-
-__all__ = ["Signature", "read_signature"]
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +38,7 @@ def read_signature(function: Callable[..., object], name: str) -> Signature:
             f"{what} has a type hint that cannot be read: {error}.",
             hint="Import the type where the function is defined.",
         ) from error
-    description, meanings = described(function)
+    description, meanings = parse_docstring(function)
     parameters = list(inspect.signature(function).parameters.values())
     takes_self = bool(parameters) and parameters[0].name in ("self", "cls") and parameters[0].name not in hints
     fields = [_field(parameter, hints, meanings, what) for parameter in parameters[takes_self:]]

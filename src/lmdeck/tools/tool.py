@@ -14,8 +14,6 @@ from lmdeck.errors import ConfigurationError
 from lmdeck.tools.checker import Checker
 from lmdeck.tools.signature import read_signature
 
-__all__ = ["Tool", "ToolFailed", "checked_name", "make_tool", "snake_case", "tool"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}")

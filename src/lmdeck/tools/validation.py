@@ -6,10 +6,8 @@ from typing import Any
 
 from lmdeck.errors import ToolArgumentsError
 from lmdeck.messages import Problem, ToolCall
-from lmdeck.tools.schema import typed
+from lmdeck.tools.schema import to_object
 from lmdeck.tools.tool import Tool
-
-__all__ = ["checked_arguments", "coerced_arguments", "typed_arguments"]
 
 SHOWN = 200
 
@@ -34,13 +32,13 @@ def coerced_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, A
     """
     problems: list[Problem] = []
     arguments: dict[str, Any] = call.arguments
-    faults = tool.checker.faults(arguments)
-    if faults:
-        coerced = tool.checker.coerced(arguments, call.name, problems)
+    errors = tool.checker.errors(arguments)
+    if errors:
+        coerced = tool.checker.coerce(arguments, call.name, problems)
         arguments = coerced if isinstance(coerced, dict) else arguments
-        faults = tool.checker.faults(arguments)
-    if faults:
-        raise ToolArgumentsError(f"The arguments of {call.name!r} do not fit: {faults[0]}", errors=faults)
+        errors = tool.checker.errors(arguments)
+    if errors:
+        raise ToolArgumentsError(f"The arguments of {call.name!r} do not fit: {errors[0]}", errors=errors)
     return dict(arguments), problems
 
 
@@ -53,7 +51,7 @@ def typed_arguments(tool: Tool[..., Any], call: ToolCall, arguments: dict[str, A
     if tool.arguments is None:
         return arguments
     try:
-        made = typed(arguments, tool.arguments)
+        made = to_object(arguments, tool.arguments)
     except ValueError as error:  # msgspec's and pydantic's
         line = " ".join(str(error).split())[:SHOWN]
         raise ToolArgumentsError(f"The arguments of {call.name!r} do not fit: {line}", errors=[line]) from error

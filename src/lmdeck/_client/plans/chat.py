@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from lmdeck._client.plans.generation import GenerationRequest, generate
 from lmdeck._client.session import Session
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import ResponseStream
@@ -39,8 +39,8 @@ def final_reply(stream: ResponseStream[ChatReader]) -> Reply:
 
 
 def _build(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -> GenerationRequest[ChatReader]:
-    changes = Adjustments((*session.settings.without_rules, *spec.without_rules))
-    body = build_chat(spec, model, changes, stream=stream)
+    fixes = CompatibilityFixes((*session.settings.without_rules, *spec.without_rules))
+    body = build_chat(spec, model, fixes, stream=stream)
     offered = () if body.get("tool_choice") == "none" else body.get("tools", ())
 
     def make_reader(status: int, headers: Mapping[str, str]) -> ChatReader:
@@ -51,12 +51,12 @@ def _build(session: Session, spec: ChatSpec, model: str | None, *, stream: bool)
             expects_one_call=spec.expects_one_call,
             text_parser=StreamParser(offered, architecture=session.architecture(model)),
             tools=offered,
-            problems=changes.problems,
+            problems=fixes.problems,
             model=model or "",
         )
         return ChatReader(status, headers, assembler)
 
-    return GenerationRequest(path="/v1/chat/completions", body=body, changes=changes, make_reader=make_reader)
+    return GenerationRequest(path="/v1/chat/completions", body=body, fixes=fixes, make_reader=make_reader)
 
 
 def _completed(reply: Reply, measured: Measured, stream: ResponseStream[ChatReader]) -> Stats:

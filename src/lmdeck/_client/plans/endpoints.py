@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from lmdeck._client.plans.generation import GenerationRequest, generate
 from lmdeck._client.session import Session
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import ResponseStream
@@ -30,12 +30,12 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     """One of the three: its path, how its body is made acceptable, and what reads its answer."""
 
     path: str
-    adjust: Callable[[Mapping[str, Any], Adjustments], dict[str, Any]]
+    adjust: Callable[[Mapping[str, Any], CompatibilityFixes], dict[str, Any]]
     translator: Callable[[Mapping[str, Any]], Translator]
     limit: str
 
 
-def _native_body(given: Mapping[str, Any], changes: Adjustments) -> dict[str, Any]:  # noqa: ARG001  # as the others
+def _native_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:  # noqa: ARG001  # as the others
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -66,8 +66,8 @@ def begin_endpoint(
     problems: Sequence[Problem] = (),
 ) -> Plan[ResponseStream[ChatReader]]:
     """Ask, and read the answer until something happens in it."""
-    changes = Adjustments(session.settings.without_rules, problems)
-    body = endpoint.adjust(given, changes)
+    fixes = CompatibilityFixes(session.settings.without_rules, problems)
+    body = endpoint.adjust(given, fixes)
     offered = offered_tools(body)
 
     def build(named: str | None) -> GenerationRequest[ChatReader]:
@@ -78,13 +78,13 @@ def begin_endpoint(
                 expects_one_call=expects_one_call(body),
                 text_parser=StreamParser(offered),
                 tools=offered,
-                problems=changes.problems,
+                problems=fixes.problems,
                 model=named or "",
             )
             return TranslatedReader(status, headers, assembler, endpoint.translator(body))
 
         sent = {**({"model": named} if named else {}), **body, "stream": stream}
-        return GenerationRequest(path=endpoint.path, body=sent, changes=changes, make_reader=make_reader)
+        return GenerationRequest(path=endpoint.path, body=sent, fixes=fixes, make_reader=make_reader)
 
     return generate(session, model, build)
 

@@ -10,11 +10,16 @@ from msgspec.structs import replace
 
 from lmdeck._client.plans.model_lists import fitting_hints, list_models
 from lmdeck._client.session import Session
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.effects import Plan, Read
 from lmdeck._pipeline.exchange import R, ResponseStream
 from lmdeck._requests.images import suspect_images
-from lmdeck._requests.tool_schema_fallback import blame, is_compilers, left_out, simpler_request
+from lmdeck._requests.tool_schema_fallback import (
+    is_grammar_error,
+    name_refused_tools,
+    simplified_tool_keys,
+    with_simplified_schemas,
+)
 from lmdeck._responses.model_lists import choose_model
 from lmdeck._transport import Timeouts
 from lmdeck.errors import (
@@ -31,7 +36,7 @@ class GenerationRequest(Struct, Generic[R], frozen=True, kw_only=True):
 
     path: str
     body: Mapping[str, Any]
-    changes: Adjustments
+    fixes: CompatibilityFixes
     make_reader: Callable[[int, Mapping[str, str]], R]
     headers: Mapping[str, str] = {}
     timeouts: Timeouts | None = None
@@ -76,14 +81,14 @@ def send_generation(session: Session, request: GenerationRequest[R]) -> Plan[Res
     try:
         return (yield from _post(session, request))
     except InvalidRequestError as error:
-        simpler = _simplified(request) if is_compilers(error) else None
+        simpler = _simplified(request) if is_grammar_error(error) else None
         if simpler is None:
             raise _explained(error, request) from None
     try:
         stream = yield from _post(session, simpler)
     except InvalidRequestError as error:
         raise _explained(error, simpler) from None
-    session.note_uncompilable(left_out(request.body, simpler.body))
+    session.note_uncompilable(simplified_tool_keys(request.body, simpler.body))
     return stream
 
 
@@ -110,12 +115,12 @@ def _post(session: Session, request: GenerationRequest[R]) -> Plan[ResponseStrea
 
 def _simplified(request: GenerationRequest[R], tools: Collection[bytes] | None = None) -> GenerationRequest[R] | None:
     """Return the request without the tool schemas that could not be compiled, None where nothing would change."""
-    body = simpler_request(request.body, request.changes, tools)
+    body = with_simplified_schemas(request.body, request.fixes, tools)
     return None if body is None else replace(request, body=body)
 
 
 def _explained(error: InvalidRequestError, request: GenerationRequest[R]) -> InvalidRequestError:
     """Add to the hint of a refusal which tools or images may be its reason."""
-    blame(error, request.body.get("tools") or ())
+    name_refused_tools(error, request.body.get("tools") or ())
     suspect_images(error, request.body)
     return error

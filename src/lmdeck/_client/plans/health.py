@@ -8,11 +8,16 @@ from collections.abc import Callable
 from lmdeck._client.plans.model_lists import Listing, ask_listing
 from lmdeck._client.session import Session
 from lmdeck._pipeline.effects import Plan
-from lmdeck._responses.server_detection import UNKNOWN_PRODUCT, Product, named_in, questions, read_reply_to, recognize
+from lmdeck._responses.server_detection import (
+    UNKNOWN_PRODUCT,
+    Product,
+    probe_paths,
+    product_from_error,
+    recognize,
+    refine,
+)
 from lmdeck.errors import LMStudioError, TransportError
 from lmdeck.model_info import Health
-
-__all__ = ["check_health"]
 
 
 def check_health(session: Session, clock: Callable[[], float] = time.monotonic) -> Plan[Health]:
@@ -24,7 +29,10 @@ def check_health(session: Session, clock: Callable[[], float] = time.monotonic) 
         reachable = not isinstance(error, TransportError)
         latency = clock() - started if reachable else None
         return Health(
-            reachable=reachable, latency=latency, product=session.peer.product or named_in(error.message), error=error
+            reachable=reachable,
+            latency=latency,
+            product=session.peer.product or product_from_error(error.message),
+            error=error,
         )
     latency = clock() - started
     product = yield from _identify(session, listing)
@@ -43,8 +51,8 @@ def _identify(session: Session, listing: Listing) -> Plan[Product]:
     product = recognize(listing.api, listing.body, listing.headers, listing.refusals)
     product = Product(product.name or session.peer.product, product.version)
     asked: set[str] = set()
-    while path := next((each for each in questions(product) if each not in asked), None):
+    while path := next((each for each in probe_paths(product) if each not in asked), None):
         asked.add(path)
-        product = read_reply_to(path, (yield from session.probe(path)), product)
+        product = refine(path, (yield from session.probe(path)), product)
     session.peer.product = product.name or UNKNOWN_PRODUCT
     return product

@@ -17,8 +17,6 @@ from lmdeck._transport import Response, Timeouts, WireRequest
 from lmdeck._version import __version__
 from lmdeck.errors import ConfigurationError, TransportError
 
-__all__ = ["FETCH_SECONDS", "fetch_image"]
-
 FETCH_SECONDS = 30.0
 
 

@@ -11,9 +11,9 @@ from msgspec import Struct
 from lmdeck._client.session import Session
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import Handler
-from lmdeck._responses.hints import fit_to_product
+from lmdeck._responses.hints import adapt_hint
 from lmdeck._responses.json_reader import JSONReader
-from lmdeck._responses.model_lists import LISTINGS, read_listing
+from lmdeck._responses.model_lists import MODEL_LIST_PATHS, read_model_list
 from lmdeck._responses.server_detection import recognize
 from lmdeck._transport import Timeouts
 from lmdeck.errors import APIError, EndpointNotFoundError, LMStudioError, MalformedStreamError, ModelNotFoundError
@@ -63,13 +63,13 @@ def find_model(session: Session, key: str) -> Plan[ModelInfo]:
 def ask_listing(session: Session, handler: Handler | None = None) -> Plan[Listing]:
     """Ask the three APIs in turn; what an older server answers to a newer path counts as "not there"."""
     refusals: list[str] = []
-    for api, path in LISTINGS:
+    for api, path in MODEL_LIST_PATHS:
         call = session.call("GET", path, JSONReader, timeouts=session.look_up_timeouts)
-        is_last = path == LISTINGS[-1][1]
+        is_last = path == MODEL_LIST_PATHS[-1][1]
         try:
             stream = yield from (handler or session.unlimited)(call)
             body = stream.reader.value
-            models = read_listing(api, body)
+            models = read_model_list(api, body)
         except (EndpointNotFoundError, MalformedStreamError) as error:
             if is_last:
                 raise
@@ -88,5 +88,5 @@ def fitting_hints(session: Session) -> Iterator[None]:
     try:
         yield
     except LMStudioError as error:
-        fit_to_product(error, session.peer.product)
+        adapt_hint(error, session.peer.product)
         raise

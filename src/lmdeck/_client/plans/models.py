@@ -33,8 +33,6 @@ from lmdeck.errors import (
 from lmdeck.events import ModelLoadProgress
 from lmdeck.model_info import DownloadJob, LoadedModel, ModelInfo, ModelInstance
 
-__all__ = ["download", "download_status", "ensure_loaded", "load", "unload", "wait_for_download"]
-
 MANAGEMENT = "/api/v1/models"
 UNKNOWN_INSTANCE = re.compile(r"\b(not (found|loaded)|unknown|no such|does not exist)\b", re.IGNORECASE)
 FIRST_POLL, LONGEST_POLL = 0.2, 2.0  # seconds between two questions about a download
@@ -90,7 +88,7 @@ def ensure_loaded(
 def _tell_progress(
     session: Session, progress: ModelLoadProgress, on_progress: Callable[[ModelLoadProgress], object] | None
 ) -> Plan[None]:
-    session.bus.tell(progress)
+    session.bus.emit(progress)
     if on_progress is not None:
         yield RunCallback(on_progress, progress)
 

@@ -8,7 +8,7 @@ from typing import Any
 from lmdeck._client.plans.generation import GenerationRequest, generate
 from lmdeck._client.plans.model_lists import ask_json, ask_listing
 from lmdeck._client.session import Session
-from lmdeck._compatibility import Adjustments
+from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.effects import Plan
 from lmdeck._responses.embeddings import (
     batches,
@@ -50,12 +50,12 @@ def complete(session: Session, prompt: str, model: str | None, options: Mapping[
             "complete() gives a whole text and does not stream.", hint="Leave `stream` out, or stream a chat."
         )
 
-    changes = Adjustments(session.settings.without_rules)
+    fixes = CompatibilityFixes(session.settings.without_rules)
 
     def build(named: str | None) -> GenerationRequest[JSONReader]:
         sent = {"model": named} if named else {}
         body = {**sent, "prompt": checked_prompt(prompt), **_sent(options), "stream": False}
-        return GenerationRequest(path="/v1/completions", body=body, changes=changes, make_reader=JSONReader)
+        return GenerationRequest(path="/v1/completions", body=body, fixes=fixes, make_reader=JSONReader)
 
     stream = yield from generate(session, model, build)
     return read_completion(

@@ -95,7 +95,7 @@ def check_tools(patient: Patient) -> str:
 
 
 def _faults(call: ToolCall) -> list[str]:
-    return Checker(WEATHER["function"]["parameters"], "The tool").faults(call.arguments)  # type: ignore[index]
+    return Checker(WEATHER["function"]["parameters"], "The tool").errors(call.arguments)  # type: ignore[index]
 
 
 def _form(reply: Reply) -> str:
@@ -128,7 +128,7 @@ def check_structured(patient: Patient) -> str:
     options = {"response_format": response_format, "max_tokens": ANSWER_TOKENS, "temperature": 0}
     reply = _try("asking for an object", chat.with_options(**options).send)
     try:
-        faults = Checker(CAPITAL, "The answer").faults(msgspec.json.decode(reply.content))
+        faults = Checker(CAPITAL, "The answer").errors(msgspec.json.decode(reply.content))
     except msgspec.DecodeError:
         faults = ["it is no JSON"]
     if faults:

@@ -14,7 +14,7 @@ from lmdeck._client.clients import LMStudio
 from lmdeck._client.plans.model_lists import ask_json
 from lmdeck._client.session import Session
 from lmdeck._pipeline.run_plan import drive
-from lmdeck._responses.model_lists import LISTINGS
+from lmdeck._responses.model_lists import MODEL_LIST_PATHS
 from lmdeck._transport.urllib3 import Urllib3Transport
 from lmdeck.cli.doctor.context import Concern, Finding, NotKnown, Patient
 from lmdeck.cli.doctor.model_checks import check_answer, check_context, check_structured, check_tools
@@ -86,7 +86,7 @@ def _auth(patient: Patient) -> str:
 
 
 def _is_open_to_strangers(patient: Patient) -> bool:
-    path = next(path for api, path in LISTINGS if api == patient.health.api)
+    path = next(path for api, path in MODEL_LIST_PATHS if api == patient.health.api)
     try:
         _ask(patient, path, with_token=False)
     except AuthenticationError:

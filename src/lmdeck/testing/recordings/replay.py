@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._requests.other_endpoints import offered_tools
-from lmdeck._responses.api_errors import api_error, decoded_or_text, refusal_in
+from lmdeck._responses.api_errors import api_error, decoded_or_text, is_error_body
 from lmdeck._streaming.anthropic_messages import AnthropicTranslator
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader
@@ -93,7 +93,7 @@ def understand(exchange: Exchange) -> Understood:
         return Understood(exchange=exchange, error=error)
     reader = _reader(exchange)
     if reader is None:
-        refused = refusal_in(decoded_or_text(exchange.body))
+        refused = is_error_body(decoded_or_text(exchange.body))
         return Understood(
             exchange=exchange,
             error=api_error(exchange.status, exchange.body, exchange.headers, path=exchange.path) if refused else None,
