@@ -73,7 +73,8 @@ def frameworks(session: nox.Session) -> None:
     """Run the tests of other clients (openai, pydantic-ai, langchain, …) with the real packages; none may be missing."""
     install(session, "--editable", ".[all]", "--group", "frameworks")
     session.run(
-        "python", "-m", "pytest", "tests/frameworks", "tests/contrib/test_openai_client.py", *session.posargs,
+        "python", "-m", "pytest", "tests/frameworks", "tests/contrib/test_openai_client.py", "--junitxml",
+        "clients.xml", *session.posargs,
         env={"LMDECK_ALL_FRAMEWORKS": "1"},
     )  # fmt: skip
 

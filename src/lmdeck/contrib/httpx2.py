@@ -41,7 +41,7 @@ class RepairTransport(httpx2.BaseTransport):
         body = request.read()
         try:
             sent = self._upstream.send(
-                request.method, str(request.url), dict(request.headers), body, Limits.of(request.extensions)
+                request.method, str(request.url), dict(request.headers.items()), body, Limits.of(request.extensions)
             )
         except OuterTimeoutError as error:
             raise _timeout(error, request) from error
@@ -67,7 +67,7 @@ class AsyncRepairTransport(httpx2.AsyncBaseTransport):
         body = await request.aread()
         try:
             sent = await self._upstream.send(
-                request.method, str(request.url), dict(request.headers), body, Limits.of(request.extensions)
+                request.method, str(request.url), dict(request.headers.items()), body, Limits.of(request.extensions)
             )
         except OuterTimeoutError as error:
             raise _timeout(error, request) from error
