@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from lmdeck._facade import complete as complete
     from lmdeck._facade import configure as configure
     from lmdeck._facade import conversation as conversation
+    from lmdeck._facade import decide as decide
     from lmdeck._facade import default_client as default_client
     from lmdeck._facade import embed as embed
     from lmdeck._facade import fetch_image as fetch_image
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
     from lmdeck._parsing.rendering import render as render
     from lmdeck._pipeline.retry import RetryPolicy as RetryPolicy
     from lmdeck.config import Settings as Settings
+    from lmdeck.decisions import DecisionAnswer as DecisionAnswer
+    from lmdeck.decisions import Decisions as Decisions
+    from lmdeck.decisions import Question as Question
     from lmdeck.errors import APIError as APIError
     from lmdeck.errors import AuthenticationError as AuthenticationError
     from lmdeck.errors import ConfigurationError as ConfigurationError
@@ -124,6 +128,7 @@ _HOMES = {
         "complete",
         "configure",
         "conversation",
+        "decide",
         "default_client",
         "embed",
         "fetch_image",
@@ -145,6 +150,7 @@ _HOMES = {
     "_client.stream": ("AsyncChatStream", "ChatStream"),
     "_pipeline.retry": ("RetryPolicy",),
     "config": ("Settings",),
+    "decisions": ("DecisionAnswer", "Decisions", "Question"),
     "errors": (
         "APIError",
         "AuthenticationError",

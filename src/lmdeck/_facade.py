@@ -14,6 +14,8 @@ from lmdeck._client.plans.images import FETCH_SECONDS
 from lmdeck._forking import on_fork
 from lmdeck._requests.images import MAX_IMAGE_BYTES
 from lmdeck.config import ClientSettings
+from lmdeck.decisions import Decisions, QuestionLike
+from lmdeck.images import ImageSource
 from lmdeck.model_info import Health
 from lmdeck.outputs import Completion, Embeddings
 from lmdeck.tools.tool import Tool
@@ -81,6 +83,14 @@ def embed(
 def complete(prompt: str, *, model: str | None = None, **options: Any) -> Completion:  # noqa: ANN401  # as above
     """Go on with a text, with the default client; see `LMStudio.complete`."""
     return default_client().complete(prompt, model=model, **options)
+
+
+def decide(
+    input: object, questions: Mapping[str, QuestionLike], *,  # noqa: A002  # OpenAI's name for it
+    model: str | None = None, images: Sequence[ImageSource] = (), emulate: bool = False,
+) -> Decisions:  # fmt: skip
+    """Answer typed questions, with the default client; see `LMStudio.decide`."""
+    return default_client().decide(input, questions, model=model, images=images, emulate=emulate)
 
 
 def conversation(

@@ -16,11 +16,9 @@ __all__ = [
     "LoadedModel",
     "ModelInfo",
     "ModelInstance",
-    "ModelType",
     "ReasoningOptions",
 ]
 
-ModelType = Literal["llm", "vlm", "embedding"]
 ApiLevel = Literal["v1", "v0", "openai"]
 DownloadStatus = Literal["downloading", "paused", "completed", "failed", "already_downloaded"]
 
@@ -42,10 +40,13 @@ class ReasoningOptions(Struct, frozen=True, kw_only=True):
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):
-    """A model on the server's disk. What the server did not say is None, empty, or 0 for `size_bytes`."""
+    """A model on the server's disk. What the server did not say is None, empty, or 0 for `size_bytes`.
+
+    `type` is `"llm"`, `"vlm"`, `"embedding"`, `"decision"`, or the server's own word for another kind.
+    """
 
     key: str
-    type: ModelType = "llm"
+    type: str = "llm"
     display_name: str = ""
     publisher: str | None = None
     architecture: str | None = None
@@ -68,8 +69,13 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
 
     @property
     def is_chat_model(self) -> bool:
-        """Tell whether the model answers chats: it is no embedding model."""
-        return self.type != "embedding"
+        """Whether the model answers chats: it is of the type `"llm"` or `"vlm"`."""
+        return self.type in {"llm", "vlm"}
+
+    @property
+    def decides(self) -> bool:
+        """Whether the model answers `lm.decide`: a decision model, or one whose server says that it does."""
+        return self.type == "decision" or "decisions" in self.capabilities
 
 
 class LoadedModel(Struct, frozen=True, kw_only=True):
@@ -79,7 +85,7 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
     """
 
     instance_id: str
-    type: ModelType = "llm"
+    type: str = "llm"
     load_time: float | None = None
     config: dict[str, Any] = field(default_factory=dict)
     already_loaded: bool = False

@@ -13,15 +13,15 @@ import pytest
 import lmdeck
 from lmdeck.server.app import create_app
 from lmdeck.server.events import Finished
-from lmdeck.server.jobs import Instance, ModelDescription, Runtime
+from lmdeck.server.jobs import Decided, Instance, ModelDescription, Runtime
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.server.text_model import TextOnly
 from lmdeck.server.tool_use import DefaultToolUse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Iterator, Sequence
 
-    from lmdeck.server.text_model import Generation, Piece
+    from lmdeck.server.text_model import Generation, LetterChoice, Piece
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,9 +49,14 @@ class Model(TextOnly):
             ModelDescription(
                 key="qwen2.5-7b-instruct",
                 display_name="Qwen",
+                decides=True,
                 instances=(Instance(id="qwen2.5-7b-instruct", context_length=4096),),
             ),
         )
+
+    async def decide(self, model: str, choices: Sequence[LetterChoice]) -> Decided:
+        even = tuple(tuple(1 / len(each.letters) for _ in each.letters) for each in choices)
+        return Decided(distributions=even, prompt_tokens=5)
 
     async def generate(self, job: Generation) -> AsyncGenerator[Piece, None]:
         yield CALL if job.constraint else "Hello"

@@ -106,14 +106,15 @@ def test_openai_s_list() -> None:
         ({"type": "llm", "capabilities": {"vision": True}}, "vlm"),
         ({"type": "embedding"}, "embedding"),
         ({"type": "embeddings"}, "embedding"),
-        ({"type": "new"}, "llm"),
+        ({"type": "decision"}, "decision"),
+        ({"type": "new", "capabilities": {"vision": True}}, "new"),
         ({"type": None}, "llm"),
         ({"type": ["llm"]}, "llm"),
         ({}, "llm"),
     ],
 )
 def test_the_type_of_a_model(entry: dict[str, Any], kind: str) -> None:
-    """What is not known answers chats."""
+    """The server's own word stays; without one it is a model that answers chats."""
     assert read("v1", {"key": "a", **entry})[0].type == kind
 
 

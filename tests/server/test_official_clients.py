@@ -213,3 +213,27 @@ def test_anthropic_errors_are_typed(anthropic_client: Anthropic, engine: EngineS
 
 def _cosine(one: list[float], other: list[float]) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+def test_openai_decisions(openai_client: OpenAI, engine: EngineServer) -> None:
+    """The engine decodes one letter of the options, and the scores of the letters are the probabilities."""
+    decision = openai_client.decisions.create(
+        model=engine.model,
+        input="I was charged twice! Give my money back!",
+        questions=[
+            {"type": "predicate", "name": "angry", "instructions": "Is the customer angry?"},
+            {
+                "type": "choice",
+                "name": "team",
+                "instructions": "Which team is asked?",
+                "choices": [{"value": "billing"}, {"value": "travel", "description": "flights and hotels"}],
+            },
+        ],
+    )
+    angry, team = decision.answers
+    assert angry.type == "predicate"
+    assert 0 <= angry.probability <= 1
+    assert team.type == "choice"
+    assert sum(each.probability for each in team.probabilities) == pytest.approx(1)
+    assert team.choice == max(team.probabilities, key=lambda each: each.probability).value
+    assert decision.usage.input_tokens > 20

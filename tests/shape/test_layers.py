@@ -19,6 +19,7 @@ LAYERS: dict[str, int] = {
     "lmdeck._text": 0,
     "lmdeck._version": 0,
     "lmdeck.config": 0,
+    "lmdeck.decisions": 0,
     "lmdeck.errors": 0,
     "lmdeck.events": 0,
     "lmdeck.images": 0,

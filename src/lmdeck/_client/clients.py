@@ -14,6 +14,7 @@ from lmdeck._client.chat import AsyncChat, Chat
 from lmdeck._client.conversation import AsyncConversation, Conversation, ConversationSpec
 from lmdeck._client.endpoints import AsyncMessages, AsyncResponses, Messages, Responses
 from lmdeck._client.models import AsyncModels, Models
+from lmdeck._client.plans.decisions import decide
 from lmdeck._client.plans.health import check_health
 from lmdeck._client.plans.images import FETCH_SECONDS, fetch_image
 from lmdeck._client.plans.text import complete, embed
@@ -26,6 +27,8 @@ from lmdeck._requests.image_urls import AddressGuard
 from lmdeck._requests.images import MAX_IMAGE_BYTES
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck.config import ClientSettings, Settings
+from lmdeck.decisions import Decisions, QuestionLike
+from lmdeck.images import ImageSource
 from lmdeck.model_info import Health
 from lmdeck.outputs import Completion, Embeddings
 from lmdeck.tools.registry import ToolRegistry
@@ -142,6 +145,30 @@ class LMStudio(ClientBase):
             LMStudioError: The server cannot be reached or refuses.
         """
         return drive(embed(self._session, text, model, batch_size, options), self._route())
+
+    def decide(
+        self,
+        input: object,  # noqa: A002  # OpenAI's name for it
+        questions: Mapping[str, QuestionLike],
+        *,
+        model: str | None = None,
+        images: Sequence[ImageSource] = (),
+        emulate: bool = False,
+    ) -> Decisions:
+        """Answer typed questions about a text, or data, with a decision model (LM Studio docs `3_openai-compat/decisions.md`).
+
+        `questions` has a type and instructions for each name: `{"angry": (bool, "Is the customer angry?")}`; the type is
+        `bool`, an `Enum` class, a `Literal`, a `range` of whole numbers, or a dict of texts to descriptions. `/v1/decisions`
+        is asked, and `/v1/systemone` where only that is there. None asks the decision model that is loaded, or the first
+        there is. With `emulate`, a chat model answers where there is none, without probabilities, which `problems` reports.
+
+        Raises:
+            ConfigurationError: There is nothing to decide about, or a question has no list of possible answers.
+            NoModelLoadedError: The server lists no decision model.
+            EndpointNotFoundError: The server has neither endpoint.
+            LMStudioError: The server cannot be reached or refuses, or an answer is of another type than its question.
+        """
+        return drive(decide(self._session, input, questions, model, images, emulate=emulate), self._route())
 
     def complete(self, prompt: str, *, model: str | None = None, **options: Any) -> Completion:  # noqa: ANN401  # as above
         """Go on with a text, without a prompt template: for base models (LM Studio docs `3_openai-compat/completions.mdx`).
@@ -313,6 +340,30 @@ class AsyncLMStudio(ClientBase):
             LMStudioError: The server cannot be reached or refuses.
         """
         return await drive_async(embed(self._session, text, model, batch_size, options), self._route())
+
+    async def decide(
+        self,
+        input: object,  # noqa: A002  # OpenAI's name for it
+        questions: Mapping[str, QuestionLike],
+        *,
+        model: str | None = None,
+        images: Sequence[ImageSource] = (),
+        emulate: bool = False,
+    ) -> Decisions:
+        """Answer typed questions about a text, or data, with a decision model (LM Studio docs `3_openai-compat/decisions.md`).
+
+        `questions` has a type and instructions for each name: `{"angry": (bool, "Is the customer angry?")}`; the type is
+        `bool`, an `Enum` class, a `Literal`, a `range` of whole numbers, or a dict of texts to descriptions. `/v1/decisions`
+        is asked, and `/v1/systemone` where only that is there. None asks the decision model that is loaded, or the first
+        there is. With `emulate`, a chat model answers where there is none, without probabilities, which `problems` reports.
+
+        Raises:
+            ConfigurationError: There is nothing to decide about, or a question has no list of possible answers.
+            NoModelLoadedError: The server lists no decision model.
+            EndpointNotFoundError: The server has neither endpoint.
+            LMStudioError: The server cannot be reached or refuses, or an answer is of another type than its question.
+        """
+        return await drive_async(decide(self._session, input, questions, model, images, emulate=emulate), self._route())
 
     async def complete(self, prompt: str, *, model: str | None = None, **options: Any) -> Completion:  # noqa: ANN401  # as above
         """Go on with a text, without a prompt template: for base models (LM Studio docs `3_openai-compat/completions.mdx`).

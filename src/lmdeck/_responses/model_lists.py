@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from lmdeck.errors import MalformedStreamError, NoModelLoadedError
-from lmdeck.model_info import ApiLevel, ModelInfo, ModelInstance, ModelType, ReasoningOptions
+from lmdeck.model_info import ApiLevel, ModelInfo, ModelInstance, ReasoningOptions
 
 MODEL_LIST_PATHS: tuple[tuple[ApiLevel, str], ...] = (
     ("v1", "/api/v1/models"),
@@ -162,12 +162,12 @@ def _object(value: object) -> Mapping[str, Any]:
 _READERS = {"v1": _from_v1, "v0": _from_v0, "openai": _from_openai}
 
 
-def _type(given: object, *, vision: bool = False) -> ModelType:
-    if given in ("embedding", "embeddings"):
+def _type(given: object, *, vision: bool = False) -> str:
+    """Return what a model is for; a word that is not known here stays, so that such a model is not taken for another."""
+    if given == "embeddings":
         return "embedding"
-    if vision or given == "vlm":
-        return "vlm"
-    return "llm"
+    kind = _text(given) or "llm"
+    return "vlm" if vision and kind == "llm" else kind
 
 
 def _text(value: object) -> str | None:

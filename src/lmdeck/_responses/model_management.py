@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import msgspec
 
 from lmdeck.errors import ConfigurationError, InvalidRequestError, MalformedStreamError, describe
-from lmdeck.model_info import DownloadJob, DownloadStatus, LoadedModel, ModelInfo, ModelInstance, ModelType
+from lmdeck.model_info import DownloadJob, DownloadStatus, LoadedModel, ModelInfo, ModelInstance
 
 _STATES: tuple[str, ...] = get_args(DownloadStatus)
 _JOB_ID = re.compile(r"[\w.:-]{1,200}")
@@ -76,7 +76,7 @@ def read_loaded(body: object, key: str) -> LoadedModel:
     time = given.get("load_time_seconds")
     return LoadedModel(
         instance_id=str(instance_id or key),
-        type=cast("ModelType", given["type"]) if given.get("type") in get_args(ModelType) else "llm",
+        type=given["type"] if isinstance(given.get("type"), str) else "llm",
         load_time=float(time) if isinstance(time, (int, float)) and not isinstance(time, bool) else None,
         config=dict(config) if isinstance(config, Mapping) else {},
     )

@@ -101,6 +101,7 @@ class Loader:
             size_bytes=size,
             parameters=str(header["general.size_label"]) if "general.size_label" in header else None,
             max_context_length=context,
+            decides=True,
         )
 
     def token_table(self) -> TokenTable:

@@ -23,6 +23,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
@@ -33,25 +35,26 @@ from lmdeck.engine.stops import StopFilter
 from lmdeck.engine.worker import Worker
 from lmdeck.server.backend import BackendError
 from lmdeck.server.events import Finished, LoadProgress
-from lmdeck.server.jobs import Embedded, Instance, Loaded, Sampling
+from lmdeck.server.jobs import Decided, Embedded, Instance, Loaded, Sampling
 from lmdeck.server.text_model import Turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
-    from mistralrs import ChatCompletionChunkResponse, Runner
+    from mistralrs import ChatCompletionChunkResponse, ChatCompletionResponse, Runner
 
     from lmdeck.engine.embeddings import TokenTable
     from lmdeck.server.events import StopReason
     from lmdeck.server.jobs import EmbeddingJob, LoadJob, ModelDescription, Runtime
-    from lmdeck.server.text_model import Generation, Piece
+    from lmdeck.server.text_model import Generation, LetterChoice, Piece
 
 __all__ = ["EngineModel"]
 
 T = TypeVar("T")
 
 MAX_WAITING = 64
+MOST_LOGPROBS = 20
 SECONDS_TO_CLOSE = 2.0
 SEED_STREAMS = 64
 """Seeds are told apart modulo this: that many draws are the most that a seeded request first spends, at 10 ms each."""
@@ -104,6 +107,7 @@ class EngineModel:
             described,
             key=key,
             type="embeddings",
+            decides=False,
             display_name=f"{described.display_name} token vectors",
             instances=() if self._table is None else (instance,),
         )
@@ -141,6 +145,15 @@ class EngineModel:
         """Turn texts into vectors, see `engine.embeddings`."""
         async with self._turn:
             return await self._in_worker(lambda: self._embed(job.texts))
+
+    async def decide(self, model: str, choices: Sequence[LetterChoice]) -> Decided:  # noqa: ARG002  # there is one
+        """Give the probability of each letter, from the scores of the first token."""
+        async with self._turn:
+            answered = [await self._in_worker(partial(self._letters, choice)) for choice in choices]
+        return Decided(
+            distributions=tuple(probabilities for probabilities, _ in answered),
+            prompt_tokens=sum(tokens for _, tokens in answered),
+        )
 
     async def load(self, job: LoadJob) -> Loaded:
         """Load the model again after it was unloaded; there is never more than one instance of it.
@@ -210,6 +223,33 @@ class EngineModel:
         return Embedded(
             vectors=tuple(table.vector(each) for each in tokens), prompt_tokens=sum(len(each) for each in tokens)
         )
+
+    def _letters(self, choice: LetterChoice) -> tuple[tuple[float, ...], int]:
+        """Decode one letter under a grammar; a letter that is not among the likeliest tokens scores as the last of them."""
+        if self._runner is None:
+            self._ensure()
+        runner = cast("Runner", self._runner)
+        request = self._mistralrs.ChatCompletionRequest(
+            messages=[{"role": "user", "content": choice.prompt}],
+            model="default",
+            max_tokens=1,
+            temperature=0.0,
+            logprobs=True,
+            top_logprobs=MOST_LOGPROBS,
+            grammar=" | ".join(f'"{letter}"' for letter in choice.letters).join(("start: ", "")),
+            grammar_type="lark",
+        )
+        try:
+            answer = cast("ChatCompletionResponse", runner.send_chat_completion_request(request))
+        except ValueError as error:
+            raise _failure(error) from None
+        told = answer.choices[0].logprobs
+        likeliest = told.content[0].top_logprobs if told and told.content else []
+        scores = {one.bytes: one.logprob for one in reversed(likeliest)}
+        floor = min(scores.values(), default=0.0)
+        weights = [math.exp(scores.get(letter, floor)) for letter in choice.letters]
+        total = sum(weights)
+        return tuple(weight / total for weight in weights), answer.usage.prompt_tokens
 
     def _pieces(self, job: Generation) -> Generator[Piece, None, None]:
         runner = self._runner_for(job)

@@ -18,6 +18,7 @@ from lmdeck.server.backend import BackendError
 from lmdeck.server.delivery import ClientGoneError, internal_failure, json_response
 from lmdeck.server.endpoints.chat import answer_chat
 from lmdeck.server.endpoints.completions import answer_completion
+from lmdeck.server.endpoints.decisions import answer_decisions, answer_systemone
 from lmdeck.server.endpoints.embeddings import answer_embeddings
 from lmdeck.server.endpoints.listings import native_models, openai_model, openai_models, v0_model, v0_models
 from lmdeck.server.endpoints.management import answer_download, answer_download_status, answer_load, answer_unload
@@ -100,6 +101,8 @@ def create_app(
             guarded("/v1/chat/completions", answering(answer_chat)),
             guarded("/v1/completions", answering(answer_completion)),
             guarded("/v1/embeddings", answering(answer_embeddings)),
+            guarded("/v1/decisions", answering(answer_decisions)),
+            guarded("/v1/systemone", answering(answer_systemone)),
             guarded("/v1/responses", answering(answer_response, kept)),
             guarded("/v1/messages", answering(answer_message)),
             guarded("/v1/models", listing(openai_models), "GET"),

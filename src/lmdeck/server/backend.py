@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lmdeck.server.jobs import (
         ChatJob,
         CompletionJob,
+        Decided,
+        DecisionJob,
         DownloadState,
         Embedded,
         EmbeddingJob,
@@ -87,6 +89,14 @@ class Backend(Protocol):
 
     async def embed(self, job: EmbeddingJob) -> Embedded:
         """Turn texts into vectors.
+
+        Raises:
+            BackendError: Refused or failed.
+        """
+        ...
+
+    async def decide(self, job: DecisionJob) -> Decided:
+        """Answer typed questions.
 
         Raises:
             BackendError: Refused or failed.

@@ -13,6 +13,10 @@ __all__ = [
     "ChatMessage",
     "ChatTool",
     "CompletionJob",
+    "Decided",
+    "DecisionJob",
+    "DecisionOption",
+    "DecisionQuestion",
     "DownloadState",
     "Embedded",
     "EmbeddingJob",
@@ -42,12 +46,12 @@ class ModelDescription(Struct, frozen=True, kw_only=True):
     """One model as the listings show it.
 
     Sizes are bytes, context lengths tokens; `instances` is empty where the model is not loaded. `on_demand` says whether a
-    request loads it then.
+    request loads it then, `decides` whether it answers `/v1/decisions`.
     """
 
     key: str
     display_name: str
-    type: Literal["llm", "vlm", "embeddings"] = "llm"
+    type: Literal["llm", "vlm", "embeddings", "decision"] = "llm"
     publisher: str = "unknown"
     architecture: str = "unknown"
     quantization: str | None = None
@@ -59,6 +63,7 @@ class ModelDescription(Struct, frozen=True, kw_only=True):
     instances: tuple[Instance, ...] = ()
     on_demand: bool = True
     trained_for_tool_use: bool = False
+    decides: bool = False
 
     @property
     def loaded_context_length(self) -> int | None:
@@ -170,6 +175,38 @@ class Embedded(Struct, frozen=True, kw_only=True):
     """One vector a text, in order."""
 
     vectors: tuple[tuple[float, ...], ...]
+    prompt_tokens: int
+
+
+class DecisionOption(Struct, frozen=True):
+    """One possible answer: its value on the wire, and what it means."""
+
+    value: str | bool
+    description: str = ""
+
+
+class DecisionQuestion(Struct, frozen=True, kw_only=True):
+    """One typed question. A predicate's options are true and false, a score's are its levels in ascending order."""
+
+    name: str | None
+    kind: Literal["predicate", "choice", "score"]
+    instructions: str
+    options: tuple[DecisionOption, ...]
+
+
+class DecisionJob(Struct, frozen=True, kw_only=True):
+    """Typed questions about a text, with images as the data URIs they came in."""
+
+    model: str
+    text: str
+    questions: tuple[DecisionQuestion, ...]
+    images: tuple[str, ...] = ()
+
+
+class Decided(Struct, frozen=True, kw_only=True):
+    """For each question the probability of each of its options, in order; None where the model declines to answer."""
+
+    distributions: tuple[tuple[float, ...] | None, ...]
     prompt_tokens: int
 
 

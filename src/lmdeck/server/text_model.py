@@ -16,9 +16,9 @@ from lmdeck.server.jobs import Sampling
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from lmdeck.server.jobs import Embedded, EmbeddingJob, Loaded, LoadJob, ModelDescription, Runtime
+    from lmdeck.server.jobs import Decided, Embedded, EmbeddingJob, Loaded, LoadJob, ModelDescription, Runtime
 
-__all__ = ["Constraint", "Generation", "Piece", "TextModel", "TextOnly", "Turn"]
+__all__ = ["Constraint", "Generation", "LetterChoice", "Piece", "TextModel", "TextOnly", "Turn"]
 
 
 class Turn(Struct, frozen=True):
@@ -33,6 +33,13 @@ class Constraint(Struct, frozen=True):
 
     kind: Literal["json_schema", "lark"]
     grammar: str
+
+
+class LetterChoice(Struct, frozen=True):
+    """A prompt that is answered with one of these letters."""
+
+    prompt: str
+    letters: str
 
 
 class Generation(Struct, frozen=True, kw_only=True):
@@ -75,6 +82,14 @@ class TextModel(Protocol):
         """
         ...
 
+    async def decide(self, model: str, choices: Sequence[LetterChoice]) -> Decided:
+        """Give the probability of each letter, decoding under a grammar that allows these letters only.
+
+        Raises:
+            BackendError: Refused or failed.
+        """
+        ...
+
     async def load(self, job: LoadJob) -> Loaded:
         """Load a model.
 
@@ -102,6 +117,14 @@ class TextOnly:
             BackendError: Always.
         """
         raise BackendError(f"The model {job.model} makes no embeddings.", type="not_implemented")
+
+    async def decide(self, model: str, choices: Sequence[LetterChoice]) -> Decided:  # noqa: ARG002
+        """Refuse.
+
+        Raises:
+            BackendError: Always.
+        """
+        raise BackendError(f"The model {model} answers no decisions.", type="not_implemented")
 
     async def load(self, job: LoadJob) -> Loaded:
         """Refuse.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lmdeck.server.backend import BackendError
+from lmdeck.server.decision_text import decision_prompt
 from lmdeck.server.events import Finished, LoadProgress, TextDelta, ToolCallStart
 from lmdeck.server.jobs import DownloadState
 from lmdeck.server.text_model import Constraint, Generation, Turn
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
         ChatMessage,
         ChatTool,
         CompletionJob,
+        Decided,
+        DecisionJob,
         Embedded,
         EmbeddingJob,
         Loaded,
@@ -107,6 +110,16 @@ class DefaultToolUse:
             BackendError: Whatever the model refuses.
         """
         return await self._model.embed(job)
+
+    async def decide(self, job: DecisionJob) -> Decided:
+        """Answer typed questions, each as a choice between letters.
+
+        Raises:
+            BackendError: Images, more options than letters, or whatever the model refuses.
+        """
+        if job.images:
+            raise BackendError("Model does not support images. Please use a model that does.")
+        return await self._model.decide(job.model, [decision_prompt(job.text, each) for each in job.questions])
 
     async def load(self, job: LoadJob) -> Loaded:
         """Load a model.

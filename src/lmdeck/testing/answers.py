@@ -53,7 +53,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     """One answer of the fake.
 
     `dialect` writes calls and reasoning into the text as models of that dialect do where LM Studio does not know them.
-    `refusal` is raised instead of answering. Times are in seconds; None takes the fake's own.
+    `refusal` is raised instead of answering. Times are in seconds; None takes the fake's own. `decisions` answers the
+    questions of `/v1/decisions` by their names, see `FakeLMStudio.decides`.
     """
 
     content: str = ""
@@ -69,6 +70,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     tokens_per_second: float | None = None
     time_to_first_token: float | None = None
     from_schema: bool = False
+    decisions: Mapping[str, Any] | None = None
 
     def events(self, rng: random.Random, prompt_tokens: int) -> Iterator[Event]:
         """Give what happens, in pieces of about a token each, the same for the same random source."""

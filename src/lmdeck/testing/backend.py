@@ -13,8 +13,9 @@ import msgspec
 
 from lmdeck.server.backend import BackendError
 from lmdeck.server.events import Finished, ReasoningDelta, TextDelta, ToolArgumentsDelta
-from lmdeck.server.jobs import Embedded, Runtime
+from lmdeck.server.jobs import Decided, Embedded, Runtime
 from lmdeck.testing.answers import Answer, PlannedCall
+from lmdeck.testing.decisions import distribution
 from lmdeck.testing.raw import RawAnswer
 from lmdeck.testing.schema_values import value_for
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lmdeck.server.jobs import (
         ChatJob,
         CompletionJob,
+        DecisionJob,
         DownloadState,
         EmbeddingJob,
         Loaded,
@@ -92,6 +94,8 @@ class ScriptedBackend:
         Raises:
             BackendError: The script refuses, or has no answer for this request.
         """
+        if self._shelf.models[job.model].type == "decision":
+            raise BackendError(f'Model "{job.model}" is a decision model and does not chat.')
         exchange = CURRENT.get()
         answer = self._next(exchange)
         if answer.from_schema:
@@ -161,6 +165,24 @@ class ScriptedBackend:
             """The endpoint tells nothing of the load."""
         vectors = tuple(self.vectors.get(text) or _vector(text) for text in job.texts)
         return Embedded(vectors=vectors, prompt_tokens=sum(map(_tokens, job.texts)))
+
+    async def decide(self, job: DecisionJob) -> Decided:
+        """Answer what the script says.
+
+        Raises:
+            BackendError: The script refuses, or what is scripted next answers no questions.
+        """
+        exchange = CURRENT.get()
+        answer = self._next(exchange)
+        if answer.decisions is None and not answer.from_schema and self._strict:
+            message = "The next scripted answer decides nothing. Script one with `fake.decides(…)`."
+            raise BackendError(message, status=501)
+        async for _ in self._shelf.ready(job.model):
+            """The endpoint tells nothing of the load."""
+        scripted = answer.decisions or {}
+        return Decided(
+            distributions=tuple(distribution(each, scripted) for each in job.questions), prompt_tokens=_tokens(job.text)
+        )
 
     def _refuse(self, exchange: Exchange) -> None:
         """Let a refusal, a fault or the function of a path, that is next in the script, meet an embedding as well."""

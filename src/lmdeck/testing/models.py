@@ -23,6 +23,7 @@ DEFAULT_MODEL = "qwen2.5-7b-instruct"
 DEFAULT_EMBEDDING_MODEL = "text-embedding-nomic-embed-text-v1.5"
 DEFAULT_SIZE_BYTES = 4_683_074_048
 LOAD_STEPS = 4
+NO_CHAT = ("embeddings", "decision")
 _NO_MODELS = "No models loaded. Please load a model in the developer page or use the `lms load` command."
 
 
@@ -30,7 +31,7 @@ class FakeModel(Struct, kw_only=True):
     """One model on the shelf. `load_seconds` is how long loading takes, `parallel` how many answers it makes at once."""
 
     key: str
-    type: Literal["llm", "vlm", "embeddings"] = "llm"
+    type: Literal["llm", "vlm", "embeddings", "decision"] = "llm"
     loaded: bool = True
     load_seconds: float = 0.0
     max_context_length: int = 32768
@@ -58,6 +59,7 @@ class FakeModel(Struct, kw_only=True):
             max_context_length=self.max_context_length,
             instances=tuple(self.instances),
             trained_for_tool_use=self.tool_use,
+            decides=self.type == "decision",
         )
 
     def instance(self, job: LoadJob | None = None) -> Instance:
@@ -93,7 +95,7 @@ class Shelf:
 
     def describe(self) -> list[ModelDescription]:
         """List the models: loaded ones first, for the first answers requests that name none."""
-        models = sorted(self.models.values(), key=lambda model: (model.type == "embeddings", not model.instances))
+        models = sorted(self.models.values(), key=lambda model: (model.type in NO_CHAT, not model.instances))
         return [msgspec.structs.replace(model.describe(), on_demand=self.jit) for model in models]
 
     def slot(self, key: str) -> asyncio.Semaphore:

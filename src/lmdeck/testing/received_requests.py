@@ -10,7 +10,16 @@ from msgspec import Struct
 
 __all__ = ["SentRequest", "ToolUse"]
 
-ANSWERING = ("/chat/completions", "/completions", "/embeddings", "/v1/responses", "/v1/messages", "/api/v1/chat")
+ANSWERING = (
+    "/chat/completions",
+    "/completions",
+    "/embeddings",
+    "/v1/decisions",
+    "/v1/systemone",
+    "/v1/responses",
+    "/v1/messages",
+    "/api/v1/chat",
+)
 
 
 class ToolUse(Struct, frozen=True, kw_only=True):

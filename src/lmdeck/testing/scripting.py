@@ -111,6 +111,14 @@ class Scripting:
         """Answer with a value that fits the schema of the request, or with arguments that fit a tool it requires."""
         return self.answer(Answer(from_schema=True))
 
+    def decides(self, **answers: float | str | bool | Mapping[str, float] | None) -> Self:
+        """Answer typed questions by their names.
+
+        A value is the probability of a predicate, the probabilities of options by their labels, the one option that is certain,
+        or None to decline. A question that is not named gets the same probability for each option.
+        """
+        return self.answer(Answer(decisions=answers))
+
     def error(self, status: int = 500, message: str = "The server had a problem.", *, body: object = None) -> Self:
         """Refuse with this status; `body` None writes the message in the form of the endpoint that was asked."""
         return self.answer(Answer(refusal=refusal(status, message, body=body)))

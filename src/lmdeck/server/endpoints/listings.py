@@ -53,7 +53,7 @@ def native_models(models: Sequence[ModelDescription]) -> dict[str, Any]:
 
 def _native_model(model: ModelDescription) -> dict[str, Any]:
     entry: dict[str, Any] = {
-        "type": "embedding" if model.type == "embeddings" else "llm",
+        "type": {"embeddings": "embedding", "vlm": "llm"}.get(model.type, model.type),
         "publisher": model.publisher,
         "key": model.key,
         "display_name": model.display_name,
@@ -66,7 +66,11 @@ def _native_model(model: ModelDescription) -> dict[str, Any]:
     }
     if model.type != "embeddings":  # these are absent for embedding models
         entry["architecture"] = model.architecture
-        entry["capabilities"] = {"vision": model.type == "vlm", "trained_for_tool_use": model.trained_for_tool_use}
+        entry["capabilities"] = {
+            "vision": model.type == "vlm",
+            "trained_for_tool_use": model.trained_for_tool_use,
+            **({"decisions": True} if model.decides else {}),
+        }
         entry["description"] = None
     return entry
 

@@ -1,0 +1,184 @@
+"""The questions of `lm.decide` as the bodies of `/v1/decisions`, `/v1/systemone`, and of a chat that stands in for both.
+
+Sources: LM Studio docs `3_openai-compat/decisions.md` and `5_typesafe-compat/systemone.md`; the types of a question and its
+limits are those of OpenAI's `decision_create_params` and of TypeSafe's System One (`noul`, `choice`, `score`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Struct
+
+from lmdeck._compatibility import CompatibilityFixes
+from lmdeck._requests.images import checked_url, image_part
+from lmdeck.decisions import Question
+from lmdeck.errors import ConfigurationError, describe
+from lmdeck.images import ImageSource
+
+MOST_QUESTIONS = 400
+MOST_OPTIONS = 255
+FORMS = "bool, an Enum class, a Literal, a range of whole numbers, or a dict of texts to descriptions"
+Kind = Literal["predicate", "choice", "score"]
+
+
+class Option(Struct, frozen=True):
+    """One possible answer: the caller's value, the word it travels as, and what it means."""
+
+    value: Any
+    label: str
+    description: str = ""
+
+
+class AskedQuestion(Struct, frozen=True, kw_only=True):
+    """A checked question: a predicate's options are True and False, a score's are in ascending order."""
+
+    name: str
+    kind: Kind
+    instructions: str
+    options: tuple[Option, ...]
+
+
+def checked_questions(questions: object) -> list[AskedQuestion]:
+    """Return the questions in one form.
+
+    Raises:
+        ConfigurationError: There is none, or too many, or one has no instructions, or no type that can be answered.
+    """
+    if not isinstance(questions, Mapping) or not 1 <= len(questions) <= MOST_QUESTIONS:
+        raise ConfigurationError(
+            f"A decision needs between 1 and {MOST_QUESTIONS} questions.",
+            hint='Pass a dict: `{"angry": (bool, "Is the customer angry?")}`.',
+        )
+    return [_checked(name, question) for name, question in questions.items()]
+
+
+def _checked(name: object, question: object) -> AskedQuestion:
+    if isinstance(question, tuple) and len(question) == 2:
+        question = Question(*question)
+    if not isinstance(name, str) or not name or not isinstance(question, Question):
+        raise ConfigurationError(
+            f"The question {describe(repr(name), 80)} is not a pair of a type and instructions.",
+            hint='Write it as `"angry": (bool, "Is the customer angry?")`, or use `lmdeck.Question`.',
+        )
+    if not str(question.instructions).strip():
+        raise ConfigurationError(f"The question {name!r} has no instructions.", hint="Say in words what is asked.")
+    kind, values = _values(name, question.type)
+    described = {**(question.type if isinstance(question.type, Mapping) else {}), **question.descriptions}
+    options = tuple(Option(value, _label(value), str(described.get(value) or "")) for value in values)
+    labels = {option.label for option in options}
+    if not 2 <= len(options) <= MOST_OPTIONS or len(labels) < len(options):
+        raise ConfigurationError(
+            f"The question {name!r} needs between 2 and {MOST_OPTIONS} answers that are written differently.",
+            hint="Name each possible answer once.",
+        )
+    return AskedQuestion(name=name, kind=kind, instructions=question.instructions, options=options)
+
+
+def _values(name: str, given: Any) -> tuple[Kind, list[Any]]:  # noqa: ANN401  # a type, or a value that stands for one
+    if given is bool:
+        return "predicate", [True, False]
+    if isinstance(given, range):
+        return "score", sorted(given)
+    if isinstance(given, type) and issubclass(given, Enum):
+        return "choice", list(given)
+    if get_origin(given) is Literal:
+        return "choice", list(get_args(given))
+    if isinstance(given, Mapping) and all(isinstance(key, str) for key in given):
+        return "choice", list(given)
+    raise ConfigurationError(
+        f"The type of the question {name!r}, {describe(repr(given), 80)}, has no list of possible answers.",
+        hint=f"Use {FORMS}.",
+    )
+
+
+def _label(value: object) -> str:
+    if isinstance(value, Enum):
+        return value.value if isinstance(value.value, str) else value.name
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def state_text(given: object) -> str:
+    """Return what is decided about, as text: JSON for anything that is none.
+
+    Raises:
+        ConfigurationError: It is empty, or has no form in JSON.
+    """
+    if isinstance(given, str):
+        text = given
+    else:
+        try:
+            text = msgspec.json.encode(given).decode()
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise ConfigurationError(
+                f"The input of a decision cannot be written as JSON: {error}.", hint="Pass text or plain data."
+            ) from error
+    if not text.strip():
+        raise ConfigurationError("There is nothing to decide about.", hint="Pass a text, or data, as `input`.")
+    return text
+
+
+def image_urls(images: Sequence[ImageSource], changes: CompatibilityFixes) -> list[str]:
+    """Return images as data URLs: LM Studio's decision models take inline base64 only.
+
+    Raises:
+        ConfigurationError: An image cannot be read, is too large, or is of no known kind.
+        InvalidRequestError: An image is a web address, or of a kind that LM Studio does not take and nothing converts.
+    """
+    as_given = not changes.is_enabled("images")
+    urls = [str(image_part(image, as_given=as_given)["image_url"]["url"]) for image in images]
+    return urls if as_given else [checked_url(url, changes) for url in urls]
+
+
+def decisions_body(model: str, text: str, images: Sequence[str], asked: Sequence[AskedQuestion]) -> dict[str, Any]:
+    """Build the body of `POST /v1/decisions`."""
+    shown: str | list[dict[str, Any]] = text
+    if images:
+        parts = [{"type": "input_image", "image_url": url} for url in images]
+        shown = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}, *parts]}]
+    return {"model": model, "input": shown, "questions": [_openai_question(question) for question in asked]}
+
+
+def _openai_question(question: AskedQuestion) -> dict[str, Any]:
+    body: dict[str, Any] = {"type": question.kind, "name": question.name, "instructions": _instructions(question)}
+    if question.kind == "choice":
+        body["choices"] = [_described("value", _openai_value(option), option) for option in question.options]
+    elif question.kind == "score":
+        body["levels"] = [_described("label", option.label, option) for option in question.options]
+    return body
+
+
+def _openai_value(option: Option) -> str | bool:
+    return option.value if isinstance(option.value, bool) else option.label
+
+
+def _described(name: str, value: object, option: Option) -> dict[str, Any]:
+    return {name: value, **({"description": option.description} if option.description else {})}
+
+
+def _instructions(question: AskedQuestion) -> str:
+    """Return the instructions; a predicate has no other place for what True and False mean."""
+    if question.kind != "predicate":
+        return question.instructions
+    meanings = [f"{option.label}: {option.description}" for option in question.options if option.description]
+    return "\n".join([question.instructions, *meanings])
+
+
+def systemone_body(model: str, text: str, images: Sequence[str], asked: Sequence[AskedQuestion]) -> dict[str, Any]:
+    """Build the body of `POST /v1/systemone`, whose images are data URLs within the state."""
+    state: str | dict[str, Any] = {"text": text, "images": list(images)} if images else text
+    return {"model": model, "state": state, "questions": {each.name: _systemone_question(each) for each in asked}}
+
+
+def _systemone_question(question: AskedQuestion) -> dict[str, Any]:
+    if question.kind == "predicate":
+        return {"type": "noul", "instructions": _instructions(question)}
+    criteria: object = {option.label: option.description or None for option in question.options}
+    if question.kind == "score":
+        criteria = [
+            f"{each.label}: {each.description}" if each.description else each.label for each in question.options
+        ]
+    return {"type": question.kind, "instructions": question.instructions, "criteria": criteria}

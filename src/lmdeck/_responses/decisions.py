@@ -1,0 +1,156 @@
+"""The answers of `/v1/decisions` and `/v1/systemone`, as values of the questions' types.
+
+The shapes are OpenAI's (`openai.types.Decision`) and those of TypeSafe's System One, which LM Studio documents as compatible.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from lmdeck._requests.decisions import AskedQuestion
+from lmdeck._responses.embeddings import read_usage
+from lmdeck._streaming.translator import token_usage
+from lmdeck.decisions import DecisionAnswer, Decisions
+from lmdeck.errors import MalformedStreamError, describe
+from lmdeck.stats import Usage
+
+T = TypeVar("T")
+REFUSED = DecisionAnswer(value=None, refused=True)
+
+
+def read_decisions(body: object, asked: Sequence[AskedQuestion], model: str) -> Decisions:
+    """Read the answer of `/v1/decisions`: a list in the order of the questions, or one that names them.
+
+    Raises:
+        MalformedStreamError: An answer is missing, or is of another type than its question.
+    """
+    answers = _member(body, "answers", list)
+    if len(answers) != len(asked):
+        raise MalformedStreamError(f"The server answered {len(answers)} of {len(asked)} questions: {_shown(body)}")
+    named = {each.get("name"): each for each in answers if isinstance(each, Mapping)}
+    in_order = dict(zip((question.name for question in asked), answers, strict=True))
+    is_named = named.keys() == in_order.keys()
+    return _decisions(body, asked, named if is_named else in_order, model)
+
+
+def read_systemone(body: object, asked: Sequence[AskedQuestion], model: str) -> Decisions:
+    """Read the answer of `/v1/systemone`; a question without an answer was declined.
+
+    Raises:
+        MalformedStreamError: There are no answers, or one is of another type than its question.
+    """
+    answers = _member(body, "answers", dict)
+    return _decisions(body, asked, answers, model)
+
+
+def _decisions(body: object, asked: Sequence[AskedQuestion], answers: Mapping[Any, object], model: str) -> Decisions:
+    given = body if isinstance(body, Mapping) else {}
+    return Decisions(
+        answers={question.name: _answer(question, answers.get(question.name)) for question in asked},
+        model=str(given.get("model") or model),
+        usage=_usage(given.get("usage")),
+        raw=body,
+    )
+
+
+def _usage(given: object) -> Usage | None:
+    counted = token_usage(given)
+    return read_usage({"usage": msgspec.json.decode(counted)}) if bytes(counted) else None
+
+
+def _answer(question: AskedQuestion, given: object) -> DecisionAnswer:
+    if given is None or (isinstance(given, Mapping) and given.get("type") == "refusal"):
+        return REFUSED
+    if not isinstance(given, Mapping):
+        raise _odd(question, given)
+    confidence = given.get("confidence")
+    known = _probability(question, confidence) if confidence is not None else None
+    if question.kind == "predicate":
+        return _predicate(question, given)
+    probabilities = _probabilities(question, given.get("probabilities"))
+    if question.kind == "score":
+        return _score(question, given, probabilities, known)
+    value = _chosen(question, given.get("choice"))
+    return DecisionAnswer(
+        value=value, probability=probabilities.get(value), probabilities=probabilities, confidence=known
+    )
+
+
+def _predicate(question: AskedQuestion, given: Mapping[str, Any]) -> DecisionAnswer:
+    true = _probability(question, given.get("probability", given.get("noul")))
+    value = true >= 0.5
+    return DecisionAnswer(
+        value=value, probability=true if value else 1 - true, probabilities={True: true, False: 1 - true}
+    )
+
+
+def _score(
+    question: AskedQuestion, given: Mapping[str, Any], probabilities: dict[Any, float], confidence: float | None
+) -> DecisionAnswer:
+    """Read a place between the levels, counted from 0, and return the level next to it as the value."""
+    place = given.get("score")
+    last = len(question.options) - 1
+    if not isinstance(place, (int, float)) or isinstance(place, bool) or not 0 <= place <= last:
+        raise _odd(question, given)
+    values = [option.value for option in question.options]
+    below = min(int(place), last - 1)
+    value = values[math.floor(place + 0.5)]
+    return DecisionAnswer(
+        value=value,
+        probability=probabilities.get(value),
+        probabilities=probabilities,
+        score=values[below] + (place - below) * (values[below + 1] - values[below]),
+        confidence=confidence,
+    )
+
+
+def _probabilities(question: AskedQuestion, given: object) -> dict[Any, float]:
+    """Read the probability of each value: OpenAI's list of objects, or System One's object of labels or level numbers."""
+    pairs: list[tuple[object, object]]
+    if isinstance(given, Mapping):
+        pairs = list(given.items())
+    elif isinstance(given, list):
+        entries = [each for each in given if isinstance(each, Mapping)]
+        pairs = [(each.get("value"), each.get("probability")) for each in entries]
+    else:
+        return {}
+    return {_chosen(question, key): _probability(question, number) for key, number in pairs}
+
+
+def _chosen(question: AskedQuestion, word: object) -> Any:  # noqa: ANN401  # a value of the question's type
+    if question.kind == "score":
+        number = int(word) if isinstance(word, str) and word.isdecimal() else word
+        if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(question.options):
+            return question.options[number].value
+        raise _odd(question, word)
+    for option in question.options:
+        if word == option.label or (isinstance(word, bool) and word is option.value):
+            return option.value
+    raise _odd(question, word)
+
+
+def _probability(question: AskedQuestion, given: object) -> float:
+    if not isinstance(given, (int, float)) or isinstance(given, bool) or not -1e-6 <= given <= 1 + 1e-6:
+        raise _odd(question, given)
+    return min(max(float(given), 0.0), 1.0)
+
+
+def _odd(question: AskedQuestion, given: object) -> MalformedStreamError:
+    return MalformedStreamError(
+        f"The answer to the question {question.name!r} is not one of a {question.kind}: {_shown(given)}"
+    )
+
+
+def _member(body: object, name: str, kind: type[T]) -> T:
+    found = body.get(name) if isinstance(body, Mapping) else None
+    if not isinstance(found, kind):
+        raise MalformedStreamError(f"The server's decision has no {name}: {_shown(body)}")
+    return found
+
+
+def _shown(value: object) -> str:
+    return describe(str(value))

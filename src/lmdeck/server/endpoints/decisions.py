@@ -1,0 +1,102 @@
+"""`POST /v1/decisions` and `POST /v1/systemone`: one probability for each possible answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lmdeck.server.delivery import attended, json_response
+from lmdeck.server.requests.body import read_body
+from lmdeck.server.requests.decisions import decision_job, systemone_job
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from lmdeck.server.backend import Backend
+    from lmdeck.server.jobs import DecisionQuestion
+
+__all__ = ["answer_decisions", "answer_systemone"]
+
+
+async def answer_decisions(request: Request, backend: Backend) -> Response:
+    """Answer in OpenAI's form: a list in the order of the questions.
+
+    Raises:
+        Refusal: The request breaks a rule.
+        BackendError: The back end cannot answer.
+    """
+    job = decision_job(await read_body(request), backend.models())
+    decided = await attended(request.receive, backend.decide(job))
+    answers = [_answer(*pair) for pair in zip(job.questions, decided.distributions, strict=True)]
+    usage = {
+        "input_tokens": decided.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": 0,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": decided.prompt_tokens,
+    }
+    return json_response({"answers": answers, "model": job.model, "usage": usage})
+
+
+async def answer_systemone(request: Request, backend: Backend) -> Response:
+    """Answer in TypeSafe's form: an object by the names of the questions; one that was declined is left out.
+
+    Raises:
+        Refusal: The request breaks a rule.
+        BackendError: The back end cannot answer.
+    """
+    job = systemone_job(await read_body(request), backend.models())
+    decided = await attended(request.receive, backend.decide(job))
+    answers = {
+        question.name: _systemone_answer(question, distribution)
+        for question, distribution in zip(job.questions, decided.distributions, strict=True)
+        if distribution is not None
+    }
+    usage = {"input_tokens": decided.prompt_tokens, "output_tokens": 0}
+    return json_response({"model": job.model, "answers": answers, "usage": usage})
+
+
+def _answer(question: DecisionQuestion, distribution: Sequence[float] | None) -> dict[str, Any]:
+    if distribution is None:
+        return {"type": "refusal", "name": question.name}
+    head = {"type": question.kind, "name": question.name}
+    if question.kind == "predicate":
+        return {**head, "probability": distribution[0]}
+    values = [option.value for option in question.options]
+    rated = list(zip(values, distribution, strict=True))
+    if question.kind == "choice":
+        probabilities = [{"value": value, "probability": probability} for value, probability in rated]
+        best = values[distribution.index(max(distribution))]
+        return {**head, "choice": best, "confidence": _confidence(distribution), "probabilities": probabilities}
+    levels = [{"value": place, "label": each[0], "probability": each[1]} for place, each in enumerate(rated)]
+    return {**head, "score": _mean(distribution), "confidence": _confidence(distribution), "probabilities": levels}
+
+
+def _systemone_answer(question: DecisionQuestion, distribution: Sequence[float]) -> dict[str, Any]:
+    if question.kind == "predicate":
+        return {"type": "noul", "noul": distribution[0]}
+    labels = [str(option.value) for option in question.options]
+    if question.kind == "choice":
+        best = labels[distribution.index(max(distribution))]
+        chosen: dict[str, Any] = {"choice": best, "probabilities": dict(zip(labels, distribution, strict=True))}
+    else:
+        numbers = [str(place) for place in range(len(labels))]
+        chosen = {
+            "score": _mean(distribution),
+            "legend": dict(zip(numbers, labels, strict=True)),
+            "probabilities": dict(zip(numbers, distribution, strict=True)),
+        }
+    return {"type": question.kind, **chosen, "confidence": _confidence(distribution)}
+
+
+def _mean(distribution: Sequence[float]) -> float:
+    """Return the expected level, counted from 0."""
+    return sum(place * probability for place, probability in enumerate(distribution))
+
+
+def _confidence(distribution: Sequence[float]) -> float:
+    """Return how peaked a distribution is: 1 where one option has all, 0 where all have the same."""
+    count = len(distribution)
+    return min(max((count * max(distribution) - 1) / (count - 1), 0.0), 1.0)

@@ -1,0 +1,35 @@
+"""What a script says to a typed question, as a probability for each of its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lmdeck.server.backend import BackendError
+
+if TYPE_CHECKING:
+    from lmdeck.server.jobs import DecisionQuestion
+
+__all__ = ["distribution"]
+
+
+def distribution(question: DecisionQuestion, scripted: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Return the probability of each option; None where the script declines to answer.
+
+    Raises:
+        BackendError: The script names an option that the question does not have.
+    """
+    values = [option.value for option in question.options]
+    if question.name is None or question.name not in scripted:
+        return tuple(1 / len(values) for _ in values)
+    given = scripted[question.name]
+    if given is None:
+        return None
+    if question.kind == "predicate" and isinstance(given, (int, float)):
+        return (float(given), 1 - float(given))
+    chosen = given if isinstance(given, Mapping) else {given: 1.0}
+    unknown = [label for label in chosen if label not in values]
+    if unknown:
+        message = f"The question {question.name!r} has no option {unknown[0]!r}; it has {values}."
+        raise BackendError(message, status=501)
+    return tuple(float(chosen.get(value, 0.0)) for value in values)
