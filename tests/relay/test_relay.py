@@ -20,6 +20,7 @@ from lmdeck import (
     RequestTimeoutError,
     ServerError,
     ServerUnreachableError,
+    ToolCallParseError,
     UnknownToolError,
 )
 from lmdeck.relay import Kind, RelayRequest, error_answer, route_of
@@ -147,6 +148,25 @@ def test_calls_in_both_forms_count_once() -> None:
 def test_half_an_answer_raises(answer: bytes, kind: type[LMStudioError]) -> None:
     with pytest.raises(kind):
         relayed(chat(), answer)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("text", ["", "Let me look."])
+def test_a_call_that_cannot_be_read_is_an_error(stream: bool, text: str) -> None:
+    """Not an answer that looks as if the model wanted nothing."""
+    function = {"name": "get_weather", "arguments": "nonsense"}
+    lost = {"content": text, "tool_calls": [{"index": 0, "id": "1", "type": "function", "function": function}]}
+    with pytest.raises(ToolCallParseError):
+        relayed(chat(stream=stream), chunk(lost), chunk({}, "tool_calls"))
+
+
+def test_a_call_that_the_limit_cut_ends_with_length() -> None:
+    """Also behind one that is whole."""
+    first = {"index": 0, "id": "1", "function": {"name": "get_weather", "arguments": "{}"}}
+    second = {"index": 1, "id": "2", "function": {"name": "get_weather", "arguments": '{"city": "Pa'}}
+    *said, last, _ = values(relayed(chat(), chunk({"tool_calls": [first, second]}), chunk({}, "length")))
+    assert sum(len(each["choices"][0]["delta"].get("tool_calls", ())) for each in said) == 1
+    assert last["choices"][0]["finish_reason"] == "length"
 
 
 def test_unknown_blocks_of_messages_pass_at_their_new_places() -> None:

@@ -15,7 +15,7 @@ from lmdeck._responses.api_errors import api_error, decoded_or_text, is_error_bo
 from lmdeck._responses.embeddings import read_vectors
 from lmdeck._responses.json_reader import JSONReader, Reader
 from lmdeck._streaming.chat_reader import ChatReader, Observer
-from lmdeck.errors import EndpointNotFoundError, LMStudioError, TransportError
+from lmdeck.errors import EndpointNotFoundError, LMStudioError, ToolCallParseError, TransportError
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply
 from lmdeck.relay.asked_json import AskedJson
@@ -24,6 +24,7 @@ from lmdeck.stats import Usage
 
 __all__ = ["HOP_BY_HOP", "ChatRelay", "EmbeddingRelay", "PassingRelay", "RelayReader"]
 
+LOST_CALLS = {"tool_call_unparsed", "tool_call_unnamed"}
 PASSED = Chunk()
 REFUSAL_BYTES = 1 << 16
 HOP_BY_HOP = {
@@ -104,7 +105,7 @@ class ChatRelay:
             LMStudioError: The answer is cut, empty, or no answer.
         """
         chunks = self._reader.finish()
-        reply = self._counted(self._completed(self._reader.reply()))
+        reply = self._counted(self._completed(_without_lost_calls(self._reader.reply())))
         self._problems = reply.problems
         if self._streams:
             self._writer.end(reply)
@@ -154,6 +155,20 @@ class ChatRelay:
             return reply
         told = Problem("usage_missing", "The server did not say how many tokens there were.")
         return replace(reply, usage=Usage(), problems=[*reply.problems, told])
+
+
+def _without_lost_calls(reply: Reply) -> Reply:
+    """Return the reply; one whose last call was cut by the limit of tokens ends with `length`, whatever calls came before.
+
+    Raises:
+        ToolCallParseError: A call cannot be read. Nobody looks for problems in an answer of another client's format.
+    """
+    if any(problem.code == "tool_call_incomplete" for problem in reply.problems):
+        return replace(reply, finish_reason="length")
+    for problem in reply.problems:
+        if problem.code in LOST_CALLS:
+            raise ToolCallParseError(problem.detail, raw=problem.raw, partial=reply)
+    return reply
 
 
 def _says_something(chunk: Chunk) -> bool:
