@@ -54,7 +54,6 @@ def _trimmed(arguments: dict[str, Any]) -> dict[str, Any]:
     return {key: value.strip() if isinstance(value, str) else value for key, value in arguments.items()}
 
 
-@pytest.mark.xfail(reason="the readers are being repaired", strict=False)
 @pytest.mark.parametrize("dialect", WRITERS)
 def test_one_damaged_token_makes_no_other_call(dialect: str) -> None:
     wrong = []

@@ -17,7 +17,6 @@ CHARACTERS = 250_000
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.mark.xfail(reason="the readers are being repaired", strict=False)
 def test_random_texts_break_no_law() -> None:
     """`make fuzz` tries a hundred million characters of them."""
     rng, done = random.Random(12), 0
@@ -36,7 +35,6 @@ def test_calls_cut_off_anywhere_break_no_law(dialect: str) -> None:
             assert broken_law(sample) is None, sample
 
 
-@pytest.mark.xfail(reason="the readers are being repaired", strict=False)
 def test_the_large_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """And reports its figures."""
     state = tmp_path / "state.json"

@@ -32,13 +32,11 @@ def assert_identity(text: str, seed: int, *, with_tools: bool = True) -> None:
         assert "".join(chunk.content for chunk in chunks).strip() == text.strip()
 
 
-@pytest.mark.xfail(reason="the readers are being repaired", strict=False)
 @pytest.mark.parametrize("name", OWN)
 def test_documents_that_look_like_markup_come_back(name: str) -> None:
     assert_identity(OWN[name], 1)
 
 
-@pytest.mark.xfail(reason="the readers are being repaired", strict=False)
 def test_documents_of_installed_packages_come_back() -> None:
     """README, HTML, JSON, LaTeX, code and whatever else is there."""
     seen = 0
@@ -51,7 +49,6 @@ def test_documents_of_installed_packages_come_back() -> None:
     assert seen >= 50
 
 
-@pytest.mark.xfail(reason="the readers are being repaired", strict=False)
 def test_generated_text_with_literals_of_dialects_comes_back() -> None:
     """No tools are offered; what could be a tag of some dialect is a word like any other."""
     rng = random.Random(5)
@@ -64,7 +61,6 @@ def test_generated_text_with_literals_of_dialects_comes_back() -> None:
             assert_identity(text, number, with_tools=False)
 
 
-@pytest.mark.xfail(reason="the readers are being repaired", strict=False)
 @pytest.mark.parametrize("name", OWN)
 def test_a_client_hands_on_what_the_server_sent(name: str) -> None:
     """`send()` and `stream()`, without tools, give what `parse()` gives."""

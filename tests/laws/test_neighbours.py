@@ -33,7 +33,6 @@ def others(text: str, dialect: str, bad: str) -> list[Call]:
     ]
 
 
-@pytest.mark.xfail(reason="the readers are being repaired", strict=False)
 @pytest.mark.parametrize("name", ["named", "auto"])
 @pytest.mark.parametrize("dialect", WRITERS)
 def test_an_unoffered_call_changes_no_other(dialect: str, name: str) -> None:
@@ -43,7 +42,6 @@ def test_an_unoffered_call_changes_no_other(dialect: str, name: str) -> None:
         assert others(text, dialect if name == "named" else "auto", "nope") == expected, text
 
 
-@pytest.mark.xfail(reason="the readers are being repaired", strict=False)
 @pytest.mark.parametrize("name", ["named", "auto"])
 @pytest.mark.parametrize("dialect", WRITERS)
 def test_a_broken_call_changes_no_other(dialect: str, name: str) -> None:

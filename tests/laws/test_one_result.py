@@ -34,7 +34,6 @@ def both_ways(chat: Chat, fake: FakeLMStudio, text: str) -> tuple[Essence, Essen
     return essence(sent), essence(stream.reply)
 
 
-@pytest.mark.xfail(reason="the readers are being repaired", strict=False)
 @pytest.mark.parametrize("offers_tools", [False, True], ids=["no tools", "tools"])
 def test_sent_streamed_and_parsed_text_has_one_result(offers_tools: bool) -> None:
     rng = random.Random(3)
@@ -49,7 +48,6 @@ def test_sent_streamed_and_parsed_text_has_one_result(offers_tools: bool) -> Non
                 assert sent == essence(parse(text, TOOLS if offers_tools else None)), text
 
 
-@pytest.mark.xfail(reason="the readers are being repaired", strict=False)
 @pytest.mark.parametrize("piece", sorted({*LITERALS, *PIECES}), ids=repr)
 def test_no_text_is_too_deep(piece: str) -> None:
     """Hundreds of openings in one another raise nothing, and are text in the end, or a problem tells of them."""
