@@ -8,6 +8,7 @@ from typing import Any
 
 from lmdeck import ConfigurationError, dialects, render
 from lmdeck._parsing.dialects import REGISTRY
+from lmdeck._parsing.grammar import is_word
 
 Call = dict[str, Any]
 
@@ -65,7 +66,7 @@ def is_unmistakable(literal: str) -> bool:
     )
 
 
-PLAIN_LITERALS = [literal for literal in LITERALS if not is_unmistakable(literal)]
+PLAIN_LITERALS = [literal for literal in LITERALS if is_word(literal)]
 """Literals that ordinary text may contain, such as `<answer>` or `</s>`."""
 PIECES = (
     "{", "}", "[", "]", "(", ")", '"', "'", ":", ",", "=", "<", ">", "</", "/>", "|", "\\", "`", "```", "\n", " ", "\n\n",

@@ -286,6 +286,7 @@ class Calls:
         if self._last is not None and self._last.span is not None and place > self._block:
             force_setattr(self._last, "span", (self._last.span[0], place))
             self._block = place
+        self._last = None
 
     def leave_part(self, refusal: MalformedCall, text: str, span: tuple[int, int]) -> None:
         """Pass on the text of a refused part of a block as content, and report it."""
