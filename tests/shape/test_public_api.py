@@ -79,7 +79,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_the_version_is_one() -> None:
     """Three numbers."""
-    assert re.fullmatch(r"\d+\.\d+\.\d+([.-]?\w+)?", lmdeck.__version__)
+    assert re.fullmatch(r"\d+\.\d+(\.\d+)?(\.?[a-z]+\d+)?", lmdeck.__version__)
 
 
 def test_every_module_exports_what_it_has() -> None:
