@@ -87,7 +87,8 @@ class ResponsesTranslator:
         index = self._places.of(data.get("item_id"), data.get("output_index"))
         place = (index, "arguments")
         arguments = data.get("delta") if stage == "delta" else data.get("arguments")
-        if not arguments or (stage == "done" and place in self._seen):
+        is_servers = (index, "server") in self._seen
+        if not arguments or is_servers or (stage == "done" and place in self._seen):
             return
         self._seen.add(place)
         yield completion(Delta(tool_calls=[call_delta(index, arguments=arguments)]))
@@ -102,6 +103,8 @@ class ResponsesTranslator:
             yield from self._call(item, index, is_done=is_done)
         elif is_done:
             yield from self._rest(item, index)
+        else:  # the arguments of a call that the server makes itself are not a call of the caller's
+            self._seen.add((index, "server"))
 
     def _call(self, item: Json, index: int | None, *, is_done: bool) -> Iterator[Completion]:
         """Open a call once, and take its arguments from the item where no event brought them."""

@@ -144,6 +144,8 @@ def custom_input(block: Block) -> str:
 
 
 def _name(block: Block) -> str:
+    if block.provider is not None:
+        return "response.mcp_call_arguments"
     names = {"text": "output_text", "reasoning": "reasoning_text", "call": "function_call_arguments"}
     return f"response.{names[block.kind]}"
 
