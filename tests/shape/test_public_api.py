@@ -189,3 +189,15 @@ def test_a_renamed_event_is_found_by_its_old_name_with_a_warning(old: str, new: 
         with pytest.warns(DeprecationWarning, match=f"{old} is now called {new}") as caught:
             assert getattr(module, old) is getattr(lmdeck, new)
         assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(("sync", "async_"), PAIRS)
+def test_an_async_twin_names_the_method_it_is_the_twin_of(sync: type, async_: type) -> None:
+    """In one line, so that there is one place where a method is described."""
+    for name, member in vars(async_).items():
+        twin = RENAMED.get(name, name)
+        if name.startswith("_") or twin not in vars(sync) or not inspect.getdoc(member):
+            continue
+        described = inspect.getdoc(member) or ""
+        assert described.startswith(f"Async version of `{sync.__name__}.{twin}`"), name
+        assert "\n" not in described, name

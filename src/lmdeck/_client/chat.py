@@ -302,26 +302,17 @@ class AsyncChat(_Builder[AsyncTransport]):
     __slots__ = ()
 
     async def parse(self, kind: type[T], *, attempts: int = 1) -> T:
-        """Ask for an object of a type; see `Chat.parse`.
-
-        Raises:
-            StructuredOutputError: No answer fits; `raw` is the last one's text.
-            ConfigurationError: The type cannot be described as JSON Schema.
-            LMStudioError: An answer failed.
-        """
+        """Async version of `Chat.parse`."""
         form = Form(kind)
         return (await run_plan_async(asking(form, attempts), lambda ask: self._for_form(form, ask).send()))[0]
 
     def parse_stream(self, kind: type[T]) -> AsyncParseStream[T]:
-        """Ask for an object of a type, and give what has come of it, as plain data, while it is written."""
+        """Async version of `Chat.parse_stream`."""
         form = Form(kind)
         return AsyncParseStream(self._for_form(form, Ask()).stream(), form)
 
     async def run(self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]) -> Reply:
-        """Ask, run the tools that the model calls, and ask again until it answers.
-
-        See `Chat.run`; handlers and `approve` may be async, sync handlers run in threads.
-        """
+        """Async version of `Chat.run`: handlers and `approve` may be async; sync handlers run in threads."""
         async for step in self._steps(limits_of(max_rounds, limits), approve, streamed=False):
             reply = step
         if not isinstance(reply, Reply):
@@ -331,7 +322,7 @@ class AsyncChat(_Builder[AsyncTransport]):
     def run_stream(
         self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]
     ) -> AsyncChatRun:
-        """Do as `run`, and give every chunk and tool event as it happens, across rounds."""
+        """Async version of `Chat.run_stream`."""
         return AsyncChatRun(self._steps(limits_of(max_rounds, limits), approve, streamed=True))
 
     def _steps(
@@ -347,11 +338,7 @@ class AsyncChat(_Builder[AsyncTransport]):
         return AsyncChatStream(self._transport(), partial(begin_chat, self._session, spec, stream=stream))
 
     async def send(self) -> Reply:
-        """Ask, and wait for the whole answer.
-
-        Raises:
-            LMStudioError: There is no whole answer; the class says why, `hint` what to do.
-        """
+        """Async version of `Chat.send`."""
         return await self._open(self._spec, stream=False).until_done()
 
     @overload
@@ -359,11 +346,7 @@ class AsyncChat(_Builder[AsyncTransport]):
     @overload
     def stream(self, callback: Callable[[Chunk], object]) -> Awaitable[Reply]: ...
     def stream(self, callback: Callable[[Chunk], object] | None = None) -> AsyncChatStream | Awaitable[Reply]:
-        """Ask, and give a stream of the answer's chunks; with a callback, which may be async, give the awaited reply.
-
-        Raises:
-            LMStudioError: With a callback: there is no whole answer. Without: the stream raises it when it is read.
-        """
+        """Async version of `Chat.stream`: the callback may be async, and the reply is awaited."""
         stream = self._open(self._spec, stream=True)
         return stream if callback is None else _call_back(stream, callback)
 

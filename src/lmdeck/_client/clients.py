@@ -263,35 +263,35 @@ class AsyncLMStudio(ClientBase):
 
     @property
     def settings(self) -> Settings:
-        """The settings in force; the token in them is never shown."""
+        """Async version of `LMStudio.settings`."""
         return self._session.settings
 
     @property
     def base_url(self) -> str:
-        """The server's root, without the API's own prefix."""
+        """Async version of `LMStudio.base_url`."""
         return self._session.address.root
 
     @property
     def models(self) -> AsyncModels:
-        """The models of the server."""
+        """Async version of `LMStudio.models`."""
         return AsyncModels(self._session, self._route)
 
     def chat(self, model: str | None = None, *, strict: bool = False) -> AsyncChat:
-        """Begin a chat with a model; None stands for the client's default, the loaded one, or the smallest there is."""
+        """Async version of `LMStudio.chat`."""
         return AsyncChat(self._session, self._route, ChatSpec(model=model, strict=strict))
 
     def adopt(self, chat: Chat | AsyncChat) -> AsyncChat:
-        """Give the same chat, to be asked by this client: what was built with a sync client, for example."""
+        """Async version of `LMStudio.adopt`."""
         return AsyncChat(self._session, self._route, chat.spec)
 
     @property
     def responses(self) -> AsyncResponses:
-        """OpenAI's Responses API: `create` and `stream`."""
+        """Async version of `LMStudio.responses`."""
         return AsyncResponses(self._session, self._route)
 
     @property
     def messages(self) -> AsyncMessages:
-        """Anthropic's Messages API: `create` and `stream`."""
+        """Async version of `LMStudio.messages`."""
         return AsyncMessages(self._session, self._route)
 
     def conversation(
@@ -305,12 +305,7 @@ class AsyncLMStudio(ClientBase):
         previous_response_id: str | None = None,
         **options: Any,  # noqa: ANN401  # they go to the server as they are
     ) -> AsyncConversation:
-        """Begin a conversation that the server keeps, or go on from `previous_response_id` (LM Studio docs `2_rest/chat.md`).
-
-        `integrations` are plugin ids such as `"mcp/playwright"` or dicts of plugins and ephemeral MCP servers. Options such
-        as `reasoning`, `context_length`, `temperature`, `max_output_tokens` go to the server as they are. With `recover`, a
-        server that has forgotten the conversation is told its history again, which `reply.problems` reports.
-        """
+        """Async version of `LMStudio.conversation`."""
         spec = ConversationSpec(
             model=model,
             integrations=tuple(integrations),
@@ -329,16 +324,7 @@ class AsyncLMStudio(ClientBase):
         batch_size: int = EMBED_BATCH,
         **options: Any,  # noqa: ANN401  # they go to the server as they are
     ) -> Embeddings:
-        """Give a vector for each text, in order; None asks the embedding model that is loaded, or the first there is.
-
-        Long lists are sent in batches of `batch_size`, one after the other. Options such as `ttl` go to the server as they
-        are (LM Studio docs `3_openai-compat/embeddings.md`).
-
-        Raises:
-            ConfigurationError: There is no text, or something that is none.
-            InvalidRequestError: The model makes no embeddings.
-            LMStudioError: The server cannot be reached or refuses.
-        """
+        """Async version of `LMStudio.embed`."""
         return await drive_async(embed(self._session, text, model, batch_size, options), self._route())
 
     async def decide(
@@ -350,30 +336,11 @@ class AsyncLMStudio(ClientBase):
         images: Sequence[ImageSource] = (),
         emulate: bool = False,
     ) -> Decisions:
-        """Answer typed questions about a text, or data, with a decision model (LM Studio docs `3_openai-compat/decisions.md`).
-
-        `questions` has a type and instructions for each name: `{"angry": (bool, "Is the customer angry?")}`; the type is
-        `bool`, an `Enum` class, a `Literal`, a `range` of whole numbers, or a dict of texts to descriptions. `/v1/decisions`
-        is asked, and `/v1/systemone` where only that is there. None asks the decision model that is loaded, or the first
-        there is. With `emulate`, a chat model answers where there is none, without probabilities, which `problems` reports.
-
-        Raises:
-            ConfigurationError: There is nothing to decide about, or a question has no list of possible answers.
-            NoModelLoadedError: The server lists no decision model.
-            EndpointNotFoundError: The server has neither endpoint.
-            LMStudioError: The server cannot be reached or refuses, or an answer is of another type than its question.
-        """
+        """Async version of `LMStudio.decide`."""
         return await drive_async(decide(self._session, input, questions, model, images, emulate=emulate), self._route())
 
     async def complete(self, prompt: str, *, model: str | None = None, **options: Any) -> Completion:  # noqa: ANN401  # as above
-        """Go on with a text, without a prompt template: for base models (LM Studio docs `3_openai-compat/completions.mdx`).
-
-        Options such as `max_tokens`, `temperature`, `stop`, `seed`, `logprobs` go to the server as they are.
-
-        Raises:
-            EmptyReplyError: The server gave no text though tokens were asked for.
-            LMStudioError: The server cannot be reached or refuses.
-        """
+        """Async version of `LMStudio.complete`."""
         return await drive_async(complete(self._session, prompt, model, options), self._route())
 
     async def fetch_image(
@@ -384,16 +351,7 @@ class AsyncLMStudio(ClientBase):
         max_bytes: int = MAX_IMAGE_BYTES,
         total_timeout: float = FETCH_SECONDS,
     ) -> bytes:
-        """Fetch an image from the web and give its bytes, for `chat.user(text, images=[…])`: LM Studio itself fetches none.
-
-        Only http:// and https:// addresses on the public internet are asked, whatever they redirect to, unless
-        `allow_private` is set. No token, cookie or proxy of this client is used. `total_timeout` (seconds) is for each request.
-
-        Raises:
-            ConfigurationError: The address is none.
-            InvalidRequestError: It leads into a private network, to no image, or to one of more than `max_bytes`.
-            TransportError: Nothing answers there, or not in time.
-        """
+        """Async version of `LMStudio.fetch_image`."""
         from lmdeck._transport.aiohttp import AiohttpTransport  # imported late: it costs more than all of lmdeck
 
         guard = AddressGuard(allow_private=allow_private)
@@ -401,11 +359,11 @@ class AsyncLMStudio(ClientBase):
             return await drive_async(fetch_image(url, guard, max_bytes, total_timeout), route)
 
     async def health(self) -> Health:
-        """Ask whether the server answers; never raises for a server that does not."""
+        """Async version of `LMStudio.health`."""
         return await drive_async(check_health(self._session), self._route())
 
     async def aclose(self) -> None:
-        """Close every connection; the client can be used again, on new ones."""
+        """Async version of `LMStudio.close`."""
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.aclose()

@@ -149,19 +149,11 @@ class AsyncConversation(_Conversation[AsyncTransport]):
     """A conversation of the async client; one turn at a time, `branch` for more."""
 
     async def send(self, text: str, *, images: Sequence[ImageSource] = ()) -> Reply:
-        """Say something, and wait for the whole answer; its `id` is the response's, its `server_calls` what tools gave.
-
-        Raises:
-            LMStudioError: There is no whole answer; the class says why, `hint` what to do.
-        """
+        """Async version of `Conversation.send`."""
         begin = partial(self._turn, text, images, stream=False)
         return await AsyncChatStream(self._transport(), begin).until_done()
 
     def stream(self, text: str, *, images: Sequence[ImageSource] = ()) -> AsyncChatStream:
-        """Say something, and give a stream of the answer's chunks; LM Studio's own events are on `chunk.event`.
-
-        Raises:
-            LMStudioError: The stream raises it when it is read.
-        """
+        """Async version of `Conversation.stream`."""
         begin = partial(self._turn, text, images, stream=True)
         return AsyncChatStream(self._transport(), begin)

@@ -126,14 +126,7 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
         model: str | None = None,
         **options: Any,  # noqa: ANN401  # they go to the server as they are,
     ) -> Reply:
-        """Ask, and wait for the whole answer.
-
-        Options go to the server as they are: `instructions`, `tools` (functions and remote MCP), `reasoning={"effort": "low"}`,
-        `previous_response_id`, `store`, `max_output_tokens`, `temperature` and so on.
-
-        Raises:
-            LMStudioError: There is no whole answer; the class says why, `hint` what to do.
-        """
+        """Async version of `Responses.create`."""
         given = {"input": input if isinstance(input, str) else list(input), **options}
         return await AsyncChatStream(self._transport(), self._begin(model, given, stream=False)).until_done()
 
@@ -144,11 +137,7 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
         model: str | None = None,
         **options: Any,  # noqa: ANN401  # they go to the server as they are,
     ) -> AsyncChatStream:
-        """Ask, and give a stream of the answer's chunks; the server's own events are on `chunk.event`.
-
-        Raises:
-            LMStudioError: The stream raises it when it is read.
-        """
+        """Async version of `Responses.stream`."""
         given = {"input": input if isinstance(input, str) else list(input), **options}
         return AsyncChatStream(self._transport(), self._begin(model, given, stream=True))
 
@@ -166,14 +155,7 @@ class AsyncMessages(_Endpoint[AsyncTransport]):
         max_tokens: int = DEFAULT_MAX_TOKENS,
         **options: Any,  # noqa: ANN401  # they go to the server as they are,
     ) -> Reply:
-        """Ask, and wait for the whole answer.
-
-        Options go to the server as they are: `system`, `tools`, `tool_choice`, `temperature`, `stop_sequences`,
-        `thinking` and so on.
-
-        Raises:
-            LMStudioError: There is no whole answer; the class says why, `hint` what to do.
-        """
+        """Async version of `Messages.create`."""
         given = {"messages": list(messages), "max_tokens": max_tokens, **options}
         return await AsyncChatStream(self._transport(), self._begin(model, given, stream=False)).until_done()
 
@@ -185,10 +167,6 @@ class AsyncMessages(_Endpoint[AsyncTransport]):
         max_tokens: int = DEFAULT_MAX_TOKENS,
         **options: Any,  # noqa: ANN401  # they go to the server as they are,
     ) -> AsyncChatStream:
-        """Ask, and give a stream of the answer's chunks; the server's own events are on `chunk.event`.
-
-        Raises:
-            LMStudioError: The stream raises it when it is read.
-        """
+        """Async version of `Messages.stream`."""
         given = {"messages": list(messages), "max_tokens": max_tokens, **options}
         return AsyncChatStream(self._transport(), self._begin(model, given, stream=True))

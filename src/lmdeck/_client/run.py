@@ -88,6 +88,6 @@ class AsyncChatRun(_Finished):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the run: the model's stream is closed and running tools are cancelled."""
+        """Async version of `ChatRun.close`."""
         await self._events.aclose()
         await self._steps.aclose()

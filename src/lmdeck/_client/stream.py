@@ -169,23 +169,19 @@ class AsyncChatStream(_Stream[AsyncTransport]):
         return await anext(self._chunks)
 
     async def text(self) -> AsyncIterator[str]:
-        """Return only the new content, piece by piece."""
+        """Async version of `ChatStream.text`."""
         async for chunk in self._chunks:
             if chunk.content:
                 yield chunk.content
 
     async def until_done(self) -> Reply:
-        """Read the rest and return the reply.
-
-        Raises:
-            LMStudioError: There is no whole answer.
-        """
+        """Async version of `ChatStream.until_done`."""
         async for _ in self._chunks:
             continue
         return self.reply
 
     async def aclose(self) -> None:
-        """Stop: close the connection, so that the server stops generating."""
+        """Async version of `ChatStream.close`."""
         self._state.close()
 
 
