@@ -60,7 +60,7 @@ def assemble(*wire: bytes, done: bool = False, **options: Any) -> tuple[Reply, l
     target = assembler(**options)
     chunks = feed(target, *wire)
     if done:
-        target.done()
+        target.end()
     chunks += target.close()
     return target.reply(), chunks
 
@@ -423,15 +423,15 @@ class Shouting:
         self.reasoning = GrowingText()
         self._held = ""
 
-    def read_whole(self, text: str) -> list[Chunk]:
-        return self._said(text)
+    def feed_whole(self, text: str, chunks: list[Chunk]) -> None:
+        chunks += self._said(text)
 
     def feed_into(self, text: str, chunks: list[Chunk]) -> None:
         text = self._held + text
         self._held = text[-1:]
         chunks += self._said(text[:-1])
 
-    def think(self, text: str, chunks: list[Chunk]) -> None:
+    def feed_reasoning(self, text: str, chunks: list[Chunk]) -> None:
         self.reasoning.write(text)
         chunks.append(Chunk(reasoning=text))
 

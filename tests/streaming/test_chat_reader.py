@@ -404,17 +404,17 @@ HEAD = chunk({"content": "Hel"})
 @pytest.mark.parametrize(
     ("wire", "kind", "text"),
     [
-        (b"<!DOCTYPE html><html><body>Login</body></html>", MalformedStreamError, "neither events nor JSON: <!DOCTYPE html>"),
-        (b"Not found", MalformedStreamError, "neither events nor JSON: Not found"),
-        (b"\x1f\x8b\x08\x00", MalformedStreamError, "neither events nor JSON"),
-        (b'"text"', MalformedStreamError, "neither events nor JSON"),
+        (b"<!DOCTYPE html><html><body>Login</body></html>", MalformedStreamError, "nor JSON: <!DOCTYPE html>"),
+        (b"Not found", MalformedStreamError, "neither server-sent events nor JSON: Not found"),
+        (b"\x1f\x8b\x08\x00", MalformedStreamError, "server-sent events nor JSON"),
+        (b'"text"', MalformedStreamError, "server-sent events nor JSON"),
         (b"", IncompleteStreamError, "no body"),
         (b" \n\n \r\n", IncompleteStreamError, "no body"),
         (b"dat", MalformedStreamError, "not JSON of this API"),
         (b"[1, 2]", MalformedStreamError, "not JSON of this API"),
-        (b"{}", MalformedStreamError, "no chat completion"),
-        (b'{"models": []}', MalformedStreamError, "no chat completion"),
-        (b'{"x": "' + "ü".encode() * 400 + b'"}', MalformedStreamError, "no chat completion"),
+        (b"{}", MalformedStreamError, "not a chat completion"),
+        (b'{"models": []}', MalformedStreamError, "not a chat completion"),
+        (b'{"x": "' + "ü".encode() * 400 + b'"}', MalformedStreamError, "not a chat completion"),
         (b'{"choices": 5}', MalformedStreamError, "not JSON of this API"),
         (b'{"choices": "\xff"}', MalformedStreamError, "not JSON of this API"),
         (b'{"a": 1}\n{"b": 2}\n', MalformedStreamError, "not JSON of this API"),
@@ -423,11 +423,11 @@ HEAD = chunk({"content": "Hel"})
         (WHOLE[:-3], IncompleteStreamError, "cut in the middle of its JSON"),
         (b": ping\n\n" * 3, MalformedStreamError, "held no event"),
         (HEAD, IncompleteStreamError, "without a finish reason"),
-        (HEAD + chunk({}, "stop")[:-10], IncompleteStreamError, "cut in the middle of an event"),
-        (HEAD + b'data: {"choices"', IncompleteStreamError, "cut in the middle of an event"),
+        (HEAD + chunk({}, "stop")[:-10], IncompleteStreamError, "cut off in the middle of an event"),
+        (HEAD + b'data: {"choices"', IncompleteStreamError, "cut off in the middle of an event"),
         (HEAD + b"data", IncompleteStreamError, "without a finish reason"),
-        (HEAD + event(b"not json") + DONE, MalformedStreamError, "Event 2 of the stream is no chunk"),
-        (HEAD + event(b'{"choices": 5}'), MalformedStreamError, "Event 2 of the stream is no chunk"),
+        (HEAD + event(b"not json") + DONE, MalformedStreamError, "Event 2 of the stream is not a chat completion chunk"),
+        (HEAD + event(b'{"choices": 5}'), MalformedStreamError, "Event 2 of the stream is not a chat completion chunk"),
         (HEAD + event({"hello": "world"}), MalformedStreamError, "neither choices nor usage"),
         (HEAD + event(b'{"choices":[{"delta":{"content":"\xff"}}]}'), MalformedStreamError, "Event 2"),
         (HEAD + event(b'{"choices":[{"delta":{"content":"a\x01b"}}]}'), MalformedStreamError, "Event 2"),
@@ -441,7 +441,7 @@ def test_what_is_no_answer_is_a_typed_error(wire: bytes, kind: type[LMStudioErro
     for pieces in segmentations(wire):
         with pytest.raises(kind) as caught:
             read(*pieces, headers=SSE if wire.startswith((b"data", b":")) else {})
-        assert text in caught.value.message or (pieces != [wire] and "neither events nor JSON" in text)
+        assert text in caught.value.message or (pieces != [wire] and "nor JSON" in text)
         assert len(caught.value.message) < 500
         if wire.startswith(HEAD):
             assert caught.value.partial is not None

@@ -130,24 +130,6 @@ def test_the_rules_of_the_specification(stream: bytes, events: list[ServerSentEv
     assert decode(*(bytes([byte]) for byte in stream)) == events
 
 
-@pytest.mark.parametrize(
-    ("stream", "is_clean"),
-    [
-        (b"", True),
-        (b"data: 1\n\n", True),
-        (b"data: 1\n", False),
-        (b"data: 1", False),
-        (b": x\n", True),
-        (b": x", False),
-    ],
-)
-def test_the_decoder_knows_whether_an_event_was_cut(stream: bytes, is_clean: bool) -> None:
-    """A stream that ends in the middle of an event is told from one that ends between two."""
-    decoder = SSEDecoder()
-    decoder.feed(stream)
-    assert decoder.is_clean == is_clean
-
-
 def test_events_come_as_soon_as_they_are_whole() -> None:
     """Nothing waits for the next read, not even a lone CR for its LF."""
     decoder = SSEDecoder()
@@ -194,7 +176,7 @@ def test_a_line_in_many_pieces_is_joined_once() -> None:
         decoder.feed(b"x")
     assert len(decoder._partial) == 10_000
     assert decoder.feed(b"\n") == []
-    assert decoder.is_clean
+    assert decoder.finish() == []
 
 
 # --- the encoder ------------------------------------------------------------------------------------------------------

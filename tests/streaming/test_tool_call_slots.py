@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmdeck._limits import Limits
-from lmdeck._streaming.tool_call_slots import ToolSlots
+from lmdeck._streaming.tool_call_slots import ToolCallSlots
 from lmdeck._streaming.wire_chunks import ToolDelta
 from lmdeck.errors import MalformedStreamError
 from lmdeck.events import ToolCallDelta
@@ -40,10 +40,10 @@ def d(
     return json.loads(json.dumps(shown, default=lambda _: None))
 
 
-def slots_of(*deltas: Delta, **limits: int) -> tuple[ToolSlots, list[ToolCallDelta]]:
+def slots_of(*deltas: Delta, **limits: int) -> tuple[ToolCallSlots, list[ToolCallDelta]]:
     """Feed the deltas."""
     numbers = count(1)
-    slots = ToolSlots(Limits(**limits), lambda: f"new{next(numbers)}")
+    slots = ToolCallSlots(Limits(**limits), lambda: f"new{next(numbers)}")
     fed = [slots.feed(msgspec.json.decode(msgspec.json.encode(delta), type=ToolDelta)) for delta in deltas]
     return slots, [delta for delta in fed if delta is not None]
 
@@ -225,7 +225,7 @@ def test_a_new_id_is_never_one_that_was_given() -> None:
 @pytest.mark.parametrize(
     ("deltas", "code", "detail"),
     [
-        ([d(0, "a", "f", '{"x": ')], "tool_call_unparsed", "call of 'f' are no JSON object: {\"x\": "),
+        ([d(0, "a", "f", '{"x": ')], "tool_call_unparsed", "call of 'f' are not a JSON object: {\"x\": "),
         ([d(0, "a", "f", "[1]")], "tool_call_unparsed", "[1]"),
         ([d(0, "a", "f", "5")], "tool_call_unparsed", "5"),
         ([d(0, "a", "f", ["x"])], "tool_call_unparsed", '["x"]'),

@@ -34,6 +34,11 @@ class Toolbox:
                 self.schemas[name] = schema
         self._short = {name.rpartition(".")[2]: name for name in self.schemas}
 
+    @classmethod
+    def of(cls, tools: Toolbox | Iterable[Any] | None) -> Toolbox:
+        """Return offered tools as they are, or read them from a request."""
+        return tools if isinstance(tools, Toolbox) else cls(tools)
+
     def __bool__(self) -> bool:
         return bool(self.schemas)
 

@@ -15,9 +15,8 @@ from lmdeck._parsing.offered_tools import Toolbox
 from lmdeck._parsing.reasoning_channel import ReasoningChannel
 from lmdeck._parsing.scanner import Reading
 from lmdeck._parsing.source import MalformedCall
-from lmdeck._parsing.text_buffer import GrowingText
 from lmdeck.events import Chunk
-from lmdeck.messages import ParsedMessage, Problem
+from lmdeck.messages import ParsedMessage
 
 __all__ = ["StreamParser", "parse"]
 
@@ -28,13 +27,16 @@ class StreamParser:
     """Read a model's text as it arrives: `feed` pieces, then `finish`; `result` is all of it."""
 
     def __init__(
-        self, tools: Iterable[Any] | None = None, dialect: str = "auto", prefix: str = "", *,
+        self, tools: Toolbox | Iterable[Any] | None = None, dialect: str = "auto", prefix: str = "", *,
         new_id: Callable[[], str] = new_call_id, architecture: str = "",
     ) -> None:  # fmt: skip
-        toolbox = Toolbox(tools)
+        toolbox = Toolbox.of(tools)
         self._grammar = grammar_for(dialect, architecture, has_calls=bool(toolbox))
         self._reading = Reading(toolbox, self._grammar, new_id)
         self._calls = self._reading.calls
+        self.content = self._calls.content
+        self.reasoning = self._calls.reasoning
+        self.problems = self._calls.problems  # what was repaired, dropped or left as text
         self._is_begun = bool(prefix)
         self._is_finished = False
         self._byte_level = self._grammar.byte_level
@@ -69,7 +71,7 @@ class StreamParser:
         elif calls.name:
             self._flush()
 
-    def think(self, text: str, chunks: list[Chunk]) -> None:
+    def feed_reasoning(self, text: str, chunks: list[Chunk]) -> None:
         """Read new text of a reasoning channel that stands beside the text, and add to `chunks` what is certain."""
         if self._is_finished:
             return
@@ -87,17 +89,17 @@ class StreamParser:
         if channel is not None:
             channel.end(answered=answered)
 
-    def read_whole(self, text: str) -> list[Chunk]:
-        """Read an answer that came in one piece: in it a lone end tag tells that the template had opened the reasoning.
+    def feed_whole(self, text: str, chunks: list[Chunk]) -> None:
+        """Read an answer that came in one piece: a lone end tag in it means that the template opened the reasoning.
 
-        A stream cannot know that in time, for what it has given as content is not taken back, and `parse` gives what a stream
-        gives. (LM Studio bug tracker #1368.)
+        A stream cannot know that in time, as content that was returned cannot be taken back; `parse` returns what a stream
+        returns. (LM Studio bug tracker #1368.)
         """
         tag = None if self._is_begun else self._grammar.opened_by_template(text)
         if tag is not None:
             self._run = self._reading.run(tag.open)
             next(self._run, None)
-        return self.feed(text)
+        self.feed_into(text, chunks)
 
     def finish(self, *, answered: bool = False) -> list[Chunk]:
         """Read the end of the text and give the rest; with `answered`, calls in the reasoning do not count."""
@@ -111,21 +113,6 @@ class StreamParser:
         self._end_channel(answered=answered or bool(self._calls.made))
         self._is_finished = True
         return chunks
-
-    @property
-    def content(self) -> GrowingText:
-        """The content so far."""
-        return self._calls.content
-
-    @property
-    def reasoning(self) -> GrowingText:
-        """The reasoning so far."""
-        return self._calls.reasoning
-
-    @property
-    def problems(self) -> list[Problem]:
-        """What was repaired, dropped or left as text."""
-        return list(self._calls.problems)
 
     @property
     def result(self) -> ParsedMessage:

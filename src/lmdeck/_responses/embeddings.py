@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._streaming.figures import flatten_usage, stats_of_timings
 from lmdeck._streaming.logprobs import LOGPROBS_MISSING, read_logprobs
-from lmdeck._streaming.wire_chunks import speed_in, usage_in
 from lmdeck.errors import ConfigurationError, EmptyReplyError, MalformedStreamError, describe
 from lmdeck.messages import Problem
 from lmdeck.outputs import Completion
@@ -96,7 +96,7 @@ def read_usage(body: object) -> Usage | None:
     given = body.get("usage") if isinstance(body, Mapping) else None
     if not isinstance(given, Mapping):
         return None
-    flat = usage_in(dict(given))
+    flat = flatten_usage(dict(given))
     counts = {name: flat[name] for name in Usage.__struct_fields__ if isinstance(flat.get(name), (int, float))}
     return Usage(**{name: int(count) for name, count in counts.items()})
 
@@ -152,7 +152,10 @@ def read_completion(
 
 def _stats(stats: object, timings: object) -> Stats:
     """Return LM Studio's figures, or llama.cpp's."""
-    figures = {**speed_in(timings if isinstance(timings, dict) else {}), **(stats if isinstance(stats, dict) else {})}
+    figures = {
+        **stats_of_timings(timings if isinstance(timings, dict) else {}),
+        **(stats if isinstance(stats, dict) else {}),
+    }
     try:
         return msgspec.convert(figures, Stats, strict=False)
     except msgspec.ValidationError:

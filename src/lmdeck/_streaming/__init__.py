@@ -1,1 +1,1 @@
-"""The stream's brain: bytes in, chunks out, no I/O and no clock."""
+"""Stream decoding without I/O: bytes in, chunks and the reply out."""

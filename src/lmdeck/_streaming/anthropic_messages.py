@@ -13,8 +13,6 @@ from lmdeck._streaming.wire_chunks import Choice, Completion, Delta
 from lmdeck.messages import ServerCall
 from lmdeck.native_events import StreamEvent
 
-__all__ = ["AnthropicTranslator"]
-
 REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -26,7 +24,7 @@ SERVER_TOOLS = ("server_tool_use", "mcp_tool_use")
 
 
 class AnthropicTranslator:
-    """Read an answer of `/v1/messages`."""
+    """A translator for `/v1/messages`."""
 
     def __init__(self) -> None:
         self.is_done = False
@@ -36,15 +34,15 @@ class AnthropicTranslator:
         self._inputs: dict[int | None, Json] = {}
 
     def typed(self, data: dict[str, Any]) -> StreamEvent:
-        """Give the event under Anthropic's name."""
+        """Return the event under Anthropic's name."""
         return untyped(data)
 
     def failure(self, data: Json) -> object:
-        """Give the `error` event, the one way in which failures come."""
+        """Return an `error` event, the only form in which failures come."""
         return data if data.get("type") == "error" else None
 
     def event(self, data: Json) -> Iterator[Completion]:
-        """Give what an event means."""
+        """Yield the chunks that an event means."""
         match data.get("type"):
             case "message_start":
                 message = _object(data.get("message"))
@@ -55,9 +53,9 @@ class AnthropicTranslator:
             case "content_block_delta":
                 yield from self._delta(_index(data), _object(data.get("delta")))
             case "content_block_stop":
-                whole = self._inputs.pop(_index(data), None)
-                if whole:
-                    yield completion(Delta(tool_calls=[call_delta(_index(data), arguments=dict(whole))]))
+                arguments = self._inputs.pop(_index(data), None)
+                if arguments:
+                    yield completion(Delta(tool_calls=[call_delta(_index(data), arguments=dict(arguments))]))
             case "message_delta":
                 self._usage |= _object(data.get("usage"))
                 reason = _object(data.get("delta")).get("stop_reason")
@@ -70,11 +68,11 @@ class AnthropicTranslator:
         kind = block.get("type")
         self.is_in_call = kind in SERVER_TOOLS
         if kind == "tool_use":
-            self._inputs[index] = _object(block.get("input"))  # whole here, where no deltas follow
+            self._inputs[index] = _object(block.get("input"))  # complete already if no deltas follow
             yield completion(Delta(tool_calls=[call_delta(index, block.get("id"), str(block.get("name") or ""))]))
         elif kind in SERVER_TOOLS:
             self.server_calls.append(_server_call(block))
-        elif delta := _said(block):
+        elif delta := _block_delta(block):
             yield completion(delta)
 
     def _delta(self, index: int | None, delta: Json) -> Iterator[Completion]:
@@ -88,13 +86,15 @@ class AnthropicTranslator:
                 yield completion(Delta(reasoning_content=text))
 
     def body(self, body: Json) -> Completion | None:
-        """Give what a whole body means."""
+        """Return the chunk that a whole body means; None if it is not a body of this endpoint."""
         if not isinstance(body.get("content"), (list, str)):
             return None
         blocks = entries(body["content"])
         self.server_calls = [_server_call(block) for block in blocks if block.get("type") in SERVER_TOOLS]
-        said = [delta for block in blocks if (delta := _said(block))]
-        content = body["content"] if isinstance(body["content"], str) else "".join(_str(each.content) for each in said)
+        deltas = [delta for block in blocks if (delta := _block_delta(block))]
+        content = (
+            body["content"] if isinstance(body["content"], str) else "".join(_str(each.content) for each in deltas)
+        )
         calls = [
             call_delta(index, block.get("id"), str(block.get("name") or ""), _object(block.get("input")))
             for index, block in enumerate(blocks)
@@ -102,7 +102,7 @@ class AnthropicTranslator:
         ]
         message = Delta(
             content=content,
-            reasoning_content="".join(each.reasoning_content or "" for each in said),
+            reasoning_content="".join(each.reasoning_content or "" for each in deltas),
             tool_calls=calls or None,
         )
         reason = str(body.get("stop_reason") or "end_turn")
@@ -114,8 +114,8 @@ class AnthropicTranslator:
         )
 
 
-def _said(block: Json) -> Delta | None:
-    """Give what a block of text or thinking says."""
+def _block_delta(block: Json) -> Delta | None:
+    """Return the delta of a block of text or thinking; None for other blocks."""
     if block.get("type") == "text" and (text := text_of(block.get("text"))):
         return Delta(content=text)
     if block.get("type") == "thinking" and (text := text_of(block.get("thinking"))):

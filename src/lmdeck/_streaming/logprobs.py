@@ -1,8 +1,8 @@
-"""How likely each token was, in the two forms that servers send it in.
+"""Read log probabilities of tokens, in the two forms that servers send.
 
 `/v1/chat/completions` and `/v1/responses` send `content: [{"token", "logprob", "bytes", "top_logprobs"}]` (OpenAI's API
 reference, "Chat completion object"), `/v1/completions` four lists side by side: `tokens`, `token_logprobs`, `top_logprobs`,
-`text_offset`. An entry that cannot be read is left out: figures must not cost an answer.
+`text_offset`. An entry that cannot be read is left out, so that it cannot cost an answer.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from typing import Any
 
 from lmdeck.messages import TokenLogprob
 
-__all__ = ["LOGPROBS_MISSING", "read_logprobs"]
-
 LOGPROBS_MISSING = "Log probabilities were asked for, but the server sent none."
 
 
 def read_logprobs(given: object) -> list[TokenLogprob]:
-    """Read either form; what is neither holds none."""
+    """Return the tokens of either form; an empty list for anything else."""
     if isinstance(given, list):
         return [read for entry in given if (read := _entry(entry)) is not None]
     if not isinstance(given, Mapping):
@@ -31,8 +29,8 @@ def read_logprobs(given: object) -> list[TokenLogprob]:
 def _entry(given: object) -> TokenLogprob | None:
     if not isinstance(given, Mapping):
         return None
-    likely = given.get("top_logprobs")
-    return _token(given.get("token"), given.get("logprob"), given.get("bytes"), read_logprobs(likely))
+    top = given.get("top_logprobs")
+    return _token(given.get("token"), given.get("logprob"), given.get("bytes"), read_logprobs(top))
 
 
 def _side_by_side(given: Mapping[str, Any]) -> list[TokenLogprob]:
@@ -52,14 +50,14 @@ def _list(value: object) -> list[Any]:
 def _token(
     token: object, logprob: object, spelled: object = None, top: list[TokenLogprob] | None = None
 ) -> TokenLogprob | None:
-    """Make a token's value; the first one of a prompt that is echoed has no probability, and is left out."""
+    """Return a token, None if it cannot be read; the first token of an echoed prompt has no probability."""
     if not isinstance(token, str) or not isinstance(logprob, (int, float)) or isinstance(logprob, bool):
         return None
     return TokenLogprob(token=token, logprob=float(logprob), bytes=_bytes(spelled), top_logprobs=top or [])
 
 
 def _bytes(given: object) -> bytes | None:
-    """Give a token's bytes, which may be but a part of a character."""
+    """Return a token's bytes, which may be part of a character only."""
     try:
         return bytes(given) if isinstance(given, list) else None
     except (ValueError, TypeError):

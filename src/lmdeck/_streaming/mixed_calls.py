@@ -1,7 +1,7 @@
-"""Native calls and calls in the text of one answer, each counted once.
+"""Merge native calls and calls in the text of one answer, so that each is counted once.
 
-Some servers hand on a call both ways: as a native one, and in the text from which they made it. Of two calls of one tool the
-second to begin is not announced before both are known, so that a stream announces no call that never comes.
+Some servers send a call twice: as a native call, and in the text from which they parsed it. If both kinds call one tool, the
+second to begin is announced only when both are complete, so that a stream never announces a call that does not come.
 """
 
 from __future__ import annotations
@@ -15,16 +15,14 @@ from lmdeck._parsing.offered_tools import Toolbox
 from lmdeck.events import Chunk, ToolCallDelta
 from lmdeck.messages import Problem, ToolCall
 
-__all__ = ["MixedCalls"]
-
 
 class MixedCalls:
-    """Announces the calls of both kinds, counted together, and says which are the same."""
+    """The native and embedded calls of one answer, numbered together, without duplicates."""
 
-    def __init__(self, toolbox: Toolbox) -> None:
+    def __init__(self, tools: Toolbox) -> None:
         self.problems: list[Problem] = []
-        self._toolbox = toolbox
-        self._places: dict[str, int] = {}
+        self._tools = tools
+        self._indices: dict[str, int] = {}
         self._names: tuple[set[str], set[str]] = (set(), set())  # announced: native, embedded
         self._written: set[str] = set()
         self._held: dict[str, list[ToolCallDelta]] = {}
@@ -33,14 +31,14 @@ class MixedCalls:
         self._embedded: list[ToolCall] = []
 
     @property
-    def made(self) -> list[ToolCall]:
-        """The calls that are whole: native ones first, for a body that was not streamed says no other order."""
+    def complete(self) -> list[ToolCall]:
+        """The complete calls: native ones first, as a body that was not streamed has no other order."""
         return [*self._native, *self._embedded]
 
     def announce(self, delta: ToolCallDelta, chunks: list[Chunk], *, embedded: bool) -> None:
-        """Hand on what is new in a call, unless the same call may have been announced in the other way."""
+        """Append a delta of a call to `chunks`, or hold it back while the call may be a duplicate of the other kind."""
         held = self._held.get(delta.id)
-        if held is None and delta.id not in self._places and delta.name in self._names[not embedded]:
+        if held is None and delta.id not in self._indices and delta.name in self._names[not embedded]:
             held = self._held[delta.id] = []
         if held is not None:
             held.append(delta)
@@ -49,63 +47,63 @@ class MixedCalls:
             self._names[embedded].add(delta.name)
         if delta.arguments:
             self._written.add(delta.id)
-        chunks.append(Chunk("", "", None, self._placed(delta)))
+        chunks.append(Chunk("", "", None, self._renumbered(delta)))
 
-    def take_embedded(self, call: ToolCall, chunks: list[Chunk]) -> None:
-        """Take a call of the text that became whole."""
+    def add_embedded(self, call: ToolCall, chunks: list[Chunk]) -> None:
+        """Add a complete call of the text."""
         if call.id in self._held:
             self._waiting.append(call)
             return
         self._embedded.append(call)
         chunks.append(Chunk("", "", call))
 
-    def take_native(self, calls: list[ToolCall], chunks: list[Chunk]) -> None:
-        """Take all native calls at the end of the answer: those that the text holds too were counted there, or count here."""
-        counted, kept = list(self._embedded), list[ToolCall]()
+    def add_native(self, calls: list[ToolCall], chunks: list[Chunk]) -> None:
+        """Add the native calls at the end of the answer, except those that the text holds, too."""
+        embedded, new = list(self._embedded), list[ToolCall]()
         for call in calls:
-            if self._twin(call, counted) is not None:
+            if self._pop_twin(call, embedded) is not None:
                 self._held.pop(call.id, None)
                 continue
-            twin = self._twin(call, self._waiting)
+            twin = self._pop_twin(call, self._waiting)
             if twin is not None:
                 del self._held[twin.id]
-            kept.append(call if twin is None or call.arguments else self._filled(call, twin, chunks))
-        self._native += kept
+            new.append(call if twin is None or call.arguments else self._with_arguments(call, twin, chunks))
+        self._native += new
         self._embedded += self._waiting
-        for call in (*kept, *self._waiting):
-            chunks += [Chunk("", "", None, self._placed(delta)) for delta in self._held.pop(call.id, ())]
+        for call in (*new, *self._waiting):
+            chunks += [Chunk("", "", None, self._renumbered(delta)) for delta in self._held.pop(call.id, ())]
             chunks.append(Chunk("", "", call))
         self._waiting.clear()
 
-    def _placed(self, delta: ToolCallDelta) -> ToolCallDelta:
-        place = self._places.setdefault(delta.id, len(self._places))
-        return delta if place == delta.index else replace(delta, index=place)
+    def _renumbered(self, delta: ToolCallDelta) -> ToolCallDelta:
+        index = self._indices.setdefault(delta.id, len(self._indices))
+        return delta if index == delta.index else replace(delta, index=index)
 
-    def _filled(self, call: ToolCall, twin: ToolCall, chunks: list[Chunk]) -> ToolCall:
-        """Return a native call that came without arguments with those that the text has."""
+    def _with_arguments(self, call: ToolCall, twin: ToolCall, chunks: list[Chunk]) -> ToolCall:
+        """Return a native call that came without arguments with those of its twin in the text."""
         self.problems.append(
-            Problem("repaired", f"The native call of {call.name!r} had no arguments; those in the text were taken.")
+            Problem("repaired", f"The native call of {call.name!r} had no arguments; those in the text are used.")
         )
-        if call.id in self._places and call.id not in self._written:
-            delta = ToolCallDelta(self._places[call.id], call.id, "", twin.raw_arguments)
+        if call.id in self._indices and call.id not in self._written:
+            delta = ToolCallDelta(self._indices[call.id], call.id, "", twin.raw_arguments)
             chunks.append(Chunk("", "", None, delta))
         return replace(call, arguments=twin.arguments, raw_arguments=twin.raw_arguments)
 
-    def _twin(self, call: ToolCall, others: list[ToolCall]) -> ToolCall | None:
-        """Take the same call out of some others; native calls may lack arguments that the text has."""
-        wanted = self._meaning(call)
-        for at, other in enumerate(others):
-            if other.name == call.name and (not call.arguments or self._meaning(other) == wanted):
-                return others.pop(at)
+    def _pop_twin(self, call: ToolCall, others: list[ToolCall]) -> ToolCall | None:
+        """Remove the same call from `others` and return it; a native call may lack arguments that the text has."""
+        wanted = self._canonical_arguments(call)
+        for index, other in enumerate(others):
+            if other.name == call.name and (not call.arguments or self._canonical_arguments(other) == wanted):
+                return others.pop(index)
         return None
 
-    def _meaning(self, call: ToolCall) -> str:
-        """Return arguments as text that is the same where they mean the same: fitted to the schema, without nulls."""
-        fitted = self._toolbox.fitted(call.name, call.arguments)
-        return json.dumps(_plain({key: value for key, value in fitted.items() if value is not None}), sort_keys=True)
+    def _canonical_arguments(self, call: ToolCall) -> str:
+        """Return arguments as JSON that is equal for equal meanings: coerced to the schema, sorted, without nulls."""
+        coerced = self._tools.fitted(call.name, call.arguments)
+        return json.dumps(_plain({key: value for key, value in coerced.items() if value is not None}), sort_keys=True)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON is anything
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):

@@ -13,11 +13,9 @@ from lmdeck._streaming.wire_chunks import Choice, Completion, Delta
 from lmdeck.messages import ServerCall
 from lmdeck.native_events import StreamEvent, read_native_event
 
-__all__ = ["NativeTranslator"]
-
 
 class NativeTranslator:
-    """Read an answer of `/api/v1/chat`, whose tools the server runs itself."""
+    """A translator for `/api/v1/chat`, whose tools the server runs itself."""
 
     def __init__(self, max_output_tokens: object = None) -> None:
         self.is_done = False
@@ -28,15 +26,15 @@ class NativeTranslator:
         self._has_reasoning = False
 
     def typed(self, data: dict[str, Any]) -> StreamEvent:
-        """Give the event its class."""
+        """Return the event as its class of `lmdeck.native_events`."""
         return read_native_event(data)
 
     def failure(self, data: Json) -> object:
-        """Give nothing: failures come as `error` events, which every endpoint has."""
-        return None if data.get("type") != "error" else data
+        """Return an `error` event, the only form in which failures come."""
+        return data if data.get("type") == "error" else None
 
     def event(self, data: Json) -> Iterator[Completion]:
-        """Give what an event means."""
+        """Yield the chunks that an event means."""
         kind = str(data.get("type") or "")
         self.is_in_call = kind.startswith("tool_call.") and kind not in {"tool_call.success", "tool_call.failure"}
         match kind:
@@ -49,16 +47,16 @@ class NativeTranslator:
                 self._has_content = True
                 yield completion(Delta(content=text))
             case "tool_call.success":
-                self.server_calls.append(_ran(data))
+                self.server_calls.append(_finished_call(data))
             case "tool_call.failure":
-                self.server_calls.append(_failed(data))
+                self.server_calls.append(_failed_call(data))
             case "chat.end":
                 yield from self._end(data.get("result"))
 
     def _end(self, result: object) -> Iterator[Completion]:
-        """Take from the whole answer what no delta brought, and its figures."""
-        given = result if isinstance(result, Mapping) else {}
-        output = entries(given.get("output"))
+        """Yield what the whole answer holds and no delta brought, and its figures."""
+        answer = _object(result)
+        output = entries(answer.get("output"))
         reasoning, content = _texts(output, "reasoning"), _texts(output, "message")
         if reasoning and not self._has_reasoning:
             yield completion(Delta(reasoning_content=reasoning))
@@ -67,19 +65,19 @@ class NativeTranslator:
         if output:
             self.server_calls = _calls(output)
         self.is_done = True
-        yield finished(self._reason(given), **_head(given))
+        yield finished(self._finish_reason(answer), **_head(answer))
 
     def body(self, body: Json) -> Completion | None:
-        """Give what a whole body means."""
+        """Return the chunk that a whole body means; None if it is not a body of this endpoint."""
         if not isinstance(body.get("output"), list):
             return None
         output = entries(body["output"])
         self.server_calls = _calls(output)
         message = Delta(content=_texts(output, "message"), reasoning_content=_texts(output, "reasoning"))
-        return Completion(choices=[Choice(message=message, finish_reason=self._reason(body))], **_head(body))
+        return Completion(choices=[Choice(message=message, finish_reason=self._finish_reason(body))], **_head(body))
 
-    def _reason(self, result: Json) -> str:
-        """Tell `length` from `stop`, which LM Studio does not say here, by the tokens that were written."""
+    def _finish_reason(self, result: Json) -> str:
+        """Return `length` if the token limit was reached; LM Studio does not report the reason on this endpoint."""
         stats = result.get("stats")
         written = stats.get("total_output_tokens") if isinstance(stats, Mapping) else None
         if isinstance(self._limit, int) and isinstance(written, (int, float)) and written >= self._limit:
@@ -117,11 +115,11 @@ def _texts(output: list[Json], kind: str) -> str:
 
 
 def _calls(output: list[Json]) -> list[ServerCall]:
-    read = {"tool_call": _ran, "invalid_tool_call": _failed}
-    return [read[item["type"]](item) for item in output if item.get("type") in read]
+    readers = {"tool_call": _finished_call, "invalid_tool_call": _failed_call}
+    return [readers[item["type"]](item) for item in output if item.get("type") in readers]
 
 
-def _ran(item: Json) -> ServerCall:
+def _finished_call(item: Json) -> ServerCall:
     return ServerCall(
         name=str(item.get("tool") or ""),
         arguments=_object(item.get("arguments")),
@@ -130,7 +128,7 @@ def _ran(item: Json) -> ServerCall:
     )
 
 
-def _failed(item: Json) -> ServerCall:
+def _failed_call(item: Json) -> ServerCall:
     metadata = _object(item.get("metadata"))
     return ServerCall(
         name=str(metadata.get("tool_name") or ""),

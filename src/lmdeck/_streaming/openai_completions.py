@@ -13,11 +13,9 @@ from lmdeck._streaming.wire_chunks import Choice, Completion, Delta
 from lmdeck.messages import ServerCall
 from lmdeck.native_events import StreamEvent
 
-__all__ = ["CompletionTranslator"]
-
 
 class CompletionTranslator:
-    """Read an answer of `/v1/completions`."""
+    """A translator for `/v1/completions`."""
 
     def __init__(self) -> None:
         self.is_done = False
@@ -29,15 +27,15 @@ class CompletionTranslator:
         return untyped(data)
 
     def failure(self, data: Json) -> object:
-        """Return the error that an event reports."""
+        """Return an event that reports an error; otherwise None."""
         return data if data.get("error") else None
 
     def event(self, data: Json) -> Iterator[Completion]:
-        """Return what an event means."""
+        """Yield the chunk that an event means."""
         yield _completion(data, "delta")
 
     def body(self, body: Json) -> Completion | None:
-        """Return what a whole body means."""
+        """Return the chunk that a whole body means; None if it is not a body of this endpoint."""
         choices = entries(body.get("choices"))
         return _completion(body, "message") if choices and isinstance(choices[0].get("text"), str) else None
 
@@ -54,9 +52,9 @@ def _completion(data: Json, part: str) -> Completion:
 
 def _choice(choice: Json, part: str) -> Choice:
     text, reason, index = choice.get("text"), choice.get("finish_reason"), choice.get("index")
-    said = Delta(content=text) if isinstance(text, str) and text else Delta()
+    delta = Delta(content=text) if isinstance(text, str) and text else Delta()
     return Choice(
-        **{part: said},
+        **{part: delta},
         index=index if isinstance(index, int) else 0,
         finish_reason=reason if isinstance(reason, str) else None,
     )

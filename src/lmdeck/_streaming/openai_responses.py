@@ -2,7 +2,7 @@
 
 Sources: LM Studio docs `3_openai-compat/responses.md`, OpenAI's Responses API reference. Reasoning comes as
 `response.reasoning_text.*`, whose `done` may come without a delta before it (lmstudio-bug-tracker). llama.cpp's events have an
-`item_id` and no `output_index`, other servers' have one or neither, or an id that changes with each event.
+`item_id` and no `output_index`; those of other servers have one, neither, or an id that changes with each event.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from lmdeck._streaming.wire_chunks import Choice, Completion, Delta
 from lmdeck.messages import ServerCall
 from lmdeck.native_events import StreamEvent
 
-__all__ = ["ResponsesTranslator"]
-
 CONTENT = ("response.output_text", "response.refusal")
 REASONING = ("response.reasoning_text", "response.reasoning_summary_text", "response.reasoning")
 ENDS = ("response.completed", "response.incomplete")
@@ -36,21 +34,21 @@ ARGUMENTS = "response.function_call_arguments"
 
 
 class ResponsesTranslator:
-    """Read an answer of `/v1/responses`. What came as deltas is not taken again from a `done` or the whole response."""
+    """A translator for `/v1/responses`; text that came as deltas is not read again from `done` or the whole response."""
 
     def __init__(self) -> None:
         self.is_done = False
         self.is_in_call = False
         self.server_calls: list[ServerCall] = []
         self._seen: set[object] = set()
-        self._places = _Places()
+        self._items = _ItemNumbers()
 
     def typed(self, data: dict[str, Any]) -> StreamEvent:
-        """Give the event under OpenAI's name."""
+        """Return the event under OpenAI's name."""
         return untyped(data)
 
     def failure(self, data: Json) -> object:
-        """Give the error of a response that failed."""
+        """Return the error of a failed response; otherwise None."""
         if data.get("type") == "error":
             return data
         response = _response(data)
@@ -59,7 +57,7 @@ class ResponsesTranslator:
         return {"error": response.get("error") or {"message": "The response failed.", "type": "server_error"}}
 
     def event(self, data: Json) -> Iterator[Completion]:
-        """Give what an event means."""
+        """Yield the chunks that an event means."""
         kind = str(data.get("type") or "")
         name, _, stage = kind.rpartition(".")
         if kind in ENDS:
@@ -75,7 +73,7 @@ class ResponsesTranslator:
             yield from self._text(data, name, stage)
 
     def _text(self, data: Json, name: str, stage: str) -> Iterator[Completion]:
-        place = (self._places.of(data.get("item_id"), data.get("output_index")), name in REASONING)
+        place = (self._items.of(data.get("item_id"), data.get("output_index")), name in REASONING)
         text = text_of(data.get("delta") if stage == "delta" else data.get("text", data.get("refusal")))
         if not text or (stage == "done" and place in self._seen) or stage not in {"delta", "done"}:
             return
@@ -84,7 +82,7 @@ class ResponsesTranslator:
         yield completion(delta, data.get("logprobs"))
 
     def _arguments(self, data: Json, stage: str) -> Iterator[Completion]:
-        index = self._places.of(data.get("item_id"), data.get("output_index"))
+        index = self._items.of(data.get("item_id"), data.get("output_index"))
         place = (index, "arguments")
         arguments = data.get("delta") if stage == "delta" else data.get("arguments")
         is_servers = (index, "server") in self._seen
@@ -98,7 +96,7 @@ class ResponsesTranslator:
         if not isinstance(item, Mapping):
             return
         self.is_in_call = not is_done and str(item.get("type")).endswith("_call")
-        index = self._places.of(item.get("id"), data.get("output_index"), opens=not is_done)
+        index = self._items.of(item.get("id"), data.get("output_index"), opens=not is_done)
         if item.get("type") == "function_call":
             yield from self._call(item, index, is_done=is_done)
         elif is_done:
@@ -107,20 +105,20 @@ class ResponsesTranslator:
             self._seen.add((index, "server"))
 
     def _call(self, item: Json, index: int | None, *, is_done: bool) -> Iterator[Completion]:
-        """Open a call once, and take its arguments from the item where no event brought them."""
-        opened, argued = (index, "call"), (index, "arguments")
-        arguments = item.get("arguments") if argued not in self._seen and (is_done or item.get("arguments")) else None
-        if opened in self._seen and not arguments:
+        """Yield the opening of a call once, and the item's arguments if no event brought them."""
+        opening, filling = (index, "call"), (index, "arguments")
+        arguments = item.get("arguments") if filling not in self._seen and (is_done or item.get("arguments")) else None
+        if opening in self._seen and not arguments:
             return
-        name = None if opened in self._seen else str(item.get("name") or "")
-        self._seen.add(opened)
+        name = None if opening in self._seen else str(item.get("name") or "")
+        self._seen.add(opening)
         if arguments:
-            self._seen.add(argued)
+            self._seen.add(filling)
         delta = call_delta(index, item.get("call_id") or item.get("id"), name, arguments)
         yield completion(Delta(tool_calls=[delta]))
 
     def _rest(self, item: Json, index: int | None) -> Iterator[Completion]:
-        """Take from a finished item what no event brought; events that name no item brought all of their kind."""
+        """Yield the text of a finished item that no event brought; an event without item covers all items of its kind."""
         match item.get("type"):
             case "message" if not self._seen & {(index, False), (None, False)} and (text := _content(item)):
                 self._seen.add((index, False))
@@ -132,7 +130,7 @@ class ResponsesTranslator:
     def _end(self, response: Json, timings: object) -> Iterator[Completion]:
         output = entries(response.get("output"))
         for position, item in enumerate(output):
-            index = self._places.at_end(item.get("id"), position)
+            index = self._items.at_end(item.get("id"), position)
             if item.get("type") == "function_call":
                 yield from self._call(item, index, is_done=True)
             else:
@@ -142,7 +140,7 @@ class ResponsesTranslator:
         yield finished(_reason(response), **_head(response), timings=as_raw(timings))
 
     def body(self, body: Json) -> Completion | None:
-        """Give what a whole body means."""
+        """Return the chunk that a whole body means; None if it is not a body of this endpoint."""
         if not isinstance(body.get("output"), list):
             return None
         output = entries(body["output"])
@@ -165,8 +163,8 @@ class ResponsesTranslator:
         )
 
 
-class _Places:
-    """Which item of the answer an event is about, as a number of our own: by the item's id, else by its index."""
+class _ItemNumbers:
+    """Our own numbers for the items of an answer, found by an item's id, else by its index."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, int] = {}
@@ -174,7 +172,7 @@ class _Places:
         self._count = 0
 
     def of(self, id_: object, index: object, *, opens: bool = False) -> int | None:
-        """Return the item's number, None where the event names no item; `opens` marks the event that begins an item."""
+        """Return the number of an event's item, None if it names none; `opens` marks the event that begins an item."""
         name, position = id_ if isinstance(id_, str) else "", index if isinstance(index, int) else None
         if not name and position is None:
             return None
@@ -190,7 +188,7 @@ class _Places:
         return place
 
     def at_end(self, id_: object, position: int) -> int:
-        """Return the number of an item of the whole answer: by its id, else its index, else the order in which they came."""
+        """Return the number of an item of the whole answer: by its id, else by its index, else its position."""
         if isinstance(id_, str) and id_ in self._by_id:
             return self._by_id[id_]
         return self._by_index.get(position, position)

@@ -1,9 +1,9 @@
-"""Native tool calls, put together from their deltas.
+"""Assemble native tool calls from their deltas.
 
 A call is an identity, not a list position. LM Studio and its engines send calls with indices that are missing, repeated,
 reused or late, with ids that are empty or come twice, with `name: ""` on every continuation (lmstudio-bug-tracker #649),
 whole in one delta, or with arguments as an object. The slot of a delta is chosen by id, then by index, then by "a name opens
-a new call, a fragment continues the last". Calls keep the order in which they were first seen.
+a new call, a fragment continues the last". Calls keep the order of their first deltas.
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ from lmdeck.errors import MalformedStreamError
 from lmdeck.events import ToolCallDelta
 from lmdeck.messages import Problem, ToolCall
 
-__all__ = ["ToolSlots"]
-
 
 class _Slot:
-    """A call that is being put together."""
+    """A call that is being assembled."""
 
-    __slots__ = ("fragments", "given_id", "id", "index", "name", "size", "wire_index")
+    __slots__ = ("fragments", "id", "index", "name", "size", "wire_id", "wire_index")
 
-    def __init__(self, index: int, wire_index: int | None, given_id: str, id_: str) -> None:
+    def __init__(self, index: int, wire_index: int | None, wire_id: str, id_: str) -> None:
         self.index = index
         self.wire_index = wire_index
-        self.given_id = given_id
+        self.wire_id = wire_id
         self.id = id_
         self.name = ""
         self.fragments: list[str] = []
@@ -42,29 +40,26 @@ class _Slot:
         return "".join(self.fragments)
 
     def is_whole(self) -> bool:
-        """Tell whether the arguments are a finished object; the last fragment's end is looked at first, as it is cheap."""
+        """Whether the arguments are a complete object; the end of the last fragment is checked first, as that is cheap."""
         return bool(self.fragments) and self.fragments[-1].rstrip()[-1:] == "}" and _decode(self.raw) is not None
 
 
-class ToolSlots:
-    """The calls of one answer, from first delta to finished `ToolCall`."""
+class ToolCallSlots:
+    """The native calls of one answer, from the first delta to the complete `ToolCall`."""
 
-    def __init__(self, limits: Limits, new_id: Callable[[], str], toolbox: Toolbox | None = None) -> None:
-        self._toolbox = toolbox or Toolbox(None)
+    def __init__(self, limits: Limits, new_id: Callable[[], str], tools: Toolbox | None = None) -> None:
+        self.slots: list[_Slot] = []
+        self._tools = Toolbox(()) if tools is None else tools
         self._limits = limits
         self._new_id = new_id
-        self._slots: list[_Slot] = []
         self._by_id: dict[str, _Slot] = {}
         self._by_index: dict[int, _Slot] = {}
         self._used_ids: set[str] = set()
-        self._given = 0
+        self._returned = 0
         self._late: list[Problem] = []
 
-    def __bool__(self) -> bool:
-        return bool(self._slots)
-
     def feed(self, delta: ToolDelta) -> ToolCallDelta | None:
-        """Add a delta to its call and give what is new, or None where nothing is.
+        """Add a delta to its call and return what is new in it, or None if nothing is.
 
         Raises:
             MalformedStreamError: There are more calls, or longer arguments, than the limits allow.
@@ -76,9 +71,9 @@ class ToolSlots:
         new_name = "" if name == slot.name or slot.fragments else name
         if not (new_name or arguments):
             return None
-        if slot.index < self._given:
+        if slot.index < self._returned:
             self._late.append(
-                Problem("tool_call_late", f"After its end the call of {slot.name!r} went on: {arguments[:2000]}")
+                Problem("tool_call_late", f"The call of {slot.name!r} continued after its end: {arguments[:2000]}")
             )
             return None
         slot.name += new_name
@@ -93,20 +88,20 @@ class ToolSlots:
         return ToolCallDelta(slot.index, slot.id, new_name, arguments)
 
     def finish(self, *, truncated: bool = False) -> tuple[list[ToolCall], list[Problem]]:
-        """Give the calls that were not given before, and a problem for each one that cannot be read."""
+        """Return the calls not returned before, and a problem for each one that cannot be read."""
         read = self.read(truncated=truncated)
-        self._given = len(self._slots)
+        self._returned = len(self.slots)
         self._late.clear()
         return read
 
     def read(self, *, truncated: bool = False) -> tuple[list[ToolCall], list[Problem]]:
-        """Do as `finish`, but go on: the same calls can be read again."""
+        """Return the same as `finish`, but allow more deltas: the same calls can be read again."""
         calls: list[ToolCall] = []
         problems = list(self._late)
-        for slot in self._slots[self._given :]:
-            if slot.index and _is_echo(slot, self._slots[slot.index - 1]):
+        for slot in self.slots[self._returned :]:
+            if slot.index and _is_echo(slot, self.slots[slot.index - 1]):
                 continue
-            call, problem = _read(slot, self._toolbox, truncated=truncated)
+            call, problem = _read(slot, self._tools, truncated=truncated)
             if call is not None:
                 calls.append(call)
             if problem is not None:
@@ -114,50 +109,50 @@ class ToolSlots:
         return calls, problems
 
     def _slot_for(self, delta: ToolDelta, name: str, *, has_arguments: bool) -> _Slot:
-        given_id = "" if delta.id is None else str(delta.id)
+        wire_id = "" if delta.id is None else str(delta.id)
         slot = None if delta.index is None else self._by_index.get(delta.index)
-        if given_id and (slot is None or slot.given_id != given_id):
-            slot = self._by_id.get(given_id, slot)
+        if wire_id and (slot is None or slot.wire_id != wire_id):
+            slot = self._by_id.get(wire_id, slot)
         if slot is None and delta.index is None:
-            slot = self._continued(given_id, name)
-        if slot is None or self._begins_another(slot, delta.index, given_id, name, has_arguments=has_arguments):
-            slot = self._open(delta.index, given_id)
+            slot = self._continued(wire_id, name)
+        if slot is None or self._begins_another(slot, delta.index, wire_id, name, has_arguments=has_arguments):
+            slot = self._open(delta.index, wire_id)
         if delta.index is not None:
             self._by_index[delta.index] = slot
-        if given_id:
-            slot.given_id = slot.given_id or given_id
-            self._by_id[given_id] = slot
+        if wire_id:
+            slot.wire_id = slot.wire_id or wire_id
+            self._by_id[wire_id] = slot
         return slot
 
-    def _continued(self, given_id: str, name: str) -> _Slot | None:
-        """Give the last call where a delta without index can only continue it."""
-        last = self._slots[-1] if self._slots else None
-        if last is None or (given_id and last.given_id):
+    def _continued(self, wire_id: str, name: str) -> _Slot | None:
+        """Return the last call if a delta without index can only continue it."""
+        last = self.slots[-1] if self.slots else None
+        if last is None or (wire_id and last.wire_id):
             return None
         is_in_the_middle = name == last.name and bool(last.fragments) and not last.is_whole()
         return last if is_in_the_middle or not (name and last.name) else None
 
     @staticmethod
-    def _begins_another(slot: _Slot, index: int | None, given_id: str, name: str, *, has_arguments: bool) -> bool:
-        """Tell whether a delta that points to a known call begins another one all the same: only a named one can."""
+    def _begins_another(slot: _Slot, index: int | None, wire_id: str, name: str, *, has_arguments: bool) -> bool:
+        """Whether a delta that points to a known call begins another one all the same; only a delta with a name can."""
         if not (name and slot.name):
             return False
-        if given_id and slot.given_id and given_id != slot.given_id:
+        if wire_id and slot.wire_id and wire_id != slot.wire_id:
             return True
         if index is not None and slot.wire_index is not None and index != slot.wire_index:
             return True  # one id for several calls (lmstudio-bug-tracker #830)
         if not slot.fragments:
-            return name != slot.name and has_arguments  # without arguments it is the name's next piece
-        # A name may come with every delta, also with a last and empty one.
-        return name != slot.name or (slot.is_whole() and (has_arguments or not given_id))
+            return name != slot.name and has_arguments  # without arguments it continues the name
+        # Some servers repeat the name on every delta, including a last, empty one.
+        return name != slot.name or (slot.is_whole() and (has_arguments or not wire_id))
 
-    def _open(self, index: int | None, given_id: str) -> _Slot:
-        if len(self._slots) >= self._limits.tool_calls:
+    def _open(self, index: int | None, wire_id: str) -> _Slot:
+        if len(self.slots) >= self._limits.tool_calls:
             raise MalformedStreamError(f"The answer has more than {self._limits.tool_calls} tool calls.")
-        id_ = given_id if given_id and given_id not in self._used_ids else self._fresh_id()
-        slot = _Slot(len(self._slots), index, given_id, id_)
+        id_ = wire_id if wire_id and wire_id not in self._used_ids else self._fresh_id()
+        slot = _Slot(len(self.slots), index, wire_id, id_)
         self._used_ids.add(id_)
-        self._slots.append(slot)
+        self.slots.append(slot)
         return slot
 
     def _fresh_id(self) -> str:
@@ -167,30 +162,34 @@ class ToolSlots:
 
 
 def _is_echo(slot: _Slot, before: _Slot) -> bool:
-    """Tell whether a slot holds nothing but the name of the call before it, which its server repeats on every delta."""
-    has_own = bool(slot.fragments or slot.given_id)
-    return not has_own and bool(before.fragments) and (slot.name, slot.wire_index) == (before.name, before.wire_index)
+    """Whether a slot holds only the name of the call before it, which some servers repeat on every delta."""
+    has_content = bool(slot.fragments or slot.wire_id)
+    return (
+        not has_content and bool(before.fragments) and (slot.name, slot.wire_index) == (before.name, before.wire_index)
+    )
 
 
-def _read(slot: _Slot, toolbox: Toolbox, *, truncated: bool) -> tuple[ToolCall | None, Problem | None]:
+def _read(slot: _Slot, tools: Toolbox, *, truncated: bool) -> tuple[ToolCall | None, Problem | None]:
     raw = slot.raw
     if not slot.name:
         detail = f"A tool call without a name was dropped; its arguments: {raw[:2000]}"
         return None, Problem("tool_call_unnamed", detail, raw)
     arguments, problem = None if truncated and not raw.strip() else _decode(raw), None
     if arguments is None and not truncated:
-        arguments, problem = _repaired(slot.name, raw, toolbox)
+        arguments, problem = _repaired(slot.name, raw, tools)
     if arguments is None:
         code = "tool_call_incomplete" if truncated else "tool_call_unparsed"
-        return None, Problem(code, f"The arguments of the call of {slot.name!r} are no JSON object: {raw[:2000]}", raw)
+        return None, Problem(
+            code, f"The arguments of the call of {slot.name!r} are not a JSON object: {raw[:2000]}", raw
+        )
     return ToolCall(id=slot.id, name=slot.name, arguments=arguments, raw_arguments=raw or "{}"), problem
 
 
-def _repaired(name: str, raw: str, toolbox: Toolbox) -> tuple[dict[str, Any] | None, Problem | None]:
-    from lmdeck._parsing.repair import repaired_arguments  # only where it is needed: it brings every reader along
+def _repaired(name: str, raw: str, tools: Toolbox) -> tuple[dict[str, Any] | None, Problem | None]:
+    from lmdeck._parsing.repair import repaired_arguments  # imported late: it imports every dialect
     from lmdeck._parsing.sink import decode_arguments
 
-    found = repaired_arguments(raw, name, toolbox)
+    found = repaired_arguments(raw, name, tools)
     if found is None:
         return None, None
     written, notes = found
@@ -205,7 +204,7 @@ def _as_text(arguments: str | dict[str, Any] | list[Any] | None) -> str:
 
 
 def _decode(raw: str) -> dict[str, Any] | None:
-    """Read arguments: an object, an object inside a string, or nothing at all for a call without arguments."""
+    """Return arguments, given as an object, as an object inside a string or as nothing; None if they are something else."""
     if not raw.strip():
         return {}
     try:

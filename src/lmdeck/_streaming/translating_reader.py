@@ -1,4 +1,4 @@
-"""The reader of LM Studio's other chat endpoints: their events and bodies, translated, take the one road to the reply."""
+"""Read the answers of the other chat endpoints: events and bodies are translated into chunks of `/v1/chat/completions`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ from lmdeck.errors import MalformedStreamError, describe
 from lmdeck.events import Chunk
 from lmdeck.messages import Reply
 
-__all__ = ["TranslatedReader"]
 
-
-class TranslatedReader(ChatReader):
-    """Read an answer of `/api/v1/chat`, `/v1/responses` or `/v1/messages`, streamed or not."""
+class TranslatingReader(ChatReader):
+    """A reader of one answer of an endpoint that a translator knows, streamed or not."""
 
     def __init__(
         self,
@@ -44,18 +42,18 @@ class TranslatedReader(ChatReader):
         return super().is_in_call or self._translator.is_in_call
 
     def partial(self) -> Reply:
-        """Give the reply as far as it has come."""
+        """Return the reply as far as it has come."""
         return replace(super().partial(), server_calls=list(self._translator.server_calls))
 
     def reply(self) -> Reply:
-        """Give the whole reply, after `finish`."""
+        """Return the complete reply; valid after `finish`."""
         return replace(super().reply(), server_calls=list(self._translator.server_calls))
 
     def _read_event(self, event: ServerSentEvent, chunks: list[Chunk]) -> None:
         data = event.data.strip()
         if data == DONE or not data:
             return
-        self._keep_raw(data)
+        self._record(data)
         try:
             decoded = _decode(data)
         except DECODE_ERRORS as error:
@@ -71,7 +69,7 @@ class TranslatedReader(ChatReader):
         else:
             chunks.append(Chunk(event=typed))
         if self._translator.is_done:
-            self._assembler.done()
+            self._end()
 
     def _refuse_failure(self, event: ServerSentEvent, decoded: dict[str, Any]) -> None:
         failure = self._translator.failure(decoded)
@@ -83,7 +81,7 @@ class TranslatedReader(ChatReader):
             raise error
 
     def _finish_body(self) -> list[Chunk]:
-        body = self._body.whole()
+        body = self._whole_body()
         try:
             decoded = _decode(body)
         except DECODE_ERRORS as error:
@@ -93,12 +91,9 @@ class TranslatedReader(ChatReader):
         completion = self._translator.body(decoded)
         if completion is None:
             raise MalformedStreamError(
-                f"The body is no answer of this endpoint: {describe(body[:400].decode('utf-8', 'replace'))}"
+                f"The body is not an answer of this endpoint: {describe(body[:400].decode('utf-8', 'replace'))}"
             )
-        chunks: list[Chunk] = []
-        self._assembler.feed(completion, chunks)
-        self._tell(body, chunks)
-        return chunks + self._closed()
+        return self._read_completion(body, completion)
 
 
 def _decode(data: bytes) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""From the events of LM Studio's other chat endpoints to the wire's chunks, which one assembler puts together.
+"""Translate the events and bodies of the other chat endpoints into chunks of `/v1/chat/completions`.
 
-A translator reads decoded events, or a whole body, and gives `Completion` values, so that content, reasoning, calls, embedded
-markup and errors are treated alike whatever endpoint they came from.
+One assembler reads the chunks, so content, reasoning, calls, embedded markup and errors are treated alike for every endpoint.
 """
 
 from __future__ import annotations
@@ -16,63 +15,50 @@ from lmdeck._streaming.wire_chunks import Choice, Completion, Delta, FunctionDel
 from lmdeck.messages import ServerCall
 from lmdeck.native_events import ServerEvent, StreamEvent
 
-__all__ = [
-    "Json",
-    "Translator",
-    "as_raw",
-    "call_delta",
-    "completion",
-    "entries",
-    "finished",
-    "text_of",
-    "token_usage",
-    "untyped",
-]
-
 Json = Mapping[str, Any]
 
 
 class Translator(Protocol):
-    """What knows one endpoint's events and body."""
+    """A translator of the events and the body of one endpoint."""
 
     is_done: bool
-    is_in_call: bool  # a call that the server itself runs is being written or run
+    is_in_call: bool  # whether a call that the server itself runs is being written or run
     server_calls: list[ServerCall]
 
     def event(self, data: Json) -> Iterator[Completion]:
-        """Give what an event means."""
+        """Yield the chunks that an event means."""
         ...
 
     def typed(self, data: dict[str, Any]) -> StreamEvent:
-        """Give the event itself, for the user."""
+        """Return the event as a public value."""
         ...
 
     def failure(self, data: Json) -> object:
-        """Give the error object inside an event that reports a failure; None where it reports none."""
+        """Return the error object of an event that reports a failure; otherwise None."""
         ...
 
     def body(self, body: Json) -> Completion | None:
-        """Give what a whole body means; None where it is none of this endpoint."""
+        """Return the chunk that a whole body means; None if it is not a body of this endpoint."""
         ...
 
 
 def untyped(data: dict[str, Any]) -> ServerEvent:
-    """Give an event under the server's own name."""
+    """Return an event under the server's own name."""
     return ServerEvent(str(data.get("type") or ""), data)
 
 
 def completion(delta: Delta | None = None, logprobs: object = None, **head: Any) -> Completion:  # noqa: ANN401  # the fields of Completion
-    """Make a chunk with one choice, or with none where nothing was said."""
+    """Return a chunk with one choice, or without choices if there is no delta."""
     return Completion(choices=None if delta is None else [Choice(delta=delta, logprobs=logprobs)], **head)
 
 
 def finished(reason: str, **head: Any) -> Completion:  # noqa: ANN401  # the fields of Completion
-    """Make a chunk that ends the answer."""
+    """Return a chunk that ends the answer."""
     return Completion(choices=[Choice(finish_reason=reason)], **head)
 
 
 def call_delta(index: int | None, id_: object = None, name: str | None = None, arguments: object = None) -> ToolDelta:
-    """Make a piece of a tool call, from an object of arguments or a fragment of their text."""
+    """Return a delta of a tool call; `arguments` is an object or a fragment of JSON text."""
     text = arguments if isinstance(arguments, (str, dict)) else None
     return ToolDelta(
         index=index,
@@ -82,14 +68,14 @@ def call_delta(index: int | None, id_: object = None, name: str | None = None, a
 
 
 def as_raw(given: object) -> Raw:
-    """Return an object as the wire has it, or nothing."""
+    """Return an object as JSON; empty for anything else."""
     return Raw(msgspec.json.encode(given)) if isinstance(given, Mapping) else Raw()
 
 
 def token_usage(given: object) -> Raw:
-    """Return `input_tokens` and `output_tokens` under OpenAI's names, and what of them was cached or reasoning.
+    """Return `input_tokens`, `output_tokens` and their cached and reasoning parts under OpenAI's names.
 
-    What Anthropic's API counts beside `input_tokens`, as read from the cache, is part of the prompt.
+    Anthropic's API counts `cache_read_input_tokens` separately from `input_tokens`; here they are part of the prompt.
     """
     if not isinstance(given, Mapping):
         return Raw()
@@ -121,12 +107,12 @@ def _object(value: object) -> Json:
 
 
 def entries(value: object) -> list[Json]:
-    """Give the objects of a list; what is none is left out."""
+    """Return the objects in a list; other values are left out."""
     return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
 
 
 def text_of(value: object) -> str:
-    """Give text, or the texts of a list of parts, or nothing."""
+    """Return text, or the joined texts of a list of parts; otherwise `""`."""
     if isinstance(value, str):
         return value
     return "".join(text_of(part.get("text", part.get("content"))) for part in entries(value))

@@ -9,6 +9,7 @@ import msgspec
 
 from lmdeck._client.plans.endpoints import expects_one_call
 from lmdeck._compatibility import CompatibilityFixes
+from lmdeck._parsing.offered_tools import Toolbox
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._requests.other_endpoints import offered_tools
 from lmdeck._streaming.anthropic_messages import AnthropicTranslator
@@ -16,7 +17,7 @@ from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader, Observer
 from lmdeck._streaming.openai_completions import CompletionTranslator
 from lmdeck._streaming.openai_responses import ResponsesTranslator
-from lmdeck._streaming.translating_reader import TranslatedReader
+from lmdeck._streaming.translating_reader import TranslatingReader
 from lmdeck._streaming.translator import Translator
 from lmdeck.errors import InvalidRequestError, LMStudioError
 from lmdeck.messages import Problem
@@ -111,7 +112,7 @@ class RelayRequest:
         return body
 
     def _chat_reader(self, status: int, headers: Mapping[str, str], architecture: str, observe: Observer) -> ChatReader:
-        offered = self._offered()
+        offered = Toolbox(self._offered())
         reads_markup = self.kind != "completions"
         assembler = ChatAssembler(
             expects_tokens=all(self.body.get(name) != 0 for name in _LIMITS[self.kind]),
@@ -124,7 +125,7 @@ class RelayRequest:
         )
         if self.kind == "chat":
             return ChatReader(status, headers, assembler, observe=observe)
-        return TranslatedReader(status, headers, assembler, _TRANSLATORS[self.kind](), observe=observe)
+        return TranslatingReader(status, headers, assembler, _TRANSLATORS[self.kind](), observe=observe)
 
     def _offered(self) -> list[Any]:
         if self.kind == "chat":

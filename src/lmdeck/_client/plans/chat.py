@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from lmdeck._client.plans.generation import GenerationRequest, generate
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
+from lmdeck._parsing.offered_tools import Toolbox
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import ResponseStream
@@ -41,7 +42,7 @@ def final_reply(stream: ResponseStream[ChatReader]) -> Reply:
 def _build(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -> GenerationRequest[ChatReader]:
     fixes = CompatibilityFixes((*session.settings.without_rules, *spec.without_rules))
     body = build_chat(spec, model, fixes, stream=stream)
-    offered = () if body.get("tool_choice") == "none" else body.get("tools", ())
+    offered = Toolbox(() if body.get("tool_choice") == "none" else body.get("tools"))
 
     def make_reader(status: int, headers: Mapping[str, str]) -> ChatReader:
         assembler = ChatAssembler(

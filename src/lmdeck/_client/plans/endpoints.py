@@ -10,6 +10,7 @@ from msgspec import Struct
 from lmdeck._client.plans.generation import GenerationRequest, generate
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
+from lmdeck._parsing.offered_tools import Toolbox
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import ResponseStream
@@ -19,7 +20,7 @@ from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._streaming.native_chat import NativeTranslator
 from lmdeck._streaming.openai_responses import ResponsesTranslator
-from lmdeck._streaming.translating_reader import TranslatedReader
+from lmdeck._streaming.translating_reader import TranslatingReader
 from lmdeck._streaming.translator import Translator
 from lmdeck.messages import Problem
 
@@ -68,10 +69,10 @@ def begin_endpoint(
     """Ask, and read the answer until something happens in it."""
     fixes = CompatibilityFixes(session.settings.without_rules, problems)
     body = endpoint.adjust(given, fixes)
-    offered = offered_tools(body)
+    offered = Toolbox(offered_tools(body))
 
     def build(named: str | None) -> GenerationRequest[ChatReader]:
-        def make_reader(status: int, headers: Mapping[str, str]) -> TranslatedReader:
+        def make_reader(status: int, headers: Mapping[str, str]) -> TranslatingReader:
             assembler = ChatAssembler(
                 expects_tokens=body.get(endpoint.limit) != 0,
                 expects_logprobs=LOGPROBS in (body.get("include") or ()),
@@ -81,7 +82,7 @@ def begin_endpoint(
                 problems=fixes.problems,
                 model=named or "",
             )
-            return TranslatedReader(status, headers, assembler, endpoint.translator(body))
+            return TranslatingReader(status, headers, assembler, endpoint.translator(body))
 
         sent = {**({"model": named} if named else {}), **body, "stream": stream}
         return GenerationRequest(path=endpoint.path, body=sent, fixes=fixes, make_reader=make_reader)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from lmdeck._parsing.offered_tools import Toolbox
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._requests.other_endpoints import offered_tools
 from lmdeck._responses.api_errors import api_error, decoded_or_text, is_error_body
@@ -15,7 +16,7 @@ from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._streaming.native_chat import NativeTranslator
 from lmdeck._streaming.openai_responses import ResponsesTranslator
-from lmdeck._streaming.translating_reader import TranslatedReader
+from lmdeck._streaming.translating_reader import TranslatingReader
 from lmdeck.errors import LMStudioError
 from lmdeck.testing.recordings.cassette import LEFT, WHOLE
 
@@ -111,11 +112,13 @@ def _reader(exchange: Exchange) -> ChatReader | None:
     asked: Mapping[str, Any] = exchange.request if isinstance(exchange.request, dict) else {}
     is_completion = exchange.path.endswith("/chat/completions")
     given = asked.get("tools")
-    offered = [tool for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
-    tools: list[Mapping[str, Any]] = list(offered) if is_completion else offered_tools({"tools": offered})
-    if asked.get("tool_choice") == "none":
-        tools = []
-    assembler = ChatAssembler(text_parser=StreamParser(tools), tools=tools, model=str(asked.get("model") or ""))
+    tools: list[Mapping[str, Any]] = (
+        [tool for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
+    )
+    if not is_completion:
+        tools = offered_tools({"tools": tools})
+    offered = Toolbox(() if asked.get("tool_choice") == "none" else tools)
+    assembler = ChatAssembler(text_parser=StreamParser(offered), tools=offered, model=str(asked.get("model") or ""))
     if is_completion:
         return ChatReader(exchange.status, exchange.headers, assembler)
     translators: dict[str, Translator] = {
@@ -124,4 +127,4 @@ def _reader(exchange: Exchange) -> ChatReader | None:
         "/v1/messages": AnthropicTranslator(),
     }
     translator = next((each for path, each in translators.items() if exchange.path.endswith(path)), None)
-    return None if translator is None else TranslatedReader(exchange.status, exchange.headers, assembler, translator)
+    return None if translator is None else TranslatingReader(exchange.status, exchange.headers, assembler, translator)

@@ -1,0 +1,95 @@
+"""The figures of an answer: token counts, times, and what the server says of its model and runtime.
+
+They are read leniently: a figure that is missing, odd or of the wrong type is left out, so that it cannot cost an answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from lmdeck._streaming.wire_chunks import Completion
+from lmdeck.messages import ModelDetails, Runtime
+from lmdeck.stats import Stats, Usage
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Figures:
+    """The figures of one answer, from all chunks that carry any; later ones replace earlier ones."""
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.stats = Stats()
+        self.model_info: ModelDetails | None = None
+        self.runtime: Runtime | None = None
+        self._stats: dict[str, Any] = {}
+
+    def read(self, completion: Completion) -> None:
+        """Read the figures of a chunk or a whole body."""
+        if completion.usage and (usage := _decode_object(completion.usage)):
+            self.usage = _convert(flatten_usage(usage), Usage)
+        if completion.timings:
+            self._stats = {**stats_of_timings(_decode_object(completion.timings)), **self._stats}
+        if completion.stats:
+            self._stats = _decode_object(completion.stats) or self._stats
+        if completion.stats or completion.timings:
+            self.stats = _convert(self._stats, Stats)
+        if completion.model_info:
+            self.model_info = _convert(_decode_object(completion.model_info), ModelDetails)
+        if completion.runtime:
+            self.runtime = _convert(_decode_object(completion.runtime), Runtime)
+
+
+def _decode_object(raw: Raw) -> dict[str, Any]:
+    """Return a JSON object; an empty one if the JSON is broken or something else."""
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def flatten_usage(usage: dict[str, Any]) -> dict[str, Any]:
+    """Return a usage with cached and reasoning tokens beside the totals; OpenAI nests them in `…_tokens_details`."""
+    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    flat = dict(usage)
+    if isinstance(prompt, dict):
+        flat.setdefault("cached_tokens", prompt.get("cached_tokens"))
+    if isinstance(completion, dict):
+        flat.setdefault("reasoning_tokens", completion.get("reasoning_tokens"))
+    return flat
+
+
+def stats_of_timings(timings: dict[str, Any]) -> dict[str, float]:
+    """Return llama.cpp's `timings` under the names of `Stats`, in seconds (llama.cpp's `tools/server/README.md`)."""
+    figures = {
+        "time_to_first_token": (timings.get("prompt_ms"), 1000),
+        "generation_time": (timings.get("predicted_ms"), 1000),
+        "tokens_per_second": (timings.get("predicted_per_second"), 1),
+    }
+    return {
+        name: value / unit
+        for name, (value, unit) in figures.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12
+    }
+
+
+def _convert(figures: dict[str, Any], shape: type[T]) -> T:
+    """Return figures as a struct; fields of the wrong type are left out."""
+    try:
+        return msgspec.convert(figures, shape, strict=False)
+    except msgspec.ValidationError:
+        return msgspec.convert(
+            {name: each for name, each in figures.items() if _fits(name, each, shape)}, shape, strict=False
+        )
+
+
+def _fits(name: str, value: object, shape: type[msgspec.Struct]) -> bool:
+    try:
+        msgspec.convert({name: value}, shape, strict=False)
+    except msgspec.ValidationError:
+        return False
+    return True
