@@ -1,6 +1,6 @@
-"""The rules that make a request acceptable to LM Studio, by name, and what they changed in one request.
+"""The named rules that make requests acceptable to LM Studio, and a record of the changes to one request.
 
-Each rule answers a refusal of LM Studio's; another server may take what it refuses, so each can be turned off.
+Each rule avoids a refusal by LM Studio. Other servers may accept what it refuses, so each rule can be switched off.
 """
 
 from __future__ import annotations
@@ -12,61 +12,61 @@ from lmdeck.messages import Problem
 
 ALL = "all"
 RULES = {
-    "null_content": "A message's content null is sent as an empty text.",
+    "null_content": "A null `content` of a message is sent as an empty string.",
     "call_ids": "Missing and repeated ids of tool calls are replaced, in the calls and in their results.",
-    "json_text": "A call's arguments and a tool's result that are no text are sent as JSON text.",
-    "tool_choice": "A tool's name, or OpenAI's object for it, is sent as `required` with that tool alone.",
+    "json_text": "Arguments of calls and results of tools that are not text are sent as JSON text.",
+    "tool_choice": "A tool's name, or OpenAI's object for it, is sent as `required` with only that tool.",
     "tool_parameters": "A tool without an object schema gets an empty one.",
-    "schemas": "References in a schema are written out, and lists of types become `anyOf`.",
-    "simpler_schemas": "Tools that the server's grammar compiler refuses are sent once more without what it cannot compile.",
-    "json_object": "The response format `json_object` is sent as a `json_schema` that takes any object.",
-    "images": "Images are checked; WebP, GIF and BMP are sent as PNG, and images of too many pixels are scaled down.",
+    "schemas": "References in a schema are inlined, and lists of types become `anyOf`.",
+    "simpler_schemas": "Tools that the server's grammar compiler refuses are sent again without the unsupported keywords.",
+    "json_object": "The response format `json_object` is sent as a `json_schema` that allows any object.",
+    "images": "Images are checked; WebP, GIF and BMP are sent as PNG, and images with too many pixels are scaled down.",
     "tool_images": "Images in a tool's result are sent in a user message after the results.",
-    "include_usage": "A stream is asked for its usage, `stream_options.include_usage`; not reported, since nothing is changed.",
-    "empty_text": "An empty `text` of `/v1/responses` is left out.",
+    "include_usage": "Streams are sent with `stream_options.include_usage`; not reported, since the answer stays the same.",
+    "empty_text": "An empty `text` of `/v1/responses` is omitted.",
     "system_messages": "System messages of `/v1/messages` are sent as `system`.",
     "developer_role": "For other clients: the role `developer` is sent as `system`.",
-    "server_tools": "For other clients: tools that only their vendor's servers run, and what came of them, are left out.",
+    "server_tools": "For other clients: tools that only the vendor's servers run, and their results, are omitted.",
     "custom_tools": "For other clients: OpenAI's custom tools are sent as functions with one text argument.",
-    "content_parts": "For other clients: content parts that LM Studio does not know are renamed, moved or left out.",
+    "content_parts": "For other clients: content parts that LM Studio does not support are renamed, moved or omitted.",
     "single_input": "For other clients: a list with one prompt is sent as that prompt.",
-    "base64_embeddings": "For other clients: embeddings in base64 are asked for as numbers and packed by lmdeck.",
+    "base64_embeddings": "For other clients: base64 embeddings are requested as numbers and packed by lmdeck.",
 }
 
 
 def rules() -> dict[str, str]:
-    """Give every rule by which requests are made acceptable to LM Studio: its name, and what it does."""
+    """Return every rule that makes requests acceptable to LM Studio: its name and what it does."""
     return dict(RULES)
 
 
 def check_rules(names: Iterable[str]) -> tuple[str, ...]:
-    """Give names of rules, `"all"` written out.
+    """Return the names of rules, with `"all"` expanded.
 
     Raises:
-        ConfigurationError: There is no rule of that name.
+        ConfigurationError: A name is not that of a rule.
     """
     given = list(dict.fromkeys(names))
     unknown = [name for name in given if name not in RULES and name != ALL]
     if unknown:
         raise ConfigurationError(
-            f"There is no request rule {unknown[0]!r}.", hint=f"Rules are: {', '.join(RULES)}; or {ALL!r}."
+            f"{unknown[0]!r} is not a request rule.", hint=f"The rules are: {', '.join(RULES)}; or {ALL!r}."
         )
     return tuple(RULES) if ALL in given else tuple(given)
 
 
 class CompatibilityFixes:
-    """What may be changed in one request, and what was: `problems` has one entry for each change."""
+    """The rules that are enabled for one request; `problems` has one entry for each change made."""
 
     def __init__(self, off: Collection[str] = (), problems: Iterable[Problem] = ()) -> None:
         self._off = frozenset(off)
         self.problems = list(problems)
 
     def is_enabled(self, rule: str) -> bool:
-        """Tell whether a rule is on."""
+        """Whether a rule is enabled."""
         return rule not in self._off
 
     def apply(self, rule: str, detail: str) -> bool:
-        """Tell whether a rule is on, and if so report what is changed by it."""
+        """Whether a rule is enabled; if so, record the change as a problem."""
         if not self.is_enabled(rule):
             return False
         self.problems.append(Problem("adjusted", detail, rule=rule))

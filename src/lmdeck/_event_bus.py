@@ -1,6 +1,6 @@
-"""Who listens to what: handlers by the type of event.
+"""The event bus: handlers by event type.
 
-A handler that raises is logged and never breaks a chat. Events are told where they happen, in that thread or task.
+An exception in a handler is logged and never breaks a chat. Handlers run in the thread or task in which the event occurs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _log = logging.getLogger("lmdeck.events")
 
 
 class Subscription:
-    """A handler that listens; `remove` ends that. As a context manager it listens for the block."""
+    """A registered handler; `remove` unregisters it. As a context manager it is registered for the block."""
 
     def __init__(self, bus: EventBus, kind: type, handler: Handler[Any], *, once: bool) -> None:
         self.kind = kind
@@ -28,7 +28,7 @@ class Subscription:
         self._bus = bus
 
     def remove(self) -> None:
-        """Listen no longer."""
+        """Unregister the handler."""
         self._bus.remove(self)
 
     def __enter__(self) -> Self:
@@ -39,7 +39,7 @@ class Subscription:
 
 
 class EventBus:
-    """The listeners of one client. Handlers may be async where there is a `run_later` to hand them to."""
+    """The event handlers of one client; async handlers need a `run_later` that schedules them."""
 
     def __init__(self) -> None:
         self.run_later: Callable[[Coroutine[Any, Any, object]], object] | None = None
@@ -52,14 +52,14 @@ class EventBus:
     def on(
         self, kind: type[E], handler: Handler[E] | None = None, *, once: bool = False
     ) -> Subscription | Callable[[Handler[E]], Handler[E]]:
-        """Call a handler for every event of a type, or only for the next one; without a handler it is a decorator.
+        """Register a handler for every event of a type or, with `once`, the next one; also a decorator.
 
         Raises:
-            ConfigurationError: It is no type of event, or an async handler of a sync client.
+            ConfigurationError: `kind` is not an event type, or the handler is async and the client is not.
         """
         if kind not in EVENTS:
             raise ConfigurationError(
-                f"{getattr(kind, '__name__', kind)!r} is no type of event.",
+                f"{getattr(kind, '__name__', kind)!r} is not an event type.",
                 hint=f"Choose one of {', '.join(sorted(event.__name__ for event in EVENTS))}.",
             )
         if handler is not None:
@@ -73,15 +73,15 @@ class EventBus:
 
     @property
     def has_listeners(self) -> bool:
-        """Whether anybody listens to anything."""
+        """Whether any handler is registered."""
         return bool(self._listeners)
 
     def has_listeners_for(self, *kinds: type) -> bool:
-        """Whether anybody listens to one of these types; an event that nobody hears need not be made."""
+        """Whether a handler is registered for one of these types; if not, the event need not be created."""
         return bool(self._listeners) and any(kind in self._listeners for kind in kinds)
 
     def emit(self, event: object) -> None:
-        """Call the handlers of an event's type."""
+        """Call the handlers of the event's type."""
         for subscription in self._listeners.get(type(event), ()):
             if subscription.once:
                 subscription.remove()
@@ -94,7 +94,7 @@ class EventBus:
                 self.run_later(result)
 
     def remove(self, subscription: Subscription) -> None:
-        """Take a subscription out, if it is still there."""
+        """Remove a subscription if it is still registered."""
         rest = tuple(one for one in self._listeners.get(subscription.kind, ()) if one is not subscription)
         listeners = {**self._listeners, subscription.kind: rest}
         self._listeners = {kind: listening for kind, listening in listeners.items() if listening}

@@ -1,8 +1,8 @@
-"""Files that are written whole or not at all, and read by their owner alone.
+"""Atomic file writes with private permissions.
 
-A file is written beside its place, forced to disk and renamed, so that a reader sees the old content or the new one, whatever
-happens between: another thread or process that writes the same file, a kill, a full disk. A process that is killed meanwhile
-may leave a hidden file `.NAME.*.tmp` behind. Lines are appended one writer after the other; what did not fit is taken back.
+A file is written to a temporary file in the same folder, flushed to disk and renamed, so that a reader sees either the old
+or the new content, even if another thread or process writes the same file, the process is killed or the disk is full. A
+killed process may leave a hidden file `.NAME.*.tmp`. Lines are appended under a lock; a partly written line is removed.
 """
 
 from __future__ import annotations
@@ -22,40 +22,44 @@ PRIVATE = 0o600
 
 
 def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file atomically.
 
-    A new file is readable by its owner alone; one that was there keeps its mode. Links are followed, and what is not a regular
-    file, such as `/dev/stdout`, is written to directly.
+    A new file is readable by its owner only; an existing file keeps its mode. Links are followed. A path that is not a
+    regular file, such as `/dev/stdout`, is written to directly.
 
     Raises:
-        FileWriteError: It could not be written; what was there is unchanged.
+        FileWriteError: The file could not be written; it is unchanged.
     """
-    with _naming(path):
+    with _translated_errors(path):
         if Path(path).exists() and not Path(path).is_file():
             Path(path).write_bytes(data)
             return
         target = Path(os.path.realpath(path))
-        descriptor, beside = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 _force_to_disk(file)
             with suppress(FileNotFoundError):
-                Path(beside).chmod(stat.S_IMODE(target.stat().st_mode))
-            Path(beside).replace(target)
+                Path(temporary).chmod(stat.S_IMODE(target.stat().st_mode))
+            Path(temporary).replace(target)
         except BaseException:
-            Path(beside).unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
             raise
         _force_folder_to_disk(target.parent)
 
 
 def append_line(path: str | os.PathLike[str], line: bytes) -> None:
-    """Append a line to a file that may have other writers; begin a new line where the last one was torn.
+    """Append a line to a file that may have other writers; start a new line if the last one is incomplete.
 
     Raises:
-        FileWriteError: It could not be written; the file is as it was before.
+        FileWriteError: The line could not be written; the file is unchanged.
     """
-    with _naming(path), open(path, "ab+", buffering=0, opener=_open_private) as file, _locked(file):  # opener
+    with (
+        _translated_errors(path),
+        open(path, "ab+", buffering=0, opener=_open_private) as file,
+        _locked(file),
+    ):  # opener
         size = file.seek(0, os.SEEK_END)
         try:
             _write_all(file, (b"" if _ends_a_line(file, size) else b"\n") + line + b"\n")
@@ -66,18 +70,18 @@ def append_line(path: str | os.PathLike[str], line: bytes) -> None:
 
 
 def create_private_file(path: str | os.PathLike[str]) -> None:
-    """Create an empty file that its owner alone can read, unless there is one.
+    """Create an empty file that only its owner can read, unless the file exists.
 
     Raises:
-        FileWriteError: It could not be created.
+        FileWriteError: The file could not be created.
     """
-    with _naming(path), suppress(FileExistsError):
+    with _translated_errors(path), suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
 
 
 @contextmanager
-def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Raise one clear error in place of the system's."""
+def _translated_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Translate an `OSError` into a `FileWriteError` that names the file."""
     try:
         yield
     except OSError as error:
@@ -91,7 +95,7 @@ def _open_private(path: str, flags: int) -> int:
 
 
 def _write_all(file: IO[bytes], data: bytes) -> None:
-    """Write all bytes; an unbuffered file may take fewer than it was given, as on a disk that is nearly full."""
+    """Write all bytes; one write to an unbuffered file may be partial, for example on a nearly full disk."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
@@ -110,7 +114,7 @@ def _force_to_disk(file: IO[bytes]) -> None:
 
 
 def _force_folder_to_disk(folder: Path) -> None:
-    """Make a renaming outlast a power failure, where the system lets a folder be opened."""
+    """Make a rename survive a power failure, on systems that can open a folder."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -123,7 +127,7 @@ if sys.platform == "win32":
 
     @contextmanager
     def _locked(file: IO[bytes]) -> Iterator[None]:
-        """Keep other writers waiting: a byte that no file reaches is locked, since what is locked cannot be read."""
+        """Block other writers by a lock on a byte beyond the end of any file, since a locked byte cannot be read."""
         import msvcrt
 
         file.seek(1 << 62)
@@ -138,8 +142,8 @@ else:
 
     @contextmanager
     def _locked(file: IO[bytes]) -> Iterator[None]:
-        """Keep other writers waiting, of this process and others, until the block or the process ends."""
+        """Block other writers, in this process and others, until the block or the process ends."""
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # closing the file gives the lock back
+        yield  # closing the file releases the lock

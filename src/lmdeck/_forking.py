@@ -1,7 +1,7 @@
-"""What a forked process must not share with its parent: connections, locks and queues.
+"""Callbacks after `os.fork()`: a child process must not share connections, locks and queues with its parent.
 
-`os.fork()` copies a client with its pool. Two processes that write to one socket swap their answers, and a lock that another
-thread held stays locked for ever. So whoever holds one of these registers a method here, which is called in the child.
+`os.fork()` copies a client with its pool. Two processes that write to one socket receive each other's answers, and a lock
+held by another thread is never released. So every owner of such a resource registers a method here, called in the child.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _methods: WeakKeyDictionary[object, Callable[[Any], None]] = WeakKeyDictionary()
 
 
 def on_fork(owner: object, method: Callable[[Any], None]) -> None:
-    """Call `method` with its owner in each child of this process, in which no other thread runs, while the owner lives."""
+    """Call `method` with its owner in each forked child, before other threads exist there, while the owner lives."""
     _methods[owner] = method
 
 
 def disown(descriptor: int) -> None:
-    """Replace a socket by the null device in this process only, so that the parent's connection ends when the parent says.
+    """Replace a socket by the null device in this process only, so that the parent keeps its connection.
 
-    The number stays taken: whoever still holds it closes the null device, and not what was opened after it.
+    The descriptor stays in use, so a later close affects the null device and not a file opened in the meantime.
     """
     if descriptor < 0:
         return

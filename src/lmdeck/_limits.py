@@ -1,4 +1,4 @@
-"""How much of an answer is kept at most: a model can loop for ever, and a server can be anything."""
+"""Upper bounds on buffered data: a model can generate endlessly, and a server can send anything."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """Named limits, in bytes unless their name says otherwise; what is over one is an error that names it."""
+    """The limits of one answer, in bytes unless the name says otherwise; exceeding one raises an error."""
 
     line_bytes: int = 8 << 20
     event_bytes: int = 16 << 20

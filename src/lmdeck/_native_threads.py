@@ -1,8 +1,8 @@
-"""Threads of the operating system, also where gevent has replaced those of Python by greenlets.
+"""Threads of the operating system, even if gevent has replaced Python's threads by greenlets.
 
-Greenlets of one thread share what Python keeps for the thread, the running event loop among it: with a loop in one of them,
-code in all others seems to be called by async code, and Django refuses the ORM there. A loop that is to run beside greenlets,
-and what it hands on to threads, therefore needs real ones.
+Greenlets share their thread's state, including the running event loop: with a loop in one greenlet, code in all others
+appears to be called by async code, and Django refuses the ORM there. An event loop that runs beside greenlets therefore needs
+a native thread, and so do the functions that it runs in threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def is_patched() -> bool:
 
 
 def start_native_thread(run: Callable[[], object], name: str) -> None:
-    """Start a daemon thread of the operating system."""
+    """Start a daemon thread of the operating system that calls `run`."""
     if is_patched():
         original("_thread", "start_new_thread")(run, ())
     else:
@@ -28,5 +28,5 @@ def start_native_thread(run: Callable[[], object], name: str) -> None:
 
 
 def original(module: str, name: str) -> Any:  # noqa: ANN401  # gevent has no types
-    """Return what gevent replaced, or what it left as it is."""
+    """Return the original object that gevent replaced in a module, or the object itself if it did not."""
     return sys.modules["gevent.monkey"].get_original(module, name)

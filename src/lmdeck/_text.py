@@ -1,4 +1,4 @@
-"""What text and JSON must be before they leave the process: what every file, database and reader can hold."""
+"""Conversion of text and JSON into what every file, database and reader can store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ INTEGERS = range(-(2**63), 2**64)
 
 
 def replace_lone_surrogates(text: str) -> str:
-    """Replace each half of a surrogate pair by U+FFFD, since no file and no database can hold it; join whole pairs."""
+    """Return text with lone surrogates replaced by U+FFFD, which files and databases can store; join pairs."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -20,14 +20,14 @@ def replace_lone_surrogates(text: str) -> str:
 
 
 def storable_text(text: str) -> str:
-    """Replace what databases refuse, NUL and halves of surrogate pairs, by U+FFFD."""
+    """Return text with NUL and lone surrogates, which databases refuse, replaced by U+FFFD."""
     return replace_lone_surrogates(text).replace("\x00", "\ufffd")
 
 
 def storable_json(value: object, depth: int = MAX_DEPTH) -> Any:  # noqa: ANN401  # JSON is anything
-    """Return a value as JSON that every database can hold.
+    """Return a value as JSON data that every database can store.
 
-    Text is made storable, infinities and integers beyond 64 bits become text, and what is nested deeper than 100 is left out.
+    Text is made storable, infinities and integers beyond 64 bits become text, and values nested deeper than 100 become None.
     """
     if isinstance(value, str):
         return storable_text(value)

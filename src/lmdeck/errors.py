@@ -1,4 +1,4 @@
-"""The one error tree: every failure of lmdeck is an `LMStudioError` with a hint.
+"""The error tree: every failure that lmdeck raises is an `LMStudioError` with a hint.
 
     LMStudioError
     ├── ConfigurationError
@@ -31,9 +31,9 @@
     ├── MaxRoundsError
     └── FileWriteError
 
-Where a caller would guess a builtin (`ConnectionError`, `TimeoutError`, `ValueError`, `LookupError`, `OSError`), the class is
-one too.
-Classes are pickled with all they carry, so they cross process borders (multiprocessing, task queues).
+Where a caller would expect a builtin (`ConnectionError`, `TimeoutError`, `ValueError`, `LookupError`, `OSError`), the class
+inherits from it as well. Errors are pickled with all their attributes, so they cross process borders (multiprocessing, task
+queues).
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ TimeoutPhase = Literal["connect", "first_token", "idle", "total"]
 
 
 class LMStudioError(Exception):
-    """Base of every error that lmdeck raises.
+    """The base class of every error that lmdeck raises.
 
     `message` says what happened and where; `hint` says in one sentence what to do next; `str(error)` is both.
-    Where a request was made, `url` is its address, `request_id` the id it was sent and logged under, and `attempts` how
-    many times it was sent, the first one included. `partial` is the reply as far as it had come, if it had begun.
+    If a request was made, `url` is its URL, `request_id` the id that was sent and logged, and `attempts` the number of
+    times it was sent, including the first. `partial` is the partial reply, if the answer had started.
     """
 
     default_hint: ClassVar[str] = "Run `lmdeck doctor` to see what is wrong."
@@ -124,13 +124,13 @@ class ConfigurationError(LMStudioError, ValueError):
 
 
 class TransportError(LMStudioError):
-    """No whole answer came back over the network."""
+    """The network did not deliver a complete answer."""
 
     default_hint = "Check that LM Studio's server is running and reachable."
 
 
 class ServerUnreachableError(TransportError, ConnectionError):
-    """Nothing answers at the address: connection refused, no route, or a name that does not resolve."""
+    """Nothing answers at the address: connection refused, no route, or a host name that does not resolve."""
 
     default_hint = (
         "Start the server with `lms server start` or in LM Studio's Developer tab, or set LMDECK_HOST and LMDECK_PORT."
@@ -139,14 +139,17 @@ class ServerUnreachableError(TransportError, ConnectionError):
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """The server was silent for longer than allowed; `phase` says which limit ran out and `seconds` how long it was."""
+    """The server was silent for longer than allowed.
 
-    default_hint = "Raise the timeout, or ask for a shorter answer."
+    `phase` is the limit that was exceeded, `seconds` its value.
+    """
+
+    default_hint = "Increase the timeout, or ask for a shorter answer."
     _hints: ClassVar[dict[TimeoutPhase, str]] = {
-        "connect": "Check host and port, or raise `connect_timeout`.",
-        "first_token": "The model may still be loading or the prompt is long: raise `first_token_timeout`.",
-        "idle": "The model stopped in the middle of its answer: look at LM Studio's log, or raise `timeout`.",
-        "total": "The answer took longer than `total_timeout`: raise it, or limit the answer with `max_tokens`.",
+        "connect": "Check host and port, or increase `connect_timeout`.",
+        "first_token": "The model may still be loading, or the prompt is long: increase `first_token_timeout`.",
+        "idle": "The model stopped in the middle of its answer: look at LM Studio's log, or increase `timeout`.",
+        "total": "The answer took longer than `total_timeout`: increase it, or limit the answer with `max_tokens`.",
     }
 
     def __init__(
@@ -164,23 +167,23 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
     @property
     def retryable(self) -> bool:  # type: ignore[override]
-        """Only a connection that was never made is tried again: waiting twice for a slow model helps nobody."""
+        """Whether to retry: only if no connection was made, since a slow model would be slow again."""
         return self.phase == "connect"
 
 
 class ConnectionLostError(TransportError, ConnectionError):
-    """The connection broke before the answer was whole; `partial` is the reply as far as it had come."""
+    """The connection broke before the answer was complete; `partial` is the reply so far."""
 
     default_hint = "The server closed the connection: look at LM Studio's log, then ask again."
     retryable = True
 
 
 class APIError(LMStudioError):
-    """The server said no.
+    """The server refused the request or reported an error.
 
-    `status` is the HTTP status (200 when the refusal came inside a stream or in a 200 body), `type`, `code` and `param` are
-    the server's own words where it gave them, `body` is what it sent, decoded where it was JSON. `retry_after` is the wait
-    in seconds that it asked for, if it did.
+    `status` is the HTTP status (200 if the error came inside a stream or in the body of a 200 response). `type`, `code` and
+    `param` are the server's own values, None if it sent none. `body` is the response body, decoded if it was JSON.
+    `retry_after` is the delay in seconds that the server asked for, or None.
     """
 
     default_hint = "Look at LM Studio's server log for the reason."
@@ -208,21 +211,21 @@ class APIError(LMStudioError):
 
 
 class AuthenticationError(APIError):
-    """The server wants an API token, and none or a wrong one was sent."""
+    """The API token is missing or invalid."""
 
-    default_hint = "Make a token in LM Studio's Developer tab and set LM_API_TOKEN, or pass `api_token=`."
+    default_hint = "Create a token in LM Studio's Developer tab and set LM_API_TOKEN, or pass `api_token=`."
 
 
 class EndpointNotFoundError(APIError):
-    """The server does not know this path, also when LM Studio says so with status 200."""
+    """The server does not know this path; LM Studio reports that with status 200."""
 
     default_hint = "Check `base_url`: only scheme, host, port and a proxy's prefix belong there. Or update LM Studio."
 
 
 class InvalidRequestError(APIError):
-    """The server refused the request's content: a field, a tool's schema, a grammar or an image.
+    """The server refused the content of the request: a field, a tool schema, a grammar or an image.
 
-    `tools` names the tools that were refused, as far as that can be known: more than one where it is one of several.
+    `tools` names the tools that may be the cause; it is empty if that is unknown.
     """
 
     default_hint = "Correct the field that the message names and send again."
@@ -233,9 +236,10 @@ class InvalidRequestError(APIError):
 
 
 class ContextLengthError(APIError):
-    """The prompt, or the prompt with the answer, does not fit the model's context.
+    """The prompt, or the prompt plus the answer, does not fit in the model's context.
 
-    `prompt_tokens` is what was sent and `context_length` what the model holds, in tokens; None where the server does not say.
+    `prompt_tokens` is the length of the prompt and `context_length` that of the context, in tokens; None if the server did
+    not report it.
     """
 
     default_hint = "Shorten the messages, or load the model with a larger `context_length`."
@@ -254,9 +258,9 @@ class ContextLengthError(APIError):
 
 
 class ModelNotFoundError(APIError):
-    """The server has no model of that name; `available` lists the ids it named."""
+    """The server has no model of that name; `available` lists the ids that it reported."""
 
-    default_hint = "Choose one of `lmdeck models`, or download it with `lms get`."
+    default_hint = "Choose a model from `lmdeck models`, or download it with `lms get`."
 
     def __init__(self, message: str, *, available: Sequence[str] = (), **details: Any) -> None:  # noqa: ANN401
         super().__init__(message, **details)
@@ -264,19 +268,19 @@ class ModelNotFoundError(APIError):
 
 
 class NoModelLoadedError(APIError):
-    """No model is loaded, and none could be chosen."""
+    """No model is loaded, and none could be selected."""
 
     default_hint = "Load one in LM Studio or with `lms load`, or name one: `lm.chat('qwen2.5-7b-instruct')`."
 
 
 class ModelLoadError(APIError):
-    """The model could not be loaded: refused, cancelled or out of memory."""
+    """The model could not be loaded: the server refused, cancelled, or ran out of memory."""
 
     default_hint = "Free memory (`lms unload --all`), choose a smaller model or a smaller context length."
 
 
 class ModelCrashedError(APIError):
-    """The model crashed or was unloaded while it was needed."""
+    """The model crashed or was unloaded during the request."""
 
     default_hint = "Load the model again; if it happens often, lower its context length or GPU offload."
     retryable = True
@@ -289,45 +293,45 @@ class TemplateError(APIError):
 
 
 class RateLimitError(APIError):
-    """Too many requests; `retry_after` is the wait in seconds that the server asked for, if it did."""
+    """The server received too many requests; `retry_after` is the delay in seconds that it asked for, or None."""
 
-    default_hint = "Send fewer requests at once, or wait as long as `retry_after` says."
+    default_hint = "Send fewer requests at once, or wait for `retry_after` seconds."
     retryable = True
 
 
 class ServerError(APIError):
-    """The server failed: a status of 500 or above, an engine that broke, or a failure in words that are not known."""
+    """The server failed: a status of 500 or above, a failure of its engine, or an unknown error message."""
 
-    default_hint = "Try again; if it stays, look at LM Studio's server log."
+    default_hint = "Try again; if the error persists, look at LM Studio's server log."
     retryable = True
 
 
 class StreamError(LMStudioError):
-    """The answer that arrived cannot be taken for a whole one."""
+    """The answer that arrived is incomplete or invalid."""
 
-    default_hint = "Ask again; if it stays, look at LM Studio's server log."
+    default_hint = "Ask again; if the error persists, look at LM Studio's server log."
 
 
 class IncompleteStreamError(StreamError):
-    """The stream ended without a finish reason or `[DONE]`; `partial` is the reply as far as it had come."""
+    """The stream ended without a finish reason or `[DONE]`; `partial` is the reply so far."""
 
-    default_hint = "The answer was cut: use `error.partial` if half an answer helps, or ask again."
+    default_hint = "The answer was cut off: use `error.partial` if a partial answer helps, or ask again."
 
 
 class MalformedStreamError(StreamError):
-    """What came is not server-sent events, not JSON, or not an answer of this API."""
+    """The data is not a stream of server-sent events, not JSON, or not an answer of this API."""
 
-    default_hint = "Check that `base_url` leads to LM Studio and not to another server or a proxy's login page."
+    default_hint = "Check that `base_url` points to LM Studio, not to another server or a proxy's login page."
 
 
 class EmptyReplyError(LMStudioError):
-    """The server answered 200 with no content, no reasoning and no call, though tokens were asked for."""
+    """The server answered 200 without content, reasoning or tool calls, although tokens were requested."""
 
     default_hint = "The prompt may have overflowed the context, or the call was dropped: shorten it or ask again."
 
 
 class ToolError(LMStudioError):
-    """Something is wrong with a tool or a call of one."""
+    """A tool or a tool call failed."""
 
     default_hint = "Check the tool's definition."
 
@@ -349,7 +353,7 @@ class UnknownToolError(ToolError, LookupError):
 
 
 class ToolArgumentsError(ToolError, ValueError):
-    """A call's arguments do not fit the tool's schema; `errors` has one line for each fault."""
+    """The arguments of a call do not match the tool's schema; `errors` has one line for each mismatch."""
 
     default_hint = "Compare the arguments with the tool's schema."
 
@@ -359,13 +363,13 @@ class ToolArgumentsError(ToolError, ValueError):
 
 
 class ToolExecutionError(ToolError):
-    """The tool's handler raised; `__cause__` is its exception."""
+    """The tool's handler raised an exception, which is `__cause__`."""
 
-    default_hint = "Look at the cause above; it comes from the tool's own code."
+    default_hint = "Look at the cause above; it comes from the code of the tool."
 
 
 class StructuredOutputError(LMStudioError, ValueError):
-    """The answer does not fit the asked type; `raw` is the text that was read."""
+    """The answer does not match the requested type; `raw` is the text that was read."""
 
     default_hint = "Ask again, simplify the type, or use a model that supports structured output."
 
@@ -375,9 +379,9 @@ class StructuredOutputError(LMStudioError, ValueError):
 
 
 class MaxRoundsError(LMStudioError):
-    """The agent loop did not finish within its rounds; `reply` is the last one."""
+    """The agent loop did not finish within `max_rounds`; `reply` is the last reply."""
 
-    default_hint = "Raise `max_rounds`, or tell the model to stop calling tools."
+    default_hint = "Increase `max_rounds`, or instruct the model to stop calling tools."
 
     def __init__(self, message: str, *, reply: Reply | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint, partial=reply)
@@ -385,7 +389,7 @@ class MaxRoundsError(LMStudioError):
 
 
 class FileWriteError(LMStudioError, OSError):
-    """A file could not be written, and is as it was before; `path` is its name, `errno` the system's number."""
+    """A file could not be written and is unchanged; `path` is its name, `errno` the system's error number."""
 
     default_hint = "Check that the folder exists, that you may write to it, and that the disk has room."
 
@@ -396,23 +400,23 @@ class FileWriteError(LMStudioError, OSError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         rebuild, arguments, state = super().__reduce__()
-        return rebuild, arguments, {**state, "errno": self.errno}  # which is no attribute of Python's own making
+        return rebuild, arguments, {**state, "errno": self.errno}  # OSError keeps it outside of __dict__
 
 
 def describe(body: Mapping[str, object] | str | None, limit: int = 200) -> str:
-    """Shorten a server's body for a message: at most `limit` characters, on one line, nothing in it obeyed by a terminal."""
+    """Return a response body as one printable line of at most `limit` characters, for a message."""
     text = printable(" ".join(str(body).split()))
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-# Control characters (C0, DEL, C1), marks that reverse the direction of text, and halves of surrogate pairs: what is shown
-# must neither forge a line of a log nor be obeyed by a terminal (CWE-117, CWE-150; Unicode TR 36, section 3.2).
+# Control characters (C0, DEL, C1), marks that change the direction of text, and lone surrogates: displayed text must neither
+# forge log lines nor control a terminal (CWE-117, CWE-150; Unicode TR 36, section 3.2).
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LINE_ENDS = re.compile(r"[ \t]*[\r\n][\r\n\t ]*")
 
 
 def printable(text: str) -> str:
-    """Return a text on one line: line ends as a space, other control characters and direction marks as escapes."""
+    """Return a text as one line: line ends become a space, control characters and direction marks escapes."""
     if text.isprintable():
         return text
     return _UNPRINTABLE.sub(_escape, _LINE_ENDS.sub(" ", text))

@@ -1,7 +1,7 @@
-"""The chunks of an answer while it is written, and the events of a client.
+"""The chunks of a streamed answer, and the events of a client.
 
-An event is a subclass of `Event`: that makes it known to `lm.on`, to the table in the documentation, to Django's signals and,
-with its place in `__all__`, to `lmdeck`'s own names.
+Every subclass of `Event` is an event type: `lm.on` accepts it, the table in the documentation lists it, Django gets a signal
+for it and, if `__all__` names it, it can be imported from `lmdeck`.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ __all__ = [
 
 
 class ToolCallDelta(Struct, frozen=True, gc=False):
-    """The new part of a tool call that is still being written.
+    """The new part of a tool call that is still being generated.
 
-    `index` is the call's place in the answer, counted by lmdeck from 0. `name` is set on the call's first delta only;
-    `arguments` is the new fragment of JSON text, and the fragments of one index add up to its `raw_arguments`.
+    `index` is the position of the call in the answer, counted by lmdeck from 0. `name` is set on the first delta of the call
+    only. `arguments` is the new fragment of JSON text; the fragments of one index add up to its `raw_arguments`.
     """
 
     index: int
@@ -59,11 +59,11 @@ class ToolCallDelta(Struct, frozen=True, gc=False):
 
 
 class Chunk(Struct, frozen=True, gc=False):
-    """One thing that happened in a stream, whatever the server's own chunking was.
+    """One change in a streamed answer, independent of how the server cut its chunks.
 
-    `content` and `reasoning` are the new text, `""` where there is none; `tool_call` is set once, when a call is complete.
-    `event` is the server's own event, where the endpoint has any: `/api/v1/chat`, `/v1/responses` and `/v1/messages` do.
-    `logprobs` are those of the tokens that came with this chunk, where they were asked for.
+    `content` and `reasoning` are the new text, or `""`. `tool_call` is set once, when a call is complete. `event` is the
+    server's own event, on the endpoints that have them: `/api/v1/chat`, `/v1/responses` and `/v1/messages`. `logprobs` are
+    those of the tokens in this chunk, if they were requested.
     """
 
     content: str = ""
@@ -76,37 +76,37 @@ class Chunk(Struct, frozen=True, gc=False):
 
     @property
     def has_tool_call(self) -> bool:
-        """Tell whether a call became complete on this chunk."""
+        """Whether a tool call became complete on this chunk."""
         return self.tool_call is not None
 
 
 class Event(Struct, frozen=True):
-    """Something that a client reports to the listeners of `lm.on`."""
+    """The base class of everything that a client reports to the listeners of `lm.on`."""
 
 
 class ToolStarted(Event, frozen=True, kw_only=True):
-    """A handler was started for a call; `round` counts the model's answers from 1."""
+    """The handler of a tool call was started; `round` counts the model's answers from 1."""
 
     call: ToolCall
     round: int
 
 
 class ToolFinished(Event, frozen=True, kw_only=True):
-    """A handler came back."""
+    """The handler of a tool call returned."""
 
     result: ToolResult
     round: int
 
 
 class ToolExecutionFailed(Event, frozen=True, kw_only=True):
-    """A handler raised, ran too long, or was not approved; the model is told `result.content`."""
+    """A handler raised, timed out, or was not approved; the model gets `result.content`."""
 
     result: ToolResult
     round: int
 
 
 class ToolServerLost(Event, frozen=True, kw_only=True):
-    """The MCP server of a tool went away: `server` is its address or command, `reconnected` whether it is back."""
+    """The connection to an MCP server (`server`: its address or command) was lost, and maybe restored."""
 
     server: str
     reason: str
@@ -114,7 +114,7 @@ class ToolServerLost(Event, frozen=True, kw_only=True):
 
 
 class ToolCallInvalid(Event, frozen=True, kw_only=True):
-    """The model called a tool that does not exist, or with arguments that do not fit; the model is told."""
+    """The model called an unknown tool, or with invalid arguments; this is reported to the model."""
 
     call: ToolCall
     error: LMStudioError
@@ -122,14 +122,14 @@ class ToolCallInvalid(Event, frozen=True, kw_only=True):
 
 
 class RoundFinished(Event, frozen=True, kw_only=True):
-    """The model's answer is whole, and so are the results of its calls."""
+    """The model's answer and the results of its calls are complete."""
 
     round: int
     reply: Reply
 
 
 class RequestStarted(Event, frozen=True, kw_only=True):
-    """A request goes out: `method` and `url`; `request_id` is in all that follows of it, and in lmdeck's logs."""
+    """A request is about to be sent; `request_id` is on all its later events and in lmdeck's logs."""
 
     request_id: str
     method: str
@@ -137,7 +137,7 @@ class RequestStarted(Event, frozen=True, kw_only=True):
 
 
 class RequestRetried(Event, frozen=True, kw_only=True):
-    """An attempt failed, and after `wait` seconds there will be another; `attempt` counts from 1."""
+    """An attempt failed and will be repeated after `wait` seconds; `attempt` counts from 1."""
 
     request_id: str
     attempt: int
@@ -146,7 +146,7 @@ class RequestRetried(Event, frozen=True, kw_only=True):
 
 
 class RequestFinished(Event, frozen=True, kw_only=True):
-    """An answer is whole: its `status`, the `attempts` it took, and the `seconds` of the last one."""
+    """An answer is complete: its `status`, the number of `attempts`, and the `seconds` of the last one."""
 
     request_id: str
     status: int
@@ -155,21 +155,21 @@ class RequestFinished(Event, frozen=True, kw_only=True):
 
 
 class RequestFailed(Event, frozen=True, kw_only=True):
-    """There is no whole answer; `error` is what the caller gets."""
+    """A request failed; `error` is what the caller gets."""
 
     request_id: str
     error: LMStudioError
 
 
 class StreamStarted(Event, frozen=True, kw_only=True):
-    """The first chunk of an answer came, after `seconds`."""
+    """The first chunk of an answer arrived, after `seconds`."""
 
     request_id: str
     seconds: float
 
 
 class StreamEnded(Event, frozen=True, kw_only=True):
-    """The last chunk of a whole answer came; `chunks` is how many there were."""
+    """The last chunk of a complete answer arrived; `chunks` is their number."""
 
     request_id: str
     chunks: int
@@ -191,7 +191,7 @@ class ReasoningReceived(Event, frozen=True, kw_only=True):
 
 
 class ToolCallStarted(Event, frozen=True, kw_only=True):
-    """The model begins a tool call: its `name` is known, its arguments are still being written."""
+    """The model started a tool call: its `name` is known, its arguments are still being generated."""
 
     request_id: str
     index: int
@@ -200,21 +200,21 @@ class ToolCallStarted(Event, frozen=True, kw_only=True):
 
 
 class ToolCallFinished(Event, frozen=True, kw_only=True):
-    """A tool call is whole."""
+    """A tool call is complete."""
 
     request_id: str
     call: ToolCall
 
 
 class ModelLoadProgress(Event, frozen=True, gc=False):
-    """A model is being loaded: `progress` goes from 0 to 1."""
+    """The progress of loading a model, from 0 to 1."""
 
     model: str
     progress: float
 
 
 class RequestQueued(Event, frozen=True, gc=False):
-    """A request waited in this process for its turn: for `seconds`, because `limit` others were running."""
+    """A request waited in this client's queue for `seconds`, because `limit` others were running."""
 
     request_id: str
     seconds: float
@@ -234,7 +234,7 @@ _RENAMED: dict[str, type[Event]] = {
 
 
 def renamed(name: str, *, stacklevel: int = 2) -> type[Event] | None:
-    """Return an event type by the name it had before lmdeck 0.2, with a warning; None if no type had that name."""
+    """Return the event type that had this name before lmdeck 0.2, with a warning; None if there was none."""
     event = _RENAMED.get(name)
     if event is not None:
         message = f"{name} is now called {event.__name__}; the old name is removed in lmdeck 0.3."

@@ -1,4 +1,4 @@
-"""Handlers: code of yours around every request of a client, written once for sync and async.
+"""Handlers: your code around every request of a client, written once for sync and async.
 
     client = lmdeck.LMStudio(handlers=[Cache])
 

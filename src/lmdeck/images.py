@@ -1,4 +1,4 @@
-"""`Image`: a picture for the model, given by the user or returned by a tool; and what its first bytes say of it."""
+"""`Image`: an image for the model, and the detection of its format and size."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # ITU-T T.81, 
 
 
 class Image:
-    """An image: a file's path, the file's bytes, or a data URI; PNG and JPEG, and with Pillow WebP, GIF and BMP.
+    """An image: a file path, the bytes of a file, or a data URI; PNG or JPEG and, with Pillow, WebP, GIF or BMP.
 
-    A tool's handler returns one to show it to the model; `chat.user(text, images=[…])` takes one as it takes its source.
+    A tool's handler returns one to show it to the model; `chat.user(text, images=[…])` accepts an `Image` or its source.
     """
 
     __slots__ = ("source",)
@@ -36,20 +36,20 @@ class Image:
         return hash(self.source)
 
     def __repr__(self) -> str:
-        shown = f"{len(self.source)} bytes" if isinstance(self.source, bytes) else repr(os.fspath(self.source)[:80])
-        return f"<Image {shown}>"
+        source = f"{len(self.source)} bytes" if isinstance(self.source, bytes) else repr(os.fspath(self.source)[:80])
+        return f"<Image {source}>"
 
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image
 
 
 def image_kind(data: bytes) -> str | None:
-    """Return what an image is by its first bytes: `"png"`, `"jpeg"`, `"webp"`, `"gif"`, `"bmp"`, or None."""
+    """Return the format of an image by its signature: `"png"`, `"jpeg"`, `"webp"`, `"gif"`, `"bmp"` or None."""
     return next((kind for kind, signature in _SIGNATURES.items() if signature.match(data)), None)
 
 
 def pixel_count(data: bytes, kind: str) -> int | None:
-    """Return how many pixels a PNG or JPEG has, by its header; None where that does not say."""
+    """Return the number of pixels in the header of a PNG or JPEG; None if it cannot be read."""
     if kind == "png":
         width, height = data[16:20], data[20:24]
         return int.from_bytes(width) * int.from_bytes(height) if data[12:16] == b"IHDR" and len(height) == 4 else None
@@ -57,11 +57,11 @@ def pixel_count(data: bytes, kind: str) -> int | None:
 
 
 def _jpeg_pixels(data: bytes) -> int | None:
-    """Walk along the segments to the frame header: marker, length, precision, height and width (ITU-T T.81, B.2.2)."""
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
+    """Skip segments up to the frame header: marker, length, precision, height and width (ITU-T T.81, B.2.2)."""
+    offset = 2
+    while offset + 9 <= len(data) and data[offset] == 0xFF:
+        marker = data[offset + 1]
         if marker in _JPEG_FRAMES:
-            return int.from_bytes(data[at + 5 : at + 7]) * int.from_bytes(data[at + 7 : at + 9])
-        at += 1 if marker == 0xFF else 2 + max(int.from_bytes(data[at + 2 : at + 4]), 2)
+            return int.from_bytes(data[offset + 5 : offset + 7]) * int.from_bytes(data[offset + 7 : offset + 9])
+        offset += 1 if marker == 0xFF else 2 + max(int.from_bytes(data[offset + 2 : offset + 4]), 2)
     return None

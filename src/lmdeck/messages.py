@@ -1,4 +1,4 @@
-"""Messages, replies and tool calls: the values of a conversation, as the user sees them."""
+"""Messages, replies and tool calls: the values of a conversation."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class ToolCall(Struct, frozen=True, kw_only=True):
-    """A tool the model asks for: `arguments` decoded, `raw_arguments` as the model wrote them.
+    """A tool call of the model: `arguments` decoded, `raw_arguments` as the model wrote them.
 
-    `span` is where it stood in the text that the model wrote, `(begin, end)` in characters: its own text and the marks around
-    it; None for a native call. Until the block of calls that it stands in has ended, its end may still grow.
+    `span` is the position of the call in the text that the model wrote, `(begin, end)` in characters, markers included; None
+    for a native call. Until the enclosing block of calls has ended, the end may still grow.
     """
 
     id: str
@@ -44,14 +44,15 @@ class ToolCall(Struct, frozen=True, kw_only=True):
     span: tuple[int, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the call in OpenAI's form, its arguments as valid JSON text."""
+        """Return the call in OpenAI's format, its arguments as valid JSON text."""
         text = msgspec.json.encode(self.arguments).decode()
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": text}}
 
 
 class ServerCall(Struct, frozen=True, kw_only=True):
-    """A tool that the server itself ran, of a plugin or an MCP server: `output` is what it gave, `error` why it was not run.
+    """A tool call that the server ran itself, through a plugin or an MCP server.
 
+    `output` is the result of the tool, `error` the reason why it was not run.
     `provider` is LM Studio's `provider_info`: `{"type": "plugin", "plugin_id": …}` or
     `{"type": "ephemeral_mcp", "server_label": …}` (LM Studio docs `2_rest/chat.md`).
     """
@@ -65,11 +66,11 @@ class ServerCall(Struct, frozen=True, kw_only=True):
 
 
 class Problem(Struct, frozen=True):
-    """Something that was repaired, changed or dropped on the way: `code` for programs, `detail` for people.
+    """A repair, change or omission in a request or an answer: `code` for programs, `detail` for people.
 
-    `raw` is the model's own text of a call that could not be read. `rule` names the rule that changed the request where the
-    code is `"adjusted"`: `lmdeck.rules()` lists them. `span` is where the text stood that it speaks of, `(begin, end)` in
-    characters of the model's text; None where it speaks of no text.
+    `raw` is the text of a call that could not be parsed. If the code is `"adjusted"`, `rule` names the rule that changed the
+    request; `lmdeck.rules()` lists them. `span` is the position of the affected text, `(begin, end)` in characters of the
+    model's text, or None.
     """
 
     code: str
@@ -83,9 +84,9 @@ class Problem(Struct, frozen=True):
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """One message of a conversation, in OpenAI's terms.
+    """One message of a conversation, with OpenAI's fields.
 
-    `content` is text or a list of content parts; `tool_calls` belong to the assistant, `tool_call_id` to a tool's result.
+    `content` is text or a list of content parts. `tool_calls` are set on assistant messages, `tool_call_id` on tool results.
     """
 
     role: Role
@@ -122,19 +123,23 @@ class Message(Struct, frozen=True, kw_only=True):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the message in OpenAI's form, always one that LM Studio accepts: content is never null."""
-        shown: dict[str, Any] = {"role": self.role, "content": self.content}
+        """Return the message in OpenAI's format; `content` is never null, as LM Studio requires."""
+        fields: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.name is not None:
-            shown["name"] = self.name
+            fields["name"] = self.name
         if self.tool_calls:
-            shown["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+            fields["tool_calls"] = [call.to_dict() for call in self.tool_calls]
         if self.tool_call_id is not None:
-            shown["tool_call_id"] = self.tool_call_id
-        return shown
+            fields["tool_call_id"] = self.tool_call_id
+        return fields
 
 
 def _read_call(call: object) -> ToolCall:
-    """Read one OpenAI-style call of a history; arguments that are no JSON object are refused."""
+    """Read an OpenAI-style call of a history.
+
+    Raises:
+        ConfigurationError: It has no name, or its arguments are not a JSON object.
+    """
     if isinstance(call, ToolCall):
         return call
     function = call.get("function") if isinstance(call, Mapping) else None
@@ -168,7 +173,7 @@ def _read_arguments(name: str, given: object) -> dict[str, Any]:
 
 
 class ParsedMessage(Struct, frozen=True, kw_only=True):
-    """What a model's text means: content without markup, reasoning, calls, and what was repaired."""
+    """A parsed answer: content without markup, reasoning, tool calls, and the problems found."""
 
     content: str = ""
     reasoning: str = ""
@@ -177,7 +182,7 @@ class ParsedMessage(Struct, frozen=True, kw_only=True):
 
 
 class ModelDetails(Struct, frozen=True, kw_only=True):
-    """LM Studio's `model_info`: which weights answered."""
+    """LM Studio's `model_info`: the model that answered."""
 
     arch: str | None = None
     quant: str | None = None
@@ -186,7 +191,7 @@ class ModelDetails(Struct, frozen=True, kw_only=True):
 
 
 class Runtime(Struct, frozen=True, kw_only=True):
-    """LM Studio's `runtime`: which engine answered."""
+    """LM Studio's `runtime`: the engine that answered."""
 
     name: str | None = None
     version: str | None = None
@@ -194,10 +199,10 @@ class Runtime(Struct, frozen=True, kw_only=True):
 
 
 class TokenLogprob(Struct, frozen=True, kw_only=True, gc=False):
-    """A token that the model wrote, and the natural logarithm of its probability.
+    """A generated token and the natural logarithm of its probability.
 
-    `bytes` are its own, which may be but a part of a character; None where the server does not tell them. `top_logprobs` are
-    the likeliest tokens at its place, as many as were asked for (OpenAI's API reference, `logprobs`).
+    `bytes` is its UTF-8, possibly only part of a character; None if the server does not report it. `top_logprobs` are the
+    most likely tokens at this position, as many as were requested (OpenAI's API reference, `logprobs`).
     """
 
     token: str
@@ -207,11 +212,11 @@ class TokenLogprob(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ToolResult(Struct, frozen=True, kw_only=True):
-    """What came of one call in a run.
+    """The result of one tool call in a run.
 
-    `content` is what the model was told and `value` what the handler gave. `error` is set where nothing came of it;
-    `repeated` where the call was not run because the model had made an equal one. `seconds` is how long the handler ran.
-    `images` are data URIs of the images that the handler returned, which stand in `content` as `[image 1]` and so on.
+    `content` is the text sent to the model and `value` the handler's return value. `error` is set if the call failed,
+    `repeated` if the call was not run because the model had made the same call before. `seconds` is the run time of the
+    handler. `images` are data URIs of the images that the handler returned; `content` names them `[image 1]` and so on.
     """
 
     call: ToolCall
@@ -225,40 +230,41 @@ class ToolResult(Struct, frozen=True, kw_only=True):
 
     @property
     def message(self) -> Message:
-        """The message that tells the model; its images are sent in a user message after the round's results."""
+        """The message for the model; its images are sent in a user message after the results of the round."""
         if not self.images:
             return Message(role="tool", content=self.content, tool_call_id=self.call.id)
-        shown = [{"type": "image_url", "image_url": {"url": url}} for url in self.images]
-        parts: list[dict[str, Any]] = [{"type": "text", "text": self.content}, *shown]
+        images = [{"type": "image_url", "image_url": {"url": url}} for url in self.images]
+        parts: list[dict[str, Any]] = [{"type": "text", "text": self.content}, *images]
         return Message(role="tool", content=parts, tool_call_id=self.call.id)
 
 
 class Round(Struct, frozen=True, kw_only=True):
-    """One answer of the model in a run, and the results of its calls, in their order."""
+    """One answer of the model in a run, and the results of its tool calls in the same order."""
 
     reply: Reply
     results: list[ToolResult] = field(default_factory=list)
 
     @property
     def messages(self) -> list[Message]:
-        """What it adds to the history: the answer, then the results."""
+        """The messages that the round adds to the history: the answer, then the results."""
         return [self.reply.message, *(result.message for result in self.results)]
 
     @property
     def problems(self) -> list[Problem]:
-        """What was put right in the answer and in the arguments of its calls."""
+        """The problems of the answer and of the arguments of its calls."""
         return [*self.reply.problems, *(problem for result in self.results for problem in result.problems)]
 
 
 class Reply(Struct, frozen=True, kw_only=True):
-    """A whole answer.
+    """A complete answer.
 
-    `content` has no tool markup, no reasoning and no outer white space. `finish_reason` is `"stop"`, `"length"`,
-    `"tool_calls"` or the server's own word, and `"tool_calls"` whenever there are calls; it is `""` only on the `partial`
-    of an error. `problems` lists everything that was repaired, changed or dropped. `server_calls` are tools that the
-    server ran itself. `logprobs` has one entry for each token of the answer, markup included, where they were asked for and
-    the server sends them. `raw` is the server's own body, or the list of its stream's events, as it sent them. After `run()`,
-    `rounds` has every answer with its calls' results, `messages` what the run adds to the history, and `usage` is the sum.
+    `content` has no tool markup, no reasoning and no surrounding white space. `finish_reason` is `"stop"`, `"length"`,
+    `"tool_calls"` or the server's own value, and `"tool_calls"` whenever there are calls; it is `""` only on the `partial`
+    of an error. `problems` lists everything that was repaired, changed or dropped. `server_calls` are the tool calls that
+    the server ran itself. `logprobs` has one entry for each token of the answer, markup included, if they were requested
+    and the server sent them. `raw` is the response body, or the list of stream events, as the server sent them. After
+    `run()`, `rounds` has every answer with the results of its calls, `messages` what the run adds to the history, and
+    `usage` the sum over all rounds.
     """
 
     content: str = ""
@@ -284,7 +290,7 @@ class Reply(Struct, frozen=True, kw_only=True):
         return Message(role="assistant", content=self.content, tool_calls=tuple(self.tool_calls))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the reply as plain data: `{"content": {"message", "action", "actions"}, "reasoning", …}`."""
+        """Return the reply as plain data: `{"content": {"message", "action", "actions"}, "reasoning", …}`."""
         actions = [{"name": call.name, "args": call.arguments} for call in self.tool_calls]
         return {
             "content": {"message": self.content, "action": actions[0] if actions else None, "actions": actions},

@@ -1,4 +1,4 @@
-"""Models and the server's health, as the user sees them."""
+"""Models, downloads and the server's health."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DownloadStatus = Literal["downloading", "paused", "completed", "failed", "alread
 
 
 class ModelInstance(Struct, frozen=True, kw_only=True):
-    """A model in memory: `id` is what requests name, `parallel` how many answers it writes at once."""
+    """A loaded instance of a model: its `id` in requests; `parallel` is how many answers it generates at once."""
 
     id: str
     context_length: int | None = None
@@ -33,16 +33,16 @@ class ModelInstance(Struct, frozen=True, kw_only=True):
 
 
 class ReasoningOptions(Struct, frozen=True, kw_only=True):
-    """The settings of a model's reasoning: those that a request may name, and the one where it names none."""
+    """The reasoning settings of a model: the values that a request may name, and the default."""
 
     allowed_options: list[str] = field(default_factory=list)
     default: str | None = None
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):
-    """A model on the server's disk. What the server did not say is None, empty, or 0 for `size_bytes`.
+    """A model on the server's disk. Unknown values are None, empty, or 0 for `size_bytes`.
 
-    `type` is `"llm"`, `"vlm"`, `"embedding"`, `"decision"`, or the server's own word for another kind.
+    `type` is `"llm"`, `"vlm"`, `"embedding"`, `"decision"`, or the server's own name for another type.
     """
 
     key: str
@@ -64,24 +64,25 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
 
     @property
     def loaded(self) -> bool:
-        """Tell whether the model is in memory."""
+        """Whether the model is in memory."""
         return bool(self.instances)
 
     @property
     def is_chat_model(self) -> bool:
-        """Whether the model answers chats: it is of the type `"llm"` or `"vlm"`."""
+        """Whether the model can answer chats, that is, has the type `"llm"` or `"vlm"`."""
         return self.type in {"llm", "vlm"}
 
     @property
     def decides(self) -> bool:
-        """Whether the model answers `lm.decide`: a decision model, or one whose server says that it does."""
+        """Whether the model supports `lm.decide`: a decision model, or one with that capability."""
         return self.type == "decision" or "decisions" in self.capabilities
 
 
 class LoadedModel(Struct, frozen=True, kw_only=True):
-    """A model that is in memory now: `instance_id` is what requests and `unload` name.
+    """The result of loading a model: `instance_id` is its name in requests and for `unload`.
 
-    `load_time` is in seconds, None where it was there before (`already_loaded`); `config` is what the server said of it.
+    `load_time` is in seconds, None if the model was loaded before (`already_loaded`). `config` is the load configuration
+    that the server reported.
     """
 
     instance_id: str
@@ -92,9 +93,9 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
 
 
 class DownloadJob(Struct, frozen=True, kw_only=True):
-    """A download as the server last told of it: sizes in bytes, times in ISO 8601.
+    """The last reported state of a download: sizes in bytes, times in ISO 8601.
 
-    `job_id` is None for a model that was there already. What the server did not say is None.
+    `job_id` is None for a model that was downloaded before. Unknown values are None.
     """
 
     status: DownloadStatus
@@ -108,12 +109,12 @@ class DownloadJob(Struct, frozen=True, kw_only=True):
 
     @property
     def is_over(self) -> bool:
-        """Tell whether nothing more will happen to this download."""
+        """Whether the download has ended, successfully or not."""
         return self.status in {"completed", "failed", "already_downloaded"}
 
     @property
     def progress(self) -> float | None:
-        """How much is here, from 0 to 1; None where the server does not tell."""
+        """The downloaded fraction, from 0 to 1; None if the server does not report it."""
         if self.status in {"completed", "already_downloaded"}:
             return 1.0
         if not self.total_size_bytes or self.downloaded_bytes is None:
@@ -122,12 +123,12 @@ class DownloadJob(Struct, frozen=True, kw_only=True):
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """Whether a server answers, how fast (seconds), what it is, and what it has loaded.
+    """The health of a server: whether it answers, its latency (seconds), product, API and loaded models.
 
     `product` is `"LM Studio"` (its app or llmster, which answer alike), `"lmdeck engine"`, `"llama.cpp"`, `"Ollama"`, `"vLLM"`,
-    another name that the server gives, or `"an OpenAI-compatible server"`. `version` is None where the product does not tell
-    it over HTTP, as LM Studio does not; `api == "v1"` means 0.4.0 or newer (LM Studio docs `api-changelog.md`).
-    `error` says why `reachable` is False, or, where the server answers but refuses, why its models are not known.
+    another name that the server reports, or `"an OpenAI-compatible server"`. `version` is None if the product does not
+    report it over HTTP, as LM Studio does not; `api == "v1"` means 0.4.0 or newer (LM Studio docs `api-changelog.md`).
+    `error` says why `reachable` is False or, if the server answers but refuses, why its models are unknown.
     """
 
     reachable: bool

@@ -1,6 +1,6 @@
-"""The events of `/api/v1/chat`, typed: all that LM Studio documents, and `ServerEvent` for the rest.
+"""The typed events of `/api/v1/chat`: all that LM Studio documents, and `ServerEvent` for the rest.
 
-Source: LM Studio docs `2_rest/streaming-events.md`. They are on `chunk.event`, beside what they mean as content or reasoning.
+Source: LM Studio docs `2_rest/streaming-events.md`. `chunk.event` has them, beside the content or reasoning that they carry.
 """
 
 from __future__ import annotations
@@ -38,75 +38,75 @@ __all__ = [
 
 
 class ServerEvent(Struct, frozen=True):
-    """An event that has no class of its own: `type` is the server's name for it, `data` what it said."""
+    """An event without a class here: `type` is the server's name for it, `data` its fields."""
 
     type: str
     data: dict[str, Any] = field(default_factory=dict)
 
 
 class ChatStart(Struct, frozen=True, tag="chat.start", tag_field="type"):
-    """The answer begins; `model_instance_id` will write it."""
+    """The answer starts; `model_instance_id` generates it."""
 
     model_instance_id: str = ""
 
 
 class ModelLoadStart(Struct, frozen=True, tag="model_load.start", tag_field="type"):
-    """The model is not in memory and is being loaded."""
+    """The server starts to load the model, which was not in memory."""
 
     model_instance_id: str = ""
 
 
 class ModelLoadProgressEvent(Struct, frozen=True, tag="model_load.progress", tag_field="type"):
-    """How far the load is, from 0 to 1."""
+    """The progress of loading the model, from 0 to 1."""
 
     progress: float
     model_instance_id: str = ""
 
 
 class ModelLoadEnd(Struct, frozen=True, tag="model_load.end", tag_field="type"):
-    """The model is in memory."""
+    """The model is loaded."""
 
     model_instance_id: str = ""
     load_time_seconds: float | None = None
 
 
 class PromptProcessingStart(Struct, frozen=True, tag="prompt_processing.start", tag_field="type"):
-    """The model begins to read the prompt."""
+    """Prompt processing starts."""
 
 
 class PromptProcessingProgress(Struct, frozen=True, tag="prompt_processing.progress", tag_field="type"):
-    """How much of the prompt was read, from 0 to 1."""
+    """The progress of prompt processing, from 0 to 1."""
 
     progress: float
 
 
 class PromptProcessingEnd(Struct, frozen=True, tag="prompt_processing.end", tag_field="type"):
-    """The prompt was read."""
+    """Prompt processing has ended."""
 
 
 class ReasoningStart(Struct, frozen=True, tag="reasoning.start", tag_field="type"):
-    """Reasoning begins."""
+    """Reasoning starts."""
 
 
 class ReasoningDelta(Struct, frozen=True, tag="reasoning.delta", tag_field="type"):
-    """A piece of the reasoning."""
+    """A piece of reasoning."""
 
     content: str = ""
 
 
 class ReasoningEnd(Struct, frozen=True, tag="reasoning.end", tag_field="type"):
-    """Reasoning is over."""
+    """Reasoning has ended."""
 
 
 class ToolCallStart(Struct, frozen=True, tag="tool_call.start", tag_field="type"):
-    """The model calls a tool, which the server runs."""
+    """The model calls a tool that the server runs."""
 
     tool: str = ""
     provider_info: dict[str, Any] = field(default_factory=dict)
 
 
 class ToolCallArguments(Struct, frozen=True, tag="tool_call.arguments", tag_field="type"):
-    """The arguments of the call."""
+    """The arguments of a tool call."""
 
     tool: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class ToolCallArguments(Struct, frozen=True, tag="tool_call.arguments", tag_fiel
 
 
 class ToolCallSuccess(Struct, frozen=True, tag="tool_call.success", tag_field="type"):
-    """The server ran the tool; `output` is what it gave."""
+    """The server ran the tool; `output` is its result."""
 
     tool: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -123,34 +123,37 @@ class ToolCallSuccess(Struct, frozen=True, tag="tool_call.success", tag_field="t
 
 
 class ToolCallFailure(Struct, frozen=True, tag="tool_call.failure", tag_field="type"):
-    """The call was wrong: `metadata` has its type, `invalid_name` or `invalid_arguments`, and the tool's name."""
+    """The tool call was invalid.
+
+    `metadata` has its type, `invalid_name` or `invalid_arguments`, and the name of the tool.
+    """
 
     reason: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
 class MessageStart(Struct, frozen=True, tag="message.start", tag_field="type"):
-    """A message begins; there may be several in one answer, before and after tool calls."""
+    """A message starts; one answer may have several, before and after tool calls."""
 
 
 class MessageDelta(Struct, frozen=True, tag="message.delta", tag_field="type"):
-    """A piece of the message."""
+    """A piece of a message."""
 
     content: str = ""
 
 
 class MessageEnd(Struct, frozen=True, tag="message.end", tag_field="type"):
-    """The message is over."""
+    """A message has ended."""
 
 
 class ErrorEvent(Struct, frozen=True, tag="error", tag_field="type"):
-    """The server failed; a stream raises it as the error that it means."""
+    """The server reported an error, which the stream raises as an `LMStudioError`."""
 
     error: dict[str, Any] = field(default_factory=dict)
 
 
 class ChatEnd(Struct, frozen=True, tag="chat.end", tag_field="type"):
-    """The whole answer once more, as an unstreamed one."""
+    """The end of the answer, with the complete result as in an answer that is not streamed."""
 
     result: dict[str, Any] = field(default_factory=dict)
 
@@ -180,7 +183,7 @@ StreamEvent: TypeAlias = NativeEvent | ServerEvent
 
 
 def read_native_event(data: dict[str, Any]) -> StreamEvent:
-    """Give an event its class; one that has none, or that is not as documented, is a `ServerEvent`."""
+    """Return the typed event; one that is unknown, or not as documented, becomes a `ServerEvent`."""
     try:
         return msgspec.convert(data, NativeEvent)  # type: ignore[no-any-return, call-overload, unused-ignore]
     except msgspec.ValidationError:

@@ -1,4 +1,4 @@
-"""What the smaller endpoints give: vectors and completions."""
+"""The results of the smaller endpoints: embeddings and plain completions."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["Completion", "Embeddings"]
 
 
 class Embeddings(Struct, frozen=True, kw_only=True):
-    """One vector for each text, in the order of the texts."""
+    """The embeddings of texts: one vector for each, in the same order."""
 
     vectors: list[list[float]]
     model: str = ""
     usage: Usage | None = None
 
     def arrays(self) -> list[array[float]]:
-        """Give each vector as an `array` of 4-byte floats, the precision in which models make them."""
+        """Return each vector as an `array` of 4-byte floats, the precision of the models."""
         return [array("f", vector) for vector in self.vectors]
 
     def numpy(self) -> Any:  # noqa: ANN401  # numpy.ndarray, where numpy is there
-        """Give the vectors as one numpy array of float32, a row for each text; needs numpy."""
-        numpy = import_module("numpy")  # here, because the library does not need it
+        """Return the vectors as one numpy array of float32 with shape (texts, dimensions); needs numpy."""
+        numpy = import_module("numpy")  # imported late: an optional dependency
         return numpy.asarray(self.vectors, dtype=numpy.float32)
 
     def __len__(self) -> int:
@@ -37,14 +37,14 @@ class Embeddings(Struct, frozen=True, kw_only=True):
     def __iter__(self) -> Iterator[Sequence[float]]:
         return iter(self.vectors)
 
-    def __getitem__(self, place: int) -> list[float]:
-        return self.vectors[place]
+    def __getitem__(self, index: int) -> list[float]:
+        return self.vectors[index]
 
 
 class Completion(Struct, frozen=True, kw_only=True):
-    """A text that a model went on with. `text` is as the model wrote it, white space included.
+    """The completion of a prompt: `text` as the model wrote it, white space included.
 
-    `logprobs` has one entry for each token where they were asked for (`logprobs=5`); `raw` is the server's body.
+    `logprobs` has one entry for each token if they were requested (`logprobs=5`). `raw` is the decoded response body.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""What an answer cost: tokens and time."""
+"""The cost of an answer: tokens and time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["Measured", "Stats", "Usage"]
 class Usage(Struct, frozen=True, kw_only=True, gc=False):
     """The tokens of one answer, as the server counted them.
 
-    Of the prompt's, `cached_tokens` were not read anew; of the completion's, `reasoning_tokens` are the model's reasoning.
-    Both are None where the server does not say.
+    `cached_tokens` is the part of the prompt that was cached, `reasoning_tokens` the part of the completion that is reasoning;
+    both are None if the server does not report them.
     """
 
     prompt_tokens: int = 0
@@ -21,7 +21,7 @@ class Usage(Struct, frozen=True, kw_only=True, gc=False):
     reasoning_tokens: int | None = None
 
     def __add__(self, other: Usage) -> Usage:
-        """Return the sum of two answers; what neither server said stays unknown."""
+        """Return the sum of two usages; a count that is unknown in both stays None."""
         return Usage(
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
@@ -31,7 +31,7 @@ class Usage(Struct, frozen=True, kw_only=True, gc=False):
         )
 
     def to_dict(self) -> dict[str, int]:
-        """Return the three counts under OpenAI's names, and the other two where they are known."""
+        """Return the counts under OpenAI's names, without those that are unknown."""
         counts = {name: getattr(self, name) for name in self.__struct_fields__}
         return {name: count for name, count in counts.items() if count is not None}
 
@@ -41,10 +41,10 @@ def _sum(one: int | None, other: int | None) -> int | None:
 
 
 class Measured(Struct, frozen=True, kw_only=True, gc=False):
-    """The client's own clock, in seconds from the sending of the attempt that was answered.
+    """The times measured by the client, in seconds since the answered attempt was sent.
 
-    `time_to_first_token` ends with the first content, reasoning or call that was read; where the answer was not streamed
-    that is the moment the whole answer came. `generation_time` runs from there to the end.
+    `time_to_first_token` ends with the first content, reasoning or tool call; for an answer that is not streamed, that is
+    when the whole answer arrived. `generation_time` runs from there to the end.
     """
 
     time_to_first_token: float | None = None
@@ -53,12 +53,12 @@ class Measured(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Stats(Struct, frozen=True, kw_only=True, gc=False):
-    """How fast an answer came: times in seconds, speed in tokens a second.
+    """The speed of an answer: times in seconds, speed in tokens per second.
 
-    The figures are LM Studio's where it sends them (`/api/v0` and non-streamed `/v1` answers do, see LM Studio's docs,
-    `2_rest/endpoints.md`), else the client's; `measured` always has the client's own.
-    `stop_reason` is LM Studio's word (`"eosFound"`, `"maxPredictedTokensReached"`, …) and never the finish reason.
-    `model_load_time` is said where the request loaded the model; `queue_time` is how long it waited in this process.
+    The figures are LM Studio's if it sends them (`/api/v0` and non-streamed `/v1` answers do, see LM Studio's docs,
+    `2_rest/endpoints.md`), otherwise the client's; `measured` always has the client's.
+    `stop_reason` is LM Studio's value (`"eosFound"`, `"maxPredictedTokensReached"`, …), never the finish reason.
+    `model_load_time` is set if the request loaded the model. `queue_time` is the wait in this client's queue.
     """
 
     time_to_first_token: float | None = None

@@ -191,7 +191,7 @@ def test_async_handlers_run_in_the_async_client_alone(hello: FakeLMStudio, caplo
     assert "later fault" in caplog.text
     with lm(hello.base_url) as client, pytest.raises(ConfigurationError, match="AsyncLMStudio"):
         client.on(ContentReceived, later)
-    with lm(hello.base_url) as client, pytest.raises(ConfigurationError, match="no type of event"):
+    with lm(hello.base_url) as client, pytest.raises(ConfigurationError, match="not an event type"):
         client.on(str, print)
 
 
