@@ -104,9 +104,9 @@ def test_redirects_end(is_async: bool) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (picture(kind="text/html; charset=utf-8"), "is text/html, no image"),
-        (picture(b"<svg/>", "image/svg+xml"), "no PNG, JPEG, WebP, GIF or BMP"),
-        (picture(b"", "image/png"), "no PNG"),
+        (picture(kind="text/html; charset=utf-8"), "is text/html, not an image"),
+        (picture(b"<svg/>", "image/svg+xml"), "not a PNG, JPEG, WebP, GIF or BMP"),
+        (picture(b"", "image/png"), "not a PNG"),
         (picture(PNG * 100), "larger than 500 bytes"),
         ([SSE_HEAD.replace(b"text/event-stream", b"image/png"), *[http_chunks(PNG * 20, last=False)] * 3], "larger than 500"),
         ([head(content_type="image/png", content_length=10**12)], "larger than 500"),

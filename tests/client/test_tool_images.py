@@ -131,7 +131,7 @@ def test_what_is_no_image_stays_text(fake: FakeLMStudio, name: str, is_async: bo
     ("value", "words"),
     [
         (lmdeck.Image("/no/such/picture.png"), "cannot be read"),
-        (lmdeck.Image(b"words"), "is no PNG"),
+        (lmdeck.Image(b"words"), "is not a PNG"),
         (lmdeck.Image("https://host/a.png"), "does not fetch"),
         ({"type": "image", "data": "?", "mimeType": "image/png"}, "not base64"),
     ],

@@ -245,7 +245,7 @@ def test_null_content_becomes_an_empty_text() -> None:
     """LM Studio refuses null; a missing content is not worth a word."""
     assert normal(assistant(call(), content=None)) == (
         [assistant(call())],
-        ["Message 0: content null was sent as an empty text."],
+        ["Message 0: null content was sent as an empty string."],
     )
     assert normal({"role": "assistant", "tool_calls": [call()]}) == ([assistant(call())], [])
     assert normal({"role": "assistant", "content": "x", "tool_calls": None}) == (
@@ -435,9 +435,9 @@ def test_a_data_uri_may_have_line_ends() -> None:
 @pytest.mark.parametrize(
     ("image", "word"),
     [
-        (b"", "no PNG, JPEG, WebP, GIF or BMP"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no PNG, JPEG, WebP, GIF or BMP"),
-        (uri(b"II*\x00 a TIFF"), "no PNG, JPEG, WebP, GIF or BMP"),
+        (b"", "not a PNG, JPEG, WebP, GIF or BMP"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a PNG, JPEG, WebP, GIF or BMP"),
+        (uri(b"II*\x00 a TIFF"), "not a PNG, JPEG, WebP, GIF or BMP"),
         ("data:image/png;base64,", "not base64"),
         ("data:image/png;base64,????", "not base64"),
         ("data:image/png;base64,iVBORw0KGgo", "not base64"),
@@ -467,7 +467,7 @@ def test_too_large_an_image_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     file.write_bytes(PNG)
     with pytest.raises(ConfigurationError, match=r"The image '.*/Photo\.PNG' is larger than 10 bytes"):
         image_part(file)
-    with pytest.raises(ConfigurationError, match="The image's bytes is larger than 10 bytes"):
+    with pytest.raises(ConfigurationError, match="The image given as bytes is larger than 10 bytes"):
         image_part(PNG)
 
 

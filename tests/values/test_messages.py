@@ -155,8 +155,8 @@ def test_a_chunk_tells_when_a_call_is_whole() -> None:
 
 def test_a_problem_reads_as_code_and_detail() -> None:
     """A log line needs no more."""
-    assert str(Problem("adjusted", "content null was sent as an empty text.")) == (
-        "adjusted: content null was sent as an empty text."
+    assert str(Problem("adjusted", "null content was sent as an empty string.")) == (
+        "adjusted: null content was sent as an empty string."
     )
 
 

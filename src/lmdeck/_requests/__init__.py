@@ -1,1 +1,1 @@
-"""LM Studio's protocol: how requests are built, what answers mean, when to try again. No I/O."""
+"""Request bodies for LM Studio's endpoints. Nothing here does network I/O."""

@@ -1,8 +1,8 @@
-"""A chat as the body of a request, made acceptable to LM Studio; each change is an `adjusted` problem of the reply.
+"""The request body of a chat, made acceptable to LM Studio; each change is an `adjusted` problem of the reply.
 
-The rules, and the reports behind them, are in LM Studio's docs (`3_openai-compat`) and its bug tracker: content must not be
-null, `tool_choice` is one of three strings, every tool has `{"type": "object", "properties": {…}}`, `response_format` is
-`text` or `json_schema`, call ids are there and unique.
+The requirements come from LM Studio's docs (`3_openai-compat`) and its bug tracker: content must not be null, `tool_choice` is
+one of three strings, every tool has `{"type": "object", "properties": {…}}`, `response_format` is `text` or `json_schema`,
+call ids are present and unique.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lmdeck.messages import Message
 from lmdeck.tools.tool import Tool
 
 TOOL_CHOICES = ("auto", "none", "required")
-OWN_VERBS = {
+OWN_METHODS = {
     "messages": "with_messages",
     "model": "lm.chat(model)",
     "tools": "with_tools",
@@ -36,7 +36,7 @@ ANY_JSON = {
 
 
 class ChatSpec(Struct, frozen=True, kw_only=True):
-    """What a chat asks for, as its builder collected it."""
+    """The content of a chat request, as collected by the builder."""
 
     model: str | None = None
     messages: tuple[Message | Mapping[str, Any], ...] = ()
@@ -49,25 +49,25 @@ class ChatSpec(Struct, frozen=True, kw_only=True):
 
     @property
     def expects_tokens(self) -> bool:
-        """Tell whether an empty answer would be a fault: it would, unless `max_tokens` is 0."""
+        """Whether an empty answer is an error: always, unless `max_tokens` is 0."""
         return self.options.get("max_tokens") != 0
 
     @property
     def expects_logprobs(self) -> bool:
-        """Tell whether log probabilities were asked for."""
+        """Whether log probabilities were requested."""
         return bool(self.options.get("logprobs"))
 
     @property
     def expects_one_call(self) -> bool:
-        """Whether an answer may have one tool call only."""
+        """Whether an answer may have only one tool call."""
         return self.options.get("parallel_tool_calls") is False
 
 
 def build_chat(spec: ChatSpec, model: str | None, fixes: CompatibilityFixes, *, stream: bool) -> dict[str, Any]:
-    """Build the body of `POST /v1/chat/completions`, and report what was adjusted.
+    """Build the body of `POST /v1/chat/completions`, and record the changes in `fixes`.
 
     Raises:
-        ConfigurationError: There is no message, or one that cannot be sent.
+        ConfigurationError: There is no message, or a message that cannot be sent.
         UnknownToolError: `tool_choice` names a tool that is not offered.
     """
     if not spec.messages:
@@ -88,10 +88,10 @@ def build_chat(spec: ChatSpec, model: str | None, fixes: CompatibilityFixes, *, 
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
-    """Write a body as JSON.
+    """Return a body as JSON.
 
     Raises:
-        ConfigurationError: Something in it has no form in JSON.
+        ConfigurationError: The body has a value that JSON cannot represent.
     """
     try:
         return msgspec.json.encode(body)
@@ -102,22 +102,24 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
 
 def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the names of request options; their values are the server's business.
+    """Return request options with checked names; values are checked by the server.
 
     Raises:
-        ConfigurationError: A name is one that the builder has its own verb for.
+        ConfigurationError: The builder has a method of its own for a name.
     """
     for name in options:
-        if name in OWN_VERBS:
-            raise ConfigurationError(f"{name!r} is no option of with_options.", hint=f"Use {OWN_VERBS[name]} instead.")
+        if name in OWN_METHODS:
+            raise ConfigurationError(
+                f"{name!r} cannot be set with with_options.", hint=f"Use {OWN_METHODS[name]} instead."
+            )
     return dict(options)
 
 
 def checked_tool(tool: object) -> dict[str, Any]:
-    """Give a tool in OpenAI's form: `{"type": "function", "function": {"name": …, …}}`, also from its inner part alone.
+    """Return a tool in OpenAI's format, `{"type": "function", "function": {"name": …, …}}`, or from its inner part.
 
     Raises:
-        ConfigurationError: It has no name, or is no mapping.
+        ConfigurationError: The tool is not a mapping, or has no name.
     """
     given = tool.to_dict() if hasattr(tool, "to_dict") else tool
     function = given.get("function", given) if isinstance(given, Mapping) else None
@@ -130,12 +132,12 @@ def checked_tool(tool: object) -> dict[str, Any]:
 
 
 def tool_name(tool: Mapping[str, Any]) -> str:
-    """Give the name of a checked tool."""
+    """Return the name of a checked tool."""
     return str(tool["function"]["name"])
 
 
 def _adjusted_tool(tool: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
-    """Give every tool parameters that LM Studio's schema check accepts."""
+    """Return a tool whose parameters LM Studio's schema check accepts."""
     function = without_nulls(tool["function"])
     given = function.get("parameters")
     parameters = dict(given) if isinstance(given, Mapping) else {}
@@ -146,13 +148,13 @@ def _adjusted_tool(tool: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[s
                 hint='Use {"type": "object", "properties": {…}}.',
             )
         if fixes.apply(
-            "tool_parameters", f"The tool {function['name']!r} got the object schema that LM Studio asks for."
+            "tool_parameters", f"The tool {function['name']!r} got the object schema that LM Studio requires."
         ):
             function["parameters"] = {**parameters, "type": "object", "properties": parameters.get("properties") or {}}
     sent = function.get("parameters", {})
     plain = plain_schema(sent) if isinstance(sent, Mapping) else sent
     if plain != sent and fixes.apply(
-        "schemas", f"The schema of the tool {function['name']!r} was written without references and type lists."
+        "schemas", f"The schema of the tool {function['name']!r} was sent without references and type lists."
     ):
         function["parameters"] = plain
     return {"type": "function", "function": function}
@@ -161,14 +163,14 @@ def _adjusted_tool(tool: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[s
 def _adjusted_choice(
     choice: str | Mapping[str, Any] | None, tools: list[dict[str, Any]], fixes: CompatibilityFixes
 ) -> tuple[str | Mapping[str, Any] | None, list[dict[str, Any]]]:
-    """Turn a tool's name, or OpenAI's object for it, into `required` with that tool alone."""
+    """Return `required` and only the named tool if the choice is a tool's name or OpenAI's object for it."""
     if choice is None or choice in TOOL_CHOICES:
         if choice == "required" and not tools:
             raise ConfigurationError(
                 "tool_choice is 'required' but no tool is offered.", hint="Add tools with with_tools."
             )
         return choice, tools
-    name = choice if isinstance(choice, str) else _named(choice)
+    name = choice if isinstance(choice, str) else _chosen_name(choice)
     chosen = [tool for tool in tools if tool_name(tool) == name]
     if not chosen:
         offered = ", ".join(tool_name(tool) for tool in tools) or "none"
@@ -178,7 +180,7 @@ def _adjusted_choice(
     return ({"type": "function", "function": {"name": name}} if isinstance(choice, str) else choice), tools
 
 
-def _named(choice: Mapping[str, Any]) -> str:
+def _chosen_name(choice: Mapping[str, Any]) -> str:
     function = choice.get("function", choice)
     return str(function.get("name")) if isinstance(function, Mapping) else str(function)
 
@@ -188,8 +190,8 @@ def _adjusted_options(options: Mapping[str, Any], fixes: CompatibilityFixes) -> 
         if value is None:
             continue
         if name == "response_format" and isinstance(value, Mapping) and value.get("type") == "json_object":
-            told = "response_format json_object was sent as a json_schema that takes any object."
-            yield name, ANY_JSON if fixes.apply("json_object", told) else value
+            detail = "response_format json_object was sent as a json_schema that allows any object."
+            yield name, ANY_JSON if fixes.apply("json_object", detail) else value
         elif name == "response_format" and isinstance(value, Mapping):
             yield name, _plain_format(value, fixes)
         elif name == "stop" and isinstance(value, Sequence) and not isinstance(value, str):
@@ -199,12 +201,12 @@ def _adjusted_options(options: Mapping[str, Any], fixes: CompatibilityFixes) -> 
 
 
 def without_nulls(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object without the fields that are null, which say nothing and are refused (`strict: null`)."""
+    """Return an object without its null fields, which carry no information and may be refused (`strict: null`)."""
     return {name: value for name, value in given.items() if value is not None}
 
 
 def _plain_format(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
-    """Give a response format whose schema the engines follow."""
+    """Return a response format with a schema that the engines support."""
     named = given.get("json_schema")
     if isinstance(named, Mapping):
         given = {**given, "json_schema": (named := without_nulls(named))}
@@ -212,7 +214,7 @@ def _plain_format(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[s
     if not isinstance(named, Mapping) or not isinstance(schema, Mapping):
         return dict(given)
     plain = plain_schema(schema)
-    told = "The schema of response_format was written without references and type lists."
-    if plain == schema or not fixes.apply("schemas", told):
+    detail = "The schema of response_format was sent without references and type lists."
+    if plain == schema or not fixes.apply("schemas", detail):
         return dict(given)
     return {**given, "json_schema": {**named, "schema": plain}}

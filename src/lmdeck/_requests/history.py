@@ -1,7 +1,7 @@
-"""A history as LM Studio accepts it: content that is never null, call ids that are there and unique.
+"""Message histories in the form that LM Studio accepts: content is never null, call ids are present and unique.
 
-Ids are replaced by nine letters and digits, the form that every prompt template accepts, and the results that follow are
-tied to the new ids. The caller's own messages are never changed.
+New ids have nine letters and digits, which every prompt template accepts; the results that follow get the same ids. The
+caller's messages are never modified.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def normal_messages(
     fixes: CompatibilityFixes,
     new_id: Callable[[], str] = new_call_id,
 ) -> list[dict[str, Any]]:
-    """Give the messages as LM Studio accepts them, and report what was adjusted.
+    """Return the messages in the form that LM Studio accepts, and record the changes in `fixes`.
 
     Raises:
-        ConfigurationError: A message has no known role, content of a wrong type, or a call without a name.
+        ConfigurationError: A message has an unknown role, content of a wrong type, or a call without a name.
     """
     ids = CallIds(fixes, new_id)
     normal = [_normal(message, position, fixes, ids) for position, message in enumerate(messages)]
@@ -61,7 +61,7 @@ def _content(message: Mapping[str, Any], where: str, fixes: CompatibilityFixes) 
     if isinstance(content, str):
         return content
     if content is None:
-        return "" if fixes.apply("null_content", f"{where}: content null was sent as an empty text.") else None
+        return "" if fixes.apply("null_content", f"{where}: null content was sent as an empty string.") else None
     is_result = message["role"] == "tool"
     if _are_parts(content, any_mapping=not is_result):
         return [_part(part, fixes) for part in content]
@@ -75,14 +75,14 @@ def _content(message: Mapping[str, Any], where: str, fixes: CompatibilityFixes) 
 
 
 def _are_parts(content: object, *, any_mapping: bool) -> TypeGuard[Sequence[Mapping[str, Any]]]:
-    """Tell content parts from a tool's result, which may be any list: parts name their type."""
+    """Whether a list consists of content parts, which name their type; a tool's result may be any list."""
     if not isinstance(content, (list, tuple)) or not (content or any_mapping):
         return False
     return all(isinstance(part, Mapping) and (any_mapping or isinstance(part.get("type"), str)) for part in content)
 
 
 def _part(part: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
-    """Check the image of a content part; parts of other types go as they are."""
+    """Return a content part with its image checked; parts of other types are unchanged."""
     if part.get("type") != "image_url" or not fixes.is_enabled("images"):
         return dict(part)
     image = part.get("image_url")
@@ -100,7 +100,7 @@ def _as_json(value: object, where: str) -> str:
 
 
 class CallIds:
-    """The call ids of a history: which are taken, and which calls still wait for their result."""
+    """The call ids of a history: the ids in use, and the calls that still have no result."""
 
     def __init__(self, fixes: CompatibilityFixes, new_id: Callable[[], str] = new_call_id) -> None:
         self._fixes = fixes
@@ -109,7 +109,11 @@ class CallIds:
         self._waiting: deque[tuple[str, str]] = deque()
 
     def call(self, call: object, where: str) -> dict[str, Any]:
-        """Give a call with an id of its own and its arguments as text."""
+        """Return a call with a unique id and its arguments as text.
+
+        Raises:
+            ConfigurationError: The call has no function name, or arguments that JSON cannot represent.
+        """
         call = call.to_dict() if isinstance(call, ToolCall) else call
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(call, Mapping) or not isinstance(function, Mapping) or not function.get("name"):
@@ -121,7 +125,7 @@ class CallIds:
         return {"id": id_, "type": "function", "function": self._function(function, where)}
 
     def unique(self, given: object, where: str) -> str:
-        """Return the id that a call is sent with: the given one, unless it is missing or taken."""
+        """Return the id to send for a call: the given one, unless it is missing or already in use."""
         named = str(given or "")
         id_ = named
         if not named or named in self._used:
@@ -142,7 +146,11 @@ class CallIds:
         return {"name": str(function["name"]), "arguments": _as_json(arguments or {}, where)}
 
     def result(self, given: object, where: str) -> str:
-        """Give the id of the call that a result belongs to: the waiting one it names, else the first that waits."""
+        """Return the id of the call that a result belongs to; without an id, the first call that has no result.
+
+        Raises:
+            ConfigurationError: The result has no id, and no call is without a result.
+        """
         named = str(given or "")
         for entry in self._waiting:
             if entry[0] == named:

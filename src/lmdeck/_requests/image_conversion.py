@@ -1,6 +1,7 @@
-"""WebP, GIF and BMP as PNG, and images scaled down, by Pillow: it decodes them all, and is kept up with security fixes.
+"""Conversion of WebP, GIF and BMP to PNG, and downscaling, with Pillow, whose decoders get security fixes.
 
-It is an extra (`images`) and imported with the first image that needs it. Only the decoder of the image's own kind is used.
+Pillow is an optional dependency (extra `images`), imported with the first image that needs it. Only the decoder of the
+detected format is enabled.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = {"webp": "WebP", "gif": "GIF", "bmp": "BMP"}
-MAX_PIXELS = 50_000_000  # a small file can unpack to more than the memory holds
+MAX_PIXELS = 50_000_000  # a small file can decompress to more than fits in memory
 HINT = "Convert it to PNG or JPEG first, and scale it down."
-SCALABLE = {"L", "LA", "RGB", "RGBA"}  # modes whose neighbouring values are neighbouring colours
+SCALABLE = {"L", "LA", "RGB", "RGBA"}  # modes whose values can be interpolated
 
 
 def can_convert() -> bool:
-    """Tell whether Pillow is there."""
+    """Whether Pillow is installed."""
     return find_spec("PIL") is not None
 
 
 def as_png(data: bytes, kind: str) -> bytes:
-    """Return an image of one of `FORMATS` as PNG; of an animation, its first frame.
+    """Return an image of one of `FORMATS` as PNG; of an animation, the first frame.
 
     Raises:
-        InvalidRequestError: It cannot be decoded, or has too many pixels.
+        InvalidRequestError: The image cannot be decoded, or has too many pixels.
     """
     with _opened(data, kind) as image:
         _check_size(image, FORMATS[kind])
@@ -40,10 +41,10 @@ def as_png(data: bytes, kind: str) -> bytes:
 
 
 def scaled_down(data: bytes, kind: str, most_pixels: int) -> bytes:
-    """Return a PNG or JPEG of the same kind and proportions that has `most_pixels` pixels at most.
+    """Return a PNG or JPEG scaled down to at most `most_pixels` pixels, in the same format and proportions.
 
     Raises:
-        InvalidRequestError: It cannot be decoded, or has too many pixels to be.
+        InvalidRequestError: The image cannot be decoded, or has too many pixels to be decoded.
     """
     with _opened(data, kind) as image:
         factor = sqrt(most_pixels / (image.width * image.height))
@@ -53,19 +54,19 @@ def scaled_down(data: bytes, kind: str, most_pixels: int) -> bytes:
         if image.mode not in SCALABLE:
             image = image.convert("RGBA" if "transparency" in image.info else "RGB")
         written = BytesIO()
-        kept = {name: image.info[name] for name in ("exif", "icc_profile") if image.info.get(name)}
-        image.resize(size).save(written, kind.upper(), quality=90, **kept)
+        metadata = {name: image.info[name] for name in ("exif", "icc_profile") if image.info.get(name)}
+        image.resize(size).save(written, kind.upper(), quality=90, **metadata)
         return written.getvalue()
 
 
 @contextmanager
 def _opened(data: bytes, kind: str) -> Iterator[Image.Image]:
-    """Open an image, and name what is wrong with it.
+    """Open an image, and translate Pillow's errors.
 
     Raises:
-        InvalidRequestError: It cannot be decoded, or has too many pixels.
+        InvalidRequestError: The image cannot be decoded, or has too many pixels.
     """
-    from PIL import Image  # imported lazily: most images need no conversion
+    from PIL import Image  # imported late: most images need no conversion
 
     name = FORMATS.get(kind, kind.upper())
     try:

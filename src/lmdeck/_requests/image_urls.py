@@ -1,8 +1,8 @@
-"""Which addresses an image may be fetched from, and which answers are taken for one.
+"""Checks of image URLs and of the responses to them.
 
-Whoever names a web address for a server to fetch may mean one that only that server can reach (OWASP: server-side request
-forgery). So an address of this machine or of a private network is refused, unless it is allowed, wherever it turns up: in the
-address itself, behind a name, after a redirect.
+A URL from an untrusted source may point to a host that only this machine can reach (OWASP: server-side request forgery).
+Addresses of this machine and of private networks are therefore refused unless allowed: in the URL itself, as the result of a
+DNS lookup, and after a redirect.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ MAX_REDIRECTS = 5
 PLAIN_TYPES = ("", "application/octet-stream", "binary/octet-stream")
 # IPv6 addresses whose last 32 bits are the IPv4 address that is reached: RFC 4291 (compatible, mapped), 2765 and 6052.
 EMBEDDING = [IPv6Network(f"{prefix}/96") for prefix in ("::", "::ffff:0:0", "::ffff:0:0:0", "64:ff9b::")]
-# Not reached over the internet, though not every Python's `is_global` says so: RFC 8215, 3879, 9637 and 9602.
+# Not globally reachable, though `is_global` of some Python versions is True: RFC 8215, 3879, 9637 and 9602.
 NOT_PUBLIC = [IPv6Network(network) for network in ("64:ff9b:1::/48", "fec0::/10", "3fff::/20", "5f00::/16")]
-ISATAP = {0x00005EFE, 0x02005EFE}  # RFC 5214: what stands before the IPv4 address
+ISATAP = {0x00005EFE, 0x02005EFE}  # RFC 5214: the 32 bits before the IPv4 address
 
 
 class AddressGuard:
-    """Refuse a socket's address that is not on the public internet; `refused` keeps the one that was."""
+    """A check that refuses addresses outside the public internet; `refused` is the last refused address."""
 
     def __init__(self, *, allow_private: bool = False) -> None:
         self.allow_private = allow_private
         self.refused: str | None = None
 
     def __call__(self, address: str) -> None:
-        """Check an IP address just before it is connected to.
+        """Check an IP address just before the connection is made.
 
         Raises:
-            OSError: It is of this machine or a private network.
+            OSError: It is an address of this machine or of a private network.
         """
         if self.allow_private or _is_public(address):
             return
@@ -51,7 +51,7 @@ def _is_public(address: str) -> bool:
 
 
 def _innermost(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return the IPv4 address that an IPv6 one only wraps."""
+    """Return the IPv4 address embedded in an IPv6 address; others unchanged."""
     if isinstance(ip, IPv4Address):
         return ip
     if any(ip in network for network in EMBEDDING) or int(ip) >> 32 & 0xFFFF_FFFF in ISATAP:
@@ -60,25 +60,25 @@ def _innermost(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 
 def checked_address(url: str, guard: AddressGuard) -> str:
-    """Give an address that may be asked.
+    """Return a URL that may be requested, without its fragment.
 
     Raises:
-        ConfigurationError: It is no http:// or https:// address, or holds a user name.
-        InvalidRequestError: It is of this machine or a private network.
+        ConfigurationError: It is not an http:// or https:// URL, or contains a user name.
+        InvalidRequestError: It points to this machine or a private network.
     """
     shown = redact_url(url)[:200]
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise ConfigurationError(f"The image's address {shown!r} is none.", hint=EXAMPLE) from error
+        raise ConfigurationError(f"The image URL {shown!r} is not valid.", hint=EXAMPLE) from error
     if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
-        raise ConfigurationError(f"The image's address {shown!r} cannot be fetched.", hint=EXAMPLE)
+        raise ConfigurationError(f"The image URL {shown!r} cannot be fetched.", hint=EXAMPLE)
     if not url.isascii() or any(char <= " " or char == "\x7f" for char in url):
-        raise ConfigurationError(f"The image's address {shown!r} has characters to be escaped.", hint=EXAMPLE)
+        raise ConfigurationError(f"The image URL {shown!r} has characters that must be escaped.", hint=EXAMPLE)
     try:
         guard(parts.hostname)
-    except ValueError:  # a name: its addresses are checked when it is connected to
+    except ValueError:  # a host name: its addresses are checked when the connection is made
         pass
     except OSError as error:
         raise private_address(url, guard) from error
@@ -86,71 +86,71 @@ def checked_address(url: str, guard: AddressGuard) -> str:
 
 
 def private_address(url: str, guard: AddressGuard) -> InvalidRequestError:
-    """Make the error of an address that was refused."""
+    """Return the error for a refused address."""
     return InvalidRequestError(
-        f"The image's address {redact_url(url)[:200]} leads to {guard.refused}, which is not on the public internet.",
-        hint="If you trust whoever gave the address, pass `allow_private=True`.",
+        f"The image URL {redact_url(url)[:200]} leads to {guard.refused}, which is not on the public internet.",
+        hint="If you trust the source of the URL, pass `allow_private=True`.",
     )
 
 
 def redirected(url: str, location: str, count: int, guard: AddressGuard) -> str:
-    """Give where a redirect leads.
+    """Return the target URL of a redirect.
 
     Raises:
-        ConfigurationError: It leads nowhere.
-        InvalidRequestError: It is one too many, gives TLS up, or leads into a private network.
+        ConfigurationError: The target is not a valid URL.
+        InvalidRequestError: There were too many redirects, or this one leaves TLS or leads into a private network.
     """
     if count >= MAX_REDIRECTS:
         raise InvalidRequestError(
-            f"The image's address {redact_url(url)[:200]} redirects more than {MAX_REDIRECTS} times.", hint=EXAMPLE
+            f"The image URL {redact_url(url)[:200]} redirects more than {MAX_REDIRECTS} times.", hint=EXAMPLE
         )
     try:
         target = urljoin(url, location)
     except ValueError as error:
-        raise ConfigurationError(f"{redact_url(url)[:200]} redirects to no address.", hint=EXAMPLE) from error
+        raise ConfigurationError(f"{redact_url(url)[:200]} redirects to an invalid URL.", hint=EXAMPLE) from error
     if url.startswith("https://") and target.lower().startswith("http://"):
         raise InvalidRequestError(
-            f"The image's address {redact_url(url)[:200]} redirects from https:// to http://.", hint=EXAMPLE
+            f"The image URL {redact_url(url)[:200]} redirects from https:// to http://.", hint=EXAMPLE
         )
     return checked_address(target, guard)
 
 
 def check_head(url: str, status: int, headers: Mapping[str, str], max_bytes: int) -> None:
-    """Check whether an answer can be an image of the size that is allowed.
+    """Check that the head of a response allows for an image of at most `max_bytes`.
 
     Raises:
-        InvalidRequestError: It cannot.
+        InvalidRequestError: The status, content type or length does not fit.
     """
     shown = redact_url(url)[:200]
     if status != 200:
         raise InvalidRequestError(f"{shown} answered {status} instead of an image.", status=status, hint=EXAMPLE)
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if not kind.startswith("image/") and kind not in PLAIN_TYPES:
-        raise InvalidRequestError(f"{shown} is {kind[:80]}, no image.", hint=EXAMPLE)
+        raise InvalidRequestError(f"{shown} is {kind[:80]}, not an image.", hint=EXAMPLE)
     length = headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > max_bytes:
         raise too_large(url, max_bytes)
 
 
 def too_large(url: str, max_bytes: int) -> InvalidRequestError:
-    """Make the error of an image that is larger than allowed."""
+    """Return the error for an image that is larger than allowed."""
     return InvalidRequestError(
         f"The image at {redact_url(url)[:200]} is larger than {max_bytes} bytes.",
-        hint="Scale it down, or raise `max_bytes`.",
+        hint="Scale it down, or increase `max_bytes`.",
     )
 
 
 def checked_image(url: str, data: bytes) -> bytes:
-    """Give the bytes of an image, whatever its content type said.
+    """Return the bytes of an image, independent of its content type.
 
     Raises:
-        InvalidRequestError: They are of no known kind.
+        InvalidRequestError: The bytes are not an image of a supported format.
     """
     if image_kind(data) is None:
         raise InvalidRequestError(
-            f"What {redact_url(url)[:200]} holds is no PNG, JPEG, WebP, GIF or BMP.", hint=EXAMPLE
+            f"The content of {redact_url(url)[:200]} is not a PNG, JPEG, WebP, GIF or BMP image.", hint=EXAMPLE
         )
     return data
 
 
-EXAMPLE = "Use the https:// address of the image itself, such as https://example.com/cat.png; or pass a file or bytes."
+EXAMPLE = "Use the https:// URL of the image itself, such as https://example.com/cat.png; or pass a file or bytes."

@@ -1,7 +1,7 @@
-"""Images for vision models: files, bytes and data URIs become what LM Studio accepts.
+"""Images for vision models: files, bytes and data URIs as content parts that LM Studio accepts.
 
-LM Studio takes PNG and JPEG as base64 data URIs and nothing else: it fetches no addresses and refuses WebP
-(`'url' field must be a base64 encoded image.`, lmstudio-bug-tracker). WebP, GIF and BMP are converted where Pillow is there.
+LM Studio accepts only PNG and JPEG as base64 data URIs: it does not fetch URLs and refuses WebP
+(`'url' field must be a base64 encoded image.`, lmstudio-bug-tracker). WebP, GIF and BMP are converted if Pillow is installed.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from lmdeck.errors import ConfigurationError, InvalidRequestError
 from lmdeck.images import Image, ImageSource, image_kind, pixel_count
 
 MAX_IMAGE_BYTES = 50 << 20
-MOST_PIXELS = 5120 * 5120  # LM Studio refuses more, before its own scaling: lmstudio-bug-tracker #2003
+MOST_PIXELS = 5120 * 5120  # LM Studio refuses more, even though it scales images: lmstudio-bug-tracker #2003
 IN_URI = "the image in the data URI"
 _DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,(?P<data>[A-Za-z0-9+/=\s]+)", re.IGNORECASE)
 
 
 def image_part(image: ImageSource, *, as_given: bool = False) -> dict[str, Any]:
-    """Make a content part of an image: a file's path, the file's bytes, or a data URI; `as_given`, any address.
+    """Return the content part of an image: a path, bytes or a data URI; with `as_given`, also any URL.
 
     Raises:
-        ConfigurationError: The file cannot be read, is too large, or is not an image of a known kind.
-        InvalidRequestError: It is a web address, or LM Studio does not take its kind or size and nothing here converts it.
+        ConfigurationError: The file cannot be read, is too large, or is not an image of a known format.
+        InvalidRequestError: It is a URL, or LM Studio does not accept its format or size and Pillow is not installed.
     """
     image = image.source if isinstance(image, Image) else image
     if isinstance(image, (bytes, bytearray)):
-        return _part(bytes(image), "the image's bytes")
+        return _part(bytes(image), "the image given as bytes")
     text = os.fspath(image)
     if as_given and text.startswith(("data:", "http://", "https://")):
         return {"type": "image_url", "image_url": {"url": text}}
@@ -45,11 +45,11 @@ def image_part(image: ImageSource, *, as_given: bool = False) -> dict[str, Any]:
 
 
 def checked_url(url: str, fixes: CompatibilityFixes) -> str:
-    """Return the data URI of a PNG or JPEG that LM Studio accepts; converting or scaling an image down is reported.
+    """Return the data URI of a PNG or JPEG that LM Studio accepts; conversion and downscaling are recorded.
 
     Raises:
         ConfigurationError: It is not a base64 data URI of an image.
-        InvalidRequestError: It is a web address, or LM Studio does not take its kind or size and nothing here converts it.
+        InvalidRequestError: It is a URL, or LM Studio does not accept its format or size and Pillow is not installed.
     """
     data = _decoded(url)
     kind = _checked_kind(data, IN_URI)
@@ -61,12 +61,14 @@ def checked_url(url: str, fixes: CompatibilityFixes) -> str:
     pixels = pixel_count(data, kind) or 0
     if pixels > MOST_PIXELS:
         data = scaled_down(data, kind, MOST_PIXELS)
-        fixes.apply("images", f"An image of {pixels} pixels was scaled down to the {MOST_PIXELS} that LM Studio takes.")
+        fixes.apply(
+            "images", f"An image of {pixels} pixels was scaled down to the {MOST_PIXELS} that LM Studio accepts."
+        )
     return _uri(data, kind)
 
 
 def suspect_images(error: InvalidRequestError, body: Mapping[str, Any]) -> None:
-    """Say in the hint of a refusal that gives no reason that the request's images may be it, if it has any."""
+    """Name images as a possible cause in the hint of an error without a reason, if the request has images."""
     parts = (
         part
         for message in body.get("messages") or ()
@@ -75,14 +77,14 @@ def suspect_images(error: InvalidRequestError, body: Mapping[str, Any]) -> None:
     )
     has_images = any(isinstance(part, Mapping) and part.get("type") == "image_url" for part in parts)
     if has_images and error.hint == InvalidRequestError.default_hint:
-        error.hint = "The images may be the reason: try a smaller image (fewer pixels), or a model that sees images."
+        error.hint = "The images may be the cause: try a smaller image (fewer pixels), or a vision model."
 
 
 def _decoded(url: str) -> bytes:
     if not url.lower().startswith("data:"):
         raise InvalidRequestError(
-            f"LM Studio does not fetch images from an address such as {redact_url(url)[:200]}.",
-            hint="Let lmdeck fetch it, `images=[lm.fetch_image(url)]`, or pass a file's path or bytes.",
+            f"LM Studio does not fetch images from a URL such as {redact_url(url)[:200]}.",
+            hint="Let lmdeck fetch it, `images=[lm.fetch_image(url)]`, or pass the path or bytes of a file.",
         )
     match = _DATA_URI.fullmatch(url)
     try:
@@ -100,7 +102,7 @@ def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(MAX_IMAGE_BYTES + 1)
-    except (OSError, ValueError) as error:  # a path with a null byte is a value's error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(
             f"The image {str(path)!r} cannot be read: {reason}.", hint="Check the path."
@@ -121,12 +123,14 @@ def _checked_kind(data: bytes, what: str) -> str:
         raise ConfigurationError(f"{what} is larger than {MAX_IMAGE_BYTES} bytes.", hint="Scale it down.")
     kind = image_kind(data)
     if kind is None:
-        raise ConfigurationError(f"{what} is no PNG, JPEG, WebP, GIF or BMP.", hint="Convert it to PNG or JPEG first.")
+        raise ConfigurationError(
+            f"{what} is not a PNG, JPEG, WebP, GIF or BMP image.", hint="Convert it to PNG or JPEG first."
+        )
     _check_pixels(data, kind, what)
     if kind in FORMATS and not can_convert():
         raise InvalidRequestError(
-            f"{what} is {FORMATS[kind]}, which LM Studio does not take.",
-            hint='Convert it to PNG or JPEG first, or install what converts it: `pip install "lmdeck[images]"`.',
+            f"{what} is {FORMATS[kind]}, which LM Studio does not accept.",
+            hint='Convert it to PNG or JPEG first, or install Pillow: `pip install "lmdeck[images]"`.',
         )
     return kind
 
@@ -135,6 +139,6 @@ def _check_pixels(data: bytes, kind: str, what: str) -> None:
     pixels = pixel_count(data, kind) or 0
     if pixels > MOST_PIXELS and not can_convert():
         raise InvalidRequestError(
-            f"{what} has {pixels} pixels; LM Studio takes {MOST_PIXELS} at most.",
-            hint='Scale it down to 5120 × 5120, or install what does it: `pip install "lmdeck[images]"`.',
+            f"{what} has {pixels} pixels; LM Studio accepts at most {MOST_PIXELS}.",
+            hint='Scale it down to 5120 × 5120, or install Pillow: `pip install "lmdeck[images]"`.',
         )

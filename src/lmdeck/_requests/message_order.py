@@ -1,7 +1,7 @@
-"""What in the order of a history some prompt templates refuse: it is sent as it is, and reported.
+"""Message orders that some prompt templates refuse; they are reported and sent unchanged.
 
 A result without its call, calls without their results, a system message in the middle, two assistant messages in a row
-(lmstudio-bug-tracker #1452, #2218; home-llm #384). Which of them a model takes is its template's business.
+(lmstudio-bug-tracker #1452, #2218; home-llm #384). Which of these a model accepts depends on its template.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 from lmdeck.messages import Problem
 
-ORPHAN = "{where} is the result of a call {id!r} that nothing before it makes: put the assistant's message with the call there."
+ORPHAN = "{where} is the result of the call {id!r}, which no message before it has: add the assistant's message with the call."
 
 
 def chat_order(messages: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
-    """Look at the messages of a chat, made acceptable already."""
+    """Yield the order problems of chat messages in OpenAI's format."""
     calls: set[str] = set()
     waiting: set[str] = set()
     before = ""
@@ -36,19 +36,19 @@ def chat_order(messages: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
 
 
 def _misplaced(role: str, before: str, waiting: Iterable[str]) -> str | None:
-    """Return what is odd about a message's place; None where nothing is."""
+    """Return what is wrong with a message's position, or None."""
     if waiting:
         return f"comes before the results of the calls {', '.join(sorted(waiting))}"
     if role in {"system", "developer"} and before not in {"", "system", "developer"}:
         return "is a system message that is not at the beginning"
     if role == before == "assistant":
-        return "is the assistant's right after another one of the assistant's"
+        return "is an assistant message directly after another assistant message"
     return None
 
 
-def items_order(items: object, *, goes_on: bool) -> Iterator[Problem]:
-    """Look at the input of `/v1/responses`; one that goes on from a stored response has its calls there."""
-    if goes_on or not isinstance(items, (list, tuple)):
+def items_order(items: object, *, continues: bool) -> Iterator[Problem]:
+    """Yield the order problems of the input of `/v1/responses`; a stored response may contain the calls."""
+    if continues or not isinstance(items, (list, tuple)):
         return
     calls: set[object] = set()
     for position, item in enumerate(items):
@@ -60,7 +60,7 @@ def items_order(items: object, *, goes_on: bool) -> Iterator[Problem]:
 
 
 def turns_order(messages: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
-    """Look at the messages of `/v1/messages`."""
+    """Yield the order problems of the messages of `/v1/messages`."""
     calls: set[object] = set()
     for position, message in enumerate(messages):
         content = message.get("content")

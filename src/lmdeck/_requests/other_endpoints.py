@@ -1,7 +1,7 @@
-"""The bodies of `/api/v1/chat`, `/v1/responses` and `/v1/messages`, made acceptable to LM Studio.
+"""The request bodies of `/api/v1/chat`, `/v1/responses` and `/v1/messages`, made acceptable to LM Studio.
 
-Sources: LM Studio docs `2_rest/chat.md`, `3_openai-compat/responses.md`, `4_anthropic-compat/messages.md`; that an empty `text`
-and empty tool parameters are refused is reported in lmstudio-bug-tracker.
+Sources: LM Studio docs `2_rest/chat.md`, `3_openai-compat/responses.md`, `4_anthropic-compat/messages.md`. LM Studio refuses an
+empty `text` and empty tool parameters (lmstudio-bug-tracker).
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from lmdeck.errors import ConfigurationError
 from lmdeck.images import ImageSource
 from lmdeck.messages import Message
 
-CALLERS_OWN = ("function", "custom")  # the types of tools that the caller runs, OpenAI's and Anthropic's
+CLIENT_TOOL_TYPES = ("function", "custom")  # OpenAI's and Anthropic's types of tools that the caller runs
 EMPTY_SCHEMA = {"type": "object", "properties": {}}
 
 
 def native_input(text: str, images: Sequence[ImageSource], fixes: CompatibilityFixes) -> str | list[dict[str, Any]]:
-    """Give what the user says as `input` of `/api/v1/chat`; images that had to be converted are reported.
+    """Return a user message as `input` of `/api/v1/chat`, and record converted images in `fixes`.
 
     Raises:
-        ConfigurationError: An image cannot be read, is too large, or is of no known kind.
-        InvalidRequestError: An image is a web address, or of a kind that LM Studio does not take and nothing here converts.
+        ConfigurationError: An image cannot be read, is too large, or is of an unknown format.
+        InvalidRequestError: An image is a URL, or LM Studio does not accept its format and Pillow is not installed.
     """
     if not images:
         return text
     urls = [_image_url(image, fixes) for image in images]
-    shown = [{"type": "image", "data_url": url} for url in urls]
-    return [{"type": "message", "content": text}, *shown]
+    parts = [{"type": "image", "data_url": url} for url in urls]
+    return [{"type": "message", "content": text}, *parts]
 
 
 def _image_url(image: ImageSource, fixes: CompatibilityFixes) -> str:
@@ -42,38 +42,38 @@ def _image_url(image: ImageSource, fixes: CompatibilityFixes) -> str:
     return url if as_given else checked_url(url, fixes)
 
 
-def as_message(said: str | list[dict[str, Any]]) -> Message:
-    """Return what the user said in a conversation, an `input` of `/api/v1/chat`, as a message in OpenAI's terms."""
-    if isinstance(said, str):
-        return Message(role="user", content=said)
+def as_message(native_input: str | list[dict[str, Any]]) -> Message:
+    """Return an `input` of `/api/v1/chat` as a user message in OpenAI's format."""
+    if isinstance(native_input, str):
+        return Message(role="user", content=native_input)
     parts = [
         {"type": "image_url", "image_url": {"url": item["data_url"]}}
         if item["type"] == "image"
         else {"type": "text", "text": item["content"]}
-        for item in said
+        for item in native_input
     ]
     return Message(role="user", content=parts)
 
 
 def transcript(history: Iterable[Message], new: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a conversation so far, and what is said now, as one `input`: it takes no turns of the assistant's.
+    """Return a conversation and a new user message as one `input`, which cannot contain assistant messages.
 
-    Earlier images follow the transcript, which names them as `[image 1]` and so on in the turns that had them.
+    Earlier images follow the transcript, which names them `[image 1]` and so on where they occurred.
     """
     images: list[dict[str, Any]] = []
     lines = [f"{message.role.capitalize()}: {_transcribed(message.content, images)}" for message in history]
-    told = "Transcript of the conversation so far:\n\n" + "\n\n".join(lines)
+    text = "Transcript of the conversation so far:\n\n" + "\n\n".join(lines)
     if images:
-        told += "\n\nIts images follow in their order."
+        text += "\n\nThe images follow in this order."
     return [
-        {"type": "message", "content": told},
+        {"type": "message", "content": text},
         *images,
         *([{"type": "message", "content": new}] if isinstance(new, str) else new),
     ]
 
 
 def _transcribed(content: str | Sequence[Mapping[str, Any]], images: list[dict[str, Any]]) -> str:
-    """Return a message's text, with a mark for each of its images, which are put into `images`."""
+    """Return a message's text with a placeholder for each of its images, and append them to `images`."""
     if isinstance(content, str):
         return content
     words = []
@@ -87,16 +87,16 @@ def _transcribed(content: str | Sequence[Mapping[str, Any]], images: list[dict[s
 
 
 def responses_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
-    """Give the body of `/v1/responses`; tools may be in the form of chat completions, too.
+    """Return the body of `/v1/responses`; tools may also be in the format of chat completions.
 
     Raises:
-        ConfigurationError: There is no input.
+        ConfigurationError: The input is missing.
     """
     body = {name: value for name, value in given.items() if value is not None}
     if not body.get("input"):
         raise ConfigurationError("The response has no input.", hint="Pass `input=`: a text or a list of items.")
-    fixes.problems += items_order(body["input"], goes_on=bool(body.get("previous_response_id")))
-    if body.get("text") == {} and fixes.apply("empty_text", "The empty `text` was left out, which LM Studio refuses."):
+    fixes.problems += items_order(body["input"], continues=bool(body.get("previous_response_id")))
+    if body.get("text") == {} and fixes.apply("empty_text", "The empty `text`, which LM Studio refuses, was omitted."):
         del body["text"]
     if "tools" in body:
         body["tools"] = [_flat_tool(tool, fixes) for tool in body["tools"]]
@@ -107,10 +107,10 @@ def responses_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[
 
 
 def anthropic_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
-    """Give the body of `/v1/messages`; system messages and tools may be in OpenAI's form, too.
+    """Return the body of `/v1/messages`; system messages and tools may also be in OpenAI's format.
 
     Raises:
-        ConfigurationError: There is no message, or a tool without a name.
+        ConfigurationError: There is no message, or a tool has no name.
     """
     body = {name: value for name, value in given.items() if value is not None}
     messages = [each.to_dict() if isinstance(each, Message) else dict(each) for each in body.get("messages") or ()]
@@ -132,12 +132,12 @@ def anthropic_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[
 
 
 def offered_tools(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Give the tools of a body that the caller runs: those with a name."""
+    """Return the tools of a body that the caller runs, which have a name."""
     return [tool for tool in body.get("tools") or () if isinstance(tool, Mapping) and tool.get("name")]
 
 
 def runs_tools_on_server(body: Mapping[str, Any]) -> bool:
-    """Whether the server runs tools for a request, by plugins or MCP servers, so that repeating it would run them again.
+    """Whether the server runs tools for a request, so that repeating it would run them again.
 
     Sources: LM Studio docs `2_rest/chat.md` (`integrations`), `3_openai-compat/responses.md` (tools of the type `mcp`), and
     Anthropic's `mcp_servers` and server tools.
@@ -146,15 +146,17 @@ def runs_tools_on_server(body: Mapping[str, Any]) -> bool:
         return True
     tools = body.get("tools")
     offered = tools if isinstance(tools, (list, tuple)) else ()
-    return any(isinstance(tool, Mapping) and (tool.get("type") or "function") not in CALLERS_OWN for tool in offered)
+    return any(
+        isinstance(tool, Mapping) and (tool.get("type") or "function") not in CLIENT_TOOL_TYPES for tool in offered
+    )
 
 
 def _flat_tool(tool: Any, fixes: CompatibilityFixes) -> dict[str, Any]:  # noqa: ANN401  # dicts and Tool objects
     given = without_nulls(tool.to_dict() if hasattr(tool, "to_dict") else tool)
     if isinstance(given.get("function"), Mapping):
         given = {"type": "function", **without_nulls(given["function"])}
-    told = f"The tool {given.get('name')!r} got the object schema that LM Studio asks for."
-    if given.get("type") == "function" and not given.get("parameters") and fixes.apply("tool_parameters", told):
+    detail = f"The tool {given.get('name')!r} got the object schema that LM Studio requires."
+    if given.get("type") == "function" and not given.get("parameters") and fixes.apply("tool_parameters", detail):
         given["parameters"] = EMPTY_SCHEMA
     return given
 

@@ -1,7 +1,7 @@
-"""JSON schemas in the form that LM Studio's engines follow: no references, and one type where a list of types was given.
+"""JSON schemas in the form that LM Studio's engines support: no references, and `anyOf` instead of lists of types.
 
-Both are reported in lmstudio-bug-tracker: `$ref` in a tool's parameters is not followed, so that nested arguments come back
-flattened; `"type": ["string", "null"]` breaks the MLX engine in the middle of an answer.
+Both are reported in lmstudio-bug-tracker: `$ref` in a tool's parameters is ignored, so that nested arguments come back
+flattened; `"type": ["string", "null"]` crashes the MLX engine in the middle of an answer.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-MOST_NODES = 20_000
+MAX_NODES = 20_000
 _DEFINITIONS = ("$defs", "definitions")
 
 
 class _TooMuchError(Exception):
-    """The schema refers to itself, or would grow too large: it stays as it is."""
+    """The schema is recursive or would become too large, so it is left unchanged."""
 
 
 def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the schema with its own references written out and lists of types as `anyOf`; a recursive one as it is."""
+    """Return the schema with references inlined and lists of types as `anyOf`; a recursive one unchanged."""
     try:
-        plain = _Writer(schema).write(schema, ())
+        plain = _Inliner(schema).inline(schema, ())
     except _TooMuchError:
         return dict(schema)
     for name in _DEFINITIONS:
@@ -28,12 +28,12 @@ def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     return plain if plain != {k: v for k, v in schema.items() if k not in _DEFINITIONS} else dict(schema)
 
 
-class _Writer:
+class _Inliner:
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
         self._nodes = 0
 
-    def write(self, schema: Mapping[str, Any], within: tuple[str, ...]) -> dict[str, Any]:
+    def inline(self, schema: Mapping[str, Any], within: tuple[str, ...]) -> dict[str, Any]:
         reference = schema.get("$ref")
         if isinstance(reference, str) and reference.startswith("#"):
             if reference in within:
@@ -41,7 +41,7 @@ class _Writer:
             target = self._find(reference)
             if target is not None:
                 beside = {name: value for name, value in schema.items() if name != "$ref"}
-                return self.write({**target, **beside}, (*within, reference))
+                return self.inline({**target, **beside}, (*within, reference))
         written = {name: self._value(name, value, within) for name, value in schema.items()}
         types = written.get("type")
         if isinstance(types, list) and types and "anyOf" not in written:
@@ -59,16 +59,18 @@ class _Writer:
 
     def _value(self, name: str, value: Any, within: tuple[str, ...]) -> Any:  # noqa: ANN401  # JSON
         self._nodes += 1
-        if self._nodes > MOST_NODES:
+        if self._nodes > MAX_NODES:
             raise _TooMuchError
         if name in _DEFINITIONS or name in {"enum", "const", "default", "examples", "required"}:
             return value
         if name in {"properties", "patternProperties"} and isinstance(value, Mapping):
-            return {key: self.write(each, within) if isinstance(each, Mapping) else each for key, each in value.items()}
+            return {
+                key: self.inline(each, within) if isinstance(each, Mapping) else each for key, each in value.items()
+            }
         if isinstance(value, Mapping):
-            return self.write(value, within)
+            return self.inline(value, within)
         if isinstance(value, list):
-            return [self.write(each, within) if isinstance(each, Mapping) else each for each in value]
+            return [self.inline(each, within) if isinstance(each, Mapping) else each for each in value]
         return value
 
     def _find(self, reference: str) -> Mapping[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Images in tool results: LM Studio takes them in user messages only.
+"""Images in tool results, moved into user messages, the only place where LM Studio accepts images.
 
 Reported in QwenLM/qwen-code#3616 and OpenHands/OpenHands#7700: “Invalid 'messages' in payload”.
 """
@@ -18,12 +18,12 @@ IN_THE_NEXT_MESSAGE = "[image: it is in the next user message]"
 
 
 def tool_message(call_id: str, result: object) -> Message:
-    """Return the message of a tool's result: its text, and the images in it as parts.
+    """Return the message of a tool's result: its text, and its images as content parts.
 
     Raises:
-        ConfigurationError: An image in it cannot be read.
-        InvalidRequestError: LM Studio does not take an image in it.
-        TypeError: It has no form in JSON.
+        ConfigurationError: An image in the result cannot be read.
+        InvalidRequestError: LM Studio does not accept an image in the result.
+        TypeError: JSON cannot represent the result.
     """
     text, images = read_result(result)
     parts = [{"type": "text", "text": text}, *map(image_part, images)] if images else text
@@ -33,9 +33,9 @@ def tool_message(call_id: str, result: object) -> Message:
 def with_images_after_results(
     messages: Iterable[dict[str, Any]], fixes: CompatibilityFixes
 ) -> Iterator[dict[str, Any]]:
-    """Yield messages in which the images of tool results are in the user message that follows them.
+    """Yield the messages, with the images of tool results moved to a user message after the results.
 
-    The results of one answer stay together; a user message that comes next anyway takes the images in.
+    The results of one answer stay together. If a user message follows, the images are added to it.
     """
     names: dict[str, str] = {}
     moved: Parts = []
@@ -57,23 +57,26 @@ def with_images_after_results(
 def _without_images(
     message: dict[str, Any], names: Mapping[str, str], moved: Parts, fixes: CompatibilityFixes
 ) -> dict[str, Any]:
-    """Return a tool's result, and put its images into `moved`."""
+    """Return a tool's result without its images, which are appended to `moved`."""
     parts = message["content"]
     images = _images(parts, "image_url")
     name = names.get(message["tool_call_id"], "a tool")
-    told = f"Images in the result of {name} were sent in a user message after it: {len(images)}."
-    if not images or not fixes.apply("tool_images", told):
+    if not images or not fixes.apply("tool_images", _detail(name, images)):
         return message
     moved += [{"type": "text", "text": f"What {name} returned:"}, *images]
-    return {**message, "content": _words(parts, "image_url")}
+    return {**message, "content": _text_without(parts, "image_url")}
+
+
+def _detail(name: str, images: Parts) -> str:
+    return f"Images in the result of {name} were sent in a user message after it: {len(images)}."
 
 
 def anthropic_images_after_results(
     messages: Iterable[dict[str, Any]], fixes: CompatibilityFixes
 ) -> Iterator[dict[str, Any]]:
-    """Yield Anthropic's messages in which the images of tool results are in a user message that follows.
+    """Yield Anthropic's messages, with the images of tool results moved to a user message after the results.
 
-    Reported in lmstudio-bug-tracker #1590: a `tool_result` with an image block is refused.
+    LM Studio refuses a `tool_result` with an image block (lmstudio-bug-tracker #1590).
     """
     names: dict[str, str] = {}
     for message in messages:
@@ -95,11 +98,10 @@ def _block_without_images(block: Any, names: Mapping[str, str], moved: Parts, fi
     parts: Any = block.get("content") if is_result else None
     images = _images(parts, "image")
     name = names.get(str(block.get("tool_use_id")), "a tool")
-    told = f"Images in the result of {name} were sent in a user message after it: {len(images)}."
-    if not images or not fixes.apply("tool_images", told):
+    if not images or not fixes.apply("tool_images", _detail(name, images)):
         return block
     moved += [{"type": "text", "text": f"What {name} returned:"}, *images]
-    return {**block, "content": _words(parts, "image")}
+    return {**block, "content": _text_without(parts, "image")}
 
 
 def _images(parts: object, kind: str) -> Parts:
@@ -110,11 +112,11 @@ def _images(parts: object, kind: str) -> Parts:
     )
 
 
-def _words(parts: Iterable[Any], moved: str) -> str:
-    """Return the text of a result without the parts of the type that was moved; others are named."""
+def _text_without(parts: Iterable[Any], moved: str) -> str:
+    """Return the text of a result without the parts of one type; parts of other types are named."""
     others = [part for part in parts if isinstance(part, Mapping) and part.get("type") != moved]
-    words = [str(part.get("text", f"[{part.get('type')}]")) for part in others]
-    return "\n".join(words) or IN_THE_NEXT_MESSAGE
+    texts = [str(part.get("text", f"[{part.get('type')}]")) for part in others]
+    return "\n".join(texts) or IN_THE_NEXT_MESSAGE
 
 
 def _parts(content: object) -> Parts:

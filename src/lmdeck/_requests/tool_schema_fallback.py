@@ -1,9 +1,9 @@
-r"""Tools whose schema the server refuses: which one it was, and the same tools without what a grammar compiler cannot take.
+r"""The fallback for tool schemas that the server refuses: find the tool, and simplify its schema.
 
-llama.cpp, LM Studio's engine for GGUF models, compiles the schemas of all tools into one grammar, and one that it cannot
-compile fails the whole request, mostly without a word on which it was: a `pattern` that is not anchored, nested, or has `\d`
-in it; large bounds of length, whose product exceeds its limit on repetitions; references that lead nowhere. Sources:
-llama.cpp issues #25895, #26930, #27580; lmstudio-bug-tracker #2230. LM Studio's own check of a request names a tool's place.
+llama.cpp, LM Studio's engine for GGUF models, compiles the schemas of all tools into one grammar. One schema that it cannot
+compile fails the whole request, usually without naming the tool: a `pattern` that is not anchored, is nested or contains
+`\d`; large length bounds, whose product exceeds the limit on repetitions; unresolvable references. Sources: llama.cpp issues
+#25895, #26930, #27580; lmstudio-bug-tracker #2230. LM Studio's own request validation names the position of a tool.
 """
 
 from __future__ import annotations
@@ -25,48 +25,51 @@ GRAMMAR_ERRORS = (
     r"repetitions? (exceeds?|or rule complexity)",
 )
 _REFUSED = re.compile("|".join(GRAMMAR_ERRORS), re.IGNORECASE)
-_PLACE = re.compile(r"\btools[.\[](\d{1,4})\b|(?<![\w.])(\d{1,4})\.function\b")
+_POSITION = re.compile(r"\btools[.\[](\d{1,4})\b|(?<![\w.])(\d{1,4})\.function\b")
 _UNANCHORED = re.compile(r"pattern must start with", re.IGNORECASE)
-KEPT = frozenset(
+SUPPORTED_KEYWORDS = frozenset(
     {
         "type", "enum", "const", "required", "description", "title", "default", "minimum", "maximum", "exclusiveMinimum",
         "exclusiveMaximum", "$schema", "$id", "$comment", "examples", "deprecated", "readOnly", "writeOnly",
     }
 )  # fmt: skip
-DEFINITIONS = frozenset({"$defs", "definitions"})  # what nothing refers to any more
-MOST_NAMED = 5
-DEEPEST = 200
+DEFINITIONS = frozenset({"$defs", "definitions"})  # unused once references are inlined
+MAX_NAMED = 5
+MAX_DEPTH = 200
 
 
 def name_refused_tools(error: InvalidRequestError, tools: Sequence[Any]) -> None:
-    """Name in an error the tools that it is about, as far as that can be known, and say what to do about them."""
-    compiler = is_grammar_error(error)
-    named = _named_by_server(error, tools) or (_suspects(error, tools) if compiler else [])
+    """Add the tools that probably caused an error to its message, and what to do about them to its hint."""
+    is_from_compiler = is_grammar_error(error)
+    named = _named_by_server(error, tools) or (_suspects(error, tools) if is_from_compiler else [])
     if not named:
         return
     error.tools = named
-    shown = ", ".join(repr(name) for name in named[:MOST_NAMED]) + (", …" if len(named) > MOST_NAMED else "")
+    shown = ", ".join(repr(name) for name in named[:MAX_NAMED]) + (", …" if len(named) > MAX_NAMED else "")
     if len(named) == 1:
-        error.message = f"{error.message} It is about the tool {shown}."
+        error.message = f"{error.message} The error concerns the tool {shown}."
         error.hint = f"Correct the schema of {shown}" + (
-            ": leave out pattern, format and bounds of length, which the engine cannot compile." if compiler else "."
+            ": remove pattern, format and length bounds, which the engine cannot compile." if is_from_compiler else "."
         )
     else:
-        error.message = f"{error.message} It is about one of the tools {shown}."
+        error.message = f"{error.message} The error concerns one of the tools {shown}."
         error.hint = (
-            "Leave out pattern, format and bounds of length in their schemas, or offer them one by one to find it."
+            "Remove pattern, format and length bounds from their schemas, or offer the tools one by one to find it."
         )
 
 
 def with_simplified_schemas(
     body: Mapping[str, Any], fixes: CompatibilityFixes, uncompilable: Collection[bytes] | None = None
 ) -> dict[str, Any] | None:
-    """Give the request with tools that compile, all of them or those known not to; None where nothing can be left out."""
+    """Return the request with simplified tool schemas, or None if nothing can be simplified.
+
+    With `uncompilable`, only the tools with these keys are simplified.
+    """
     tools = list(body.get("tools") or ())
     simpler = []
     for tool in tools:
-        is_meant = uncompilable is None or tool_key(body, tool) in uncompilable
-        simple, dropped = _simpler_tool(tool) if is_meant else (tool, [])
+        is_selected = uncompilable is None or tool_key(body, tool) in uncompilable
+        simple, dropped = _simplified_tool(tool) if is_selected else (tool, [])
         if dropped and fixes.apply(
             "simpler_schemas",
             f"The server could not compile the tools' schemas: {_name(tool)!r} was sent without {', '.join(dropped)}.",
@@ -78,49 +81,49 @@ def with_simplified_schemas(
 
 
 def is_grammar_error(error: InvalidRequestError) -> bool:
-    """Tell whether a refusal is that of a grammar compiler."""
+    """Whether an error comes from a grammar compiler."""
     return _REFUSED.search(error.message) is not None
 
 
 def simplified_tool_keys(body: Mapping[str, Any], simpler: Mapping[str, Any]) -> list[bytes]:
-    """Give the keys of the tools that were simplified."""
+    """Return the keys of the tools that were simplified."""
     pairs = zip(body.get("tools") or (), simpler.get("tools") or (), strict=True)
     return [tool_key(body, tool) for tool, simple in pairs if tool != simple]
 
 
 def tool_key(body: Mapping[str, Any], tool: object) -> bytes:
-    """Name a tool of a request and the model it is offered to, whose engine may be another than the next one's."""
+    """Return a key for a tool and the model it is offered to, since another model may have another engine."""
     return msgspec.json.encode([body.get("model"), tool], order="deterministic", enc_hook=str)
 
 
 def simplified_schema(schema: object, dropped: set[str], depth: int = 0) -> Any:  # noqa: ANN401  # JSON
-    """Give a schema's shape alone: types, properties, items, alternatives, enumerations; `dropped` gets the rest's names."""
+    """Return a schema with supported keywords only; the names of the others are added to `dropped`."""
     if not isinstance(schema, Mapping):
         return schema
-    if depth > DEEPEST:
+    if depth > MAX_DEPTH:
         dropped.add("deep nesting")
         return {}
-    kept: dict[str, Any] = {}
+    simple: dict[str, Any] = {}
     for name, value in schema.items():
         if name == "properties" and isinstance(value, Mapping):
-            kept[name] = {each: simplified_schema(inner, dropped, depth + 1) for each, inner in value.items()}
+            simple[name] = {each: simplified_schema(inner, dropped, depth + 1) for each, inner in value.items()}
         elif name == "items" and isinstance(value, Mapping):
-            kept[name] = simplified_schema(value, dropped, depth + 1)
+            simple[name] = simplified_schema(value, dropped, depth + 1)
         elif name in {"anyOf", "oneOf", "allOf"} and isinstance(value, list):
-            kept[name] = [simplified_schema(inner, dropped, depth + 1) for inner in value]
-        elif name in KEPT or (name == "additionalProperties" and isinstance(value, bool)):
-            kept[name] = value
+            simple[name] = [simplified_schema(inner, dropped, depth + 1) for inner in value]
+        elif name in SUPPORTED_KEYWORDS or (name == "additionalProperties" and isinstance(value, bool)):
+            simple[name] = value
         elif name not in DEFINITIONS:
             dropped.add(name)
-    return kept
+    return simple
 
 
-def _simpler_tool(tool: object) -> tuple[Any, list[str]]:
-    """Simplify the schema of a tool in any of the three APIs' forms."""
+def _simplified_tool(tool: object) -> tuple[Any, list[str]]:
+    """Return a tool with a simplified schema, in any of the three API formats, and the dropped keywords."""
     if not isinstance(tool, Mapping):
         return tool, []
     if isinstance(tool.get("function"), Mapping):
-        function, dropped = _simpler_tool(tool["function"])
+        function, dropped = _simplified_tool(tool["function"])
         return ({**tool, "function": function} if dropped else tool), dropped
     for name in ("parameters", "input_schema"):
         if isinstance(tool.get(name), Mapping):
@@ -131,24 +134,24 @@ def _simpler_tool(tool: object) -> tuple[Any, list[str]]:
 
 
 def _named_by_server(error: InvalidRequestError, tools: Sequence[Any]) -> list[str]:
-    """Read the place of a tool, as `tools.6.type` or `[72, "function", …]`, or its name, out of a refusal."""
-    found = [int(match[1] or match[2]) for match in _PLACE.finditer(f"{error.param or ''} {error.message}")]
-    by_place = [_name(tools[place]) for place in found if place < len(tools)]
-    if by_place or not re.search(r"\btools?\b|\bfunctions?\b", error.message, re.IGNORECASE):
-        return _once(by_place)
+    """Return the tools that an error names, by position (`tools.6.type`, `[72, "function", …]`) or by name."""
+    found = [int(match[1] or match[2]) for match in _POSITION.finditer(f"{error.param or ''} {error.message}")]
+    by_position = [_name(tools[position]) for position in found if position < len(tools)]
+    if by_position or not re.search(r"\btools?\b|\bfunctions?\b", error.message, re.IGNORECASE):
+        return _unique(by_position)
     quoted = set(re.findall(r"['\"`]([\w.:/-]{1,128})['\"`]", error.message))
-    return _once(_name(tool) for tool in tools if _name(tool) in quoted)
+    return _unique(_name(tool) for tool in tools if _name(tool) in quoted)
 
 
 def _suspects(error: InvalidRequestError, tools: Iterable[Any]) -> list[str]:
-    """Give the tools that have what compilers stumble over; where patterns are named, those with such a pattern."""
+    """Return the tools with unsupported keywords; if the error is about patterns, those with such a pattern."""
     if _UNANCHORED.search(error.message):
-        return _once(_name(tool) for tool in tools if _has_unanchored_pattern(tool))
-    return _once(_name(tool) for tool in tools if _simpler_tool(tool)[1])
+        return _unique(_name(tool) for tool in tools if _has_unanchored_pattern(tool))
+    return _unique(_name(tool) for tool in tools if _simplified_tool(tool)[1])
 
 
 def _has_unanchored_pattern(node: object, depth: int = 0) -> bool:
-    if depth > DEEPEST:
+    if depth > MAX_DEPTH:
         return False
     if isinstance(node, list):
         return any(_has_unanchored_pattern(inner, depth + 1) for inner in node)
@@ -165,5 +168,5 @@ def _name(tool: object) -> str:
     return str(given.get("name") or "") if isinstance(given, Mapping) else ""
 
 
-def _once(names: Iterable[str]) -> list[str]:
+def _unique(names: Iterable[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name]

@@ -64,7 +64,7 @@ class _Blocks:
         """Return a message as LM Studio takes it."""
         content = given.get("content")
         if content is None:
-            self._fixes.apply("null_content", "A message's content null was sent as an empty text.")
+            self._fixes.apply("null_content", "A message's null content was sent as an empty string.")
             return {**given, "content": ""}
         if given.get("role") == "system":  # which `anthropic_body` moves to its place
             return {**given, "content": _text(content)}

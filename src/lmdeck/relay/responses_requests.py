@@ -109,7 +109,7 @@ def _items(given: Iterable[object], fixes: CompatibilityFixes) -> Iterator[dict[
 def _message(item: Mapping[str, Any], fixes: CompatibilityFixes, _: CallIds) -> dict[str, Any]:
     content = item.get("content")
     if content is None:
-        fixes.apply("null_content", "A message's content null was sent as an empty text.")
+        fixes.apply("null_content", "A message's null content was sent as an empty string.")
         return {**item, "content": ""}
     if not isinstance(content, list):
         return dict(item)
