@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from lmdeck.server.backend import BackendError
 from lmdeck.server.events import Finished
-from lmdeck.server.jobs import Instance, ModelDescription, Runtime
+from lmdeck.server.jobs import EngineRuntime, Instance, ModelDescription
 from lmdeck.server.text_model import TextOnly
 from loopback import PATIENCE
 
@@ -30,7 +30,7 @@ USER = [{"role": "user", "content": "Hello"}]
 class Parrot(TextOnly):
     """A text model that says the pieces it was given; `pause` makes it wait before each of them until it is set."""
 
-    runtime = Runtime(name="parrot", version="1.0")
+    runtime = EngineRuntime(name="parrot", version="1.0")
 
     def __init__(self) -> None:
         self.reset()

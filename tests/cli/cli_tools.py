@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 
 from lmdeck.server.events import Finished
-from lmdeck.server.jobs import Instance, ModelDescription, Runtime
+from lmdeck.server.jobs import EngineRuntime, Instance, ModelDescription
 from lmdeck.server.text_model import Generation, Piece, TextOnly
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -19,7 +19,7 @@ COMMAND = [sys.executable, "-c", "from lmdeck.cli import main; main()"]
 class Speaker(TextOnly):
     """A model that says its pieces, with a pause before each."""
 
-    runtime = Runtime(name="test", version="1")
+    runtime = EngineRuntime(name="test", version="1")
 
     def __init__(self) -> None:
         self.pieces = ["Hello", " there"]

@@ -13,7 +13,7 @@ import pytest
 import lmdeck
 from lmdeck.server.app import create_app
 from lmdeck.server.events import Finished
-from lmdeck.server.jobs import Decided, Instance, ModelDescription, Runtime
+from lmdeck.server.jobs import Decided, EngineRuntime, Instance, ModelDescription
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.server.text_model import TextOnly
 from lmdeck.server.tool_use import DefaultToolUse
@@ -42,7 +42,7 @@ CALL = '[TOOL_REQUEST]{"name": "get_weather", "arguments": {"city": "Paris"}}[EN
 class Model(TextOnly):
     """A model that says hello, and calls a tool where it must."""
 
-    runtime = Runtime(name="test", version="1")
+    runtime = EngineRuntime(name="test", version="1")
 
     def models(self) -> tuple[ModelDescription, ...]:
         return (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lmdeck.server import tool_text
-from lmdeck.server.events import TextDelta, ToolArgumentsDelta, ToolCallStart
-from lmdeck.server.tool_text import CallFinder, ConstrainedCall, held
+from lmdeck.server.events import TextDelta, ToolArgumentsDelta, ToolCallOpened
+from lmdeck.server.tool_text import CallFinder, ConstrainedCall, partial_marker_length
 
 CALL = '[TOOL_REQUEST]{"name": "f", "arguments": {"a": "}[é"}}[END_TOOL_REQUEST]'
 
@@ -19,7 +19,7 @@ def read(reader: CallFinder | ConstrainedCall, *pieces: str) -> tuple[str, list[
             case TextDelta(text=more):
                 assert more
                 text += more
-            case ToolCallStart(name=name):
+            case ToolCallOpened(name=name):
                 calls.append((name, ""))
             case ToolArgumentsDelta(text=more):
                 calls[-1] = (calls[-1][0], calls[-1][1] + more)
@@ -67,7 +67,7 @@ def test_a_constrained_call_is_the_same_at_any_split(cut: int) -> None:
 def test_a_constrained_call_hands_its_arguments_on_as_they_come() -> None:
     reader = ConstrainedCall()
     assert [type(e) for e in reader.feed('[TOOL_REQUEST]{"name": "f", "arguments": {"a"')] == [
-        ToolCallStart,
+        ToolCallOpened,
         ToolArgumentsDelta,
     ]
     assert list(reader.feed(': "x')) == [ToolArgumentsDelta(': "x')]
@@ -79,4 +79,9 @@ def test_a_constrained_call_that_was_cut_short_keeps_what_came() -> None:
 
 
 def test_held_is_the_longest_possible_beginning() -> None:
-    assert (held("ab[", "[T"), held("x", "[T"), held("[[TO", "[TOOL"), held("[T", "[T")) == (1, 0, 3, 0)
+    assert (
+        partial_marker_length("ab[", "[T"),
+        partial_marker_length("x", "[T"),
+        partial_marker_length("[[TO", "[TOOL"),
+        partial_marker_length("[T", "[T"),
+    ) == (1, 0, 3, 0)

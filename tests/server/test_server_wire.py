@@ -367,7 +367,7 @@ def test_a_failure_nobody_foresaw_is_json_and_tells_nothing(
     parrot.pieces = [RuntimeError("secret")]
     answer = chat(url)
     assert answer.status == 500
-    assert answer.json == {"error": "The server failed while answering (RuntimeError). Its log has the details."}
+    assert answer.json == {"error": "The server failed while answering (RuntimeError). See its log for the details."}
     streamed = chat_cut(url)
     assert b"event: error" in streamed
     assert b"secret" not in answer.body + streamed

@@ -16,7 +16,7 @@ from lmdeck.config import Settings
 from lmdeck.contrib._upstream import AsyncUpstream
 from lmdeck.errors import InvalidRequestError, LMStudioError
 from lmdeck.relay import ErrorAnswer, error_answer, route_of
-from lmdeck.server.delivery import ClientGoneError, attended
+from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class RepairProxy:
             await _send_error(error_answer(route_of(scope["method"], url).kind, error), send)
             return
         try:
-            await attended(receive, self._relay(scope["method"], url, headers, body, send))
+            await run_until_disconnect(receive, self._relay(scope["method"], url, headers, body, send))
         except ClientGoneError:
             return
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from numpy import float32, float64
     from numpy.typing import NDArray
 
-__all__ = ["TokenTable"]
-
 _TENSOR = "token_embd.weight"
 _ROWS_AT_ONCE = 4096
 _DIRECTIONS = 100

@@ -10,8 +10,6 @@ from lmdeck.errors import LMStudioError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["EngineError", "needs_extra"]
-
 
 class EngineError(LMStudioError):
     """The embedded engine cannot be had, loaded or served."""

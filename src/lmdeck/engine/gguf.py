@@ -14,8 +14,6 @@ from lmdeck.engine.errors import EngineError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FILE_TYPES", "Value", "read_header"]
-
 Value: TypeAlias = str | int | float | bool
 
 MAX_ENTRIES = 4096

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from lmdeck.engine.embeddings import TokenTable
 from lmdeck.engine.errors import EngineError, needs_extra
 from lmdeck.engine.gguf import FILE_TYPES, read_header
-from lmdeck.server.jobs import ModelDescription, Runtime
+from lmdeck.server.jobs import EngineRuntime, ModelDescription
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from mistralrs import Runner
 
     from lmdeck.engine.gguf import Value
-
-__all__ = ["Loader", "first_line"]
 
 _CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -52,9 +50,9 @@ class Loader:
         os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, _cores() - 1)))  # read anew wherever it makes threads
 
     @property
-    def runtime(self) -> Runtime:
+    def runtime(self) -> EngineRuntime:
         """Name mistralrs and its version."""
-        return Runtime(name="mistralrs", version=version("mistralrs"))
+        return EngineRuntime(name="mistralrs", version=version("mistralrs"))
 
     def load(self) -> Runner:
         """Load the model, which blocks for as long as that takes; each call makes a new runner with a random generator as new.

@@ -46,10 +46,8 @@ if TYPE_CHECKING:
 
     from lmdeck.engine.embeddings import TokenTable
     from lmdeck.server.events import StopReason
-    from lmdeck.server.jobs import EmbeddingJob, LoadJob, ModelDescription, Runtime
+    from lmdeck.server.jobs import EmbeddingJob, EngineRuntime, LoadJob, ModelDescription
     from lmdeck.server.text_model import Generation, LetterChoice, Piece
-
-__all__ = ["EngineModel"]
 
 T = TypeVar("T")
 
@@ -88,7 +86,7 @@ class EngineModel:
         self._worker = Worker("lmdeck-engine")
 
     @property
-    def runtime(self) -> Runtime:
+    def runtime(self) -> EngineRuntime:
         """Name mistralrs and its version."""
         return self._loader.runtime
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from lmdeck.engine.model import EngineModel
 
-__all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "EngineServer", "serve"]
-
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 1234
 

@@ -6,8 +6,6 @@ not stop at the token `" capital"`. Stop strings are strings here.
 
 from __future__ import annotations
 
-__all__ = ["StopFilter"]
-
 
 class StopFilter:
     """Passes text on up to the first stop string, which is left out."""

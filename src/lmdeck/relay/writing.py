@@ -11,7 +11,7 @@ from lmdeck._streaming.sse import encode_comment
 from lmdeck._streaming.wire_chunks import without_lone_surrogates
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply, ToolCall
-from lmdeck.server.events import Event, ReasoningDelta, TextDelta, ToolArgumentsDelta, ToolCallStart
+from lmdeck.server.events import BackendEvent, ReasoningTextDelta, TextDelta, ToolArgumentsDelta, ToolCallOpened
 
 __all__ = ["HEARTBEAT", "Writer", "arguments_of", "decoded", "events_of", "receipt", "rules_of", "telling"]
 
@@ -61,16 +61,16 @@ def telling(chunks: Sequence[Chunk]) -> list[Chunk]:
     return [chunk for chunk in chunks if chunk.content or chunk.reasoning or chunk.tool_call is not None]
 
 
-def events_of(chunk: Chunk) -> list[Event]:
+def events_of(chunk: Chunk) -> list[BackendEvent]:
     """Return a chunk as the events that the server's encoders write."""
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     if chunk.reasoning:
-        events.append(ReasoningDelta(chunk.reasoning))
+        events.append(ReasoningTextDelta(chunk.reasoning))
     if chunk.content:
         events.append(TextDelta(chunk.content))
     if chunk.tool_call is not None:
         events += [
-            ToolCallStart(chunk.tool_call.id, chunk.tool_call.name),
+            ToolCallOpened(chunk.tool_call.id, chunk.tool_call.name),
             ToolArgumentsDelta(arguments_of(chunk.tool_call)),
         ]
     return events

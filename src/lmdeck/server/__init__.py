@@ -1,1 +1,1 @@
-"""LM Studio's HTTP API, answered by this library: one wire, several back ends."""
+"""A server of LM Studio's HTTP API, in front of interchangeable back ends."""

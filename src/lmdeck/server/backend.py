@@ -1,8 +1,8 @@
-"""The one protocol that stands behind the wire: how a back end answers and manages its models.
+"""The protocol of a back end: how it answers requests and manages its models.
 
-The server knows HTTP, LM Studio's validation and its chunks; a back end knows how an answer comes to be. Between them travel
-typed jobs and events, so that a real model in process, a script of a test, or another server behind a gateway all leave through
-the same encoder. A back end that only turns a prompt into text implements `lmdeck.server.text_model.TextModel` instead.
+The server implements HTTP, LM Studio's validation and its wire formats; a back end produces the answers. They exchange typed
+jobs and events, so a model in this process, a test script and a remote server all use the same encoders. A back end that only
+turns a prompt into text implements `lmdeck.server.text_model.TextModel` instead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from lmdeck.server.events import Event
+    from lmdeck.server.events import BackendEvent
     from lmdeck.server.jobs import (
         ChatJob,
         CompletionJob,
@@ -21,21 +21,20 @@ if TYPE_CHECKING:
         DownloadState,
         Embedded,
         EmbeddingJob,
+        EngineRuntime,
         Loaded,
         LoadJob,
         ModelDescription,
-        Runtime,
     )
-
-__all__ = ["Backend", "BackendError"]
 
 
 class BackendError(Exception):
-    """A back end cannot answer: `status` is the HTTP status where a stream has not begun.
+    """A back end cannot answer.
 
-    `body` is what is sent then; None writes the message in the form of the endpoint that was asked. `type` is one of the words
-    of LM Studio's native API ("invalid_request", "model_not_found", "not_implemented", "internal_error", …). Raised by the
-    call of a method of `Backend` it becomes that answer; raised while events are read, the error event of the stream.
+    If a method of `Backend` raises it, the response has the HTTP status `status` and the body `body`; if `body` is None, the
+    message in the error format of the endpoint. Raised while events are read, it becomes the error event of the stream.
+    `type` is an error type of LM Studio's native API ("invalid_request", "model_not_found", "not_implemented",
+    "internal_error", …).
     """
 
     def __init__(
@@ -56,31 +55,31 @@ class BackendError(Exception):
 
 
 class Backend(Protocol):
-    """What the server needs from whatever answers behind it.
+    """The operations that the server needs.
 
-    Closing the generator that `chat` or `complete` gave (`aclose`, or cancelling the task that waits on it) stops the
-    generation, also while it still waits for its turn.
+    Closing the generator that `chat` or `complete` returned (`aclose`, or cancelling the task that awaits it) stops the
+    generation, even while the request is still queued.
     """
 
     @property
-    def runtime(self) -> Runtime:
-        """The engine's name and version."""
+    def runtime(self) -> EngineRuntime:
+        """The name and version of the engine."""
         ...
 
     def models(self) -> Sequence[ModelDescription]:
-        """List the models on hand, the one that answers requests without a model name first."""
+        """Return the available models; the first one answers requests that do not name a model."""
         ...
 
-    def chat(self, job: ChatJob) -> AsyncGenerator[Event, None]:
+    def chat(self, job: ChatJob) -> AsyncGenerator[BackendEvent, None]:
         """Answer a chat.
 
         Raises:
-            BackendError: By the call itself: refused. While iterating: failed.
+            BackendError: Raised by the call if the request is refused; raised while iterating if the generation fails.
         """
         ...
 
-    def complete(self, job: CompletionJob) -> AsyncGenerator[Event, None]:
-        """Continue a prompt: text events, then `Finished`.
+    def complete(self, job: CompletionJob) -> AsyncGenerator[BackendEvent, None]:
+        """Continue a prompt, as text events followed by `Finished`.
 
         Raises:
             BackendError: As for `chat`.
@@ -88,10 +87,10 @@ class Backend(Protocol):
         ...
 
     async def embed(self, job: EmbeddingJob) -> Embedded:
-        """Turn texts into vectors.
+        """Return one vector for each text.
 
         Raises:
-            BackendError: Refused or failed.
+            BackendError: The request is refused, or it failed.
         """
         ...
 
@@ -99,28 +98,28 @@ class Backend(Protocol):
         """Answer typed questions.
 
         Raises:
-            BackendError: Refused or failed.
+            BackendError: The request is refused, or it failed.
         """
         ...
 
     async def load(self, job: LoadJob) -> Loaded:
-        """Load a model, and one more instance where one is loaded already.
+        """Load an instance of a model; if one is already loaded, load another.
 
         Raises:
-            BackendError: It cannot be loaded.
+            BackendError: The model cannot be loaded.
         """
         ...
 
     async def unload(self, instance_id: str) -> None:
-        """Take an instance out of memory.
+        """Unload an instance.
 
         Raises:
-            BackendError: There is none of that name.
+            BackendError: There is no such instance.
         """
         ...
 
     async def download(self, model: str, quantization: str | None = None) -> DownloadState:
-        """Begin to download a model, or tell how far its download is.
+        """Start downloading a model, or return the progress of its download.
 
         Raises:
             BackendError: There is no such model.
@@ -128,7 +127,7 @@ class Backend(Protocol):
         ...
 
     async def download_state(self, job_id: str) -> DownloadState:
-        """Tell how far a download is.
+        """Return the progress of a download.
 
         Raises:
             BackendError: There is no such job.

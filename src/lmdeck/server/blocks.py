@@ -1,4 +1,7 @@
-"""An answer as blocks, each with a beginning and an end, which is how the three APIs after chat completions tell it."""
+"""An answer as a sequence of blocks with a start and an end.
+
+The native API, the responses API and the messages API report answers in this form.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,24 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Struct, field
 
-from lmdeck.server.events import LoadProgress, PromptProgress, ReasoningDelta, TextDelta, ToolCallStart, ToolOutcome
+from lmdeck.server.events import (
+    LoadProgress,
+    PromptProgress,
+    ReasoningTextDelta,
+    TextDelta,
+    ToolCallOpened,
+    ToolOutcome,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from lmdeck.server.events import Event
+    from lmdeck.server.events import BackendEvent
     from lmdeck.server.jobs import Provider
 
-__all__ = ["Begin", "Block", "Blocks", "End", "More", "Told"]
 
-
-class Block(Struct, kw_only=True, eq=False):
-    """A stretch of reasoning, of text, or one tool call with the JSON text of its arguments."""
+class OutputBlock(Struct, kw_only=True, eq=False):
+    """A run of reasoning, a run of text, or a tool call with the JSON text of its arguments."""
 
     kind: Literal["reasoning", "text", "call"]
     index: int
@@ -32,77 +40,77 @@ class Block(Struct, kw_only=True, eq=False):
 
     @property
     def text(self) -> str:
-        """What has been said so far."""
+        """The text received so far."""
         return "".join(self.pieces)
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments of a call; empty where the model was cut off within them."""
+        """The decoded arguments of a call; empty if the model was cut off before they were complete."""
         try:
-            given = msgspec.json.decode(self.text)
+            decoded = msgspec.json.decode(self.text)
         except msgspec.DecodeError:
             return {}
-        return given if isinstance(given, dict) else {}
+        return decoded if isinstance(decoded, dict) else {}
 
 
-class Begin(Struct, frozen=True):
-    """A block begins."""
+class BlockStart(Struct, frozen=True):
+    """A block starts."""
 
-    block: Block
+    block: OutputBlock
 
 
-class More(Struct, frozen=True):
-    """A block goes on."""
+class BlockDelta(Struct, frozen=True):
+    """Text is added to a block."""
 
-    block: Block
+    block: OutputBlock
     text: str
 
 
-class End(Struct, frozen=True):
+class BlockEnd(Struct, frozen=True):
     """A block is complete."""
 
-    block: Block
+    block: OutputBlock
 
 
-Told: TypeAlias = Begin | More | End | LoadProgress | PromptProgress | ToolOutcome
+BlockEvent: TypeAlias = BlockStart | BlockDelta | BlockEnd | LoadProgress | PromptProgress | ToolOutcome
 
 
 class Blocks:
-    """Reads a back end's events as blocks, and keeps the blocks."""
+    """A reader that turns the events of a back end into block events, and collects the blocks in `all`."""
 
     def __init__(self) -> None:
-        self.all: list[Block] = []
-        self._open: Block | None = None
+        self.all: list[OutputBlock] = []
+        self._open: OutputBlock | None = None
         self._skipped = 0
 
-    def feed(self, event: Event) -> list[Told]:
-        """Read one event and return what happened, in order."""
+    def feed(self, event: BackendEvent) -> list[BlockEvent]:
+        """Read one event of the back end and return the block events that it causes, in order."""
         match event:
             case TextDelta(text=text):
-                return self._more("text", text)
-            case ReasoningDelta(text=text):
-                return self._more("reasoning", text)
-            case ToolCallStart():
-                return [*self.finish(), self._begin("call", event)]
+                return self._add_text("text", text)
+            case ReasoningTextDelta(text=text):
+                return self._add_text("reasoning", text)
+            case ToolCallOpened():
+                return [*self.finish(), self._start("call", event)]
             case ToolOutcome():
-                return [*self.finish(), self._settle(event)]
+                return [*self.finish(), self._attach_outcome(event)]
             case LoadProgress() | PromptProgress():
                 return [event]
             case _:
-                return self._argue(getattr(event, "text", ""))
+                return self._append(getattr(event, "text", ""))
 
-    def finish(self) -> list[Told]:
-        """End the block that is open, if one is."""
+    def finish(self) -> list[BlockEvent]:
+        """End the open block, if there is one."""
         block, self._open = self._open, None
-        return [] if block is None else [End(block)]
+        return [] if block is None else [BlockEnd(block)]
 
     def skip(self) -> int:
-        """Leave a place in the order to something that is not a block, and return its index."""
+        """Reserve an index for an item that is not a block, and return the index."""
         self._skipped += 1
         return len(self.all) + self._skipped - 1
 
-    async def read(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Told, None]:
-        """Return what happens, in order."""
+    async def read(self, events: AsyncGenerator[BackendEvent, None]) -> AsyncGenerator[BlockEvent, None]:
+        """Yield the block events, in order."""
         async with aclosing(events):
             async for event in events:
                 for each in self.feed(event):
@@ -110,33 +118,33 @@ class Blocks:
         for each in self.finish():
             yield each
 
-    async def drain(self, events: AsyncGenerator[Event, None]) -> list[Block]:
-        """Read all of it, and give the blocks."""
+    async def drain(self, events: AsyncGenerator[BackendEvent, None]) -> list[OutputBlock]:
+        """Read all events and return the blocks."""
         async for _ in self.read(events):
-            """`all` keeps them."""
+            continue
         return self.all
 
-    def _begin(self, kind: Literal["reasoning", "text", "call"], call: ToolCallStart | None = None) -> Begin:
-        block = Block(kind=kind, index=len(self.all) + self._skipped)
+    def _start(self, kind: Literal["reasoning", "text", "call"], call: ToolCallOpened | None = None) -> BlockStart:
+        block = OutputBlock(kind=kind, index=len(self.all) + self._skipped)
         if call is not None:
             block.id, block.name, block.provider = call.id, call.name, call.provider
         self.all.append(block)
         self._open = block
-        return Begin(block)
+        return BlockStart(block)
 
-    def _more(self, kind: Literal["reasoning", "text"], text: str) -> list[Told]:
-        told: list[Told] = []
+    def _add_text(self, kind: Literal["reasoning", "text"], text: str) -> list[BlockEvent]:
+        events: list[BlockEvent] = []
         if self._open is None or self._open.kind != kind:
-            told = [*self.finish(), self._begin(kind)]
-        return [*told, *self._argue(text)]
+            events = [*self.finish(), self._start(kind)]
+        return [*events, *self._append(text)]
 
-    def _argue(self, text: str) -> list[Told]:
+    def _append(self, text: str) -> list[BlockEvent]:
         if self._open is None or not text:
             return []
         self._open.pieces.append(text)
-        return [More(self._open, text)]
+        return [BlockDelta(self._open, text)]
 
-    def _settle(self, outcome: ToolOutcome) -> ToolOutcome:
+    def _attach_outcome(self, outcome: ToolOutcome) -> ToolOutcome:
         call = next((block for block in reversed(self.all) if block.kind == "call" and block.outcome is None), None)
         if call is not None:
             call.outcome = outcome

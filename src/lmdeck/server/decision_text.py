@@ -1,4 +1,4 @@
-"""A typed question as a prompt that any model can answer with one letter."""
+"""Prompts that let any model answer a typed question with one letter."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from lmdeck.server.text_model import LetterChoice
 if TYPE_CHECKING:
     from lmdeck.server.jobs import DecisionOption, DecisionQuestion
 
-__all__ = ["decision_prompt"]
-
 
 def decision_prompt(text: str, question: DecisionQuestion) -> LetterChoice:
     """Return the prompt for one question, and the letters of its options.
 
     Raises:
-        BackendError: It has more options than there are letters.
+        BackendError: The question has more options than there are letters.
     """
     if len(question.options) > len(ascii_uppercase):
         raise BackendError(
-            f"This server decides between {len(ascii_uppercase)} options at most.", code="too_many_options"
+            f"This server decides between at most {len(ascii_uppercase)} options. Ask with fewer options.",
+            code="too_many_options",
         )
     letters = ascii_uppercase[: len(question.options)]
-    listed = [f"{letter}) {_shown(option)}" for letter, option in zip(letters, question.options, strict=True)]
+    listed = [f"{letter}) {_option_text(option)}" for letter, option in zip(letters, question.options, strict=True)]
     lines = [text, "", f"Question: {question.instructions}", *listed, "Answer with the letter alone."]
     return LetterChoice("\n".join(lines), letters)
 
 
-def _shown(option: DecisionOption) -> str:
+def _option_text(option: DecisionOption) -> str:
     value = str(option.value).lower() if isinstance(option.value, bool) else option.value
     return f"{value}: {option.description}" if option.description else value

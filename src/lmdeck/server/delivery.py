@@ -1,74 +1,30 @@
-"""Getting an answer to the client, in one piece or as events, and stopping the work as soon as nobody waits for it.
-
-Starlette's own `StreamingResponse` notices a client that went away only when it writes. A request that waits in a queue or for
-its prompt to be processed writes nothing, so here the connection is watched all along, for both kinds of answer.
-"""
+"""Responses of the server: whole or streamed, their timing, and the error frame of a stream."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.responses import Response
 
 from lmdeck.server.backend import BackendError
 from lmdeck.server.encoders.common import named_event, usage
-from lmdeck.server.events import Finished, Said
+from lmdeck.server.events import Finished, ModelOutput
+from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Callable
 
     from starlette.types import Receive, Scope, Send
 
     from lmdeck.server.backend import Backend
-    from lmdeck.server.events import Event
-
-__all__ = [
-    "ClientGoneError",
-    "EventStream",
-    "Meter",
-    "attended",
-    "guarded",
-    "internal_failure",
-    "json_response",
-]
-
-T = TypeVar("T")
-
-
-class ClientGoneError(Exception):
-    """The client closed its connection before its answer was whole."""
-
-
-async def attended(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Do the work while the client is there, and cancel it the moment it is not.
-
-    Raises:
-        ClientGoneError: The client went away; the work has been cancelled and has ended.
-    """
-    task = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGoneError
-        return task.result()
-    finally:
-        task.cancel()
-        watcher.cancel()
-        await asyncio.gather(task, watcher, return_exceptions=True)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        """A message of the body that came late: nothing to do with it."""
+    from lmdeck.server.events import BackendEvent
 
 
 class EventStream(Response):
-    """Server-sent events from a generator of frames, which is closed when the client goes away."""
+    """A stream of server-sent events from a generator of frames, which is closed when the client disconnects."""
 
     def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
         self.frames = frames
@@ -77,10 +33,10 @@ class EventStream(Response):
         self.init_headers({"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Send the frames as they come."""
+        """Send the frames as they are generated."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         with suppress(ClientGoneError):
-            await attended(receive, self._send_frames(send))
+            await run_until_disconnect(receive, self._send_frames(send))
 
     async def _send_frames(self, send: Send) -> None:
         async with aclosing(self.frames) as frames:
@@ -90,25 +46,25 @@ class EventStream(Response):
 
 
 def json_response(body: object, status: int = 200) -> Response:
-    """Answer with a JSON body."""
+    """Return a response with a JSON body."""
     return Response(msgspec.json.encode(body), status, media_type="application/json; charset=utf-8")
 
 
 def _error_event(error: BackendError) -> bytes:
-    """Write the frame by which LM Studio reports a failure in a stream of OpenAI's chunks."""
+    """Return the frame by which LM Studio reports an error in a stream of OpenAI's chunks."""
     return named_event("error", {"error": {"message": error.message}, "message": error.message})
 
 
 def internal_failure(error: Exception) -> str:
-    """Tell a client of a failure that nobody foresaw, without what its message may give away."""
-    return f"The server failed while answering ({type(error).__name__}). Its log has the details."
+    """Return a safe message for an unexpected exception: its type, without its text."""
+    return f"The server failed while answering ({type(error).__name__}). See its log for the details."
 
 
-async def guarded(
-    frames: AsyncGenerator[bytes, None], failed: Callable[[BackendError], bytes] | None = None
+async def with_error_frame(
+    frames: AsyncGenerator[bytes, None], write_error: Callable[[BackendError], bytes] | None = None
 ) -> AsyncGenerator[bytes, None]:
-    """Pass frames on, and turn a failure into the last of them, which `failed` writes."""
-    write = failed or _error_event
+    """Yield frames; turn an exception into a last frame, which `write_error` writes."""
+    write = write_error or _error_event
     async with aclosing(frames):
         try:
             async for frame in frames:
@@ -120,25 +76,25 @@ async def guarded(
             raise
 
 
-class Meter:
-    """The clock of one answer: passes events through and keeps when the first one came and how it ended."""
+class ResponseTimer:
+    """A timer of one response: passes events through and records when the first and the last one arrived."""
 
     def __init__(self) -> None:
-        self._asked = time.perf_counter()
-        self._first: float | None = None
-        self._ended = self._asked
+        self._started = time.perf_counter()
+        self._first_output: float | None = None
+        self._ended = self._started
         self.end: Finished | None = None
 
-    async def events(self, source: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        """Pass the events on up to `Finished`, which is kept in `end`.
+    async def events(self, source: AsyncGenerator[BackendEvent, None]) -> AsyncGenerator[BackendEvent, None]:
+        """Yield the events up to `Finished`, which is stored in `end`.
 
         Raises:
-            BackendError: They stopped without it.
+            BackendError: The events ended without `Finished`.
         """
         async with aclosing(source):
             async for event in source:
-                if self._first is None and isinstance(event, Said):
-                    self._first = time.perf_counter()
+                if self._first_output is None and isinstance(event, ModelOutput):
+                    self._first_output = time.perf_counter()
                 if isinstance(event, Finished):
                     self.end = event
                     self._ended = time.perf_counter()
@@ -148,23 +104,23 @@ class Meter:
 
     @property
     def time_to_first_token(self) -> float:
-        """The seconds from the request to the first thing the model said; until the end, if it said nothing."""
-        return (self._ended if self._first is None else self._first) - self._asked
+        """Seconds from the request to the model's first output, or to the end if there was none."""
+        return (self._ended if self._first_output is None else self._first_output) - self._started
 
     @property
     def tokens_per_second(self) -> float:
-        """The speed of the generation, measured from the first token."""
-        seconds = self._ended - self._asked - self.time_to_first_token
+        """Tokens per second, measured from the first token."""
+        seconds = self._ended - self._started - self.time_to_first_token
         return self.finished().completion_tokens / seconds if seconds > 0 else 0.0
 
     def finished(self) -> Finished:
-        """Give the end of an answer whose events have all been read."""
+        """Return the end of an answer, once all events have been read."""
         if self.end is None:
             raise RuntimeError("the events have not been read to their end")
         return self.end
 
-    def accounts(self, backend: Backend, model: str) -> dict[str, Any]:
-        """Write what LM Studio adds to an answer in one piece: `usage`, `stats` (seconds), `model_info` and `runtime`."""
+    def metadata(self, backend: Backend, model: str) -> dict[str, Any]:
+        """Return the fields that LM Studio adds to a whole answer: `usage`, `stats` (seconds), `model_info`, `runtime`."""
         end = self.finished()
         described = next(entry for entry in backend.models() if entry.key == model)
         return {
@@ -172,7 +128,7 @@ class Meter:
             "stats": {
                 "tokens_per_second": self.tokens_per_second,
                 "time_to_first_token": round(self.time_to_first_token, 3),
-                "generation_time": round(self._ended - self._asked - self.time_to_first_token, 3),
+                "generation_time": round(self._ended - self._started - self.time_to_first_token, 3),
                 "stop_reason": end.stop_reason,
             },
             "model_info": {

@@ -1,8 +1,8 @@
-"""LM Studio's ways to say no, each with the body it was seen to send.
+"""The error responses of LM Studio, with the bodies it was observed to send.
 
-Bodies come in several shapes: a bare string for most validation, a string that holds a JSON list of issues for tool schemas,
-OpenAI's object for unknown models, one object each for `/api/v1` and `/v1/messages`, and, for an unknown path, status 200.
-Clients have to live with all of them, so the server sends each where LM Studio sends it.
+Bodies have several shapes: a bare string for most validation errors, a string that contains a JSON list of issues for tool
+schemas, OpenAI's object for unknown models, separate objects for `/api/v1` and `/v1/messages`, and status 200 for an unknown
+path. Clients meet all of them, so the server sends each where LM Studio sends it.
 """
 
 from __future__ import annotations
@@ -15,21 +15,6 @@ if TYPE_CHECKING:
 
     from lmdeck.server.backend import BackendError
 
-__all__ = [
-    "Refusal",
-    "bad_structure",
-    "failure_body",
-    "invalid",
-    "invalid_token",
-    "missing_token",
-    "model_not_found",
-    "native_error",
-    "no_models_loaded",
-    "too_large",
-    "tool_issues",
-    "unexpected_endpoint",
-]
-
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     404: "not_found_error",
@@ -40,9 +25,9 @@ _ANTHROPIC_TYPES = {
 
 
 class Refusal(Exception):  # noqa: N818  # a no is an answer here, not a failure of the server
-    """A request is answered with `status` and an error instead of being run.
+    """A request that is answered with `status` and an error instead of being run.
 
-    `is_bare` refusals of the OpenAI endpoints are a text alone; those of the other endpoints are always objects.
+    With `is_bare`, the error of the OpenAI endpoints is a string; the errors of the other endpoints are always objects.
     """
 
     def __init__(
@@ -64,7 +49,7 @@ class Refusal(Exception):  # noqa: N818  # a no is an answer here, not a failure
         self.is_bare = is_bare
 
     def body(self, path: str) -> dict[str, Any]:
-        """Write the body in the form of the endpoint at `path`."""
+        """Return the body in the error format of the endpoint at `path`."""
         if path.startswith("/api/v1/"):
             kind = "model_not_found" if self.code == "model_not_found" else self.type.removesuffix("_error")
             return {"error": native_error(kind, self.message, None if kind == self.code else self.code, self.param)}
@@ -76,7 +61,7 @@ class Refusal(Exception):  # noqa: N818  # a no is an answer here, not a failure
 
 
 def failure_body(path: str, error: BackendError) -> object:
-    """Write what the back end could not do in the form of the endpoint at `path`."""
+    """Return the body for a back end's error, in the error format of the endpoint at `path`."""
     if error.body is not None:
         return error.body
     if path.startswith("/api/v1/"):
@@ -89,7 +74,7 @@ def failure_body(path: str, error: BackendError) -> object:
 
 
 def native_error(kind: str, message: str, code: str | None = None, param: str | None = None) -> dict[str, str]:
-    """Write the error object of `/api/v1` (LM Studio's docs, `2_rest/streaming-events.md`): what is not known is left out."""
+    """Return the error object of `/api/v1` without empty fields (LM Studio's docs, `2_rest/streaming-events.md`)."""
     fields = {"type": kind, "message": message, "code": code, "param": param}
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -100,41 +85,41 @@ def _anthropic(status: int, message: str) -> dict[str, Any]:
 
 
 def invalid(text: str, param: str | None = None, code: str | None = None) -> Refusal:
-    """Refuse a field's value, where it can be with a bare text."""
+    """Return the refusal of a field's value; bare where the endpoint sends bare strings."""
     return Refusal(400, text, param=param, code=code, is_bare=True)
 
 
 def bad_structure() -> Refusal:
-    """Refuse `messages` that are no history."""
+    """Return the refusal of `messages` with an invalid structure."""
     return invalid("Invalid 'messages' in payload. Please check the structure of your 'messages' and try again")
 
 
 def tool_issues(issues: list[dict[str, Any]]) -> Refusal:
-    """Refuse all tools because of some: the issues travel as JSON text inside the string."""
+    """Return the refusal of invalid tools; its message is the list of issues as JSON text."""
     return invalid(json.dumps(issues, indent=2))
 
 
 def model_not_found(model: str, available: Iterable[str]) -> Refusal:
-    """Refuse a model that is not on hand; the message lists those that are."""
+    """Return the refusal of an unknown model; the message lists the available ones."""
     listing = "\n".join(available)
     message = f'Model "{model}" not found. Please specify a valid model.\n\nYour models:\n\n{listing}'
     return Refusal(404, message, param="model", code="model_not_found")
 
 
 def no_models_loaded() -> Refusal:
-    """Refuse a request that names no model while none is loaded."""
+    """Return the refusal of a request that does not name a model while none is loaded."""
     message = "No models loaded. Please load a model in the developer page or use the `lms load` command."
     return Refusal(404, message, param="model")
 
 
 def too_large(limit: int) -> Refusal:
-    """Refuse a body of more than `limit` bytes."""
+    """Return the refusal of a body of more than `limit` bytes."""
     text = f"The request body is larger than {limit} bytes. Send a shorter history or smaller images."
     return Refusal(413, text, is_bare=True)
 
 
 def missing_token() -> Refusal:
-    """Refuse a request without a token where one is needed."""
+    """Return the refusal of a request without the required token."""
     message = (
         "An LM Studio API token is required to make requests to this server, but none was provided using the "
         "Authorization header using the 'Bearer' scheme (i.e., 'Authorization: Bearer $LM_API_TOKEN'). "
@@ -144,10 +129,10 @@ def missing_token() -> Refusal:
 
 
 def invalid_token() -> Refusal:
-    """Refuse a token that is not the right one."""
+    """Return the refusal of a wrong token."""
     return Refusal(401, "Malformed or unknown LM Studio API token.", type="invalid_request", code="invalid_api_key")
 
 
 def unexpected_endpoint(method: str, target: str) -> Refusal:
-    """Answer a path or method that LM Studio does not know: with status 200."""
+    """Return the answer to an unknown path or method; LM Studio sends it with status 200."""
     return Refusal(200, f"Unexpected endpoint or method. ({method} {target})", is_bare=True)

@@ -1,4 +1,4 @@
-"""What a back end tells while it answers: one event for everything that happens, in order."""
+"""The events of a back end while it answers, in the order in which they happen."""
 
 from __future__ import annotations
 
@@ -8,20 +8,6 @@ from msgspec import Struct
 
 from lmdeck.server.jobs import Provider
 
-__all__ = [
-    "Event",
-    "Finished",
-    "LoadProgress",
-    "PromptProgress",
-    "ReasoningDelta",
-    "Said",
-    "StopReason",
-    "TextDelta",
-    "ToolArgumentsDelta",
-    "ToolCallStart",
-    "ToolOutcome",
-]
-
 StopReason = Literal[
     "eosFound",
     "stopStringFound",
@@ -29,37 +15,37 @@ StopReason = Literal[
     "maxPredictedTokensReached",
     "contextLengthReached",
 ]
-"""LM Studio's own words for why a prediction ended (lmstudio.js, `LLMPredictionStopReason`)."""
+"""Why a prediction ended, in LM Studio's terms (lmstudio.js, `LLMPredictionStopReason`)."""
 
 
 class LoadProgress(Struct, frozen=True):
-    """The model is being loaded for this request: between 0 and 1, which ends it."""
+    """Progress of loading the model for this request, from 0 to 1; 1 is the end."""
 
     fraction: float
 
 
 class PromptProgress(Struct, frozen=True):
-    """The prompt is being processed: between 0 and 1."""
+    """Progress of processing the prompt, from 0 to 1."""
 
     fraction: float
 
 
 class TextDelta(Struct, frozen=True):
-    """The next piece of the answer's text."""
+    """A piece of the answer's text."""
 
     text: str
 
 
-class ReasoningDelta(Struct, frozen=True):
-    """The next piece of the model's reasoning."""
+class ReasoningTextDelta(Struct, frozen=True):
+    """A piece of the model's reasoning."""
 
     text: str
 
 
-class ToolCallStart(Struct, frozen=True):
-    """A tool call begins; its arguments follow until the next start, text or the end.
+class ToolCallOpened(Struct, frozen=True):
+    """The start of a tool call; its arguments follow until the next call, text or the end.
 
-    `provider` is set where the server runs the tool itself.
+    `provider` is set if the server runs the tool itself.
     """
 
     id: str
@@ -68,13 +54,13 @@ class ToolCallStart(Struct, frozen=True):
 
 
 class ToolArgumentsDelta(Struct, frozen=True):
-    """The next piece of the JSON text of the arguments of the call that began last."""
+    """A piece of the JSON text of the latest call's arguments."""
 
     text: str
 
 
 class ToolOutcome(Struct, frozen=True):
-    """What the tool gave that the server ran for the call before; with a `reason`, why it could not be called."""
+    """The output of a tool that the server ran for the preceding call, or the `reason` why it could not run it."""
 
     output: str = ""
     reason: str | None = None
@@ -82,7 +68,7 @@ class ToolOutcome(Struct, frozen=True):
 
 
 class Finished(Struct, frozen=True, kw_only=True):
-    """The last event of every answer that was not cut short."""
+    """The last event of every complete answer."""
 
     stop_reason: StopReason
     prompt_tokens: int
@@ -90,7 +76,7 @@ class Finished(Struct, frozen=True, kw_only=True):
     reasoning_tokens: int = 0
 
 
-Said: TypeAlias = TextDelta | ReasoningDelta | ToolCallStart | ToolArgumentsDelta
-"""What the model itself says."""
+ModelOutput: TypeAlias = TextDelta | ReasoningTextDelta | ToolCallOpened | ToolArgumentsDelta
+"""The output of the model itself."""
 
-Event: TypeAlias = Said | LoadProgress | PromptProgress | ToolOutcome | Finished
+BackendEvent: TypeAlias = ModelOutput | LoadProgress | PromptProgress | ToolOutcome | Finished

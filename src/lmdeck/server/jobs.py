@@ -1,4 +1,4 @@
-"""What a back end is asked: chats, completions, embeddings, models, each checked before it gets here."""
+"""The validated requests that a back end receives, and the values it returns."""
 
 from __future__ import annotations
 
@@ -7,35 +7,11 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-__all__ = [
-    "CalledTool",
-    "ChatJob",
-    "ChatMessage",
-    "ChatTool",
-    "CompletionJob",
-    "Decided",
-    "DecisionJob",
-    "DecisionOption",
-    "DecisionQuestion",
-    "DownloadState",
-    "Embedded",
-    "EmbeddingJob",
-    "Instance",
-    "Integration",
-    "LoadJob",
-    "Loaded",
-    "ModelDescription",
-    "Provider",
-    "Runtime",
-    "Sampling",
-    "ToolChoice",
-]
-
 ToolChoice = Literal["auto", "none", "required"]
 
 
 class Instance(Struct, frozen=True, kw_only=True):
-    """A model in memory; `config` holds what else LM Studio tells of how it was loaded."""
+    """A loaded model; `config` holds the other load parameters that LM Studio reports."""
 
     id: str
     context_length: int
@@ -45,7 +21,7 @@ class Instance(Struct, frozen=True, kw_only=True):
 class ModelDescription(Struct, frozen=True, kw_only=True):
     """One model as the listings show it.
 
-    Sizes are bytes, context lengths tokens; `instances` is empty where the model is not loaded. `on_demand` says whether a
+    Sizes are in bytes, context lengths in tokens. `instances` is empty while the model is not loaded; `on_demand` is whether a
     request loads it then, `decides` whether it answers `/v1/decisions`.
     """
 
@@ -67,12 +43,12 @@ class ModelDescription(Struct, frozen=True, kw_only=True):
 
     @property
     def loaded_context_length(self) -> int | None:
-        """The context length of the first instance; None where the model is not loaded."""
+        """The context length of the first instance; None if the model is not loaded."""
         return self.instances[0].context_length if self.instances else None
 
 
-class Runtime(Struct, frozen=True, kw_only=True):
-    """The engine below, as the `runtime` field of an answer names it."""
+class EngineRuntime(Struct, frozen=True, kw_only=True):
+    """The name and version of an engine, sent as the `runtime` field of an answer."""
 
     name: str
     version: str
@@ -80,7 +56,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
 
 
 class Sampling(Struct, frozen=True, kw_only=True):
-    """How the next token is chosen and when to stop; None leaves a choice to the back end."""
+    """Sampling parameters and stop conditions; None means the back end's default."""
 
     max_tokens: int | None = None
     temperature: float | None = None
@@ -104,7 +80,7 @@ class CalledTool(Struct, frozen=True, kw_only=True):
 
 
 class ChatMessage(Struct, frozen=True, kw_only=True):
-    """One turn of the history: its text parts joined, `images` as the data URIs they came in."""
+    """One message of the history: its text parts joined, its `images` as the data URIs that were sent."""
 
     role: str
     text: str = ""
@@ -114,7 +90,7 @@ class ChatMessage(Struct, frozen=True, kw_only=True):
 
 
 class ChatTool(Struct, frozen=True, kw_only=True):
-    """A tool on offer; `parameters` is the JSON Schema of its arguments, always of type object."""
+    """An offered tool; `parameters` is the JSON Schema of its arguments, always of type object."""
 
     name: str
     parameters: Mapping[str, Any]
@@ -122,7 +98,7 @@ class ChatTool(Struct, frozen=True, kw_only=True):
 
 
 class Provider(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where a tool that the server runs comes from, as LM Studio's `provider_info` names it."""
+    """The provider of a tool that the server runs; LM Studio's `provider_info`."""
 
     type: Literal["plugin", "ephemeral_mcp"]
     plugin_id: str | None = None
@@ -130,9 +106,9 @@ class Provider(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Integration(Struct, frozen=True, kw_only=True):
-    """Tools that the server runs by itself: a plugin, or an MCP server at `url` for this request alone.
+    """Tools that the server runs itself: a plugin, or an MCP server at `url` for this request only.
 
-    `allowed_tools` None allows all of them.
+    If `allowed_tools` is None, all of them are allowed.
     """
 
     provider: Provider
@@ -142,7 +118,11 @@ class Integration(Struct, frozen=True, kw_only=True):
 
 
 class ChatJob(Struct, frozen=True, kw_only=True):
-    """A chat to answer. `json_schema` None: free text. `reasoning` is the effort that was asked for, in the client's word."""
+    """A chat to answer.
+
+    If `json_schema` is None, the answer is free text. `reasoning` is the requested effort, as the client sent it; `ttl` is in
+    seconds.
+    """
 
     model: str
     messages: tuple[ChatMessage, ...]
@@ -157,7 +137,7 @@ class ChatJob(Struct, frozen=True, kw_only=True):
 
 
 class CompletionJob(Struct, frozen=True, kw_only=True):
-    """A raw prompt to continue, with no template around it."""
+    """A raw prompt to continue, without a chat template."""
 
     model: str
     prompt: str
@@ -165,28 +145,31 @@ class CompletionJob(Struct, frozen=True, kw_only=True):
 
 
 class EmbeddingJob(Struct, frozen=True, kw_only=True):
-    """Texts to turn into vectors."""
+    """Texts to embed."""
 
     model: str
     texts: tuple[str, ...]
 
 
 class Embedded(Struct, frozen=True, kw_only=True):
-    """One vector a text, in order."""
+    """One vector for each text, in order."""
 
     vectors: tuple[tuple[float, ...], ...]
     prompt_tokens: int
 
 
 class DecisionOption(Struct, frozen=True):
-    """One possible answer: its value on the wire, and what it means."""
+    """One possible answer: its value on the wire, and its meaning."""
 
     value: str | bool
     description: str = ""
 
 
 class DecisionQuestion(Struct, frozen=True, kw_only=True):
-    """One typed question. A predicate's options are true and false, a score's are its levels in ascending order."""
+    """One typed question.
+
+    The options of a predicate are true and false; those of a score are its levels in ascending order.
+    """
 
     name: str | None
     kind: Literal["predicate", "choice", "score"]
@@ -195,7 +178,7 @@ class DecisionQuestion(Struct, frozen=True, kw_only=True):
 
 
 class DecisionJob(Struct, frozen=True, kw_only=True):
-    """Typed questions about a text, with images as the data URIs they came in."""
+    """Typed questions about a text, with images as the data URIs that were sent."""
 
     model: str
     text: str
@@ -204,14 +187,14 @@ class DecisionJob(Struct, frozen=True, kw_only=True):
 
 
 class Decided(Struct, frozen=True, kw_only=True):
-    """For each question the probability of each of its options, in order; None where the model declines to answer."""
+    """The probabilities of each question's options, in order; None if the model declines to answer it."""
 
     distributions: tuple[tuple[float, ...] | None, ...]
     prompt_tokens: int
 
 
 class LoadJob(Struct, frozen=True, kw_only=True):
-    """A model to load; `config` holds the other parameters of `POST /api/v1/models/load` that were given."""
+    """A model to load; `config` holds the other parameters of `POST /api/v1/models/load` that were sent."""
 
     model: str
     context_length: int | None = None
@@ -219,7 +202,7 @@ class LoadJob(Struct, frozen=True, kw_only=True):
 
 
 class Loaded(Struct, frozen=True, kw_only=True):
-    """An instance that is ready; `seconds` is how long loading took, None: as long as the request."""
+    """A loaded instance; `seconds` is the load time, None for the duration of the request."""
 
     instance: Instance
     seconds: float | None = None
@@ -227,7 +210,7 @@ class Loaded(Struct, frozen=True, kw_only=True):
 
 
 class DownloadState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How far a download is, in LM Studio's own fields (docs, `2_rest/download-status.md`); times are ISO 8601."""
+    """The progress of a download, in LM Studio's fields (docs, `2_rest/download-status.md`); times are ISO 8601."""
 
     status: Literal["downloading", "paused", "completed", "failed", "already_downloaded"]
     job_id: str | None = None

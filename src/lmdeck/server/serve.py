@@ -1,4 +1,4 @@
-"""Runs an application on uvicorn: in the foreground for the command line, in a thread for tests, examples and demos."""
+"""Running an application on uvicorn: in the foreground for the command line, in a thread for tests and demos."""
 
 from __future__ import annotations
 
@@ -22,17 +22,15 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-__all__ = ["BackgroundServer", "listen", "run"]
-
 BACKLOG = 1024
 OWN_HEADERS = (("Server", f"lmdeck/{__version__}"),)
-SECONDS_A_TICK = 0.1
-SECONDS_TO_END = 5
-"""How long answers in progress may take to notice that their connection is gone, at the end."""
+TICK_SECONDS = 0.1
+SHUTDOWN_SECONDS = 5
+"""How long open requests may take at shutdown to notice that their connection is closed."""
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but ending at once: answers in progress lose their connection, which ends their generation."""
+    """uvicorn with an immediate shutdown: open requests lose their connection, which stops their generation."""
 
     def __init__(
         self,
@@ -53,51 +51,51 @@ class _Server(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 headers=list(headers),
-                timeout_graceful_shutdown=SECONDS_TO_END,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )
         )
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
-        self._asked_to_end = asyncio.Event()
+        self._end_requested = asyncio.Event()
         await super().startup(sockets)
         if self._on_ready is not None:
             self._on_ready()
 
     async def stop_listening(self) -> None:
-        """Close the port; connections that are open go on."""
+        """Close the port; open connections continue."""
         for server in self.servers:
             server.close()
 
     async def listen_again(self, listener: socket.socket) -> None:
         """Accept connections on another socket."""
         protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
-        make = partial(
+        make_protocol = partial(
             protocol,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        self.servers.append(await self.loop.create_server(make, sock=listener))
+        self.servers.append(await self.loop.create_server(make_protocol, sock=listener))
 
     async def main_loop(self) -> None:
-        """Tick as uvicorn does, but end at once when asked to, not with the next tick."""
+        """Tick as uvicorn does, but exit as soon as `end` is called instead of at the next tick."""
         ticks = 0
         while not (self.should_exit or await self.on_tick(ticks)):
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._asked_to_end.wait(), SECONDS_A_TICK)
+                await asyncio.wait_for(self._end_requested.wait(), TICK_SECONDS)
             ticks += 1
 
     def end(self) -> None:
-        """Ask for the end; may be called from any thread, and more than once."""
+        """Request the shutdown; may be called from any thread, and more than once."""
         self.should_exit = True
         if self.started and not self.loop.is_closed():
-            with suppress(RuntimeError):  # it has ended since
-                self.loop.call_soon_threadsafe(self._asked_to_end.set)
+            with suppress(RuntimeError):  # the loop has closed since
+                self.loop.call_soon_threadsafe(self._end_requested.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close port and connections, and wait for the answers in progress to notice."""
+        """Close the port and all connections, and wait for the open requests to end."""
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
@@ -106,23 +104,23 @@ class _Server(uvicorn.Server):
         for listener in sockets or ():
             listener.close()
         if self.server_state.tasks:
-            _, late = await asyncio.wait(self.server_state.tasks, timeout=SECONDS_TO_END)
+            _, late = await asyncio.wait(self.server_state.tasks, timeout=SHUTDOWN_SECONDS)
             for task in late:
                 task.cancel()
         await self.lifespan.shutdown()
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """Open the socket to serve on; port 0 takes a free one.
+    """Return a listening socket; port 0 chooses a free one.
 
     Raises:
-        ConfigurationError: The address is not one of this machine, or the port is taken.
+        ConfigurationError: The address does not belong to this machine, or the port is in use.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns Nagle's algorithm off only where the protocol is named; left on, every second small write waits 40 ms
+    # asyncio disables Nagle's algorithm only if the protocol is given; otherwise every second small write waits 40 ms
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        if os.name == "posix":  # elsewhere it would share a port that is taken
+        if os.name == "posix":  # on Windows it would share a port that is in use
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(BACKLOG)
@@ -136,7 +134,7 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
 
 
 def base_url(listener: socket.socket) -> str:
-    """Give the address that clients use for a socket."""
+    """Return the URL by which clients reach a socket."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -145,17 +143,15 @@ def run(app: ASGIApp, listener: socket.socket, on_ready: Callable[[str], object]
     """Serve until Ctrl-C or SIGTERM; `on_ready` is called with the base URL once connections are accepted."""
     url = base_url(listener)
     server = _Server(app, None if on_ready is None else lambda: on_ready(url))
-    try:
+    with suppress(KeyboardInterrupt):  # uvicorn has shut down cleanly and raises the signal again
         server.run(sockets=[listener])
-    except KeyboardInterrupt:
-        """uvicorn has ended in good order and raises the signal again, for whoever else cares."""
 
 
 class BackgroundServer:
-    """An application served from a thread of its own, ready when the constructor returns.
+    """An application served from a background thread, ready when the constructor returns.
 
-    `on_close` is called once, after the last connection has ended. With `lifespan`, the application is told of its beginning
-    and its end. `headers` are those of every answer.
+    `on_close` is called once, after the last connection has ended. With `lifespan`, the application gets ASGI lifespan events.
+    `headers` are sent with every response.
     """
 
     def __init__(
@@ -178,7 +174,7 @@ class BackgroundServer:
         self._ready.wait()
         if not self._server.started:
             self.close()
-            raise LMStudioError(f"The server on {self.base_url} did not start.", hint="Its log says why.")
+            raise LMStudioError(f"The server on {self.base_url} did not start.", hint="See its log for the reason.")
 
     def _serve(self, listener: socket.socket) -> None:
         try:
@@ -187,7 +183,7 @@ class BackgroundServer:
             self._ready.set()
 
     def transport(self, client: tuple[str, int] | None) -> asyncio.Transport | None:
-        """Give the connection from a client's address, for those who want to do more to it than HTTP does."""
+        """Return the connection of a client address, for access below HTTP; None if there is none."""
         for connection in self._server.server_state.connections:
             if getattr(connection, "client", None) == client:
                 return connection.transport
@@ -195,14 +191,14 @@ class BackgroundServer:
 
     def stop_listening(self) -> None:
         """Close the port until `listen_again`; may be called from any thread."""
-        self._do(self._server.stop_listening())
+        self._run_in_loop(self._server.stop_listening())
 
     def listen_again(self) -> None:
-        """Open the port that `stop_listening` closed."""
+        """Reopen the port that `stop_listening` closed."""
         if not self._server.should_exit:
-            self._do(self._server.listen_again(listen(self._host, self._port)))
+            self._run_in_loop(self._server.listen_again(listen(self._host, self._port)))
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run_in_loop(self, work: Coroutine[Any, Any, None]) -> None:
         if threading.current_thread() is self._thread:
             self._tasks.add(task := self._server.loop.create_task(work))
             task.add_done_callback(self._tasks.discard)

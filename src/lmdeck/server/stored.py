@@ -1,4 +1,4 @@
-"""Answers that can be continued: what `previous_response_id` refers to."""
+"""The responses that `previous_response_id` can refer to."""
 
 from __future__ import annotations
 
@@ -12,23 +12,21 @@ from lmdeck.server.jobs import CalledTool, ChatMessage
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lmdeck.server.blocks import Block
-
-__all__ = ["StoredAnswers", "spoken"]
+    from lmdeck.server.blocks import OutputBlock
 
 
-class StoredAnswers:
-    """The last answers of this server, each with the history that led to it; the oldest are forgotten first."""
+class StoredResponses:
+    """The most recent responses of this server, each with its whole history; the oldest are dropped first."""
 
     def __init__(self, limit: int = 1000) -> None:
         self._limit = limit
         self._histories: OrderedDict[str, tuple[ChatMessage, ...]] = OrderedDict()
 
     def history(self, response_id: str | None) -> tuple[ChatMessage, ...]:
-        """Give the turns up to an answer and with it; none where none is named.
+        """Return the messages up to and including a response; empty if `response_id` is None.
 
         Raises:
-            Refusal: It was never given, not stored, or is forgotten.
+            Refusal: There is no such response: it was never made, not stored, or dropped.
         """
         if response_id is None:
             return ()
@@ -38,28 +36,28 @@ class StoredAnswers:
         self._histories.move_to_end(response_id)
         return self._histories[response_id]
 
-    def keep(self, turns: Iterable[ChatMessage], response_id: str | None = None) -> str:
-        """Keep a history, and give the id by which it is continued."""
+    def add(self, messages: Iterable[ChatMessage], response_id: str | None = None) -> str:
+        """Store a history, and return the id by which it can be continued."""
         response_id = response_id or item_id("resp")
-        self._histories[response_id] = tuple(turns)
+        self._histories[response_id] = tuple(messages)
         while len(self._histories) > self._limit:
             self._histories.popitem(last=False)
         return response_id
 
-    def forget(self) -> None:
-        """Forget all of them, as a server does that was started anew."""
+    def clear(self) -> None:
+        """Drop all responses, as a restart of the server does."""
         self._histories.clear()
 
 
-def spoken(blocks: Iterable[Block]) -> list[ChatMessage]:
-    """Write an answer as turns of a history: the assistant's, and after a call that the server ran, the tool's."""
-    turns: list[ChatMessage] = []
+def blocks_to_messages(blocks: Iterable[OutputBlock]) -> list[ChatMessage]:
+    """Return an answer as messages: the assistant's, and one of the tool after each call that the server ran."""
+    messages: list[ChatMessage] = []
     texts: list[str] = []
     calls: list[CalledTool] = []
 
     def close() -> None:
         if texts or calls:
-            turns.append(ChatMessage(role="assistant", text="".join(texts), tool_calls=tuple(calls)))
+            messages.append(ChatMessage(role="assistant", text="".join(texts), tool_calls=tuple(calls)))
             texts.clear()
             calls.clear()
 
@@ -71,6 +69,6 @@ def spoken(blocks: Iterable[Block]) -> list[ChatMessage]:
             if block.outcome is not None:
                 close()
                 text = block.outcome.reason or block.outcome.output
-                turns.append(ChatMessage(role="tool", text=text, tool_call_id=block.id))
+                messages.append(ChatMessage(role="tool", text=text, tool_call_id=block.id))
     close()
-    return turns
+    return messages

@@ -1,6 +1,6 @@
-"""The narrower protocol of a back end that only turns a prompt into text, possibly under a grammar.
+"""The smaller protocol of a back end that only turns a prompt into text, possibly constrained by a grammar.
 
-`lmdeck.server.tool_use.DefaultToolUse` makes a whole `Backend` of it, so a model runner never sees a tool, a tool call or JSON.
+`lmdeck.server.tool_use.DefaultToolUse` wraps it as a `Backend`, so a model runner never handles tools, tool calls or JSON.
 """
 
 from __future__ import annotations
@@ -16,34 +16,32 @@ from lmdeck.server.jobs import Sampling
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from lmdeck.server.jobs import Decided, Embedded, EmbeddingJob, Loaded, LoadJob, ModelDescription, Runtime
-
-__all__ = ["Constraint", "Generation", "LetterChoice", "Piece", "TextModel", "TextOnly", "Turn"]
+    from lmdeck.server.jobs import Decided, Embedded, EmbeddingJob, EngineRuntime, Loaded, LoadJob, ModelDescription
 
 
 class Turn(Struct, frozen=True):
-    """One message for the chat template, which may know no other roles than system, user and assistant."""
+    """One message for the chat template, which may support only the roles system, user and assistant."""
 
     role: str
     text: str
 
 
 class Constraint(Struct, frozen=True):
-    """A grammar that every token must obey: a JSON Schema as JSON text, or a Lark grammar of llguidance's dialect."""
+    """A grammar that constrains every token: a JSON Schema as JSON text, or a Lark grammar in llguidance's dialect."""
 
     kind: Literal["json_schema", "lark"]
     grammar: str
 
 
 class LetterChoice(Struct, frozen=True):
-    """A prompt that is answered with one of these letters."""
+    """A prompt to be answered with one of `letters`."""
 
     prompt: str
     letters: str
 
 
 class Generation(Struct, frozen=True, kw_only=True):
-    """A text to make: `prompt` is a history for the chat template, or a raw text to continue."""
+    """A text to generate; `prompt` is a history for the chat template, or a raw text to continue."""
 
     model: str
     prompt: tuple[Turn, ...] | str
@@ -55,38 +53,38 @@ Piece: TypeAlias = str | LoadProgress | Finished
 
 
 class TextModel(Protocol):
-    """Something that generates text, with the rules of `Backend` for closing and for errors."""
+    """A text generator; closing and errors work as for `Backend`."""
 
     @property
-    def runtime(self) -> Runtime:
-        """The engine's name and version."""
+    def runtime(self) -> EngineRuntime:
+        """The name and version of the engine."""
         ...
 
     def models(self) -> Sequence[ModelDescription]:
-        """List the models on hand, the default one first."""
+        """Return the available models, the default one first."""
         ...
 
     def generate(self, job: Generation) -> AsyncGenerator[Piece, None]:
-        """Give the text in pieces as they come to be, stop strings excluded, then `Finished`.
+        """Yield the text in pieces as they are generated, without stop strings, then `Finished`.
 
         Raises:
-            BackendError: By the call itself: refused. While iterating: failed.
+            BackendError: Raised by the call if the request is refused; raised while iterating if the generation fails.
         """
         ...
 
     async def embed(self, job: EmbeddingJob) -> Embedded:
-        """Turn texts into vectors.
+        """Return one vector for each text.
 
         Raises:
-            BackendError: Refused or failed.
+            BackendError: The request is refused, or it failed.
         """
         ...
 
     async def decide(self, model: str, choices: Sequence[LetterChoice]) -> Decided:
-        """Give the probability of each letter, decoding under a grammar that allows these letters only.
+        """Return the probability of each letter, decoding under a grammar that allows only these letters.
 
         Raises:
-            BackendError: Refused or failed.
+            BackendError: The request is refused, or it failed.
         """
         ...
 
@@ -94,50 +92,50 @@ class TextModel(Protocol):
         """Load a model.
 
         Raises:
-            BackendError: It cannot be loaded.
+            BackendError: The model cannot be loaded.
         """
         ...
 
     async def unload(self, instance_id: str) -> None:
-        """Take an instance out of memory.
+        """Unload an instance.
 
         Raises:
-            BackendError: There is none of that name.
+            BackendError: There is no such instance.
         """
         ...
 
 
 class TextOnly:
-    """What a model answers that only generates text: it is there already, and does nothing else."""
+    """A base class of models that only generate text: all other operations are refused."""
 
     async def embed(self, job: EmbeddingJob) -> Embedded:
-        """Refuse.
+        """Refuse the request.
 
         Raises:
             BackendError: Always.
         """
-        raise BackendError(f"The model {job.model} makes no embeddings.", type="not_implemented")
+        raise BackendError(f"The model {job.model} does not create embeddings.", type="not_implemented")
 
     async def decide(self, model: str, choices: Sequence[LetterChoice]) -> Decided:  # noqa: ARG002
-        """Refuse.
+        """Refuse the request.
 
         Raises:
             BackendError: Always.
         """
-        raise BackendError(f"The model {model} answers no decisions.", type="not_implemented")
+        raise BackendError(f"The model {model} does not answer decisions.", type="not_implemented")
 
     async def load(self, job: LoadJob) -> Loaded:
-        """Refuse.
+        """Refuse the request.
 
         Raises:
             BackendError: Always.
         """
-        raise BackendError(f"The model {job.model} cannot be loaded by request.", type="not_implemented")
+        raise BackendError(f"The model {job.model} cannot be loaded through the API.", type="not_implemented")
 
     async def unload(self, instance_id: str) -> None:
-        """Refuse.
+        """Refuse the request.
 
         Raises:
             BackendError: Always.
         """
-        raise BackendError(f"The model {instance_id} cannot be unloaded by request.", type="not_implemented")
+        raise BackendError(f"The model {instance_id} cannot be unloaded through the API.", type="not_implemented")

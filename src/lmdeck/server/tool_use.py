@@ -1,9 +1,9 @@
-"""LM Studio's *default tool use* for any model that writes text: tools without a template that knows them.
+"""LM Studio's *default tool use* for any text model: tools without support in the chat template.
 
-As documented (`3_openai-compat/tools.mdx`): the tools and the format of a call go into the system prompt, `tool` messages
-become `user` messages, the assistant's calls are written out in that same format. LM Studio's docs show the request's markers
-and name `[TOOL_RESULT]` without showing one; the result's markers here are made after the request's. For
-`tool_choice: "required"` the model decodes under a grammar that allows one call and nothing else.
+As documented (`3_openai-compat/tools.mdx`), the tools and the format of a call are part of the system prompt, `tool` messages
+become `user` messages, and the assistant's calls are written in the same format. LM Studio's docs show the markers of a request
+and mention `[TOOL_RESULT]` without an example; its markers follow those of the request. For `tool_choice: "required"` the model
+decodes under a grammar that allows exactly one call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 
 from lmdeck.server.backend import BackendError
 from lmdeck.server.decision_text import decision_prompt
-from lmdeck.server.events import Finished, LoadProgress, TextDelta, ToolCallStart
+from lmdeck.server.events import Finished, LoadProgress, TextDelta, ToolCallOpened
 from lmdeck.server.jobs import DownloadState
 from lmdeck.server.text_model import Constraint, Generation, Turn
 from lmdeck.server.tool_text import CLOSE, OPEN, CallFinder, ConstrainedCall
@@ -25,7 +25,7 @@ from lmdeck.server.tool_text import CLOSE, OPEN, CallFinder, ConstrainedCall
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 
-    from lmdeck.server.events import Event
+    from lmdeck.server.events import BackendEvent
     from lmdeck.server.jobs import (
         ChatJob,
         ChatMessage,
@@ -35,47 +35,48 @@ if TYPE_CHECKING:
         DecisionJob,
         Embedded,
         EmbeddingJob,
+        EngineRuntime,
         Loaded,
         LoadJob,
         ModelDescription,
-        Runtime,
     )
     from lmdeck.server.text_model import Piece, TextModel
-
-__all__ = ["DefaultToolUse", "call_grammar", "render_history", "tool_prompt"]
 
 MAX_ARGUMENT_CHARS = 256
 MAX_ARGUMENT_ITEMS = 16
 MAX_ARGUMENT_INTEGER = 10**12
-"""What a constrained call's strings, arrays and integers may grow to where their schema sets no limit, so that it ends."""
+"""Limits for strings, arrays and integers of a constrained call whose schema has none, so that the call ends."""
 
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": True}
-"""llguidance's own options: no free white space, in which small models get lost, and unknown keywords are passed over."""
+"""Options of llguidance: no optional white space, which small models repeat endlessly; ignore unknown keywords."""
 
 
 class DefaultToolUse:
-    """A whole back end made of a model that only writes text."""
+    """A back end that adds tool calls to a model that only generates text."""
 
     def __init__(self, model: TextModel) -> None:
         self._model = model
 
     @property
-    def runtime(self) -> Runtime:
-        """The engine's name and version."""
+    def runtime(self) -> EngineRuntime:
+        """The name and version of the engine."""
         return self._model.runtime
 
     def models(self) -> Sequence[ModelDescription]:
-        """List the models on hand, the default one first."""
+        """Return the available models, the default one first."""
         return self._model.models()
 
-    def chat(self, job: ChatJob) -> AsyncGenerator[Event, None]:
+    def chat(self, job: ChatJob) -> AsyncGenerator[BackendEvent, None]:
         """Answer a chat.
 
         Raises:
-            BackendError: Images, which text models cannot see; or whatever the model refuses.
+            BackendError: The chat contains images or needs server-side tools, or the model refuses the request.
         """
         if job.integrations:
-            raise BackendError("This server runs no tools of its own: it has no plugins.", type="not_implemented")
+            raise BackendError(
+                "This server does not run tools itself: it has no plugins. Send the request without `integrations`.",
+                type="not_implemented",
+            )
         if any(message.images for message in job.messages):
             raise BackendError("Model does not support images. Please use a model that does.")
         offered = job.tools if job.tool_choice != "none" else ()
@@ -95,19 +96,19 @@ class DefaultToolUse:
             return _text_events(pieces)
         return _events(pieces, ConstrainedCall() if required else CallFinder())
 
-    def complete(self, job: CompletionJob) -> AsyncGenerator[Event, None]:
+    def complete(self, job: CompletionJob) -> AsyncGenerator[BackendEvent, None]:
         """Continue a prompt.
 
         Raises:
-            BackendError: Whatever the model refuses.
+            BackendError: The model refuses the request.
         """
         return _text_events(self._model.generate(Generation(model=job.model, prompt=job.prompt, sampling=job.sampling)))
 
     async def embed(self, job: EmbeddingJob) -> Embedded:
-        """Turn texts into vectors.
+        """Return one vector for each text.
 
         Raises:
-            BackendError: Whatever the model refuses.
+            BackendError: The model refuses the request.
         """
         return await self._model.embed(job)
 
@@ -115,7 +116,7 @@ class DefaultToolUse:
         """Answer typed questions, each as a choice between letters.
 
         Raises:
-            BackendError: Images, more options than letters, or whatever the model refuses.
+            BackendError: There are images or more options than letters, or the model refuses the request.
         """
         if job.images:
             raise BackendError("Model does not support images. Please use a model that does.")
@@ -125,32 +126,32 @@ class DefaultToolUse:
         """Load a model.
 
         Raises:
-            BackendError: Whatever the model refuses.
+            BackendError: The model refuses the request.
         """
         return await self._model.load(job)
 
     async def unload(self, instance_id: str) -> None:
-        """Take an instance out of memory.
+        """Unload an instance.
 
         Raises:
-            BackendError: Whatever the model refuses.
+            BackendError: The model refuses the request.
         """
         await self._model.unload(instance_id)
 
     async def download(self, model: str, quantization: str | None = None) -> DownloadState:  # noqa: ARG002
-        """Tell that a model on hand is there already.
+        """Return `already_downloaded` for an available model.
 
         Raises:
-            BackendError: It is another model, which a server like this does not fetch.
+            BackendError: The model is not available; this server does not download models.
         """
         if any(model == described.key for described in self.models()):
             return DownloadState(status="already_downloaded")
         raise BackendError(
-            f"This server downloads no models: {model} is not on hand.", status=404, type="model_not_found"
+            f"This server does not download models, and {model} is not available.", status=404, type="model_not_found"
         )
 
     async def download_state(self, job_id: str) -> DownloadState:
-        """Refuse: there are no downloads.
+        """Refuse the request: there are no downloads.
 
         Raises:
             BackendError: Always.
@@ -158,7 +159,7 @@ class DefaultToolUse:
         raise BackendError(f"There is no download job {job_id}.", status=404, type="job_not_found")
 
 
-async def _text_events(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Event, None]:
+async def _text_events(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[BackendEvent, None]:
     async with aclosing(pieces):
         async for piece in pieces:
             yield TextDelta(piece) if isinstance(piece, str) else piece
@@ -166,33 +167,33 @@ async def _text_events(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Ev
 
 async def _events(
     pieces: AsyncGenerator[Piece, None], reader: CallFinder | ConstrainedCall
-) -> AsyncGenerator[Event, None]:
-    called = False
+) -> AsyncGenerator[BackendEvent, None]:
+    has_called = False
     async with aclosing(pieces):
         async for piece in pieces:
             if isinstance(piece, LoadProgress):
                 yield piece
                 continue
             for event in reader.feed(piece) if isinstance(piece, str) else reader.finish():
-                called = called or isinstance(event, ToolCallStart)
+                has_called = has_called or isinstance(event, ToolCallOpened)
                 yield event
             if isinstance(piece, Finished):
-                over = called and piece.stop_reason in {"eosFound", "stopStringFound"}
-                yield msgspec.structs.replace(piece, stop_reason="toolCalls") if over else piece
+                ended_by_call = has_called and piece.stop_reason in {"eosFound", "stopStringFound"}
+                yield msgspec.structs.replace(piece, stop_reason="toolCalls") if ended_by_call else piece
 
 
 # --- the prompt ---
 
 
 def render_history(messages: Iterable[ChatMessage], tools: Sequence[ChatTool] = ()) -> Iterator[Turn]:
-    """Write a history in the roles every chat template knows, the tools in the system prompt."""
+    """Yield a history in the roles that every chat template supports, the tools in the system prompt."""
     groups = [(role, list(group)) for role, group in groupby(messages, key=_plain_role)]
     if tools and (not groups or groups[0][0] != "system"):
         yield Turn("system", tool_prompt(tools))
     for index, (role, group) in enumerate(groups):
         if role == "system" and index == 0 and tools:
             yield Turn("system", "\n\n".join([*(message.text for message in group), tool_prompt(tools)]))
-        elif role == "tool":  # one turn for all results: many templates want user and assistant to alternate
+        elif role == "tool":  # one message for all results: many templates require user and assistant to alternate
             yield Turn("user", "\n".join(f"[TOOL_RESULT]{message.text}[END_TOOL_RESULT]" for message in group))
         else:
             yield from (Turn(role, _with_calls(message)) for message in group)
@@ -208,7 +209,7 @@ def _with_calls(message: ChatMessage) -> str:
 
 
 def tool_prompt(tools: Iterable[ChatTool]) -> str:
-    """Write the system prompt of LM Studio's default tool use."""
+    """Return the system prompt of LM Studio's default tool use."""
     listing = [
         {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": t.parameters}}
         for t in tools
@@ -243,7 +244,7 @@ Respond conversationally if no matching tools exist."""
 
 
 def call_grammar(tools: Sequence[ChatTool]) -> str:
-    """Write the Lark grammar of exactly one call to one of the tools, its arguments after the tool's own schema."""
+    """Return a Lark grammar that allows one call to one of the tools, with arguments that match its schema."""
     alternatives = " | ".join(f"call_{index}" for index in range(len(tools)))
     lines = [f"start: {alternatives}"]
     for index, tool in enumerate(tools):
@@ -261,7 +262,7 @@ def _schema_text(schema: Mapping[str, Any] | bool) -> str:
 
 
 def _bounded(schema: Any) -> Any:  # noqa: ANN401  # a JSON Schema at any depth
-    """Copy a schema with limits where it has none, for a small model may never end a string by itself."""
+    """Return a schema with limits where it has none, since a small model may never end a string."""
     if isinstance(schema, list):
         return [_bounded(item) for item in schema]
     if not isinstance(schema, dict):

@@ -14,10 +14,10 @@ from lmdeck.server.backend import BackendError
 from lmdeck.server.events import (
     Finished,
     PromptProgress,
-    ReasoningDelta,
+    ReasoningTextDelta,
     TextDelta,
     ToolArgumentsDelta,
-    ToolCallStart,
+    ToolCallOpened,
     ToolOutcome,
 )
 from lmdeck.server.jobs import Provider
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-    from lmdeck.server.events import Event, StopReason
-
-__all__ = ["Answer", "PlannedCall", "refusal"]
+    from lmdeck.server.events import BackendEvent, StopReason
 
 CHARACTERS_A_TOKEN = (1, 2, 3, 3, 4, 4, 5, 6)
 """How many characters a delta may have: about those of a token."""
@@ -72,12 +70,12 @@ class Answer(Struct, frozen=True, kw_only=True):
     from_schema: bool = False
     decisions: Mapping[str, Any] | None = None
 
-    def events(self, rng: random.Random, prompt_tokens: int) -> Iterator[Event]:
+    def events(self, rng: random.Random, prompt_tokens: int) -> Iterator[BackendEvent]:
         """Give what happens, in pieces of about a token each, the same for the same random source."""
         made = 0
         yield PromptProgress(1.0)
         for event in self._said(rng):
-            made += isinstance(event, TextDelta | ReasoningDelta | ToolArgumentsDelta)
+            made += isinstance(event, TextDelta | ReasoningTextDelta | ToolArgumentsDelta)
             yield event
         native = bool(self.calls) and self.dialect is None and all(call.output is None for call in self.calls)
         yield Finished(
@@ -86,15 +84,15 @@ class Answer(Struct, frozen=True, kw_only=True):
             completion_tokens=max(made, 1) if self.completion_tokens is None else self.completion_tokens,
         )
 
-    def _said(self, rng: random.Random) -> Iterator[Event]:
+    def _said(self, rng: random.Random) -> Iterator[BackendEvent]:
         if self.dialect is not None:
             yield from map(TextDelta, _pieces(self._in_dialect(), rng))
             return
-        yield from map(ReasoningDelta, _pieces(self.reasoning, rng))
+        yield from map(ReasoningTextDelta, _pieces(self.reasoning, rng))
         yield from map(TextDelta, _pieces(self.content, rng))
         for call in self.calls:
             provider = _provider(call.provider) if call.output is not None else None
-            yield ToolCallStart(call.id or str(rng.randrange(10**8, 10**9)), call.name, provider)
+            yield ToolCallOpened(call.id or str(rng.randrange(10**8, 10**9)), call.name, provider)
             yield from map(ToolArgumentsDelta, _pieces(call.text, rng))
             if call.output is not None:
                 yield ToolOutcome(call.output)

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from lmdeck.testing.connection import Parts
     from lmdeck.testing.scripting import Script
 
-__all__ = ["Front"]
-
 MAX_BODY_BYTES = 65 << 20
 _NO_MODEL = "No model answers {request}: script a `body(…)`, an `error(…)` or a fault for it, but no words."
 _SECRETS = ("authorization", "x-api-key", "cookie", "proxy-authorization")

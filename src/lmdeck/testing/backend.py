@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lmdeck.server.backend import BackendError
-from lmdeck.server.events import Finished, ReasoningDelta, TextDelta, ToolArgumentsDelta
-from lmdeck.server.jobs import Decided, Embedded, Runtime
+from lmdeck.server.events import Finished, ReasoningTextDelta, TextDelta, ToolArgumentsDelta
+from lmdeck.server.jobs import Decided, Embedded, EngineRuntime
 from lmdeck.testing.answers import Answer, PlannedCall
 from lmdeck.testing.decisions import distribution
 from lmdeck.testing.raw import RawAnswer
@@ -22,7 +22,7 @@ from lmdeck.testing.schema_values import value_for
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-    from lmdeck.server.events import Event
+    from lmdeck.server.events import BackendEvent
     from lmdeck.server.jobs import (
         ChatJob,
         CompletionJob,
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from lmdeck.testing.models import Shelf
     from lmdeck.testing.received_requests import SentRequest
     from lmdeck.testing.scripting import Rule, Script
-
-__all__ = ["CURRENT", "Exchange", "ScriptedBackend"]
 
 DIMENSIONS = 8
 CHARACTERS_A_TOKEN = 4
@@ -63,7 +61,7 @@ CURRENT: ContextVar[Exchange] = ContextVar("lmdeck_fake_exchange")
 class ScriptedBackend:
     """Answers what the script says."""
 
-    runtime = Runtime(name="lmdeck-fake", version="1.0", supported_formats=("gguf",))
+    runtime = EngineRuntime(name="lmdeck-fake", version="1.0", supported_formats=("gguf",))
 
     def __init__(
         self,
@@ -88,7 +86,7 @@ class ScriptedBackend:
         """List the models on the shelf."""
         return self._shelf.describe()
 
-    def chat(self, job: ChatJob) -> AsyncGenerator[Event, None]:
+    def chat(self, job: ChatJob) -> AsyncGenerator[BackendEvent, None]:
         """Answer what the script says.
 
         Raises:
@@ -104,7 +102,7 @@ class ScriptedBackend:
         self._check_context(job.model, tokens)
         return self._events(answer, exchange, job.model, tokens, job.ttl)
 
-    def complete(self, job: CompletionJob) -> AsyncGenerator[Event, None]:
+    def complete(self, job: CompletionJob) -> AsyncGenerator[BackendEvent, None]:
         """Answer what the script says.
 
         Raises:
@@ -144,7 +142,7 @@ class ScriptedBackend:
 
     async def _events(
         self, answer: Answer, exchange: Exchange, key: str, tokens: int, ttl: int | None
-    ) -> AsyncGenerator[Event, None]:
+    ) -> AsyncGenerator[BackendEvent, None]:
         async for progress in self._shelf.ready(key, ttl):
             yield progress
         async with self._shelf.slot(key), _counted(self):
@@ -152,7 +150,7 @@ class ScriptedBackend:
             await asyncio.sleep(self._time_to_first_token if wait is None else wait)
             speed = answer.tokens_per_second or self._tokens_per_second
             for event in answer.events(exchange.rng, tokens):
-                if speed and isinstance(event, TextDelta | ReasoningDelta | ToolArgumentsDelta):
+                if speed and isinstance(event, TextDelta | ReasoningTextDelta | ToolArgumentsDelta):
                     await asyncio.sleep(1 / speed)
                 elif isinstance(event, Finished):
                     await asyncio.sleep(0)  # a client that has gone away is noticed before the end, not after it

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Receive, Send
 
-__all__ = ["Outgoing", "OverError", "Parts", "Wire"]
-
 Headers = list[tuple[bytes, bytes]]
 _CUT_CHANCE = 0.4
 

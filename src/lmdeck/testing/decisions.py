@@ -10,8 +10,6 @@ from lmdeck.server.backend import BackendError
 if TYPE_CHECKING:
     from lmdeck.server.jobs import DecisionQuestion
 
-__all__ = ["distribution"]
-
 
 def distribution(question: DecisionQuestion, scripted: Mapping[str, Any]) -> tuple[float, ...] | None:
     """Return the probability of each option; None where the script declines to answer.

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from lmdeck.testing.received_requests import SentRequest, ToolUse
 
-__all__ = ["Expectations"]
-
 SHOWN = 20
 SECONDS_A_LOOK = 0.005
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lmdeck._client.clients import AsyncLMStudio, LMStudio
 from lmdeck.server.app import create_app
 from lmdeck.server.serve import listen
-from lmdeck.server.stored import StoredAnswers
+from lmdeck.server.stored import StoredResponses
 from lmdeck.testing.answers import Answer
 from lmdeck.testing.asgi import Front
 from lmdeck.testing.backend import ScriptedBackend
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from lmdeck.config import ClientSettings
     from lmdeck.testing.received_requests import SentRequest
     from lmdeck.testing.scripting import Scripted
-
-__all__ = ["FakeLMStudio"]
 
 LM_STUDIO_HEADERS = (("X-Powered-By", "Express"),)
 """What LM Studio's own server says of itself."""
@@ -74,7 +72,7 @@ class FakeLMStudio(Scripting, Modelled, Expectations):
         self._shelf = Shelf()
         self._shelf.add(FakeModel(key=DEFAULT_MODEL))
         self._shelf.add(FakeModel(key=DEFAULT_EMBEDDING_MODEL, type="embeddings", architecture="nomic-bert"))
-        self._stored = StoredAnswers()
+        self._stored = StoredResponses()
         self._backend = ScriptedBackend(
             self._script,
             self._shelf,
@@ -269,11 +267,11 @@ class FakeLMStudio(Scripting, Modelled, Expectations):
         self._front.most_at_once = 0
         self.requests.clear()
         self.unexpected.clear()
-        self._stored.forget()
+        self._stored.clear()
 
     def forget_answers(self) -> None:
         """Forget what `previous_response_id` refers to, as LM Studio does when it is started anew."""
-        self._stored.forget()
+        self._stored.clear()
 
     def on_request(self, tell: Callable[[SentRequest], object]) -> None:
         """Call a function with every request as it comes."""

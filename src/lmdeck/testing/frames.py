@@ -8,8 +8,6 @@ import msgspec
 
 from lmdeck._streaming.sse import SSEDecoder, encode_event
 
-__all__ = ["as_body", "bare", "empty_like", "is_done", "opens_or_finishes", "with_odd_indices"]
-
 
 def is_done(frame: bytes) -> bool:
     """Tell whether a frame is the end mark of a stream."""

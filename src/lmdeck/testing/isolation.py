@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from lmdeck.testing.fake import FakeLMStudio
 
-__all__ = ["RealRequestError", "environment", "point_to", "refuse_others"]
-
 LM_STUDIO_PORTS = (1234,)
 _CLEARED = ("LMDECK_HOST", "LMDECK_PORT", "LMDECK_MODEL", "LM_API_TOKEN", "LMDECK_API_TOKEN")
 

@@ -10,8 +10,6 @@ from lmdeck.server.serve import BackgroundServer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Door", "WatchedServer"]
-
 
 class WatchedServer(BackgroundServer):
     """A server that tells what is connected to it."""

@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 from lmdeck.testing.fake import FakeLMStudio
 from lmdeck.testing.isolation import environment, refuse_others
 
-__all__ = ["FakeLMStudioMixin"]
-
 
 class FakeLMStudioMixin(unittest.TestCase):
     """Gives each test `self.fake`; put it before the test case class.

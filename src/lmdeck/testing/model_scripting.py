@@ -7,8 +7,6 @@ from typing import Literal
 from lmdeck.server.jobs import DownloadState
 from lmdeck.testing.models import DEFAULT_MODEL, DEFAULT_SIZE_BYTES, FakeModel, Shelf
 
-__all__ = ["Modelled"]
-
 
 class Modelled:
     """The words of a fake that are about its models."""

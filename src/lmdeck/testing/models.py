@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from lmdeck.server.jobs import LoadJob
 
-__all__ = ["DEFAULT_EMBEDDING_MODEL", "DEFAULT_MODEL", "DEFAULT_SIZE_BYTES", "FakeModel", "Shelf"]
-
 DEFAULT_MODEL = "qwen2.5-7b-instruct"
 DEFAULT_EMBEDDING_MODEL = "text-embedding-nomic-embed-text-v1.5"
 DEFAULT_SIZE_BYTES = 4_683_074_048

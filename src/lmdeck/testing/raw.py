@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from lmdeck.testing.connection import Parts, Wire
 
-__all__ = ["RawAnswer"]
-
 EVENT_STREAM = "text/event-stream"
 DONE = encode_event(b"[DONE]")
 

@@ -8,8 +8,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-__all__ = ["SentRequest", "ToolUse"]
-
 ANSWERING = (
     "/chat/completions",
     "/completions",

@@ -36,8 +36,6 @@ from lmdeck.testing.answers import Answer, PlannedCall, refusal
 from lmdeck.testing.fake import FakeLMStudio
 from lmdeck.testing.faults import find_fault
 
-__all__ = ["Scenario", "load_scenario"]
-
 
 class _Call(Struct, forbid_unknown_fields=True, kw_only=True):
     name: str

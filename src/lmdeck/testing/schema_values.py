@@ -7,8 +7,6 @@ from typing import Any
 
 from lmdeck.errors import ConfigurationError
 
-__all__ = ["value_for"]
-
 MAX_DEPTH = 32
 _FORMATS = {
     "date": "2026-01-31",

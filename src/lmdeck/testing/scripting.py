@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     Made = Answer | RawAnswer | str
     Scripted = Answer | RawAnswer | Callable[[SentRequest], Made]
 
-__all__ = ["Rule", "Script", "Scripting"]
-
 FinishReason = Literal["stop", "length", "tool_calls"]
 _STOP_REASONS: dict[str, StopReason] = {
     "stop": "eosFound",

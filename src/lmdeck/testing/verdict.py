@@ -27,8 +27,6 @@ from lmdeck.testing.scenario import Scenario
 if TYPE_CHECKING:
     from lmdeck.testing.fake import FakeLMStudio
 
-__all__ = ["Outcome", "Repaired", "Trial", "baseline", "try_faults"]
-
 Outcome = Literal["survived", "said so", "wrong answer", "crashed", "hung"]
 SHOWN = 2000
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from lmdeck.server.delivery import ClientGoneError, attended
 from lmdeck.web.answer import Answer
+from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
 from lmdeck.web.encodings import find_encoding
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class ChatResponse(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             with suppress(ClientGoneError):
-                await attended(receive, self._send(send))
+                await run_until_disconnect(receive, self._send(send))
         finally:
             await self._end()
 

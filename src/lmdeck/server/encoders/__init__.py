@@ -1,1 +1,1 @@
-"""How events are written on the wire, one module a format; without I/O, for the server and the relay alike."""
+"""Encoders of events on the wire, one module for each format; without I/O, shared by the server and the relay."""

@@ -1,4 +1,4 @@
-"""What all formats share: ids, the end mark, named events, finish reasons and token counts."""
+"""Shared by all formats: ids, the end marker, named events, finish reasons and token counts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from lmdeck._streaming.sse import encode_event
 if TYPE_CHECKING:
     from lmdeck.server.events import Finished, StopReason
 
-__all__ = ["DONE", "answer_id", "data_event", "finish_reason", "item_id", "named_event", "usage"]
-
 DONE = encode_event(b"[DONE]")
 _ID_LETTERS = string.ascii_lowercase + string.digits
 _FINISH_REASONS: dict[StopReason, str] = {
@@ -27,32 +25,32 @@ _FINISH_REASONS: dict[StopReason, str] = {
 
 
 def answer_id(prefix: str) -> str:
-    """Return an id as LM Studio writes them: the prefix, a dash, letters and digits."""
+    """Return an id in LM Studio's format: the prefix, a dash, letters and digits."""
     return f"{prefix}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(22))}"
 
 
 def item_id(prefix: str) -> str:
-    """Return an id as responses and their items have them: the prefix, an underscore, 48 hexadecimal digits."""
+    """Return an id of a response or an item: the prefix, an underscore, 48 hexadecimal digits."""
     return f"{prefix}_{secrets.token_hex(24)}"
 
 
 def data_event(value: object) -> bytes:
-    """Write a value as a server-sent event without a name."""
+    """Return a value as a server-sent event without a name."""
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
 def named_event(name: str, value: object) -> bytes:
-    """Write a value as a server-sent event with a name."""
+    """Return a value as a server-sent event with a name."""
     return encode_event(msgspec.json.encode(value), name)
 
 
 def finish_reason(reason: StopReason) -> str:
-    """Translate LM Studio's stop reason into OpenAI's finish reason."""
+    """Return OpenAI's finish reason for a stop reason of LM Studio."""
     return _FINISH_REASONS[reason]
 
 
 def usage(end: Finished) -> dict[str, int]:
-    """Write the token counts of an answer."""
+    """Return the token counts of an answer in OpenAI's format."""
     return {
         "prompt_tokens": end.prompt_tokens,
         "completion_tokens": end.completion_tokens,

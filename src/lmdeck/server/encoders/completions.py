@@ -1,10 +1,8 @@
-"""`/v1/completions`: text as chunks or as the one choice of a whole body."""
+"""`/v1/completions`: text as chunks, or as the choice of a whole body."""
 
 from __future__ import annotations
 
 from typing import Any
-
-__all__ = ["text_choice"]
 
 
 def text_choice(text: str, reason: str | None = None) -> dict[str, Any]:

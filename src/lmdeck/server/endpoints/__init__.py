@@ -1,1 +1,1 @@
-"""LM Studio's endpoints: the back end's events in, one body or a stream of frames out."""
+"""LM Studio's endpoints: they turn the back end's events into one body or a stream of frames."""

@@ -1,6 +1,6 @@
-"""`/v1/chat/completions` and its twin under `/api/v0`: events in, LM Studio's chunks or its one body out.
+"""`/v1/chat/completions`, also under `/api/v0`: a stream of LM Studio's chunks, or one body.
 
-The chunks end with the finish reason; then, if asked for, one chunk without choices for the usage; then `[DONE]`.
+A stream ends with the finish reason; then, if requested, a chunk without choices for the usage; then `[DONE]`.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from lmdeck.server.delivery import EventStream, Meter, attended, guarded, json_response
+from lmdeck.server.delivery import EventStream, ResponseTimer, json_response, with_error_frame
 from lmdeck.server.encoders.chat import call_entry, choice, chunk_frame, delta_of, message_of
 from lmdeck.server.encoders.common import DONE, answer_id, data_event, finish_reason, usage
-from lmdeck.server.events import ReasoningDelta, Said, TextDelta, ToolArgumentsDelta, ToolCallStart
+from lmdeck.server.events import ModelOutput, ReasoningTextDelta, TextDelta, ToolArgumentsDelta, ToolCallOpened
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.chat import chat_job
+from lmdeck.web.disconnect import run_until_disconnect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -22,32 +23,30 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from lmdeck.server.backend import Backend
-    from lmdeck.server.events import Event
+    from lmdeck.server.events import BackendEvent
     from lmdeck.server.requests.body import Delivery
-
-__all__ = ["answer_chat"]
 
 
 async def answer_chat(request: Request, backend: Backend) -> Response:
     """Answer one chat completion request.
 
     Raises:
-        Refusal: The request breaks a rule.
-        BackendError: The back end cannot answer, and nothing has been sent yet.
+        Refusal: The request is invalid.
+        BackendError: The back end refuses the request; nothing has been sent yet.
     """
     job, delivery = chat_job(await read_body(request), backend.models())
-    meter = Meter()
-    events = meter.events(backend.chat(job))
+    timer = ResponseTimer()
+    events = timer.events(backend.chat(job))
     if delivery.stream:
-        return EventStream(guarded(_frames(events, job.model, delivery, meter)))
-    message = await attended(request.receive, _message(events))
-    answered = choice("message", message, finish_reason(meter.finished().stop_reason))
+        return EventStream(with_error_frame(_frames(events, job.model, delivery, timer)))
+    message = await run_until_disconnect(request.receive, _message(events))
+    entry = choice("message", message, finish_reason(timer.finished().stop_reason))
     head = {"id": answer_id("chatcmpl"), "object": "chat.completion", "created": int(time.time()), "model": job.model}
-    return json_response({**head, "choices": [answered], **meter.accounts(backend, job.model)})
+    return json_response({**head, "choices": [entry], **timer.metadata(backend, job.model)})
 
 
 async def _frames(
-    events: AsyncGenerator[Event, None], model: str, delivery: Delivery, meter: Meter
+    events: AsyncGenerator[BackendEvent, None], model: str, delivery: Delivery, timer: ResponseTimer
 ) -> AsyncGenerator[bytes, None]:
     head = {
         "id": answer_id("chatcmpl"),
@@ -59,28 +58,28 @@ async def _frames(
 
     index = -1
     async for event in events:
-        if isinstance(event, ToolCallStart):
+        if isinstance(event, ToolCallOpened):
             index += 1
-        if isinstance(event, Said):
+        if isinstance(event, ModelOutput):
             yield chunk_frame(head, delta_of(event, index))
-    end = meter.finished()
+    end = timer.finished()
     yield chunk_frame(head, {}, finish_reason(end.stop_reason))
     if delivery.include_usage:
         yield data_event({**head, "choices": [], "usage": usage(end)})
     yield DONE
 
 
-async def _message(events: AsyncGenerator[Event, None]) -> dict[str, Any]:
+async def _message(events: AsyncGenerator[BackendEvent, None]) -> dict[str, Any]:
     content: list[str] = []
     reasoning: list[str] = []
-    calls: list[tuple[ToolCallStart, list[str]]] = []
+    calls: list[tuple[ToolCallOpened, list[str]]] = []
     async for event in events:
         match event:
             case TextDelta(text=text):
                 content.append(text)
-            case ReasoningDelta(text=text):
+            case ReasoningTextDelta(text=text):
                 reasoning.append(text)
-            case ToolCallStart():
+            case ToolCallOpened():
                 calls.append((event, []))
             case ToolArgumentsDelta(text=text):
                 calls[-1][1].append(text)

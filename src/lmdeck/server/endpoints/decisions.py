@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lmdeck.server.delivery import attended, json_response
+from lmdeck.server.delivery import json_response
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.decisions import decision_job, systemone_job
+from lmdeck.web.disconnect import run_until_disconnect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,44 +18,42 @@ if TYPE_CHECKING:
     from lmdeck.server.backend import Backend
     from lmdeck.server.jobs import DecisionQuestion
 
-__all__ = ["answer_decisions", "answer_systemone"]
-
 
 async def answer_decisions(request: Request, backend: Backend) -> Response:
-    """Answer in OpenAI's form: a list in the order of the questions.
+    """Answer in OpenAI's format: a list in the order of the questions.
 
     Raises:
-        Refusal: The request breaks a rule.
-        BackendError: The back end cannot answer.
+        Refusal: The request is invalid.
+        BackendError: The back end refuses the request, or fails.
     """
     job = decision_job(await read_body(request), backend.models())
-    decided = await attended(request.receive, backend.decide(job))
-    answers = [_answer(*pair) for pair in zip(job.questions, decided.distributions, strict=True)]
+    decision = await run_until_disconnect(request.receive, backend.decide(job))
+    answers = [_answer(*pair) for pair in zip(job.questions, decision.distributions, strict=True)]
     usage = {
-        "input_tokens": decided.prompt_tokens,
+        "input_tokens": decision.prompt_tokens,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": 0,
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": decided.prompt_tokens,
+        "total_tokens": decision.prompt_tokens,
     }
     return json_response({"answers": answers, "model": job.model, "usage": usage})
 
 
 async def answer_systemone(request: Request, backend: Backend) -> Response:
-    """Answer in TypeSafe's form: an object by the names of the questions; one that was declined is left out.
+    """Answer in TypeSafe's format: an object by question name, without the questions that were declined.
 
     Raises:
-        Refusal: The request breaks a rule.
-        BackendError: The back end cannot answer.
+        Refusal: The request is invalid.
+        BackendError: The back end refuses the request, or fails.
     """
     job = systemone_job(await read_body(request), backend.models())
-    decided = await attended(request.receive, backend.decide(job))
+    decision = await run_until_disconnect(request.receive, backend.decide(job))
     answers = {
         question.name: _systemone_answer(question, distribution)
-        for question, distribution in zip(job.questions, decided.distributions, strict=True)
+        for question, distribution in zip(job.questions, decision.distributions, strict=True)
         if distribution is not None
     }
-    usage = {"input_tokens": decided.prompt_tokens, "output_tokens": 0}
+    usage = {"input_tokens": decision.prompt_tokens, "output_tokens": 0}
     return json_response({"model": job.model, "answers": answers, "usage": usage})
 
 
@@ -70,7 +69,7 @@ def _answer(question: DecisionQuestion, distribution: Sequence[float] | None) ->
         probabilities = [{"value": value, "probability": probability} for value, probability in rated]
         best = values[distribution.index(max(distribution))]
         return {**head, "choice": best, "confidence": _confidence(distribution), "probabilities": probabilities}
-    levels = [{"value": place, "label": each[0], "probability": each[1]} for place, each in enumerate(rated)]
+    levels = [{"value": level, "label": each[0], "probability": each[1]} for level, each in enumerate(rated)]
     return {**head, "score": _mean(distribution), "confidence": _confidence(distribution), "probabilities": levels}
 
 
@@ -82,7 +81,7 @@ def _systemone_answer(question: DecisionQuestion, distribution: Sequence[float])
         best = labels[distribution.index(max(distribution))]
         chosen: dict[str, Any] = {"choice": best, "probabilities": dict(zip(labels, distribution, strict=True))}
     else:
-        numbers = [str(place) for place in range(len(labels))]
+        numbers = [str(level) for level in range(len(labels))]
         chosen = {
             "score": _mean(distribution),
             "legend": dict(zip(numbers, labels, strict=True)),
@@ -93,10 +92,10 @@ def _systemone_answer(question: DecisionQuestion, distribution: Sequence[float])
 
 def _mean(distribution: Sequence[float]) -> float:
     """Return the expected level, counted from 0."""
-    return sum(place * probability for place, probability in enumerate(distribution))
+    return sum(level * probability for level, probability in enumerate(distribution))
 
 
 def _confidence(distribution: Sequence[float]) -> float:
-    """Return how peaked a distribution is: 1 where one option has all, 0 where all have the same."""
+    """Return how peaked a distribution is: 1 if one option has all the probability, 0 if all are equal."""
     count = len(distribution)
     return min(max((count * max(distribution) - 1) / (count - 1), 0.0), 1.0)

@@ -1,12 +1,13 @@
-"""`POST /v1/embeddings` and its twin under `/api/v0`: floats, whatever encoding was asked for, as LM Studio does."""
+"""`POST /v1/embeddings`, also under `/api/v0`: always floats, whatever encoding was requested, as LM Studio does."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lmdeck.server.delivery import attended, json_response
+from lmdeck.server.delivery import json_response
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.embeddings import embedding_job
+from lmdeck.web.disconnect import run_until_disconnect
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -14,18 +15,16 @@ if TYPE_CHECKING:
 
     from lmdeck.server.backend import Backend
 
-__all__ = ["answer_embeddings"]
-
 
 async def answer_embeddings(request: Request, backend: Backend) -> Response:
     """Answer one embeddings request.
 
     Raises:
-        Refusal: The request breaks a rule.
-        BackendError: The back end cannot answer.
+        Refusal: The request is invalid.
+        BackendError: The back end refuses the request, or fails.
     """
     job = embedding_job(await read_body(request), backend.models())
-    embedded = await attended(request.receive, backend.embed(job))
+    embedded = await run_until_disconnect(request.receive, backend.embed(job))
     data = [
         {"object": "embedding", "embedding": vector, "index": index} for index, vector in enumerate(embedded.vectors)
     ]

@@ -1,4 +1,4 @@
-"""The three ways in which LM Studio lists its models: OpenAI's, the REST API's v0 and its v1."""
+"""LM Studio's three model lists: OpenAI's, and those of its REST API v0 and v1."""
 
 from __future__ import annotations
 
@@ -9,27 +9,25 @@ if TYPE_CHECKING:
 
     from lmdeck.server.jobs import Instance, ModelDescription
 
-__all__ = ["native_models", "openai_model", "openai_models", "v0_model", "v0_models"]
-
 
 def openai_models(models: Sequence[ModelDescription]) -> dict[str, Any]:
-    """Write the body of `GET /v1/models`: without just-in-time loading, of the loaded models (LM Studio's docs, `headless`)."""
+    """Return the body of `GET /v1/models`; without just-in-time loading, only loaded models (LM Studio's docs, `headless`)."""
     listed = [model for model in models if model.instances or model.on_demand]
     return {"data": [openai_model(model) for model in listed], "object": "list"}
 
 
 def openai_model(model: ModelDescription) -> dict[str, Any]:
-    """Write one entry of `GET /v1/models`."""
+    """Return one entry of `GET /v1/models`."""
     return {"id": model.key, "object": "model", "owned_by": "organization_owner"}
 
 
 def v0_models(models: Sequence[ModelDescription]) -> dict[str, Any]:
-    """Write the body of `GET /api/v0/models` (LM Studio's docs, `2_rest/endpoints.mdx`)."""
+    """Return the body of `GET /api/v0/models` (LM Studio's docs, `2_rest/endpoints.mdx`)."""
     return {"data": [v0_model(model) for model in models], "object": "list"}
 
 
 def v0_model(model: ModelDescription) -> dict[str, Any]:
-    """Write one entry of `GET /api/v0/models`; `loaded_context_length` only where the model is loaded."""
+    """Return one entry of `GET /api/v0/models`; it has `loaded_context_length` only if the model is loaded."""
     entry: dict[str, Any] = {
         "id": model.key,
         "object": "model",
@@ -47,7 +45,7 @@ def v0_model(model: ModelDescription) -> dict[str, Any]:
 
 
 def native_models(models: Sequence[ModelDescription]) -> dict[str, Any]:
-    """Write the body of `GET /api/v1/models` (LM Studio's docs, `2_rest/list.md`)."""
+    """Return the body of `GET /api/v1/models` (LM Studio's docs, `2_rest/list.md`)."""
     return {"models": [_native_model(model) for model in models]}
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from lmdeck.server.delivery import attended, json_response
+from lmdeck.server.delivery import json_response
 from lmdeck.server.requests.body import flag, read_body
 from lmdeck.server.requests.native import download_request, load_job, required_text
+from lmdeck.web.disconnect import run_until_disconnect
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -15,25 +16,23 @@ if TYPE_CHECKING:
 
     from lmdeck.server.backend import Backend
 
-__all__ = ["answer_download", "answer_download_status", "answer_load", "answer_unload"]
-
 
 async def answer_load(request: Request, backend: Backend) -> Response:
     """Load a model, and answer when it is loaded.
 
     Raises:
-        Refusal: The request breaks a rule, or there is no such model.
-        BackendError: It cannot be loaded.
+        Refusal: The request is invalid, or there is no such model.
+        BackendError: The model cannot be loaded.
     """
     body = await read_body(request)
     job = load_job(body, backend.models())
-    began = time.perf_counter()
-    loaded = await attended(request.receive, backend.load(job))
-    took = time.perf_counter() - began if loaded.seconds is None else loaded.seconds
+    started = time.perf_counter()
+    loaded = await run_until_disconnect(request.receive, backend.load(job))
+    seconds = time.perf_counter() - started if loaded.seconds is None else loaded.seconds
     answer: dict[str, Any] = {
         "type": loaded.type,
         "instance_id": loaded.instance.id,
-        "load_time_seconds": round(took, 3),
+        "load_time_seconds": round(seconds, 3),
         "status": "loaded",
     }
     if flag("echo_load_config", body.get("echo_load_config")):
@@ -45,7 +44,7 @@ async def answer_unload(request: Request, backend: Backend) -> Response:
     """Unload an instance.
 
     Raises:
-        Refusal: The request breaks a rule.
+        Refusal: The request is invalid.
         BackendError: There is no such instance.
     """
     instance_id = required_text(await read_body(request), "instance_id")
@@ -54,10 +53,10 @@ async def answer_unload(request: Request, backend: Backend) -> Response:
 
 
 async def answer_download(request: Request, backend: Backend) -> Response:
-    """Begin a download.
+    """Start a download.
 
     Raises:
-        Refusal: The request breaks a rule.
+        Refusal: The request is invalid.
         BackendError: There is no such model.
     """
     model, quantization = download_request(await read_body(request))
@@ -65,7 +64,7 @@ async def answer_download(request: Request, backend: Backend) -> Response:
 
 
 async def answer_download_status(request: Request, backend: Backend) -> Response:
-    """Tell how far a download is.
+    """Return the progress of a download.
 
     Raises:
         BackendError: There is no such job.

@@ -1,4 +1,4 @@
-"""`POST /v1/responses`: OpenAI's response object or its events (LM Studio's docs, `3_openai-compat/responses.md`)."""
+"""`POST /v1/responses`: one response object, or OpenAI's events (LM Studio's docs, `3_openai-compat/responses.md`)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lmdeck.server.delivery import EventStream, Meter, attended, guarded, json_response
+from lmdeck.server.delivery import EventStream, ResponseTimer, json_response, with_error_frame
 from lmdeck.server.encoders.common import finish_reason, item_id
 from lmdeck.server.encoders.responses import ResponseEncoder
 from lmdeck.server.jobs import ChatMessage
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.responses import response_request
-from lmdeck.server.stored import spoken
+from lmdeck.server.stored import blocks_to_messages
+from lmdeck.web.disconnect import run_until_disconnect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -22,67 +23,64 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from lmdeck.server.backend import Backend, BackendError
-    from lmdeck.server.blocks import Told
+    from lmdeck.server.blocks import BlockEvent
     from lmdeck.server.requests.responses import ResponseRequest
-    from lmdeck.server.stored import StoredAnswers
-
-__all__ = ["answer_response"]
+    from lmdeck.server.stored import StoredResponses
 
 
-async def answer_response(request: Request, backend: Backend, stored: StoredAnswers) -> Response:
+async def answer_response(request: Request, backend: Backend, stored: StoredResponses) -> Response:
     """Answer one request of `/v1/responses`.
 
     Raises:
-        Refusal: The request breaks a rule, or continues an answer that is not known.
-        BackendError: The back end cannot answer, and nothing has been sent yet.
+        Refusal: The request is invalid, or continues an unknown response.
+        BackendError: The back end refuses the request; nothing has been sent yet.
     """
     asked = response_request(await read_body(request), backend.models())
-    before = stored.history(asked.previous)
-    turns = (*before, *asked.job.messages)
-    # OpenAI: instructions hold for this response alone
+    messages = (*stored.history(asked.previous), *asked.job.messages)
+    # OpenAI: instructions apply to this response only
     system = () if asked.instructions is None else (ChatMessage(role="system", text=asked.instructions),)
-    meter = Meter()
-    answer = _Answer(asked, turns, stored, meter)
-    job = msgspec.structs.replace(asked.job, messages=(*system, *turns))
-    told = answer.encoder.blocks.read(meter.events(backend.chat(job)))
+    timer = ResponseTimer()
+    answer = _ResponseBuilder(asked, messages, stored, timer)
+    job = msgspec.structs.replace(asked.job, messages=(*system, *messages))
+    events = answer.encoder.blocks.read(timer.events(backend.chat(job)))
     if asked.stream:
-        return EventStream(guarded(answer.frames(told), answer.failure))
-    await attended(request.receive, _listen(told))
+        return EventStream(with_error_frame(answer.frames(events), answer.failure))
+    await run_until_disconnect(request.receive, _drain(events))
     return json_response(answer.response())
 
 
-async def _listen(told: AsyncGenerator[Told, None]) -> None:
-    """Read a response that is sent in one piece: its blocks are kept."""
-    async for _ in told:
+async def _drain(events: AsyncGenerator[BlockEvent, None]) -> None:
+    """Read all events of a response that is sent as one body."""
+    async for _ in events:
         continue
 
 
-class _Answer:
-    """One response in the making."""
+class _ResponseBuilder:
+    """The response to one request, built while its events are read."""
 
     def __init__(
-        self, asked: ResponseRequest, turns: tuple[ChatMessage, ...], stored: StoredAnswers, meter: Meter
+        self, asked: ResponseRequest, messages: tuple[ChatMessage, ...], stored: StoredResponses, timer: ResponseTimer
     ) -> None:
         self.encoder = ResponseEncoder(_template(asked))
         self._asked = asked
-        self._turns = turns
+        self._messages = messages
         self._stored = stored
-        self._meter = meter
+        self._timer = timer
 
-    async def frames(self, told: AsyncGenerator[Told, None]) -> AsyncGenerator[bytes, None]:
-        """Return the events of a stream."""
+    async def frames(self, events: AsyncGenerator[BlockEvent, None]) -> AsyncGenerator[bytes, None]:
+        """Yield the events of a stream."""
         yield self.encoder.begin()
-        async for each in told:
-            yield self.encoder.frames(each)
+        async for event in events:
+            yield self.encoder.frames(event)
         yield self.encoder.end(self.response())
 
     def failure(self, error: BackendError) -> bytes:
-        """Return the event of a response that failed."""
+        """Return the last event of a failed response."""
         return self.encoder.failure(error.code or "server_error", error.message)
 
     def response(self) -> dict[str, Any]:
-        """Return the whole response, and keep it if it is to be kept."""
-        end = self._meter.finished()
+        """Return the whole response, and store it if the request asks for that."""
+        end = self._timer.finished()
         is_cut = finish_reason(end.stop_reason) == "length"
         body = self.encoder.body("incomplete" if is_cut else "completed")
         if is_cut:
@@ -95,12 +93,12 @@ class _Answer:
             "total_tokens": end.prompt_tokens + end.completion_tokens,
         }
         if self._asked.store:
-            self._stored.keep([*self._turns, *spoken(self.encoder.blocks.all)], body["id"])
+            self._stored.add([*self._messages, *blocks_to_messages(self.encoder.blocks.all)], body["id"])
         return body
 
 
 def _template(asked: ResponseRequest) -> dict[str, Any]:
-    """Return the fields of the response object that do not change while it is made."""
+    """Return the constant fields of the response object."""
     job = asked.job
     tools = [
         {

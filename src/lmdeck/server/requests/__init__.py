@@ -1,1 +1,1 @@
-"""From the bytes of a request to a typed job, one module an endpoint, refusing what LM Studio refuses."""
+"""Validation of requests into typed jobs, one module for each endpoint; refuses what LM Studio refuses."""

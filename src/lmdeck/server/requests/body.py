@@ -1,4 +1,4 @@
-"""What the requests of all endpoints have in common: a JSON object, a model, flags, images."""
+"""Parsing shared by all endpoints: the JSON object, the model, flags and images."""
 
 from __future__ import annotations
 
@@ -17,24 +17,22 @@ if TYPE_CHECKING:
 
     from lmdeck.server.jobs import ModelDescription
 
-__all__ = ["MAX_BODY_BYTES", "Delivery", "choose_model", "delivery", "flag", "image_uri", "js_type", "read_body"]
-
 MAX_BODY_BYTES = 64 << 20
 IMAGE_URI = re.compile(r"data:image/(png|jpe?g);base64,[A-Za-z0-9+/]+={0,2}", re.IGNORECASE)
 
 
 class Delivery(Struct, frozen=True):
-    """How the client wants its answer: in one piece or as a stream, the latter with a usage chunk or without."""
+    """How the client wants its answer: as one body or as a stream, with or without a usage chunk."""
 
     stream: bool = False
     include_usage: bool = False
 
 
 async def read_body(request: Request) -> dict[str, Any]:
-    """Read the JSON object of a request.
+    """Return the JSON object of a request.
 
     Raises:
-        Refusal: The body is too large, or no JSON object.
+        Refusal: The body is too large, or not a JSON object.
     """
     parts: list[bytes] = []
     size = 0
@@ -53,10 +51,10 @@ async def read_body(request: Request) -> dict[str, Any]:
 
 
 def choose_model(name: object, models: Sequence[ModelDescription]) -> str:
-    """Give the key of the model that is asked for by its key or by an instance of it; the first where none is named.
+    """Return the key of the model that is named by its key or an instance id; of the first one if `name` is empty.
 
     Raises:
-        Refusal: There is no such model, or none at all.
+        Refusal: There is no such model, or there are no models.
     """
     if name is not None and not isinstance(name, str):
         raise invalid("'model' field must be a string")
@@ -71,10 +69,10 @@ def choose_model(name: object, models: Sequence[ModelDescription]) -> str:
 
 
 def delivery(body: Mapping[str, Any]) -> Delivery:
-    """Read how the answer is to be sent.
+    """Return how the client wants its answer.
 
     Raises:
-        Refusal: A flag is no flag.
+        Refusal: A flag is not a boolean.
     """
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):
@@ -86,10 +84,10 @@ def delivery(body: Mapping[str, Any]) -> Delivery:
 
 
 def flag(name: str, value: object, default: bool = False) -> bool:
-    """Read a flag.
+    """Return a flag.
 
     Raises:
-        Refusal: It is neither true nor false.
+        Refusal: It is not a boolean.
     """
     if value is not None and not isinstance(value, bool):
         raise invalid(f"'{name}' field must be a boolean")
@@ -97,10 +95,10 @@ def flag(name: str, value: object, default: bool = False) -> bool:
 
 
 def image_uri(image: object) -> str:
-    """Check that an image is a data URI.
+    """Return the data URI of an image.
 
     Raises:
-        Refusal: It is not.
+        Refusal: It is not a data URI.
     """
     url = image.get("url") if isinstance(image, dict) else image
     if not isinstance(url, str) or not IMAGE_URI.fullmatch(url):
@@ -109,7 +107,7 @@ def image_uri(image: object) -> str:
 
 
 def js_type(value: object) -> str:
-    """Name a type as JavaScript's `typeof` does, for LM Studio is written in it."""
+    """Return the type name that JavaScript's `typeof` returns, which LM Studio's messages contain."""
     if value is None:
         return "undefined"
     return {bool: "boolean", int: "number", float: "number", str: "string"}.get(type(value), "object")

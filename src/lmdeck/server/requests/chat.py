@@ -19,14 +19,12 @@ if TYPE_CHECKING:
 
     from lmdeck.server.jobs import ModelDescription
 
-__all__ = ["chat_job", "completion_job", "json_schema"]
-
 
 def chat_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> tuple[ChatJob, Delivery]:
     """Validate a chat completion request, in the order in which LM Studio complains.
 
     Raises:
-        Refusal: A rule is broken.
+        Refusal: The request is invalid.
     """
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -48,7 +46,7 @@ def completion_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) 
     """Validate a text completion request.
 
     Raises:
-        Refusal: A rule is broken.
+        Refusal: The request is invalid.
     """
     prompt = body.get("prompt")
     if not isinstance(prompt, str):
@@ -64,7 +62,7 @@ def _message(message: object) -> ChatMessage:
     call_id = message.get("tool_call_id")
     if message["role"] == "tool" and not (isinstance(call_id, str) and call_id):
         raise bad_structure()
-    # a turn that only calls tools may leave content out, but not null it
+    # a message that only calls tools may omit its content, but must not set it to null
     text, images = _content(message.get("content")) if "content" in message or not calls else ("", ())
     return ChatMessage(role=message["role"], text=text, images=images, tool_calls=calls, tool_call_id=call_id)
 
@@ -107,10 +105,10 @@ def _calls(calls: object) -> Iterator[CalledTool]:
 
 
 def json_schema(response_format: object) -> Mapping[str, Any] | bool | None:
-    """Read the schema that the answer has to obey; None is free text.
+    """Return the schema of the answer; None for free text.
 
     Raises:
-        Refusal: It is of another type than LM Studio knows.
+        Refusal: The format is not one of LM Studio's.
     """
     if response_format is None:
         return None

@@ -1,4 +1,4 @@
-"""`/v1/decisions` and `/v1/systemone`: typed questions, in OpenAI's form and in TypeSafe's."""
+"""Requests of `/v1/decisions` and `/v1/systemone`: typed questions in OpenAI's format and in TypeSafe's."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 
     from lmdeck.server.jobs import ModelDescription
 
-__all__ = ["decision_job", "systemone_job"]
-
-MOST_QUESTIONS = 400
-MOST_OPTIONS = 255
+MAX_QUESTIONS = 400
+MAX_OPTIONS = 255
 PREDICATE = (DecisionOption(True), DecisionOption(False))
 KINDS = "'predicate', 'choice' or 'score'"
 
@@ -26,11 +24,11 @@ def decision_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) ->
     """Validate a request of `/v1/decisions` (OpenAI's `decision_create_params`).
 
     Raises:
-        Refusal: A rule is broken.
+        Refusal: The request is invalid.
     """
     questions = body.get("questions")
-    if not isinstance(questions, list) or not 1 <= len(questions) <= MOST_QUESTIONS:
-        raise invalid(f"'questions' field must be an array of 1 to {MOST_QUESTIONS} questions", param="questions")
+    if not isinstance(questions, list) or not 1 <= len(questions) <= MAX_QUESTIONS:
+        raise invalid(f"'questions' field must be an array of 1 to {MAX_QUESTIONS} questions", param="questions")
     given = body.get("input")
     images: list[str] = []
     if isinstance(given, str):
@@ -40,7 +38,7 @@ def decision_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) ->
     else:
         raise invalid("'input' field must be a string or an array of messages", param="input")
     return DecisionJob(
-        model=_decider(body.get("model"), models),
+        model=_decision_model(body.get("model"), models),
         text=text,
         images=tuple(images),
         questions=tuple(_question(question) for question in questions),
@@ -51,24 +49,24 @@ def systemone_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) -
     """Validate a request of `/v1/systemone` (LM Studio's docs, `5_typesafe-compat/systemone.md`).
 
     Raises:
-        Refusal: A rule is broken.
+        Refusal: The request is invalid.
     """
     questions = body.get("questions")
-    if not isinstance(questions, dict) or not 1 <= len(questions) <= MOST_QUESTIONS:
-        raise invalid(f"'questions' field must be an object of 1 to {MOST_QUESTIONS} questions", param="questions")
+    if not isinstance(questions, dict) or not 1 <= len(questions) <= MAX_QUESTIONS:
+        raise invalid(f"'questions' field must be an object of 1 to {MAX_QUESTIONS} questions", param="questions")
     if body.get("state") in (None, ""):
         raise invalid("'state' field is required", param="state")
     images: list[str] = []
     state = _without_images(body["state"], images)
     return DecisionJob(
-        model=_decider(body.get("model"), models),
+        model=_decision_model(body.get("model"), models),
         text=state if isinstance(state, str) else json.dumps(state, ensure_ascii=False),
         images=tuple(images),
         questions=tuple(_systemone_question(name, question) for name, question in questions.items()),
     )
 
 
-def _decider(name: object, models: Sequence[ModelDescription]) -> str:
+def _decision_model(name: object, models: Sequence[ModelDescription]) -> str:
     deciding = [model for model in models if model.decides]
     if not name:
         if not deciding:
@@ -117,8 +115,8 @@ def _options(given: object, name: str, field: str, kinds: tuple[type, ...]) -> t
 
 def _checked(options: tuple[DecisionOption, ...], name: str) -> tuple[DecisionOption, ...]:
     values = {(type(option.value), option.value) for option in options}
-    if not 2 <= len(options) <= MOST_OPTIONS or len(values) < len(options):
-        raise invalid(f"'questions.{name}' must have 2 to {MOST_OPTIONS} different entries", param="questions")
+    if not 2 <= len(options) <= MAX_OPTIONS or len(values) < len(options):
+        raise invalid(f"'questions.{name}' must have 2 to {MAX_OPTIONS} different entries", param="questions")
     return options
 
 
@@ -144,7 +142,7 @@ def _systemone_question(name: str, given: object) -> DecisionQuestion:
 
 
 def _lines(item: object, images: list[str]) -> Iterator[str]:
-    """Read an item of `input`: a message's text and images, or a tool's call or output as JSON."""
+    """Yield the text of an item of `input`; collect the images of a message, write other items as JSON."""
     if not isinstance(item, dict):
         raise invalid("'input' field must be a string or an array of messages", param="input")
     if item.get("type", "message") != "message":
@@ -165,7 +163,7 @@ def _lines(item: object, images: list[str]) -> Iterator[str]:
 
 
 def _without_images(state: Any, images: list[str]) -> Any:  # noqa: ANN401  # JSON at any depth
-    """Take the data URLs of images out of a state."""
+    """Return a state with its image data URLs replaced by references, and collect the URLs in `images`."""
     if isinstance(state, str) and state.startswith("data:"):
         images.append(image_uri(state))
         return f"[image {len(images)}]"

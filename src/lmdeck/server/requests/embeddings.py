@@ -1,4 +1,4 @@
-"""`/v1/embeddings`."""
+"""Requests of `/v1/embeddings`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ if TYPE_CHECKING:
 
     from lmdeck.server.jobs import ModelDescription
 
-__all__ = ["embedding_job"]
-
 MAX_TEXTS = 2048
 
 
 def embedding_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> EmbeddingJob:
-    """Validate an embeddings request. `encoding_format` is not looked at: LM Studio answers with floats always.
+    """Validate an embeddings request; `encoding_format` is ignored, since LM Studio always answers with floats.
 
     Raises:
-        Refusal: The input is no text (arrays of token ids are refused), or the model is no embedding model.
+        Refusal: The input is not text (arrays of token ids are refused), or the model is not an embedding model.
     """
     given = body.get("input")
     texts = [given] if isinstance(given, str) else given

@@ -1,4 +1,4 @@
-"""`/v1/messages` (LM Studio's docs, `4_anthropic-compat/messages.md`; Anthropic's Messages API reference)."""
+"""Requests of `/v1/messages` (LM Studio's docs, `4_anthropic-compat/messages.md`; Anthropic's Messages API reference)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ from lmdeck.server.errors import Refusal
 from lmdeck.server.jobs import CalledTool, ChatJob, ChatMessage
 from lmdeck.server.requests.body import IMAGE_URI, choose_model, flag
 from lmdeck.server.requests.sampling import sampling
-from lmdeck.server.requests.tools import anthropic_tools, chosen
+from lmdeck.server.requests.tools import anthropic_tools, tools_and_choice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lmdeck.server.jobs import ModelDescription
 
-__all__ = ["messages_request"]
-
 
 def messages_request(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> tuple[ChatJob, bool]:
-    """Validate a request; the second value tells whether the answer is to be streamed.
+    """Return the job of a request, and whether its answer is to be streamed.
 
     Raises:
-        Refusal: A rule is broken.
+        Refusal: The request is invalid.
     """
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -34,7 +32,7 @@ def messages_request(body: Mapping[str, Any], models: Sequence[ModelDescription]
     history = [*_system(body.get("system"))]
     for index, message in enumerate(messages):
         history += _turn(message, f"request.messages.{index}")
-    tools, choice = chosen(body.get("tool_choice"), anthropic_tools(body.get("tools")))
+    tools, choice = tools_and_choice(body.get("tool_choice"), anthropic_tools(body.get("tools")))
     thinking = body.get("thinking")
     job = ChatJob(
         model=choose_model(body.get("model"), models),
@@ -89,11 +87,11 @@ def _blocks(role: str, content: list[Any], param: str) -> list[ChatMessage]:
                 text = "\n".join(_texts(block.get("content") or "", f"{param}.{index}.content"))
                 results.append(ChatMessage(role="tool", text=text, tool_call_id=call_id))
             case {"type": "thinking" | "redacted_thinking"}:
-                """What the model thought is not part of the next prompt."""
+                pass  # reasoning is not part of the next prompt
             case _:
                 raise _issue(f"{param}.{index}: Invalid input")
-    said = ChatMessage(role=role, text="\n".join(texts), images=tuple(images), tool_calls=tuple(calls))
-    return [*results, said] if texts or images or calls or not results else results
+    message = ChatMessage(role=role, text="\n".join(texts), images=tuple(images), tool_calls=tuple(calls))
+    return [*results, message] if texts or images or calls or not results else results
 
 
 def _texts(content: object, param: str) -> list[str]:
@@ -103,7 +101,7 @@ def _texts(content: object, param: str) -> list[str]:
         isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in content
     ):
         return [part["text"] for part in content]
-    raise _issue(f"{param}: Invalid input")  # an image in a tool's result, too: lmstudio-bug-tracker
+    raise _issue(f"{param}: Invalid input")  # also an image in a tool's result: lmstudio-bug-tracker
 
 
 def _image(uri: str, param: str) -> str:

@@ -1,4 +1,4 @@
-"""`/api/v1/chat` and the model management beside it (LM Studio's docs, `2_rest/`)."""
+"""Requests of `/api/v1/chat` and of model management (LM Studio's docs, `2_rest/`)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from lmdeck.server.jobs import ModelDescription
 
-__all__ = ["NativeChat", "download_request", "load_job", "native_chat", "required_text"]
-
 REASONING = ("off", "low", "medium", "high", "on")
 MAX_INTEGRATIONS = 32
 _LOAD_FLAGS = ("flash_attention", "offload_kv_cache_to_gpu")
@@ -25,10 +23,10 @@ _LOAD_NUMBERS = ("eval_batch_size", "num_experts", "parallel")
 
 
 class NativeChat(Struct, frozen=True, kw_only=True):
-    """A chat of the native API: the job without its history, what is said now, and what to do with the answer."""
+    """A chat of the native API: the job without its history, the new message, and the options of the answer."""
 
     job: ChatJob
-    said: ChatMessage
+    message: ChatMessage
     system_prompt: str | None
     previous: str | None
     stream: bool
@@ -36,10 +34,10 @@ class NativeChat(Struct, frozen=True, kw_only=True):
 
 
 def native_chat(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> NativeChat:
-    """Validate a request.
+    """Validate a chat of the native API.
 
     Raises:
-        Refusal: A rule is broken.
+        Refusal: The request is invalid.
     """
     model = choose_model(required_text(body, "model"), models)
     system_prompt, previous = body.get("system_prompt"), body.get("previous_response_id")
@@ -51,7 +49,7 @@ def native_chat(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> 
     if reasoning is not None and reasoning not in REASONING:
         options = " | ".join(f"'{option}'" for option in REASONING)
         raise _issue(f"Invalid enum value. Expected {options}", "reasoning", "invalid_enum_value")
-    said = _said(body.get("input"))
+    message = _message(body.get("input"))
     return NativeChat(
         job=ChatJob(
             model=model,
@@ -61,7 +59,7 @@ def native_chat(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> 
             context_length=integer("context_length", body.get("context_length")),
             integrations=_integrations(body.get("integrations")),
         ),
-        said=said,
+        message=message,
         system_prompt=system_prompt,
         previous=previous,
         stream=flag("stream", body.get("stream")),
@@ -70,10 +68,10 @@ def native_chat(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> 
 
 
 def required_text(body: Mapping[str, Any], name: str) -> str:
-    """Read a text that has to be there.
+    """Return a required text.
 
     Raises:
-        Refusal: It is not, or is no text.
+        Refusal: It is missing, or not a text.
     """
     value = body.get(name)
     if not isinstance(value, str) or not value:
@@ -81,7 +79,7 @@ def required_text(body: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _said(given: object) -> ChatMessage:
+def _message(given: object) -> ChatMessage:
     if isinstance(given, str):
         return ChatMessage(role="user", text=given)
     if not isinstance(given, list) or not given:
@@ -143,7 +141,7 @@ def load_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> Loa
     """Validate `POST /api/v1/models/load`.
 
     Raises:
-        Refusal: A rule is broken, or there is no such model.
+        Refusal: The request is invalid, or there is no such model.
     """
     model = choose_model(required_text(body, "model"), models)
     config: dict[str, int | float | bool] = {
@@ -159,7 +157,7 @@ def download_request(body: Mapping[str, Any]) -> tuple[str, str | None]:
     """Validate `POST /api/v1/models/download`.
 
     Raises:
-        Refusal: A rule is broken.
+        Refusal: The request is invalid.
     """
     quantization = body.get("quantization")
     if quantization is not None and not isinstance(quantization, str):

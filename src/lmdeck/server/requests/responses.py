@@ -1,4 +1,4 @@
-"""`/v1/responses` (LM Studio's docs, `3_openai-compat/responses.md`; OpenAI's Responses API reference)."""
+"""Requests of `/v1/responses` (LM Studio's docs, `3_openai-compat/responses.md`; OpenAI's Responses API reference)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from lmdeck.server.errors import Refusal
 from lmdeck.server.jobs import CalledTool, ChatJob, ChatMessage, Integration, Provider
 from lmdeck.server.requests.body import choose_model, flag, image_uri
 from lmdeck.server.requests.sampling import sampling
-from lmdeck.server.requests.tools import chosen, responses_tools
+from lmdeck.server.requests.tools import responses_tools, tools_and_choice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lmdeck.server.jobs import ModelDescription
 
-__all__ = ["ResponseRequest", "response_request"]
-
 _TEXT_PARTS = ("input_text", "output_text")
 
 
 class ResponseRequest(Struct, frozen=True, kw_only=True):
-    """A response to make: the job, whose messages are only the new ones, and what to do with the answer."""
+    """A request of a response: the job, with only the new messages, and the options of the answer."""
 
     job: ChatJob
     instructions: str | None
@@ -33,12 +31,12 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
 
 
 def response_request(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> ResponseRequest:
-    """Validate a request.
+    """Validate a request of `/v1/responses`.
 
     Raises:
-        Refusal: A rule is broken.
+        Refusal: The request is invalid.
     """
-    tools, choice = chosen(body.get("tool_choice"), responses_tools(body.get("tools")))
+    tools, choice = tools_and_choice(body.get("tool_choice"), responses_tools(body.get("tools")))
     reasoning = body.get("reasoning")
     effort = reasoning.get("effort") if isinstance(reasoning, dict) else None
     return ResponseRequest(
@@ -83,7 +81,7 @@ def _messages(given: object) -> list[ChatMessage]:
             case "function_call_output":
                 messages.append(_result(item))
             case "reasoning":
-                """What the model thought is not part of the next prompt."""
+                pass  # reasoning is not part of the next prompt
             case _:
                 raise _wrong_input()
     return messages

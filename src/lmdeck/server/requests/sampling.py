@@ -1,4 +1,4 @@
-"""The sampling parameters of a request: each of its type and within its range, or the request is refused."""
+"""The sampling parameters of a request, checked for type and range."""
 
 from __future__ import annotations
 
@@ -11,21 +11,19 @@ from lmdeck.server.jobs import Sampling
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["integer", "sampling"]
-
 MAX_STOP_STRINGS = 64
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
-"""One name an API: OpenAI's chats (and before), its responses and LM Studio's own, Anthropic's messages."""
+"""The names of the limit: in OpenAI's chats, in its responses and LM Studio's API, in Anthropic's messages."""
 
 
 def sampling(body: Mapping[str, Any]) -> Sampling:
-    """Read the sampling parameters of a request.
+    """Return the sampling parameters of a request.
 
     Raises:
-        Refusal: One is of the wrong type or out of its range.
+        Refusal: A parameter has the wrong type or is out of range.
     """
-    given = next((name for name in _LIMITS if body.get(name) is not None), "max_tokens")
-    limit = integer(given, body.get(given))
+    limit_name = next((name for name in _LIMITS if body.get(name) is not None), "max_tokens")
+    limit = integer(limit_name, body.get(limit_name))
     return Sampling(
         max_tokens=None if limit is None or limit < 0 else limit,  # LM Studio: -1 means no limit
         temperature=_number("temperature", body.get("temperature"), 0, 100),
@@ -52,10 +50,10 @@ def _number(name: str, value: object, lowest: float, highest: float) -> float | 
 
 
 def integer(name: str, value: object) -> int | None:
-    """Read a whole number.
+    """Return an integer; a float with an integral value counts as one.
 
     Raises:
-        Refusal: It is none.
+        Refusal: The value is not an integer.
     """
     if isinstance(value, float) and value.is_integer():
         value = int(value)

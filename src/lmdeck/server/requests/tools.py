@@ -1,4 +1,4 @@
-"""Tools on offer and whether they are to be called, in the forms of the three OpenAI and Anthropic endpoints."""
+"""Offered tools and the tool choice, in the formats of chat completions, responses and messages."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from lmdeck.server.requests.body import js_type
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["anthropic_tools", "chat_tools", "chosen", "responses_tools", "tool_choice"]
-
 TOOL_CHOICES = ("none", "auto", "required")
 
 
 def tool_choice(choice: object) -> ToolChoice:
-    """Read `tool_choice` of a chat completion.
+    """Return the `tool_choice` of a chat completion.
 
     Raises:
         Refusal: It is not one of the three strings.
@@ -33,10 +31,10 @@ def tool_choice(choice: object) -> ToolChoice:
 
 
 def chat_tools(tools: object) -> list[ChatTool]:
-    """Read `tools` of a chat completion.
+    """Return the `tools` of a chat completion.
 
     Raises:
-        Refusal: One of them is not what LM Studio's schema asks for.
+        Refusal: A tool does not match LM Studio's schema.
     """
     if tools is None:
         return []
@@ -80,10 +78,10 @@ def _wrong_type(expected: str, value: object, path: list[int | str]) -> dict[str
 
 
 def responses_tools(tools: object) -> list[ChatTool]:
-    """Read `tools` of `/v1/responses`: flat functions; remote MCP servers are another matter, see `integrations`.
+    """Return the functions among the `tools` of `/v1/responses`; MCP servers become `integrations`.
 
     Raises:
-        Refusal: One of them is of another type, or a function without the type of its parameters.
+        Refusal: A tool has another type, or a function lacks the type of its parameters.
     """
     given = [] if tools is None else tools
     if not isinstance(given, list):
@@ -110,10 +108,10 @@ def responses_tools(tools: object) -> list[ChatTool]:
 
 
 def anthropic_tools(tools: object) -> list[ChatTool]:
-    """Read `tools` of `/v1/messages`.
+    """Return the `tools` of `/v1/messages`.
 
     Raises:
-        Refusal: One has no name or no schema of type object.
+        Refusal: A tool has no name, or no schema of type object.
     """
     given = [] if tools is None else tools
     if not isinstance(given, list):
@@ -129,11 +127,11 @@ def anthropic_tools(tools: object) -> list[ChatTool]:
     return read
 
 
-def chosen(choice: object, tools: list[ChatTool]) -> tuple[list[ChatTool], ToolChoice]:
-    """Read a choice as the other two endpoints write it: a string, or an object that may name the one tool to call.
+def tools_and_choice(choice: object, tools: list[ChatTool]) -> tuple[list[ChatTool], ToolChoice]:
+    """Return the tools and choice of the other two endpoints: a string, or an object that may name a single tool.
 
     Raises:
-        Refusal: It is neither, or names a tool that is not on offer.
+        Refusal: The choice is neither, or names a tool that is not offered.
     """
     kind = choice.get("type") if isinstance(choice, dict) else choice
     if kind in {"tool", "function"} and isinstance(choice, dict):

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from lmdeck.testing.connection import Parts, Wire
 
-__all__ = ["FAULTS", "Expect", "Fault", "fault", "pass_on", "pass_some"]
-
 Expect = Literal["right", "error"]
 Run = Callable[..., Awaitable[None]]
 FAULTS: dict[str, Fault] = {}

@@ -20,8 +20,6 @@ from lmdeck.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["LEFT", "WHOLE", "Exchange", "Piece", "append", "load", "save"]
-
 _log = logging.getLogger("lmdeck.testing")
 WHOLE = "whole"
 LEFT = "the application went away"

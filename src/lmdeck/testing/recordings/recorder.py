@@ -15,9 +15,9 @@ from lmdeck._transport import Timeouts, WireRequest
 from lmdeck._transport.aiohttp import AiohttpTransport
 from lmdeck.config import Settings
 from lmdeck.errors import FileWriteError, TransportError
-from lmdeck.server.delivery import ClientGoneError, attended
 from lmdeck.testing.recordings.cassette import LEFT, Exchange, Piece, append
 from lmdeck.testing.recordings.redaction import Redaction
+from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, Refused, refuse_request
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from lmdeck._transport import AsyncResponse
-
-__all__ = ["Recorder"]
 
 HOP_HEADERS = frozenset({
     "connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host", "content-length", "accept-encoding",
@@ -85,7 +83,7 @@ class Recorder:
             request=_redacted(body, redaction),
         )
         try:
-            await attended(receive, self._forward(scope, given, body, exchange, send))
+            await run_until_disconnect(receive, self._forward(scope, given, body, exchange, send))
         except ClientGoneError:
             exchange.ended = LEFT
         finally:

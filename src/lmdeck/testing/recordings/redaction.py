@@ -14,8 +14,6 @@ from typing import Any
 
 from lmdeck.testing.recordings.cassette import Piece
 
-__all__ = ["REMOVED", "Redaction"]
-
 REMOVED = "(removed)"
 LEAST_KNOWN = 8
 """A shorter secret may be an ordinary word, and is removed only where its name tells it."""

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from lmdeck.messages import Reply
     from lmdeck.testing.recordings.cassette import Exchange
 
-__all__ = ["Player", "Understood", "understand"]
-
 _LENGTH = ("content-length", "transfer-encoding", "connection", "keep-alive", "date", "server")
 
 

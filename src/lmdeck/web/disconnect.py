@@ -1,0 +1,56 @@
+"""ASGI requests whose client may leave: work that stops with it, and bodies of bounded size.
+
+Starlette's own `StreamingResponse` notices a client that has left only when it writes. A request that waits in a queue, or for
+its prompt to be processed, writes nothing; so the connection is watched from the first moment on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from starlette.types import Receive
+
+T = TypeVar("T")
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection before its answer was complete."""
+
+
+async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` and return its result; cancel it as soon as the client disconnects.
+
+    Raises:
+        ClientGoneError: The client disconnected; the work has been cancelled and has ended.
+    """
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(wait_for_disconnect(receive))
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGoneError
+        return task.result()
+    finally:
+        task.cancel()
+        watcher.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
+
+
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Return when the client has disconnected; parts of the request body that arrive late are ignored."""
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """Return the request body, or its first `limit` + 1 bytes if it is longer than `limit` bytes."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")[: limit + 1 - len(body)]
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return bytes(body)
