@@ -1,4 +1,4 @@
-"""The server in front of a real model. Few tokens each, for it runs on whatever machine there is."""
+"""The server in front of a real model; each test generates few tokens, to be fast on any machine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ENDLESS = {"messages": [{"role": "user", "content": "Count from one to one thous
 
 
 def burned(seconds: float) -> float:
-    """Measure the processor time that this process uses in so many seconds."""
+    """Measure the processor time that this process uses in the given number of seconds."""
     before = time.process_time()
     time.sleep(seconds)
     return time.process_time() - before

@@ -1,4 +1,4 @@
-"""The official `openai` and `anthropic` packages against the embedded engine: the wire is true where they understand it."""
+"""The official `openai` and `anthropic` packages against the embedded engine: the server is correct if they understand it."""
 
 from __future__ import annotations
 

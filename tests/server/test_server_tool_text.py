@@ -12,7 +12,7 @@ CALL = '[TOOL_REQUEST]{"name": "f", "arguments": {"a": "}[é"}}[END_TOOL_REQUEST
 
 
 def read(reader: CallFinder | ConstrainedCall, *pieces: str) -> tuple[str, list[tuple[str, str]]]:
-    """Feed the pieces and give the text and the calls, whatever events they came in."""
+    """Feed the pieces and return the text and the calls, whatever events carried them."""
     text, calls = "", []
     for event in [*(e for piece in pieces for e in reader.feed(piece)), *reader.finish()]:
         match event:
@@ -78,7 +78,7 @@ def test_a_constrained_call_that_was_cut_short_keeps_what_came() -> None:
     assert read(ConstrainedCall(), CALL[:20]) == (CALL[:20], [])
 
 
-def test_held_is_the_longest_possible_beginning() -> None:
+def test_the_partial_marker_is_the_longest_possible_beginning() -> None:
     assert (
         partial_marker_length("ab[", "[T"),
         partial_marker_length("x", "[T"),

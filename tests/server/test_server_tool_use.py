@@ -1,4 +1,4 @@
-"""What the model is told of tools, and the grammar that makes it call one."""
+"""The tool prompt, and the grammar that forces the model to call a tool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LM Studio's API as a local server: pages of other sites reach no endpoint, whoever the back end is."""
+"""The server refuses requests from pages of other sites, at every endpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server over a real socket, with a model that says what the test wants."""
+"""The server over a real socket, with a scripted model."""
 
 from __future__ import annotations
 
@@ -376,7 +376,7 @@ def test_a_failure_nobody_foresaw_is_json_and_tells_nothing(
 
 
 def chat_cut(url: str) -> bytes:
-    """Read a stream whose connection the server ends without an end of the body."""
+    """Read a stream whose connection the server closes before the end of the body."""
     received = b""
     with asking(url, stream=True) as connection:
         while part := connection.recv(65536):
