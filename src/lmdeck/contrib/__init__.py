@@ -1,1 +1,1 @@
-"""lmdeck in web frameworks, one package each; none is imported unless it is asked for."""
+"""Integrations: web frameworks and transports for other clients, each imported only on demand."""

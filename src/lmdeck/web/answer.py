@@ -1,4 +1,4 @@
-"""An answer for a browser: what the model and the tools do, as server-sent events, and what became of it."""
+"""The answer to one browser request: a run as server-sent events, and its reply."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from lmdeck._client.tool_runs import Approve
 from lmdeck.errors import LMStudioError, StreamError, TransportError
 from lmdeck.events import AgentEvent, Chunk, RoundFinished, ToolCallInvalid, ToolExecutionFailed, ToolFinished
 from lmdeck.messages import Problem, Reply, Round, ToolResult
-from lmdeck.web.encodings import BEAT, PAGE, Encoding
-
-__all__ = ["Answer"]
+from lmdeck.web.encodings import HEARTBEAT_FRAME, PAGE, Encoding
 
 _log = logging.getLogger("lmdeck.web")
 
-STOPPED = Problem("stopped", "The browser left before the answer was whole.")
-CUT = Problem("cut", "The way to the model broke before the answer was whole.")
+STOPPED = Problem("stopped", "The browser disconnected before the answer was complete.")
+CUT = Problem("cut", "The connection to the model broke before the answer was complete.")
 FAILED = Problem("failed", "The answer ended with an error.")
-OVER = b""
-IN_LOG = "The log of the site has the traceback."
+RUN_FINISHED = b""
+SEE_LOG = "The traceback is in the site's log."
+NOT_SAVED = "The answer is complete, but it could not be saved."
 
 
 class Answer:
-    """One answer to one request. `reply` is the whole reply in the end, until then what has come of it.
+    """One answer to one request; `reply` is the complete reply, or the part received so far.
 
-    Who sends the frames looks at `is_over` at each, and calls `end` or `end_async` once it is true, before asking for more: so
-    the last frame tells whether what is done with the reply went well. The frame before it is empty, and need not be sent.
+    The sender checks `is_finished` at each frame and calls `end` or `end_async` once it is true, before it requests the next
+    frame. The last frame then reports whether saving the reply succeeded. The frame before it is empty and need not be sent.
     """
 
     def __init__(
@@ -44,96 +43,95 @@ class Answer:
         encoding: Encoding = PAGE,
         with_details: bool = False,
     ) -> None:
-        """`chat` gives the chat to ask, on the event loop on which it is asked.
+        """`chat` returns the chat to run; it is called on the event loop of the run.
 
-        With `with_details`, which are for developers, an error is sent as it is; else as a neutral sentence with the number
-        under which the log has it.
+        `with_details` is for developers: errors are sent unchanged. Otherwise a neutral sentence is sent, with the number under
+        which the error was logged.
         """
-        self.was_asked = False
-        self.is_over = False
+        self.is_started = False
+        self.is_finished = False
         self.with_details = with_details
         self._ending = STOPPED
-        self._unsaved: LMStudioError | None = None
-        self._was_ended = False
-        self._ending_task: asyncio.Task[None] | None = None
+        self._save_error: LMStudioError | None = None
+        self._is_ended = False
+        self._end_task: asyncio.Task[None] | None = None
         self._encoder = encoding.encoder()
         self._chat = chat
         self._max_rounds = max_rounds
         self._approve = approve
         self._reply: Reply | None = None
-        self._so_far = _SoFar()
+        self._partial = _PartialReply()
 
     @property
     def reply(self) -> Reply:
-        """The reply, or as much of it as there is: then its `finish_reason` is empty, and a problem says how it ended."""
-        return self._reply or self._so_far.reply(self._ending)
+        """The complete reply, or a partial one with an empty `finish_reason` and a problem that says how it ended."""
+        return self._reply or self._partial.reply(self._ending)
 
     def end(self, on_end: Callable[[Reply], object] | None) -> None:
-        """Hand the reply over, once; a failure is logged, and told in place of the last frame."""
-        if on_end is None or self._was_ended or not self.was_asked:
+        """Call `on_end` with the reply, once; an exception is logged and reported in the last frame."""
+        if on_end is None or self._is_ended or not self.is_started:
             return
-        self._was_ended = True
+        self._is_ended = True
         try:
             on_end(self.reply)
-        except Exception as error:  # noqa: BLE001  # the application's own code; the visitor has to be told
-            self._unsaved = self._told_as(error, "The answer is complete, but it could not be saved.")
+        except Exception as error:  # noqa: BLE001  # application code: the visitor must learn of any failure
+            self._save_error = self._reported(error, NOT_SAVED)
 
     async def end_async(self, on_end: Callable[[Reply], Awaitable[object]] | None) -> None:
-        """Do as `end`, awaited; where the browser leaves meanwhile, it is still done."""
-        if on_end is None or not self.was_asked:
+        """Async version of `end`; it completes even if the browser disconnects meanwhile."""
+        if on_end is None or not self.is_started:
             return
-        if self._ending_task is None:
-            self._ending_task = asyncio.ensure_future(self._hand_over(on_end))
-        await asyncio.shield(self._ending_task)
+        if self._end_task is None:
+            self._end_task = asyncio.ensure_future(self._call(on_end))
+        await asyncio.shield(self._end_task)
 
-    async def _hand_over(self, on_end: Callable[[Reply], Awaitable[object]]) -> None:
+    async def _call(self, on_end: Callable[[Reply], Awaitable[object]]) -> None:
         try:
             await on_end(self.reply)
         except Exception as error:  # noqa: BLE001  # as above
-            self._unsaved = self._told_as(error, "The answer is complete, but it could not be saved.")
+            self._save_error = self._reported(error, NOT_SAVED)
 
     async def frames(self, heartbeat: float) -> AsyncGenerator[bytes, None]:
-        """Ask, and give the answer as server-sent events; a comment where nothing else came for `heartbeat` seconds."""
-        async with aclosing(self._told()) as told, aclosing(_with_heartbeat(told, heartbeat)) as frames:
+        """Run the chat and yield server-sent events; a comment after each `heartbeat` seconds of silence."""
+        async with aclosing(self._run()) as events, aclosing(_with_heartbeat(events, heartbeat)) as frames:
             async for frame in frames:
                 yield frame
 
-    async def _told(self) -> AsyncGenerator[bytes, None]:
-        self.was_asked = True
+    async def _run(self) -> AsyncGenerator[bytes, None]:
+        self.is_started = True
         encode = self._encoder.encode
         end: Reply | LMStudioError
         try:
             async with self._chat().run_stream(self._max_rounds, approve=self._approve) as run:
                 async for event in run:
-                    self._so_far.note(event)
+                    self._partial.add(event)
                     if frame := encode(event):
                         yield frame
             self._reply = end = run.reply
-        except Exception as error:  # noqa: BLE001  # the response has begun: the browser must be told, whatever it was
+        except Exception as error:  # noqa: BLE001  # the status line is sent: any failure is reported as an event
             self._ending = CUT if isinstance(error, TransportError | StreamError) else FAILED
-            end = self._told_as(error, "The answer failed.")
-        self.is_over = True
-        yield OVER
-        yield encode(end if isinstance(end, LMStudioError) else self._unsaved or end)
+            end = self._reported(error, "The answer failed.")
+        self.is_finished = True
+        yield RUN_FINISHED
+        yield encode(end if isinstance(end, LMStudioError) else self._save_error or end)
 
-    def _told_as(self, error: Exception, what: str) -> LMStudioError:
-        """Log an error, and return what is told of it."""
+    def _reported(self, error: Exception, what: str) -> LMStudioError:
+        """Log an error and return the one to send: with its details, or neutral with the number of the log entry."""
         number = getattr(error, "request_id", None) or f"req_{secrets.token_hex(8)}"
         _log.warning("%s (%s) %s", what, number, error, exc_info=None if isinstance(error, LMStudioError) else error)
         if self.with_details and isinstance(error, LMStudioError):
             return error
         if self.with_details:
-            told = LMStudioError(f"{what} {type(error).__name__}: {error}", hint=IN_LOG)
+            reported = LMStudioError(f"{what} {type(error).__name__}: {error}", hint=SEE_LOG)
         else:
-            told = LMStudioError(
-                what, hint=f"Ask again; if it goes on, tell the owner of this site the number {number}."
-            )
-        told.request_id = number
-        return told
+            hint = f"Try again. If it fails again, report the number {number} to the owner of this site."
+            reported = LMStudioError(what, hint=hint)
+        reported.request_id = number
+        return reported
 
 
-class _SoFar:
-    """What has come of a run: its whole rounds, and the one that is being written."""
+class _PartialReply:
+    """The reply of an unfinished run: the completed rounds and the text of the current one."""
 
     def __init__(self) -> None:
         self._rounds: list[Round] = []
@@ -141,7 +139,7 @@ class _SoFar:
         self._content: list[str] = []
         self._reasoning: list[str] = []
 
-    def note(self, event: AgentEvent) -> None:
+    def add(self, event: AgentEvent) -> None:
         match event:
             case Chunk():
                 self._content.append(event.content)
@@ -156,7 +154,7 @@ class _SoFar:
 
     def _close_round(self, reply: Reply) -> None:
         results = [self._results[call.id] for call in reply.tool_calls if call.id in self._results]
-        if len(results) == len(reply.tool_calls):  # a call without its result would spoil the history
+        if len(results) == len(reply.tool_calls):  # servers reject a history with a call without its result
             self._rounds.append(Round(reply=reply, results=results))
         self._results.clear()
         self._content.clear()
@@ -175,20 +173,20 @@ class _SoFar:
 
 
 async def _with_heartbeat(frames: AsyncGenerator[bytes, None], seconds: float) -> AsyncGenerator[bytes, None]:
-    async def following() -> bytes | None:
+    async def next_frame() -> bytes | None:
         return await anext(frames, None)
 
-    coming: asyncio.Task[bytes | None] | None = None
+    pending: asyncio.Task[bytes | None] | None = None
     try:
         while True:
-            coming = asyncio.create_task(following())
-            while not (await asyncio.wait([coming], timeout=seconds))[0]:
-                yield BEAT
-            frame = coming.result()
+            pending = asyncio.create_task(next_frame())
+            while not (await asyncio.wait([pending], timeout=seconds))[0]:
+                yield HEARTBEAT_FRAME
+            frame = pending.result()
             if frame is None:
                 return
             yield frame
     finally:
-        if coming is not None and not coming.done():
-            coming.cancel()
-            await asyncio.wait([coming])
+        if pending is not None and not pending.done():
+            pending.cancel()
+            await asyncio.wait([pending])

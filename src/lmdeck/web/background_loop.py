@@ -1,6 +1,6 @@
-"""Async code under WSGI, which has no event loop: one loop in a thread of its own, for the whole process.
+"""Async code under WSGI: one event loop for the process, in a background thread.
 
-An answer that is read on a loop can be stopped at any moment, also while the server is silent; a blocking read cannot.
+An answer that is read on an event loop can be stopped at any time, even while the server sends nothing; a blocking read cannot.
 """
 
 from __future__ import annotations
@@ -14,24 +14,22 @@ from lmdeck._forking import on_fork
 from lmdeck._native_threads import start_native_thread
 from lmdeck.web.native_loop import new_event_loop, wait_for
 
-__all__ = ["iterate"]
-
 T = TypeVar("T")
 
 
-class _Background:
-    """The loop of this process; a forked process starts its own."""
+class _BackgroundLoop:
+    """The event loop of this process; a forked process starts another one."""
 
     def __init__(self) -> None:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Let the next use start another loop: threads are not forked."""
+        """Drop the loop, since threads do not survive a fork; the next use starts another one."""
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def loop(self) -> asyncio.AbstractEventLoop:
-        """Give the loop, started where it is not yet."""
+        """Return the loop; start it at first use."""
         with self._lock:
             if self._loop is None:
                 self._loop = new_event_loop()
@@ -39,16 +37,16 @@ class _Background:
             return self._loop
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop, in this thread's context, and wait for it."""
+        """Run a coroutine on the loop, with this thread's context variables, and return its result."""
         return wait_for(coroutine, self.loop())
 
 
-_background = _Background()
-on_fork(_background, _Background.after_fork)
+_background = _BackgroundLoop()
+on_fork(_background, _BackgroundLoop.after_fork)
 
 
-class _Pull(Iterator[bytes]):
-    """An async generator's pieces, one after the other, for a thread; nothing is read ahead of who pulls."""
+class _BlockingIterator(Iterator[bytes]):
+    """An async generator as a blocking iterator; nothing is read ahead."""
 
     def __init__(self, pieces: AsyncGenerator[bytes, None]) -> None:
         self._pieces = pieces
@@ -61,7 +59,7 @@ class _Pull(Iterator[bytes]):
         return piece
 
     def close(self) -> None:
-        """End the generator, whatever it waits for."""
+        """Close the generator, even while it waits."""
         _background.wait(self._close())
 
     async def _next(self) -> bytes | None:
@@ -69,16 +67,16 @@ class _Pull(Iterator[bytes]):
         return await anext(self._pieces, None)
 
     async def _close(self) -> None:
-        if self._task is not None and not self._task.done():  # the thread was interrupted while it waited
+        if self._task is not None and not self._task.done():  # the waiting thread was interrupted
             self._task.cancel()
             await asyncio.wait([self._task])
         await self._pieces.aclose()
 
 
 def iterate(pieces: AsyncGenerator[bytes, None]) -> Iterator[bytes]:
-    """Give the pieces of an async generator to a thread; leaving early ends it at once."""
-    pull = _Pull(pieces)
+    """Iterate over an async generator from a thread; an early exit closes it immediately."""
+    blocking = _BlockingIterator(pieces)
     try:
-        yield from pull
+        yield from blocking
     finally:
-        pull.close()
+        blocking.close()

@@ -1,6 +1,6 @@
-"""Conversations in an SQLite file, for pages whose framework has no database of its own.
+"""Conversations in an SQLite file, for frameworks without a database layer.
 
-Each belongs to an owner, a text that the application chooses (a user's id), and is seen by its owner alone.
+Each belongs to an owner, a text that the application chooses (a user's id), and only its owner can read it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from lmdeck._files import create_private_file
 from lmdeck._text import storable_text
 from lmdeck.messages import Message, Reply
 from lmdeck.web.requests import Question
-from lmdeck.web.stored_messages import LISTED, KeptMessage, rounds_of, title_of
-
-__all__ = ["Conversations"]
+from lmdeck.web.stored_messages import LISTED, StoredMessage, nonempty_rounds, title_of
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS conversation (id TEXT PRIMARY KEY, owner TEXT NOT NULL, title TEXT NOT NULL, updated REAL NOT NULL);
@@ -35,9 +33,9 @@ CREATE INDEX IF NOT EXISTS conversation_of_owner ON conversation (owner, updated
 
 
 class Conversations:
-    """The conversations of one file; safe to share between threads, and the file between processes.
+    """The conversations in one file. Threads may share the object, and processes the file.
 
-    A new file is readable by its owner alone.
+    A new file is readable by its owner only.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -48,7 +46,7 @@ class Conversations:
             database.executescript(_TABLES)
 
     def newest(self, owner: str) -> list[dict[str, Any]]:
-        """List an owner's conversations, the newest first: `id`, `title`, `updated` (seconds since 1970)."""
+        """Return an owner's newest conversations first: `id`, `title`, `updated` (seconds since 1970)."""
         with self._open() as database:
             rows = database.execute(
                 "SELECT id, title, updated FROM conversation WHERE owner = ? ORDER BY updated DESC LIMIT ?",
@@ -57,45 +55,45 @@ class Conversations:
             return [{"id": key, "title": title, "updated": updated} for key, title, updated in rows]
 
     def ask(self, question: Question, owner: str) -> tuple[str, list[Message]] | None:
-        """Put a question into its conversation, a new one where it names none; give the id, and all that was said.
+        """Append a question to its conversation, or to a new one; return the id and all messages.
 
-        None where the owner has no such conversation.
+        None if the owner has no such conversation.
         """
-        key = question.conversation or self._begin(owner)
-        kept = self.messages(key, owner)
-        if kept is None:
+        key = question.conversation or self._create(owner)
+        stored = self.messages(key, owner)
+        if stored is None:
             return None
-        asked = KeptMessage(role="user", content=storable_text(question.text))
+        asked = StoredMessage(role="user", content=storable_text(question.text))
         self._add(key, [asked])
-        return key, [message for one in [*kept, asked] for message in one.history()]
+        return key, [message for one in [*stored, asked] for message in one.history()]
 
-    def messages(self, key: str, owner: str) -> list[KeptMessage] | None:
-        """Give what was said; None where the owner has no such conversation."""
+    def messages(self, key: str, owner: str) -> list[StoredMessage] | None:
+        """Return the messages of a conversation; None if the owner has no such conversation."""
         with self._open() as database:
             if not database.execute("SELECT 1 FROM conversation WHERE id = ? AND owner = ?", (key, owner)).fetchone():
                 return None
             rows = database.execute("SELECT body FROM message WHERE conversation = ? ORDER BY position", (key,))
-            return [msgspec.json.decode(body, type=KeptMessage) for (body,) in rows]
+            return [msgspec.json.decode(body, type=StoredMessage) for (body,) in rows]
 
     def add_reply(self, key: str, reply: Reply) -> None:
-        """Put an answer at the end, the rounds of its tools included; of one that was broken off, what there is."""
-        self._add(key, [KeptMessage.of_round(one) for one in rounds_of(reply)])
+        """Append an answer with all its rounds; of an interrupted answer, the part that was received."""
+        self._add(key, [StoredMessage.of_round(one) for one in nonempty_rounds(reply)])
 
     def remove(self, key: str, owner: str) -> bool:
-        """Remove a conversation; False where the owner has no such."""
+        """Remove a conversation; False if the owner has no such conversation."""
         with self._open() as database:
             return bool(database.execute("DELETE FROM conversation WHERE id = ? AND owner = ?", (key, owner)).rowcount)
 
-    def _begin(self, owner: str) -> str:
+    def _create(self, owner: str) -> str:
         key = secrets.token_urlsafe(12)
         with self._open() as database:
             database.execute("INSERT INTO conversation VALUES (?, ?, '', ?)", (key, owner, time.time()))
         return key
 
-    def _add(self, key: str, messages: Iterable[KeptMessage]) -> None:
-        """Put messages at the end; the first of the user's gives the title. A conversation that was removed stays so."""
+    def _add(self, key: str, messages: Iterable[StoredMessage]) -> None:
+        """Append messages; the first user message becomes the title. A conversation that was removed is not recreated."""
         with self._open() as database:
-            database.execute("BEGIN IMMEDIATE")  # another process may add to it, too
+            database.execute("BEGIN IMMEDIATE")  # other processes may append at the same time
             if not database.execute("SELECT 1 FROM conversation WHERE id = ?", (key,)).fetchone():
                 return
             ((count,),) = database.execute("SELECT count(*) FROM message WHERE conversation = ?", (key,))

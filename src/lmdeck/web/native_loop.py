@@ -1,4 +1,4 @@
-"""An event loop for a thread of the operating system, which greenlets of gevent may wait for."""
+"""Event loops in native threads, also under gevent's monkey patches, and waiting for them from greenlets."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from typing import Any, ParamSpec, TypeVar
 from lmdeck._forking import on_fork
 from lmdeck._native_threads import is_patched, original, start_native_thread
 
-__all__ = ["NativeThread", "new_event_loop", "wait_for"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Make an event loop for a native thread: it waits for sockets as the system does, and hands work on to native threads."""
+    """Return an event loop for a native thread, whose selector and executor are not patched by gevent."""
     if not is_patched():
         return asyncio.new_event_loop()
     loop = asyncio.SelectorEventLoop(original("selectors", "DefaultSelector")())
@@ -26,13 +24,13 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def wait_for(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
-    """Run a coroutine on a loop in another thread, in this thread's context, and wait for it.
+    """Run a coroutine on a loop in another thread, with this thread's context variables, and return its result.
 
-    A greenlet is woken by its hub, as after work in gevent's own thread pool: locks of gevent are for greenlets of one thread.
+    A greenlet is woken through its hub, as in gevent's thread pool, because gevent's locks work within one thread only.
     """
     if not is_patched():
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
-    import gevent  # type: ignore[import-untyped]  # late: it is there, and of no use elsewhere
+    import gevent  # type: ignore[import-untyped]  # imported late: optional, and installed if it has patched the process
 
     hub = gevent.get_hub()
     watcher = hub.loop.async_()
@@ -41,7 +39,7 @@ def wait_for(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop)
 
     def finish(task: asyncio.Task[T]) -> None:
         ended.append(task)
-        for each in waiting:  # nobody, where the greenlet was ended
+        for each in waiting:  # empty if the greenlet was killed
             each.send()
 
     def begin() -> None:
@@ -61,7 +59,7 @@ def wait_for(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop)
 
 
 class NativeThread(ThreadPoolExecutor):
-    """An executor whose one thread is native, and as long-lived as the process."""
+    """An executor with one native thread that lives as long as the process."""
 
     def __init__(self) -> None:
         super().__init__(max_workers=1)
@@ -69,11 +67,11 @@ class NativeThread(ThreadPoolExecutor):
         on_fork(self, NativeThread.after_fork)
 
     def after_fork(self) -> None:
-        """Let the next call start another thread: threads are not forked."""
+        """Drop the thread, since threads do not survive a fork; the next call starts another one."""
         self._calls: Any = None
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have a function called after those that were submitted before."""
+        """Queue a call; calls run in the order of submission."""
         if self._calls is None:
             self._calls = original("_queue", "SimpleQueue")()
             start_native_thread(self._serve, "lmdeck-native")
@@ -88,7 +86,7 @@ class NativeThread(ThreadPoolExecutor):
                 continue
             try:
                 value = fn(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001  # it belongs to who waits for the future
+            except BaseException as error:  # noqa: BLE001  # raised where the future is awaited
                 future.set_exception(error)
             else:
                 future.set_result(value)

@@ -1,4 +1,4 @@
-"""Whose conversations are whose: what an application says of its user, as the text under which they are stored."""
+"""The owner of a conversation, derived from what the application's `auth` returns."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ from uuid import UUID
 
 from lmdeck.errors import ConfigurationError
 
-__all__ = ["owner_of"]
-
 _NOTHING = object()
 
 
 def owner_of(user: object) -> str | None:
-    """Return the owner that a user stands for: a text, an integer or a UUID, or the `id` of an object; None for a stranger.
+    """Return the owner's id as text: of a text, an integer, a UUID, or an object with such an `id`.
 
-    None, an empty text, and an object whose `id` is None are strangers.
+    None for an unknown user: None, an empty text, or an object whose `id` is None.
 
     Raises:
-        ConfigurationError: It is something else: credentials, for example, which must not be stored.
+        ConfigurationError: `user` is of another type: credentials, for example, which must not be stored.
     """
     identity = user if user is None or isinstance(user, str | int | UUID) else getattr(user, "id", _NOTHING)
     if identity is None:
         return None
     if isinstance(identity, bool) or not isinstance(identity, str | int | UUID):
         raise ConfigurationError(
-            f"`auth` returned a {type(user).__name__}, which does not say who the user is.",
+            f"`auth` returned a {type(user).__name__}, which does not identify the user.",
             hint="Return the user's id: a text, an integer, a UUID, or an object with such an `id`.",
         )
     return str(identity) or None

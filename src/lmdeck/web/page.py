@@ -1,12 +1,10 @@
-"""The page: the chat, the document around it for frameworks without templates here, and where script and style are."""
+"""The chat page: its HTML, and the folder with its script and style sheet."""
 
 from __future__ import annotations
 
 from html import escape
 from pathlib import Path
 from string import Template
-
-__all__ = ["STATIC", "chat_section", "page"]
 
 STATIC = Path(__file__).parents[1] / "contrib" / "django" / "static" / "lmdeck"
 """The script and the style, which are the same for all; Django finds such files only in a folder of its application."""
@@ -53,12 +51,12 @@ def page(
     placeholder: str = "Ask something",
     token: str = "",
 ) -> str:
-    """Write the page; `ask`, `conversations` (a slash at its end) and `static` are addresses, `token` goes with questions."""
+    """Return the page; `ask`, `conversations` (with a final slash) and `static` are URLs, `token` is a CSRF token."""
     chat = chat_section(ask=ask, conversations=conversations, placeholder=placeholder, token=token)
     return _PAGE.substitute(title=escape(title), static=escape(static), chat=chat)
 
 
 def chat_section(*, ask: str, conversations: str, placeholder: str, token: str) -> str:
-    """Write the chat itself, to be put into a page that has the script and the style; the values are escaped."""
+    """Return the chat element for a page that loads the script and the style sheet; the values are escaped."""
     values = {"ask": ask, "conversations": conversations, "placeholder": placeholder, "token": token}
     return _CHAT.substitute({name: escape(value) for name, value in values.items()})

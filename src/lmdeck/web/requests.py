@@ -1,4 +1,4 @@
-"""What the page asks for: a question, and what was said before it."""
+"""The request body of the page: a question and the messages before it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from msgspec import UNSET, Struct
 
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Message
-from lmdeck.web.stored_messages import KeptMessage
-from lmdeck.web.trust import Refused
-
-__all__ = ["MAX_BODY_BYTES", "MAX_CHARACTERS", "MAX_MESSAGES", "TOO_LARGE", "Question", "read_question"]
+from lmdeck.web.stored_messages import StoredMessage
+from lmdeck.web.trust import Refusal
 
 MAX_CHARACTERS = 100_000
 MAX_MESSAGES = 500
 MAX_BODY_BYTES = 4 << 20
-"""Larger than any question: a character may take twelve bytes, as two escapes."""
-TOO_LARGE = Refused(413, f"The question is larger than {MAX_BODY_BYTES} bytes.", "Make it shorter.")
+"""An upper bound of any valid question: one character can take twelve bytes, as two escapes."""
+TOO_LARGE = Refusal(413, f"The question is larger than {MAX_BODY_BYTES} bytes.", "Make it shorter.")
 
 
-class Said(Struct, frozen=True):
-    """A message that the page remembers itself, where nothing is kept."""
+class PageMessage(Struct, frozen=True):
+    """A message that the page sends along, because the server does not store the conversation."""
 
     role: str
     content: str
@@ -28,44 +26,44 @@ class Said(Struct, frozen=True):
 
 
 class Question(Struct, frozen=True):
-    """The new `text`, and either the `conversation` that is kept or the `messages` before it."""
+    """The new `text`, and either the id of a stored `conversation` or the `messages` before it."""
 
     text: str
     conversation: str | None = None
-    messages: list[Said] = []
+    messages: list[PageMessage] = []
 
-    def before(self) -> list[Message]:
-        """Give what the page says was said: of user and assistant alone, for a page writes no system messages."""
+    def history(self) -> list[Message]:
+        """Return the page's messages; a page may not set a system message, so every role but assistant is user."""
         return [
             message
-            for said in self.messages
-            for message in KeptMessage(
-                role="assistant" if said.role == "assistant" else "user",
-                content=said.content,
-                ended="stopped" if said.ended else UNSET,
+            for sent in self.messages
+            for message in StoredMessage(
+                role="assistant" if sent.role == "assistant" else "user",
+                content=sent.content,
+                ended="stopped" if sent.ended else UNSET,
             ).history()
         ]
 
 
 def read_question(body: bytes) -> Question:
-    """Read a question.
+    """Decode and check a question.
 
     Raises:
-        ConfigurationError: It is no question, empty, or too long.
+        ConfigurationError: The body is not a question, or the question is empty or too long.
     """
     hint = "Send JSON with a `text`."
     try:
         question = msgspec.json.decode(body, type=Question)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"The question cannot be read: {error}.", hint=hint) from error
-    if any("\x00" in text for text in (question.text, *(said.content for said in question.messages))):
-        raise ConfigurationError("The question has a NUL character.", hint="Remove it and ask again.")
+        raise ConfigurationError(f"The question cannot be decoded: {error}.", hint=hint) from error
+    if any("\x00" in text for text in (question.text, *(sent.content for sent in question.messages))):
+        raise ConfigurationError("The question contains a NUL character.", hint="Remove it and ask again.")
     if not question.text.strip():
         raise ConfigurationError("The question is empty.", hint=hint)
     if len(question.messages) > MAX_MESSAGES:
         raise ConfigurationError(
-            f"The question has more than {MAX_MESSAGES} messages.", hint="Begin a new conversation."
+            f"The question has more than {MAX_MESSAGES} messages.", hint="Start a new conversation."
         )
-    if len(question.text) + sum(len(said.content) for said in question.messages) > MAX_CHARACTERS:
+    if len(question.text) + sum(len(sent.content) for sent in question.messages) > MAX_CHARACTERS:
         raise ConfigurationError(f"The question has more than {MAX_CHARACTERS} characters.", hint="Make it shorter.")
     return question

@@ -1,4 +1,4 @@
-"""What is kept of a conversation, and what the page shows of it: reasoning beside the words, results beside their calls."""
+"""Stored messages: the format in which conversations are stored and shown by the page."""
 
 from __future__ import annotations
 
@@ -11,30 +11,18 @@ from msgspec.structs import replace
 from lmdeck._text import storable_json, storable_text
 from lmdeck.messages import Message, Reply, Round, ToolCall, ToolResult
 
-__all__ = [
-    "LISTED",
-    "TITLE_CHARACTERS",
-    "Ending",
-    "KeptCall",
-    "KeptMessage",
-    "KeptRole",
-    "ending_of",
-    "rounds_of",
-    "title_of",
-]
-
-KeptRole: TypeAlias = Literal["system", "user", "assistant"]
+StoredRole: TypeAlias = Literal["system", "user", "assistant"]
 Ending: TypeAlias = Literal["stopped", "cut", "failed", "length"]
-"""Its reader left, the way to the model broke, an error came, or the limit of tokens was reached."""
-BROKEN_OFF: tuple[Ending, ...] = ("stopped", "cut", "failed")
-PART_MARK = "[This answer was broken off here.]"
+"""The browser disconnected, the connection to the model broke, an error occurred, or the token limit was reached."""
+INTERRUPTED: tuple[Ending, ...] = ("stopped", "cut", "failed")
+INTERRUPTION_NOTE = "[This answer was interrupted here.]"
 LISTED = 50
-"""How many conversations the page lists."""
+"""The number of conversations that the page lists."""
 TITLE_CHARACTERS = 60
 
 
-class KeptCall(Struct, frozen=True, kw_only=True):
-    """A call of a tool; `content` is what the model was told, None where nothing came of it."""
+class StoredCall(Struct, frozen=True, kw_only=True):
+    """A tool call; `content` is the result that the model received, None if there is none."""
 
     id: str
     name: str
@@ -43,76 +31,78 @@ class KeptCall(Struct, frozen=True, kw_only=True):
     failed: bool = False
 
 
-class KeptMessage(Struct, frozen=True, kw_only=True):
-    """A message to the model, or one round of its answer; as JSON, what the page's script reads."""
+class StoredMessage(Struct, frozen=True, kw_only=True):
+    """A message to the model, or one round of its answer; its JSON is read by the page's script."""
 
-    role: KeptRole
+    role: StoredRole
     content: str = ""
     reasoning: str = ""
-    calls: tuple[KeptCall, ...] = ()
+    calls: tuple[StoredCall, ...] = ()
     ended: Ending | UnsetType = UNSET
-    """How an answer ended that is not whole."""
+    """How an incomplete answer ended."""
 
     @classmethod
-    def of_round(cls, one: Round) -> KeptMessage:
-        """Return what is stored of a round; every text is one that a database can hold."""
+    def of_round(cls, one: Round) -> StoredMessage:
+        """Return the stored form of a round; its texts contain only characters that databases accept."""
         results = {result.call.id: result for result in one.results}
         return cls(
             role="assistant",
             content=storable_text(one.reply.content),
             reasoning=storable_text(one.reply.reasoning),
-            calls=tuple(_kept_call(call, results.get(call.id)) for call in one.reply.tool_calls),
+            calls=tuple(_stored_call(call, results.get(call.id)) for call in one.reply.tool_calls),
             ended=ending_of(one.reply) or UNSET,
         )
 
     @property
-    def is_part(self) -> bool:
-        """Whether it is part of an answer that somebody or something ended before the model did."""
-        return self.ended in BROKEN_OFF
+    def is_interrupted(self) -> bool:
+        """Whether the answer ended before the model had finished it."""
+        return self.ended in INTERRUPTED
 
     def history(self) -> list[Message]:
-        """Return it as the model is sent it: without reasoning, and without calls that have no result, which no model accepts.
+        """Return the messages to send: without reasoning, and without calls that have no result, which servers reject.
 
-        Part of an answer is marked as such: a model takes what it reads as its own whole turn for an example.
+        An interrupted answer ends with a note; without it, models imitate the abrupt ending.
         """
         calls = [call for call in self.calls if call.content is not None]
         if self.role == "assistant" and not self.content and not calls:
             return []
         asked = tuple(ToolCall(id=call.id, name=call.name, arguments=call.arguments) for call in calls)
         results = [Message(role="tool", content=call.content or "", tool_call_id=call.id) for call in calls]
-        content = f"{self.content}\n\n{PART_MARK}".lstrip() if self.is_part else self.content
+        content = f"{self.content}\n\n{INTERRUPTION_NOTE}".lstrip() if self.is_interrupted else self.content
         return [Message(role=self.role, content=content, tool_calls=asked), *results]
 
 
 def ending_of(reply: Reply) -> Ending | None:
-    """Return how a reply ended that is not whole; None for a whole one.
+    """Return how an incomplete reply ended; None for a complete one.
 
-    A page's answer says it in its problems (`lmdeck.web.answer`); any other that has no finish reason was cut.
+    A page's answer has a problem of that name (`lmdeck.web.answer`); any other reply without a finish reason was cut.
     """
     if reply.finish_reason:
         return "length" if reply.finish_reason == "length" else None
     codes = {problem.code for problem in reply.problems}
-    return next((ending for ending in BROKEN_OFF if ending in codes), "cut")
+    return next((ending for ending in INTERRUPTED if ending in codes), "cut")
 
 
-def rounds_of(reply: Reply) -> Iterator[Round]:
-    """Give the rounds of a reply that have something to keep; an answer without tools is one."""
-    for one in _rounds(reply):
-        said = one.reply
-        if said.content or said.reasoning or said.tool_calls or (said.problems and ending_of(said)):
-            yield one
+def nonempty_rounds(reply: Reply) -> Iterator[Round]:
+    """Yield the rounds of a reply that have content to store; an answer without tools is one round."""
+    for each in _rounds(reply):
+        part = each.reply
+        if part.content or part.reasoning or part.tool_calls or (part.problems and ending_of(part)):
+            yield each
 
 
 def title_of(question: str) -> str:
-    """Give the title of a conversation that begins with this question."""
+    """Return the title of a conversation that starts with this question."""
     return " ".join(question.split())[:TITLE_CHARACTERS]
 
 
-def _kept_call(call: ToolCall, result: ToolResult | None) -> KeptCall:
-    kept = KeptCall(id=storable_text(call.id), name=storable_text(call.name), arguments=storable_json(call.arguments))
+def _stored_call(call: ToolCall, result: ToolResult | None) -> StoredCall:
+    stored = StoredCall(
+        id=storable_text(call.id), name=storable_text(call.name), arguments=storable_json(call.arguments)
+    )
     if result is None:
-        return kept
-    return replace(kept, content=storable_text(result.content), failed=result.error is not None)
+        return stored
+    return replace(stored, content=storable_text(result.content), failed=result.error is not None)
 
 
 def _rounds(reply: Reply) -> Iterator[Round]:
@@ -125,21 +115,21 @@ def _rounds(reply: Reply) -> Iterator[Round]:
 
 
 def _rounds_of_messages(reply: Reply) -> Iterator[Round]:
-    """Read the rounds out of the messages of a reply that was made by hand; the last has the reply's reasoning."""
-    told = {message.tool_call_id: _text(message) for message in reply.messages if message.role == "tool"}
-    spoken = [message for message in reply.messages if message.role == "assistant"]
-    for message in spoken:
-        is_last = message is spoken[-1] and _text(message) == reply.content
+    """Reconstruct the rounds of a reply that the application built from messages; the last has the reply's reasoning."""
+    outcomes = {message.tool_call_id: _text(message) for message in reply.messages if message.role == "tool"}
+    answers = [message for message in reply.messages if message.role == "assistant"]
+    for message in answers:
+        is_last = message is answers[-1] and _text(message) == reply.content
         calls = list(message.tool_calls)
         yield Round(
             reply=Reply(
                 content=_text(message),
                 reasoning=reply.reasoning if is_last else "",
                 tool_calls=calls,
-                finish_reason=reply.finish_reason if message is spoken[-1] else "tool_calls",
-                problems=list(reply.problems) if message is spoken[-1] else [],
+                finish_reason=reply.finish_reason if message is answers[-1] else "tool_calls",
+                problems=list(reply.problems) if message is answers[-1] else [],
             ),
-            results=[ToolResult(call=call, content=told[call.id]) for call in calls if call.id in told],
+            results=[ToolResult(call=call, content=outcomes[call.id]) for call in calls if call.id in outcomes],
         )
 
 

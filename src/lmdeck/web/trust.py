@@ -1,9 +1,9 @@
-"""Which requests a local server answers: those of its own pages and of programs, and no other page's.
+"""Request checks of a local server: it answers its own pages and programs, and refuses pages of other sites.
 
-A browser lets any page of the web send requests to this machine. Three things tell them apart. The `Host` header names the
-server as the page knows it, so a foreign name that was made to point here (DNS rebinding) is not in the list of allowed ones.
-`Sec-Fetch-Site` and `Origin` say where the page came from (Fetch, sections 3.1 and 3.2; W3C Fetch Metadata). And JSON as the
-media type cannot be sent by a form, nor by a script of another site without asking first (Fetch, section 2.2.2).
+A browser lets any web page send requests to this machine. Three checks detect them. The `Host` header must be an allowed name;
+a foreign name that resolves to this machine (DNS rebinding) is not. `Sec-Fetch-Site` and `Origin` identify the site of the
+page (Fetch, sections 3.1 and 3.2; W3C Fetch Metadata). And a form cannot send JSON as the media type, nor can a script of
+another site without a preflight request (Fetch, section 2.2.2).
 """
 
 from __future__ import annotations
@@ -13,23 +13,13 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-__all__ = [
-    "LOOPBACK",
-    "PAGE_HEADERS",
-    "AllowedHosts",
-    "Refused",
-    "content_security_policy",
-    "is_loopback",
-    "refuse_request",
-]
-
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 TEST_CLIENT = "testserver"
-"""What the test clients of Starlette and Django call the server. A name without a dot cannot be that of a foreign page."""
+"""The host name that the test clients of Starlette and Django use. A foreign page's name always has a dot."""
 
 
-class Refused(Struct, frozen=True):
-    """Why a request is not answered, and what its sender can do."""
+class Refusal(Struct, frozen=True):
+    """The status, message and hint of a refused request."""
 
     status: int
     message: str
@@ -37,9 +27,10 @@ class Refused(Struct, frozen=True):
 
 
 class AllowedHosts(Struct, frozen=True):
-    """The names by which a server may be asked: `names` (one that begins with a dot stands for all below it), and loopback.
+    """The host names that a server answers to: `names`, and loopback.
 
-    With `any_local`, addresses and names without a dot are allowed as well, which no page of the web can have.
+    A name that starts with a dot includes all its subdomains. With `any_local`, IP addresses and names without a dot are
+    allowed as well; no public web page has such a name.
     """
 
     names: frozenset[str] = frozenset()
@@ -47,16 +38,16 @@ class AllowedHosts(Struct, frozen=True):
 
     @classmethod
     def of(cls, names: Iterable[str] = (), listening_on: str = "127.0.0.1") -> AllowedHosts:
-        """Allow `names`, and where a server listens beyond loopback, what its own network calls it."""
+        """Allow `names`, and any local name if the server listens on more than loopback."""
         wanted = frozenset(name.lower().removeprefix("*") for name in names)
         return cls(names=wanted, any_local=not is_loopback(listening_on.strip("[]").lower()))
 
     def allows(self, host: str) -> bool:
-        """Whether a `Host` header, with or without a port, names this server."""
+        """Whether a `Host` header, with or without a port, is allowed."""
         name = _hostname(host)
-        return is_loopback(name) or name == TEST_CLIENT or self.names_it(name) or (self.any_local and _is_local(name))
+        return is_loopback(name) or name == TEST_CLIENT or self.includes(name) or (self.any_local and _is_local(name))
 
-    def names_it(self, host: str) -> bool:
+    def includes(self, host: str) -> bool:
         """Whether a host is one of `names`."""
         name = _hostname(host)
         return bool(name) and any(
@@ -69,38 +60,38 @@ LOOPBACK = AllowedHosts()
 
 def refuse_request(
     method: str, headers: Mapping[str, str], hosts: AllowedHosts = LOOPBACK, *, needs_json: bool = True
-) -> Refused | None:
-    """Return why a request is refused; None if it is not. `headers` are found by their lower-case names.
+) -> Refusal | None:
+    """Return the refusal of a request, or None if it is accepted; the names in `headers` are in lower case.
 
-    With `needs_json`, the body of a request that changes something has to be JSON.
+    With `needs_json`, the body of a request with an unsafe method must be JSON.
     """
     host = headers.get("host", "")
     if host and not hosts.allows(host):
-        return Refused(
-            400, f"This server is not called {host[:100]!r}.", "Ask for localhost, or add the name to `allowed_hosts`."
+        return Refusal(
+            400, f"The host {host[:100]!r} is not allowed.", "Use localhost, or add the name to `allowed_hosts`."
         )
     if method.upper() in SAFE_METHODS:
         return None
     if not _is_same_site(headers, host, hosts):
-        return Refused(403, "A page of another site sent this request.", "Send it from this site's own page.")
+        return Refusal(403, "A page of another site sent this request.", "Send it from this site's own page.")
     if needs_json and _has_body(headers) and not _is_json(headers.get("content-type", "")):
-        return Refused(415, "The request is not JSON.", "Send it with the header `Content-Type: application/json`.")
+        return Refusal(415, "The request is not JSON.", "Send it with the header `Content-Type: application/json`.")
     return None
 
 
 def _is_same_site(headers: Mapping[str, str], host: str, hosts: AllowedHosts) -> bool:
-    """Whether a request comes from a page of this server, or from a program, which sends neither header."""
+    """Whether a request comes from a page of this server or from a program, which sends neither header."""
     if headers.get("sec-fetch-site", "none").lower() not in {"same-origin", "none"}:
         return False
     origin = headers.get("origin")
     if origin is None:
         return True
     _, mark, place = origin.lower().partition("://")
-    return bool(mark) and (_without_default_port(place) == _without_default_port(host.lower()) or hosts.names_it(place))
+    return bool(mark) and (_without_default_port(place) == _without_default_port(host.lower()) or hosts.includes(place))
 
 
 def _has_body(headers: Mapping[str, str]) -> bool:
-    """Whether a request has a body, by its framing (RFC 9112, section 6), or by a type without framing, as in HTTP/2."""
+    """Whether a request has a body: by its framing (RFC 9112, section 6), or by its media type, as in HTTP/2."""
     return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers or "content-type" in headers
 
 
@@ -113,7 +104,7 @@ def _is_json(media_type: str) -> bool:
 
 
 def _hostname(host: str) -> str:
-    """Return the name in a `Host` header, without port, brackets and the root's dot."""
+    """Return the name in a `Host` header without port, brackets and final dot."""
     text = host.strip().lower()
     if text.startswith("["):
         return text[1:].partition("]")[0]
@@ -122,7 +113,7 @@ def _hostname(host: str) -> str:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a host, a name or an address, is this machine itself."""
+    """Whether a host name or address is loopback."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
@@ -140,7 +131,7 @@ def _is_local(name: str) -> bool:
 
 
 def content_security_policy(static_origin: str = "", *, framed: bool = False) -> str:
-    """Return the policy of the chat page: script and style from itself or `static_origin` alone, and no frame around it.
+    """Return the policy of the chat page: scripts and styles only from its origin or `static_origin`, and no framing.
 
     With `framed`, pages of the same origin may frame it.
     """
@@ -157,4 +148,4 @@ PAGE_HEADERS: Mapping[str, str] = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""What every answer of a page's addresses says, whichever framework sends it."""
+"""The headers of every response of the page's routes, in all frameworks."""

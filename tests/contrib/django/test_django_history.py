@@ -85,7 +85,7 @@ class Saving(TestCase):
         conversation.add_user("Weather?")
         conversation.add(reply)
         assert [message.role for message in conversation.history()] == ["user", "assistant", "tool", "assistant"]
-        assert conversation.history().messages[3].content.startswith("In Pa\n\n[This answer was broken off")
+        assert conversation.history().messages[3].content.startswith("In Pa\n\n[This answer was interrupted")
         assert [message.ended for message in conversation.messages.all()] == ["", "", "cut"]
 
     def test_a_call_without_result_is_kept_but_not_sent(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from lmdeck import ConfigurationError
 from lmdeck.testing import FakeLMStudio
 from lmdeck.web.answer import Answer
-from lmdeck.web.encodings import BEAT, find_encoding
+from lmdeck.web.encodings import HEARTBEAT_FRAME, find_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +114,7 @@ def test_ag_ui_understands_every_event(script: Callable[[FakeLMStudio], object])
 
 def test_a_comment_is_sent_while_nothing_comes() -> None:
     told = frames("lmdeck", lambda fake: fake.reply("late", time_to_first_token=0.3), heartbeat=0.05)
-    assert told.count(BEAT) >= 3
+    assert told.count(HEARTBEAT_FRAME) >= 3
     assert b'"done"' in told[-1]
 
 

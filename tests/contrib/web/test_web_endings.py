@@ -94,7 +94,7 @@ def test_an_answer_is_stored_as_it_ended_and_not_sent_back_as_a_whole_turn(
             assert [message["role"] for message in sent] == ["user", *(["assistant"] if word != "fail" else []), "user"]
             if ended in {"stopped", "cut"}:
                 assert sent[1]["content"].startswith(answer["content"])
-                assert sent[1]["content"].endswith("[This answer was broken off here.]")
+                assert sent[1]["content"].endswith("[This answer was interrupted here.]")
             elif word != "fail":
                 assert sent[1]["content"] == answer["content"]
 
@@ -104,7 +104,7 @@ def test_a_page_that_remembers_itself_says_what_was_broken_off(kind: str, fake: 
     before = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "half", "ended": "stopped"}]
     with serving(kind, fake, auth=None) as url:
         assert call(url, "POST", "/ask", {"text": "b", "messages": before})[0] == 200
-    assert fake.requests[-1].messages[1]["content"] == "half\n\n[This answer was broken off here.]"
+    assert fake.requests[-1].messages[1]["content"] == "half\n\n[This answer was interrupted here.]"
 
 
 def streaming_app(

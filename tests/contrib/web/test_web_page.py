@@ -99,7 +99,7 @@ def test_stop_stops_the_model_and_keeps_what_came(page: Any, fake: FakeLMStudio)
     page.wait_for_timeout(300)
     page.reload()
     playwright.expect(page.locator("article.lmdeck-assistant")).to_contain_text("la la")
-    playwright.expect(page.locator(".lmdeck-ended")).to_have_text("Stopped before the answer was whole.")
+    playwright.expect(page.locator(".lmdeck-ended")).to_have_text("Stopped before the answer was complete.")
 
 
 def test_an_answer_that_was_cut_is_shown_as_such_after_a_reload(page: Any) -> None:

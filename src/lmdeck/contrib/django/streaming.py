@@ -88,7 +88,7 @@ class ChatResponse(StreamingHttpResponse):
         """Give the pieces to an ASGI server."""
         try:
             async for piece in self._pieces():
-                if self._answer.is_over:
+                if self._answer.is_finished:
                     await self._end_async()
                 if piece:
                     yield piece
@@ -110,7 +110,7 @@ class ChatResponse(StreamingHttpResponse):
     def _pull(self) -> Generator[bytes, None, None]:
         try:
             for piece in iterate(self._pieces()):
-                if self._answer.is_over:
+                if self._answer.is_finished:
                     self._end()
                 if piece:
                     yield piece

@@ -83,7 +83,7 @@ class AskView(GuardedView):
             return refusal(400, error.message, error.hint)
         chat = self.get_chat(request)
         if not _is_kept(request):
-            return stream_response(chat.with_messages(question.before()).user(question.text), encoding=self.encoding)
+            return stream_response(chat.with_messages(question.history()).user(question.text), encoding=self.encoding)
         conversation = _begun(request, key)
         conversation.add_user(question.text)
         asked = chat.with_messages(conversation.history())

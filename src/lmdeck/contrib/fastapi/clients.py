@@ -1,4 +1,4 @@
-"""The client of an application: made when it starts, closed when it ends."""
+"""The client of an application: created at startup, closed at shutdown."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from lmdeck._client.clients import AsyncLMStudio
 from lmdeck.config import ClientSettings
 from lmdeck.errors import ConfigurationError
 
-__all__ = ["LM", "Lifespan", "client_of", "lifespan"]
-
 Lifespan: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 _NAME = "lmdeck_client"
 
 
 def lifespan(wraps: Lifespan | None = None, **settings: Unpack[ClientSettings]) -> Lifespan:
-    """Make the `lifespan` of an application that owns an `AsyncLMStudio`; `wraps` is the application's own, if it has one.
+    """Return a `lifespan` for an application that owns an `AsyncLMStudio`; `wraps` is the application's other lifespan.
 
-    The keywords are those of `AsyncLMStudio`; what is left out comes from the environment and files, as always.
+    The keywords are those of `AsyncLMStudio`; missing ones come from the environment and the configuration files.
 
     Raises:
-        ConfigurationError: A setting is wrong; raised when the application starts.
+        ConfigurationError: A setting is invalid; raised when the application starts.
     """
 
     @asynccontextmanager
@@ -40,16 +38,16 @@ def lifespan(wraps: Lifespan | None = None, **settings: Unpack[ClientSettings]) 
 
 
 def client_of(request: Request) -> AsyncLMStudio:
-    """Give the application's client, as a dependency.
+    """Return the application's client; a FastAPI dependency.
 
     Raises:
-        ConfigurationError: The application has no `lifespan` of lmdeck.
+        ConfigurationError: The application was created without lmdeck's `lifespan`.
     """
     client = getattr(request.state, _NAME, None)
     if not isinstance(client, AsyncLMStudio):
         raise ConfigurationError(
             "This application has no lmdeck client.",
-            hint="Make it with `FastAPI(lifespan=lmdeck.contrib.fastapi.lifespan())`.",
+            hint="Create it with `FastAPI(lifespan=lmdeck.contrib.fastapi.lifespan())`.",
         )
     return client
 

@@ -1,6 +1,6 @@
-"""A router with the chat page and what its script asks for."""
+"""A router with the chat page and the routes that its script calls."""
 
-# no postponed annotations here: FastAPI looks at them, and some are made within a function
+# No postponed annotations: FastAPI evaluates them, and some refer to local names.
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
@@ -25,12 +25,10 @@ from lmdeck.web.encodings import find_encoding
 from lmdeck.web.owners import owner_of
 from lmdeck.web.page import STATIC, page
 from lmdeck.web.requests import MAX_BODY_BYTES, TOO_LARGE, read_question
-from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, Refused, content_security_policy, refuse_request
-
-__all__ = ["router"]
+from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, Refusal, content_security_policy, refuse_request
 
 CREDENTIALS = (HTTPAuthorizationCredentials, HTTPBasicCredentials, OAuth2PasswordRequestForm)
-"""What FastAPI's own security classes return."""
+"""The types that FastAPI's security classes return."""
 MakeChat = Callable[[AsyncLMStudio], AsyncChat]
 
 
@@ -46,17 +44,16 @@ def router(
     title: str = "Chat",
     allowed_hosts: Iterable[str] = (),
 ) -> APIRouter:
-    """Make a router with a chat: `POST ask`, `GET conversations/`, and the page at its root.
+    """Return a router with a chat: `POST ask`, `GET conversations/`, and the page at its root.
 
-    `auth` is the dependency that lets users in: it returns the user's id, a text, an integer or a UUID, or an object with such
-    an `id`, and None for a stranger, who is answered 401; None instead of it opens the chat to all, and has to be said.
-    `make_chat` makes the chat that a conversation begins with: model, system message, tools. `conversations` stores them in an
-    SQLite file; without it the page remembers what was said. It answers to loopback names and to `allowed_hosts`, the names
-    under which the site is served (one that begins with a dot stands for all below it, `*` for any), and refuses what pages of
-    other sites send.
+    `auth` is a dependency that returns the user's id (a text, an integer, a UUID, or an object with such an `id`), or None for
+    an unknown user, who gets status 401; `auth=None` opens the chat to everybody. `make_chat` returns the chat with which
+    conversations start: model, system message, tools. `conversations` stores them in an SQLite file; without it the page holds
+    the messages. The routes answer to loopback names and to `allowed_hosts`, the host names of the site (a name that starts
+    with a dot includes its subdomains, `*` allows any), and refuse requests from pages of other sites.
 
     Raises:
-        ConfigurationError: There is no such encoding, or `auth` returns credentials.
+        ConfigurationError: The encoding is unknown, or `auth` returns credentials.
     """
     find_encoding(encoding)
     store = Conversations(conversations) if isinstance(conversations, str | Path) else conversations
@@ -68,21 +65,21 @@ def router(
     async def ask(request: Request, lm: LM, owner: Owner) -> Response:
         body = await _body(request)
         if body is None:
-            return _refusal(TOO_LARGE)
+            return _error_response(TOO_LARGE)
         try:
             question = read_question(body)
         except ConfigurationError as error:
-            return _refusal(Refused(400, error.message, error.hint))
+            return _error_response(Refusal(400, error.message, error.hint))
         chat = lm.chat() if make_chat is None else make_chat(lm)
         if store is None:
-            asked = chat.with_messages(question.before()).user(question.text)
+            asked = chat.with_messages(question.history()).user(question.text)
             return stream_response(asked, encoding=encoding, max_rounds=max_rounds, heartbeat=heartbeat)
-        begun = await run_in_threadpool(store.ask, question, owner)
-        if begun is None:
+        stored = await run_in_threadpool(store.ask, question, owner)
+        if stored is None:
             return _not_found()
-        key, said = begun
+        key, messages = stored
         response = stream_response(
-            chat.with_messages(said),
+            chat.with_messages(messages),
             encoding=encoding,
             max_rounds=max_rounds,
             heartbeat=heartbeat,
@@ -132,41 +129,41 @@ def _owner_by(auth: Callable[..., Any] | None) -> Callable[..., str]:
     def owner(user: Annotated[object, Depends(auth)]) -> str:
         found = owner_of(user)
         if found is None:
-            raise _StrangerError
+            raise _UnknownUserError
         return found
 
     return owner
 
 
 def _refuse_credentials(auth: object) -> None:
-    """Refuse a dependency that returns what a user typed, which would be stored as the owner's name."""
+    """Refuse a dependency that returns credentials, which would be stored as the owner of conversations."""
     hints = getattr(auth, "__annotations__", {}) if inspect.isroutine(auth) else {}
     returned = hints.get("return")
     is_credentials = isinstance(auth, SecurityBase) or (inspect.isclass(auth) and issubclass(auth, SecurityBase))
     if is_credentials or returned in CREDENTIALS or returned in {kind.__name__ for kind in CREDENTIALS}:
         raise ConfigurationError(
-            "`auth` returns credentials: a password or token would be the name under which conversations are stored.",
+            "`auth` returns credentials: a password or token would be stored as the owner of conversations.",
             hint="Pass a dependency that checks them and returns the user's id.",
         )
 
 
-class _StrangerError(Exception):
-    """The user is not known."""
+class _UnknownUserError(Exception):
+    """The user is unknown."""
 
 
 def _guarded(hosts: AllowedHosts) -> type[APIRoute]:
-    """Make the routes that refuse what pages of other sites send, and answer with the headers of a page."""
+    """Return a route class that refuses requests from pages of other sites and adds the page's headers."""
 
     class GuardedRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             answer = super().get_route_handler()
 
             async def guarded(request: Request) -> Response:
-                refused = refuse_request(request.method, request.headers, hosts)
+                refusal = refuse_request(request.method, request.headers, hosts)
                 try:
-                    response = await answer(request) if refused is None else _refusal(refused)
-                except _StrangerError:
-                    response = _refusal(Refused(401, "You are not logged in.", "Log in and ask again."))
+                    response = await answer(request) if refusal is None else _error_response(refusal)
+                except _UnknownUserError:
+                    response = _error_response(Refusal(401, "You are not logged in.", "Log in and ask again."))
                 for name, value in PAGE_HEADERS.items():
                     response.headers.setdefault(name, value)
                 return response
@@ -177,7 +174,7 @@ def _guarded(hosts: AllowedHosts) -> type[APIRoute]:
 
 
 async def _body(request: Request) -> bytes | None:
-    """Read a body; None where it is larger than a question can be."""
+    """Read a body; None if it is larger than `MAX_BODY_BYTES`."""
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
@@ -188,9 +185,9 @@ async def _body(request: Request) -> bytes | None:
     return b"".join(parts)
 
 
-def _refusal(refused: Refused) -> Response:
-    return JSONResponse({"error": {"message": refused.message, "hint": refused.hint}}, refused.status)
+def _error_response(refusal: Refusal) -> Response:
+    return JSONResponse({"error": {"message": refusal.message, "hint": refusal.hint}}, refusal.status)
 
 
 def _not_found() -> Response:
-    return _refusal(Refused(404, "There is no such conversation.", "Begin a new one."))
+    return _error_response(Refusal(404, "There is no such conversation.", "Start a new one."))

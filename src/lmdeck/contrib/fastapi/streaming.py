@@ -1,4 +1,4 @@
-"""`stream_response`: an answer to the browser while the model writes it, stopped when the browser leaves."""
+"""`stream_response`: stream an answer to the browser, and stop it when the browser disconnects."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from lmdeck._client.tool_runs import Approve
     from lmdeck.messages import Reply
 
-__all__ = ["ChatResponse", "stream_response"]
-
 OnEnd = Callable[["Reply"], Awaitable[object] | object]
 HEARTBEAT = 15.0
 
@@ -36,17 +34,17 @@ def stream_response(
     heartbeat: float = HEARTBEAT,
     on_end: OnEnd | None = None,
 ) -> ChatResponse:
-    """Answer a request with a chat's answer, as server-sent events while it is written.
+    """Stream the answer to a chat as server-sent events.
 
     `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI. Tools with handlers are
-    run, for at most `max_rounds`; `approve` is asked before each. A comment is sent where nothing else was for `heartbeat`
-    seconds. When the browser leaves, the model is stopped at once. `on_end` is called once, with the whole reply, or with
-    what had come of it where the browser left or the answer failed: then `finish_reason` is `""`, and a problem `stopped`,
-    `cut` or `failed` says how it ended. An error is sent as an event, one of `on_end` too; visitors see a neutral sentence and
-    a number, an application in debug mode the error itself.
+    run, in at most `max_rounds` rounds; `approve` is called before each tool call. After `heartbeat` seconds of silence a
+    comment is sent. When the browser disconnects, the model is stopped immediately. `on_end` is called once with the reply. If
+    the browser disconnected or the answer failed, it is partial: `finish_reason` is `""`, and a problem `stopped`, `cut` or
+    `failed` says how it ended. Errors, also those of `on_end`, are sent as events: in debug mode with details, otherwise as a
+    neutral sentence with the number of the log entry.
 
     Raises:
-        ConfigurationError: There is no such encoding.
+        ConfigurationError: The encoding is unknown.
     """
     chosen = find_encoding(encoding)
     answer = Answer(lambda: chat, max_rounds=max_rounds, approve=approve, encoding=chosen)
@@ -54,7 +52,7 @@ def stream_response(
 
 
 class ChatResponse(Response):
-    """A response of server-sent events; the connection is watched all along, not only when something is written."""
+    """A response of server-sent events that detects a disconnect at any time, not only when it writes."""
 
     def __init__(self, answer: Answer, headers: Mapping[str, str], *, heartbeat: float, on_end: OnEnd | None) -> None:
         self.answer = answer
@@ -65,7 +63,7 @@ class ChatResponse(Response):
         self.init_headers(headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events as they come; with details of errors where the application is in debug mode."""
+        """Send the events; errors have details if the application is in debug mode."""
         self.answer.with_details = bool(getattr(scope.get("app"), "debug", False))
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
@@ -77,15 +75,15 @@ class ChatResponse(Response):
     async def _send(self, send: Send) -> None:
         async with aclosing(self.answer.frames(self._heartbeat)) as frames:
             async for frame in frames:
-                if self.answer.is_over:
+                if self.answer.is_finished:
                     await self._end()
                 if frame:
                     await send({"type": "http.response.body", "body": frame, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _end(self) -> None:
-        tell = self._on_end
-        if tell is not None and not inspect.iscoroutinefunction(tell):
-            await self.answer.end_async(lambda reply: run_in_threadpool(tell, reply))
+        on_end = self._on_end
+        if on_end is not None and not inspect.iscoroutinefunction(on_end):
+            await self.answer.end_async(lambda reply: run_in_threadpool(on_end, reply))
         else:
-            await self.answer.end_async(cast("Callable[[Reply], Awaitable[object]] | None", tell))
+            await self.answer.end_async(cast("Callable[[Reply], Awaitable[object]] | None", on_end))

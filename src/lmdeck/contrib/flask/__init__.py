@@ -1,4 +1,4 @@
-"""The Flask integration: one client per process, and answers stream to the browser.
+"""The Flask integration: one client per process, and answers streamed to the browser.
 
     from flask import Flask
     from lmdeck.contrib.flask import LMDeck, stream_response

@@ -1,4 +1,4 @@
-"""The extension: the client of an application, and its commands."""
+"""The Flask extension: the client of an application, and its commands."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from lmdeck.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LMDeck", "extension"]
-
 
 class LMDeck:
-    """lmdeck in a Flask application: `LMDeck(app)`, or `LMDeck().init_app(app)`.
+    """The extension of a Flask application: `LMDeck(app)`, or `LMDeck().init_app(app)`.
 
-    The settings are `app.config["LMDECK"]`, the client's keywords in capitals; what is left out comes from the environment and
-    files, as always.
+    The settings are `app.config["LMDECK"]`, the client's keywords in capitals; missing ones come from the environment and the
+    configuration files.
     """
 
     def __init__(self, app: Flask | None = None) -> None:
@@ -37,13 +35,13 @@ class LMDeck:
             self.init_app(app)
 
     def _renew_lock(self) -> None:
-        self._lock = threading.Lock()  # after a fork, too: another thread of the parent may have held that one
+        self._lock = threading.Lock()  # also after a fork: a thread of the parent may have held the old one
 
     def init_app(self, app: Flask) -> None:
-        """Put lmdeck into an application.
+        """Register the extension with an application.
 
         Raises:
-            ConfigurationError: A key of `LMDECK` is no setting.
+            ConfigurationError: A key of `LMDECK` is not a setting.
         """
         self._settings = _settings(app.config.get("LMDECK", {}))
         app.extensions["lmdeck"] = self
@@ -51,12 +49,12 @@ class LMDeck:
 
     @property
     def client(self) -> LMStudio:
-        """The client; a forked process goes on with it over connections of its own."""
+        """The client; a forked process opens its own connections."""
         return self._current()[0]
 
     @property
     def streaming_client(self) -> AsyncLMStudio:
-        """The client by which answers are streamed, on the loop of this process (`lmdeck.web.background_loop`)."""
+        """The client that streams answers, on the event loop of `lmdeck.web.background_loop`."""
         return self._current()[1]
 
     def _current(self) -> tuple[LMStudio, AsyncLMStudio]:
@@ -67,14 +65,14 @@ class LMDeck:
 
 
 def extension() -> LMDeck:
-    """Give the extension of the current application.
+    """Return the extension of the current application.
 
     Raises:
-        ConfigurationError: It has none.
+        ConfigurationError: The application has no `LMDeck` extension.
     """
     found = current_app.extensions.get("lmdeck")
     if not isinstance(found, LMDeck):
-        raise ConfigurationError("This application has no lmdeck.", hint="Make it with `LMDeck(app)`.")
+        raise ConfigurationError("This application has no LMDeck extension.", hint="Add it with `LMDeck(app)`.")
     return found
 
 
@@ -96,7 +94,7 @@ def _commands(lmdeck: LMDeck) -> AppGroup:
         @group.command(
             name,
             context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
-            help=f"As `lmdeck {name}`.",
+            help=f"Run `lmdeck {name}` with this application's settings.",
         )
         @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
         def run(arguments: tuple[str, ...]) -> None:

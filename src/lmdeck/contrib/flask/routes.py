@@ -1,4 +1,4 @@
-"""A blueprint with the chat page and what its script asks for."""
+"""A blueprint with the chat page and the routes that its script calls."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ from lmdeck.web.encodings import find_encoding
 from lmdeck.web.owners import owner_of
 from lmdeck.web.page import STATIC, page
 from lmdeck.web.requests import MAX_BODY_BYTES, TOO_LARGE, Question, read_question
-from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, Refused, content_security_policy, refuse_request
+from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, Refusal, content_security_policy, refuse_request
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
 
     from lmdeck._client.chat import Chat
     from lmdeck._client.clients import LMStudio
-
-__all__ = ["blueprint"]
 
 MakeChat = Callable[["LMStudio"], "Chat"]
 
@@ -43,16 +41,16 @@ def blueprint(
     name: str = "lmdeck",
     allowed_hosts: Iterable[str] = (),
 ) -> Blueprint:
-    """Make a blueprint with a chat: `POST ask`, `GET conversations/`, and the page at its root.
+    """Return a blueprint with a chat: `POST ask`, `GET conversations/`, and the page at its root.
 
-    `auth` returns the user's id for the current request, a text, an integer or a UUID, or an object with such an `id`, and None
-    for a stranger, who is answered 401; None instead of it opens the chat to all, and has to be said. `make_chat` makes the
-    chat that a conversation begins with: model, system message, tools. `conversations` stores them in an SQLite file; without
-    it the page remembers what was said. It answers to loopback names and to `allowed_hosts`, the names under which the site is
-    served (one that begins with a dot stands for all below it, `*` for any), and refuses what pages of other sites send.
+    `auth` returns the id of the current user (a text, an integer, a UUID, or an object with such an `id`), or None for an
+    unknown user, who gets status 401; `auth=None` opens the chat to everybody. `make_chat` returns the chat with which
+    conversations start: model, system message, tools. `conversations` stores them in an SQLite file; without it the page holds
+    the messages. The routes answer to loopback names and to `allowed_hosts`, the host names of the site (a name that starts
+    with a dot includes its subdomains, `*` allows any), and refuse requests from pages of other sites.
 
     Raises:
-        ConfigurationError: There is no such encoding.
+        ConfigurationError: The encoding is unknown.
     """
     find_encoding(encoding)
     store = Conversations(conversations) if isinstance(conversations, str | Path) else conversations
@@ -62,19 +60,19 @@ def blueprint(
     @routes.post("/ask")
     def ask() -> ResponseReturnValue:
         question = _question()
-        if isinstance(question, Refused):
-            return _refusal(question)
+        if isinstance(question, Refusal):
+            return _error_response(question)
         lm = extension().client
         chat = lm.chat() if make_chat is None else make_chat(lm)
         if store is None:
-            asked = chat.with_messages(question.before()).user(question.text)
+            asked = chat.with_messages(question.history()).user(question.text)
             return stream_response(asked, encoding=encoding, max_rounds=max_rounds)
-        begun = store.ask(question, _owner())
-        if begun is None:
+        stored = store.ask(question, _owner())
+        if stored is None:
             return _not_found()
-        key, said = begun
+        key, messages = stored
         response = stream_response(
-            chat.with_messages(said),
+            chat.with_messages(messages),
             encoding=encoding,
             max_rounds=max_rounds,
             on_end=lambda reply: store.add_reply(key, reply),
@@ -89,13 +87,13 @@ def blueprint(
 
 def _add_guard(routes: Blueprint, auth: Callable[[], object] | None, hosts: AllowedHosts) -> None:
     @routes.before_request
-    def let_in() -> ResponseReturnValue | None:
-        refused = refuse_request(request.method, _lower_case(request.headers), hosts)
-        if refused is not None:
-            return _refusal(refused)
+    def check_request() -> ResponseReturnValue | None:
+        refusal = refuse_request(request.method, _lower_case(request.headers), hosts)
+        if refusal is not None:
+            return _error_response(refusal)
         g.lmdeck_owner = "" if auth is None else owner_of(auth())
         if g.lmdeck_owner is None:
-            return _refusal(Refused(401, "You are not logged in.", "Log in and ask again."))
+            return _error_response(Refusal(401, "You are not logged in.", "Log in and ask again."))
         return None
 
     @routes.after_request
@@ -106,19 +104,19 @@ def _add_guard(routes: Blueprint, auth: Callable[[], object] | None, hosts: Allo
 
 
 def _owner() -> str:
-    """Return whose conversations the request is about, as the guard found out."""
+    """Return the owner that the guard has determined for this request."""
     return str(g.lmdeck_owner)
 
 
-def _question() -> Question | Refused:
-    request.max_content_length = MAX_BODY_BYTES + 1  # of a body without length werkzeug reads so much, and says no more
+def _question() -> Question | Refusal:
+    request.max_content_length = MAX_BODY_BYTES + 1  # werkzeug silently cuts a body without a length at this limit
     try:
         body = request.get_data(cache=False)
         return TOO_LARGE if len(body) > MAX_BODY_BYTES else read_question(body)
     except RequestEntityTooLarge:
         return TOO_LARGE
     except ConfigurationError as error:
-        return Refused(400, error.message, error.hint)
+        return Refusal(400, error.message, error.hint)
 
 
 def _add_conversations(routes: Blueprint, store: Conversations | None) -> None:
@@ -156,9 +154,9 @@ def _lower_case(headers: Headers) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _refusal(refused: Refused) -> ResponseReturnValue:
-    return jsonify(error={"message": refused.message, "hint": refused.hint}), refused.status
+def _error_response(refusal: Refusal) -> ResponseReturnValue:
+    return jsonify(error={"message": refusal.message, "hint": refusal.hint}), refusal.status
 
 
 def _not_found() -> ResponseReturnValue:
-    return _refusal(Refused(404, "There is no such conversation.", "Begin a new one."))
+    return _error_response(Refusal(404, "There is no such conversation.", "Start a new one."))

@@ -1,4 +1,4 @@
-"""`stream_response`: an answer to the browser while the model writes it, under any WSGI server."""
+"""`stream_response`: stream an answer to the browser under any WSGI server."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from lmdeck._client.tool_runs import Approve
     from lmdeck.messages import Reply
 
-__all__ = ["stream_response"]
-
 HEARTBEAT = 0.4
-"""A WSGI server notices that the browser left only when it writes."""
+"""Short, because a WSGI server detects that the browser disconnected only when it writes."""
 
 
 def stream_response(
@@ -32,28 +30,28 @@ def stream_response(
     heartbeat: float = HEARTBEAT,
     on_end: Callable[[Reply], object] | None = None,
 ) -> Response:
-    """Answer a request with a chat's answer, as server-sent events while it is written.
+    """Stream the answer to a chat as server-sent events.
 
-    The chat is built with `LMDeck.client`; it is asked on a loop beside the request, so that it can be stopped at any moment.
+    The chat is built with `LMDeck.client` and runs on a background event loop, so that it can be stopped at any time.
     `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI. Tools with handlers are
-    run, for at most `max_rounds`; `approve` is asked before each. A comment is sent where nothing else was for `heartbeat`
-    seconds, by which a browser that left is noticed. `on_end` is called once, with the whole reply, or with what had come of it
-    where the browser left or the answer failed: then `finish_reason` is `""`, and a problem `stopped`, `cut` or `failed` says
-    how it ended. An error is sent as an event, one of `on_end` too; visitors see a neutral sentence and a number, an
-    application in debug mode the error itself.
+    run, in at most `max_rounds` rounds; `approve` is called before each tool call. After `heartbeat` seconds of silence a
+    comment is sent, which detects a browser that has disconnected. `on_end` is called once with the reply. If the browser
+    disconnected or the answer failed, it is partial: `finish_reason` is `""`, and a problem `stopped`, `cut` or `failed` says
+    how it ended. Errors, also those of `on_end`, are sent as events: in debug mode with details, otherwise as a neutral
+    sentence with the number of the log entry.
 
     Raises:
-        ConfigurationError: There is no such encoding, or the application has no lmdeck.
+        ConfigurationError: The encoding is unknown, or the application has no `LMDeck` extension.
     """
     chosen = find_encoding(encoding)
-    asked = extension().streaming_client.adopt(chat)
-    answer = Answer(lambda: asked, max_rounds=max_rounds, approve=approve, encoding=chosen)
+    bound = extension().streaming_client.adopt(chat)
+    answer = Answer(lambda: bound, max_rounds=max_rounds, approve=approve, encoding=chosen)
     answer.with_details = current_app.debug
 
     def pieces() -> Iterator[bytes]:
         try:
             for frame in iterate(answer.frames(heartbeat)):
-                if answer.is_over:
+                if answer.is_finished:
                     answer.end(on_end)
                 if frame:
                     yield frame

@@ -18,7 +18,7 @@ from lmdeck.errors import FileWriteError, TransportError
 from lmdeck.testing.recordings.cassette import LEFT, Exchange, Piece, append
 from lmdeck.testing.recordings.redaction import Redaction
 from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
-from lmdeck.web.trust import LOOPBACK, AllowedHosts, Refused, refuse_request
+from lmdeck.web.trust import LOOPBACK, AllowedHosts, Refusal, refuse_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,9 +71,9 @@ class Recorder:
             return
         body = await _body(receive)
         given = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refused = _refusal(scope, given, self._hosts)
-        if refused is not None or body is None:
-            await (refused or _too_large())(scope, receive, send)
+        refusal = _refusal(scope, given, self._hosts)
+        if refusal is not None or body is None:
+            await (refusal or _too_large())(scope, receive, send)
             return
         redaction = Redaction()
         exchange = Exchange(
@@ -147,15 +147,15 @@ async def _pass_back(answer: AsyncResponse, exchange: Exchange, began: float, se
 
 def _refusal(scope: Scope, headers: dict[str, str], hosts: AllowedHosts) -> Response | None:
     """Refuse what a foreign page of a browser sends, and what is not a path of the upstream."""
-    refused = refuse_request(scope["method"], headers, hosts)
-    if refused is None and not _raw_path(scope).startswith("/"):
-        refused = Refused(
+    refusal = refuse_request(scope["method"], headers, hosts)
+    if refusal is None and not _raw_path(scope).startswith("/"):
+        refusal = Refusal(
             400, "lmdeck record passes on paths only, not addresses.", "Ask for a path, such as /v1/models."
         )
     return (
         None
-        if refused is None
-        else Response(f"{refused.message} {refused.hint}", refused.status, media_type="text/plain")
+        if refusal is None
+        else Response(f"{refusal.message} {refusal.hint}", refusal.status, media_type="text/plain")
     )
 
 

@@ -2,11 +2,11 @@
 
 from lmdeck.errors import ConfigurationError
 from lmdeck.web.encodings.ag_ui import AG_UI
-from lmdeck.web.encodings.base import BEAT, Encoding
+from lmdeck.web.encodings.base import HEARTBEAT_FRAME, Encoding
 from lmdeck.web.encodings.page import PAGE
 from lmdeck.web.encodings.vercel import VERCEL
 
-__all__ = ["BEAT", "ENCODINGS", "PAGE", "Encoding", "find_encoding"]
+__all__ = ["ENCODINGS", "HEARTBEAT_FRAME", "PAGE", "Encoding", "find_encoding"]
 
 ENCODINGS = {encoding.name: encoding for encoding in (PAGE, VERCEL, AG_UI)}
 

@@ -1,7 +1,7 @@
-"""AG-UI, the Agent User Interaction protocol: the events that CopilotKit and others read.
+"""The encoding of AG-UI, the Agent User Interaction protocol, which CopilotKit and others read.
 
-Source: docs.ag-ui.com, "Events" and "Reasoning"; types in capitals, fields in camel case, each event the data of one
-server-sent event.
+Source: docs.ag-ui.com, "Events" and "Reasoning". Types are in capitals, fields in camel case, and each event is the data of
+one server-sent event.
 """
 
 from __future__ import annotations
@@ -23,41 +23,39 @@ from lmdeck.events import (
     ToolStarted,
 )
 from lmdeck.messages import Reply, ToolCall
-from lmdeck.web.encodings.base import STREAM_HEADERS, Encoding, Happening
-
-__all__ = ["AG_UI"]
+from lmdeck.web.encodings.base import STREAM_HEADERS, AnswerEvent, Encoding
 
 
 class _AGUIEncoder:
-    """Writes one run of one thread."""
+    """An encoder of one run of one thread."""
 
     def __init__(self) -> None:
         self._run = {"threadId": f"thread-{secrets.token_hex(8)}", "runId": f"run-{secrets.token_hex(8)}"}
-        self._begun = False
-        self._kind = ""  # of the message that is open: TEXT or REASONING
+        self._is_started = False
+        self._kind = ""  # of the open message: TEXT or REASONING
         self._message = ""
         self._open_calls: dict[int, str] = {}
         self._ended_calls: set[str] = set()
 
-    def encode(self, event: Happening) -> bytes:
-        """Write what happened."""
-        told: list[dict[str, Any]] = []
-        if not self._begun:
-            self._begun = True
-            told.append({"type": "RUN_STARTED", **self._run})
-        told += self._events(event)
-        return b"".join(encode_event(msgspec.json.encode(each)) for each in told)
+    def encode(self, event: AnswerEvent) -> bytes:
+        """Return the bytes for an event."""
+        events: list[dict[str, Any]] = []
+        if not self._is_started:
+            self._is_started = True
+            events.append({"type": "RUN_STARTED", **self._run})
+        events += self._events(event)
+        return b"".join(encode_event(msgspec.json.encode(each)) for each in events)
 
-    def _events(self, event: Happening) -> list[dict[str, Any]]:
+    def _events(self, event: AnswerEvent) -> list[dict[str, Any]]:
         match event:
             case Chunk():
                 return self._chunk(event)
             case ToolStarted(call=call):
-                return self._called(call)
+                return self._end_call(call)
             case ToolFinished(result=result) | ToolExecutionFailed(result=result):
                 return [self._result(result.call.id, result.content)]
             case ToolCallInvalid(call=call, error=error):
-                return [*self._called(call), self._result(call.id, error.message)]
+                return [*self._end_call(call), self._result(call.id, error.message)]
             case ToolServerLost():
                 return []
             case RoundFinished():
@@ -68,25 +66,25 @@ class _AGUIEncoder:
                 return [*self._end(), {"type": "RUN_ERROR", "message": str(event), "code": type(event).__name__}]
 
     def _chunk(self, chunk: Chunk) -> list[dict[str, Any]]:
-        told: list[dict[str, Any]] = []
+        events: list[dict[str, Any]] = []
         for kind, text in (("REASONING", chunk.reasoning), ("TEXT", chunk.content)):
             if text:
-                told += self._begin(kind)
-                told.append({"type": f"{_name(kind)}_CONTENT", "messageId": self._message, "delta": text})
+                events += self._open(kind)
+                events.append({"type": f"{_name(kind)}_CONTENT", "messageId": self._message, "delta": text})
         if delta := chunk.tool_call_delta:
-            told += self._close()
+            events += self._close()
             if delta.index not in self._open_calls:
                 self._open_calls[delta.index] = delta.id
-                told.append({"type": "TOOL_CALL_START", "toolCallId": delta.id, "toolCallName": delta.name})
+                events.append({"type": "TOOL_CALL_START", "toolCallId": delta.id, "toolCallName": delta.name})
             if delta.arguments:
                 call_id = self._open_calls[delta.index]
-                told.append({"type": "TOOL_CALL_ARGS", "toolCallId": call_id, "delta": delta.arguments})
+                events.append({"type": "TOOL_CALL_ARGS", "toolCallId": call_id, "delta": delta.arguments})
         if call := chunk.tool_call:
-            told += self._called(call)
-        return told
+            events += self._end_call(call)
+        return events
 
-    def _called(self, call: ToolCall) -> list[dict[str, Any]]:
-        """End a call, once; tell all of it where no piece of it was told before."""
+    def _end_call(self, call: ToolCall) -> list[dict[str, Any]]:
+        """End a call, once; a call of which no delta was sent is sent completely."""
         if call.id in self._ended_calls:
             return []
         self._ended_calls.add(call.id)
@@ -110,22 +108,22 @@ class _AGUIEncoder:
             "role": "tool",
         }
 
-    def _begin(self, kind: str) -> list[dict[str, Any]]:
+    def _open(self, kind: str) -> list[dict[str, Any]]:
         if self._kind == kind:
             return []
-        told = self._close()
+        events = self._close()
         self._kind, self._message = kind, _new_id()
         role = "assistant" if kind == "TEXT" else "reasoning"
         if kind == "REASONING":
-            told.append({"type": "REASONING_START", "messageId": self._message})
-        return [*told, {"type": f"{_name(kind)}_START", "messageId": self._message, "role": role}]
+            events.append({"type": "REASONING_START", "messageId": self._message})
+        return [*events, {"type": f"{_name(kind)}_START", "messageId": self._message, "role": role}]
 
     def _close(self) -> list[dict[str, Any]]:
         kind, self._kind = self._kind, ""
         if not kind:
             return []
-        told = [{"type": f"{_name(kind)}_END", "messageId": self._message}]
-        return [*told, {"type": "REASONING_END", "messageId": self._message}] if kind == "REASONING" else told
+        events = [{"type": f"{_name(kind)}_END", "messageId": self._message}]
+        return [*events, {"type": "REASONING_END", "messageId": self._message}] if kind == "REASONING" else events
 
     def _end(self) -> list[dict[str, Any]]:
         self._open_calls.clear()

@@ -1,4 +1,4 @@
-"""What an encoding is: the events of an answer, written as server-sent events for one kind of front end."""
+"""The interface of an encoding: it writes the events of an answer as server-sent events for one kind of front end."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from lmdeck.errors import LMStudioError
 from lmdeck.events import AgentEvent
 from lmdeck.messages import Reply
 
-BEAT = encode_comment("waiting")
-Happening: TypeAlias = AgentEvent | Reply | LMStudioError
+HEARTBEAT_FRAME = encode_comment("waiting")
+AnswerEvent: TypeAlias = AgentEvent | Reply | LMStudioError
 """The events of a run, then its reply, or the error that ended it."""
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream",
     "cache-control": "no-cache, no-transform",
-    "x-accel-buffering": "no",  # nginx passes on what it gets
+    "x-accel-buffering": "no",  # nginx sends every write immediately
 }
 
 
 class Encoder(Protocol):
-    """Encodes one answer."""
+    """The encoder of one answer."""
 
-    def encode(self, event: Happening) -> bytes:
-        """Return the bytes for an event; none if the front end need not know of it."""
+    def encode(self, event: AnswerEvent) -> bytes:
+        """Return the bytes for an event; empty if the front end does not need it."""
         ...
 
 
 class Encoding(Struct, frozen=True, kw_only=True):
-    """A way to encode answers: its name, the headers of a response, and a factory of encoders, one per answer."""
+    """An encoding of answers: its name, the response headers, and a factory of encoders, one per answer."""
 
     name: str
     encoder: Callable[[], Encoder]

@@ -1,8 +1,8 @@
 """The encoding of lmdeck's own page.
 
-Its events are JSON objects with a `type`: `content` and `reasoning` have new `text`; `call` is a piece of a tool call that is
-being written (`index`, `id`, `name`, `arguments`), `running` a call whose tool was started, `result` its outcome; `round` ends
-an answer that called tools, `done` the whole run; `error` has `message`, `hint` and `request_id`, under which the log has it.
+Its events are JSON objects with a `type`: `content` and `reasoning` have new `text`; `call` is a piece of a tool call
+(`index`, `id`, `name`, `arguments`), `running` a call whose tool was started, `result` its outcome; `round` ends an answer with
+tool calls, `done` the whole run; `error` has `message`, `hint` and `request_id`, the number of its log entry.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from lmdeck.events import (
     ToolStarted,
 )
 from lmdeck.messages import Reply, ToolResult
-from lmdeck.web.encodings.base import STREAM_HEADERS, Encoding, Happening
+from lmdeck.web.encodings.base import STREAM_HEADERS, AnswerEvent, Encoding
 
 
 class _PageEncoder:
-    """Encodes for lmdeck's own page."""
+    """An encoder for lmdeck's own page."""
 
-    def encode(self, event: Happening) -> bytes:
+    def encode(self, event: AnswerEvent) -> bytes:
         """Return the bytes for an event."""
         return b"".join(encode_event(msgspec.json.encode(fields)) for fields in _events(event))
 
@@ -37,7 +37,7 @@ class _PageEncoder:
 PAGE = Encoding(name="lmdeck", encoder=_PageEncoder, headers=STREAM_HEADERS)
 
 
-def _events(event: Happening) -> list[dict[str, Any]]:
+def _events(event: AnswerEvent) -> list[dict[str, Any]]:
     match event:
         case Chunk():
             return _chunk_events(event)
@@ -49,12 +49,12 @@ def _events(event: Happening) -> list[dict[str, Any]]:
         case ToolCallInvalid():
             return [_result_event(ToolResult(call=event.call, content=event.error.message, error=event.error))]
         case ToolServerLost():
-            return []  # the results say what the user has to know
+            return []  # the results of the affected calls report it
         case RoundFinished():
             return [{"type": "round", "round": event.round}] if event.reply.tool_calls else []
         case LMStudioError():
-            told = {"type": "error", "message": event.message, "hint": event.hint}
-            return [told if event.request_id is None else {**told, "request_id": event.request_id}]
+            fields = {"type": "error", "message": event.message, "hint": event.hint}
+            return [fields if event.request_id is None else {**fields, "request_id": event.request_id}]
         case Reply():
             usage = event.usage.to_dict() if event.usage else None
             speed = event.stats.tokens_per_second
@@ -70,16 +70,16 @@ def _events(event: Happening) -> list[dict[str, Any]]:
 
 
 def _chunk_events(chunk: Chunk) -> list[dict[str, Any]]:
-    told: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     if chunk.reasoning:
-        told.append({"type": "reasoning", "text": chunk.reasoning})
+        events.append({"type": "reasoning", "text": chunk.reasoning})
     if chunk.content:
-        told.append({"type": "content", "text": chunk.content})
+        events.append({"type": "content", "text": chunk.content})
     if delta := chunk.tool_call_delta:
-        told.append(
+        events.append(
             {"type": "call", "index": delta.index, "id": delta.id, "name": delta.name, "arguments": delta.arguments}
         )
-    return told
+    return events
 
 
 def _result_event(result: ToolResult) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Vercel's AI SDK: the UI message stream that `useChat` reads.
+"""The encoding of Vercel's AI SDK: the UI message stream that `useChat` reads.
 
 Source: ai-sdk.dev, AI SDK UI, "Stream Protocols" (data stream protocol): JSON parts in server-sent events, the header
 `x-vercel-ai-ui-message-stream: v1`, `[DONE]` at the end.
@@ -23,36 +23,34 @@ from lmdeck.events import (
     ToolStarted,
 )
 from lmdeck.messages import Reply, ToolCall
-from lmdeck.web.encodings.base import STREAM_HEADERS, Encoding, Happening
-
-__all__ = ["VERCEL"]
+from lmdeck.web.encodings.base import STREAM_HEADERS, AnswerEvent, Encoding
 
 _DONE = encode_event(b"[DONE]")
 _FINISH_REASONS = {"stop": "stop", "length": "length", "tool_calls": "tool-calls", "content_filter": "content-filter"}
 
 
 class _VercelEncoder:
-    """Writes one message: parts that begin and end, in steps."""
+    """An encoder of one message: parts with a start and an end, grouped in steps."""
 
     def __init__(self) -> None:
-        self._begun = False
+        self._is_started = False
         self._in_step = False
-        self._kind = ""  # of the part that is open: text or reasoning
+        self._kind = ""  # of the open part: text or reasoning
         self._count = 0
         self._calls: dict[int, str] = {}
         self._inputs: set[str] = set()
 
-    def encode(self, event: Happening) -> bytes:
-        """Write what happened."""
+    def encode(self, event: AnswerEvent) -> bytes:
+        """Return the bytes for an event."""
         parts: list[dict[str, Any]] = []
-        if not self._begun:
-            self._begun = True
+        if not self._is_started:
+            self._is_started = True
             parts.append({"type": "start", "messageId": f"msg-{secrets.token_hex(8)}"})
         parts += self._parts(event)
         written = b"".join(encode_event(msgspec.json.encode(part)) for part in parts)
         return written + _DONE if isinstance(event, Reply | LMStudioError) else written
 
-    def _parts(self, event: Happening) -> list[dict[str, Any]]:
+    def _parts(self, event: AnswerEvent) -> list[dict[str, Any]]:
         match event:
             case Chunk():
                 return self._chunk(event)
@@ -83,7 +81,7 @@ class _VercelEncoder:
             if text:
                 parts += [*self._open(kind), {"type": f"{kind}-delta", "id": self._id, "delta": text}]
         if delta := chunk.tool_call_delta:
-            parts += [*self._step(), *self._close()]
+            parts += [*self._start_step(), *self._close()]
             if delta.index not in self._calls:
                 self._calls[delta.index] = delta.id
                 parts.append({"type": "tool-input-start", "toolCallId": delta.id, "toolName": delta.name})
@@ -95,18 +93,18 @@ class _VercelEncoder:
         return parts
 
     def _input(self, call: ToolCall) -> list[dict[str, Any]]:
-        """Tell the whole arguments of a call, once."""
+        """Send the complete arguments of a call, once."""
         if call.id in self._inputs:
             return []
         self._inputs.add(call.id)
         part = {"type": "tool-input-available", "toolCallId": call.id, "toolName": call.name, "input": call.arguments}
-        return [*self._step(), *self._close(), part]
+        return [*self._start_step(), *self._close(), part]
 
     @property
     def _id(self) -> str:
         return str(self._count)
 
-    def _step(self) -> list[dict[str, Any]]:
+    def _start_step(self) -> list[dict[str, Any]]:
         if self._in_step:
             return []
         self._in_step = True
@@ -115,7 +113,7 @@ class _VercelEncoder:
     def _open(self, kind: str) -> list[dict[str, Any]]:
         if self._kind == kind:
             return []
-        parts = [*self._step(), *self._close()]
+        parts = [*self._start_step(), *self._close()]
         self._kind = kind
         self._count += 1
         return [*parts, {"type": f"{kind}-start", "id": self._id}]

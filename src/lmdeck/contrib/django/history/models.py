@@ -17,12 +17,12 @@ import lmdeck
 from lmdeck._client.history import History
 from lmdeck._text import storable_text
 from lmdeck.contrib.django.history.rows import RoundRows, rows_of
-from lmdeck.web.stored_messages import TITLE_CHARACTERS, KeptCall, KeptMessage, title_of
+from lmdeck.web.stored_messages import TITLE_CHARACTERS, StoredCall, StoredMessage, title_of
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 
-    from lmdeck.web.stored_messages import Ending, KeptRole
+    from lmdeck.web.stored_messages import Ending, StoredRole
 
 __all__ = ["Conversation", "Message", "ToolCall", "Usage"]
 
@@ -178,14 +178,16 @@ class Message(models.Model):
         """Give the message, and the results of its calls, as `lmdeck.Message` values."""
         return self.kept().history()
 
-    def kept(self) -> KeptMessage:
+    def kept(self) -> StoredMessage:
         """Give the message as the page shows it."""
         calls = tuple(
-            KeptCall(id=call.call_id, name=call.name, arguments=call.arguments, content=call.result, failed=call.failed)
+            StoredCall(
+                id=call.call_id, name=call.name, arguments=call.arguments, content=call.result, failed=call.failed
+            )
             for call in self.tool_calls.all()
         )
-        return KeptMessage(
-            role=cast("KeptRole", self.role),
+        return StoredMessage(
+            role=cast("StoredRole", self.role),
             content=self.content,
             reasoning=self.reasoning,
             calls=calls,

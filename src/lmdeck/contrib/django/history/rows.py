@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from lmdeck._text import storable_json, storable_text
 from lmdeck.messages import Reply, ToolCall, ToolResult
-from lmdeck.web.stored_messages import ending_of, rounds_of
+from lmdeck.web.stored_messages import ending_of, nonempty_rounds
 
 NAME_LENGTH = 200
 REASON_LENGTH = 40
@@ -27,7 +27,7 @@ class RoundRows(Struct, frozen=True, kw_only=True):
 
 def rows_of(reply: Reply) -> Iterator[RoundRows]:
     """Return the rows of every round of a reply; a round without text and calls is left out."""
-    for one in rounds_of(reply):
+    for one in nonempty_rounds(reply):
         results = {result.call.id: result for result in one.results}
         yield RoundRows(
             message=_message_fields(one.reply),

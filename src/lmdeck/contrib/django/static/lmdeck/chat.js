@@ -1,9 +1,9 @@
-// The chat: it asks, shows the answer while it is written, and stops it.
+// The chat: sends questions, shows answers while they stream, and stops them.
 
 import { GrowingMarkdown } from "./markdown.js";
 
 const ENDINGS = {
-  stopped: "Stopped before the answer was whole.",
+  stopped: "Stopped before the answer was complete.",
   cut: "Cut off: the connection to the model broke.",
   failed: "The answer failed.",
   length: "Cut off: the limit of tokens was reached.",
@@ -69,7 +69,7 @@ class Answer {
     }
     this.part.add(text);
     if (this.isDrawing) return;
-    this.isDrawing = true; // once a frame is enough, however fast tokens come
+    this.isDrawing = true; // at most once per frame, however fast tokens arrive
     requestAnimationFrame(() => this.draw());
   }
 

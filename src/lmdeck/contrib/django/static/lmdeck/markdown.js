@@ -1,4 +1,4 @@
-// Markdown as elements, never as HTML: whatever a model writes, it stays text. Every text is read once, from left to right.
+// Markdown as DOM elements, never as HTML, so that model output stays text. Each text is read once, from left to right.
 
 const MARK = /[`*[]/g;
 const ADDRESS = /https?:\/\//y;
@@ -9,7 +9,7 @@ function element(name, ...children) {
   return made;
 }
 
-// Finds the next place of something at or after a position; asked for positions that only grow, it reads the text once.
+// Finds the next match at or after a position; for increasing positions, it reads the text once.
 function finder(search) {
   let at = -2;
   return (from) => {
@@ -134,7 +134,7 @@ export function markdown(text) {
   return made;
 }
 
-// Draws a text that grows: what stands before its last blank line outside a fence is drawn once and left alone.
+// Draws a growing text: the part before its last blank line outside a fence is drawn only once.
 export class GrowingMarkdown {
   constructor(place) {
     this.place = place;
