@@ -91,7 +91,7 @@ def test_a_conversation(terminal: Terminal, speaker: Speaker, tmp_path: Path) ->
     assert [turn.text for turn in speaker.jobs[-1].prompt] == ["First question", "Hello there", "Second question"]
     saved = tmp_path / "talk.json"
     terminal.type(f"/save {saved}\r")
-    terminal.wait_for("4 messages are in")
+    terminal.wait_for("Saved 4 messages")
     assert [message["role"] for message in json.loads(saved.read_text())] == ["user", "assistant"] * 2
     terminal.type("/quit\r")
     assert terminal.process.wait(PATIENCE) == 0
@@ -120,7 +120,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_it(terminal: Terminal, speaker: Speak
 def test_commands_and_errors_leave_the_conversation_open(terminal: Terminal, speaker: Speaker) -> None:
     """A wrong command and a wrong model are a line each; the system message is sent from then on."""
     terminal.type("/nonsense\r")
-    terminal.wait_for("There is no /nonsense")
+    terminal.wait_for("Unknown command /nonsense")
     terminal.type("/model unknown\r")
     terminal.wait_for("model: unknown")
     terminal.type("Hello?\r")

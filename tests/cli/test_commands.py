@@ -85,7 +85,7 @@ def test_nothing_to_ask(run: Run) -> None:
     """No question and no pipe is wrong input, said in two lines."""
     done = run("ask")
     assert done.returncode == 2
-    assert "nothing to ask" in done.stderr
+    assert "question is empty" in done.stderr
     assert 'lmdeck ask "' in done.stderr
 
 

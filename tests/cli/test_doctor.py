@@ -12,8 +12,8 @@ import pytest
 from cli_tools import Run
 
 from asking import lm
-from lmdeck.cli.doctor.context import Finding
-from lmdeck.cli.doctor.server_checks import examine
+from lmdeck.cli.doctor.context import CheckResult
+from lmdeck.cli.doctor.server_checks import run_checks
 from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.answers import PlannedCall, refusal
 from lmdeck.testing.models import DEFAULT_MODEL
@@ -65,25 +65,25 @@ def check_question(asked: Mapping[str, Any]) -> None:
         assert asked["max_tokens"] == 1
 
 
-def examined(server: FakeLMStudio | str, **settings: Any) -> dict[str, Finding]:
+def examined(server: FakeLMStudio | str, **settings: Any) -> dict[str, CheckResult]:
     """Examine a server."""
     with lm(server if isinstance(server, str) else server.base_url, **settings) as client:
-        findings = list(examine(client))
-    assert [finding.check for finding in findings] == CHECKS
-    for finding in findings:
-        assert bool(finding.fix) == (finding.outcome in {"failed", "warning"})
-        assert finding.detail
-    return {finding.check: finding for finding in findings}
+        results = list(run_checks(client))
+    assert [result.check for result in results] == CHECKS
+    for result in results:
+        assert bool(result.fix) == (result.outcome in {"failed", "warning"})
+        assert result.detail
+    return {result.check: result for result in results}
 
 
 def test_all_is_well() -> None:
     """Each check says what it found."""
     with studio() as fake:
         found = examined(fake)
-    assert {finding.outcome for finding in found.values()} == {"ok"}
+    assert {result.outcome for result in found.values()} == {"ok"}
     assert "LM Studio answers in " in found["server"].detail
     assert "/api/v1" in found["server"].detail
-    assert found["auth"].detail == "no token is needed"
+    assert found["auth"].detail == "no token is required"
     assert found["loaded"].detail == "m"
     assert "m answered with one token in 0." in found["answer"].detail
     assert found["context"].detail == "16384 tokens of at most 32768"
@@ -130,7 +130,7 @@ def test_a_token_that_is_needed() -> None:
     assert "LM_API_TOKEN" in none["auth"].fix
     assert wrong["auth"].outcome == "failed"
     assert "new token" in wrong["auth"].fix
-    assert right["auth"].detail == "a token is needed, and yours is accepted"
+    assert right["auth"].detail == "a token is required, and yours is accepted"
     assert right["structured"].outcome == "ok"
 
 
@@ -138,8 +138,11 @@ def test_a_token_that_is_not_needed() -> None:
     """Is told as well; it is no fault, and never shown."""
     with studio() as fake:
         found = examined(fake, api_token="sesame")
-    assert (found["auth"].outcome, found["auth"].detail) == ("ok", "a token is sent, though the server asks for none")
-    assert not any("sesame" in finding.detail + finding.fix for finding in found.values())
+    assert (found["auth"].outcome, found["auth"].detail) == (
+        "ok",
+        "a token is sent, but the server does not require one",
+    )
+    assert not any("sesame" in result.detail + result.fix for result in found.values())
 
 
 # --- the models ---
@@ -181,7 +184,7 @@ def test_a_model_that_nothing_loads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("jit", "words"), [(True, "others load at their first request"), (False, "others must be loaded first")]
+    ("jit", "words"), [(True, "others are loaded at their first request"), (False, "others must be loaded first")]
 )
 def test_what_becomes_of_the_other_models(jit: bool, words: str) -> None:
     """Where one is loaded, the doctor tells what a request for another does."""
@@ -222,7 +225,7 @@ def test_a_server_that_tells_little() -> None:
     """What another server does not tell is skipped, and nothing fails for it."""
     with another_server() as server:
         found = examined(server.url)
-    assert [finding.check for finding in found.values() if finding.outcome == "skipped"] == ["loaded", "context"]
+    assert [result.check for result in found.values() if result.outcome == "skipped"] == ["loaded", "context"]
     assert found["server"].detail.startswith("vLLM answers")
     assert found["structured"].outcome == "ok"
 
@@ -234,9 +237,9 @@ def test_a_small_context(loaded: int, most: int, outcome: str) -> None:
     """Small is what could be larger; the fix is a command."""
     with studio() as fake:
         fake.add_model("m", context_length=loaded, max_context_length=most)
-        finding = examined(fake)["context"]
-    assert finding.outcome == outcome
-    assert finding.fix.endswith("`lmdeck models load m --context-length 16384`.") == (outcome == "warning")
+        result = examined(fake)["context"]
+    assert result.outcome == outcome
+    assert result.fix.endswith("`lmdeck models load m --context-length 16384`.") == (outcome == "warning")
 
 
 # --- what a model can do ---
@@ -264,7 +267,7 @@ CALL_TEXT = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}
             "ok",
             "content",
         ),
-        (call(arguments="{}"), "warning", "does not fit"),
+        (call(arguments="{}"), "warning", "does not match"),
         (call(name="weather"), "warning", "'weather'"),
         (said("It is sunny."), "warning", "'It is sunny.'"),
         (said("Let me think", cut=True), "warning", "cut off"),
@@ -293,9 +296,9 @@ def test_tool_calls(tool: Answer, outcome: str, words: str) -> None:
 def test_structured_output(thing: Answer, words: str) -> None:
     """A server that does not hold the model to a schema is a concern: lmdeck checks and asks again."""
     with studio(thing=thing) as fake:
-        finding = examined(fake)["structured"]
-    assert finding.outcome == "warning"
-    assert words in finding.detail
+        result = examined(fake)["structured"]
+    assert result.outcome == "warning"
+    assert words in result.detail
 
 
 # --- the command ---

@@ -1,4 +1,4 @@
-"""The command line: `lmdeck`, for people and, with `--json`, for programs."""
+"""The command line `lmdeck`: for people, and with `--json` for programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NEEDED = ("typer", "rich", "prompt_toolkit")
 
 
 def main() -> None:
-    """Run the command line; without its extra, say in one line how to get it."""
+    """Run the command line; if its packages are missing, print which extra to install."""
     try:
         from lmdeck.cli.app import run
     except ModuleNotFoundError as error:

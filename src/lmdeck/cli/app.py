@@ -1,4 +1,4 @@
-"""The commands, their shared options, and the one place where an error becomes a line and an exit code."""
+"""The command line: its commands and shared options, and the exit code of each error."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from lmdeck.cli.terminal import errors, exit_code, safe, show_error
 from lmdeck.config import ClientSettings
 from lmdeck.errors import LMStudioError
 
-__all__ = ["app", "run"]
-
 app = typer.Typer(
     help="Talk to LM Studio's local server.",
     add_completion=False,
@@ -29,10 +27,10 @@ app = typer.Typer(
 )
 
 
-UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer shows only its child
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer exports only its subclass
 
 
-def _show_version(wanted: bool) -> None:  # typer's form
+def _show_version(wanted: bool) -> None:  # the signature that typer requires
     if wanted:
         typer.echo(f"lmdeck {__version__}")
         raise typer.Exit
@@ -44,36 +42,36 @@ def root(
     host: Annotated[str | None, typer.Option(help="The server's host.")] = None,
     port: Annotated[int | None, typer.Option(help="The server's port.", min=1, max=65535)] = None,
     base_url: Annotated[str | None, typer.Option(help="The server's address, instead of host and port.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Longest silence within an answer, in seconds.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="The longest silence within an answer, in seconds.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and log requests and chunks.")] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Talk to LM Studio's local server; without a command, say how it is and what to do next."""
+    """Talk to LM Studio's local server; without a command, show its status and the next steps."""
     settings: ClientSettings = {"host": host, "port": port, "base_url": base_url, "timeout": timeout}
     if debug:
         settings["debug"] = True
     if isinstance(context.obj, Shared):
-        settings = _over(settings, context.obj.settings)
+        settings = _merged(context.obj.settings, settings)
     context.obj = Shared(settings=settings, debug=debug)
     if context.invoked_subcommand is None:
         status.show(context.obj.client())
 
 
-def _over(given: ClientSettings, project: ClientSettings) -> ClientSettings:
-    """Put what was given on the command line over a project's settings; an address given there replaces theirs."""
-    said: ClientSettings = {name: value for name, value in given.items() if value is not None}  # type: ignore[assignment]
+def _merged(project: ClientSettings, options: ClientSettings) -> ClientSettings:
+    """Return a project's settings with options of the command line; an address there replaces the project's address."""
+    set_: ClientSettings = {name: value for name, value in options.items() if value is not None}  # type: ignore[assignment]
     address = {"host", "port", "base_url"}
-    if said.keys() & address:
+    if set_.keys() & address:
         project = {name: value for name, value in project.items() if name not in address}  # type: ignore[assignment]
-    return {**project, **said}
+    return {**project, **set_}
 
 
 def run(arguments: Sequence[str] | None = None, settings: ClientSettings | None = None, name: str = "lmdeck") -> int:
-    """Run the command line and give its exit code: 0 good, 1 no answer, 2 wrong input, 130 Ctrl-C.
+    """Run the command line and return its exit code: 0 success, 1 no answer, 2 invalid input, 130 Ctrl-C.
 
-    `arguments` are those of the process where none are given; `settings` are those of a project, which options overrule.
+    `arguments` default to those of the process; `settings` are those of a project, and options override them.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -97,9 +95,9 @@ def run(arguments: Sequence[str] | None = None, settings: ClientSettings | None 
 
 
 def _message(error: Exception) -> str:
-    """Give a usage error's words with the option they are about, which its plain text lacks."""
-    say = getattr(error, "format_message", None)
-    return str(say() if callable(say) else error)
+    """Return a usage error's message with the name of the option, which its `str` lacks."""
+    format_message = getattr(error, "format_message", None)
+    return str(format_message() if callable(format_message) else error)
 
 
 app.command("ask")(ask.ask)

@@ -1,4 +1,4 @@
-"""`lmdeck ask`: one question, one answer, also in a pipe."""
+"""`lmdeck ask`: one question and its answer, also in a pipe."""
 
 from __future__ import annotations
 
@@ -16,24 +16,22 @@ from lmdeck.cli.waiting import waiting
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Reply
 
-__all__ = ["ask"]
-
 STDIN_CHARS = 4 << 20
 
 
 def ask(
     context: typer.Context,
-    question: Annotated[str, typer.Argument(help="What to ask; text from a pipe is added below it.")] = "",
-    model: Annotated[str | None, typer.Option(help="The model; else the loaded one.")] = None,
+    question: Annotated[str, typer.Argument(help="The question; text from a pipe is appended.")] = "",
+    model: Annotated[str | None, typer.Option(help="The model; default: the loaded one.")] = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
-    image: Annotated[
-        list[str] | None, typer.Option(help="An image to show, a file or a web address; may be repeated.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="At most so many tokens.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.0, help="How freely to choose words.")] = None,
-    stream: Annotated[bool, typer.Option(help="Show the answer while it is written.")] = True,
-    stats: Annotated[bool, typer.Option("--stats", help="Say on standard error how fast it was.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: the whole reply as one JSON object.")] = False,
+    image: Annotated[list[str] | None, typer.Option(help="An image: a file or a web address; repeatable.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The maximum number of tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="The sampling temperature.")] = None,
+    stream: Annotated[bool, typer.Option(help="Show the answer while it is generated.")] = True,
+    stats: Annotated[bool, typer.Option("--stats", help="Print the speed on standard error.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: the complete reply as one JSON object.")
+    ] = False,
 ) -> None:
     """Ask one question: `lmdeck ask "Why?"`, or `git diff | lmdeck ask "Write a commit message."`."""
     prompt = _prompt(question)
@@ -52,19 +50,19 @@ def ask(
 
 
 def _image(lm: LMStudio, name: str) -> str | bytes:
-    """Give a file as it was named, and fetch what is an address."""
+    """Return a file name unchanged; fetch a web address."""
     if not name.startswith(("http://", "https://")):
         return name
-    with waiting("fetching the image"):
+    with waiting("downloading the image"):
         return lm.fetch_image(name)
 
 
 def _prompt(question: str) -> str:
-    """Put the question and the text of a pipe together."""
+    """Return the question followed by the text of a pipe."""
     piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read(STDIN_CHARS).strip()
     prompt = "\n\n".join(part for part in (question.strip(), piped) if part)
     if not prompt:
-        raise ConfigurationError("There is nothing to ask.", hint='Pass a question: lmdeck ask "Why is the sky blue?"')
+        raise ConfigurationError("The question is empty.", hint='Pass a question: lmdeck ask "Why is the sky blue?"')
     return prompt
 
 

@@ -23,29 +23,27 @@ from lmdeck.cli.waiting import waiting
 from lmdeck.errors import FileWriteError, LMStudioError
 from lmdeck.messages import Reply
 
-__all__ = ["chat"]
-
 HELP = """\
 /model [NAME]    show or change the model
 /system [TEXT]   show or change the system message
-/clear           begin again
-/save FILE       keep the conversation as JSON
-/quit            leave (Ctrl-D, too)
-Ctrl-C stops an answer and keeps what has come; Alt-Enter begins a new line."""
+/clear           start a new conversation
+/save FILE       save the conversation as JSON
+/quit            leave (also Ctrl-D)
+Ctrl-C stops an answer and keeps the part received so far; Alt-Enter starts a new line."""
 
 
 def chat(
     context: typer.Context,
-    model: Annotated[str | None, typer.Option(help="The model; else the loaded one.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model; default: the loaded one.")] = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
 ) -> None:
-    """Hold a conversation."""
+    """Start a conversation in the terminal."""
     with context.obj.client() as lm:
         Conversation(lm, model, system).run()
 
 
 class Conversation:
-    """What has been said, and what comes next."""
+    """The state of a conversation, and its commands."""
 
     def __init__(self, lm: LMStudio, model: str | None, system: str | None) -> None:
         self._lm = lm
@@ -64,7 +62,7 @@ class Conversation:
         }
 
     def run(self) -> None:
-        """Read lines and answer them until the user leaves."""
+        """Read and answer lines until the user leaves."""
         session: PromptSession[str] = PromptSession(key_bindings=_new_line_on_alt_enter(), multiline=False)
         console.print(Text(f"{self._lm.base_url} · /help for commands, Ctrl-D to leave", style="dim"))
         is_open = True
@@ -78,18 +76,18 @@ class Conversation:
             if line.startswith("/"):
                 is_open = self._command(line)
             elif line:
-                self._say(line)
+                self._send(line)
 
     def _command(self, line: str) -> bool:
         name, _, rest = line.partition(" ")
         command = self._commands.get(name)
         if command is None:
-            console.print(f"There is no {safe(name)}; /help lists the commands.", markup=False)
+            console.print(f"Unknown command {safe(name)}; /help lists the commands.", markup=False)
             return True
         return command(rest.strip())
 
-    def _say(self, line: str) -> None:
-        """Ask and show the answer; an error is shown, and the conversation goes on as it was before."""
+    def _send(self, line: str) -> None:
+        """Send a line and show the answer; after an error, the conversation is unchanged."""
         asked = self._chat.user(line)
         try:
             reply = self._answer(asked)
@@ -101,7 +99,7 @@ class Conversation:
             console.print(stats_line(reply))
 
     def _answer(self, asked: Chat) -> Reply | None:
-        """Show an answer as it comes; where Ctrl-C stops it, what has come is kept."""
+        """Show an answer while it streams; after Ctrl-C, return the part received so far."""
         stream = asked.stream()
         with ExitStack() as stack:
             try:
@@ -134,12 +132,12 @@ class Conversation:
     def _clear(self, _: str) -> bool:
         fresh = self._lm.chat(self._chat.model)
         self._chat = fresh.with_system(self._system) if self._system else fresh
-        console.print("A new conversation.")
+        console.print("Started a new conversation.")
         return True
 
     def _save(self, name: str) -> bool:
         if not name:
-            console.print("Name a file: /save conversation.json")
+            console.print("Pass a file name: /save conversation.json")
             return True
         path = Path(name).expanduser()
         try:
@@ -147,7 +145,7 @@ class Conversation:
         except FileWriteError as error:
             show_error(error)
         else:
-            console.print(f"{len(self._chat.messages)} messages are in {safe(str(path))}", markup=False)
+            console.print(f"Saved {len(self._chat.messages)} messages to {safe(str(path))}", markup=False)
         return True
 
 

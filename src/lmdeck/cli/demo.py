@@ -1,4 +1,4 @@
-"""`lmdeck demo`: a real conversation with a small model in this process, through the whole library."""
+"""`lmdeck demo`: a conversation with a small real model in this process, through the complete library."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ from lmdeck.cli.waiting import waiting
 from lmdeck.engine import EngineServer
 from lmdeck.errors import ToolArgumentsError
 
-__all__ = ["demo"]
-
 QUESTION = "Tell me a short story about a fox and a lighthouse."
 TOOL_QUESTION = "What time is it two hours east of Greenwich?"
 CLOCK: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "time_at_offset",
-        "description": "Tell the time at a UTC offset in hours.",
+        "description": "Get the current time at a UTC offset in hours.",
         "parameters": {
             "type": "object",
             "properties": {"offset_hours": {"type": "integer", "minimum": -12, "maximum": 14}},
@@ -39,17 +37,17 @@ CLOCK: dict[str, Any] = {
 
 
 def demo() -> None:
-    """Hold a real conversation with a small model, without LM Studio."""
+    """Run a conversation with a small real model, without LM Studio."""
     path = pull_with_progress()
     with waiting("loading the model"):
         server = EngineServer.start(path)
     with server, LMStudio(base_url=server.base_url, model=server.model) as lm:
         _heading(f"1. A streamed answer from {server.model}, running inside Python")
         _stream(lm.chat().user(QUESTION).with_options(max_tokens=120, temperature=0))
-        _heading("2. A tool call, and the tool run for real")
+        _heading("2. A tool call, and the tool that it runs")
         _call(lm)
     _heading("3. The same with LM Studio")
-    console.print("Start its server (`lms server start`, or the Developer tab), and run:")
+    console.print("Start its server (`lms server start`, or the Developer tab) and run:")
     console.print(Text("  lmdeck doctor\n  lmdeck chat", style="bold"))
     console.print("In Python:")
     console.print(Text('  import lmdeck\n  print(lmdeck.chat().user("Hello").send())', style="bold"))
@@ -61,7 +59,7 @@ def _heading(text: str) -> None:
 
 
 def _stream(chat: Chat) -> None:
-    """Show a streamed answer with its speed beside it; where no person looks, the answer alone."""
+    """Show a streamed answer with its speed; without a terminal, only the answer."""
     console.print(Text(f"> {QUESTION}", style="dim"))
     with ExitStack() as stack:
         with waiting("waiting for the first token"):
@@ -74,12 +72,12 @@ def _stream(chat: Chat) -> None:
 
 
 def _show_with_speed(stream: ChatStream) -> None:
-    shown, pieces, begun = Text(), 0, time.monotonic()
+    shown, pieces, start = Text(), 0, time.monotonic()
     with Live(shown, console=console, refresh_per_second=12, vertical_overflow="visible") as live:
         for text in stream.text():
             pieces += 1
             shown.append(safe(text))
-            speed = pieces / max(time.monotonic() - begun, 0.001)
+            speed = pieces / max(time.monotonic() - start, 0.001)
             live.update(Text.assemble(shown, (f"\n{speed:.0f} tokens/s", "dim")))
         live.update(shown)
 
@@ -90,15 +88,13 @@ def _call(lm: LMStudio) -> None:
     with waiting("waiting for the tool call"):
         asked = chat.with_tool_choice("required").with_options(max_tokens=60, temperature=0).send()
     call = asked.tool_calls[0]
-    console.print(Text.assemble("the model asks for ", (f"{call.name}({safe(call.raw_arguments)})", "bold")))
-    console.print(Text.assemble("the tool answers   ", (_time_at_offset(call.arguments), "bold")))
+    console.print(Text.assemble("the model calls    ", (f"{call.name}({safe(call.raw_arguments)})", "bold")))
+    console.print(Text.assemble("the tool returns   ", (_time_at_offset(call.arguments), "bold")))
     console.print(stats_line(asked))
 
 
 def _time_at_offset(arguments: dict[str, Any]) -> str:
     hours = arguments.get("offset_hours")
     if not isinstance(hours, int) or not -12 <= hours <= 14:
-        raise ToolArgumentsError(
-            f"offset_hours is {hours!r}, not a whole number from -12 to 14.", errors=["offset_hours"]
-        )
+        raise ToolArgumentsError(f"offset_hours is {hours!r}, not an integer from -12 to 14.", errors=["offset_hours"])
     return (datetime.now(UTC) + timedelta(hours=hours)).strftime("%H:%M")

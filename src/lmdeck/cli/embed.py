@@ -11,18 +11,16 @@ from rich.text import Text
 
 from lmdeck.cli.terminal import console, echo_json, safe, write
 
-__all__ = ["embed"]
-
 
 def embed(
     context: typer.Context,
     texts: Annotated[
-        list[str] | None, typer.Argument(help="The texts; without any, each line of standard input is one.")
+        list[str] | None, typer.Argument(help="The texts; without any, each line of standard input is a text.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="The embedding model.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
-    """Turn texts into vectors: one JSON list a line."""
+    """Turn texts into vectors: one JSON list per line."""
     wanted = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not wanted:
         raise typer.BadParameter("There is no text to embed.")

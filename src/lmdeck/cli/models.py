@@ -1,4 +1,4 @@
-"""`lmdeck models`, `lmdeck ps`: what is on the server and in its memory, and how that is changed."""
+"""`lmdeck models` and `lmdeck ps`: list, load, unload and download models."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from lmdeck.cli.terminal import console, echo_json, errors, safe, size
 from lmdeck.cli.waiting import waiting
 from lmdeck.model_info import DownloadJob, ModelInfo
 
-__all__ = ["commands", "ps"]
-
 commands = typer.Typer(
     help="List, load, unload and download models.", invoke_without_command=True, rich_markup_mode=None
 )
@@ -25,7 +23,7 @@ Json = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
 @commands.callback()
 def models(
     context: typer.Context,
-    loaded: Annotated[bool, typer.Option("--loaded", help="Only the ones in memory.")] = False,
+    loaded: Annotated[bool, typer.Option("--loaded", help="List only loaded models.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the server's models, or change what is loaded."""
@@ -49,18 +47,20 @@ def load(
     context: typer.Context,
     key: Annotated[str, typer.Argument(help="The model, as `lmdeck models` names it.")],
     context_length: Annotated[int | None, typer.Option(help="Tokens of context.", min=1)] = None,
-    force: Annotated[bool, typer.Option("--force", help="Load another instance, even where one fits.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Load another instance even if a suitable one is loaded.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Load a model, unless an instance that fits is loaded."""
+    """Load a model, unless a suitable instance is loaded."""
     options = {} if context_length is None else {"context_length": context_length}
     with context.obj.client() as lm, waiting(f"loading {safe(key)} …"):
-        made = lm.models.load(key, force=force, **options)
+        loaded = lm.models.load(key, force=force, **options)
     if as_json:
-        echo_json(msgspec.to_builtins(made))
+        echo_json(msgspec.to_builtins(loaded))
         return
-    took = f" in {made.load_time:.1f} s" if made.load_time else ""
-    console.print(Text.assemble(("✓ ", "green"), f"{safe(made.instance_id)} is loaded{took}"))
+    took = f" in {loaded.load_time:.1f} s" if loaded.load_time else ""
+    console.print(Text.assemble(("✓ ", "green"), f"{safe(loaded.instance_id)} is loaded{took}"))
 
 
 @commands.command("unload")
@@ -70,18 +70,18 @@ def unload(
     every: Annotated[bool, typer.Option("--all", help="Unload all of them.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take a model out of memory."""
+    """Unload a model from memory."""
     if (instance is None) != every:
         raise typer.BadParameter("Name one instance, or use --all.")
     with context.obj.client() as lm:
         named = [one.id for model in lm.models.loaded() for one in model.instances] if instance is None else [instance]
-        gone = [lm.models.unload(name) for name in named]
+        unloaded = [lm.models.unload(name) for name in named]
     if as_json:
-        echo_json(gone)
+        echo_json(unloaded)
         return
-    for name in gone:
+    for name in unloaded:
         console.print(Text.assemble(("✓ ", "green"), f"{safe(name)} is unloaded"))
-    if not gone:
+    if not unloaded:
         console.print("No model is loaded.")
 
 
@@ -92,7 +92,7 @@ def get(
     quantization: Annotated[str | None, typer.Option(help="For example Q4_K_M.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Download a model, and show how far it is. Ctrl-C stops the waiting; LM Studio goes on."""
+    """Download a model, and show the progress. After Ctrl-C, LM Studio continues the download."""
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
@@ -110,12 +110,12 @@ def get(
     if as_json:
         echo_json(msgspec.to_builtins(job))
         return
-    there = "was there already" if job.status == "already_downloaded" else "is downloaded"
-    console.print(Text.assemble(("✓ ", "green"), f"{safe(model)} {there}"))
+    outcome = "was already downloaded" if job.status == "already_downloaded" else "is downloaded"
+    console.print(Text.assemble(("✓ ", "green"), f"{safe(model)} {outcome}"))
 
 
 def ps(context: typer.Context, as_json: Json = False) -> None:
-    """List what is in the server's memory, one line an instance."""
+    """List the loaded models, one line per instance."""
     with context.obj.client() as lm:
         found = lm.models.loaded()
     rows = [(model, instance) for model in found for instance in model.instances]

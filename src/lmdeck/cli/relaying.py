@@ -1,4 +1,4 @@
-"""`lmdeck run` and `lmdeck proxy`: the repaired answer for programs in any language."""
+"""`lmdeck run` and `lmdeck proxy`: repaired answers for programs in any language."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ import typer
 from rich.text import Text
 
 from lmdeck.cli.terminal import console, errors, safe
-from lmdeck.cli.testing import AllowedHost, needs_extra
+from lmdeck.cli.testing import AllowedHost, require_extra
 from lmdeck.web.trust import AllowedHosts, is_loopback
 
 if TYPE_CHECKING:
     from lmdeck.cli.shared_options import Shared
 
-__all__ = ["PROGRAM_FOLLOWS", "proxy", "run"]
-
 PROGRAM_FOLLOWS = {"allow_interspersed_args": False, "ignore_unknown_options": True}
-NO_PROGRAM, NOT_EXECUTABLE = 127, 126  # as shells have it (POSIX, 2.8.2)
-NO_TOKEN = "lm-studio"  # noqa: S105  # clients want a key, and their true one is nobody's business here
+NO_PROGRAM, NOT_EXECUTABLE = 127, 126  # as in shells (POSIX, 2.8.2)
+NO_TOKEN = "lm-studio"  # noqa: S105  # a placeholder: clients require a key, and the user's real one must not be sent
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -34,10 +32,10 @@ def run(
 ) -> None:
     """Run a program whose OpenAI or Anthropic client gets repaired answers from LM Studio.
 
-    A proxy runs beside it on a free loopback port, and OPENAI_BASE_URL and ANTHROPIC_BASE_URL lead there. The exit code is
-    the program's; 127 where there is no such program.
+    A proxy listens on a free loopback port, and OPENAI_BASE_URL and ANTHROPIC_BASE_URL point to it. The exit code is the
+    program's; 127 if the program does not exist.
     """
-    needs_extra("server")
+    require_extra("server")
     from lmdeck.contrib.asgi import RepairProxy
     from lmdeck.server.serve import BackgroundServer, listen
 
@@ -51,14 +49,14 @@ def run(
 def proxy(
     context: typer.Context,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 4000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 selects a free one.")] = 4000,
     allowed_host: AllowedHost = None,
 ) -> None:
-    """Serve LM Studio's API with repaired answers, until Ctrl-C: for clients in any language.
+    """Serve LM Studio's API with repaired answers to clients in any language, until Ctrl-C.
 
-    Where LM Studio itself is, the options before the command say: lmdeck --base-url http://gpu-box:1234 proxy
+    The options before the command select LM Studio's server: lmdeck --base-url http://gpu-box:1234 proxy
     """
-    needs_extra("server")
+    require_extra("server")
     from lmdeck.contrib.asgi import RepairProxy
     from lmdeck.server.serve import listen
     from lmdeck.server.serve import run as serve
@@ -67,20 +65,22 @@ def proxy(
     application = RepairProxy(AllowedHosts.of(allowed_host or (), host), **shared.settings)
     if not is_loopback(host):
         errors.print(
-            Text.assemble(("! ", "yellow"), f"{host} can be reached by other machines, and nothing asks for a token.")
+            Text.assemble(("! ", "yellow"), f"{host} is reachable from other machines, and no token is required.")
         )
 
-    def tell(url: str) -> None:
+    def show_url(url: str) -> None:
         upstream = safe(application.upstream_url)
-        console.print(Text.assemble(("✓ ", "green"), f"repairing at {url} what {upstream} answers (Ctrl-C stops)"))
-        console.print(Text(f"  OpenAI's clients take {url}/v1, Anthropic's {url}", style="dim"), soft_wrap=True)
+        console.print(Text.assemble(("✓ ", "green"), f"repairing answers of {upstream} at {url} (Ctrl-C stops)"))
+        console.print(
+            Text(f"  base URL of OpenAI clients: {url}/v1, of Anthropic clients: {url}", style="dim"), soft_wrap=True
+        )
 
     with listen(host, port) as listener:
-        serve(application, listener, tell)
+        serve(application, listener, show_url)
 
 
 def _environment(url: str) -> dict[str, str]:
-    """Return the program's environment: its clients find the proxy, with a key for those that insist on one."""
+    """Return the program's environment: the proxy as base URL, and a placeholder key for clients that require one."""
     return {
         **{name: value for name, value in os.environ.items() if name != "ANTHROPIC_AUTH_TOKEN"},
         "OPENAI_BASE_URL": f"{url}/v1",
@@ -93,28 +93,28 @@ def _environment(url: str) -> dict[str, str]:
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run the program to its end, pass signals on to it, and return its exit code as a shell would."""
-    waiting: list[int] = []
+    """Run the program, forward signals to it, and return its exit code as a shell would."""
+    early: list[int] = []
     program: subprocess.Popen[bytes] | None = None
 
     def forward(number: int, _: FrameType | None) -> None:
         if program is None:
-            waiting.append(number)
-        elif not (number == signal.SIGINT and _terminal_tells_both()):
+            early.append(number)
+        elif not (number == signal.SIGINT and _terminal_signals_group()):
             program.send_signal(number)
 
     before = {number: signal.signal(number, forward) for number in _forwarded()}
     try:
         program = subprocess.Popen(list(command), env=dict(environment))  # noqa: S603  # the user's own program
-        for number in waiting:
+        for number in early:
             program.send_signal(number)
         code = program.wait()
     except FileNotFoundError:
-        errors.print(Text.assemble(("✗ ", "bold red"), safe(f"There is no program {command[0]!r}.")), soft_wrap=True)
+        errors.print(Text.assemble(("✗ ", "bold red"), safe(f"Program {command[0]!r} not found.")), soft_wrap=True)
         return NO_PROGRAM
     except OSError as error:
-        said = safe(f"The program {command[0]!r} cannot be run: {error.strerror}.")
-        errors.print(Text.assemble(("✗ ", "bold red"), said), soft_wrap=True)
+        message = safe(f"The program {command[0]!r} cannot be run: {error.strerror}.")
+        errors.print(Text.assemble(("✗ ", "bold red"), message), soft_wrap=True)
         return NOT_EXECUTABLE
     finally:
         for number, handler in before.items():
@@ -126,8 +126,8 @@ def _forwarded() -> list[signal.Signals]:
     return [signal.Signals[name] for name in FORWARDED if name in signal.Signals.__members__]
 
 
-def _terminal_tells_both() -> bool:
-    """Whether Ctrl-C reaches the program by itself: a terminal sends it to every process of its foreground group."""
-    with suppress(OSError, AttributeError, ValueError):  # no terminal, or a system that knows no groups
+def _terminal_signals_group() -> bool:
+    """Whether Ctrl-C reaches the program directly: a terminal sends it to every process of its foreground group."""
+    with suppress(OSError, AttributeError, ValueError):  # no terminal, or a system without process groups
         return os.tcgetpgrp(0) == os.getpgrp()
     return False

@@ -1,7 +1,7 @@
-"""An answer on the screen while it is written: dimmed reasoning, then Markdown.
+"""Live rendering of an answer: dimmed reasoning, then Markdown.
 
-Only the last block of the Markdown is drawn again and again; a block that has ended is printed once and left alone, so that
-a long answer costs no more a token than a short one.
+Only the last block of the Markdown is redrawn; a finished block is printed once, so that the cost per token does not grow with
+the length of the answer.
 """
 
 from __future__ import annotations
@@ -22,18 +22,16 @@ from lmdeck.events import Chunk
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
-__all__ = ["SafeMarkdown", "Screen", "split_finished"]
-
 REFRESHES = 12
 
 
 @contextmanager
 def quiet_keyboard() -> Iterator[None]:
-    """Keep typed keys, and the `^C` of a stopped answer, off the screen while it is drawn."""
+    """Disable the echo of typed keys, and of the `^C` that stops an answer, while it is drawn."""
     if sys.platform == "win32" or not (sys.stdin.isatty() and console.is_terminal):
         yield
         return
-    import termios  # not on Windows
+    import termios  # imported late: not available on Windows
 
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
@@ -47,7 +45,7 @@ def quiet_keyboard() -> Iterator[None]:
 
 
 class SafeMarkdown(Markdown):
-    """Markdown of a model: what its entities stand for is filtered as all text is, and links lead to web pages only."""
+    """Markdown of a model, with sanitized text, also in entities, and with links to web pages only."""
 
     def __init__(self, markup: str) -> None:
         super().__init__(safe(markup))
@@ -65,7 +63,7 @@ def _flattened(tokens: Iterable[Token]) -> Iterator[Token]:
 
 
 class Screen:
-    """Show chunks as they come; where no person looks, write plain text."""
+    """A live view of chunks; plain text if standard output is not a terminal."""
 
     def __init__(self) -> None:
         self._live = Live(console=console, refresh_per_second=REFRESHES, vertical_overflow="visible", transient=False)
@@ -89,7 +87,7 @@ class Screen:
         self._stack.close()
 
     def show(self, chunk: Chunk) -> None:
-        """Show what is new."""
+        """Draw a chunk."""
         if not console.is_terminal:
             write(safe(chunk.content))
             return
@@ -106,13 +104,13 @@ class Screen:
             self._live.update(SafeMarkdown(self._block))
 
     def _print(self, block: Markdown | Text) -> None:
-        """Print above the live part what will not change any more."""
+        """Print a finished block above the live part."""
         self._live.update(Text(""))
         console.print(block)
 
 
 def split_finished(text: str) -> tuple[str, str]:
-    """Split Markdown at its last blank line outside a fence: what is before it is finished, what is after still grows."""
+    """Split Markdown at its last blank line outside a fence into the finished part and the growing part."""
     position, in_fence, cut = 0, False, 0
     for line in text.splitlines(keepends=True):
         position += len(line)

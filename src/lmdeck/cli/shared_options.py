@@ -1,4 +1,4 @@
-"""The options that every command shares: which server, and how long to wait."""
+"""The options before the command: server, timeout, debug."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lmdeck` alone: how the server is, and what to do next."""
+"""`lmdeck` without a command: the server's status and the next steps."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from lmdeck._version import __version__
 from lmdeck.cli.terminal import console, safe
 from lmdeck.model_info import Health
 
-__all__ = ["show"]
-
 
 def show(lm: LMStudio) -> None:
-    """Show in a few lines whether the server answers, what it has loaded, and which commands come next."""
+    """Print whether the server answers, what is loaded, and useful commands."""
     with lm:
         health = lm.health()
     console.print(Text.assemble(("lmdeck ", "bold"), __version__))
@@ -31,14 +29,14 @@ def show(lm: LMStudio) -> None:
         return
     loaded = ", ".join(health.models_loaded) or "none; the first request loads one"
     console.print(Text(f"  loaded: {safe(loaded)}"))
-    _next('lmdeck ask "Hello"', "one question", "lmdeck chat", "a conversation", "lmdeck models", "what there is")
+    _next('lmdeck ask "Hello"', "one question", "lmdeck chat", "a conversation", "lmdeck models", "the server's models")
 
 
 def _unreachable(lm: LMStudio, health: Health) -> None:
     console.print(Text.assemble(("✗ ", "red"), f"nothing answers at {lm.base_url}"))
     if health.error is not None:
         console.print(Text.assemble(("  → ", "cyan"), safe(health.error.hint)))
-    _next("lmdeck demo", "try everything without LM Studio", "lmdeck doctor", "see what is wrong", "", "")
+    _next("lmdeck demo", "try everything without LM Studio", "lmdeck doctor", "find out what is wrong", "", "")
 
 
 def _next(*pairs: str) -> None:

@@ -1,4 +1,4 @@
-"""How things look on the terminal: text that cannot do harm, errors as a line with a hint, figures people can read."""
+"""Terminal output: sanitized text, errors with a hint, human-readable figures."""
 
 from __future__ import annotations
 
@@ -14,41 +14,39 @@ from rich.text import Text
 from lmdeck.errors import ConfigurationError, LMStudioError
 from lmdeck.messages import Reply
 
-__all__ = ["console", "echo_json", "errors", "exit_code", "safe", "show_error", "size", "stats_line", "write"]
-
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
-# What a terminal would obey: C0 and C1 controls but for tab and newline, line separators, and marks of direction.
+# What a terminal interprets: C0 and C1 controls except tab and newline, line separators, and direction marks.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def safe(text: str) -> str:
-    """Take out of a model's or server's text what a terminal would obey."""
+    """Remove from a model's or server's text the control characters that a terminal interprets."""
     return _CONTROLS.sub("", text)
 
 
 def echo_json(value: object, *, on_one_line: bool = False) -> None:
-    """Print a value as JSON, in which what a terminal would obey is escaped: it can stand in strings alone."""
-    written = msgspec.json.encode(value)
-    text = (written if on_one_line else msgspec.json.format(written)).decode()
+    """Print a value as JSON; control characters, which occur in strings only, are escaped."""
+    encoded = msgspec.json.encode(value)
+    text = (encoded if on_one_line else msgspec.json.format(encoded)).decode()
     typer.echo(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def show_error(error: LMStudioError) -> None:
-    """Show an error as what happened, and below it what to do."""
+    """Print an error: what happened, and below it what to do."""
     message = Text.assemble(("✗ ", "bold red"), " ".join(safe(error.message).split()))
     errors.print(message, soft_wrap=True)
     errors.print(Text.assemble(("  → ", "cyan"), safe(error.hint)), soft_wrap=True)
 
 
 def exit_code(error: LMStudioError) -> int:
-    """Give 2 where the user's own input is wrong, else 1."""
+    """Return the exit code of an error: 2 for invalid input, else 1."""
     return 2 if isinstance(error, ConfigurationError) else 1
 
 
 def stats_line(reply: Reply) -> Text:
-    """Say in one dim line who answered, how much and how fast."""
+    """Return a dim line with the model, the number of tokens and the speed of a reply."""
     parts = [reply.model or "?"]
     if reply.usage:
         parts.append(f"{reply.usage.completion_tokens} tokens")
@@ -63,7 +61,7 @@ def stats_line(reply: Reply) -> Text:
 
 
 def size(count: int) -> str:
-    """Write a number of bytes as people do; nothing for 0, which stands for not known."""
+    """Return a number of bytes with a decimal unit, such as `4.7 GB`."""
     amount = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000 or unit == "GB":
@@ -73,11 +71,11 @@ def size(count: int) -> str:
 
 
 def write(text: str) -> None:
-    """Write text to standard output as it comes; a reader that has enough (`… | head -1`) ends the command quietly."""
+    """Write text to standard output and flush; a closed pipe (`… | head -1`) ends the command silently."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The interpreter flushes once more at its end, and must not complain then.
+        # The interpreter flushes once more at exit; without this, it would print an error then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit from None

@@ -1,4 +1,4 @@
-"""`lmdeck fake`, `record`, `replay` and `verdict`: testing applications in any language without LM Studio."""
+"""`lmdeck fake`, `record`, `replay` and `verdict`: test applications in any language without LM Studio."""
 
 from __future__ import annotations
 
@@ -21,46 +21,44 @@ if TYPE_CHECKING:
     from lmdeck.testing.recordings.replay import Understood
     from lmdeck.testing.verdict import Outcome, Repaired, Trial
 
-__all__ = ["fake", "record", "replay", "verdict"]
-
 STYLES = {"survived": "green", "said so": "cyan", "wrong answer": "bold red", "crashed": "red", "hung": "magenta"}
 SHOWN_CHARS = 100
 AllowedHost = Annotated[
     list[str] | None,
-    typer.Option(help="A name by which clients ask for it, beside localhost; may be repeated. `*` allows all."),
+    typer.Option(help="A host name, besides localhost, that clients may use; repeatable. `*` allows any."),
 ]
 
 
-def needs_extra(extra: str = "testing") -> None:
-    """Tell which extra to install where the server's packages are missing.
+def require_extra(extra: str = "testing") -> None:
+    """Check that the packages of a server are installed.
 
     Raises:
-        ConfigurationError: It is.
+        ConfigurationError: A package is missing; the hint names the extra to install.
     """
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
         raise ConfigurationError(
-            f"This needs the package {missing[0]}, which is not installed.",
+            f"This command needs the package {missing[0]}, which is not installed.",
             hint=f'Install it with `pip install "lmdeck[{extra}]"`.',
         )
 
 
 def fake(
     scenario: Annotated[
-        Path | None, typer.Argument(help="A scenario file (TOML); without one it repeats what you say.")
+        Path | None, typer.Argument(help="A scenario file (TOML); without one, the fake echoes each prompt.")
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 1234,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 selects a free one.")] = 1234,
     allowed_host: AllowedHost = None,
-    faults: Annotated[bool, typer.Option("--faults", help="List the faults, and do nothing else.")] = False,
+    faults: Annotated[bool, typer.Option("--faults", help="List the faults and exit.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: requests, or faults, as JSON.")] = False,
 ) -> None:
     """Serve a fake LM Studio with scripted answers and faults, until Ctrl-C.
 
-    A scenario: [[answer]] tables with one of reply, tool_call = {name, arguments}, json, error = 503, fail = "reset",
-    from_schema = true; and maybe when = "words the user says", reasoning, dialect, after_chunks, tokens_per_second.
+    A scenario has [[answer]] tables with one of reply, tool_call = {name, arguments}, json, error = 503, fail = "reset",
+    from_schema = true; and optionally when = "words of the prompt", reasoning, dialect, after_chunks, tokens_per_second.
     """
-    needs_extra()
+    require_extra()
     if faults:
         _list_faults(as_json=as_json)
         return
@@ -71,10 +69,10 @@ def fake(
         host=host, allowed_hosts=allowed_host or ()
     )
 
-    def tell(url: str) -> None:
+    def show_url(url: str) -> None:
         if not as_json:
             console.print(Text.assemble(("✓ ", "green"), f"a fake LM Studio at {url} (Ctrl-C stops)"), soft_wrap=True)
-            console.print(Text(f"  OpenAI's clients take {url}/v1", style="dim"), soft_wrap=True)
+            console.print(Text(f"  base URL of OpenAI clients: {url}/v1", style="dim"), soft_wrap=True)
 
     def show(request: SentRequest) -> None:
         if as_json:
@@ -84,7 +82,7 @@ def fake(
 
     made.on_request(show)
     with listen(host, port) as listener:
-        run(made.app, listener, tell)
+        run(made.app, listener, show_url)
 
 
 def _list_faults(*, as_json: bool) -> None:
@@ -100,39 +98,37 @@ def _list_faults(*, as_json: bool) -> None:
     table = Table("fault", "what happens", "a good client", box=None, pad_edge=False, header_style="bold")
     for name, each in FAULTS.items():
         options = "".join(f" {option}={default}" for option, default in each.options.items())
-        expected = "has the answer" if each.expect == "right" else "says so"
+        expected = "gets the answer" if each.expect == "right" else "reports an error"
         table.add_row(Text.assemble(name, (options, "dim")), each.summary, expected)
     console.print(table)
 
 
 def record(
-    upstream: Annotated[str, typer.Option(help="The server to pass requests on to.")] = "http://localhost:1234",
-    to: Annotated[Path, typer.Option(help="The file to write, one exchange a line.")] = Path("cassette.jsonl"),
+    upstream: Annotated[str, typer.Option(help="The server to forward requests to.")] = "http://localhost:1234",
+    to: Annotated[Path, typer.Option(help="The file to write, one exchange per line.")] = Path("cassette.jsonl"),
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 1235,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 selects a free one.")] = 1235,
     allowed_host: AllowedHost = None,
 ) -> None:
-    """Stand between your application and LM Studio and record the true bytes, without tokens, until Ctrl-C."""
-    needs_extra()
+    """Record the traffic between your application and LM Studio, without tokens, until Ctrl-C."""
+    require_extra()
     from lmdeck.server.serve import listen, run
     from lmdeck.testing.recordings.cassette import WHOLE
     from lmdeck.testing.recordings.recorder import Recorder
     from lmdeck.web.trust import AllowedHosts
 
-    def tell(exchange: Exchange) -> None:
+    def show(exchange: Exchange) -> None:
         ended = "" if exchange.ended == WHOLE else f" ({exchange.ended})"
         line = f"  {exchange.method} {exchange.path} → {exchange.status}, {size(len(exchange.body))}{ended}"
         console.print(Text(safe(line)), soft_wrap=True)
 
-    recorder = Recorder(upstream, to, tell, tell_lost=show_error, hosts=AllowedHosts.of(allowed_host or (), host))
+    recorder = Recorder(upstream, to, show, tell_lost=show_error, hosts=AllowedHosts.of(allowed_host or (), host))
     with listen(host, port) as listener:
         run(
             recorder,
             listener,
             lambda url: console.print(
-                Text.assemble(
-                    ("✓ ", "green"), safe(f"recording at {url} what {upstream} answers, into {to} (Ctrl-C stops)")
-                ),
+                Text.assemble(("✓ ", "green"), safe(f"recording {upstream} at {url} to {to} (Ctrl-C stops)")),
                 soft_wrap=True,
             ),
         )
@@ -143,17 +139,17 @@ def record(
 
 def replay(
     cassette: Annotated[Path, typer.Argument(help="A recording made by `lmdeck record`.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object per line.")] = False,
 ) -> None:
-    """Read a recording again, offline, and show what lmdeck understands; the exit code is 1 where an answer is no good."""
+    """Parse a recording again, offline, and show the results; the exit code is 1 if an answer has an error."""
     from lmdeck.testing.recordings.cassette import load
     from lmdeck.testing.recordings.replay import understand
 
-    def skipped(what: str) -> None:
+    def warn(what: str) -> None:
         errors.print(Text.assemble(("! ", "yellow"), safe(what)), soft_wrap=True)
 
     is_good = True
-    for exchange in load(cassette, skipped):
+    for exchange in load(cassette, warn):
         understood = understand(exchange)
         is_good = is_good and understood.error is None
         if as_json:
@@ -202,19 +198,17 @@ def _short(text: str) -> str:
 
 def verdict(
     command: Annotated[list[str], typer.Argument(help="The program to run: lmdeck verdict -- python my_app.py")],
-    scenario: Annotated[Path | None, typer.Option(help="What the fake answers (TOML), as for `lmdeck fake`.")] = None,
+    scenario: Annotated[Path | None, typer.Option(help="The answers of the fake (TOML), as for `lmdeck fake`.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds after which a run counts as hung.")] = 20.0,
-    fault: Annotated[list[str] | None, typer.Option(help="Only this fault; may be given more than once.")] = None,
-    repaired: Annotated[
-        bool, typer.Option(help="Run it once more with repaired answers, as `lmdeck run` gives them.")
-    ] = True,
+    fault: Annotated[list[str] | None, typer.Option(help="Test only this fault; repeatable.")] = None,
+    repaired: Annotated[bool, typer.Option(help="Also run it with repaired answers, as under `lmdeck run`.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
-    """Run a program under each fault and tell which it survives, as it is and with lmdeck's repair between.
+    """Run a program under each fault and report which it survives, as it is and with lmdeck's repair.
 
-    The exit code is 1 where it hangs, crashes or is wrong as it is.
+    The exit code is 1 if the program as it is hangs, crashes or prints a wrong answer.
     """
-    needs_extra()
+    require_extra()
     from lmdeck.testing.faults import FAULTS, find_fault
     from lmdeck.testing.scenario import Scenario, load_scenario
     from lmdeck.testing.verdict import baseline, try_faults
@@ -253,7 +247,7 @@ def _show_trials(trials: list[Trial]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     for name in ("", "fault", "as it is", "seconds", *(("", "with lmdeck run", "seconds") if is_repaired else ())):
         table.add_column(name, no_wrap=True)
-    table.add_column("said last", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("last output", no_wrap=True, overflow="ellipsis", ratio=1)
     for trial in trials:
         last = safe((trial.output.strip().splitlines() or [""])[-1])
         with_repair = _cells(trial.repaired) if trial.repaired is not None else []
@@ -265,12 +259,12 @@ def _show_trials(trials: list[Trial]) -> None:
         console.print(_counts("with lmdeck run", [trial.repaired.outcome for trial in trials if trial.repaired]))
 
 
-def _cells(tried: Trial | Repaired) -> list[Text]:
-    mark = Text("✓", "green") if tried.is_right else Text("✗", "bold red")
-    return [mark, Text(tried.outcome, STYLES[tried.outcome]), Text(f"{tried.seconds:.1f}")]
+def _cells(trial: Trial | Repaired) -> list[Text]:
+    mark = Text("✓", "green") if trial.is_right else Text("✗", "bold red")
+    return [mark, Text(trial.outcome, STYLES[trial.outcome]), Text(f"{trial.seconds:.1f}")]
 
 
 def _counts(what: str, outcomes: list[Outcome]) -> Text:
-    counts = {outcome: sum(each == outcome for each in outcomes) for outcome in STYLES}
+    counts = {outcome: outcomes.count(outcome) for outcome in STYLES}
     shown = " · ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
     return Text(f"{what}: {shown}", style="bold")

@@ -1,4 +1,4 @@
-"""A sign of life while nothing comes: what is waited for, and for how long, on standard error."""
+"""A spinner on standard error while a command waits."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from lmdeck.cli.terminal import errors
 
-__all__ = ["waiting"]
-
 
 def waiting(what: str) -> AbstractContextManager[object]:
-    """Show a spinner with the time until the block ends; nothing where no person looks."""
+    """Show a spinner and the elapsed time until the block ends; nothing if standard error is not a terminal."""
     if not errors.is_terminal:
         return nullcontext()
     progress = Progress(

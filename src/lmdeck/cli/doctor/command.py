@@ -1,4 +1,4 @@
-"""`lmdeck doctor`: one line a check, and below each that is not well, what to do."""
+"""`lmdeck doctor`: one line per check, and a fix below each failure or warning."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import msgspec
 import typer
 from rich.text import Text
 
-from lmdeck.cli.doctor.context import Finding
-from lmdeck.cli.doctor.server_checks import examine
+from lmdeck.cli.doctor.context import CheckResult
+from lmdeck.cli.doctor.server_checks import run_checks
 from lmdeck.cli.terminal import console, echo_json, safe
-
-__all__ = ["doctor"]
 
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "bold red"), "skipped": ("-", "dim")}
 
@@ -21,26 +19,26 @@ def doctor(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
-    """Check everything between you and an answer; the exit code is 1 where something is wrong.
+    """Check the settings, the server and a model; the exit code is 1 if a check fails.
 
-    A model is asked for a word, a tool call and an object, so one may be loaded for it.
+    The checks request a word, a tool call and an object from a model, which may load it.
     """
-    findings: list[Finding] = []
+    results: list[CheckResult] = []
     with context.obj.client() as lm:
-        for finding in examine(lm):
-            findings.append(finding)
+        for result in run_checks(lm):
+            results.append(result)
             if not as_json:
-                _show(finding)
-    is_well = all(finding.outcome != "failed" for finding in findings)
+                _show(result)
+    is_ok = all(result.outcome != "failed" for result in results)
     if as_json:
-        report = {"ok": is_well, "checks": msgspec.to_builtins(findings)}
+        report = {"ok": is_ok, "checks": msgspec.to_builtins(results)}
         echo_json(report)
-    raise typer.Exit(0 if is_well else 1)
+    raise typer.Exit(0 if is_ok else 1)
 
 
-def _show(finding: Finding) -> None:
-    mark, style = MARKS[finding.outcome]
-    detail = " ".join(safe(finding.detail).split())
-    console.print(Text.assemble((f"{mark} ", style), (f"{finding.check:<11}", "bold"), detail), soft_wrap=True)
-    if finding.fix:
-        console.print(Text.assemble(("  → ", "cyan"), safe(finding.fix)), soft_wrap=True)
+def _show(result: CheckResult) -> None:
+    mark, style = MARKS[result.outcome]
+    detail = " ".join(safe(result.detail).split())
+    console.print(Text.assemble((f"{mark} ", style), (f"{result.check:<11}", "bold"), detail), soft_wrap=True)
+    if result.fix:
+        console.print(Text.assemble(("  → ", "cyan"), safe(result.fix)), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What the doctor's checks look at, and in what they say what they found."""
+"""The input and the results of the doctor's checks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from lmdeck._client.clients import LMStudio
 from lmdeck._responses.model_lists import choose_model
 from lmdeck.model_info import Health, ModelInfo, ModelInstance
 
-__all__ = ["Concern", "Finding", "NotKnown", "Patient"]
-
 Outcome = Literal["ok", "warning", "failed", "skipped"]
 
 
-class Finding(Struct, frozen=True, kw_only=True):
-    """What one check found; `fix` says what to do where it failed or warns."""
+class CheckResult(Struct, frozen=True, kw_only=True):
+    """The result of one check; `fix` says what to do after a failure or a warning."""
 
     check: str
     outcome: Outcome
@@ -24,8 +22,8 @@ class Finding(Struct, frozen=True, kw_only=True):
     fix: str = ""
 
 
-class Concern(Exception):  # noqa: N818  # no error: it works, and may surprise
-    """What works, but not as one would expect; `fix` says what to do about it."""
+class CheckWarning(Exception):  # noqa: N818  # a warning, not an error
+    """A possible problem that a check found; `fix` says what to do about it."""
 
     def __init__(self, detail: str, fix: str) -> None:
         super().__init__(detail)
@@ -33,12 +31,12 @@ class Concern(Exception):  # noqa: N818  # no error: it works, and may surprise
         self.fix = fix
 
 
-class NotKnown(Exception):  # noqa: N818  # no error: the server does not tell
-    """There is nothing to check."""
+class CheckSkipped(Exception):  # noqa: N818  # a check that does not apply is not an error
+    """The server does not report what a check needs."""
 
 
-class Patient(Struct, kw_only=True):
-    """What the checks look at, and what earlier ones learned."""
+class DoctorContext(Struct, kw_only=True):
+    """The client to check, and the results of earlier checks that later ones use."""
 
     lm: LMStudio
     health: Health
@@ -46,17 +44,17 @@ class Patient(Struct, kw_only=True):
 
     @property
     def product(self) -> str:
-        """What answers, and its version where that is known."""
+        """The server's product, with its version if known."""
         version = f" {self.health.version}" if self.health.version else ""
         return f"{self.health.product or 'a server'}{version}"
 
     @property
     def wanted(self) -> str:
-        """The model that a chat without a model's name is answered by."""
+        """The model that answers a chat without a model name."""
         return self.lm.settings.model or choose_model(self.models)
 
     def find(self, name: str) -> tuple[ModelInfo | None, ModelInstance | None]:
-        """Find a model and its instance, by the name of either."""
+        """Return a model and its loaded instance, by the name of either."""
         for model in self.models:
             for instance in model.instances:
                 if name in (instance.id, model.key):
