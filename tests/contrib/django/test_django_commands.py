@@ -82,6 +82,6 @@ def test_init_writes_a_tool_that_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     call_command("lmdeck", "init", "shop", stdout=again)
     assert "Wrote" in said.getvalue()
     assert "lmdeck.contrib.django.urls" in said.getvalue()
-    assert "is there already" in again.getvalue()
+    assert "already exists" in again.getvalue()
     discover()
     assert "T" in registry.get("current_time")()

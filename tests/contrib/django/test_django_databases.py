@@ -213,7 +213,7 @@ def test_an_answer_that_was_broken_off_is_stored_as_such(database: str, ended: s
     mine.add(Reply(content="Once", problems=[Problem(ended, "It ended.")]))
     mine.add(Reply(problems=[Problem(ended, "Nothing came.")]))
     half, nothing = mine.messages.filter(role="assistant").order_by("position")
-    assert (half.ending, nothing.ending, half.kept().ended) == (ended, ended, ended)
+    assert (half.ending, nothing.ending, half.stored().ended) == (ended, ended, ended)
     sent = list(mine.history())
     assert [message.role for message in sent] == ["user", "assistant"]
     assert sent[1].content != "Once"

@@ -110,7 +110,8 @@ def test_an_error_is_told_as_an_event_with_what_to_do(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"), [(b"{oops", "cannot be decoded"), ({"text": " "}, "empty"), ({"text": "x" * 100_001}, "more than")]
+    ("body", "said"),
+    [(b"{oops", "cannot be decoded"), ({"text": " "}, "empty"), ({"text": "x" * 100_001}, "more than")],
 )
 def test_a_wrong_question_is_refused(url: str, body: object, said: str) -> None:
     response = call(url, "POST", "/ask", body)

@@ -1,10 +1,10 @@
-"""lmdeck at home in Django 5.2 and 6: put `"lmdeck.contrib.django"` into `INSTALLED_APPS`.
+"""The Django integration, for Django 5.2 and 6: add `"lmdeck.contrib.django"` to `INSTALLED_APPS`.
 
     from lmdeck.contrib.django import lm
 
     reply = lm.chat().user("Why is the sky blue?").send()
 
-`lm` is for sync code, `alm` for async code; both are made when they are first used, of the setting `LMDECK`.
+`lm` is for sync code, `alm` for async code; both are created at first use from the setting `LMDECK`.
 """
 
 from lmdeck.contrib.django.clients import alm, lm

@@ -1,4 +1,4 @@
-"""The application: its checks, and the tools of all other applications."""
+"""The application configuration: registers the system checks and the project's tools."""
 
 from asgiref.sync import SyncToAsync
 from django.apps import AppConfig
@@ -6,21 +6,19 @@ from django.apps import AppConfig
 from lmdeck._native_threads import is_patched
 from lmdeck.web.native_loop import NativeThread
 
-__all__ = ["LMDeckConfig"]
-
 
 class LMDeckConfig(AppConfig):
-    """`lmdeck.contrib.django`; its label is `lmdeck`, since `django` would say nothing."""
+    """`lmdeck.contrib.django`, with the label `lmdeck`."""
 
     name = "lmdeck.contrib.django"
     label = "lmdeck"
     verbose_name = "lmdeck"
 
     def ready(self) -> None:
-        """Register the checks, and look for `lmdeck_tools.py` in every application."""
+        """Register the checks and the tools in every application's `lmdeck_tools.py`."""
         from lmdeck.contrib.django import checks  # noqa: F401  # importing registers them
         from lmdeck.contrib.django.tools import discover
 
         discover()
-        if is_patched():  # by gevent: asgiref's own thread would be a greenlet of the loop's
+        if is_patched():  # by gevent: asgiref's thread would be a greenlet in the thread of the event loop
             SyncToAsync.single_thread_executor = NativeThread()

@@ -1,4 +1,4 @@
-"""A run in the background: what a task queue is given and gives back is plain JSON."""
+"""A background run with JSON arguments and a JSON result, for task queues."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from lmdeck.contrib.django.clients import lm
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.messages import Reply
 
-__all__ = ["answer"]
-
 
 def answer(
     messages: Sequence[Mapping[str, Any]] = (),
@@ -25,22 +23,22 @@ def answer(
     options: Mapping[str, Any] | None = None,
     max_rounds: int | None = None,
 ) -> dict[str, Any]:
-    """Ask, run the tools that are named, and give `reply.to_dict()` with `messages`, what the run adds to the history.
+    """Run a chat with the named tools; return `reply.to_dict()` with `messages`, the ones that the run has added.
 
-    With `conversation`, the id of one of the history's, its messages come first, and the answer is appended to it.
+    With `conversation`, the id of a stored conversation, its messages come first, and the answer is appended to it.
 
     Raises:
-        LMStudioError: There is no whole answer; nothing was appended.
+        LMStudioError: The run failed; nothing was appended.
         ObjectDoesNotExist: There is no such conversation.
     """
-    kept = None if conversation is None else _conversation(conversation)
+    stored = None if conversation is None else _conversation(conversation)
     chat: Chat = lm.chat(model)
-    if kept is not None:
-        chat = chat.with_messages(kept.history())
+    if stored is not None:
+        chat = chat.with_messages(stored.history())
     chat = chat.with_messages(messages).with_tools(tools).with_options(**(options or {}))
     reply = chat.run(max_rounds or configuration().max_rounds)
-    if kept is not None:
-        kept.add(reply)
+    if stored is not None:
+        stored.add(reply)
     return {**reply.to_dict(), "messages": [message.to_dict() for message in _added(reply)]}
 
 
@@ -48,7 +46,7 @@ def _added(reply: Reply) -> Sequence[Any]:
     return reply.messages or [reply.message]
 
 
-def _conversation(key: str) -> Any:  # noqa: ANN401  # its model is there only where its application is
+def _conversation(key: str) -> Any:  # noqa: ANN401  # the model exists only if its application is installed
     if not apps.is_installed("lmdeck.contrib.django.history"):
         raise ImproperlyConfigured('Conversations need "lmdeck.contrib.django.history" in INSTALLED_APPS.')
     return apps.get_model("lmdeck_history", "Conversation").objects.get(pk=key)

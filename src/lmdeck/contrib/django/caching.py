@@ -1,4 +1,4 @@
-"""Replies kept in Django's cache, for questions that are asked again and again."""
+"""Replies in Django's cache, for repeated questions."""
 
 from __future__ import annotations
 
@@ -15,40 +15,38 @@ from lmdeck._version import __version__
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.messages import Reply
 
-__all__ = ["acached_reply", "cached_reply"]
-
 HOUR = 3600
 C = TypeVar("C", Chat, AsyncChat)
 
 
 def cached_reply(chat: Chat, *, seconds: float | None = HOUR) -> Reply:
-    """Give the reply to this very chat from the cache, or `send` it and keep the reply for `seconds` (None: for ever).
+    """Return the cached reply to this chat, or `send` it and cache the reply for `seconds` (None: forever).
 
-    Chats are the same when server, token, model, messages, tools and options are; with no model named, whichever answered is
-    kept. Only whole replies are kept, without `raw`. The cache is the one that `LMDECK["CACHE"]` names.
+    The key consists of server, token, model, messages, tools and options; without a model name, the reply of any model is
+    used. Only complete replies are cached, without `raw`. `LMDECK["CACHE"]` names the cache.
 
     Raises:
-        LMStudioError: It was not in the cache, and there is no whole answer.
+        LMStudioError: The reply was not cached, and the request failed.
     """
     cache, key = _cache(), _key(chat)
-    kept = cast("Reply | None", cache.get(key))
-    if kept is not None:
-        return kept
+    cached = cast("Reply | None", cache.get(key))
+    if cached is not None:
+        return cached
     reply = chat.send()
     cache.set(key, replace(reply, raw=b""), seconds)
     return reply
 
 
 async def acached_reply(chat: AsyncChat, *, seconds: float | None = HOUR) -> Reply:
-    """Do as `cached_reply`, awaited.
+    """Async version of `cached_reply`.
 
     Raises:
-        LMStudioError: It was not in the cache, and there is no whole answer.
+        LMStudioError: The reply was not cached, and the request failed.
     """
     cache, key = _cache(), _key(chat)
-    kept = cast("Reply | None", await cache.aget(key))
-    if kept is not None:
-        return kept
+    cached = cast("Reply | None", await cache.aget(key))
+    if cached is not None:
+        return cached
     reply = await chat.send()
     await cache.aset(key, replace(reply, raw=b""), seconds)
     return reply
@@ -60,11 +58,11 @@ def _cache() -> BaseCache:
 
 def _key(chat: Chat | AsyncChat) -> str:
     spec, settings = chat.spec, chat.settings
-    asked = [
+    parts = [
         __version__,
         [settings.base_url, settings.host, settings.port, spec.model or settings.model],
-        settings.api_token.reveal() if settings.api_token else None,  # what one token may see, another may not
+        settings.api_token.reveal() if settings.api_token else None,  # tokens can have different permissions
         chat.messages,
         [list(spec.tools), spec.tool_choice, dict(spec.options), spec.strict, spec.without_rules],
     ]
-    return f"lmdeck:reply:{hashlib.sha256(msgspec.json.encode(asked, order='deterministic')).hexdigest()}"
+    return f"lmdeck:reply:{hashlib.sha256(msgspec.json.encode(parts, order='deterministic')).hexdigest()}"

@@ -1,7 +1,7 @@
-"""`lm` and `alm`: the clients of the setting `LMDECK`, made when they are first used.
+"""`lm` and `alm`: the clients with the settings `LMDECK`, created at first use.
 
-Sockets must not be shared between processes, nor between event loops: `lm` is one client a process, `alm` one client an event
-loop. After a fork, and when the setting changes, the next use makes a new one. All share the tools that were registered.
+Sockets must not be shared between processes or event loops: `lm` is one client per process, `alm` one client per event loop.
+After a fork, and when the setting changes, the next use creates a new one. All share the registered tools.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from lmdeck.contrib.django.tools import registry
 if TYPE_CHECKING:
     from lmdeck.config import ClientSettings
 
-__all__ = ["alm", "lm"]
-
 
 class _SyncClient(LMStudio):
     """A client with the project's tools and signals."""
@@ -36,19 +34,19 @@ class _SyncClient(LMStudio):
 
 
 class _AsyncClient(AsyncLMStudio):
-    """The same for asyncio."""
+    """Async version of `_SyncClient`."""
 
     def __init__(self, **settings: Unpack[ClientSettings]) -> None:
         super().__init__(tools=registry, **settings)
         attach(self)
 
 
-class _Lazy:
-    """Stands for a client: every attribute is looked up in the one of here and now."""
+class _ClientProxy:
+    """A proxy that forwards attribute access to the current client."""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever the client has
         if name.startswith("__"):
-            raise AttributeError(name)  # copying and inspecting make no client
+            raise AttributeError(name)  # copying and inspection do not create a client
         return getattr(self._current(), name)
 
     def __dir__(self) -> list[str]:
@@ -61,8 +59,8 @@ class _Lazy:
         raise NotImplementedError
 
 
-class _Lm(_Lazy):
-    """One client for the process."""
+class _Lm(_ClientProxy):
+    """The proxy of the one client of the process."""
 
     def __init__(self) -> None:
         self._client: LMStudio | None = None
@@ -70,7 +68,7 @@ class _Lm(_Lazy):
         on_fork(self, _Lm._renew_lock)
 
     def _renew_lock(self) -> None:
-        self._lock = threading.Lock()  # after a fork, too: another thread of the parent may have held that one
+        self._lock = threading.Lock()  # also after a fork: a thread of the parent may have held the old one
 
     def _current(self) -> LMStudio:
         with self._lock:
@@ -85,8 +83,8 @@ class _Lm(_Lazy):
             client.close()
 
 
-class _Alm(_Lazy):
-    """One client for each event loop; code that runs on none, such as a sync view that builds a chat, has one a thread."""
+class _Alm(_ClientProxy):
+    """The proxy of one client per event loop; code without a loop, such as a sync view, has one client per thread."""
 
     def __init__(self) -> None:
         self._renew()
@@ -105,7 +103,7 @@ class _Alm(_Lazy):
             return self._by_thread.__dict__, "client"
 
     def _renew(self) -> None:
-        """Forget the clients; each closes its connections at the end of its loop."""
+        """Drop the clients; each closes its connections at the end of its loop."""
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncLMStudio] = WeakKeyDictionary()
         self._by_thread = threading.local()
 

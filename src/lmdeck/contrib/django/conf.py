@@ -1,4 +1,4 @@
-"""The setting `LMDECK`: the client's keywords in capitals, and what the pages are told."""
+"""The setting `LMDECK`: the client's keywords in capitals, and the options of the pages."""
 
 from __future__ import annotations
 
@@ -15,24 +15,22 @@ from msgspec import Struct
 from lmdeck.config import ClientSettings, Secret, Settings, check_setting, meant
 from lmdeck.errors import ConfigurationError
 
-__all__ = ["Configuration", "Fault", "RateLimit", "configuration", "faults"]
-
 PERIODS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class RateLimit(Struct, frozen=True):
-    """So many requests of one user in so many seconds."""
+    """The number of requests that one user may send in the given number of seconds."""
 
     requests: int
     seconds: int
 
 
 class Configuration(Struct, frozen=True, kw_only=True):
-    """What `LMDECK` says: `client` for the clients, the rest for the pages.
+    """The checked value of `LMDECK`: `client` for the clients, the rest for the pages.
 
-    `system` is the system message of the chat page, `tools` the names of the tools that it offers (`None`: all that were
-    registered), `max_rounds` the limit of its runs. `login_required` and `rate_limit` guard it; `cache` is the alias of the
-    cache that counts requests and keeps replies. `heartbeat` is the longest silence of a streamed response, in seconds.
+    `system` is the system message of the chat page, `tools` the names of its tools (`None`: all registered ones), `max_rounds`
+    the limit of its runs. `login_required` and `rate_limit` restrict access; `cache` is the alias of the cache that counts
+    requests and stores replies. `heartbeat` is the longest silence of a streamed response, in seconds.
     """
 
     client: ClientSettings
@@ -45,8 +43,8 @@ class Configuration(Struct, frozen=True, kw_only=True):
     heartbeat: float = 15.0
 
 
-class Fault(Struct, frozen=True):
-    """What is wrong with the setting, and what to do."""
+class SettingError(Struct, frozen=True):
+    """An error in the setting, and how to correct it."""
 
     code: str
     message: str
@@ -61,7 +59,7 @@ def _text(value: object) -> str:
 
 def _names(value: object) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
-        raise ValueError("a list of names of tools")
+        raise ValueError("a list of tool names")
     return tuple(value)
 
 
@@ -73,7 +71,7 @@ def _switch(value: object) -> bool:
 
 def _rounds(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100:
-        raise ValueError("a whole number from 1 to 100")
+        raise ValueError("an integer from 1 to 100")
     return value
 
 
@@ -105,17 +103,17 @@ KNOWN = (*CLIENT, *OWN)
 
 @cache
 def configuration() -> Configuration:
-    """Give what `settings.LMDECK` says; it is read once, and again after `setting_changed`.
+    """Return the checked value of `settings.LMDECK`; it is read once, and again after `setting_changed`.
 
     Raises:
-        ConfigurationError: The setting is wrong; the message says which key and why.
+        ConfigurationError: The setting is invalid; the message names the key and the reason.
     """
     given = getattr(settings, "LMDECK", {})
-    for fault in faults(given):
-        raise ConfigurationError(fault.message, hint=fault.hint)
+    for error in setting_errors(given):
+        raise ConfigurationError(error.message, hint=error.hint)
     client = {CLIENT[key]: value for key, value in given.items() if key in CLIENT}
     if isinstance(client.get("api_token"), str):
-        client["api_token"] = Secret(client["api_token"])  # which no report of an error shows
+        client["api_token"] = Secret(client["api_token"])  # not shown in error reports
     own = {key.lower(): OWN[key](value) for key, value in given.items() if key in OWN and value is not None}
     return Configuration(client=cast("ClientSettings", client), **cast("dict[str, Any]", own))
 
@@ -126,10 +124,10 @@ def _read_again(*, setting: str, **_: object) -> None:
         configuration.cache_clear()
 
 
-def faults(given: object) -> Iterator[Fault]:
-    """Give everything that is wrong with a value of `LMDECK`."""
+def setting_errors(given: object) -> Iterator[SettingError]:
+    """Yield all errors in a value of `LMDECK`."""
     if not isinstance(given, Mapping):
-        yield Fault(
+        yield SettingError(
             "E001",
             f"settings.LMDECK must be a dict, not {type(given).__name__}.",
             'Write LMDECK = {"BASE_URL": "http://localhost:1234"}.',
@@ -137,12 +135,12 @@ def faults(given: object) -> Iterator[Fault]:
         return
     for key, value in given.items():
         if key not in KNOWN:
-            yield Fault("E002", f"settings.LMDECK has no key {key!r}.", meant(str(key), KNOWN))
+            yield SettingError("E002", f"settings.LMDECK has no key {key!r}.", meant(str(key), KNOWN))
         elif value is not None:
-            yield from _value_faults(key, value)
+            yield from _value_errors(key, value)
 
 
-def _value_faults(key: str, value: object) -> Iterator[Fault]:
+def _value_errors(key: str, value: object) -> Iterator[SettingError]:
     origin = f'settings.LMDECK["{key}"]'
     try:
         if key in CLIENT:
@@ -150,6 +148,6 @@ def _value_faults(key: str, value: object) -> Iterator[Fault]:
         else:
             OWN[key](value)
     except ConfigurationError as error:
-        yield Fault("E003", error.message, error.hint)
+        yield SettingError("E003", error.message, error.hint)
     except ValueError as error:
-        yield Fault("E003", f"{origin} must be {error}, not {value!r}.", f"Correct {origin}.")
+        yield SettingError("E003", f"{origin} must be {error}, not {value!r}.", f"Correct {origin}.")

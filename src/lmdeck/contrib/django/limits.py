@@ -1,4 +1,4 @@
-"""How often one user may ask: counted in Django's cache, in windows of fixed length."""
+"""The rate limit of a user, counted in Django's cache in windows of fixed length."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from django.http import HttpRequest
 
 from lmdeck.contrib.django.conf import configuration
 
-__all__ = ["seconds_to_wait"]
-
 
 def seconds_to_wait(request: HttpRequest, now: float | None = None) -> int:
-    """Count a request of its user; give how many seconds it came too early, 0 where it may go on.
+    """Count a request of its user; return the seconds to wait if the limit is exceeded, else 0.
 
-    Who has not logged in is known by `REMOTE_ADDR`; behind a proxy, let the proxy or a middleware set it.
+    A user who is not logged in is identified by `REMOTE_ADDR`; behind a proxy, the proxy or a middleware must set it.
     """
     configured = configuration()
     limit = configured.rate_limit
@@ -28,7 +26,7 @@ def seconds_to_wait(request: HttpRequest, now: float | None = None) -> int:
     cache.add(key, 0, limit.seconds + 1)
     try:
         count = cache.incr(key)
-    except ValueError:  # it was dropped meanwhile
+    except ValueError:  # the cache has evicted the key meanwhile
         cache.set(key, count := 1, limit.seconds + 1)
     return 0 if count <= limit.requests else max(1, int((window + 1) * limit.seconds - moment) + 1)
 

@@ -1,4 +1,4 @@
-"""Everything that happens, as Django signals: one for each type of event in `lmdeck.events`.
+"""The events of `lmdeck.events` as Django signals, one per event type.
 
     from django.dispatch import receiver
     from lmdeck.contrib.django import signals
@@ -6,8 +6,8 @@
     @receiver(signals.request_retried)
     def note(sender, event, **kwargs): ...
 
-`sender` is the class of the client, `event` the event. Receivers may be async. One that raises is logged by Django and breaks
-nothing: signals are sent with `send_robust` and `asend_robust`.
+`sender` is the class of the client, `event` the event. Receivers may be async. Django logs a receiver that raises, and the
+request continues: signals are sent with `send_robust` and `asend_robust`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BY_NAME = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", event.__name__).lower(): signal 
 
 
 def __getattr__(name: str) -> Signal:
-    """Return a signal by its event's name in lower case, such as `request_retried` for `RequestRetried`."""
+    """Return the signal of an event by its name in snake case, such as `request_retried` for `RequestRetried`."""
     try:
         return _BY_NAME[name]
     except KeyError:
@@ -53,7 +53,7 @@ def _forward(signal: Signal) -> Callable[[object], object]:
 
 
 def _forward_async(signal: Signal) -> Callable[[object], object]:
-    """Give the sending to the client as a coroutine: it runs beside the answer, whose loop it must not block."""
+    """Return a callback that returns a coroutine, which the client runs as a task beside the answer."""
 
     def send(event: object) -> Any:  # noqa: ANN401  # a coroutine, where anybody listens
         return signal.asend_robust(sender=AsyncLMStudio, event=event) if signal.receivers else None

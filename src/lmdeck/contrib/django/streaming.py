@@ -1,4 +1,4 @@
-"""`stream_response`: an answer to the browser while the model writes it, under ASGI and under WSGI."""
+"""`stream_response`: stream an answer to the browser, under ASGI and WSGI."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ from lmdeck.web.answer import Answer
 from lmdeck.web.background_loop import iterate
 from lmdeck.web.encodings import find_encoding
 
-__all__ = ["ChatResponse", "stream_response"]
-
 WSGI_HEARTBEAT = 0.4
-"""A WSGI server notices that the browser left only when it writes."""
+"""Short, because a WSGI server detects that the browser disconnected only when it writes."""
 
 OnEnd = Callable[[Reply], object]
 
@@ -38,23 +36,23 @@ def stream_response(
     heartbeat: float | None = None,
     on_end: OnEnd | None = None,
 ) -> ChatResponse:
-    """Answer a request with a chat's answer, as server-sent events while it is written.
+    """Stream the answer to a chat as server-sent events.
 
-    The chat is asked when the response is sent, always with the async client; the view may be sync or async, and so may the
-    chat. `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI. Tools with handlers
-    are run, for at most `max_rounds`; `approve` is asked before each. A comment is sent where nothing else was for `heartbeat`
-    seconds. When the browser leaves, the model is stopped. `on_end` is called once, with the whole reply, or with what had come
-    of it where the browser left or the answer failed: then `finish_reason` is `""`, and a problem `stopped`, `cut` or `failed`
-    says how it ended; it may be async. An error of the answer or of `on_end` is sent as an event, since the response has begun:
-    with `DEBUG` as it is, to visitors as a neutral sentence and the number under which the log has it.
+    The chat runs when the response is sent, always with the async client; the view and the chat may be sync or async.
+    `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI. Tools with handlers are
+    run, in at most `max_rounds` rounds; `approve` is called before each tool call. After `heartbeat` seconds of silence a
+    comment is sent. When the browser disconnects, the model is stopped. `on_end` is called once with the reply; it may be
+    async. If the browser disconnected or the answer failed, the reply is partial: `finish_reason` is `""`, and a problem
+    `stopped`, `cut` or `failed` says how it ended. Errors, also those of `on_end`, are sent as events: with `DEBUG` in detail,
+    otherwise as a neutral sentence with the number of the log entry.
 
     Raises:
-        ConfigurationError: The chat is of a sync client other than `lm`, or there is no such encoding.
+        ConfigurationError: The chat belongs to a sync client other than `lm`, or the encoding is unknown.
     """
     chosen = find_encoding(encoding)
     if isinstance(chat, Chat) and chat.settings != alm.settings:
         raise ConfigurationError(
-            "stream_response cannot ask with a sync client of your own.",
+            "stream_response cannot use a sync client other than `lm`.",
             hint="Build the chat with `lm`, `alm` or an AsyncLMStudio.",
         )
     configured = configuration()
@@ -66,26 +64,26 @@ def stream_response(
 
 
 def _on_this_loop(chat: Chat | AsyncChat) -> AsyncChat:
-    """Give the chat as one of this loop's client, unless it is of an async client of the caller's own."""
+    """Return the chat bound to this loop's client; a chat of the caller's own async client is unchanged."""
     if isinstance(chat, AsyncChat) and chat.settings != alm.settings:
         return chat
     return alm.adopt(chat)
 
 
 class ChatResponse(StreamingHttpResponse):
-    """A response of server-sent events. It streams under ASGI and WSGI alike: whoever iterates it says which it is."""
+    """A response of server-sent events, for ASGI (async iteration) and WSGI (sync iteration)."""
 
     def __init__(self, answer: Answer, headers: Mapping[str, str], *, heartbeat: float, on_end: OnEnd | None) -> None:
         self._answer = answer
         self._heartbeat = heartbeat
         self._on_end = on_end
         self._content = self._frames()
-        self._pulling: Generator[bytes, None, None] | None = None
+        self._blocking: Generator[bytes, None, None] | None = None
         super().__init__(self._content, headers=dict(headers))
-        self.headers["Content-Encoding"] = "identity"  # Django's GZipMiddleware would collect before it sends
+        self.headers["Content-Encoding"] = "identity"  # otherwise Django's GZipMiddleware would buffer
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Give the pieces to an ASGI server."""
+        """Iterate over the pieces, for an ASGI server."""
         try:
             async for piece in self._pieces():
                 if self._answer.is_finished:
@@ -96,18 +94,20 @@ class ChatResponse(StreamingHttpResponse):
             await self._end_async()
 
     def __iter__(self) -> Iterator[bytes]:
-        """Give the pieces to a WSGI server."""
+        """Iterate over the pieces, for a WSGI server."""
         self._heartbeat = min(self._heartbeat, WSGI_HEARTBEAT)
-        self._pulling = self._pull()
-        return self._pulling
+        self._blocking = self._iterate()
+        return self._blocking
 
     def close(self) -> None:
-        """End the answer, if it is still being written, and what else belongs to the response."""
-        if self._pulling is not None and getgeneratorstate(self._pulling) != GEN_RUNNING:  # as in Django's test client
-            self._pulling.close()
+        """Stop the answer if it is still running, and close the response."""
+        if (
+            self._blocking is not None and getgeneratorstate(self._blocking) != GEN_RUNNING
+        ):  # as in Django's test client
+            self._blocking.close()
         super().close()
 
-    def _pull(self) -> Generator[bytes, None, None]:
+    def _iterate(self) -> Generator[bytes, None, None]:
         try:
             for piece in iterate(self._pieces()):
                 if self._answer.is_finished:
@@ -118,7 +118,7 @@ class ChatResponse(StreamingHttpResponse):
             self._end()
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
-        """Give the content, with whatever middleware has put around it; the answer ends with it, which Django leaves open."""
+        """Iterate over the content as wrapped by middleware, and close the answer at the end, which Django does not do."""
         async with aclosing(self._content):
             async for piece in cast("AsyncIterator[bytes]", self.streaming_content):
                 yield piece
@@ -129,11 +129,11 @@ class ChatResponse(StreamingHttpResponse):
                 yield frame
 
     def _end(self) -> None:
-        """Tell how the answer ended, in the thread of the request."""
-        tell = self._on_end
-        self._answer.end(async_to_sync(tell) if tell is not None and iscoroutinefunction(tell) else tell)
+        """Call `on_end` in the thread of the request."""
+        on_end = self._on_end
+        self._answer.end(async_to_sync(on_end) if on_end is not None and iscoroutinefunction(on_end) else on_end)
 
     async def _end_async(self) -> None:
-        tell = self._on_end
-        run = tell if tell is None or iscoroutinefunction(tell) else sync_to_async(tell)
-        await self._answer.end_async(cast("Callable[[Reply], Awaitable[object]] | None", run))
+        on_end = self._on_end
+        awaitable = on_end if on_end is None or iscoroutinefunction(on_end) else sync_to_async(on_end)
+        await self._answer.end_async(cast("Callable[[Reply], Awaitable[object]] | None", awaitable))

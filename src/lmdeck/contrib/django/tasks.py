@@ -1,10 +1,10 @@
-"""Runs in the background, through Django's tasks framework: `django.tasks` of Django 6, `django-tasks` on 5.2.
+"""Background runs with Django's tasks framework: `django.tasks` in Django 6, `django-tasks` for 5.2.
 
     from lmdeck.contrib.django.tasks import run_chat
 
     result = run_chat.enqueue([{"role": "user", "content": "Why is the sky blue?"}], tools=["get_weather"])
 
-For Celery, which finds tasks in modules of this name, the same is in `lmdeck.contrib.django.celery`.
+The Celery task is in `lmdeck.contrib.django.celery`; it is imported here because Celery searches modules named `tasks`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ from django.core.exceptions import ImproperlyConfigured
 
 from lmdeck.contrib.django.background import answer
 
-__all__ = ["run_chat"]
 
-
-class _NoTask:
-    """Stands for the task where there is no framework: calling it works, queueing it says what is missing."""
+class _UnqueuedTask:
+    """A stand-in for the task without a framework: calling it works, queueing it raises."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.call = function
@@ -35,14 +33,14 @@ def _task(function: Callable[..., Any]) -> Any:  # noqa: ANN401  # a Task of whi
     for framework in ("django.tasks", "django_tasks"):
         if find_spec(framework) is not None:
             return import_module(framework).task(function)
-    return _NoTask(function)
+    return _UnqueuedTask(function)
 
 
 @_task
 def run_chat(*args: Any, **keywords: Any) -> dict[str, Any]:  # noqa: ANN401  # as `answer` has them
-    """Ask in the background; see `lmdeck.contrib.django.background.answer` for the arguments and what comes back."""
+    """Run a chat; see `lmdeck.contrib.django.background.answer` for the arguments and the result."""
     return answer(*args, **keywords)
 
 
 if find_spec("celery") is not None:
-    from lmdeck.contrib.django import celery  # noqa: F401  # so that a worker finds its task
+    from lmdeck.contrib.django import celery  # noqa: F401  # so that Celery workers find its task

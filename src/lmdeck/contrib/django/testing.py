@@ -1,10 +1,10 @@
-"""For the tests of a project, with `pip install "lmdeck[testing]"`: other settings for a while, and a fake LM Studio.
+"""Helpers for the tests of a project, with `pip install "lmdeck[testing]"`: temporary settings, and a fake LM Studio.
 
-class ChatPage(LMDeckTestMixin, TestCase):
-    def test_it_answers(self):
-        self.fake.reply("Hello")
-        ...
-        self.fake.assert_sent(lambda request: "sky" in request.last_user)
+class ChatPageTests(LMDeckTestMixin, TestCase):
+def test_it_answers(self):
+self.fake.reply("Hello")
+...
+self.fake.assert_sent(lambda request: "sky" in request.last_user)
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ from django.test.utils import TestContextDecorator
 
 from lmdeck.testing import FakeLMStudioMixin
 
-__all__ = ["LMDeckTestMixin", "override_lmdeck"]
 
-
-class override_lmdeck(TestContextDecorator):  # noqa: N801  # as Django's override_settings is written
-    """Change keys of `LMDECK` for a block, a test or a class of tests; the others stay: `override_lmdeck(TIMEOUT=5)`."""
+class override_lmdeck(TestContextDecorator):  # noqa: N801  # named like Django's override_settings
+    """Override keys of `LMDECK` in a block, a test or a test class: `override_lmdeck(TIMEOUT=5)`."""
 
     def __init__(self, **keys: Any) -> None:  # noqa: ANN401  # each key has its own type
         super().__init__()
@@ -35,18 +33,18 @@ class override_lmdeck(TestContextDecorator):  # noqa: N801  # as Django's overri
         self._entered.append(override)
 
     def disable(self) -> None:
-        """Set them back."""
+        """Restore the previous keys."""
         self._entered.pop().disable()
 
 
 class LMDeckTestMixin(FakeLMStudioMixin):
-    """Give each test a `FakeLMStudio` of its own as `self.fake`, which `lm` and `alm` talk to.
+    """A mixin with a separate `FakeLMStudio` for each test, `self.fake`, to which `lm` and `alm` connect.
 
-    A request for which nothing was scripted makes the test fail, and a real LM Studio cannot be reached.
+    A request without a scripted answer fails the test, and connections to a real LM Studio are blocked.
     """
 
     def setUp(self) -> None:
-        """Start the fake, and lead the clients to it."""
+        """Start the fake, and connect the clients to it."""
         super().setUp()
         override = override_lmdeck(BASE_URL=self.fake.base_url, HOST=None, PORT=None, MODEL=None, API_TOKEN=None)
         override.enable()

@@ -1,4 +1,4 @@
-"""The tools of a project: what each application's `lmdeck_tools.py` has, and what `@lm.tool` makes."""
+"""The tools of a project: those in each application's `lmdeck_tools.py`, and those of `@lm.tool`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from django.utils.module_loading import module_has_submodule
 from lmdeck.tools.registry import ToolRegistry
 from lmdeck.tools.tool import Tool
 
-__all__ = ["discover", "registry"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 MODULE = "lmdeck_tools"
 
 
 class _Registry(ToolRegistry):
-    """The tools of all clients of the process; handlers leave no database connection open in their threads."""
+    """The tools of all clients of the process; database connections of sync handlers are closed after each call."""
 
     def add(self, new: Tool[..., Any]) -> Tool[..., Any]:
-        if new.is_async:  # it runs on the loop, and its queries in a thread that Django tidies up
+        if new.is_async:  # it runs on the event loop, and its queries in threads that Django cleans up
             return super().add(new)
         return super().add(new.with_handler(_closing(new.handler)))
 
@@ -34,10 +32,10 @@ registry: ToolRegistry = _Registry()
 
 
 def discover() -> None:
-    """Register every tool in the `lmdeck_tools.py` of every installed application.
+    """Register all tools in the `lmdeck_tools.py` of all installed applications.
 
     Raises:
-        ConfigurationError: Two applications have different tools of one name.
+        ConfigurationError: Two applications have different tools with the same name.
     """
     for config in apps.get_app_configs():
         if config.module is not None and module_has_submodule(config.module, MODULE):
@@ -48,7 +46,7 @@ def discover() -> None:
 
 
 def _closing(handler: Callable[P, R]) -> Callable[P, R]:
-    """Close the connections that the handler opens: each call has a thread of its own, which ends with it."""
+    """Close the database connections that the handler opens: each call runs in a new thread."""
 
     @wraps(handler)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -4,8 +4,6 @@ from django.urls import path
 
 from lmdeck.contrib.django.views import AskView, ConversationsView, ConversationView, PageView
 
-__all__ = ["app_name", "urlpatterns"]
-
 app_name = "lmdeck"
 urlpatterns = [
     path("", PageView.as_view(), name="page"),

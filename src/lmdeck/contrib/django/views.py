@@ -1,4 +1,4 @@
-"""The chat page, and what its script asks for."""
+"""The chat page, and the views that its script calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from msgspec import to_builtins
 from lmdeck._client.chat import Chat
 from lmdeck.contrib.django.clients import lm
 from lmdeck.contrib.django.conf import configuration
-from lmdeck.contrib.django.guards import GuardedView, body_of, is_known, refusal
+from lmdeck.contrib.django.guards import GuardedView, body_of, error_response, is_known
 from lmdeck.contrib.django.streaming import stream_response
 from lmdeck.contrib.django.tools import registry
 from lmdeck.errors import ConfigurationError
@@ -24,22 +24,20 @@ from lmdeck.web.requests import TOO_LARGE, Question, read_question
 from lmdeck.web.stored_messages import LISTED
 from lmdeck.web.trust import content_security_policy
 
-__all__ = ["AskView", "ConversationView", "ConversationsView", "PageView"]
-
 
 class PageView(GuardedView):
-    """The page. Its content security policy lets the chat's script and style in; a template of your own may need another."""
+    """The page; its content security policy allows the chat's script and style sheet, and a custom template may need more."""
 
     is_page = True
     template_name = "lmdeck/page.html"
     content_security_policy: str | None = None
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        """Show it."""
+        """Render the page."""
         return render(request, self.template_name)
 
     def get_headers(self) -> dict[str, str]:
-        """Return the headers of a page, with its policy."""
+        """Return the default headers and the content security policy."""
         policy = self.content_security_policy
         if policy is None:
             origin = urlsplit(static("lmdeck/chat.js"))
@@ -49,9 +47,9 @@ class PageView(GuardedView):
 
 
 class AskView(GuardedView):
-    """Answer a question while the model writes.
+    """The view that answers questions with a stream.
 
-    Subclasses change `get_chat`; `as_view` takes another `system`, `tools` or `encoding`.
+    Subclasses override `get_chat`; `as_view` accepts `system`, `tools` and `encoding`.
     """
 
     is_counted = True
@@ -59,8 +57,8 @@ class AskView(GuardedView):
     tools: tuple[str, ...] | None = None
     encoding = "lmdeck"
 
-    def get_chat(self, request: HttpRequest) -> Chat:  # noqa: ARG002  # subclasses look at it
-        """Give the chat that a conversation begins with: model, system message, tools, options."""
+    def get_chat(self, request: HttpRequest) -> Chat:  # noqa: ARG002  # used by subclasses
+        """Return the chat with which conversations start: model, system message, tools, options."""
         configured = configuration()
         system = self.system or configured.system
         names = self.tools if self.tools is not None else configured.tools
@@ -68,23 +66,23 @@ class AskView(GuardedView):
         return chat.with_system(system) if system else chat
 
     def post(self, request: HttpRequest) -> HttpResponseBase:
-        """Answer with server-sent events; `X-Conversation` names the conversation, where it is kept."""
+        """Stream the answer as server-sent events; the header `X-Conversation` has the id of a stored conversation."""
         if request.content_type != "application/json":
-            return refusal(
+            return error_response(
                 415, "The question is not JSON.", "Send it with the header `Content-Type: application/json`."
             )
         body = body_of(request)
         if body is None:
-            return refusal(TOO_LARGE.status, TOO_LARGE.message, TOO_LARGE.hint)
+            return error_response(TOO_LARGE.status, TOO_LARGE.message, TOO_LARGE.hint)
         try:
             question = read_question(body)
-            key = _named(question)
+            key = _conversation_id(question)
         except ConfigurationError as error:
-            return refusal(400, error.message, error.hint)
+            return error_response(400, error.message, error.hint)
         chat = self.get_chat(request)
-        if not _is_kept(request):
+        if not _history_enabled(request):
             return stream_response(chat.with_messages(question.history()).user(question.text), encoding=self.encoding)
-        conversation = _begun(request, key)
+        conversation = _get_or_create(request, key)
         conversation.add_user(question.text)
         asked = chat.with_messages(conversation.history())
         response = stream_response(asked, encoding=self.encoding, on_end=conversation.add)
@@ -93,11 +91,11 @@ class AskView(GuardedView):
 
 
 class ConversationsView(GuardedView):
-    """The user's conversations."""
+    """The list of the user's conversations."""
 
     def get(self, request: HttpRequest) -> JsonResponse:
-        """List the newest."""
-        listed = _conversations(request)[:LISTED] if _is_kept(request) else []
+        """Return the newest conversations."""
+        listed = _conversations(request)[:LISTED] if _history_enabled(request) else []
         rows = [{"id": str(one.pk), "title": str(one), "updated": one.updated.isoformat()} for one in listed]
         return JsonResponse({"conversations": rows})
 
@@ -106,43 +104,43 @@ class ConversationView(GuardedView):
     """One conversation of the user."""
 
     def get(self, request: HttpRequest, key: UUID) -> JsonResponse:
-        """Give its messages."""
-        conversation = _found(request, key)
+        """Return its messages."""
+        conversation = _get_or_404(request, key)
         messages = conversation.messages.exclude(role="system").prefetch_related("tool_calls").order_by("position")
-        shown = to_builtins([message.kept() for message in messages])
+        shown = to_builtins([message.stored() for message in messages])
         return JsonResponse({"id": str(key), "title": str(conversation), "messages": shown})
 
     def delete(self, request: HttpRequest, key: UUID) -> HttpResponse:
         """Remove it."""
-        _found(request, key).delete()
+        _get_or_404(request, key).delete()
         return HttpResponse(status=204)
 
 
-def _named(question: Question) -> UUID | None:
-    """Give the conversation that a question goes on with."""
+def _conversation_id(question: Question) -> UUID | None:
+    """Return the id of the conversation that a question continues; None for a new one."""
     try:
         return UUID(question.conversation) if question.conversation else None
     except ValueError as error:
-        raise ConfigurationError("The conversation's id cannot be read.", hint="Begin a new conversation.") from error
+        raise ConfigurationError("The conversation's id is not a UUID.", hint="Start a new conversation.") from error
 
 
-def _is_kept(request: HttpRequest) -> bool:
-    """Tell whether the conversation goes to the database: where the history is installed, and the user is known."""
+def _history_enabled(request: HttpRequest) -> bool:
+    """Whether the conversation is stored: the history application is installed, and the user is logged in."""
     return apps.is_installed("lmdeck.contrib.django.history") and is_known(request)
 
 
-def _conversations(request: HttpRequest) -> Any:  # noqa: ANN401  # its model is there only where its application is
+def _conversations(request: HttpRequest) -> Any:  # noqa: ANN401  # the model exists only if its application is installed
     return apps.get_model("lmdeck_history", "Conversation").objects.all().of(request.user)
 
 
-def _found(request: HttpRequest, key: UUID) -> Any:  # noqa: ANN401  # as above
-    conversation = _conversations(request).filter(pk=key).first() if _is_kept(request) else None
+def _get_or_404(request: HttpRequest, key: UUID) -> Any:  # noqa: ANN401  # as above
+    conversation = _conversations(request).filter(pk=key).first() if _history_enabled(request) else None
     if conversation is None:
         raise Http404
     return conversation
 
 
-def _begun(request: HttpRequest, key: UUID | None) -> Any:  # noqa: ANN401  # as above
+def _get_or_create(request: HttpRequest, key: UUID | None) -> Any:  # noqa: ANN401  # as above
     if key is not None:
-        return _found(request, key)
+        return _get_or_404(request, key)
     return apps.get_model("lmdeck_history", "Conversation").objects.create(user_id=request.user.pk)

@@ -1,4 +1,4 @@
-"""The admin of conversations, to be read and not written, and of what they cost."""
+"""The read-only admin of conversations and their token usage."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ if TYPE_CHECKING:
     _ConversationAdmin = admin.ModelAdmin[Conversation]
     _UsageAdmin = admin.ModelAdmin[Usage]
 else:
-    _ConversationAdmin = _UsageAdmin = admin.ModelAdmin  # which takes no parameter when it runs
-
-__all__ = ["ConversationAdmin", "UsageAdmin"]
+    _ConversationAdmin = _UsageAdmin = admin.ModelAdmin  # not generic at run time
 
 
 class _ReadOnly:
-    """What was said and what it cost cannot be changed by hand; it can be removed."""
+    """Permissions to view and delete, but not to add or change."""
 
     def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:  # noqa: ANN401, ARG002  # Django's form
         return False
@@ -47,12 +45,12 @@ class ConversationAdmin(_ReadOnly, _ConversationAdmin):
     readonly_fields = fields
 
     class Media:
-        """How the transcript looks."""
+        """The style sheet of the transcript."""
 
         css = {"all": ("lmdeck_history/admin.css",)}  # noqa: RUF012  # Django's own form
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Conversation]:
-        """Count messages and tokens with the rows."""
+        """Annotate the rows with the number of messages and tokens."""
         return (
             super()
             .get_queryset(request)
@@ -64,25 +62,25 @@ class ConversationAdmin(_ReadOnly, _ConversationAdmin):
 
     @admin.display(description=_("messages"), ordering="message_count")
     def message_count(self, conversation: Conversation) -> int:
-        """Tell how many messages there are."""
+        """Return the number of messages."""
         count: int = getattr(conversation, "message_count", 0)
         return count
 
     @admin.display(description=_("tokens"), ordering="token_count")
     def token_count(self, conversation: Conversation) -> int:
-        """Tell how many tokens the answers cost together."""
+        """Return the total number of tokens of all answers."""
         return getattr(conversation, "token_count", 0) or 0
 
     @admin.display(description=_("transcript"))
     def transcript(self, conversation: Conversation) -> SafeString:
-        """Show what was said; every text is escaped."""
+        """Render the messages; all texts are escaped."""
         messages = conversation.messages.select_related("usage").prefetch_related("tool_calls").order_by("position")
         return render_to_string("lmdeck_history/transcript.html", {"messages": messages})
 
 
 @admin.register(Usage)
 class UsageAdmin(_ReadOnly, _UsageAdmin):
-    """What the answers cost, with two charts above the list that follow its filters."""
+    """The token usage of answers, with two charts above the list that follow its filters."""
 
     list_display = (
         "created", "model", "user", "prompt_tokens", "completion_tokens", "time_to_first_token", "tokens_per_second",
@@ -93,12 +91,12 @@ class UsageAdmin(_ReadOnly, _UsageAdmin):
     change_list_template = "admin/lmdeck_history/usage/change_list.html"
 
     class Media:
-        """How the charts look."""
+        """The style sheet of the charts."""
 
         css = {"all": ("lmdeck_history/admin.css",)}  # noqa: RUF012  # Django's own form
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Add the charts of what the list shows, all pages of it."""
+        """Add the charts of all pages of the list."""
         response = super().changelist_view(request, extra_context)
         shown = getattr(response, "context_data", {}).get("cl")
         if shown is not None:

@@ -1,8 +1,6 @@
-"""The application of the history."""
+"""The application configuration of the history."""
 
 from django.apps import AppConfig
-
-__all__ = ["HistoryConfig"]
 
 
 class HistoryConfig(AppConfig):

@@ -1,8 +1,8 @@
-"""What the answers cost, as the figures of two charts: tokens a day, and speed by model."""
+"""Two charts of token usage: tokens per day, and speed by model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,15 +16,13 @@ if TYPE_CHECKING:
 
     from lmdeck.contrib.django.history.models import Usage
 
-__all__ = ["DAYS", "Chart", "speed_by_model", "tokens_by_day"]
-
 DAYS, MODELS = 30, 8
 WIDTH, HEIGHT, GAP = 720.0, 160.0, 0.2
 ROW = 26.0
 
 
 class Bar(Struct, frozen=True):
-    """A rectangle in the coordinates of the drawing; `title` is what it stands for, in words."""
+    """A rectangle in the coordinates of the chart; `title` describes its value."""
 
     x: str
     y: str
@@ -43,7 +41,7 @@ class Label(Struct, frozen=True):
 
 
 class Chart(Struct, frozen=True, kw_only=True):
-    """A drawing of `width` by `height`; `summary` says it to those who do not see it."""
+    """A chart of `width` by `height`; `summary` is its text alternative."""
 
     title: str
     summary: str
@@ -54,33 +52,32 @@ class Chart(Struct, frozen=True, kw_only=True):
 
 
 def tokens_by_day(usage: QuerySet[Usage], today: date | None = None) -> Chart:
-    """Draw the tokens of the last 30 days: below what was asked, above it what was answered."""
+    """Return a chart of the tokens per day in the last 30 days: prompt tokens below, completion tokens above."""
     last = today or timezone.localdate()
     days = [last - timedelta(days=back) for back in reversed(range(DAYS))]
     rows = (
         usage.filter(created__date__gte=days[0], created__date__lte=last)
         .annotate(day=TruncDate("created"))
         .values("day")
-        .annotate(asked=Sum("prompt_tokens"), answered=Sum("completion_tokens"))
+        .annotate(prompt=Sum("prompt_tokens"), completion=Sum("completion_tokens"))
         .order_by("day")
     )
-    sums = {row["day"]: (row["asked"] or 0, row["answered"] or 0) for row in rows}
-    most = max((asked + answered for asked, answered in sums.values()), default=0)
+    sums = {row["day"]: (row["prompt"] or 0, row["completion"] or 0) for row in rows}
+    most = max((sum(counts) for counts in sums.values()), default=0)
     step = WIDTH / DAYS
     bars: list[Bar] = []
     for at, day in enumerate(days):
-        asked, answered = sums.get(day, (0, 0))
         bottom = HEIGHT
-        for kind, count in (("prompt", asked), ("completion", answered)):
+        for kind, count in zip(("prompt", "completion"), sums.get(day, (0, 0)), strict=True):
             if count:
                 tall = HEIGHT * count / most
                 bottom -= tall
                 title = f"{day.isoformat()}: {count} {kind} tokens"
                 bars.append(_bar(at * step, bottom, step * (1 - GAP), tall, kind, title))
-    total = sum(asked + answered for asked, answered in sums.values())
+    total = sum(sum(counts) for counts in sums.values())
     ends = ((0, days[0]), (len(days) // 2, days[len(days) // 2]), (len(days) - 3, days[-1]))
     return Chart(
-        title=f"Tokens a day, last {DAYS} days",
+        title=f"Tokens per day, last {DAYS} days",
         summary=f"{total} tokens in {DAYS} days; at most {most} on one day.",
         width=int(WIDTH),
         height=int(HEIGHT) + 24,
@@ -90,7 +87,7 @@ def tokens_by_day(usage: QuerySet[Usage], today: date | None = None) -> Chart:
 
 
 def speed_by_model(usage: QuerySet[Usage]) -> Chart:
-    """Draw how many tokens a second the models wrote that were asked most."""
+    """Return a chart of the average tokens per second of the most used models."""
     rows = list(
         usage.filter(tokens_per_second__gt=0)
         .values("model")
@@ -100,21 +97,17 @@ def speed_by_model(usage: QuerySet[Usage]) -> Chart:
     most = max((row["speed"] for row in rows), default=1.0)
     bars, labels = [], []
     for at, row in enumerate(rows):
-        words = f"{row['model'] or '?'}: {row['speed']:.1f} tokens/s, {row['answers']} answers"
-        bars.append(_bar(0, at * 2 * ROW + ROW, WIDTH * row["speed"] / most, ROW * 0.7, "speed", words))
-        labels.append(_label(0, at * 2 * ROW + ROW - 6, words))
+        text = f"{row['model'] or '?'}: {row['speed']:.1f} tokens/s, {row['answers']} answers"
+        bars.append(_bar(0, at * 2 * ROW + ROW, WIDTH * row["speed"] / most, ROW * 0.7, "speed", text))
+        labels.append(_label(0, at * 2 * ROW + ROW - 6, text))
     return Chart(
         title="Speed by model",
-        summary=_listed(label.text for label in labels),
+        summary="; ".join(label.text for label in labels) or "No answers yet.",
         width=int(WIDTH),
         height=int(max(1, len(rows)) * 2 * ROW),
         bars=bars,
         labels=labels,
     )
-
-
-def _listed(words: Iterable[str]) -> str:
-    return "; ".join(words) or "No answers yet."
 
 
 def _bar(x: float, y: float, width: float, height: float, kind: str, title: str) -> Bar:

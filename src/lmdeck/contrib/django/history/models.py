@@ -1,4 +1,4 @@
-"""Conversations, their messages and tool calls, and what the answers cost."""
+"""The models of conversations, messages, tool calls and token usage."""
 
 from __future__ import annotations
 
@@ -24,21 +24,19 @@ if TYPE_CHECKING:
 
     from lmdeck.web.stored_messages import Ending, StoredRole
 
-__all__ = ["Conversation", "Message", "ToolCall", "Usage"]
-
 
 class ConversationQuerySet(models.QuerySet["Conversation"]):
-    """Conversations, as views look for them."""
+    """A query set of conversations that can be filtered by user."""
 
     def of(self, user: AbstractBaseUser | AnonymousUser) -> ConversationQuerySet:
-        """Keep those that belong to a user; who has not logged in has none."""
+        """Return the conversations of a user; none for an anonymous user."""
         return self.filter(user_id=user.pk) if user.pk is not None else self.none()
 
 
 class Conversation(models.Model):
     """A conversation of a user with a model.
 
-    `add_user` and `add` append to it, `history` gives it to a chat:
+    `add_user` and `add` append messages, `history` returns them for a chat:
 
         conversation.add_user("Why is the sky blue?")
         conversation.add(lm.chat().with_messages(conversation.history()).send())
@@ -61,7 +59,7 @@ class Conversation(models.Model):
     objects = ConversationQuerySet.as_manager()
 
     class Meta:
-        """The newest first."""
+        """Newest first."""
 
         ordering = ("-updated",)
         verbose_name = _("conversation")
@@ -71,12 +69,12 @@ class Conversation(models.Model):
         return self.title or str(self.id)
 
     def history(self) -> History:
-        """Give the messages as a `lmdeck.History`; calls that have no result are left out, since no model accepts them."""
+        """Return the messages as a `lmdeck.History`, without calls that have no result, which servers reject."""
         stored = self.messages.prefetch_related("tool_calls").order_by("position")
         return History(tuple(value for message in stored for value in message.values()))
 
     def add_user(self, text: str) -> Message:
-        """Append what the user says; the first becomes the title."""
+        """Append a user message; the first one becomes the title."""
         return self._append(role="user", content=storable_text(text))
 
     def add_system(self, text: str) -> Message:
@@ -84,12 +82,12 @@ class Conversation(models.Model):
         return self._append(role="system", content=storable_text(text))
 
     def add(self, reply: lmdeck.Reply) -> list[Message]:
-        """Append an answer: of a run every round with its calls and results, of one that was broken off what had come of it.
+        """Append an answer with all its rounds, calls and results; of an interrupted answer, the part that was received.
 
-        Nothing is appended where the conversation was removed meanwhile.
+        Nothing is appended if the conversation was removed meanwhile.
         """
         with transaction.atomic(using=self._database):
-            return [self._append_round(rows) for rows in rows_of(reply)] if self._hold() else []
+            return [self._append_round(rows) for rows in rows_of(reply)] if self._lock() else []
 
     def _append_round(self, rows: RoundRows) -> Message:
         message = self._append(**rows.message)
@@ -101,20 +99,20 @@ class Conversation(models.Model):
         return message
 
     async def ahistory(self) -> History:
-        """Do as `history`, awaited."""
+        """Async version of `history`."""
         return await sync_to_async(self.history)()
 
     async def aadd_user(self, text: str) -> Message:
-        """Do as `add_user`, awaited."""
+        """Async version of `add_user`."""
         return await sync_to_async(self.add_user)(text)
 
     async def aadd(self, reply: lmdeck.Reply) -> list[Message]:
-        """Do as `add`, awaited."""
+        """Async version of `add`."""
         return await sync_to_async(self.add)(reply)
 
     def _append(self, **fields: Any) -> Message:  # noqa: ANN401  # the fields of Message
         with transaction.atomic(using=self._database):
-            if not self._hold():
+            if not self._lock():
                 raise Conversation.DoesNotExist(f"The conversation {self.pk} was removed.")
             last = self.messages.aggregate(last=models.Max("position"))["last"]
             message = self.messages.create(position=0 if last is None else last + 1, **fields)
@@ -128,20 +126,20 @@ class Conversation(models.Model):
     def _database(self) -> str:
         return router.db_for_write(Conversation, instance=self)
 
-    def _hold(self) -> bool:
-        """Make other writers of the conversation wait until the transaction ends; False where it was removed.
+    def _lock(self) -> bool:
+        """Lock the conversation until the transaction ends; False if it was removed.
 
-        It is a write, and the first thing that the transaction does: PostgreSQL and MySQL lock the row by it. SQLite has one
-        lock for all, and a transaction waits for it only as long as it has read nothing; one that has is refused at once.
+        This is a write, and the first statement of the transaction: PostgreSQL and MySQL lock the row. SQLite locks the whole
+        database, and a transaction waits for that lock only if it has not read anything yet; otherwise it fails immediately.
         """
         return bool(Conversation.objects.using(self._database).filter(pk=self.pk).update(updated=timezone.now()))
 
 
 class Message(models.Model):
-    """One message; a tool's result is kept with its call."""
+    """One message; the result of a tool is stored with its call."""
 
     class Role(models.TextChoices):
-        """Who speaks."""
+        """The author of a message."""
 
         SYSTEM = "system", _("system")
         USER = "user", _("user")
@@ -164,7 +162,7 @@ class Message(models.Model):
     created = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:
-        """In the order in which they were said."""
+        """By conversation, in chronological order."""
 
         ordering = ("conversation", "position")
         constraints = (models.UniqueConstraint(fields=("conversation", "position"), name="lmdeck_message_position"),)
@@ -175,11 +173,11 @@ class Message(models.Model):
         return f"{self.role}: {self.content[:TITLE_CHARACTERS]}"
 
     def values(self) -> list[lmdeck.Message]:
-        """Give the message, and the results of its calls, as `lmdeck.Message` values."""
-        return self.kept().history()
+        """Return the message and the results of its calls as `lmdeck.Message` values."""
+        return self.stored().history()
 
-    def kept(self) -> StoredMessage:
-        """Give the message as the page shows it."""
+    def stored(self) -> StoredMessage:
+        """Return the message in the format of the page."""
         calls = tuple(
             StoredCall(
                 id=call.call_id, name=call.name, arguments=call.arguments, content=call.result, failed=call.failed
@@ -196,14 +194,14 @@ class Message(models.Model):
 
     @property
     def ending(self) -> Ending | None:
-        """How an answer ended that is not whole: `stopped`, `cut`, `failed`, or `length` at the limit of tokens."""
+        """How an incomplete answer ended: `stopped`, `cut`, `failed`, or `length` at the token limit; else None."""
         if self.role != Message.Role.ASSISTANT or (self.finish_reason and self.finish_reason != "length"):
             return None
         return cast("Ending", self.ended or self.finish_reason or "cut")
 
 
 class ToolCall(models.Model):
-    """A call of a tool, and what came of it: `result` is what the model was told, `None` where nothing came."""
+    """A tool call; `result` is what the model received, `None` if there is no result."""
 
     message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="tool_calls", verbose_name=_("message"))
     call_id = models.TextField(_("id of the call"))
@@ -214,7 +212,7 @@ class ToolCall(models.Model):
     seconds = models.FloatField(_("seconds"), null=True, blank=True)
 
     class Meta:
-        """In the order in which the model made them."""
+        """In the order of the model's output."""
 
         ordering = ("pk",)
         verbose_name = _("tool call")
@@ -225,12 +223,12 @@ class ToolCall(models.Model):
 
     @property
     def arguments_text(self) -> str:
-        """The arguments as JSON, for people."""
+        """The arguments as indented JSON."""
         return json.dumps(self.arguments, ensure_ascii=False, indent=1)
 
 
 class Usage(models.Model):
-    """What one answer cost. It outlives its message and its user, so that the sums stay true."""
+    """The token usage of one answer; it outlives its message and its user, so that totals stay correct."""
 
     message = models.OneToOneField(
         Message, on_delete=models.SET_NULL, null=True, blank=True, related_name="usage", verbose_name=_("message")
@@ -251,7 +249,7 @@ class Usage(models.Model):
     created = models.DateTimeField(_("created"), auto_now_add=True, db_index=True)
 
     class Meta:
-        """The newest first."""
+        """Newest first."""
 
         ordering = ("-created",)
         verbose_name = _("usage")

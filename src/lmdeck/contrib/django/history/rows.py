@@ -1,4 +1,4 @@
-"""A reply as the fields of rows, each value one that every database can hold."""
+"""A reply as database rows, with values that every database accepts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LARGEST_COUNT = 2**31 - 1
 
 
 class RoundRows(Struct, frozen=True, kw_only=True):
-    """The fields of one round: of its message, of its tool calls, and of its usage where the server reported it."""
+    """The fields of one round: its message, its tool calls, and its usage if the server reported it."""
 
     message: dict[str, Any]
     tool_calls: list[dict[str, Any]]
@@ -26,7 +26,7 @@ class RoundRows(Struct, frozen=True, kw_only=True):
 
 
 def rows_of(reply: Reply) -> Iterator[RoundRows]:
-    """Return the rows of every round of a reply; a round without text and calls is left out."""
+    """Yield the rows of each round of a reply; rounds without text and calls are omitted."""
     for one in nonempty_rounds(reply):
         results = {result.call.id: result for result in one.results}
         yield RoundRows(
@@ -71,7 +71,7 @@ def _usage_fields(reply: Reply) -> dict[str, Any] | None:
 
 
 def _name(text: str) -> str:
-    """Return a name that a model or server chose, shortened to the column's length; an ellipsis shows the cut."""
+    """Return a name from a model or server, truncated to the column's length with an ellipsis."""
     name = storable_text(text)
     return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
 

@@ -1,4 +1,4 @@
-"""`{% lmdeck_chat %}`: the chat, inside a page of the project."""
+"""`{% lmdeck_chat %}`: the chat inside a page of the project."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from django.utils.safestring import mark_safe
 
 from lmdeck.web.page import chat_section
 
-__all__ = ["lmdeck_chat", "register"]
-
 register = Library()
 
 
 @register.inclusion_tag("lmdeck/chat.html", takes_context=True)
 def lmdeck_chat(context: Context, placeholder: str = "Ask something", ask: str = "lmdeck:ask") -> dict[str, Any]:
-    """Show the chat. `ask` is the name of the address that answers; include `lmdeck.contrib.django.urls`, or name your own.
+    """Render the chat; `ask` is the name of the URL that answers, by default the one in `lmdeck.contrib.django.urls`.
 
-    The script and the style come with it; they are static files, and no inline code, so that a strict content security policy
-    lets them be.
+    The script and the style sheet are included as static files, not inline, so a strict content security policy allows them.
     """
     chat = chat_section(
         ask=reverse(ask),

@@ -1,4 +1,4 @@
-"""`manage.py lmdeck`: the command line of lmdeck with the project's settings, and `init`."""
+"""`manage.py lmdeck`: lmdeck's command line with the project's settings, and `init`."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ from typing import Any, TextIO, cast
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from lmdeck.contrib.django.conf import configuration
-from lmdeck.contrib.django.init import begin
+from lmdeck.contrib.django.init import init_project
 from lmdeck.errors import LMStudioError
-
-__all__ = ["Command"]
 
 
 class Command(BaseCommand):
     """Run `lmdeck` for this project."""
 
     help = (
-        "Talk to the LM Studio of this project: doctor, models, ps, ask, chat, embed; without a command, say how it is. "
-        "`init [APP]` writes a first lmdeck_tools.py and says what to put into the settings."
+        "Talk to the LM Studio of this project: doctor, models, ps, ask, chat, embed; without a command, show its status. "
+        "`init [APP]` writes a first lmdeck_tools.py and lists the settings to add."
     )
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Take everything that follows as it is: it is for lmdeck's own parser."""
+        """Collect all arguments unparsed, for lmdeck's parser."""
         parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="COMMAND …")
 
     def handle(self, *_: object, arguments: list[str], **__: Any) -> None:  # noqa: ANN401  # Django's form
-        """Run the command; its exit code is that of the process."""
-        with redirect_stdout(cast("TextIO", self.stdout._out)):  # noqa: SLF001  # its wrapper ends every write with a new line
+        """Run the command and exit with its exit code."""
+        with redirect_stdout(cast("TextIO", self.stdout._out)):  # noqa: SLF001  # Django's wrapper appends newlines
             code = self._init(arguments[1:]) if arguments[:1] == ["init"] else _run(arguments)
         if code:
             sys.exit(code)
@@ -39,7 +37,7 @@ class Command(BaseCommand):
     def _init(self, arguments: list[str]) -> int:
         if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
             raise CommandError("Usage: manage.py lmdeck init [APP]")
-        for line in begin(arguments[0] if arguments else None):
+        for line in init_project(arguments[0] if arguments else None):
             print(line)
         return 0
 
