@@ -265,6 +265,6 @@ def _cells(trial: Trial | Repaired) -> list[Text]:
 
 
 def _counts(what: str, outcomes: list[Outcome]) -> Text:
-    counts = {outcome: outcomes.count(outcome) for outcome in STYLES}
+    counts = {outcome: sum(each == outcome for each in outcomes) for outcome in STYLES}
     shown = " · ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
     return Text(f"{what}: {shown}", style="bold")
