@@ -311,7 +311,7 @@ def test_the_command_shows_one_line_a_check(run: Run) -> None:
         done = run("doctor", LMDECK_BASE_URL=fake.base_url)
     assert done.returncode == 0
     assert [line[0] for line in done.stdout.splitlines()] == [*"✓✓✓✓✓✓!", " ", *"✓✓"]
-    assert "  → Load it anew with more" in done.stdout
+    assert "  → Reload it with a larger context" in done.stdout
 
 
 def test_the_command_for_programs(run: Run) -> None:

@@ -70,7 +70,7 @@ def proxy(
 
     def show_url(url: str) -> None:
         upstream = safe(application.upstream_url)
-        console.print(Text.assemble(("✓ ", "green"), f"repairing answers of {upstream} at {url} (Ctrl-C stops)"))
+        console.print(Text.assemble(("✓ ", "green"), f"proxy at {url} for {upstream} (Ctrl-C stops)"))
         console.print(
             Text(f"  base URL of OpenAI clients: {url}/v1, of Anthropic clients: {url}", style="dim"), soft_wrap=True
         )

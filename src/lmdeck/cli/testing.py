@@ -128,7 +128,9 @@ def record(
             recorder,
             listener,
             lambda url: console.print(
-                Text.assemble(("✓ ", "green"), safe(f"recording {upstream} at {url} to {to} (Ctrl-C stops)")),
+                Text.assemble(
+                    ("✓ ", "green"), safe(f"recorder at {url} for {upstream}, writing to {to} (Ctrl-C stops)")
+                ),
                 soft_wrap=True,
             ),
         )
