@@ -132,7 +132,7 @@ def test_a_client_of_ones_own_is_asked_where_it_is_async() -> None:
         *contents, done = [one["type"] for one in told]
         assert set(contents) == {"content"}
         assert done == "done"
-        with pytest.raises(ConfigurationError, match="sync client of your own"):
+        with pytest.raises(ConfigurationError, match="sync client other than"):
             stream_response(fake.client().chat().user("Hi"))
 
 
