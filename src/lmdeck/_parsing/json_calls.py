@@ -13,6 +13,7 @@ from lmdeck._parsing.literals import LiteralReader, escaped
 from lmdeck._parsing.members import Block, extra_closers
 from lmdeck._parsing.sink import Calls, decode_arguments
 from lmdeck._parsing.source import (
+    NON_SPACE,
     MalformedCall,
     NotACall,
     Reader,
@@ -30,6 +31,7 @@ __all__ = [
     "json_call",
     "json_calls",
     "json_member",
+    "json_objects",
     "json_text",
 ]
 
@@ -101,11 +103,39 @@ def code_arguments(source: Source, calls: Calls, ends: Stops) -> Reader[None]:
 
 
 def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = False, default: str = "") -> Reader[None]:
-    """Read one call as a JSON object, and closing brackets too many behind it."""
-    made = len(calls.made)
-    yield from json_member(source, calls, ends, strictly=strictly, default=default)
-    if len(calls.made) > made:
-        yield from extra_closers(source, calls)
+    """Read one call as a JSON object, and closing brackets too many behind it; of a refused one, no more than its text."""
+    block = Block(source, calls)
+    yield from block.member(json_member(source, calls, ends, strictly=strictly, default=default), ends)
+    block.end()
+    yield from extra_closers(source, calls)
+
+
+def json_objects(source: Source, calls: Calls, ends: Stops, *, strictly: bool = False) -> Reader[None]:
+    """Read one call as a JSON object, or several with separators between them, each by itself."""
+    block = Block(source, calls)
+    while True:
+        yield from block.member(json_member(source, calls, ends, strictly=strictly), ends)
+        if block.has_calls:
+            yield from extra_closers(source, calls)
+        if not (yield from _next_object(source)):
+            break
+    block.end()
+
+
+def _next_object(source: Source) -> Reader[bool]:
+    """Go to the next object, behind separators; a separator that ends the line is read alone."""
+    while True:
+        found = NON_SPACE.search(source.text, source.at)
+        if found and found.group() in ";,":
+            source.at = found.end()
+        elif found:
+            if found.group() == "{":
+                source.at = found.start()
+            return found.group() == "{"
+        elif source.closed:
+            return False
+        else:
+            yield
 
 
 def json_member(  # noqa: C901 - one grammar, read top down

@@ -23,6 +23,7 @@ LOOSE_NUMBER = re.compile(r"[+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z
 BASED_NUMBER = re.compile(r"[+-]?0(?:x[0-9a-f]+|o[0-7]+|b[01]+)\Z", re.IGNORECASE)
 LONGEST_NUMBER = 1000
 PLAIN = {'"': re.compile(r"[\"\\\x00-\x1f]"), "'": re.compile(r"['\"\\\x00-\x1f]")}
+NO_KEY = re.compile(r"[(){}\[\]<>]")
 HEX = re.compile(r"[0-9a-fA-F]*")
 WORDS = {"true": "true", "false": "false", "null": "null"}
 OTHER_WORDS = {
@@ -214,7 +215,15 @@ class LiteralReader:
         put, parts = self._put, self._key_text
         parts.clear()
         self._put = parts.append
-        yield from self._one_string(quote, is_key=True)
+        try:
+            yield from self._one_string(quote, is_key=True)
+        except (MalformedCall, TruncatedCall) as refusal:
+            key = "".join(parts)
+            is_key = isinstance(refusal, TruncatedCall) and NO_KEY.search(key) is None
+            if is_key or "\\" in key:
+                raise
+            self._source.unread(quote + key)  # it may hold the calls that follow
+            raise MalformedCall("a key has no end") from None
         self._put = put
         key = "".join(parts)
         is_glued = key.endswith("=") and (yield from self._source.peek()) == quote
@@ -240,6 +249,8 @@ class LiteralReader:
             char = found.group()
             if char == "\\":
                 yield from self._escape()
+            elif is_key and char < " ":
+                raise MalformedCall("a key goes over a line end")
             elif char != quote:
                 self._odd_character(char, triple=triple)
             elif triple:
@@ -252,6 +263,8 @@ class LiteralReader:
                 return
             elif is_key and "".join(self._key_text[-1:]).endswith("="):
                 return
+            elif is_key:
+                raise MalformedCall("a quote stands inside a key")
             else:
                 source.at += 1
                 self._repaired("a quote inside a string")

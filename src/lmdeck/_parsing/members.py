@@ -9,8 +9,10 @@ from lmdeck._parsing.source import MalformedCall, Reader, Source, Stops, Truncat
 
 __all__ = ["Block", "extra_closers"]
 
-BRACKETS = ('"', "'", "\\", "{", "}", "[", "]", "(", ")")
+BRACKETS = ('"', "'", "{", "}", "[", "]", "(", ")")
+OPENED_BY = {"}": "{", "]": "[", ")": "("}
 NEXT_MEMBER = re.compile(r"\s*(?:[,;]?\s*(?:\{\s*[\"']|[A-Za-z_][\w.\-]*\()|\])")
+MEMBERS = re.compile(r"[}\])]\s*[,;\n]\s*(?:\{\s*[\"']|[A-Za-z_][\w.\-]*\()")
 CLOSERS = {"": re.compile(r"[}\])]*"), "]": re.compile(r"[})]*")}
 LOOKAHEAD = 200
 TRIES = 8
@@ -94,27 +96,42 @@ class Block:
 
 
 def _balanced(source: Source, ends: Stops, read: list[str]) -> Reader[bool]:
-    """Read up to the bracket that closes the first one; whether there is one."""
+    """Read up to the bracket that closes the first one; whether there is one. With a bracket those inside are closed, too."""
     wanted = stops(*BRACKETS, *ends.literals)
-    depth, quote = 0, ""
+    opened = ""
     while True:
         found = yield from source.until(wanted, read.append)
-        if not found or (found in ends.literals and not quote):
+        if not found or found in ends.literals:
             return False
         source.at += len(found)
         read.append(found)
-        if found == "\\":
-            if (yield from source.fill()):
-                read.append(source.text[source.at])
-                source.at += 1
-        elif quote:
-            quote = "" if found == quote else quote
-        elif found in "\"'":
-            quote = found
+        if found in "\"'":
+            if not (yield from _is_string(source, found, read)):
+                return False
+        elif found not in OPENED_BY:
+            opened += found
+        elif OPENED_BY[found] not in opened:
+            return False
         else:
-            depth += 1 if found in "{[(" else -1
-            if depth <= 0:
+            opened = opened.rpartition(OPENED_BY[found])[0]
+            if not opened:
                 return True
+
+
+def _is_string(source: Source, quote: str, read: list[str]) -> Reader[bool]:
+    """Read up to the end of a string; whether it is one, and not what stands between two of them."""
+    wanted, begin = stops(quote, "\\"), len(read)
+    while True:
+        found = yield from source.until(wanted, read.append)
+        if not found:
+            return False
+        source.at += 1
+        read.append(found)
+        if found == quote:
+            return MEMBERS.search("".join(read[begin:])) is None
+        if (yield from source.fill()):
+            read.append(source.text[source.at])
+            source.at += 1
 
 
 def _to_tag(source: Source, tags: Stops, ends: Stops) -> Reader[None]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from lmdeck._parsing.json_calls import json_arguments, json_calls, json_member
-from lmdeck._parsing.members import Block, extra_closers
+from lmdeck._parsing.json_calls import json_arguments, json_calls, json_objects
 from lmdeck._parsing.python_calls import python_calls
 from lmdeck._parsing.sink import Calls
 from lmdeck._parsing.source import (
@@ -182,31 +181,7 @@ def _array(source: Source, calls: Calls) -> Reader[None]:
 
 
 def _objects(source: Source, calls: Calls) -> Reader[None]:
-    """Read one object, or several with separators between them."""
-    block = Block(source, calls)
-    while True:
-        yield from block.member(json_member(source, calls, ENDS, strictly=True), ENDS)
-        if block.has_calls:
-            yield from extra_closers(source, calls)
-        if not (yield from _next_object(source)):
-            break
-    block.end()
-
-
-def _next_object(source: Source) -> Reader[bool]:
-    """Go to the next object, behind separators; a separator that ends the line is read alone."""
-    while True:
-        found = NON_SPACE.search(source.text, source.at)
-        if found and found.group() in ";,":
-            source.at = found.end()
-        elif found:
-            if found.group() == "{":
-                source.at = found.start()
-            return found.group() == "{"
-        elif source.closed:
-            return False
-        else:
-            yield
+    yield from json_objects(source, calls, ENDS, strictly=True)
 
 
 def _sentence(source: Source, calls: Calls) -> Reader[None]:

@@ -11,7 +11,7 @@ import re
 from json.encoder import encode_basestring
 
 from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker, ReasoningTags
-from lmdeck._parsing.json_calls import json_call
+from lmdeck._parsing.json_calls import json_objects
 from lmdeck._parsing.literals import LiteralReader, escaped
 from lmdeck._parsing.offered_tools import STRING, json_for, types_of
 from lmdeck._parsing.sink import Calls
@@ -35,7 +35,7 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
         if not char:
             raise TruncatedCall
         if char == "{":
-            yield from json_call(source, calls, wanted)
+            yield from json_objects(source, calls, wanted)
         else:
             if not (yield from source.take(stops("call:"))):
                 raise NotACall

@@ -9,7 +9,7 @@ import re
 
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
 from lmdeck._parsing.dialects.xml_tags import THINK, TOOL_CALL, tagged
-from lmdeck._parsing.json_calls import json_arguments, json_call, json_calls
+from lmdeck._parsing.json_calls import json_arguments, json_calls, json_objects
 from lmdeck._parsing.sink import Calls
 from lmdeck._parsing.source import NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck._parsing.writers import array, call_object, each, template
@@ -28,13 +28,7 @@ def mistral(source: Source, calls: Calls) -> Reader[None]:
     if char == "[" and (yield from _is_array(source)):
         yield from json_calls(source, calls, ends)
     elif char == "{":
-        while char == "{":
-            yield from json_call(source, calls, ends)
-            source.mark()
-            char = yield from source.skip_space()
-            if char in ",;":
-                source.at += bool(char)
-                char = yield from source.skip_space()
+        yield from json_objects(source, calls, ends)
     else:
         name = yield from source.collect_while(NAME)
         char = yield from source.skip_space()

@@ -7,15 +7,20 @@ Sources: Meta's Llama 4 model card, Liquid's LFM2 card, AI2's OLMo 3 template; v
 
 from __future__ import annotations
 
+import re
+
 from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker
 from lmdeck._parsing.dialects.xml_tags import BARE_FUNCTION, THINK
-from lmdeck._parsing.json_calls import CODE_TOOLS, code_arguments, json_call, json_calls
+from lmdeck._parsing.json_calls import CODE_TOOLS, code_arguments, json_calls, json_objects
 from lmdeck._parsing.python_calls import python_call, python_calls
 from lmdeck._parsing.sink import Calls
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.writers import array, call_object, each, python, template, wrapped
 
 __all__ = ["DIALECTS"]
+
+CALL = re.compile(r"[A-Za-z_][\w.]{0,80}\(")
+CALL_BEGUN = re.compile(r"(?:[A-Za-z_][\w.]{0,80})?\Z")
 
 
 def between(*ends: str) -> BodyReader:
@@ -37,7 +42,7 @@ def between(*ends: str) -> BodyReader:
             else:
                 yield from python_calls(source, calls, wanted, closer="]")
         elif char == "{":
-            yield from json_call(source, calls, wanted)
+            yield from json_objects(source, calls, wanted)
         else:
             yield from python_calls(source, calls, wanted, closer="")
         source.mark()
@@ -55,10 +60,21 @@ def tool_code(source: Source, calls: Calls) -> Reader[None]:
     """Read the calls in a `tool_code` fence; any other program text stays what it is."""
     yield from source.skip_space()
     yield from source.take(stops("print("))
-    if not (yield from source.ahead(stops(*(f"{name}(" for name in calls.toolbox.schemas)))):
-        raise NotACall
+    yield from _begins_call(source)
     yield from python_calls(source, calls, stops("```", ")\n```"), closer="")
     yield from source.take(stops("```", ")\n```"))
+
+
+def _begins_call(source: Source) -> Reader[None]:
+    """Wait for a name and the bracket behind it.
+
+    Raises:
+        NotACall: Other text comes.
+    """
+    while not CALL.match(source.text, source.at):
+        if source.closed or not CALL_BEGUN.match(source.text, source.at):
+            raise NotACall
+        yield
 
 
 def python_tag(source: Source, calls: Calls) -> Reader[None]:
@@ -68,7 +84,7 @@ def python_tag(source: Source, calls: Calls) -> Reader[None]:
     while True:
         char = yield from source.skip_space()
         if char == "{":
-            yield from json_call(source, calls, ends)
+            yield from json_objects(source, calls, ends)
             source.mark()
         elif char == "[":
             yield from json_calls(source, calls, ends)

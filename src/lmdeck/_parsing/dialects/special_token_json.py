@@ -13,30 +13,49 @@ import re
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
 from lmdeck._parsing.dialects.xml_tags import tagged
 from lmdeck._parsing.json_calls import CODE_TOOLS, code_arguments, json_arguments, json_calls
+from lmdeck._parsing.members import Block
 from lmdeck._parsing.sink import Calls
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck._parsing.writers import array, call_object, each, template, wrapped
 
 __all__ = ["DIALECTS"]
 
+NAME = re.compile(r"[\w.\-]*")
+NEXT = stops(">>>")
+ALL = stops(">>>all\n")
 SOURCES = re.compile(r"[\d:,.\[\] \-]*")
 
 
 def functionary(source: Source, calls: Calls) -> Reader[None]:
-    """Read `NAME`, a line end and JSON, as Functionary 3.2 does behind `>>>`."""
-    name = yield from source.take(stops(*calls.toolbox.schemas))
+    """Read calls behind `>>>`, each by itself, as Functionary 3.2 writes them."""
+    block = Block(source, calls)
+    while True:
+        yield from block.member(_named(source, calls), NEXT)
+        if (yield from source.ahead(ALL)) or not (yield from source.take(NEXT)):
+            break
+    block.end()
+
+
+def _named(source: Source, calls: Calls) -> Reader[None]:
+    """Read `NAME`, a line end and JSON."""
+    name = yield from source.collect_while(NAME)
     following = yield from source.peek()
-    if not name or following not in "\n{ ":
-        raise NotACall
-    if not following:
+    if not following and name:
         raise TruncatedCall
+    is_offered = calls.toolbox.resolve(name) is not None
+    if not name or following not in ("\n{ " if is_offered else "\n"):
+        raise NotACall
+    char = yield from source.skip_space()
+    if not is_offered and char != "{":
+        raise NotACall
     calls.open(name)
     calls.flush()
-    char = yield from source.skip_space()
     if char == "{":
-        yield from json_arguments(source, calls.write, calls, stops(">>>"))
+        yield from json_arguments(source, calls.write, calls, NEXT)
     elif name in CODE_TOOLS:
-        yield from code_arguments(source, calls, stops(">>>"))
+        yield from code_arguments(source, calls, NEXT)
+    elif not char:
+        raise TruncatedCall
     else:
         raise MalformedCall("the arguments are no object")
     calls.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lmdeck._parsing.dialects.dialect import BodyReader, Marker, ReasoningTags
-from lmdeck._parsing.json_calls import json_arguments, json_call, json_calls
+from lmdeck._parsing.json_calls import json_arguments, json_calls, json_objects
 from lmdeck._parsing.key_values import KeyValue, named_pairs
 from lmdeck._parsing.sink import Calls
 from lmdeck._parsing.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
@@ -35,7 +35,8 @@ def tagged(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None = N
     pairs = replace(pairs or KeyValue(), ends=(*inner_end, *ends))
     elements = replace(elements, ends=ends) if ends else elements
     functions = stops(*elements.function)
-    begins = stops(*(end.replace("</", "<") for end in ends if end.startswith("</")))
+    begins = stops(*(end.replace("/", "", 1) for end in ends if end.startswith(("</", "<|/"))))
+    around = stops(*ends, *begins.literals)
     inside = stops(*elements.function, *ends, *begins.literals, inner)
     in_block = tagged(*inner_end, elements=elements, pairs=pairs) if inner else None
 
@@ -53,9 +54,9 @@ def tagged(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None = N
             if len(calls.made) > count and char not in "{[<,;.":
                 return
             if char == "{":
-                yield from json_call(source, calls, wanted)
+                yield from json_objects(source, calls, around)
             elif char == "[":
-                yield from json_calls(source, calls, wanted)
+                yield from json_calls(source, calls, around)
             elif (char == "," and len(calls.made) > count) or (
                 char in ";." and (yield from literal_behind(source, 1, wanted))
             ):
