@@ -89,6 +89,7 @@ class Block:
         """Read to the end of a member: where its brackets are balanced, or else before the next member."""
         read: list[str] = []
         if self._tries and (yield from _balanced(self._source, ends, read)):
+            yield from self._source.collect_while(CLOSERS["]"])
             return
         self._tries = max(self._tries - 1, 0)
         self._source.unread("".join(read))
@@ -98,7 +99,7 @@ class Block:
 def _balanced(source: Source, ends: Stops, read: list[str]) -> Reader[bool]:
     """Read up to the bracket that closes the first one; whether there is one. With a bracket those inside are closed, too."""
     wanted = stops(*BRACKETS, *ends.literals)
-    opened = ""
+    opened: list[str] = []
     while True:
         found = yield from source.until(wanted, read.append)
         if not found or found in ends.literals:
@@ -109,13 +110,19 @@ def _balanced(source: Source, ends: Stops, read: list[str]) -> Reader[bool]:
             if not (yield from _is_string(source, found, read)):
                 return False
         elif found not in OPENED_BY:
-            opened += found
-        elif OPENED_BY[found] not in opened:
+            opened.append(found)
+        elif not _closes(found, opened):
             return False
-        else:
-            opened = opened.rpartition(OPENED_BY[found])[0]
-            if not opened:
-                return True
+        elif not opened:
+            return True
+
+
+def _closes(bracket: str, opened: list[str]) -> bool:
+    """Close the last one of the open brackets that a bracket closes, and those inside; whether there is one."""
+    while opened:
+        if opened.pop() == OPENED_BY[bracket]:
+            return True
+    return False
 
 
 def _is_string(source: Source, quote: str, read: list[str]) -> Reader[bool]:
