@@ -174,9 +174,9 @@ def test_a_call_repeated_in_later_rounds_gets_its_result_again(way: str) -> None
         first, second, third = told(fake)
     assert paid == [5, 5]
     assert (first, second) == ("paid 5, receipt 1", "paid 5, receipt 2")
-    assert third.startswith("paid 5, receipt 2\n\n[You made this very call before")
+    assert third.startswith("paid 5, receipt 2\n\n[You already made this call; this is the same result")
     assert codes(reply) == ["repeated_call"]
-    with model_that(again) as fake, pytest.raises(MaxRoundsError, match="again and again"):
+    with model_that(again) as fake, pytest.raises(MaxRoundsError, match="repeatedly calls"):
         run(way, fake.base_url, pay, max_rounds=20)
 
 

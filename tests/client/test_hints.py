@@ -33,9 +33,9 @@ WORDS: dict[str, tuple[int, object, type[LMStudioError], str]] = {
         400,
         "Model does not support images. Please use a model that does.",
         InvalidRequestError,
-        "takes images",
+        "accepts images",
     ),
-    "vision, vLLM": (400, "At most 0 image(s) may be provided in one prompt.", InvalidRequestError, "takes images"),
+    "vision, vLLM": (400, "At most 0 image(s) may be provided in one prompt.", InvalidRequestError, "accepts images"),
     "draft": (400, "Draft model is not compatible with the main model", InvalidRequestError, "draft_model"),
     "local MCP": (
         403,
@@ -50,7 +50,7 @@ WORDS: dict[str, tuple[int, object, type[LMStudioError], str]] = {
         400,
         "Error rendering prompt: conversation roles must alternate user/assistant",
         TemplateError,
-        "in turn",
+        "alternating",
     ),
     "assistants": (
         400,
@@ -64,7 +64,12 @@ WORDS: dict[str, tuple[int, object, type[LMStudioError], str]] = {
         TemplateError,
         "tool message",
     ),
-    "previous": (400, "llama.cpp does not support 'previous_response_id'.", InvalidRequestError, "keeps no answers"),
+    "previous": (
+        400,
+        "llama.cpp does not support 'previous_response_id'.",
+        InvalidRequestError,
+        "does not store answers",
+    ),
     "history": (
         500,
         "Prediction history node with id 'resp_1' not found in shard 'pack-0001'",
@@ -95,8 +100,8 @@ def test_the_hint_fits_the_words(name: str, is_async: bool) -> None:
 
 PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
 PAGES = {
-    413: "client_max_body_size", 502: "no server behind", 503: "no server behind", 504: "proxy_read_timeout", 524: "stream it",
-    403: "rules of access", 404: "base_url", 418: "base_url",
+    413: "client_max_body_size", 502: "reach its server", 503: "reach its server", 504: "proxy_read_timeout", 524: "stream it",
+    403: "access rules", 404: "base_url", 418: "base_url",
 }  # fmt: skip
 
 
@@ -112,7 +117,7 @@ def test_a_proxy_s_page_is_told_as_one(way: Way, status: int) -> None:
     assert "web page" in caught.value.message
 
 
-BARE = {413: "client_max_body_size", 502: "no server behind", 504: "stream it", 524: "stream it"}
+BARE = {413: "client_max_body_size", 502: "reach its server", 504: "stream it", 524: "stream it"}
 
 
 @pytest.mark.parametrize("status", BARE)

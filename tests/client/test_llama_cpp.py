@@ -195,7 +195,7 @@ def test_an_image_is_refused_once_by_a_model_without_vision(far_end: tuple[str, 
     url, is_async = far_end
     error = refused(url, IMAGES[name], is_async=is_async)
     assert isinstance(error, InvalidRequestError)
-    assert "takes images" in error.hint
+    assert "accepts images" in error.hint
 
 
 def test_a_prompt_that_does_not_fit_is_counted(far_end: tuple[str, bool]) -> None:
@@ -215,7 +215,7 @@ def test_what_it_cannot_do_is_said_of_it(far_end: tuple[str, bool]) -> None:
         is_async=is_async,
     )
     assert isinstance(error, InvalidRequestError)
-    assert "keeps no answers" in error.hint
+    assert "does not store answers" in error.hint
     for call in (
         lambda client: client.conversation("m").send("Hi"),
         lambda client: client.models.load("other"),

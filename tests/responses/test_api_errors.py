@@ -117,9 +117,9 @@ SHAPES: dict[str, tuple[int, object, type[APIError], str, dict[str, object]]] = 
         502, b"<!DOCTYPE html><html><head><style>b{}</style></head><body><h1>Bad  Gateway</h1></body></html>",
         ServerError, "the server answered 502 with a web page, not JSON: Bad Gateway.", {},
     ),
-    "nothing": (500, b"", ServerError, "the server answered 500 without a word.", {}),
-    "null": (500, b"null", ServerError, "the server answered 500 without a word.", {}),
-    "empty object": (400, {}, InvalidRequestError, "the server answered 400 without a word.", {}),
+    "nothing": (500, b"", ServerError, "the server answered 500 without a message.", {}),
+    "null": (500, b"null", ServerError, "the server answered 500 without a message.", {}),
+    "empty object": (400, {}, InvalidRequestError, "the server answered 400 without a message.", {}),
     "empty error": (400, {"error": ""}, InvalidRequestError, "{'error': ''}.", {}),
     "list": (400, [1, "two"], InvalidRequestError, "1; two.", {}),
     "number": (400, b"42", InvalidRequestError, "42.", {}),
@@ -268,8 +268,8 @@ ENGINES = {
     "Error in predictTokens: ValueError: 'type' must be a string, not a list": "anyOf",
     "Failed to parse tool call: a comma was expected at 17": "ask again",
     "Failed to generate a tool call (it is left out): the text ended": "ask again",
-    "[Server Error] _0x1f2e3d is not a function": "stumbled",
-    "Cannot read properties of undefined (reading 'parameters')": "stumbled",
+    "[Server Error] _0x1f2e3d is not a function": "failed on the request",
+    "Cannot read properties of undefined (reading 'parameters')": "failed on the request",
 }
 
 
@@ -288,7 +288,7 @@ def test_what_the_server_could_not_do_is_the_server_s_fault(message: str, status
     [
         ({"message": "Required", "param": "text.format", "code": "missing"}, "text.format: Required.", "the message names"),
         ({"message": "Not a valid input", "param": "tools.0"}, "tools.0: Not a valid input.", "the message names"),
-        ({"message": "Expected 'function' | 'mcp'", "param": "tools.2"}, "tools.2: Expected 'function' | 'mcp'.", "mcp only"),
+        ({"message": "Expected 'function' | 'mcp'", "param": "tools.2"}, "tools.2: Expected 'function' | 'mcp'.", "and mcp"),
         ({"message": "Invalid type for 'input', sorry.", "param": "input"}, "Invalid type for 'input', sorry.", "lm.chat()"),
         ({"message": "x" * 100, "param": "seed"}, "x" * 100 + ".", "the message names"),
         ({"message": "These messages are an invalid 'messages' in payload"}, None, "tool_call_id"),

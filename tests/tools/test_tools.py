@@ -233,7 +233,7 @@ def test_a_tool_stays_callable_and_binds_as_a_method() -> None:
         (lambda: tool(name="f")(lambda *args: args), "args"),
         (lambda: tool(name="f")(lambda x, /: x), "named|name that"),
         (lambda: kind_of(complex), "cannot be described"),
-        (lambda: LMStudio().register_tool("f", handler=google, parameters={"city": "string"}), "no schema"),
+        (lambda: LMStudio().register_tool("f", handler=google, parameters={"city": "string"}), "not a schema"),
         (
             lambda: LMStudio().register_tool("f", handler=google, parameters={"a": {"type": "string"}}, required=["b"]),
             "requires 'b'",
@@ -282,7 +282,7 @@ def test_names_are_taken_once_and_found_again() -> None:
         return x
 
     assert isinstance(first, Tool)
-    with pytest.raises(ConfigurationError, match="registered already"):
+    with pytest.raises(ConfigurationError, match="already registered"):
         lm.register_tool("first", handler=google)
     for _ in range(2):  # a notebook's cell is run again
 
@@ -352,7 +352,7 @@ def test_a_broken_schema_is_the_developers_fault() -> None:
     broken = LMStudio().register_tool(
         "f", handler=google, parameters={"type": "object", "properties": {"a": {"type": 5}}}
     )
-    with pytest.raises(ConfigurationError, match="no JSON Schema"):
+    with pytest.raises(ConfigurationError, match="not a JSON Schema"):
         checked_arguments(broken, call("f", a=1))
 
 

@@ -1,1 +1,1 @@
-"""The agent loop: a plan of what to ask the model and which tools to run, and its limits. It does no I/O."""
+"""The agent loop, as a plan without I/O: when to call the model, which tools to run, and the limits."""

@@ -1,6 +1,6 @@
-"""The loop as a plan: it asks for an answer of the model, then for the results of its calls, until there are no calls.
+"""The agent loop as a plan: request an answer, run its tool calls, and repeat until there are no calls.
 
-A generator of effects, so that a test drives it with plain values, and the sync and the async client run the same one.
+The plan is a generator of effects: tests drive it with plain values, and the sync and async clients share it.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from lmdeck.tools.tool import Tool
 
 
 class AskModel(Struct, frozen=True):
-    """Effect: ask the model with these messages after the chat's own, and be sent its `Reply`."""
+    """Effect: send the chat with these added messages to the model; the result is its `Reply`."""
 
     added: tuple[Message, ...]
     round: int
 
 
 class RunTools(Struct, frozen=True):
-    """Effect: run these calls at once, and be sent their results in the same order."""
+    """Effect: run these calls concurrently; the result is the list of their results in the same order."""
 
     ready: tuple[PreparedCall, ...]
     round: int
 
 
 class EmitEvent(Struct, frozen=True):
-    """Effect: tell whoever listens."""
+    """Effect: publish an event."""
 
     event: RoundFinished | ToolCallInvalid | ToolFinished | ToolExecutionFailed
 
@@ -47,13 +47,13 @@ AgentEffect: TypeAlias = AskModel | RunTools | EmitEvent
 def agent_plan(
     tools: Mapping[str, Tool[..., Any]], elsewhere: frozenset[str], limits: AgentLimits, *, one_at_a_time: bool = False
 ) -> Generator[AgentEffect, Any, Reply]:
-    """Plan a run. Calls of tools that are answered `elsewhere`, having no handler here, end it with their reply.
+    """Plan a run. A call of a tool in `elsewhere`, which has no handler here, ends the run with that reply.
 
-    Equal calls of one answer are run once; with `one_at_a_time`, different ones are not run but the first.
+    Equal calls in one answer are run once. With `one_at_a_time`, only the first of several different calls is run.
 
     Raises:
-        MaxRoundsError: The model has not answered within its rounds, or only repeats itself.
-        ToolError: Too many calls in a row failed; it is the last failure.
+        MaxRoundsError: The model has not finished within `max_rounds`, or only repeats its calls.
+        ToolError: Too many calls in a row failed; this is the last failure.
     """
     run = _Run(tools, limits, one_at_a_time=one_at_a_time)
     for number in range(1, limits.max_rounds + 1):
@@ -71,15 +71,15 @@ def agent_plan(
 
 
 class _Group(Struct, kw_only=True):
-    """Equal calls of one answer, by their `places` in it: one is run, and the others share its result."""
+    """Equal calls in one answer, at these `indexes`: one is run, and the others share its result."""
 
     key: str
     item: PreparedCall | ToolResult
-    places: list[int] = field(default_factory=list)
+    indexes: list[int] = field(default_factory=list)
 
 
 class _Run:
-    """What a run has done so far."""
+    """The state of a run."""
 
     def __init__(self, tools: Mapping[str, Tool[..., Any]], limits: AgentLimits, *, one_at_a_time: bool) -> None:
         self._tools = tools
@@ -91,7 +91,7 @@ class _Run:
         self._failures = 0
 
     def ask(self, number: int) -> Generator[AgentEffect, Any, Reply]:
-        """Ask the model; one empty answer between rounds is asked again."""
+        """Request an answer; after the first round, an empty answer is requested once more."""
         try:
             reply: Reply = yield AskModel(tuple(self._added), number)
         except EmptyReplyError:
@@ -101,7 +101,7 @@ class _Run:
         return reply
 
     def answer(self, calls: Sequence[ToolCall], number: int) -> Generator[AgentEffect, Any, list[ToolResult]]:
-        """Run each different call once; report to the model what is wrong with those that cannot be run."""
+        """Return the results of all calls, of which equal ones are run once and invalid ones are not run."""
         groups = self._grouped(calls, number)
         results = self._settled(groups)
         for group in groups:
@@ -118,28 +118,28 @@ class _Run:
             results.update(zip(to_run, ran, strict=True))
         answers: dict[int, ToolResult] = {}
         for group in groups:
-            first, *others = group.places
+            first, *others = group.indexes
             answers[first] = result = results[group.key]
-            answers.update({at: shared(calls[at], result, len(group.places)) for at in others})
+            answers.update({at: shared(calls[at], result, len(group.indexes)) for at in others})
             is_new = group.key in to_run or result is group.item
             if is_new:
                 self._earlier.setdefault(group.key, []).append(result)
-            for at in others if is_new else group.places:
+            for at in others if is_new else group.indexes:
                 yield EmitEvent(_event(answers[at], number))
         return [answers[at] for at in range(len(calls))]
 
     def _grouped(self, calls: Sequence[ToolCall], number: int) -> list[_Group]:
-        """Put equal calls together; each call of a repeatable tool is for itself."""
+        """Return groups of equal calls; every call of a repeatable tool is a separate group."""
         groups: dict[str, _Group] = {}
         for at, call in enumerate(calls):
             item = prepare(call, self._tools)
             is_repeatable = isinstance(item, PreparedCall) and item.tool.repeatable
             key = f"{number}.{at}" if is_repeatable else _key(item)
-            groups.setdefault(key, _Group(key=key, item=item)).places.append(at)
+            groups.setdefault(key, _Group(key=key, item=item)).indexes.append(at)
         return list(groups.values())
 
     def _settled(self, groups: Sequence[_Group]) -> dict[str, ToolResult]:
-        """Return the results of calls that are not run, by their keys."""
+        """Return the results of the calls that need not be run, by group key."""
         settled: dict[str, ToolResult] = {}
         is_any_run = False
         for group in groups:
@@ -155,13 +155,13 @@ class _Run:
         return settled
 
     def close_round(self, reply: Reply, results: list[ToolResult]) -> None:
-        """Keep a round, and what it adds to the history."""
+        """Record a round and the messages that it adds to the history."""
         closed = Round(reply=reply, results=results)
         self._rounds.append(closed)
         self._added += closed.messages
 
     def check_failures(self, results: list[ToolResult]) -> None:
-        """Raise the last failure where too many came in a row."""
+        """Raise the last failure if too many calls in a row have failed."""
         for item in results:
             if item.repeated:
                 continue
@@ -172,16 +172,16 @@ class _Run:
                 raise error
 
     def check_repeats(self, results: list[ToolResult]) -> None:
-        """Stop a model that was told it repeats itself, and does so again."""
+        """Raise `MaxRoundsError` if the model repeats its calls although it was told so."""
         before = self._rounds[-2].results if len(self._rounds) > 1 else []
         if results and all(item.repeated for item in (*results, *before)) and before:
             raise MaxRoundsError(
-                f"The model calls {results[0].call.name!r} with the same arguments again and again.", reply=self.reply(),
-                hint="Look at the tool's result: it may not tell the model what it asked for.",
+                f"The model repeatedly calls {results[0].call.name!r} with the same arguments.", reply=self.reply(),
+                hint="Check the tool's result: it may not contain what the model needs.",
             )  # fmt: skip
 
     def reply(self, last: Reply | None = None) -> Reply:
-        """Give the last reply with all rounds, what they add to the history, and what they cost together."""
+        """Return the last reply with all rounds, their messages, their problems and the total usage."""
         given = last or (self._rounds[-1].reply if self._rounds else Reply())
         problems = [problem for one in self._rounds for problem in one.problems]
         return replace(
@@ -194,13 +194,13 @@ class _Run:
 
 
 def _key(item: PreparedCall | ToolResult) -> str:
-    """Return what a call has in common with an equal one: the name, and the arguments as the schema reads them."""
+    """Return a key that equal calls share: the name, and the arguments as coerced by the schema."""
     arguments = item.plain if isinstance(item, PreparedCall) else item.call.arguments
     return json.dumps([item.call.name, _plain(arguments)], sort_keys=True, default=repr)
 
 
 def _plain(value: object) -> object:
-    """Write 5.0 as 5, which JSON Schema takes for the same number."""
+    """Return a value with floats such as 5.0 as integers, which JSON Schema considers equal."""
     match value:
         case float() if value.is_integer():
             return int(value)
@@ -213,7 +213,7 @@ def _plain(value: object) -> object:
 
 
 def _event(result: ToolResult, number: int) -> ToolFinished | ToolExecutionFailed:
-    """Return the event of a call that was answered without being run."""
+    """Return the event for a call that was answered without being run."""
     return (
         ToolFinished(result=result, round=number)
         if result.error is None

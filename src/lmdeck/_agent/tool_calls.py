@@ -1,4 +1,4 @@
-"""What becomes of one call: who answers it, with which arguments, and what the model is told if nobody can."""
+"""Resolve a tool call: find its tool, validate the arguments, and build the result for the model."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from lmdeck.tools.tool import Tool, ToolFailed
 from lmdeck.tools.validation import coerced_arguments, typed_arguments
 
 ADVICE = "Correct the arguments and call the tool again."
-AGAIN = "[You made this very call before, and this is its result again. Use it, or answer without the tool.]"
-ONE_AT_A_TIME = "This call was not run: only one call at a time is allowed. Make it again if you still need it."
+AGAIN = "[You already made this call; this is the same result. Use it, or answer without the tool.]"
+ONE_AT_A_TIME = "This call was not run: only one call at a time is allowed. Repeat it if you still need it."
 
 
 class PreparedCall(Struct, frozen=True, kw_only=True):
-    """A call that can be run: its tool, the typed arguments, and `plain`, the same as data that fits the schema."""
+    """A validated call: its tool, the typed `arguments`, and `plain`, the arguments as JSON data."""
 
     call: ToolCall
     tool: Tool[..., Any]
@@ -38,22 +38,24 @@ class PreparedCall(Struct, frozen=True, kw_only=True):
 
 
 def prepare(call: ToolCall, tools: Mapping[str, Tool[..., Any]]) -> PreparedCall | ToolResult:
-    """Find a call's tool and check its arguments; what does not fit is a result that tells the model so.
+    """Return a call that can be run, or the error result for an unknown tool or invalid arguments.
 
     Raises:
-        ConfigurationError: The tool's own schema is none.
+        ConfigurationError: The tool's schema is not a JSON Schema.
     """
     tool = tools.get(call.name)
     if tool is None:
         offered = ", ".join(tools) or "none"
-        error = UnknownToolError(f"The model called {call.name!r}, which is no tool.", hint=f"Offered are: {offered}.")
+        error = UnknownToolError(
+            f"The model called {call.name!r}, which is not an offered tool.", hint=f"The offered tools are: {offered}."
+        )
         return _rejected(call, f"There is no tool named {call.name!r}. The tools are: {offered}.", error)
     try:
         plain, problems = coerced_arguments(tool, call)
         arguments = typed_arguments(tool, call, plain)
     except ToolArgumentsError as error:
-        faults = "\n".join(f"- {fault}" for fault in error.errors)
-        return _rejected(call, f"The arguments do not fit the tool's schema:\n{faults}\n{ADVICE}", error)
+        lines = "\n".join(f"- {line}" for line in error.errors)
+        return _rejected(call, f"The arguments do not fit the tool's schema:\n{lines}\n{ADVICE}", error)
     return PreparedCall(call=call, tool=tool, arguments=arguments, plain=plain, problems=problems)
 
 
@@ -75,7 +77,7 @@ def finished(ready: PreparedCall, value: object, seconds: float) -> ToolResult:
 
 
 def failed(ready: PreparedCall, error: Exception, seconds: float) -> ToolResult:
-    """Give the result of a handler that raised: its own words if it chose them, else only the kind of the error."""
+    """Return the result of a handler that raised: the message of a `ToolFailed`, else only the exception's type."""
     name = ready.call.name
     raised = ToolExecutionError(f"The tool {name!r} raised {type(error).__name__}: {error}")
     raised.__cause__ = error
@@ -84,10 +86,10 @@ def failed(ready: PreparedCall, error: Exception, seconds: float) -> ToolResult:
 
 
 def timed_out(ready: PreparedCall, limit: float) -> ToolResult:
-    """Give the result of a handler that did not come back in time."""
+    """Return the result of a handler that did not finish in time."""
     error = ToolExecutionError(
         f"The tool {ready.call.name!r} did not finish within {limit:g} s.",
-        hint="Raise `tool_timeout`, or make it faster.",
+        hint="Increase `tool_timeout`, or make the tool faster.",
     )
     error.__cause__ = TimeoutError(f"{limit:g} s")
     text = f"The tool {ready.call.name!r} did not finish within {limit:g} seconds."
@@ -95,30 +97,30 @@ def timed_out(ready: PreparedCall, limit: float) -> ToolResult:
 
 
 def refused(ready: PreparedCall, reason: str) -> ToolResult:
-    """Give the result of a call that was not approved."""
+    """Return the result of a call that was not approved."""
     text = f"The user did not allow this call{f': {reason}' if reason else ''}."
     error = ToolExecutionError(f"The call of {ready.call.name!r} was not approved.", hint="See `approve`.")
     return ToolResult(call=ready.call, content=text, error=error, problems=ready.problems)
 
 
 def shared(call: ToolCall, result: ToolResult, calls: int) -> ToolResult:
-    """Return the result of another call of the same answer, for one that equals it and was not run itself."""
+    """Return the result of an equal call in the same answer, for a call that was not run itself."""
     note = Problem(
-        "repeated_call", f"{call.name}: {calls} equal calls of one answer were run once and share the result."
+        "repeated_call", f"{call.name}: {calls} equal calls in one answer were run once and share the result."
     )
     return replace(result, call=call, repeated=True, seconds=0.0, problems=[note], images=[])
 
 
 def repeated(call: ToolCall, earlier: ToolResult) -> ToolResult:
-    """Return the result of a call of an earlier round, for one that equals it and is not run again."""
-    note = Problem("repeated_call", f"{call.name}: the call was made before and not run again; it got the same result.")
+    """Return the result of an equal call in an earlier round, for a call that is not run again."""
+    note = Problem("repeated_call", f"{call.name}: the call was made before and not run again; the result is the same.")
     text = f"{earlier.content}\n\n{AGAIN}"
     return replace(earlier, call=call, content=text, repeated=True, seconds=0.0, problems=[note], images=[])
 
 
 def not_run(call: ToolCall) -> ToolResult:
-    """Return the result of a call that was not run since the answer may have one call only."""
-    note = Problem("parallel_calls", f"{call.name}: the call was not run, for parallel_tool_calls is False.")
+    """Return the result of a call that was not run because the answer may have only one call."""
+    note = Problem("parallel_calls", f"{call.name}: the call was not run because parallel_tool_calls is False.")
     return ToolResult(call=call, content=ONE_AT_A_TIME, problems=[note])
 
 

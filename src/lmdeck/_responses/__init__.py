@@ -1,1 +1,1 @@
-"""What the server sends besides chats: errors, model lists, embeddings, and which product it is. No I/O."""
+"""Responses other than chats: errors, model lists, embeddings, and the detection of the product. No I/O."""

@@ -1,9 +1,9 @@
-"""The server's refusals, in all the shapes they come in, as errors that say what to do.
+"""The server's error responses, in all their formats, as typed errors.
 
-LM Studio answers an error as a bare string, as an object, as a JSON array inside a string, in Anthropic's form, or as JSON
-behind a sentence of its own; a crash of the model is a 400 and an unknown path a 200. So the words decide first, then the
-code, then a status that the words name, and the status of the response last. Sources: LM Studio docs `2_rest`, and reports
-in lmstudio-bug-tracker: since 0.4.19 its engine is a llama-server whose refusals it quotes (#2182, #2257).
+LM Studio reports an error as a bare string, an object, a JSON array inside a string, in Anthropic's format, or as JSON after a
+sentence; a model crash has status 400 and an unknown path 200. The message therefore decides first, then the code, then a
+status named in the message, and last the status of the response. Sources: LM Studio docs `2_rest`, and reports in
+lmstudio-bug-tracker: since 0.4.19 the engine is a llama-server whose errors it quotes (#2182, #2257).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lmdeck.errors import (
     printable,
 )
 
-BARE_MESSAGE = 80
+SHORT_MESSAGE = 80  # characters; longer messages are clear without the name of the field
 NESTING_LIMIT = 8
 TEXT_CHARS = 4000
 _DECODER = json.JSONDecoder()
@@ -40,7 +40,7 @@ _RETURNED = re.compile(r"\b(?:returned|status(?: code)?:?) ([45]\d\d)\b", re.IGN
 
 
 class ErrorInfo(Struct, frozen=True, kw_only=True):
-    """What a body says of an error."""
+    """The contents of an error body."""
 
     message: str
     type: str | None = None
@@ -51,7 +51,7 @@ class ErrorInfo(Struct, frozen=True, kw_only=True):
 
     @property
     def status(self) -> int | None:
-        """The HTTP status that the words or the code name; None where they name none."""
+        """The HTTP status named by the code or the message, or None."""
         if self.code and re.fullmatch(r"[45]\d\d", self.code):
             return int(self.code)
         named = _RETURNED.search(self.message)
@@ -61,7 +61,7 @@ class ErrorInfo(Struct, frozen=True, kw_only=True):
 def api_error(
     status: int, body: bytes | object, headers: Mapping[str, str] | None = None, *, path: str = ""
 ) -> APIError:
-    """Make the error that a refusal means, from its status, its body (bytes, or decoded already) and its headers."""
+    """Return the typed error for a response's status, body (bytes or decoded) and headers."""
     decoded = decoded_or_text(body) if isinstance(body, (bytes, bytearray, memoryview)) else body
     info = _read(decoded, status)
     kind = _kind(info, status)
@@ -83,7 +83,7 @@ def api_error(
 
 
 def is_error_body(decoded: object) -> bool:
-    """Tell whether a decoded body or event is an error though its status says 200."""
+    """Whether a decoded body or event is an error in spite of the status 200."""
     if not isinstance(decoded, Mapping):
         return False
     if decoded.get("choices"):
@@ -92,9 +92,9 @@ def is_error_body(decoded: object) -> bool:
 
 
 def retry_after_seconds(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Read `Retry-After` (RFC 9110, section 10.2.3: seconds or a date) or `retry-after-ms`; None where there is neither.
+    """Return the delay of `Retry-After` (RFC 9110, section 10.2.3) or `retry-after-ms` in seconds, or None.
 
-    A date is counted from the response's own `Date`, or from `now` (seconds since 1970), since clocks differ.
+    A date is relative to the `Date` of the response or, without it, `now` (seconds since 1970), since clocks differ.
     """
     milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after", "").strip()
     if milliseconds and _is_number(milliseconds):
@@ -113,7 +113,7 @@ def _is_number(text: str) -> bool:
 def _timestamp(text: str) -> float | None:
     if not text:
         return None
-    import email.utils  # here, because dates are rare and the package is large
+    import email.utils  # imported late: dates are rare and the package is large
 
     try:
         return email.utils.parsedate_to_datetime(text).timestamp()
@@ -122,7 +122,7 @@ def _timestamp(text: str) -> float | None:
 
 
 def decoded_or_text(body: bytes | bytearray | memoryview) -> object:
-    """Decode a body, in which UTF-8 may be broken; what is no JSON is given as text."""
+    """Return a body decoded from JSON, or as text if it is not JSON; invalid UTF-8 is replaced."""
     text = bytes(body).decode("utf-8-sig", "replace")
     try:
         return msgspec.json.decode(text)
@@ -131,19 +131,19 @@ def decoded_or_text(body: bytes | bytearray | memoryview) -> object:
 
 
 def is_loading(error: LMStudioError) -> bool:
-    """Whether the server refused only because its model is still being loaded, as llama.cpp's does with status 503."""
+    """Whether the server refused because its model is still loading, as llama.cpp does with status 503."""
     if not isinstance(error, ServerError) or not LOADING.search(error.message):
         return False
     return "503" in {str(error.status), error.code} or error.type == "unavailable_error" or "503" in error.message
 
 
 def _read(decoded: object, status: int) -> ErrorInfo:
-    """Find message, type, code and param, at most a few levels deep: the innermost are those of what failed."""
+    """Return message, type, code and param of a nested error; the innermost values describe the cause."""
     error = decoded
     sentences: list[str] = []
     found: dict[str, str | None] = {"type": None, "code": None, "param": None}
     for _ in range(NESTING_LIMIT):
-        if isinstance(error, str) and (quoted := _quoted(error)):
+        if isinstance(error, str) and (quoted := _embedded_json(error)):
             sentence, error = quoted
             sentences += [sentence] if sentence else []
         if not isinstance(error, Mapping):
@@ -153,7 +153,7 @@ def _read(decoded: object, status: int) -> ErrorInfo:
             if value is not None and not (name == "type" and value == "error"):
                 found[name] = str(value)
         nested = error.get("error")
-        error = nested or _own_words(error)
+        error = nested or _message_of(error)
     return ErrorInfo(
         message=": ".join([*sentences, _message(error, status)]),
         is_page=isinstance(error, str) and _looks_like_html(error),
@@ -162,8 +162,8 @@ def _read(decoded: object, status: int) -> ErrorInfo:
     )
 
 
-def _quoted(text: str) -> tuple[str, object] | None:
-    """Return the sentence and the error object, or the list of issues, that stands behind it as JSON; None without one."""
+def _embedded_json(text: str) -> tuple[str, object] | None:
+    """Return the sentence and the JSON error object or list of issues that follows it; None if there is none."""
     for start in itertools.islice(_OPENERS.finditer(text), NESTING_LIMIT):
         try:
             value, _ = _DECODER.raw_decode(text, start.start())
@@ -175,8 +175,8 @@ def _quoted(text: str) -> tuple[str, object] | None:
     return None
 
 
-def _own_words(error: Mapping[str, Any]) -> object:
-    """Give an error object's message: `message`, or `title` with `cause`, or FastAPI's `detail`."""
+def _message_of(error: Mapping[str, Any]) -> object:
+    """Return the message of an error object: `message`, `title` with `cause`, or FastAPI's `detail`."""
     if error.get("title"):
         return ": ".join(str(error[name]) for name in ("title", "cause") if error.get(name))
     return error.get("message") or error.get("detail") or str(dict(error) or "")
@@ -186,7 +186,7 @@ def _message(error: object, status: int) -> str:
     if isinstance(error, list) and error:
         return "; ".join(_issue(issue) for issue in error[:8])
     if error is None or error == "":
-        return f"the server answered {status} without a word"
+        return f"the server answered {status} without a message"
     if isinstance(error, str) and _looks_like_html(error):
         return f"the server answered {status} with a web page, not JSON: {describe(_without_tags(error))}"
     return error[:TEXT_CHARS] if isinstance(error, str) else describe(str(error), TEXT_CHARS)
@@ -195,7 +195,7 @@ def _message(error: object, status: int) -> str:
 def _issue(issue: object) -> str:
     if not isinstance(issue, Mapping):
         return describe(str(issue))
-    path = issue.get("path", issue.get("loc"))  # Zod's name and pydantic's
+    path = issue.get("path", issue.get("loc"))  # the names of Zod and pydantic
     where = ".".join(str(step) for step in path) if isinstance(path, list) else ""
     text = str(issue.get("message") or issue.get("msg") or issue.get("code") or describe(str(dict(issue))))
     received = f" (received {issue['received']})" if issue.get("received") else ""
@@ -211,7 +211,7 @@ def _without_tags(text: str) -> str:
 
 
 def _kind(info: ErrorInfo, status: int) -> type[APIError]:
-    if info.type in TYPES:  # a plugin or MCP server that is set up wrongly is refused, one that fails is not
+    if info.type in TYPES:  # a misconfigured plugin or MCP server gets a 4xx, one that fails does not
         return InvalidRequestError if 400 <= status < 500 else TYPES[info.type][0]
     for phrase, kind in PHRASES:
         if phrase.search(info.message):
@@ -228,7 +228,7 @@ def _kind(info: ErrorInfo, status: int) -> type[APIError]:
 
 
 def _kind_of_status(info: ErrorInfo, status: int) -> type[APIError]:
-    """Return what a status means; an error of unknown words inside a good one is the server's own failure."""
+    """Return the error class of a status; an unknown message with a success status is a failure of the server."""
     if status in STATUSES:
         return STATUSES[status]
     if status >= 500:
@@ -239,7 +239,7 @@ def _kind_of_status(info: ErrorInfo, status: int) -> type[APIError]:
 
 
 def _hint(info: ErrorInfo, status: int) -> str | None:
-    """Return a better hint than the class has, where the words or a proxy's page tell more."""
+    """Return a hint that is more specific than the one of the class, or None."""
     if info.type in TYPES:
         return TYPES[info.type][1]
     return hint_for_message(_with_param(info, always=True)) or proxy_hint(
@@ -248,28 +248,28 @@ def _hint(info: ErrorInfo, status: int) -> str | None:
 
 
 def _redirect_hint(status: int, headers: Mapping[str, str]) -> str | None:
-    """Say where a redirect leads: it is not followed, since the token and the prompt are for this server alone."""
+    """Return a hint with the target of a redirect, which is not followed so as not to leak the token and prompt."""
     if not 300 <= status < 400:
         return None
     return f"The server redirects to {redact_url(headers.get('location', 'nowhere'))[:200]}: set `base_url` to that server."
 
 
 def _available(message: str) -> list[str]:
-    """Read the ids that LM Studio lists below "Your models:" when it does not know a name."""
-    _, mark, listed = message.partition("Your models:")
-    return [line.strip() for line in listed.splitlines() if line.strip()] if mark else []
+    """Return the ids that LM Studio lists after "Your models:" if it does not know a name."""
+    _, _, listed = message.partition("Your models:")
+    return [line.strip() for line in listed.splitlines() if line.strip()]
 
 
 def _with_param(info: ErrorInfo, *, always: bool = False) -> str:
-    """Name the field in a message that says no more than "Required"."""
-    is_long = len(info.message) > BARE_MESSAGE and not always
+    """Return the message, with the name of the field if it is as short as "Required"."""
+    is_long = len(info.message) > SHORT_MESSAGE and not always
     if not info.param or is_long or info.param in info.message:
         return info.message
     return f"{info.param}: {info.message}"
 
 
 def _token_counts(message: str) -> tuple[int | None, int | None]:
-    """Read how long the prompt is and how much the model holds, in tokens."""
+    """Return the length of the prompt and of the model's context in tokens, if the message has them."""
     found = next((match for counts in TOKEN_COUNTS if (match := counts.search(message))), None)
     return (int(found["prompt"]), int(found["limit"])) if found else (None, None)
 

@@ -1,7 +1,7 @@
-"""Embeddings and plain completions: bodies to send, and answers to read.
+"""Embeddings and plain completions: checks of the input, and parsing of the responses.
 
-Sources: LM Studio docs `3_openai-compat/embeddings.md` and `completions.mdx`; that LM Studio answers numbers where base64 was
-asked for, and that it takes no lists of token ids, is reported in lmstudio-bug-tracker.
+Sources: LM Studio docs `3_openai-compat/embeddings.md` and `completions.mdx`. LM Studio returns numbers even if base64 was
+requested, and does not accept token ids (lmstudio-bug-tracker).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from lmdeck.stats import Stats, Usage
 
 
 def checked_texts(given: str | Sequence[str]) -> list[str]:
-    """Give the texts to embed as a list.
+    """Return the texts to embed as a list.
 
     Raises:
-        ConfigurationError: There is none, or one is no text: LM Studio takes no token ids.
+        ConfigurationError: The list is empty, or an item is not text: LM Studio does not accept token ids.
     """
     items: list[object] = [given] if isinstance(given, str) else list(given)
     texts = [item for item in items if isinstance(item, str)]
@@ -35,7 +35,7 @@ def checked_texts(given: str | Sequence[str]) -> list[str]:
         odd = next(item for item in items if not isinstance(item, str))
         raise ConfigurationError(
             f"Only text can be embedded, not {describe(repr(odd), 80)}.",
-            hint="Pass a text or a list of texts; LM Studio takes no token ids.",
+            hint="Pass a text or a list of texts; LM Studio does not accept token ids.",
         )
     if not texts:
         raise ConfigurationError("There is nothing to embed.", hint="Pass a text or a list of texts.")
@@ -43,29 +43,29 @@ def checked_texts(given: str | Sequence[str]) -> list[str]:
 
 
 def batches(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """Cut the texts into lists of at most `size`.
+    """Return an iterator over batches of at most `size` texts.
 
     Raises:
         ConfigurationError: `size` is not positive.
     """
     if size < 1:
-        raise ConfigurationError(f"batch_size must be positive, not {size}.", hint="Leave it out for the default.")
+        raise ConfigurationError(f"batch_size must be positive, not {size}.", hint="Omit it for the default.")
     return (texts[start : start + size] for start in range(0, len(texts), size))
 
 
 def read_vectors(body: object, count: int) -> list[list[float]]:
-    """Read one vector for each of `count` texts, in their order, whether the server sent numbers or base64.
+    """Return one vector for each of `count` texts, in their order, from numbers or base64.
 
     Raises:
-        MalformedStreamError: There are fewer or more, or one cannot be read.
+        MalformedStreamError: The number of vectors differs from `count`, or one cannot be read.
     """
     entries = body.get("data") if isinstance(body, Mapping) else None
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         raise MalformedStreamError(f"The answer has no embeddings: {describe(str(body))}")
     if len(entries) != count:
-        raise MalformedStreamError(f"The server gave {len(entries)} embeddings for {count} texts.")
-    places = [entry.get("index") for entry in entries]
-    if sorted(place for place in places if isinstance(place, int)) == list(range(count)):
+        raise MalformedStreamError(f"The server returned {len(entries)} embeddings for {count} texts.")
+    indexes = [entry.get("index") for entry in entries]
+    if sorted(index for index in indexes if isinstance(index, int)) == list(range(count)):
         entries = sorted(entries, key=lambda entry: int(entry["index"]))
     return [_vector(entry.get("embedding")) for entry in entries]
 
@@ -83,7 +83,7 @@ def _vector(given: object) -> list[float]:
 
 
 def _from_base64(text: str) -> list[float]:
-    """Read 4-byte floats, little-endian, as OpenAI's API packs them."""
+    """Return the numbers of base64-encoded 4-byte little-endian floats (OpenAI's `encoding_format`)."""
     packed = array("f")
     packed.frombytes(base64.b64decode(text, validate=True))
     if byteorder == "big":
@@ -92,7 +92,7 @@ def _from_base64(text: str) -> list[float]:
 
 
 def read_usage(body: object) -> Usage | None:
-    """Return the tokens that a body counts; None where it does not."""
+    """Return the token counts of a body, or None."""
     given = body.get("usage") if isinstance(body, Mapping) else None
     if not isinstance(given, Mapping):
         return None
@@ -102,14 +102,14 @@ def read_usage(body: object) -> Usage | None:
 
 
 def checked_prompt(prompt: str) -> str:
-    """Give the prompt.
+    """Return the prompt.
 
     Raises:
-        ConfigurationError: It is no text.
+        ConfigurationError: The prompt is not text.
     """
     if not isinstance(prompt, str):
         raise ConfigurationError(
-            f"A prompt is text, not {type(prompt).__name__}.", hint="For messages use `lm.chat()`."
+            f"A prompt must be text, not {type(prompt).__name__}.", hint="For messages use `lm.chat()`."
         )
     return prompt
 
@@ -117,18 +117,18 @@ def checked_prompt(prompt: str) -> str:
 def read_completion(
     body: object, model: str, adjusted: Sequence[Problem] = (), *, expects_tokens: bool, expects_logprobs: bool = False
 ) -> Completion:
-    """Read the answer of `/v1/completions`.
+    """Return the completion in a response of `/v1/completions`.
 
     Raises:
-        MalformedStreamError: The body holds no text.
-        EmptyReplyError: The text is empty though tokens were asked for.
+        MalformedStreamError: The body has no text.
+        EmptyReplyError: The text is empty although tokens were requested.
     """
     given: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     choices = given.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else {}
     text = choice.get("text")
     if not isinstance(text, str):
-        raise MalformedStreamError(f"The answer holds no completion: {describe(str(body))}")
+        raise MalformedStreamError(f"The answer has no completion: {describe(str(body))}")
     if not text and expects_tokens:
         raise EmptyReplyError(f"The server's completion is empty (finish reason {choice.get('finish_reason')!r}).")
     problems = list(adjusted)
@@ -151,7 +151,7 @@ def read_completion(
 
 
 def _stats(stats: object, timings: object) -> Stats:
-    """Return LM Studio's figures, or llama.cpp's."""
+    """Return the statistics of LM Studio, or of llama.cpp."""
     figures = {
         **stats_of_timings(timings if isinstance(timings, dict) else {}),
         **(stats if isinstance(stats, dict) else {}),

@@ -1,6 +1,6 @@
-"""How refusals are worded, by LM Studio and its kin: which error a phrase means, and what it counts.
+"""Patterns of error messages, of LM Studio and similar servers: the error that each means, and token counts.
 
-Sources: LM Studio docs `2_rest`, and reports in lmstudio-bug-tracker; other servers' own words are marked.
+Sources: LM Studio docs `2_rest`, and reports in lmstudio-bug-tracker; messages of other servers are marked.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _words(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(patterns), re.IGNORECASE)
 
 
-# The order matters: a crash caused by a full context names the context, a load that fails for memory names the model.
+# The order matters: a crash caused by a full context names the context, a load that runs out of memory names the model.
 PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
     (_words(r"unexpected endpoint or method"), EndpointNotFoundError),
     (
@@ -103,7 +103,7 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
     (_words(*GRAMMAR_ERRORS), InvalidRequestError),
     (
         _words(
-            r"error in (predict\w*|iterating prediction stream)",  # the MLX engine's
+            r"error in (predict\w*|iterating prediction stream)",  # the MLX engine
             r"received prediction[- ]error",
             r"\bfetch failed\b",
             r"peg-native",
@@ -112,7 +112,7 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
             r"\[broadcast_shapes\]",
             r"(cannot|could not) be broadcast",
             r"failed to (parse|generate) (a |the )?tool call",
-            r"\b_0x[0-9a-f]{4,}\b",  # LM Studio's own code, which has no other names
+            r"\b_0x[0-9a-f]{4,}\b",  # an obfuscated name in LM Studio's code
             r"cannot read propert(y|ies) of (undefined|null)",
         ),
         ServerError,
@@ -163,7 +163,7 @@ CODES: dict[str, type[APIError]] = {
     "not_implemented": InvalidRequestError,
     "job_not_found": InvalidRequestError,
 }
-# LM Studio's own types whose messages quote another server, so that the type decides (docs `2_rest/streaming-events.md`).
+# LM Studio's error types whose messages quote another server, so that the type decides (docs `2_rest/streaming-events.md`).
 TYPES: dict[str, tuple[type[APIError], str]] = {
     "mcp_connection_error": (
         ServerError,
@@ -194,11 +194,11 @@ TOKEN_COUNTS = [
     )
 ]
 
-# What LM Studio says of its engine, whatever the engine said: the engine failed, unless the words name another status.
+# LM Studio's messages about its engine: the engine failed, unless the message names another status.
 ENGINE = _words(r"\bengine protocol\b", r"\bllama-server\b", r"internal (server )?error")
-# A server that is not ready yet; only with status 503, or llama.cpp's type for it.
+# The server is not ready yet; only with status 503, or llama.cpp's type for it.
 LOADING = _words(r"\bloading (the )?model\b", r"\bmodel\b.{0,200}\b(is (currently |still )?loading|being loaded)\b")
-# A check of the request, where a good status tells nothing.
+# A failed validation of the request, for responses with a success status.
 VALIDATION = _words(
     r"^invalid\b",
     r"\bis required\b",

@@ -1,4 +1,4 @@
-"""An answer that is one JSON body: its bytes up to a limit, decoded once, and what it means when it cannot be."""
+"""Responses with one JSON body: buffered up to a limit, decoded once, and checked for errors."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Reader(Protocol):
-    """What reads an answer: bytes in, chunks out."""
+    """A reader of one response: bytes in, chunks out."""
 
     @property
     def failure(self) -> LMStudioError | None:
-        """What went wrong behind the chunks that were read last."""
+        """The error that occurred after the last chunks, or None."""
         ...
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """Read some bytes."""
+        """Read bytes, and return the new chunks."""
         ...
 
     def finish(self) -> list[Chunk]:
-        """Read the end of the bytes."""
+        """Read the end of the response, and return the last chunks."""
         ...
 
     @property
     def is_in_call(self) -> bool:
-        """Whether a tool call is being written or run, in which servers are silent for long."""
+        """Whether a tool call is being generated or run, during which servers may be silent for long."""
         ...
 
     def partial(self) -> Reply | None:
-        """Give the reply as far as it has come; None where the answer is no reply."""
+        """Return the reply so far; None if the response is not a chat."""
         ...
 
     @property
     def is_done(self) -> bool:
-        """Tell whether the answer's own end mark was read, so that nothing more can come."""
+        """Whether the end marker of the response was read."""
         ...
 
     def is_whole_without_end(self, error: TransportError) -> bool:
-        """Tell, after `error` broke the connection, whether the answer is whole all the same, and note that it did."""
+        """Whether the response is complete although `error` broke the connection, which is recorded."""
         ...
 
 
 class JSONReader:
-    """Read a JSON body that is no chat: `value` is what it holds."""
+    """A reader of a JSON body that is not a chat; `value` is the decoded body."""
 
     def __init__(self, status: int, headers: Mapping[str, str], limits: Limits = DEFAULT_LIMITS) -> None:
         self._status = status
@@ -68,10 +68,10 @@ class JSONReader:
         self.failure: LMStudioError | None = None
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """Keep the bytes.
+        """Buffer the bytes.
 
         Raises:
-            MalformedStreamError: The body is over its limit.
+            MalformedStreamError: The body exceeds the limit.
         """
         self._body.add(data)
         return []
@@ -81,7 +81,7 @@ class JSONReader:
 
         Raises:
             MalformedStreamError: The body is not JSON.
-            APIError: The body is a refusal, whatever its status.
+            APIError: The body is an error, whatever its status.
         """
         body = self._body.whole()
         try:
@@ -94,25 +94,25 @@ class JSONReader:
 
     @property
     def is_in_call(self) -> bool:
-        """A body has no calls."""
+        """Whether a tool call is being generated: never."""
         return False
 
     def partial(self) -> None:
-        """Give nothing: half a JSON body means nothing."""
+        """Return None: a JSON body has no partial reply."""
         return
 
     @property
     def is_done(self) -> bool:
-        """A body has no end mark of its own."""
+        """Whether the end marker was read: a JSON body has none."""
         return False
 
     def is_whole_without_end(self, error: TransportError) -> bool:  # noqa: ARG002  # no body is whole before its end
-        """Half a body is never whole."""
+        """Whether the response is complete: never before its end."""
         return False
 
 
 class Body:
-    """Bytes that are kept in pieces and joined once, up to a limit."""
+    """A byte buffer with a limit; the pieces are joined once."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -120,26 +120,30 @@ class Body:
         self._size = 0
 
     def add(self, data: bytes) -> None:
-        """Keep some bytes."""
+        """Append bytes.
+
+        Raises:
+            MalformedStreamError: The limit is exceeded.
+        """
         self._size += len(data)
         if self._size > self._limit:
             raise MalformedStreamError(f"The answer is larger than {self._limit} bytes.")
         self._pieces.append(data)
 
     def whole(self) -> bytes:
-        """Give all of them, joined."""
+        """Return all bytes."""
         if len(self._pieces) != 1:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0]
 
 
 def refuse_body(body: bytes, error: Exception, reported: LMStudioError | None) -> NoReturn:
-    """Raise what a body that cannot be decoded means."""
+    """Raise the error for a body that cannot be decoded: `reported`, if the server reported one."""
     if reported is not None:
         raise reported from error
     shown = describe(body[:400].decode("utf-8", "replace"))
     if not body.strip():
         raise IncompleteStreamError("The server's answer has no body.") from error
     if body.lstrip()[:1] in {b"{", b"["} and "truncated" in str(error):
-        raise IncompleteStreamError(f"The answer was cut in the middle of its JSON: …{shown[-80:]}") from error
+        raise IncompleteStreamError(f"The answer was cut off in the middle of its JSON: …{shown[-80:]}") from error
     raise MalformedStreamError(f"The server's answer is not JSON of this API ({error}): {shown}") from error

@@ -1,7 +1,7 @@
-"""Model lists in LM Studio's three shapes as one, and the choice of a model where none was named.
+"""The three formats of model lists, and the choice of a default model.
 
 `/api/v1/models` is documented in LM Studio's `2_rest/list.md`, `/api/v0/models` in `2_rest/endpoints.mdx`; `/v1/models` is
-OpenAI's and knows ids only, to which llama.cpp and vLLM add what the model is (llama.cpp's `tools/server/README.md`).
+OpenAI's and has ids only, to which llama.cpp and vLLM add details (llama.cpp's `tools/server/README.md`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ MODEL_LIST_PATHS: tuple[tuple[ApiLevel, str], ...] = (
 )
 
 
-HOLDERS = frozenset({"llamacpp", "vllm", "sglang"})  # owners whose server holds the models that it lists
+SERVING_OWNERS = frozenset(
+    {"llamacpp", "vllm", "sglang"}
+)  # values of `owned_by` of servers that list loaded models only
 
 
 def read_model_list(api: ApiLevel, body: object) -> list[ModelInfo]:
-    """Read a model list.
+    """Return the models of a list in the format of an API.
 
     Raises:
-        MalformedStreamError: The body has no list where the API puts it.
+        MalformedStreamError: The body has no list in the documented field.
     """
     name = "models" if api == "v1" else "data"
     entries = body.get(name) if isinstance(body, Mapping) else None
@@ -37,10 +39,10 @@ def read_model_list(api: ApiLevel, body: object) -> list[ModelInfo]:
 
 
 def choose_model(models: Iterable[ModelInfo]) -> str:
-    """Choose for a request that names no model: a loaded one, else the smallest that is there.
+    """Return the model for a request that names none: a loaded one, or the smallest.
 
     Raises:
-        NoModelLoadedError: There is no model that answers chats.
+        NoModelLoadedError: There is no chat model.
     """
     candidates = [model for model in models if model.is_chat_model]
     for model in candidates:
@@ -48,7 +50,7 @@ def choose_model(models: Iterable[ModelInfo]) -> str:
             return model.instances[0].id or model.key
     if not candidates:
         raise NoModelLoadedError(
-            "The server has no model that could answer a chat.",
+            "The server has no chat model.",
             hint="Download one, for example `lms get qwen2.5-0.5b`.",
         )
     return min(candidates, key=lambda model: model.size_bytes or float("inf")).key
@@ -84,7 +86,7 @@ def _from_v1(entry: Mapping[str, Any]) -> ModelInfo:
 
 
 def _reasoning(given: object) -> ReasoningOptions | None:
-    """Return what a model's reasoning may be set to, which LM Studio tells since 0.4.25."""
+    """Return the reasoning settings of a model, which LM Studio reports since 0.4.25."""
     if not isinstance(given, Mapping):
         return None
     return ReasoningOptions(allowed_options=_texts(given.get("allowed_options")), default=_text(given.get("default")))
@@ -134,7 +136,7 @@ def _from_openai(entry: Mapping[str, Any]) -> ModelInfo:
     status = _object(entry.get("status")).get("value")
     lengths = (meta.get("n_ctx"), entry.get("max_model_len"), entry.get("context_length"))
     held = next((length for length in map(_count, lengths) if length), None)
-    is_loaded = status == "loaded" if status else str(entry.get("owned_by")).lower() in HOLDERS
+    is_loaded = status == "loaded" if status else str(entry.get("owned_by")).lower() in SERVING_OWNERS
     instances = [ModelInstance(id=key, context_length=held)] if is_loaded else []
     return ModelInfo(
         key=key,
@@ -150,7 +152,7 @@ def _from_openai(entry: Mapping[str, Any]) -> ModelInfo:
 
 
 def _params(count: object) -> str | None:
-    """Write a number of parameters as model names do: 0.1B, 7B."""
+    """Return a number of parameters in the style of model names: 0.1B, 7B."""
     known = _count(count)
     return f"{known / 1e9:.1f}".removesuffix(".0") + "B" if known else None
 

@@ -1,4 +1,4 @@
-"""Loading, unloading and downloading: the bodies of LM Studio's model management, read leniently.
+"""The bodies of LM Studio's model management: loading, unloading and downloading.
 
 Sources: LM Studio docs `2_rest/load.md`, `unload.md`, `download.md` and `download-status.md`.
 """
@@ -19,17 +19,17 @@ _JOB_ID = re.compile(r"[\w.:-]{1,200}")
 
 
 def checked_load_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what is None; a name the server may not know goes to it as it is, since LM Studio adds some.
+    """Return load options without those that are None; unknown names are sent as they are.
 
     Raises:
-        ConfigurationError: A count is no positive whole number.
+        ConfigurationError: A count is not a positive integer.
     """
     given = {name: value for name, value in options.items() if value is not None}
     for name in ("context_length", "eval_batch_size", "num_experts", "parallel"):
         value = given.get(name)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ConfigurationError(
-                f"{name} must be a positive whole number, not {value!r}.", hint=f"Pass for example {name}=4096."
+                f"{name} must be a positive integer, not {value!r}.", hint=f"Pass for example {name}=4096."
             )
     return given
 
@@ -37,16 +37,16 @@ def checked_load_options(options: Mapping[str, Any]) -> dict[str, Any]:
 def fitting_instance(
     models: Iterable[ModelInfo], key: str, options: Mapping[str, Any], besides: Iterable[ModelInfo] = ()
 ) -> tuple[ModelInfo, ModelInstance] | None:
-    """Find an instance of the model that is loaded as asked: as long a context or a longer one, the rest the same.
+    """Return a loaded instance of a model that fits the options, or None.
 
-    A model is found by its key or by the id of an instance. An option that the server does not report is no obstacle.
-    Instances of an earlier list, `besides`, do not count.
+    The context must be at least as long as requested, other options equal; options that the server does not report are
+    ignored. `key` is a model key or an instance id. Instances in the earlier list `besides` are not considered.
     """
     earlier = {instance.id for model in besides for instance in model.instances}
     for model in models:
         for instance in model.instances:
-            is_meant = key in (model.key, instance.id) and instance.id not in earlier
-            if is_meant and _fits(instance, options):
+            is_candidate = key in (model.key, instance.id) and instance.id not in earlier
+            if is_candidate and _fits(instance, options):
                 return model, instance
     return None
 
@@ -54,16 +54,16 @@ def fitting_instance(
 def _fits(instance: ModelInstance, options: Mapping[str, Any]) -> bool:
     known = {"context_length": instance.context_length, "parallel": instance.parallel, **instance.config}
     for name, wanted in options.items():
-        there = known.get(name)
-        if there is None:
+        actual = known.get(name)
+        if actual is None:
             continue
-        if there < wanted if name == "context_length" else there != wanted:
+        if actual < wanted if name == "context_length" else actual != wanted:
             return False
     return True
 
 
 def read_loaded(body: object, key: str) -> LoadedModel:
-    """Read the answer to a load.
+    """Return the loaded model in the response to a load request.
 
     Raises:
         MalformedStreamError: The body names no instance.
@@ -83,32 +83,33 @@ def read_loaded(body: object, key: str) -> LoadedModel:
 
 
 def read_download(body: object) -> DownloadJob:
-    """Read what the server says of a download; a figure of the wrong kind is left out.
+    """Return the state of a download; values of a wrong type are ignored.
 
     Raises:
         MalformedStreamError: The body has no status that LM Studio documents.
     """
     given = dict(body) if isinstance(body, Mapping) else {}
     if given.get("status") not in _STATES:
-        raise MalformedStreamError(f"The server tells no download status: {describe(str(body))}")
-    kept: dict[str, Any] = {}
+        raise MalformedStreamError(f"The server reports no download status: {describe(str(body))}")
+    fields: dict[str, Any] = {}
     for name in DownloadJob.__struct_fields__:
         if given.get(name) is not None:
             try:
-                kept[name] = getattr(msgspec.convert({"status": given["status"], name: given[name]}, DownloadJob), name)
+                converted = msgspec.convert({"status": given["status"], name: given[name]}, DownloadJob)
             except msgspec.ValidationError:
                 continue
-    return DownloadJob(**kept)
+            fields[name] = getattr(converted, name)
+    return DownloadJob(**fields)
 
 
 def checked_job_id(job_id: str) -> str:
-    """Give a job's id as it stands in a path.
+    """Return a download job's id if it can be used in a path.
 
     Raises:
-        InvalidRequestError: It has characters that no job id has.
+        InvalidRequestError: It has characters that job ids do not have.
     """
     if not _JOB_ID.fullmatch(job_id):
         raise InvalidRequestError(
-            f"{describe(job_id)!r} is no download job's id.", hint="Pass the `job_id` of a DownloadJob."
+            f"{describe(job_id)!r} is not the id of a download job.", hint="Pass the `job_id` of a DownloadJob."
         )
     return job_id

@@ -36,18 +36,18 @@ VERSION_PROBES = {
     VLLM: ("/version", "version"),
     LITELLM: ("/health/readiness", "litellm_version"),
 }
-LONGEST_VERSION = 60
+MAX_VERSION_LENGTH = 60
 
 
 class Product(Struct, frozen=True):
-    """What answers: its name, None where it is not known yet, and its version where it tells."""
+    """The product that answers: its name, None while unknown, and its version, None if not reported."""
 
     name: str | None = None
     version: str | None = None
 
 
 def recognize(api: ApiLevel, body: object, headers: Mapping[str, str], refusals: Sequence[str] = ()) -> Product:
-    """Say what answered a model list: by its headers, its API, its models' owner, or how it refused the paths before."""
+    """Return the product that sent a model list, by headers, API, owner of models or earlier errors."""
     named = _named_by(headers)
     if named is not None:
         return named
@@ -60,7 +60,7 @@ def recognize(api: ApiLevel, body: object, headers: Mapping[str, str], refusals:
 
 
 def _named_by(headers: Mapping[str, str]) -> Product | None:
-    """Return the product that an answer's headers name."""
+    """Return the product named by response headers, or None."""
     name, _, version = headers.get("server", "").partition("/")
     if name.lower() in SERVERS:
         return Product(SERVERS[name.lower()], _version(version))
@@ -70,26 +70,26 @@ def _named_by(headers: Mapping[str, str]) -> Product | None:
 
 
 class Peer:
-    """What the answers of one server have told of it so far: `product` is None until one of them names it."""
+    """The server as known from its responses; `product` is None until one of them names it."""
 
     def __init__(self) -> None:
         self.product: str | None = None
 
     def read_headers(self, headers: Mapping[str, str]) -> None:
-        """Note what an answer's headers tell."""
+        """Set the product if response headers name it."""
         named = _named_by(headers)
         if named is not None:
             self.product = named.name
 
 
 def product_from_error(*refusals: str) -> str | None:
-    """Name the product by the words of its refusals."""
+    """Return the product recognized by its error messages, or None."""
     words = ("unexpected endpoint or method", "lm studio api token")
     return LM_STUDIO if any(word in refusal.lower() for refusal in refusals for word in words) else None
 
 
 def probe_paths(product: Product) -> tuple[str, ...]:
-    """Return the paths to ask for what is not known yet: none, one, or a few."""
+    """Return the paths to request for what is still unknown about the product."""
     if product.name is None:
         return (VERSION_PROBES[OLLAMA][0], GREETING, ALIVE)
     if product.version is None and product.name in VERSION_PROBES:
@@ -98,7 +98,7 @@ def probe_paths(product: Product) -> tuple[str, ...]:
 
 
 def refine(path: str, body: object, product: Product) -> Product:
-    """Add what a question's answer tells; what is no answer of that product tells nothing."""
+    """Return the product refined by the response to a probe; an unexpected body changes nothing."""
     if path == ALIVE:
         return Product(LITELLM) if body == "I'm alive!" else product
     if not isinstance(body, Mapping):
@@ -110,7 +110,7 @@ def refine(path: str, body: object, product: Product) -> Product:
     return product if version is None else Product(product.name or name, version)
 
 
-def _version(said: object) -> str | None:
-    """Take a version that could be one: a short printable word."""
-    text = said.strip() if isinstance(said, str) else ""
-    return text if text and len(text) <= LONGEST_VERSION and text.isprintable() else None
+def _version(value: object) -> str | None:
+    """Return a value that can be a version, a short printable string, or None."""
+    text = value.strip() if isinstance(value, str) else ""
+    return text if text and len(text) <= MAX_VERSION_LENGTH and text.isprintable() else None

@@ -1,1 +1,1 @@
-"""Tools: a Python function with a schema, a registry of them, and the check of what a model hands over."""
+"""Tools: Python functions with a schema, their registry, and the validation of arguments."""

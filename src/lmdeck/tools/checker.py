@@ -1,8 +1,8 @@
-"""A JSON Schema at work: what in a value does not fit it, and what can be put right without losing anything.
+"""JSON Schema validation, and lossless coercion of values.
 
-jsonschema-rs validates; it is compiled, complete and imported with the first check. A value of a neighbouring type is put right
-only where nothing is lost, and each time with a `Problem`: `"5"` for an integer, `"true"` for a truth value, JSON text for an
-object. Everything else is a fault, one line each, in words that a model can act on.
+jsonschema-rs validates; it is compiled, complete, and imported with the first check. A value of another type is coerced only
+if nothing is lost, each time with a `Problem`: `"5"` for an integer, `"true"` for a boolean, JSON text for an object. Every
+other mismatch is an error of one line that a model can act on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHOWN = 200
 
 
 class Checker:
-    """A schema, compiled when it is first used; `what` names its owner in errors."""
+    """A schema that is compiled on first use; `what` names its owner in error messages."""
 
     def __init__(self, schema: Mapping[str, Any], what: str) -> None:
         self.schema = schema
@@ -33,28 +33,28 @@ class Checker:
         self._validator: Validator | None = None
 
     def errors(self, value: object) -> list[str]:
-        """Give a line for each place where a value does not fit.
+        """Return one line for each mismatch of a value, at most `MAX_ERRORS`.
 
         Raises:
-            ConfigurationError: The schema is none.
+            ConfigurationError: The schema is not a JSON Schema.
         """
         validator = self._validator or self._compiled()
         if validator.is_valid(value):
             return []
-        return [_line(fault) for fault in islice(validator.iter_errors(value), MAX_ERRORS)]
+        return [_line(error) for error in islice(validator.iter_errors(value), MAX_ERRORS)]
 
     def coerce(self, value: object, name: str, problems: list[Problem]) -> object:
-        """Give a value as the schema wants it, as far as that loses nothing; each change is a problem."""
+        """Return a value coerced to the schema where that is lossless, and add each change to `problems`."""
         return _coerce(value, self.schema, self.schema, "", name, problems)
 
     def _compiled(self) -> Validator:
-        from jsonschema_rs import ValidationError, validator_for  # here, because a chat without tools needs it not
+        from jsonschema_rs import ValidationError, validator_for  # imported late: chats without tools do not need it
 
         try:
             self._validator = validator_for(dict(self.schema))
         except (ValidationError, ValueError) as error:
             raise ConfigurationError(
-                f"{self._what} has parameters that are no JSON Schema: {str(error).splitlines()[0]}",
+                f"{self._what} has parameters that are not a JSON Schema: {str(error).splitlines()[0]}",
                 hint="Correct its schema.",
             ) from error
         return self._validator
@@ -68,15 +68,13 @@ def _line(error: ValidationError) -> str:
 def _coerce(
     value: object, schema: object, root: Mapping[str, Any], place: str, name: str, problems: list[Problem]
 ) -> object:
-    """Give a value as the schema wants it, where that loses nothing; else the value itself."""
+    """Return a value coerced to the schema where that is lossless, else the value itself."""
     if not isinstance(schema, Mapping):
         return value
     types = types_of(schema, root)
     better = _coerce_scalar(value, schema, types, root)
     if better is not value:
-        problems.append(
-            Problem("coerced", f"{name}: {place} was given as {_shown(value)} and read as {_shown(better)}.")
-        )
+        problems.append(Problem("coerced", f"{name}: {place} was {_shown(value)} and read as {_shown(better)}."))
         value = better
     schema = _branch(schema, value, root)
     if isinstance(value, dict):
@@ -95,7 +93,7 @@ def _coerce(
 
 
 def _branch(schema: Mapping[str, Any], value: object, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Give the alternative of a union that a list or an object belongs to; the schema itself where it is none."""
+    """Return the alternative of a union that a list or object matches; the schema itself without a match."""
     wanted = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else ""
     for choice in ("anyOf", "oneOf"):
         for option in schema.get(choice, ()):
@@ -105,7 +103,7 @@ def _branch(schema: Mapping[str, Any], value: object, root: Mapping[str, Any]) -
 
 
 def _coerce_scalar(value: object, schema: Mapping[str, Any], types: frozenset[str], root: Mapping[str, Any]) -> object:
-    """Give one value as one of its types; the same value where it needs or allows no change."""
+    """Return a value as one of the types; the same value if it needs or allows no change."""
     if isinstance(value, str) and types and "string" not in types:
         read = _read(value, types)
         if read is not value:
@@ -120,14 +118,14 @@ def _coerce_scalar(value: object, schema: Mapping[str, Any], types: frozenset[st
 
 
 def _read(text: str, types: frozenset[str]) -> object:
-    """Read text as one of the types; the text itself where it is none of them."""
-    bare = text.strip()
-    if "boolean" in types and bare.lower() in ("true", "false"):
-        return bare.lower() == "true"
-    if "null" in types and bare.lower() in ("null", "none", ""):
+    """Return text parsed as one of the types; the text itself if it is not one of them."""
+    stripped = text.strip()
+    if "boolean" in types and stripped.lower() in ("true", "false"):
+        return stripped.lower() == "true"
+    if "null" in types and stripped.lower() in ("null", "none", ""):
         return None
     try:
-        value = msgspec.json.decode(bare)
+        value = msgspec.json.decode(stripped)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return text
     if isinstance(value, bool) or value is None:

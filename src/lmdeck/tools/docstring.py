@@ -1,6 +1,6 @@
-"""What a docstring says of a function and its parameters, in Google's, NumPy's or Sphinx's style.
+"""Descriptions of a function and its parameters from a docstring in Google, NumPy or Sphinx style.
 
-docstring-parser reads all three; it is imported only where a function has a docstring.
+docstring-parser reads all three styles; it is imported only for a function with a docstring.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 
 def parse_docstring(function: Callable[..., object]) -> tuple[str, dict[str, str]]:
-    """Give what a function does, and what each of its parameters means, on one line each."""
+    """Return the description of a function, and those of its parameters by name, on one line each."""
     text = inspect.getdoc(function)
     if not text:
         return "", {}
-    from docstring_parser import parse  # here, because a script without tools needs it not
+    from docstring_parser import parse  # imported late: programs without tools do not need it
 
     found = parse(text)
     parts = (found.short_description, found.long_description)

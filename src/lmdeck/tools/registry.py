@@ -12,7 +12,7 @@ Offer = Tool[..., Any] | Callable[..., Any] | Mapping[str, Any] | str
 
 
 class ToolRegistry:
-    """Tools under names of their own. A name is taken once; the same function may be defined again, as a notebook does."""
+    """A registry of tools with unique names; the same function may be defined again, as in a notebook."""
 
     def __init__(self, tools: Iterable[Tool[..., Any]] = ()) -> None:
         self._tools: dict[str, Tool[..., Any]] = {}
@@ -28,13 +28,13 @@ class ToolRegistry:
         known = self._tools.get(new.name)
         if known is not None and _origin(known) != _origin(new):
             raise ConfigurationError(
-                f"A tool named {new.name!r} is registered already.", hint="Give every tool a name of its own."
+                f"A tool named {new.name!r} is already registered.", hint="Give every tool a unique name."
             )
         self._tools[new.name] = new
         return new
 
     def get(self, name: str) -> Tool[..., Any]:
-        """Give a tool by its name.
+        """Return a tool by name.
 
         Raises:
             UnknownToolError: No tool has that name.
@@ -56,11 +56,11 @@ class ToolRegistry:
 
 
 def offered_tool(offer: Offer, registry: ToolRegistry) -> Tool[..., Any] | Mapping[str, Any]:
-    """Give the tool that an offer means: a `Tool`, a plain function, a registered name, or an OpenAI-style dict as it is.
+    """Return the tool for a `Tool`, a function or a registered name; an OpenAI-style dict is unchanged.
 
     Raises:
-        ConfigurationError: A function cannot be described.
-        UnknownToolError: No tool of that name was registered.
+        ConfigurationError: The signature of a function cannot be described.
+        UnknownToolError: No tool of that name is registered.
     """
     if isinstance(offer, str):
         return registry.get(offer)
@@ -73,6 +73,6 @@ def offered_tool(offer: Offer, registry: ToolRegistry) -> Tool[..., Any] | Mappi
 
 
 def _origin(item: Tool[..., Any]) -> tuple[str, str]:
-    """Name the function behind a tool; one that was defined again has the same."""
+    """Return the module and qualified name of a tool's function, which stay the same if it is redefined."""
     handler = item.handler
     return getattr(handler, "__module__", ""), getattr(handler, "__qualname__", repr(handler))

@@ -1,4 +1,4 @@
-"""What a running handler can publish: events that belong to its call and appear among those of the run."""
+"""Events published by a running handler, which appear among the events of the run."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Report: TypeAlias = "Callable[[ToolServerLost], None]"
 
 
 def _ignore(_: ToolServerLost) -> None:
-    """Publish nothing: the handler was called outside a run."""
+    """Ignore an event of a handler that was called outside a run."""
 
 
 _report: ContextVar[Report] = ContextVar("lmdeck_report", default=_ignore)
 
 
 def current_report() -> Report:
-    """Return what publishes an event of the call that is running; outside a run it does nothing."""
+    """Return the function that publishes events of the current call; outside a run it ignores them."""
     return _report.get()
 
 
 def report_to(report: Report) -> None:
-    """Let the handler that is about to run in this context publish its events there."""
+    """Set the function that publishes events of handlers in the current context."""
     _report.set(report)

@@ -1,4 +1,4 @@
-"""What a handler returned, as the model is told it: text, and the images in it."""
+"""Conversion of a handler's return value into text and images for the model."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,[A-Za-z0-9+/=\s]+", re.
 
 
 def read_result(result: object) -> tuple[str, list[Image]]:
-    """Return a handler's result as text for the model, and the images that stood in it.
+    """Return a handler's result as text for the model, and the images in it.
 
-    Text stays as it is, bytes are text or base64, all else is JSON. An image is an `Image`, the bytes or the data URI of one,
-    MCP's image content, OpenAI's `image_url` part, or an object that Jupyter could show as PNG, as Pillow's can. It may be the
-    whole result or stand anywhere in it, where `[image 1]` is left in its place.
+    Text is unchanged, bytes become text or base64, everything else JSON. An image is an `Image`, its bytes or data URI, MCP's
+    image content, OpenAI's `image_url` part, or an object that Jupyter displays as PNG, such as Pillow's. It may be the whole
+    result or occur anywhere in it, where it is replaced by `[image 1]` and so on.
 
     Raises:
-        TypeError: It has no form in JSON.
+        TypeError: JSON cannot represent the result.
     """
     images: list[Image] = []
     text = _text(result, images)
@@ -33,10 +33,10 @@ def read_result(result: object) -> tuple[str, list[Image]]:
 
 
 def result_text(result: object) -> str:
-    """Return a handler's result as text alone.
+    """Return a handler's result as text, without its images.
 
     Raises:
-        TypeError: It has no form in JSON.
+        TypeError: JSON cannot represent the result.
     """
     return read_result(result)[0]
 
@@ -45,7 +45,7 @@ def _text(result: object, images: list[Image]) -> str:
     try:
         plain = _without_images(result, images)
     except RecursionError as error:
-        raise TypeError(f"a {type(result).__name__} has no form in JSON: it contains itself") from error
+        raise TypeError(f"a {type(result).__name__} cannot be written as JSON: it contains itself") from error
     if isinstance(plain, str):
         return plain
     if isinstance(plain, (bytes, bytearray, memoryview)):
@@ -64,11 +64,11 @@ def _text(result: object, images: list[Image]) -> str:
     try:
         return msgspec.json.encode(plain, enc_hook=plain_value).decode()
     except (TypeError, ValueError, NotImplementedError, RecursionError) as error:
-        raise TypeError(f"a {type(result).__name__} has no form in JSON: {error}") from error
+        raise TypeError(f"a {type(result).__name__} cannot be written as JSON: {error}") from error
 
 
 def _without_images(value: object, images: list[Image]) -> object:
-    """Return a result with a placeholder for each image in it, and put the images into `images`."""
+    """Return a result with a placeholder for each image, and append the images to `images`."""
     image = _as_image(value)
     if image is not None:
         return _placeholder(image, images)
@@ -85,7 +85,7 @@ def _placeholder(image: Image, images: list[Image]) -> str:
 
 
 def _as_image(value: object) -> Image | None:
-    """Return the image that a value is, None where it is something else."""
+    """Return the image that a value represents, or None."""
     match value:
         case Image():
             return value
@@ -119,7 +119,7 @@ def _from_base64(data: str, mime_type: object) -> Image:
 
 
 def _is_text(data: bytes) -> bool:
-    """Whether bytes that begin as an image does are text all the same: “BMW”, “GIF89a is a format”."""
+    """Whether bytes that start like an image are text, such as “BMW” or “GIF89a is a format”."""
     try:
         return "\0" not in data.decode()
     except UnicodeDecodeError:
@@ -136,4 +136,4 @@ def _plain(value: object) -> object:
         return str(value)
     if hasattr(value, "tolist"):  # arrays
         return value.tolist()
-    raise NotImplementedError(f"nothing writes a {type(value).__name__} as JSON")
+    raise NotImplementedError(f"the type {type(value).__name__} is not supported")

@@ -1,8 +1,8 @@
-"""JSON Schema out of Python types, and typed objects out of JSON.
+"""JSON Schema from Python types, and typed objects from JSON.
 
-msgspec describes and converts nearly all types people use: scalars, `Literal`, enums, unions, containers, dataclasses,
-TypedDicts, its own Structs, dates, UUIDs and decimals. Paths and pydantic models are added here. References are written out,
-because grammar compilers behind local servers often know none; only a type that contains itself keeps them.
+msgspec supports nearly all common types: scalars, `Literal`, enums, unions, containers, dataclasses, TypedDicts, its own
+Structs, dates, UUIDs and decimals. Paths and pydantic models are added here. References are inlined, because the grammar
+compilers of local servers often do not support them; only recursive types keep them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ DEPTH = 32
 
 
 def schema_of(kind: object, what: str) -> dict[str, Any]:
-    """Describe a type as JSON Schema; `what` names it in errors.
+    """Return the JSON Schema of a type; `what` names it in error messages.
 
     Raises:
-        ConfigurationError: JSON has nothing that could stand for the type.
+        ConfigurationError: JSON cannot represent the type.
     """
     try:
         given = msgspec.json.schema(kind, schema_hook=_extra_schema)
@@ -36,7 +36,7 @@ def schema_of(kind: object, what: str) -> dict[str, Any]:
 
 
 def to_object(value: object, kind: type[T]) -> T:
-    """Make an object of a type out of decoded JSON; dates, enums and the like out of their text.
+    """Return an object of a type from decoded JSON; dates, enums and similar types are parsed from text.
 
     Raises:
         msgspec.ValidationError: The value does not fit.
@@ -45,7 +45,7 @@ def to_object(value: object, kind: type[T]) -> T:
 
 
 def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a schema's references out, as far as they end."""
+    """Return a schema with its references inlined, except recursive ones."""
     definitions = schema.get("$defs", {})
     recursive = {name for name in definitions if _reaches(name, definitions[name], definitions, set())}
     written: dict[str, Any] = _written(schema, definitions, recursive)
@@ -69,12 +69,12 @@ def _written(schema: Any, definitions: Mapping[str, Any], recursive: set[str]) -
 
 
 def _is_noise(key: str, value: object) -> bool:
-    """Tell what only costs tokens: definitions that are written out, and titles that repeat names."""
+    """Whether an entry only costs tokens: inlined definitions, and titles that repeat names."""
     return key == "$defs" or (key == "title" and isinstance(value, str))
 
 
 def _reaches(name: str, schema: object, definitions: Mapping[str, Any], seen: set[str]) -> bool:
-    """Tell whether a schema refers to a definition, itself or through others."""
+    """Whether a schema refers to a definition, directly or indirectly."""
     if isinstance(schema, Mapping):
         target = str(schema.get("$ref", "")).rpartition("/")[2]
         if target == name:
@@ -102,4 +102,4 @@ def _extra_object(kind: type, value: object) -> object:
     validate = getattr(kind, "model_validate", None)  # pydantic's; its ValidationError is a ValueError
     if callable(validate):
         return validate(value)
-    raise NotImplementedError(f"nothing makes a {kind.__name__} out of JSON")
+    raise NotImplementedError(f"a {kind.__name__} cannot be created from JSON")

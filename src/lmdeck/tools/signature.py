@@ -1,4 +1,4 @@
-"""A function's parameters as one msgspec Struct: the source of its schema, and the mould of its arguments."""
+"""A function's parameters as a msgspec Struct, which defines its schema and converts its arguments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lmdeck.tools.schema import schema_of
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """What a function takes: its description, the schema, and the Struct that holds the arguments."""
+    """The signature of a function: its description, the schema, and the Struct of its arguments."""
 
     description: str
     schema: dict[str, Any]
@@ -28,7 +28,7 @@ def read_signature(function: Callable[..., object], name: str) -> Signature:
     """Read a function's signature, type hints and docstring.
 
     Raises:
-        ConfigurationError: A parameter cannot be described: `*args`, positional-only, a type JSON cannot hold, an unknown name.
+        ConfigurationError: A parameter cannot be described: `*args`, positional-only, an unsupported type, an unknown name.
     """
     what = f"The tool {name!r}"
     try:
@@ -56,7 +56,7 @@ def _field(
 ) -> tuple[str, Any, Any]:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
         raise ConfigurationError(
-            f"{what} has the parameter {str(parameter)!r}, which no JSON object can name.",
+            f"{what} has the parameter {str(parameter)!r}, which cannot be a key of a JSON object.",
             hint="Give every parameter a name that can be passed by keyword.",
         )
     kind, meaning = _meaning(hints.get(parameter.name, Any))
@@ -68,7 +68,7 @@ def _field(
 
 
 def _default(value: object) -> dict[str, Any]:
-    """Show a default that JSON can hold."""
+    """Return the schema's `default` for a value that JSON can represent."""
     try:
         return {"default": msgspec.to_builtins(value)}
     except (TypeError, NotImplementedError):
@@ -76,7 +76,7 @@ def _default(value: object) -> dict[str, Any]:
 
 
 def _meaning(hint: Any) -> tuple[Any, str]:  # noqa: ANN401 - a type hint is anything
-    """Part `Annotated[T, "what it is"]` into the type and the words; pydantic's `Field(description=…)` counts as well."""
+    """Return type and description of `Annotated[T, "description"]` or pydantic's `Field(description=…)`."""
     if get_origin(hint) is not Annotated:
         return hint, ""
     kind, *extras = get_args(hint)

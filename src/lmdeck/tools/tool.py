@@ -1,4 +1,4 @@
-"""`Tool`: a name, a schema and the function that answers; `@tool` makes one out of a plain function."""
+"""`Tool`: a name, a schema and a handler; `@tool` creates one from a function."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ SCHEMA_WORDS = frozenset(
 
 
 class ToolFailed(Exception):  # noqa: N818 - what happened, said to the model
-    """Raise it in a tool to tell the model, in your words, that the tool could not do it; the loop goes on."""
+    """Raised by a tool to report a failure to the model in its own words; the loop continues."""
 
 
 class Tool(Generic[P, R]):
-    """A tool that a model may call: `name`, `description`, `parameters` (JSON Schema) and the `handler` that answers.
+    """A tool that a model may call: `name`, `description`, `parameters` (JSON Schema) and `handler`.
 
-    It stays callable as the function it was made of. `timeout` is the longest it may run, in seconds; None leaves the limit to
-    the loop. `repeatable` says that each call counts, also one that is equal to another. `arguments` is the Struct that
-    arguments are converted into; None hands them on as plain data.
+    It stays callable as the function that it was created from. `timeout` is the maximum run time in seconds; None means the
+    limit of the loop. With `repeatable`, equal calls are each run. `arguments` is the Struct that arguments are converted to;
+    None passes them as plain data.
     """
 
     def __init__(
@@ -60,33 +60,33 @@ class Tool(Generic[P, R]):
 
     @property
     def is_async(self) -> bool:
-        """Tell whether the handler must be awaited."""
+        """Whether the handler must be awaited."""
         return inspect.iscoroutinefunction(self.handler) or inspect.iscoroutinefunction(
             getattr(self.handler, "__call__", None)  # noqa: B004 - an object with an async __call__
         )
 
     @cached_property
     def checker(self) -> Checker:
-        """What checks the arguments of a call."""
+        """The validator of the arguments."""
         return Checker(self.parameters, f"The tool {self.name!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the tool in OpenAI's form."""
+        """Return the tool in OpenAI's format."""
         function = {"name": self.name, "description": self.description, "parameters": self.parameters}
         return {"type": "function", "function": {key: value for key, value in function.items() if value != ""}}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function as if it were no tool."""
+        """Call the handler directly."""
         return self.handler(*args, **kwargs)
 
     def __get__(self, instance: object, owner: type | None = None) -> Tool[..., R]:
-        """Bind a tool that was made of a method."""
+        """Bind a tool that was created from a method."""
         if instance is None or not self._takes_self:
             return self
         return self.with_handler(self.handler.__get__(instance, owner))
 
     def with_handler(self, handler: Callable[..., R]) -> Tool[..., R]:
-        """Return the same tool, answered by another handler."""
+        """Return the same tool with another handler."""
         return Tool(
             name=self.name, handler=handler, description=self.description, parameters=self.parameters,
             arguments=self.arguments, timeout=self.timeout, repeatable=self.repeatable,
@@ -106,10 +106,10 @@ def tool(
     function: Callable[P, R] | None = None, /, *, name: str | None = None, description: str | None = None,
     timeout: float | None = None, repeatable: bool = False,
 ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:  # fmt: skip
-    """Make a tool of a function: the schema comes from its signature, the descriptions from its docstring.
+    """Create a tool from a function: the schema from its signature, the descriptions from its docstring.
 
-    Descriptions are read from Google, NumPy and reST docstrings, and from `Annotated[str, "what it is"]`. Equal calls of one
-    answer run once and share the result, unless the tool is `repeatable`: rolling a die twice is not rolling it once.
+    Descriptions are read from Google, NumPy and reST docstrings, and from `Annotated[str, "description"]`. Equal calls in one
+    answer are run once and share the result, unless the tool is `repeatable`, as for rolling a die.
 
     Raises:
         ConfigurationError: A parameter cannot be described, or LM Studio would rewrite the name.
@@ -132,13 +132,13 @@ def make_tool(
     name: str, *, handler: Callable[..., Any], description: str = "", parameters: Mapping[str, Any] | None = None,
     required: Sequence[str] | None = None, timeout: float | None = None, repeatable: bool = False,
 ) -> Tool[..., Any]:  # fmt: skip
-    """Make a tool of a handler and its parameters, as JSON Schema or in the short form `{"city": {"type": "string"}}`.
+    """Create a tool from a handler and parameters, JSON Schema or the short form `{"city": {"type": "string"}}`.
 
-    Without `parameters` they are read from the handler's signature. In the short form every parameter is required unless
+    Without `parameters`, the schema comes from the handler's signature. In the short form all parameters are required, unless
     `required` names those that are.
 
     Raises:
-        ConfigurationError: The parameters are no schema, `required` names one that is not there, or the name is refused.
+        ConfigurationError: The parameters are not a schema, `required` names an unknown parameter, or the name is refused.
     """
     if parameters is None:
         made = tool(name=name, description=description or None, timeout=timeout, repeatable=repeatable)(handler)
@@ -158,28 +158,28 @@ def make_tool(
 
 
 def checked_name(name: str) -> str:
-    """Give a tool's name back if LM Studio passes it on as it is.
+    """Return a tool's name if LM Studio does not change it.
 
     Raises:
-        ConfigurationError: It does not: names are brought into snake_case (LM Studio 0.3.23, API changelog).
+        ConfigurationError: LM Studio would convert the name to snake_case (LM Studio 0.3.23, API changelog).
     """
     if NAME.fullmatch(name):
         return name
     raise ConfigurationError(
-        f"LM Studio would rewrite the tool's name {name!r}: it passes on lower-case letters, digits and underscores only.",
+        f"LM Studio would rewrite the tool's name {name!r}: it allows only lower-case letters, digits and underscores.",
         hint=f"Name it {snake_case(name)!r}.",
     )
 
 
 def snake_case(name: str) -> str:
-    """Give a name that LM Studio passes on as it is."""
+    """Return a name in snake_case, which LM Studio does not change."""
     words = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
     plain = re.sub(r"[^a-z0-9_]+", "_", words.lower()).strip("_")
     return (f"tool_{plain}" if plain[:1].isdigit() else plain)[:64] or "my_tool"
 
 
 def _is_schema(parameters: Mapping[str, Any]) -> bool:
-    """Tell JSON Schema from the short form, whose values all describe a parameter."""
+    """Whether parameters are JSON Schema, not the short form, in which every value describes a parameter."""
     if parameters.get("type") == "object" or isinstance(parameters.get("$schema"), str):
         return True
     is_made_of_words = set(parameters) <= SCHEMA_WORDS and not isinstance(parameters.get("type"), Mapping)
@@ -190,7 +190,7 @@ def _checked(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in parameters.items():
         if not isinstance(value, Mapping):
             raise ConfigurationError(
-                f"The parameter {key!r} of the tool {name!r} is described by {value!r}, which is no schema.",
+                f"The parameter {key!r} of the tool {name!r} is described by {value!r}, which is not a schema.",
                 hint='Describe each parameter: {"city": {"type": "string", "description": "…"}}.',
             )
     return {key: dict(value) for key, value in parameters.items()}
@@ -200,7 +200,7 @@ def _checked_required(name: str, required: Sequence[str], properties: Mapping[st
     missing = [key for key in required if key not in properties]
     if missing:
         raise ConfigurationError(
-            f"The tool {name!r} requires {missing[0]!r}, which is none of its parameters.",
+            f"The tool {name!r} requires {missing[0]!r}, which is not one of its parameters.",
             hint=f"Its parameters are: {', '.join(properties) or 'none'}.",
         )
     return list(required)

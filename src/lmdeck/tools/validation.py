@@ -1,4 +1,4 @@
-"""The check of a call's arguments: JSON Schema, then lossless coercion, then typed objects."""
+"""Validation of a call's arguments: JSON Schema, lossless coercion, conversion to typed objects."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SHOWN = 200
 
 
 def checked_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the keyword arguments for the handler, typed as its signature says, and what was coerced.
+    """Return the keyword arguments for the handler, typed by its signature, and the problems of coercion.
 
     Raises:
-        ToolArgumentsError: They do not fit; `errors` has a line for each fault.
+        ToolArgumentsError: They do not match the schema; `errors` has one line for each mismatch.
         ConfigurationError: The tool's own schema is not a JSON Schema.
     """
     arguments, problems = coerced_arguments(tool, call)
@@ -24,10 +24,10 @@ def checked_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, A
 
 
 def coerced_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the arguments as plain data that fits the schema, and what was coerced for that.
+    """Return the arguments as plain data that matches the schema, and the problems of coercion.
 
     Raises:
-        ToolArgumentsError: They do not fit; `errors` has a line for each fault.
+        ToolArgumentsError: They do not match the schema; `errors` has one line for each mismatch.
         ConfigurationError: The tool's own schema is not a JSON Schema.
     """
     problems: list[Problem] = []
@@ -43,10 +43,10 @@ def coerced_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, A
 
 
 def typed_arguments(tool: Tool[..., Any], call: ToolCall, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return coerced arguments as the objects that the handler's signature asks for.
+    """Return coerced arguments as objects of the types in the handler's signature.
 
     Raises:
-        ToolArgumentsError: One of them cannot be made.
+        ToolArgumentsError: An argument cannot be converted.
     """
     if tool.arguments is None:
         return arguments
