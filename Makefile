@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SHARED := ../shared
 
-.PHONY: help demo test lint types tests pythons package live fuzz soak docs pictures bench shared format clean
+.PHONY: help system-packages demo test lint types tests pythons package live fuzz soak docs pictures bench shared format clean
 
 help:
 	@echo "make demo    a real conversation with a small model, no LM Studio needed"
 	@echo "make test    lint, types and every test that needs no LM Studio"
 	@echo "make pythons a short set of tests on every Python that is installed"
 	@echo "make package wheel and source distribution, built and tried in a bare environment"
+	@echo "make system-packages what some tests need from Debian, where root may install it"
 	@echo "make live    the same conversations against LM Studio at LMDECK_LIVE_URL"
 	@echo "make fuzz    a hundred million random characters through the parser"
 	@echo "make wire    every fault on the wire at every operation"
@@ -31,8 +32,6 @@ test: lint types tests
 # The commands of these three stand in noxfile.py; here they run in .venv instead of environments of their own.
 lint types tests: $(VENV)/.installed-dev
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nox --no-venv --session $@
-
-tests: $(VENV)/.postgres
 
 # The short set of tests on every Python from 3.12 on that this machine has; pyenv shows all of its versions only when asked.
 pythons: $(VENV)/.installed-dev
@@ -112,14 +111,15 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 	@touch $@ $(VENV)/.installed-demo
 
 # A PostgreSQL server for the tests of the Django history. Where it can be neither found nor installed, they are skipped, and say so.
-APT := apt-get install --yes --quiet --no-install-recommends postgresql
-$(VENV)/.postgres: $(VENV)/.created
-	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1; then touch $@; \
-	elif test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1; then \
-		echo "Installing PostgreSQL for the tests …"; \
-		if { $(APT) || { apt-get update --quiet && $(APT); }; } >/dev/null 2>&1; then touch $@; \
-		else echo "PostgreSQL could not be installed: its tests will be skipped"; fi; \
-	else echo "NO POSTGRESQL here: its tests will be skipped (Debian: apt-get install postgresql)"; fi
+# Debian's packages that some tests need; where they cannot be installed, those tests are skipped and say so.
+SYSTEM_PACKAGES := chromium php-cli php-curl postgresql
+APT := DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $(SYSTEM_PACKAGES)
+system-packages:
+	@if test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null 2>&1; then \
+		echo "SKIPPED system packages: install $(SYSTEM_PACKAGES) to run the tests that need them"; \
+	elif dpkg --status $(SYSTEM_PACKAGES) >/dev/null 2>&1; then :; \
+	else echo "Installing $(SYSTEM_PACKAGES) …"; \
+		{ $(APT) || { apt-get update --quiet && $(APT); }; } >/dev/null 2>&1 || echo "They could not be installed: tests that need them are skipped"; fi
 
 .venv-docs/.installed: pyproject.toml
 	@$(PYTHON) -m venv .venv-docs

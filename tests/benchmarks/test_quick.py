@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from loopback import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 ALWAYS = {"lmdeck, sync", "lmdeck, async", "sockets + msgspec, sync", "sockets + msgspec, async"}
 NEEDS = {"httpx2 + msgspec": "httpx2", "openai-python": "openai"}
@@ -18,7 +20,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
     """One quick run: what it printed, and the figures it wrote."""
     figures = tmp_path_factory.mktemp("bench") / "figures.json"
     command = [sys.executable, ROOT / "benchmarks" / "run.py", "--quick", "--json", figures]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE * 10).stdout
     return printed, json.loads(figures.read_text())
 
 
@@ -62,7 +64,7 @@ def test_the_json_has_a_figure_for_each_round(run):
 def test_many_streams_at_once_are_all_right(tmp_path):
     figures = tmp_path / "figures.json"
     command = [sys.executable, ROOT / "benchmarks" / "streams.py", "--streams", "40", "--json", figures]
-    subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE * 10)
     measured = json.loads(figures.read_text())
     assert measured["right"] == measured["streams"] == 40
 
@@ -73,7 +75,7 @@ def test_many_browsers_at_once_are_all_served(tmp_path):
         pytest.skip("NO /proc: the site's CPU time cannot be read")
     figures = tmp_path / "figures.json"
     command = [sys.executable, ROOT / "benchmarks" / "browsers.py", "--clients", "10", "--json", figures]
-    subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE * 10)
     measured = json.loads(figures.read_text())
     assert measured["complete"] == measured["clients"] == 10
 

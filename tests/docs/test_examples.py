@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loopback import PATIENCE
+
 if TYPE_CHECKING:
     from lmdeck.engine import EngineServer
 
@@ -22,8 +24,14 @@ def test_example_runs(example: Path, engine: EngineServer) -> None:
     """It ends well, says something and complains about nothing."""
     environment = {**os.environ, "LMDECK_BASE_URL": engine.base_url, "PYTHONWARNINGS": "error"}
     done = subprocess.run(
-        [sys.executable, str(example)], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(example)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE * 10,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
-    assert not done.stderr
+    complaints = [line for line in done.stderr.splitlines() if "has waited in this client's queue" not in line]
+    assert not complaints  # a slow machine may let a request wait for long, which is said once

@@ -23,6 +23,8 @@ def test_a_program_asks_the_fake(name: str) -> None:
     needed = NEEDS.get(name)
     if needed and shutil.which(needed) is None:
         pytest.skip(f"NO {needed.upper()} on this machine: examples/fake/{name} was not run")
+    if needed == "php" and b"curl" not in subprocess.run(["php", "-m"], capture_output=True, check=True).stdout.split():
+        pytest.skip(f"NO CURL EXTENSION in PHP on this machine: examples/fake/{name} was not run")
     with load_scenario(EXAMPLES / "scenario.toml").fake() as fake:
         done = subprocess.run(
             [*PROGRAMS[name], str(EXAMPLES / name)],

@@ -342,6 +342,11 @@ def ask(said):
 """
 
 
+def _plain_environment() -> dict[str, str]:
+    """Return the environment without the settings of Django's tests, for which Celery would set Django up."""
+    return {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+
+
 @contextmanager
 def celery_worker(folder: Path) -> Iterator[Any]:
     """Run a worker of three processes in its own session, and import its tasks here."""
@@ -349,7 +354,7 @@ def celery_worker(folder: Path) -> Iterator[Any]:
     process = subprocess.Popen(
         [sys.executable, "-m", "celery", "-A", "fork_tasks", "worker", "--pool", "prefork", "-c", "3", "-l", "warning",
          "--without-gossip", "--without-mingle", "--without-heartbeat"],
-        cwd=folder, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(folder), "PYTHONWARNINGS": "ignore"},
+        cwd=folder, stdout=log, stderr=log, env={**_plain_environment(), "PYTHONPATH": str(folder), "PYTHONWARNINGS": "ignore"},
     )  # fmt: skip
     try:
         yield process
@@ -380,7 +385,7 @@ assert [result.get(timeout=TIME) for result in results] == [f"job {number}" for 
 """.replace("TIME", str(2 * PATIENCE))
         with celery_worker(tmp_path):
             done = subprocess.run(
-                [sys.executable, "-c", ask], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+                [sys.executable, "-c", ask], cwd=tmp_path, env={**_plain_environment(), "PYTHONPATH": str(tmp_path)},
                 capture_output=True, text=True, timeout=3 * PATIENCE,
             )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:] + (tmp_path / "log").read_text()[-2000:]

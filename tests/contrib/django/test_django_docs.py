@@ -43,4 +43,5 @@ def test_the_page_of_tests_passes() -> None:
 def test_every_key_and_signal_is_told() -> None:
     assert {key for key in OWN if f"`{key}`" not in PAGE} == set()
     names = {name for name in dir(signals) if isinstance(getattr(signals, name), Signal)}
+    assert len(names) == len(signals.SIGNALS)
     assert {name for name in names if f"`{name}`" not in PAGE} == set()

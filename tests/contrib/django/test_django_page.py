@@ -45,7 +45,8 @@ def page(browser: Any, running: tuple[Site, str]) -> Iterator[Any]:
     context = browser.new_context(base_url=f"http://127.0.0.1:{here.port}", reduced_motion="reduce")
     context.add_cookies([{"name": "sessionid", "value": session, "domain": "127.0.0.1", "path": "/"}])
     page = context.new_page()
-    page.set_default_timeout(8000)
+    page.set_default_timeout(PATIENCE * 1000)
+    playwright.expect.set_options(timeout=PATIENCE * 1000)
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)

@@ -42,7 +42,8 @@ def browser() -> Iterator[Any]:
 def page(browser: Any, url: str) -> Iterator[Any]:
     context = browser.new_context(base_url=url, reduced_motion="reduce")
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(PATIENCE * 1000)
+    playwright.expect.set_options(timeout=PATIENCE * 1000)
     page.add_init_script(SEEN)
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
