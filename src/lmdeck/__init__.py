@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from lmdeck.errors import StructuredOutputError as StructuredOutputError
     from lmdeck.errors import TemplateError as TemplateError
     from lmdeck.errors import ToolArgumentsError as ToolArgumentsError
+    from lmdeck.errors import ToolCallMissingError as ToolCallMissingError
     from lmdeck.errors import ToolCallParseError as ToolCallParseError
     from lmdeck.errors import ToolError as ToolError
     from lmdeck.errors import ToolExecutionError as ToolExecutionError
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
     from lmdeck.native_events import ServerEvent as ServerEvent
     from lmdeck.outputs import Completion as Completion
     from lmdeck.outputs import Embeddings as Embeddings
+    from lmdeck.stats import DraftTokens as DraftTokens
     from lmdeck.stats import Measured as Measured
     from lmdeck.stats import Stats as Stats
     from lmdeck.stats import Usage as Usage
@@ -177,6 +179,7 @@ _HOMES = {
         "StructuredOutputError",
         "TemplateError",
         "ToolArgumentsError",
+        "ToolCallMissingError",
         "ToolCallParseError",
         "ToolError",
         "ToolExecutionError",
@@ -212,7 +215,7 @@ _HOMES = {
     "_parsing.dialects": ("dialects",),
     "_parsing.parser": ("StreamParser", "parse"),
     "_parsing.rendering": ("render",),
-    "stats": ("Measured", "Stats", "Usage"),
+    "stats": ("DraftTokens", "Measured", "Stats", "Usage"),
     "tools.registry": ("ToolRegistry",),
     "tools.tool": ("Tool", "ToolFailed", "tool"),
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack, overload
 
 from lmdeck._client.chat import Chat
 from lmdeck._client.clients import EMBED_BATCH, LMStudio
 from lmdeck._client.conversation import Conversation
 from lmdeck._client.models import Models
 from lmdeck._client.plans.images import FETCH_SECONDS
+from lmdeck._client.stream import ChatStream
 from lmdeck._forking import on_fork
 from lmdeck._requests.images import MAX_IMAGE_BYTES
 from lmdeck.config import ClientSettings
@@ -80,9 +81,23 @@ def embed(
     return default_client().embed(text, model=model, batch_size=batch_size, **options)
 
 
-def complete(prompt: str, *, model: str | None = None, **options: Any) -> Completion:  # noqa: ANN401  # as above
+@overload
+def complete(
+    prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[False] = False,
+    **options: Any,  # noqa: ANN401  # they go to the server as they are
+) -> Completion: ...  # fmt: skip
+@overload
+def complete(
+    prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[True],
+    **options: Any,  # noqa: ANN401  # they go to the server as they are
+) -> ChatStream: ...  # fmt: skip
+def complete(
+    prompt: str, *, model: str | None = None, suffix: str | None = None, stream: bool = False,
+    **options: Any,  # they go to the server as they are
+) -> ChatStream | Completion:  # fmt: skip
     """Go on with a text, with the default client; see `LMStudio.complete`."""
-    return default_client().complete(prompt, model=model, **options)
+    ask: Callable[..., ChatStream | Completion] = default_client().complete
+    return ask(prompt, model=model, suffix=suffix, stream=stream, **options)
 
 
 def decide(

@@ -346,6 +346,12 @@ class ToolCallParseError(ToolError, ValueError):
         self.raw = raw
 
 
+class ToolCallMissingError(ToolError):
+    """`tool_choice` demanded a tool call, and the model made none; `partial` is its reply."""
+
+    default_hint = "Raise `max_tokens`, ask again, or use a model trained for tool use."
+
+
 class UnknownToolError(ToolError, LookupError):
     """The named tool does not exist."""
 

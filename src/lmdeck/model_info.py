@@ -16,9 +16,11 @@ __all__ = [
     "LoadedModel",
     "ModelInfo",
     "ModelInstance",
+    "ReasoningLevel",
     "ReasoningOptions",
 ]
 
+ReasoningLevel = Literal["off", "on", "low", "medium", "high"]
 ApiLevel = Literal["v1", "v0", "openai"]
 DownloadStatus = Literal["downloading", "paused", "completed", "failed", "already_downloaded"]
 

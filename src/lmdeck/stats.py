@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["Measured", "Stats", "Usage"]
+__all__ = ["DraftTokens", "Measured", "Stats", "Usage"]
 
 
 class Usage(Struct, frozen=True, kw_only=True, gc=False):
@@ -52,6 +52,17 @@ class Measured(Struct, frozen=True, kw_only=True, gc=False):
     total_time: float | None = None
 
 
+class DraftTokens(Struct, frozen=True, kw_only=True, gc=False):
+    """Speculative decoding: how many tokens the draft model wrote, and how many of them the model took over.
+
+    None where the server does not say (LM Studio docs `api-changelog.md`, 0.3.10; llama.cpp's `timings`).
+    """
+
+    total: int | None = None
+    accepted: int | None = None
+    rejected: int | None = None
+
+
 class Stats(Struct, frozen=True, kw_only=True, gc=False):
     """The speed of an answer: times in seconds, speed in tokens per second.
 
@@ -59,6 +70,7 @@ class Stats(Struct, frozen=True, kw_only=True, gc=False):
     `2_rest/endpoints.md`), otherwise the client's; `measured` always has the client's.
     `stop_reason` is LM Studio's value (`"eosFound"`, `"maxPredictedTokensReached"`, …), never the finish reason.
     `model_load_time` is set if the request loaded the model. `queue_time` is the wait in this client's queue.
+    `draft_tokens` is set if a draft model helped.
     """
 
     time_to_first_token: float | None = None
@@ -67,4 +79,5 @@ class Stats(Struct, frozen=True, kw_only=True, gc=False):
     stop_reason: str | None = None
     model_load_time: float | None = None
     queue_time: float = 0.0
+    draft_tokens: DraftTokens | None = None
     measured: Measured = Measured()

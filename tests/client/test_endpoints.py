@@ -266,7 +266,7 @@ def test_a_conversation_goes_on_from_its_last_response_and_branches(fake: FakeLM
         branch.send("Two")
         with trunk.stream("Three") as stream:
             stream.until_done()
-        sent = [request.body for request in fake.requests]
+        sent = [request.body for request in fake.requests if request.body]
     assert [body.get("previous_response_id") for body in sent] == [None, "resp_1", "resp_1"]
     assert [body.get("system_prompt") for body in sent] == ["Be brief.", None, None]
     assert all(body["integrations"] == ["mcp/x"] and body["reasoning"] == "low" for body in sent)

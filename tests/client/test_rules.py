@@ -11,7 +11,7 @@ import pytest
 import lmdeck
 from asking import alm, lm
 from bodies import completion
-from lmdeck import Chat, ConfigurationError, LMStudio, Message, Reply
+from lmdeck import Chat, ConfigurationError, LMStudio, Message, Problem, Reply
 from lmdeck._compatibility import RULES
 from lmdeck.testing import FakeLMStudio
 
@@ -95,13 +95,18 @@ def ask(fake: FakeLMStudio, make: Callable[[Chat], Chat], **settings: Any) -> tu
         return reply, fake.requests[-1].body
 
 
+def changes(reply: Reply) -> list[Problem]:
+    """Return the problems but the one that the answer, which is words, brings where a call is demanded."""
+    return [problem for problem in reply.problems if problem.code != "tool_call_missing"]
+
+
 @pytest.mark.parametrize("rule", CHANGED)
 def test_a_rule_changes_and_tells(hello: FakeLMStudio, rule: str) -> None:
     """Each change is a problem of its own, with the rule's name."""
     make, look, changed, _ = CHANGED[rule]
     reply, body = ask(hello, make)
     assert look(body) == changed
-    assert {(problem.code, problem.rule) for problem in reply.problems} == {("adjusted", rule)}
+    assert {(problem.code, problem.rule) for problem in changes(reply)} == {("adjusted", rule)}
 
 
 @pytest.mark.parametrize("rule", CHANGED)
@@ -120,7 +125,7 @@ def test_a_rule_that_is_off_changes_nothing(fake: FakeLMStudio, rule: str, how: 
         case _:
             reply, body = ask(fake, lambda chat: make(chat.without_rules()))
     assert look(body) == given
-    assert reply.problems == []
+    assert changes(reply) == []
 
 
 def test_the_other_rules_stay(fake: FakeLMStudio) -> None:

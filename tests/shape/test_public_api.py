@@ -20,18 +20,18 @@ from lmdeck._client.models import AsyncModels, Models
 PUBLIC = """
 APIError AsyncChat AsyncChatRun AsyncChatStream AsyncConversation AsyncLMStudio AsyncMessages AsyncModels
 AsyncParseStream AsyncResponses AuthenticationError Chat ChatRun ChatStream Chunk Completion ConfigurationError
-ConnectionLostError ContentReceived ContextLengthError Conversation DecisionAnswer Decisions DownloadJob Embeddings
-EmptyReplyError EndpointNotFoundError EventBus FileWriteError Health History Image IncompleteStreamError
+ConnectionLostError ContentReceived ContextLengthError Conversation DecisionAnswer Decisions DownloadJob DraftTokens
+Embeddings EmptyReplyError EndpointNotFoundError EventBus FileWriteError Health History Image IncompleteStreamError
 InvalidRequestError LMStudio LMStudioError LoadedModel MCPTools MalformedStreamError MaxRoundsError Measured Message
 Messages ModelCrashedError ModelDetails ModelInfo ModelInstance ModelLoadError ModelLoadProgress ModelNotFoundError
 Models NoModelLoadedError ParseStream ParsedMessage Problem Question RateLimitError ReasoningReceived Reply
 RequestFailed RequestFinished RequestQueued RequestRetried RequestStarted RequestTimeoutError Responses RetryPolicy
 Round RoundFinished Runtime ServerCall ServerError ServerEvent ServerUnreachableError Settings Stats StreamEnded
 StreamError StreamParser StreamStarted StructuredOutputError Subscription TemplateError TokenLogprob Tool
-ToolArgumentsError ToolCall ToolCallDelta ToolCallFinished ToolCallInvalid ToolCallParseError ToolCallStarted
-ToolError ToolExecutionError ToolExecutionFailed ToolFailed ToolFinished ToolRegistry ToolResult ToolServerLost
-ToolStarted TransportError UnknownToolError Usage __version__ chat complete configure conversation decide
-default_client dialects embed fetch_image health models parse register_tool render reset rules tool
+ToolArgumentsError ToolCall ToolCallDelta ToolCallFinished ToolCallInvalid ToolCallMissingError ToolCallParseError
+ToolCallStarted ToolError ToolExecutionError ToolExecutionFailed ToolFailed ToolFinished ToolRegistry ToolResult
+ToolServerLost ToolStarted TransportError UnknownToolError Usage __version__ chat complete configure conversation
+decide default_client dialects embed fetch_image health models parse register_tool render reset rules tool
 """.split()  # noqa: SIM905  # one name a line would be a page
 
 
@@ -149,7 +149,7 @@ def test_what_does_io_is_awaited_and_nothing_else(sync: type, async_: type) -> N
     assert (
         awaited
         == {
-            LMStudio: {"complete", "decide", "embed", "fetch_image", "health", "close", "__enter__", "__exit__"},
+            LMStudio: {"decide", "embed", "fetch_image", "health", "close", "__enter__", "__exit__"},
             Chat: {"send", "run", "parse"},
             Conversation: {"send"},
             Responses: {"create"},

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from lmdeck._agent.limits import AgentLimits
 from lmdeck._agent.tool_calls import PreparedCall, not_run, prepare, repeated, shared
-from lmdeck.errors import EmptyReplyError, MaxRoundsError
+from lmdeck.errors import EmptyReplyError, MaxRoundsError, ToolCallMissingError
 from lmdeck.events import RoundFinished, ToolCallInvalid, ToolExecutionFailed, ToolFinished
 from lmdeck.messages import Message, Reply, Round, ToolCall, ToolResult
 from lmdeck.stats import Usage
@@ -54,6 +54,7 @@ def agent_plan(
     Raises:
         MaxRoundsError: The model has not finished within `max_rounds`, or only repeats its calls.
         ToolError: Too many calls in a row failed; this is the last failure.
+        ToolCallMissingError: A call was demanded and none came.
     """
     run = _Run(tools, limits, one_at_a_time=one_at_a_time)
     for number in range(1, limits.max_rounds + 1):
@@ -94,10 +95,13 @@ class _Run:
         """Request an answer; after the first round, an empty answer is requested once more."""
         try:
             reply: Reply = yield AskModel(tuple(self._added), number)
-        except EmptyReplyError:
+        except EmptyReplyError as error:
+            if error.partial is not None:
+                _check_call(error.partial)
             if number == 1:
                 raise
             reply = yield AskModel(tuple(self._added), number)
+        _check_call(reply)
         return reply
 
     def answer(self, calls: Sequence[ToolCall], number: int) -> Generator[AgentEffect, Any, list[ToolResult]]:
@@ -191,6 +195,17 @@ class _Run:
     def _usage(self) -> Usage | None:
         counted = [one.reply.usage for one in self._rounds if one.reply.usage is not None]
         return sum(counted[1:], counted[0]) if counted else None
+
+
+def _check_call(reply: Reply) -> None:
+    """Refuse a reply without the call that was demanded.
+
+    Raises:
+        ToolCallMissingError: `tool_choice` demanded a call, and there is none.
+    """
+    for problem in reply.problems:
+        if problem.code == "tool_call_missing":
+            raise ToolCallMissingError(problem.detail, partial=reply)
 
 
 def _key(item: PreparedCall | ToolResult) -> str:

@@ -21,6 +21,7 @@ from lmdeck._compatibility import ALL, check_rules
 from lmdeck._pipeline.run_plan import run_plan, run_plan_async
 from lmdeck._requests.chat import ChatSpec, checked_options, checked_tool, tool_name
 from lmdeck._requests.images import image_part
+from lmdeck._requests.reasoning import check_level
 from lmdeck._requests.tool_images import tool_message
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck.config import Settings
@@ -28,6 +29,7 @@ from lmdeck.errors import ConfigurationError
 from lmdeck.events import AgentEvent, Chunk
 from lmdeck.images import ImageSource
 from lmdeck.messages import Message, Reply, ToolCall
+from lmdeck.model_info import ReasoningLevel
 from lmdeck.tools.registry import Offer, offered_tool
 from lmdeck.tools.tool import Tool
 
@@ -170,8 +172,24 @@ class _Builder(Generic[TransportT]):
         merged = {**self._spec.options, **checked_options(options)}
         return self._replace(options={name: value for name, value in merged.items() if value is not None})
 
+    def with_reasoning(self, level: ReasoningLevel | None) -> Self:
+        """Set how much the model reasons before it answers; None leaves it to the server.
+
+        The word is translated for the endpoint, and checked against what the server's list says that the model takes
+        (`ModelInfo.reasoning`); `"on"` is the default level of a model that has levels only.
+
+        Raises:
+            ConfigurationError: It is none of the words; when the chat is asked, the model does not take it.
+        """
+        if level is not None:
+            check_level(level)
+        return self._replace(reasoning=level)
+
     def with_strict(self, strict: bool = True) -> Self:  # reads as a sentence
-        """Raise `ToolCallParseError` where a tool call cannot be read, instead of reporting a problem."""
+        """Raise `ToolCallParseError` or `ToolCallMissingError` where a tool call cannot be read or a demanded one did not come.
+
+        Without it, both are problems of the reply.
+        """
         return self._replace(strict=strict)
 
     def without_rules(self, *names: str) -> Self:
@@ -245,6 +263,7 @@ class Chat(_Builder[Transport]):
         Raises:
             MaxRoundsError: The model has not answered after `max_rounds`, or only repeats itself.
             ToolError: `max_failures` calls in a row failed; it is the last failure.
+            ToolCallMissingError: `tool_choice` demanded a call and none came.
             LMStudioError: An answer of the model failed.
         """
         for _ in (run := ChatRun(self._steps(limits_of(max_rounds, limits), approve, streamed=False))):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextlib import aclosing, closing
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Literal, Self, Unpack, overload
 
 from lmdeck._client.background_tasks import Tasks
 from lmdeck._client.base import ClientBase
@@ -17,8 +18,9 @@ from lmdeck._client.models import AsyncModels, Models
 from lmdeck._client.plans.decisions import decide
 from lmdeck._client.plans.health import check_health
 from lmdeck._client.plans.images import FETCH_SECONDS, fetch_image
-from lmdeck._client.plans.text import complete, embed
+from lmdeck._client.plans.text import begin_completion, complete, embed
 from lmdeck._client.session import HandlerFactory, Session
+from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._forking import on_fork
 from lmdeck._pipeline.retry import RetryPolicy
 from lmdeck._pipeline.run_plan import drive, drive_async
@@ -170,16 +172,35 @@ class LMStudio(ClientBase):
         """
         return drive(decide(self._session, input, questions, model, images, emulate=emulate), self._route())
 
-    def complete(self, prompt: str, *, model: str | None = None, **options: Any) -> Completion:  # noqa: ANN401  # as above
+    @overload
+    def complete(
+        self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[False] = False,
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> Completion: ...  # fmt: skip
+    @overload
+    def complete(
+        self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[True],
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> ChatStream: ...  # fmt: skip
+    def complete(
+        self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: bool = False,
+        **options: Any,  # they go to the server as they are
+    ) -> ChatStream | Completion:  # fmt: skip
         """Go on with a text, without a prompt template: for base models (LM Studio docs `3_openai-compat/completions.mdx`).
 
-        Options such as `max_tokens`, `temperature`, `stop`, `seed`, `logprobs` go to the server as they are.
+        Options such as `max_tokens`, `temperature`, `stop`, `seed`, `logprobs` go to the server as they are. With `suffix`, the
+        model writes what stands between the two texts, in the marks of its family; its name has to say which that is. With
+        `stream=True`, give a stream of chunks, whose `content` is the new text as the model wrote it.
 
         Raises:
+            ConfigurationError: With `suffix`: it is not known how the model is asked.
             EmptyReplyError: The server gave no text though tokens were asked for.
-            LMStudioError: The server cannot be reached or refuses.
+            LMStudioError: The server cannot be reached or refuses; a stream raises it when it is read.
         """
-        return drive(complete(self._session, prompt, model, options), self._route())
+        if stream:
+            begin = partial(begin_completion, self._session, prompt, suffix, model, options)
+            return ChatStream(self._route(), begin)
+        return drive(complete(self._session, prompt, suffix, model, options), self._route())
 
     def fetch_image(
         self,
@@ -339,9 +360,25 @@ class AsyncLMStudio(ClientBase):
         """Async version of `LMStudio.decide`."""
         return await drive_async(decide(self._session, input, questions, model, images, emulate=emulate), self._route())
 
-    async def complete(self, prompt: str, *, model: str | None = None, **options: Any) -> Completion:  # noqa: ANN401  # as above
+    @overload
+    def complete(
+        self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[False] = False,
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> Awaitable[Completion]: ...  # fmt: skip
+    @overload
+    def complete(
+        self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[True],
+        **options: Any,  # noqa: ANN401  # they go to the server as they are
+    ) -> AsyncChatStream: ...  # fmt: skip
+    def complete(
+        self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: bool = False,
+        **options: Any,  # they go to the server as they are
+    ) -> AsyncChatStream | Awaitable[Completion]:  # fmt: skip
         """Async version of `LMStudio.complete`."""
-        return await drive_async(complete(self._session, prompt, model, options), self._route())
+        if stream:
+            begin = partial(begin_completion, self._session, prompt, suffix, model, options)
+            return AsyncChatStream(self._route(), begin)
+        return drive_async(complete(self._session, prompt, suffix, model, options), self._route())
 
     async def fetch_image(
         self,

@@ -37,7 +37,7 @@ from lmdeck._version import __version__
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError, EndpointNotFoundError, LMStudioError, MalformedStreamError
 from lmdeck.events import RequestQueued
-from lmdeck.model_info import ModelInfo
+from lmdeck.model_info import ModelInfo, ReasoningOptions
 from lmdeck.tools.registry import ToolRegistry
 
 CHOICE_SECONDS = 30.0
@@ -95,6 +95,8 @@ class Session:
         self._timeouts = Timeouts.from_settings(settings)
         self._chosen: tuple[str, float] | None = None
         self._architectures: dict[str, str] = {}
+        self._names: dict[str, set[str]] = {}
+        self._reasoning: dict[str, ReasoningOptions | None] = {}
         self.uncompilable: set[bytes] = set()
         self._is_foreign = False
         self._has_warned_of_queue = False
@@ -217,6 +219,11 @@ class Session:
             if model.architecture
             for name in (model.key, *(instance.id for instance in model.instances))
         }
+        self._reasoning = {
+            name: model.reasoning for model in models for name in (model.key, *(one.id for one in model.instances))
+        }
+        names = [{model.key, *(one.id for one in model.instances)} for model in models]
+        self._names = {name: group for group in names for name in group}
         self._load_once.note_loaded(name for model in models for one in model.instances for name in (model.key, one.id))
         if self.settings.max_concurrency is not None:
             return
@@ -233,6 +240,22 @@ class Session:
     def _publish_queued(self, event: RequestQueued) -> None:
         _log.info("%s waited %.3f s for its turn", event.request_id, event.seconds)
         self.bus.emit(event)
+
+    def note_unlisted(self, model: str) -> None:
+        """Keep that a model was looked for in the list, so that it is not looked for again."""
+        self._reasoning.setdefault(model, None)
+
+    def names_of(self, model: str | None) -> Collection[str]:
+        """Return all names of a model that was listed: its key and the ids of its instances."""
+        return self._names.get(model or "", ())
+
+    def knows(self, model: str) -> bool:
+        """Whether a model was in the list that was read last."""
+        return model in self._reasoning
+
+    def reasoning_options(self, model: str | None) -> ReasoningOptions | None:
+        """Return how a model may reason, None where the server did not say."""
+        return self._reasoning.get(model or "")
 
     def architecture(self, model: str | None) -> str:
         """Give the architecture of a model that was listed, `""` where none was."""

@@ -7,7 +7,8 @@ JSON is found in the reasoning, in a fence or in prose, put right, validated her
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from typing import Any, Generic, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 
 import msgspec
 
@@ -154,6 +155,8 @@ class _Growing(Generic[T]):
 class _Parsed(Generic[T]):
     """What both streams share: the form, and the object at the end."""
 
+    _stream: ChatStream | AsyncChatStream
+
     def __init__(self, form: Form[T]) -> None:
         self._form = form
         self._value: Any = NOTHING
@@ -171,12 +174,23 @@ class _Parsed(Generic[T]):
         value: T = self._value
         return value
 
+    @property
+    def reply(self) -> Reply:
+        """The reply, once the stream was read to its end.
+
+        Raises:
+            IncompleteStreamError: It was not; `partial` is the reply so far.
+        """
+        return self._stream.reply
+
     def _finish(self, reply: Reply) -> None:
         self._value, self.problems = self._form.read(reply)
 
 
 class ParseStream(_Parsed[T]):
     """Structured output while it is written: an iterator of what has come so far, as plain data; `value` at the end."""
+
+    _stream: ChatStream
 
     def __init__(self, stream: ChatStream, form: Form[T]) -> None:
         super().__init__(form)
@@ -197,9 +211,24 @@ class ParseStream(_Parsed[T]):
     def __next__(self) -> Any:  # noqa: ANN401 - JSON is anything
         return next(self._values)
 
+    def __enter__(self) -> Self:
+        self._stream.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop: close the connection, so that the server stops generating."""
+        self._stream.close()
+
 
 class AsyncParseStream(_Parsed[T]):
     """The same for asyncio: an async iterator."""
+
+    _stream: AsyncChatStream
 
     def __init__(self, stream: AsyncChatStream, form: Form[T]) -> None:
         super().__init__(form)
@@ -219,3 +248,16 @@ class AsyncParseStream(_Parsed[T]):
 
     async def __anext__(self) -> Any:  # noqa: ANN401 - JSON is anything
         return await anext(self._values)
+
+    async def __aenter__(self) -> Self:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop: close the connection, so that the server stops generating."""
+        await self._stream.aclose()

@@ -45,6 +45,7 @@ class ChatSpec(Struct, frozen=True, kw_only=True):
     tool_choice: str | Mapping[str, Any] | None = None
     options: Mapping[str, Any] = {}
     strict: bool = False
+    reasoning: str | None = None
     without_rules: tuple[str, ...] = ()
 
     @property
@@ -129,6 +130,12 @@ def checked_tool(tool: object) -> dict[str, Any]:
             hint='Pass {"type": "function", "function": {"name": …, "description": …, "parameters": {…}}}.',
         )
     return {"type": "function", "function": dict(function)}
+
+
+def demands_call(choice: object) -> bool:
+    """Whether a tool choice, in OpenAI's or Anthropic's words, demands a call."""
+    kind = choice.get("type") if isinstance(choice, Mapping) else choice
+    return kind in {"required", "any", "tool", "function"}
 
 
 def tool_name(tool: Mapping[str, Any]) -> str:

@@ -15,8 +15,9 @@ from typing import Any
 
 import msgspec
 
-from lmdeck._streaming.figures import flatten_usage, stats_of_timings
+from lmdeck._streaming.figures import flatten_usage, stats_of_timings, with_draft_tokens
 from lmdeck._streaming.logprobs import LOGPROBS_MISSING, read_logprobs
+from lmdeck._streaming.model_names import is_same_model
 from lmdeck.errors import ConfigurationError, EmptyReplyError, MalformedStreamError, describe
 from lmdeck.messages import Problem
 from lmdeck.outputs import Completion
@@ -134,13 +135,16 @@ def read_completion(
     problems = list(adjusted)
     if isinstance(choices, list) and len(choices) > 1:
         problems.append(Problem("extra_choice", "The server sent more than one choice; only the first is used."))
+    answered = str(given.get("model") or model)
+    if not is_same_model(model, answered):
+        problems.append(Problem("model_differs", f"The model {answered} answered, though {model} was asked."))
     logprobs = read_logprobs(choice.get("logprobs"))
     if expects_logprobs and not logprobs:
         problems.append(Problem("logprobs_missing", LOGPROBS_MISSING))
     return Completion(
         text=text,
         finish_reason=str(choice.get("finish_reason") or ""),
-        model=str(given.get("model") or model),
+        model=answered,
         id=str(given.get("id") or ""),
         usage=read_usage(body),
         stats=_stats(given.get("stats"), given.get("timings")),
@@ -154,7 +158,7 @@ def _stats(stats: object, timings: object) -> Stats:
     """Return the statistics of LM Studio, or of llama.cpp."""
     figures = {
         **stats_of_timings(timings if isinstance(timings, dict) else {}),
-        **(stats if isinstance(stats, dict) else {}),
+        **with_draft_tokens(stats if isinstance(stats, dict) else {}),
     }
     try:
         return msgspec.convert(figures, Stats, strict=False)

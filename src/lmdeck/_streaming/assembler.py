@@ -8,7 +8,7 @@ Lifecycle: the finish reason and the end mark move an answer from stage to stage
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from enum import Enum, auto
 from typing import Any, Literal, Protocol
 
@@ -22,12 +22,14 @@ from lmdeck._parsing.text_buffer import GrowingText
 from lmdeck._streaming.figures import Figures
 from lmdeck._streaming.logprobs import LOGPROBS_MISSING, read_logprobs
 from lmdeck._streaming.mixed_calls import MixedCalls
+from lmdeck._streaming.model_names import is_same_model
 from lmdeck._streaming.tool_call_slots import ToolCallSlots
 from lmdeck._streaming.wire_chunks import Choice, Completion, Delta, content_text
-from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallParseError
+from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallMissingError, ToolCallParseError
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply, TokenLogprob
 
+TOOL_CALL_MISSING = "A tool call was demanded by `tool_choice`, and the model made none."
 REASONING_USED_BUDGET = (
     "The model used all its tokens for reasoning and wrote no answer: raise `max_tokens`, or ask for less reasoning."
 )
@@ -88,10 +90,12 @@ class ChatAssembler:
         expects_tokens: bool = True,
         expects_logprobs: bool = False,
         expects_one_call: bool = False,
+        expects_call: bool = False,
         text_parser: TextParser | None = None,
         tools: Toolbox | Iterable[Any] = (),
         problems: Iterable[Problem] = (),
         model: str = "",
+        model_names: Collection[str] = (),
         limits: Limits = DEFAULT_LIMITS,
         new_id: Callable[[], str] = new_call_id,
     ) -> None:
@@ -99,6 +103,7 @@ class ChatAssembler:
         self._expects_tokens = expects_tokens
         self._expects_logprobs = expects_logprobs
         self._expects_one_call = expects_one_call
+        self._expects_call = expects_call
         self._text_parser = text_parser
         self._tools = Toolbox.of(tools)
         self._native = ToolCallSlots(limits, new_id, self._tools)
@@ -110,6 +115,7 @@ class ChatAssembler:
         self._finish_reason = ""
         self._choice: int | UnsetType | None = UNSET
         self._head = _Head(requested_model=model)
+        self._model_names = model_names
         self._figures = Figures()
         self._logprobs: list[TokenLogprob] = []
 
@@ -164,6 +170,7 @@ class ChatAssembler:
             IncompleteStreamError: Neither a finish reason nor the end mark was read.
             EmptyReplyError: The answer is complete and empty.
             ToolCallParseError: With `strict`, a call could not be read.
+            ToolCallMissingError: With `strict`, a call was demanded and none came.
         """
         chunks: list[Chunk] = []
         if not self.is_complete:
@@ -174,6 +181,10 @@ class ChatAssembler:
         lost = [problem for problem in self._all_problems() if problem.code.startswith("tool_call_")]
         if lost and self._strict:
             raise ToolCallParseError(lost[0].detail, raw=lost[0].raw or lost[0].detail, partial=self.reply())
+        if self._expects_call and not (lost or self._calls.complete):
+            self._note_once("tool_call_missing", TOOL_CALL_MISSING)
+            if self._strict:
+                raise ToolCallMissingError(TOOL_CALL_MISSING, partial=self.reply())
         if not (self._has_answer or lost or self._reasoning.getvalue().strip()) and self._expects_tokens:
             reply = self.reply()
             raise EmptyReplyError(f"The server's answer is empty ({_why_empty(reply)}).", partial=reply)
@@ -316,6 +327,9 @@ class ChatAssembler:
             self._note_once("logprobs_missing", LOGPROBS_MISSING)
         if self._expects_one_call and (count := len(self._calls.complete)) > 1:
             self._note_once("parallel_calls", f"The answer has {count} calls though only one was allowed.")
+        requested, answered = self._head.requested_model, self._head.model
+        if answered not in self._model_names and not is_same_model(requested, answered):
+            self._note_once("model_differs", f"The model {answered} answered, though {requested} was asked.")
         if self._finish_reason == "length" and not self._has_answer and self._reasoning.getvalue().strip():
             self._note_once("reasoning_used_budget", REASONING_USED_BUDGET)
 

@@ -34,7 +34,7 @@ class Figures:
         if completion.timings:
             self._stats = {**stats_of_timings(_decode_object(completion.timings)), **self._stats}
         if completion.stats:
-            self._stats = _decode_object(completion.stats) or self._stats
+            self._stats = with_draft_tokens(_decode_object(completion.stats)) or self._stats
         if completion.stats or completion.timings:
             self.stats = _convert(self._stats, Stats)
         if completion.model_info:
@@ -63,18 +63,32 @@ def flatten_usage(usage: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def stats_of_timings(timings: dict[str, Any]) -> dict[str, float]:
+def with_draft_tokens(stats: dict[str, Any]) -> dict[str, Any]:
+    """Return LM Studio's `stats` with the counts of speculative decoding as one object (docs, `api-changelog.md`)."""
+    counts = {name: stats.get(f"{name}_draft_tokens_count") for name in ("total", "accepted", "rejected")}
+    return {**stats, **_draft_tokens(counts)}
+
+
+def _draft_tokens(counts: dict[str, Any]) -> dict[str, Any]:
+    known = {name: int(count) for name, count in counts.items() if isinstance(count, (int, float))}
+    return {"draft_tokens": known} if known else {}
+
+
+def stats_of_timings(timings: dict[str, Any]) -> dict[str, Any]:
     """Return llama.cpp's `timings` under the names of `Stats`, in seconds (llama.cpp's `tools/server/README.md`)."""
+    total, accepted = timings.get("draft_n"), timings.get("draft_n_accepted")
+    rejected = total - accepted if isinstance(total, int) and isinstance(accepted, int) else None
     figures = {
         "time_to_first_token": (timings.get("prompt_ms"), 1000),
         "generation_time": (timings.get("predicted_ms"), 1000),
         "tokens_per_second": (timings.get("predicted_per_second"), 1),
     }
-    return {
+    speed = {
         name: value / unit
         for name, (value, unit) in figures.items()
         if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12
     }
+    return {**speed, **_draft_tokens({"total": total, "accepted": accepted, "rejected": rejected})}
 
 
 def _convert(figures: dict[str, Any], shape: type[T]) -> T:

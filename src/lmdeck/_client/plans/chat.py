@@ -13,7 +13,8 @@ from lmdeck._parsing.offered_tools import Toolbox
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import ResponseStream
-from lmdeck._requests.chat import ChatSpec, build_chat
+from lmdeck._requests.chat import ChatSpec, build_chat, demands_call
+from lmdeck._requests.reasoning import chat_reasoning, fitting_level
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck.messages import Reply
@@ -26,7 +27,7 @@ def begin_chat(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[Respon
     def build(model: str | None) -> GenerationRequest[ChatReader]:
         return _build(session, spec, model, stream=stream)
 
-    return generate(session, spec.model, build)
+    return generate(session, spec.model, build, spec.reasoning)
 
 
 def final_reply(stream: ResponseStream[ChatReader]) -> Reply:
@@ -42,6 +43,9 @@ def final_reply(stream: ResponseStream[ChatReader]) -> Reply:
 def _build(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -> GenerationRequest[ChatReader]:
     fixes = CompatibilityFixes((*session.settings.without_rules, *spec.without_rules))
     body = build_chat(spec, model, fixes, stream=stream)
+    if spec.reasoning is not None:
+        level = fitting_level(spec.reasoning, session.reasoning_options(model), model or "")
+        body.update(chat_reasoning(level, body))
     offered = Toolbox(() if body.get("tool_choice") == "none" else body.get("tools"))
 
     def make_reader(status: int, headers: Mapping[str, str]) -> ChatReader:
@@ -50,10 +54,12 @@ def _build(session: Session, spec: ChatSpec, model: str | None, *, stream: bool)
             expects_tokens=spec.expects_tokens,
             expects_logprobs=spec.expects_logprobs,
             expects_one_call=spec.expects_one_call,
+            expects_call=demands_call(body.get("tool_choice")),
             text_parser=StreamParser(offered, architecture=session.architecture(model)),
             tools=offered,
             problems=fixes.problems,
             model=model or "",
+            model_names=session.names_of(model),
         )
         return ChatReader(status, headers, assembler)
 
@@ -73,6 +79,7 @@ def _completed(reply: Reply, measured: Measured, stream: ResponseStream[ChatRead
         generation_time=_server_value_or_measured(stats.generation_time, measured.generation_time),
         stop_reason=stats.stop_reason,
         model_load_time=stats.model_load_time,
+        draft_tokens=stats.draft_tokens,
         queue_time=stream.queue_time,
         measured=measured,
     )

@@ -14,7 +14,15 @@ from lmdeck._parsing.offered_tools import Toolbox
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import ResponseStream
+from lmdeck._requests.chat import demands_call
 from lmdeck._requests.other_endpoints import anthropic_body, offered_tools, responses_body
+from lmdeck._requests.reasoning import (
+    anthropic_reasoning,
+    check_level,
+    fitting_level,
+    native_reasoning,
+    responses_reasoning,
+)
 from lmdeck._streaming.anthropic_messages import AnthropicTranslator
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader
@@ -34,6 +42,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     adjust: Callable[[Mapping[str, Any], CompatibilityFixes], dict[str, Any]]
     translator: Callable[[Mapping[str, Any]], Translator]
     limit: str
+    reasoning: Callable[[str, Mapping[str, Any]], dict[str, Any]]
 
 
 def _native_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:  # noqa: ARG001  # as the others
@@ -45,15 +54,21 @@ NATIVE = Endpoint(
     adjust=_native_body,
     translator=lambda body: NativeTranslator(body.get("max_output_tokens")),
     limit="max_output_tokens",
+    reasoning=native_reasoning,
 )
 RESPONSES = Endpoint(
     path="/v1/responses",
     adjust=responses_body,
     translator=lambda _: ResponsesTranslator(),
     limit="max_output_tokens",
+    reasoning=responses_reasoning,
 )
 MESSAGES = Endpoint(
-    path="/v1/messages", adjust=anthropic_body, translator=lambda _: AnthropicTranslator(), limit="max_tokens"
+    path="/v1/messages",
+    adjust=anthropic_body,
+    translator=lambda _: AnthropicTranslator(),
+    limit="max_tokens",
+    reasoning=anthropic_reasoning,
 )
 
 
@@ -68,26 +83,37 @@ def begin_endpoint(
 ) -> Plan[ResponseStream[ChatReader]]:
     """Ask, and read the answer until something happens in it."""
     fixes = CompatibilityFixes(session.settings.without_rules, problems)
-    body = endpoint.adjust(given, fixes)
+    level = given.get("reasoning")
+    is_level = isinstance(level, str)
+    if is_level:
+        check_level(level)
+    body = endpoint.adjust({name: value for name, value in given.items() if not is_level or name != "reasoning"}, fixes)
     offered = Toolbox(offered_tools(body))
 
     def build(named: str | None) -> GenerationRequest[ChatReader]:
+        reasoning: dict[str, Any] = {}
+        if isinstance(level, str):
+            fitting = fitting_level(level, session.reasoning_options(named), named or "")
+            reasoning = endpoint.reasoning(fitting, body)
+
         def make_reader(status: int, headers: Mapping[str, str]) -> TranslatingReader:
             assembler = ChatAssembler(
                 expects_tokens=body.get(endpoint.limit) != 0,
                 expects_logprobs=LOGPROBS in (body.get("include") or ()),
                 expects_one_call=expects_one_call(body),
+                expects_call=demands_call(body.get("tool_choice")),
                 text_parser=StreamParser(offered),
                 tools=offered,
                 problems=fixes.problems,
                 model=named or "",
+                model_names=session.names_of(named),
             )
             return TranslatingReader(status, headers, assembler, endpoint.translator(body))
 
-        sent = {**({"model": named} if named else {}), **body, "stream": stream}
+        sent = {**({"model": named} if named else {}), **body, **reasoning, "stream": stream}
         return GenerationRequest(path=endpoint.path, body=sent, fixes=fixes, make_reader=make_reader)
 
-    return generate(session, model, build)
+    return generate(session, model, build, level if is_level else None)
 
 
 def expects_one_call(body: Mapping[str, Any]) -> bool:

@@ -25,6 +25,7 @@ from lmdeck._transport import Timeouts
 from lmdeck.errors import (
     EndpointNotFoundError,
     InvalidRequestError,
+    MalformedStreamError,
     ModelNotFoundError,
     NoModelLoadedError,
     TransportError,
@@ -45,11 +46,18 @@ class GenerationRequest(Struct, Generic[R], frozen=True, kw_only=True):
 Build: TypeAlias = Callable[[str | None], GenerationRequest[R]]
 
 
-def generate(session: Session, named: str | None, build: Build[R]) -> Plan[ResponseStream[R]]:
-    """Ask the named model, the client's, the one chosen a short while ago, or the one that is chosen now."""
+def generate(
+    session: Session, named: str | None, build: Build[R], reasoning: str | None = None
+) -> Plan[ResponseStream[R]]:
+    """Ask the named model, the client's, the one chosen a short while ago, or the one that is chosen now.
+
+    With `reasoning`, the model's own settings of it are looked up before the request is built, if they are not known.
+    """
     remembered = session.remembered_model()
     known = named or session.settings.model or remembered
     if known is not None:
+        if reasoning is not None:
+            yield from _learn_reasoning(session, known)
         try:
             return (yield from send_generation(session, build(known)))
         except (ModelNotFoundError, NoModelLoadedError):
@@ -57,6 +65,17 @@ def generate(session: Session, named: str | None, build: Build[R]) -> Plan[Respo
                 raise
             session.forget_model()
     return (yield from send_generation(session, build((yield from _choose(session)))))
+
+
+def _learn_reasoning(session: Session, model: str) -> Plan[None]:
+    """List the models once, where it is not known how a model may reason; servers without a list are asked as they are."""
+    if session.knows(model):
+        return
+    try:
+        yield from list_models(session)
+    except (EndpointNotFoundError, MalformedStreamError):
+        """Every reasoning setting goes to such a server as it is."""
+    session.note_unlisted(model)
 
 
 def _choose(session: Session) -> Plan[str | None]:

@@ -10,6 +10,8 @@ from lmdeck._client.plans.model_lists import ask_json, ask_listing
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.effects import Plan
+from lmdeck._pipeline.exchange import ResponseStream
+from lmdeck._requests.fill_in_the_middle import fill_in_the_middle
 from lmdeck._responses.embeddings import (
     batches,
     checked_prompt,
@@ -19,7 +21,11 @@ from lmdeck._responses.embeddings import (
     read_vectors,
 )
 from lmdeck._responses.json_reader import JSONReader
-from lmdeck.errors import ConfigurationError, EndpointNotFoundError, NoModelLoadedError
+from lmdeck._streaming.assembler import ChatAssembler
+from lmdeck._streaming.chat_reader import ChatReader
+from lmdeck._streaming.openai_completions import CompletionTranslator
+from lmdeck._streaming.translating_reader import TranslatingReader
+from lmdeck.errors import EndpointNotFoundError, NoModelLoadedError
 from lmdeck.outputs import Completion, Embeddings
 from lmdeck.stats import Usage
 
@@ -43,18 +49,14 @@ def embed(
     return Embeddings(vectors=vectors, model=answered or named or "", usage=usage)
 
 
-def complete(session: Session, prompt: str, model: str | None, options: Mapping[str, Any]) -> Plan[Completion]:
-    """Go on with a text, no prompt template applied."""
-    if options.get("stream"):
-        raise ConfigurationError(
-            "complete() gives a whole text and does not stream.", hint="Leave `stream` out, or stream a chat."
-        )
-
+def complete(
+    session: Session, prompt: str, suffix: str | None, model: str | None, options: Mapping[str, Any]
+) -> Plan[Completion]:
+    """Go on with a text, or write what stands before `suffix`; no prompt template is applied."""
     fixes = CompatibilityFixes(session.settings.without_rules)
 
     def build(named: str | None) -> GenerationRequest[JSONReader]:
-        sent = {"model": named} if named else {}
-        body = {**sent, "prompt": checked_prompt(prompt), **_sent(options), "stream": False}
+        body = {**_completion_body(named, prompt, suffix, options), "stream": False}
         return GenerationRequest(path="/v1/completions", body=body, fixes=fixes, make_reader=JSONReader)
 
     stream = yield from generate(session, model, build)
@@ -64,6 +66,38 @@ def complete(session: Session, prompt: str, model: str | None, options: Mapping[
         expects_tokens=options.get("max_tokens") != 0,
         expects_logprobs=options.get("logprobs") not in (None, False),
     )
+
+
+def begin_completion(
+    session: Session, prompt: str, suffix: str | None, model: str | None, options: Mapping[str, Any]
+) -> Plan[ResponseStream[ChatReader]]:
+    """Ask for a streamed completion, and read it until something happens in it."""
+    fixes = CompatibilityFixes(session.settings.without_rules)
+
+    def build(named: str | None) -> GenerationRequest[ChatReader]:
+        def make_reader(status: int, headers: Mapping[str, str]) -> TranslatingReader:
+            assembler = ChatAssembler(
+                expects_tokens=options.get("max_tokens") != 0,
+                expects_logprobs=options.get("logprobs") not in (None, False),
+                problems=fixes.problems,
+                model=named or "",
+                model_names=session.names_of(named),
+            )
+            return TranslatingReader(status, headers, assembler, CompletionTranslator())
+
+        body = {**_completion_body(named, prompt, suffix, options), "stream": True}
+        if fixes.is_enabled("include_usage"):
+            body["stream_options"] = {**(options.get("stream_options") or {}), "include_usage": True}
+        return GenerationRequest(path="/v1/completions", body=body, fixes=fixes, make_reader=make_reader)
+
+    return generate(session, model, build)
+
+
+def _completion_body(model: str | None, prompt: str, suffix: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    text = checked_prompt(prompt)
+    if suffix is not None:
+        text = fill_in_the_middle(model or "", text, checked_prompt(suffix))
+    return {**({"model": model} if model else {}), "prompt": text, **_sent(options)}
 
 
 def _choose_embedder(session: Session) -> Plan[str]:

@@ -1,0 +1,75 @@
+"""How much a model reasons, in one word, and how each endpoint takes it.
+
+`/api/v1/chat` takes the word itself (LM Studio docs `2_rest/chat.md`); `/v1/chat/completions` and `/v1/responses` take an
+effort, whose word for off is `none` and for on `medium` (lmstudio-bug-tracker #2057); `/v1/messages` takes Anthropic's
+`thinking`. Which words a model takes is in `capabilities.reasoning` of LM Studio's list of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from lmdeck.errors import ConfigurationError
+from lmdeck.model_info import ReasoningLevel, ReasoningOptions
+
+LEVELS: tuple[str, ...] = get_args(ReasoningLevel)
+THINKING_TOKENS = {"low": 1024, "medium": 4096, "high": 16384}
+LEAST_THINKING = 1024  # Anthropic's least `budget_tokens`
+
+
+def check_level(level: object) -> None:
+    """Check a word for reasoning.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if level not in LEVELS:
+        raise ConfigurationError(f"{level!r} is no setting of reasoning.", hint=f"Use one of {', '.join(LEVELS)}.")
+
+
+def fitting_level(level: str, options: ReasoningOptions | None, model: str) -> str:
+    """Return the word for a model: `"on"` is the model's default level where it has levels only.
+
+    Raises:
+        ConfigurationError: The model does not take it, as the server's list says.
+    """
+    allowed = options.allowed_options if options else []
+    if options is None or not allowed or level in allowed:
+        return level
+    default = options.default
+    levels = [each for each in allowed if each != "off"]
+    if level == "on" and levels:
+        return default if default in levels else levels[len(levels) // 2]
+    raise ConfigurationError(
+        f"The model {model} has no reasoning setting {level!r}: it takes {', '.join(allowed)}.",
+        hint="Choose one of these. Where the server's list is wrong, `with_options(reasoning_effort=…)` goes as given.",
+    )
+
+
+def effort(level: str) -> str:
+    """Return a word as an effort of OpenAI's endpoints."""
+    return {"off": "none", "on": "medium"}.get(level, level)
+
+
+def chat_reasoning(level: str, body: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001  # as the others
+    """Return the field of `/v1/chat/completions`."""
+    return {"reasoning_effort": effort(level)}
+
+
+def responses_reasoning(level: str, body: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001  # as the others
+    """Return the field of `/v1/responses`."""
+    return {"reasoning": {"effort": effort(level)}}
+
+
+def native_reasoning(level: str, body: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001  # as the others
+    """Return the field of `/api/v1/chat`."""
+    return {"reasoning": level}
+
+
+def anthropic_reasoning(level: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the field of `/v1/messages`, whose budget has to be smaller than `max_tokens`."""
+    if level == "off":
+        return {"thinking": {"type": "disabled"}}
+    budget = min(THINKING_TOKENS.get(level, THINKING_TOKENS["medium"]), int(body.get("max_tokens") or 0) - 1)
+    return {"thinking": {"type": "enabled", "budget_tokens": max(budget, LEAST_THINKING)}}
