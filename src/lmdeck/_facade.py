@@ -1,4 +1,4 @@
-"""The facade: `lmdeck.chat()` and its kin, on a default client that is made when it is first needed."""
+"""The module-level functions such as `lmdeck.chat()`, on a default client created on first use."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ on_fork(_default, _Default.after_fork)
 
 
 def default_client() -> LMStudio:
-    """Return the default client; a forked process goes on with it over connections of its own."""
+    """Return the default client; a forked process uses it with separate connections."""
     return _default.client()
 
 
@@ -69,7 +69,7 @@ def reset() -> None:
 
 
 def chat(model: str | None = None, *, strict: bool = False) -> Chat:
-    """Begin a chat with the default client."""
+    """Return a chat with the default client."""
     return default_client().chat(model, strict=strict)
 
 
@@ -77,7 +77,7 @@ def embed(
     text: str | Sequence[str], *, model: str | None = None, batch_size: int = EMBED_BATCH,
     **options: Any,  # noqa: ANN401  # they go to the server as they are
 ) -> Embeddings:  # fmt: skip
-    """Give a vector for each text, with the default client; see `LMStudio.embed`."""
+    """Return a vector for each text, with the default client; see `LMStudio.embed`."""
     return default_client().embed(text, model=model, batch_size=batch_size, **options)
 
 
@@ -95,7 +95,7 @@ def complete(
     prompt: str, *, model: str | None = None, suffix: str | None = None, stream: bool = False,
     **options: Any,  # they go to the server as they are
 ) -> ChatStream | Completion:  # fmt: skip
-    """Go on with a text, with the default client; see `LMStudio.complete`."""
+    """Complete a text, with the default client; see `LMStudio.complete`."""
     ask: Callable[..., ChatStream | Completion] = default_client().complete
     return ask(prompt, model=model, suffix=suffix, stream=stream, **options)
 
@@ -113,7 +113,7 @@ def conversation(
     store: bool = True, recover: bool = False, previous_response_id: str | None = None,
     **options: Any,  # noqa: ANN401  # they go to the server as they are
 ) -> Conversation:  # fmt: skip
-    """Begin a conversation that the server keeps, with the default client; see `LMStudio.conversation`."""
+    """Return a conversation stored by the server, with the default client; see `LMStudio.conversation`."""
     return default_client().conversation(
         model, integrations=integrations, system_prompt=system_prompt, store=store, recover=recover,
         previous_response_id=previous_response_id, **options,
@@ -150,5 +150,5 @@ def health() -> Health:
 
 
 def models() -> Models:
-    """Give the models of the default client's server."""
+    """Return the models of the default client's server."""
     return default_client().models

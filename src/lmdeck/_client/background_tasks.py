@@ -1,4 +1,4 @@
-"""Coroutines that nobody waits for: kept until they are done, and their errors logged."""
+"""Background tasks: coroutines that nobody awaits, whose errors are logged."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _log = logging.getLogger("lmdeck.events")
 
 
 class Tasks:
-    """Starts coroutines as tasks of the running loop; a task that nobody keeps could vanish before it is done."""
+    """A starter of background tasks, which keeps references so that they are not garbage-collected."""
 
     def __init__(self, complaint: str) -> None:
         self._complaint = complaint
         self._running: set[asyncio.Task[object]] = set()
 
     def __call__(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Start one."""
-        import asyncio  # here, because it costs a script that never awaits more than all of lmdeck
+        """Start a coroutine as a task of the running loop."""
+        import asyncio  # imported late: it costs more than all of lmdeck
 
         task = asyncio.get_running_loop().create_task(coroutine)
         self._running.add(task)

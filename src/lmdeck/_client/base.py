@@ -1,4 +1,4 @@
-"""What both clients keep: tools by their names, and who listens to which events."""
+"""The base class of both clients: their tools and event handlers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ClientBase:
         self, function: Callable[P, R] | None = None, /, *, name: str | None = None, description: str | None = None,
         timeout: float | None = None, repeatable: bool = False,
     ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:  # fmt: skip
-        """Make a tool of a function, as `lmdeck.tool` does, and register it with this client.
+        """Create a tool from a function, as `lmdeck.tool` does, and register it with this client.
 
         Raises:
             ConfigurationError: It cannot be described, LM Studio would rewrite its name, or the name is taken.
@@ -60,12 +60,12 @@ class ClientBase:
     def on(
         self, kind: type[E], handler: Callable[[E], object] | None = None, *, once: bool = False
     ) -> Subscription | Callable[[Callable[[E], object]], Callable[[E], object]]:
-        """Call a handler for every event of a type, or (`once`) for the next; without a handler it is a decorator.
+        """Register a handler for every event of a type or, with `once`, the next one; also a decorator.
 
         `lmdeck.events` has the types. A handler that raises is logged and breaks nothing; `Subscription.remove` ends it.
 
         Raises:
-            ConfigurationError: It is no type of event, or an async handler of a sync client.
+            ConfigurationError: `kind` is not an event type, or the handler is async and the client is not.
         """
         if handler is None:
             return self._session.bus.on(kind, once=once)

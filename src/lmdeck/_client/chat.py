@@ -46,7 +46,7 @@ class RunLimits(TypedDict, total=False):
 
 
 def limits_of(max_rounds: int, limits: RunLimits) -> AgentLimits:
-    """Give the limits of a run.
+    """Return the limits of a run.
 
     Raises:
         ConfigurationError: One of them is out of range.
@@ -55,7 +55,7 @@ def limits_of(max_rounds: int, limits: RunLimits) -> AgentLimits:
 
 
 class _Builder(Generic[TransportT]):
-    """What a chat is told before it is asked. Every call gives a new chat and leaves this one as it was."""
+    """The base class of both chats. Every `with_…` method returns a new chat; this one is unchanged."""
 
     __slots__ = ("_session", "_spec", "_transport")
 
@@ -66,7 +66,7 @@ class _Builder(Generic[TransportT]):
 
     @property
     def spec(self) -> ChatSpec:
-        """What is asked for, as a value."""
+        """The content of the request, as a value."""
         return self._spec
 
     @property
@@ -89,7 +89,7 @@ class _Builder(Generic[TransportT]):
         return self._replace(model=model)
 
     def with_system(self, text: str) -> Self:
-        """Put this system message first, in place of one that is there."""
+        """Set the system message, which replaces an earlier one."""
         messages = self._spec.messages
         rest = messages[1:] if messages and _role(messages[0]) == "system" else messages
         return self._replace(messages=(Message(role="system", content=text), *rest))
@@ -110,7 +110,7 @@ class _Builder(Generic[TransportT]):
         return self._replace(messages=(*self._spec.messages, *added))
 
     def user(self, text: str, images: Sequence[ImageSource] = ()) -> Self:
-        """Add what the user says, with images: paths, bytes or data URIs of PNG and JPEG files.
+        """Add a user message, with images: paths, bytes or data URIs of PNG and JPEG files.
 
         WebP, GIF (its first frame) and BMP are converted to PNG where Pillow is there (extra `images`), and images of more
         than 26,214,400 pixels are scaled down, which `reply.problems` tells. An image on the web is fetched by
@@ -127,7 +127,7 @@ class _Builder(Generic[TransportT]):
         return self._replace(messages=(*self._spec.messages, Message(role="user", content=parts)))
 
     def assistant(self, text: str, tool_calls: Sequence[ToolCall] = ()) -> Self:
-        """Add what the assistant said."""
+        """Add an assistant message."""
         message = Message(role="assistant", content=text, tool_calls=tuple(tool_calls))
         return self._replace(messages=(*self._spec.messages, message))
 
@@ -136,8 +136,8 @@ class _Builder(Generic[TransportT]):
 
         Raises:
             ConfigurationError: An image in it cannot be read.
-            InvalidRequestError: LM Studio does not take an image in it.
-            TypeError: The result has no form in JSON.
+            InvalidRequestError: LM Studio does not accept an image in it.
+            TypeError: JSON cannot represent the result.
         """
         id_ = call.id if isinstance(call, ToolCall) else call
         return self._replace(messages=(*self._spec.messages, tool_message(id_, content)))
@@ -154,11 +154,11 @@ class _Builder(Generic[TransportT]):
         names = [tool["function"]["name"] for tool in checked]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ConfigurationError(f"Two tools are named {twice[0]!r}.", hint="Give every tool a name of its own.")
+            raise ConfigurationError(f"Two tools are named {twice[0]!r}.", hint="Give every tool a unique name.")
         return self._replace(tools=checked, handlers=tuple(tool for tool in offered if isinstance(tool, Tool)))
 
     def with_tool_choice(self, choice: str | Mapping[str, Any] | None) -> Self:
-        """Say whether tools are called: `"auto"`, `"none"`, `"required"`, or the name of the one that must be."""
+        """Set whether tools are called: `"auto"`, `"none"`, `"required"`, or the name of the tool to call."""
         return self._replace(tool_choice=choice)
 
     def with_options(self, **options: Any) -> Self:  # noqa: ANN401  # they go to the server as they are
@@ -198,7 +198,7 @@ class _Builder(Generic[TransportT]):
         `lmdeck.rules()` lists them. The client's setting `without_rules` does it for every chat.
 
         Raises:
-            ConfigurationError: There is no rule of that name.
+            ConfigurationError: A name is not that of a rule.
         """
         return self._replace(without_rules=(*self._spec.without_rules, *check_rules(names or (ALL,))))
 
@@ -216,7 +216,7 @@ class _Builder(Generic[TransportT]):
         return replace(self._spec, messages=(*self._spec.messages, *effect.added), tool_choice=choice)
 
     def _for_form(self, form: Form[Any], ask: Ask) -> Self:
-        """Return the chat that asks for an object, held to its schema or told so in words."""
+        """Return the chat that asks for an object, by `response_format` or by an instruction."""
         chat = self if ask.after is None else self.assistant(ask.after.content)
         chat = chat.user(ask.words) if ask.words else chat
         return chat.with_options(response_format=form.response_format if ask.held else None)
@@ -237,7 +237,7 @@ class Chat(_Builder[Transport]):
         """Ask for an object of a type: dataclass, TypedDict, msgspec Struct, pydantic model, list, Literal and so on.
 
         The server holds the model to the type's schema where it can. JSON in the reasoning, in a fence or in prose is found
-        and put right; what still does not fit is asked for again, `attempts` times, with the faults named.
+        and repaired; an answer that still does not fit is requested again, `attempts` times, with the errors named.
 
         Raises:
             StructuredOutputError: No answer fits; `raw` is the last one's text.
@@ -273,7 +273,7 @@ class Chat(_Builder[Transport]):
     def run_stream(
         self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]
     ) -> ChatRun:
-        """Do as `run`, and give every chunk and tool event as it happens, across rounds."""
+        """Run like `run`, and yield every chunk and tool event of all rounds as it happens."""
         return ChatRun(self._steps(limits_of(max_rounds, limits), approve, streamed=True))
 
     def _steps(
@@ -292,7 +292,7 @@ class Chat(_Builder[Transport]):
         """Ask, and wait for the whole answer.
 
         Raises:
-            LMStudioError: There is no whole answer; the class says why, `hint` what to do.
+            LMStudioError: The answer is not complete; the class says why, `hint` what to do.
         """
         return self._open(self._spec, stream=False).until_done()
 
@@ -304,7 +304,7 @@ class Chat(_Builder[Transport]):
         """Ask, and give a stream of the answer's chunks; with a callback, call it for each one and give the reply.
 
         Raises:
-            LMStudioError: With a callback: there is no whole answer. Without: the stream raises it when it is read.
+            LMStudioError: With a callback: the answer is not complete. Without: the stream raises it when it is read.
         """
         stream = self._open(self._spec, stream=True)
         if callback is None:

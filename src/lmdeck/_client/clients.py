@@ -84,11 +84,11 @@ class LMStudio(ClientBase):
         return Models(self._session, self._route)
 
     def chat(self, model: str | None = None, *, strict: bool = False) -> Chat:
-        """Begin a chat with a model; None stands for the client's default, the loaded one, or the smallest there is."""
+        """Return a chat with a model; None means the client's default, a loaded model, or the smallest one."""
         return Chat(self._session, self._route, ChatSpec(model=model, strict=strict))
 
     def adopt(self, chat: Chat | AsyncChat) -> Chat:
-        """Give the same chat, to be asked by this client: what was built with an async client, for example."""
+        """Return the same chat for this client, for example a chat that was built with an async client."""
         return Chat(self._session, self._route, chat.spec)
 
     @property
@@ -112,11 +112,11 @@ class LMStudio(ClientBase):
         previous_response_id: str | None = None,
         **options: Any,  # noqa: ANN401  # they go to the server as they are
     ) -> Conversation:
-        """Begin a conversation that the server keeps, or go on from `previous_response_id` (LM Studio docs `2_rest/chat.md`).
+        """Return a conversation stored by the server, new or continued (LM Studio docs `2_rest/chat.md`).
 
         `integrations` are plugin ids such as `"mcp/playwright"` or dicts of plugins and ephemeral MCP servers. Options such
         as `reasoning`, `context_length`, `temperature`, `max_output_tokens` go to the server as they are. With `recover`, a
-        server that has forgotten the conversation is told its history again, which `reply.problems` reports.
+        history is sent again if the server no longer has the conversation, which `reply.problems` reports.
         """
         spec = ConversationSpec(
             model=model,
@@ -136,13 +136,13 @@ class LMStudio(ClientBase):
         batch_size: int = EMBED_BATCH,
         **options: Any,  # noqa: ANN401  # they go to the server as they are
     ) -> Embeddings:
-        """Give a vector for each text, in order; None asks the embedding model that is loaded, or the first there is.
+        """Return a vector for each text, in order; without `model`, from a loaded embedding model or the first.
 
         Long lists are sent in batches of `batch_size`, one after the other. Options such as `ttl` go to the server as they
         are (LM Studio docs `3_openai-compat/embeddings.md`).
 
         Raises:
-            ConfigurationError: There is no text, or something that is none.
+            ConfigurationError: There is no text, or an item is not text.
             InvalidRequestError: The model makes no embeddings.
             LMStudioError: The server cannot be reached or refuses.
         """
@@ -186,7 +186,7 @@ class LMStudio(ClientBase):
         self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: bool = False,
         **options: Any,  # they go to the server as they are
     ) -> ChatStream | Completion:  # fmt: skip
-        """Go on with a text, without a prompt template: for base models (LM Studio docs `3_openai-compat/completions.mdx`).
+        """Complete a text without a prompt template, for base models (LM Studio docs `3_openai-compat/completions.mdx`).
 
         Options such as `max_tokens`, `temperature`, `stop`, `seed`, `logprobs` go to the server as they are. With `suffix`, the
         model writes what stands between the two texts, in the marks of its family; its name has to say which that is. With

@@ -1,7 +1,7 @@
 """`lm.conversation()`: LM Studio's own chat, which keeps the history itself and runs plugins and MCP servers.
 
 Source: LM Studio docs `2_rest/chat.md`, `stateful-chats.mdx`. What the server keeps is named by the last response's id; the
-history is kept here, too, so that a conversation that the server has forgotten can be told to it again.
+history is stored here, too, so that it can be sent again if the server no longer has the conversation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FORGOTTEN = re.compile(r"previous[ _]response|response[ _]id|resp_\w+", re.IGNO
 
 
 class ConversationSpec(Struct, frozen=True, kw_only=True):
-    """What a conversation asks for with every turn."""
+    """The options sent with every turn of a conversation."""
 
     model: str | None = None
     integrations: tuple[str | Mapping[str, Any], ...] = ()
@@ -42,7 +42,7 @@ class ConversationSpec(Struct, frozen=True, kw_only=True):
 
 
 class _Conversation(Generic[TransportT]):
-    """What both share: the turns so far, and the plan of the next one."""
+    """The base class of both conversations: the turns so far, and the plan of the next one."""
 
     def __init__(
         self,
@@ -65,15 +65,15 @@ class _Conversation(Generic[TransportT]):
 
     @property
     def history(self) -> list[Message]:
-        """What was said so far, as far as this object knows."""
+        """The messages so far, as far as this object knows."""
         return list(self._history)
 
     def branch(self) -> Self:
-        """Give a conversation that goes on from here on its own, and leaves this one as it is."""
+        """Return an independent conversation that continues from here; this one is unchanged."""
         return type(self)(self._session, self._transport, self._spec, self._response_id, self._history)
 
     def _turn(self, text: str, images: Sequence[ImageSource], *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
-        """Say something, and keep what was answered once it is whole."""
+        """Send a user message, and record the turn once the answer is complete."""
         fixes = CompatibilityFixes(self._session.settings.without_rules)
         said = native_input(text, images, fixes)
         try:
@@ -82,7 +82,7 @@ class _Conversation(Generic[TransportT]):
             if not (self._spec.recover and self._response_id and _has_forgotten(error)):
                 raise
             note = Problem(
-                "history_replayed", f"The server had forgotten {self._response_id}: it was told the history."
+                "history_replayed", f"The server no longer had {self._response_id}: the history was sent again."
             )
             answer = yield from self._ask(
                 transcript(self._history, said), None, stream=stream, problems=[*fixes.problems, note]
@@ -119,7 +119,7 @@ class _Conversation(Generic[TransportT]):
 
 
 def _has_forgotten(error: APIError) -> bool:
-    """Tell whether the server refused the id of the last response."""
+    """Whether the server refused the id of the last response."""
     return error.param == "previous_response_id" or _FORGOTTEN.search(error.message) is not None
 
 
@@ -127,16 +127,16 @@ class Conversation(_Conversation[Transport]):
     """A conversation of the sync client; one turn at a time, `branch` for more."""
 
     def send(self, text: str, *, images: Sequence[ImageSource] = ()) -> Reply:
-        """Say something, and wait for the whole answer; its `id` is the response's, its `server_calls` what tools gave.
+        """Send a user message, and return the reply; `server_calls` are the tools that the server ran.
 
         Raises:
-            LMStudioError: There is no whole answer; the class says why, `hint` what to do.
+            LMStudioError: The answer is not complete; the class says why, `hint` what to do.
         """
         begin = partial(self._turn, text, images, stream=False)
         return ChatStream(self._transport(), begin).until_done()
 
     def stream(self, text: str, *, images: Sequence[ImageSource] = ()) -> ChatStream:
-        """Say something, and give a stream of the answer's chunks; LM Studio's own events are on `chunk.event`.
+        """Send a user message, and return a stream of chunks; LM Studio's own events are on `chunk.event`.
 
         Raises:
             LMStudioError: The stream raises it when it is read.

@@ -52,7 +52,7 @@ class Responses(_Endpoint[Transport]):
         `previous_response_id`, `store`, `max_output_tokens`, `temperature` and so on.
 
         Raises:
-            LMStudioError: There is no whole answer; the class says why, `hint` what to do.
+            LMStudioError: The answer is not complete; the class says why, `hint` what to do.
         """
         given = {"input": input if isinstance(input, str) else list(input), **options}
         return ChatStream(self._transport(), self._begin(model, given, stream=False)).until_done()
@@ -64,7 +64,7 @@ class Responses(_Endpoint[Transport]):
         model: str | None = None,
         **options: Any,  # noqa: ANN401  # they go to the server as they are,
     ) -> ChatStream:
-        """Ask, and give a stream of the answer's chunks; the server's own events are on `chunk.event`.
+        """Send the request, and return a stream; the server's own events are on `chunk.event`.
 
         Raises:
             LMStudioError: The stream raises it when it is read.
@@ -92,7 +92,7 @@ class Messages(_Endpoint[Transport]):
         `thinking` and so on.
 
         Raises:
-            LMStudioError: There is no whole answer; the class says why, `hint` what to do.
+            LMStudioError: The answer is not complete; the class says why, `hint` what to do.
         """
         given = {"messages": list(messages), "max_tokens": max_tokens, **options}
         return ChatStream(self._transport(), self._begin(model, given, stream=False)).until_done()
@@ -105,7 +105,7 @@ class Messages(_Endpoint[Transport]):
         max_tokens: int = DEFAULT_MAX_TOKENS,
         **options: Any,  # noqa: ANN401  # they go to the server as they are,
     ) -> ChatStream:
-        """Ask, and give a stream of the answer's chunks; the server's own events are on `chunk.event`.
+        """Send the request, and return a stream; the server's own events are on `chunk.event`.
 
         Raises:
             LMStudioError: The stream raises it when it is read.

@@ -1,4 +1,4 @@
-"""A conversation as a value: it appends answers and tool results correctly, keeps within a budget, and goes to a file."""
+"""A conversation as an immutable value, which can be extended, trimmed, saved and loaded."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ FORMAT = "lmdeck history 1"
 
 
 class History(Struct, frozen=True):
-    """The messages of a conversation. Every call gives a new history and leaves this one as it was.
+    """The messages of a conversation. Every method returns a new history; this one is unchanged.
 
-    It goes into `with_messages` as it is: `chat.with_messages(history)`.
+    It can be passed to a chat: `chat.with_messages(history)`.
     """
 
     messages: tuple[Message, ...] = ()
 
     def system(self, text: str) -> Self:
-        """Put this system message first, in place of one that is there."""
+        """Set the system message, which replaces an earlier one."""
         rest = self.messages[1:] if self.messages and self.messages[0].role == "system" else self.messages
         return type(self)((Message(role="system", content=text), *rest))
 
     def user(self, text: str) -> Self:
-        """Add what the user says."""
+        """Add a user message."""
         return self._with(Message(role="user", content=text))
 
     def add(self, *items: Reply | Message | Mapping[str, Any]) -> Self:
-        """Add replies and messages. Of a run's reply, all that the run adds is added: calls, results and the answer.
+        """Add replies and messages; of a run's reply, all messages of the run: calls, results and the answer.
 
         Raises:
             ConfigurationError: One of them is neither.
@@ -53,12 +53,12 @@ class History(Struct, frozen=True):
         return self._with(*added)
 
     def tool_result(self, call: ToolCall, result: object) -> Self:
-        """Add a call's result: text as it is, images to be shown, all else as JSON.
+        """Add the result of a call: text unchanged, images as images, everything else as JSON.
 
         Raises:
             ConfigurationError: The call is not in the history, or has its result already.
-            InvalidRequestError: LM Studio does not take an image in it.
-            TypeError: The result has no form in JSON.
+            InvalidRequestError: LM Studio does not accept an image in it.
+            TypeError: JSON cannot represent the result.
         """
         waiting = {one.id for message in self.messages for one in message.tool_calls}
         waiting -= {message.tool_call_id for message in self.messages if message.role == "tool"}
@@ -70,11 +70,11 @@ class History(Struct, frozen=True):
         return self._with(tool_message(call.id, result))
 
     def trimmed(self, max_tokens: int, count: Callable[[Message], int] | None = None) -> Self:
-        """Drop the oldest messages until the rest fits `max_tokens`.
+        """Return the history without its oldest messages, so that the rest fits in `max_tokens`.
 
-        The system message stays, and so does the last exchange, whatever it costs. Calls and their results go together, and
-        what is left begins with the user. `count` gives a message's tokens; without it they are estimated from its length (3.5
-        characters a token, 4 tokens a message), on the high side for English.
+        The system message and the last exchange always stay. Calls and their results are dropped together, and the rest
+        starts with a user message. `count` returns the tokens of a message; by default they are estimated from its length
+        (3.5 characters per token, 4 tokens per message), which is high for English.
         """
         measure = count or _estimate
         is_led = bool(self.messages) and self.messages[0].role == "system"
@@ -90,33 +90,35 @@ class History(Struct, frozen=True):
         return type(self)((*system, *kept))
 
     def to_json(self) -> str:
-        """Write the history as JSON text."""
+        """Return the history as JSON text."""
         body = {"format": FORMAT, "messages": [message.to_dict() for message in self.messages]}
         return json.dumps(body, ensure_ascii=False, indent=1)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read what `to_json` wrote, or a plain list of OpenAI-style messages.
+        """Read a history from `to_json`'s output or a list of OpenAI-style messages.
 
         Raises:
-            ConfigurationError: It is no history.
+            ConfigurationError: The text is not a history.
         """
         try:
             body = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ConfigurationError(f"The history is not JSON: {error}.", hint="Pass what `to_json` wrote.") from error
+            raise ConfigurationError(
+                f"The history is not JSON: {error}.", hint="Pass the output of `to_json`."
+            ) from error
         given = body.get("messages") if isinstance(body, dict) else body
         if not isinstance(given, list) or not all(isinstance(message, dict) for message in given):
             raise ConfigurationError(
-                "The JSON is no history: it has no list of messages.", hint="Pass what `to_json` wrote."
+                "The JSON is not a history: it has no list of messages.", hint="Pass the output of `to_json`."
             )
         return cls(tuple(Message.from_dict(message) for message in given))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the history to a file, whole or not at all; several threads and processes may do so at once.
+        """Write the history to a file atomically; several threads and processes may do so at once.
 
         Raises:
-            FileWriteError: It could not be written; what was there is unchanged.
+            FileWriteError: The file could not be written; it is unchanged.
         """
         replace_file(path, replace_lone_surrogates(self.to_json()).encode())
 
@@ -141,7 +143,7 @@ class History(Struct, frozen=True):
 
 
 def _exchanges(messages: Iterable[Message]) -> list[list[Message]]:
-    """Part messages into exchanges, each from a user's message up to the next."""
+    """Return the messages grouped into exchanges, each from a user message up to the next."""
     exchanges: list[list[Message]] = []
     for message in messages:
         if message.role == "user" or not exchanges:

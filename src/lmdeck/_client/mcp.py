@@ -124,7 +124,7 @@ class MCPTools:
             await server.close()
 
     async def _make_server(self) -> MCPServer:
-        """Make the server's object, on the loop that it will be used on."""
+        """Create the server object on the event loop that will use it."""
         from lmdeck._client.mcp_server import MCPServer  # imported lazily: it needs asyncio
 
         return MCPServer(self._address)

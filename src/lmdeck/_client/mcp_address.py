@@ -1,4 +1,4 @@
-"""Where an MCP server is."""
+"""The address of an MCP server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lmdeck._secret import redact_url
 
 
 class ServerAddress(Struct, frozen=True, kw_only=True):
-    """Where a server is, or what starts it; `timeout` (seconds) is for connecting, and for each call."""
+    """The URL or command of a server; `timeout` (seconds) applies to connecting and to each call."""
 
     url: str | None = None
     command: str | None = None

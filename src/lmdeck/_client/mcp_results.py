@@ -1,4 +1,4 @@
-"""What a tool of an MCP server returned, as a handler of ours returns it: text and images."""
+"""Conversion of an MCP tool's result into the text and images that a handler returns."""
 
 from __future__ import annotations
 

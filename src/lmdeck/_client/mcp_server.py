@@ -1,7 +1,7 @@
-"""One MCP server, and the way to it: a connection that is opened again where the server died.
+"""The connection to an MCP server, which is reopened if the server died.
 
-The official `mcp` package speaks the protocol. A connection must be closed by the task that opened it, so each one is kept by a
-task of its own, and a call waits for that task to say what became of it.
+The official `mcp` package implements the protocol. A connection must be closed by the task that opened it, so each one has a
+separate task, and a call waits for that task to report the outcome.
 """
 
 from __future__ import annotations

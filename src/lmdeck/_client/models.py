@@ -40,7 +40,7 @@ class Models:
         return [model for model in self.list() if model.loaded]
 
     def get(self, key: str) -> ModelInfo:
-        """Give one model, by its key or by the id of a loaded instance.
+        """Return one model by its key or by the id of a loaded instance.
 
         Raises:
             ModelNotFoundError: The server has none of that name; `available` lists the ones it has.
@@ -68,7 +68,7 @@ class Models:
         on_progress: Callable[[ModelLoadProgress], object] | None = None,
         **options: Any,  # noqa: ANN401  # LM Studio's own
     ) -> LoadedModel:
-        """Load a model unless an instance that fits is there; `on_progress` is told how far the load is, from 0 to 1.
+        """Load a model unless a fitting instance is loaded; `on_progress` gets the progress from 0 to 1.
 
         Raises:
             ModelLoadError: The server refused, or its memory does not suffice.
@@ -77,7 +77,7 @@ class Models:
         return drive(ensure_loaded(self._session, key, options, on_progress), self._route())
 
     def unload(self, instance_id: str) -> str:
-        """Take an instance out of memory, and give its id (LM Studio docs `2_rest/unload.md`).
+        """Unload an instance, and return its id (LM Studio docs `2_rest/unload.md`).
 
         Raises:
             ModelNotFoundError: No such instance is loaded.

@@ -1,4 +1,4 @@
-"""What a sync and an async client have in common: settings, address, handlers, and a short memory."""
+"""The session shared by the sync and async clients: settings, base URL, handlers, and a short-lived cache."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Session:
         *,
         has_effects: bool = False,
     ) -> Call[R]:
-        """Make a call of one of the server's endpoints; it has effects also where the server runs tools for it.
+        """Return a call of an endpoint; it also has effects if the server runs tools for it.
 
         `headers` come before the client's own.
 
@@ -212,7 +212,7 @@ class Session:
         )
 
     def learn(self, models: Collection[ModelInfo]) -> None:
-        """Keep what listed models tell: in what form they write tool calls, and how many answers at once are worked on."""
+        """Record the architectures of listed models, and how many answers they generate at once."""
         self._architectures = {
             name: model.architecture
             for model in models
@@ -232,7 +232,7 @@ class Session:
             self.semaphore.resize(parallel)
 
     def note_uncompilable(self, tools: Collection[bytes]) -> None:
-        """Keep which tools the server could not compile, so that they are not sent so again."""
+        """Record the tools that the server could not compile, so that they are not sent again unchanged."""
         if len(self.uncompilable) + len(tools) > MOST_UNCOMPILABLE:
             self.uncompilable.clear()
         self.uncompilable.update(tools)
@@ -258,21 +258,21 @@ class Session:
         return self._reasoning.get(model or "")
 
     def architecture(self, model: str | None) -> str:
-        """Give the architecture of a model that was listed, `""` where none was."""
+        """Return the architecture of a listed model, or `""`."""
         return self._architectures.get(model or "", "")
 
     def remembered_model(self) -> str | None:
-        """Give the model that was chosen a short while ago."""
+        """Return the recently chosen model, or None."""
         if self._chosen is None or self.clock() > self._chosen[1]:
             return None
         return self._chosen[0]
 
     def remember_model(self, model: str) -> None:
-        """Keep a choice, so that not every request asks for the list."""
+        """Remember the chosen model, so that not every request fetches the list."""
         self._chosen = (model, self.clock() + CHOICE_SECONDS)
 
     def forget_model(self) -> None:
-        """Drop the choice: the server does not know that model any more."""
+        """Forget the chosen model, which the server no longer has."""
         self._chosen = None
 
     def __repr__(self) -> str:
@@ -280,7 +280,7 @@ class Session:
 
 
 def _wrapped(handler: Handler, factories: Iterable[HandlerFactory]) -> Handler:
-    """Put handlers around one, the first outermost."""
+    """Return a handler wrapped in others, the first outermost."""
     for factory in reversed(tuple(factories)):
         handler = factory(handler)
     return handler

@@ -27,7 +27,7 @@ Begin: TypeAlias = Callable[[], Plan[ResponseStream[ChatReader]]]
 
 
 class _StreamState(Generic[TransportT]):
-    """How far the reading of one answer has come."""
+    """The state of reading one answer."""
 
     def __init__(self, transport: TransportT, begin: Begin) -> None:
         self.transport = transport
@@ -75,7 +75,7 @@ class _StreamState(Generic[TransportT]):
 
 
 class _Stream(Generic[TransportT]):
-    """What both streams share: the state of the reading, and the reply that it becomes."""
+    """The base class of both streams: the state of the reading, and the resulting reply."""
 
     def __init__(self, transport: TransportT, begin: Begin) -> None:
         self._state = _StreamState(transport, begin)
@@ -135,7 +135,7 @@ class ChatStream(_Stream[Transport]):
         """Read the rest and return the reply.
 
         Raises:
-            LMStudioError: There is no whole answer.
+            LMStudioError: The answer is not complete.
         """
         for _ in self._chunks:
             continue

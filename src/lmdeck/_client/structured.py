@@ -1,7 +1,7 @@
 """Structured output: an answer as an object of a type, or an error that says why not.
 
 The server is asked to hold the model to the type's schema. Models and servers that ignore that, or refuse it, are dealt with:
-JSON is found in the reasoning, in a fence or in prose, put right, validated here, and asked for again with the faults named.
+JSON is found in the reasoning, in a fence or in prose, repaired, validated, and requested again with the errors named.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GROWTH = 1.1
 
 
 class Form(Generic[T]):
-    """What is asked for: a type, its schema, and how an answer becomes an object of it."""
+    """The requested type, its schema, and the conversion of answers into objects."""
 
     def __init__(self, kind: type[T]) -> None:
         self.kind = kind
@@ -47,12 +47,12 @@ class Form(Generic[T]):
 
     @property
     def request(self) -> str:
-        """What is said to a model that cannot be held to a schema."""
+        """The instruction for a model whose output the server cannot restrict to a schema."""
         shown = msgspec.json.encode(self.schema).decode()
         return f"Answer with JSON alone, without any other words, that fits this JSON Schema:\n{shown}"
 
     def read(self, reply: Reply) -> tuple[T, list[Problem]]:
-        """Make the object out of a reply.
+        """Return the object in a reply, and the problems.
 
         Raises:
             StructuredOutputError: Nothing in it fits; `raw` is the text, the message names the faults.
@@ -75,12 +75,12 @@ class Form(Generic[T]):
         )
 
     def partial(self, text: str) -> Any:  # noqa: ANN401 - JSON is anything
-        """Give the value as far as it has come, `NOTHING` before it begins."""
+        """Return the value so far, `NOTHING` before it starts."""
         value = partial_value(text)
         return value.get("value", NOTHING) if self._wraps and isinstance(value, dict) else value
 
     def _made(self, value: Any) -> tuple[T, list[Problem]]:  # noqa: ANN401 - JSON is anything
-        """Make the object of a value; of one that was not wrapped as asked, too."""
+        """Return the object for a JSON value, also if it is not wrapped as requested."""
         problems: list[Problem] = []
         wrapped = value
         if self._wraps and not (isinstance(value, dict) and set(value) == {"value"}):
@@ -153,7 +153,7 @@ class _Growing(Generic[T]):
 
 
 class _Parsed(Generic[T]):
-    """What both streams share: the form, and the object at the end."""
+    """The base class of both streams: the form, and the object at the end."""
 
     _stream: ChatStream | AsyncChatStream
 

@@ -33,7 +33,7 @@ Approve = Callable[[ToolCall], "bool | str | Awaitable[bool | str]"]
 def run_in_threads(
     ready: tuple[PreparedCall, ...], number: int, limits: AgentLimits, approve: Approve | None
 ) -> Generator[AgentEvent, None, list[ToolResult]]:
-    """Run a round's calls, each in a thread of its own; tell of each as it ends, and give their results in order."""
+    """Run a round's calls in threads; yield an event as each ends, and return the results in order."""
     results: dict[int, ToolResult] = {}
     ends: dict[int, float | None] = {}
     done: SimpleQueue[tuple[int, ToolResult | ToolServerLost]] = SimpleQueue()
@@ -61,7 +61,7 @@ def run_in_threads(
             result = timed_out(ready[at], _limit(ready[at], limits) or 0.0)
         if not isinstance(result, ToolResult):
             yield result
-        elif ends.pop(at, _MISSING) is not _MISSING:  # else it came too late: the model was told already
+        elif ends.pop(at, _MISSING) is not _MISSING:  # else it came too late: the model got the timeout
             results[at] = result
             yield _event(result, number)
     return [results[at] for at in range(len(ready))]
@@ -82,7 +82,7 @@ def _work(
         value = item.tool.handler(**item.arguments)
         if isawaitable(value):
             value = _awaited(value, limit)
-    except Exception as error:  # noqa: BLE001 - whatever a handler raises is told to the model and to the caller
+    except Exception as error:  # noqa: BLE001 - whatever a handler raises is reported to the model and to the caller
         done.put((at, _failed(item, error, limit, time.monotonic() - begin)))
     else:
         done.put((at, finished(item, value, time.monotonic() - begin)))
@@ -90,7 +90,7 @@ def _work(
 
 def _awaited(value: Awaitable[object], limit: float | None) -> object:
     """Run an async handler in this thread."""
-    import asyncio  # here, because it costs a script that never awaits more than all of lmdeck
+    import asyncio  # imported late: it costs more than all of lmdeck
 
     async def waiting() -> object:
         return await asyncio.wait_for(value, limit)
@@ -113,7 +113,7 @@ async def run_in_tasks(
     approve: Approve | None,
     results: dict[int, ToolResult],
 ) -> AsyncGenerator[AgentEvent, None]:
-    """Run a round's calls, each in a task of its own; tell of each as it ends, and put it into `results`."""
+    """Run a round's calls in tasks; yield an event as each ends, and store its result in `results`."""
     import asyncio
 
     happened: asyncio.Queue[tuple[int, Happened]] = asyncio.Queue()
@@ -190,20 +190,20 @@ async def _work_async(item: PreparedCall, limit: float | None) -> ToolResult:
             value = await asyncio.wait_for(_in_thread(item), limit)
             if isawaitable(value):
                 value = await asyncio.wait_for(value, limit)
-    except Exception as error:  # noqa: BLE001 - whatever a handler raises is told to the model and to the caller
+    except Exception as error:  # noqa: BLE001 - whatever a handler raises is reported to the model and to the caller
         return _failed(item, error, limit, time.monotonic() - begin)
     return finished(item, value, time.monotonic() - begin)
 
 
 def _failed(item: PreparedCall, error: Exception, limit: float | None, seconds: float) -> ToolResult:
-    """Give the result of a handler that raised, a time limit of ours told from one of its own."""
+    """Return the result of a handler that raised; our timeout is distinguished from its own `TimeoutError`."""
     if isinstance(error, TimeoutError) and limit is not None and seconds >= limit:
         return timed_out(item, limit)
     return failed(item, error, seconds)
 
 
 def _in_thread(item: PreparedCall) -> asyncio.Future[object]:
-    """Run a sync handler in a thread of its own; a pool's threads would be waited for when the program ends."""
+    """Run a sync handler in a daemon thread, since the program would wait for the threads of a pool."""
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -232,7 +232,7 @@ def _in_thread(item: PreparedCall) -> asyncio.Future[object]:
 
 
 def _reason(approve: Approve | None, call: ToolCall) -> Any:  # noqa: ANN401 - None, words, or an awaitable of an answer
-    """Give why a call is refused, None where it is not."""
+    """Return the reason why a call is refused, or None."""
     answer = True if approve is None else approve(call)
     return answer if isawaitable(answer) else _said(answer)
 

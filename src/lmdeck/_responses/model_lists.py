@@ -127,7 +127,7 @@ def _from_v0(entry: Mapping[str, Any]) -> ModelInfo:
 
 
 def _from_openai(entry: Mapping[str, Any]) -> ModelInfo:
-    """Read an entry that mostly has an id only; an embedding model is told by its name, as LM Studio's default names are.
+    """Return the model of an entry with little more than an id; embedding models are recognized by name.
 
     llama.cpp tells of its model in `meta`, and as a router in `status` whether it is loaded; it and vLLM hold what they list.
     """

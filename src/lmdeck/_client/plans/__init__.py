@@ -1,1 +1,1 @@
-"""What the clients do, as plans: generators of effects, written once for sync and async."""
+"""The operations of the clients as plans: generators of effects, shared by sync and async."""

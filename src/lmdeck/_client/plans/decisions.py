@@ -34,7 +34,7 @@ EMULATED = "A chat model answered in place of a decision model: there are no pro
 
 
 class _Wanted(Struct, frozen=True, kw_only=True):
-    """What is decided: about what, the questions, and what was changed in the request."""
+    """A decision request: the subject, the questions, and the problems."""
 
     text: str
     images: list[str]

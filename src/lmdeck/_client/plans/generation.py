@@ -1,4 +1,4 @@
-"""What every request that a model works on has in common: choose the model, build the request, send it."""
+"""The steps shared by all generation requests: choose the model, build the request, send it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from lmdeck.errors import (
 
 
 class GenerationRequest(Struct, Generic[R], frozen=True, kw_only=True):
-    """A request for one model: where it is sent, its body, what was changed in it, and how its answer is read."""
+    """A request for one model: its path, body, compatibility fixes, and the reader of its answer."""
 
     path: str
     body: Mapping[str, Any]
@@ -49,9 +49,9 @@ Build: TypeAlias = Callable[[str | None], GenerationRequest[R]]
 def generate(
     session: Session, named: str | None, build: Build[R], reasoning: str | None = None
 ) -> Plan[ResponseStream[R]]:
-    """Ask the named model, the client's, the one chosen a short while ago, or the one that is chosen now.
+    """Send a request to the named model, the client's default, the remembered choice, or a new one.
 
-    With `reasoning`, the model's own settings of it are looked up before the request is built, if they are not known.
+    With `reasoning`, the reasoning settings of the model are looked up first, unless they are known.
     """
     remembered = session.remembered_model()
     known = named or session.settings.model or remembered
@@ -79,7 +79,7 @@ def _learn_reasoning(session: Session, model: str) -> Plan[None]:
 
 
 def _choose(session: Session) -> Plan[str | None]:
-    """Choose a model from the list; None where the server has no list, so that it chooses itself."""
+    """Return a model from the list; None if the server has no list and therefore chooses itself."""
     try:
         models = yield from list_models(session)
     except EndpointNotFoundError:
@@ -91,9 +91,9 @@ def _choose(session: Session) -> Plan[str | None]:
 
 
 def send_generation(session: Session, request: GenerationRequest[R]) -> Plan[ResponseStream[R]]:
-    """Send a request, and once more with simpler tool schemas if the server cannot compile these.
+    """Send a request, and once more with simplified tool schemas if the server cannot compile them.
 
-    What could not be compiled once is not tried again: the next round of a run offers the same tools.
+    Schemas that could not be compiled are remembered, since the next round of a run offers the same tools.
     """
     if session.uncompilable:
         request = _simplified(request, session.uncompilable) or request
@@ -133,13 +133,13 @@ def _post(session: Session, request: GenerationRequest[R]) -> Plan[ResponseStrea
 
 
 def _simplified(request: GenerationRequest[R], tools: Collection[bytes] | None = None) -> GenerationRequest[R] | None:
-    """Return the request without the tool schemas that could not be compiled, None where nothing would change."""
+    """Return the request with simplified tool schemas, or None if nothing would change."""
     body = with_simplified_schemas(request.body, request.fixes, tools)
     return None if body is None else replace(request, body=body)
 
 
 def _explained(error: InvalidRequestError, request: GenerationRequest[R]) -> InvalidRequestError:
-    """Add to the hint of a refusal which tools or images may be its reason."""
+    """Return the error with the tools or images that may be its cause."""
     name_refused_tools(error, request.body.get("tools") or ())
     suspect_images(error, request.body)
     return error

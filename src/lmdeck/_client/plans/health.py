@@ -1,4 +1,4 @@
-"""How a server is, as a plan: its model list, and where that does not tell which product answers, a small question or two."""
+"""The health check as a plan: the model list and, if it does not identify the product, a probe or two."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lmdeck.model_info import Health
 
 
 def check_health(session: Session, clock: Callable[[], float] = time.monotonic) -> Plan[Health]:
-    """Ask for the models and say what came of it; only what is no answer of a server counts as unreachable."""
+    """Return the health of the server; it is unreachable only if the request got no response."""
     started = clock()
     try:
         listing = yield from ask_listing(session, session.prompt)
@@ -47,7 +47,7 @@ def check_health(session: Session, clock: Callable[[], float] = time.monotonic) 
 
 
 def _identify(session: Session, listing: Listing) -> Plan[Product]:
-    """Say which product sent the list; LM Studio and the embedded engine are known without a further request."""
+    """Return the product that sent the list; LM Studio and lmdeck's engine need no further request."""
     product = recognize(listing.api, listing.body, listing.headers, listing.refusals)
     product = Product(product.name or session.peer.product, product.version)
     asked: set[str] = set()

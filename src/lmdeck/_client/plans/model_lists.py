@@ -51,7 +51,7 @@ def list_models(session: Session) -> Plan[list[ModelInfo]]:
 
 
 def find_model(session: Session, key: str) -> Plan[ModelInfo]:
-    """Give one model, by its key or by the id of an instance of it."""
+    """Return one model by its key or by the id of an instance."""
     models = yield from list_models(session)
     for model in models:
         if model.key == key or any(instance.id == key for instance in model.instances):
@@ -84,7 +84,7 @@ def ask_listing(session: Session, handler: Handler | None = None) -> Plan[Listin
 
 @contextmanager
 def fitting_hints(session: Session) -> Iterator[None]:
-    """Let the hints of errors raised inside speak of the product that answers."""
+    """Adapt the hints of errors raised inside to the product that answers."""
     try:
         yield
     except LMStudioError as error:

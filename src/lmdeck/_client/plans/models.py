@@ -72,7 +72,7 @@ def _load(session: Session, key: str, checked: Mapping[str, Any], before: list[M
 def ensure_loaded(
     session: Session, key: str, options: Mapping[str, Any], on_progress: Callable[[ModelLoadProgress], object] | None
 ) -> Plan[LoadedModel]:
-    """Load a model if it is not, and tell of the progress."""
+    """Load a model unless it is loaded, and report the progress."""
     checked = checked_load_options(options)
     before = yield from _listed(session)
     there = fitting_instance(before, key, checked)
@@ -116,7 +116,7 @@ def unload(session: Session, instance_id: str) -> Plan[str]:
 
 
 def _no_instance(error: APIError) -> ModelNotFoundError:
-    """Return what an unload means that names no loaded instance."""
+    """Return the error of an unload that names no loaded instance."""
     return _as_not_found(error, NO_INSTANCE)
 
 
@@ -164,9 +164,9 @@ def wait_for_download(
 
 
 class _Limit:
-    """How long a download is waited for: `total_timeout` in all, and `timeout` once every byte is there.
+    """The time limits of waiting for a download: `total_timeout` in all, `timeout` once every byte has arrived.
 
-    LM Studio is reported to say "downloading" for ever of what it has whole (bug tracker #1477).
+    LM Studio may report "downloading" endlessly for a complete download (bug tracker #1477).
     """
 
     def __init__(self, session: Session) -> None:
@@ -208,7 +208,7 @@ class _Limit:
 def _wait(
     session: Session, job: DownloadJob, on_progress: Callable[[DownloadJob], object] | None, limit: _Limit
 ) -> Plan[DownloadJob]:
-    """Ask until it is over; a pause is waited out, since it is the user's."""
+    """Poll until the download ends; a download paused by the user is waited for."""
     job_id = job.job_id
     pauses = _polls()
     while True:
@@ -229,7 +229,7 @@ def _wait(
 
 
 def _polls() -> Iterator[float]:
-    """Ask often at first, for what is quick, and then seldom."""
+    """Yield the pauses between polls, which grow, in seconds."""
     pause = FIRST_POLL
     while True:
         yield pause

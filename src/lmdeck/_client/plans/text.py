@@ -52,7 +52,7 @@ def embed(
 def complete(
     session: Session, prompt: str, suffix: str | None, model: str | None, options: Mapping[str, Any]
 ) -> Plan[Completion]:
-    """Go on with a text, or write what stands before `suffix`; no prompt template is applied."""
+    """Complete a text, or fill in the text before `suffix`; no prompt template is applied."""
     fixes = CompatibilityFixes(session.settings.without_rules)
 
     def build(named: str | None) -> GenerationRequest[JSONReader]:
@@ -101,7 +101,7 @@ def _completion_body(model: str | None, prompt: str, suffix: str | None, options
 
 
 def _choose_embedder(session: Session) -> Plan[str]:
-    """Choose an embedding model: a loaded one, else the first that is there."""
+    """Return an embedding model: a loaded one, or the first in the list."""
     try:
         listing = yield from ask_listing(session)
     except EndpointNotFoundError:
