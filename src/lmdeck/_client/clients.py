@@ -115,7 +115,7 @@ class LMStudio(ClientBase):
         """Return a conversation stored by the server, new or continued (LM Studio docs `2_rest/chat.md`).
 
         `integrations` are plugin ids such as `"mcp/playwright"` or dicts of plugins and ephemeral MCP servers. Options such
-        as `reasoning`, `context_length`, `temperature`, `max_output_tokens` go to the server as they are. With `recover`, a
+        as `reasoning`, `context_length`, `temperature`, `max_output_tokens` go to the server as they are. With `recover`, the
         history is sent again if the server no longer has the conversation, which `reply.problems` reports.
         """
         spec = ConversationSpec(
