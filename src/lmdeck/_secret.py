@@ -1,22 +1,18 @@
-"""What must not be shown: tokens, and the credentials inside a URL."""
+"""Values that must not be shown: tokens, and credentials in URLs."""
 
 from __future__ import annotations
 
 import re
 from typing import Any, NoReturn
 
-__all__ = ["Secret", "redact_url"]
-
-# User and password; the latter may hold an unescaped slash, question mark or hash, after which a URL's host seems to end.
+# User and password; the password may contain an unescaped slash, question mark or hash.
 _CREDENTIALS = re.compile(r"([^/?#:]*:.*|[^/?#]*)@", re.DOTALL)
-
-
-SHORTEST_PART = 8  # LM Studio's tokens are `sk-lm-…:…`, and either half may be quoted
+SHORTEST_PART = 8  # LM Studio's tokens are `sk-lm-…:…`; a server may quote either half
 DEEPEST = 50
 
 
 class Secret:
-    """A value that is never shown, encoded or pickled: `reveal()` is the only way to it."""
+    """A value that is never shown, encoded or pickled; only `reveal()` returns it."""
 
     __slots__ = ("_value",)
 
@@ -24,24 +20,24 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """Give the secret itself."""
+        """Return the secret itself."""
         return self._value
 
-    def hidden_in(self, value: Any, depth: int = 0) -> Any:  # noqa: ANN401  # whatever JSON holds
-        """Return text or bytes, or those in lists and objects, with `***` in place of the secret or of a long part of it."""
+    def redact(self, value: Any, depth: int = 0) -> Any:  # noqa: ANN401  # whatever JSON holds
+        """Return text, bytes, a list or an object with `***` for the secret and for each long part of it."""
         if isinstance(value, str):
             for part in (self._value, *self._value.split(":")):
                 if len(part) >= SHORTEST_PART or part == self._value:
                     value = value.replace(part, "***")
             return value
         if isinstance(value, bytes):
-            return str(self.hidden_in(value.decode("utf-8", "surrogateescape"))).encode("utf-8", "surrogateescape")
+            return str(self.redact(value.decode("utf-8", "surrogateescape"))).encode("utf-8", "surrogateescape")
         if depth > DEEPEST:
             return "…"
         if isinstance(value, list):
-            return [self.hidden_in(item, depth + 1) for item in value]
+            return [self.redact(item, depth + 1) for item in value]
         if isinstance(value, dict):
-            return {self.hidden_in(name): self.hidden_in(item, depth + 1) for name, item in value.items()}
+            return {self.redact(name): self.redact(item, depth + 1) for name, item in value.items()}
         return value
 
     def __eq__(self, other: object) -> bool:
@@ -60,11 +56,11 @@ class Secret:
         return self
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a secret is not pickled: pass the token to the other process by its environment")
+        raise TypeError("a secret cannot be pickled: pass the token to the other process in its environment")
 
 
 def redact_url(url: str) -> str:
-    """Take user name, password, query and fragment out of a URL, so that it can be shown."""
+    """Return a URL without user name, password, query and fragment, so that it can be shown."""
     scheme, mark, rest = url.partition("://")
     scheme, rest = (scheme + mark, rest) if mark else ("", url)
     credentials = _CREDENTIALS.match(rest)

@@ -1,4 +1,4 @@
-"""One check for each kind of setting: it gives the value, or raises ValueError with what the value must be."""
+"""The checks of settings: each returns the converted value, or raises ValueError that says what the value must be."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from lmdeck._compatibility import ALL, RULES, check_rules
 from lmdeck._secret import Secret
 from lmdeck.errors import ConfigurationError
 
-__all__ = ["CHECKS"]
-
-_PASTED = re.compile(r"((authorization\s*:\s*)?bearer(\s+|$))+", re.IGNORECASE)  # as it stands in a curl command
+_PASTED = re.compile(r"((authorization\s*:\s*)?bearer(\s+|$))+", re.IGNORECASE)  # as copied from a curl command
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -48,17 +46,17 @@ def _secret(value: object) -> Secret:
     text = value.reveal() if isinstance(value, Secret) else value
     if not isinstance(text, str) or not text.strip() or not text.isascii() or not text.strip().isprintable():
         raise ValueError("a token of printable ASCII characters on one line")
-    bare = _PASTED.sub("", text.strip().strip("\"'")).strip()
-    if not bare:
+    token = _PASTED.sub("", text.strip().strip("\"'")).strip()
+    if not token:
         raise ValueError("a token of printable ASCII characters on one line")
-    return Secret(bare)
+    return Secret(token)
 
 
 def _number(value: object, wanted: str) -> float:
     if isinstance(value, bool):
         raise ValueError(wanted)
     try:
-        number = float(value)  # type: ignore[arg-type]  # what float refuses is answered below
+        number = float(value)  # type: ignore[arg-type]  # what float rejects is handled below
     except (TypeError, ValueError, OverflowError):
         raise ValueError(wanted) from None
     if not math.isfinite(number):
@@ -80,7 +78,7 @@ def _delay(value: object) -> float:
     return number
 
 
-def _whole(least: int, most: int) -> Callable[[object], int]:
+def _integer(least: int, most: int) -> Callable[[object], int]:
     wanted = f"a whole number from {least} to {most}"
 
     def check(value: object) -> int:
@@ -92,7 +90,7 @@ def _whole(least: int, most: int) -> Callable[[object], int]:
     return check
 
 
-def _switch(value: object) -> bool:
+def _boolean(value: object) -> bool:
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value.strip().lower() in TRUE + FALSE:
@@ -113,7 +111,7 @@ def _rules(value: object) -> tuple[str, ...]:
 
 CHECKS: dict[str, Callable[[object], object]] = {
     "host": _host,
-    "port": _whole(1, 65535),
+    "port": _integer(1, 65535),
     "base_url": _url,
     "model": _text,
     "api_token": _secret,
@@ -121,13 +119,13 @@ CHECKS: dict[str, Callable[[object], object]] = {
     "first_token_timeout": _seconds,
     "connect_timeout": _seconds,
     "total_timeout": _seconds,
-    "retry_attempts": _whole(1, 100),
+    "retry_attempts": _integer(1, 100),
     "retry_delay": _delay,
-    "max_concurrency": _whole(1, 1000),
+    "max_concurrency": _integer(1, 1000),
     "without_rules": _rules,
-    "debug": _switch,
+    "debug": _boolean,
     "proxy": _url,
-    "tls_verify": _switch,
+    "tls_verify": _boolean,
     "tls_ca_file": _path,
     "tls_client_cert": _path,
     "tls_client_key": _path,

@@ -1,8 +1,8 @@
-"""Settings: what they are called, where they come from, and what is wrong with a bad one.
+"""The settings of a client: their names, where they come from, and their checks.
 
-Each setting is found on its own, in this order: keyword argument, environment, `lmdeck.toml` or `[tool.lmdeck]` in
-`pyproject.toml` of the working directory or the nearest folder above it up to the project's root, default. Nothing is read at
-import, and nothing but these places is read at all. What a file may say is in `_setting_sources`.
+Each setting is looked up separately, in this order: keyword argument, environment, `lmdeck.toml` or `[tool.lmdeck]` in
+`pyproject.toml` of the working directory or the nearest folder above it up to the project's root, default. No other place is
+read, and nothing at import. `_setting_sources` defines which settings a file may have.
 """
 
 from __future__ import annotations
@@ -19,33 +19,32 @@ from msgspec.structs import fields, replace
 from lmdeck._secret import Secret, redact_url
 from lmdeck._setting_checks import CHECKS
 from lmdeck._setting_sources import (
-    ELSEWHERE,
+    FOREIGN_NAMES,
     Found,
     check_trust,
     from_environment,
     from_files,
     from_keywords,
-    misspelt,
-    without_foreign_ways,
+    misspelled_variables,
+    without_untrusted_routes,
 )
 from lmdeck.errors import ConfigurationError
 
-__all__ = ["ClientSettings", "Secret", "Settings", "check_setting", "meant", "redact_url"]
+__all__ = ["ClientSettings", "Secret", "Settings", "check_setting", "did_you_mean", "redact_url"]
 
 _log = logging.getLogger("lmdeck.config")
-_told: set[str] = set()
+_logged_notes: set[str] = set()
 
 
 class Settings(Struct, frozen=True, kw_only=True, dict=True):
-    """Everything a client can be told; times are seconds.
+    """The settings of a client; times are in seconds.
 
-    `timeout` is the longest silence between two bytes of an answer, `first_token_timeout` the longest wait for its first
-    byte, `total_timeout` the longest an answer may take as a whole (`None`: no limit). `proxy` is a URL; the environment's
-    proxies are not used, since the server is local. `max_concurrency` is how many answers are asked for at once while the
-    others wait in a fair queue (`None`: as many as the loaded model answers in parallel, else 4; servers that are not LM Studio
-    have their own queue). `without_rules` names the
-    rules of `lmdeck.rules()` by which requests are not changed. `tls_verify`,
-    `tls_ca_file`, `tls_client_cert` and `tls_client_key` serve an LM Studio behind an HTTPS proxy.
+    `timeout` is the longest silence between two bytes of an answer, `first_token_timeout` the longest wait for its first byte,
+    `total_timeout` the longest time for a whole answer (`None`: no limit). `proxy` is a URL; proxies of the environment are not
+    used, since the server is local. `max_concurrency` is the number of simultaneous requests; further ones wait in a fair queue
+    (`None`: as many as the loaded model answers in parallel, else 4; servers other than LM Studio have their own queue).
+    `without_rules` names the rules of `lmdeck.rules()` that are not applied to requests. `tls_verify`, `tls_ca_file`,
+    `tls_client_cert` and `tls_client_key` are for an LM Studio behind an HTTPS proxy.
     """
 
     host: str = "localhost"
@@ -76,42 +75,42 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
         environ: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> Settings:
-        """Find every setting: in `given`, the environment, the configuration file of `folder`, or its default.
+        """Return the settings found in `given`, the environment and the configuration file of `folder`, else defaults.
 
         Raises:
-            ConfigurationError: A value is bad, a name unknown, a file unreadable, or the user's token would go where a
-                project's file says; the message names setting, value and origin.
+            ConfigurationError: A value is invalid, a name unknown or a file unreadable, or the user's token would be sent to
+                an address from a project's file; the message names setting, value and origin.
         """
         variables = os.environ if environ is None else environ
         chosen: dict[str, Found] = {}
         for source in (from_keywords(given or {}), from_environment(variables), from_files(folder or Path())):
             values = {found.name: _checked(found) for found in source}
             if "base_url" in chosen or chosen.keys() & {"host", "port"}:
-                # A host named nearer to the caller is not overruled by an address named further away, nor the reverse.
-                values = {name: found for name, found in values.items() if not _names_an_address(name, chosen)}
+                # A base URL does not override a host from a source of higher priority, nor the reverse.
+                values = {name: found for name, found in values.items() if not _is_overridden_address(name, chosen)}
             chosen = {**values, **chosen}
-        chosen, notes = without_foreign_ways(chosen)
+        chosen, notes = without_untrusted_routes(chosen)
         check_trust(chosen)
         settings = cls(**{name: found.value for name, found in chosen.items()})
         settings.__dict__["origins"] = {name: found.origin for name, found in chosen.items()}
-        settings.__dict__["notes"] = (*misspelt(variables), *notes)
-        settings._tell_notes()
+        settings.__dict__["notes"] = (*misspelled_variables(variables), *notes)
+        settings._log_notes()
         return settings
 
     @property
     def origins(self) -> Mapping[str, str]:
-        """Where each setting was found, in words; one that is not in it has its default."""
+        """A description of where each setting was found; settings with their default are missing."""
         return dict(self.__dict__.get("origins", {}))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was found and is not used, in sentences: misspelt variables, and what a project's file may not say."""
+        """Sentences about what is not used: misspelled variables, and settings that a project's file may not have."""
         return tuple(self.__dict__.get("notes", ()))
 
-    def _tell_notes(self) -> None:
+    def _log_notes(self) -> None:
         for note in self.notes:
-            if note not in _told:
-                _told.add(note)
+            if note not in _logged_notes:
+                _logged_notes.add(note)
                 _log.warning("%s", note)
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
@@ -127,7 +126,7 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
 
 
 class ClientSettings(TypedDict, total=False):
-    """The keywords of a client, for type checkers and editors; `None` means "look further"."""
+    """The keyword arguments of a client, for type checkers and editors; `None` is the same as no argument."""
 
     host: str | None
     port: int | None
@@ -151,50 +150,50 @@ class ClientSettings(TypedDict, total=False):
 
 
 def check_setting(name: str, value: object, origin: str) -> None:
-    """Check one setting's value, which was found at `origin`.
+    """Check the value of one setting, found at `origin`.
 
     Raises:
-        ConfigurationError: There is no such setting, or the value is bad; the message names setting, value and origin.
+        ConfigurationError: The setting is unknown or the value invalid; the message names setting, value and origin.
     """
     _checked(Found(name, value, origin))
 
 
-def _names_an_address(name: str, chosen: Mapping[str, object]) -> bool:
+def _is_overridden_address(name: str, chosen: Mapping[str, object]) -> bool:
     return name == "base_url" or (name in {"host", "port"} and "base_url" in chosen)
 
 
 def _checked(found: Found) -> Found:
-    """Return what was found with the value that the setting has."""
+    """Return `found` with its value checked and converted."""
     check = CHECKS.get(found.name)
     if check is None:
-        hint = meant(found.name, Settings.__struct_fields__)
-        raise ConfigurationError(f"{found.origin}: there is no setting {found.name!r}.", hint=hint)
+        hint = did_you_mean(found.name, Settings.__struct_fields__)
+        raise ConfigurationError(f"{found.origin}: {found.name!r} is not a setting.", hint=hint)
     try:
         return replace(found, value=check(found.value))
     except ValueError as error:
-        shown = repr(_harmless(found))
+        shown = repr(_printable_value(found))
         raise ConfigurationError(
             f"The setting {found.name!r} must be {error}, not {shown} (from {found.origin}).",
             hint=f"Correct {found.origin}.",
         ) from None
 
 
-def meant(name: str, known: Sequence[str]) -> str:
-    """Ask after the one of the `known` names that a wrong one was meant to be, if there is one, and tell all of them."""
-    from difflib import get_close_matches  # here, because most programs name nothing wrong
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return a hint for an unknown name: the closest known name, if any, and the list of all names."""
+    from difflib import get_close_matches  # imported late: needed for errors only
 
     names = {each.lower(): each for each in known}
-    elsewhere = ELSEWHERE.get(name.lower())
-    nearest = [elsewhere] if elsewhere in names else get_close_matches(name.lower(), names, n=1)
-    asked = f"Did you mean {names[nearest[0]]!r}? " if nearest else ""
-    return f"{asked}There are: {', '.join(known)}."
+    foreign = FOREIGN_NAMES.get(name.lower())
+    nearest = [foreign] if foreign in names else get_close_matches(name.lower(), names, n=1)
+    question = f"Did you mean {names[nearest[0]]!r}? " if nearest else ""
+    return f"{question}Known names: {', '.join(known)}."
 
 
-def _harmless(found: Found) -> object:
+def _printable_value(found: Found) -> object:
     if found.name == "api_token":
         return "***"
     is_address = found.name in {"host", "base_url", "proxy"} and isinstance(found.value, str)
     return redact_url(found.value) if is_address else found.value
 
 
-assert CHECKS.keys() == {entry.name for entry in fields(Settings)}  # noqa: S101  # a setting without a check is a slip of ours
+assert CHECKS.keys() == {entry.name for entry in fields(Settings)}  # noqa: S101  # a setting without a check is a bug

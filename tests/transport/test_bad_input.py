@@ -69,7 +69,7 @@ REFUSED: dict[str, tuple[Answer, Expected, str]] = {
         EndpointNotFoundError,
         "Unexpected endpoint",
     ),
-    "not-a-chat": (json_answer({"hello": "world"}), MalformedStreamError, "no chat completion"),
+    "not-a-chat": (json_answer({"hello": "world"}), MalformedStreamError, "not a chat completion"),
     "a-list": (json_answer([1, 2]), MalformedStreamError, "not JSON of this API"),
     "empty-body": (text_answer(""), IncompleteStreamError, "no body"),
     "no-words": (json_answer(completion("")), EmptyReplyError, ""),

@@ -236,7 +236,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None
 def test_an_unknown_name_is_answered_with_what_was_meant(given: str, meant: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings.resolve({given: "x"}, environ={}, folder=tmp_path)
-    assert caught.value.hint.startswith(f"Did you mean {meant!r}? There are: host, ")
+    assert caught.value.hint.startswith(f"Did you mean {meant!r}? Known names: host, ")
 
 
 def test_other_variables_of_the_environment_are_none_of_ours(tmp_path: Path) -> None:

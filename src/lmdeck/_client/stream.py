@@ -57,7 +57,7 @@ class _StreamState(Generic[TransportT]):
         if self._is_closed:
             self.close()
             raise IncompleteStreamError(
-                "The stream is closed.", hint="Ask again for a new one.", partial=self.partial()
+                "The stream is closed.", hint="Send the request again for a new stream.", partial=self.partial()
             )
 
     def partial(self) -> Reply:
@@ -220,7 +220,7 @@ async def _begin_async(state: _StreamState[AsyncTransport]) -> ResponseStream[Ch
     except asyncio.CancelledError:
         if not state.interruption.is_set or task is None or task.uncancel() > 0:
             raise
-        raise IncompleteStreamError("The stream is closed.", hint="Ask again for a new one.") from None
+        raise IncompleteStreamError("The stream is closed.", hint="Send the request again for a new stream.") from None
     finally:
         is_waiting = False
         state.interruption.watch(None)

@@ -1,1 +1,1 @@
-"""What stands between a client and its transport: small handlers, each around the next, around one exchange."""
+"""Handlers between a client and its transport: each wraps the next, the innermost makes one exchange."""

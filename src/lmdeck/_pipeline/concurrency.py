@@ -1,9 +1,9 @@
-"""A limit on simultaneous answers: the others wait in a fair queue, first come, first served.
+"""Limit simultaneous answers; further requests wait in a fair queue, first come, first served.
 
 A loaded instance of LM Studio answers `parallel` requests at once, four by default, and queues the rest silently while the
-client's time limits run. A request that waits here is under no limit but the caller's. The server's limit is looked up when two
-answers are wanted at once for the first time; until then one may run. Only LM Studio's silence on it means four: other servers
-have queues of their own.
+client's time limits run. No time limit applies to a request that waits here, except the caller's. The server's limit is looked
+up when two answers are wanted at once for the first time; until then one may run. Four is assumed if LM Studio does not report
+its limit; other servers have their own queue.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from lmdeck.events import RequestQueued
 DEFAULT_LIMIT = 4
 NO_LIMIT = sys.maxsize
 PATIENCE = 10.0
-"""Seconds in the queue after which that is logged."""
+"""Seconds in the queue after which the wait is logged."""
 
 
 class ConcurrencyLimit:
-    """Wait for a slot, run the next handler, and return the slot when the response is closed."""
+    """Waits for a slot, runs the next handler, and returns the slot when the response is closed."""
 
     def __init__(
         self,
@@ -48,25 +48,25 @@ class ConcurrencyLimit:
             LMStudioError: What the next handler raises.
         """
         waited = 0.0
-        slot = self._semaphore.try_acquire()
-        if slot is None:
+        acquired = self._semaphore.try_acquire()
+        if acquired is None:
             queued_at = self._clock()
             yield from self._learn_limit()
-            slot = yield Acquire(self._semaphore, PATIENCE, self._on_long_wait)
+            acquired = yield Acquire(self._semaphore, PATIENCE, self._on_long_wait)
             waited = self._clock() - queued_at
-        held: Slot = slot
+        slot: Slot = acquired
         try:
             if waited:
                 self._notify(RequestQueued(call.request_id, waited, self._semaphore.limit))
             stream = yield from self._inner(call)
         except BaseException:
-            self._semaphore.release(held)
+            self._semaphore.release(slot)
             raise
         stream.queue_time = waited
         if stream.is_finished:
-            self._semaphore.release(held)
+            self._semaphore.release(slot)
         else:
-            stream.when_closed(lambda: self._semaphore.release(held))
+            stream.when_closed(lambda: self._semaphore.release(slot))
         return stream
 
     def _learn_limit(self) -> Plan[None]:

@@ -1,7 +1,7 @@
 """The effects that a plan may ask for.
 
-A plan is a generator that yields effects and is sent their results. It decides, and performs nothing: so it is written once for
-sync and async, and a test drives it with plain values. `run_plan` and `run_plan_async` perform the effects.
+A plan is a generator that yields effects and is sent their results. It decides but performs nothing, so it is written once for
+sync and async, and tests drive it with plain values. `run_plan` and `run_plan_async` perform the effects.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ T = TypeVar("T")
 
 
 class FirstReads(Protocol):
-    """A response that is read until something has happened in it: see `ResponseStream`."""
+    """A response that is read until its first chunks; see `ResponseStream`."""
 
     response: Response
 
     @property
     def wants_first(self) -> bool:
-        """Whether nothing has happened yet."""
+        """Whether there are no chunks yet."""
         ...
 
     def feed_first(self, data: bytes) -> None:
-        """Take bytes of the body, `b""` at its end."""
+        """Read bytes of the body, `b""` at its end."""
         ...
 
 
@@ -46,7 +46,7 @@ class Read(Struct, frozen=True):
 
 
 class ReadFirst(Struct, frozen=True):
-    """Effect: read from the response until something has happened in its body. The result is None."""
+    """Effect: read from the response until its first chunks. The result is None."""
 
     stream: FirstReads
 
@@ -65,10 +65,10 @@ class RunCallback(Struct, frozen=True):
 
 
 class Queue(Protocol):
-    """Where slots are waited for: a `FairSemaphore`, for example."""
+    """A queue of waiting slots, such as a `FairSemaphore`."""
 
     def enqueue(self, wake: Callable[[], object]) -> Slot:
-        """Return a place at the end of the queue; `is_granted` is True at once if nothing is to be waited for."""
+        """Return a place at the end of the queue; `is_granted` is True at once if there is nothing to wait for."""
         ...
 
     def release(self, slot: Slot) -> None:

@@ -1,6 +1,6 @@
-"""The innermost handler: one request, and its response up to the first thing that happens in it.
+"""The innermost handler: send one request and read its response up to the first chunks.
 
-Until then nothing was handed on, so a handler around this one may still send the request again.
+Until then nothing was returned, so an outer handler may still send the request again.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _log = logging.getLogger("lmdeck.stream")
 
 
 class Call(Struct, Generic[R], frozen=True, kw_only=True):
-    """A request, the id it is logged under, and the reader of its response, made from status and headers.
+    """A request, the id it is logged under, and a factory of the reader of its response, called with status and headers.
 
-    `has_effects` marks a request that changes something outside the answer, so that sending it twice would do it twice.
-    `peer` is what is known of the server at the other end.
+    `has_effects` marks a request that changes something on the server, so that sending it twice would do it twice.
+    `peer` is what is known about the server.
     """
 
     request: WireRequest
@@ -48,16 +48,16 @@ class StreamObserver:
     """Follows a response while it is read; each method does nothing unless it is overridden."""
 
     def on_data(self, data: bytes) -> None:
-        """Take bytes of the body as they came, `b""` at its end."""
+        """Called with bytes of the body as they came, `b""` at its end."""
 
     def on_chunks(self, chunks: list[Chunk]) -> None:
-        """Take the chunks of one read."""
+        """Called with the chunks of one read."""
 
     def on_finished(self) -> None:
-        """Take the end of a whole answer."""
+        """Called at the end of a complete answer."""
 
     def on_failed(self, error: LMStudioError) -> None:
-        """Take the error that ended the answer."""
+        """Called with the error that ended the answer."""
 
 
 class ResponseStream(Generic[R]):
@@ -104,26 +104,26 @@ class ResponseStream(Generic[R]):
 
     @property
     def is_live(self) -> bool:
-        """Whether a connection stands behind the response."""
+        """Whether the response is read from a connection."""
         return not isinstance(self.response, _RecordedResponse)
 
     @property
     def wants_first(self) -> bool:
-        """Whether nothing has happened in the body yet."""
+        """Whether there are no chunks yet."""
         return not (self.first_chunks or self.is_finished)
 
     def feed_first(self, data: bytes) -> None:
-        """Take bytes of the body until something has happened; see `feed`."""
+        """Read bytes of the body as `feed` does, until the first chunks."""
         self.first_chunks = self.feed(data)
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """Take bytes of the body, `b""` at its end, and return what happened in them.
+        """Read bytes of the body, `b""` at its end, and return their chunks.
 
-        The answer may finish before its body: `[DONE]` ends it, whatever a server does with the connection then. An error
-        behind something that happened is raised by `has_more`, so that what happened is handed on first.
+        The answer may finish before its body: `[DONE]` ends it, even if the server leaves the connection open. An error after
+        chunks is raised by `has_more`, so that the chunks are returned first.
 
         Raises:
-            LMStudioError: What the bytes mean, with the reply so far.
+            LMStudioError: The error that the bytes mean, with the reply so far.
         """
         chunks, is_last, failure = self._read(data)
         if self._first_data is not None:
@@ -149,10 +149,10 @@ class ResponseStream(Generic[R]):
         return chunks
 
     def feed_failure(self, error: TransportError) -> list[Chunk]:
-        """Take a broken connection: after its finish reason an answer is whole all the same, before it is not.
+        """Read a broken connection: after the finish reason the answer is complete all the same, before it is not.
 
         Raises:
-            LMStudioError: `error` itself, with the reply so far, or what the end of the bytes means.
+            LMStudioError: `error` itself, with the reply so far, or the error that the end of the bytes means.
         """
         if self.reader.is_whole_without_end(error):
             return self.feed(b"")
@@ -163,7 +163,7 @@ class ResponseStream(Generic[R]):
         """Whether the answer goes on.
 
         Raises:
-            LMStudioError: What went wrong behind the chunks that were handed on last.
+            LMStudioError: The error after the chunks that were returned last.
         """
         self._first_data = None
         if self.failure is not None:
@@ -171,7 +171,7 @@ class ResponseStream(Generic[R]):
         return not self.is_finished
 
     def observe(self, observer: StreamObserver) -> None:
-        """Call an observer for all that is read, beginning with what was read already."""
+        """Call an observer for everything that is read, including what was read already."""
         for data in self._first_data or ():
             observer.on_data(data)
         if self.first_chunks:
@@ -184,7 +184,7 @@ class ResponseStream(Generic[R]):
             self._observers.append(observer)
 
     def when_finished(self, callback: Callable[[], object]) -> None:
-        """Call back once the answer is whole: at once, if it is."""
+        """Call back once the answer is complete: at once, if it is already."""
         self._when_finished.append(callback)
         if self.is_finished:
             _run_all(self._when_finished)
@@ -194,7 +194,7 @@ class ResponseStream(Generic[R]):
         self._when_closed.append(callback)
 
     def close(self) -> None:
-        """Close the response; a connection whose body was not read to its end is cut, so that the server stops."""
+        """Close the response; if its body was not read to the end, the connection is cut, so that the server stops."""
         try:
             self.response.close()
         finally:
@@ -212,7 +212,7 @@ class ResponseStream(Generic[R]):
         )
 
     def _read(self, data: bytes) -> tuple[list[Chunk], bool, LMStudioError | None]:
-        """Return what happened in some bytes, whether that was all, and what went wrong behind it."""
+        """Return the chunks in some bytes, whether they were the last, and the error after them."""
         reader = self.reader
         chunks: list[Chunk] = []
         try:
@@ -235,7 +235,7 @@ class ResponseStream(Generic[R]):
                 observer.on_finished()
 
     def _fail(self, error: LMStudioError) -> None:
-        """Close the connection, and add to the error where it happened and how far the reply had come."""
+        """Close the connection, and add the request and the partial reply to the error."""
         self.failure = error
         self.close()
         if error.partial is None:
@@ -246,7 +246,7 @@ class ResponseStream(Generic[R]):
 
 
 class Handler(Protocol):
-    """Turns a call into the plan of its response; a handler factory puts one around the next."""
+    """A callable that turns a call into the plan of its response; a handler factory wraps one around the next."""
 
     def __call__(self, call: Call[R], /) -> Plan[ResponseStream[R]]:
         """Return the plan."""
@@ -254,7 +254,7 @@ class Handler(Protocol):
 
 
 class Exchange:
-    """Send a request and read its response until something happens in it."""
+    """Sends a request and reads its response until the first chunks."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -263,7 +263,7 @@ class Exchange:
         """Return a plan of one attempt.
 
         Raises:
-            LMStudioError: Whatever kept the answer from beginning.
+            LMStudioError: The error that prevented the answer.
         """
         started = self._clock()
         try:
@@ -312,20 +312,20 @@ def locate(error: LMStudioError, call: Call[R], attempts: int) -> None:
 
 
 def _check_coding(response: Response) -> None:
-    """Refuse a body that nobody decoded: a part of it might be taken for words.
+    """Refuse a body in a content coding that was not decoded, as its bytes might be read as text.
 
     Raises:
-        MalformedStreamError: It is still coded.
+        MalformedStreamError: The body is still coded.
     """
     if response.undecoded:
         raise MalformedStreamError(
-            f"The answer's body is coded as {response.undecoded!r}, which was not asked for and cannot be decoded.",
+            f"The answer's body is coded as {response.undecoded!r}, which was not requested and cannot be decoded.",
             hint="Switch off compression in the proxy between here and the server.",
         )
 
 
 def _refuse(call: Call[R], response: Response) -> Plan[None]:
-    """Read the body of an error response, up to a limit, and raise what it means."""
+    """Read the body of an error response, up to a limit, and raise the error it means."""
     pieces: list[bytes] = []
     size = 0
     try:
@@ -343,15 +343,15 @@ def _refuse(call: Call[R], response: Response) -> Plan[None]:
 
 
 def _hide(error: LMStudioError, token: Secret) -> None:
-    """Take a token that a server quotes out of an error, which is logged and shown."""
-    error.message = str(token.hidden_in(error.message))
+    """Remove a token that a server quotes from an error, as errors are logged and shown."""
+    error.message = str(token.redact(error.message))
     error.args = (error.message,)
-    error.hint = str(token.hidden_in(error.hint))
+    error.hint = str(token.redact(error.hint))
     if error.partial is not None:
-        error.partial = replace(error.partial, raw=token.hidden_in(error.partial.raw))
+        error.partial = replace(error.partial, raw=token.redact(error.partial.raw))
     if isinstance(error, APIError):
-        error.body = token.hidden_in(error.body)
-        error.param, error.code = token.hidden_in(error.param), token.hidden_in(error.code)
+        error.body = token.redact(error.body)
+        error.param, error.code = token.redact(error.param), token.redact(error.code)
 
 
 def _is_output(chunk: Chunk) -> bool:

@@ -1,8 +1,8 @@
-"""One request first while its model is not loaded: LM Studio loads a model once for each that comes meanwhile (bug #1751).
+"""Send one request first while its model is not loaded: LM Studio loads a model once per concurrent request (bug #1751).
 
-The first request for a model goes at once. A second one that comes before the first byte of its answer has the server's list
-looked at: where the model is not loaded, it and all the others wait for that byte; else nobody does. Nothing is asked for where
-requests come one after the other.
+The first request for a model is sent at once. A second one, before the first byte of that answer, triggers a look at the
+server's list: if the model is not loaded, it and all others wait for that byte; otherwise nobody waits. Sequential requests
+cause no look-ups.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from lmdeck._pipeline.semaphore import Slot
 READY_SECONDS = 30.0
 
 
-class Loading:
-    """Who waits for one model: the first request is on its way, and the list is looked at once."""
+class ModelWait:
+    """The requests that wait for one model, whose first request was sent."""
 
     def __init__(self, lock: AbstractContextManager[Any]) -> None:
         self._lock = lock
         self._waiting: deque[Slot] = deque()
         self._is_over = False
-        self.is_looked_at = False
+        self.was_checked = False
         self.is_cold = False
 
     def enqueue(self, wake: Callable[[], object]) -> Slot:
-        """Wait for the first byte; `is_granted` is True at once where it has come."""
+        """Return a place among those that wait; `is_granted` is True at once if the first byte has come."""
         slot = Slot(wake, None)
         with self._lock:
             slot.is_granted = self._is_over
@@ -39,13 +39,13 @@ class Loading:
         return slot
 
     def release(self, slot: Slot) -> None:
-        """Wait no longer."""
+        """Leave the waiting requests."""
         with self._lock:
             if slot in self._waiting:
                 self._waiting.remove(slot)
 
     def end(self) -> None:
-        """Let all who wait go on."""
+        """Grant the slots of all that wait."""
         with self._lock:
             self._is_over = True
             waiting, self._waiting = self._waiting, deque()
@@ -56,9 +56,9 @@ class Loading:
 
 
 class LoadOnce:
-    """Let one request for a model that is not loaded go first, and run the next handler.
+    """Sends one request first for a model that is not loaded, then runs the next handler for the others.
 
-    `is_loaded` looks at the server's list; `loaded` is told of a model that was loaded for a request.
+    `is_loaded` is a plan that looks at the server's list; `on_loaded` is called after a model was loaded for a request.
     """
 
     def __init__(
@@ -67,70 +67,70 @@ class LoadOnce:
         make_lock: Callable[[], AbstractContextManager[Any]],
         clock: Callable[[], float],
         is_loaded: Callable[[str], Plan[bool]],
-        loaded: Callable[[], object],
+        on_loaded: Callable[[], object],
     ) -> None:
         self._inner = inner
         self._make_lock = make_lock
         self._clock = clock
         self._is_loaded = is_loaded
-        self._loaded = loaded
+        self._on_loaded = on_loaded
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Begin with nobody waiting; in a forked process those are the parent's."""
+        """Start without waiting requests; in a forked process they are the parent's."""
         self._lock = self._make_lock()
-        self._loading: dict[str, Loading] = {}
+        self._loading: dict[str, ModelWait] = {}
         self._ready_until: dict[str, float] = {}
 
     def __call__(self, call: Call[R]) -> Plan[ResponseStream[R]]:
-        """Plan the call, after the one that loads its model.
+        """Return a plan of the call, which waits for the request that loads its model.
 
         Raises:
             LMStudioError: What the next handler raises.
         """
         model = call.model
         while not self._is_ready(model):
-            first, loading = self._begin(model)
-            if first:
+            is_first, loading = self._begin(model)
+            if is_first:
                 return (yield from self._go_first(call, loading))
-            yield from self._look(model, loading)
+            yield from self._check_loaded(model, loading)
             yield Acquire(loading)
         stream = yield from self._inner(call)
         self._ready_until[model] = self._clock() + READY_SECONDS
         return stream
 
     def note_loaded(self, models: Iterable[str]) -> None:
-        """Note which models a list just named as loaded."""
+        """Note the models that a list reports as loaded now."""
         self._ready_until |= dict.fromkeys(models, self._clock() + READY_SECONDS)
 
     def _is_ready(self, model: str) -> bool:
         return self._clock() < self._ready_until.get(model, 0.0)
 
-    def _begin(self, model: str) -> tuple[bool, Loading]:
-        """Join the loading of a model; whether this is its first request is told, too."""
+    def _begin(self, model: str) -> tuple[bool, ModelWait]:
+        """Return whether this is the first request for the model, and its `ModelWait`."""
         with self._lock:
             loading = self._loading.get(model)
             if loading is not None:
                 return False, loading
-            loading = self._loading[model] = Loading(self._make_lock())
+            loading = self._loading[model] = ModelWait(self._make_lock())
             return True, loading
 
-    def _go_first(self, call: Call[R], loading: Loading) -> Plan[ResponseStream[R]]:
+    def _go_first(self, call: Call[R], loading: ModelWait) -> Plan[ResponseStream[R]]:
         try:
             stream = yield from self._inner(call)
             self._note_ready(call.model, loading)
-        finally:  # after a failure the next one goes first
+        finally:  # after a failure the next request goes first
             with self._lock:
                 if self._loading.get(call.model) is loading:
                     del self._loading[call.model]
             loading.end()
         return stream
 
-    def _look(self, model: str, loading: Loading) -> Plan[None]:
-        """Look once whether the model is loaded: then nobody waits."""
+    def _check_loaded(self, model: str, loading: ModelWait) -> Plan[None]:
+        """Look once whether the model is loaded; if it is, end the wait."""
         with self._lock:
-            is_mine = not loading.is_looked_at
-            loading.is_looked_at = True
+            is_mine = not loading.was_checked
+            loading.was_checked = True
         if not is_mine:
             return
         loading.is_cold = not (yield from self._is_loaded(model))
@@ -138,10 +138,10 @@ class LoadOnce:
             self._note_ready(model, loading)
             loading.end()
 
-    def _note_ready(self, model: str, loading: Loading) -> None:
+    def _note_ready(self, model: str, loading: ModelWait) -> None:
         with self._lock:
-            if loading.is_cold:  # LM Studio may have unloaded others for it
+            if loading.is_cold:  # LM Studio may have unloaded other models for it
                 self._ready_until.clear()
             self._ready_until[model] = self._clock() + READY_SECONDS
         if loading.is_cold:
-            self._loaded()
+            self._on_loaded()

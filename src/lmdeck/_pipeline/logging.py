@@ -1,6 +1,6 @@
-"""A handler that logs: each request and answer on `lmdeck.http`, each chunk on `lmdeck.stream`.
+"""A handler that logs requests and answers on `lmdeck.http`, chunks on `lmdeck.stream`.
 
-Bodies are shortened, and the token is in none of it: it travels beside the headers, never in them.
+Bodies are shortened. The token is never logged: `WireRequest` holds it apart from the headers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _stream = logging.getLogger("lmdeck.stream")
 
 
 class LogTraffic:
-    """Log what goes out through the next handler and what comes back."""
+    """Logs each request and its answer."""
 
     def __init__(self, inner: Handler) -> None:
         self._inner = inner
@@ -31,12 +31,12 @@ class LogTraffic:
             LMStudioError: What the next handler raises.
         """
         return (
-            self._logged(call)
+            self._log_call(call)
             if _http.isEnabledFor(logging.DEBUG) or _stream.isEnabledFor(logging.DEBUG)
             else self._inner(call)
         )
 
-    def _logged(self, call: Call[R]) -> Plan[ResponseStream[R]]:
+    def _log_call(self, call: Call[R]) -> Plan[ResponseStream[R]]:
         request = call.request
         _http.debug("%s > %s %s %s", call.request_id, request.method, request.url, _shortened(request.body))
         try:
@@ -45,14 +45,14 @@ class LogTraffic:
             _http.debug("%s ! %s: %s", call.request_id, type(error).__name__, error.message)
             raise
         seconds = stream.measured().total_time
-        _http.debug("%s < %d, begun after %.3f s", call.request_id, stream.response.status, seconds)
+        _http.debug("%s < %d, started after %.3f s", call.request_id, stream.response.status, seconds)
         if _stream.isEnabledFor(logging.DEBUG):
             stream.observe(_ChunkLog(stream))
         return stream
 
 
 class _ChunkLog(StreamObserver):
-    """Logs each chunk of one response, and how long all of it took."""
+    """Logs each chunk of one response and its duration."""
 
     def __init__(self, stream: ResponseStream[Any]) -> None:
         self._stream = stream
@@ -64,7 +64,7 @@ class _ChunkLog(StreamObserver):
 
     def on_finished(self) -> None:
         """Log the duration."""
-        _stream.debug("%s whole after %.3f s", self._stream.call.request_id, self._stream.measured().total_time)
+        _stream.debug("%s finished after %.3f s", self._stream.call.request_id, self._stream.measured().total_time)
 
 
 def _shortened(body: bytes | None) -> str:
@@ -75,7 +75,7 @@ def _shortened(body: bytes | None) -> str:
 
 
 def log_to_stderr() -> None:
-    """Turn lmdeck's logging on, as `debug=True` asks: to the handlers there are, or else to standard error."""
+    """Turn on debug logging, as for `debug=True`: to the existing handlers, or to standard error if there are none."""
     logger = logging.getLogger("lmdeck")
     logger.setLevel(logging.DEBUG)
     if not logger.hasHandlers():

@@ -1,6 +1,6 @@
-"""Send a request again where that can help: the policy as pure data, and the handler that follows it.
+"""Retries: the policy as data, and the handler that follows it.
 
-A request is sent again only before anything of an answer was handed on, never after.
+A request is sent again only while no chunk of its answer was returned.
 """
 
 from __future__ import annotations
@@ -22,19 +22,17 @@ from lmdeck.events import RequestRetried
 _log = logging.getLogger("lmdeck.http")
 STILL_LOADING = "The server is still loading its model: wait, or raise `first_token_timeout`."
 NOT_REPEATED = (
-    "The server may have begun the work, so the request was not sent again: look at what it did before you repeat it."
+    "The server may have begun the work, so the request was not sent again: check what it did before you repeat it."
 )
-
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds between two questions to a server that is loading
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds between two requests to a server that is loading
 GATEWAY_TIMEOUTS = frozenset({504, 524})  # 524 is Cloudflare's
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
     """Exponential backoff with jitter; `attempts` counts the first try, times are seconds.
 
-    A server that is loading its model is asked for up to `loading` seconds, which uses up no attempts. Otherwise a delay is
-    `delay · 2ⁿ`, at most `max_delay`, and up to `jitter` of it longer, so that clients do not come back together.
+    While the server loads its model, the request is repeated for up to `loading` seconds, which does not count as attempts.
+    Otherwise a delay is `delay · 2ⁿ`, at most `max_delay`, plus up to the share `jitter` of it, so that clients spread out.
     """
 
     attempts: int = 3
@@ -46,11 +44,11 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_settings(cls, settings: Settings) -> RetryPolicy:
-        """Take attempts and first delay from the settings."""
+        """Return the policy that the settings describe."""
         return cls(attempts=settings.retry_attempts, delay=settings.retry_delay, loading=settings.first_token_timeout)
 
     def waits_while_loading(self, total: float | None) -> Iterator[float]:
-        """Return the waits for a server that is loading its model: `loading` in all, or the call's own limit if shorter."""
+        """Yield the waits for a server that loads its model: `loading` seconds in all, or the call's own limit if shorter."""
         left = self.loading if total is None else min(self.loading, total)
         pause = FIRST_PAUSE
         while left > 0:
@@ -59,36 +57,36 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
     def delays(self, rng: Callable[[], float] = random.random) -> Iterator[float]:
-        """Give the wait before each further attempt."""
+        """Yield the wait before each further attempt."""
         for attempt in range(self.attempts - 1):
             yield min(self.delay * 2 ** min(attempt, 30), self.max_delay) * (1 + self.jitter * rng())
 
     def wait(self, delay: float, error: LMStudioError, *, has_effects: bool = False) -> float | None:
-        """Return the wait that `error` asks for, or None where the request is not sent again.
+        """Return the wait after `error`, or None if the request is not to be sent again.
 
-        A server's `Retry-After` wins over the schedule; one above `max_retry_after` means that the caller should know now.
-        A request that has effects is sent again only where the server cannot have begun its work.
+        A server's `Retry-After` takes precedence over the schedule; above `max_retry_after` the error is raised at once.
+        A request with effects is sent again only if the server cannot have begun its work.
         """
         if isinstance(error, APIError) and error.status in GATEWAY_TIMEOUTS:
-            return None  # the model works on it still, and would once more
+            return None  # the model still works on the first request
         if not error.retryable or (has_effects and may_have_begun(error)):
             return None
-        asked = error.retry_after if isinstance(error, APIError) else None
-        if asked is None:
+        retry_after = error.retry_after if isinstance(error, APIError) else None
+        if retry_after is None:
             return delay
-        return None if asked > self.max_retry_after else max(asked, delay)
+        return None if retry_after > self.max_retry_after else max(retry_after, delay)
 
 
 def may_have_begun(error: LMStudioError) -> bool:
-    """Whether the server may have begun the work of a request that failed: it was reached, and did not refuse at once."""
+    """Whether the server may have begun the work of a failed request: it was reached and did not refuse at once."""
     if isinstance(error, RequestTimeoutError):
         return error.phase != "connect"
-    refused_at_once = isinstance(error, RateLimitError) and error.status == 429  # 200 where it came inside a stream
+    refused_at_once = isinstance(error, RateLimitError) and error.status == 429  # 200 if the error came inside a stream
     return not (refused_at_once or isinstance(error, ServerUnreachableError))
 
 
 class Retry:
-    """Run the next handler, and again after a wait, as the policy says."""
+    """Runs the next handler, and runs it again after a wait as the policy says."""
 
     def __init__(
         self, inner: Handler, policy: RetryPolicy, rng: Callable[[], float] = random.random, bus: EventBus | None = None
@@ -102,7 +100,7 @@ class Retry:
         """Return a plan of the attempts.
 
         Raises:
-            LMStudioError: The last attempt's error; its `attempts` says how many there were.
+            LMStudioError: The error of the last attempt; `attempts` is their number.
         """
         delays: Iterator[float] | None = None
         loading = self._policy.waits_while_loading(call.request.timeouts.total)
@@ -122,7 +120,7 @@ class Retry:
                     _explain(error, call)
                     raise
                 self._bus.emit(RequestRetried(request_id=call.request_id, attempt=attempt, wait=wait, error=error))
-                _log.info("%s attempt %d failed, again in %.2f s: %s", call.request_id, attempt, wait, error.message)
+                _log.info("%s attempt %d failed, retrying in %.2f s: %s", call.request_id, attempt, wait, error.message)
             else:
                 stream.attempts = attempt
                 if stream.failure is not None:
@@ -133,7 +131,7 @@ class Retry:
 
 
 def _explain(error: LMStudioError, call: Call[R]) -> None:
-    """Say in the hint why a request that might have succeeded later was not sent again."""
+    """Explain in the hint why a request that might succeed later was not sent again."""
     if is_loading(error):
         error.hint = STILL_LOADING
     elif call.has_effects and error.retryable and may_have_begun(error):

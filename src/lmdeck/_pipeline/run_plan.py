@@ -1,4 +1,4 @@
-"""Run a plan: perform each effect that it yields, and send the result back. Written once for sync and once for async."""
+"""Run a plan: perform each effect that it yields and send the result back; one runner for sync, one for async."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def run_plan(plan: Generator[E, Any, T], perform: Callable[[E], object]) -> T:
-    """Run a plan with blocking calls; an interruption closes it."""
+    """Run a plan with blocking calls and return its result; an interruption closes it."""
     try:
         effect = next(plan)
         while True:
@@ -39,7 +39,7 @@ def run_plan(plan: Generator[E, Any, T], perform: Callable[[E], object]) -> T:
 
 
 async def run_plan_async(plan: Generator[E, Any, T], perform: Callable[[E], Awaitable[object]]) -> T:
-    """Run a plan with awaited calls; a cancellation closes it."""
+    """Run a plan with awaited calls and return its result; a cancellation closes it."""
     try:
         effect = next(plan)
         while True:
@@ -59,7 +59,7 @@ async def run_plan_async(plan: Generator[E, Any, T], perform: Callable[[E], Awai
 def drive(plan: Plan[T], transport: Transport, interruption: Interruption | None = None) -> T:
     """Run a plan of pipeline effects over a sync transport.
 
-    An interruption from another thread ends the effect under way with an `IncompleteStreamError`.
+    An interruption from another thread ends the current effect with an `IncompleteStreamError`.
     """
     if interruption is None:
         return run_plan(plan, partial(_perform, transport))
@@ -77,7 +77,9 @@ def _perform_until(interruption: Interruption, transport: Transport, effect: Eff
         return _perform(transport, effect, interruption)
     except Exception as error:
         if interruption.is_set:
-            raise IncompleteStreamError("The stream is closed.", hint="Ask again for a new one.") from error
+            raise IncompleteStreamError(
+                "The stream is closed.", hint="Send the request again for a new stream."
+            ) from error
         raise
 
 
@@ -113,7 +115,7 @@ async def _perform_async(transport: AsyncTransport, effect: Effect) -> Response 
         case Read():
             return await cast("AsyncResponse", effect.response).read()
         case Sleep(seconds):
-            import asyncio  # imported late: it costs a script that never awaits more than all of lmdeck
+            import asyncio  # imported late: it takes longer to import than lmdeck, and sync code never needs it
 
             await asyncio.sleep(seconds)
         case RunCallback(callback, value):

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Slot:
-    """A place in the queue; `wake` is called once, from the thread that made room."""
+    """A place in the queue; `wake` is called once, from the thread that freed a slot."""
 
     __slots__ = ("is_granted", "owner", "wake")
 
@@ -20,10 +20,11 @@ class Slot:
 
 
 class FairSemaphore:
-    """Grant at most `limit` slots at once, in the order of the requests; every step is taken under a lock.
+    """A semaphore of `limit` slots, granted in the order of the requests; thread-safe.
 
-    `owner` identifies the calling thread or task. One that already holds every running slot (streams that it has not closed) is
-    granted another whatever the limit, because it would wait for itself. A limit of None is unknown: then one slot is granted.
+    `owner` identifies the calling thread or task. An owner that already holds every running slot (streams that it has not
+    closed) is granted another in spite of the limit, because it would wait for itself. A limit of None is
+    unknown: then one slot is granted.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class FairSemaphore:
         self._is_being_learned = False
 
     def after_fork(self) -> None:
-        """Begin empty in a forked process: what runs and waits does so in the parent, whose threads may hold the lock."""
+        """Start empty in a forked process: the slots and the lock belong to threads of the parent."""
         self._lock = self._make_lock()
         self._running = set()
         self._queue = deque()
@@ -71,14 +72,14 @@ class FairSemaphore:
         return is_first
 
     def resize(self, limit: int) -> None:
-        """Set the limit, and grant the slots that it makes free."""
+        """Set the limit and grant the slots that it frees."""
         with self._lock:
             self._limit = limit
             granted = self._grant_waiting()
         _wake(granted)
 
     def forget_limit(self) -> None:
-        """Let the limit be learned anew, unless it was given."""
+        """Allow the limit to be learned again, unless it is fixed."""
         with self._lock:
             if not self._is_fixed:
                 self._limit = None

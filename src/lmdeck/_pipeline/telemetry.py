@@ -1,4 +1,4 @@
-"""A handler that publishes what happens to a request on the client's event bus."""
+"""A handler that publishes events about requests on the client's event bus."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PER_CHUNK = (ContentReceived, ReasoningReceived, ToolCallStarted, ToolCallFinis
 
 
 class Telemetry:
-    """Publish the beginning, the chunks and the end of each request; publishing an event nobody listens to costs nothing."""
+    """Publishes start, chunks and end of each request; without listeners it costs nothing."""
 
     def __init__(self, inner: Handler, bus: EventBus) -> None:
         self._inner = inner
@@ -41,9 +41,9 @@ class Telemetry:
         Raises:
             LMStudioError: What the next handler raises.
         """
-        return self._published(call) if self._bus.has_listeners else self._inner(call)
+        return self._publish_call(call) if self._bus.has_listeners else self._inner(call)
 
-    def _published(self, call: Call[R]) -> Plan[ResponseStream[R]]:
+    def _publish_call(self, call: Call[R]) -> Plan[ResponseStream[R]]:
         bus = self._bus
         bus.emit(RequestStarted(request_id=call.request_id, method=call.request.method, url=call.request.url))
         try:
@@ -64,7 +64,7 @@ class _EventPublisher(StreamObserver):
         self._has_started = False
 
     def on_chunks(self, chunks: list[Chunk]) -> None:
-        """Publish the first output, and each chunk if somebody listens."""
+        """Publish the first output, and each chunk if there are listeners."""
         if not self._has_started:
             first = self._stream.measured().time_to_first_token
             if first is not None:

@@ -1,7 +1,7 @@
-"""The way to the server: one request out, one answer's bytes back.
+"""The transport: send one request and return the bytes of its answer.
 
-A transport has one method, `open`; it knows sockets, pools, timeouts and nothing of chats. The sync one is made of urllib3,
-the async one of aiohttp, and each library is named in one file only. Every error it raises is a `TransportError`.
+A transport has one method, `open`; it knows sockets, pools and timeouts, but nothing of chats. The sync one uses urllib3, the
+async one aiohttp, and only its own modules import the library. Every error it raises is a `TransportError`.
 """
 
 from __future__ import annotations
@@ -14,22 +14,9 @@ from msgspec import Struct
 from lmdeck._secret import Secret
 from lmdeck.config import Settings
 
-__all__ = [
-    "DRAIN_SECONDS",
-    "AsyncResponse",
-    "AsyncTransport",
-    "CheckAddress",
-    "Response",
-    "SyncResponse",
-    "Timeouts",
-    "Transport",
-    "WireRequest",
-    "codings_left",
-]
-
 
 class Timeouts(Struct, frozen=True, kw_only=True):
-    """How long to wait, in seconds: to connect, for the answer's first byte, between two bytes, and for all of it."""
+    """Time limits in seconds: to connect, for the first byte, between two bytes, and for the whole answer."""
 
     connect: float = 5.0
     first_token: float = 600.0
@@ -38,7 +25,7 @@ class Timeouts(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Timeouts:
-        """Take the four limits from the settings."""
+        """Return the limits in the settings."""
         return cls(
             connect=settings.connect_timeout,
             first_token=settings.first_token_timeout,
@@ -48,7 +35,7 @@ class Timeouts(Struct, frozen=True, kw_only=True):
 
 
 class WireRequest(Struct, frozen=True, kw_only=True):
-    """One HTTP request; the token is kept apart from the headers, so that these can be logged."""
+    """One HTTP request; the token is separate from the headers, so that these can be logged."""
 
     method: str
     url: str
@@ -59,12 +46,12 @@ class WireRequest(Struct, frozen=True, kw_only=True):
 
     @property
     def server(self) -> str:
-        """The server's root, as messages name it: scheme, host and port."""
+        """Scheme, host and port of the server, as shown in messages."""
         scheme, _, rest = self.url.partition("://")
         return f"{scheme}://{rest.partition('/')[0]}"
 
     def wire_headers(self) -> dict[str, str]:
-        """Give the headers as they go over the wire, the token included."""
+        """Return the headers as they are sent, with the token."""
         headers = {"Accept-Encoding": "identity", **self.headers}
         if self.body is not None:
             headers.setdefault("Content-Type", "application/json")
@@ -74,11 +61,11 @@ class WireRequest(Struct, frozen=True, kw_only=True):
 
 
 CheckAddress: TypeAlias = Callable[[str], None]
-"""Look at the IP address that a socket is about to be connected to; an `OSError` refuses it."""
+"""Checks the IP address that a socket is about to connect to; an `OSError` refuses it."""
 
 
 class Response(Protocol):
-    """The head of an answer. `close` ends the connection at once, unless the body was read to its end."""
+    """The head of an answer; `close` ends the connection at once, unless the body was read to its end."""
 
     @property
     def status(self) -> int:
@@ -92,40 +79,40 @@ class Response(Protocol):
 
     @property
     def undecoded(self) -> str:
-        """The content codings that `read` leaves on the body, `""` for none."""
+        """The content codings that `read` does not decode; `""` for none."""
         ...
 
     def close(self) -> None:
-        """Let go of the connection; a body that was not read to its end is cut off, so that the server stops."""
+        """Release the connection; if the body was not read to its end, the connection is cut, so that the server stops."""
         ...
 
     def be_patient(self, *, wanted: bool) -> None:
-        """Let a silence last as long as the wait for the first byte, or no longer."""
+        """Allow silences as long as the wait for the first byte (`wanted`), or stop allowing them."""
         ...
 
 
 def codings_left(headers: Mapping[str, str], decoded: Collection[str]) -> str:
-    """Return what `Content-Encoding` names and is not in `decoded`, `""` for nothing."""
+    """Return the codings in `Content-Encoding` that are not in `decoded`; `""` for none."""
     codings = [coding.strip().lower() for coding in headers.get("content-encoding", "").split(",")]
     return ", ".join(coding for coding in codings if coding and coding != "identity" and coding not in decoded)
 
 
-DRAIN_SECONDS = 0.2  # what an answer's framing may take to end after its last event
+DRAIN_SECONDS = 0.2  # how long the framing of an answer may take to end after its last event
 
 
 class SyncResponse(Response, Protocol):
     """An answer whose body is read with blocking calls."""
 
     def read(self) -> bytes:
-        """Give what has arrived, at least one byte; `b""` at the end of the body.
+        """Return the bytes that have arrived, at least one; `b""` at the end of the body.
 
         Raises:
-            TransportError: The connection broke, or a time limit ran out.
+            TransportError: The connection broke, or a time limit was exceeded.
         """
         ...
 
     def drain(self) -> None:
-        """Let go of the connection after a finished answer, so that it can be used again if its body has ended."""
+        """Release the connection after a finished answer, for reuse if its body has ended."""
         ...
 
 
@@ -133,20 +120,20 @@ class AsyncResponse(Response, Protocol):
     """An answer whose body is awaited."""
 
     async def drain(self) -> None:
-        """Let go of the connection after a finished answer, so that it can be used again if its body has ended."""
+        """Release the connection after a finished answer, for reuse if its body has ended."""
         ...
 
     async def read(self) -> bytes:
-        """Give what has arrived, at least one byte; `b""` at the end of the body.
+        """Return the bytes that have arrived, at least one; `b""` at the end of the body.
 
         Raises:
-            TransportError: The connection broke, or a time limit ran out.
+            TransportError: The connection broke, or a time limit was exceeded.
         """
         ...
 
 
 class Transport(Protocol):
-    """The sync way to the server."""
+    """The sync transport."""
 
     def open(self, request: WireRequest, /) -> SyncResponse:
         """Send a request and wait for the head of its answer."""
@@ -158,7 +145,7 @@ class Transport(Protocol):
 
 
 class AsyncTransport(Protocol):
-    """The async way to the server."""
+    """The async transport."""
 
     async def open(self, request: WireRequest, /) -> AsyncResponse:
         """Send a request and wait for the head of its answer."""

@@ -1,4 +1,4 @@
-"""Name look-ups that end in time: the system's own cannot be given a limit, so it runs in a thread that may be left alone."""
+"""Name look-ups with a time limit: the system's has none, so it runs in a thread that may be abandoned."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["AddressInfo", "look_up", "look_up_async"]
-
 AddressInfo: TypeAlias = "tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]"
 """What `socket.getaddrinfo` returns: family, kind, protocol, canonical name, address."""
 
@@ -26,7 +24,7 @@ def look_up(host: str, port: int, seconds: float | None) -> Sequence[AddressInfo
 
     Raises:
         TimeoutError: The look-up took longer than `seconds`.
-        OSError: The name is not known.
+        OSError: The name is unknown.
     """
     if _is_local(host):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -42,12 +40,12 @@ def look_up(host: str, port: int, seconds: float | None) -> Sequence[AddressInfo
 
 
 async def look_up_async(host: str, port: int) -> Sequence[AddressInfo]:
-    """Return the addresses of a name; a cancelled look-up is left to its thread, which no event loop waits for.
+    """Return the addresses of a name; a cancelled look-up goes on in its thread, for which no event loop waits.
 
     Raises:
-        OSError: The name is not known.
+        OSError: The name is unknown.
     """
-    import asyncio  # here, because the sync transport needs none
+    import asyncio  # imported late: the sync transport does not need it
 
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Sequence[AddressInfo]] = loop.create_future()
@@ -60,16 +58,16 @@ async def look_up_async(host: str, port: int) -> Sequence[AddressInfo]:
         else:
             future.set_result(outcome)
 
-    def hand_over(outcome: Outcome) -> None:
+    def report(outcome: Outcome) -> None:
         with suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(settle, outcome)
 
-    _start(host, port, hand_over)
+    _start(host, port, report)
     return await future
 
 
 def _is_local(host: str) -> bool:
-    """Whether no name server is asked for it."""
+    """Whether a name needs no name server."""
     if host == "localhost":
         return True
     try:
@@ -83,7 +81,7 @@ def _start(host: str, port: int, report: Callable[[Outcome], object]) -> None:
     def work() -> None:
         try:
             report(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except Exception as error:  # noqa: BLE001  # it is raised where the look-up was asked for
+        except Exception as error:  # noqa: BLE001  # raised in the thread or task that waits
             report(error)
 
     threading.Thread(target=work, name=f"lmdeck-look-up-{host}", daemon=True).start()

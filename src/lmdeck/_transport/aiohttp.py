@@ -1,8 +1,8 @@
 """The async transport, on aiohttp.
 
-A session belongs to an event loop: it is made in the first request on it and closed at the loop's end, if not before, so a
-client can be used under several loops in turn, as in two `asyncio.run` calls. A forked process makes its own. Environment
-proxies, cookies and redirects are off: the server is a local API.
+A session belongs to an event loop: it is opened by the first request and closed at the end of the loop at the latest, so a
+client can be used under several loops in turn, as in two `asyncio.run` calls. A forked process opens its own. Proxies from the
+environment, cookies and redirects are off: the server is a local API.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_
 from lmdeck._transport._names import look_up_async
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.frames import without_locals
-from lmdeck._transport.reasons import because
+from lmdeck._transport.reasons import reason_of
 from lmdeck._transport.tls import TLS_HINT, ssl_context
 from lmdeck.config import Settings
 from lmdeck.errors import (
@@ -44,8 +44,6 @@ from lmdeck.errors import (
     describe,
 )
 
-__all__ = ["AiohttpTransport", "translate"]
-
 IDLE_SECONDS = 4.0  # LM Studio closes idle connections after five
 READ_BUFFER = 1 << 18
 LARGE_BODY = 1 << 20  # larger ones are sent piece by piece: aiohttp warns of bytes that would block the loop
@@ -54,7 +52,7 @@ DECODED = frozenset({"gzip", "deflate", "br", "zstd"})
 
 
 class AiohttpTransport:
-    """Send requests over a pool of connections; safe to share between tasks."""
+    """The async transport over a pool of connections; can be shared between tasks."""
 
     def __init__(self, settings: Settings, check_address: CheckAddress | None = None) -> None:
         self._ssl = ssl_context(settings)
@@ -69,7 +67,7 @@ class AiohttpTransport:
         """Send a request and wait for the head of its answer.
 
         Raises:
-            TransportError: Nothing listens there, the connection broke, or a time limit ran out.
+            TransportError: Nothing listens there, the connection broke, or a time limit was exceeded.
         """
         deadlines = Deadlines(request.timeouts)
         left, phase = deadlines.remaining()
@@ -104,7 +102,7 @@ class AiohttpTransport:
             await keeper.aclose()
 
     def after_fork(self) -> None:
-        """Leave session and connections to the parent, whose event loop goes on with them."""
+        """Leave session and connections to the parent process, whose event loop uses them."""
         keeper, session, self._keeper, self._session, self._loop = self._keeper, self._session, None, None, None
         if session is not None and isinstance(session.connector, _Connector):
             session.connector.disown()
@@ -114,19 +112,19 @@ class AiohttpTransport:
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop or self._session.closed:
             self._keeper = _keep_session(self._ssl, self._check_address)
-            self._session = await anext(self._keeper)  # does not wait, so no other task comes between
+            self._session = await anext(self._keeper)  # does not wait, so no other task runs in between
             self._loop = loop
         return self._session
 
 
 _parents: list[object] = []
-"""What this process has from its parent. Its finalizers would wake the parent's event loop, so they are not run."""
+"""Objects inherited from the parent process; their finalizers would wake its event loop, so they must not run."""
 
 
 async def _keep_session(
     tls: ssl.SSLContext | None, check_address: CheckAddress | None
 ) -> AsyncGenerator[aiohttp.ClientSession, None]:
-    """Give a session and close it with the generator, which a loop does at its end and the collector before."""
+    """Yield a session and close it with the generator, which the loop does at its end and the garbage collector before."""
     connector = _Connector(
         limit=0,
         keepalive_timeout=IDLE_SECONDS,
@@ -141,14 +139,14 @@ async def _keep_session(
 
 
 def _checked_socket(check_address: CheckAddress, info: aiohttp.AddrInfoType) -> socket.socket:
-    """Make the socket for an address that may be connected to."""
+    """Return a socket for an address that may be connected to."""
     family, kind, protocol, _, address = info
     check_address(str(address[0]))
     return socket.socket(family, kind, protocol)
 
 
 def _proxy(setting: str | None) -> tuple[URL | None, dict[str, str]]:
-    """Take user and password out of a proxy's address, which aiohttp's errors show, and make a header of them."""
+    """Return a proxy's address without its credentials, which aiohttp's errors would show, and a header with them."""
     if setting is None:
         return None, {}
     url = URL(setting if "://" in setting else f"http://{setting}")
@@ -159,7 +157,7 @@ def _proxy(setting: str | None) -> tuple[URL | None, dict[str, str]]:
 
 
 class _Resolver(AbstractResolver):
-    """Look names up in threads that nobody waits for: the event loop's own are waited for at its end."""
+    """Looks names up in threads that nobody waits for; the event loop waits for its own threads at its end."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -179,25 +177,25 @@ class _Resolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 class _Protocol(ResponseHandler):
-    """A connection that notices bytes which arrive while it is idle: they belong to no request."""
+    """A connection that closes on bytes that arrive while it is idle, as they belong to no request."""
 
     is_idle = False
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes from the server."""
+        """Receive bytes from the server."""
         if self.is_idle and data:
             self.force_close()
         super().data_received(data)
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Cut off what cannot be used again: a plain close first waits until the server has taken all that was written.
+    """Aborts connections that cannot be reused: a plain close waits until the server has read everything written.
 
-    An idle connection on which bytes have arrived is not used again: they would be taken for the next answer.
+    An idle connection on which bytes have arrived is not reused: they would be read as the next answer.
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401  # the base's options
@@ -214,7 +212,7 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
     def disown(self) -> None:
-        """Leave every connection to the parent of this process."""
+        """Leave every connection to the parent process."""
         idle = [protocol for protocols in self._conns.values() for protocol, _ in protocols]
         for protocol in [*idle, *self._acquired]:
             if protocol.transport is not None:
@@ -232,7 +230,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _has_bytes(protocol: ResponseHandler) -> bool:
-    """Whether anything has arrived on a connection that the event loop has not read yet, its end included."""
+    """Whether bytes, or the end, have arrived on a connection that the event loop has not read yet."""
     sock = None if protocol.transport is None else protocol.transport.get_extra_info("socket")
     if sock is None or not hasattr(select, "poll"):
         return False
@@ -253,15 +251,15 @@ class AiohttpResponse:
         self._request = request
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
-        # aiohttp decodes a single coding, and refuses one of its own kinds that it has no library for.
+        # aiohttp decodes a single coding only, and refuses a known one whose library is missing.
         is_one = "," not in self.headers.get("content-encoding", "")
         self.undecoded = codings_left(self.headers, DECODED if is_one else ())
 
     async def read(self) -> bytes:
-        """Give what has arrived, at least one byte; `b""` at the end of the body.
+        """Return the bytes that have arrived, at least one; `b""` at the end of the body.
 
         Raises:
-            TransportError: The connection broke, or a time limit ran out.
+            TransportError: The connection broke, or a time limit was exceeded.
         """
         left, phase = self._deadlines.remaining()
         try:
@@ -276,24 +274,24 @@ class AiohttpResponse:
         return data
 
     def be_patient(self, *, wanted: bool) -> None:
-        """Let a silence last as long as the wait for the first byte, or no longer."""
+        """Allow silences as long as the wait for the first byte (`wanted`), or stop allowing them."""
         self._deadlines.is_patient = wanted
 
     async def drain(self) -> None:
-        """Read what is left of a finished answer, for a moment only, so that the connection can be used again."""
-        with contextlib.suppress(aiohttp.ClientError, OSError, ValueError):  # then it is cut off below
+        """Read the rest of a finished answer, but only briefly, so that the connection can be reused."""
+        with contextlib.suppress(aiohttp.ClientError, OSError, ValueError):  # then `close` cuts the connection
             async with asyncio.timeout(DRAIN_SECONDS):
                 while not self._content.at_eof() and not await self._content.readany():
                     continue
         self.close()
 
     def close(self) -> None:
-        """Let go of the connection; a body that was not read to its end is cut off."""
+        """Release the connection; if the body was not read to its end, the connection is cut."""
         self._response.close()
 
 
 def _end_with(protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:
-    """End a body with its connection: where the framing breaks behind the head, aiohttp closes, and tells no reader."""
+    """End a body with its connection: on broken framing after the head, aiohttp closes without notifying the reader."""
 
     def end(_: object) -> None:
         if not content.is_eof() and content.exception() is None:
@@ -303,8 +301,8 @@ def _end_with(protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:
     if closed is None:
         end(None)
     else:
-        closed.remove_done_callback(_look_at)  # once is enough for all the answers of a connection
-        closed.add_done_callback(_look_at)
+        closed.remove_done_callback(_retrieve_exception)  # once is enough for all answers of a connection
+        closed.add_done_callback(_retrieve_exception)
         closed.add_done_callback(end)
         content.on_eof(lambda: _forget(closed, end))
 
@@ -313,13 +311,13 @@ def _forget(closed: asyncio.Future[None], end: Callable[[object], None]) -> None
     closed.remove_done_callback(end)
 
 
-def _look_at(closed: asyncio.Future[None]) -> None:
-    """Look at a connection's end, which asyncio else complains that nobody did."""
+def _retrieve_exception(closed: asyncio.Future[None]) -> None:
+    """Retrieve the exception of a closed connection; otherwise asyncio logs that nobody did."""
     closed.exception()
 
 
 def _forget_headers(error: Exception) -> None:
-    """Take the request's headers out of an error that shows them, the token among them."""
+    """Remove the request's headers, and with them the token, from an error that shows them."""
     if isinstance(error, aiohttp.ClientResponseError):
         info = error.request_info
         error.request_info = aiohttp.RequestInfo(info.url, info.method, CIMultiDictProxy(CIMultiDict()), info.real_url)
@@ -327,7 +325,7 @@ def _forget_headers(error: Exception) -> None:
 
 
 def translate(error: Exception, request: WireRequest) -> LMStudioError:
-    """Give the error of ours that one of aiohttp or the socket means, the most specific first."""
+    """Return lmdeck's error for one of aiohttp or the socket; the most specific translation wins."""
     if isinstance(error, aiohttp.ServerTimeoutError):
         return Deadlines(request.timeouts).expired("connect")
     for kind, make in TRANSLATIONS:
@@ -337,24 +335,24 @@ def translate(error: Exception, request: WireRequest) -> LMStudioError:
 
 
 def _unreachable(error: Exception, server: str) -> LMStudioError:
-    return ServerUnreachableError(f"Nothing answers at {server}{because(error)}.")
+    return ServerUnreachableError(f"Nothing answers at {server}{reason_of(error)}.")
 
 
 def _proxy_failed(error: Exception, _: str) -> LMStudioError:
-    answered = f": it answered {error.status}" if isinstance(error, aiohttp.ClientHttpProxyError) else because(error)
+    answered = f": it answered {error.status}" if isinstance(error, aiohttp.ClientHttpProxyError) else reason_of(error)
     return ServerUnreachableError(f"The proxy failed{answered}.", hint=PROXY_HINT)
 
 
-def _cut(error: Exception, _: str) -> LMStudioError:
-    """Tell a body whose coding is broken from one that was cut."""
+def _body_error(error: Exception, _: str) -> LMStudioError:
+    """Return the error of a body with a broken coding, or of one that was cut off."""
     cause = error.__cause__
     if isinstance(cause, HttpProcessingError) and not isinstance(cause, (ContentLengthError, TransferEncodingError)):
         return MalformedStreamError("The server's answer is not valid HTTP: its framing or compression is broken.")
-    return ConnectionLostError("The answer was cut before its end.")
+    return ConnectionLostError("The answer was cut off before its end.")
 
 
-def _no_http(error: Exception, _: str) -> LMStudioError:
-    """Show the line that the server began with, which aiohttp quotes."""
+def _not_http(error: Exception, _: str) -> LMStudioError:
+    """Return an error that shows the first line of the server's answer, which aiohttp quotes."""
     line = QUOTED.search(str(error))
     shown = f": {describe(line[1])}" if line else ""
     return MalformedStreamError(f"The server's answer is not valid HTTP{shown}.")
@@ -370,18 +368,18 @@ TRANSLATIONS: list[Translation] = [
     ((aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError), _proxy_failed),
     (
         (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch, ssl.SSLError),
-        lambda error, _: TransportError(f"TLS failed{because(error)}.", hint=TLS_HINT),
+        lambda error, _: TransportError(f"TLS failed{reason_of(error)}.", hint=TLS_HINT),
     ),
     (aiohttp.ClientConnectorError, _unreachable),
     (
         aiohttp.ServerDisconnectedError,
         lambda *_: ConnectionLostError("The server closed the connection without an answer."),
     ),
-    (aiohttp.ClientPayloadError, _cut),
-    (aiohttp.ClientResponseError, _no_http),
+    (aiohttp.ClientPayloadError, _body_error),
+    (aiohttp.ClientResponseError, _not_http),
     (
         (aiohttp.ClientConnectionError, ConnectionError),
-        lambda error, _: ConnectionLostError(f"The connection broke{because(error)}."),
+        lambda error, _: ConnectionLostError(f"The connection broke{reason_of(error)}."),
     ),
     (OSError, _unreachable),
 ]

@@ -1,14 +1,12 @@
 """HTTP/1.1's chunked coding (RFC 9112, section 7.1), many chunks at a time.
 
-LM Studio sends every event as an HTTP chunk of its own, and the standard library reads one chunk with several Python calls.
-This decoder takes what a read gave and walks over all the chunks in it, which is several times cheaper for small ones.
+LM Studio sends every event as a separate HTTP chunk, and the standard library reads one chunk with several Python calls.
+This decoder reads all the chunks in a piece of data in one pass, which is several times cheaper for small ones.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-
-__all__ = ["ChunkedDecoder", "ChunkedError"]
 
 MAX_SIZE_LINE = 4096
 MAX_TRAILERS = 65536
@@ -16,22 +14,22 @@ HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
 
 
 class ChunkedError(ValueError):
-    """The bytes are no chunked body."""
+    """The bytes are not a chunked body."""
 
 
 class ChunkedDecoder:
-    """Take the framing off a chunked body, however it was cut."""
+    """A decoder that removes the framing of a chunked body, wherever reads end."""
 
     def __init__(self) -> None:
         self.is_finished = False
         self.excess = b""
-        self._pending = b""  # the beginning of a size line, of a chunk's end or of the trailers
+        self._pending = b""  # the start of a size line, of a chunk's end or of the trailers
         self._left = 0  # bytes of the current chunk's data that are still to come
         self._end_is_due = False
         self._in_trailers = False
 
     def feed(self, data: bytes) -> bytes:
-        """Give the body's bytes in `data`; what follows the body's end is kept in `excess`.
+        """Return the body's bytes in `data`; bytes after the body's end go to `excess`.
 
         Raises:
             ChunkedError: The framing is broken.
@@ -46,7 +44,7 @@ class ChunkedDecoder:
         return self._walk(self._pending + data)
 
     def _walk(self, data: bytes) -> bytes:
-        """Walk over size lines, data and ends, and keep what is not whole."""
+        """Read size lines, data and ends of chunks; an incomplete rest waits in `_pending`."""
         pieces: list[bytes] = []
         position, size = 0, len(data)
         while not self._in_trailers:
@@ -76,14 +74,14 @@ class ChunkedDecoder:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _check_pending(self, pending: bytes) -> None:
-        """Refuse what cannot become a size line any more."""
+        """Refuse bytes that cannot become a size line any more."""
         if self._end_is_due and not b"\r\n".startswith(pending[:2]):
             raise ChunkedError("a chunk's data does not end where its size says")
         if len(pending) > MAX_SIZE_LINE:
             raise ChunkedError("a chunk's size line is too long")
 
     def _read_trailers(self) -> None:
-        """Pass over the trailer fields; the blank line after them ends the body."""
+        """Skip the trailer fields; the blank line after them ends the body."""
         if self._pending.startswith(b"\r\n"):
             self.excess, self._pending, self.is_finished = self._pending[2:], b"", True
             return
@@ -95,8 +93,8 @@ class ChunkedDecoder:
 
 
 @lru_cache(maxsize=4096)  # an answer's chunks have few different sizes
-def _length(line: bytes, end_is_due: bool) -> int:  # positional for the cache's sake
-    """Read a size line, after the end of the chunk before it; what follows a semicolon are extensions, which mean nothing."""
+def _length(line: bytes, end_is_due: bool) -> int:  # positional arguments: the cache is faster
+    """Return the length in a size line, which may begin with the end of the chunk before; extensions are ignored."""
     if end_is_due:
         if not line.startswith(b"\r\n"):
             raise ChunkedError("a chunk's data does not end where its size says")

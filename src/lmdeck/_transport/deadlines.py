@@ -1,4 +1,4 @@
-"""Which time limit an answer is under, and how much of it is left."""
+"""The time limits of one answer, and how much of them is left."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from collections.abc import Callable
 from lmdeck._transport import Timeouts
 from lmdeck.errors import RequestTimeoutError, TimeoutPhase
 
-__all__ = ["Deadlines"]
-
 
 class Deadlines:
-    """The limits of one request, counted from its sending: first byte, silence, total.
+    """The time limits of one request, measured from its sending: first byte, silence, total.
 
-    While `is_patient`, a silence may be as long as the wait for the first byte.
+    While `is_patient`, a silence may last as long as the wait for the first byte.
     """
 
     def __init__(self, timeouts: Timeouts, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,14 +25,14 @@ class Deadlines:
         self.is_patient = False
 
     def note_bytes(self) -> None:
-        """Note that the body has begun: from here on silence counts from byte to byte."""
+        """Note that bytes of the body have come: from now on the limit applies between two reads."""
         self._has_bytes = True
 
     def remaining(self) -> tuple[float, TimeoutPhase]:
-        """Give how long the next byte may take, in seconds, and which limit that is.
+        """Return the seconds that the next byte may take, and which limit that is.
 
         Raises:
-            RequestTimeoutError: A limit has run out.
+            RequestTimeoutError: A limit is exceeded.
         """
         phase: TimeoutPhase = "idle" if self._has_bytes else "first_token"
         now = self._clock()
@@ -47,11 +45,11 @@ class Deadlines:
 
     @property
     def _silence(self) -> float:
-        """How long the silence between two bytes may be: longer while a call is written, which may come in one piece."""
+        """The longest silence between two bytes; longer while a tool call is written, which may come in one piece."""
         return max(self._timeouts.idle, self._timeouts.first_token) if self.is_patient else self._timeouts.idle
 
     def expired(self, phase: TimeoutPhase) -> RequestTimeoutError:
-        """Make the error of a limit that ran out."""
+        """Return the error of an exceeded limit."""
         seconds = {
             "connect": self._timeouts.connect,
             "first_token": self._timeouts.first_token,
@@ -59,9 +57,9 @@ class Deadlines:
             "total": self._timeouts.total or 0.0,
         }[phase]
         words = {
-            "connect": "The server did not take the connection within",
+            "connect": "The server did not accept the connection within",
             "first_token": "The server sent no first byte of its answer within",
-            "idle": "The server fell silent in the middle of its answer for",
-            "total": "The answer was not whole within",
+            "idle": "The server sent nothing in the middle of its answer for",
+            "total": "The answer was not complete within",
         }
         return RequestTimeoutError(f"{words[phase]} {seconds:g} s.", phase=phase, seconds=seconds)

@@ -1,12 +1,10 @@
-"""What a traceback must not show: the libraries' frames hold the request's headers, and with them the token."""
+"""Remove secrets from tracebacks: the frames of the HTTP libraries hold the headers with the token."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-
-__all__ = ["without_locals"]
 
 
 @contextmanager
@@ -15,7 +13,7 @@ def without_locals() -> Iterator[None]:
 
     pytest's `-l`, `cgitb` and error trackers print them; the lines of the traceback stay.
     """
-    before = sys.exc_info()[1]  # what is being handled where the request is made: that one is the caller's
+    before = sys.exc_info()[1]  # an exception that the caller is handling: not ours to change
     try:
         yield
     except BaseException as error:
@@ -27,13 +25,13 @@ def _clear(error: BaseException, before: BaseException | None) -> None:
     seen = {id(before)}
     pending: list[BaseException | None] = [error]
     while pending:
-        found = pending.pop()
-        if found is None or id(found) in seen:
+        each = pending.pop()
+        if each is None or id(each) in seen:
             continue
-        seen.add(id(found))
-        trace = found.__traceback__
+        seen.add(id(each))
+        trace = each.__traceback__
         while trace is not None:
-            with suppress(RuntimeError):  # it still runs: one of ours
+            with suppress(RuntimeError):  # the frame still runs: it is one of ours
                 trace.tb_frame.clear()
             trace = trace.tb_next
-        pending += [found.__cause__, found.__context__]
+        pending += [each.__cause__, each.__context__]

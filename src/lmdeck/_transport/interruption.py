@@ -1,4 +1,4 @@
-"""How one thread ends what another one waits for: a connection, the head of an answer, its turn in a queue."""
+"""Interrupt what another thread waits for: a connection, the head of an answer, a slot in a queue."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
-__all__ = ["Interruption", "interruptible", "watch_socket"]
-
 
 class Interruption:
-    """Whoever waits names what would wake it (`watch`), and another thread does (`set`); once set, it stays so."""
+    """An interruption of a waiting thread: it registers a wake-up with `watch`, another thread calls `set`, once for all."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -20,11 +18,11 @@ class Interruption:
         self.is_set = False
 
     def watch(self, wake: Callable[[], object] | None) -> None:
-        """Name what ends the wait that comes now, instead of the one before; where it is too late, it ends at once."""
+        """Register what ends the next wait, replacing the one before; call it at once if the interruption is set."""
         with self._lock:
             self._wake = wake
-            is_late = self.is_set
-        if is_late and wake is not None:
+            was_set = self.is_set
+        if was_set and wake is not None:
             wake()
 
     def set(self) -> None:
@@ -41,7 +39,7 @@ _current: ContextVar[Interruption | None] = ContextVar("interruption", default=N
 
 @contextlib.contextmanager
 def interruptible(interruption: Interruption | None) -> Iterator[None]:
-    """Let the sockets that are opened or used inside, in this thread, be ended by the interruption."""
+    """Let the interruption shut down the sockets that this thread opens or uses inside the block."""
     token = _current.set(interruption)
     try:
         yield
@@ -52,7 +50,7 @@ def interruptible(interruption: Interruption | None) -> Iterator[None]:
 
 
 def watch_socket(sock: socket.socket) -> None:
-    """Let the interruption of this thread, if there is one, shut the socket down."""
+    """Let the interruption of this thread, if any, shut the socket down."""
     interruption = _current.get()
     if interruption is not None:
         interruption.watch(lambda: _shut_down(sock))

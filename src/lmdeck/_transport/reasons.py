@@ -1,4 +1,4 @@
-"""Why a connection failed, in the system's or OpenSSL's words, never in those of an HTTP library."""
+"""The reason of a failed connection, as the system or OpenSSL words it, never as an HTTP library does."""
 
 from __future__ import annotations
 
@@ -7,34 +7,32 @@ import ssl
 
 from lmdeck.errors import describe
 
-__all__ = ["because"]
-
 DEEPEST = 10
 
 
-def because(error: BaseException | None) -> str:
-    """Return the reason as the end of a sentence, `: connection refused`; nothing where none is known."""
+def reason_of(error: BaseException | None) -> str:
+    """Return the reason as the end of a sentence, such as `: connection refused`; `""` if it is unknown."""
     for _ in range(DEEPEST):
         if error is None:
             break
-        words = _words(error)
-        if words:
-            return f": {describe(words).rstrip('.').lower()}"
-        error = _beneath(error)
+        reason = _own_reason(error)
+        if reason:
+            return f": {describe(reason).rstrip('.').lower()}"
+        error = _wrapped_error(error)
     return ""
 
 
-def _words(error: BaseException) -> str | None:
+def _own_reason(error: BaseException) -> str | None:
     if isinstance(error, ssl.SSLError):
-        said = getattr(error, "verify_message", None) or getattr(error, "reason", None) or ""
-        return str(said).replace("_", " ")
+        reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or ""
+        return str(reason).replace("_", " ")
     if isinstance(error, OSError) and error.errno:
-        # Below 0 is a name look-up's, which has words of its own.
+        # Numbers below 0 are of a name look-up, which has its own text.
         return os.strerror(error.errno) if error.errno > 0 else error.strerror
     return None
 
 
-def _beneath(error: BaseException) -> BaseException | None:
-    """Return what an HTTP library wrapped: as an argument, or as the cause."""
+def _wrapped_error(error: BaseException) -> BaseException | None:
+    """Return the error that an HTTP library wrapped, as an argument or as the cause."""
     inner: BaseException | None = next((each for each in error.args if isinstance(each, BaseException)), None)
     return inner or error.__cause__ or error.__context__

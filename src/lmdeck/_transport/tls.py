@@ -1,4 +1,4 @@
-"""TLS, for an LM Studio behind an HTTPS proxy: one context for both transports."""
+"""TLS for an LM Studio behind an HTTPS proxy: one context for both transports."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import ssl
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
 
-__all__ = ["TLS_HINT", "ssl_context"]
-
-TLS_HINT = "Check the certificate: pass its authority as `tls_ca_file`; LM Studio itself speaks plain http://."
+TLS_HINT = (
+    "Check the certificate: pass its certificate authority as `tls_ca_file`; LM Studio itself speaks plain http://."
+)
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext | None:
-    """Make the context that the settings ask for; None where they ask for nothing and the address is not HTTPS.
+    """Return the context that the settings describe; None if the address is not HTTPS.
 
     Raises:
         ConfigurationError: A certificate or key cannot be read.

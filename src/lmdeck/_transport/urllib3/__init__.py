@@ -1,6 +1,6 @@
 """The sync transport, on urllib3.
 
-An answer that is left early is cut off at the socket, so that the server stops generating.
+Closing an answer before its end shuts its socket down, so that the server stops generating.
 """
 
 from __future__ import annotations
@@ -33,11 +33,9 @@ from lmdeck.errors import (
     ConnectionLostError,
 )
 
-__all__ = ["Urllib3Transport"]
-
 
 class Urllib3Transport:
-    """Send requests over a pool of connections; safe to share between threads."""
+    """The sync transport over a pool of connections; can be shared between threads."""
 
     def __init__(self, settings: Settings, check_address: CheckAddress | None = None) -> None:
         self._make_manager = partial(pool_manager, settings, ssl_context(settings), check_address)
@@ -49,13 +47,13 @@ class Urllib3Transport:
         """Send a request and wait for the head of its answer.
 
         Raises:
-            TransportError: Nothing listens there, the connection broke, or a time limit ran out.
+            TransportError: Nothing listens there, the connection broke, or a time limit was exceeded.
         """
         deadlines = Deadlines(request.timeouts)
         left, phase = deadlines.remaining()
         try:
             with without_locals():
-                send, url = self._way(request)
+                send, url = self._sender(request)
                 response = send(
                     request.method,
                     url,
@@ -68,7 +66,7 @@ class Urllib3Transport:
                 )
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             cause = root_of(error)
-            # A connection may take `connect`, or what is left of the other limits, and the shorter of the two is named.
+            # Connecting is limited by `connect` and by the rest of the other limits; the error names the shorter one.
             late = TimeoutError if left > request.timeouts.connect else (TimeoutError, ConnectTimeoutError)
             if isinstance(cause, (ReadTimeoutError, late)) and not isinstance(cause, NewConnectionError):
                 raise deadlines.expired(phase) from error
@@ -81,12 +79,12 @@ class Urllib3Transport:
         self._manager.clear()
 
     def after_fork(self) -> None:
-        """Begin with pools of this process; another thread may have held a lock of the parent's."""
+        """Start with new pools; a thread of the parent process may hold the locks of the old ones."""
         self._manager = self._make_manager()
         self._pools = {}
 
-    def _way(self, request: WireRequest) -> tuple[Callable[..., BaseHTTPResponse], str]:
-        """Give what sends a request and the URL it takes; without a proxy that is the server's pool, looked up once."""
+    def _sender(self, request: WireRequest) -> tuple[Callable[..., BaseHTTPResponse], str]:
+        """Return what sends a request, and the URL for it: the server's pool, or the manager if there is a proxy."""
         if self._manager.proxy is not None:
             return self._manager.urlopen, request.url
         server = request.server
@@ -113,14 +111,14 @@ class Urllib3Response:
         self.undecoded = codings_left(self.headers, BaseHTTPResponse.CONTENT_DECODERS)
 
     def read(self) -> bytes:
-        """Give what has arrived, at least one byte; `b""` at the end of the body.
+        """Return the bytes that have arrived, at least one; `b""` at the end of the body.
 
         Raises:
-            TransportError: The connection broke, or a time limit ran out.
+            TransportError: The connection broke, or a time limit was exceeded.
         """
         left, phase = self._deadlines.remaining()
         if self._reads is not None and self._reads.is_inherited:
-            raise ConnectionLostError("The process was forked while the answer was read: only its parent can read on.")
+            raise ConnectionLostError("The process was forked while the answer was read: only the parent can read on.")
         try:
             if self._reads is not None:
                 self._reads.limit(left)
@@ -133,7 +131,7 @@ class Urllib3Response:
             raise translate(error, self._request) from error
         self._deadlines.note_bytes()
         if not data:
-            if self._is_finished:  # by `close`, and maybe in another thread
+            if self._is_finished:  # by `close`, perhaps in another thread
                 raise ConnectionLostError("The answer was closed before its end.")
             self._is_finished = True
             self._response.release_conn()
@@ -142,12 +140,14 @@ class Urllib3Response:
         return data
 
     def be_patient(self, *, wanted: bool) -> None:
-        """Let a silence last as long as the wait for the first byte, or no longer."""
+        """Allow silences as long as the wait for the first byte (`wanted`), or stop allowing them."""
         self._deadlines.is_patient = wanted
 
     def drain(self) -> None:
-        """Read what is left of a finished answer, for a moment only, so that the connection can be used again."""
-        with contextlib.suppress(HTTPError, OSError, http.client.HTTPException, ValueError):  # then it is cut off below
+        """Read the rest of a finished answer, but only briefly, so that the connection can be reused."""
+        with contextlib.suppress(
+            HTTPError, OSError, http.client.HTTPException, ValueError
+        ):  # then `close` cuts the connection
             if self._reads is not None:
                 self._reads.by = time.monotonic() + DRAIN_SECONDS
             while not self._is_finished and len(self._response.read1(READ_BYTES)) == 0:
@@ -156,7 +156,7 @@ class Urllib3Response:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connection; a body that was not read to its end is cut off at the socket."""
+        """Release the connection; if the body was not read to its end, its socket is shut down."""
         if self._is_finished:
             return
         self._is_finished = True

@@ -1,4 +1,4 @@
-"""What an error of urllib3, `http.client` or the socket means."""
+"""Translate errors of urllib3, `http.client` and the socket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from urllib3.exceptions import (
 from lmdeck._transport import WireRequest
 from lmdeck._transport.chunked import ChunkedError
 from lmdeck._transport.deadlines import Deadlines
-from lmdeck._transport.reasons import because
+from lmdeck._transport.reasons import reason_of
 from lmdeck._transport.tls import TLS_HINT
 from lmdeck.errors import (
     ConfigurationError,
@@ -31,14 +31,12 @@ from lmdeck.errors import (
     describe,
 )
 
-__all__ = ["root_of", "translate"]
-
 
 def translate(error: Exception, request: WireRequest) -> LMStudioError:
-    """Give the error of ours that one of urllib3, `http.client` or the socket means, the most specific first."""
+    """Return lmdeck's error for one of urllib3, `http.client` or the socket; the most specific translation wins."""
     cause = root_of(error)
     if isinstance(error, NewConnectionError):
-        return ServerUnreachableError(f"Nothing answers at {request.server}{because(error)}.")
+        return ServerUnreachableError(f"Nothing answers at {request.server}{reason_of(error)}.")
     for kind, make in TRANSLATIONS:
         if isinstance(error, kind) or isinstance(cause, kind):
             return make(cause)
@@ -48,7 +46,7 @@ def translate(error: Exception, request: WireRequest) -> LMStudioError:
 
 
 def root_of(error: BaseException) -> BaseException:
-    """Find the innermost reason: urllib3 keeps it as its last argument."""
+    """Return the innermost error, which urllib3 passes as its last argument."""
     while isinstance(error, (ProtocolError, ProxyError)) and error.args and isinstance(error.args[-1], BaseException):
         error = error.args[-1]
     return error
@@ -62,9 +60,9 @@ TRANSLATIONS: list[Translation] = [
     ),
     (
         ProxyError,
-        lambda cause: ServerUnreachableError(f"The proxy failed{because(cause)}.", hint="Check the setting `proxy`."),
+        lambda cause: ServerUnreachableError(f"The proxy failed{reason_of(cause)}.", hint="Check the setting `proxy`."),
     ),
-    ((SSLError, ssl.SSLError), lambda cause: TransportError(f"TLS failed{because(cause)}.", hint=TLS_HINT)),
+    ((SSLError, ssl.SSLError), lambda cause: TransportError(f"TLS failed{reason_of(cause)}.", hint=TLS_HINT)),
     (
         http.client.BadStatusLine,
         lambda cause: (
@@ -73,13 +71,13 @@ TRANSLATIONS: list[Translation] = [
             else MalformedStreamError(f"The server does not speak HTTP: {describe(getattr(cause, 'line', ''))}.")
         ),
     ),
-    (http.client.IncompleteRead, lambda _: ConnectionLostError("The answer was cut before its end.")),
+    (http.client.IncompleteRead, lambda _: ConnectionLostError("The answer was cut off before its end.")),
     (ChunkedError, lambda cause: MalformedStreamError(f"The server's answer is not valid HTTP: {cause}.")),
     (DecodeError, lambda _: MalformedStreamError("The server's answer is not valid HTTP: its compression is broken.")),
     (
         http.client.HTTPException,
         lambda _: MalformedStreamError("The server's answer is not valid HTTP: its head is broken."),
     ),
-    ((ProtocolError, ConnectionError), lambda cause: ConnectionLostError(f"The connection broke{because(cause)}.")),
-    (OSError, lambda cause: ServerUnreachableError(f"The connection failed{because(cause)}.")),
+    ((ProtocolError, ConnectionError), lambda cause: ConnectionLostError(f"The connection broke{reason_of(cause)}.")),
+    (OSError, lambda cause: ServerUnreachableError(f"The connection failed{reason_of(cause)}.")),
 ]

@@ -12,7 +12,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 from msgspec import Struct
 
-from lmdeck.config import ClientSettings, Secret, Settings, check_setting, meant
+from lmdeck.config import ClientSettings, Secret, Settings, check_setting, did_you_mean
 from lmdeck.errors import ConfigurationError
 
 PERIODS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -135,7 +135,7 @@ def setting_errors(given: object) -> Iterator[SettingError]:
         return
     for key, value in given.items():
         if key not in KNOWN:
-            yield SettingError("E002", f"settings.LMDECK has no key {key!r}.", meant(str(key), KNOWN))
+            yield SettingError("E002", f"settings.LMDECK has no key {key!r}.", did_you_mean(str(key), KNOWN))
         elif value is not None:
             yield from _value_errors(key, value)
 
