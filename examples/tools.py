@@ -8,13 +8,13 @@ from lmdeck import Chunk, RoundFinished, ToolCallInvalid, ToolExecutionFailed, T
 
 @lmdeck.tool
 def get_weather(city: str, unit: Literal["celsius", "fahrenheit"] = "celsius") -> dict[str, object]:
-    """Tell the current weather of a city."""
+    """Get the current weather in a city."""
     return {"city": city, "temperature": 21 if unit == "celsius" else 70, "sky": "clear"}
 
 
 @lmdeck.tool
 def get_time(city: str) -> str:
-    """Tell the local time of a city."""
+    """Get the local time of a city."""
     return f"It is half past nine in {city}."
 
 

@@ -21,7 +21,7 @@ from lmdeck.contrib.fastapi import LM, lifespan, router, stream_response
 
 
 def current_time(utc_offset: int = 0) -> str:
-    """Tell the date and time of a place that is some hours ahead of UTC."""
+    """Get the date and time at an offset in hours from UTC."""
     return datetime.now(timezone(timedelta(hours=utc_offset))).isoformat(sep=" ", timespec="minutes")
 
 

@@ -20,7 +20,7 @@ from lmdeck.contrib.flask import LMDeck, blueprint
 
 
 def current_time(utc_offset: int = 0) -> str:
-    """Tell the date and time of a place that is some hours ahead of UTC."""
+    """Get the date and time at an offset in hours from UTC."""
     return datetime.now(timezone(timedelta(hours=utc_offset))).isoformat(sep=" ", timespec="minutes")
 
 

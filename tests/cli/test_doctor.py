@@ -288,7 +288,7 @@ def test_tool_calls(tool: Answer, outcome: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("thing", "words"),
     [
-        (said("Paris, 5 letters."), "no JSON"),
+        (said("Paris, 5 letters."), "not JSON"),
         (said('{"capital": "Paris"}'), "letters"),
         (refused("'response_format.type' must be 'json_schema' or 'text'"), "response_format"),
     ],

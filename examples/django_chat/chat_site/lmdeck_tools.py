@@ -10,12 +10,12 @@ import lmdeck
 
 @lmdeck.tool
 def current_time(utc_offset: int = 0) -> str:
-    """Tell the date and time of a place that is some hours ahead of UTC."""
+    """Get the date and time at an offset in hours from UTC."""
     there = timezone.get_fixed_timezone(timedelta(hours=utc_offset))
     return timezone.localtime(timezone=there).isoformat(sep=" ", timespec="minutes")
 
 
 @lmdeck.tool
 def count_users() -> int:
-    """Tell how many users this site has."""
+    """Count the users of this site."""
     return get_user_model().objects.count()
