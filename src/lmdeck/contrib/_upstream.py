@@ -1,6 +1,6 @@
-"""The way to the server for clients of other libraries: lmdeck's own transports, retries and queue, around `lmdeck.relay`.
+"""Connections to the server for other client libraries: lmdeck's transports, retries and queue around `lmdeck.relay`.
 
-One upstream is one pool of connections, safe to share between threads (sync) or tasks (async). A forked process makes its own.
+An upstream is one pool of connections that threads (sync) or tasks (async) may share. A forked process opens a new one.
 """
 
 from __future__ import annotations
@@ -22,26 +22,24 @@ from lmdeck.config import ClientSettings, Settings
 from lmdeck.errors import LMStudioError, RequestTimeoutError, TransportError
 from lmdeck.relay import RelayReader, Route, begin, error_answer, route_of
 
-__all__ = ["AsyncSent", "AsyncUpstream", "Limits", "OuterTimeoutError", "Sent", "Upstream"]
-
 MOST_SERVERS = 64
 T = TypeVar("T")
 
 
-class Limits(Struct, frozen=True, kw_only=True):
-    """The time limits of the client outside, in seconds: they hold where they are shorter than lmdeck's."""
+class ClientTimeouts(Struct, frozen=True, kw_only=True):
+    """The time limits of the calling client, in seconds; they apply if they are shorter than lmdeck's."""
 
     connect: float | None = None
     read: float | None = None
 
     @classmethod
-    def of(cls, extensions: Mapping[str, Any]) -> Limits:
-        """Read them from the extensions of an httpx request."""
+    def of(cls, extensions: Mapping[str, Any]) -> ClientTimeouts:
+        """Return the limits in the extensions of an httpx request."""
         given = extensions.get("timeout") or {}
         return cls(connect=given.get("connect"), read=given.get("read"))
 
     def over(self, own: Timeouts) -> Timeouts:
-        """Return the limits that hold."""
+        """Return the shorter of each limit."""
         return msgspec.structs.replace(
             own,
             connect=_shorter(own.connect, self.connect),
@@ -49,29 +47,32 @@ class Limits(Struct, frozen=True, kw_only=True):
             idle=_shorter(own.idle, self.read),
         )
 
-    def ran_out(self, error: LMStudioError, own: Timeouts) -> bool:
-        """Whether it was one of these limits that ran out, and not one of lmdeck's."""
+    def caused(self, error: LMStudioError, own: Timeouts) -> bool:
+        """Whether the error is a timeout by one of these limits, not by one of lmdeck's."""
         if not isinstance(error, RequestTimeoutError):
             return False
-        mine = {"connect": own.connect, "first_token": own.first_token, "idle": own.idle}.get(error.phase)
+        ours = {"connect": own.connect, "first_token": own.first_token, "idle": own.idle}.get(error.phase)
         theirs = self.connect if error.phase == "connect" else self.read
-        return mine is not None and theirs is not None and theirs < mine
+        return ours is not None and theirs is not None and theirs < ours
+
+
+NO_LIMITS = ClientTimeouts()
 
 
 def _shorter(own: float, given: float | None) -> float:
     return own if given is None else max(min(own, given), 0.001)
 
 
-class OuterTimeoutError(Exception):
-    """A time limit of the client outside ran out: it raises its own exception for it."""
+class ClientTimeoutError(Exception):
+    """A time limit of the calling client was exceeded; the client raises its own exception type for it."""
 
     def __init__(self, error: LMStudioError) -> None:
         super().__init__(str(error))
         self.is_connect = isinstance(error, RequestTimeoutError) and error.phase == "connect"
 
 
-class Sent(Struct, frozen=True, kw_only=True):
-    """An answer on its way: `chunks` are the bytes of its body, and `close` cuts it off."""
+class RelayedResponse(Struct, frozen=True, kw_only=True):
+    """An open response: `chunks` are the pieces of its body, and `close` aborts it."""
 
     status: int
     headers: Mapping[str, str]
@@ -79,13 +80,13 @@ class Sent(Struct, frozen=True, kw_only=True):
     answer: ResponseStream[Any] | None = None
 
     def close(self) -> None:
-        """Let go of the connection; a body that was not read to its end is cut off, so that the server stops."""
+        """Release the connection; an unfinished body is aborted, so that the server stops."""
         if self.answer is not None:
             self.answer.close()
 
 
-class AsyncSent(Struct, frozen=True, kw_only=True):
-    """The same, awaited."""
+class AsyncRelayedResponse(Struct, frozen=True, kw_only=True):
+    """Async version of `RelayedResponse`."""
 
     status: int
     headers: Mapping[str, str]
@@ -93,30 +94,30 @@ class AsyncSent(Struct, frozen=True, kw_only=True):
     answer: ResponseStream[Any] | None = None
 
     def close(self) -> None:
-        """Let go of the connection; a body that was not read to its end is cut off, so that the server stops."""
+        """Release the connection; an unfinished body is aborted, so that the server stops."""
         if self.answer is not None:
             self.answer.close()
 
 
-class _Servers(Generic[T]):
-    """The settings, a session for each server, and one transport for all, made anew in a forked process."""
+class _UpstreamBase(Generic[T]):
+    """The settings, one session per server, and one transport; recreated in a forked process."""
 
     def __init__(self, given: ClientSettings) -> None:
         self.settings = Settings.resolve(given)
         is_named = any(given.get(name) is not None for name in ("base_url", "host", "port"))
         self._root = BaseURL.from_settings(self.settings).root if is_named else None
         self._timeouts = Timeouts.from_settings(self.settings)
-        self._begin_anew()
+        self._reset()
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
         self._transport: T | None = None
 
-    def _ready(self) -> None:
+    def _check_process(self) -> None:
         if self._process != os.getpid():
-            self._begin_anew()
+            self._reset()
 
     def _routed(self, method: str, url: str) -> tuple[Route, Session]:
         route = route_of(method, url)
@@ -130,32 +131,34 @@ class _Servers(Generic[T]):
         return route, session
 
 
-class Upstream(_Servers[Transport]):
-    """Relay the requests of a sync client."""
+class Upstream(_UpstreamBase[Transport]):
+    """The upstream of a sync client."""
 
-    def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes, limits: Limits = Limits()) -> Sent:  # noqa: B008  # frozen
-        """Send a request and return its answer, which is an error's where there is none.
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, limits: ClientTimeouts = NO_LIMITS
+    ) -> RelayedResponse:
+        """Send a request and return the response; a failure is returned as an error response.
 
         Raises:
-            OuterTimeoutError: A limit of the client outside ran out.
+            ClientTimeoutError: A time limit of the calling client was exceeded.
         """
-        self._ready()
+        self._check_process()
         route, session = self._routed(method, url)
         try:
             plan = begin(session, method, route, headers, body, limits.over(self._timeouts))
             answer = drive(plan, self._opened())
         except LMStudioError as error:
-            if limits.ran_out(error, self._timeouts):
-                raise OuterTimeoutError(error) from error
+            if limits.caused(error, self._timeouts):
+                raise ClientTimeoutError(error) from error
             failed = error_answer(route.kind, error)
-            return Sent(status=failed.status, headers=failed.headers, chunks=_once(failed.body))
+            return RelayedResponse(status=failed.status, headers=failed.headers, chunks=_once(failed.body))
         reader = cast("RelayReader", answer.reader)
         chunks = self._chunks(answer, reader, limits)
-        return Sent(status=answer.response.status, headers=reader.head(), chunks=chunks, answer=answer)
+        return RelayedResponse(status=answer.response.status, headers=reader.head(), chunks=chunks, answer=answer)
 
     def close(self) -> None:
-        """Close every connection."""
-        self._ready()
+        """Close all connections."""
+        self._check_process()
         with self._lock:
             transport, self._transport = self._transport, None
         if transport is not None:
@@ -164,12 +167,14 @@ class Upstream(_Servers[Transport]):
     def _opened(self) -> Transport:
         with self._lock:
             if self._transport is None:
-                from lmdeck._transport.urllib3 import Urllib3Transport  # with the first request only
+                from lmdeck._transport.urllib3 import Urllib3Transport  # imported late: only needed for requests
 
                 self._transport = Urllib3Transport(self.settings)
             return self._transport
 
-    def _chunks(self, answer: ResponseStream[Any], reader: RelayReader, limits: Limits) -> Generator[bytes, None, None]:
+    def _chunks(
+        self, answer: ResponseStream[Any], reader: RelayReader, limits: ClientTimeouts
+    ) -> Generator[bytes, None, None]:
         response = cast("SyncResponse", answer.response)
         try:
             if out := reader.take():
@@ -191,8 +196,8 @@ class Upstream(_Servers[Transport]):
             answer.close()
 
 
-class AsyncUpstream(_Servers[AsyncTransport]):
-    """Relay the requests of an async client."""
+class AsyncUpstream(_UpstreamBase[AsyncTransport]):
+    """The upstream of an async client."""
 
     async def send(
         self,
@@ -200,48 +205,48 @@ class AsyncUpstream(_Servers[AsyncTransport]):
         url: str,
         headers: Mapping[str, str],
         body: bytes,
-        limits: Limits = Limits(),  # noqa: B008  # frozen
-    ) -> AsyncSent:
-        """Send a request and return its answer, which is an error's where there is none.
+        limits: ClientTimeouts = NO_LIMITS,
+    ) -> AsyncRelayedResponse:
+        """Send a request and return the response; a failure is returned as an error response.
 
         Raises:
-            OuterTimeoutError: A limit of the client outside ran out.
+            ClientTimeoutError: A time limit of the calling client was exceeded.
         """
-        self._ready()
+        self._check_process()
         route, session = self._routed(method, url)
         try:
             plan = begin(session, method, route, headers, body, limits.over(self._timeouts))
             answer = await drive_async(plan, self._opened())
         except LMStudioError as error:
-            if limits.ran_out(error, self._timeouts):
-                raise OuterTimeoutError(error) from error
+            if limits.caused(error, self._timeouts):
+                raise ClientTimeoutError(error) from error
             failed = error_answer(route.kind, error)
-            return AsyncSent(status=failed.status, headers=failed.headers, chunks=_once_async(failed.body))
+            return AsyncRelayedResponse(status=failed.status, headers=failed.headers, chunks=_once_async(failed.body))
         reader = cast("RelayReader", answer.reader)
         chunks = self._chunks(answer, reader, limits)
-        return AsyncSent(status=answer.response.status, headers=reader.head(), chunks=chunks, answer=answer)
+        return AsyncRelayedResponse(status=answer.response.status, headers=reader.head(), chunks=chunks, answer=answer)
 
     def prepare(self) -> None:
-        """Load what the first request needs, so that it does not wait for it."""
-        self._ready()
+        """Create the transport in advance, so that the first request does not wait for its import."""
+        self._check_process()
         self._opened()
 
     async def aclose(self) -> None:
-        """Close every connection."""
-        self._ready()
+        """Close all connections."""
+        self._check_process()
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.aclose()
 
     def _opened(self) -> AsyncTransport:
         if self._transport is None:
-            from lmdeck._transport.aiohttp import AiohttpTransport  # with the first request only
+            from lmdeck._transport.aiohttp import AiohttpTransport  # imported late: only needed for requests
 
             self._transport = AiohttpTransport(self.settings)
         return self._transport
 
     async def _chunks(
-        self, answer: ResponseStream[Any], reader: RelayReader, limits: Limits
+        self, answer: ResponseStream[Any], reader: RelayReader, limits: ClientTimeouts
     ) -> AsyncGenerator[bytes, None]:
         response = cast("AsyncResponse", answer.response)
         try:
@@ -264,15 +269,15 @@ class AsyncUpstream(_Servers[AsyncTransport]):
             answer.close()
 
 
-def _ending(error: LMStudioError, reader: RelayReader, limits: Limits, own: Timeouts) -> bytes:
+def _ending(error: LMStudioError, reader: RelayReader, limits: ClientTimeouts, own: Timeouts) -> bytes:
     """Return the event that ends a stream with an error.
 
     Raises:
-        OuterTimeoutError: A limit of the client outside ran out.
-        LMStudioError: The format is not known, so that there is no event for it.
+        ClientTimeoutError: A time limit of the calling client was exceeded.
+        LMStudioError: The wire format has no error event.
     """
-    if limits.ran_out(error, own):
-        raise OuterTimeoutError(error) from error
+    if limits.caused(error, own):
+        raise ClientTimeoutError(error) from error
     written = reader.error_event(error)
     if not written:
         raise error

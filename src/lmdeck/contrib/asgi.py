@@ -1,8 +1,10 @@
-"""A repairing proxy as an ASGI application: `lmdeck proxy` and `lmdeck run` serve it, and it can be mounted anywhere.
+"""A repairing proxy as an ASGI application.
 
-from lmdeck.contrib.asgi import RepairProxy
+    from lmdeck.contrib.asgi import RepairProxy
 
-app = RepairProxy(base_url="http://gpu-box:1234")
+    app = RepairProxy(base_url="http://gpu-box:1234")
+
+`lmdeck proxy` and `lmdeck run` serve this application.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from lmdeck.config import ClientSettings
-    from lmdeck.contrib._upstream import AsyncSent
+    from lmdeck.contrib._upstream import AsyncRelayedResponse
 
 __all__ = ["RepairProxy"]
 
@@ -33,10 +35,10 @@ MAX_BODY_BYTES = 64 << 20
 
 
 class RepairProxy:
-    """Relay every request to LM Studio and every answer back, repaired in its own wire format.
+    """A proxy that relays requests to LM Studio, and returns the answers repaired in the same wire format.
 
-    The keywords are those of `LMStudio`, whose settings say where the server is. Requests of foreign web pages, and those
-    that ask for another name than `hosts` allows, are refused.
+    The keywords are those of `LMStudio`; its settings select the server. Requests of foreign web pages, and requests to host
+    names that `hosts` does not allow, are refused.
     """
 
     def __init__(self, hosts: AllowedHosts = LOOPBACK, **settings: Unpack[ClientSettings]) -> None:
@@ -46,17 +48,17 @@ class RepairProxy:
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Relay one request, and end it upstream as soon as nobody waits for the answer."""
+        """Relay one request, and cancel it when the client disconnects."""
         if scope["type"] == "lifespan":
-            await _live(receive, send, self._upstream)
+            await _run_lifespan(receive, send, self._upstream)
         if scope["type"] != "http":
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         url = _url(scope)
-        refused = refuse_request(scope["method"], headers, self._hosts)
+        refusal = refuse_request(scope["method"], headers, self._hosts)
         try:
-            if refused is not None:
-                raise InvalidRequestError(refused.message, hint=refused.hint, status=refused.status)
+            if refusal is not None:
+                raise InvalidRequestError(refusal.message, hint=refusal.hint, status=refusal.status)
             body = await _body(receive)
         except LMStudioError as error:
             await _send_error(error_answer(route_of(scope["method"], url).kind, error), send)
@@ -67,16 +69,16 @@ class RepairProxy:
             return
 
     async def _relay(self, method: str, url: str, headers: dict[str, str], body: bytes, send: Send) -> None:
-        sent = await self._upstream.send(method, url, headers, body)
+        relayed = await self._upstream.send(method, url, headers, body)
         try:
-            await _send(sent, send)
+            await _send(relayed, send)
         finally:
-            sent.close()
+            relayed.close()
 
 
-async def _send(sent: AsyncSent, send: Send) -> None:
-    await send({"type": "http.response.start", "status": sent.status, "headers": _raw(sent.headers)})
-    async with aclosing(sent.chunks) as chunks:
+async def _send(relayed: AsyncRelayedResponse, send: Send) -> None:
+    await send({"type": "http.response.start", "status": relayed.status, "headers": _raw(relayed.headers)})
+    async with aclosing(relayed.chunks) as chunks:
         async for chunk in chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -88,8 +90,8 @@ async def _send_error(answer: ErrorAnswer, send: Send) -> None:
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 
-async def _live(receive: Receive, send: Send, upstream: AsyncUpstream) -> None:
-    """Follow the life of the server: get ready at its beginning, and close the connections at its end."""
+async def _run_lifespan(receive: Receive, send: Send, upstream: AsyncUpstream) -> None:
+    """Handle the lifespan protocol: prepare the upstream at startup, and close it at shutdown."""
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
@@ -106,7 +108,7 @@ def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 def _url(scope: Scope) -> str:
-    """Return a URL with the path as it was sent, escapes included; its host does not matter."""
+    """Return a URL with the path as it was sent, including escapes, and a placeholder host."""
     raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     path = raw.partition(b"?")[0].decode("latin-1")
     query = scope.get("query_string", b"").decode("latin-1")
@@ -117,7 +119,7 @@ async def _body(receive: Receive) -> bytes:
     """Read a body.
 
     Raises:
-        InvalidRequestError: It is larger than allowed.
+        InvalidRequestError: It is larger than `MAX_BODY_BYTES`.
     """
     parts: list[bytes] = []
     size = 0

@@ -1,9 +1,11 @@
-"""Transports for clients on httpx2 (openai 3, anthropic, pydantic-ai, langchain, …): the server's answers arrive repaired.
+"""Repairing transports for clients that use httpx2, such as openai 3, anthropic, pydantic-ai and langchain.
 
-import httpx2
-from lmdeck.contrib.httpx2 import RepairTransport
+    import httpx2
+    from lmdeck.contrib.httpx2 import RepairTransport
 
-client = httpx2.Client(transport=RepairTransport())
+    client = httpx2.Client(transport=RepairTransport())
+
+`lmdeck.contrib.httpx` has the same classes for httpx 0.2x.
 """
 
 from __future__ import annotations
@@ -13,7 +15,14 @@ from typing import TYPE_CHECKING, Unpack
 
 import httpx2
 
-from lmdeck.contrib._upstream import AsyncSent, AsyncUpstream, Limits, OuterTimeoutError, Sent, Upstream
+from lmdeck.contrib._upstream import (
+    AsyncRelayedResponse,
+    AsyncUpstream,
+    ClientTimeoutError,
+    ClientTimeouts,
+    RelayedResponse,
+    Upstream,
+)
 from lmdeck.errors import LMStudioError
 
 if TYPE_CHECKING:
@@ -23,106 +32,114 @@ __all__ = ["AsyncRepairTransport", "RepairTransport"]
 
 
 class RepairTransport(httpx2.BaseTransport):
-    """A transport that makes requests acceptable to LM Studio and repairs its answers.
+    """A transport that adapts requests to LM Studio and repairs its answers.
 
-    The keywords are those of `LMStudio`. The address is the request's own, unless one of them names another. Time limits of
-    the client hold where they are shorter than lmdeck's; retries are lmdeck's.
+    The keywords are those of `LMStudio`. Requests are sent to their own address, unless a keyword names another one. Time
+    limits of the client apply if they are shorter than lmdeck's; retries are lmdeck's.
     """
 
     def __init__(self, **settings: Unpack[ClientSettings]) -> None:
         self._upstream = Upstream(settings)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request; what went wrong is a response with a status of 400 or above.
+        """Send a request; failures are returned as responses with a status of 400 or above.
 
         Raises:
-            httpx2.TimeoutException: A time limit of the client ran out.
+            httpx2.TimeoutException: A time limit of the client was exceeded.
         """
         body = request.read()
         try:
-            sent = self._upstream.send(
-                request.method, str(request.url), dict(request.headers.items()), body, Limits.of(request.extensions)
+            relayed = self._upstream.send(
+                request.method,
+                str(request.url),
+                dict(request.headers.items()),
+                body,
+                ClientTimeouts.of(request.extensions),
             )
-        except OuterTimeoutError as error:
+        except ClientTimeoutError as error:
             raise _timeout(error, request) from error
-        return httpx2.Response(sent.status, headers=dict(sent.headers), stream=_Stream(sent, request))
+        return httpx2.Response(relayed.status, headers=dict(relayed.headers), stream=_Stream(relayed, request))
 
     def close(self) -> None:
-        """Close every connection; the transport can be used again, on new ones."""
+        """Close all connections; the transport can be used again, with new ones."""
         self._upstream.close()
 
 
 class AsyncRepairTransport(httpx2.AsyncBaseTransport):
-    """The same for asyncio."""
+    """Async version of `RepairTransport`."""
 
     def __init__(self, **settings: Unpack[ClientSettings]) -> None:
         self._upstream = AsyncUpstream(settings)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request; what went wrong is a response with a status of 400 or above.
+        """Send a request; failures are returned as responses with a status of 400 or above.
 
         Raises:
-            httpx2.TimeoutException: A time limit of the client ran out.
+            httpx2.TimeoutException: A time limit of the client was exceeded.
         """
         body = await request.aread()
         try:
-            sent = await self._upstream.send(
-                request.method, str(request.url), dict(request.headers.items()), body, Limits.of(request.extensions)
+            relayed = await self._upstream.send(
+                request.method,
+                str(request.url),
+                dict(request.headers.items()),
+                body,
+                ClientTimeouts.of(request.extensions),
             )
-        except OuterTimeoutError as error:
+        except ClientTimeoutError as error:
             raise _timeout(error, request) from error
-        return httpx2.Response(sent.status, headers=dict(sent.headers), stream=_AsyncStream(sent, request))
+        return httpx2.Response(relayed.status, headers=dict(relayed.headers), stream=_AsyncStream(relayed, request))
 
     async def aclose(self) -> None:
-        """Close every connection; the transport can be used again, on new ones."""
+        """Close all connections; the transport can be used again, with new ones."""
         await self._upstream.aclose()
 
 
 class _Stream(httpx2.SyncByteStream):
-    """The body of an answer; closed, or dropped unread, it ends the generation on the server."""
+    """The body of an answer; closing it, or dropping it unread, stops the generation on the server."""
 
-    def __init__(self, sent: Sent, request: httpx2.Request) -> None:
-        self._sent = sent
+    def __init__(self, relayed: RelayedResponse, request: httpx2.Request) -> None:
+        self._relayed = relayed
         self._request = request
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            yield from self._sent.chunks
-        except OuterTimeoutError as error:
+            yield from self._relayed.chunks
+        except ClientTimeoutError as error:
             raise _timeout(error, self._request) from error
         except LMStudioError as error:
             raise httpx2.ReadError(str(error), request=self._request) from error
 
     def close(self) -> None:
-        self._sent.close()
+        self._relayed.close()
 
     def __del__(self) -> None:
-        self._sent.close()
+        self._relayed.close()
 
 
 class _AsyncStream(httpx2.AsyncByteStream):
-    """The body of an answer; closed, or dropped unread, it ends the generation on the server."""
+    """The body of an answer; closing it, or dropping it unread, stops the generation on the server."""
 
-    def __init__(self, sent: AsyncSent, request: httpx2.Request) -> None:
-        self._sent = sent
+    def __init__(self, relayed: AsyncRelayedResponse, request: httpx2.Request) -> None:
+        self._relayed = relayed
         self._request = request
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            async for chunk in self._sent.chunks:
+            async for chunk in self._relayed.chunks:
                 yield chunk
-        except OuterTimeoutError as error:
+        except ClientTimeoutError as error:
             raise _timeout(error, self._request) from error
         except LMStudioError as error:
             raise httpx2.ReadError(str(error), request=self._request) from error
 
     async def aclose(self) -> None:
-        self._sent.close()
+        self._relayed.close()
 
     def __del__(self) -> None:
-        self._sent.close()
+        self._relayed.close()
 
 
-def _timeout(error: OuterTimeoutError, request: httpx2.Request) -> httpx2.TimeoutException:
+def _timeout(error: ClientTimeoutError, request: httpx2.Request) -> httpx2.TimeoutException:
     kind = httpx2.ConnectTimeout if error.is_connect else httpx2.ReadTimeout
     return kind(str(error), request=request)

@@ -1,7 +1,7 @@
 """The plugin `llm-lmdeck` for Simon Willison's `llm`: LM Studio's models, with repaired answers.
 
-It comes with lmdeck (`llm install lmdeck`). Models are called `lmdeck/…`, with their keys in LM Studio; where it is, lmdeck's
-settings say (`LMDECK_BASE_URL`, …). Tools, schemas, images, streams and logs are `llm`'s own.
+It is part of lmdeck (`llm install lmdeck`). Model ids are `lmdeck/` and the key in LM Studio; lmdeck's settings select the
+server (`LMDECK_BASE_URL`, …). Tools, schemas, images, streams and logs are those of `llm`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lmdeck.contrib.openai import AsyncOpenAI, OpenAI
 __all__ = ["register_embedding_models", "register_models"]
 
 PREFIX = "lmdeck/"
-LOOK_UP_SECONDS = 2.0  # every `llm` command asks for the models: where nothing answers, none are there
+LOOK_UP_SECONDS = 2.0  # short, because every `llm` command lists the models; without a server, there are none
 CAPABILITIES = {"supports_schema": True, "supports_tools": True}
 
 
@@ -37,7 +37,7 @@ class LMDeckChat(Chat):
 
 
 class AsyncLMDeckChat(AsyncChat):
-    """The same for asyncio."""
+    """Async version of `LMDeckChat`."""
 
     needs_key: Any = None
 

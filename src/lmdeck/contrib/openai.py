@@ -20,8 +20,11 @@ from lmdeck.contrib.httpx2 import AsyncRepairTransport, RepairTransport
 
 __all__ = ["AsyncOpenAI", "OpenAI", "async_http_client", "http_client"]
 
-NO_TOKEN = "lm-studio"  # noqa: S105  # OpenAI's client wants one, LM Studio none
-OWN = frozenset(ClientSettings.__annotations__) - {"base_url", "timeout"}  # these two are OpenAI's keywords, too
+NO_TOKEN = "lm-studio"  # noqa: S105  # OpenAI's client requires a key, LM Studio does not
+OWN = frozenset(ClientSettings.__annotations__) - {
+    "base_url",
+    "timeout",
+}  # these two are also keywords of OpenAI's client
 
 
 def http_client(**settings: Unpack[ClientSettings]) -> httpx2.Client:
@@ -35,19 +38,19 @@ def async_http_client(**settings: Unpack[ClientSettings]) -> httpx2.AsyncClient:
 
 
 def OpenAI(**options: Any) -> openai.OpenAI:  # noqa: ANN401, N802  # OpenAI's own keywords, and its name
-    """Return OpenAI's client on LM Studio: its keywords, and those of `LMStudio`, whose settings say where the server is."""
+    """Return OpenAI's client for LM Studio; the keywords are OpenAI's and those of `LMStudio`, which select the server."""
     settings, arguments = _split(options)
     return openai.OpenAI(http_client=http_client(**settings), **arguments)
 
 
 def AsyncOpenAI(**options: Any) -> openai.AsyncOpenAI:  # noqa: ANN401, N802  # as above
-    """Return OpenAI's async client on LM Studio: its keywords, and those of `LMStudio`."""
+    """Return OpenAI's async client for LM Studio; the keywords are OpenAI's and those of `LMStudio`."""
     settings, arguments = _split(options)
     return openai.AsyncOpenAI(http_client=async_http_client(**settings), **arguments)
 
 
 def _split(options: dict[str, Any]) -> tuple[ClientSettings, dict[str, Any]]:
-    """Return lmdeck's settings and OpenAI's arguments, with address and key filled in."""
+    """Return lmdeck's settings and OpenAI's arguments, including base URL and key."""
     address = {name: value for name, value in options.items() if name in {"base_url", "host", "port"}}
     settings = {name: value for name, value in options.items() if name in OWN}
     arguments = {name: value for name, value in options.items() if name not in OWN | {"base_url"}}

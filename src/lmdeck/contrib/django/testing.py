@@ -1,10 +1,12 @@
-"""Helpers for the tests of a project, with `pip install "lmdeck[testing]"`: temporary settings, and a fake LM Studio.
+"""Helpers for the tests of a project: temporary settings, and a fake LM Studio.
 
-class ChatPageTests(LMDeckTestMixin, TestCase):
-def test_it_answers(self):
-self.fake.reply("Hello")
-...
-self.fake.assert_sent(lambda request: "sky" in request.last_user)
+    class ChatPageTests(LMDeckTestMixin, TestCase):
+        def test_it_answers(self):
+            self.fake.reply("Hello")
+            ...
+            self.fake.assert_sent(lambda request: "sky" in request.last_user)
+
+Install them with `pip install "lmdeck[testing]"`.
 """
 
 from __future__ import annotations
