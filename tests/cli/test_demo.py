@@ -27,5 +27,5 @@ def test_demo() -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"smollm2-135m-instruct · \d+ tokens · [\d.]+ tokens/s", done.stdout)
     assert re.search(r'calls +time_at_offset\(\{"offset_hours": ?-?\d+\}\)', done.stdout)
-    assert re.search(r"the tool answers +\d\d:\d\d", done.stdout)
+    assert re.search(r"the tool returns +\d\d:\d\d", done.stdout)
     assert "lmdeck doctor" in done.stdout

@@ -17,9 +17,8 @@ from django.template import RequestContext, Template
 from django.test import Client, RequestFactory, TestCase, TransactionTestCase, modify_settings, override_settings
 from far_end import answer, project
 
-from lmdeck.contrib.django.guards import rate_limited
+from lmdeck.contrib.django.guards import rate_limited, seconds_to_wait
 from lmdeck.contrib.django.history.models import Conversation
-from lmdeck.contrib.django.limits import seconds_to_wait
 from lmdeck.contrib.django.testing import LMDeckTestMixin, override_lmdeck
 from lmdeck.contrib.django.views import PageView
 from loopback import PATIENCE

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
+from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured, RequestDataTooBig
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.views import View
 
 from lmdeck.contrib.django.conf import configuration
-from lmdeck.contrib.django.limits import seconds_to_wait
 from lmdeck.web.requests import MAX_BODY_BYTES
 from lmdeck.web.trust import PAGE_HEADERS
 
@@ -114,3 +115,31 @@ def is_known(request: HttpRequest) -> bool:
     """Whether the request is from a logged-in user."""
     user = getattr(request, "user", None)
     return user is not None and user.is_authenticated
+
+
+def seconds_to_wait(request: HttpRequest, now: float | None = None) -> int:
+    """Count a request of its user, in a window of fixed length; return the seconds to wait if the limit is exceeded, else 0.
+
+    A user who is not logged in is identified by `REMOTE_ADDR`; behind a proxy, the proxy or a middleware must set it.
+    """
+    configured = configuration()
+    limit = configured.rate_limit
+    if limit is None:
+        return 0
+    moment = time.time() if now is None else now
+    window = int(moment // limit.seconds)
+    key = f"lmdeck:rate:{_rate_limit_key(request)}:{window}"
+    cache = caches[configured.cache]
+    cache.add(key, 0, limit.seconds + 1)
+    try:
+        count = cache.incr(key)
+    except ValueError:  # the cache has evicted the key meanwhile
+        cache.set(key, count := 1, limit.seconds + 1)
+    return 0 if count <= limit.requests else max(1, int((window + 1) * limit.seconds - moment) + 1)
+
+
+def _rate_limit_key(request: HttpRequest) -> str:
+    user = getattr(request, "user", None)
+    if user is not None and user.is_authenticated:
+        return f"user:{user.pk}"
+    return f"address:{request.META.get('REMOTE_ADDR', '')}"
