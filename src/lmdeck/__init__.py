@@ -113,6 +113,7 @@ if TYPE_CHECKING:
     from lmdeck.native_events import ServerEvent as ServerEvent
     from lmdeck.outputs import Completion as Completion
     from lmdeck.outputs import Embeddings as Embeddings
+    from lmdeck.outputs import TokenCount as TokenCount
     from lmdeck.stats import DraftTokens as DraftTokens
     from lmdeck.stats import Measured as Measured
     from lmdeck.stats import Stats as Stats
@@ -210,6 +211,7 @@ _HOMES = {
     "outputs": (
         "Completion",
         "Embeddings",
+        "TokenCount",
     ),
     "images": ("Image",),
     "_parsing.dialects": ("dialects",),

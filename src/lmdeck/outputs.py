@@ -12,7 +12,7 @@ from msgspec import Struct, field
 from lmdeck.messages import Problem, TokenLogprob
 from lmdeck.stats import Stats, Usage
 
-__all__ = ["Completion", "Embeddings"]
+__all__ = ["Completion", "Embeddings", "TokenCount"]
 
 
 class Embeddings(Struct, frozen=True, kw_only=True):
@@ -59,3 +59,19 @@ class Completion(Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return self.text
+
+
+class TokenCount(Struct, frozen=True, kw_only=True):
+    """The tokens of a chat's prompt; `error` is how far an estimate may be off, as a fraction, 0 for an exact count."""
+
+    tokens: int
+    is_exact: bool = False
+    error: float = 0.0
+
+    @property
+    def most(self) -> int:
+        """The count with its error."""
+        return round(self.tokens * (1 + self.error))
+
+    def __int__(self) -> int:
+        return self.tokens

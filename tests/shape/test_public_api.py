@@ -27,7 +27,7 @@ Messages ModelCrashedError ModelDetails ModelInfo ModelInstance ModelLoadError M
 Models NoModelLoadedError ParseStream ParsedMessage Problem Question RateLimitError ReasoningReceived Reply
 RequestFailed RequestFinished RequestQueued RequestRetried RequestStarted RequestTimeoutError Responses RetryPolicy
 Round RoundFinished Runtime ServerCall ServerError ServerEvent ServerUnreachableError Settings Stats StreamEnded
-StreamError StreamParser StreamStarted StructuredOutputError Subscription TemplateError TokenLogprob Tool
+StreamError StreamParser StreamStarted StructuredOutputError Subscription TemplateError TokenCount TokenLogprob Tool
 ToolArgumentsError ToolCall ToolCallDelta ToolCallFinished ToolCallInvalid ToolCallMissingError ToolCallParseError
 ToolCallStarted ToolError ToolExecutionError ToolExecutionFailed ToolFailed ToolFinished ToolRegistry ToolResult
 ToolServerLost ToolStarted TransportError UnknownToolError Usage __version__ chat complete configure conversation
@@ -149,7 +149,7 @@ def test_what_does_io_is_awaited_and_nothing_else(sync: type, async_: type) -> N
     assert (
         awaited
         == {
-            LMStudio: {"decide", "embed", "fetch_image", "health", "close", "__enter__", "__exit__"},
+            LMStudio: {"count_tokens", "decide", "embed", "fetch_image", "health", "close", "__enter__", "__exit__"},
             Chat: {"send", "run", "parse"},
             Conversation: {"send"},
             Responses: {"create"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
@@ -184,6 +184,19 @@ class _Builder(Generic[TransportT]):
         if level is not None:
             check_level(level)
         return self._replace(reasoning=level)
+
+    def with_context_guard(self, action: Literal["trim", "raise"] | None = "trim") -> Self:
+        """Keep the chat within the context of its loaded model, before it is sent; None turns that off.
+
+        `"trim"` leaves out the oldest exchanges, which a problem `context_trimmed` reports; `"raise"` raises. `max_tokens`, or
+        256 tokens, are kept free for the answer. Tokens are counted as `lm.count_tokens` does.
+
+        Raises:
+            ConfigurationError: It is neither.
+        """
+        if action not in ("trim", "raise", None):
+            raise ConfigurationError(f"{action!r} is no context guard.", hint='Use "trim", "raise" or None.')
+        return self._replace(context_guard=action)
 
     def with_strict(self, strict: bool = True) -> Self:  # reads as a sentence
         """Raise `ToolCallParseError` or `ToolCallMissingError` where a tool call cannot be read or a demanded one did not come.

@@ -19,6 +19,7 @@ from lmdeck._client.plans.decisions import decide
 from lmdeck._client.plans.health import check_health
 from lmdeck._client.plans.images import FETCH_SECONDS, fetch_image
 from lmdeck._client.plans.text import begin_completion, complete, embed
+from lmdeck._client.plans.token_counts import count_tokens
 from lmdeck._client.session import HandlerFactory, Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._forking import on_fork
@@ -32,7 +33,7 @@ from lmdeck.config import ClientSettings, Settings
 from lmdeck.decisions import Decisions, QuestionLike
 from lmdeck.images import ImageSource
 from lmdeck.model_info import Health
-from lmdeck.outputs import Completion, Embeddings
+from lmdeck.outputs import Completion, Embeddings, TokenCount
 from lmdeck.tools.registry import ToolRegistry
 
 EMBED_BATCH = 64
@@ -226,6 +227,17 @@ class LMStudio(ClientBase):
         with closing(Urllib3Transport(Settings(), guard)) as route:
             return drive(fetch_image(url, guard, max_bytes, total_timeout), route)
 
+    def count_tokens(self, chat: Chat | AsyncChat) -> TokenCount:
+        """Count the tokens of a chat's prompt, template and tools included.
+
+        llama.cpp and servers with `/v1/messages/count_tokens` count exactly; elsewhere it is an estimate, whose `error` gets
+        smaller with each answer of the model, since their `usage` says what the server counted.
+
+        Raises:
+            LMStudioError: The server cannot be reached.
+        """
+        return drive(count_tokens(self._session, chat.spec), self._route())
+
     def health(self) -> Health:
         """Ask whether the server answers; never raises for a server that does not."""
         return drive(check_health(self._session), self._route())
@@ -394,6 +406,10 @@ class AsyncLMStudio(ClientBase):
         guard = AddressGuard(allow_private=allow_private)
         async with aclosing(AiohttpTransport(Settings(), guard)) as route:
             return await drive_async(fetch_image(url, guard, max_bytes, total_timeout), route)
+
+    async def count_tokens(self, chat: Chat | AsyncChat) -> TokenCount:
+        """Async version of `LMStudio.count_tokens`."""
+        return await drive_async(count_tokens(self._session, chat.spec), self._route())
 
     async def health(self) -> Health:
         """Async version of `LMStudio.health`."""

@@ -29,6 +29,7 @@ from lmdeck._pipeline.telemetry import Telemetry
 from lmdeck._requests.base_url import BaseURL
 from lmdeck._requests.chat import encode
 from lmdeck._requests.other_endpoints import runs_tools_on_server
+from lmdeck._requests.token_estimates import TokenEstimator
 from lmdeck._responses.json_reader import JSONReader
 from lmdeck._responses.model_lists import MODEL_LIST_PATHS, read_model_list
 from lmdeck._responses.server_detection import LM_STUDIO, Peer, product_from_error
@@ -96,6 +97,8 @@ class Session:
         self._chosen: tuple[str, float] | None = None
         self._architectures: dict[str, str] = {}
         self._names: dict[str, set[str]] = {}
+        self._contexts: dict[str, int] = {}
+        self.estimator = TokenEstimator()
         self._reasoning: dict[str, ReasoningOptions | None] = {}
         self.uncompilable: set[bytes] = set()
         self._is_foreign = False
@@ -222,6 +225,13 @@ class Session:
         self._reasoning = {
             name: model.reasoning for model in models for name in (model.key, *(one.id for one in model.instances))
         }
+        self._contexts = {
+            name: one.context_length
+            for model in models
+            for one in reversed(model.instances)
+            if one.context_length
+            for name in (model.key, one.id)
+        }
         names = [{model.key, *(one.id for one in model.instances)} for model in models]
         self._names = {name: group for group in names for name in group}
         self._load_once.note_loaded(name for model in models for one in model.instances for name in (model.key, one.id))
@@ -240,6 +250,10 @@ class Session:
     def _publish_queued(self, event: RequestQueued) -> None:
         _log.info("%s waited %.3f s for its turn", event.request_id, event.seconds)
         self.bus.emit(event)
+
+    def context_length(self, model: str) -> int | None:
+        """Return the context of a loaded model in tokens, None where the server did not say."""
+        return self._contexts.get(model)
 
     def note_unlisted(self, model: str) -> None:
         """Keep that a model was looked for in the list, so that it is not looked for again."""

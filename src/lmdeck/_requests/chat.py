@@ -8,7 +8,7 @@ call ids are present and unique.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -46,6 +46,7 @@ class ChatSpec(Struct, frozen=True, kw_only=True):
     options: Mapping[str, Any] = {}
     strict: bool = False
     reasoning: str | None = None
+    context_guard: Literal["trim", "raise"] | None = None
     without_rules: tuple[str, ...] = ()
 
     @property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
 from lmdeck._client.plans.generation import GenerationRequest, generate
+from lmdeck._client.plans.token_counts import guarded
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._parsing.offered_tools import Toolbox
@@ -17,17 +19,31 @@ from lmdeck._requests.chat import ChatSpec, build_chat, demands_call
 from lmdeck._requests.reasoning import chat_reasoning, fitting_level
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader
-from lmdeck.messages import Reply
+from lmdeck.messages import Problem, Reply
 from lmdeck.stats import Measured, Stats
 
 
 def begin_chat(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
     """Ask, and read the answer until something happens in it."""
+    problems: list[Problem] = []
+    if spec.context_guard is not None:
+        spec, problems = yield from guarded(session, spec)
+    sent: dict[str, Any] = {}
 
     def build(model: str | None) -> GenerationRequest[ChatReader]:
-        return _build(session, spec, model, stream=stream)
+        request = _build(session, spec, model, problems, stream=stream)
+        sent.update(request.body)
+        return request
 
-    return generate(session, spec.model, build, spec.reasoning)
+    answer = yield from generate(session, spec.model, build, spec.reasoning)
+    answer.when_finished(lambda: _learn_tokens(session, sent, answer))
+    return answer
+
+
+def _learn_tokens(session: Session, sent: Mapping[str, Any], answer: ResponseStream[ChatReader]) -> None:
+    usage = answer.reader.reply().usage
+    if usage is not None:
+        session.estimator.learn(str(sent.get("model") or ""), sent, usage.prompt_tokens)
 
 
 def final_reply(stream: ResponseStream[ChatReader]) -> Reply:
@@ -40,8 +56,10 @@ def final_reply(stream: ResponseStream[ChatReader]) -> Reply:
     return replace(reply, stats=_completed(reply, measured, stream))
 
 
-def _build(session: Session, spec: ChatSpec, model: str | None, *, stream: bool) -> GenerationRequest[ChatReader]:
-    fixes = CompatibilityFixes((*session.settings.without_rules, *spec.without_rules))
+def _build(
+    session: Session, spec: ChatSpec, model: str | None, problems: Sequence[Problem], *, stream: bool
+) -> GenerationRequest[ChatReader]:
+    fixes = CompatibilityFixes((*session.settings.without_rules, *spec.without_rules), problems)
     body = build_chat(spec, model, fixes, stream=stream)
     if spec.reasoning is not None:
         level = fitting_level(spec.reasoning, session.reasoning_options(model), model or "")

@@ -64,7 +64,7 @@ def generate(
             if named or session.settings.model:
                 raise
             session.forget_model()
-    return (yield from send_generation(session, build((yield from _choose(session)))))
+    return (yield from send_generation(session, build((yield from choose(session)))))
 
 
 def _learn_reasoning(session: Session, model: str) -> Plan[None]:
@@ -78,7 +78,7 @@ def _learn_reasoning(session: Session, model: str) -> Plan[None]:
     session.note_unlisted(model)
 
 
-def _choose(session: Session) -> Plan[str | None]:
+def choose(session: Session) -> Plan[str | None]:
     """Return a model from the list; None if the server has no list and therefore chooses itself."""
     try:
         models = yield from list_models(session)

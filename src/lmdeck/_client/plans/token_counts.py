@@ -1,0 +1,102 @@
+"""How many tokens a chat has, and what is done where they do not fit, as plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from lmdeck._client.history import History
+from lmdeck._client.plans.generation import choose
+from lmdeck._client.plans.model_lists import ask_json, list_models
+from lmdeck._client.session import Session
+from lmdeck._compatibility import CompatibilityFixes
+from lmdeck._pipeline.effects import Plan
+from lmdeck._requests.chat import ChatSpec, build_chat
+from lmdeck._requests.token_estimates import message_estimate
+from lmdeck._responses.server_detection import LLAMA_CPP, LM_STUDIO
+from lmdeck.errors import APIError, ContextLengthError, EndpointNotFoundError, MalformedStreamError
+from lmdeck.messages import Message, Problem
+from lmdeck.outputs import TokenCount
+
+LEAST_ANSWER = 256  # tokens that are kept free for an answer without `max_tokens`
+DOES_NOT_FIT = "The chat has about {count} tokens, and {room} of the context's {context} are free for it."
+
+
+def count_tokens(session: Session, spec: ChatSpec) -> Plan[TokenCount]:
+    """Count the tokens of a chat's prompt: exactly where the server can, else by estimate."""
+    model = spec.model or session.settings.model or session.remembered_model() or (yield from choose(session)) or ""
+    if session.peer.product is None:
+        yield from _learn_models(session)
+    body = build_chat(spec, model, CompatibilityFixes(session.settings.without_rules), stream=False)
+    exact = (yield from _counted(session, body)) if session.peer.product != LM_STUDIO else None
+    return TokenCount(tokens=exact, is_exact=True) if exact is not None else session.estimator.estimate(model, body)
+
+
+def _counted(session: Session, body: Mapping[str, Any]) -> Plan[int | None]:
+    """Ask llama.cpp (`tools/server/README.md`), or a server with Anthropic's `count_tokens`; None where neither is there."""
+    try:
+        if session.peer.product == LLAMA_CPP:
+            asked = {name: body[name] for name in ("messages", "tools") if name in body}
+            prompt = _member((yield from ask_json(session, "POST", "/apply-template", asked)), "prompt")
+            given = {"content": prompt, "add_special": True, "parse_special": True}
+            tokens = _member((yield from ask_json(session, "POST", "/tokenize", given)), "tokens")
+            return len(tokens) if isinstance(tokens, list) else None
+        counted = yield from ask_json(session, "POST", "/v1/messages/count_tokens", body)
+    except (APIError, MalformedStreamError):
+        return None
+    tokens = _member(counted, "input_tokens")
+    return tokens if isinstance(tokens, int) else None
+
+
+def _member(body: object, name: str) -> object:
+    return body.get(name) if isinstance(body, Mapping) else None
+
+
+def _learn_models(session: Session) -> Plan[None]:
+    try:
+        yield from list_models(session)
+    except (EndpointNotFoundError, MalformedStreamError):
+        """Such a server is asked as it is."""
+
+
+def guarded(session: Session, spec: ChatSpec) -> Plan[tuple[ChatSpec, list[Problem]]]:
+    """Return a chat that fits the context of its model, and what was left out of it.
+
+    Raises:
+        ContextLengthError: It does not fit, or not even its last exchange does.
+    """
+    model = spec.model or session.settings.model or session.remembered_model() or (yield from choose(session)) or ""
+    if not session.knows(model):
+        yield from _learn_models(session)
+    context = session.context_length(model)
+    if context is None:  # nothing is known to keep within
+        return spec, []
+    asked_for = spec.options.get("max_tokens")
+    reserve = asked_for if isinstance(asked_for, int) and asked_for > 0 else min(LEAST_ANSWER, context // 4)
+    room = context - reserve
+    count = yield from count_tokens(session, spec)
+    if count.most <= room:
+        return spec, []
+    if spec.context_guard == "trim":
+        shorter = _trimmed(spec, count, room)
+        left_out = len(spec.messages) - len(shorter.messages)
+        if left_out and (yield from count_tokens(session, shorter)).most <= room:
+            told = f"{left_out} of {len(spec.messages)} messages were left out, so that the chat fits the context."
+            return shorter, [Problem("context_trimmed", told)]
+    raise ContextLengthError(
+        DOES_NOT_FIT.format(count=count.tokens, room=room, context=context),
+        prompt_tokens=count.tokens,
+        context_length=context,
+    )
+
+
+def _trimmed(spec: ChatSpec, count: TokenCount, room: int) -> ChatSpec:
+    """Leave out the oldest exchanges; the messages' estimates are scaled so that together they are the whole count."""
+    messages = [each if isinstance(each, Message) else Message.from_dict(each) for each in spec.messages]
+    scale = count.most / (sum(message_estimate(message.to_dict()) for message in messages) or 1)
+    history = History(tuple(messages)).trimmed(
+        room, lambda message: round(message_estimate(message.to_dict()) * scale) + 1
+    )
+    return replace(spec, messages=history.messages)

@@ -1,0 +1,78 @@
+"""How many tokens a chat has, estimated from its length and from what the server counted for earlier chats of the same model.
+
+LM Studio counts no tokens over HTTP before it answers; `usage.prompt_tokens` of the answers includes template and tools. With
+two answers or more of different length, a line through them separates what every prompt costs from what its text costs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from lmdeck.outputs import TokenCount
+
+CHARACTERS_A_TOKEN = 3.5
+TOKENS_A_MESSAGE = 4
+TOKENS_AN_IMAGE = 1000
+MOST_SAMPLES = 8
+MOST_MODELS = 64
+SPREAD = 1.2  # how much longer the longest sample must be than the shortest, so that a line means something
+UNCALIBRATED_ERROR, LEAST_ERROR = 0.3, 0.03
+
+
+class TokenEstimator:
+    """Estimates of one client, calibrated by the answers of each model."""
+
+    def __init__(self) -> None:
+        self._samples: dict[str, deque[tuple[float, int]]] = {}
+
+    def learn(self, model: str, body: Mapping[str, Any], prompt_tokens: int) -> None:
+        """Keep what the server counted for a chat."""
+        if prompt_tokens <= 0:
+            return
+        if model not in self._samples and len(self._samples) >= MOST_MODELS:
+            self._samples.clear()
+        self._samples.setdefault(model, deque(maxlen=MOST_SAMPLES)).append((plain_estimate(body), prompt_tokens))
+
+    def estimate(self, model: str, body: Mapping[str, Any]) -> TokenCount:
+        """Estimate the tokens of a chat."""
+        plain = plain_estimate(body)
+        samples = self._samples.get(model)
+        if not samples:
+            return TokenCount(tokens=round(plain), error=UNCALIBRATED_ERROR)
+        base, slope = _line(samples)
+        worst = max(abs(base + slope * size - tokens) / tokens for size, tokens in samples)
+        is_known = len(samples) > 1 or 1 / SPREAD < plain / samples[0][0] < SPREAD
+        error = max(worst, LEAST_ERROR) if is_known else UNCALIBRATED_ERROR / 2
+        return TokenCount(tokens=max(round(base + slope * plain), 1), error=round(error, 3))
+
+
+def _line(samples: Sequence[tuple[float, int]] | deque[tuple[float, int]]) -> tuple[float, float]:
+    """Return what every prompt costs, and what a token of the plain estimate costs: least squares, or their ratio."""
+    sizes, counts = [size for size, _ in samples], [count for _, count in samples]
+    ratio = sum(counts) / sum(sizes)
+    if max(sizes) < SPREAD * min(sizes):
+        return 0.0, ratio
+    mean_size, mean_count = sum(sizes) / len(sizes), sum(counts) / len(counts)
+    variance = sum((size - mean_size) ** 2 for size in sizes)
+    slope = sum((size - mean_size) * (count - mean_count) for size, count in samples) / variance
+    return (mean_count - slope * mean_size, slope) if slope > 0 else (0.0, ratio)
+
+
+def plain_estimate(body: Mapping[str, Any]) -> float:
+    """Estimate from length alone: 3.5 characters a token, 4 tokens a message, 1,000 an image."""
+    tokens = len(msgspec.json.encode(body.get("tools") or [])) / CHARACTERS_A_TOKEN
+    return tokens + sum(message_estimate(message) for message in body.get("messages") or ())
+
+
+def message_estimate(message: Mapping[str, Any]) -> float:
+    """Estimate one message, in OpenAI's form."""
+    tokens = float(TOKENS_A_MESSAGE)
+    content = message.get("content") or ""
+    for part in [{"text": content}] if isinstance(content, str) else content:
+        tokens += len(str(part["text"])) / CHARACTERS_A_TOKEN if "text" in part else TOKENS_AN_IMAGE
+    calls = message.get("tool_calls")
+    return tokens + (len(msgspec.json.encode(calls)) / CHARACTERS_A_TOKEN if calls else 0)
