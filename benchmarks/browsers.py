@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.isolation import point_to
+from lmdeck.testing.isolation import environment_for
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fastapi_chat"
 TEXT = " ".join(f"wörd{number}" for number in range(60))
@@ -61,7 +61,7 @@ def measure(clients: int) -> dict[str, float]:
         fake.when(lambda _: True).reply(TEXT)
         environment = {
             **os.environ,
-            **point_to(fake.base_url),
+            **environment_for(fake.base_url),
             "LMDECK_MODEL": "busy",
             "LMDECK_MAX_CONCURRENCY": str(clients),
         }

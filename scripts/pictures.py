@@ -28,7 +28,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from lmdeck.testing import Answer, FakeLMStudio, SentRequest
 from lmdeck.testing.answers import PlannedCall
-from lmdeck.testing.isolation import point_to
+from lmdeck.testing.isolation import environment_for
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
@@ -61,7 +61,7 @@ def running(fake: FakeLMStudio, folder: Path, name: str, *options: str) -> Itera
     """Run an example, and give its address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = {**os.environ, **point_to(fake.base_url), "CHAT_DATABASE": str(folder / "chat.sqlite3")}
+    environment = {**os.environ, **environment_for(fake.base_url), "CHAT_DATABASE": str(folder / "chat.sqlite3")}
     command = [sys.executable, str(ROOT / "examples" / name), "--port", str(port), *options]
     with subprocess.Popen(  # noqa: S603  # the examples
         command, env=environment, stdout=subprocess.DEVNULL, cwd=folder
@@ -124,7 +124,13 @@ def take_terminal(browser: Browser, name: str, fake: FakeLMStudio, command: list
     """Run a command in a terminal of its own, type, and take the picture of its screen."""
     screen = pyte.Screen(116, 26)
     stream = pyte.ByteStream(screen)
-    environment = {**os.environ, **point_to(fake.base_url), "TERM": "xterm-256color", "COLUMNS": "116", "LINES": "26"}
+    environment = {
+        **os.environ,
+        **environment_for(fake.base_url),
+        "TERM": "xterm-256color",
+        "COLUMNS": "116",
+        "LINES": "26",
+    }
     process, terminal = pty.fork()
     if process == 0:
         os.execvpe(  # noqa: S606  # the command

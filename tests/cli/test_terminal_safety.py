@@ -14,7 +14,7 @@ from test_chat import Terminal
 
 from lmdeck.cli.rendering import SafeMarkdown
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.recordings.cassette import Exchange, Piece, save
+from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece, save
 
 EVIL = "\x1b]52;c;ZXZpbA==\x07\x1b[2J\x9b31m\x90\u202e\u2066\u200f\u2028[bold]{x}[/nope]\x7f"
 OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -34,15 +34,15 @@ def hostile(folder: Path) -> str:
         ],
         "model": EVIL,
     }
-    good = {"headers": {"content-type": "application/json"}, "pieces": [Piece(at=0.0, text=json.dumps(body))]}
-    error = [Piece(at=0.0, text=json.dumps({"error": EVIL}))]
+    good = {"headers": {"content-type": "application/json"}, "pieces": [RecordedPiece(at=0.0, text=json.dumps(body))]}
+    error = [RecordedPiece(at=0.0, text=json.dumps({"error": EVIL}))]
     save(
         [
-            Exchange(method=f"POST{EVIL}", path=f"/v1/chat/completions{EVIL}", status=200, **good),
-            Exchange(
+            RecordedExchange(method=f"POST{EVIL}", path=f"/v1/chat/completions{EVIL}", status=200, **good),
+            RecordedExchange(
                 method="POST", path="/v1/chat/completions", request={"tools": 5, "model": EVIL}, status=200, **good
             ),
-            Exchange(method="POST", path="/v1/responses", request={"tools": "x"}, status=400, pieces=error),
+            RecordedExchange(method="POST", path="/v1/responses", request={"tools": "x"}, status=400, pieces=error),
         ],
         folder / "evil.jsonl",
     )

@@ -209,7 +209,7 @@ def test_what_the_client_sends_is_made_acceptable(fake: FakeLMStudio, ask: Ask) 
 @WAYS
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_fault_is_survived_or_one_of_the_clients_own_exceptions(echo: FakeLMStudio, ask: Ask, fault: str) -> None:
-    if fault == "refuse":
+    if FAULTS[fault].closes_port:
         echo.close_port()
     else:
         echo.fail_always(fault)

@@ -165,7 +165,7 @@ def test_an_answer_cut_by_its_limit_says_so(fake: FakeLMStudio, ask: Ask) -> Non
 @BOTH
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_fault_is_survived_or_one_of_the_clients_own_exceptions(echo: FakeLMStudio, ask: Ask, fault: str) -> None:
-    if fault == "refuse":
+    if FAULTS[fault].closes_port:
         echo.close_port()
     else:
         echo.fail_always(fault)
@@ -327,7 +327,7 @@ def test_completions(fake: FakeLMStudio, stream: bool) -> None:
 
 @pytest.mark.parametrize("fault", ["server_error", "html", "refuse"])
 def test_completions_fail_with_the_clients_exceptions(echo: FakeLMStudio, fault: str) -> None:
-    if fault == "refuse":
+    if FAULTS[fault].closes_port:
         echo.close_port()
     else:
         echo.fail_always(fault)

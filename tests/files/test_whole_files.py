@@ -17,7 +17,7 @@ import pytest
 from small_disk import BYTES, small_disk
 
 from lmdeck import FileWriteError, History, LMStudioError
-from lmdeck.testing.recordings.cassette import Exchange, Piece, append, load, save
+from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece, append, load, save
 
 
 def history(words: str, messages: int = 200) -> History:
@@ -28,8 +28,8 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def exchange(path: str = "/v1/models", body: str = "{}") -> Exchange:
-    return Exchange(method="GET", path=path, status=200, pieces=[Piece(at=0.0, text=body)])
+def exchange(path: str = "/v1/models", body: str = "{}") -> RecordedExchange:
+    return RecordedExchange(method="GET", path=path, status=200, pieces=[RecordedPiece(at=0.0, text=body)])
 
 
 def test_threads_may_save_one_history_while_others_read_it(tmp_path: Path) -> None:

@@ -93,7 +93,8 @@ def test_there_are_enough_of_them_each_with_a_sentence() -> None:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_right_answer_or_the_right_error(fake: FakeLMStudio, name: str, way: Way) -> None:
-    fake.fail(name, reply=RIGHT)
+    options = {"seconds": PATIENCE} if FAULTS[name].closes_port else {}  # closed for longer than the retries take
+    fake.fail(name, reply=RIGHT, **options)
     with nothing_left_behind():
         if FAULTS[name].expect == "right":
             assert way.ask(fake.base_url, **limits(name)).content == RIGHT

@@ -106,7 +106,7 @@ def test_refusals_and_faults_at_a_path(fake_lmstudio: FakeLMStudio) -> None:
             client.models.list()
         with pytest.raises(AuthenticationError):
             client.models.list()
-        with pytest.raises(LMStudioError, match="No model answers GET /api/v1/models"):
+        with pytest.raises(LMStudioError, match="GET /api/v1/models is not answered by a model"):
             client.models.list()
 
 

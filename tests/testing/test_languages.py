@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lmdeck.testing.isolation import point_to
+from lmdeck.testing.isolation import environment_for
 from lmdeck.testing.scenario import load_scenario
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "fake"
@@ -28,7 +28,7 @@ def test_a_program_asks_the_fake(name: str) -> None:
     with load_scenario(EXAMPLES / "scenario.toml").fake() as fake:
         done = subprocess.run(
             [*PROGRAMS[name], str(EXAMPLES / name)],
-            env={**os.environ, **point_to(fake.base_url)},
+            env={**os.environ, **environment_for(fake.base_url)},
             capture_output=True,
             text=True,
             timeout=60,

@@ -78,7 +78,7 @@ def test_a_real_lm_studio_and_the_network_are_out_of_reach(pytester: pytest.Pyte
                 socket.create_connection(server.getsockname(), timeout=1).close()
 
         def test_after_it_all_is_as_before():
-            assert socket.socket.connect.__qualname__ != "refuse_others.<locals>.guarded"
+            assert socket.socket.connect.__qualname__ != "block_other_connections.<locals>.guarded"
     """)
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=4)
 

@@ -11,7 +11,7 @@ import pytest
 from lmdeck import ConfigurationError, LMStudio, LMStudioError
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.recordings.cassette import Exchange, Piece, load, save
+from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece, load, save
 from lmdeck.testing.recordings.recorder import Recorder
 from lmdeck.testing.recordings.replay import understand
 
@@ -91,7 +91,8 @@ def test_a_recording_is_played_back_over_http(cassette: Path) -> None:
 def test_bytes_that_are_no_text_are_kept_as_they_are(tmp_path: Path) -> None:
     odd = bytes(range(256))
     save(
-        [Exchange(method="POST", path="/v1/chat/completions", status=200, pieces=[Piece.of(odd, 0.5)])], tmp_path / "c"
+        [RecordedExchange(method="POST", path="/v1/chat/completions", status=200, pieces=[RecordedPiece.of(odd, 0.5)])],
+        tmp_path / "c",
     )
     (exchange,) = load(tmp_path / "c")
     assert exchange.body == odd

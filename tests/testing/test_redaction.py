@@ -16,7 +16,7 @@ import pytest
 
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.recordings.cassette import Exchange, Piece, load
+from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece, load
 from lmdeck.testing.recordings.recorder import Recorder
 from lmdeck.testing.recordings.redaction import REMOVED, Redaction
 from lmdeck.web.trust import AllowedHosts
@@ -118,7 +118,7 @@ def test_what_is_no_secret_is_recorded_as_it_was(tmp_path: Path) -> None:
 def test_a_secret_that_two_pieces_of_an_answer_share_is_overwritten() -> None:
     redaction = Redaction()
     redaction.headers({"Authorization": f"Bearer {SECRET}"})
-    pieces = [Piece.of(part.encode(), 0.1) for part in (f"token {SECRET[:5]}", f"{SECRET[5:]} is", " bad")]
+    pieces = [RecordedPiece.of(part.encode(), 0.1) for part in (f"token {SECRET[:5]}", f"{SECRET[5:]} is", " bad")]
     shown = redaction.pieces(pieces)
     assert b"".join(piece.data for piece in shown) == b"token " + b"x" * len(SECRET) + b" is bad"
     assert [len(piece.data) for piece in shown] == [len(piece.data) for piece in pieces]
@@ -226,6 +226,6 @@ def test_a_name_that_is_allowed_is_answered() -> None:
 
 
 def test_the_bytes_of_an_exchange_are_those_that_came() -> None:
-    odd = [Piece.of(bytes([200, 1, 2]), 0.0), Piece.of("ä".encode(), 0.5)]
+    odd = [RecordedPiece.of(bytes([200, 1, 2]), 0.0), RecordedPiece.of("ä".encode(), 0.5)]
     assert Redaction().pieces(odd) == odd
-    assert Exchange(method="GET", path="/").body == b""
+    assert RecordedExchange(method="GET", path="/").body == b""

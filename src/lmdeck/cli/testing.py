@@ -17,7 +17,7 @@ from lmdeck.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from lmdeck.testing.received_requests import SentRequest
-    from lmdeck.testing.recordings.cassette import Exchange
+    from lmdeck.testing.recordings.cassette import RecordedExchange
     from lmdeck.testing.recordings.replay import Understood
     from lmdeck.testing.verdict import Outcome, Repaired, Trial
 
@@ -117,7 +117,7 @@ def record(
     from lmdeck.testing.recordings.recorder import Recorder
     from lmdeck.web.trust import AllowedHosts
 
-    def show(exchange: Exchange) -> None:
+    def show(exchange: RecordedExchange) -> None:
         ended = "" if exchange.ended == WHOLE else f" ({exchange.ended})"
         line = f"  {exchange.method} {exchange.path} → {exchange.status}, {size(len(exchange.body))}{ended}"
         console.print(Text(safe(line)), soft_wrap=True)

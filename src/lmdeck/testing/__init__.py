@@ -1,6 +1,6 @@
-"""Test applications without LM Studio: a faithful fake over real HTTP, faults by name, recordings, and a verdict.
+"""Testing without LM Studio: a fake server over real HTTP, injected faults, recordings and verdicts.
 
-`pip install "lmdeck[testing]"`; the fixtures `fake_lmstudio` and `async_fake_lmstudio` come with it.
+`pip install "lmdeck[testing]"` also installs the pytest fixtures `fake_lmstudio` and `async_fake_lmstudio`.
 """
 
 from __future__ import annotations
@@ -9,27 +9,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lmdeck.testing.answers import Answer
+    from lmdeck.testing.answers import Answer, PlannedCall
     from lmdeck.testing.fake import FakeLMStudio
     from lmdeck.testing.faults import Fault
+    from lmdeck.testing.isolation import RealRequestError
     from lmdeck.testing.mixin import FakeLMStudioMixin
     from lmdeck.testing.raw import RawAnswer
     from lmdeck.testing.received_requests import SentRequest
 
-__all__ = ["Answer", "FakeLMStudio", "FakeLMStudioMixin", "Fault", "RawAnswer", "SentRequest"]
+__all__ = [
+    "Answer",
+    "FakeLMStudio",
+    "FakeLMStudioMixin",
+    "Fault",
+    "PlannedCall",
+    "RawAnswer",
+    "RealRequestError",
+    "SentRequest",
+]
 
 _HOMES = {
     "Answer": "answers",
     "FakeLMStudio": "fake",
     "FakeLMStudioMixin": "mixin",
     "Fault": "faults",
+    "PlannedCall": "answers",
     "RawAnswer": "raw",
+    "RealRequestError": "isolation",
     "SentRequest": "received_requests",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import a name where it is first used: the server behind the fake is an extra."""
+    """Import a name when it is first used, since the server needs an extra."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -1,4 +1,4 @@
-"""What the fake is told to answer: words, reasoning and calls, or a refusal, and how it is to go wrong."""
+"""The scripted answers of the fake: text, reasoning and tool calls, or a refusal, with an optional fault."""
 
 from __future__ import annotations
 
@@ -28,12 +28,16 @@ if TYPE_CHECKING:
 
     from lmdeck.server.events import BackendEvent, StopReason
 
-CHARACTERS_A_TOKEN = (1, 2, 3, 3, 4, 4, 5, 6)
-"""How many characters a delta may have: about those of a token."""
+CHARACTERS_PER_DELTA = (1, 2, 3, 3, 4, 4, 5, 6)
+"""Possible lengths of a delta, about those of a token."""
 
 
 class PlannedCall(Struct, frozen=True, kw_only=True):
-    """A tool call to make. With `output` the server has run it itself, as it does for plugins and MCP servers."""
+    """A tool call of a scripted answer.
+
+    With `output`, the server has run it itself, as it does for plugins and MCP servers. Arguments that are a string are sent
+    unchanged, valid JSON or not.
+    """
 
     name: str
     arguments: Mapping[str, Any] | str = {}
@@ -43,15 +47,15 @@ class PlannedCall(Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """The JSON text of the arguments; given as text, they are sent as they are, broken or not."""
+        """The JSON text of the arguments."""
         return self.arguments if isinstance(self.arguments, str) else msgspec.json.encode(self.arguments).decode()
 
 
 class Answer(Struct, frozen=True, kw_only=True):
     """One answer of the fake.
 
-    `dialect` writes calls and reasoning into the text as models of that dialect do where LM Studio does not know them.
-    `refusal` is raised instead of answering. Times are in seconds; None takes the fake's own. `decisions` answers the
+    `dialect` writes calls and reasoning into the text, as a model of a dialect that LM Studio does not parse.
+    `refusal` is raised instead of answering. Times are in seconds; None uses the setting of the fake. `decisions` answers the
     questions of `/v1/decisions` by their names, see `FakeLMStudio.decides`.
     """
 
@@ -71,20 +75,20 @@ class Answer(Struct, frozen=True, kw_only=True):
     decisions: Mapping[str, Any] | None = None
 
     def events(self, rng: random.Random, prompt_tokens: int) -> Iterator[BackendEvent]:
-        """Give what happens, in pieces of about a token each, the same for the same random source."""
-        made = 0
+        """Yield the events of the answer, in pieces of about a token; `rng` determines the pieces."""
+        tokens = 0
         yield PromptProgress(1.0)
-        for event in self._said(rng):
-            made += isinstance(event, TextDelta | ReasoningTextDelta | ToolArgumentsDelta)
+        for event in self._output(rng):
+            tokens += isinstance(event, TextDelta | ReasoningTextDelta | ToolArgumentsDelta)
             yield event
         native = bool(self.calls) and self.dialect is None and all(call.output is None for call in self.calls)
         yield Finished(
             stop_reason=self.stop_reason or ("toolCalls" if native else "eosFound"),
             prompt_tokens=prompt_tokens if self.prompt_tokens is None else self.prompt_tokens,
-            completion_tokens=max(made, 1) if self.completion_tokens is None else self.completion_tokens,
+            completion_tokens=max(tokens, 1) if self.completion_tokens is None else self.completion_tokens,
         )
 
-    def _said(self, rng: random.Random) -> Iterator[BackendEvent]:
+    def _output(self, rng: random.Random) -> Iterator[BackendEvent]:
         if self.dialect is not None:
             yield from map(TextDelta, _pieces(self._in_dialect(), rng))
             return
@@ -103,7 +107,7 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 def refusal(status: int, message: str, *, body: object = None) -> BackendError:
-    """Make the answer that says no."""
+    """Return the error of an answer that is a refusal."""
     return BackendError(message, status=status, body=body)
 
 
@@ -116,6 +120,6 @@ def _provider(name: str | None) -> Provider:
 def _pieces(text: str, rng: random.Random) -> Iterator[str]:
     at = 0
     while at < len(text):
-        size = rng.choice(CHARACTERS_A_TOKEN)
+        size = rng.choice(CHARACTERS_PER_DELTA)
         yield text[at : at + size]
         at += size

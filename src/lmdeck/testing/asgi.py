@@ -1,4 +1,4 @@
-"""What stands before the server: keeps each request, and puts the fault of its answer between it and the socket."""
+"""The ASGI application of the fake: records each request, and applies the fault of its answer."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from starlette.datastructures import Headers
 from lmdeck.server.backend import BackendError
 from lmdeck.server.delivery import json_response
 from lmdeck.server.errors import failure_body
+from lmdeck.server.requests.body import MAX_BODY_BYTES
 from lmdeck.testing.answers import Answer
-from lmdeck.testing.backend import CURRENT, Exchange
-from lmdeck.testing.connection import Outgoing, OverError, Wire
+from lmdeck.testing.backend import CURRENT, FakeExchange
+from lmdeck.testing.connection import ResponseFinished, ResponseSender, Wire
 from lmdeck.testing.faults import find_fault
 from lmdeck.testing.raw import RawAnswer
 from lmdeck.testing.received_requests import SentRequest
+from lmdeck.web.disconnect import read_body
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request
 
 if TYPE_CHECKING:
@@ -25,16 +27,20 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from lmdeck.testing.connection import Parts
+    from lmdeck.testing.connection import PlannedResponse
     from lmdeck.testing.scripting import Script
 
-MAX_BODY_BYTES = 65 << 20
-_NO_MODEL = "No model answers {request}: script a `body(…)`, an `error(…)` or a fault for it, but no words."
+_NO_MODEL = (
+    "{request} is not answered by a model: script a `body(…)`, an `error(…)` or a fault for it instead of a reply."
+)
 _SECRETS = ("authorization", "x-api-key", "cookie", "proxy-authorization")
 
 
-class Front:
-    """The ASGI application of a fake."""
+class FakeASGIApp:
+    """The ASGI application of a fake, in front of the server.
+
+    `on_request` is called with each request, `on_response` after each response.
+    """
 
     def __init__(
         self,
@@ -44,18 +50,18 @@ class Front:
         seed: int,
         cuts: bool,
         transport_of: Callable[[Scope], asyncio.Transport | None],
-        tell: Callable[[SentRequest], object],
-        answered: Callable[[], None],
+        on_request: Callable[[SentRequest], object],
+        on_response: Callable[[], None],
         hosts: AllowedHosts = LOOPBACK,
     ) -> None:
         self._app = app
         self._script = script
-        self._tell = tell
+        self._on_request = on_request
         self._count = 0
         self._seed = seed
         self._cuts = cuts
         self._transport_of = transport_of
-        self._answered = answered
+        self._on_response = on_response
         self._hosts = hosts
         self._connections: dict[str, int] = {}
         self._open = 0
@@ -70,42 +76,42 @@ class Front:
             text = f"{refused.message} {refused.hint}"
             await json_response({"error": text}, refused.status)(scope, receive, send)
             return
-        body = await _body(receive)
-        request = _sent(scope, body, self._connection(scope))
-        rng = random.Random(f"{self._seed}:{self._count}")  # where to cut
+        body = await read_body(receive, MAX_BODY_BYTES)
+        request = _request(scope, body, self._connection(scope))
+        rng = random.Random(f"{self._seed}:{self._count}")  # where to split
         self._count += 1
-        self._tell(request)
-        exchange = Exchange(request, self._script.rule_for(request), rng)
+        self._on_request(request)
+        exchange = FakeExchange(request, self._script.rule_for(request), rng)
         CURRENT.set(exchange)
         wire = Wire(request.path, receive, send, rng, self._transport_of(scope), cuts=self._cuts)
-        outgoing = Outgoing(wire, lambda: _fault(exchange))
+        sender = ResponseSender(wire, lambda: _fault(exchange))
         self._count_open(request, 1)
         try:
-            if await self._says_itself(exchange, wire):
+            if await self._send_scripted_response(exchange, wire):
                 return
-            await self._app(scope, _replayed(body, receive), outgoing.send)
-            await outgoing.finish()
-        except OverError:
-            """The fault has said all there is to say."""
+            await self._app(scope, _with_body(body, receive), sender.send)
+            await sender.finish()
+        except ResponseFinished:
+            pass  # the fault has sent the whole response
         finally:
-            outgoing.stop()
+            sender.stop()
             self._count_open(request, -1)
-            self._answered()
+            self._on_response()
 
-    async def _says_itself(self, exchange: Exchange, wire: Wire) -> bool:
-        """Send what is scripted past the server; tell whether that was the answer."""
+    async def _send_scripted_response(self, exchange: FakeExchange, wire: Wire) -> bool:
+        """Send an answer that bypasses the server; return whether there was one."""
         request = exchange.request
-        exchange.answer = answer = self._script.past_the_server(request, exchange.rule)
+        exchange.answer = answer = self._script.bypass_server(request, exchange.rule)
         if isinstance(answer, Answer) and answer.fault is None:
             failure = answer.refusal or BackendError(_NO_MODEL.format(request=request), status=501)
             answer = RawAnswer.json(failure_body(request.path, failure), failure.status)
         if not isinstance(answer, RawAnswer):
             return False
-        await answer.play(wire)
+        await answer.send(wire)
         return True
 
     def _connection(self, scope: Scope) -> int:
-        """Number a connection by the address that it comes from."""
+        """Return the number of a connection, by its client address."""
         return self._connections.setdefault(str(scope.get("client")), len(self._connections))
 
     def _count_open(self, request: SentRequest, change: int) -> None:
@@ -114,43 +120,28 @@ class Front:
             self.most_at_once = max(self.most_at_once, self._open)
 
 
-def _fault(exchange: Exchange) -> Callable[[Wire, Parts], Awaitable[None]] | None:
+def _fault(exchange: FakeExchange) -> Callable[[Wire, PlannedResponse], Awaitable[None]] | None:
     answer = exchange.answer
     if isinstance(answer, RawAnswer):
-        return answer.play
+        return answer.send
     return None if answer is None or answer.fault is None else find_fault(answer.fault).bound(answer.fault_options)
 
 
-async def _body(receive: Receive) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return b"".join(parts)
-        part = message.get("body", b"")
-        size += len(part)
-        if size <= MAX_BODY_BYTES:
-            parts.append(part)
-        if not message.get("more_body", False):
-            return b"".join(parts)
+def _with_body(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that yields the body, then the remaining messages."""
+    is_sent = False
 
-
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Give the body to the application, and after it what comes."""
-    is_given = False
-
-    async def again() -> Message:
-        nonlocal is_given
-        if is_given:
+    async def receive_again() -> Message:
+        nonlocal is_sent
+        if is_sent:
             return await receive()
-        is_given = True
+        is_sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return again
+    return receive_again
 
 
-def _sent(scope: Scope, body: bytes, connection: int) -> SentRequest:
+def _request(scope: Scope, body: bytes, connection: int) -> SentRequest:
     try:
         decoded = msgspec.json.decode(body) if body else {}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""The scripted back end: LM Studio's server in front, a script behind."""
+"""A back end that answers from a script."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lmdeck.server.events import Finished, ReasoningTextDelta, TextDelta, ToolAr
 from lmdeck.server.jobs import Decided, Embedded, EngineRuntime
 from lmdeck.testing.answers import Answer, PlannedCall
 from lmdeck.testing.decisions import distribution
+from lmdeck.testing.faults import find_fault
 from lmdeck.testing.raw import RawAnswer
 from lmdeck.testing.schema_values import value_for
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
         LoadJob,
         ModelDescription,
     )
-    from lmdeck.testing.models import Shelf
+    from lmdeck.testing.models import FakeModelStore
     from lmdeck.testing.received_requests import SentRequest
     from lmdeck.testing.scripting import Rule, Script
 
@@ -45,8 +46,8 @@ _OVERFLOW = (
 )
 
 
-class Exchange:
-    """One request on its way through the fake, and the answer that was chosen for it."""
+class FakeExchange:
+    """A request to the fake, and the answer that was chosen for it."""
 
     def __init__(self, request: SentRequest, rule: Rule | None, rng: random.Random) -> None:
         self.request = request
@@ -55,18 +56,18 @@ class Exchange:
         self.answer: Answer | RawAnswer | None = None
 
 
-CURRENT: ContextVar[Exchange] = ContextVar("lmdeck_fake_exchange")
+CURRENT: ContextVar[FakeExchange] = ContextVar("lmdeck_fake_exchange")
 
 
 class ScriptedBackend:
-    """Answers what the script says."""
+    """A back end that answers from a script, with the models of a `FakeModelStore`."""
 
     runtime = EngineRuntime(name="lmdeck-fake", version="1.0", supported_formats=("gguf",))
 
     def __init__(
         self,
         script: Script,
-        shelf: Shelf,
+        models: FakeModelStore,
         *,
         strict: bool,
         unexpected: list[SentRequest],
@@ -74,7 +75,7 @@ class ScriptedBackend:
         time_to_first_token: float,
     ) -> None:
         self._script = script
-        self._shelf = shelf
+        self._models = models
         self._strict = strict
         self._unexpected = unexpected
         self._tokens_per_second = tokens_per_second
@@ -83,27 +84,27 @@ class ScriptedBackend:
         self.vectors: dict[str, tuple[float, ...]] = {}
 
     def models(self) -> Sequence[ModelDescription]:
-        """List the models on the shelf."""
-        return self._shelf.describe()
+        """Return the models of the store."""
+        return self._models.describe()
 
     def chat(self, job: ChatJob) -> AsyncGenerator[BackendEvent, None]:
-        """Answer what the script says.
+        """Answer a chat from the script.
 
         Raises:
-            BackendError: The script refuses, or has no answer for this request.
+            BackendError: The scripted answer is a refusal, or there is none for this request.
         """
-        if self._shelf.models[job.model].type == "decision":
+        if self._models.models[job.model].type == "decision":
             raise BackendError(f'Model "{job.model}" is a decision model and does not chat.')
         exchange = CURRENT.get()
         answer = self._next(exchange)
         if answer.from_schema:
-            answer = _made_up(answer, job)
+            answer = _from_schema(answer, job)
         tokens = sum(_tokens(message.text) for message in job.messages)
         self._check_context(job.model, tokens)
         return self._events(answer, exchange, job.model, tokens, job.ttl)
 
     def complete(self, job: CompletionJob) -> AsyncGenerator[BackendEvent, None]:
-        """Answer what the script says.
+        """Continue a prompt from the script.
 
         Raises:
             BackendError: As for `chat`.
@@ -112,40 +113,40 @@ class ScriptedBackend:
         answer = self._next(exchange)
         return self._events(answer, exchange, job.model, _tokens(job.prompt), None)
 
-    def _next(self, exchange: Exchange) -> Answer:
+    def _next(self, exchange: FakeExchange) -> Answer:
         answer = self._script.take(exchange.request, exchange.rule)
         if isinstance(answer, RawAnswer):
             exchange.answer = answer
-            raise BackendError("The answer is given as bytes, which go out instead of this.", status=500)
+            raise BackendError("The scripted answer is raw bytes, which replace this response.", status=500)
         if answer is None:
             if self._strict:
                 self._unexpected.append(exchange.request)
                 message = (
                     f"FakeLMStudio has no answer left for this request: {exchange.request}. Script one with `fake.reply(…)`, "
-                    "or make the fake with `strict=False`."
+                    "or create the fake with `strict=False`."
                 )
                 raise BackendError(message, status=501)
             answer = Answer(content=f"You said: {exchange.request.last_user}")
         if self._script.always is not None and answer.fault is None:
             answer = msgspec.structs.replace(answer, fault=self._script.always)
-        if answer.fault == "empty_reply":
-            answer = Answer(fault=answer.fault, completion_tokens=0)
+        if answer.fault is not None:
+            answer = find_fault(answer.fault).change_answer(answer)
         exchange.answer = answer
         if answer.refusal is not None:
             raise answer.refusal
         return answer
 
     def _check_context(self, key: str, tokens: int) -> None:
-        limit = next((instance.context_length for instance in self._shelf.models[key].instances), None)
+        limit = next((instance.context_length for instance in self._models.models[key].instances), None)
         if limit is not None and tokens > limit:
             raise BackendError(_OVERFLOW.format(tokens=tokens, limit=limit))
 
     async def _events(
-        self, answer: Answer, exchange: Exchange, key: str, tokens: int, ttl: int | None
+        self, answer: Answer, exchange: FakeExchange, key: str, tokens: int, ttl: int | None
     ) -> AsyncGenerator[BackendEvent, None]:
-        async for progress in self._shelf.ready(key, ttl):
+        async for progress in self._models.ensure_loaded(key, ttl):
             yield progress
-        async with self._shelf.slot(key), _counted(self):
+        async with self._models.slot(key), _counted(self):
             wait = answer.time_to_first_token
             await asyncio.sleep(self._time_to_first_token if wait is None else wait)
             speed = answer.tokens_per_second or self._tokens_per_second
@@ -153,57 +154,57 @@ class ScriptedBackend:
                 if speed and isinstance(event, TextDelta | ReasoningTextDelta | ToolArgumentsDelta):
                     await asyncio.sleep(1 / speed)
                 elif isinstance(event, Finished):
-                    await asyncio.sleep(0)  # a client that has gone away is noticed before the end, not after it
+                    await asyncio.sleep(0)  # a disconnect is noticed before the end instead of after it
                 yield event
 
     async def embed(self, job: EmbeddingJob) -> Embedded:
-        """Give the vectors that were scripted, and for other texts ones that depend on the text alone."""
-        self._refuse(CURRENT.get())
-        async for _ in self._shelf.ready(job.model):
-            """The endpoint tells nothing of the load."""
+        """Return the scripted vectors, and for other texts vectors that depend only on the text."""
+        self._raise_scripted_error(CURRENT.get())
+        async for _ in self._models.ensure_loaded(job.model):
+            continue  # these endpoints do not report load progress
         vectors = tuple(self.vectors.get(text) or _vector(text) for text in job.texts)
         return Embedded(vectors=vectors, prompt_tokens=sum(map(_tokens, job.texts)))
 
     async def decide(self, job: DecisionJob) -> Decided:
-        """Answer what the script says.
+        """Answer typed questions from the script.
 
         Raises:
-            BackendError: The script refuses, or what is scripted next answers no questions.
+            BackendError: The scripted answer is a refusal, or does not answer questions.
         """
         exchange = CURRENT.get()
         answer = self._next(exchange)
         if answer.decisions is None and not answer.from_schema and self._strict:
-            message = "The next scripted answer decides nothing. Script one with `fake.decides(…)`."
+            message = "The next scripted answer does not answer typed questions. Script one with `fake.decides(…)`."
             raise BackendError(message, status=501)
-        async for _ in self._shelf.ready(job.model):
-            """The endpoint tells nothing of the load."""
+        async for _ in self._models.ensure_loaded(job.model):
+            continue  # these endpoints do not report load progress
         scripted = answer.decisions or {}
         return Decided(
             distributions=tuple(distribution(each, scripted) for each in job.questions), prompt_tokens=_tokens(job.text)
         )
 
-    def _refuse(self, exchange: Exchange) -> None:
-        """Let a refusal, a fault or the function of a path, that is next in the script, meet an embedding as well."""
+    def _raise_scripted_error(self, exchange: FakeExchange) -> None:
+        """Use the next scripted answer if it is a refusal, a fault or the function of a path; no other fits embeddings."""
         first = self._script.peek(exchange.rule)
         is_refusal = isinstance(first, Answer) and (first.refusal is not None or first.fault is not None)
         if is_refusal or (callable(first) and exchange.rule is not None and exchange.rule.anywhere):
             self._next(exchange)
 
     async def load(self, job: LoadJob) -> Loaded:
-        """Load one more instance."""
-        return await self._shelf.load(job)
+        """Load another instance of a model."""
+        return await self._models.load(job)
 
     async def unload(self, instance_id: str) -> None:
-        """Take an instance out of memory."""
-        self._shelf.unload(instance_id)
+        """Unload an instance."""
+        self._models.unload(instance_id)
 
     async def download(self, model: str, quantization: str | None = None) -> DownloadState:  # noqa: ARG002
-        """Begin a download that was scripted."""
-        return self._shelf.download(model)
+        """Start a scripted download."""
+        return self._models.download(model)
 
     async def download_state(self, job_id: str) -> DownloadState:
-        """Tell the next state of a download."""
-        return self._shelf.download_state(job_id)
+        """Return the next state of a download."""
+        return self._models.download_state(job_id)
 
 
 @asynccontextmanager
@@ -215,8 +216,8 @@ async def _counted(backend: ScriptedBackend) -> AsyncIterator[None]:
         backend.in_progress -= 1
 
 
-def _made_up(answer: Answer, job: ChatJob) -> Answer:
-    """Make an answer that fits what the request asks for."""
+def _from_schema(answer: Answer, job: ChatJob) -> Answer:
+    """Return an answer that matches the schema or the required tool of the request."""
     if job.json_schema is not None:
         text = msgspec.json.encode(value_for(job.json_schema)).decode()
         return msgspec.structs.replace(answer, content=text)
@@ -233,7 +234,7 @@ def _tokens(text: str) -> int:
 
 
 def _vector(text: str) -> tuple[float, ...]:
-    rng = random.Random(hashlib.sha256(text.encode()).digest())  # made-up vectors
+    rng = random.Random(hashlib.sha256(text.encode()).digest())  # not a secret
     numbers = [rng.gauss(0, 1) for _ in range(DIMENSIONS)]
     length = sum(number * number for number in numbers) ** 0.5
     return tuple(number / length for number in numbers)

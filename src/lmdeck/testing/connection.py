@@ -1,4 +1,4 @@
-"""The last step to the socket: bytes cut as networks cut them, or done to as a fault wants."""
+"""The connection of one response: bytes split as networks split them, or changed by a fault."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import socket
 import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from lmdeck.web.disconnect import wait_for_disconnect
 
 if TYPE_CHECKING:
     import random
@@ -18,14 +20,14 @@ Headers = list[tuple[bytes, bytes]]
 _CUT_CHANCE = 0.4
 
 
-class OverError(Exception):
-    """The answer has ended early: nothing more is wanted of the application."""
+class ResponseFinished(Exception):  # noqa: N818  # control flow, not an error
+    """The response has ended early; the application need not continue."""
 
 
 class Wire:
-    """The connection of one answer.
+    """The connection of one response.
 
-    `transport` is None where the fake runs without a socket: an abrupt end is a `ConnectionResetError` there.
+    `transport` is None if the fake runs without a socket; an abrupt end then raises a `ConnectionResetError`.
     """
 
     def __init__(
@@ -45,75 +47,74 @@ class Wire:
         self._transport = transport
         self._cuts = cuts
 
-    async def head(self, status: int, headers: Headers) -> None:
-        """Send status and headers."""
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the status and the headers."""
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def body(self, data: bytes) -> None:
-        """Send some bytes, now and then cut in two at any place, also within a letter or a marker."""
+    async def send(self, data: bytes) -> None:
+        """Send bytes; sometimes split in two at a random position, even within a character or a marker."""
         if self._cuts and len(data) > 1 and self.rng.random() < _CUT_CHANCE:
             at = self.rng.randrange(1, len(data))
-            await self.exactly(data[:at])
+            await self.send_unsplit(data[:at])
             data = data[at:]
-        await self.exactly(data)
+        await self.send_unsplit(data)
 
-    async def exactly(self, data: bytes) -> None:
+    async def send_unsplit(self, data: bytes) -> None:
         """Send bytes in one piece."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
-        """End the answer in good order."""
+        """End the response properly."""
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def answer(self, status: int, body: bytes, headers: Headers | None = None) -> None:
-        """Send a whole answer of one's own."""
-        given = [(b"content-type", b"application/json; charset=utf-8")] if headers is None else headers
-        await self.head(status, [*given, (b"content-length", str(len(body)).encode())])
-        await self.exactly(body)
+    async def respond(self, status: int, body: bytes, headers: Headers | None = None) -> None:
+        """Send a whole response."""
+        sent_headers = [(b"content-type", b"application/json; charset=utf-8")] if headers is None else headers
+        await self.start(status, [*sent_headers, (b"content-length", str(len(body)).encode())])
+        await self.send_unsplit(body)
         await self.end()
 
-    def raw(self, data: bytes) -> None:
-        """Write bytes past HTTP."""
+    def write_raw(self, data: bytes) -> None:
+        """Write bytes to the socket, below HTTP."""
         self._socket().write(data)
 
     async def close(self) -> None:
-        """Close the connection once what was sent is out, though the answer is not whole."""
+        """Close the connection after sending the buffered bytes, with the response incomplete."""
         self._socket().close()
-        await self.gone()
+        await self.wait_for_disconnect()
 
     async def reset(self) -> None:
-        """Break the connection off: the client gets a reset instead of an end."""
+        """Reset the connection instead of closing it."""
         transport = self._socket()
         raw = transport.get_extra_info("socket")
         if raw is not None:
             with suppress(OSError):
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
-        await self.gone()
+        await self.wait_for_disconnect()
 
     async def wait(self, seconds: float) -> None:
-        """Wait, but no longer than the client does.
+        """Wait for a time, but only while the client is connected.
 
         Raises:
-            OverError: The client has gone away.
+            ResponseFinished: The client has disconnected.
         """
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.gone(), seconds)
-            raise OverError
+            await asyncio.wait_for(self.wait_for_disconnect(), seconds)
+            raise ResponseFinished
 
-    async def gone(self) -> None:
-        """Wait until the client has gone away."""
-        while (await self._receive())["type"] != "http.disconnect":
-            """The rest of a request that nobody reads."""
+    async def wait_for_disconnect(self) -> None:
+        """Wait until the client disconnects."""
+        await wait_for_disconnect(self._receive)
 
     def _socket(self) -> asyncio.Transport:
         if self._transport is None:
-            raise ConnectionResetError("the fake broke the connection off")
+            raise ConnectionResetError("the fake reset the connection")
         return self._transport
 
 
-class Parts:
-    """The answer as it would have been: its head, then its bytes as the application sends them."""
+class PlannedResponse:
+    """The response as it would be without the fault: its head, then its bytes as the application sends them."""
 
     def __init__(self, status: int, headers: Headers) -> None:
         self.status = status
@@ -122,61 +123,61 @@ class Parts:
 
     @property
     def is_stream(self) -> bool:
-        """Tell whether it is a stream of events."""
+        """Whether it is a stream of events."""
         return (b"content-type", b"text/event-stream") in [(name, value.split(b";")[0]) for name, value in self.headers]
 
     def without_length(self) -> Headers:
-        """Give the headers for a body of another length."""
+        """Return the headers for a body of another length."""
         return [(name, value) for name, value in self.headers if name.lower() != b"content-length"]
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Give the bytes, one piece for each event."""
+        """Yield the bytes, one piece for each event."""
         while (data := await self._queue.get()) is not None:
             if data:
                 yield data
 
-    async def all(self) -> bytes:
-        """Give all of the bytes."""
+    async def read(self) -> bytes:
+        """Return all bytes."""
         return b"".join([data async for data in self])
 
     async def put(self, data: bytes | None) -> None:
-        """Take the next bytes from the application; None is their end."""
+        """Put the next bytes of the application; None marks the end."""
         await self._queue.put(data)
 
 
-class Outgoing:
-    """What the application sends: passed on with cuts, or given to the fault that was chosen for this answer."""
+class ResponseSender:
+    """The sender of what the application produces: directly, or through the fault of this response."""
 
-    def __init__(self, wire: Wire, fault: Callable[[], Callable[[Wire, Parts], Any] | None]) -> None:
+    def __init__(self, wire: Wire, fault: Callable[[], Callable[[Wire, PlannedResponse], Any] | None]) -> None:
         self._wire = wire
         self._fault = fault
-        self._parts: Parts | None = None
-        self._doing: asyncio.Task[None] | None = None
+        self._planned: PlannedResponse | None = None
+        self._task: asyncio.Task[None] | None = None
 
     async def send(self, message: Message) -> None:
-        """Take one message of the application.
+        """Send one ASGI message of the application.
 
         Raises:
-            OverError: The fault has done its work; the application need not go on.
+            ResponseFinished: The fault has finished the response; the application need not continue.
         """
         if message["type"] == "http.response.start":
             await self._start(message)
         elif message["type"] == "http.response.body":
-            await self._more(message.get("body", b""), is_last=not message.get("more_body", False))
+            await self._send_body(message.get("body", b""), is_last=not message.get("more_body", False))
 
     async def _start(self, message: Message) -> None:
         fault = self._fault()
         headers = list(message.get("headers", []))
         if fault is None:
-            await self._wire.head(message["status"], headers)
+            await self._wire.start(message["status"], headers)
             return
-        self._parts = Parts(message["status"], headers)
-        self._doing = asyncio.create_task(fault(self._wire, self._parts))
+        self._planned = PlannedResponse(message["status"], headers)
+        self._task = asyncio.create_task(fault(self._wire, self._planned))
 
-    async def _more(self, data: bytes, *, is_last: bool) -> None:
-        if self._parts is None or self._doing is None:
+    async def _send_body(self, data: bytes, *, is_last: bool) -> None:
+        if self._planned is None or self._task is None:
             if data:
-                await self._wire.body(data)
+                await self._wire.send(data)
             if is_last:
                 await self._wire.end()
             return
@@ -185,24 +186,24 @@ class Outgoing:
             await self._put(None)
 
     async def _put(self, data: bytes | None) -> None:
-        assert self._parts is not None  # noqa: S101  # `_more` looked
-        assert self._doing is not None  # noqa: S101
-        putting = asyncio.create_task(self._parts.put(data))
+        assert self._planned is not None  # noqa: S101  # checked by `_send_body`
+        assert self._task is not None  # noqa: S101
+        putting = asyncio.create_task(self._planned.put(data))
         try:
-            await asyncio.wait({putting, self._doing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({putting, self._task}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not putting.done():
                 putting.cancel()
-        if self._doing.done():
-            await self._doing
-            raise OverError
+        if self._task.done():
+            await self._task
+            raise ResponseFinished
 
     async def finish(self) -> None:
-        """Wait for the fault to do the rest."""
-        if self._doing is not None:
-            await self._doing
+        """Wait until the fault has finished."""
+        if self._task is not None:
+            await self._task
 
     def stop(self) -> None:
-        """Give the fault up."""
-        if self._doing is not None:
-            self._doing.cancel()
+        """Cancel the fault."""
+        if self._task is not None:
+            self._task.cancel()

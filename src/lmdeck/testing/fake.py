@@ -1,4 +1,4 @@
-"""`FakeLMStudio`: LM Studio for tests, on a real loopback port, saying what it is told to."""
+"""`FakeLMStudio`: LM Studio for tests, on a real loopback port, with scripted answers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from lmdeck.server.app import create_app
 from lmdeck.server.serve import listen
 from lmdeck.server.stored import StoredResponses
 from lmdeck.testing.answers import Answer
-from lmdeck.testing.asgi import Front
+from lmdeck.testing.asgi import FakeASGIApp
 from lmdeck.testing.backend import ScriptedBackend
 from lmdeck.testing.expectations import Expectations
 from lmdeck.testing.faults import FAULTS, find_fault
-from lmdeck.testing.listener import Door, WatchedServer
-from lmdeck.testing.model_scripting import Modelled
-from lmdeck.testing.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, FakeModel, Shelf
+from lmdeck.testing.listener import ListeningPort, WatchedServer
+from lmdeck.testing.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, FakeModel, FakeModelStore, ModelScripting
 from lmdeck.testing.recordings.cassette import load
-from lmdeck.testing.recordings.replay import Player
+from lmdeck.testing.recordings.replay import ReplayApp
 from lmdeck.testing.scripting import Rule, Script, Scripting
 from lmdeck.web.trust import AllowedHosts
 
@@ -35,16 +34,17 @@ if TYPE_CHECKING:
     from lmdeck.testing.scripting import Scripted
 
 LM_STUDIO_HEADERS = (("X-Powered-By", "Express"),)
-"""What LM Studio's own server says of itself."""
+"""The headers by which LM Studio's server identifies itself."""
 
 
-class FakeLMStudio(Scripting, Modelled, Expectations):
-    """A server that speaks LM Studio's API and answers from a script, ready when the `with` block is entered.
+class FakeLMStudio(Scripting, ModelScripting, Expectations):
+    """A server of LM Studio's API that answers from a script; it listens when the `with` block is entered.
 
-    Answers are cut at places that `seed` chooses, also within letters and markers; `cuts=False` leaves them whole.
-    `tokens_per_second` and `time_to_first_token` (seconds) pace them. With `strict`, a request for which nothing is scripted
-    is refused, and makes the end of the block fail. With `api_token`, requests need it. It answers to loopback names and
-    `allowed_hosts`; listening on another `host`, also to addresses and names without a dot.
+    Answers are split at random positions, even within characters and markers; `seed` makes that reproducible, `cuts=False`
+    turns it off. `tokens_per_second` and `time_to_first_token` (seconds) pace them. With `strict`, a request without a scripted
+    answer is refused, and the end of the block raises an `AssertionError`. With `api_token`, requests must send it. Accepted
+    host names are those of the loopback interface and `allowed_hosts`; if it listens on another `host`, also addresses and
+    names without a dot.
 
     Examples:
         >>> with FakeLMStudio(seed=0) as fake:
@@ -69,13 +69,13 @@ class FakeLMStudio(Scripting, Modelled, Expectations):
         self.requests: list[SentRequest] = []
         self.unexpected: list[SentRequest] = []
         self._script = Script()
-        self._shelf = Shelf()
-        self._shelf.add(FakeModel(key=DEFAULT_MODEL))
-        self._shelf.add(FakeModel(key=DEFAULT_EMBEDDING_MODEL, type="embeddings", architecture="nomic-bert"))
+        self._models = FakeModelStore()
+        self._models.add(FakeModel(key=DEFAULT_MODEL))
+        self._models.add(FakeModel(key=DEFAULT_EMBEDDING_MODEL, type="embeddings", architecture="nomic-bert"))
         self._stored = StoredResponses()
         self._backend = ScriptedBackend(
             self._script,
-            self._shelf,
+            self._models,
             strict=strict,
             unexpected=self.unexpected,
             tokens_per_second=tokens_per_second,
@@ -85,57 +85,57 @@ class FakeLMStudio(Scripting, Modelled, Expectations):
         self._address = (host, port)
         self._hosts = AllowedHosts.of(allowed_hosts, host)
         self._server: WatchedServer | None = None
-        self._door = Door()
-        self._tell: Callable[[SentRequest], object] | None = None
+        self._port = ListeningPort()
+        self._on_request: Callable[[SentRequest], object] | None = None
         self._seed = seed
         self._cuts = cuts
-        self._front = self._before(
+        self._asgi_app = self._wrap(
             create_app(self._backend, api_token=api_token, stored=self._stored, hosts=self._hosts)
         )
 
     @classmethod
     def replay(cls, cassette: str | Path, *, speed: float = 0.0) -> Self:
-        """Make a fake that answers from a recording (`lmdeck record`), byte for byte, each exchange once.
+        """Return a fake that answers from a recording (`lmdeck record`), byte for byte, each exchange once.
 
-        `speed` 1 keeps the recorded waits, 0 leaves them out.
+        `speed` divides the recorded delays; 0 removes them.
 
         Raises:
             ConfigurationError: The recording cannot be read.
         """
         fake = cls(strict=False, cuts=False)
-        fake._front = fake._before(Player(load(cassette), speed))
+        fake._asgi_app = fake._wrap(ReplayApp(load(cassette), speed))
         return fake
 
-    def _before(self, app: ASGIApp) -> Front:
-        return Front(
+    def _wrap(self, app: ASGIApp) -> FakeASGIApp:
+        return FakeASGIApp(
             app,
             self._script,
             seed=self._seed,
             cuts=self._cuts,
             transport_of=self._transport_of,
-            answered=self._look_ahead,
-            tell=self._received,
+            on_request=self._received,
+            on_response=self._close_port_if_scripted,
             hosts=self._hosts,
         )
 
     @property
     def app(self) -> ASGIApp:
-        """The ASGI application itself, for clients that need no socket."""
-        return self._front
+        """The ASGI application, for clients that do not need a socket."""
+        return self._asgi_app
 
-    # --- life ---
+    # --- start and stop ---
 
     def start(self) -> Self:
-        """Begin to serve, on a free port unless one was given; a `with` block does so itself."""
+        """Start the server, on a free port unless one was chosen; a `with` block does it."""
         if self._server is None:
             self._server = WatchedServer(self.app, listen(*self._address), headers=LM_STUDIO_HEADERS)
         return self
 
     def close(self) -> None:
-        """End every connection and release the port. A second call does nothing."""
+        """Close every connection and release the port; a second call has no effect."""
         server, self._server = self._server, None
         if server is not None:
-            self._door.open(server)
+            self._port.reopen(server)
             server.close()
 
     def __enter__(self) -> Self:
@@ -163,13 +163,13 @@ class FakeLMStudio(Scripting, Modelled, Expectations):
             self.assert_expected()
 
     def close_port(self) -> None:
-        """Refuse connections from now on, until `reset`."""
+        """Refuse connections until `reset`."""
         if self._server is not None:
-            self._door.shut(self._server)
+            self._port.close(self._server)
 
     @property
     def base_url(self) -> str:
-        """The address; OpenAI's clients take `base_url + "/v1"`.
+        """The URL of the server; OpenAI's clients need `base_url + "/v1"`.
 
         Raises:
             RuntimeError: The fake has not been started.
@@ -179,11 +179,11 @@ class FakeLMStudio(Scripting, Modelled, Expectations):
         return self._server.base_url
 
     def client(self, **settings: Unpack[ClientSettings]) -> LMStudio:
-        """Make a client of this server; keywords as for `LMStudio`."""
+        """Return a client of this server; keywords as for `LMStudio`."""
         return LMStudio(**self._settings(settings))
 
     def async_client(self, **settings: Unpack[ClientSettings]) -> AsyncLMStudio:
-        """Make an async client of this server; keywords as for `AsyncLMStudio`."""
+        """Return an async client of this server; keywords as for `AsyncLMStudio`."""
         return AsyncLMStudio(**self._settings(settings))
 
     def _settings(self, given: ClientSettings) -> ClientSettings:
@@ -196,24 +196,24 @@ class FakeLMStudio(Scripting, Modelled, Expectations):
 
     def _add(self, answer: Scripted) -> None:
         self._script.add(answer)
-        self._look_ahead()
+        self._close_port_if_scripted()
 
     def when(self, fits: Callable[[SentRequest], object]) -> Rule:
-        """Script answers for requests that fit: `fake.when(lambda r: "weather" in r.last_user).reply(…)`.
+        """Script answers for matching requests: `fake.when(lambda r: "weather" in r.last_user).reply(…)`.
 
-        They go before the others, in order, the last one again and again.
+        They take precedence over the queue and are used in order; the last one is repeated.
         """
         return self._script.rule(fits)
 
     def at(self, path: str) -> Rule:
-        """Script answers for one path, whatever lives there: `fake.at("/api/v1/models").body({"models": []})`.
+        """Script answers for one path, known or not: `fake.at("/api/v1/models").body({"models": []})`.
 
-        As with `when`, they go before the others, the last one again and again.
+        As with `when`, they take precedence over the queue, and the last one is repeated.
         """
         return self._script.rule(lambda request: request.path == path, anywhere=True)
 
     def fail_always(self, fault: str | None) -> Self:
-        """Let every answer fail in this way from now on; None ends it.
+        """Inject this fault into every answer; None stops that.
 
         Raises:
             ConfigurationError: There is no fault of that name.
@@ -222,60 +222,60 @@ class FakeLMStudio(Scripting, Modelled, Expectations):
         return self
 
     def repeat(self) -> Self:
-        """Begin the queue anew whenever all of it is used."""
+        """Restart the queue whenever all its answers are used."""
         self._script.again = list(self._script.queue)
         return self
 
     def embeds(self, text: str, vector: Sequence[float]) -> Self:
-        """Give this vector for a text; other texts get one that depends on the text alone."""
+        """Set the vector of a text; other texts get a vector that depends only on the text."""
         self._backend.vectors[text] = tuple(vector)
         return self
 
     @staticmethod
     def faults() -> dict[str, str]:
-        """Give the name of every fault with what it does."""
+        """Return the name of every fault with its description."""
         return {name: fault.summary for name, fault in FAULTS.items()}
 
     @property
     def in_progress(self) -> int:
-        """How many answers are being made at this moment."""
+        """The number of answers that are being generated."""
         return self._backend.in_progress
 
     @property
     def most_at_once(self) -> int:
-        """How many requests for an answer were open at the same time at most, those that wait for a slot among them."""
-        return self._front.most_at_once
+        """The largest number of simultaneous requests for an answer, including those that waited for a slot."""
+        return self._asgi_app.most_at_once
 
     @property
     def open_connections(self) -> int:
-        """How many connections clients hold open at this moment."""
+        """The number of open client connections."""
         return 0 if self._server is None else self._server.connections
 
     @property
     def pending(self) -> int:
-        """How many scripted answers have not been used."""
+        """The number of unused scripted answers."""
         return len(self._script.queue)
 
     def reset(self) -> None:
-        """Forget script, requests and stored answers, as between two tests; models stay."""
+        """Clear the script, the received requests and the stored responses; models stay."""
         self._script.queue.clear()
         self._script.rules.clear()
         self._script.always = None
         self._script.again = []
         if self._server is not None:
-            self._door.open(self._server)
-        self._front.most_at_once = 0
+            self._port.reopen(self._server)
+        self._asgi_app.most_at_once = 0
         self.requests.clear()
         self.unexpected.clear()
         self._stored.clear()
 
     def forget_answers(self) -> None:
-        """Forget what `previous_response_id` refers to, as LM Studio does when it is started anew."""
+        """Drop the responses that `previous_response_id` refers to, as a restart of LM Studio does."""
         self._stored.clear()
 
-    def on_request(self, tell: Callable[[SentRequest], object]) -> None:
-        """Call a function with every request as it comes."""
-        self._tell = tell
+    def on_request(self, callback: Callable[[SentRequest], object]) -> None:
+        """Call a function with every request when it arrives."""
+        self._on_request = callback
 
     # --- the socket ---
 
@@ -284,15 +284,17 @@ class FakeLMStudio(Scripting, Modelled, Expectations):
 
     def _received(self, request: SentRequest) -> None:
         self.requests.append(request)
-        if self._tell is not None:
-            self._tell(request)
+        if self._on_request is not None:
+            self._on_request(request)
 
-    def _look_ahead(self) -> None:
-        """Close the door for a while, if that is what is scripted next."""
+    def _close_port_if_scripted(self) -> None:
+        """Close the port for a while if the next scripted fault needs that."""
         queue = self._script.queue
         first = queue[0] if queue else None
-        if self._server is None or not isinstance(first, Answer) or first.fault != "refuse":
+        if self._server is None or not isinstance(first, Answer) or first.fault is None:
             return
-        queue.popleft()
-        options = first.fault_options
-        self._door.shut(self._server, float(options.get("seconds", 0.2)), self._look_ahead)
+        fault = find_fault(first.fault)
+        if fault.closes_port:
+            queue.popleft()
+            seconds = {**fault.options, **first.fault_options}["seconds"]
+            self._port.close(self._server, float(seconds), self._close_port_if_scripted)

@@ -1,4 +1,4 @@
-"""What faults do to single frames of a stream of chat chunks; frames of other endpoints stay as they are."""
+"""Changes to single frames of a stream of chat chunks; frames of other endpoints stay unchanged."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lmdeck._streaming.sse import SSEDecoder, encode_event
 
 
 def is_done(frame: bytes) -> bool:
-    """Tell whether a frame is the end mark of a stream."""
+    """Whether a frame is the end marker of a stream."""
     return frame.strip() == b"data: [DONE]"
 
 
 def _chunk(frame: bytes) -> dict[str, Any] | None:
-    """Read a frame as a chat chunk; None where it is something else."""
+    """Return a frame as a chat chunk; None if it is not one."""
     if not frame.startswith(b"data: {"):
         return None
     chunk = msgspec.json.decode(frame[len(b"data: ") :])
@@ -27,7 +27,7 @@ def _frame(chunk: dict[str, Any]) -> bytes:
 
 
 def opens_or_finishes(frame: bytes) -> bool:
-    """Tell whether a frame opens a tool call or has a finish reason."""
+    """Whether a frame starts a tool call or has a finish reason."""
     chunk = _chunk(frame)
     if chunk is None or not chunk["choices"]:
         return False
@@ -37,7 +37,7 @@ def opens_or_finishes(frame: bytes) -> bool:
 
 
 def empty_like(frame: bytes) -> bytes:
-    """Make chunks that say nothing, of the same answer."""
+    """Return empty chunks of the same answer."""
     chunk = _chunk(frame)
     if chunk is None:
         return b""
@@ -46,7 +46,7 @@ def empty_like(frame: bytes) -> bytes:
 
 
 def with_odd_indices(frame: bytes) -> bytes:
-    """Count tool calls from seven downwards, by twos."""
+    """Return the frame with tool-call indices that descend from seven by twos."""
     chunk = _chunk(frame)
     if chunk is None:
         return frame
@@ -56,8 +56,8 @@ def with_odd_indices(frame: bytes) -> bytes:
     return _frame(chunk)
 
 
-def bare(frame: bytes) -> bytes:
-    """Leave the role out, and put nulls where nothing is."""
+def without_role(frame: bytes) -> bytes:
+    """Return the frame without the role, and with null for missing fields."""
     chunk = _chunk(frame)
     if chunk is None:
         return frame
@@ -68,7 +68,7 @@ def bare(frame: bytes) -> bytes:
 
 
 def as_body(stream: bytes) -> bytes | None:
-    """Join a stream of chat chunks to one body; None where it is another stream."""
+    """Return a stream of chat chunks as one body; None for other streams."""
     events = SSEDecoder().feed(stream)
     chunks = [msgspec.json.decode(event.data) for event in events if event.data != b"[DONE]"]
     if not chunks or any(chunk.get("object") != "chat.completion.chunk" for chunk in chunks):

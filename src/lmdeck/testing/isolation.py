@@ -1,4 +1,4 @@
-"""Lets a program reach the fake and nothing else that could be taken for it."""
+"""Isolation of tests: settings that point to the fake, and a block on connections to other servers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _CLEARED = ("LMDECK_HOST", "LMDECK_PORT", "LMDECK_MODEL", "LM_API_TOKEN", "LMDEC
 
 
 class RealRequestError(ConnectionRefusedError):
-    """A test tried to reach something else than the fake."""
+    """A test tried to connect to a server other than the fake."""
 
 
-def point_to(base_url: str) -> dict[str, str]:
-    """Give the environment variables by which lmdeck's and OpenAI's clients find a server."""
+def environment_for(base_url: str) -> dict[str, str]:
+    """Return the environment variables by which lmdeck's and other clients find a server."""
     return {
         "LMDECK_BASE_URL": base_url,
         "LMSTUDIO_BASE_URL": base_url,
@@ -37,10 +37,10 @@ def point_to(base_url: str) -> dict[str, str]:
 
 @contextmanager
 def environment(fake: FakeLMStudio) -> Iterator[None]:
-    """Point the environment and lmdeck's own default client to a fake, and put both back."""
+    """Point the environment and lmdeck's default client to a fake, and restore both at the end."""
     import lmdeck
 
-    wanted = point_to(fake.base_url)
+    wanted = environment_for(fake.base_url)
     before = {name: os.environ.get(name) for name in (*wanted, *_CLEARED)}
     for name in _CLEARED:
         os.environ.pop(name, None)
@@ -58,11 +58,11 @@ def environment(fake: FakeLMStudio) -> Iterator[None]:
 
 
 @contextmanager
-def refuse_others(fake: FakeLMStudio, *, allow_all: bool = False) -> Iterator[None]:
-    """Refuse connections to other machines and to LM Studio's port; databases and servers on this machine stay reachable.
+def block_other_connections(fake: FakeLMStudio, *, allow_all: bool = False) -> Iterator[None]:
+    """Block connections to other machines and to LM Studio's port; other local servers stay reachable.
 
     Raises:
-        RealRequestError: Within the block, where one is tried.
+        RealRequestError: Raised within the block by a blocked connection.
     """
     if allow_all:
         yield
@@ -70,7 +70,7 @@ def refuse_others(fake: FakeLMStudio, *, allow_all: bool = False) -> Iterator[No
     own = urlsplit(fake.base_url).port
     connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
 
-    def checked(address: object) -> None:
+    def check(address: object) -> None:
         if not isinstance(address, tuple):
             return
         host, port = str(address[0]), address[1]
@@ -80,15 +80,15 @@ def refuse_others(fake: FakeLMStudio, *, allow_all: bool = False) -> Iterator[No
                 "or allow it with `@pytest.mark.lmstudio(allow_network=True)`."
             )
 
-    def guarded(self: socket.socket, address: object) -> None:
-        checked(address)
+    def checked_connect(self: socket.socket, address: object) -> None:
+        check(address)
         connect(self, address)  # type: ignore[arg-type]
 
-    def guarded_ex(self: socket.socket, address: object) -> int:
-        checked(address)
+    def checked_connect_ex(self: socket.socket, address: object) -> int:
+        check(address)
         return connect_ex(self, address)  # type: ignore[arg-type]
 
-    socket.socket.connect, socket.socket.connect_ex = guarded, guarded_ex  # type: ignore[method-assign, assignment]
+    socket.socket.connect, socket.socket.connect_ex = checked_connect, checked_connect_ex  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

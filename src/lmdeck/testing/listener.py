@@ -1,4 +1,4 @@
-"""The fake's port, closed for a while and opened again: what a server looks like that is not running."""
+"""The listening port of the fake, which can be closed for a while to simulate a server that is not running."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ if TYPE_CHECKING:
 
 
 class WatchedServer(BackgroundServer):
-    """A server that tells what is connected to it."""
+    """A server that counts its connections."""
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
+        """The number of open connections."""
         return len(self._server.server_state.connections)
 
 
-class Door:
-    """The listening port, closed for a while and opened again."""
+class ListeningPort:
+    """A listening port that can be closed and reopened."""
 
     def __init__(self) -> None:
         self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
 
-    def shut(
+    def close(
         self, server: BackgroundServer, seconds: float = threading.TIMEOUT_MAX, then: Callable[[], None] | None = None
     ) -> None:
-        """Close the port for so many seconds; where it is closed, for so many from now on."""
+        """Close the port for the given number of seconds, counted from now; then call `then`."""
 
-        def reopen() -> None:
-            self.open(server)
+        def end() -> None:
+            self.reopen(server)
             if then is not None:
                 then()
 
@@ -42,12 +42,12 @@ class Door:
                 server.stop_listening()
             else:
                 self._timer.cancel()
-            self._timer = threading.Timer(seconds, reopen)
+            self._timer = threading.Timer(seconds, end)
             self._timer.daemon = True
             self._timer.start()
 
-    def open(self, server: BackgroundServer) -> None:
-        """Open the port, if it is closed."""
+    def reopen(self, server: BackgroundServer) -> None:
+        """Reopen the port if it is closed."""
         with self._lock:
             timer, self._timer = self._timer, None
             if timer is not None:

@@ -1,4 +1,4 @@
-"""A fake LM Studio for `unittest`, and for everything that is built on it."""
+"""A fake LM Studio for `unittest` and frameworks based on it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from typing import Any, ClassVar
 
 from lmdeck.testing.fake import FakeLMStudio
-from lmdeck.testing.isolation import environment, refuse_others
+from lmdeck.testing.isolation import block_other_connections, environment
 
 
 class FakeLMStudioMixin(unittest.TestCase):
-    """Gives each test `self.fake`; put it before the test case class.
+    """A mixin that provides `self.fake` to each test; it must precede the test case class.
 
     `fake_settings` are those of `FakeLMStudio`. While a test runs, lmdeck's and OpenAI's settings point to the fake, and a
     real LM Studio cannot be reached.
@@ -27,4 +27,4 @@ class FakeLMStudioMixin(unittest.TestCase):
         self.addCleanup(stack.close)
         self.fake = stack.enter_context(FakeLMStudio(**self.fake_settings))
         stack.enter_context(environment(self.fake))
-        stack.enter_context(refuse_others(self.fake))
+        stack.enter_context(block_other_connections(self.fake))

@@ -1,4 +1,4 @@
-"""The fake's models: listed, loaded on demand as slowly as wanted, in parallel slots, unloaded when idle, crashed."""
+"""The models of a fake: how they are listed, loaded, unloaded and downloaded, and the methods that script them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ _NO_MODELS = "No models loaded. Please load a model in the developer page or use
 
 
 class FakeModel(Struct, kw_only=True):
-    """One model on the shelf. `load_seconds` is how long loading takes, `parallel` how many answers it makes at once."""
+    """One model of a fake.
+
+    `load_seconds` is the load time, `parallel` the number of simultaneous answers, `loads` how often it was loaded.
+    """
 
     key: str
     type: Literal["llm", "vlm", "embeddings", "decision"] = "llm"
@@ -43,7 +46,7 @@ class FakeModel(Struct, kw_only=True):
     loads: int = 0
 
     def describe(self) -> ModelDescription:
-        """Say what the listings show."""
+        """Return the description that the listings show."""
         return ModelDescription(
             key=self.key,
             display_name=self.key.replace("-", " ").title(),
@@ -60,8 +63,8 @@ class FakeModel(Struct, kw_only=True):
             decides=self.type == "decision",
         )
 
-    def instance(self, job: LoadJob | None = None) -> Instance:
-        """Put one more instance into memory."""
+    def add_instance(self, job: LoadJob | None = None) -> Instance:
+        """Add a loaded instance and return it."""
         number = len(self.instances) + 1
         config = {"parallel": self.parallel} if self.type != "embeddings" else {}
         made = Instance(
@@ -73,8 +76,8 @@ class FakeModel(Struct, kw_only=True):
         return made
 
 
-class Shelf:
-    """All models of a fake. `jit`: whether a request loads a model that is not loaded."""
+class FakeModelStore:
+    """All models of a fake; `jit` is whether a request loads a model that is not loaded."""
 
     def __init__(self) -> None:
         self.models: dict[str, FakeModel] = {}
@@ -86,25 +89,25 @@ class Shelf:
         self._loading: dict[str, asyncio.Lock] = {}
 
     def add(self, model: FakeModel) -> None:
-        """Put a model on the shelf."""
+        """Add a model, loaded if its `loaded` is set."""
         self.models[model.key] = model
         if model.loaded and not model.instances:
-            model.instance()
+            model.add_instance()
 
     def describe(self) -> list[ModelDescription]:
-        """List the models: loaded ones first, for the first answers requests that name none."""
+        """Return the models, loaded ones first, since the first one answers requests that do not name a model."""
         models = sorted(self.models.values(), key=lambda model: (model.type in NO_CHAT, not model.instances))
         return [msgspec.structs.replace(model.describe(), on_demand=self.jit) for model in models]
 
     def slot(self, key: str) -> asyncio.Semaphore:
-        """Give what limits the answers that a model makes at once."""
+        """Return the semaphore that limits the simultaneous answers of a model."""
         return self._slots.setdefault(key, asyncio.Semaphore(max(1, self.models[key].parallel)))
 
-    async def ready(self, key: str, ttl: int | None = None) -> AsyncIterator[LoadProgress]:
-        """Load a model for a request that needs it, and start its idle time anew.
+    async def ensure_loaded(self, key: str, ttl: int | None = None) -> AsyncIterator[LoadProgress]:
+        """Load a model if needed, yielding the progress, and restart its idle timer.
 
         Raises:
-            BackendError: Loading on demand is off, or the model refuses to be loaded.
+            BackendError: Loading on demand is off, or loading fails.
         """
         model = self.models[key]
         if not model.instances:
@@ -116,20 +119,20 @@ class Shelf:
                         yield LoadProgress(step / LOAD_STEPS)
                         if step < LOAD_STEPS:
                             await self._load_step(model)
-                    self._loaded(model, None)
+                    self._record_load(model, None)
         if ttl is not None or key in self._idle:
-            self._forget_when_idle(key, ttl)
+            self._unload_when_idle(key, ttl)
 
     async def load(self, job: LoadJob) -> Loaded:
-        """Load one more instance.
+        """Load another instance of a model.
 
         Raises:
-            BackendError: The model refuses to be loaded.
+            BackendError: Loading fails.
         """
         model = self.models[job.model]
         for _ in range(LOAD_STEPS):
             await self._load_step(model)
-        made = self._loaded(model, job)
+        made = self._record_load(model, job)
         kind: Literal["llm", "embedding"] = "embedding" if model.type == "embeddings" else "llm"
         return Loaded(instance=made, seconds=model.load_seconds, type=kind)
 
@@ -139,15 +142,15 @@ class Shelf:
             raise BackendError(message, status=404, code="model_load_failed")
         await asyncio.sleep(model.load_seconds / LOAD_STEPS)
 
-    def _loaded(self, model: FakeModel, job: LoadJob | None) -> Instance:
+    def _record_load(self, model: FakeModel, job: LoadJob | None) -> Instance:
         model.loads += 1
-        return model.instance(job)
+        return model.add_instance(job)
 
     def unload(self, instance_id: str) -> None:
-        """Take an instance out of memory.
+        """Unload an instance.
 
         Raises:
-            BackendError: There is none of that name.
+            BackendError: There is no such instance.
         """
         for model in self.models.values():
             for instance in model.instances:
@@ -157,7 +160,7 @@ class Shelf:
         message = f'No loaded model found with instance ID "{instance_id}".'
         raise BackendError(message, status=404, type="model_not_found")
 
-    def _forget_when_idle(self, key: str, ttl: int | None) -> None:
+    def _unload_when_idle(self, key: str, ttl: int | None) -> None:
         if key in self._idle:
             self._idle[key].cancel()
         seconds = self._ttls[key] = self._ttls.get(key, 0) if ttl is None else ttl
@@ -166,19 +169,19 @@ class Shelf:
     # --- downloads ---
 
     def download(self, model: str) -> DownloadState:
-        """Begin a download, or go on telling of it.
+        """Start a download, or return the state of a started one.
 
         Raises:
             BackendError: No download of that model was scripted.
         """
         if model in self.models:
             return DownloadState(status="already_downloaded")
-        if states := self.downloads.get(f"job_{_job(model)}"):
+        if states := self.downloads.get(f"job_{_job_suffix(model)}"):
             return states[0]
         raise BackendError(f"Model {model!r} not found.", status=404, type="model_not_found")
 
     def download_state(self, job_id: str) -> DownloadState:
-        """Tell the next state of a download; the last one again and again.
+        """Return the next state of a download; the last one is repeated.
 
         Raises:
             BackendError: There is no such job.
@@ -189,11 +192,92 @@ class Shelf:
         return states.pop(0) if len(states) > 1 else states[0]
 
     def plan_download(self, model: str, states: list[DownloadState]) -> str:
-        """Script what a download does, and give its job id."""
-        job_id = f"job_{_job(model)}"
+        """Script the states of a download, and return its job id."""
+        job_id = f"job_{_job_suffix(model)}"
         self.downloads[job_id] = [msgspec.structs.replace(state, job_id=job_id) for state in states]
         return job_id
 
 
-def _job(model: str) -> str:
+def _job_suffix(model: str) -> str:
     return "".join(character if character.isalnum() else "_" for character in model)
+
+
+class ModelScripting:
+    """The methods of a fake that script its models."""
+
+    _models: FakeModelStore
+
+    def add_model(
+        self,
+        key: str,
+        *,
+        type: Literal["llm", "vlm", "embeddings", "decision"] = "llm",  # noqa: A002  # LM Studio's word
+        loaded: bool = True,
+        load_seconds: float = 0.0,
+        context_length: int = 4096,
+        max_context_length: int = 32768,
+        parallel: int = 4,
+        size_bytes: int = DEFAULT_SIZE_BYTES,
+        refuses_to_load: str | None = None,
+    ) -> FakeModel:
+        """Add a model; if it is not loaded, the first request loads it, which takes `load_seconds`."""
+        model = FakeModel(
+            key=key,
+            type=type,
+            loaded=loaded,
+            load_seconds=load_seconds,
+            context_length=context_length,
+            max_context_length=max_context_length,
+            parallel=parallel,
+            size_bytes=size_bytes,
+            refuses_to_load=refuses_to_load,
+        )
+        self._models.add(model)
+        return model
+
+    def model(self, key: str = DEFAULT_MODEL) -> FakeModel:
+        """Return a model, with its instances and how often it was loaded."""
+        return self._models.models[key]
+
+    def remove_model(self, key: str) -> None:
+        """Remove a model from the lists."""
+        self._models.models.pop(key)
+
+    def evict(self, key: str = DEFAULT_MODEL) -> None:
+        """Unload a model, as LM Studio does when it is idle."""
+        self._models.models[key].instances.clear()
+
+    def turn_off_jit(self) -> None:
+        """Refuse requests for models that are not loaded instead of loading them."""
+        self._models.jit = False
+
+    def plan_download(
+        self,
+        model: str,
+        *,
+        total_bytes: int = 1000,
+        steps: int = 3,
+        ends: Literal["completed", "failed", "paused"] = "completed",
+    ) -> str:
+        """Script a download that progresses with every status request, and return its job id."""
+        states = [
+            DownloadState(
+                status="downloading",
+                total_size_bytes=total_bytes,
+                downloaded_bytes=total_bytes * step // steps,
+                bytes_per_second=float(total_bytes),
+                started_at="2026-01-31T12:00:00.000Z",
+            )
+            for step in range(steps)
+        ]
+        done = total_bytes if ends == "completed" else total_bytes // 2
+        states.append(
+            DownloadState(
+                status=ends,
+                total_size_bytes=total_bytes,
+                downloaded_bytes=done,
+                started_at="2026-01-31T12:00:00.000Z",
+                completed_at="2026-01-31T12:01:00.000Z" if ends == "completed" else None,
+            )
+        )
+        return self._models.plan_download(model, states)

@@ -45,8 +45,8 @@ def async_fake_lmstudio(fake_lmstudio: FakeLMStudio) -> FakeLMStudio:
 @contextmanager
 def _fake(settings: dict[str, object]) -> Iterator[FakeLMStudio]:
     from lmdeck.testing.fake import FakeLMStudio
-    from lmdeck.testing.isolation import environment, refuse_others
+    from lmdeck.testing.isolation import block_other_connections, environment
 
     allow_network = bool(settings.pop("allow_network", False))
-    with FakeLMStudio(**settings) as fake, environment(fake), refuse_others(fake, allow_all=allow_network):  # type: ignore[arg-type]
+    with FakeLMStudio(**settings) as fake, environment(fake), block_other_connections(fake, allow_all=allow_network):  # type: ignore[arg-type]
         yield fake

@@ -1,4 +1,4 @@
-"""What the application sent, typed, whichever endpoint it sent it to."""
+"""The requests that the fake received, typed, for all endpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANSWERING = (
 
 
 class ToolUse(Struct, frozen=True, kw_only=True):
-    """A call that the application made, as its next request tells: with the arguments, and what the tool gave."""
+    """A tool call that the application answered, with its arguments and result, read from its next request."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -31,8 +31,8 @@ class ToolUse(Struct, frozen=True, kw_only=True):
 class SentRequest(Struct, frozen=True, kw_only=True):
     """One request that the fake received.
 
-    `headers` have lower-case names and no token; `body` is the decoded JSON, empty where there was none. `connection` counts
-    the connections from 0: requests with the same number came over the same one.
+    `headers` have lower-case names and no secrets; `body` is the decoded JSON object, or empty. `connection` is the number of
+    the connection, counted from 0.
     """
 
     method: str
@@ -43,18 +43,18 @@ class SentRequest(Struct, frozen=True, kw_only=True):
 
     @property
     def wants_answer(self) -> bool:
-        """Whether a model has to answer; what lists, loads and downloads models does not need one."""
+        """Whether a model has to answer; listing, loading and downloading models do not need one."""
         return self.path.endswith(ANSWERING)
 
     @property
     def model(self) -> str | None:
-        """The model that was asked for."""
+        """The requested model."""
         model = self.body.get("model")
         return model if isinstance(model, str) else None
 
     @property
     def stream(self) -> bool:
-        """Whether the answer was to be streamed."""
+        """Whether a streamed answer was requested."""
         return self.body.get("stream") is True
 
     @property
@@ -68,13 +68,13 @@ class SentRequest(Struct, frozen=True, kw_only=True):
 
     @property
     def last_user(self) -> str:
-        """What the user said last; empty where the user said nothing."""
-        said = [text_of(each.get("content")) for each in self.messages if each.get("role") == "user"]
-        return said[-1] if said else ""
+        """The text of the last user message; empty if there is none."""
+        texts = [text_of(each.get("content")) for each in self.messages if each.get("role") == "user"]
+        return texts[-1] if texts else ""
 
     @property
     def system(self) -> str:
-        """The system prompt, from wherever the endpoint has it."""
+        """The system prompt, in the format of any endpoint."""
         for name in ("system_prompt", "instructions", "system"):
             if self.body.get(name):
                 return text_of(self.body[name])
@@ -82,14 +82,14 @@ class SentRequest(Struct, frozen=True, kw_only=True):
 
     @property
     def tools(self) -> list[str]:
-        """The names of the tools on offer."""
+        """The names of the offered tools."""
         given = self.body.get("tools")
         tools = [tool for tool in given if isinstance(tool, Mapping)] if isinstance(given, list) else []
         return [str(_function(tool).get("name") or tool.get("server_label") or "") for tool in tools]
 
     @property
     def schema(self) -> Mapping[str, Any] | None:
-        """The JSON Schema that the answer has to obey, None where there is none."""
+        """The requested JSON Schema of the answer; None if there is none."""
         form = self.body.get("response_format")
         if isinstance(form, Mapping) and isinstance(form.get("json_schema"), Mapping):
             found = form["json_schema"].get("schema")
@@ -100,7 +100,7 @@ class SentRequest(Struct, frozen=True, kw_only=True):
 
     @property
     def tool_uses(self) -> list[ToolUse]:
-        """The calls in the history, each with its result where that came back."""
+        """The tool calls in the history, each with its result if there is one."""
         results = dict(self._results())
         return [
             ToolUse(name=name, arguments=arguments, result=results.get(call_id))
@@ -127,14 +127,14 @@ class SentRequest(Struct, frozen=True, kw_only=True):
                 yield str(block.get("tool_use_id")), text_of(block.get("content"))
 
     def __str__(self) -> str:
-        """Give one line that tells requests apart."""
-        said = self.last_user.replace("\n", " ")
-        shown = f" {said[:77] + '…' if len(said) > 78 else said!r}" if said else ""
+        """Return a one-line description."""
+        text = self.last_user.replace("\n", " ")
+        shown = f" {text[:77] + '…' if len(text) > 78 else text!r}" if text else ""
         return f"{self.method} {self.path}{shown}{' (streamed)' if self.stream else ''}"
 
 
 def text_of(content: object) -> str:
-    """Give the text of a message's content, parts joined."""
+    """Return the text of a message's content, with parts joined."""
     if isinstance(content, str):
         return content
     parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []

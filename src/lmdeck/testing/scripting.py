@@ -1,4 +1,4 @@
-"""The order of the answers: a queue, rules that look at the request, and what happens where neither has one."""
+"""The script of a fake: the methods that add answers, the queue, and the rules that match requests."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ _FILLER = "Well begun is half done, as they say, and what was begun here goes on
 
 
 class Scripting:
-    """The words by which answers are scripted; each call adds one answer and gives back what it was called on."""
+    """The methods that script answers; each adds one answer and returns `self`."""
 
-    _thought = ""
+    _pending_reasoning = ""
 
     def _add(self, answer: Scripted) -> None:
         raise NotImplementedError
 
     def answer(self, answer: Answer | RawAnswer) -> Self:
-        """Answer with a value made by hand."""
+        """Answer with an `Answer` or a `RawAnswer`."""
         if isinstance(answer, RawAnswer):
             self._add(answer)
             return self
-        thought, self._thought = self._thought, ""
-        self._add(msgspec.structs.replace(answer, reasoning=thought + answer.reasoning) if thought else answer)
+        reasoning, self._pending_reasoning = self._pending_reasoning, ""
+        self._add(msgspec.structs.replace(answer, reasoning=reasoning + answer.reasoning) if reasoning else answer)
         return self
 
     def respond(self, make: Callable[[SentRequest], Made]) -> Self:
-        """Answer with what a function makes of the request: an `Answer`, a `RawAnswer`, or words."""
+        """Answer with the result of a function of the request: an `Answer`, a `RawAnswer`, or text."""
         self._add(make)
         return self
 
@@ -66,7 +66,7 @@ class Scripting:
         prompt_tokens: int | None = None,
         completion_tokens: int | None = None,
     ) -> Self:
-        """Answer with words; `dialect` writes the reasoning into them, as models of that dialect do."""
+        """Answer with text; `dialect` writes the reasoning into it, as a model of that dialect does."""
         return self.answer(
             Answer(
                 content=content,
@@ -81,23 +81,23 @@ class Scripting:
         )
 
     def reasoning(self, text: str) -> Self:
-        """Think first: what is scripted next begins with this reasoning."""
-        self._thought += text
+        """Put this reasoning before the next scripted answer."""
+        self._pending_reasoning += text
         return self
 
     def tool_call(self, name: str, /, *, dialect: str | None = None, content: str = "", **arguments: object) -> Self:
-        """Call a tool: natively, or written into the text as a model of that dialect writes it."""
+        """Call a tool natively, or in the text as a model of `dialect` does."""
         return self.tool_calls([(name, arguments)], dialect=dialect, content=content)
 
     def tool_calls(
         self, calls: Sequence[tuple[str, Mapping[str, Any] | str]], *, dialect: str | None = None, content: str = ""
     ) -> Self:
-        """Call several tools in one answer; arguments given as text are sent as they are, broken or not."""
+        """Call several tools in one answer; arguments that are a string are sent unchanged, valid JSON or not."""
         planned = tuple(PlannedCall(name=name, arguments=arguments) for name, arguments in calls)
         return self.answer(Answer(content=content, calls=planned, dialect=dialect))
 
     def server_tool(self, name: str, /, output: str, *, then: str, provider: str = "fake", **arguments: object) -> Self:
-        """Let the server call a tool by itself, as it does for plugins (`provider="mcp/…"`) and MCP servers, and then speak."""
+        """Answer with a tool that the server runs (a plugin `provider="mcp/…"`, or an MCP server), then with `then`."""
         call = PlannedCall(name=name, arguments=arguments, output=output, provider=provider)
         return self.answer(Answer(calls=(call,), content=then))
 
@@ -106,7 +106,7 @@ class Scripting:
         return self.answer(Answer(content=json.dumps(value, ensure_ascii=False)))
 
     def from_schema(self) -> Self:
-        """Answer with a value that fits the schema of the request, or with arguments that fit a tool it requires."""
+        """Answer with a value that matches the schema of the request, or with arguments for a required tool."""
         return self.answer(Answer(from_schema=True))
 
     def decides(self, **answers: float | str | bool | Mapping[str, float] | None) -> Self:
@@ -118,7 +118,7 @@ class Scripting:
         return self.answer(Answer(decisions=answers))
 
     def error(self, status: int = 500, message: str = "The server had a problem.", *, body: object = None) -> Self:
-        """Refuse with this status; `body` None writes the message in the form of the endpoint that was asked."""
+        """Refuse with a status; if `body` is None, send the message in the error format of the endpoint."""
         return self.answer(Answer(refusal=refusal(status, message, body=body)))
 
     def raw(
@@ -128,25 +128,25 @@ class Scripting:
         content_type: str = "application/json",
         headers: Mapping[str, str] | None = None,
     ) -> Self:
-        """Answer with exactly these bytes, each piece by itself; a number waits so many seconds."""
+        """Answer with exactly these bytes, each piece sent separately; a number is a wait in seconds."""
         return self.answer(RawAnswer(steps, status, {"content-type": content_type, **(headers or {})}))
 
     def body(self, value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Self:
-        """Answer with exactly this JSON body, whatever was asked."""
+        """Answer with exactly this JSON body, whatever was requested."""
         return self.answer(RawAnswer.json(value, status, headers))
 
     def frames(self, *frames: object, done: bool = True) -> Self:
-        """Answer with exactly these JSON values as the events of a stream; a number waits so many seconds.
+        """Answer with exactly these JSON values as the events of a stream; a number is a wait in seconds.
 
-        `[DONE]` ends the stream, unless its events have a `type`, or `done` is off.
+        `[DONE]` ends the stream, unless its events have a `type` or `done` is False.
         """
         return self.answer(RawAnswer.frames(*frames, done=done))
 
     def fail(self, fault: str, /, *, reply: str | Answer = _FILLER, **options: object) -> Self:
-        """Let the next answer fail in a way that `FakeLMStudio.faults()` lists; `reply` is what it would have been.
+        """Inject one of `FakeLMStudio.faults()` into the next answer, which would otherwise be `reply`.
 
         Raises:
-            ConfigurationError: There is no fault of that name, or it has no such option.
+            ConfigurationError: There is no such fault, or it has no such option.
         """
         find_fault(fault).check(options)
         answer = reply if isinstance(reply, Answer) else Answer(content=reply)
@@ -154,9 +154,9 @@ class Scripting:
 
 
 class Rule(Scripting):
-    """Answers for requests that fit: one after the other, the last of them again and again.
+    """Answers for matching requests, in order; the last one is repeated.
 
-    `anywhere`: whether also for requests that need no model, such as those for the list of models.
+    `anywhere` is whether it also matches requests that do not need a model, such as model lists.
     """
 
     def __init__(self, fits: Predicate, *, anywhere: bool = False) -> None:
@@ -168,20 +168,20 @@ class Rule(Scripting):
         self._answers.append(answer)
 
     def has_answer_to(self, request: SentRequest) -> bool:
-        """Tell whether this rule is the one for a request."""
+        """Whether this rule has an answer to a request."""
         return bool(self._answers) and (self.anywhere or request.wants_answer) and bool(self._fits(request))
 
     def peek(self) -> Scripted:
-        """Give the next answer, and leave it."""
+        """Return the next answer without removing it."""
         return self._answers[0]
 
     def next(self) -> Scripted:
-        """Give the next answer."""
+        """Return the next answer, and remove it unless it is the last."""
         return self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
 
 
 class Script:
-    """All answers of a fake. `rule_for` a request is asked once; None stands for the queue."""
+    """All scripted answers of a fake: the queue and the rules; a rule of None stands for the queue."""
 
     def __init__(self) -> None:
         self.queue: deque[Scripted] = deque()
@@ -190,21 +190,21 @@ class Script:
         self.again: list[Scripted] = []
 
     def add(self, answer: Scripted) -> None:
-        """Put an answer behind the others of the queue."""
+        """Append an answer to the queue."""
         self.queue.append(answer)
 
     def rule(self, fits: Predicate, *, anywhere: bool = False) -> Rule:
-        """Add a rule, which goes before the queue."""
+        """Add a rule, which takes precedence over the queue."""
         rule = Rule(fits, anywhere=anywhere)
         self.rules.append(rule)
         return rule
 
     def rule_for(self, request: SentRequest) -> Rule | None:
-        """Give the first rule that has an answer to a request."""
+        """Return the first rule that has an answer to a request."""
         return next((rule for rule in self.rules if rule.has_answer_to(request)), None)
 
     def peek(self, rule: Rule | None) -> Scripted | None:
-        """Give the next answer of a rule or of the queue, and leave it."""
+        """Return the next answer of a rule or of the queue without removing it."""
         if rule is not None:
             return rule.peek()
         if not self.queue:
@@ -212,7 +212,7 @@ class Script:
         return self.queue[0] if self.queue else None
 
     def take(self, request: SentRequest, rule: Rule | None) -> Answer | RawAnswer | None:
-        """Give the answer to a request; None where there is none."""
+        """Return the answer to a request, and remove it; None if there is none."""
         scripted = self.peek(rule)
         if scripted is not None:
             scripted = self.queue.popleft() if rule is None else rule.next()
@@ -221,8 +221,8 @@ class Script:
         made = scripted(request)
         return Answer(content=made) if isinstance(made, str) else made
 
-    def past_the_server(self, request: SentRequest, rule: Rule | None) -> Answer | RawAnswer | None:
-        """Give the answer to a request that LM Studio's API is not to see: bytes, and what needs no model to be said."""
+    def bypass_server(self, request: SentRequest, rule: Rule | None) -> Answer | RawAnswer | None:
+        """Return the answer that bypasses the server: raw bytes, or an answer to a request without a model."""
         if request.wants_answer:
             return self.take(request, rule) if isinstance(self.peek(rule), RawAnswer) else None
         return None if rule is None else self.take(request, rule)

@@ -21,7 +21,7 @@ from lmdeck.contrib.asgi import RepairProxy
 from lmdeck.errors import ConfigurationError
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.testing.faults import FAULTS
-from lmdeck.testing.isolation import point_to
+from lmdeck.testing.isolation import environment_for
 from lmdeck.testing.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _run(
     began = time.monotonic()
     with closing(scenario.fake().start()) as fake, _server(fake, timeout, repaired=repaired) as url:
         _arm(fake, fault)
-        environment = {**os.environ, **point_to(url)}
+        environment = {**os.environ, **environment_for(url)}
         try:
             done = subprocess.run(  # noqa: S603  # the user's own program is the point
                 list(command), env=environment, capture_output=True, text=True, timeout=timeout, check=False,
@@ -161,7 +161,7 @@ def _server(fake: FakeLMStudio, timeout: float, *, repaired: bool) -> Iterator[s
 
 def _arm(fake: FakeLMStudio, fault: str | None) -> None:
     """Let every answer fail; a port that is closed stays so for as long as the program runs."""
-    if fault == "refuse":
+    if fault is not None and FAULTS[fault].closes_port:
         fake.close_port()
     else:
         fake.fail_always(fault)

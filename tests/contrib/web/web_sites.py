@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.answers import PlannedCall
-from lmdeck.testing.isolation import point_to
+from lmdeck.testing.isolation import environment_for
 from loopback import PATIENCE
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def far_end() -> Iterator[FakeLMStudio]:
 @contextmanager
 def site(kind: str, history: Path, fake: FakeLMStudio) -> Iterator[str]:
     """Serve an example: FastAPI's on uvicorn, Flask's on gunicorn with threads."""
-    environment = point_to(fake.base_url)
+    environment = environment_for(fake.base_url)
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:

@@ -1,8 +1,8 @@
-"""The ways in which an answer goes wrong, by name: what networks, proxies and LM Studio were seen to do.
+"""Injected faults by name: the failures that networks, proxies and LM Studio were observed to produce.
 
-Each is a function of the connection and the answer as it would have been; its docstring is what `lmdeck fake --faults` shows.
-LM Studio's own words are from its bug tracker. What a good client makes of it is said beside each: the right answer all the
-same ("right"), or an error ("error").
+Each fault is a function of the connection and the planned response; its docstring is what `lmdeck fake --faults` shows. The
+messages of LM Studio are from its bug tracker. Each fault declares what a good client does: return the right answer ("right")
+or raise an error ("error").
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ FAMILIES = (connection, stream, refusals, lmstudio)
 
 
 def find_fault(name: str) -> Fault:
-    """Give a fault by its name.
+    """Return a fault by its name.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: There is no such fault.
     """
     if name not in FAULTS:
         raise ConfigurationError(

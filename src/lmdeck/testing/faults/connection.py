@@ -1,56 +1,56 @@
-"""The connection goes wrong: before the first byte of an answer."""
+"""Faults of the connection, before the first byte of a response."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
-from lmdeck.testing.faults.declaration import fault, pass_on
+from lmdeck.testing.faults.declaration import fault, send_changed
 
 if TYPE_CHECKING:
-    from lmdeck.testing.connection import Parts, Wire
+    from lmdeck.testing.connection import PlannedResponse, Wire
 
 
-@fault("error")
-async def refuse(wire: Wire, answer: Parts, *, seconds: float = 0.2) -> None:  # noqa: ARG001  # the fake closes its port
-    """Nobody listens on the port, for so many seconds."""
+@fault("error", closes_port=True)
+async def refuse(wire: Wire, _: PlannedResponse, *, seconds: float = 0.2) -> None:  # noqa: ARG001  # used by the fake
+    """No process listens on the port, for the given number of seconds."""
     await wire.reset()
 
 
 @fault("error")
-async def reset_at_once(wire: Wire, answer: Parts) -> None:  # noqa: ARG001
+async def reset_at_once(wire: Wire, _: PlannedResponse) -> None:
     """The connection is reset before the first byte."""
     await wire.reset()
 
 
 @fault("error")
-async def close_at_once(wire: Wire, answer: Parts) -> None:  # noqa: ARG001
-    """The connection is closed without a byte: a pooled connection that the server had given up."""
+async def close_at_once(wire: Wire, _: PlannedResponse) -> None:
+    """The connection is closed without a byte, as a stale pooled connection is."""
     await wire.close()
 
 
 @fault("error")
-async def hang(wire: Wire, answer: Parts) -> None:  # noqa: ARG001
-    """The request is taken and never answered."""
-    await wire.gone()
+async def hang(wire: Wire, _: PlannedResponse) -> None:
+    """The request is accepted and never answered."""
+    await wire.wait_for_disconnect()
 
 
 @fault("right")
-async def slow_start(wire: Wire, answer: Parts, *, seconds: float = 0.3) -> None:
-    """The first byte comes late: a model is being loaded, which is silent."""
+async def slow_start(wire: Wire, response: PlannedResponse, *, seconds: float = 0.3) -> None:
+    """The first byte arrives late, as while a model is being loaded."""
     await asyncio.sleep(seconds)
-    await pass_on(wire, answer, bytes)
+    await send_changed(wire, response, bytes)
 
 
 @fault("error")
-async def half_head(wire: Wire, answer: Parts) -> None:  # noqa: ARG001
-    """The connection ends within the headers."""
-    wire.raw(b"HTTP/1.1 200 OK\r\ncontent-ty")
+async def half_head(wire: Wire, _: PlannedResponse) -> None:
+    """The connection ends in the middle of the headers."""
+    wire.write_raw(b"HTTP/1.1 200 OK\r\ncontent-ty")
     await wire.close()
 
 
 @fault("error")
-async def no_http(wire: Wire, answer: Parts) -> None:  # noqa: ARG001
-    """Something answers that does not speak HTTP."""
-    wire.raw(b"SSH-2.0-OpenSSH_9.6\r\n")
+async def no_http(wire: Wire, _: PlannedResponse) -> None:
+    """The response is not HTTP."""
+    wire.write_raw(b"SSH-2.0-OpenSSH_9.6\r\n")
     await wire.close()

@@ -25,7 +25,7 @@ WHOLE = "whole"
 LEFT = "the application went away"
 
 
-class Piece(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RecordedPiece(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Some bytes of an answer, `at` so many seconds after the request was sent; `base64` where they are no text."""
 
     at: float
@@ -33,7 +33,7 @@ class Piece(Struct, frozen=True, kw_only=True, omit_defaults=True):
     base64: str | None = None
 
     @classmethod
-    def of(cls, data: bytes, at: float) -> Piece:
+    def of(cls, data: bytes, at: float) -> RecordedPiece:
         """Keep bytes."""
         try:
             return cls(at=round(at, 4), text=data.decode())
@@ -46,7 +46,7 @@ class Piece(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return base64.b64decode(self.base64) if self.base64 is not None else (self.text or "").encode()
 
 
-class Exchange(Struct, kw_only=True, omit_defaults=True):
+class RecordedExchange(Struct, kw_only=True, omit_defaults=True):
     """One request and its answer. `ended` says how: "whole", or what broke it off."""
 
     method: str
@@ -55,7 +55,7 @@ class Exchange(Struct, kw_only=True, omit_defaults=True):
     request: Any = None
     status: int = 0
     headers: dict[str, str] = {}
-    pieces: list[Piece] = field(default_factory=list)
+    pieces: list[RecordedPiece] = field(default_factory=list)
     ended: str = WHOLE
 
     @property
@@ -64,7 +64,7 @@ class Exchange(Struct, kw_only=True, omit_defaults=True):
         return b"".join(piece.data for piece in self.pieces)
 
 
-def load(path: str | Path, skipped: Callable[[str], object] = _log.warning) -> list[Exchange]:
+def load(path: str | Path, skipped: Callable[[str], object] = _log.warning) -> list[RecordedExchange]:
     """Read a recording; `skipped` is told of a line that was torn when its writer was killed or the disk was full.
 
     Raises:
@@ -76,12 +76,12 @@ def load(path: str | Path, skipped: Callable[[str], object] = _log.warning) -> l
         raise ConfigurationError(
             f"The recording {path} cannot be read: {error.strerror}.", hint="Check the path."
         ) from error
-    exchanges: list[Exchange] = []
+    exchanges: list[RecordedExchange] = []
     for number, line in enumerate(content.splitlines(keepends=True), 1):
         if not line.strip():
             continue
         try:
-            exchanges.append(msgspec.json.decode(line.rstrip(), type=Exchange))
+            exchanges.append(msgspec.json.decode(line.rstrip(), type=RecordedExchange))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if not _is_torn(line, error):
                 raise ConfigurationError(
@@ -94,7 +94,7 @@ def load(path: str | Path, skipped: Callable[[str], object] = _log.warning) -> l
     return exchanges
 
 
-def save(exchanges: Iterable[Exchange], path: str | Path) -> None:
+def save(exchanges: Iterable[RecordedExchange], path: str | Path) -> None:
     """Write a recording, whole or not at all.
 
     Raises:
@@ -103,7 +103,7 @@ def save(exchanges: Iterable[Exchange], path: str | Path) -> None:
     replace_file(path, b"".join(msgspec.json.encode(exchange) + b"\n" for exchange in exchanges))
 
 
-def append(exchange: Exchange, path: str | Path) -> None:
+def append(exchange: RecordedExchange, path: str | Path) -> None:
     """Add one exchange to a recording, which other threads and processes may write to as well.
 
     Raises:

@@ -15,7 +15,7 @@ from lmdeck._transport import Timeouts, WireRequest
 from lmdeck._transport.aiohttp import AiohttpTransport
 from lmdeck.config import Settings
 from lmdeck.errors import FileWriteError, TransportError
-from lmdeck.testing.recordings.cassette import LEFT, Exchange, Piece, append
+from lmdeck.testing.recordings.cassette import LEFT, RecordedExchange, RecordedPiece, append
 from lmdeck.testing.recordings.redaction import Redaction
 from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, Refusal, refuse_request
@@ -50,7 +50,7 @@ class Recorder:
         self,
         upstream: str,
         path: str | Path,
-        tell: Callable[[Exchange], object] | None = None,
+        tell: Callable[[RecordedExchange], object] | None = None,
         *,
         tell_lost: Callable[[FileWriteError], object] = _log_lost,
         hosts: AllowedHosts = LOOPBACK,
@@ -76,7 +76,7 @@ class Recorder:
             await (refusal or _too_large())(scope, receive, send)
             return
         redaction = Redaction()
-        exchange = Exchange(
+        exchange = RecordedExchange(
             method=scope["method"],
             path=scope["path"],
             request_headers=redaction.headers(given),
@@ -90,7 +90,7 @@ class Recorder:
             self._store(exchange, redaction)
 
     async def _forward(
-        self, scope: Scope, headers: dict[str, str], body: bytes, exchange: Exchange, send: Send
+        self, scope: Scope, headers: dict[str, str], body: bytes, exchange: RecordedExchange, send: Send
     ) -> None:
         query = scope.get("query_string", b"").decode("latin-1")
         request = WireRequest(
@@ -115,7 +115,7 @@ class Recorder:
             text = f"lmdeck record cannot reach {self._upstream}: {error.message}"
             await Response(text, 502, media_type="text/plain")(scope, _nothing, send)
 
-    def _store(self, exchange: Exchange, redaction: Redaction) -> None:
+    def _store(self, exchange: RecordedExchange, redaction: Redaction) -> None:
         exchange.path = redaction.text(exchange.path)
         exchange.headers = redaction.headers(exchange.headers)
         exchange.pieces = redaction.pieces(exchange.pieces)
@@ -130,7 +130,7 @@ class Recorder:
             self._tell(exchange)
 
 
-async def _pass_back(answer: AsyncResponse, exchange: Exchange, began: float, send: Send) -> None:
+async def _pass_back(answer: AsyncResponse, exchange: RecordedExchange, began: float, send: Send) -> None:
     exchange.status = answer.status
     exchange.headers = dict(answer.headers)
     raw = [
@@ -140,7 +140,7 @@ async def _pass_back(answer: AsyncResponse, exchange: Exchange, began: float, se
     ]
     await send({"type": "http.response.start", "status": answer.status, "headers": raw})
     while data := await answer.read():
-        exchange.pieces.append(Piece.of(data, time.perf_counter() - began))
+        exchange.pieces.append(RecordedPiece.of(data, time.perf_counter() - began))
         await send({"type": "http.response.body", "body": data, "more_body": True})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmdeck.testing.recordings.cassette import Piece
+from lmdeck.testing.recordings.cassette import RecordedPiece
 
 REMOVED = "(removed)"
 LEAST_KNOWN = 8
@@ -80,17 +80,17 @@ class Redaction:
             text = text.replace(secret, REMOVED)
         return text
 
-    def pieces(self, pieces: Sequence[Piece]) -> list[Piece]:
+    def pieces(self, pieces: Sequence[RecordedPiece]) -> list[RecordedPiece]:
         """Return the pieces of an answer, each as long as it was, secrets overwritten also where two pieces share one."""
         whole = b"".join(piece.data for piece in pieces)
         for secret in self._longest_first():
             written = secret.encode("utf-8", "replace")
             whole = whole.replace(written, b"x" * len(written))
-        shown: list[Piece] = []
+        shown: list[RecordedPiece] = []
         begin = 0
         for piece in pieces:
             end = begin + len(piece.data)
-            shown.append(Piece.of(whole[begin:end], piece.at))
+            shown.append(RecordedPiece.of(whole[begin:end], piece.at))
             begin = end
         return shown
 

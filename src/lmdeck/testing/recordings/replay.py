@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
     from lmdeck._streaming.translator import Translator
     from lmdeck.messages import Reply
-    from lmdeck.testing.recordings.cassette import Exchange
+    from lmdeck.testing.recordings.cassette import RecordedExchange
 
 _LENGTH = ("content-length", "transfer-encoding", "connection", "keep-alive", "date", "server")
 
 
-class Player:
+class ReplayApp:
     """An ASGI application that answers from a recording, each exchange once, those of a method and path in their order.
 
     `speed` divides the recorded waits; 0 leaves them out.
     """
 
-    def __init__(self, exchanges: Sequence[Exchange], speed: float = 0.0) -> None:
+    def __init__(self, exchanges: Sequence[RecordedExchange], speed: float = 0.0) -> None:
         self._left = list(exchanges)
         self._speed = speed
 
@@ -63,7 +63,7 @@ class Player:
         if exchange.ended in {WHOLE, LEFT}:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _next(self, method: str, path: str) -> Exchange | None:
+    def _next(self, method: str, path: str) -> RecordedExchange | None:
         for at, exchange in enumerate(self._left):
             if (exchange.method, exchange.path) == (method, path):
                 if method == "GET" and all(
@@ -80,12 +80,12 @@ class Understood(Struct, frozen=True, kw_only=True):
     Both are None for an answer that is no chat: a listing, embeddings, a load.
     """
 
-    exchange: Exchange
+    exchange: RecordedExchange
     reply: Reply | None = None
     error: LMStudioError | None = None
 
 
-def understand(exchange: Exchange) -> Understood:
+def understand(exchange: RecordedExchange) -> Understood:
     """Read a recorded answer again, as a client does."""
     if exchange.status >= 300 or not exchange.status:
         error = api_error(exchange.status, exchange.body, exchange.headers, path=exchange.path)
@@ -106,7 +106,7 @@ def understand(exchange: Exchange) -> Understood:
         return Understood(exchange=exchange, error=error, reply=reader.partial())
 
 
-def _reader(exchange: Exchange) -> ChatReader | None:
+def _reader(exchange: RecordedExchange) -> ChatReader | None:
     asked: Mapping[str, Any] = exchange.request if isinstance(exchange.request, dict) else {}
     is_completion = exchange.path.endswith("/chat/completions")
     given = asked.get("tools")
