@@ -11,6 +11,7 @@ from asking import WAYS, Way, lm, nothing_left_behind
 from lmdeck import LMStudioError
 from lmdeck.testing import FakeLMStudio
 from lmdeck.testing.faults import FAMILIES, FAULTS
+from loopback import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
