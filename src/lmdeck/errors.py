@@ -24,6 +24,7 @@
     ├── EmptyReplyError
     ├── ToolError
     │   ├── ToolCallParseError
+    │   ├── ToolCallMissingError
     │   ├── UnknownToolError
     │   ├── ToolArgumentsError
     │   └── ToolExecutionError

@@ -40,6 +40,7 @@ TREE: dict[str, tuple[str, tuple[type, ...]]] = {
     "EmptyReplyError": ("LMStudioError", ()),
     "ToolError": ("LMStudioError", ()),
     "ToolCallParseError": ("ToolError", (ValueError,)),
+    "ToolCallMissingError": ("ToolError", ()),
     "UnknownToolError": ("ToolError", (LookupError,)),
     "ToolArgumentsError": ("ToolError", (ValueError,)),
     "ToolExecutionError": ("ToolError", ()),
