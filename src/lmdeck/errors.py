@@ -74,6 +74,7 @@ __all__ = [
     "TemplateError",
     "TimeoutPhase",
     "ToolArgumentsError",
+    "ToolCallMissingError",
     "ToolCallParseError",
     "ToolError",
     "ToolExecutionError",
