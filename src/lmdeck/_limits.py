@@ -15,6 +15,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     error_body_bytes: int = 1 << 20
     tool_arguments_chars: int = 16 << 20
     tool_calls: int = 256
+    nested_values: int = 128
 
 
 DEFAULT_LIMITS = Limits()

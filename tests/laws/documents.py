@@ -41,7 +41,7 @@ OWN = {
     "prose": (
         "Here is my plan. Here is my thought process: tests first, code second. Here is my response: begin.\n"
         "The sentence [save(text='x')] is a list, and to=ann is an address.\nto=ann\nThe functools[0] entry; call: none.\n"
-        "Action:\nopen the door.\nIn thinking, </think> ends what <think> began; [ARGS] and [TOOLS] are tokens' names.\n"
+        "Action:\nopen the door.\nIn thinking, </think> ends what <think> began; [ARGS] and [THINK] are tokens' names.\n"
         'Well:\n\n{"name": "save", "arguments": {"text": "x"}}\n\nis how it is written.\n'
     ),
     "transcript": "User: hi\nAssistant: hello\n<user>\nname\n</user>\n</function>\n</tool_call>\n</parameter>\n</tool_calls>\nDone.\n",

@@ -8,7 +8,6 @@ from typing import Any
 
 from lmdeck import ConfigurationError, dialects, render
 from lmdeck._parsing.dialects import REGISTRY
-from lmdeck._parsing.grammar import is_word
 
 Call = dict[str, Any]
 
@@ -60,13 +59,13 @@ def is_unmistakable(literal: str) -> bool:
     """Whether a literal is a special token: text that no person writes and no other markup contains."""
     return bool(
         re.search(
-            r"[|｜▁◁▷]|minimax|^\[/?[A-Z_]{5,}\]$|longcat|seed:|dots_|atem:|rfl:|steptml:|mm:|TOOLCALL|TOOL_REQUEST",
+            r"[|｜▁◁▷]|minimax|^\[/?[A-Z_]{5,}\]$|longcat|seed:|dots_|atem:|rfl:|steptml:|mm:|TOOLCALL|TOOL_REQUEST|<reserved_",
             literal,
         )
     )
 
 
-PLAIN_LITERALS = [literal for literal in LITERALS if is_word(literal)]
+PLAIN_LITERALS = [literal for literal in LITERALS if not is_unmistakable(literal)]
 """Literals that ordinary text may contain, such as `<answer>` or `</s>`."""
 PIECES = (
     "{", "}", "[", "]", "(", ")", '"', "'", ":", ",", "=", "<", ">", "</", "/>", "|", "\\", "`", "```", "\n", " ", "\n\n",

@@ -14,6 +14,8 @@ from lmdeck.testing import FakeLMStudio
 
 END_TAG = re.compile(r"</(?:\w+[:|_])?think(?:_\w+)?>|◁/think▷")
 """Behind a lone end tag a whole answer is known to be reasoning before it; a stream has handed that on as content by then."""
+NESTING = ('{"function": ', '[{"function": ', "more:{", "]<]minimax[>[<more>", "[[", "[save(tags=[", "<a>{")
+"""Openings that a reader may follow into one another."""
 Essence = tuple[str, str, list[tuple[str, object]], list[tuple[str, str]]]
 TEXTS = (
     "Hm.</think>It rains.", "Hm.\n</think>\n\nIt rains.", "</think>It rains.", "<think>Hm.</think>It rains.", "It <b>rains</think> here.",
@@ -53,7 +55,7 @@ def test_sent_streamed_and_parsed_text_has_one_result(offers_tools: bool) -> Non
             assert sent == essence(parsed), text
 
 
-@pytest.mark.parametrize("piece", sorted({*LITERALS, *PIECES}), ids=repr)
+@pytest.mark.parametrize("piece", sorted({*LITERALS, *PIECES, *NESTING}), ids=repr)
 def test_no_text_is_too_deep(piece: str) -> None:
     """Hundreds of openings in one another raise nothing, and are text in the end, or a problem tells of them."""
     for head in ("", '<tool_call>{"name": "save", "arguments": {"text": ', "<think>"):

@@ -17,8 +17,8 @@ __all__ = ["Grammar", "grammar_for"]
 NO_ENDS = Stops(())
 INDENT = r"[^\S\n]*+"
 OF_CALLS = re.compile("tool|call|function", re.IGNORECASE)
-SPECIAL = re.compile(r"[|｜◁]|^\[[A-Z_/ ]+\]$|^<reserved_")
-WORD = re.compile(r"</?[A-Za-z0-9]+>|</co: |[^<\[{◁\]`].*", re.DOTALL)
+SPECIAL = re.compile(r"[|｜◁]|^\[[A-Z_/]+\]$|^<reserved_")
+WORD = re.compile(r"</?\w+>|\[[A-Z]+ [A-Z ]+\]|</co: |[^<\[{◁\]`].*", re.DOTALL)
 
 
 def is_special(literal: str) -> bool:

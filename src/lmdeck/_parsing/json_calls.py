@@ -139,9 +139,9 @@ def _next_object(source: Source) -> Reader[bool]:
 
 
 def json_member(  # noqa: C901 - one grammar, read top down
-    source: Source, calls: Calls, ends: Stops, *, strictly: bool = False, default: str = ""
+    source: Source, calls: Calls, ends: Stops, *, strictly: bool = False, default: str = "", is_inner: bool = False
 ) -> Reader[None]:
-    """Read one `{"name": …, "arguments": {…}}`, its keys in any order and under any of their names.
+    """Read one `{"name": …, "arguments": {…}}`, its keys in any order and under any of their names, or one in another object.
 
     With `strictly` nothing but a call of an offered tool is taken, and other text is `NotACall` as soon as that is known.
     """
@@ -182,8 +182,8 @@ def json_member(  # noqa: C901 - one grammar, read top down
         char = yield from source.skip_space()
         if strictly and not calls.is_open and key not in NAME_KEYS and key not in ("type", "id"):
             raise NotACall
-        if key in NAME_KEYS and char == "{" and not calls.is_open:
-            yield from json_member(source, calls, ends, strictly=strictly)
+        if key in NAME_KEYS and char == "{" and not calls.is_open and not is_inner:
+            yield from json_member(source, calls, ends, strictly=strictly, is_inner=True)
             yield from _rest_of_object(source, ends)
             return
         if key in NAME_KEYS and not calls.is_open:

@@ -11,10 +11,11 @@ CODE = re.compile(
     r"^(`{3,}|~{3,})[^\n]*\n(?:.*?^\1|.*)|`[^`\n]*`|^(?: {4}|\t| {0,3}[>|])[^\n]*$", re.MULTILINE | re.DOTALL
 )
 MARK = (
-    r"</?[|｜‖][^<>\n]{1,60}>|<[a-z_]{3,30}\|>|<escape>|\]<\]minimax\[>\[|\[/?(?:TOOL_CALLS|ARGS|(?:END_)?TOOL_REQUEST)\]"
+    r"</?[|｜‖][^<>\n]{1,60}>|<[a-z_]{3,30}\|>|<escape>|\]<\]minimax\[>\[|\[/?(?:TOOL_CALLS?|ARGS|(?:END_)?TOOL_REQUEST)\]"
     r"|</?(?:[a-z]+[:|_])*(?:tool_?calls?|function(?:_?calls?)?|invoke|parameter|param|arg_key|arg_value|TOOLCALL)\b[^<>\n]{0,80}>"
-    r"|functools|>>>|```tool_code|\bcall:"
+    r"|functools\s?(?=\[)|>>>(?=\w)|```tool_code|\bcall:\s?(?=\w+\s?[{(])"
 )
+PARAGRAPHS = re.compile(r"\n[^\S\n]*\n")
 INSIDE = re.compile(
     r"</?(?:[a-z]+[:|_])*(?:parameter|param|arg_key|arg_value)\b[^<>\n]{0,80}>|</?[|｜‖]{1,2}DSML[^<>\n]{1,60}>"
     r"|\]<\]minimax\[>\[|<\|(?:open|close)\|>|<[|｜][^<>\n]{0,30}(?:argument|tool_name|tool_call:|tool▁sep|tool_sep)[^<>\n]{0,30}>"
@@ -34,6 +35,7 @@ def left_over_call(text: str, names: Iterable[str]) -> str:
     written = rf"[\"'](?:tool_)?name[\"']?\s{{0,9}}[:=]\s{{0,9}}[\"'](?:{tools})[\"']"
     if found := re.search(around, prose):
         return found.group()
-    if (found := re.search(MARK, prose)) and re.search(written, prose):
-        return found.group()
+    for paragraph in PARAGRAPHS.split(prose):
+        if (found := re.search(MARK, paragraph)) and re.search(written, paragraph):
+            return found.group()
     return ""

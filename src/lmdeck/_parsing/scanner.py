@@ -44,6 +44,8 @@ BODY_LENGTH = 16
 NO_ENDS = stops()
 REFUSED = frozenset({"tool_call_unparsed", "tool_call_incomplete", "unoffered_tool", "markup_kept"})
 QUOTED = 80
+LONGEST_THOUGHT = 16_000
+"""How long reasoning may be that begins on a line of text."""
 
 
 class Reading:
@@ -229,11 +231,30 @@ class Reading:
             calls.say(token)
         elif token in grammar.markers:
             yield from self._call(grammar.markers[token])
-        elif token in grammar.anywhere and not calls.is_aside:
+        elif token in grammar.anywhere and not calls.is_aside and (yield from self._opens_reasoning(token)):
             source.at += len(token)
             yield from self._reasoning(grammar.anywhere[token])
         else:
             self._drop(token)
+
+    def _opens_reasoning(self, token: str) -> Reader[bool]:
+        """Whether a tag opens reasoning: on a line of text and before a space, as prose talks of it, it needs an end."""
+        source, calls, tags = self.source, self.calls, self.grammar.anywhere[token]
+        behind = source.at + len(token)
+        while behind >= len(source.text) and not source.closed:
+            yield
+            behind = source.at + len(token)
+        if (
+            calls.prose.is_line_start
+            or self._is_spoken(token)
+            or source.text[behind : behind + 1] not in (" ", ",", ".")
+        ):
+            return True
+        while not source.closed and len(source.text) - source.at < LONGEST_THOUGHT:
+            if tags.close in source.text:
+                return True
+            yield
+        return source.text.find(tags.close, source.at) >= 0
 
     def _drop(self, token: str) -> None:
         """Leave out a token that is no part of the answer: special ones anywhere, others only at its start and its end."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from lmdeck._parsing.json_calls import json_arguments, json_calls, json_objects
-from lmdeck._parsing.python_calls import python_calls
+from lmdeck._parsing.python_calls import python_call, python_calls
 from lmdeck._parsing.sink import Calls
 from lmdeck._parsing.source import (
     NON_SPACE,
@@ -18,6 +18,7 @@ from lmdeck._parsing.source import (
     NotACall,
     Reader,
     Source,
+    Stops,
     TruncatedCall,
     UnofferedCall,
     stops,
@@ -43,12 +44,16 @@ HTML = (
 )
 NO_WRAPPER = rf"(?!(?:{HTML})[\s>/])"
 """Elements of HTML are no wrappers of calls."""
+CALL = r"([A-Za-z_][\w.\-]{0,80})\("
+"""A name and the bracket behind it, as a call in Python begins."""
 WRAPPER = re.compile(
     rf"<{NO_WRAPPER}"
-    r"([A-Za-z_][\w.:\-]{0,39})>\s{0,20}(?=\{|\[\s{0,20}\{)|\[([A-Za-z_][\w \-]{0,39})\]\s{0,20}(?=\{)"
+    rf"([A-Za-z_][\w.:\-]{{0,39}})>\s{{0,20}}(?=\{{|\[\s{{0,20}}\{{|{CALL})"
+    rf"|\[([A-Za-z_][\w \-]{{0,39}})\]\s{{0,20}}(?=\{{|{CALL})"
 )
 WRAPPER_BEGUN = re.compile(
-    r"<(?:[A-Za-z_][\w.:\-]{0,39}(?:>\s{0,20}(?:\[\s{0,20})?)?)?\Z|\[(?:[A-Za-z_][\w \-]{0,39}(?:\]\s{0,20})?)?\Z"
+    r"<(?:[A-Za-z_][\w.:\-]{0,39}(?:>\s{0,20}(?:\[\s{0,20}|[A-Za-z_][\w.\-]{0,80})?)?)?\Z"
+    r"|\[(?:[A-Za-z_][\w \-]{0,39}(?:\]\s{0,20}(?:[A-Za-z_][\w.\-]{0,80})?)?)?\Z"
 )
 WORDS_OF_CALLS = re.compile(r"tool|function|call|invoke|invok|action", re.IGNORECASE)
 SCHEMA_KEYS = frozenset({"type", "properties"})
@@ -193,26 +198,40 @@ def _sentence(source: Source, calls: Calls) -> Reader[None]:
     if calls.toolbox.resolve(name) is None:
         raise NotACall
     source.at = found.end()
+    yield from _in_brackets(source, calls, name, ENDS, closer="]")
+
+
+def _in_brackets(source: Source, calls: Calls, name: str, ends: Stops, *, closer: str = "") -> Reader[None]:
+    """Read the arguments of a call and the bracket behind them: an object, or keywords as in Python."""
+    if (yield from source.skip_space()) not in ("{", ""):
+        yield from python_call(source, calls, ends, name, closer=closer)
+        return
     calls.open(name)
-    yield from json_arguments(source, calls.write, calls, ENDS, enclosing=")]")
+    yield from json_arguments(source, calls.write, calls, ends, enclosing=")" + closer)
     yield from source.skip_space()
-    yield from source.take(stops(")]", ")", "]"))
+    yield from source.take(stops(f"){closer}", ")", closer))
     calls.close()
 
 
 def wrapped_json(source: Source, calls: Calls) -> Reader[None]:
-    """Read calls between two tags that a model made up, `<action>{…}</action>` or `[TOOL_USE]{…}[/TOOL_USE]`."""
+    """Read calls between two tags that a model made up: `<action>{…}</action>`, `[TOOL_USE] NAME({…}) [/TOOL_USE]`."""
     while not (found := WRAPPER.match(source.text, source.at)):
         if source.closed or not WRAPPER_BEGUN.match(source.text, source.at):
             raise NotACall
         yield
-    word = found.group(1) or found.group(2)
+    word = found.group(1) or found.group(3)
+    name = found.group(2) or found.group(4)
+    if name and (calls.toolbox.resolve(name) is None or not WORDS_OF_CALLS.search(word)):
+        raise NotACall
     is_tag = bool(found.group(1))
     source.at = found.end()
     closing = stops(f"</{word}>") if is_tag else stops(f"[/{word}]", f"[END_{word}]")
 
     def read(source: Source, calls: Calls) -> Reader[None]:
-        if source.text[source.at] == "[":
+        if name:
+            source.at += len(name) + 1
+            yield from _in_brackets(source, calls, name, closing)
+        elif source.text[source.at] == "[":
             yield from _array(source, calls)
         else:
             yield from _objects(source, calls)

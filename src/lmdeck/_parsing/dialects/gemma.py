@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from json.encoder import encode_basestring
 
+from lmdeck._limits import DEFAULT_LIMITS
 from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker, ReasoningTags
 from lmdeck._parsing.json_calls import json_objects
 from lmdeck._parsing.literals import LiteralReader, escaped
@@ -112,8 +113,8 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
         return key
 
     def value_(source: Source, calls: Calls, schema: object, depth: int, closer: str = "") -> Reader[None]:
-        if depth > 100:
-            raise MalformedCall("values nested too deep")
+        if depth > DEFAULT_LIMITS.nested_values:
+            raise MalformedCall(f"more than {DEFAULT_LIMITS.nested_values} values in one another")
         char = yield from source.skip_space()
         if not char:
             raise TruncatedCall

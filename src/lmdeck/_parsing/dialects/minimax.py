@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring
 
+from lmdeck._limits import DEFAULT_LIMITS
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
 from lmdeck._parsing.members import Block
 from lmdeck._parsing.offered_tools import STRING, json_for, types_of
@@ -27,8 +28,8 @@ END_TAG = stops(f"{T}</")
 BLOCK_END = f"{T}</tool_call>"
 INVOKE = f"{T}<invoke name="
 INVOKE_END = f"{T}</invoke>"
+PARTS = stops(BLOCK_END, INVOKE)
 M2_PARAMETER = "parameter name="
-DEPTH = 128
 
 
 def block(source: Source, calls: Calls) -> Reader[None]:
@@ -40,7 +41,8 @@ def block(source: Source, calls: Calls) -> Reader[None]:
         if (yield from source.take(stops(BLOCK_END))):
             break
         if not (yield from source.ahead(stops(INVOKE))):
-            if is_first and not char:
+            is_cut = yield from source.ends_inside(PARTS, least=1)
+            if is_first and (is_cut or not char):
                 raise TruncatedCall
             if is_first:
                 raise MalformedCall("a block without a call")
@@ -124,8 +126,8 @@ def end_of(source: Source, calls: Calls, name: str, text: str = "") -> Reader[No
 
 def value(source: Source, calls: Calls, schema: object, name: str, depth: int) -> Reader[str]:
     """Read what stands in an element, as JSON: text, members, or items. Text between members is kept as `$text`."""
-    if depth > DEPTH:
-        raise MalformedCall("values nested too deep")
+    if depth > DEFAULT_LIMITS.nested_values:
+        raise MalformedCall(f"more than {DEFAULT_LIMITS.nested_values} values in one another")
     texts: list[str] = []
     found: dict[str, list[str]] = {}
     declared = schema.get("properties") if isinstance(schema, Mapping) else None

@@ -147,7 +147,7 @@ DIALECTS = (
     Dialect(
         name="poolside-v1", writes=each("<tool_call>", pairs(), "</tool_call>"),
         models="Poolside Laguna", reasoning=(THINK,), bare="{",
-        markers=(TOOL_CALL, Marker("<user>", tagged("</user>"), at_start=True)), own=(Marker("<user>", tagged("</user>")),),
+        markers=(TOOL_CALL,), own=(Marker("<user>", tagged("</user>")),),
         example="<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
     ),
     Dialect(
