@@ -46,10 +46,10 @@ class TokenTable:
             raise BackendError(f"The model file {path.name} has no table of token vectors.", status=500)
         self._rows = found[0].data
         self._type = found[0].tensor_type
-        self._mean, self._common = self._what_all_share()
+        self._mean, self._common = self._mean_and_directions()
 
     def vector(self, tokens: Sequence[int]) -> tuple[float, ...]:
-        """Give the vector of a text by its tokens; that of no text is all zeros."""
+        """Return the vector of a text by its tokens; all zeros for an empty text."""
         np = self._np
         known = np.array([token for token in tokens if token < len(self._rows)], dtype=np.int64)
         if not len(known):
@@ -63,8 +63,8 @@ class TokenTable:
         rows: NDArray[float32] = self._dequantize(self._rows[tokens], self._type)
         return rows
 
-    def _what_all_share(self) -> tuple[NDArray[float64], NDArray[float64]]:
-        """Find the mean of all rows, and as columns the directions in which they differ most."""
+    def _mean_and_directions(self) -> tuple[NDArray[float64], NDArray[float64]]:
+        """Return the mean of all rows, and their principal directions as columns."""
         np = self._np
         rows, width = len(self._rows), len(self._vectors(slice(0, 1))[0])
         total, products = np.zeros(width), np.zeros((width, width))

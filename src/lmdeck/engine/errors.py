@@ -1,4 +1,4 @@
-"""What can go wrong with the embedded engine."""
+"""Errors of the embedded engine."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 class EngineError(LMStudioError):
-    """The embedded engine cannot be had, loaded or served."""
+    """The embedded engine cannot be installed, loaded or served."""
 
     default_hint = "Run `lmdeck engine pull`, then `lmdeck engine serve`."
 
 
 @contextmanager
 def needs_extra() -> Iterator[None]:
-    """Tell which extra to install where an import of it fails.
+    """Raise an error that names the extra to install if an import fails.
 
     Raises:
         EngineError: A package of the extra is missing.

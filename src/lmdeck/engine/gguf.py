@@ -1,4 +1,4 @@
-"""Reads what a GGUF file says about itself, for the listings and the chat template.
+"""The metadata of a GGUF file, for the listings and the chat template.
 
 Only the header is read, value by value, and arrays (the vocabulary) are stepped over. Format: ggml's `docs/gguf.md`,
 versions 2 and 3.
@@ -46,7 +46,7 @@ FILE_TYPES = {
 
 
 def read_header(path: Path) -> dict[str, Value]:
-    """Read the metadata of a GGUF file, arrays left out.
+    """Return the metadata of a GGUF file, without arrays.
 
     Raises:
         EngineError: No such file, or no GGUF file.

@@ -1,4 +1,4 @@
-"""Loads a GGUF file into mistralrs, quietly and from that file alone, and describes it for the listings."""
+"""Loading of a GGUF file into mistralrs, without log output or network, and its description for the listings."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Loader:
 
     @property
     def runtime(self) -> EngineRuntime:
-        """Name mistralrs and its version."""
+        """The name and version of mistralrs."""
         return EngineRuntime(name="mistralrs", version=version("mistralrs"))
 
     def load(self) -> Runner:
@@ -84,7 +84,7 @@ class Loader:
                 ) from error
 
     def describe(self) -> ModelDescription:
-        """Say what the listings show, from the file's name and header."""
+        """Return the description of the model, from the file's name and header."""
         header = self._header
         architecture = str(header.get("general.architecture", "unknown"))
         context = _integer(header, f"{architecture}.context_length")
@@ -134,7 +134,7 @@ def _import_quietly() -> ModuleType:
 
 
 def _cores() -> int:
-    """Count the cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
@@ -144,5 +144,5 @@ def _integer(header: Mapping[str, Value], key: str, default: int = 0) -> int:
 
 
 def first_line(error: Exception) -> str:
-    """Leave out the stack trace that candle adds to its messages."""
+    """Return the first line of a message, without the stack trace that candle adds."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:500].rstrip(".")

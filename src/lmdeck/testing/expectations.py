@@ -1,4 +1,4 @@
-"""What the application should have sent, checked, with a message that shows what it sent instead."""
+"""Assertions about the received requests, whose messages show what was sent instead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lmdeck.testing.received_requests import SentRequest, ToolUse
 
 SHOWN = 20
-SECONDS_A_LOOK = 0.005
+POLL_SECONDS = 0.005
 
 
 class Expectations:
@@ -24,12 +24,12 @@ class Expectations:
 
     @property
     def in_progress(self) -> int:
-        """How many answers are being made at this moment."""
+        """The number of answers that are being generated."""
         raise NotImplementedError
 
     @property
     def pending(self) -> int:
-        """How many scripted answers have not been used."""
+        """The number of unused scripted answers."""
         raise NotImplementedError
 
     def wait_until_busy(self, seconds: float = 5.0) -> None:
@@ -53,7 +53,7 @@ class Expectations:
         while not condition():
             if time.monotonic() > deadline:
                 raise AssertionError(f"After {seconds:g} s {otherwise}.{self._shown()}")
-            time.sleep(SECONDS_A_LOOK)
+            time.sleep(POLL_SECONDS)
 
     def assert_exhausted(self) -> None:
         """Check that every scripted answer was used.

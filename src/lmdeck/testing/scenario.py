@@ -8,7 +8,7 @@ strict = false
 key = "qwen2.5-7b-instruct"
 
 [[answer]]
-when = "weather"                       # the user's last words contain this
+when = "weather"                       # the last user message contains this
 tool_call = { name = "get_weather", arguments = { city = "Paris" } }
 
 [[answer]]
@@ -37,12 +37,12 @@ from lmdeck.testing.fake import FakeLMStudio
 from lmdeck.testing.faults import find_fault
 
 
-class _Call(Struct, forbid_unknown_fields=True, kw_only=True):
+class _ToolCallEntry(Struct, forbid_unknown_fields=True, kw_only=True):
     name: str
     arguments: dict[str, Any] | str = {}
 
 
-class _Model(Struct, forbid_unknown_fields=True, kw_only=True):
+class _ModelEntry(Struct, forbid_unknown_fields=True, kw_only=True):
     key: str
     type: str = "llm"
     loaded: bool = True
@@ -53,13 +53,13 @@ class _Model(Struct, forbid_unknown_fields=True, kw_only=True):
     refuses_to_load: str | None = None
 
 
-class _Answer(Struct, forbid_unknown_fields=True, kw_only=True):
+class _AnswerEntry(Struct, forbid_unknown_fields=True, kw_only=True):
     when: str | None = None
     reply: str = ""
     reasoning: str = ""
     json: Any = None
-    tool_call: _Call | None = None
-    tool_calls: list[_Call] = []
+    tool_call: _ToolCallEntry | None = None
+    tool_calls: list[_ToolCallEntry] = []
     dialect: str | None = None
     error: int | None = None
     message: str = "The server had a problem."
@@ -72,7 +72,7 @@ class _Answer(Struct, forbid_unknown_fields=True, kw_only=True):
     retry_after: int | None = None
 
     def answer(self) -> Answer:
-        """Give the answer that the entry describes."""
+        """Return the answer that the entry describes."""
         if self.dialect is not None:
             dialect_named(self.dialect)
         calls = [*([self.tool_call] if self.tool_call else []), *self.tool_calls]
@@ -108,14 +108,14 @@ class Scenario(Struct, forbid_unknown_fields=True, kw_only=True):
     time_to_first_token: float = 0.0
     api_token: str | None = None
     jit: bool = True
-    model: list[_Model] = []
-    answer: list[_Answer] = []
+    model: list[_ModelEntry] = []
+    answer: list[_AnswerEntry] = []
 
     def fake(self, *, host: str = "127.0.0.1", port: int = 0, allowed_hosts: Iterable[str] = ()) -> FakeLMStudio:
-        """Make the fake that the scenario describes; it is not started.
+        """Return the fake that the scenario describes, not yet started.
 
         Raises:
-            ConfigurationError: An answer is not possible.
+            ConfigurationError: An answer is invalid.
         """
         fake = FakeLMStudio(
             seed=self.seed,
@@ -136,17 +136,17 @@ class Scenario(Struct, forbid_unknown_fields=True, kw_only=True):
         return fake
 
     def script(self, fake: FakeLMStudio) -> None:
-        """Put the answers into a fake's script; with `repeat`, they begin anew when all are used."""
+        """Add the answers to a fake's script; with `repeat`, they restart when all are used."""
         for entry in self.answer:
             if entry.when is None:
                 fake.answer(entry.answer())
             else:
-                fake.when(_says(entry.when)).answer(entry.answer())
+                fake.when(_user_says(entry.when)).answer(entry.answer())
         if self.repeat:
             fake.repeat()
 
 
-def _says(words: str) -> Any:  # noqa: ANN401  # a predicate
+def _user_says(words: str) -> Any:  # noqa: ANN401  # a predicate
     return lambda request: words.lower() in request.last_user.lower()
 
 

@@ -1,4 +1,4 @@
-"""A value that fits a JSON Schema: the smallest that says something."""
+"""Example values for JSON Schemas."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FORMATS = {
 
 
 def value_for(schema: object, root: Mapping[str, Any] | None = None, depth: int = 0) -> Any:  # noqa: ANN401, C901  # JSON; one case a keyword
-    """Make a value that fits a schema, the same one every time; `root` is where its references begin.
+    """Return a value that matches a schema, always the same one; references are resolved in `root`.
 
     Raises:
         ConfigurationError: The schema is nested without end, or uses what is not known here (`pattern`).
@@ -30,7 +30,7 @@ def value_for(schema: object, root: Mapping[str, Any] | None = None, depth: int 
         return None if schema is False else "text"
     root = schema if root is None else root
     if depth > MAX_DEPTH:
-        raise ConfigurationError("The schema has no end.", hint="Script this answer with `.json(…)`.")
+        raise ConfigurationError("The schema is nested without end.", hint="Script this answer with `.json(…)`.")
     if "$ref" in schema:
         return value_for(_resolved(str(schema["$ref"]), root), root, depth + 1)
     for keyword in ("const", "default"):
@@ -105,7 +105,7 @@ def _resolved(reference: str, root: Mapping[str, Any]) -> object:
     for name in reference.removeprefix("#").split("/")[1:]:
         found = found.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(found, Mapping) else None
     if found is None:
-        raise ConfigurationError(f"The schema's reference {reference!r} leads nowhere.", hint="Mend the schema.")
+        raise ConfigurationError(f"The schema's reference {reference!r} does not exist.", hint="Correct the schema.")
     return found
 
 

@@ -43,7 +43,7 @@ class Trial(Struct, frozen=True, kw_only=True):
 
 
 class Repaired(Struct, frozen=True, kw_only=True):
-    """The same run with repaired answers."""
+    """The run of the same fault with repaired answers."""
 
     outcome: Outcome
     seconds: float
@@ -51,7 +51,7 @@ class Repaired(Struct, frozen=True, kw_only=True):
     is_right: bool
 
 
-class _Run(Struct, frozen=True, kw_only=True):
+class _ProgramRun(Struct, frozen=True, kw_only=True):
     code: int | None
     output: str
     errors: str
@@ -59,7 +59,7 @@ class _Run(Struct, frozen=True, kw_only=True):
 
     @property
     def shown(self) -> str:
-        """The end of what it said."""
+        """The end of its output."""
         return (self.output + self.errors)[-SHOWN:]
 
 
@@ -118,7 +118,7 @@ def _is_right(outcome: Outcome, fault: str) -> bool:
     return outcome == "survived" or (outcome == "said so" and FAULTS[fault].expect == "error")
 
 
-def _outcome(run: _Run, expected: str) -> Outcome:
+def _outcome(run: _ProgramRun, expected: str) -> Outcome:
     if run.code is None:
         return "hung"
     if run.code == 0:
@@ -128,7 +128,7 @@ def _outcome(run: _Run, expected: str) -> Outcome:
 
 def _run(
     command: Sequence[str], scenario: Scenario, fault: str | None, timeout: float, *, repaired: bool = False
-) -> _Run:
+) -> _ProgramRun:
     began = time.monotonic()
     with closing(scenario.fake().start()) as fake, _server(fake, timeout, repaired=repaired) as url:
         _arm(fake, fault)
@@ -139,12 +139,12 @@ def _run(
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return _Run(code=None, output="", errors="", seconds=time.monotonic() - began)
+            return _ProgramRun(code=None, output="", errors="", seconds=time.monotonic() - began)
         except OSError as error:
             raise ConfigurationError(
                 f"The program {command[0]} cannot be run: {error.strerror}.", hint="Check its name."
             ) from error
-    return _Run(code=done.returncode, output=done.stdout, errors=done.stderr, seconds=time.monotonic() - began)
+    return _ProgramRun(code=done.returncode, output=done.stdout, errors=done.stderr, seconds=time.monotonic() - began)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Recordings: what an application asked and the true bytes of what it got, with their timing, one exchange a line of JSON.
+"""Recordings: requests and the exact bytes of their responses, with timing, one exchange per line of JSON.
 
 Secrets are removed before anything is written (`redaction`), and the file is readable by its owner alone. A body that is not
 UTF-8 is stored as base64.
@@ -26,7 +26,7 @@ LEFT = "the application went away"
 
 
 class RecordedPiece(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Some bytes of an answer, `at` so many seconds after the request was sent; `base64` where they are no text."""
+    """A piece of a response, received `at` seconds after the request was sent; `base64` if it is not UTF-8."""
 
     at: float
     text: str | None = None
@@ -34,7 +34,7 @@ class RecordedPiece(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def of(cls, data: bytes, at: float) -> RecordedPiece:
-        """Keep bytes."""
+        """Return a piece with these bytes."""
         try:
             return cls(at=round(at, 4), text=data.decode())
         except UnicodeDecodeError:
@@ -47,7 +47,7 @@ class RecordedPiece(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RecordedExchange(Struct, kw_only=True, omit_defaults=True):
-    """One request and its answer. `ended` says how: "whole", or what broke it off."""
+    """A recorded request and its response; `ended` is "whole", or the reason why it was cut off."""
 
     method: str
     path: str
@@ -60,12 +60,12 @@ class RecordedExchange(Struct, kw_only=True, omit_defaults=True):
 
     @property
     def body(self) -> bytes:
-        """The whole answer."""
+        """The whole response body."""
         return b"".join(piece.data for piece in self.pieces)
 
 
 def load(path: str | Path, skipped: Callable[[str], object] = _log.warning) -> list[RecordedExchange]:
-    """Read a recording; `skipped` is told of a line that was torn when its writer was killed or the disk was full.
+    """Return the exchanges of a recording; `skipped` is called with a message for each incomplete line.
 
     Raises:
         ConfigurationError: It cannot be read, or a line is not an exchange.
@@ -95,16 +95,16 @@ def load(path: str | Path, skipped: Callable[[str], object] = _log.warning) -> l
 
 
 def save(exchanges: Iterable[RecordedExchange], path: str | Path) -> None:
-    """Write a recording, whole or not at all.
+    """Write a recording atomically.
 
     Raises:
-        FileWriteError: It could not be written; what was there is unchanged.
+        FileWriteError: It could not be written; an existing file is unchanged.
     """
     replace_file(path, b"".join(msgspec.json.encode(exchange) + b"\n" for exchange in exchanges))
 
 
 def append(exchange: RecordedExchange, path: str | Path) -> None:
-    """Add one exchange to a recording, which other threads and processes may write to as well.
+    """Append one exchange to a recording; other threads and processes may append at the same time.
 
     Raises:
         FileWriteError: It could not be written; the recording is as it was before.
@@ -113,5 +113,5 @@ def append(exchange: RecordedExchange, path: str | Path) -> None:
 
 
 def _is_torn(line: bytes, error: Exception) -> bool:
-    """Whether a line has no end; a writer that came later may have begun a new one after it."""
+    """Whether a line is incomplete; a later writer may have continued on the same line."""
     return line.startswith(b"{") and (not line.endswith(b"\n") or "truncated" in str(error))

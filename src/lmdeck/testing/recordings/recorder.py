@@ -1,4 +1,4 @@
-"""A server between an application and LM Studio that passes everything on and keeps it."""
+"""A proxy between an application and LM Studio that records all exchanges."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _log_lost(error: FileWriteError) -> None:
 
 
 class Recorder:
-    """An ASGI application that forwards to `upstream` and writes each exchange to a file as soon as it is over."""
+    """An ASGI application that forwards requests to `upstream` and appends each finished exchange to a file."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Recorder:
         self.lost = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on."""
+        """Forward one request."""
         if scope["type"] != "http":
             return
         body = await _body(receive)
@@ -146,7 +146,7 @@ async def _pass_back(answer: AsyncResponse, exchange: RecordedExchange, began: f
 
 
 def _refusal(scope: Scope, headers: dict[str, str], hosts: AllowedHosts) -> Response | None:
-    """Refuse what a foreign page of a browser sends, and what is not a path of the upstream."""
+    """Return the refusal of a request from a page of another site or with an invalid path; None if it is allowed."""
     refusal = refuse_request(scope["method"], headers, hosts)
     if refusal is None and not _raw_path(scope).startswith("/"):
         refusal = Refusal(

@@ -1,4 +1,4 @@
-"""What a recording must not hold: tokens, passwords and cookies, wherever a request or its answer has them.
+"""Removal of secrets from recordings: tokens, passwords and cookies in requests and responses.
 
 A secret is known by the name of its header or field, by the form of its value, or because it was removed elsewhere in the same
 exchange. In the bytes of an answer it is overwritten letter by letter, so that lengths and frames stay true.
@@ -47,7 +47,7 @@ _IN_TEXT = (
 
 
 class Redaction:
-    """What is removed from one exchange: from its request first, and what was removed there from its answer, too."""
+    """The redaction of one exchange; secrets found in the request are also removed from the response."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
@@ -73,7 +73,7 @@ class Redaction:
         return self._field(name, value) if isinstance(value, str) else value
 
     def text(self, text: str) -> str:
-        """Return text without what has the form of a secret, or was removed elsewhere."""
+        """Return text without known secrets and without anything in the format of a secret."""
         for pattern, replacement in _IN_TEXT:
             text = pattern.sub(replacement, text)
         for secret in self._longest_first():

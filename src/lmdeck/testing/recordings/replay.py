@@ -1,4 +1,4 @@
-"""A recording played back: over real HTTP by a fake, or offline through the same reading that a client does."""
+"""Replay of a recording: over real HTTP by a fake, or offline through the parser of the client."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _LENGTH = ("content-length", "transfer-encoding", "connection", "keep-alive", "d
 
 
 class ReplayApp:
-    """An ASGI application that answers from a recording, each exchange once, those of a method and path in their order.
+    """An ASGI application that answers from a recording; each exchange is used once, in order for its method and path.
 
-    `speed` divides the recorded waits; 0 leaves them out.
+    `speed` divides the recorded delays; 0 removes them.
     """
 
     def __init__(self, exchanges: Sequence[RecordedExchange], speed: float = 0.0) -> None:
@@ -45,7 +45,7 @@ class ReplayApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         while (await receive()).get("more_body", False):
-            """What is asked does not change what was recorded."""
+            continue
         exchange = self._next(scope["method"], scope["path"])
         if exchange is None:
             body = f"The recording has no more answers for {scope['method']} {scope['path']}.".encode()
@@ -69,15 +69,15 @@ class ReplayApp:
                 if method == "GET" and all(
                     (later.method, later.path) != (method, path) for later in self._left[at + 1 :]
                 ):
-                    return exchange  # a listing is asked for at any time
+                    return exchange  # the last listing may be requested again
                 return self._left.pop(at)
         return None
 
 
 class Understood(Struct, frozen=True, kw_only=True):
-    """What lmdeck makes of a recorded answer: a reply, or the error that its caller gets, with the reply so far.
+    """How lmdeck reads a recorded response: as a reply, or as an error with the partial reply.
 
-    Both are None for an answer that is no chat: a listing, embeddings, a load.
+    Both are None for a response that is not a chat: a listing, embeddings, a load.
     """
 
     exchange: RecordedExchange
@@ -86,7 +86,7 @@ class Understood(Struct, frozen=True, kw_only=True):
 
 
 def understand(exchange: RecordedExchange) -> Understood:
-    """Read a recorded answer again, as a client does."""
+    """Return how a client reads a recorded response."""
     if exchange.status >= 300 or not exchange.status:
         error = api_error(exchange.status, exchange.body, exchange.headers, path=exchange.path)
         return Understood(exchange=exchange, error=error)
