@@ -178,15 +178,15 @@ CASES: dict[str, Case] = {
     ),
     "only wrong arguments": Case((calls(("weather", {"town": "Rome"})),), error=ToolArgumentsError,
                                  limits={"max_failures": 2, "max_repeats": 9}),
-    "broken JSON that can be read": Case((calls(("weather", "{'city': 'Rome',}")), SUNNY), ("Rome",), problems=("repaired",)),
-    "broken JSON that cannot": Case((calls(("weather", "{city}")),), rounds=1, problems=("tool_call_unparsed",)),
+    "reparable JSON": Case((calls(("weather", "{'city': 'Rome',}")), SUNNY), ("Rome",), problems=("repaired",)),
+    "irreparable JSON": Case((calls(("weather", "{city}")),), rounds=1, problems=("tool_call_unparsed",)),
     "arguments as a JSON string": Case((calls(("weather", json.dumps('{"city": "Rome"}'))), SUNNY), ("Rome",)),
-    "the same call for ever": Case((calls(ROME),), error=MaxRoundsError, limits={"max_rounds": 20}),
-    "new calls for ever": Case(
+    "the same call forever": Case((calls(ROME),), error=MaxRoundsError, limits={"max_rounds": 20}),
+    "new calls forever": Case(
         tuple(calls(("weather", {"city": "Rome", "days": number})) for number in range(9)), error=MaxRoundsError,
         limits={"max_rounds": 4},
     ),
-    "twenty calls at once": Case(
+    "twenty calls in one answer": Case(
         (calls(*(("weather", {"city": f"City {number}"}) for number in range(20))), SUNNY),
         tuple(f"City {number}" for number in range(20)),
     ),
@@ -197,12 +197,12 @@ CASES: dict[str, Case] = {
     "a handler that hangs": Case((calls(("hangs", {})), SUNNY), ("did not finish within 0.1",)),
     "an async handler that hangs": Case((calls(("sleeps", {})), SUNNY), ("did not finish within 0.1",)),
     "a handler that is async": Case((calls(("awaited", {"city": "Rome"})), SUNNY), ("Rome: fine",)),
-    "a handler that gives bytes": Case((calls(("gives_bytes", {})), SUNNY), ("raw",)),
-    "a handler that gives a dataclass": Case((calls(("gives_dataclass", {"city": "Rome"})), SUNNY), ('"degrees":21',)),
-    "a handler that gives a Struct": Case((calls(("gives_struct", {})), SUNNY), ('{"clear":true}',)),
-    "a handler that gives nothing": Case((calls(("gives_nothing", {})), SUNNY), ("null",)),
-    "a handler that gives no data": Case((calls(("gives_an_object", {})), SUNNY), ("failed with TypeError",)),
-    "a result without end": Case((calls(("long", {})), SUNNY), ("[cut: the result has",)),
+    "a handler that returns bytes": Case((calls(("gives_bytes", {})), SUNNY), ("raw",)),
+    "a handler that returns a dataclass": Case((calls(("gives_dataclass", {"city": "Rome"})), SUNNY), ('"degrees":21',)),
+    "a handler that returns a Struct": Case((calls(("gives_struct", {})), SUNNY), ('{"clear":true}',)),
+    "a handler that returns nothing": Case((calls(("gives_nothing", {})), SUNNY), ("null",)),
+    "a handler that returns no data": Case((calls(("gives_an_object", {})), SUNNY), ("failed with TypeError",)),
+    "an endless result": Case((calls(("long", {})), SUNNY), ("[cut: the result has",)),
     "an empty answer between rounds": Case((calls(ROME), says(""), SUNNY), ("Rome",)),
     "only empty answers": Case((calls(ROME), says("")), error=EmptyReplyError),
     "a call inside reasoning": Case(
@@ -214,9 +214,9 @@ CASES: dict[str, Case] = {
         ("Rome",),
     ),
     "the same call twice in one answer": Case((calls(ROME, ROME), SUNNY), ("Rome", "Rome"), problems=("repeated_call",)),
-    "good and bad calls at once": Case((calls(ROME, ("nothing", {}), ("broken", {})), SUNNY), ("Rome", "no tool", "failed"),
+    "good and bad calls together": Case((calls(ROME, ("nothing", {}), ("broken", {})), SUNNY), ("Rome", "no tool", "failed"),
                                        problems=("unoffered_tool",)),
-    "text beside the call": Case((calls(ROME, content="One moment."), SUNNY), ("Rome",)),
+    "text next to the call": Case((calls(ROME, content="One moment."), SUNNY), ("Rome",)),
 }  # fmt: skip
 RUNS = ["sync", "sync stream", "async", "async stream"]
 
