@@ -1,10 +1,10 @@
-"""The repaired answer for every client, without I/O.
+"""Repaired answers for other clients, without I/O.
 
-A request of a foreign client becomes one that LM Studio accepts, and LM Studio's bytes become repaired bytes of the same wire
-format: calls found in text or reasoning, arguments mended, ids unique, a cut or empty answer as that format's error.
+A request of another client is converted to one that LM Studio accepts, and LM Studio's answer to repaired bytes of the same
+wire format: calls in text or reasoning are found, arguments are repaired, ids are unique, and cut or empty answers are errors.
 
-The reading is the one that `LMStudio.chat()` uses, the writing that of `lmdeck.server`. The transports of `lmdeck.contrib`,
-`lmdeck run` and `lmdeck proxy` use it.
+Answers are read as by `LMStudio.chat()` and written as by `lmdeck.server`. The transports of `lmdeck.contrib`, `lmdeck run` and
+`lmdeck proxy` use it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Readers of answers that write as they read: the server's bytes in, repaired bytes of the same format out."""
+"""Readers of answers that convert the server's bytes to repaired bytes of the same format."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-a
 
 
 class RelayReader(Reader, Protocol):
-    """A reader that also writes."""
+    """A reader that also writes the repaired answer."""
 
     def head(self) -> dict[str, str]:
-        """Return the headers of the answer; all problems are known only after a whole answer was read."""
+        """Return the headers of the answer; they contain all problems only after the complete answer was read."""
         ...
 
     def take(self) -> bytes:
-        """Return the bytes that have become sure since the last call."""
+        """Return the bytes that were written since the last call."""
         ...
 
     def error_event(self, error: LMStudioError) -> bytes:
@@ -52,7 +52,7 @@ class RelayReader(Reader, Protocol):
 
 
 class ChatRelay:
-    """Read an answer of one of the formats that generate text, and write it repaired."""
+    """The relay of an answer with generated text, in one of its wire formats."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class ChatRelay:
 
     @property
     def failure(self) -> LMStudioError | None:
-        """What went wrong behind the chunks that were read last."""
+        """The error that occurred after the chunks read last."""
         return self._reader.failure
 
     @property
@@ -85,16 +85,16 @@ class ChatRelay:
 
     @property
     def is_in_call(self) -> bool:
-        """Whether a tool call is being written or run, in which servers are silent for long."""
+        """Whether a tool call is being generated or run; servers then send nothing for a long time."""
         return self._reader.is_in_call
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """Read some bytes and return the chunks in which the model says something.
+        """Read bytes and return the chunks with output of the model.
 
-        The head of the answer is sent with the first of them: what fails before, an empty answer too, still gets a status.
+        The headers of the answer are sent with the first chunk, so that earlier failures get an error status.
 
         Raises:
-            LMStudioError: What the bytes mean.
+            LMStudioError: The bytes report an error.
         """
         return [chunk for chunk in self._reader.feed(data) if _says_something(chunk)]
 
@@ -102,7 +102,7 @@ class ChatRelay:
         """Read the end of the bytes, and write the end of the answer.
 
         Raises:
-            LMStudioError: The answer is cut, empty, or no answer.
+            LMStudioError: The answer is cut, empty, or not an answer of this format.
         """
         chunks = self._reader.finish()
         reply = self._counted(self._completed(_without_lost_calls(self._reader.reply())))
@@ -115,11 +115,11 @@ class ChatRelay:
         return chunks
 
     def partial(self) -> Reply:
-        """Return the reply as far as it has come."""
+        """Return the reply so far."""
         return self._reader.partial()
 
     def is_whole_without_end(self, error: TransportError) -> bool:
-        """Whether the answer is whole although its connection broke."""
+        """Whether the answer is complete although its connection broke."""
         return self._reader.is_whole_without_end(error)
 
     def head(self) -> dict[str, str]:
@@ -129,7 +129,7 @@ class ChatRelay:
         return {**(EVENTS if self._streams else JSON), **told}
 
     def take(self) -> bytes:
-        """Return the bytes that have become sure since the last call."""
+        """Return the bytes that were written since the last call."""
         if self._streams:
             return self._writer.take()
         body, self._body = self._body, b""
@@ -140,7 +140,7 @@ class ChatRelay:
         return self.take() + self._writer.failure(self._write_error(error))
 
     def _completed(self, reply: Reply) -> Reply:
-        """Return the reply with the JSON that was asked for; what of it was held back is written."""
+        """Return the reply with the requested JSON, and write the part that was held back."""
         if self._asked_json is None:
             return reply
         reply, unwritten = self._asked_json.found(reply)
@@ -150,7 +150,7 @@ class ChatRelay:
 
     @staticmethod
     def _counted(reply: Reply) -> Reply:
-        """Return the reply with a usage, which clients rely on; zeros, which are reported, where the server sent none."""
+        """Return the reply with a usage, which clients require; zeros, with a problem, if the server sent none."""
         if reply.usage is not None:
             return reply
         told = Problem("usage_missing", "The server did not say how many tokens there were.")
@@ -158,10 +158,10 @@ class ChatRelay:
 
 
 def _without_lost_calls(reply: Reply) -> Reply:
-    """Return the reply; one whose last call was cut by the limit of tokens ends with `length`, whatever calls came before.
+    """Return the reply; if the token limit cut its last call, its finish reason is `length`.
 
     Raises:
-        ToolCallParseError: A call cannot be read. Nobody looks for problems in an answer of another client's format.
+        ToolCallParseError: A call cannot be parsed; other clients do not look for problems in an answer.
     """
     if any(problem.code == "tool_call_incomplete" for problem in reply.problems):
         return replace(reply, finish_reason="length")
@@ -176,7 +176,7 @@ def _says_something(chunk: Chunk) -> bool:
 
 
 class EmbeddingRelay(JSONReader):
-    """Read an answer of `/v1/embeddings`, check that there is a vector for each text, and write them as asked."""
+    """The relay of an answer of `/v1/embeddings`: checks that each text has a vector, and encodes them as requested."""
 
     def __init__(
         self, status: int, headers: Mapping[str, str], count: int, *, packs: bool, adjusted: list[Problem]
@@ -191,7 +191,7 @@ class EmbeddingRelay(JSONReader):
         """Read the end of the bytes.
 
         Raises:
-            LMStudioError: The body holds an error, or not one vector for each text.
+            LMStudioError: The body is an error, or has not one vector per text.
         """
         chunks = super().finish()
         self._vectors = read_vectors(self.value, self._count)
@@ -203,7 +203,7 @@ class EmbeddingRelay(JSONReader):
         return {**JSON, "x-lmdeck-problems": str(len(self._problems)), "x-lmdeck-rules": rules}
 
     def take(self) -> bytes:
-        """Return the whole body."""
+        """Return the complete body."""
         data = [
             {"object": "embedding", "index": index, "embedding": _packed(vector) if self._packs else vector}
             for index, vector in enumerate(self._vectors)
@@ -219,7 +219,7 @@ class EmbeddingRelay(JSONReader):
 
 
 class PassingRelay:
-    """Pass an answer on as it comes; LM Studio's refusal of an unknown path, which it sends with status 200, is an error."""
+    """The relay of an answer that is passed on unchanged, except LM Studio's error for an unknown path with status 200."""
 
     def __init__(self, status: int, headers: Mapping[str, str]) -> None:
         self._status = status
@@ -231,16 +231,16 @@ class PassingRelay:
 
     @property
     def is_in_call(self) -> bool:
-        """What is passed on unread has no calls."""
+        """False: an answer that is passed on is not parsed."""
         return False
 
     @property
     def is_done(self) -> bool:
-        """Nothing but the end of the bytes ends it."""
+        """False: only the end of the bytes ends the answer."""
         return False
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """Pass bytes on; the beginning of a JSON body is held until it cannot be a refusal any more."""
+        """Pass bytes on; the start of a JSON body is held back until it is known not to be an error."""
         self._size += len(data)
         if self._held is None:
             self._out.append(data)
@@ -268,30 +268,30 @@ class PassingRelay:
         return [PASSED]
 
     def partial(self) -> None:
-        """Return nothing: what is passed on is not read."""
+        """Return nothing: an answer that is passed on is not parsed."""
         return
 
-    def is_whole_without_end(self, error: TransportError) -> bool:  # noqa: ARG002  # nothing tells where it ends
-        """Whether the answer is whole although its connection broke: nobody knows."""
+    def is_whole_without_end(self, error: TransportError) -> bool:  # noqa: ARG002  # its end is unknown
+        """Whether the answer is whole although its connection broke. False: its end is unknown."""
         return False
 
     def head(self) -> dict[str, str]:
-        """Return the server's own headers, without those of its connection."""
+        """Return the server's headers, without those of the connection."""
         return {name: value for name, value in self._headers.items() if name not in HOP_BY_HOP}
 
     def take(self) -> bytes:
-        """Return the bytes that came since the last call."""
+        """Return the bytes received since the last call."""
         out = b"".join(self._out)
         self._out.clear()
         return out
 
-    def error_event(self, error: LMStudioError) -> bytes:  # noqa: ARG002  # its format is not known
-        """Return nothing: the connection is broken off instead."""
+    def error_event(self, error: LMStudioError) -> bytes:  # noqa: ARG002  # its format is unknown
+        """Return nothing: the connection is aborted instead."""
         return b""
 
 
 def _packed(vector: list[float]) -> str:
-    """Write 4-byte floats, little-endian, as OpenAI's API packs them."""
+    """Return 4-byte little-endian floats in base64, as in OpenAI's API."""
     packed = array("f", vector)
     if byteorder == "big":
         packed.byteswap()

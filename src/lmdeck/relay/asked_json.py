@@ -1,7 +1,7 @@
-"""JSON where it was asked for: a model may wrap it into prose or a code fence, or leave it in its reasoning.
+"""Extraction of requested JSON, which models wrap in prose or a code fence, or leave in their reasoning.
 
-The answer to a request with `response_format` is passed on as it comes once it begins as JSON does. One that begins with other
-words is held back to its end, and the JSON in it is the answer; without any, the words are.
+The answer to a request with `response_format` is passed on immediately if it starts like JSON. Otherwise it is held back to its
+end, and the JSON in it is the answer; without JSON, the text is the answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BEGINNINGS = ("{", "[")
 
 
 class AskedJson:
-    """Look after one answer that was asked for in JSON; `schema` is the asked one, empty where any object will do."""
+    """The extraction of one answer in JSON; `schema` is the requested one, empty if any object is valid."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._checker = Checker(schema, "The asked format")
@@ -33,7 +33,7 @@ class AskedJson:
         self._is_json = False
 
     def observing(self, observe: Observer) -> Observer:
-        """Return an observer of a stream that is told no content before it is known to be JSON."""
+        """Return an observer of a stream that gets content only after it is known to be JSON."""
 
         def observe_json(data: bytes, chunks: Sequence[Chunk]) -> None:
             observe(data, [each for chunk in chunks if (each := self._told(chunk)) is not None])
@@ -44,7 +44,7 @@ class AskedJson:
         if self._is_json or not chunk.content:
             return chunk
         self._held.append(chunk.content)
-        begun = "".join(self._held) if len(self._held) < 100 else "…"  # white space only goes so far
+        begun = "".join(self._held) if len(self._held) < 100 else "…"  # bounded: models can send endless white space
         self._is_json = begun.lstrip().startswith(_BEGINNINGS)
         if self._is_json:
             self._held.clear()
@@ -52,7 +52,7 @@ class AskedJson:
         return replace(chunk, content="") if chunk.logprobs or chunk.finish_reason else None
 
     def found(self, reply: Reply) -> tuple[Reply, str]:
-        """Return the reply with the JSON that was asked for, and what of its content has not been written yet."""
+        """Return the reply with the requested JSON, and the part of its content that was not written yet."""
         if reply.tool_calls or self._is_json or _is_json(reply.content):
             return reply, "".join(self._held)
         for place, text in (("in the answer's words", reply.content), ("in the reasoning", reply.reasoning)):
@@ -66,7 +66,7 @@ class AskedJson:
     def _fits(self, value: object) -> bool:
         try:
             return not self._checker.errors(value)
-        except ConfigurationError:  # the schema is not one: LM Studio took it, and so may the caller
+        except ConfigurationError:  # the schema is invalid, but LM Studio accepted it
             return True
 
 

@@ -1,4 +1,4 @@
-"""A foreign request of `/v1/chat/completions`, `/v1/completions` or `/v1/embeddings` as LM Studio accepts it."""
+"""Conversion of requests of `/v1/chat/completions`, `/v1/completions` and `/v1/embeddings` for LM Studio."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHAT_FIELDS = ("model", "messages", "tools", "tool_choice", "stream")
 
 
 def chat_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> tuple[dict[str, Any], set[str]]:
-    """Return the body and the names of the tools that were custom; fields that are not known stay as they are.
+    """Return the body and the names of custom tools; unknown fields are unchanged.
 
     Raises:
         ConfigurationError: A message or a tool cannot be sent.
@@ -44,7 +44,7 @@ def _named(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _choice(given: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tuple[Any, ForeignTools]:
-    """Read the forms of `tool_choice` that `build_chat` does not: Mistral's `any`, a custom tool, a list of allowed tools."""
+    """Convert forms of `tool_choice` that `build_chat` does not: Mistral's `any`, a custom tool, a list of allowed tools."""
     if given == "any":
         return "required", tools
     if not isinstance(given, Mapping):
@@ -95,7 +95,7 @@ def _call(call: object) -> object:
 
 
 def completion_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
-    """Return the body of `/v1/completions`: a list of one prompt as that prompt, and a stream with its usage.
+    """Return the body of `/v1/completions`, with a list of one prompt as that prompt, and with the usage of a stream.
 
     Raises:
         ConfigurationError: There is more than one prompt, or one that is not text.
@@ -115,7 +115,7 @@ def completion_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict
 
 
 def embedding_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
-    """Return the body of `/v1/embeddings`: numbers are asked for, which the relay packs where base64 was wanted.
+    """Return the body of `/v1/embeddings`; it requests numbers, which the relay encodes if base64 was requested.
 
     Raises:
         ConfigurationError: The input is not text.

@@ -1,7 +1,7 @@
-"""`/v1/chat/completions` and `/v1/completions`: the server's own chunks, with what they say replaced by what was read.
+"""Writers for `/v1/chat/completions` and `/v1/completions`: the server's chunks with repaired output.
 
-A chunk that needs no repair goes on byte for byte. Fields that lmdeck does not know stay where they were. The chunk with the
-finish reason is held back until the end, since calls and problems may come after it.
+A chunk that needs no repair is passed on byte for byte, and unknown fields are unchanged. The chunk with the finish reason is
+held back until the end, since calls and problems can follow it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SAID = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal")
 
 
 class ChatWriter:
-    """Write one answer of `/v1/chat/completions`, as chunks or as one body."""
+    """The writer of an answer of `/v1/chat/completions`, as chunks or as one body."""
 
     object = "chat.completion"
     chunk_object = "chat.completion.chunk"
@@ -45,7 +45,7 @@ class ChatWriter:
         self._out: list[bytes] = []
 
     def observe(self, data: bytes, chunks: Sequence[Chunk]) -> None:
-        """Read an event's data, or a whole body, and the chunks that came of it."""
+        """Process an event's data, or a complete body, and the chunks read from it."""
         body = decoded(data)
         choice = self._note(body) if body is not None else None
         if not self._streams:
@@ -69,7 +69,7 @@ class ChatWriter:
         self._out.append(DONE)
 
     def body(self, reply: Reply) -> bytes:
-        """Return the whole answer as one body."""
+        """Return the complete answer as one body."""
         head = {**self._begun(), "object": self.object}
         choice = {**self._rest(self._choice), **self._whole(reply), "finish_reason": reply.finish_reason}
         figures = self._figures if self._figures.get("usage") else {**self._figures, **_usage(reply)}
@@ -86,7 +86,7 @@ class ChatWriter:
         return out
 
     def _note(self, body: dict[str, Any]) -> dict[str, Any] | None:
-        """Keep what the end of the answer needs; return the choice that is read, None where the event has none."""
+        """Store what the end of the answer needs; return the choice of the event, or None."""
         choices = body.get("choices")
         for name, value in body.items():
             if name in _HEAD:
@@ -104,7 +104,7 @@ class ChatWriter:
         return choice
 
     def _write(self, data: bytes, body: dict[str, Any], choice: dict[str, Any], said: list[dict[str, Any]]) -> None:
-        """Write the chunks of one event: the event itself where it says what was read, else new ones in its form."""
+        """Write the chunks of one event: the event itself if it needs no repair, else new ones in the same form."""
         is_last = bool(choice.get("finish_reason") or "message" in choice)
         if not is_last:
             original = self._original(choice)
@@ -128,7 +128,7 @@ class ChatWriter:
         })  # fmt: skip
 
     def _begun(self) -> dict[str, Any]:
-        """Return the fields that every chunk has, made up where the server left them out."""
+        """Return the fields that every chunk has, with defaults for missing ones."""
         if "id" not in self._head:
             self._head["id"] = answer_id(self.id_prefix)
         self._head.setdefault("created", int(time.time()))
@@ -136,18 +136,18 @@ class ChatWriter:
         return {**self._head, "object": self.chunk_object}
 
     def _rest(self, choice: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields of a choice beside what it says."""
+        """Return the fields of a choice other than its output."""
         rest = {name: value for name, value in choice.items() if name not in {"delta", "message", "text"}}
         return {"index": self._place or 0, "logprobs": None, **rest}
 
     def _has_more(self, choice: Mapping[str, Any]) -> bool:
-        """Whether a choice holds more than what it says."""
+        """Whether a choice has other fields than its output."""
         delta = choice.get("delta") or {}
         more = any(value is not None for name, value in delta.items() if name not in {*_SAID, "role"})
         return more or choice.get("logprobs") is not None
 
     def _original(self, choice: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a chunk of the server's says, in the form of `_said`."""
+        """Return the output of a chunk of the server, in the form of `_said`."""
         delta = choice.get("delta") or {}
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
         said = {"content": delta.get("content"), "reasoning_content": reasoning}
@@ -155,7 +155,7 @@ class ChatWriter:
         return {name: value for name, value in said.items() if value}
 
     def _said(self, chunk: Chunk) -> dict[str, Any]:
-        """Return what a chunk says as the fields of a delta."""
+        """Return the output of a chunk as the fields of a delta."""
         if chunk.tool_call is not None:
             self._calls += 1
             return {"tool_calls": [{"index": self._calls - 1, **self._entry(chunk.tool_call)}]}
@@ -169,13 +169,13 @@ class ChatWriter:
         return call_entry(call.id, call.name, arguments_of(call))
 
     def _told(self, choice: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the part of a chunk's choice that says something."""
+        """Return the output fields of a chunk's choice."""
         delta = choice.get("delta") or {}
         kept = {name: value for name, value in delta.items() if name not in _SAID}
         return {"delta": {**({"role": "assistant"} if said else {}), **kept, **said}}
 
     def _whole(self, reply: Reply) -> dict[str, Any]:
-        """Return the part of a whole body's choice that says something."""
+        """Return the output fields of a complete body's choice."""
         given = self._choice.get("message") or {}
         message = {name: value for name, value in given.items() if name not in _SAID}
         content, reasoning = given.get("content"), given.get("reasoning_content") or given.get("reasoning")
@@ -191,7 +191,7 @@ class ChatWriter:
 
 
 class CompletionWriter(ChatWriter):
-    """Write one answer of `/v1/completions`."""
+    """The writer of an answer of `/v1/completions`."""
 
     object = chunk_object = "text_completion"
     id_prefix = "cmpl"

@@ -1,4 +1,4 @@
-"""lmdeck's errors in the wire formats of the clients: a status of 400 or above, LM Studio's words, lmdeck's hint."""
+"""lmdeck's errors in the clients' wire formats: a status of 400 or above, LM Studio's message, and lmdeck's hint."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _STATUSES: tuple[tuple[type[LMStudioError], int], ...] = (
     (ModelLoadError, 503),
     (InvalidRequestError, 400),
     (TemplateError, 400),
-    (APIError, 502),  # a redirect, or an error in a good status that nothing more is known of
+    (APIError, 502),  # a redirect, or an unknown error with a status below 400
     (ServerUnreachableError, 503),
     (RequestTimeoutError, 504),
     (ConnectionLostError, 502),
@@ -67,7 +67,7 @@ _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 def status_of(error: LMStudioError) -> int:
-    """Return the HTTP status of an error: the server's own where it is one of 400 or above.
+    """Return the HTTP status of an error: the server's status if it is 400 or above.
 
     LM Studio reports an unknown path and an overflow of the context with status 200.
     """
@@ -79,7 +79,7 @@ def status_of(error: LMStudioError) -> int:
 def error_headers(error: LMStudioError) -> dict[str, str]:
     """Return the headers of an error's response.
 
-    `x-should-retry` keeps the clients of OpenAI and Anthropic from repeating what lmdeck has repeated already.
+    `x-should-retry` prevents retries by the clients of OpenAI and Anthropic, since lmdeck has already retried.
     """
     headers = {"content-type": "application/json", "x-should-retry": "false", "x-lmdeck-error": type(error).__name__}
     if isinstance(error, APIError) and error.retry_after is not None:

@@ -1,4 +1,4 @@
-"""A foreign request of `/v1/messages` as LM Studio accepts it.
+"""Conversion of requests of `/v1/messages` for LM Studio.
 
 Sources: LM Studio's docs, `4_anthropic-compat/messages.md`; what Claude Code and Anthropic's SDK send.
 """
@@ -22,7 +22,7 @@ _PASSED = ("text", "thinking", "redacted_thinking")
 
 
 def message_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
-    """Return the body; fields that are not known stay as they are.
+    """Return the body; unknown fields are unchanged.
 
     Raises:
         ConfigurationError: There is no message, or an image that cannot be sent.
@@ -54,14 +54,14 @@ def _tools(given: object, fixes: CompatibilityFixes) -> Iterator[dict[str, Any]]
 
 
 class _Blocks:
-    """Write the messages of one history."""
+    """The conversion of the messages of one history."""
 
     def __init__(self, fixes: CompatibilityFixes) -> None:
         self._fixes = fixes
         self._ids = CallIds(fixes)
 
     def message(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a message as LM Studio takes it."""
+        """Return a message in the form that LM Studio accepts."""
         content = given.get("content")
         if content is None:
             self._fixes.apply("null_content", "A message's null content was sent as an empty string.")
@@ -73,7 +73,7 @@ class _Blocks:
         return {**given, "content": [block for each in content for block in self._blocks(each)]}
 
     def _blocks(self, given: object) -> Iterator[dict[str, Any]]:
-        """Return a block as LM Studio takes it; the images of a tool's result follow it as blocks beside it."""
+        """Return a block in the form that LM Studio accepts, followed by the images of a tool's result as separate blocks."""
         if isinstance(given, str):
             yield {"type": "text", "text": given}
         if not isinstance(given, Mapping):

@@ -1,4 +1,4 @@
-"""`/v1/messages`: the answer's blocks, written anew; what is no text, thinking or call goes on as it came."""
+"""The writer for `/v1/messages`: text, thinking and calls are written as new blocks; other blocks are passed on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SAME_REASON = {("stop_sequence", "stop")}
 
 
 class MessagesWriter:
-    """Write one answer of `/v1/messages`, as events or as one message."""
+    """The writer of an answer of `/v1/messages`, as events or as one message."""
 
     def __init__(self, *, streams: bool, model: str) -> None:
         self._streams = streams
@@ -41,7 +41,7 @@ class MessagesWriter:
         self._out: list[bytes] = []
 
     def observe(self, data: bytes, chunks: Sequence[Chunk]) -> None:
-        """Read an event's data, or a whole body, and the chunks that came of it."""
+        """Process an event's data, or a complete body, and the chunks read from it."""
         event = decoded(data)
         before = len(self._out)
         is_passed = event is not None and self._note(event)
@@ -53,14 +53,14 @@ class MessagesWriter:
             self._out.append(HEARTBEAT)
 
     def end(self, reply: Reply) -> None:
-        """Write the end of the stream: the last block's, the stop reason, the usage."""
+        """Write the end of the stream: the end of the last block, the stop reason, and the usage."""
         self._begin()
         self._out += [block_frame(told) for told in self._blocks.finish()]
         delta = {**self._last, **self._stop(reply)}
         self._out.append(end_frames(delta, self._counted(reply), lmdeck=receipt(reply)))
 
     def body(self, reply: Reply) -> bytes:
-        """Return the whole message."""
+        """Return the complete message."""
         foreign = [block for _, block in self._foreign.values()]
         content = [content_block(block) for block in self._blocks.all if block.kind != "text" or block.text.strip()]
         self._fill_head()
@@ -78,7 +78,7 @@ class MessagesWriter:
         return out
 
     def _note(self, event: dict[str, Any]) -> bool:
-        """Keep what the end needs, pass on what is not read here, and return whether it was passed on."""
+        """Store what the end needs, pass on blocks of other types, and return whether the event was passed on."""
         match event.get("type"):
             case "message_start":
                 self._take_head(event.get("message") or {})
@@ -107,7 +107,7 @@ class MessagesWriter:
         self._usage = dict(message.get("usage") or {})
 
     def _pass_block(self, event: dict[str, Any]) -> bool:
-        """Pass on a block that is not read here, at its new place, such as the result of a tool that the server ran."""
+        """Pass on a block of another type, with its new index, such as the result of a tool that the server ran."""
         place = event.get("index")
         block = event.get("content_block")
         if isinstance(block, dict) and block.get("type") not in _READ:
@@ -131,7 +131,7 @@ class MessagesWriter:
         self._head = {"id": item_id("msg"), "type": "message", "role": "assistant", "model": self._model, **self._head}
 
     def _stop(self, reply: Reply) -> dict[str, Any]:
-        """Return the stop reason; the server's own where it means the same."""
+        """Return the stop reason; the server's own if it has the same meaning."""
         given = self._last.get("stop_reason")
         meant = STOP_REASONS.get(reply.finish_reason, reply.finish_reason)
         is_same = given == meant or (given, reply.finish_reason) in _SAME_REASON

@@ -1,4 +1,4 @@
-"""Relaying as a plan: retries, the queue and time limits are those of lmdeck's own client."""
+"""Relaying as a plan, with the retries, the queue and the time limits of lmdeck's client."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def begin(
     body: bytes,
     timeouts: Timeouts | None = None,
 ) -> Plan[ResponseStream[Any]]:
-    """Send a foreign request and read its answer until it says something; one that is not streamed, to its end.
+    """Send a request and read its answer up to the first output, or to the end if it is not streamed.
 
     The answer's `reader` is a `RelayReader`.
 
     Raises:
-        LMStudioError: The request cannot be sent, or there is no answer.
+        LMStudioError: The request is invalid or has failed.
     """
     forwarded = {title: value for name, value in headers.items() if (title := _forwarded_name(name))}
     if route.kind == "other":
@@ -77,9 +77,9 @@ def begin(
 
 @lru_cache(maxsize=512)
 def _forwarded_name(name: str) -> str:
-    """Return a header's name as lmdeck's client writes it, so that none is sent twice; `""` where it is not passed on.
+    """Return a header's name in the spelling of lmdeck's client, to avoid duplicates; `""` if it is not forwarded.
 
-    Those of the connection are not, nor what OpenAI's and Anthropic's clients tell their vendors of the machine.
+    Headers of the connection are not forwarded, nor those that describe the machine to OpenAI and Anthropic.
     """
     if name.lower() in NOT_FORWARDED or name.lower().startswith("x-stainless-"):
         return ""
@@ -94,7 +94,7 @@ def _pass_on(
     body: bytes | None,
     timeouts: Timeouts | None,
 ) -> Plan[ResponseStream[Any]]:
-    """Send a request that is not understood; only one that asks and changes nothing is tried again."""
+    """Send a request to an unknown endpoint; only safe methods are retried."""
     call = session.call(method, route.path, PassingRelay, None, timeouts, headers)
     call = msgspec.structs.replace(call, request=msgspec.structs.replace(call.request, body=body))
     handler = session.unlimited if method in {"GET", "HEAD"} else session.once

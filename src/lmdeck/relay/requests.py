@@ -1,4 +1,4 @@
-"""A request of a foreign client: what it asks for, in a form that LM Studio accepts, and how its answer is read."""
+"""A request of another client: its body in the form that LM Studio accepts, and the reader of its answer."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ def error_body(kind: Kind, error: LMStudioError) -> dict[str, Any]:
 class RelayRequest:
     """One request to be relayed.
 
-    `body` is what LM Studio is sent and `problems` what was changed for it. `reader` makes what reads the answer and writes
-    it repaired, once for each attempt.
+    `body` is sent to LM Studio, and `problems` are the changes made. `reader` returns a reader that writes the repaired answer,
+    one for each attempt.
     """
 
     def __init__(
         self, kind: Kind, data: bytes, *, model: str | None = None, without_rules: Collection[str] = ()
     ) -> None:
-        """Read a request's body; `model` is asked where it names none.
+        """Convert a request's body; `model` is the default model.
 
         Raises:
-            LMStudioError: The body cannot be made acceptable.
+            LMStudioError: The body cannot be converted.
         """
         self.kind = kind
         self.fixes = CompatibilityFixes(without_rules)
@@ -76,11 +76,11 @@ class RelayRequest:
 
     @property
     def problems(self) -> list[Problem]:
-        """What was changed to make the request acceptable."""
+        """The changes made to the request."""
         return self.fixes.problems
 
     def reader(self, status: int, headers: Mapping[str, str], *, architecture: str = "") -> RelayReader:
-        """Return what reads one answer; `architecture` is the model's, where it is known."""
+        """Return a reader of one answer; `architecture` is that of the model, if known."""
         if self.kind == "embeddings":
             given = self.body.get("input")
             count = len(given) if isinstance(given, list) else 1
@@ -146,7 +146,7 @@ class RelayRequest:
         )
 
     def _asked_json(self) -> AskedJson | None:
-        """Return what looks after the JSON that was asked for; None where none was."""
+        """Return the extraction of requested JSON; None if no JSON was requested."""
         text = self.body.get("text")
         form = self.body.get("response_format") if self.kind == "chat" else None
         if self.kind == "responses" and isinstance(text, Mapping):

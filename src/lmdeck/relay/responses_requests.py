@@ -1,4 +1,4 @@
-"""A foreign request of `/v1/responses` as LM Studio accepts it.
+"""Conversion of requests of `/v1/responses` for LM Studio.
 
 Sources: LM Studio's docs, `3_openai-compat/responses.md`; what OpenAI's Codex and Agents SDK send.
 """
@@ -23,7 +23,7 @@ __all__ = ["response_body"]
 
 
 def response_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> tuple[dict[str, Any], set[str]]:
-    """Return the body and the names of the tools that were custom; fields that are not known stay as they are.
+    """Return the body and the names of custom tools; unknown fields are unchanged.
 
     Raises:
         ConfigurationError: There is no input.
@@ -48,7 +48,7 @@ def response_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> tuple[
 
 
 def _choice(given: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tuple[object, ForeignTools]:
-    """Return the choice as one of the three words, with the tools that it leaves."""
+    """Return the choice as one of LM Studio's three words, with the remaining tools."""
     if not isinstance(given, Mapping):
         return given, tools
     kind = given.get("type")
@@ -71,7 +71,7 @@ def _choice(given: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tu
 
 
 def _text(given: object, fixes: CompatibilityFixes) -> object:
-    """Return `text` with the format that LM Studio requires in it."""
+    """Return `text` with the format that LM Studio requires."""
     if not isinstance(given, Mapping):
         return given
     form = given.get("format")
@@ -92,7 +92,7 @@ def _text(given: object, fixes: CompatibilityFixes) -> object:
 
 
 def _items(given: Iterable[object], fixes: CompatibilityFixes) -> Iterator[dict[str, Any]]:
-    """Return the items of an input in the kinds that LM Studio knows."""
+    """Return the items of an input in the types that LM Studio supports."""
     ids = CallIds(fixes)
     for item in given:
         if not isinstance(item, Mapping):
@@ -118,7 +118,7 @@ def _message(item: Mapping[str, Any], fixes: CompatibilityFixes, _: CallIds) -> 
 
 
 def _part(part: object, said: str, fixes: CompatibilityFixes) -> object:
-    """Return a part of a message; chat completions' parts and refusals are renamed, images checked."""
+    """Return a part of a message; parts of chat completions and refusals are renamed, and images are checked."""
     if isinstance(part, str):
         return {"type": said, "text": part}
     if not isinstance(part, Mapping):

@@ -1,4 +1,4 @@
-"""`/v1/responses`: the answer's items, written anew; items that lmdeck does not read go on as they came."""
+"""The writer for `/v1/responses`: output is written as new items; items of other types are passed on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MADE_AT_THE_END = {"output", "status", "usage", "incomplete_details", "error"}
 
 
 class ResponsesWriter:
-    """Write one answer of `/v1/responses`, as events or as one response object."""
+    """The writer of an answer of `/v1/responses`, as events or as one response object."""
 
     def __init__(self, *, streams: bool, custom: set[str], model: str) -> None:
         self._streams = streams
@@ -40,7 +40,7 @@ class ResponsesWriter:
         self._out: list[bytes] = []
 
     def observe(self, data: bytes, chunks: Sequence[Chunk]) -> None:
-        """Read an event's data, or a whole body, and the chunks that came of it."""
+        """Process an event's data, or a complete body, and the chunks read from it."""
         event = decoded(data)
         before = len(self._out)
         if event is not None:
@@ -53,17 +53,17 @@ class ResponsesWriter:
             self._out.append(HEARTBEAT)
 
     def end(self, reply: Reply) -> None:
-        """Write the end of the stream: the last item's, then the whole response."""
+        """Write the end of the stream: the end of the last item, then the complete response."""
         self._begin()
         self._out += [self._encoder.frames(told) for told in self._encoder.blocks.finish()]
         self._out.append(self._encoder.end(self._whole(reply)))
 
     def body(self, reply: Reply) -> bytes:
-        """Return the whole response object."""
+        """Return the complete response object."""
         return msgspec.json.encode(self._whole(reply))
 
     def failure(self, error: Mapping[str, Any]) -> bytes:
-        """Return the events of a stream that failed: the response's, and the error that OpenAI's clients raise."""
+        """Return the events of a failed stream: the failed response, and the error that OpenAI's clients raise."""
         self._begin()
         fields = error["error"]
         code, message = str(fields.get("code") or "server_error"), str(fields.get("message"))
@@ -78,7 +78,7 @@ class ResponsesWriter:
         return out
 
     def _note(self, event: dict[str, Any]) -> None:
-        """Keep what the end needs, and pass on what is not read here."""
+        """Store what the end needs, and pass on items of other types."""
         kind = str(event.get("type") or "")
         response = event.get("response") if kind else event
         if isinstance(response, dict):
@@ -100,7 +100,7 @@ class ResponsesWriter:
         self._final = response
 
     def _pass_item(self, event: dict[str, Any], item: dict[str, Any]) -> None:
-        """Pass on an item that is not read here, such as a call that the server made itself, at its new place."""
+        """Pass on an item of another type, with its new index, such as a call that the server made itself."""
         if item.get("type") in _READ_ITEMS:
             return
         self._begin()
@@ -126,7 +126,7 @@ class ResponsesWriter:
             self._out.append(self._encoder.begin())
 
     def _whole(self, reply: Reply) -> dict[str, Any]:
-        """Return the whole response object: the server's own, with the output that was read."""
+        """Return the complete response object: the server's, with the repaired output."""
         is_cut = reply.finish_reason in {"length", "content_filter"}
         given = {name: value for name, value in self._final.items() if name not in {"output", "status"}}
         details = {"reason": "max_output_tokens" if reply.finish_reason == "length" else "content_filter"}

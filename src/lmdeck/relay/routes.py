@@ -1,4 +1,4 @@
-"""Which endpoint a URL means, in every form that people use as a base URL."""
+"""The endpoint of a URL, for all common forms of a base URL."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _ENDPOINT = re.compile(
 
 
 class Route(Struct, frozen=True, kw_only=True):
-    """Where a request goes: the server's root, the path and query below it, and the wire format of its answer."""
+    """The target of a request: the server's root, the path and query below it, and the wire format."""
 
     root: str
     path: str
     kind: Kind = "other"
 
     def under(self, root: str) -> str:
-        """Return the whole URL below another root."""
+        """Return the URL below another root."""
         return root + self.path
 
 
@@ -39,7 +39,7 @@ def route_of(method: str, url: str) -> Route:
     """Return the route of a request.
 
     A doubled slash, a missing `/v1` and `/api/v1` before an endpoint of OpenAI or Anthropic are corrected: LM Studio answers
-    them with status 200 and an error. `/api/v0` has its own chats, completions and embeddings.
+    them with status 200 and an error. `/api/v0` has separate chats, completions and embeddings.
     """
     parts = urlsplit(url)
     server = f"{parts.scheme}://{parts.netloc}"

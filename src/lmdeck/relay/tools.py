@@ -1,8 +1,8 @@
-"""Tools as foreign clients offer them, in the forms that LM Studio takes.
+"""Conversion of other clients' tools to the forms that LM Studio accepts.
 
-OpenAI's custom tools take free text: they are sent as functions with one text argument and their calls are written back as
-calls of custom tools (Codex's `apply_patch` is one). Tools that OpenAI's or Anthropic's servers run (web search, code
-interpreter, computer use) are left out: nobody here could run them.
+OpenAI's custom tools accept free text: they are sent as functions with one text argument, and their calls are converted back
+(Codex's `apply_patch` is a custom tool). Tools that OpenAI's or Anthropic's servers run (web search, code interpreter, computer
+use) are removed, since they cannot be run locally.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ INPUT_SCHEMA = {
 
 
 class ForeignTools(Struct):
-    """The functions that are offered, each as `{"name", "description"?, "parameters"}`, and which of them were custom."""
+    """The offered functions, each as `{"name", "description"?, "parameters"}`, and the names of custom tools."""
 
     functions: list[dict[str, Any]] = field(default_factory=list)
     servers: list[dict[str, Any]] = field(default_factory=list)
     custom: set[str] = field(default_factory=set)
 
     def only(self, names: Iterable[object]) -> ForeignTools:
-        """Return these tools without those that are not named."""
+        """Return only the named tools."""
         kept = set(names)
         return ForeignTools([tool for tool in self.functions if tool["name"] in kept], self.servers, self.custom)
 
 
 def read_tools(given: object, fixes: CompatibilityFixes, *, servers: Sequence[str] = ()) -> ForeignTools:
-    """Read tools in OpenAI's forms: nested, flat, custom; kinds in `servers` are passed on as they are."""
+    """Convert tools in OpenAI's forms: nested, flat, custom; types in `servers` are passed on unchanged."""
     tools = ForeignTools()
     for tool in given if isinstance(given, list) else []:
         if not isinstance(tool, Mapping):
@@ -69,12 +69,12 @@ def _custom(tool: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any
 
 
 def custom_arguments(text: object) -> str:
-    """Return the input of a custom tool's call as the arguments of the function that stands for it."""
+    """Return the input of a custom tool's call as the arguments of its function."""
     return msgspec.json.encode({"input": text if isinstance(text, str) else ""}).decode()
 
 
 def object_schema(name: object, given: object, fixes: CompatibilityFixes) -> dict[str, Any]:
-    """Return parameters as LM Studio's schema check accepts them: of type object, with properties, without references."""
+    """Return parameters that pass LM Studio's schema check: of type object, with properties, without references."""
     schema = dict(given) if isinstance(given, Mapping) else {}
     if schema.get("type") != "object" or not isinstance(schema.get("properties"), Mapping):
         told = f"The tool {name!r} got the object schema that LM Studio asks for."

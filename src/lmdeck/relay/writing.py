@@ -1,4 +1,4 @@
-"""What the writers of all wire formats share."""
+"""Functions and the interface shared by the writers of all wire formats."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lmdeck.server.events import BackendEvent, ReasoningTextDelta, TextDelta, To
 __all__ = ["HEARTBEAT", "Writer", "arguments_of", "decoded", "events_of", "receipt", "rules_of", "telling"]
 
 HEARTBEAT = encode_comment()
-"""Sent in place of what is held back, so that no time limit on silence runs out while a call is being written."""
+"""Sent while output is held back, so that no time limit for silence is exceeded while a call is being generated."""
 
 
 class Writer(Protocol):
-    """Write one answer in the wire format that it came in."""
+    """The writer of one answer in its wire format."""
 
     def observe(self, data: bytes, chunks: Sequence[Chunk]) -> None:
-        """Read an event's data, or a whole body, and the chunks that came of it; `b""` for the end of the answer."""
+        """Process an event's data, or a complete body, and the chunks read from it; `b""` is the end of the answer."""
         ...
 
     def end(self, reply: Reply) -> None:
@@ -31,11 +31,11 @@ class Writer(Protocol):
         ...
 
     def body(self, reply: Reply) -> bytes:
-        """Return the whole answer as one body."""
+        """Return the complete answer as one body."""
         ...
 
     def failure(self, error: Mapping[str, Any]) -> bytes:
-        """Return the event of a stream that failed; `error` is the format's own error body."""
+        """Return the event of a failed stream; `error` is an error body of the format."""
         ...
 
     def take(self) -> bytes:
@@ -57,7 +57,7 @@ def decoded(data: bytes) -> dict[str, Any] | None:
 
 
 def telling(chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Return the chunks that say something now: a call says it when it is complete, for only then is it sure."""
+    """Return the chunks to write now; a call is written when it is complete, since only then is it certain."""
     return [chunk for chunk in chunks if chunk.content or chunk.reasoning or chunk.tool_call is not None]
 
 
@@ -77,7 +77,7 @@ def events_of(chunk: Chunk) -> list[BackendEvent]:
 
 
 def arguments_of(call: ToolCall) -> str:
-    """Return a call's arguments as valid JSON text: as the model wrote them where that is what they say."""
+    """Return a call's arguments as valid JSON text: the model's own text if it is equivalent."""
     try:
         is_right = msgspec.json.decode(call.raw_arguments) == call.arguments
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -91,7 +91,7 @@ def rules_of(problems: Sequence[Problem]) -> list[str]:
 
 
 def receipt(reply: Reply) -> dict[str, Any]:
-    """Return what lmdeck adds to an answer: the problems, and the rules that changed the request."""
+    """Return the report that lmdeck adds to an answer: the problems, and the rules that changed the request."""
     problems = [
         {name: value for name, value in msgspec.to_builtins(problem).items() if value} for problem in reply.problems
     ]
