@@ -124,6 +124,7 @@ CHECKS: dict[str, Callable[[object], object]] = {
     "max_concurrency": _integer(1, 1000),
     "without_rules": _rules,
     "debug": _boolean,
+    "discover": _boolean,
     "proxy": _url,
     "tls_verify": _boolean,
     "tls_ca_file": _path,

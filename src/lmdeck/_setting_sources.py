@@ -6,6 +6,7 @@ a server, but it must not send the user's token there, nor change the route to a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -78,6 +79,25 @@ def from_files(folder: Path) -> list[Found]:
             if isinstance(tool, Mapping) and "lmdeck" in tool:
                 return _settings_of(tool["lmdeck"], f"[tool.lmdeck] in {project.absolute()}")
     return []
+
+
+def from_lm_studio(home: Path) -> list[Found]:
+    """Return the port on which LM Studio serves, from its own file; nothing if it is not installed.
+
+    Its folder is `.lmstudio` in the home directory, or the one that `.lmstudio-home-pointer` there names (lmstudio-js,
+    `findLMStudioHome.ts`).
+    """
+    try:
+        pointer = home / ".lmstudio-home-pointer"
+        folder = Path(pointer.read_text(encoding="utf-8").strip()) if pointer.is_file() else home / ".lmstudio"
+        path = folder / ".internal" / "http-server-config.json"
+        with path.open("rb") as file:
+            config = json.loads(file.read(CONFIG_FILE_BYTES))
+    except (OSError, ValueError, RecursionError):  # the file is LM Studio's and may hold anything
+        return []
+    port = config.get("port") if isinstance(config, Mapping) else None
+    is_port = isinstance(port, int) and not isinstance(port, bool) and 0 < port < 1 << 16
+    return [Found("port", port, f"LM Studio's file {path}")] if is_port else []
 
 
 def _up_to_root(folder: Path) -> list[Path]:

@@ -25,6 +25,7 @@ from lmdeck._setting_sources import (
     from_environment,
     from_files,
     from_keywords,
+    from_lm_studio,
     misspelled_variables,
     without_untrusted_routes,
 )
@@ -43,8 +44,9 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
     `total_timeout` the longest time for a whole answer (`None`: no limit). `proxy` is a URL; proxies of the environment are not
     used, since the server is local. `max_concurrency` is the number of simultaneous requests; further ones wait in a fair queue
     (`None`: as many as the loaded model answers in parallel, else 4; servers other than LM Studio have their own queue).
-    `without_rules` names the rules of `lmdeck.rules()` that are not applied to requests. `tls_verify`, `tls_ca_file`,
-    `tls_client_cert` and `tls_client_key` are for an LM Studio behind an HTTPS proxy.
+    `without_rules` names the rules of `lmdeck.rules()` that are not applied to requests. `discover` takes the port from LM
+    Studio's own file if no address is set. `tls_verify`, `tls_ca_file`, `tls_client_cert` and `tls_client_key` are for an
+    LM Studio behind an HTTPS proxy.
     """
 
     host: str = "localhost"
@@ -61,6 +63,7 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
     max_concurrency: int | None = None
     without_rules: tuple[str, ...] = ()
     debug: bool = False
+    discover: bool = False
     proxy: str | None = None
     tls_verify: bool = True
     tls_ca_file: str | None = None
@@ -89,6 +92,8 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
                 # A base URL does not override a host from a source of higher priority, nor the reverse.
                 values = {name: found for name, found in values.items() if not _is_overridden_address(name, chosen)}
             chosen = {**values, **chosen}
+        if "discover" in chosen and chosen["discover"].value and not chosen.keys() & {"base_url", "host", "port"}:
+            chosen.update({found.name: found for found in from_lm_studio(Path.home())})
         chosen, notes = without_untrusted_routes(chosen)
         check_trust(chosen)
         settings = cls(**{name: found.value for name, found in chosen.items()})
@@ -142,6 +147,7 @@ class ClientSettings(TypedDict, total=False):
     max_concurrency: int | None
     without_rules: str | Sequence[str] | None
     debug: bool | None
+    discover: bool | None
     proxy: str | None
     tls_verify: bool | None
     tls_ca_file: str | os.PathLike[str] | None

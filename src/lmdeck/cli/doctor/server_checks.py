@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from pathlib import Path
 
 from msgspec.structs import replace
 
 from lmdeck._client.clients import LMStudio
+from lmdeck._client.plans.health import check_health
 from lmdeck._client.plans.model_lists import ask_json
 from lmdeck._client.session import Session
 from lmdeck._pipeline.run_plan import drive
 from lmdeck._responses.model_lists import MODEL_LIST_PATHS
+from lmdeck._setting_sources import from_lm_studio
 from lmdeck._transport.urllib3 import Urllib3Transport
 from lmdeck.cli.doctor.context import CheckResult, CheckSkipped, CheckWarning, DoctorContext
 from lmdeck.cli.doctor.model_checks import check_answer, check_context, check_structured, check_tools
@@ -68,9 +71,26 @@ def _origins(settings: Settings) -> str:
 def _server(context: DoctorContext) -> str:
     context.health = health = context.lm.health()
     if health.error is not None and not isinstance(health.error, AuthenticationError):
+        if not health.reachable:
+            _name_the_port(health.error, context.lm)
         raise health.error
     api = {"v1": " over /api/v1", "v0": " over /api/v0 (update LM Studio for all features)", "openai": " over /v1 only"}
     return f"{context.product} answers in {(health.latency or 0) * 1000:.0f} ms{api.get(health.api or '', '')}"
+
+
+def _name_the_port(error: LMStudioError, lm: LMStudio) -> None:
+    """Say in the hint on which port of this machine LM Studio answers, if it is another."""
+    for found in from_lm_studio(Path.home()):
+        if found.value == lm.settings.port and lm.settings.base_url is None:
+            return
+        settings = replace(lm.settings, base_url=f"http://localhost:{found.value}", api_token=None)
+        with closing(Urllib3Transport(settings)) as route:
+            health = drive(check_health(Session(settings)), route)
+        if health.reachable:
+            error.hint = (
+                f"{health.product or 'A server'} answers on port {found.value}: set LMDECK_PORT={found.value}, or pass "
+                f"`port={found.value}` or `discover=True`."
+            )
 
 
 def _auth(context: DoctorContext) -> str:
