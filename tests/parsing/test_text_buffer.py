@@ -4,13 +4,13 @@ import tracemalloc
 
 import pytest
 
-from lmdeck._parsing.text_buffer import JOINED_AT, GrowingText
+from lmdeck._parsing.text_buffer import JOINED_AT, TextBuffer
 
 
 @pytest.mark.parametrize("count", [0, 1, JOINED_AT - 1, JOINED_AT, JOINED_AT + 1, 3 * JOINED_AT + 7])
 def test_the_text_is_all_pieces_in_order(count: int) -> None:
     pieces = [f" {number}" for number in range(count)]
-    text = GrowingText()
+    text = TextBuffer()
     for piece in pieces:
         text.write(piece)
     assert text.getvalue() == "".join(pieces)
@@ -19,7 +19,7 @@ def test_the_text_is_all_pieces_in_order(count: int) -> None:
 
 
 def test_memory_follows_the_text_and_not_the_number_of_pieces() -> None:
-    text = GrowingText()
+    text = TextBuffer()
     tracemalloc.start()
     try:
         for number in range(50_000):

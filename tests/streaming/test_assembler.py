@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lmdeck._limits import Limits
 from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._parsing.parser import StreamParser
-from lmdeck._parsing.text_buffer import GrowingText
+from lmdeck._parsing.text_buffer import TextBuffer
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.wire_chunks import Completion
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, MalformedStreamError, ToolCallParseError
@@ -419,8 +419,8 @@ class Shouting:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
-        self.content = GrowingText()
-        self.reasoning = GrowingText()
+        self.content = TextBuffer()
+        self.reasoning = TextBuffer()
         self._held = ""
 
     def feed_whole(self, text: str, chunks: list[Chunk]) -> None:

@@ -3,8 +3,6 @@
 import random
 import string
 
-__all__ = ["new_call_id"]
-
 _ALPHABET = string.ascii_letters + string.digits
 
 

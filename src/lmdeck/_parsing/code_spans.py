@@ -1,12 +1,10 @@
-"""Where prose shows code: markers inside a fence, inside backticks or behind an opening quote are only talked about."""
+"""Track code fences, backticks and quotes, inside which markers are plain text."""
 
 from __future__ import annotations
 
 import re
 
 from lmdeck._parsing.json_strings import JSONStrings
-
-__all__ = ["Prose"]
 
 PIECES = re.compile(r"`+|\n|~+|[^`\n~]+")
 ASIDE = re.compile(r"\s{0,3}[>|]")
@@ -17,10 +15,10 @@ OPENING_QUOTE = re.compile(r"(?:^|[\s(\[{:=,])[\"'“‘«„]\Z")
 UNSEEN = 1024
 
 
-class Prose:
-    """Follows the text that goes to the user, as far as fences, code spans, quotes and line starts ask for it.
+class CodeSpans:
+    """Tracks the fences, code spans, quotes and line starts of the emitted text.
 
-    Text is only kept until somebody asks, so that prose without markers costs next to nothing.
+    Text is collected and examined only on demand, so that text without markers costs almost nothing.
     """
 
     __slots__ = (
@@ -46,20 +44,20 @@ class Prose:
         self._is_tilde = False
         self._run_is_tilde = False
 
-    def see(self, text: str) -> None:
-        """Follow text that was passed on."""
+    def feed(self, text: str) -> None:
+        """Add emitted text."""
         self._unseen.append(text)
         if len(self._unseen) >= UNSEEN:
             self._look()
 
     @property
     def is_line_start(self) -> bool:
-        """Whether nothing but white space stands on the line so far."""
+        """Whether the line holds only white space so far."""
         self._look()
         return self._is_line_start
 
-    def shows_code(self, token: str = "") -> bool:
-        """Whether what comes next, a token perhaps, is inside code, or quoted; special tokens are also indented."""
+    def inside_code(self, token: str = "") -> bool:
+        """Whether the next text is inside code or a quote; indentation does not make a special `token` code."""
         self._look()
         self._settle()
         self._is_quoted = self._is_quoted or OPENING_QUOTE.search(self._last) is not None
@@ -68,22 +66,22 @@ class Prose:
         ) or (SPECIAL.search(token) is None and self._is_indented())
 
     def _is_indented(self) -> bool:
-        """Whether the line is code that is indented behind a blank line."""
+        """Whether the line is indented code, which follows a blank line."""
         return (self._was_blank or self._is_code) and INDENTED.match(self._head) is not None
 
-    def is_in_span(self) -> bool:
-        """Whether what comes next is inside backticks."""
+    def inside_backticks(self) -> bool:
+        """Whether the next text is inside backticks."""
         self._look()
         self._settle()
         return bool(self._span)
 
     def _look(self) -> None:
-        """Read what was not looked at yet."""
+        """Examine the text collected so far."""
         if not self._unseen:
             return
         text = "".join(self._unseen)
         self._unseen.clear()
-        self._json.see(text)
+        self._json.feed(text)
         self._last = (self._last + text)[-3:]
         for piece in PIECES.findall(text):
             is_tilde = piece[0] == "~"

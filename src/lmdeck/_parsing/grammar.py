@@ -1,4 +1,4 @@
-"""What the parser looks for: the markers, tags and tokens of one dialect, or of all at once, for the offered tools."""
+"""The markers, tags and tokens that the parser looks for: those of one dialect, or of all."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import NamedTuple
 from lmdeck._parsing.dialects import REGISTRY, dialect_named, find_dialect
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
 from lmdeck._parsing.source import Stops
-from lmdeck._parsing.unmarked_json import NO_WRAPPER, bare_json, list_behind_colon, wrapped_json
-
-__all__ = ["Grammar", "grammar_for"]
+from lmdeck._parsing.unmarked_json import NO_WRAPPER, list_behind_colon, read_unmarked_json, wrapped_json
 
 NO_ENDS = Stops(())
 INDENT = r"[^\S\n]*+"
@@ -22,24 +20,24 @@ WORD = re.compile(r"</?\w+>|\[[A-Z]+ [A-Z ]+\]|</co: |[^<\[{◁\]`].*", re.DOTAL
 
 
 def is_special(literal: str) -> bool:
-    """Whether a literal is a special token, which no ordinary text holds."""
+    """Whether a literal is a special token, which ordinary text does not contain."""
     return SPECIAL.search(literal) is not None
 
 
 def is_word(literal: str) -> bool:
-    """Whether a literal is one that ordinary text holds: plain language, or a tag as HTML and XML have it."""
+    """Whether ordinary text may contain a literal: plain language, or a tag as in HTML and XML."""
     return not is_special(literal) and WORD.fullmatch(literal) is not None
 
 
 def _unproved(dialect: Dialect) -> Iterator[str]:
-    """Yield what acts without being proved by a whole call: tokens that are dropped, plain openings and messages."""
+    """Yield the literals that act without a complete call as proof: dropped tokens, plain openings and messages."""
     yield from dialect.drops
     yield from (tag.open for tag in dialect.reasoning if not tag.open.startswith("<"))
     yield from (marker.text for marker in dialect.markers if marker.loose)
 
 
 def _heads(literals: Iterable[str]) -> str:
-    """Return the expression of how one of some literals begins; behind `<` a bar or a name that is not HTML's."""
+    """Return an expression of the first characters of literals; after `<` a bar or a name that is not an HTML tag."""
     chars = {literal[0] for literal in literals}
     choices = [re.escape(char) for char in sorted(chars - {"<"})] + [rf"<{NO_WRAPPER}(?:[A-Za-z_|]|\Z)"] * (
         "<" in chars
@@ -48,7 +46,7 @@ def _heads(literals: Iterable[str]) -> str:
 
 
 def _speakers(dialects: tuple[Dialect, ...]) -> dict[str, set[str]]:
-    """Return the literals of some dialects, each with the names of those that have it."""
+    """Return the literals of some dialects, each with the names of its dialects."""
     found: dict[str, set[str]] = {}
     for dialect in dialects:
         markers = (marker.text for marker in (*dialect.markers, *dialect.own))
@@ -58,14 +56,14 @@ def _speakers(dialects: tuple[Dialect, ...]) -> dict[str, set[str]]:
 
 
 class Scan(NamedTuple):
-    """What to look for in a text, and what where new text begins on a new line."""
+    """The literals to look for in a text, and those for text that begins on a new line."""
 
     usual: Stops
     on_new_line: Stops
 
 
 class Grammar:
-    """What to look for in a text: the markers of some dialects; of one of them maybe its own ones too.
+    """The literals of some dialects; of the `spoken` one also those that are looked for in no other text.
 
     `speakers` maps each literal to the dialects that have it. A literal that ordinary text may hold is a word: it acts only
     where one of its dialects is known to be spoken, by name, by architecture or by a special token of that dialect.
@@ -84,7 +82,7 @@ class Grammar:
         if has_calls and "[" not in self.bare and any(dialect.pythonic for dialect in dialects):
             self.bare += "["
         for char in set(self.bare):
-            self.starts[char] = Marker(char, bare_json, keeps=True, at_start=True)
+            self.starts[char] = Marker(char, read_unmarked_json, keeps=True, at_start=True)
         for char in "<[" if has_calls else "":
             self.starts.setdefault(char, Marker(char, wrapped_json, keeps=True, at_start=True))
         self.begins = self.bare + "<["
@@ -112,7 +110,7 @@ class Grammar:
         self.has_calls = has_calls
 
     def scan(self, ends: Stops) -> Scan:
-        """Return what to look for in a text that ends with one of `ends`; where it has an end, no message begins in it."""
+        """Return the literals to look for in a text that ends with one of `ends`; inside a message no other one begins."""
         if ends not in self._scans:
             channels = (text for text, marker in self.markers.items() if marker.channel and not marker.inline)
             tokens = {*(self._tokens.difference(channels) if ends.literals else self._tokens), *ends.literals}
@@ -121,11 +119,11 @@ class Grammar:
         return self._scans[ends]
 
     def is_known(self, text: str) -> bool:
-        """Whether a text begins with a token or an opening tag of its own."""
+        """Whether a text begins with a known token or opening tag."""
         return any(wanted.pattern.match(text) for wanted in (self.scan(NO_ENDS).usual, self.opening))
 
     def opened_by_template(self, text: str) -> ReasoningTags | None:
-        """Give the tags of reasoning whose end a whole text has on a line's end, once and outside of code, but no beginning."""
+        """Return the reasoning tags that a whole text closes, once at a line's end and outside of code, but does not open."""
         if "</" not in text:
             return None
         for tag in self.openers.values():
@@ -139,12 +137,12 @@ class Grammar:
 
 @lru_cache(maxsize=256)
 def grammar_for(dialect: str, architecture: str = "", *, has_calls: bool) -> Grammar:
-    """Return the grammar of one dialect, or of all; an architecture says which of all is likely spoken.
+    """Return the grammar of one dialect, or of all; `architecture` tells which of them is likely.
 
-    It is made once for all tools: without any, only what can be no call is looked for.
+    Without tools (`has_calls`), markers of calls are not looked for.
 
     Raises:
-        ConfigurationError: There is no dialect of that name.
+        ConfigurationError: The dialect is unknown.
     """
     if dialect == "auto":
         return Grammar(tuple(REGISTRY.values()), find_dialect(architecture), has_calls=has_calls)

@@ -1,6 +1,6 @@
-"""Calls as JSON: an object or an array of them, arguments behind a name, and program text as the one argument.
+"""Calls as JSON: an object or an array of them, arguments after a name, or program text as the only argument.
 
-Each reader begins at its first character and ends right behind its last.
+Each reader begins at its first character and ends directly after its last.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from json.encoder import encode_basestring
 
 from lmdeck._parsing.literals import LiteralReader, escaped
 from lmdeck._parsing.members import Block, extra_closers
-from lmdeck._parsing.sink import Calls, decode_arguments
+from lmdeck._parsing.sink import Sink, decode_arguments
 from lmdeck._parsing.source import (
     NON_SPACE,
     MalformedCall,
@@ -21,19 +21,6 @@ from lmdeck._parsing.source import (
     Stops,
     TruncatedCall,
 )
-
-__all__ = [
-    "ARGUMENT_KEYS",
-    "CODE_TOOLS",
-    "NAME_KEYS",
-    "code_arguments",
-    "json_arguments",
-    "json_call",
-    "json_calls",
-    "json_member",
-    "json_objects",
-    "json_text",
-]
 
 NAME_KEYS = frozenset({"name", "tool_name", "function_name", "tool", "function", "recipient_name", "action"})
 ARGUMENT_KEYS = frozenset(
@@ -45,7 +32,7 @@ WORD = re.compile(r"[\w.\-/:$]*")
 
 
 def _ignore(_: str) -> None:
-    """Drop text."""
+    """Discard text."""
 
 
 def json_text(source: Source, note: Callable[[str], object], *, is_key: bool = False) -> Reader[str]:
@@ -65,24 +52,24 @@ def json_text(source: Source, note: Callable[[str], object], *, is_key: bool = F
 
 
 def json_arguments(
-    source: Source, put: Callable[[str], object], calls: Calls, ends: Stops, *, enclosing: str = ""
+    source: Source, put: Callable[[str], object], sink: Sink, ends: Stops, *, enclosing: str = ""
 ) -> Reader[None]:
-    """Read arguments: an object, an object inside a string, or nothing; `enclosing` closes what stands around them."""
+    """Read arguments: an object, an object in a string, or nothing; `enclosing` closes the text around them."""
     char = yield from source.skip_space()
     if char == "{":
-        yield from LiteralReader(source, put, calls.note, ends=ends, enclosing=enclosing).read()
+        yield from LiteralReader(source, put, sink.note, ends=ends, enclosing=enclosing).read()
         if not enclosing:
-            yield from extra_closers(source, calls)
+            yield from extra_closers(source, sink)
         return
     parts: list[str] = []
-    yield from LiteralReader(source, parts.append, calls.note, ends=ends).read()
+    yield from LiteralReader(source, parts.append, sink.note, ends=ends).read()
     value = decode_arguments("".join(parts))
     if isinstance(value, str) and value.strip() not in ("", "null", "None"):
         inner = Source(value.strip(), closed=True)
         if value.strip()[:1] != "{":
             raise MalformedCall("the arguments are no object")
         try:
-            for _ in LiteralReader(inner, put, calls.note).read():
+            for _ in LiteralReader(inner, put, sink.note).read():
                 pass
         except TruncatedCall:
             raise MalformedCall("the arguments inside the string are cut off") from None
@@ -94,36 +81,36 @@ def json_arguments(
         put("{}")
 
 
-def code_arguments(source: Source, calls: Calls, ends: Stops) -> Reader[None]:
+def code_arguments(source: Source, sink: Sink, ends: Stops) -> Reader[None]:
     """Read program text as the one argument of a tool that runs code."""
-    key = next(iter(calls.toolbox.properties(calls.name)), "code")
-    calls.write(f'{{{encode_basestring(key)}: "')
-    yield from source.until(ends, lambda text: calls.write(escaped(text)))
-    calls.write('"}')
+    key = next(iter(sink.tools.properties(sink.name)), "code")
+    sink.write(f'{{{encode_basestring(key)}: "')
+    yield from source.until(ends, lambda text: sink.write(escaped(text)))
+    sink.write('"}')
 
 
-def json_call(source: Source, calls: Calls, ends: Stops, *, strictly: bool = False, default: str = "") -> Reader[None]:
-    """Read one call as a JSON object, and closing brackets too many behind it; of a refused one, no more than its text."""
-    block = Block(source, calls)
-    yield from block.member(json_member(source, calls, ends, strictly=strictly, default=default), ends)
+def json_call(source: Source, sink: Sink, ends: Stops, *, strictly: bool = False, default: str = "") -> Reader[None]:
+    """Read one call as a JSON object, and superfluous closing brackets after it; of a refused one only its own text."""
+    block = Block(source, sink)
+    yield from block.member(json_member(source, sink, ends, strictly=strictly, default=default), ends)
     block.end()
-    yield from extra_closers(source, calls)
+    yield from extra_closers(source, sink)
 
 
-def json_objects(source: Source, calls: Calls, ends: Stops, *, strictly: bool = False) -> Reader[None]:
+def json_objects(source: Source, sink: Sink, ends: Stops, *, strictly: bool = False) -> Reader[None]:
     """Read one call as a JSON object, or several with separators between them, each by itself."""
-    block = Block(source, calls)
+    block = Block(source, sink)
     while True:
-        yield from block.member(json_member(source, calls, ends, strictly=strictly), ends)
+        yield from block.member(json_member(source, sink, ends, strictly=strictly), ends)
         if block.has_calls:
-            yield from extra_closers(source, calls)
+            yield from extra_closers(source, sink)
         if not (yield from _next_object(source)):
             break
     block.end()
 
 
 def _next_object(source: Source) -> Reader[bool]:
-    """Go to the next object, behind separators; a separator that ends the line is read alone."""
+    """Go to the next object, after separators; a separator that ends the line is read alone."""
     while True:
         found = NON_SPACE.search(source.text, source.at)
         if found and found.group() in ";,":
@@ -139,7 +126,7 @@ def _next_object(source: Source) -> Reader[bool]:
 
 
 def json_member(  # noqa: C901 - one grammar, read top down
-    source: Source, calls: Calls, ends: Stops, *, strictly: bool = False, default: str = "", is_inner: bool = False
+    source: Source, sink: Sink, ends: Stops, *, strictly: bool = False, default: str = "", is_inner: bool = False
 ) -> Reader[None]:
     """Read one `{"name": …, "arguments": {…}}`, its keys in any order and under any of their names, or one in another object.
 
@@ -162,13 +149,13 @@ def json_member(  # noqa: C901 - one grammar, read top down
         if not char:
             raise TruncatedCall
         if char == "{" and is_first and not strictly:
-            calls.note("a doubled opening bracket")
+            sink.note("a doubled opening bracket")
             source.at += 1
             continue
         if not is_first and (yield from source.ahead(ends)):
-            calls.note("a missing closing bracket")
+            sink.note("a missing closing bracket")
             break
-        key = yield from json_text(source, calls.note, is_key=True)
+        key = yield from json_text(source, sink.note, is_key=True)
         char = yield from source.skip_space()
         if char != ":":
             if not char:
@@ -177,59 +164,59 @@ def json_member(  # noqa: C901 - one grammar, read top down
                 raise (NotACall if strictly and is_first else MalformedCall)(
                     f"{char!r} stands where a colon was expected"
                 )
-            calls.note("an equals sign for a colon")
+            sink.note("an equals sign for a colon")
         source.at += char in ":="
         char = yield from source.skip_space()
-        if strictly and not calls.is_open and key not in NAME_KEYS and key not in ("type", "id"):
+        if strictly and not sink.is_open and key not in NAME_KEYS and key not in ("type", "id"):
             raise NotACall
-        if key in NAME_KEYS and char == "{" and not calls.is_open and not is_inner:
-            yield from json_member(source, calls, ends, strictly=strictly, is_inner=True)
+        if key in NAME_KEYS and char == "{" and not sink.is_open and not is_inner:
+            yield from json_member(source, sink, ends, strictly=strictly, is_inner=True)
             yield from _rest_of_object(source, ends)
             return
-        if key in NAME_KEYS and not calls.is_open:
+        if key in NAME_KEYS and not sink.is_open:
             if strictly and char not in "\"'":
                 raise NotACall
-            name = yield from json_text(source, calls.note)
-            calls.open(name)
+            name = yield from json_text(source, sink.note)
+            sink.open(name)
             for fragment in early:
-                calls.write(fragment)
-            calls.flush()
+                sink.write(fragment)
+            sink.flush()
         elif key in ARGUMENT_KEYS and not has_arguments:
             has_arguments = True
-            put = calls.write if calls.is_open else early.append
-            yield from json_arguments(source, put, calls, ends, enclosing="}")
-        elif is_first and char in ("{", '"', "n") and calls.toolbox.resolve(key) and key not in OTHER_KEYS:
-            calls.open(key)
+            put = sink.write if sink.is_open else early.append
+            yield from json_arguments(source, put, sink, ends, enclosing="}")
+        elif is_first and char in ("{", '"', "n") and sink.tools.resolve(key) and key not in OTHER_KEYS:
+            sink.open(key)
             has_arguments = True
-            yield from json_arguments(source, calls.write, calls, ends, enclosing="}")
+            yield from json_arguments(source, sink.write, sink, ends, enclosing="}")
         elif strictly and key not in OTHER_KEYS:
             raise NotACall
         else:
             value: list[str] = []
             yield from LiteralReader(source, value.append, _ignore, ends=ends).read()
-            if key == "type" and calls.toolbox.resolve(str(decode_arguments("".join(value)))) is not None:
+            if key == "type" and sink.tools.resolve(str(decode_arguments("".join(value)))) is not None:
                 kind = str(decode_arguments("".join(value)))
             elif key not in OTHER_KEYS:
                 beside.append(f"{key!r} beside a call was left out: {''.join(value)}")
         is_first = False
-    if not calls.is_open:
+    if not sink.is_open:
         if kind and not default:
-            calls.note("the name as a type")
+            sink.note("the name as a type")
         default = default or kind
         if not default:
             raise NotACall if strictly else MalformedCall("it has no name")
-        calls.open(default)
+        sink.open(default)
         for fragment in early:
-            calls.write(fragment)
+            sink.write(fragment)
     if strictly and not has_arguments:
         raise NotACall
-    calls.close()
+    sink.close()
     for detail in beside:
-        calls.dropped("text_left_out", detail)
+        sink.report("text_left_out", detail)
 
 
 def _rest_of_object(source: Source, ends: Stops) -> Reader[None]:
-    """Read the rest of an object whose nested call is done."""
+    """Read the rest of an object after its nested call."""
     while True:
         char = yield from source.skip_space()
         if not char or (yield from source.ahead(ends)):
@@ -249,23 +236,23 @@ def _rest_of_object(source: Source, ends: Stops) -> Reader[None]:
             return
 
 
-def json_calls(source: Source, calls: Calls, ends: Stops, *, strictly: bool = False) -> Reader[None]:
-    """Read `[{…}, {…}]`, each member by itself; separators may be missing, and so may the closing bracket."""
+def json_calls(source: Source, sink: Sink, ends: Stops, *, strictly: bool = False) -> Reader[None]:
+    """Read `[{…}, {…}]`, each member separately; separators and the closing bracket may be missing."""
     source.at += 1
-    block = Block(source, calls)
+    block = Block(source, sink)
     while True:
         char = yield from source.skip_space()
         if char == "{":
-            yield from block.member(json_member(source, calls, ends, strictly=strictly), ends)
+            yield from block.member(json_member(source, sink, ends, strictly=strictly), ends)
         elif char == ",":
             source.at += 1
         elif char == "]":
             source.at += 1
             if block.has_calls:
-                yield from extra_closers(source, calls)
+                yield from extra_closers(source, sink)
             break
         elif char in ("}", ")") and block.has_calls:
-            yield from extra_closers(source, calls, "]")
+            yield from extra_closers(source, sink, "]")
         elif not char and not block.has_calls:
             raise TruncatedCall
         elif not char or (yield from source.ahead(ends)):
@@ -273,7 +260,7 @@ def json_calls(source: Source, calls: Calls, ends: Stops, *, strictly: bool = Fa
         elif block.has_calls:
             value: list[str] = []
             yield from LiteralReader(source, value.append, _ignore, ends=ends).read()
-            calls.dropped("tool_call_unparsed", f"A value that is no call stood among the calls: {''.join(value)}")
+            sink.report("tool_call_unparsed", f"A value that is no call stood among the calls: {''.join(value)}")
         else:
             raise MalformedCall(f"{char!r} stands where a call was expected")
     block.end()

@@ -1,16 +1,14 @@
-"""What of an answer that is JSON is inside a string: nothing in there is a marker or a token."""
+"""Track the strings of an answer that is JSON: text inside them is never a marker or token."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["JSONStrings"]
-
 PIECES = re.compile(r"\\.|[\"{}\[\]\n]", re.DOTALL)
 
 
 class JSONStrings:
-    """Follows an answer that begins with a brace or a bracket, to the end of its value."""
+    """Tracks the strings of an answer that begins with a brace or bracket, to the end of its value."""
 
     __slots__ = ("_begun", "_depth", "_is_over", "is_inside")
 
@@ -20,8 +18,8 @@ class JSONStrings:
         self._depth = 0
         self._begun = ""  # a backslash at the end of the text so far
 
-    def see(self, text: str) -> None:
-        """Follow text; what is no JSON after all, as a line end in a string tells, is over."""
+    def feed(self, text: str) -> None:
+        """Add text; tracking ends at the end of the value, or at a line end in a string, which JSON does not allow."""
         if self._is_over or not (self._depth or text.lstrip()):
             return
         if not self._depth and text.lstrip()[0] not in "{[":

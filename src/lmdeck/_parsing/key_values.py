@@ -1,6 +1,6 @@
 """Calls as a name with keys and values in turn: `NAME<arg_key>K</arg_key><arg_value>V</arg_value>…`.
 
-Any one of the four tags may be missing, doubled or another one of them: what is left says what was meant, or it is no call.
+Any one of the four tags may be missing, doubled or mistaken for another; if the others leave it unclear, it is not a call.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from dataclasses import dataclass
 
 from lmdeck._parsing.json_calls import json_arguments
 from lmdeck._parsing.python_calls import python_call
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.typed_values import typed_value
 from lmdeck._parsing.value_ends import ValueEnd, literal_behind
-
-__all__ = ["KeyValue", "named_pairs"]
 
 NAME = re.compile(r"[\w.\-]*")
 KEY = re.compile(r"[^\s<>{}\"]{1,200}\Z")
@@ -25,7 +23,7 @@ LINE_END = "\\n"  # a line end that was written as backslash and n
 
 @dataclass(frozen=True)
 class KeyValue:
-    """The spelling of the tags around keys, values and their types, and of what ends the call."""
+    """The tags around keys, values and their types, and those that end the call."""
 
     key: tuple[str, str] = ("<arg_key>", "</arg_key>")
     value: tuple[str, str] = ("<arg_value>", "</arg_value>")
@@ -36,7 +34,7 @@ class KeyValue:
 
     @property
     def value_end(self) -> ValueEnd:
-        """What ends a value."""
+        """The tags that end a value."""
         key = re.compile(rf"\s*[\w.\-]{{1,100}}\s*{re.escape(self.key[1])}")
         return ValueEnd(
             own=self.value[1:], opens=self.key[:1], nested=self.value[:1], block_ends=self.ends,
@@ -49,20 +47,20 @@ class KeyValue:
         return (*self.key, *self.value)
 
 
-def named_pairs(source: Source, calls: Calls, pairs: KeyValue) -> Reader[None]:
+def named_pairs(source: Source, sink: Sink, pairs: KeyValue) -> Reader[None]:
     """Read `NAME`, then keys and values; a call without arguments is only its name.
 
     Raises:
         NotACall: Text follows that is not a call.
         MalformedCall: Keys and values follow that do not make a call.
     """
-    offered = stops(*calls.toolbox.schemas)
+    offered = stops(*sink.tools.schemas)
     name = yield from source.take(offered)
     rest = yield from source.collect_while(NAME)
     if (
         rest
         and name
-        and calls.toolbox.resolve(name + rest) is None
+        and sink.tools.resolve(name + rest) is None
         and (yield from source.ahead(stops(pairs.key[1], pairs.value[0])))
     ):
         source.unread(rest)  # the key, whose first tag is missing
@@ -72,26 +70,26 @@ def named_pairs(source: Source, calls: Calls, pairs: KeyValue) -> Reader[None]:
     if not after:
         is_begun = any(tool.startswith(name) for tool in offered.literals)
         raise TruncatedCall if is_begun and name else NotACall
-    is_known = calls.toolbox.resolve(name) is not None
+    is_known = sink.tools.resolve(name) is not None
     yield from _space(source)
     tags = stops(*pairs.tags, pairs.separator, *pairs.ends)
     found = yield from source.ahead(tags)
     if not found and is_known and (yield from source.ends_inside(tags, least=1)):
         raise TruncatedCall
     if is_known and (yield from source.take(stops("("))):
-        yield from python_call(source, calls, stops(*pairs.ends), name)
+        yield from python_call(source, sink, stops(*pairs.ends), name)
         return
     if not name:
         raise MalformedCall("a call without a name") if found in pairs.tags else NotACall
     if not found and not (is_known and (yield from _begins_body(source, pairs))):
         raise NotACall
-    calls.open(name)
-    calls.flush()
-    yield from _Pairs(source, calls, pairs).read()
+    sink.open(name)
+    sink.flush()
+    yield from _Pairs(source, sink, pairs).read()
 
 
 def _begins_body(source: Source, pairs: KeyValue) -> Reader[bool]:
-    """Whether arguments begin as JSON, behind another tag, or with a key whose first tag is missing."""
+    """Whether arguments begin as JSON, after another tag, or with a key whose first tag is missing."""
     if (yield from source.ahead(stops("{", "<user>", "</user>", pairs.begins))):
         return True
     if not (yield from source.peek()):
@@ -100,7 +98,7 @@ def _begins_body(source: Source, pairs: KeyValue) -> Reader[bool]:
 
 
 def _word_before(source: Source, tags: Stops) -> Reader[bool]:
-    """Whether a single word stands before one of some tags."""
+    """Whether a single word comes before one of some tags."""
     while True:
         found = tags.pattern.search(source.text, source.at, source.at + KEY_LIMIT)
         if found:
@@ -122,16 +120,16 @@ def _space(source: Source) -> Reader[str]:
 class _Pairs:
     """The keys and values of one call."""
 
-    def __init__(self, source: Source, calls: Calls, pairs: KeyValue) -> None:
+    def __init__(self, source: Source, sink: Sink, pairs: KeyValue) -> None:
         self._source = source
-        self._calls = calls
+        self._sink = sink
         self._pairs = pairs
         self._is_first = True
         self._lacks_key_end = False
 
     def read(self) -> Reader[None]:
         """Read up to the end of the call, which stays unread."""
-        source, calls, pairs = self._source, self._calls, self._pairs
+        source, sink, pairs = self._source, self._sink, self._pairs
         stray = stops("<user>", "</user>", pairs.separator)
         ends = stops(*pairs.ends)
         while True:
@@ -139,15 +137,15 @@ class _Pairs:
             if not char:
                 raise TruncatedCall
             if char == "{" and self._is_first:
-                yield from json_arguments(source, calls.write, calls, ends)
-                calls.close()
+                yield from json_arguments(source, sink.write, sink, ends)
+                sink.close()
                 yield from source.skip_space()
                 yield from source.take(stops("</user>"))
                 return
             if (yield from source.ahead(ends)):
                 break
             if (yield from source.ahead(self._next_call())):
-                calls.note("a missing closing element")
+                sink.note("a missing closing element")
                 break
             if (yield from source.take(stray)):
                 continue
@@ -155,26 +153,26 @@ class _Pairs:
             if not is_cut_end and (yield from source.ends_inside(stops(*pairs.tags), least=1)):
                 raise TruncatedCall
             if is_cut_end or not (yield from self._pair()):
-                calls.note("a missing closing element")
+                sink.note("a missing closing element")
                 break
-        calls.write("{}" if self._is_first else "}")
-        calls.close()
+        sink.write("{}" if self._is_first else "}")
+        sink.close()
 
     def _next_call(self) -> Stops:
-        """Return what begins the next call where the end of this one is missing."""
-        declared, begins = self._calls.toolbox.properties(self._calls.name), self._pairs.begins
-        others = [name for name in self._calls.toolbox.schemas if name not in declared]
+        """Return the start of the next call if the end of this one is missing."""
+        declared, begins = self._sink.tools.properties(self._sink.name), self._pairs.begins
+        others = [name for name in self._sink.tools.schemas if name not in declared]
         return stops(*(f"{begins}{name}{end}" for name in others for end in ("\n", "<")))
 
     def _pair(self) -> Reader[bool]:
-        """Read a key and its value; whether there was one."""
-        source, calls, pairs = self._source, self._calls, self._pairs
+        """Read a key and its value; return whether there was one."""
+        source, sink, pairs = self._source, self._sink, self._pairs
         key = yield from self._key()
         if key is None:
             return False
         if not key:
             return True
-        types = calls.toolbox.types(calls.name, key)
+        types = sink.tools.types(sink.name, key)
         if pairs.kind and (yield from source.take(stops(pairs.kind[0]))):
             said = (yield from source.collect(stops(pairs.kind[1]))).strip()
             source.at += len(pairs.kind[1])
@@ -182,24 +180,24 @@ class _Pairs:
             yield from _space(source)
         if not (yield from self._begins_value(key)):
             return True
-        calls.write("{" if self._is_first else "")
-        calls.write_key(key, is_first=self._is_first)
+        sink.write("{" if self._is_first else "")
+        sink.write_key(key, is_first=self._is_first)
         self._is_first = False
-        if (yield from typed_value(source, calls, pairs.value_end, types, trims=False)) == pairs.value[1]:
+        if (yield from typed_value(source, sink, pairs.value_end, types, trims=False)) == pairs.value[1]:
             source.at += len(pairs.value[1])
             yield from self._doubled(pairs.value[1])
         else:
-            calls.note("a missing closing element")
+            sink.note("a missing closing element")
         return True
 
     def _key(self) -> Reader[str | None]:
-        """Read a key and the tags around it; `""` where only a stray tag stood there, None where no key follows."""
-        source, calls, pairs = self._source, self._calls, self._pairs
+        """Return a key, read with the tags around it; `""` for a stray tag only, None if no key follows."""
+        source, sink, pairs = self._source, self._sink, self._pairs
         opening = yield from source.take(stops(pairs.key[0], pairs.begins))
         if opening:
             yield from self._doubled(pairs.key[0])
         elif (yield from source.take(stops(pairs.key[1], pairs.value[1]))):
-            calls.note("a closing element too many")
+            sink.note("a superfluous closing element")
             return ""
         elif not (yield from _word_before(source, stops(pairs.key[1], pairs.value[0]))):
             char = yield from source.peek()
@@ -207,7 +205,7 @@ class _Pairs:
                 raise MalformedCall(f"{char!r} stands where a key was expected")
             return None
         if opening != pairs.key[0]:
-            calls.note("a misplaced element")
+            sink.note("a misplaced element")
         key = (yield from source.collect(stops(*pairs.tags, *pairs.ends))).strip()
         closing = yield from source.ahead(stops(*pairs.tags, *pairs.ends))
         if closing in pairs.ends:
@@ -217,18 +215,18 @@ class _Pairs:
             source.at += len(closing)
             yield from _space(source)
         if closing != pairs.key[1]:
-            calls.note("a misplaced element")
-        if not KEY.match(key) and key not in calls.toolbox.properties(calls.name):
+            sink.note("a misplaced element")
+        if not KEY.match(key) and key not in sink.tools.properties(sink.name):
             raise MalformedCall(f"{key[:80]!r} is not the name of a parameter")
         return key
 
     def _begins_value(self, key: str) -> Reader[bool]:
-        """Read the tags that stand before a value; whether there is one, and not the end of the call.
+        """Read the tags before a value; return whether there is one, rather than the end of the call.
 
         Raises:
             MalformedCall: Other tags follow.
         """
-        source, calls, pairs = self._source, self._calls, self._pairs
+        source, sink, pairs = self._source, self._sink, self._pairs
         yield from self._doubled(pairs.key[1])
         if (yield from source.take(stops(pairs.value[0]))):
             closing = stops(pairs.key[1])
@@ -241,11 +239,11 @@ class _Pairs:
         if not (yield from source.peek()):
             raise TruncatedCall
         if (yield from source.ahead(stops(*pairs.ends))):
-            calls.note(f"a key {key!r} without a value")
+            sink.note(f"a key {key!r} without a value")
             return False
         if (yield from source.ahead(stops(pairs.value[1]))):
             raise MalformedCall(f"the key {key!r} has no value")
-        calls.note("a misplaced element")
+        sink.note("a misplaced element")
         yield from source.take(stops(pairs.key[0]))
         return True
 
@@ -255,7 +253,7 @@ class _Pairs:
             yield from _space(self._source)
             if not (yield from self._source.take(stops(tag))):
                 return
-            self._calls.note("a doubled element")
+            self._sink.note("a doubled element")
 
     def _doubled_opening(self) -> Reader[None]:
         """Read the opening tag of a value again, unless the value itself begins with such an element."""
@@ -274,4 +272,4 @@ class _Pairs:
             place = found.end()
         if closed < 2:
             source.at += len(opening)
-            self._calls.note("a doubled element")
+            self._sink.note("a doubled element")

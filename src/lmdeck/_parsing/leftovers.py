@@ -1,11 +1,9 @@
-"""Markup of calls that was left in the text although tools were offered: a call that nobody could read, and a `Problem`."""
+"""Find markup of calls in content: calls that no reader could read, reported as a `Problem`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-
-__all__ = ["left_over_call"]
 
 CODE = re.compile(
     r"^(`{3,}|~{3,})[^\n]*\n(?:.*?^\1|.*)|`[^`\n]*`|^(?: {4}|\t| {0,3}[>|])[^\n]*$", re.MULTILINE | re.DOTALL
@@ -22,20 +20,20 @@ INSIDE = re.compile(
 )
 
 
-def left_over_call(text: str, names: Iterable[str]) -> str:
-    """Return the markup of a call in a text, outside of code: around the name of a tool, or two parts of arguments."""
+def unread_call_markup(text: str, names: Iterable[str]) -> str:
+    """Return call markup in a text outside of code (next to a tool's name, or two parts of arguments), else `""`."""
     if "<" not in text and "[" not in text and ">" not in text and "call:" not in text:
         return ""
-    prose = CODE.sub(" ", text)
-    inside = list(INSIDE.finditer(prose))[:2]
+    code_spans = CODE.sub(" ", text)
+    inside = list(INSIDE.finditer(code_spans))[:2]
     if len(inside) == 2:
         return inside[0].group()
     tools = "|".join(map(re.escape, names))
     around = rf"(?:{MARK})\s{{0,9}}(?:functions?[.:])?(?:{tools})\b|\b(?:{tools})\s{{0,9}}(?:{MARK})"
     written = rf"[\"'](?:tool_)?name[\"']?\s{{0,9}}[:=]\s{{0,9}}[\"'](?:{tools})[\"']"
-    if found := re.search(around, prose):
+    if found := re.search(around, code_spans):
         return found.group()
-    for paragraph in PARAGRAPHS.split(prose):
+    for paragraph in PARAGRAPHS.split(code_spans):
         if (found := re.search(MARK, paragraph)) and re.search(written, paragraph):
             return found.group()
     return ""

@@ -1,8 +1,8 @@
-"""Values as models write them, passed on as valid JSON while they arrive.
+"""Read values as models write them and emit them as valid JSON while they arrive.
 
-JSON goes through character by character. What is no JSON but was meant so is put right on the way, and told to `note`: single
-quotes, Python's `True` and `None`, unquoted keys, raw newlines and quotes inside strings, commas too many or too few, missing
-closers. Where Python is the dialect its literals are not a repair. Nothing recurses: nesting is a list.
+JSON is copied as it is. Text that is almost JSON is repaired, and each repair goes to `note`: single
+quotes, Python's `True` and `None`, unquoted keys, raw newlines and quotes inside strings, extra or missing commas, missing
+closers. If the dialect is Python, its literals are not repairs. Nesting is a list, so nothing recurses.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from collections.abc import Callable
 from json.encoder import encode_basestring  # keeps non-ASCII text, and lone surrogates, as they are
 
 from lmdeck._parsing.source import NON_SPACE, MalformedCall, Reader, Source, Stops, TruncatedCall, stops
-
-__all__ = ["LiteralReader", "escaped"]
 
 SPACE = re.compile(r"[ \t\r\n]*")
 SPACES = re.compile(r"\s*")
@@ -43,25 +41,25 @@ BEHIND_COMMA = {
     ")": re.compile(r"""\s*(?:[A-Za-z_]\w*\s*=(?!=)|"[\w.\- ]+"\s*[:=]|'[\w.\- ]+'\s*[:=]|\*\*|[),])"""),
     "": re.compile(r"""\s*(?:["'{\[\])},;]|[A-Za-z_][\w.\-]*\s*(?:[:=]|\(\s*(?:\)|\{|["']?\w+["']?\s*[=:])))"""),
 }
-"""What may come behind a comma: in an object, an array, the arguments of a Python call, and outside of the value."""
+"""What may follow a comma: in an object, an array, the arguments of a Python call, and outside of the value."""
 MEMBER_BEGUN = re.compile(r"""\s*(?:"[^"]*"?|'[^']*'?|[\w.\-$]*)\s*\Z""")
 FIRST_OF_SET = re.compile(r"""\s*(?:'[^'\\]*'|"[^"\\]*"|-?\d[\d.]*)(\s*)([,:}])""")
 FIRST_OF_SET_BEGUN = re.compile(r"""\s*(?:'[^'\\]*'?\s*|"[^"\\]*"?\s*|-?[\d.]*\s*)""")
 
 
 def escaped(text: str) -> str:
-    """Give text as the inside of a JSON string."""
+    """Return text as the inside of a JSON string."""
     return encode_basestring(text)[1:-1]
 
 
 class LiteralReader:
-    """Reads one value after another from a source and writes each as JSON text."""
+    """A reader of values; it writes each one as JSON text."""
 
     def __init__(
         self, source: Source, put: Callable[[str], object], note: Callable[[str], object], *, python: bool = False,
         ends: Stops | None = None, closes_at_end: bool = False, enclosing: str = "",
     ) -> None:  # fmt: skip
-        """Read from `source` and write to `put`; `enclosing` are the brackets that close what stands around the value."""
+        """Read from `source` and write to `put`; `enclosing` are the closing brackets of the text around the value."""
         self._source = source
         self._put = put
         self._note = note
@@ -77,8 +75,8 @@ class LiteralReader:
         """Read one value.
 
         Raises:
-            MalformedCall: It is no value, and cannot be put right.
-            TruncatedCall: The text ended inside it.
+            MalformedCall: The text is not a value and cannot be repaired.
+            TruncatedCall: The text ended inside the value.
         """
         closers = self._closers = []
         while True:
@@ -111,7 +109,7 @@ class LiteralReader:
             yield from self._word()
 
     def _brace_kind(self) -> Reader[str]:
-        """Tell a set from a dict by what stands behind its first string: a set becomes an array."""
+        """Decide between set and dict by the text after the first string; a set becomes an array."""
         source = self._source
         while True:
             rest = source.text[source.at : source.at + LOOKAHEAD]
@@ -134,7 +132,7 @@ class LiteralReader:
         return False
 
     def _goes_on(self, closers: list[str]) -> Reader[bool]:
-        """Read what stands between two values: tell whether another value follows in this container."""
+        """Read the text between two values; return whether another value follows in this container."""
         source = self._source
         char = yield from self._space()
         if char == ",":
@@ -142,7 +140,7 @@ class LiteralReader:
             self._comma += ","
             char = yield from self._space()
             while char == ",":
-                self._repaired("a comma too many")
+                self._repaired("a superfluous comma")
                 source.at += 1
                 char = yield from self._space()
         closes = char == closers[-1] or (char != "" and char in ")}" and closers[-1] == "]" and self._python)
@@ -280,7 +278,7 @@ class LiteralReader:
         self._put(escaped(char))
 
     def _ends_string(self, *, is_key: bool) -> Reader[bool]:
-        """Whether a quote ends its string: it does where the grammar goes on after it."""
+        """Whether a quote ends its string: it does if the grammar allows the text after it."""
         source = self._source
         while True:
             found = NON_SPACE.search(source.text, source.at + 1)
@@ -297,7 +295,7 @@ class LiteralReader:
             return (yield from self._is_structure(char, place))
 
     def _is_structure(self, char: str, place: int) -> Reader[bool]:
-        """Whether a character ahead, behind a quote, goes on with what stands around the string."""
+        """Whether a character after a quote belongs to the text around the string."""
         if char == ",":
             return (
                 yield from self._goes_on_behind(place + 1, self._closers[-1] if self._closers else self._enclosing[:1])
@@ -313,7 +311,7 @@ class LiteralReader:
         return (yield from self._ends_before(place))
 
     def _goes_on_behind(self, place: int, closer: str) -> Reader[bool]:
-        """Whether another member of the container that `closer` closes begins at a place ahead, behind a comma."""
+        """Whether another member of the container with this `closer` begins at a position ahead, after a comma."""
         source, wanted = self._source, BEHIND_COMMA[closer]
         while True:
             if wanted.match(source.text, source.at + place):
@@ -327,7 +325,7 @@ class LiteralReader:
             yield
 
     def _is_closed_from(self, place: int) -> Reader[bool]:
-        """Whether the brackets at a place ahead close what is open, and what follows them fits."""
+        """Whether the brackets at a position ahead close the open containers, and fitting text follows."""
         source = self._source
         while True:
             run = CLOSERS.match(source.text, source.at + place)
@@ -352,7 +350,7 @@ class LiteralReader:
         return (yield from self._ends_before(place))
 
     def _begins_key(self, place: int) -> Reader[bool]:
-        """Whether a key stands at a place ahead, so that only a comma is missing."""
+        """Whether a key begins at a position ahead, so that only a comma is missing."""
         source = self._source
         while len(source.text) - source.at - place < LOOKAHEAD and not source.closed:
             if NEXT_KEY.match(source.text, source.at + place):
@@ -361,7 +359,7 @@ class LiteralReader:
         return NEXT_KEY.match(source.text, source.at + place) is not None
 
     def _ends_before(self, place: int) -> Reader[bool]:
-        """Whether the dialect's end marker stands at a place ahead."""
+        """Whether an end marker of the dialect begins at a position ahead."""
         source, ends = self._source, self._ends
         while True:
             text, at = source.text, source.at + place
@@ -401,7 +399,7 @@ class LiteralReader:
         source.at += 2
 
     def _hex(self, digits: int) -> Reader[bool]:
-        """Read a numeric escape whole; tell whether it was one."""
+        """Read a numeric escape whole; return whether it was one."""
         source = self._source
         while len(source.text) - source.at < 2 + digits and not source.closed:
             yield
@@ -456,7 +454,7 @@ class LiteralReader:
         return None
 
     def _space(self) -> Reader[str]:
-        """Pass white space on (behind a comma that may prove too many) and give the next character."""
+        """Copy white space (after a comma that may be superfluous) and return the next character."""
         source = self._source
         while True:
             found = SPACES.match(source.text, source.at)
@@ -484,7 +482,7 @@ class LiteralReader:
     def _drop_comma(self) -> None:
         if self._comma:
             if not self._python:
-                self._repaired("a comma too many")
+                self._repaired("a superfluous comma")
             self._comma = ""
 
     def _repaired(self, what: str) -> None:

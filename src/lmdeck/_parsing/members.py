@@ -1,13 +1,11 @@
-"""The calls of one block: each is judged by itself, so that a bad one changes none of its neighbours."""
+"""The members of one block of calls: each is read separately, so that a bad one does not affect its neighbours."""
 
 from __future__ import annotations
 
 import re
 
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, Reader, Source, Stops, TruncatedCall, UnofferedCall, stops
-
-__all__ = ["Block", "extra_closers"]
 
 BRACKETS = ('"', "'", "{", "}", "[", "]", "(", ")")
 OPENED_BY = {"}": "{", "]": "[", ")": "("}
@@ -24,17 +22,17 @@ class Block:
     Refused members beside calls are content with a `Problem` each. Where no member is a call, the whole block is.
     """
 
-    def __init__(self, source: Source, calls: Calls) -> None:
+    def __init__(self, source: Source, sink: Sink) -> None:
         self._source = source
-        self._calls = calls
-        self._made = len(calls.made)
+        self._sink = sink
+        self._made = len(sink.completed)
         self._refused: list[tuple[MalformedCall, str, tuple[int, int]]] = []
         self._tries = TRIES
 
     @property
     def has_calls(self) -> bool:
         """Whether a call of this block was read."""
-        return len(self._calls.made) > self._made
+        return len(self._sink.completed) > self._made
 
     def member(self, read: Reader[None], ends: Stops, *, tags: Stops | None = None) -> Reader[None]:
         """Read one member with `read`; a refused one is passed over.
@@ -44,7 +42,7 @@ class Block:
         Raises:
             TruncatedCall: The text ended inside the member.
         """
-        source, calls = self._source, self._calls
+        source, sink = self._source, self._sink
         self._mark()
         begin = len(source.marked())
         try:
@@ -52,7 +50,7 @@ class Block:
         except UnofferedCall as refusal:
             self._refuse(refusal, source.marked()[begin:])
         except MalformedCall as refusal:
-            calls.abandon()
+            sink.cancel()
             source.unread(source.marked()[begin:])
             yield from _to_tag(source, tags, ends) if tags else self._pass_over(ends)
             self._refuse(refusal, source.marked()[begin:])
@@ -70,23 +68,23 @@ class Block:
             raise self._refused[0][0]
 
     def _refuse(self, refusal: MalformedCall, text: str) -> None:
-        self._refused.append((refusal, text, self._calls.part_of_block(self._source.place)))
+        self._refused.append((refusal, text, self._sink.part_of_block(self._source.place)))
         if self.has_calls:
             self._settle()
             self._mark()
 
     def _mark(self) -> None:
-        """Let go of what was read, which is not given back any more; of a draft all of it may be."""
-        if self.has_calls and not self._calls.is_draft:
+        """Forget what was read, as it stays a call; a draft may still become text as a whole."""
+        if self.has_calls and not self._sink.is_draft:
             self._source.mark()
 
     def _settle(self) -> None:
         refused, self._refused = self._refused, []
         for refusal, text, span in refused:
-            self._calls.leave_part(refusal, text, span)
+            self._sink.emit_refused_part(refusal, text, span)
 
     def _pass_over(self, ends: Stops) -> Reader[None]:
-        """Read to the end of a member: where its brackets are balanced, or else before the next member."""
+        """Read to the end of a member: to its balanced brackets, or else up to the next member."""
         read: list[str] = []
         if self._tries and (yield from _balanced(self._source, ends, read)):
             yield from self._source.collect_while(CLOSERS["]"])
@@ -153,7 +151,7 @@ def _to_tag(source: Source, tags: Stops, ends: Stops) -> Reader[None]:
 
 
 def _before_next(source: Source, ends: Stops) -> Reader[None]:
-    """Read up to a closing bracket behind which the next member begins or the block ends, or up to `ends`.
+    """Read up to a closing bracket before the next member or the end of the block, or up to `ends`.
 
     Raises:
         TruncatedCall: The text ended first.
@@ -176,13 +174,13 @@ def _before_next(source: Source, ends: Stops) -> Reader[None]:
             return
 
 
-def extra_closers(source: Source, calls: Calls, own: str = "") -> Reader[None]:
-    """Read closing brackets, but the block's `own`, behind a call that was whole before them, and report them."""
+def extra_closers(source: Source, sink: Sink, own: str = "") -> Reader[None]:
+    """Read superfluous closing brackets after a complete call, except the block's `own`, and report them."""
     begin = source.place
     extra = yield from source.collect_while(CLOSERS[own])
-    if extra and calls.is_open:
-        calls.note(f"{extra!r} too many")
+    if extra and sink.is_open:
+        sink.note(f"superfluous {extra!r}")
     elif extra:
-        name = calls.made[-1].name if calls.made else ""
-        detail = f"Behind the call of {name!r}: {extra!r} too many"
-        calls.dropped("repaired", detail, extra, (begin, source.place))
+        name = sink.completed[-1].name if sink.completed else ""
+        detail = f"After the call of {name!r}: superfluous {extra!r}"
+        sink.report("repaired", detail, extra, (begin, source.place))

@@ -1,4 +1,4 @@
-"""The tools that were offered: which names are calls, and what type each parameter has."""
+"""The tools of a request: which names can be called, and the types of their parameters."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from json.encoder import encode_basestring
 from typing import Any
 
 import msgspec
-
-__all__ = ["ANY", "STRING", "Toolbox", "json_for", "types_of"]
 
 ANY: frozenset[str] = frozenset()
 STRING = frozenset({"string"})
@@ -23,7 +21,7 @@ BOOLEANS = {"true": "true", "false": "false", "yes": "true", "no": "false", "on"
             "0": "false"}  # fmt: skip
 
 
-class Toolbox:
+class OfferedTools:
     """The offered tools by name."""
 
     def __init__(self, tools: Iterable[Any] | None) -> None:
@@ -35,15 +33,15 @@ class Toolbox:
         self._short = {name.rpartition(".")[2]: name for name in self.schemas}
 
     @classmethod
-    def of(cls, tools: Toolbox | Iterable[Any] | None) -> Toolbox:
+    def of(cls, tools: OfferedTools | Iterable[Any] | None) -> OfferedTools:
         """Return offered tools as they are, or read them from a request."""
-        return tools if isinstance(tools, Toolbox) else cls(tools)
+        return tools if isinstance(tools, OfferedTools) else cls(tools)
 
     def __bool__(self) -> bool:
         return bool(self.schemas)
 
     def resolve(self, name: str) -> str | None:
-        """Give the offered tool that a name means: models add `functions.`, or a name space that repeats the name."""
+        """Return the tool that a name means, None if it was not offered; models add `functions.` or repeat the name."""
         name = name.strip()
         if name in self.schemas:
             return name
@@ -54,20 +52,20 @@ class Toolbox:
         return last if "." in name and last in self.schemas else None
 
     def properties(self, name: str) -> Mapping[str, Any]:
-        """Give the declared parameters of a tool."""
+        """Return the schemas of a tool's parameters."""
         found = self.schemas.get(name, {}).get("properties")
         return found if isinstance(found, Mapping) else {}
 
     def schema(self, name: str, parameter: str) -> object:
-        """Give the schema of a parameter, None where there is none."""
+        """Return the schema of a parameter, None if there is none."""
         return self.properties(name).get(parameter)
 
     def types(self, name: str, parameter: str) -> frozenset[str]:
-        """Give the JSON types that a parameter may have; none where nothing is declared."""
+        """Return the JSON types of a parameter; an empty set if none is declared."""
         return types_of(self.schema(name, parameter), self.schemas.get(name, {}))
 
-    def fitted(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Give arguments whose strings spell a value of the declared type as that value."""
+    def coerce(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return arguments with strings converted to the declared types."""
         return {
             key: msgspec.json.decode(json_for(value, types))
             if isinstance(value, str) and (types := self.types(name, key)) and "string" not in types
@@ -86,7 +84,7 @@ def _read_tool(tool: Any) -> tuple[str, Mapping[str, Any]]:  # noqa: ANN401 - di
 
 
 def types_of(schema: object, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
-    """Collect the types that a schema allows, through `anyOf`, `enum`, `$ref` and the like."""
+    """Return the types that a schema allows, also through `anyOf`, `enum`, `$ref` and the like."""
     if not isinstance(schema, Mapping) or depth > 8:
         return ANY
     given = schema.get("type")
@@ -126,7 +124,7 @@ def _type_name(value: object) -> str:
 
 
 def json_for(text: str, types: frozenset[str]) -> str:  # noqa: C901 - one grammar, read top down
-    """Write a parameter's text as JSON of one of its types; as a string where it is none of them."""
+    """Write a parameter's text as JSON of one of its types; as a string where it is not one of them."""
     bare = text.strip()
     value = _decoded(bare)
     if types == ANY:
@@ -172,7 +170,7 @@ def _decoded(text: str) -> object:
 
 
 def _literal(text: str) -> object:
-    """Read a Python literal; JSON must be able to hold it."""
+    """Return the value of a Python literal that JSON can represent."""
     if len(text) > CONVERTERS_LIMIT:
         return _NOTHING
     try:

@@ -1,6 +1,6 @@
 """Calls as Python: `name(key=literal, …)`, one or several.
 
-Each reader begins at its first character and ends right behind its last.
+Each reader begins at its first character and ends directly after its last.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from lmdeck._parsing.json_calls import json_member, json_text
 from lmdeck._parsing.literals import LiteralReader
 from lmdeck._parsing.members import Block, extra_closers
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import (
     MalformedCall,
     Reader,
@@ -19,50 +19,48 @@ from lmdeck._parsing.source import (
     TruncatedCall,
 )
 
-__all__ = ["python_call", "python_calls"]
-
 IDENTIFIER = re.compile(r"[\w.\-]*")
 
 
-def python_calls(source: Source, calls: Calls, ends: Stops, *, closer: str) -> Reader[None]:
+def python_calls(source: Source, sink: Sink, ends: Stops, *, closer: str) -> Reader[None]:
     """Read `name(key=literal, …)`, separated by commas or newlines, up to `closer` (read as well) or an end marker."""
-    block = Block(source, calls)
+    block = Block(source, sink)
     while True:
         char = yield from source.skip_space()
         if char and char == closer:
             source.at += 1
             if block.has_calls:
-                yield from extra_closers(source, calls)
+                yield from extra_closers(source, sink)
             break
         if not char or (yield from source.ahead(ends)):
             break
         if char in ",;":
             source.at += 1
         elif char in ")}]" and block.has_calls:
-            yield from extra_closers(source, calls, closer)
+            yield from extra_closers(source, sink, closer)
         elif char == "{":
-            yield from block.member(json_member(source, calls, ends), ends)
+            yield from block.member(json_member(source, sink, ends), ends)
         else:
-            yield from block.member(_python_call(source, calls, ends, closer), ends)
+            yield from block.member(_python_call(source, sink, ends, closer), ends)
     block.end()
 
 
-def _python_call(source: Source, calls: Calls, ends: Stops, closer: str) -> Reader[None]:
+def _python_call(source: Source, sink: Sink, ends: Stops, closer: str) -> Reader[None]:
     name = yield from source.collect_while(IDENTIFIER)
     char = yield from source.skip_space()
     if not char:
         raise TruncatedCall
     if char != "(" or not name:
-        raise MalformedCall(f"{(name or char)[:80]!r} is no call")
+        raise MalformedCall(f"{(name or char)[:80]!r} is not a call")
     source.at += 1
-    yield from python_call(source, calls, ends, name, closer=closer)
+    yield from python_call(source, sink, ends, name, closer=closer)
 
 
-def python_call(source: Source, calls: Calls, ends: Stops, name: str, *, closer: str = "") -> Reader[None]:
-    """Read `key=literal, …)`, behind the opening bracket; `closer` ends the list that the call stands in."""
-    calls.open(name)
-    calls.flush()
-    calls.write("{")
+def python_call(source: Source, sink: Sink, ends: Stops, name: str, *, closer: str = "") -> Reader[None]:
+    """Read `key=literal, …)` after the opening bracket; `closer` ends the list around the call."""
+    sink.open(name)
+    sink.flush()
+    sink.write("{")
     is_first = True
     while True:
         char = yield from source.skip_space()
@@ -75,24 +73,24 @@ def python_call(source: Source, calls: Calls, ends: Stops, name: str, *, closer:
         if not char:
             raise TruncatedCall
         if not is_first and (yield from source.ahead(ends)):
-            calls.note("a missing closing bracket")
+            sink.note("a missing closing bracket")
             break
-        yield from _keyword(source, calls, ends, closer, is_first=is_first)
+        yield from _keyword(source, sink, ends, closer, is_first=is_first)
         is_first = False
-    calls.write("}")
-    calls.close()
+    sink.write("}")
+    sink.close()
 
 
-def _keyword(source: Source, calls: Calls, ends: Stops, closer: str, *, is_first: bool) -> Reader[None]:
+def _keyword(source: Source, sink: Sink, ends: Stops, closer: str, *, is_first: bool) -> Reader[None]:
     quoted = yield from source.peek()
     if quoted == "{" and is_first:  # f({"a": 1})
         raise MalformedCall("positional arguments")
-    key = yield from json_text(source, calls.note, is_key=True)
+    key = yield from json_text(source, sink.note, is_key=True)
     char = yield from source.skip_space()
     if char not in ("=", ":"):
         if not char:
             raise TruncatedCall
-        raise MalformedCall(f"{key[:80]!r} is no keyword argument")
+        raise MalformedCall(f"{key[:80]!r} is not a keyword argument")
     source.at += 1
-    calls.write_key(key, is_first=is_first)
-    yield from LiteralReader(source, calls.write, calls.note, python=True, ends=ends, enclosing=")" + closer).read()
+    sink.write_key(key, is_first=is_first)
+    yield from LiteralReader(source, sink.write, sink.note, python=True, ends=ends, enclosing=")" + closer).read()

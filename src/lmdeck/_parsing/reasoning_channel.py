@@ -1,24 +1,22 @@
-"""Reasoning that a server hands on apart from the answer: the same scanner reads it, from a text of its own."""
+"""Reasoning that a server sends apart from the content: the same scanner reads it, from a separate source."""
 
 from __future__ import annotations
 
 from msgspec.structs import force_setattr, replace
 
-from lmdeck._parsing.scanner import Reading
+from lmdeck._parsing.scanner import Scanner
 from lmdeck._parsing.source import Source
-
-__all__ = ["ReasoningChannel"]
 
 
 class ReasoningChannel:
-    """One run of reasoning. From what looks like a call on, text is held until it is known whether an answer follows."""
+    """One run of reasoning; from a possible call on, its text is held until it is known whether an answer follows."""
 
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
+    def __init__(self, scanner: Scanner) -> None:
+        self._scanner = scanner
         self._source = Source()
         self._is_answered = False
-        self._run = reading.read_channel(self._source, lambda: self._is_answered)
-        self._is_begun = False
+        self._run = scanner.read_channel(self._source, lambda: self._is_answered)
+        self._has_started = False
 
     def feed(self, text: str) -> None:
         """Read new text."""
@@ -28,21 +26,21 @@ class ReasoningChannel:
         self._advance()
 
     def end(self, *, answered: bool) -> None:
-        """Read the end of the text; where nothing answered, the calls in it count. They have no place in the answer's text."""
-        calls = self._reading.calls
-        made, problems = len(calls.made), len(calls.problems)
+        """Read the end of the text; unless `answered`, its calls count. They have no span in the content's text."""
+        sink = self._scanner.sink
+        completed, problems = len(sink.completed), len(sink.problems)
         self._is_answered = answered
         self._source.close()
         self._advance()
-        calls.problems[problems:] = [replace(problem, span=None) for problem in calls.problems[problems:]]
-        for call in calls.made[made:]:
+        sink.problems[problems:] = [replace(problem, span=None) for problem in sink.problems[problems:]]
+        for call in sink.completed[completed:]:
             force_setattr(call, "span", None)
-        if len(calls.made) > made:
-            calls.dropped("calls_in_reasoning", "The calls stood in the reasoning")
+        if len(sink.completed) > completed:
+            sink.report("calls_in_reasoning", "The calls were in the reasoning")
 
     def _advance(self) -> None:
-        reading, calls = self._reading, self._reading.calls
-        outer = reading.source
-        reading.source = calls.source = self._source
+        scanner, sink = self._scanner, self._scanner.sink
+        outer = scanner.source
+        scanner.source = sink.source = self._source
         next(self._run, None)
-        reading.source = calls.source = outer
+        scanner.source = sink.source = outer

@@ -1,4 +1,4 @@
-"""Writes a whole answer as a model of a dialect writes it: reasoning, content and calls, the inverse of `parse`."""
+"""Write a whole answer as a model of a dialect would: reasoning, content and calls; the inverse of `parse`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,17 @@ from lmdeck._parsing.writers import Call
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import ToolCall
 
-__all__ = ["render", "write_answer"]
-
 
 def render(
     dialect: str, content: str = "", calls: Iterable[ToolCall | Mapping[str, Any]] = (), reasoning: str = ""
 ) -> str:
-    """Return the text in which a model of a dialect writes this answer; `parse` reads the same from it.
+    """Return an answer as a model of a dialect would write it; `parse` reads the same from it.
 
     Calls are `ToolCall` values or `{"name": …, "arguments": {…}}`.
 
     Raises:
-        ConfigurationError: The dialect does not exist, or cannot express this answer: it has no calls or no reasoning, its
-            calls stand alone, or a value contains the text that ends a value.
+        ConfigurationError: The dialect is unknown or cannot express this answer: it has no calls or no reasoning, its
+            calls cannot have content beside them, or a value contains the text that ends a value.
     """
     spoken = dialect_named(dialect)
     wanted = [_name_and_arguments(call) for call in calls]
@@ -71,7 +69,7 @@ def _name_and_arguments(call: ToolCall | Mapping[str, Any]) -> Call:
     """Return a call's name and arguments.
 
     Raises:
-        ConfigurationError: The name is no text, or the arguments are no object that JSON can hold.
+        ConfigurationError: The name is not text, or the arguments are not an object that JSON can represent.
     """
     given = {"name": call.name, "arguments": call.arguments} if isinstance(call, ToolCall) else call
     name, arguments = given.get("name"), given.get("arguments", {})
@@ -89,7 +87,7 @@ def _name_and_arguments(call: ToolCall | Mapping[str, Any]) -> Call:
 
 
 def _tools_for(calls: Sequence[Call]) -> list[dict[str, Any]]:
-    """Return tools that the calls fit: the types of their parameters are those of the values."""
+    """Return tools for which the calls are valid: their parameters have the types of the values."""
     properties: dict[str, dict[str, Any]] = {}
     for name, arguments in calls:
         known = properties.setdefault(name, {})

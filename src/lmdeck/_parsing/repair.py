@@ -1,29 +1,27 @@
-"""Arguments of a native call that are no JSON object: read what was meant, and say what was put right."""
+"""Arguments of a native call that are not JSON object: read what was meant, and say what was repaired."""
 
 from __future__ import annotations
 
 from lmdeck._parsing.dialects.xml_tags import FUNCTION
 from lmdeck._parsing.literals import LiteralReader
-from lmdeck._parsing.offered_tools import Toolbox
-from lmdeck._parsing.sink import Calls, decode_arguments
+from lmdeck._parsing.offered_tools import OfferedTools
+from lmdeck._parsing.sink import Sink, decode_arguments
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall
 from lmdeck._parsing.xml_calls import parameters
 from lmdeck.events import Chunk
 
-__all__ = ["repaired_arguments"]
 
+def repaired_arguments(raw: str, name: str, tools: OfferedTools) -> tuple[str, list[str]] | None:
+    """Return arguments as JSON text and a list of repairs, None if they cannot be read.
 
-def repaired_arguments(raw: str, name: str, toolbox: Toolbox) -> tuple[str, list[str]] | None:
-    """Give arguments as JSON text and what was repaired, None where they cannot be read.
-
-    Broken JSON is put right as it is in the text of an answer; Qwen3-Coder's `<parameter=KEY>` elements, which engines have
+    Broken JSON is repaired as in the text of an answer; Qwen3-Coder's `<parameter=KEY>` elements, which engines have
     passed through as arguments (opencode #1585), become an object.
     """
     notes: list[str] = []
     parts: list[str] = []
     text = raw.strip()
     if text.startswith("<"):
-        reader = _elements(text, name, toolbox, parts)
+        reader = _elements(text, name, tools, parts)
         notes.append("XML instead of JSON")
     else:
         reader = LiteralReader(Source(text, closed=True), parts.append, notes.append, closes_at_end=True).read()
@@ -37,17 +35,17 @@ def repaired_arguments(raw: str, name: str, toolbox: Toolbox) -> tuple[str, list
     return (written, list(dict.fromkeys(notes))) if isinstance(value, dict) else None
 
 
-def _elements(text: str, name: str, toolbox: Toolbox, parts: list[str]) -> Reader[None]:
+def _elements(text: str, name: str, tools: OfferedTools, parts: list[str]) -> Reader[None]:
     chunks: list[Chunk] = []
-    calls = Calls(toolbox, str)
-    calls.chunks = chunks
-    calls.name = name
+    sink = Sink(tools, str)
+    sink.chunks = chunks
+    sink.name = name
     end = FUNCTION.function_end[0]
     source = Source(text if end in text else text + end, closed=True)
     head = source.text.find(FUNCTION.parameter[0])
     if head < 0 or FUNCTION.parameter_end[0] not in text:
         raise NotACall
     source.at = head
-    yield from parameters(source, calls, FUNCTION)
-    calls.flush()
+    yield from parameters(source, sink, FUNCTION)
+    sink.flush()
     parts.extend(chunk.tool_call_delta.arguments for chunk in chunks if chunk.tool_call_delta)

@@ -1,6 +1,6 @@
-"""The machine that reads a model's text: it scans for all begin markers at once and hands over to the marker's reader.
+"""The scanner of a model's text: it looks for all markers at once and runs the reader of the one it finds.
 
-It holds back only what may still become a marker. What a reader refuses is given back as content, unchanged.
+It holds back only text that may still become a marker. Text that a reader refuses becomes content, unchanged.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from lmdeck._parsing.code_spans import Prose
+from lmdeck._parsing.code_spans import CodeSpans
 from lmdeck._parsing.dialects.dialect import Marker, ReasoningTags
 from lmdeck._parsing.grammar import Grammar, Scan, is_special
-from lmdeck._parsing.leftovers import left_over_call
-from lmdeck._parsing.offered_tools import Toolbox
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.leftovers import unread_call_markup
+from lmdeck._parsing.offered_tools import OfferedTools
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import (
     NON_SPACE,
     MalformedCall,
@@ -24,9 +24,7 @@ from lmdeck._parsing.source import (
     TruncatedCall,
     stops,
 )
-from lmdeck._parsing.unmarked_json import begins_bare
-
-__all__ = ["Reading"]
+from lmdeck._parsing.unmarked_json import starts_unmarked_json
 
 SHOWN = 2000
 BODY = re.compile(r"\s*(?:[\[{]|<(?:function|invoke|tool_call>|\||｜|arg_key)|call:|functions?[.<]|$)")
@@ -48,46 +46,43 @@ LONGEST_THOUGHT = 16_000
 """How long reasoning may be that begins on a line of text."""
 
 
-class Reading:
-    """An answer on its way: what was read of it, and what is known of where it stands.
+class Scanner:
+    """A scanner of one answer, of the bodies of its messages and of its reasoning; their text goes to different places."""
 
-    All text goes through one scanner: the answer itself, the bodies of messages and reasoning. Where it goes to differs.
-    """
-
-    def __init__(self, toolbox: Toolbox, grammar: Grammar, new_id: Callable[[], str]) -> None:
-        self.toolbox = toolbox
+    def __init__(self, tools: OfferedTools, grammar: Grammar, new_id: Callable[[], str]) -> None:
+        self.tools = tools
         self.grammar = grammar
         self.source = Source()
-        self.calls = Calls(toolbox, new_id, self)
-        self.calls.source = self.source
+        self.sink = Sink(tools, new_id, self)
+        self.sink.source = self.source
         self.is_answered = False
         self.had_reasoning = False
         self._spoken = set(grammar.spoken)
         self._left_markup = False
         self._is_line_start = True
-        self._thoughts = Prose()
+        self._reasoning_spans = CodeSpans()
 
     def run(self, prefix: str) -> Reader[None]:
-        """Read an answer, `prefix` being what the template had written of it."""
+        """Read an answer; `prefix` is the part of it that the template wrote."""
         if prefix:
             yield from self._opened_by(prefix)
-        yield from self._content()
-        self.calls.end()
+        yield from self._scan_content()
+        self.sink.end()
         self._reconsider_reasoning()
         self._report_left_over_call()
 
     def _report_left_over_call(self) -> None:
-        """Report markup of a call in the answer that nothing else was said of."""
-        calls = self.calls
-        if not self.toolbox or any(problem.code in REFUSED for problem in calls.problems):
+        """Report markup of a call in the content, unless another problem covers it."""
+        sink = self.sink
+        if not self.tools or any(problem.code in REFUSED for problem in sink.problems):
             return
-        if markup := left_over_call(calls.content.getvalue(), self.toolbox.schemas):
-            calls.dropped(
-                "tool_call_unparsed", f"Markup of a call was left as text, for no call could be read: {markup!r}"
+        if markup := unread_call_markup(sink.content.getvalue(), self.tools.schemas):
+            sink.report(
+                "tool_call_unparsed", f"Markup of a call was left as text, because no call could be read: {markup!r}"
             )
 
     def _opened_by(self, prefix: str) -> Reader[None]:
-        """Read what the template had already written."""
+        """Read the part of the answer that the template wrote."""
         grammar = self.grammar
         last = max(
             (tag for tag in grammar.openers.values() if tag.open in prefix),
@@ -101,35 +96,35 @@ class Reading:
         begun = prefix[last_message:] if last_message >= 0 else ""
         begun = begun or next((text for text in grammar.call_markers if prefix.rstrip().endswith(text)), "")
         begun = begun or next((text for text in grammar.starts if len(text) > 1 and prefix.endswith(text)), "")
-        self.source = self.calls.source = Source(begun, base=-len(begun))
-        self.calls.template = begun
+        self.source = self.sink.source = Source(begun, base=-len(begun))
+        self.sink.template = begun
         self._spoken |= set().union(
             *(names for text, names in grammar.speakers.items() if begun and begun.startswith(text))
         )
 
-    def _content(self, ends: Stops = NO_ENDS) -> Reader[str]:
+    def _scan_content(self, ends: Stops = NO_ENDS) -> Reader[str]:
         """Read text up to one of `ends` and return that, unread; `""` at the end of all text."""
-        calls, scan = self.calls, self.grammar.scan(ends)
+        sink, scan = self.sink, self.grammar.scan(ends)
         while True:
-            if calls.is_at_start and (yield from self._reads_opening(ends)):
+            if sink.is_at_start and (yield from self._read_opening(ends)):
                 continue
-            if (yield from self._reads_start_marker(ends)):
+            if (yield from self._read_start_marker(ends)):
                 continue
-            token = yield from self._passes_text(scan)
+            token = yield from self._scan_text(scan)
             if not token or token in ends.literals:
                 return token
             if token[0] != "\n":
-                yield from self._token(token)
+                yield from self._read_token(token)
 
-    def _reads_opening(self, ends: Stops) -> Reader[bool]:
-        """Read what stands before any content: white space, and reasoning."""
+    def _read_opening(self, ends: Stops) -> Reader[bool]:
+        """Read white space and reasoning before any content; whether there was reasoning."""
         source, grammar = self.source, self.grammar
         yield from self._pass_space()
         found = yield from source.ahead(grammar.opening)
         if not found or found in ends.literals:
             return False
         if found in grammar.openers:
-            if (self.had_reasoning and found not in grammar.anywhere) or not self._acts(found):
+            if (self.had_reasoning and found not in grammar.anywhere) or not self._is_active(found):
                 return False
             source.at += len(found)
             yield from self._reasoning(grammar.openers[found])
@@ -138,31 +133,31 @@ class Reading:
             self.had_reasoning = True
         return True
 
-    def _acts(self, literal: str) -> bool:
-        """Whether a literal may act: what ordinary text may hold, only where its dialect is known to be spoken."""
+    def _is_active(self, literal: str) -> bool:
+        """Whether a literal is active: one that ordinary text may contain is so only if its dialect is known to be spoken."""
         return literal not in self.grammar.words or self._is_spoken(literal)
 
     def _is_spoken(self, literal: str) -> bool:
-        """Whether a dialect that has a literal is known to be spoken."""
+        """Whether a dialect with this literal is known to be spoken."""
         return not self._spoken.isdisjoint(self.grammar.speakers.get(literal, ()))
 
-    def _learn(self, literal: str) -> None:
-        """Take what was read behind a special token as evidence of the dialects that have it."""
+    def _note_spoken(self, literal: str) -> None:
+        """Note that the dialects of a special token are spoken."""
         if literal in self.grammar.special:
             self._spoken |= self.grammar.speakers[literal]
 
-    def _reads_start_marker(self, ends: Stops) -> Reader[bool]:
+    def _read_start_marker(self, ends: Stops) -> Reader[bool]:
         """Read a marker that counts only at the start of a line; no message begins inside a message."""
-        source, grammar, calls = self.source, self.grammar, self.calls
-        if grammar.begins_start(source.text, source.at) is None or not calls.prose.is_line_start:
+        source, grammar, sink = self.source, self.grammar, self.sink
+        if grammar.begins_start(source.text, source.at) is None or not sink.code_spans.is_line_start:
             return False
         yield from self._pass_space()
         found = yield from source.ahead(grammar.start_tokens)
-        if not found or not self._acts(found) or calls.prose.shows_code():
+        if not found or not self._is_active(found) or sink.code_spans.inside_code():
             return False
         if ends.literals and grammar.starts[found].channel:
             return False
-        if found in grammar.begins and not (yield from begins_bare(source, grammar.bare, grammar.is_known)):
+        if found in grammar.begins and not (yield from starts_unmarked_json(source, grammar.bare, grammar.is_known)):
             return False
         yield from self._call(grammar.starts[found])
         return True
@@ -175,44 +170,44 @@ class Reading:
             end = found.start() if found else len(source.text)
             if end > begin:
                 source.at = end
-                self.calls.say(source.text[begin:end])
+                self.sink.emit_content(source.text[begin:end])
             if found or source.closed:
                 return
             yield
 
-    def _passes_text(self, scan: Scan) -> Reader[str]:
-        """Pass text on up to the next token and return that, unread; `""` at the end.
+    def _scan_text(self, scan: Scan) -> Reader[str]:
+        """Emit text up to the next token and return the token, unread; `""` at the end.
 
-        A line end behind which a start marker may stand is a token, too, but is passed on.
+        A line end before a possible start marker is a token, too, but is emitted.
         """
-        source, say = self.source, self.calls.say
+        source, emit_content = self.source, self.sink.emit_content
         while True:
             text, at = source.text, source.at
             end, token = scan.usual.find(text, at, closed=source.closed)
             if token[:1] == "\n":
                 end += len(token)
             if end > at:
-                say(text[at:end])
+                emit_content(text[at:end])
                 source.at = end
             if token or source.closed:
                 return token
-            yield from self._sleep(scan, text[at:end])
+            yield from self._wait(scan, text[at:end])
             if self._is_line_start and self.grammar.begins_start(source.text):
                 return "\n"
 
-    def _sleep(self, scan: Scan, said: str) -> Reader[None]:
-        """Wait for a token behind what was said last; what comes before is passed on."""
-        calls, source = self.calls, self.source
-        pass_on = calls.pass_on if calls.flows else calls.say
+    def _wait(self, scan: Scan, said: str) -> Reader[None]:
+        """Wait for a token after the emitted text; text before it is emitted as it arrives."""
+        sink, source = self.sink, self.source
+        emit_flowing = sink.emit_flowing if sink.is_flowing else sink.emit_content
         if scan.usual is scan.on_new_line:
             self._is_line_start = False
-            yield from source.sleep(scan.usual.begun.search, pass_on)
+            yield from source.sleep(scan.usual.begun.search, emit_flowing)
             return
         usual, on_new_line = scan.usual.begun.search, scan.on_new_line.begun.search
 
-        def say(text: str) -> None:
-            """Pass text on and follow whether a line begins where it ends."""
-            pass_on(text)
+        def emit_content(text: str) -> None:
+            """Emit text and track whether it ends at the start of a line."""
+            emit_flowing(text)
             newline = text.rfind("\n") + 1
             if newline or self._is_line_start:
                 rest = text[newline:]
@@ -220,32 +215,32 @@ class Reading:
                 source.stop = on_new_line if self._is_line_start else usual
 
         tail = said[said.rfind("\n") + 1 :]
-        self._is_line_start = calls.prose.is_line_start if not tail or tail.isspace() else False
-        yield from source.sleep(on_new_line if self._is_line_start else usual, say)
+        self._is_line_start = sink.code_spans.is_line_start if not tail or tail.isspace() else False
+        yield from source.sleep(on_new_line if self._is_line_start else usual, emit_content)
 
-    def _token(self, token: str) -> Reader[None]:
-        """Read what a token in the text begins."""
-        source, grammar, calls = self.source, self.grammar, self.calls
-        if not self._acts(token) or calls.prose.shows_code(token):
+    def _read_token(self, token: str) -> Reader[None]:
+        """Read what a token in the text starts."""
+        source, grammar, sink = self.source, self.grammar, self.sink
+        if not self._is_active(token) or sink.code_spans.inside_code(token):
             source.at += len(token)
-            calls.say(token)
+            sink.emit_content(token)
         elif token in grammar.markers:
             yield from self._call(grammar.markers[token])
-        elif token in grammar.anywhere and not calls.is_aside and (yield from self._opens_reasoning(token)):
+        elif token in grammar.anywhere and not sink.is_redirected and (yield from self._opens_reasoning(token)):
             source.at += len(token)
             yield from self._reasoning(grammar.anywhere[token])
         else:
-            self._drop(token)
+            self._drop_token(token)
 
     def _opens_reasoning(self, token: str) -> Reader[bool]:
         """Whether a tag opens reasoning: on a line of text and before a space, as prose talks of it, it needs an end."""
-        source, calls, tags = self.source, self.calls, self.grammar.anywhere[token]
+        source, sink, tags = self.source, self.sink, self.grammar.anywhere[token]
         behind = source.at + len(token)
         while behind >= len(source.text) and not source.closed:
             yield
             behind = source.at + len(token)
         if (
-            calls.prose.is_line_start
+            sink.code_spans.is_line_start
             or self._is_spoken(token)
             or source.text[behind : behind + 1] not in (" ", ",", ".")
         ):
@@ -256,82 +251,82 @@ class Reading:
             yield
         return source.text.find(tags.close, source.at) >= 0
 
-    def _drop(self, token: str) -> None:
-        """Leave out a token that is no part of the answer: special ones anywhere, others only at its start and its end."""
-        grammar, calls = self.grammar, self.calls
+    def _drop_token(self, token: str) -> None:
+        """Drop a token that is not part of the answer: special ones anywhere, others only at its start and end."""
+        grammar, sink = self.grammar, self.sink
         self.source.at += len(token)
         is_known = token not in grammar.words and (
             self._is_spoken(token) or (grammar.has_calls and token in grammar.special)
         )
         if token not in grammar.drops and token not in grammar.anywhere:
-            if is_special(token) or calls.is_at_start:
-                calls.hold_space()
+            if is_special(token) or sink.is_at_start:
+                sink.defer_space()
             else:
-                calls.say(token)
-        elif calls.is_at_start or (is_known and not self._left_markup):
-            self._learn(token)
-            calls.hold_space()
+                sink.emit_content(token)
+        elif sink.is_at_start or (is_known and not self._left_markup):
+            self._note_spoken(token)
+            sink.defer_space()
         elif self._left_markup:
-            calls.say(token)
+            sink.emit_content(token)
         else:
-            calls.hold_token(token)
+            sink.defer_token(token)
 
     def read_message(self, ends: Stops) -> Reader[str]:
         """Read the body of a message to the user up to one of `ends` and return that, unread."""
         self.source.unmark()
-        found = yield from self._content(ends)
+        found = yield from self._scan_content(ends)
         self.source.mark()
         return found
 
-    def read_thought(self, ends: Stops) -> Reader[str]:
+    def read_reasoning(self, ends: Stops) -> Reader[str]:
         """Read the body of a message that is reasoning up to one of `ends` and return that, unread."""
         self.source.unmark()
-        found = yield from self._thought(ends)
+        found = yield from self._scan_reasoning(ends)
         self.source.mark()
         return found
 
     def _reasoning(self, tags: ReasoningTags) -> Reader[None]:
         """Read reasoning up to its end tag, to a call that ends it, or to the end of the text."""
-        source, calls = self.source, self.calls
+        source, sink = self.source, self.sink
         self.had_reasoning = True
-        self._learn(tags.open)
+        self._note_spoken(tags.open)
         while (yield from source.skip_space()) and (yield from source.take(stops(tags.open))):
             continue
         if tags.label:
             yield from source.take(stops(tags.label))
             yield from source.skip_space()
         closing = stops(tags.close, *tags.also_closes, *_spaced(tags.close))
-        made = len(calls.made)
-        found = yield from self._thought(closing)
+        completed = len(sink.completed)
+        found = yield from self._scan_reasoning(closing)
         if not found:
-            if len(calls.made) == made:
-                calls.dropped("reasoning_unclosed", "The reasoning has no end")
+            if len(sink.completed) == completed:
+                sink.report("reasoning_unclosed", "The reasoning has no end")
             return
         source.at += len(found)
-        calls.hold_space()
-        if calls.is_at_start:
+        sink.defer_space()
+        if sink.is_at_start:
             yield from source.skip_space()
 
     def read_channel(self, source: Source, is_answered: Callable[[], bool]) -> Reader[None]:
-        """Read reasoning that comes as a text of its own; tags around it are markup."""
+        """Read reasoning that comes as a separate text; tags around it are markup."""
         grammar = self.grammar
         yield from source.skip_space()
         yield from source.take(grammar.opening)
         ends = stops(*grammar.closers)
-        while found := (yield from self._thought(ends, is_answered)):
+        while found := (yield from self._scan_reasoning(ends, is_answered)):
             source.at += len(found)
 
-    def _thought(self, closing: Stops, is_answered: Callable[[], bool] = lambda: False) -> Reader[str]:
+    def _scan_reasoning(self, closing: Stops, is_answered: Callable[[], bool] = lambda: False) -> Reader[str]:
         """Read reasoning up to one of some ends and return that, unread; `""` where a call or the end of the text ends it.
 
         What looks like a call is one if no end follows and nothing answered.
         """
-        source, calls, grammar = self.source, self.calls, self.grammar
-        self._thoughts = Prose()
-        markers = grammar.call_markers if self.toolbox else ()
+        source, sink, grammar = self.source, self.sink, self.grammar
+        self._reasoning_spans = CodeSpans()
+        markers = grammar.call_markers if self.tools else ()
         wanted = stops(*closing.literals, *grammar.inline, *grammar.reserved, *markers)
         while True:
-            found = yield from source.until(wanted, self._think)
+            found = yield from source.until(wanted, self._emit_reasoning)
             if not found:
                 return ""
             if found in closing.literals:
@@ -340,29 +335,29 @@ class Reading:
             elif found in grammar.reserved:
                 source.at += len(found)
                 continue
-            elif found in grammar.inline and self._acts(found):
+            elif found in grammar.inline and self._is_active(found):
                 source.at += len(found)
-                yield from grammar.inline[found].read(source, calls)
+                yield from grammar.inline[found].read(source, sink)
                 continue
             elif found not in grammar.inline and (yield from self._begins_call(found)):
                 place, held = source.place, list[str]()
                 end = yield from source.until(closing, held.append)
                 if not end and not is_answered():
-                    self._calls_of("".join(held), place)
+                    self._read_final_calls("".join(held), place)
                     return ""
-                self._think("".join(held))
+                self._emit_reasoning("".join(held))
                 continue
-            self._think(found)
+            self._emit_reasoning(found)
             source.at += len(found)
 
-    def _think(self, text: str) -> None:
-        self.calls.think(text)
-        self._thoughts.see(text)
+    def _emit_reasoning(self, text: str) -> None:
+        self.sink.emit_reasoning(text)
+        self._reasoning_spans.feed(text)
 
     def _is_quoted(self, tag: str) -> Reader[bool]:
-        """Whether an end tag stands inside backticks, and so is only talked about: their end must follow on the line."""
+        """Whether an end tag is inside backticks, and thus only mentioned: their end must follow on the line."""
         source = self.source
-        if not self._thoughts.is_in_span():
+        if not self._reasoning_spans.inside_backticks():
             return False
         while True:
             begin = source.at + len(tag)
@@ -374,7 +369,7 @@ class Reading:
             yield
 
     def _begins_call(self, marker: str) -> Reader[bool]:
-        """Tell whether what follows a marker in reasoning looks like a call, not like prose about one."""
+        """Whether what follows a marker in reasoning looks like a call, not like prose about one."""
         source = self.source
         size = len(marker) + 64
         while len(source.text) - source.at < size and not source.closed:
@@ -382,103 +377,103 @@ class Reading:
         following = source.text[source.at + len(marker) : source.at + size]
         if not marker.isascii() or marker.startswith(("<|", "[")) or self.grammar.markers[marker].keeps:
             return True
-        return bool(BODY.match(following)) or following.lstrip().startswith(tuple(self.toolbox.schemas))
+        return bool(BODY.match(following)) or following.lstrip().startswith(tuple(self.tools.schemas))
 
-    def _calls_of(self, text: str, place: int) -> None:
-        """Read the calls with which a text ends its reasoning; what is no call there is reasoning."""
-        self._read_again(Source(text, closed=True, base=place), self.calls.think)
+    def _read_final_calls(self, text: str, place: int) -> None:
+        """Read the calls that end a reasoning; other text there is reasoning."""
+        self._read_again(Source(text, closed=True, base=place), self.sink.emit_reasoning)
 
-    def _read_again(self, source: Source, sink: Callable[[str], object]) -> None:
-        """Read a text that is already whole for its calls; other text goes to `sink`."""
-        calls, prose, outer = self.calls, self.calls.prose, self.source
-        calls.sink, calls.prose = sink, Prose()
-        self.source = calls.source = source
-        for _ in self._content():
+    def _read_again(self, source: Source, redirect: Callable[[str], object]) -> None:
+        """Read the calls in a text that is complete; other text goes to `redirect`."""
+        sink, code_spans, outer = self.sink, self.sink.code_spans, self.source
+        sink.redirect, sink.code_spans = redirect, CodeSpans()
+        self.source = sink.source = source
+        for _ in self._scan_content():
             pass
-        self.source = calls.source = outer
-        calls.sink, calls.prose = None, prose
+        self.source = sink.source = outer
+        sink.redirect, sink.code_spans = None, code_spans
 
     def _reconsider_reasoning(self) -> None:
-        """Look for calls in the reasoning where the answer itself is empty."""
-        calls = self.calls
-        if calls.made or self.is_answered or not self.toolbox or calls.problems or calls.content.getvalue().strip():
+        """Look for calls in the reasoning if the answer itself is empty."""
+        sink = self.sink
+        if sink.completed or self.is_answered or not self.tools or sink.problems or sink.content.getvalue().strip():
             return
-        text = calls.reasoning.getvalue()
+        text = sink.reasoning.getvalue()
         if not any(marker in text for marker in self.grammar.call_markers):
             return
-        self._read_again(Source(text, closed=True, base=calls.thought_place), lambda _: None)
-        calls.problems.clear()
-        if calls.made:
-            calls.dropped("calls_in_reasoning", "The calls stood in the reasoning")
+        self._read_again(Source(text, closed=True, base=sink.reasoning_start), lambda _: None)
+        sink.problems.clear()
+        if sink.completed:
+            sink.report("calls_in_reasoning", "The calls were in the reasoning")
 
     def _call(self, marker: Marker) -> Reader[None]:
-        """Hand over to a marker's reader; give back as content what it refuses."""
-        source, calls = self.source, self.calls
-        made, begin = len(calls.made), source.place
+        """Run a marker's reader; text that it refuses becomes content."""
+        source, sink = self.source, self.sink
+        completed, begin = len(sink.completed), source.place
         source.mark()
-        calls.begin_block(begin)
+        sink.begin_block(begin)
         source.at += 0 if marker.keeps else len(marker.text)
         try:
-            yield from marker.read(source, calls)
-            calls.end_block(source.place)
-            calls.template = ""
-            if len(calls.made) > made or marker.channel:
-                self._learn(marker.text)
+            yield from marker.read(source, sink)
+            sink.end_block(source.place)
+            sink.template = ""
+            if len(sink.completed) > completed or marker.channel:
+                self._note_spoken(marker.text)
             elif source.marked() == marker.text:
-                calls.say(marker.text)
+                sink.emit_content(marker.text)
             else:
                 detail = f"A block without a call was left out: {source.marked()[:SHOWN]}"
-                calls.dropped("tool_call_empty", detail, span=(begin, source.place))
+                sink.report("tool_call_empty", detail, span=(begin, source.place))
         except NotACall:
             is_markup = yield from self._is_markup(marker)
             span = source.marked_span()
-            text = self._give_back(marker)
+            text = self._emit_as_text(marker)
             if is_markup:
-                calls.dropped(
+                sink.report(
                     "markup_kept", f"{marker.text!r} was left as text: no call follows that can be read", text, span
                 )
         except MalformedCall as refusal:
-            calls.abandon()
+            sink.cancel()
             span = source.marked_span()
-            calls.refuse(refusal, self._give_back(marker), span)
+            sink.refuse(refusal, self._emit_as_text(marker), span)
         except TruncatedCall:
-            self._cut_off(marker)
+            self._report_cut_off(marker)
         finally:
             source.unmark()
-        if len(calls.made) > made:
+        if len(sink.completed) > completed:
             yield from self._pass_ends_of_calls()
 
     def _is_markup(self, marker: Marker) -> Reader[bool]:
-        """Whether a marker was meant as one though no call follows: a special token, or a tag before what looks like a call."""
+        """Whether a marker without a call is markup: a special token, or a tag before something like a call."""
         source, text = self.source, marker.text
-        if not self.toolbox or marker.at_start or not text.startswith("<"):
-            return bool(self.toolbox) and is_special(text)
+        if not self.tools or marker.at_start or not text.startswith("<"):
+            return bool(self.tools) and is_special(text)
         while len(source.text) - source.at < BODY_LENGTH and not source.closed:
             yield
         following = (source.marked() + source.text[source.at : source.at + BODY_LENGTH]).removeprefix(text)
         return is_special(text) or ELEMENT.match(following) is not None
 
     def _pass_ends_of_calls(self) -> Reader[None]:
-        """Leave out end tags that stand right behind a call."""
-        source, calls = self.source, self.calls
+        """Skip end tags directly after a call, and report them."""
+        source, sink = self.source, self.sink
         while True:
             yield from self._pass_space()
             found = END_OF_CALL.match(source.text, source.at)
             if found:
                 place = source.place
                 source.at = found.end()
-                tag, name = found.group(), calls.made[-1].name
-                calls.dropped("repaired", f"Behind the call of {name!r}: {tag} too many", tag, (place, source.place))
-                calls.hold_space()
+                tag, name = found.group(), sink.completed[-1].name
+                sink.report("repaired", f"After the call of {name!r}: a superfluous {tag}", tag, (place, source.place))
+                sink.defer_space()
             elif source.closed or not END_OF_CALL_BEGUN.match(source.text, source.at):
                 return
             else:
                 yield
 
-    def _give_back(self, marker: Marker) -> str:
-        """Pass on as content what a reader read, and return it."""
-        self.calls.abandon()
-        self.calls.end_block(self.source.marked_span()[0])
+    def _emit_as_text(self, marker: Marker) -> str:
+        """Emit what a reader has read as content, and return it."""
+        self.sink.cancel()
+        self.sink.end_block(self.source.marked_span()[0])
         text = self.source.marked()
         self._left_markup = self._left_markup or len(marker.text) > 1
         if not text:
@@ -489,22 +484,22 @@ class Reading:
                 else source.text[source.at : source.at + 1]
             )
             source.at += len(text)
-        self.calls.say(text)
+        self.sink.emit_content(text)
         return text
 
-    def _cut_off(self, marker: Marker) -> None:
-        """Report a call whose end is missing; a marker with nothing behind it is only talked about."""
-        source, calls = self.source, self.calls
+    def _report_cut_off(self, marker: Marker) -> None:
+        """Report a call that is cut off; a marker with nothing after it is only mentioned."""
+        source, sink = self.source, self.sink
         source.at = len(source.text)
         text = source.marked()
-        name = calls.abandon()
-        calls.end_block(source.marked_span()[0])
+        name = sink.cancel()
+        sink.end_block(source.marked_span()[0])
         if text.strip() == marker.text and marker.text.startswith("<") and marker.text[1].isalpha():
-            calls.say(text)
+            sink.emit_content(text)
         elif text.strip():
             what = f"The call of {name!r}" if name else "A call"
             detail = f"{what} is cut off: {text[:SHOWN]}"
-            calls.dropped("tool_call_incomplete", detail, text, source.marked_span())
+            sink.report("tool_call_incomplete", detail, text, source.marked_span())
 
 
 def _spaced(tag: str) -> tuple[str, ...]:

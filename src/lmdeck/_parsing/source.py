@@ -1,8 +1,8 @@
-"""The text of an answer as a reader sees it: whole, although it arrives in pieces.
+"""The text of an answer as readers see it: whole, although it arrives in pieces.
 
-Readers are generators. They read `Source` as if all of the text were there and `yield` wherever they need more of it, so the
-result cannot depend on how the text was cut, and an incremental reader is written like a plain one. A reader decides only on
-text that it has seen; what it passes on is never taken back.
+Readers are generators. They read `Source` as if the whole text were there and `yield` where they need more of it. So the result
+cannot depend on where the text was cut, and an incremental reader is written like a plain one. A reader decides only on text
+that has arrived; what it has emitted is never taken back.
 """
 
 from __future__ import annotations
@@ -12,35 +12,22 @@ from collections.abc import Callable, Generator, Iterable
 from functools import lru_cache
 from typing import Any, TypeVar
 
-__all__ = [
-    "NON_SPACE",
-    "MalformedCall",
-    "NotACall",
-    "Reader",
-    "Source",
-    "Stops",
-    "TruncatedCall",
-    "UnofferedCall",
-    "alternatives",
-    "stops",
-]
-
 T = TypeVar("T")
 Reader = Generator[None, None, T]
 NON_SPACE = re.compile(r"\S")
-DEEPEST = 80  # expressions nest a group for each character of a literal
+DEEPEST = 80  # a regular expression nests one group per character of a literal
 
 
-class NotACall(Exception):  # noqa: N818 - no error: the text is simply text
-    """What follows the marker is no call."""
+class NotACall(Exception):  # noqa: N818 - control flow, not an error
+    """The text after the marker is not a call."""
 
 
 class MalformedCall(Exception):  # noqa: N818
-    """It is a call, and it cannot be read."""
+    """The text is a call that cannot be read."""
 
 
 class UnofferedCall(MalformedCall):
-    """It is a call of a tool that was not offered."""
+    """The text is a call of a tool that was not offered."""
 
 
 class TruncatedCall(Exception):  # noqa: N818
@@ -48,9 +35,9 @@ class TruncatedCall(Exception):  # noqa: N818
 
 
 class Stops:
-    """Literals to look for at once; where one begins with another, the longer one counts.
+    """Literals to look for at once; if one begins with another, the longer one wins.
 
-    `pattern` matches one of them, `begun` also the beginning of one at the end of the text.
+    `pattern` matches one of them, `begun` also the start of one at the end of the text.
     """
 
     __slots__ = ("begun", "literals", "longest", "pattern", "prefixes")
@@ -66,9 +53,9 @@ class Stops:
         self.prefixes = frozenset(literal[:n] for literal in self.literals for n in range(1, len(literal)))
 
     def find(self, text: str, at: int, *, closed: bool) -> tuple[int, str]:
-        """Return where the first literal stands, and the literal.
+        """Return the position of the first literal, and the literal.
 
-        It is `""` for the beginning of one at the end of open text; where there is neither, the place is the text's end.
+        The literal is `""` for the start of one at the end of open text, and if there is none; then the position is the end.
         """
         search = self.pattern.search if closed else self.begun.search
         while found := search(text, at):
@@ -88,9 +75,9 @@ def _either(expression: str, other: str) -> str:
 
 
 def alternatives(literals: Iterable[str], *, or_end: bool = False) -> str:
-    """Return the expression of any of some literals as a tree of characters, so that each is looked at once.
+    """Return a regular expression of literals as a tree of characters, so that each character is tested once.
 
-    With `or_end`, it also matches where the text ends inside a literal.
+    With `or_end`, it also matches if the text ends inside a literal.
     """
     tree: dict[str, Any] = {}
     for literal in literals:
@@ -102,7 +89,7 @@ def alternatives(literals: Iterable[str], *, or_end: bool = False) -> str:
 
 
 def _branches(node: dict[str, Any], end: str, *, is_root: bool = False) -> str:
-    """Return the expression of what may follow in a tree; `end` stands for the end of the text inside a literal."""
+    """Return the expression of a subtree; `end` matches the end of the text inside a literal."""
     run = ""
     while len(node) == 1 and not end and "" not in node:
         char, node = next(iter(node.items()))
@@ -119,16 +106,16 @@ def _branches(node: dict[str, Any], end: str, *, is_root: bool = False) -> str:
 
 @lru_cache(maxsize=4096)
 def stops(*literals: str) -> Stops:
-    """Give the (remembered) `Stops` for some literals."""
+    """Return the cached `Stops` of some literals."""
     return Stops(literals)
 
 
 class Source:
-    """Text that is still arriving, the place up to which it was read, and what was read since a mark.
+    """Text that is still arriving, the position up to which it was read, and the text read since a mark.
 
-    `base` counts the characters that came before `text`. A reader that waits for one of some literals says so in `stop` and
-    `put`: new text in which `stop` finds nothing goes to `put` as it is and the reader sleeps on. Without `put` such text
-    waits until something is found, and is joined once.
+    `base` is the number of characters before `text`. A reader that waits for literals sets `stop` and `put`: new text in which
+    `stop` finds nothing goes to `put`, and the reader is not resumed. Without `put` such text is kept until something is found,
+    and joined once.
     """
 
     __slots__ = ("_kept", "_mark", "_waiting", "at", "base", "closed", "put", "stop", "text")
@@ -146,11 +133,11 @@ class Source:
 
     @property
     def place(self) -> int:
-        """Return how many characters of the whole text were read."""
+        """The number of characters of the whole text that were read."""
         return self.base + self.at
 
     def feed(self, text: str) -> None:
-        """Add text that arrived, and let go of what was read."""
+        """Add new text and forget what was read."""
         at = self.at
         if self._mark >= 0:
             self._kept.append(self.text[self._mark : at])
@@ -163,13 +150,13 @@ class Source:
         self.at = 0
 
     def close(self) -> None:
-        """Note that no more text comes."""
+        """Mark the text as complete."""
         if self._waiting:
             self.feed("")
         self.closed = True
 
     def passes(self, text: str) -> bool:
-        """Pass on new text that does not wake the reader; whether it was such text."""
+        """Whether new text does not concern the waiting reader; if so, it has been passed to `put`."""
         stop, put = self.stop, self.put
         if stop is None:
             return False
@@ -201,26 +188,26 @@ class Source:
         self.stop = None
 
     def mark(self) -> None:
-        """Keep what is read from here on."""
+        """Start to record what is read."""
         self._kept = []
         self._mark = self.at
 
     def marked(self) -> str:
-        """Give what was read since the mark."""
+        """Return the text read since the mark."""
         return "".join((*self._kept, self.text[self._mark : self.at]))
 
     def marked_span(self) -> tuple[int, int]:
-        """Return from where to where the text goes that was read since the mark."""
+        """Return the span of the text read since the mark."""
         kept = sum(map(len, self._kept)) + self.at - max(self._mark, 0)
         return self.place - kept, self.place
 
     def unmark(self) -> None:
-        """Keep no longer what is read."""
+        """Stop recording what is read."""
         self._kept = []
         self._mark = -1
 
     def unread(self, text: str) -> None:
-        """Go back by text that was read last."""
+        """Go back before the text that was read last."""
         if len(text) <= self.at:
             self.at -= len(text)
             return
@@ -233,7 +220,7 @@ class Source:
         self.at = 0
 
     def fill(self) -> Reader[bool]:
-        """Wait for a character; tell whether one came."""
+        """Wait for a character; return False at the end of the text."""
         while self.at >= len(self.text):
             if self.closed:
                 return False
@@ -241,11 +228,11 @@ class Source:
         return True
 
     def peek(self) -> Reader[str]:
-        """Give the next character, `""` at the end."""
+        """Return the next character without reading it; `""` at the end."""
         return self.text[self.at] if (yield from self.fill()) else ""
 
     def skip_space(self) -> Reader[str]:
-        """Go to the next character that is no white space and give it, `""` at the end."""
+        """Skip white space and return the next character, unread; `""` at the end."""
         while True:
             found = NON_SPACE.search(self.text, self.at)
             if found:
@@ -257,7 +244,7 @@ class Source:
             yield
 
     def ahead(self, wanted: Stops) -> Reader[str]:
-        """Give the literal that comes next, `""` where none does."""
+        """Return the literal that comes next, unread; `""` if none does."""
         while True:
             rest = len(self.text) - self.at
             if not self.closed and rest < wanted.longest and (not rest or self.text[self.at :] in wanted.prefixes):
@@ -267,13 +254,13 @@ class Source:
             return found.group() if found else ""
 
     def take(self, wanted: Stops) -> Reader[str]:
-        """Read the literal that comes next, and give it."""
+        """Read the literal that comes next, and return it."""
         found = yield from self.ahead(wanted)
         self.at += len(found)
         return found
 
     def until(self, wanted: Stops, put: Callable[[str], object]) -> Reader[str]:
-        """Pass text on up to the first of some literals and give that, unread; `""` at the end."""
+        """Pass text to `put` up to the first of some literals and return that, unread; `""` at the end."""
         while True:
             text, at = self.text, self.at
             end, literal = wanted.find(text, at, closed=self.closed)
@@ -285,7 +272,7 @@ class Source:
             yield from self.sleep(wanted.begun.search, put)
 
     def ends_inside(self, wanted: Stops, least: int = 2) -> Reader[bool]:
-        """Read the rest of the text if it is the beginning of a literal, of at least some characters; whether it is."""
+        """Read the rest of the text if it is the start of a literal, at least `least` long; return whether it is."""
         while True:
             rest = len(self.text) - self.at
             if rest >= wanted.longest or self.text[self.at :].rstrip() not in wanted.prefixes:
@@ -298,7 +285,7 @@ class Source:
             yield
 
     def within(self, wanted: Stops, limit: int) -> Reader[tuple[str, str]]:
-        """Read up to the first of some literals, which must come soon; give the text and the literal, `""` at the end.
+        """Return the text up to the first of some literals, and the literal, unread; `""` at the end.
 
         Raises:
             NotACall: More than `limit` characters come before; none of them is read.
@@ -318,10 +305,10 @@ class Source:
             yield
 
     def collect(self, wanted: Stops) -> Reader[str]:
-        """Read up to the first of some literals.
+        """Return the text up to the first of some literals.
 
         Raises:
-            TruncatedCall: None of them comes.
+            TruncatedCall: The text ended before one came.
         """
         parts: list[str] = []
         if not (yield from self.until(wanted, parts.append)):
@@ -329,7 +316,7 @@ class Source:
         return "".join(parts)
 
     def collect_while(self, pattern: re.Pattern[str]) -> Reader[str]:
-        """Read as long as characters fit; the pattern matches one run of them, maybe empty."""
+        """Return the run of characters that a pattern matches; the pattern may match an empty run."""
         parts: list[str] = []
         while True:
             found = pattern.match(self.text, self.at)

@@ -1,4 +1,4 @@
-"""JSON in a model's answer: alone, in a fence, or in prose; strictly read, else put right; and as far as it has come."""
+"""Read JSON in a model's answer: alone, in a fence or in prose, repaired if necessary, whole or partial."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from lmdeck._parsing.literals import LiteralReader
 from lmdeck._parsing.sink import decode_arguments
 from lmdeck._parsing.source import MalformedCall, NotACall, Source, TruncatedCall
 
-__all__ = ["NOTHING", "json_values", "partial_value"]
-
 NOTHING: Any = object()
 FENCE = re.compile(r"```(?:json[5c]?)?[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL | re.IGNORECASE)
 PIECES = re.compile(r"\\.|[\"{}\[\]]")
@@ -22,9 +20,9 @@ TRIES = 20
 
 
 def json_values(text: str) -> Iterator[tuple[Any, str]]:
-    """Give the JSON values that a text may mean, the likeliest first, each with what was done to read it (`""`: nothing).
+    """Yield the JSON values that a text may mean, the likeliest first, each with a note of how it was read, or `""`.
 
-    At most a handful of places are tried, so that the cost stays in proportion to the text.
+    At most `TRIES` places are tried, so that the cost is linear in the text.
     """
     bare = text.strip()
     value = _strict(bare)
@@ -39,7 +37,7 @@ def json_values(text: str) -> Iterator[tuple[Any, str]]:
             break
         value, end, notes = _repaired(bare, found.start())
         if value is not NOTHING:
-            yield value, _told("read out of prose" if found.start() or bare[end:].strip() else "", notes)
+            yield value, _notes_of("read out of prose" if found.start() or bare[end:].strip() else "", notes)
             at = max(end, found.end())
         else:
             at = found.end()
@@ -47,8 +45,8 @@ def json_values(text: str) -> Iterator[tuple[Any, str]]:
         yield bare, "read as text"
 
 
-def partial_value(text: str) -> Any:  # noqa: ANN401 - JSON is anything
-    """Give the JSON value that has come so far, its open strings, arrays and objects closed; `NOTHING` before it begins."""
+def partial_value(text: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the JSON value that has come so far, its open strings, arrays and objects closed; `NOTHING` before it begins."""
     found = OPENING.search(text)
     if found is None:
         return NOTHING
@@ -61,7 +59,7 @@ def partial_value(text: str) -> Any:  # noqa: ANN401 - JSON is anything
     return _closed("".join(parts))
 
 
-def _closed(prefix: str) -> Any:  # noqa: ANN401 - JSON is anything
+def _closed(prefix: str) -> Any:  # noqa: ANN401 - any JSON value
     """Decode the beginning of a JSON text: what is open is closed, and a key that still waits for its value is left out."""
     closers: list[str] = []
     in_string = False
@@ -91,21 +89,21 @@ def _read(text: str, how: str) -> Iterator[tuple[Any, str]]:
     if found:
         value, _, notes = _repaired(text, 0)
         if value is not NOTHING:
-            yield value, _told(how, notes)
+            yield value, _notes_of(how, notes)
 
 
-def _told(how: str, notes: list[str]) -> str:
+def _notes_of(how: str, notes: list[str]) -> str:
     repaired = f"repaired: {', '.join(dict.fromkeys(notes))}" if notes else ""
     return ", ".join(part for part in (how, repaired) if part)
 
 
-def _strict(text: str) -> Any:  # noqa: ANN401 - JSON is anything
+def _strict(text: str) -> Any:  # noqa: ANN401 - any JSON value
     value = decode_arguments(text) if text else None
     return value if value is not None or text == "null" else NOTHING
 
 
 def _repaired(text: str, at: int) -> tuple[Any, int, list[str]]:
-    """Read the value that begins at a place; give it, where it ends, and what was put right."""
+    """Read the value that begins at a place; give it, where it ends, and what was repaired."""
     source, parts, notes = Source(text, closed=True), list[str](), list[str]()
     source.at = at
     try:

@@ -1,17 +1,15 @@
-"""Text that arrives in small pieces and is asked for at the end.
+"""Text that arrives in small pieces and is read at the end.
 
-`StringIO` may hold on to every piece until there are a hundred thousand, and a piece of five letters takes sixty bytes.
+`StringIO` may keep up to a hundred thousand pieces, and a piece of five letters takes sixty bytes.
 """
 
 from __future__ import annotations
 
-__all__ = ["GrowingText"]
-
 JOINED_AT = 1024
 
 
-class GrowingText:
-    """Keep pieces of text and join some at a time, so that memory follows the text and not the number of its pieces."""
+class TextBuffer:
+    """A buffer that joins pieces of text from time to time, so that memory depends on the text, not on its pieces."""
 
     __slots__ = ("_joined", "_pieces")
 
@@ -31,5 +29,5 @@ class GrowingText:
         return bool(self._pieces or self._joined)
 
     def getvalue(self) -> str:
-        """Give the whole text."""
+        """Return the whole text."""
         return "".join((*self._joined, *self._pieces))

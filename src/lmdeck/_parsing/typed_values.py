@@ -1,4 +1,4 @@
-"""The text of a parameter between its tags, written as JSON of the type that its schema asks for."""
+"""Write the text of a parameter between its tags as JSON of the type in its schema."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from lmdeck._parsing.literals import escaped
 from lmdeck._parsing.offered_tools import ANY, STRING, json_for
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import (
     MalformedCall,
     Reader,
@@ -16,35 +16,33 @@ from lmdeck._parsing.source import (
 )
 from lmdeck._parsing.value_ends import ValueEnd, read_value
 
-__all__ = ["typed_value"]
-
 MARKUP = re.compile(r"<[/|｜a-z]|\]<\]")
 TRAILING = re.compile(r"(?:\r?\n[ \t]*)?(?:\r?\n[ \t]*|[ \t]+|\r)?\Z")
 STRING_DECIDES = frozenset('{["-0123456789tfnTFN')
 
 
 class _Trimmed:
-    """Passes a parameter's text on without the newline and indentation that belong to the markup.
+    """Removes the newline and indentation that belong to the markup from a parameter's text.
 
-    A line end before the closing tag belongs to it only where one stood behind the opening tag, too.
+    A line end before the closing tag belongs to the markup only if one follows the opening tag, too.
     """
 
     def __init__(self, put: Callable[[str], object], indent: str, *, trims: bool) -> None:
         self._put = put
         self._indent = indent
         self._trims = trims
-        self._held = ""
+        self._deferred = ""
         self._is_begun = False
         self._is_padded = False
 
     def __call__(self, text: str) -> None:
-        text = self._held + text
+        text = self._deferred + text
         if not self._trims:
             self._is_begun = True
         if not self._is_begun:
             start = "\n" + self._indent
             if len(text) <= len(start) + 1 and (start.startswith(text) or ("\r" + start).startswith(text)):
-                self._held = text
+                self._deferred = text
                 return
             self._is_begun = True
             text = text.removeprefix("\r") if text.startswith("\r\n") else text
@@ -53,13 +51,13 @@ class _Trimmed:
                 text = text[1:].removeprefix(self._indent)
         cut = TRAILING.search(text)
         at = cut.start() if cut and len(text) - cut.start() <= 64 else len(text)
-        self._held = text[at:]
+        self._deferred = text[at:]
         if at:
             self._put(text[:at])
 
     def end(self, *, is_forgotten: bool = False) -> None:
-        """Pass on what belongs to the value; where its end tag was forgotten, the line end before the next tag does not."""
-        held, self._held = self._held, ""
+        """Emit the rest of the value; if its end tag is missing, without the line end before the next tag."""
+        held, self._deferred = self._deferred, ""
         if not held:
             return
         if not self._trims:
@@ -79,15 +77,15 @@ class _Trimmed:
 
 
 def typed_value(
-    source: Source, calls: Calls, value_end: ValueEnd, types: frozenset[str], *, indent: str = "", trims: bool = True
+    source: Source, sink: Sink, value_end: ValueEnd, types: frozenset[str], *, indent: str = "", trims: bool = True
 ) -> Reader[str]:
     """Read a parameter's text up to its end, write it as JSON of its type, and return the tag that ended it.
 
-    A string is handed on as it comes; what must be a number, an array or the like is written when it is whole.
+    A string is emitted as it arrives; a number, an array or the like is written when it is complete.
     """
 
     def write_escaped(text: str) -> None:
-        calls.write(escaped(text))
+        sink.write(escaped(text))
 
     if types == ANY and (yield from source.fill()):
         char = yield from _first_character(source)
@@ -95,15 +93,15 @@ def typed_value(
             types = STRING
     if types == STRING:
         trimmed = _Trimmed(write_escaped, indent, trims=trims)
-        calls.write('"')
-        end = yield from read_value(source, trimmed, value_end, calls)
+        sink.write('"')
+        end = yield from read_value(source, trimmed, value_end, sink)
         if not end:
             raise TruncatedCall
         trimmed.end(is_forgotten=end not in value_end.own)
-        calls.write('"')
+        sink.write('"')
         return end
     parts: list[str] = []
-    end = yield from read_value(source, parts.append, value_end, calls)
+    end = yield from read_value(source, parts.append, value_end, sink)
     if not end:
         raise TruncatedCall
     kept: list[str] = []
@@ -113,12 +111,12 @@ def typed_value(
     written = json_for("".join(kept), types)
     if types and "string" not in types and written[:1] == '"' and MARKUP.search(written):
         raise MalformedCall(f"markup stands in a value that is no text: {written[:80]}")
-    calls.write(written)
+    sink.write(written)
     return end
 
 
 def _first_character(source: Source) -> Reader[str]:
-    """Look at the first character that is no white space, and leave it all unread."""
+    """Return the first character that is not white space; nothing is read."""
     while True:
         for char in source.text[source.at : source.at + 64]:
             if not char.isspace():

@@ -1,7 +1,7 @@
 """Calls without any marker: JSON, or a list as in Python, that stands alone, names an offered tool and fits its parameters.
 
-An answer or program text may look the same. So such calls are read as a draft and announced only when all of it was judged:
-text may stand before them or behind them, not both; at the first thing that a call would not have it is an answer.
+An answer or program text may look the same. So such calls are read as a draft and announced only after the whole was judged:
+text may come before or after them, but not both; the first thing that a call would not contain makes it an answer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from lmdeck._parsing.json_calls import json_arguments, json_calls, json_objects
 from lmdeck._parsing.python_calls import python_call, python_calls
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import (
     NON_SPACE,
     MalformedCall,
@@ -23,8 +23,6 @@ from lmdeck._parsing.source import (
     UnofferedCall,
     stops,
 )
-
-__all__ = ["NO_WRAPPER", "bare_json", "begins_bare", "drafted", "list_behind_colon", "wrapped_json"]
 
 ENDS = stops("<|eom_id|>", "<|eot_id|>", "<|python_end|>")
 LOOKAHEAD = 200
@@ -43,9 +41,9 @@ HTML = (
     "table|tbody|td|textarea|tfoot|th|thead|time|title|tr|u|ul|video"
 )
 NO_WRAPPER = rf"(?!(?:{HTML})[\s>/])"
-"""Elements of HTML are no wrappers of calls."""
+"""Elements of HTML do not wrap calls."""
 CALL = r"([A-Za-z_][\w.\-]{0,80})\("
-"""A name and the bracket behind it, as a call in Python begins."""
+"""A name and the bracket after it, as a call in Python begins."""
 WRAPPER = re.compile(
     rf"<{NO_WRAPPER}"
     rf"([A-Za-z_][\w.:\-]{{0,39}})>\s{{0,20}}(?=\{{|\[\s{{0,20}}\{{|{CALL})"
@@ -59,31 +57,31 @@ WORDS_OF_CALLS = re.compile(r"tool|function|call|invoke|invok|action", re.IGNORE
 SCHEMA_KEYS = frozenset({"type", "properties"})
 
 
-class _Draft(Calls):
-    """Calls that are not announced yet, and whether one of them names an offered tool."""
+class _Draft(Sink):
+    """A sink of calls that are not announced yet; it records whether one of them names an offered tool."""
 
     is_draft = True
 
-    def __init__(self, calls: Calls) -> None:
-        super().__init__(calls.toolbox, str)
-        self.source = calls.source
-        self.begin_block(calls.source.place)
+    def __init__(self, sink: Sink) -> None:
+        super().__init__(sink.tools, str)
+        self.source = sink.source
+        self.begin_block(sink.source.place)
         self.names_tool = False
 
     def open(self, name: str) -> None:
-        """Begin a call."""
+        """Open a call."""
         super().open(name)
-        self.names_tool = self.names_tool or self.toolbox.resolve(name) is not None
+        self.names_tool = self.names_tool or self.tools.resolve(name) is not None
 
 
-def drafted(source: Source, calls: Calls, read: Callable[[Source, Calls], Reader[None]]) -> Reader[None]:
-    """Read calls that need no marker, and announce them if they are some.
+def drafted(source: Source, sink: Sink, read: Callable[[Source, Sink], Reader[None]]) -> Reader[None]:
+    """Read calls without a marker and announce them if they are genuine.
 
     Raises:
         NotACall: They do not stand alone, name no offered tool or do not fit its parameters.
-        MalformedCall: An offered tool is named, and the call cannot be read.
+        MalformedCall: They name an offered tool but cannot be read.
     """
-    draft = _Draft(calls)
+    draft = _Draft(sink)
     is_cut = False
     try:
         yield from read(source, draft)
@@ -93,12 +91,12 @@ def drafted(source: Source, calls: Calls, read: Callable[[Source, Calls], Reader
         raise
     except TruncatedCall:
         is_cut = True
-    stands_alone = calls.is_at_start or not (yield from _text_follows(source))
-    if not stands_alone or not all(_fits(draft, call.name, call.arguments) for call in draft.made):
+    stands_alone = sink.is_at_start or not (yield from _text_follows(source))
+    if not stands_alone or not all(_fits(draft, call.name, call.arguments) for call in draft.completed):
         raise NotACall
-    if not draft.made:
+    if not draft.completed:
         raise TruncatedCall if is_cut and draft.names_tool else NotACall
-    calls.adopt(draft)
+    sink.merge_draft(draft)
     if is_cut:
         raise TruncatedCall
     source.mark()
@@ -106,7 +104,7 @@ def drafted(source: Source, calls: Calls, read: Callable[[Source, Calls], Reader
 
 
 def _text_follows(source: Source) -> Reader[bool]:
-    """Whether text stands behind the calls, other than markup."""
+    """Whether text other than markup follows the calls."""
     while True:
         found = NON_SPACE.search(source.text, source.at)
         if found:
@@ -116,16 +114,16 @@ def _text_follows(source: Source) -> Reader[bool]:
         yield
 
 
-def _fits(calls: Calls, name: str, arguments: dict[str, object]) -> bool:
-    """Whether arguments are some that a tool has: one of its parameters, and no schema of parameters."""
-    declared = calls.toolbox.properties(name)
+def _fits(sink: Sink, name: str, arguments: dict[str, object]) -> bool:
+    """Whether arguments fit a tool: they have one of its parameters and are not a schema of them."""
+    declared = sink.tools.properties(name)
     if set(arguments) >= SCHEMA_KEYS and not set(declared) >= SCHEMA_KEYS:
         return False
     return not arguments or not declared or not declared.keys().isdisjoint(arguments)
 
 
-def begins_bare(source: Source, kinds: str, is_known: Callable[[str], bool]) -> Reader[bool]:
-    """Whether what comes may be a call: an object, a list, a sentence about a call, or a tag that is not a known one."""
+def starts_unmarked_json(source: Source, kinds: str, is_known: Callable[[str], bool]) -> Reader[bool]:
+    """Whether a call may follow: an object, a list, a sentence about a call, or an unknown tag."""
     if source.text[source.at] == "{":
         return "{" in kinds
     is_bracket = source.text[source.at] == "["
@@ -141,23 +139,23 @@ def begins_bare(source: Source, kinds: str, is_known: Callable[[str], bool]) -> 
         yield
 
 
-def bare_json(source: Source, calls: Calls) -> Reader[None]:
+def read_unmarked_json(source: Source, sink: Sink) -> Reader[None]:
     """Read bare calls: one, several separated by semicolons or commas, an array, a list as in Python, or a sentence."""
     if source.text[source.at] == "{":
-        yield from drafted(source, calls, _objects)
+        yield from drafted(source, sink, _objects)
         return
     rest = source.text[source.at : source.at + LOOKAHEAD]
     if rest[1:].lstrip().startswith("{"):
-        yield from drafted(source, calls, _array)
+        yield from drafted(source, sink, _array)
     elif PYTHON_LIST.match(rest):
-        yield from drafted(source, calls, _list)
+        yield from drafted(source, sink, _list)
     elif WRAPPER.match(rest):
-        yield from wrapped_json(source, calls)
+        yield from wrapped_json(source, sink)
     else:
-        yield from drafted(source, calls, _sentence)
+        yield from drafted(source, sink, _sentence)
 
 
-def list_behind_colon(source: Source, calls: Calls) -> Reader[None]:
+def list_behind_colon(source: Source, sink: Sink) -> Reader[None]:
     """Read a bare call list on a line of text, from the colon before it on."""
     bracket = source.text.index("[", source.at)
     distance = bracket - source.at
@@ -166,54 +164,54 @@ def list_behind_colon(source: Source, calls: Calls) -> Reader[None]:
         if source.closed or len(rest) >= LOOKAHEAD or not LIST_BEGUN.fullmatch(rest):
             break
         yield
-    if found is None or calls.toolbox.resolve(found.group(1)) is None:
+    if found is None or sink.tools.resolve(found.group(1)) is None:
         source.at += 1  # only the colon is text for sure
         raise NotACall
-    calls.say(source.text[source.at : source.at + distance])
+    sink.emit_content(source.text[source.at : source.at + distance])
     source.at += distance
     source.mark()
-    calls.begin_block(source.place)
-    yield from drafted(source, calls, _list)
+    sink.begin_block(source.place)
+    yield from drafted(source, sink, _list)
 
 
-def _list(source: Source, calls: Calls) -> Reader[None]:
+def _list(source: Source, sink: Sink) -> Reader[None]:
     source.at += 1
-    yield from python_calls(source, calls, ENDS, closer="]")
+    yield from python_calls(source, sink, ENDS, closer="]")
 
 
-def _array(source: Source, calls: Calls) -> Reader[None]:
-    yield from json_calls(source, calls, ENDS, strictly=True)
+def _array(source: Source, sink: Sink) -> Reader[None]:
+    yield from json_calls(source, sink, ENDS, strictly=True)
 
 
-def _objects(source: Source, calls: Calls) -> Reader[None]:
-    yield from json_objects(source, calls, ENDS, strictly=True)
+def _objects(source: Source, sink: Sink) -> Reader[None]:
+    yield from json_objects(source, sink, ENDS, strictly=True)
 
 
-def _sentence(source: Source, calls: Calls) -> Reader[None]:
+def _sentence(source: Source, sink: Sink) -> Reader[None]:
     """Read `[Calling tool: NAME({…})]` and the like, as models write that have seen it in a transcript."""
     found = SENTENCE.match(source.text, source.at)
     if found is None or not WORDS_OF_CALLS.search(source.text, source.at, found.start(1)):
         raise NotACall
     name = found.group(1)
-    if calls.toolbox.resolve(name) is None:
+    if sink.tools.resolve(name) is None:
         raise NotACall
     source.at = found.end()
-    yield from _in_brackets(source, calls, name, ENDS, closer="]")
+    yield from _in_brackets(source, sink, name, ENDS, closer="]")
 
 
-def _in_brackets(source: Source, calls: Calls, name: str, ends: Stops, *, closer: str = "") -> Reader[None]:
-    """Read the arguments of a call and the bracket behind them: an object, or keywords as in Python."""
+def _in_brackets(source: Source, sink: Sink, name: str, ends: Stops, *, closer: str = "") -> Reader[None]:
+    """Read the arguments of a call and the bracket after them: an object, or keywords as in Python."""
     if (yield from source.skip_space()) not in ("{", ""):
-        yield from python_call(source, calls, ends, name, closer=closer)
+        yield from python_call(source, sink, ends, name, closer=closer)
         return
-    calls.open(name)
-    yield from json_arguments(source, calls.write, calls, ends, enclosing=")" + closer)
+    sink.open(name)
+    yield from json_arguments(source, sink.write, sink, ends, enclosing=")" + closer)
     yield from source.skip_space()
     yield from source.take(stops(f"){closer}", ")", closer))
-    calls.close()
+    sink.close()
 
 
-def wrapped_json(source: Source, calls: Calls) -> Reader[None]:
+def wrapped_json(source: Source, sink: Sink) -> Reader[None]:
     """Read calls between two tags that a model made up: `<action>{…}</action>`, `[TOOL_USE] NAME({…}) [/TOOL_USE]`."""
     while not (found := WRAPPER.match(source.text, source.at)):
         if source.closed or not WRAPPER_BEGUN.match(source.text, source.at):
@@ -221,22 +219,22 @@ def wrapped_json(source: Source, calls: Calls) -> Reader[None]:
         yield
     word = found.group(1) or found.group(3)
     name = found.group(2) or found.group(4)
-    if name and (calls.toolbox.resolve(name) is None or not WORDS_OF_CALLS.search(word)):
+    if name and (sink.tools.resolve(name) is None or not WORDS_OF_CALLS.search(word)):
         raise NotACall
     is_tag = bool(found.group(1))
     source.at = found.end()
     closing = stops(f"</{word}>") if is_tag else stops(f"[/{word}]", f"[END_{word}]")
 
-    def read(source: Source, calls: Calls) -> Reader[None]:
+    def read(source: Source, sink: Sink) -> Reader[None]:
         if name:
             source.at += len(name) + 1
-            yield from _in_brackets(source, calls, name, closing)
+            yield from _in_brackets(source, sink, name, closing)
         elif source.text[source.at] == "[":
-            yield from _array(source, calls)
+            yield from _array(source, sink)
         else:
-            yield from _objects(source, calls)
+            yield from _objects(source, sink)
         yield from source.skip_space()
         if not (yield from source.take(closing)) and (yield from source.peek()):
             raise NotACall
 
-    yield from drafted(source, calls, read)
+    yield from drafted(source, sink, read)

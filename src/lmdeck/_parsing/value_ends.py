@@ -1,7 +1,7 @@
-"""Where the text of a parameter ends: not at the first tag, but at the tag behind which the call can be read on.
+"""Find the end of a parameter's text: not the first tag, but the tag after which the call can be read on.
 
-A value may hold any markup, its own end tag too. Its end is its own end tag where the next parameter or the end of the call
-follows. Other tags end it only where no such end tag comes, because the model forgot it. While that is open, the value waits.
+A value may contain any markup, also its own end tag. It ends at its own end tag if the next parameter or the end of the call
+follows. Other tags end it only if no such end tag comes, because the model forgot it. Until that is clear, the value waits.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import NON_SPACE, MalformedCall, Reader, Source, Stops, stops
-
-__all__ = ["ValueEnd", "literal_behind", "read_value"]
 
 LOOKAHEAD = 400
 UNCLEAR = "?"
@@ -23,9 +21,9 @@ UNCLEAR = "?"
 class ValueEnd:
     """The tags that matter to the end of a value.
 
-    `own` end tags close it where `opens`, `call_ends`, `block_ends` or the text that `behind` matches follow. `nested` begin an
-    element that such an end tag closes, too; `odd` ones stand in no value that was meant, but in one whose end is missing.
-    Between the two of `island` nothing counts. `is_opening` says whether a tag of `opens`, by the text behind it, is one.
+    `own` end tags close it if `opens`, `call_ends`, `block_ends` or text that `after` matches follow. `nested` tags begin an
+    element that such an end tag closes, too; `odd` ones occur only in a value whose end is missing.
+    Tags between the two of `island` are ignored. `is_opening` says whether a tag of `opens`, by the text after it, is one.
     """
 
     own: tuple[str, ...]
@@ -40,20 +38,20 @@ class ValueEnd:
 
     @property
     def wanted(self) -> Stops:
-        """What is looked at."""
+        """All tags to look for."""
         island = self.island[:1] if self.island else ()
         return stops(*self.own, *self.opens, *self.nested, *self.call_ends, *self.block_ends, *self.odd, *island)
 
     @property
     def follows(self) -> Stops:
-        """What stands behind the end of a value."""
+        """The tags that may follow the end of a value."""
         return stops(*self.opens, *self.call_ends, *self.block_ends, *self.own)
 
 
 def literal_behind(source: Source, distance: int, wanted: Stops) -> Reader[str | None]:
-    """Return the literal that stands `distance` characters ahead, behind white space.
+    """Return the literal `distance` characters ahead, after white space.
 
-    It is `""` where the text ends there, or inside of one, and None where other text stands.
+    It is `""` if the text ends there or inside a literal, and None for other text.
     """
     while True:
         text = source.text
@@ -71,7 +69,7 @@ def literal_behind(source: Source, distance: int, wanted: Stops) -> Reader[str |
 
 
 class _Value:
-    """The text of one value on its way: passed on up to the first tag, kept from there until it is clear what ends it."""
+    """The text of one arriving value: emitted up to the first tag, then held until it is clear what ends it."""
 
     def __init__(self, source: Source, put: Callable[[str], object], end: ValueEnd) -> None:
         self._source = source
@@ -80,7 +78,7 @@ class _Value:
         self._first = ""
         self._last = ""
         self._is_empty = True
-        self._held: list[str] | None = None
+        self._deferred: list[str] | None = None
         self._size = 0
         self._depth = 0
         self._forgotten: int | None = None
@@ -92,18 +90,18 @@ class _Value:
         self.is_in_vain = False
 
     def take(self, text: str) -> None:
-        """Take text that belongs to the value, or may do so."""
+        """Add text that belongs, or may belong, to the value."""
         self._is_empty = not self._first and len(text) == 1
         self._first = self._first or text[0]
         self._last = text[-1]
-        if self._held is None:
+        if self._deferred is None:
             self._put(text)
             return
-        self._held.append(text)
+        self._deferred.append(text)
         self._size += len(text)
 
     def read(self) -> Reader[str]:
-        """Read up to the end, and return the tag that is the end, unread; `""` at the end of the text."""
+        """Read up to the end of the value and return its end tag, unread; `""` at the end of the text."""
         source, end = self._source, self._end
         wanted = end.wanted
         while True:
@@ -114,10 +112,10 @@ class _Value:
             if not found:
                 return self._decided()
             if (yield from self._is_end(found)):
-                if self._held:
-                    self._put("".join(self._held))
+                if self._deferred:
+                    self._put("".join(self._deferred))
                 return found
-            self._held = self._held or []
+            self._deferred = self._deferred or []
             self.take(found)
             source.at += len(found)
 
@@ -129,7 +127,7 @@ class _Value:
         source.at += len(close)
 
     def _is_end(self, found: str) -> Reader[bool]:
-        """Whether a tag is the end of the value; if not, remember what it may turn out to be."""
+        """Whether a tag is the end of the value; if not, note what it may turn out to be."""
         end = self._end
         if found in end.own:
             return (yield from self._is_own_end(found))
@@ -177,7 +175,7 @@ class _Value:
         return False
 
     def _is_behind(self, distance: int) -> Reader[bool]:
-        """Whether what the pattern `behind` matches stands behind an end tag."""
+        """Whether text that the pattern `after` matches follows an end tag."""
         source, wanted = self._source, self._end.behind
         while wanted:
             rest = source.text[source.at + distance : source.at + distance + LOOKAHEAD]
@@ -204,7 +202,7 @@ class _Value:
                 return None
 
     def _may_end(self, found: str) -> Reader[bool]:
-        """Whether a tag that is not the value's own may end it, its own being forgotten."""
+        """Whether a tag other than the value's own may end it, because its own is missing."""
         source, end = self._source, self._end
         if found in end.opens:
             while len(source.text) - source.at < len(found) + LOOKAHEAD and not source.closed:
@@ -219,17 +217,17 @@ class _Value:
         return source.text[source.at + len(found)] in "\r\n"
 
     def _decided(self) -> str:
-        """Return the tag that must have been the end, now that all of the text was seen, and go back to it."""
+        """Go back to the tag that must be the end, now that the whole text is known, and return it."""
         self.is_in_vain = True
         if self._is_unclear:
             raise MalformedCall("where a value ends is not clear")
         given = [place for place in (self._forgotten, self._stray, self._unbalanced) if place is not None]
-        if not given or self._held is None:
+        if not given or self._deferred is None:
             return ""
         if self._odd is not None and self._forgotten is not None and self._odd < self._forgotten:
             raise MalformedCall("where a value ends is not clear")
         place = min(given) if self._unbalanced is None or self._forgotten is not None else self._unbalanced
-        held = "".join(self._held)
+        held = "".join(self._deferred)
         if place:
             self._put(held[:place])
         self._source.unread(held[place:])
@@ -237,14 +235,14 @@ class _Value:
         return tag.group() if tag else ""
 
 
-def read_value(source: Source, put: Callable[[str], object], end: ValueEnd, calls: Calls) -> Reader[str]:
-    """Pass the text of a value on, and return the tag that ended it, unread; `""` at the end of the text.
+def read_value(source: Source, put: Callable[[str], object], end: ValueEnd, sink: Sink) -> Reader[str]:
+    """Emit the text of a value and return the tag that ended it, unread; `""` at the end of the text.
 
-    An answer may make it look to the end of the text in vain only so often; after that the first tag is the end.
+    The number of vain searches to the end of the text is limited per answer; after that the first tag is the end.
     """
-    if not calls.long_looks:
+    if not sink.long_looks:
         return (yield from source.until(end.wanted, put))
     value = _Value(source, put, end)
     found = yield from value.read()
-    calls.long_looks -= value.is_in_vain
+    sink.long_looks -= value.is_in_vain
     return found

@@ -1,7 +1,7 @@
-"""Writes tool calls as models write them: the other direction of the dialects, for fakes and tests.
+"""Write tool calls as models do: the inverse of the dialects' readers, for fakes and tests.
 
-A `Form` writes one call; `each`, `array` and `wrapped` put markers around one or many. Every dialect names its writer beside
-its markers, and what it writes is what its reader reads: a round trip holds both to one definition.
+A `Form` writes one call; `each`, `array` and `wrapped` put markers around one or many. Every dialect declares its writer
+beside its markers, and round-trip tests check that its reader reads what the writer writes.
 """
 
 from __future__ import annotations
@@ -10,43 +10,26 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-__all__ = [
-    "Call",
-    "Form",
-    "Writer",
-    "array",
-    "call_object",
-    "colons",
-    "each",
-    "elements",
-    "json_text",
-    "pairs",
-    "python",
-    "template",
-    "value_text",
-    "wrapped",
-]
-
 Call: TypeAlias = tuple[str, Mapping[str, Any]]
 """A tool's name and its arguments."""
 Form: TypeAlias = Callable[[Call, int], str]
-"""Writes one call, which is the nth of its answer."""
+"""Writes one call, the nth of its answer."""
 Writer: TypeAlias = Callable[[Sequence[Call]], str]
 """Writes all calls of an answer."""
 
 
 def json_text(value: object) -> str:
-    """Write a value as JSON, letters as they are."""
+    """Return a value as JSON; non-ASCII letters are not escaped."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def value_text(value: object) -> str:
-    """Write a value where text needs no quotes: text as it is, all else as JSON."""
+    """Return text unchanged, and any other value as JSON."""
     return value if isinstance(value, str) else json_text(value)
 
 
 def each(begin: str, form: Form, end: str, *, before: str = "", after: str = "", between: str = "\n") -> Writer:
-    """Put markers around each call, and maybe around all."""
+    """Return a writer with markers around each call, and optionally around all."""
 
     def write(calls: Sequence[Call]) -> str:
         return before + between.join(f"{begin}{form(call, at)}{end}" for at, call in enumerate(calls)) + after
@@ -55,12 +38,12 @@ def each(begin: str, form: Form, end: str, *, before: str = "", after: str = "",
 
 
 def array(begin: str, form: Form, end: str) -> Writer:
-    """Write the calls as one list."""
+    """Return a writer of the calls as one list."""
     return each("", form, "", before=f"{begin}[", after=f"]{end}", between=", ")
 
 
 def wrapped(begin: str, form: Form, end: str, between: str = "") -> Writer:
-    """Write the calls one behind the other between two markers."""
+    """Return a writer of all calls between two markers."""
     return each("", form, "", before=begin, after=end, between=between)
 
 
@@ -90,7 +73,7 @@ def elements(
 ) -> Form:  # fmt: skip
     """Write a call as elements; `$NAME` and `$KEY` stand for the names, `$TYPE` and `$IS_TEXT` for a value's type.
 
-    With `pads_lines`, text between two line ends gets two more, because readers take one of each for padding.
+    With `pads_lines`, text between two line ends gets two more, because readers remove one at each end as padding.
     """
 
     def write(call: Call, at: int) -> str:

@@ -1,6 +1,6 @@
 """XML-like calls: a function element with one element for each parameter, typed by the tool's schema.
 
-The elements are called differently by every family, and the closing ones may be missing; `Elements` names them.
+Each family names the elements differently, and closing ones may be missing; `Elements` holds the names.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from typing import Any
 from lmdeck._parsing.json_calls import ARGUMENT_KEYS, json_arguments
 from lmdeck._parsing.members import Block
 from lmdeck._parsing.offered_tools import ANY, STRING, json_for
-from lmdeck._parsing.sink import Calls, decode_arguments
+from lmdeck._parsing.sink import Sink, decode_arguments
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.typed_values import typed_value
 from lmdeck._parsing.value_ends import ValueEnd, literal_behind, read_value
-
-__all__ = ["Elements", "begins_end", "elements_call", "elements_calls", "name_in", "parameters", "read_header"]
 
 NAME = re.compile(
     r"""^\s*(?:name\s*=\s*)?(?:"([^"]*)"|'([^']*)'|["']?([^"'>]*?)["']?)\s*(?:\s[\w-]+\s*=.*)?$""", re.DOTALL
@@ -39,9 +37,9 @@ WHOLE = ARGUMENT_KEYS | {"properties"}
 
 @dataclass(frozen=True)
 class Elements:
-    """The spelling of a family: what opens and closes a function and a parameter, and what ends the whole block.
+    """The tags of a family: those that open and close a function and a parameter, and those that end the block.
 
-    With `ends_with_text`, what ends a function is the token at which the model stops, which servers may cut off.
+    With `ends_with_text`, a function ends with the token at which the model stops, which servers may cut off.
     """
 
     function: tuple[str, ...]
@@ -56,11 +54,11 @@ class Elements:
 
     @property
     def body(self) -> Stops:
-        """What may come next inside a function."""
+        """The tags that may come next inside a function."""
         return stops(*self.parameter, *self.function_end, *self.ends, *self.function)
 
     def value_end(self, opening: str, is_opening: Callable[[str], bool]) -> ValueEnd:
-        """Return what ends the text behind `opening`; `is_opening` says whether a parameter's opening tag in it is one."""
+        """Return the tags that end the text after `opening`; `is_opening` tells whether a tag in it opens a parameter."""
         word = WORD.match(opening)
         same = tuple(end for end in self.parameter_end if word and end == f"</{word.group(1)}>")
         return ValueEnd(
@@ -69,57 +67,57 @@ class Elements:
         )  # fmt: skip
 
 
-def elements_calls(source: Source, calls: Calls, elements: Elements) -> Reader[None]:
-    """Read functions one after another, each by itself, up to the end of the block, which may be missing."""
-    block = Block(source, calls)
+def elements_calls(source: Source, sink: Sink, elements: Elements) -> Reader[None]:
+    """Read functions, each separately, up to the end of the block, which may be missing."""
+    block = Block(source, sink)
     opening, closing = stops(*elements.function), stops(*elements.function_end)
     ends = stops(*elements.ends, *elements.function)
     is_first = True
     while True:
         yield from source.skip_space()
         if block.has_calls and (yield from source.take(closing)):
-            calls.dropped("repaired", f"Behind the call of {calls.made[-1].name!r}: a closing element too many")
+            sink.report("repaired", f"After the call of {sink.completed[-1].name!r}: a superfluous closing element")
             continue
         if not (yield from source.ahead(opening)):
             if is_first:
                 raise NotACall
             break
-        yield from block.member(elements_call(source, calls, elements), ends, tags=closing)
+        yield from block.member(elements_call(source, sink, elements), ends, tags=closing)
         is_first = False
     block.end()
 
 
-def elements_call(source: Source, calls: Calls, elements: Elements) -> Reader[None]:
+def elements_call(source: Source, sink: Sink, elements: Elements) -> Reader[None]:
     """Read one function, from its opening element on."""
     opening = stops(*elements.function)
     yield from source.take(opening)
-    header, alone = yield from read_header(source, calls)
+    header, alone = yield from read_header(source, sink)
     while not alone and (yield from literal_behind(source, 0, opening)):
         yield from source.skip_space()
         yield from source.take(opening)
-        again, alone = yield from read_header(source, calls)
+        again, alone = yield from read_header(source, sink)
         if name_in(again) != name_in(header):
             raise MalformedCall(f"the function {name_in(header)!r} has no end")
-        calls.note("a doubled opening element")
-    calls.hold()
-    calls.open(name_in(header))
+        sink.note("a doubled opening element")
+    sink.hold()
+    sink.open(name_in(header))
     if not alone:
         space = yield from source.collect_while(SPACE)
         if (yield from source.peek()) == "{":
-            calls.release()
-            yield from json_arguments(source, calls.write, calls, stops(*elements.function_end))
+            sink.release()
+            yield from json_arguments(source, sink.write, sink, stops(*elements.function_end))
         else:
-            yield from parameters(source, calls, elements, space)
+            yield from parameters(source, sink, elements, space)
         yield from source.skip_space()
         ended = yield from source.take(stops(*elements.function_end))
-        if ended and not calls.has_keys and (yield from literal_behind(source, 0, stops(*elements.parameter))):
+        if ended and not sink.has_keys and (yield from literal_behind(source, 0, stops(*elements.parameter))):
             raise MalformedCall(f"the function {name_in(header)!r} ends before its parameters")
-    calls.close()
+    sink.close()
 
 
-def parameters(source: Source, calls: Calls, elements: Elements, space: str = "") -> Reader[None]:
+def parameters(source: Source, sink: Sink, elements: Elements, space: str = "") -> Reader[None]:
     """Read parameters up to the end of their function, which stays unread."""
-    calls.write("{")
+    sink.write("{")
     is_first = True
     indent = ""
     body = elements.body
@@ -130,29 +128,29 @@ def parameters(source: Source, calls: Calls, elements: Elements, space: str = ""
         gap = "".join((space, *between))
         space = ""
         if not found and elements.ends_with_text and not is_first and not gap.strip():
-            calls.note("a missing closing element")
+            sink.note("a missing closing element")
             break
         if not found:
             if not gap.strip() or not begins_end(gap.strip(), elements.function_end + elements.ends):
                 raise TruncatedCall
-            calls.note("a missing closing element")
+            sink.note("a missing closing element")
             break
         if gap.strip() and is_first and found not in opening:
             raise NotACall
-        calls.release()
-        _check_gap(calls, elements, gap.strip())
+        sink.release()
+        _check_gap(sink, elements, gap.strip())
         if found not in opening:
             if found not in elements.function_end:
-                calls.note("a missing closing element")
+                sink.note("a missing closing element")
             break
         indent = gap[gap.rfind("\n") + 1 :] if "\n" in gap else ""
         source.at += len(found)
-        is_first = yield from _parameter(source, calls, elements, found, indent=indent, is_first=is_first)
-    calls.write("}")
+        is_first = yield from _parameter(source, sink, elements, found, indent=indent, is_first=is_first)
+    sink.write("}")
 
 
-def _repeats(source: Source, tag: str, calls: Calls, before: str = "") -> Reader[bool]:
-    """Read an opening element that was read again, if it stands there `before` some text; whether it did."""
+def _repeats(source: Source, tag: str, sink: Sink, before: str = "") -> Reader[bool]:
+    """Read a repeated opening element if it comes `before` some text; return whether it did."""
     wanted = tag + before
     while not source.closed and wanted.startswith(source.text[source.at : source.at + len(wanted)]):
         if len(source.text) - source.at >= len(wanted):
@@ -161,15 +159,15 @@ def _repeats(source: Source, tag: str, calls: Calls, before: str = "") -> Reader
     if not source.text.startswith(wanted, source.at):
         return False
     source.at += len(tag)
-    calls.note("a doubled opening element")
+    sink.note("a doubled opening element")
     return True
 
 
-def _check_gap(calls: Calls, elements: Elements, gap: str) -> None:
-    """Report what stands between two parameters, where nothing should.
+def _check_gap(sink: Sink, elements: Elements, gap: str) -> None:
+    """Report text between two parameters.
 
     Raises:
-        MalformedCall: It is a value whose opening element is missing.
+        MalformedCall: The text is a value whose opening element is missing.
     """
     text = gap
     for end in elements.parameter_end:
@@ -177,71 +175,71 @@ def _check_gap(calls: Calls, elements: Elements, gap: str) -> None:
     if text != gap and text.strip():
         raise MalformedCall("a value stands without the opening element of its parameter")
     if text != gap:
-        calls.note("a closing element too many")
+        sink.note("a superfluous closing element")
     elif gap:
-        calls.dropped("text_left_out", f"Text between parameters was left out: {gap}")
+        sink.report("text_left_out", f"Text between parameters was left out: {gap}")
 
 
 def begins_end(rest: str, ends: tuple[str, ...]) -> bool:
-    """Tell whether the text broke off inside an end tag, so that what came before it is whole."""
+    """Whether the text ended inside an end tag, so that the text before it is complete."""
     return len(rest) > 1 and any(end.startswith(rest) for end in ends)
 
 
 def _parameter(
-    source: Source, calls: Calls, elements: Elements, opening: str, *, indent: str, is_first: bool
+    source: Source, sink: Sink, elements: Elements, opening: str, *, indent: str, is_first: bool
 ) -> Reader[bool]:
-    header, alone = yield from read_header(source, calls)
+    header, alone = yield from read_header(source, sink)
     key = name_in(header)
-    types = calls.toolbox.types(calls.name, key)
+    types = sink.tools.types(sink.name, key)
     if not alone:
         yield from _repeats(
-            source, f"{opening}{header}>", calls, before="" if types and STRING.isdisjoint(types) else "\n"
+            source, f"{opening}{header}>", sink, before="" if types and STRING.isdisjoint(types) else "\n"
         )
     said = STRING_ATTRIBUTE.search(header)
     if said and not types:
         types = STRING if said.group(1) == "true" else ANY
-    if key in WHOLE and key not in calls.toolbox.properties(calls.name) and is_first and not alone:
-        return (yield from _whole_arguments(source, calls, elements, opening, key))
-    declared = calls.toolbox.properties(calls.name)
-    value_end = elements.value_end(opening, lambda header: _begins_parameter(header, declared, calls))
+    if key in WHOLE and key not in sink.tools.properties(sink.name) and is_first and not alone:
+        return (yield from _whole_arguments(source, sink, elements, opening, key))
+    declared = sink.tools.properties(sink.name)
+    value_end = elements.value_end(opening, lambda header: _begins_parameter(header, declared, sink))
     if elements.declared_only and declared and key not in declared:
         left_out: list[str] = []
-        end = "" if alone else (yield from read_value(source, left_out.append, value_end, calls))
+        end = "" if alone else (yield from read_value(source, left_out.append, value_end, sink))
         if text := "".join(left_out).strip():
-            calls.dropped("text_left_out", f"The parameter {key!r}, which the tool does not have, was left out: {text}")
-        yield from _end_of_parameter(source, calls, elements, end)
+            sink.report("text_left_out", f"The parameter {key!r}, which the tool does not have, was left out: {text}")
+        yield from _end_of_parameter(source, sink, elements, end)
         return is_first
-    calls.write_key(key, is_first=is_first)
+    sink.write_key(key, is_first=is_first)
     if alone:
-        calls.write(json_for("", types or STRING))
+        sink.write(json_for("", types or STRING))
         return False
     if elements.entities:
-        end = yield from _decoded_value(source, calls, value_end, types)
+        end = yield from _decoded_value(source, sink, value_end, types)
     else:
-        end = yield from typed_value(source, calls, value_end, types, indent=indent, trims=elements.trims)
-    yield from _end_of_parameter(source, calls, elements, end)
+        end = yield from typed_value(source, sink, value_end, types, indent=indent, trims=elements.trims)
+    yield from _end_of_parameter(source, sink, elements, end)
     return False
 
 
-def _begins_parameter(header: str, declared: Mapping[str, Any], calls: Calls) -> bool:
-    """Whether the text behind an opening tag inside a value makes it the next parameter: the value's end tag was forgotten."""
+def _begins_parameter(header: str, declared: Mapping[str, Any], sink: Sink) -> bool:
+    """Whether an opening tag inside a value opens the next parameter, judged by the text after it."""
     found = KEY.match(header)
-    return found is not None and not calls.has_key(found.group(1)) and (not declared or found.group(1) in declared)
+    return found is not None and not sink.has_key(found.group(1)) and (not declared or found.group(1) in declared)
 
 
-def _end_of_parameter(source: Source, calls: Calls, elements: Elements, end: str) -> Reader[None]:
+def _end_of_parameter(source: Source, sink: Sink, elements: Elements, end: str) -> Reader[None]:
     if end in elements.parameter_end:
         yield from source.take(stops(end))
     else:
-        calls.note("a missing closing element")
+        sink.note("a missing closing element")
 
 
-def _whole_arguments(source: Source, calls: Calls, elements: Elements, opening: str, key: str) -> Reader[bool]:
-    """Read all of the arguments out of one parameter that a model made for them."""
+def _whole_arguments(source: Source, sink: Sink, elements: Elements, opening: str, key: str) -> Reader[bool]:
+    """Read all arguments from a single parameter that the model invented for them."""
     parts: list[str] = []
-    declared = calls.toolbox.properties(calls.name)
-    value_end = elements.value_end(opening, lambda header: _begins_parameter(header, declared, calls))
-    end = yield from read_value(source, parts.append, value_end, calls)
+    declared = sink.tools.properties(sink.name)
+    value_end = elements.value_end(opening, lambda header: _begins_parameter(header, declared, sink))
+    end = yield from read_value(source, parts.append, value_end, sink)
     if not end:
         raise TruncatedCall
     text = "".join(parts).strip()
@@ -249,15 +247,15 @@ def _whole_arguments(source: Source, calls: Calls, elements: Elements, opening: 
     value = decode_arguments(written)
     fits = isinstance(value, dict) and (not declared or set(value) <= set(declared))
     inner = written[1:-1].strip() if fits else f"{encode_basestring(key)}: {json_for(text, ANY)}"
-    calls.write(inner)
-    yield from _end_of_parameter(source, calls, elements, end)
+    sink.write(inner)
+    yield from _end_of_parameter(source, sink, elements, end)
     return not inner
 
 
-def _decoded_value(source: Source, calls: Calls, value_end: ValueEnd, types: frozenset[str]) -> Reader[str]:
-    """Read a value that may hold entities and CDATA sections."""
+def _decoded_value(source: Source, sink: Sink, value_end: ValueEnd, types: frozenset[str]) -> Reader[str]:
+    """Read a value that may contain entities and CDATA sections."""
     parts: list[str] = []
-    end = yield from read_value(source, parts.append, value_end, calls)
+    end = yield from read_value(source, parts.append, value_end, sink)
     if not end:
         raise TruncatedCall
     begin, close = CDATA
@@ -267,12 +265,12 @@ def _decoded_value(source: Source, calls: Calls, value_end: ValueEnd, types: fro
         inside, _, behind = section.partition(close)
         decoded += [inside, html.unescape(behind)]
     text = "".join(decoded)
-    calls.write(encode_basestring(text) if types == STRING else json_for(text, types))
+    sink.write(encode_basestring(text) if types == STRING else json_for(text, types))
     return end
 
 
-def read_header(source: Source, calls: Calls) -> Reader[tuple[str, bool]]:
-    """Read the rest of an opening element; report also whether it is closed at once (`/>`)."""
+def read_header(source: Source, sink: Sink) -> Reader[tuple[str, bool]]:
+    """Return the rest of an opening element, and whether it closes itself (`/>`)."""
     header, has_noise = "", False
     while True:
         part, end = yield from source.within(HEADER_END, HEADER_LIMIT)
@@ -280,7 +278,7 @@ def read_header(source: Source, calls: Calls) -> Reader[tuple[str, bool]]:
         if not end:
             raise TruncatedCall
         if end == "<" and (yield from _passes_control(source)):
-            calls.note("a token inside an element")
+            sink.note("a token inside an element")
             has_noise = True
         elif end == ">" and (yield from _is_quoted_bracket(source, header)):
             source.at += 1
@@ -298,7 +296,7 @@ def read_header(source: Source, calls: Calls) -> Reader[tuple[str, bool]]:
 
 
 def _passes_control(source: Source) -> Reader[bool]:
-    """Read a control token, which is noise inside an element; whether there is one."""
+    """Read a control token, which has no meaning inside an element; return whether there is one."""
     while True:
         found = CONTROL.match(source.text, source.at)
         if found:
@@ -310,7 +308,7 @@ def _passes_control(source: Source) -> Reader[bool]:
 
 
 def _is_quoted_bracket(source: Source, header: str) -> Reader[bool]:
-    """Whether `>` stands inside the quotes of a name, which must end before the next one."""
+    """Whether `>` is inside the quotes of a name, which must end before the next `>`."""
     if header.count('"') % 2 == 0:
         return False
     ends = stops(">", "<", "\n")
@@ -324,7 +322,7 @@ def _is_quoted_bracket(source: Source, header: str) -> Reader[bool]:
 
 
 def name_in(header: str) -> str:
-    """Give the name out of what stands behind `=`: `NAME`, `"NAME"` or `"NAME" string="true"`."""
+    """Return the name in the text after `=`: `NAME`, `"NAME"` or `"NAME" string="true"`."""
     found = NAME.match(header)
     if not found:
         raise NotACall

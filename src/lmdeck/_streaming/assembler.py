@@ -17,8 +17,8 @@ from msgspec import UNSET, UnsetType
 
 from lmdeck._limits import DEFAULT_LIMITS, Limits
 from lmdeck._parsing.call_ids import new_call_id
-from lmdeck._parsing.offered_tools import Toolbox
-from lmdeck._parsing.text_buffer import GrowingText
+from lmdeck._parsing.offered_tools import OfferedTools
+from lmdeck._parsing.text_buffer import TextBuffer
 from lmdeck._streaming.figures import Figures
 from lmdeck._streaming.logprobs import LOGPROBS_MISSING, read_logprobs
 from lmdeck._streaming.mixed_calls import MixedCalls
@@ -59,8 +59,8 @@ class TextParser(Protocol):
     Content passes through it before the user sees it. The assembler merges the calls in its chunks with the native ones.
     """
 
-    content: GrowingText
-    reasoning: GrowingText
+    content: TextBuffer
+    reasoning: TextBuffer
     problems: list[Problem]
 
     def feed_whole(self, text: str, chunks: list[Chunk]) -> None:
@@ -92,7 +92,7 @@ class ChatAssembler:
         expects_one_call: bool = False,
         expects_call: bool = False,
         text_parser: TextParser | None = None,
-        tools: Toolbox | Iterable[Any] = (),
+        tools: OfferedTools | Iterable[Any] = (),
         problems: Iterable[Problem] = (),
         model: str = "",
         model_names: Collection[str] = (),
@@ -105,11 +105,11 @@ class ChatAssembler:
         self._expects_one_call = expects_one_call
         self._expects_call = expects_call
         self._text_parser = text_parser
-        self._tools = Toolbox.of(tools)
+        self._tools = OfferedTools.of(tools)
         self._native = ToolCallSlots(limits, new_id, self._tools)
         self._calls = MixedCalls(self._tools)
-        self._content = GrowingText() if text_parser is None else text_parser.content
-        self._reasoning = GrowingText() if text_parser is None else text_parser.reasoning
+        self._content = TextBuffer() if text_parser is None else text_parser.content
+        self._reasoning = TextBuffer() if text_parser is None else text_parser.reasoning
         self._problems = list(problems)
         self._stage = Stage.STREAMING
         self._finish_reason = ""

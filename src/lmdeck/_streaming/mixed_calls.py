@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from lmdeck._parsing.offered_tools import Toolbox
+from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck.events import Chunk, ToolCallDelta
 from lmdeck.messages import Problem, ToolCall
 
@@ -19,7 +19,7 @@ from lmdeck.messages import Problem, ToolCall
 class MixedCalls:
     """The native and embedded calls of one answer, numbered together, without duplicates."""
 
-    def __init__(self, tools: Toolbox) -> None:
+    def __init__(self, tools: OfferedTools) -> None:
         self.problems: list[Problem] = []
         self._tools = tools
         self._indices: dict[str, int] = {}
@@ -99,7 +99,7 @@ class MixedCalls:
 
     def _canonical_arguments(self, call: ToolCall) -> str:
         """Return arguments as JSON that is equal for equal meanings: coerced to the schema, sorted, without nulls."""
-        coerced = self._tools.fitted(call.name, call.arguments)
+        coerced = self._tools.coerce(call.name, call.arguments)
         return json.dumps(_plain({key: value for key, value in coerced.items() if value is not None}), sort_keys=True)
 
 

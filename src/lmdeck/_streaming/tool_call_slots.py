@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from lmdeck._limits import Limits
-from lmdeck._parsing.offered_tools import Toolbox
+from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._streaming.wire_chunks import ToolDelta
 from lmdeck.errors import MalformedStreamError
 from lmdeck.events import ToolCallDelta
@@ -47,9 +47,9 @@ class _Slot:
 class ToolCallSlots:
     """The native calls of one answer, from the first delta to the complete `ToolCall`."""
 
-    def __init__(self, limits: Limits, new_id: Callable[[], str], tools: Toolbox | None = None) -> None:
+    def __init__(self, limits: Limits, new_id: Callable[[], str], tools: OfferedTools | None = None) -> None:
         self.slots: list[_Slot] = []
-        self._tools = Toolbox(()) if tools is None else tools
+        self._tools = OfferedTools(()) if tools is None else tools
         self._limits = limits
         self._new_id = new_id
         self._by_id: dict[str, _Slot] = {}
@@ -169,7 +169,7 @@ def _is_echo(slot: _Slot, before: _Slot) -> bool:
     )
 
 
-def _read(slot: _Slot, tools: Toolbox, *, truncated: bool) -> tuple[ToolCall | None, Problem | None]:
+def _read(slot: _Slot, tools: OfferedTools, *, truncated: bool) -> tuple[ToolCall | None, Problem | None]:
     raw = slot.raw
     if not slot.name:
         detail = f"A tool call without a name was dropped; its arguments: {raw[:2000]}"
@@ -185,7 +185,7 @@ def _read(slot: _Slot, tools: Toolbox, *, truncated: bool) -> tuple[ToolCall | N
     return ToolCall(id=slot.id, name=slot.name, arguments=arguments, raw_arguments=raw or "{}"), problem
 
 
-def _repaired(name: str, raw: str, tools: Toolbox) -> tuple[dict[str, Any] | None, Problem | None]:
+def _repaired(name: str, raw: str, tools: OfferedTools) -> tuple[dict[str, Any] | None, Problem | None]:
     from lmdeck._parsing.repair import repaired_arguments  # imported late: it imports every dialect
     from lmdeck._parsing.sink import decode_arguments
 

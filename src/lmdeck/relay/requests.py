@@ -9,7 +9,7 @@ import msgspec
 
 from lmdeck._client.plans.endpoints import expects_one_call
 from lmdeck._compatibility import CompatibilityFixes
-from lmdeck._parsing.offered_tools import Toolbox
+from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._requests.other_endpoints import offered_tools
 from lmdeck._streaming.anthropic_messages import AnthropicTranslator
@@ -112,7 +112,7 @@ class RelayRequest:
         return body
 
     def _chat_reader(self, status: int, headers: Mapping[str, str], architecture: str, observe: Observer) -> ChatReader:
-        offered = Toolbox(self._offered())
+        offered = OfferedTools(self._offered())
         reads_markup = self.kind != "completions"
         assembler = ChatAssembler(
             expects_tokens=all(self.body.get(name) != 0 for name in _LIMITS[self.kind]),

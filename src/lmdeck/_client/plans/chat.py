@@ -11,7 +11,7 @@ from lmdeck._client.plans.generation import GenerationRequest, generate
 from lmdeck._client.plans.token_counts import guarded
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
-from lmdeck._parsing.offered_tools import Toolbox
+from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import ResponseStream
@@ -64,7 +64,7 @@ def _build(
     if spec.reasoning is not None:
         level = fitting_level(spec.reasoning, session.reasoning_options(model), model or "")
         body.update(chat_reasoning(level, body))
-    offered = Toolbox(() if body.get("tool_choice") == "none" else body.get("tools"))
+    offered = OfferedTools(() if body.get("tool_choice") == "none" else body.get("tools"))
 
     def make_reader(status: int, headers: Mapping[str, str]) -> ChatReader:
         assembler = ChatAssembler(

@@ -10,7 +10,7 @@ from msgspec import Struct
 from lmdeck._client.plans.generation import GenerationRequest, generate
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
-from lmdeck._parsing.offered_tools import Toolbox
+from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import ResponseStream
@@ -88,7 +88,7 @@ def begin_endpoint(
     if is_level:
         check_level(level)
     body = endpoint.adjust({name: value for name, value in given.items() if not is_level or name != "reasoning"}, fixes)
-    offered = Toolbox(offered_tools(body))
+    offered = OfferedTools(offered_tools(body))
 
     def build(named: str | None) -> GenerationRequest[ChatReader]:
         reasoning: dict[str, Any] = {}

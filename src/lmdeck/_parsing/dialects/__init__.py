@@ -1,4 +1,4 @@
-"""Every dialect lmdeck reads. To add one: declare it in its family's file, or in a new file that is listed here."""
+"""The registry of dialects. A new one is declared in the file of its family, or in a new file that is listed here."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REGISTRY: dict[str, Dialect] = {dialect.name: dialect for family in FAMILIES for
 
 
 def dialects() -> dict[str, str]:
-    """Give every dialect's name with the models that speak it."""
+    """Return the names of all dialects with the models that speak them."""
     return {dialect.name: dialect.models for dialect in REGISTRY.values()}
 
 
@@ -55,5 +55,5 @@ def dialect_named(name: str) -> Dialect:
 
 
 def find_dialect(architecture: str) -> Dialect | None:
-    """Give the dialect that models of an architecture speak, None where that is not known."""
+    """Return the dialect of a model architecture; None if it is unknown."""
     return next((dialect for dialect in REGISTRY.values() if architecture.lower() in dialect.architectures), None)

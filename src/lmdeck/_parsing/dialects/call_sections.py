@@ -1,4 +1,4 @@
-"""A section of calls, each a header with the tool's name and JSON behind it: DeepSeek V3 and V3.1, Kimi K2, PLaMo 3, Step 3.
+"""A section of calls, each a header with the tool's name and JSON after it: DeepSeek V3 and V3.1, Kimi K2, PLaMo 3, Step 3.
 
 DeepSeek writes its tokens with full-width bars (U+FF5C) and low blocks (U+2581), Step 3 with full-width bars and low lines.
 
@@ -13,45 +13,43 @@ import re
 from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker, ReasoningTags
 from lmdeck._parsing.dialects.xml_tags import THINK
 from lmdeck._parsing.json_calls import ARGUMENT_KEYS, NAME_KEYS, json_arguments, json_call
-from lmdeck._parsing.sink import Calls, decode_arguments
+from lmdeck._parsing.sink import Sink, decode_arguments
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
 from lmdeck._parsing.value_ends import literal_behind
 from lmdeck._parsing.writers import elements, template, wrapped
 from lmdeck._parsing.xml_calls import Elements, elements_call
 
-__all__ = ["DIALECTS", "headed"]
-
 INDEX = re.compile(r":\d+$")
 ID_LIMIT = 120
 TEXT_LIMIT = 400
 ID = re.compile(r"(?:functions?[._:]?)?(.*?)[:_\-.]?\d*", re.DOTALL)
-"""An id that names the tool: `functions.NAME:0`, and as models misspell it `functionsNAME0`, `functions_NAME_0`."""
+"""An id that names the tool: `functions.NAME:0`, or misspelled `functionsNAME0`, `functions_NAME_0`."""
 
 
-def headed(  # noqa: C901 - one grammar, read top down
+def call_section(  # noqa: C901 - one grammar, read top down
     *, calls_end: tuple[str, ...], begin: tuple[str, ...], after_name: tuple[str, ...], end: tuple[str, ...],
     lead: tuple[str, ...] = (), before_json: tuple[str, ...] = (), after_json: tuple[str, ...] = (),
     elements: Elements | None = None, begun: bool = False,
 ) -> BodyReader:  # fmt: skip
-    """Make the reader of a section in which each call is `begin` NAME `after_name` JSON `end`."""
+    """Return a reader of a section in which each call is `begin` NAME `after_name` JSON `end`."""
     opening, ending = stops(*begin), stops(*calls_end, *end)
     any_end = stops(*after_json, *end, *calls_end)
     inside_call = stops(*before_json, *after_name, *calls_end, *end)
     name_ends = stops(*after_name, *end, *calls_end, "{", "\n")
 
-    def read(source: Source, calls: Calls) -> Reader[None]:  # noqa: C901 - one grammar, read top down
+    def read(source: Source, sink: Sink) -> Reader[None]:  # noqa: C901 - one grammar, read top down
         inside = begun
-        made = len(calls.made)
+        completed = len(sink.completed)
         while True:
             yield from source.skip_space()
-            if len(calls.made) > made and (yield from source.ends_inside(any_end)):
+            if len(sink.completed) > completed and (yield from source.ends_inside(any_end)):
                 return
-            if not inside and len(calls.made) > made and (yield from begins_unopened(source, calls)):
+            if not inside and len(sink.completed) > completed and (yield from begins_unopened(source, sink)):
                 inside = True
             if not inside and not (yield from source.take(opening)):
                 if (yield from source.take(stops(*end))):
                     continue
-                if len(calls.made) > made:
+                if len(sink.completed) > completed:
                     yield from source.take(stops(*calls_end))
                     return
                 place = source.place
@@ -62,7 +60,7 @@ def headed(  # noqa: C901 - one grammar, read top down
                     raise TruncatedCall
                 if text.strip():
                     span = (place, source.place)
-                    calls.dropped("text_left_out", f"Text before a call was left out: {text.strip()}", span=span)
+                    sink.report("text_left_out", f"Text before a call was left out: {text.strip()}", span=span)
                 if (yield from source.take(stops(*calls_end))):
                     return
                 continue
@@ -71,11 +69,11 @@ def headed(  # noqa: C901 - one grammar, read top down
                 yield from source.skip_space()
                 yield from source.take(stops(*lead))
             if elements and (yield from source.ahead(stops(*elements.function))):
-                yield from elements_call(source, calls, elements)
+                yield from elements_call(source, sink, elements)
             elif (yield from source.skip_space()) == "{":
-                yield from json_call(source, calls, ending)
+                yield from json_call(source, sink, ending)
             else:
-                yield from one(source, calls)
+                yield from one(source, sink)
             source.mark()
             yield from source.skip_space()
             while after_json and (yield from source.take(stops(*after_json))):
@@ -84,8 +82,8 @@ def headed(  # noqa: C901 - one grammar, read top down
             yield from source.take(stops(*end))
             source.mark()
 
-    def begins_unopened(source: Source, calls: Calls) -> Reader[bool]:
-        """Whether another call follows whose first token is missing: its id, and the token behind ids."""
+    def begins_unopened(source: Source, sink: Sink) -> Reader[bool]:
+        """Whether another call without its first token follows: an id, and the token after ids."""
         wanted = stops(*after_name)
         while True:
             rest = source.text[source.at : source.at + ID_LIMIT]
@@ -94,19 +92,19 @@ def headed(  # noqa: C901 - one grammar, read top down
                 lead_ = next((text for text in lead if rest.startswith(text)), "")
                 found = wanted.pattern.search(rest, len(lead_)) or found
                 header = rest[len(lead_) : found.start()].strip()
-                return "<" not in header and bool(named_by(header, calls))
+                return "<" not in header and bool(named_by(header, sink))
             if source.closed or len(rest) == ID_LIMIT or len(rest.split()) > 1:
                 return False
             yield
 
-    def one(source: Source, calls: Calls) -> Reader[None]:
+    def one(source: Source, sink: Sink) -> Reader[None]:
         header = (yield from source.collect(name_ends)).strip()
-        name = named_by(header, calls)
+        name = named_by(header, sink)
         if not name:
-            yield from named_inside(source, calls, header)
+            yield from named_inside(source, sink, header)
             return
-        calls.open(name)
-        calls.flush()
+        sink.open(name)
+        sink.flush()
         yield from source.skip_space()
         yield from source.take(stops(*after_name))
         if before_json:
@@ -118,13 +116,13 @@ def headed(  # noqa: C901 - one grammar, read top down
         if char != "{" and (closing := (yield from source.ahead(ending))):
             if (yield from literal_behind(source, len(closing), stops("{"))):
                 raise MalformedCall("the end of the call stands before its arguments")
-            calls.close()
+            sink.close()
             return
-        yield from json_arguments(source, calls.write, calls, ending)
-        calls.close()
+        yield from json_arguments(source, sink.write, sink, ending)
+        sink.close()
 
-    def named_inside(source: Source, calls: Calls, header: str) -> Reader[None]:
-        """Read a call whose header is only a number or an id: the name stands beside the arguments, or they are one tool's."""
+    def named_inside(source: Source, sink: Sink, header: str) -> Reader[None]:
+        """Read a call whose header is a number or an id: the tool is named beside the arguments or found by them."""
         yield from source.take(stops(*after_name))
         yield from source.skip_space()
         yield from source.take(stops(*before_json))
@@ -132,35 +130,35 @@ def headed(  # noqa: C901 - one grammar, read top down
             raise TruncatedCall
         parts: list[str] = []
         if (yield from source.peek()) == "{":
-            yield from json_arguments(source, parts.append, calls, ending)
+            yield from json_arguments(source, parts.append, sink, ending)
         given = decode_arguments("".join(parts))
         name, arguments = _unpacked(given if isinstance(given, dict) else {})
         if name is not None:
-            calls.open(name)
-            calls.write(arguments)
-            calls.note("the name beside the arguments")
+            sink.open(name)
+            sink.write(arguments)
+            sink.note("the name beside the arguments")
         elif header.isdigit():
-            calls.open(_only_tool_with(set(given or {}), calls))
-            calls.write("".join(parts))
-            calls.note("a missing name")
+            sink.open(_only_tool_with(set(given or {}), sink))
+            sink.write("".join(parts))
+            sink.note("a missing name")
         else:
-            calls.open(INDEX.sub("", header))
-        calls.close()
+            sink.open(INDEX.sub("", header))
+        sink.close()
 
     return read
 
 
-def named_by(header: str, calls: Calls) -> str:
-    """Return the offered tool that an id names, `""` where it names none."""
+def named_by(header: str, sink: Sink) -> str:
+    """Return the offered tool that an id names; `""` if it names none."""
     found = ID.fullmatch(header)
     for name in (INDEX.sub("", header), header, found.group(1) if found else ""):
-        if calls.toolbox.resolve(name) is not None:
+        if sink.tools.resolve(name) is not None:
             return name
     return ""
 
 
 def _unpacked(given: dict[str, object]) -> tuple[str | None, str]:
-    """Return the name and the arguments out of an object that holds both, None where it does not."""
+    """Return the name and the arguments in an object that holds both; None if it does not."""
     name = next((given[key] for key in given if key in NAME_KEYS), None)
     arguments = next((given[key] for key in given if key in ARGUMENT_KEYS), None)
     if not isinstance(name, str) or not isinstance(arguments, dict) or len(given) > 3:
@@ -168,25 +166,25 @@ def _unpacked(given: dict[str, object]) -> tuple[str | None, str]:
     return name, json.dumps(arguments, ensure_ascii=False)
 
 
-def _only_tool_with(keys: set[str], calls: Calls) -> str:
+def _only_tool_with(keys: set[str], sink: Sink) -> str:
     """Return the one tool that has some parameters.
 
     Raises:
         UnofferedCall: There is none, or more than one.
     """
-    fitting = [name for name in calls.toolbox.schemas if keys and keys <= set(calls.toolbox.properties(name))]
+    fitting = [name for name in sink.tools.schemas if keys and keys <= set(sink.tools.properties(name))]
     if len(fitting) != 1:
         raise UnofferedCall("a call without a name")
     return fitting[0]
 
 
-def tool_output(source: Source, calls: Calls) -> Reader[None]:
-    """Leave out the tool's result that a model made up."""
-    yield from calls.leave_out(source, stops("<｜tool▁outputs▁end｜>"), "A tool's result that the model made up")
+def tool_output(source: Source, sink: Sink) -> Reader[None]:
+    """Skip a tool result that the model invented."""
+    yield from sink.discard_until(source, stops("<｜tool▁outputs▁end｜>"), "A tool's result that the model made up")
     yield from source.take(stops("<｜tool▁outputs▁end｜>"))
 
 
-DEEPSEEK = headed(
+DEEPSEEK = call_section(
     calls_end=("<｜tool▁calls▁end｜>", "<|tool▁calls▁end|>"), begin=("<｜tool▁call▁begin｜>", "<|tool▁call▁begin|>"),
     lead=("function<｜tool▁sep｜>", "function<|tool▁sep|>"), after_name=("<｜tool▁sep｜>", "<|tool▁sep|>"),
     before_json=("```json",), after_json=("```",), end=("<｜tool▁call▁end｜>", "<|tool▁call▁end|>"),
@@ -197,11 +195,11 @@ DEEPSEEK_MARKERS = (
     Marker("<｜tool▁outputs▁begin｜>", tool_output, channel=True),
 )  # fmt: skip
 OUTPUTS = tuple(f"<｜tool▁output{s}▁{side}｜>" for s in ("",) for side in ("begin", "end"))
-KIMI = headed(
+KIMI = call_section(
     calls_end=("<|tool_calls_section_end|>", "<|tool_call_section_end|>"), begin=("<|tool_call_begin|>",),
     after_name=("<|tool_call_argument_begin|>",), end=("<|tool_call_end|>",),
 )  # fmt: skip
-PLAMO = headed(
+PLAMO = call_section(
     calls_end=("<|plamo:end_tool_requests:plamo|>",),
     begin=("<|plamo:begin_tool_request:plamo|>",),
     lead=("<|plamo:begin_tool_name:plamo|>",),
@@ -211,7 +209,7 @@ PLAMO = headed(
     after_json=("<|plamo:end_tool_arguments:plamo|>",),
     end=("<|plamo:end_tool_request:plamo|>",),
 )  # fmt: skip
-STEP = headed(
+STEP = call_section(
     calls_end=("<｜tool_calls_end｜>",), begin=("<｜tool_call_begin｜>",), lead=("function<｜tool_sep｜>",),
     after_name=("<｜tool_sep｜>",), end=("<｜tool_call_end｜>",),
     elements=Elements(

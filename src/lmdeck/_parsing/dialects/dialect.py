@@ -1,17 +1,15 @@
-"""How a dialect is declared: what begins a call, and what reads it."""
+"""The declaration of a dialect: the markers that begin its calls, and their readers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import Reader, Source
 from lmdeck._parsing.writers import Writer
 
-__all__ = ["BodyReader", "Dialect", "Marker", "ReasoningTags"]
-
-BodyReader = Callable[[Source, Calls], Reader[None]]
+BodyReader = Callable[[Source, Sink], Reader[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +32,13 @@ class Marker:
 
     @property
     def opens(self) -> bool:
-        """Tell whether a template may already have written it and part of what follows."""
+        """Whether a template may have written the marker and part of the text after it."""
         return self.channel and self.keeps and not self.at_start
 
 
 @dataclass(frozen=True, slots=True)
 class ReasoningTags:
-    """What stands around reasoning; `anywhere`, or only where the answer begins. Special tokens count anywhere."""
+    """The tags around reasoning, `anywhere` or only at the start of the answer; special tokens count anywhere."""
 
     open: str
     close: str
@@ -51,7 +49,7 @@ class ReasoningTags:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """One way in which models ask for tools, and the models that use it.
+    """One syntax in which models call tools, and the models that use it.
 
     The `own` markers are too common to be looked for in every text: they count only where the dialect is asked for by name.
     So it is with `byte_level`: text in which the tokenizer's letters for a space and a line end, `Ġ` and `Ċ`, were left.
@@ -77,7 +75,7 @@ class Dialect:
 
     @property
     def reasoning_frame(self) -> tuple[str, str] | None:
-        """What stands before and after reasoning; None where the dialect has none."""
+        """The text before and after reasoning; None if the dialect has no reasoning."""
         if self.thought_frame is not None or not self.reasoning:
             return self.thought_frame
         tags = self.reasoning[0]

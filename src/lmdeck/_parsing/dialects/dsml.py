@@ -1,6 +1,6 @@
 """DeepSeek V3.2 and later: elements whose names carry the token `｜DSML｜`.
 
-A parameter says itself whether it is text (`string="true"`) or JSON. V4.1 writes a space behind the token.
+A parameter says itself whether it is text (`string="true"`) or JSON. V4.1 writes a space after the token.
 
 Sources: DeepSeek's encoding scripts beside the models on Hugging Face; vLLM, SGLang, llama.cpp.
 """
@@ -8,11 +8,9 @@ Sources: DeepSeek's encoding scripts beside the models on Hugging Face; vLLM, SG
 from __future__ import annotations
 
 from lmdeck._parsing.dialects.dialect import Dialect, Marker
-from lmdeck._parsing.dialects.xml_tags import THINK, tagged
+from lmdeck._parsing.dialects.xml_tags import THINK, tag_block
 from lmdeck._parsing.writers import Writer, elements, wrapped
 from lmdeck._parsing.xml_calls import Elements
-
-__all__ = ["DIALECTS"]
 
 BLOCKS = ("function_calls", "tool_calls", "toolcalls", "tool_call", "calls", "tool")
 
@@ -21,7 +19,7 @@ BARS = ("｜DSML｜", "｜｜DSML｜｜", "|DSML|", "||DSML||", "‖DSML‖")
 OPEN = tuple(f"<{bars}{space}" for bars in BARS for space in ("", " "))
 CLOSE = tuple(f"</{bars}{space}" for bars in BARS for space in ("", " "))
 ENDS = tuple(f"{close}{block}>" for close in CLOSE for block in BLOCKS)
-DSML = tagged(
+DSML = tag_block(
     *ENDS,
     elements=Elements(
         function=tuple(f"{open_}invoke" for open_ in OPEN), function_end=tuple(f"{close}invoke>" for close in CLOSE),

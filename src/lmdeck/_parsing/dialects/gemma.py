@@ -15,28 +15,26 @@ from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker, Reason
 from lmdeck._parsing.json_calls import json_objects
 from lmdeck._parsing.literals import LiteralReader, escaped
 from lmdeck._parsing.offered_tools import STRING, json_for, types_of
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import NON_SPACE, MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck._parsing.writers import colons, each
-
-__all__ = ["DIALECTS"]
 
 NAME = re.compile(r"[^\s{}<(]*")
 NUMBER = re.compile(r"-?\d")
 
 
 def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, read top down
-    """Make the reader of `call:NAME{…}` with `quote` around strings."""
+    """Return a reader of `call:NAME{…}` with `quote` around strings."""
     wanted = stops(*ends)
     string_end = stops(quote)
     bare_end = stops(",", "}", "]", quote, *ends)
 
-    def read(source: Source, calls: Calls) -> Reader[None]:
+    def read(source: Source, sink: Sink) -> Reader[None]:
         char = yield from source.skip_space()
         if not char:
             raise TruncatedCall
         if char == "{":
-            yield from json_objects(source, calls, wanted)
+            yield from json_objects(source, sink, wanted)
         else:
             if not (yield from source.take(stops("call:"))):
                 raise NotACall
@@ -47,34 +45,34 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
                 raise TruncatedCall
             if char not in "{<(":
                 raise MalformedCall(f"{char!r} stands where a brace was expected")
-            calls.open(name)
-            calls.flush()
+            sink.open(name)
+            sink.flush()
             if char == "(":
-                yield from in_brackets(source, calls)
+                yield from in_brackets(source, sink)
             elif char == "{":
                 source.at += 1
-                yield from object_(source, calls, calls.toolbox.schemas.get(calls.name, {}), 0)
-            calls.close()
+                yield from object_(source, sink, sink.tools.schemas.get(sink.name, {}), 0)
+            sink.close()
         source.mark()
         yield from source.skip_space()
         yield from source.take(wanted)
 
-    def in_brackets(source: Source, calls: Calls) -> Reader[None]:
+    def in_brackets(source: Source, sink: Sink) -> Reader[None]:
         """Read `({…})` or `(key=value, …)`, which models write for `{…}` (hermes-agent #7449)."""
-        calls.note("brackets for braces")
-        schema = calls.toolbox.schemas.get(calls.name, {})
+        sink.note("brackets for braces")
+        schema = sink.tools.schemas.get(sink.name, {})
         source.at += 1
         if (yield from source.skip_space()) == "{":
             source.at += 1
-            yield from object_(source, calls, schema, 0)
+            yield from object_(source, sink, schema, 0)
             yield from source.skip_space()
             yield from source.take(stops(")"))
         else:
-            yield from object_(source, calls, schema, 0, closer=")")
+            yield from object_(source, sink, schema, 0, closer=")")
 
-    def object_(source: Source, calls: Calls, schema: object, depth: int, closer: str = "}") -> Reader[None]:
+    def object_(source: Source, sink: Sink, schema: object, depth: int, closer: str = "}") -> Reader[None]:
         properties = schema.get("properties") if isinstance(schema, dict) else None
-        calls.write("{")
+        sink.write("{")
         is_first = True
         while True:
             char = yield from source.skip_space()
@@ -87,17 +85,17 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             if not char:
                 raise TruncatedCall
             if (yield from source.ahead(wanted)):
-                calls.note("a missing closing bracket")
+                sink.note("a missing closing bracket")
                 break
             key = yield from key_(source)
             if depth:
-                calls.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
+                sink.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
             else:
-                calls.write_key(key, is_first=is_first)
+                sink.write_key(key, is_first=is_first)
             is_first = False
             inner = properties.get(key) if isinstance(properties, dict) else None
-            yield from value_(source, calls, inner, depth + 1, closer)
-        calls.write("}")
+            yield from value_(source, sink, inner, depth + 1, closer)
+        sink.write("}")
 
     def key_(source: Source) -> Reader[str]:
         if (yield from source.take(string_end)):
@@ -112,30 +110,30 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             raise MalformedCall("a key without a value")
         return key
 
-    def value_(source: Source, calls: Calls, schema: object, depth: int, closer: str = "") -> Reader[None]:
+    def value_(source: Source, sink: Sink, schema: object, depth: int, closer: str = "") -> Reader[None]:
         if depth > DEFAULT_LIMITS.nested_values:
             raise MalformedCall(f"more than {DEFAULT_LIMITS.nested_values} values in one another")
         char = yield from source.skip_space()
         if not char:
             raise TruncatedCall
         if (yield from source.take(string_end)):
-            calls.write('"')
-            yield from string(source, calls)
-            calls.write('"')
+            sink.write('"')
+            yield from string(source, sink)
+            sink.write('"')
         elif char == "{":
             source.at += 1
-            yield from object_(source, calls, schema, depth)
+            yield from object_(source, sink, schema, depth)
         elif char == "[":
             source.at += 1
-            yield from array(source, calls, schema.get("items") if isinstance(schema, dict) else None, depth)
+            yield from array(source, sink, schema.get("items") if isinstance(schema, dict) else None, depth)
         elif char in "\"'":
-            calls.note("ordinary quotes")
-            yield from LiteralReader(source, calls.write, calls.note, ends=wanted).string()
+            sink.note("ordinary quotes")
+            yield from LiteralReader(source, sink.write, sink.note, ends=wanted).string()
         else:
-            yield from bare(source, calls, schema, closer)
+            yield from bare(source, sink, schema, closer)
 
-    def string(source: Source, calls: Calls) -> Reader[None]:
-        """Read up to the token that ends a string: behind it the call goes on."""
+    def string(source: Source, sink: Sink) -> Reader[None]:
+        """Read up to the token that ends a string, after which the call continues."""
         tail, is_empty, has_end = "", True, False
 
         def put(text: str) -> None:
@@ -144,7 +142,7 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             tail += text
             has_end = has_end or wanted.pattern.search(tail) is not None
             tail = tail[-wanted.longest :]
-            calls.write(escaped(text))
+            sink.write(escaped(text))
 
         while (yield from source.until(string_end, put)):
             source.at += len(quote)
@@ -152,13 +150,13 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
                 return
             if has_end:
                 raise MalformedCall("a string without its end")
-            calls.note("a string token too many")
+            sink.note("a superfluous string token")
             if not is_empty:
-                calls.write(escaped(quote))
+                sink.write(escaped(quote))
         raise TruncatedCall
 
     def goes_on(source: Source) -> Reader[bool]:
-        """Whether a comma, a bracket or the end of the call stands next."""
+        """Whether a comma, a bracket or the end of the call comes next."""
         while True:
             found = NON_SPACE.search(source.text, source.at)
             if found and (found.group() in ",}])" or wanted.pattern.match(source.text, found.start())):
@@ -167,8 +165,8 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
                 return found is None
             yield
 
-    def array(source: Source, calls: Calls, items: object, depth: int) -> Reader[None]:
-        calls.write("[")
+    def array(source: Source, sink: Sink, items: object, depth: int) -> Reader[None]:
+        sink.write("[")
         is_first = True
         while True:
             char = yield from source.skip_space()
@@ -181,25 +179,25 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             if not char:
                 raise TruncatedCall
             if char == "}" or (yield from source.ahead(wanted)):
-                calls.note("a missing closing bracket")
+                sink.note("a missing closing bracket")
                 break
-            calls.write("" if is_first else ", ")
+            sink.write("" if is_first else ", ")
             is_first = False
-            yield from value_(source, calls, items, depth + 1)
-        calls.write("]")
+            yield from value_(source, sink, items, depth + 1)
+        sink.write("]")
 
-    def bare(source: Source, calls: Calls, schema: object, closer: str) -> Reader[None]:
+    def bare(source: Source, sink: Sink, schema: object, closer: str) -> Reader[None]:
         text = (yield from source.collect(stops(*bare_end.literals, closer))).strip()
         if (yield from source.take(string_end)):
-            calls.note("a missing string token")
+            sink.note("a missing string token")
         if text == "null":
-            calls.write(text)
+            sink.write(text)
             return
         types = types_of(schema, {})
         written = json_for(text, types)
         if not types and not NUMBER.match(text) and text not in ("true", "false", "null"):
             written = encode_basestring(text)
-        calls.write(written if types != STRING else encode_basestring(text))
+        sink.write(written if types != STRING else encode_basestring(text))
 
     return read
 

@@ -12,12 +12,10 @@ import re
 
 from lmdeck._parsing.dialects.dialect import Dialect, Marker
 from lmdeck._parsing.json_calls import json_arguments
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.writers import each, elements, template
 from lmdeck._parsing.xml_calls import Elements, elements_calls, parameters
-
-__all__ = ["DIALECTS"]
 
 RECIPIENT = re.compile(r"\bto=([^\s<]+)|<\|start\|>(functions\.[^\s<]+)(?![^<]*to=)")
 CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
@@ -51,8 +49,8 @@ KNOWN_HEADER = re.compile(
 HEADER = re.compile(r"(?:<\|start\|>[\w.\-]*)?\s*(?:to=|<\|channel\|>\s*\w|<\|channel\|>\Z|\Z)")
 
 
-def header_of(source: Source, calls: Calls) -> Reader[str]:
-    """Read a message's header up to its text; give it, or nothing where the message has no text."""
+def header_of(source: Source, sink: Sink) -> Reader[str]:
+    """Return a message's header, read up to its text; `""` if the message has no text."""
     begin = source.place
     header, end = yield from source.within(HEADER_END, HEADER_LIMIT)
     if (end != "<|message|>" and header.startswith("to=")) or not HEADER.match(header):
@@ -62,44 +60,44 @@ def header_of(source: Source, calls: Calls) -> Reader[str]:
     source.at += len(end)
     if stray := KNOWN_HEADER.sub("", RECIPIENT.sub("", header, count=1)).strip():
         detail = f"{stray!r} in the header of a message was left out"
-        calls.dropped("text_left_out", detail, stray, (begin, source.place))
+        sink.report("text_left_out", detail, stray, (begin, source.place))
     if end == "<|message|>":
         return header
     if recipient := RECIPIENT.search(header):
         detail = f"A message to {recipient.group(1)!r} had no text"
-        calls.dropped("text_left_out", detail, header, (begin, source.place))
+        sink.report("text_left_out", detail, header, (begin, source.place))
     return ""
 
 
-def message(source: Source, calls: Calls, default: str = "user") -> Reader[None]:
+def message(source: Source, sink: Sink, default: str = "user") -> Reader[None]:
     """Read one message, from its first token on; without channel and recipient it is for `default`."""
-    header = yield from header_of(source, calls)
+    header = yield from header_of(source, sink)
     if not header:
         return
     name, kind, is_addressed = address_of(header, default)
     ends = ADDRESSED_ENDS if is_addressed and name == "user" and not kind else MESSAGE_ENDS
     if name == "self" or (kind == "analysis" and not name):
         if is_addressed:
-            calls.separate_thoughts()
-        yield from calls.thought(ends)
+            sink.separate_reasoning()
+        yield from sink.reasoning_body(ends)
     elif not name or name in ("user", "commentary"):
-        calls.separate(kind)
-        yield from to_user(source, calls, ends)
+        sink.separate_message(kind)
+        yield from to_user(source, sink, ends)
     elif name == "developer":
-        yield from calls.leave_out(source, ends, "A message to the developer")
+        yield from sink.discard_until(source, ends, "A message to the developer")
     elif name == "assistant":
-        yield from to_itself(source, calls)
-    elif calls.toolbox:
-        yield from addressed(source, calls, name)
+        yield from to_itself(source, sink)
+    elif sink.tools:
+        yield from addressed(source, sink, name)
     else:
-        calls.say(source.marked())
-        calls.say((yield from source.take(stops((yield from source.until(ends, calls.say))))))
+        sink.emit_content(source.marked())
+        sink.emit_content((yield from source.take(stops((yield from source.until(ends, sink.emit_content))))))
         return
     yield from end_of_message(source)
 
 
 def address_of(header: str, default: str) -> tuple[str, str, bool]:
-    """Return whom a message is for (`""`: as its channel says), its last channel, and whether it says for whom it is."""
+    """Return a message's recipient (`""`: by its channel), its last channel, and whether it names a recipient."""
     recipient, channels = RECIPIENT.search(header), CHANNEL.findall(header)
     kind = channels[-1] if channels else ""
     if recipient is None:
@@ -108,42 +106,42 @@ def address_of(header: str, default: str) -> tuple[str, str, bool]:
     return "" if name == "assistant" and kind in ("analysis", "final") else name, kind, True
 
 
-def to_user(source: Source, calls: Calls, ends: Stops) -> Reader[None]:
+def to_user(source: Source, sink: Sink, ends: Stops) -> Reader[None]:
     """Read the body of a message to the user; some models begin it with a block of calls."""
-    if calls.toolbox and (yield from source.ahead(stops(*ATEM_BEGINS))):
-        yield from atem_calls(source, calls)
-    yield from calls.message(ends)
+    if sink.tools and (yield from source.ahead(stops(*ATEM_BEGINS))):
+        yield from atem_calls(source, sink)
+    yield from sink.message(ends)
 
 
-def to_itself(source: Source, calls: Calls) -> Reader[None]:
-    """Read a message to `assistant`, which is no tool: if it does not end as a call does, it is for the user."""
+def to_itself(source: Source, sink: Sink) -> Reader[None]:
+    """Read a message to `assistant`, which is not a tool; unless it ends as a call does, it is for the user."""
     begin, parts = source.place, list[str]()
     end = yield from source.until(MESSAGE_ENDS, parts.append)
     text = "".join(parts)
     if end == "<|call|>":
-        calls.dropped("text_left_out", f"A call of the model itself was left out: {text}", text, (begin, source.place))
+        sink.report("text_left_out", f"A call of the model itself was left out: {text}", text, (begin, source.place))
     else:
-        calls.say(text)
+        sink.emit_content(text)
 
 
-def muse_message(source: Source, calls: Calls) -> Reader[None]:
+def muse_message(source: Source, sink: Sink) -> Reader[None]:
     """Read one of Muse's messages: without a recipient it is reasoning."""
-    yield from message(source, calls, "self")
+    yield from message(source, sink, "self")
 
 
-def bare_message(source: Source, calls: Calls) -> Reader[None]:
-    """Read a message whose header the template had written: for the user."""
-    yield from calls.message(MESSAGE_ENDS)
+def bare_message(source: Source, sink: Sink) -> Reader[None]:
+    """Read a message to the user whose header the template wrote."""
+    yield from sink.message(MESSAGE_ENDS)
     yield from end_of_message(source)
 
 
-def bare_thought(source: Source, calls: Calls) -> Reader[None]:
-    """Read a message whose header the template had written: reasoning."""
-    yield from calls.thought(MESSAGE_ENDS)
+def bare_thought(source: Source, sink: Sink) -> Reader[None]:
+    """Read a reasoning message whose header the template wrote."""
+    yield from sink.reasoning_body(MESSAGE_ENDS)
     yield from end_of_message(source)
 
 
-def recipient(source: Source, calls: Calls) -> Reader[None]:
+def recipient(source: Source, sink: Sink) -> Reader[None]:
     """Read a message that begins with its recipient, `to=NAME<|message|>`."""
     begin = source.text[source.at : source.at + 3]
     size = 3
@@ -157,61 +155,61 @@ def recipient(source: Source, calls: Calls) -> Reader[None]:
         yield
     if found.group(1) is None or not begin:
         raise NotACall
-    yield from message(source, calls)
+    yield from message(source, sink)
 
 
 def end_of_message(source: Source) -> Reader[None]:
-    """Read the token that ends a message, and the stray channel name that gpt-oss may put behind it."""
+    """Read the token that ends a message, and the stray channel name that gpt-oss may put after it."""
     if (yield from source.take(stops("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>"))):
         source.mark()
         if (yield from source.take(STRAY)):
             source.at -= 2
 
 
-def _without_type(name: str, calls: Calls) -> str:
-    """Return a recipient without the type of the body, which models write right behind it (llama.cpp #15158)."""
+def _without_type(name: str, sink: Sink) -> str:
+    """Return a recipient without the type of the body, which models write directly after it (llama.cpp #15158)."""
     for word in GLUED:
-        if calls.toolbox.resolve(name) is None and calls.toolbox.resolve(name.removesuffix(word)) is not None:
-            calls.note(f"the recipient {name!r}")
+        if sink.tools.resolve(name) is None and sink.tools.resolve(name.removesuffix(word)) is not None:
+            sink.note(f"the recipient {name!r}")
             return name.removesuffix(word)
     return name
 
 
-def addressed(source: Source, calls: Calls, name: str) -> Reader[None]:
+def addressed(source: Source, sink: Sink, name: str) -> Reader[None]:
     """Read a message to a tool."""
-    name = _without_type(name, calls)
+    name = _without_type(name, sink)
     bare = name.removeprefix("functions.")
-    if calls.toolbox.resolve(name) is None and bare.split(".")[0] in BUILTIN:
-        yield from calls.leave_out(source, MESSAGE_ENDS, f"A message to the built-in tool {name!r}")
+    if sink.tools.resolve(name) is None and bare.split(".")[0] in BUILTIN:
+        yield from sink.discard_until(source, MESSAGE_ENDS, f"A message to the built-in tool {name!r}")
         return
     char = yield from source.skip_space()
     if (yield from source.ahead(stops(*ATEM_BEGINS))):
-        yield from atem_calls(source, calls)
+        yield from atem_calls(source, sink)
     elif (yield from source.ahead(stops(*RFL.parameter))):
-        calls.open(name)
-        calls.flush()
-        yield from parameters(source, calls, RFL)
-        calls.close()
+        sink.open(name)
+        sink.flush()
+        yield from parameters(source, sink, RFL)
+        sink.close()
     else:
-        calls.open(name)
-        calls.flush()
+        sink.open(name)
+        sink.flush()
         if not char:
             raise TruncatedCall
         if char == "{":
-            yield from json_arguments(source, calls.write, calls, MESSAGE_ENDS)
+            yield from json_arguments(source, sink.write, sink, MESSAGE_ENDS)
         elif not (yield from source.ahead(MESSAGE_ENDS)):
             if (yield from source.ends_inside(BODY_BEGINNINGS, least=1)):
                 raise TruncatedCall
             raise MalformedCall("the arguments are no object")
-        calls.close()
+        sink.close()
     source.mark()
-    yield from calls.leave_out(source, MESSAGE_ENDS, "Text behind the arguments")
+    yield from sink.discard_until(source, MESSAGE_ENDS, "Text behind the arguments")
 
 
-def atem_calls(source: Source, calls: Calls) -> Reader[None]:
+def atem_calls(source: Source, sink: Sink) -> Reader[None]:
     """Read a block of `<atem:invoke>` elements, or one without its block."""
     yield from source.take(stops(ATEM_BEGINS[0]))
-    yield from elements_calls(source, calls, ATEM)
+    yield from elements_calls(source, sink, ATEM)
     yield from source.skip_space()
     yield from source.take(stops("</atem:function_calls>"))
 

@@ -10,11 +10,9 @@ from string import ascii_letters
 
 from lmdeck._parsing.dialects.dialect import Dialect, Marker
 from lmdeck._parsing.json_calls import json_call
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
 from lmdeck._parsing.writers import each, template
-
-__all__ = ["DIALECTS"]
 
 CONTENT_KINDS = stops(
     "<|content_text|>", "<|content_thinking|>", "<|content_invoke_tool_json|>", "<|content_invoke_tool_text|>",
@@ -31,7 +29,7 @@ HEADER_LIMIT = 400
 LEAD = re.compile(r"[A-Za-z_][\w.\-]*(?:(<\|content_invoke_tool_[a-z])|<[|a-z_]*\Z|\Z)")
 
 
-def inkling(source: Source, calls: Calls) -> Reader[None]:
+def inkling(source: Source, sink: Sink) -> Reader[None]:
     """Read one of Inkling's messages, from its first token on."""
     yield from source.take(stops("<|message_model|>"))
     begin = source.place
@@ -42,20 +40,20 @@ def inkling(source: Source, calls: Calls) -> Reader[None]:
     said = "".join(header).strip()
     if said and "invoke_tool" not in kind:
         span = (begin, source.place)
-        calls.dropped("text_left_out", f"{said!r} in the header of a message was left out", said, span)
+        sink.report("text_left_out", f"{said!r} in the header of a message was left out", said, span)
     source.at += len(kind) if kind not in ("<|message_model|>", "<|message_user|>") else 0
     if kind == "<|content_text|>":
-        while (yield from calls.message(MESSAGE_END)) in TURNS and not (yield from _begins_message(source)):
-            calls.say((yield from source.take(MESSAGE_END)))
+        while (yield from sink.message(MESSAGE_END)) in TURNS and not (yield from _begins_message(source)):
+            sink.emit_content((yield from source.take(MESSAGE_END)))
     elif kind == "<|content_thinking|>":
-        yield from calls.thought(MESSAGE_END)
+        yield from sink.reasoning_body(MESSAGE_END)
     elif "invoke_tool" in kind:
-        yield from inkling_call(source, calls, said)
+        yield from inkling_call(source, sink, said)
     yield from source.take(stops("<|end_message|>"))
 
 
 def _begins_message(source: Source) -> Reader[bool]:
-    """Whether a token is followed by the rest of a header, so that it is not only talked about."""
+    """Whether the rest of a header follows a token, so that it is not merely mentioned."""
     while True:
         if WHOLE_HEADER.match(source.text, source.at):
             return True
@@ -64,8 +62,8 @@ def _begins_message(source: Source) -> Reader[bool]:
         yield
 
 
-def named(source: Source, calls: Calls) -> Reader[None]:
-    """Read a message that begins with the tool's name, its first token being the template's."""
+def named(source: Source, sink: Sink) -> Reader[None]:
+    """Read a message that begins with the tool's name, as the template wrote its first token."""
     while True:
         found = LEAD.match(source.text, source.at)
         if found is None:
@@ -75,27 +73,27 @@ def named(source: Source, calls: Calls) -> Reader[None]:
         yield
     if not (found.group(1) or "").startswith("<|content_invoke_tool_"):
         raise NotACall
-    yield from inkling(source, calls)
+    yield from inkling(source, sink)
 
 
-def inkling_call(source: Source, calls: Calls, name: str) -> Reader[None]:
+def inkling_call(source: Source, sink: Sink, name: str) -> Reader[None]:
     """Read `{"name": …, "args": …}`; the header may name the tool as well."""
-    if not calls.toolbox:
-        calls.say(source.marked())
-        calls.say((yield from source.take(stops((yield from source.until(MESSAGE_END, calls.say))))))
+    if not sink.tools:
+        sink.emit_content(source.marked())
+        sink.emit_content((yield from source.take(stops((yield from source.until(MESSAGE_END, sink.emit_content))))))
         return
     char = yield from source.skip_space()
     if char and char != "{" and not name:
-        yield from calls.message(MESSAGE_END)
+        yield from sink.message(MESSAGE_END)
         return
     if char == "{":
-        yield from json_call(source, calls, MESSAGE_END, default=name)
+        yield from json_call(source, sink, MESSAGE_END, default=name)
     elif not char:
         raise TruncatedCall
     else:
         raise UnofferedCall(f"text arguments of {name!r}") if name else MalformedCall("no JSON")
     source.mark()
-    yield from calls.leave_out(source, MESSAGE_END, "Text behind the arguments")
+    yield from sink.discard_until(source, MESSAGE_END, "Text behind the arguments")
 
 
 INKLING_CALLS = each(

@@ -9,13 +9,11 @@ import html
 import re
 
 from lmdeck._parsing.dialects.dialect import Dialect, Marker
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck._parsing.typed_values import typed_value
 from lmdeck._parsing.value_ends import ValueEnd
 from lmdeck._parsing.writers import elements, wrapped
-
-__all__ = ["DIALECTS"]
 
 ATTRIBUTE = re.compile(r"""\b(\w++)\s*+=\s*+"((?:[^"\\]|\\.)*+)\"""")
 SEPARATOR = stops("<|sep|>")
@@ -36,30 +34,30 @@ SECTION = re.compile(r"\w*")
 CONTROL = re.compile(r"<\|[\w.:\-]{1,40}\|>")
 
 
-def kimi(source: Source, calls: Calls) -> Reader[None]:
+def kimi(source: Source, sink: Sink) -> Reader[None]:
     """Read one of Kimi K3's sections, from `<|open|>` or `<|close|>` on; without tools, those of calls are text."""
     begin = source.place
     if (yield from source.take(TURN)) == "<|close|>":
-        yield from _end_of_section(source, calls, begin)
+        yield from _end_of_section(source, sink, begin)
         return
     section = (yield from source.collect(stops("<|sep|>", "<|open|>", "<|close|>"))).strip()
     kind = section.split()[0] if section else ""
-    if kind in CALL_SECTIONS and not calls.toolbox:
+    if kind in CALL_SECTIONS and not sink.tools:
         raise NotACall
     yield from source.take(SEPARATOR)
     if section == "think":
-        yield from calls.thought(SECTION_ENDS)
+        yield from sink.reasoning_body(SECTION_ENDS)
     elif section == "response":
-        yield from calls.message(SECTION_ENDS)
+        yield from sink.message(SECTION_ENDS)
     elif kind == "call":
-        yield from kimi_call(source, calls, section)
-        yield from _behind_call(source, calls)
+        yield from kimi_call(source, sink, section)
+        yield from _behind_call(source, sink)
     elif section and kind not in SECTIONS:
-        calls.dropped("text_left_out", f"A section called {section!r} was opened", span=(begin, source.place))
+        sink.report("text_left_out", f"A section called {section!r} was opened", span=(begin, source.place))
 
 
-def _behind_call(source: Source, calls: Calls) -> Reader[None]:
-    """Leave out text between a call and the end of a section, where none can stand.
+def _behind_call(source: Source, sink: Sink) -> Reader[None]:
+    """Skip text between a call and the end of a section, where none can stand.
 
     Raises:
         NotACall: No section ends there: the text is content.
@@ -69,21 +67,21 @@ def _behind_call(source: Source, calls: Calls) -> Reader[None]:
     end = yield from source.until(TURN, parts.append)
     text = "".join(parts)
     if end == "<|close|>" and text.strip():
-        calls.dropped("text_left_out", f"Text behind a call was left out: {text.strip()}", text, (begin, source.place))
+        sink.report("text_left_out", f"Text behind a call was left out: {text.strip()}", text, (begin, source.place))
     elif text:
         raise NotACall
 
 
-def _end_of_section(source: Source, calls: Calls, begin: int) -> Reader[None]:
-    """Read `SECTION<|sep|>`, behind `<|close|>`."""
+def _end_of_section(source: Source, sink: Sink, begin: int) -> Reader[None]:
+    """Read `SECTION<|sep|>`, after `<|close|>`."""
     section = yield from source.collect_while(SECTION)
-    if section in CALL_SECTIONS and not calls.toolbox:
+    if section in CALL_SECTIONS and not sink.tools:
         raise NotACall
-    yield from calls.leave_out(source, stops("<|sep|>", "<|open|>"), f"Text in the end of the section {section!r}")
+    yield from sink.discard_until(source, stops("<|sep|>", "<|open|>"), f"Text in the end of the section {section!r}")
     is_whole = yield from source.take(SEPARATOR)
     if section not in (*SECTIONS, "argument") or not is_whole:
         detail = f"The end of a section called {section!r} was left out"
-        calls.dropped("text_left_out", detail, span=(begin, source.place))
+        sink.report("text_left_out", detail, span=(begin, source.place))
 
 
 def attributes_in(header: str) -> dict[str, str]:
@@ -91,14 +89,14 @@ def attributes_in(header: str) -> dict[str, str]:
     return {key: html.unescape(re.sub(r"\\(.)", r"\1", value)) for key, value in ATTRIBUTE.findall(header)}
 
 
-def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
+def kimi_call(source: Source, sink: Sink, header: str) -> Reader[None]:
     """Read a call's arguments and its end."""
     attributes = attributes_in(header)
     if not ATTRIBUTES.fullmatch(header.removeprefix("call")):
         raise MalformedCall(f"{header[:80]!r} is not the header of a call")
-    calls.open(attributes.get("tool") or attributes.get("name", ""))
-    calls.flush()
-    calls.write("{")
+    sink.open(attributes.get("tool") or attributes.get("name", ""))
+    sink.flush()
+    sink.write("{")
     is_first = True
     while True:
         yield from source.skip_space()
@@ -111,10 +109,10 @@ def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
         if ATTRIBUTE.sub("", CONTROL.sub("", said)).strip():
             raise MalformedCall(f"the header of an argument cannot be read: {said[:80]}")
         key = given.get("key", "")
-        types = frozenset({given["type"]}) if "type" in given else calls.toolbox.types(calls.name, key)
-        calls.write_key(key, is_first=is_first)
+        types = frozenset({given["type"]}) if "type" in given else sink.tools.types(sink.name, key)
+        sink.write_key(key, is_first=is_first)
         is_first = False
-        end = yield from typed_value(source, calls, ARGUMENT_END, types, trims=False)
+        end = yield from typed_value(source, sink, ARGUMENT_END, types, trims=False)
         if end not in ARGUMENT_END.own:
             raise MalformedCall(f"the argument {key!r} has no end")
         yield from source.take(stops("<|close|>argument"))
@@ -126,8 +124,8 @@ def kimi_call(source: Source, calls: Calls, header: str) -> Reader[None]:
         raise TruncatedCall
     if not (yield from source.take(stops("<|close|>call"))):
         raise MalformedCall("text where an argument was expected")
-    calls.write("}")
-    calls.close()
+    sink.write("}")
+    sink.close()
     yield from source.take(SEPARATOR)
 
 

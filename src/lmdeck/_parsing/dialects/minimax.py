@@ -1,4 +1,4 @@
-"""MiniMax-M3: elements named after the parameters, each tag behind the token `]<]minimax[>[`.
+"""MiniMax-M3: elements named after the parameters, each tag after the token `]<]minimax[>[`.
 
 Objects are nested elements and arrays repeated `<item>` elements. Without the token the same text is plain data.
 
@@ -14,13 +14,11 @@ from lmdeck._limits import DEFAULT_LIMITS
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
 from lmdeck._parsing.members import Block
 from lmdeck._parsing.offered_tools import STRING, json_for, types_of
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, Reader, Source, TruncatedCall, stops
 from lmdeck._parsing.value_ends import ValueEnd, read_value
 from lmdeck._parsing.writers import Call, value_text
 from lmdeck._parsing.xml_calls import name_in, read_header
-
-__all__ = ["DIALECTS"]
 
 T = "]<]minimax[>["
 TAG = stops(f"{T}<")
@@ -32,9 +30,9 @@ PARTS = stops(BLOCK_END, INVOKE)
 M2_PARAMETER = "parameter name="
 
 
-def block(source: Source, calls: Calls) -> Reader[None]:
-    """Read the invokes of a block, each by itself."""
-    calls_of_block = Block(source, calls)
+def block(source: Source, sink: Sink) -> Reader[None]:
+    """Read the invokes of a block, each separately."""
+    calls_of_block = Block(source, sink)
     is_first = True
     while True:
         char = yield from source.skip_space()
@@ -47,25 +45,25 @@ def block(source: Source, calls: Calls) -> Reader[None]:
             if is_first:
                 raise MalformedCall("a block without a call")
             break
-        yield from calls_of_block.member(invoke(source, calls), stops(BLOCK_END, INVOKE), tags=stops(INVOKE_END))
+        yield from calls_of_block.member(invoke(source, sink), stops(BLOCK_END, INVOKE), tags=stops(INVOKE_END))
         is_first = False
     calls_of_block.end()
 
 
-def invoke(source: Source, calls: Calls) -> Reader[None]:
+def invoke(source: Source, sink: Sink) -> Reader[None]:
     """Read one call, from its opening element on."""
     yield from source.take(stops(INVOKE))
-    header, _ = yield from read_header(source, calls)
-    calls.open(name_in(header))
-    calls.flush()
-    calls.write("{")
-    yield from members(source, calls, calls.toolbox.schemas.get(calls.name, {}))
-    calls.write("}")
-    calls.close()
+    header, _ = yield from read_header(source, sink)
+    sink.open(name_in(header))
+    sink.flush()
+    sink.write("{")
+    yield from members(source, sink, sink.tools.schemas.get(sink.name, {}))
+    sink.write("}")
+    sink.close()
 
 
-def members(source: Source, calls: Calls, schema: object) -> Reader[None]:
-    """Read parameters up to the end of the invoke; each is written when it is whole."""
+def members(source: Source, sink: Sink, schema: object) -> Reader[None]:
+    """Read parameters up to the end of the invoke; each is written when it is complete."""
     declared = schema.get("properties") if isinstance(schema, Mapping) else None
     is_first = True
     while True:
@@ -75,44 +73,44 @@ def members(source: Source, calls: Calls, schema: object) -> Reader[None]:
         if not (yield from source.ahead(TAG)):
             raise MalformedCall("text stands where a parameter was expected")
         if (yield from source.ahead(stops(BLOCK_END, INVOKE, INVOKE_END))):
-            yield from end_of(source, calls, "invoke")
+            yield from end_of(source, sink, "invoke")
             return
         if (yield from source.ahead(END_TAG)):
             raise MalformedCall("a parameter ends that did not begin")
         source.at += len(T) + 1
-        header, alone = yield from read_header(source, calls)
+        header, alone = yield from read_header(source, sink)
         key, element = header.strip(), header.strip()
         if key.startswith(M2_PARAMETER):  # oh-my-pi #2759: an element of MiniMax-M2
             key, element = name_in(key.removeprefix(M2_PARAMETER)), "parameter"
-            calls.note("an element of MiniMax-M2")
+            sink.note("an element of MiniMax-M2")
         inner = declared.get(key) if isinstance(declared, Mapping) else None
         written = (
-            json_for("", types_of(inner, {})) if alone else (yield from member(source, calls, inner, element, declared))
+            json_for("", types_of(inner, {})) if alone else (yield from member(source, sink, inner, element, declared))
         )
-        calls.write_key(key, is_first=is_first)
-        calls.write(written)
+        sink.write_key(key, is_first=is_first)
+        sink.write(written)
         is_first = False
 
 
-def member(source: Source, calls: Calls, schema: object, name: str, declared: object) -> Reader[str]:
-    """Read the value of a parameter, as JSON: where only a string fits, markup in it is text."""
+def member(source: Source, sink: Sink, schema: object, name: str, declared: object) -> Reader[str]:
+    """Return the value of a parameter as JSON; if only a string fits, markup in it is text."""
     if types_of(schema, {}) != STRING:
-        return (yield from value(source, calls, schema, name, 1))
+        return (yield from value(source, sink, schema, name, 1))
     names = declared if isinstance(declared, Mapping) else {}
     end = ValueEnd(
         own=(f"{T}</{name}>",), opens=(f"{T}<",), call_ends=(f"{T}</invoke>",), block_ends=(BLOCK_END, INVOKE),
         odd=(f"</{name}>", T), is_opening=lambda text: text.partition(">")[0] in names,
     )  # fmt: skip
     parts: list[str] = []
-    if not (yield from read_value(source, parts.append, end, calls)):
+    if not (yield from read_value(source, parts.append, end, sink)):
         raise TruncatedCall
     text = "".join(parts)
-    yield from end_of(source, calls, name, text)
+    yield from end_of(source, sink, name, text)
     return encode_basestring(text)
 
 
-def end_of(source: Source, calls: Calls, name: str, text: str = "") -> Reader[None]:
-    """Read the end of an element behind its text; it may be missing where its parent's comes.
+def end_of(source: Source, sink: Sink, name: str, text: str = "") -> Reader[None]:
+    """Read the end of an element after its text; it may be missing where its parent's comes.
 
     Raises:
         MalformedCall: It is missing, and its text holds what may be left of it.
@@ -121,11 +119,11 @@ def end_of(source: Source, calls: Calls, name: str, text: str = "") -> Reader[No
         return
     if "<" in text:
         raise MalformedCall(f"the element {name!r} has no end")
-    calls.note("a missing closing element")
+    sink.note("a missing closing element")
 
 
-def value(source: Source, calls: Calls, schema: object, name: str, depth: int) -> Reader[str]:
-    """Read what stands in an element, as JSON: text, members, or items. Text between members is kept as `$text`."""
+def value(source: Source, sink: Sink, schema: object, name: str, depth: int) -> Reader[str]:
+    """Return the inside of an element as JSON: text, members or items; text between members becomes `$text`."""
     if depth > DEFAULT_LIMITS.nested_values:
         raise MalformedCall(f"more than {DEFAULT_LIMITS.nested_values} values in one another")
     texts: list[str] = []
@@ -137,17 +135,17 @@ def value(source: Source, calls: Calls, schema: object, name: str, depth: int) -
         if (yield from source.ahead(END_TAG)) or (yield from source.ahead(stops(BLOCK_END, INVOKE))):
             break
         source.at += len(T) + 1
-        header, alone = yield from read_header(source, calls)
+        header, alone = yield from read_header(source, sink)
         key = header.strip()
         inner = declared.get(key) if isinstance(declared, Mapping) else None
         if key == "item" and isinstance(schema, Mapping) and inner is None:
             inner = schema.get("items")
         written = (
-            json_for("", types_of(inner, {})) if alone else (yield from value(source, calls, inner, key, depth + 1))
+            json_for("", types_of(inner, {})) if alone else (yield from value(source, sink, inner, key, depth + 1))
         )
         found.setdefault(key, []).append(written)
     text, types = "".join(texts), types_of(schema, {})
-    yield from end_of(source, calls, name, text)
+    yield from end_of(source, sink, name, text)
     if found and types and types.isdisjoint({"array", "object"}):
         raise MalformedCall(f"the element {name!r} holds elements where {' or '.join(sorted(types))} was expected")
     if found:
@@ -177,11 +175,11 @@ def _array(values: list[str]) -> str:
     return f"[{', '.join(values)}]"
 
 
-def write_calls(calls: Sequence[Call]) -> str:
-    """Write calls: every tag behind the namespace token, objects as members, arrays as items."""
+def write_calls(sink: Sequence[Call]) -> str:
+    """Write calls: every tag after the namespace token, objects as members, arrays as items."""
     inside = "".join(
         f'{T}<invoke name="{name}">{"".join(_written(key, value) for key, value in given.items())}{T}</invoke>\n'
-        for name, given in calls
+        for name, given in sink
     )
     return f"{T}<tool_call>\n{inside}{T}</tool_call>"
 

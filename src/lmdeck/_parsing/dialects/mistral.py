@@ -1,4 +1,4 @@
-"""Mistral: `[TOOL_CALLS]` with an array, an object, or `NAME[ARGS]{…}` behind it; Salesforce's xLAM takes it, too.
+"""Mistral: `[TOOL_CALLS]` with an array, an object, or `NAME[ARGS]{…}` after it; Salesforce's xLAM takes it, too.
 
 Sources: Mistral's `mistral-common` tokenizers; the models' chat templates on Hugging Face; vLLM, SGLang, llama.cpp.
 """
@@ -8,27 +8,25 @@ from __future__ import annotations
 import re
 
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
-from lmdeck._parsing.dialects.xml_tags import THINK, TOOL_CALL, tagged
+from lmdeck._parsing.dialects.xml_tags import THINK, TOOL_CALL, tag_block
 from lmdeck._parsing.json_calls import json_arguments, json_calls, json_objects
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck._parsing.writers import array, call_object, each, template
-
-__all__ = ["DIALECTS"]
 
 NAME = re.compile(r"[\w.\-:/$]*")
 
 
-def mistral(source: Source, calls: Calls) -> Reader[None]:
-    """Read what follows `[TOOL_CALLS]`: an array, an object, or `NAME[ARGS]{…}`."""
+def mistral(source: Source, sink: Sink) -> Reader[None]:
+    """Read the calls after `[TOOL_CALLS]`: an array, an object, or `NAME[ARGS]{…}`."""
     ends = stops("[TOOL_CALLS]", "[/TOOL_CALLS]", "</s>")
     char = yield from source.skip_space()
     while (yield from source.take(stops("[TOOL_CALLS]"))):
         char = yield from source.skip_space()
     if char == "[" and (yield from _is_array(source)):
-        yield from json_calls(source, calls, ends)
+        yield from json_calls(source, sink, ends)
     elif char == "{":
-        yield from json_objects(source, calls, ends)
+        yield from json_objects(source, sink, ends)
     else:
         name = yield from source.collect_while(NAME)
         char = yield from source.skip_space()
@@ -36,15 +34,15 @@ def mistral(source: Source, calls: Calls) -> Reader[None]:
             raise TruncatedCall
         if not name or (char not in "[{"):
             raise NotACall
-        calls.open(name)
-        calls.flush()
+        sink.open(name)
+        sink.flush()
         if (yield from source.take(stops("[CALL_ID]"))):
             yield from source.collect(stops("[ARGS]", "{"))
         yield from source.take(stops("[ARGS]"))
         if not (yield from source.skip_space()):
             raise TruncatedCall
-        yield from json_arguments(source, calls.write, calls, ends)
-        calls.close()
+        yield from json_arguments(source, sink.write, sink, ends)
+        sink.close()
     source.mark()
     yield from source.skip_space()
     yield from source.take(stops("[/TOOL_CALLS]"))
@@ -57,7 +55,7 @@ def _is_array(source: Source) -> Reader[bool]:
 MISTRAL = (Marker("[TOOL_CALLS]", mistral),)
 MISTRAL_THINK = ReasoningTags("[THINK]", "[/THINK]", anywhere=True)
 MISTRAL_ARGS = each("[TOOL_CALLS]", template("$NAME[ARGS]$ARGS"), "", between="")
-FENCED = Marker("```json", tagged("```"), at_start=True)
+FENCED = Marker("```json", tag_block("```"), at_start=True)
 
 DIALECTS = (
     Dialect(

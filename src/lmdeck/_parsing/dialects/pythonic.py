@@ -13,21 +13,19 @@ from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker
 from lmdeck._parsing.dialects.xml_tags import BARE_FUNCTION, THINK
 from lmdeck._parsing.json_calls import CODE_TOOLS, code_arguments, json_calls, json_objects
 from lmdeck._parsing.python_calls import python_call, python_calls
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.writers import array, call_object, each, python, template, wrapped
-
-__all__ = ["DIALECTS"]
 
 CALL = re.compile(r"[A-Za-z_][\w.]{0,80}\(")
 CALL_BEGUN = re.compile(r"(?:[A-Za-z_][\w.]{0,80})?\Z")
 
 
 def between(*ends: str) -> BodyReader:
-    """Make the reader of a call list, Python's or JSON's, between tokens."""
+    """Return a reader of a call list, Python's or JSON's, between tokens."""
     wanted = stops(*ends)
 
-    def read(source: Source, calls: Calls) -> Reader[None]:
+    def read(source: Source, sink: Sink) -> Reader[None]:
         char = yield from source.skip_space()
         if not char:
             raise TruncatedCall
@@ -38,13 +36,13 @@ def between(*ends: str) -> BodyReader:
                 raise TruncatedCall
             if char == "{":
                 source.at -= 1
-                yield from _array(source, calls, ends)
+                yield from _array(source, sink, ends)
             else:
-                yield from python_calls(source, calls, wanted, closer="]")
+                yield from python_calls(source, sink, wanted, closer="]")
         elif char == "{":
-            yield from json_objects(source, calls, wanted)
+            yield from json_objects(source, sink, wanted)
         else:
-            yield from python_calls(source, calls, wanted, closer="")
+            yield from python_calls(source, sink, wanted, closer="")
         source.mark()
         yield from source.skip_space()
         yield from source.take(wanted)
@@ -52,21 +50,21 @@ def between(*ends: str) -> BodyReader:
     return read
 
 
-def _array(source: Source, calls: Calls, ends: tuple[str, ...]) -> Reader[None]:
-    yield from json_calls(source, calls, stops(*ends))
+def _array(source: Source, sink: Sink, ends: tuple[str, ...]) -> Reader[None]:
+    yield from json_calls(source, sink, stops(*ends))
 
 
-def tool_code(source: Source, calls: Calls) -> Reader[None]:
-    """Read the calls in a `tool_code` fence; any other program text stays what it is."""
+def tool_code(source: Source, sink: Sink) -> Reader[None]:
+    """Read the calls in a `tool_code` fence; other program text stays text."""
     yield from source.skip_space()
     yield from source.take(stops("print("))
     yield from _begins_call(source)
-    yield from python_calls(source, calls, stops("```", ")\n```"), closer="")
+    yield from python_calls(source, sink, stops("```", ")\n```"), closer="")
     yield from source.take(stops("```", ")\n```"))
 
 
 def _begins_call(source: Source) -> Reader[None]:
-    """Wait for a name and the bracket behind it.
+    """Wait for a name and the bracket after it.
 
     Raises:
         NotACall: Other text comes.
@@ -77,42 +75,42 @@ def _begins_call(source: Source) -> Reader[None]:
         yield
 
 
-def python_tag(source: Source, calls: Calls) -> Reader[None]:
-    """Read JSON objects behind `<|python_tag|>`, separated by semicolons."""
+def python_tag(source: Source, sink: Sink) -> Reader[None]:
+    """Read JSON objects after `<|python_tag|>`, separated by semicolons."""
     ends = stops("<|eom_id|>", "<|eot_id|>")
-    count = len(calls.made)
+    count = len(sink.completed)
     while True:
         char = yield from source.skip_space()
         if char == "{":
-            yield from json_objects(source, calls, ends)
+            yield from json_objects(source, sink, ends)
             source.mark()
         elif char == "[":
-            yield from json_calls(source, calls, ends)
+            yield from json_calls(source, sink, ends)
             source.mark()
         elif char and char in ";,":
             source.at += 1
-        elif not char and len(calls.made) == count:
+        elif not char and len(sink.completed) == count:
             raise TruncatedCall
-        elif len(calls.made) > count:
+        elif len(sink.completed) > count:
             yield from source.take(ends)
             return
         else:
-            yield from _builtin(source, calls, ends)
+            yield from _builtin(source, sink, ends)
 
 
-def _builtin(source: Source, calls: Calls, ends: Stops) -> Reader[None]:
+def _builtin(source: Source, sink: Sink, ends: Stops) -> Reader[None]:
     """Read `NAME.call(key=literal)`, or program text for a tool that runs it."""
-    found = yield from source.take(stops(*(f"{name}.call(" for name in calls.toolbox.schemas)))
+    found = yield from source.take(stops(*(f"{name}.call(" for name in sink.tools.schemas)))
     if found:
-        yield from python_call(source, calls, ends, found.removesuffix(".call("))
+        yield from python_call(source, sink, ends, found.removesuffix(".call("))
         return
-    name = next((name for name in CODE_TOOLS if name in calls.toolbox.schemas), None)
+    name = next((name for name in CODE_TOOLS if name in sink.tools.schemas), None)
     if name is None:
         raise MalformedCall("neither JSON nor a call of an offered tool")
-    calls.open(name)
-    calls.flush()
-    yield from code_arguments(source, calls, ends)
-    calls.close()
+    sink.open(name)
+    sink.flush()
+    yield from code_arguments(source, sink, ends)
+    sink.close()
 
 
 PYTHON_TAG = Marker("<|python_tag|>", python_tag)

@@ -11,14 +11,12 @@ from __future__ import annotations
 import re
 
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
-from lmdeck._parsing.dialects.xml_tags import tagged
+from lmdeck._parsing.dialects.xml_tags import tag_block
 from lmdeck._parsing.json_calls import CODE_TOOLS, code_arguments, json_arguments, json_calls
 from lmdeck._parsing.members import Block
-from lmdeck._parsing.sink import Calls
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck._parsing.writers import array, call_object, each, template, wrapped
-
-__all__ = ["DIALECTS"]
 
 NAME = re.compile(r"[\w.\-]*")
 NEXT = stops(">>>")
@@ -26,46 +24,46 @@ ALL = stops(">>>all\n")
 SOURCES = re.compile(r"[\d:,.\[\] \-]*")
 
 
-def functionary(source: Source, calls: Calls) -> Reader[None]:
-    """Read calls behind `>>>`, each by itself, as Functionary 3.2 writes them."""
-    block = Block(source, calls)
+def functionary(source: Source, sink: Sink) -> Reader[None]:
+    """Read calls after `>>>`, each separately, as Functionary 3.2 writes them."""
+    block = Block(source, sink)
     while True:
-        yield from block.member(_named(source, calls), NEXT)
+        yield from block.member(_named(source, sink), NEXT)
         if (yield from source.ahead(ALL)) or not (yield from source.take(NEXT)):
             break
     block.end()
 
 
-def _named(source: Source, calls: Calls) -> Reader[None]:
+def _named(source: Source, sink: Sink) -> Reader[None]:
     """Read `NAME`, a line end and JSON."""
     name = yield from source.collect_while(NAME)
     following = yield from source.peek()
     if not following and name:
         raise TruncatedCall
-    is_offered = calls.toolbox.resolve(name) is not None
+    is_offered = sink.tools.resolve(name) is not None
     if not name or following not in ("\n{ " if is_offered else "\n"):
         raise NotACall
     char = yield from source.skip_space()
     if not is_offered and char != "{":
         raise NotACall
-    calls.open(name)
-    calls.flush()
+    sink.open(name)
+    sink.flush()
     if char == "{":
-        yield from json_arguments(source, calls.write, calls, NEXT)
+        yield from json_arguments(source, sink.write, sink, NEXT)
     elif name in CODE_TOOLS:
-        yield from code_arguments(source, calls, NEXT)
+        yield from code_arguments(source, sink, NEXT)
     elif not char:
         raise TruncatedCall
     else:
         raise MalformedCall("the arguments are no object")
-    calls.close()
+    sink.close()
 
 
-def everyone(source: Source, calls: Calls) -> Reader[None]:
-    """Read a message to the user, and the calls behind it, which need no new line."""
-    wanted = stops(*(f">>>{name}\n" for name in calls.toolbox.schemas), ">>>all\n")
+def everyone(source: Source, sink: Sink) -> Reader[None]:
+    """Read a message to the user, and the calls after it, which need no new line."""
+    wanted = stops(*(f">>>{name}\n" for name in sink.tools.schemas), ">>>all\n")
     while True:
-        found = yield from source.until(wanted, calls.say)
+        found = yield from source.until(wanted, sink.emit_content)
         source.mark()
         if not found:
             return
@@ -73,51 +71,51 @@ def everyone(source: Source, calls: Calls) -> Reader[None]:
         if found == ">>>all\n":
             source.at += 4
         else:
-            yield from functionary(source, calls)
+            yield from functionary(source, sink)
 
 
-def after_separator(source: Source, calls: Calls) -> Reader[None]:
+def after_separator(source: Source, sink: Sink) -> Reader[None]:
     """Read what follows `<|message_sep|>`: a call, or nothing."""
     yield from source.skip_space()
     if (yield from source.take(stops("function call<|role_sep|>"))):
-        yield from tagged("</s>")(source, calls)
+        yield from tag_block("</s>")(source, sink)
 
 
-def citation(source: Source, _: Calls) -> Reader[None]:
-    """Leave out the end of a citation, which names its sources."""
+def citation(source: Source, _: Sink) -> Reader[None]:
+    """Skip the end of a citation, which names its sources."""
     yield from source.collect_while(SOURCES)
     yield from source.skip_space()
     yield from source.take(stops(">"))
 
 
-def nothing(_: Source, __: Calls) -> Reader[None]:
-    """Read nothing: the marker itself is left out."""
+def nothing(_: Source, __: Sink) -> Reader[None]:
+    """Read nothing: the marker itself is dropped."""
     yield from ()
 
 
-def solar_call(source: Source, calls: Calls) -> Reader[None]:
+def solar_call(source: Source, sink: Sink) -> Reader[None]:
     """Read `ID<|tool_call:name|>NAME<|tool_call:args|>JSON<|tool_call:end|>`."""
     yield from source.collect(stops("<|tool_call:name|>"))
     yield from source.take(stops("<|tool_call:name|>"))
-    calls.open((yield from source.collect(stops("<|tool_call:args|>"))))
-    calls.flush()
+    sink.open((yield from source.collect(stops("<|tool_call:args|>"))))
+    sink.flush()
     yield from source.take(stops("<|tool_call:args|>"))
     if not (yield from source.skip_space()):
         raise TruncatedCall
-    yield from json_arguments(source, calls.write, calls, stops("<|tool_call:end|>", "<|calls|>"))
-    calls.close()
+    yield from json_arguments(source, sink.write, sink, stops("<|tool_call:end|>", "<|calls|>"))
+    sink.close()
     yield from source.take(stops("<|tool_call:end|>"))
 
 
-def functools(source: Source, calls: Calls) -> Reader[None]:
-    """Read the array behind `functools`."""
+def functools(source: Source, sink: Sink) -> Reader[None]:
+    """Read the array after `functools`."""
     if (yield from source.peek()) != "[":
         raise NotACall
-    yield from json_calls(source, calls, stops("<|end|>"))
+    yield from json_calls(source, sink, stops("<|end|>"))
 
 
 COHERE = (
-    Marker("<|START_ACTION|>", tagged("<|END_ACTION|>")),
+    Marker("<|START_ACTION|>", tag_block("<|END_ACTION|>")),
     Marker("</co: ", citation, channel=True, inline=True, loose=True),
     Marker("<co>", nothing, channel=True, inline=True, loose=True),
 )
@@ -132,13 +130,13 @@ DIALECTS = (
     Dialect(
         name="internlm2", writes=each("<|action_start|><|plugin|>", call_object(arguments="parameters"), "<|action_end|>"),
         models="InternLM2.x",
-        markers=tuple(Marker(f"<|action_start|>{gap}<|plugin|>", tagged("<|action_end|>")) for gap in ("", " ", "\n")),
+        markers=tuple(Marker(f"<|action_start|>{gap}<|plugin|>", tag_block("<|action_end|>")) for gap in ("", " ", "\n")),
         architectures=("internlm2",),
         example='<|action_start|><|plugin|>{"name": "f", "parameters": {"a": 1}}<|action_end|>',
     ),
     Dialect(
         name="apertus", writes=array("<|tools_prefix|>", call_object(""), "<|tools_suffix|>"),
-        models="Apertus 8B/70B", markers=(Marker("<|tools_prefix|>", tagged("<|tools_suffix|>")),),
+        models="Apertus 8B/70B", markers=(Marker("<|tools_prefix|>", tag_block("<|tools_suffix|>")),),
         reasoning=(ReasoningTags("<|inner_prefix|>", "<|inner_suffix|>", anywhere=True),), architectures=("apertus",),
         example='<|tools_prefix|>[{"f": {"a": 1}}]<|tools_suffix|>',
     ),
@@ -146,9 +144,9 @@ DIALECTS = (
         name="gigachat3", writes=each("<|function_call|>", call_object(), ""),
         models="GigaChat3, 3.1",
         markers=(
-            Marker("<|function_call|>", tagged("<|/function_call|>")),
+            Marker("<|function_call|>", tag_block("<|/function_call|>")),
             Marker("<|message_sep|>", after_separator, channel=True),
-            Marker("function call<|role_sep|>", tagged("</s>"), at_start=True),
+            Marker("function call<|role_sep|>", tag_block("</s>"), at_start=True),
         ),
         drops=("</s>",), architectures=("gigachat3",),
         example='<|function_call|>{"name": "f", "arguments": {"a": 1}}',
@@ -168,7 +166,7 @@ DIALECTS = (
     Dialect(
         name="command-r-plus", writes=array("Action:\n```json\n", call_object("tool_name", "parameters"), "\n```"),
         models="Command R+ 08-2024",
-        markers=tuple(Marker(f"Action:{gap}```json", tagged("```"), at_start=True) for gap in ("\n", " ")),
+        markers=tuple(Marker(f"Action:{gap}```json", tag_block("```"), at_start=True) for gap in ("\n", " ")),
         architectures=("command-r",),
         drops=tuple(f"<|{token}_TOKEN|>" for token in ("CHATBOT", "START_OF_TURN", "END_OF_TURN")),
         example='Action:\n```json\n[{"tool_name": "f", "parameters": {"a": 1}}]\n```',
@@ -207,7 +205,7 @@ DIALECTS = (
     Dialect(
         name="lmstudio-default", writes=each("[TOOL_REQUEST]", call_object(), "[END_TOOL_REQUEST]"),
         models="any model without a template for tools, as LM Studio's default tool use asks it",
-        markers=(Marker("[TOOL_REQUEST]", tagged("[END_TOOL_REQUEST]")),),
+        markers=(Marker("[TOOL_REQUEST]", tag_block("[END_TOOL_REQUEST]")),),
         example='[TOOL_REQUEST]{"name": "f", "arguments": {"a": 1}}[END_TOOL_REQUEST]',
     ),
 )  # fmt: skip

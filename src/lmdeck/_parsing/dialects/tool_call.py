@@ -1,4 +1,4 @@
-"""The models that write `<tool_call>`, or another pair of tags of that kind, and what they put between.
+"""The dialects with `<tool_call>` or a similar pair of tags around their calls.
 
 * Hermes, Qwen2.5, Qwen3, QwQ, Granite 4, Reka, Ernie: one JSON object (`hermes-json`).
 * Qwen3-Coder, Nemotron 3, Step 3.5, Seed-OSS: `<function=NAME>` with `<parameter=KEY>` elements (`qwen3-coder-xml`).
@@ -13,12 +13,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
-from lmdeck._parsing.dialects.xml_tags import BARE_FUNCTION, FUNCTION, NAMED_FUNCTION, THINK, TOOL_CALL, coerced, tagged
+from lmdeck._parsing.dialects.xml_tags import (
+    BARE_FUNCTION,
+    FUNCTION,
+    NAMED_FUNCTION,
+    THINK,
+    TOOL_CALL,
+    coerced,
+    tag_block,
+)
 from lmdeck._parsing.key_values import KeyValue
 from lmdeck._parsing.writers import array, call_object, each, elements, pairs
 from lmdeck._parsing.xml_calls import Elements
-
-__all__ = ["DIALECTS"]
 
 VERBATIM = replace(FUNCTION, trims=False)
 IFM = KeyValue(
@@ -29,10 +35,10 @@ LONGCAT = KeyValue(
     key=("<longcat_arg_key>", "</longcat_arg_key>"), value=("<longcat_arg_value>", "</longcat_arg_value>"),
     ends=("</longcat_tool_call>",), begins="<longcat_tool_call>",
 )  # fmt: skip
-TOOL_CALLS = Marker("<tool_calls>", tagged("</tool_calls>", inner="<tool_call>"))
+TOOL_CALLS = Marker("<tool_calls>", tag_block("</tool_calls>", inner="<tool_call>"))
 FUNCTION_NAME = Marker(
     "<function name=",
-    tagged(
+    tag_block(
         elements=replace(
             FUNCTION, function=("<function name=", "<functionname=", "<functionĠname="), function_end=("</function>",),
             parameter=("<param name=", "<paramname=", "<paramĠname=", "<parameter name="), entities=True, declared_only=True,
@@ -46,7 +52,7 @@ INVOKE = Elements(
     parameter=("<parameter name=",),
     parameter_end=("</parameter>",),
 )
-M2 = Marker("<minimax:tool_call>", tagged("</minimax:tool_call>", elements=INVOKE))
+M2 = Marker("<minimax:tool_call>", tag_block("</minimax:tool_call>", elements=INVOKE))
 RESERVED = tuple(f"<{bar}reserved_{number}{bar}>" for bar in ("", "|") for number in range(12, 16))
 APRIEL = ReasoningTags("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]")
 APRIEL_DROPS = ("[END FINAL RESPONSE]", "<|end|>")
@@ -105,8 +111,8 @@ DIALECTS = (
         name="mimo", writes=each("<tool_call>", TIGHT_ELEMENTS, "</tool_call>"),
         models="MiMo-V2, MiMo",
         markers=(
-            Marker("<tool_call>", tagged("</tool_call>", elements=VERBATIM)),
-            Marker("<function=", tagged(elements=VERBATIM), keeps=True),
+            Marker("<tool_call>", tag_block("</tool_call>", elements=VERBATIM)),
+            Marker("<function=", tag_block(elements=VERBATIM), keeps=True),
         ),
         reasoning=(THINK,), architectures=("mimo2",),
         example="<tool_call><function=f><parameter=a>x</parameter></function></tool_call>",
@@ -125,7 +131,7 @@ DIALECTS = (
     ),
     Dialect(
         name="seed-oss", writes=each("<seed:tool_call>\n", LINED_ELEMENTS, "\n</seed:tool_call>"),
-        models="ByteDance Seed-OSS", markers=(Marker("<seed:tool_call>", tagged("</seed:tool_call>")),),
+        models="ByteDance Seed-OSS", markers=(Marker("<seed:tool_call>", tag_block("</seed:tool_call>")),),
         reasoning=(SEED_THINK,), architectures=("seed_oss",),
         example="<seed:tool_call>\n<function=f>\n<parameter=a>1</parameter>\n</function>\n</seed:tool_call>",
     ),
@@ -147,7 +153,7 @@ DIALECTS = (
     Dialect(
         name="poolside-v1", writes=each("<tool_call>", pairs(), "</tool_call>"),
         models="Poolside Laguna", reasoning=(THINK,), bare="{",
-        markers=(TOOL_CALL,), own=(Marker("<user>", tagged("</user>")),),
+        markers=(TOOL_CALL,), own=(Marker("<user>", tag_block("</user>")),),
         example="<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
     ),
     Dialect(
@@ -180,7 +186,7 @@ DIALECTS = (
     Dialect(
         name="granite", writes=array("<|tool_call|> ", call_object(), ""),
         models="Granite 3.0–3.3",
-        markers=(Marker("<|tool_call|>", tagged("</|tool_call|>", "</tool_call>")), TOOL_CALL), reasoning=(THINK,),
+        markers=(Marker("<|tool_call|>", tag_block("</|tool_call|>", "</tool_call>")), TOOL_CALL), reasoning=(THINK,),
         drops=RESPONSE, architectures=("granite", "granitemoe"),
         example='<|tool_call|> [{"name": "f", "arguments": {"a": 1}}]',
     ),
@@ -197,12 +203,12 @@ DIALECTS = (
     Dialect(
         name="granite-20b-fc", writes=each("<function_call> ", call_object(), ""),
         models="Granite-20B-FunctionCalling",
-        markers=(Marker("<function_call>", tagged("</function_call>")),),
+        markers=(Marker("<function_call>", tag_block("</function_call>")),),
         example='<function_call> {"name": "f", "arguments": {"a": 1}}',
     ),
     Dialect(
         name="nemotron", writes=array("<TOOLCALL>", call_object(), "</TOOLCALL>"),
-        models="Nemotron-Nano-v2", markers=(Marker("<TOOLCALL>", tagged("</TOOLCALL>")),),
+        models="Nemotron-Nano-v2", markers=(Marker("<TOOLCALL>", tag_block("</TOOLCALL>")),),
         reasoning=(THINK,), example='<TOOLCALL>[{"name": "f", "arguments": {"a": 1}}]</TOOLCALL>',
     ),
     Dialect(
@@ -229,7 +235,7 @@ DIALECTS = (
     Dialect(
         name="longcat", writes=each("<longcat_tool_call>", call_object(), "</longcat_tool_call>"),
         models="LongCat-Flash",
-        markers=(Marker("<longcat_tool_call>", tagged("</longcat_tool_call>", pairs=LONGCAT)),),
+        markers=(Marker("<longcat_tool_call>", tag_block("</longcat_tool_call>", pairs=LONGCAT)),),
         reasoning=(ReasoningTags("<longcat_think>", "</longcat_think>"),),
         example='<longcat_tool_call>{"name": "f", "arguments": {"a": 1}}</longcat_tool_call>',
     ),
@@ -240,8 +246,8 @@ DIALECTS = (
         ),
         models="K2-Horizon (K2-V3)",
         markers=(
-            Marker("<ifm|tool_calls>", coerced(tagged("</ifm|tool_calls>", pairs=IFM, inner="<ifm|tool_call>"))),
-            Marker("<ifm|tool_call>", coerced(tagged("</ifm|tool_call>", pairs=IFM))),
+            Marker("<ifm|tool_calls>", coerced(tag_block("</ifm|tool_calls>", pairs=IFM, inner="<ifm|tool_call>"))),
+            Marker("<ifm|tool_call>", coerced(tag_block("</ifm|tool_call>", pairs=IFM))),
         ),
         reasoning=tuple(
             ReasoningTags(f"<ifm|think{kind}>", f"</ifm|think{kind}>", anywhere=True) for kind in ("", "_fast", "_faster")
@@ -253,7 +259,7 @@ DIALECTS = (
     ),
     Dialect(
         name="dots", writes=each("<dots_function_call>", call_object(), "</dots_function_call>"),
-        models="dots", markers=(Marker("<dots_function_call>", tagged("</dots_function_call>")),),
+        models="dots", markers=(Marker("<dots_function_call>", tag_block("</dots_function_call>")),),
         example='<dots_function_call>{"name":"f","arguments":{"a":1}}</dots_function_call>',
     ),
     Dialect(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from lmdeck._parsing.offered_tools import Toolbox
+from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._requests.other_endpoints import offered_tools
 from lmdeck._responses.api_errors import api_error, decoded_or_text, is_error_body
@@ -115,7 +115,7 @@ def _reader(exchange: RecordedExchange) -> ChatReader | None:
     )
     if not is_completion:
         tools = offered_tools({"tools": tools})
-    offered = Toolbox(() if asked.get("tool_choice") == "none" else tools)
+    offered = OfferedTools(() if asked.get("tool_choice") == "none" else tools)
     assembler = ChatAssembler(text_parser=StreamParser(offered), tools=offered, model=str(asked.get("model") or ""))
     if is_completion:
         return ChatReader(exchange.status, exchange.headers, assembler)
