@@ -39,10 +39,10 @@ def chat(
 ) -> None:
     """Start a conversation in the terminal."""
     with context.obj.client() as lm:
-        Conversation(lm, model, system).run()
+        TerminalChat(lm, model, system).run()
 
 
-class Conversation:
+class TerminalChat:
     """The state of a conversation, and its commands."""
 
     def __init__(self, lm: LMStudio, model: str | None, system: str | None) -> None:

@@ -58,7 +58,7 @@ class RepairTransport(httpx.BaseTransport):
             )
         except ClientTimeoutError as error:
             raise _timeout(error, request) from error
-        return httpx.Response(relayed.status, headers=dict(relayed.headers), stream=_Stream(relayed, request))
+        return httpx.Response(relayed.status, headers=dict(relayed.headers), stream=_RelayedStream(relayed, request))
 
     def close(self) -> None:
         """Close all connections; the transport can be used again, with new ones."""
@@ -88,14 +88,16 @@ class AsyncRepairTransport(httpx.AsyncBaseTransport):
             )
         except ClientTimeoutError as error:
             raise _timeout(error, request) from error
-        return httpx.Response(relayed.status, headers=dict(relayed.headers), stream=_AsyncStream(relayed, request))
+        return httpx.Response(
+            relayed.status, headers=dict(relayed.headers), stream=_AsyncRelayedStream(relayed, request)
+        )
 
     async def aclose(self) -> None:
         """Close all connections; the transport can be used again, with new ones."""
         await self._upstream.aclose()
 
 
-class _Stream(httpx.SyncByteStream):
+class _RelayedStream(httpx.SyncByteStream):
     """The body of an answer; closing it, or dropping it unread, stops the generation on the server."""
 
     def __init__(self, relayed: RelayedResponse, request: httpx.Request) -> None:
@@ -117,7 +119,7 @@ class _Stream(httpx.SyncByteStream):
         self._relayed.close()
 
 
-class _AsyncStream(httpx.AsyncByteStream):
+class _AsyncRelayedStream(httpx.AsyncByteStream):
     """The body of an answer; closing it, or dropping it unread, stops the generation on the server."""
 
     def __init__(self, relayed: AsyncRelayedResponse, request: httpx.Request) -> None:

@@ -27,7 +27,7 @@ SEE_LOG = "The traceback is in the site's log."
 NOT_SAVED = "The answer is complete, but it could not be saved."
 
 
-class Answer:
+class StreamedAnswer:
     """One answer to one request; `reply` is the complete reply, or the part received so far.
 
     The sender checks `is_finished` at each frame and calls `end` or `end_async` once it is true, before it requests the next

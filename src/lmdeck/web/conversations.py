@@ -19,7 +19,7 @@ import msgspec
 from lmdeck._files import create_private_file
 from lmdeck._text import storable_text
 from lmdeck.messages import Message, Reply
-from lmdeck.web.requests import Question
+from lmdeck.web.requests import PageQuestion
 from lmdeck.web.stored_messages import LISTED, StoredMessage, nonempty_rounds, title_of
 
 _TABLES = """
@@ -54,7 +54,7 @@ class Conversations:
             )
             return [{"id": key, "title": title, "updated": updated} for key, title, updated in rows]
 
-    def ask(self, question: Question, owner: str) -> tuple[str, list[Message]] | None:
+    def ask(self, question: PageQuestion, owner: str) -> tuple[str, list[Message]] | None:
         """Append a question to its conversation, or to a new one; return the id and all messages.
 
         None if the owner has no such conversation.

@@ -8,13 +8,13 @@ from msgspec import UNSET, Struct
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Message
 from lmdeck.web.stored_messages import StoredMessage
-from lmdeck.web.trust import Refusal
+from lmdeck.web.trust import RefusedRequest
 
 MAX_CHARACTERS = 100_000
 MAX_MESSAGES = 500
 MAX_BODY_BYTES = 4 << 20
 """An upper bound of any valid question: one character can take twelve bytes, as two escapes."""
-TOO_LARGE = Refusal(413, f"The question is larger than {MAX_BODY_BYTES} bytes.", "Make it shorter.")
+TOO_LARGE = RefusedRequest(413, f"The question is larger than {MAX_BODY_BYTES} bytes.", "Make it shorter.")
 
 
 class PageMessage(Struct, frozen=True):
@@ -25,7 +25,7 @@ class PageMessage(Struct, frozen=True):
     ended: str = ""
 
 
-class Question(Struct, frozen=True):
+class PageQuestion(Struct, frozen=True):
     """The new `text`, and either the id of a stored `conversation` or the `messages` before it."""
 
     text: str
@@ -45,7 +45,7 @@ class Question(Struct, frozen=True):
         ]
 
 
-def read_question(body: bytes) -> Question:
+def read_question(body: bytes) -> PageQuestion:
     """Decode and check a question.
 
     Raises:
@@ -53,7 +53,7 @@ def read_question(body: bytes) -> Question:
     """
     hint = "Send JSON with a `text`."
     try:
-        question = msgspec.json.decode(body, type=Question)
+        question = msgspec.json.decode(body, type=PageQuestion)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(f"The question cannot be decoded: {error}.", hint=hint) from error
     if any("\x00" in text for text in (question.text, *(sent.content for sent in question.messages))):

@@ -18,7 +18,7 @@ TEST_CLIENT = "testserver"
 """The host name that the test clients of Starlette and Django use. A foreign page's name always has a dot."""
 
 
-class Refusal(Struct, frozen=True):
+class RefusedRequest(Struct, frozen=True):
     """The status, message and hint of a refused request."""
 
     status: int
@@ -60,22 +60,24 @@ LOOPBACK = AllowedHosts()
 
 def refuse_request(
     method: str, headers: Mapping[str, str], hosts: AllowedHosts = LOOPBACK, *, needs_json: bool = True
-) -> Refusal | None:
+) -> RefusedRequest | None:
     """Return the refusal of a request, or None if it is accepted; the names in `headers` are in lower case.
 
     With `needs_json`, the body of a request with an unsafe method must be JSON.
     """
     host = headers.get("host", "")
     if host and not hosts.allows(host):
-        return Refusal(
+        return RefusedRequest(
             400, f"The host {host[:100]!r} is not allowed.", "Use localhost, or add the name to `allowed_hosts`."
         )
     if method.upper() in SAFE_METHODS:
         return None
     if not _is_same_site(headers, host, hosts):
-        return Refusal(403, "A page of another site sent this request.", "Send it from this site's own page.")
+        return RefusedRequest(403, "A page of another site sent this request.", "Send it from this site's own page.")
     if needs_json and _has_body(headers) and not _is_json(headers.get("content-type", "")):
-        return Refusal(415, "The request is not JSON.", "Send it with the header `Content-Type: application/json`.")
+        return RefusedRequest(
+            415, "The request is not JSON.", "Send it with the header `Content-Type: application/json`."
+        )
     return None
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from lmdeck import Message, Reply
 from lmdeck.web.conversations import Conversations
-from lmdeck.web.requests import Question
+from lmdeck.web.requests import PageQuestion
 from loopback import PATIENCE
 
 
@@ -28,7 +28,7 @@ def hasty() -> Iterator[None]:
 def test_those_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
     """Each store has a lock of its own, as each process has."""
     stores = [Conversations(tmp_path / "kept.sqlite3") for _ in range(4)]
-    begun = stores[0].ask(Question(text="Hello"), "ada")
+    begun = stores[0].ask(PageQuestion(text="Hello"), "ada")
     assert begun is not None
     key = begun[0]
     start = threading.Barrier(len(stores))
@@ -57,7 +57,7 @@ def test_those_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
 
 def test_an_answer_to_a_conversation_that_was_removed_is_dropped(tmp_path: Path) -> None:
     store = Conversations(tmp_path / "kept.sqlite3")
-    begun = store.ask(Question(text="Hello"), "ada")
+    begun = store.ask(PageQuestion(text="Hello"), "ada")
     assert begun is not None
     assert begun[1] == [Message(role="user", content="Hello")]
     assert store.remove(begun[0], "ada")

@@ -10,7 +10,7 @@ import pytest
 
 from lmdeck import ConfigurationError
 from lmdeck.testing import FakeLMStudio
-from lmdeck.web.answer import Answer
+from lmdeck.web.answer import StreamedAnswer
 from lmdeck.web.encodings import HEARTBEAT_FRAME, find_encoding
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def frames(encoding: str, script: Callable[[FakeLMStudio], object], heartbeat: f
             script(fake)
             async with fake.async_client() as alm:
                 chat = alm.chat().user("Weather?").with_tools([get_weather])
-                answer = Answer(lambda: chat, encoding=find_encoding(encoding), with_details=True)
+                answer = StreamedAnswer(lambda: chat, encoding=find_encoding(encoding), with_details=True)
                 return [frame async for frame in answer.frames(heartbeat)]
 
     return asyncio.run(ask())

@@ -210,10 +210,10 @@ def test_what_any_answer_holds_is_kept_in_the_file(tmp_path: Path) -> None:
 
     from lmdeck import ToolCall
     from lmdeck.messages import Round, ToolResult
-    from lmdeck.web.requests import Question
+    from lmdeck.web.requests import PageQuestion
 
     store = Conversations(tmp_path / "c.sqlite3")
-    asked = store.ask(Question(text="a"), "me")
+    asked = store.ask(PageQuestion(text="a"), "me")
     assert asked is not None
     key = asked[0]
     call_ = ToolCall(id="x\x00" * 500, name="\ud83d" * 500, arguments={"a": math.inf, "b": 10**30, "c": "\ud83d\x00"})
@@ -231,6 +231,6 @@ def test_what_any_answer_holds_is_kept_in_the_file(tmp_path: Path) -> None:
     assert kept is not None
     assert [message.content for message in kept] == ["a", "\ufffd\ufffd", "end"]
     assert kept[1].calls[0].arguments == {"a": "inf", "b": hex(10**30), "c": "\ufffd\ufffd"}
-    again = store.ask(Question(text="b", conversation=key), "me")
+    again = store.ask(PageQuestion(text="b", conversation=key), "me")
     assert again is not None
     assert json.dumps([message.to_dict() for message in again[1]])

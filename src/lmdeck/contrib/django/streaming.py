@@ -17,7 +17,7 @@ from lmdeck.contrib.django.clients import alm
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Reply
-from lmdeck.web.answer import Answer
+from lmdeck.web.answer import StreamedAnswer
 from lmdeck.web.background_loop import iterate
 from lmdeck.web.encodings import find_encoding
 
@@ -57,7 +57,7 @@ def stream_response(
         )
     configured = configuration()
     rounds = max_rounds or configured.max_rounds
-    answer = Answer(
+    answer = StreamedAnswer(
         lambda: _on_this_loop(chat), max_rounds=rounds, approve=approve, encoding=chosen, with_details=settings.DEBUG
     )
     return ChatResponse(answer, chosen.headers, heartbeat=heartbeat or configured.heartbeat, on_end=on_end)
@@ -73,7 +73,9 @@ def _on_this_loop(chat: Chat | AsyncChat) -> AsyncChat:
 class ChatResponse(StreamingHttpResponse):
     """A response of server-sent events, for ASGI (async iteration) and WSGI (sync iteration)."""
 
-    def __init__(self, answer: Answer, headers: Mapping[str, str], *, heartbeat: float, on_end: OnEnd | None) -> None:
+    def __init__(
+        self, answer: StreamedAnswer, headers: Mapping[str, str], *, heartbeat: float, on_end: OnEnd | None
+    ) -> None:
         self._answer = answer
         self._heartbeat = heartbeat
         self._on_end = on_end

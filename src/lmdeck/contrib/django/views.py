@@ -20,7 +20,7 @@ from lmdeck.contrib.django.guards import GuardedView, body_of, error_response, i
 from lmdeck.contrib.django.streaming import stream_response
 from lmdeck.contrib.django.tools import registry
 from lmdeck.errors import ConfigurationError
-from lmdeck.web.requests import TOO_LARGE, Question, read_question
+from lmdeck.web.requests import TOO_LARGE, PageQuestion, read_question
 from lmdeck.web.stored_messages import LISTED
 from lmdeck.web.trust import content_security_policy
 
@@ -116,7 +116,7 @@ class ConversationView(GuardedView):
         return HttpResponse(status=204)
 
 
-def _conversation_id(question: Question) -> UUID | None:
+def _conversation_id(question: PageQuestion) -> UUID | None:
     """Return the id of the conversation that a question continues; None for a new one."""
     try:
         return UUID(question.conversation) if question.conversation else None

@@ -25,7 +25,7 @@ from lmdeck.web.encodings import find_encoding
 from lmdeck.web.owners import owner_of
 from lmdeck.web.page import STATIC, page
 from lmdeck.web.requests import MAX_BODY_BYTES, TOO_LARGE, read_question
-from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, Refusal, content_security_policy, refuse_request
+from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, RefusedRequest, content_security_policy, refuse_request
 
 CREDENTIALS = (HTTPAuthorizationCredentials, HTTPBasicCredentials, OAuth2PasswordRequestForm)
 """The types that FastAPI's security classes return."""
@@ -69,7 +69,7 @@ def router(
         try:
             question = read_question(body)
         except ConfigurationError as error:
-            return _error_response(Refusal(400, error.message, error.hint))
+            return _error_response(RefusedRequest(400, error.message, error.hint))
         chat = lm.chat() if make_chat is None else make_chat(lm)
         if store is None:
             asked = chat.with_messages(question.history()).user(question.text)
@@ -163,7 +163,7 @@ def _guarded(hosts: AllowedHosts) -> type[APIRoute]:
                 try:
                     response = await answer(request) if refusal is None else _error_response(refusal)
                 except _UnknownUserError:
-                    response = _error_response(Refusal(401, "You are not logged in.", "Log in and ask again."))
+                    response = _error_response(RefusedRequest(401, "You are not logged in.", "Log in and ask again."))
                 for name, value in PAGE_HEADERS.items():
                     response.headers.setdefault(name, value)
                 return response
@@ -185,9 +185,9 @@ async def _body(request: Request) -> bytes | None:
     return b"".join(parts)
 
 
-def _error_response(refusal: Refusal) -> Response:
+def _error_response(refusal: RefusedRequest) -> Response:
     return JSONResponse({"error": {"message": refusal.message, "hint": refusal.hint}}, refusal.status)
 
 
 def _not_found() -> Response:
-    return _error_response(Refusal(404, "There is no such conversation.", "Start a new one."))
+    return _error_response(RefusedRequest(404, "There is no such conversation.", "Start a new one."))

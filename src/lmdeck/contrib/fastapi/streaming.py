@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from lmdeck.web.answer import Answer
+from lmdeck.web.answer import StreamedAnswer
 from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
 from lmdeck.web.encodings import find_encoding
 
@@ -47,14 +47,16 @@ def stream_response(
         ConfigurationError: The encoding is unknown.
     """
     chosen = find_encoding(encoding)
-    answer = Answer(lambda: chat, max_rounds=max_rounds, approve=approve, encoding=chosen)
+    answer = StreamedAnswer(lambda: chat, max_rounds=max_rounds, approve=approve, encoding=chosen)
     return ChatResponse(answer, chosen.headers, heartbeat=heartbeat, on_end=on_end)
 
 
 class ChatResponse(Response):
     """A response of server-sent events that detects a disconnect at any time, not only when it writes."""
 
-    def __init__(self, answer: Answer, headers: Mapping[str, str], *, heartbeat: float, on_end: OnEnd | None) -> None:
+    def __init__(
+        self, answer: StreamedAnswer, headers: Mapping[str, str], *, heartbeat: float, on_end: OnEnd | None
+    ) -> None:
         self.answer = answer
         self.status_code = 200
         self.background = None

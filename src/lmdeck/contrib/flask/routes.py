@@ -18,8 +18,8 @@ from lmdeck.web.conversations import Conversations
 from lmdeck.web.encodings import find_encoding
 from lmdeck.web.owners import owner_of
 from lmdeck.web.page import STATIC, page
-from lmdeck.web.requests import MAX_BODY_BYTES, TOO_LARGE, Question, read_question
-from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, Refusal, content_security_policy, refuse_request
+from lmdeck.web.requests import MAX_BODY_BYTES, TOO_LARGE, PageQuestion, read_question
+from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, RefusedRequest, content_security_policy, refuse_request
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
@@ -60,7 +60,7 @@ def blueprint(
     @routes.post("/ask")
     def ask() -> ResponseReturnValue:
         question = _question()
-        if isinstance(question, Refusal):
+        if isinstance(question, RefusedRequest):
             return _error_response(question)
         lm = extension().client
         chat = lm.chat() if make_chat is None else make_chat(lm)
@@ -93,7 +93,7 @@ def _add_guard(routes: Blueprint, auth: Callable[[], object] | None, hosts: Allo
             return _error_response(refusal)
         g.lmdeck_owner = "" if auth is None else owner_of(auth())
         if g.lmdeck_owner is None:
-            return _error_response(Refusal(401, "You are not logged in.", "Log in and ask again."))
+            return _error_response(RefusedRequest(401, "You are not logged in.", "Log in and ask again."))
         return None
 
     @routes.after_request
@@ -108,7 +108,7 @@ def _owner() -> str:
     return str(g.lmdeck_owner)
 
 
-def _question() -> Question | Refusal:
+def _question() -> PageQuestion | RefusedRequest:
     request.max_content_length = MAX_BODY_BYTES + 1  # werkzeug silently cuts a body without a length at this limit
     try:
         body = request.get_data(cache=False)
@@ -116,7 +116,7 @@ def _question() -> Question | Refusal:
     except RequestEntityTooLarge:
         return TOO_LARGE
     except ConfigurationError as error:
-        return Refusal(400, error.message, error.hint)
+        return RefusedRequest(400, error.message, error.hint)
 
 
 def _add_conversations(routes: Blueprint, store: Conversations | None) -> None:
@@ -154,9 +154,9 @@ def _lower_case(headers: Headers) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _error_response(refusal: Refusal) -> ResponseReturnValue:
+def _error_response(refusal: RefusedRequest) -> ResponseReturnValue:
     return jsonify(error={"message": refusal.message, "hint": refusal.hint}), refusal.status
 
 
 def _not_found() -> ResponseReturnValue:
-    return _error_response(Refusal(404, "There is no such conversation.", "Start a new one."))
+    return _error_response(RefusedRequest(404, "There is no such conversation.", "Start a new one."))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flask import Response, current_app
 
 from lmdeck.contrib.flask.extension import extension
-from lmdeck.web.answer import Answer
+from lmdeck.web.answer import StreamedAnswer
 from lmdeck.web.background_loop import iterate
 from lmdeck.web.encodings import find_encoding
 
@@ -45,7 +45,7 @@ def stream_response(
     """
     chosen = find_encoding(encoding)
     bound = extension().streaming_client.adopt(chat)
-    answer = Answer(lambda: bound, max_rounds=max_rounds, approve=approve, encoding=chosen)
+    answer = StreamedAnswer(lambda: bound, max_rounds=max_rounds, approve=approve, encoding=chosen)
     answer.with_details = current_app.debug
 
     def pieces() -> Iterator[bytes]:

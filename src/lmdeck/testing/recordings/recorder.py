@@ -18,7 +18,7 @@ from lmdeck.errors import FileWriteError, TransportError
 from lmdeck.testing.recordings.cassette import LEFT, RecordedExchange, RecordedPiece, append
 from lmdeck.testing.recordings.redaction import Redaction
 from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
-from lmdeck.web.trust import LOOPBACK, AllowedHosts, Refusal, refuse_request
+from lmdeck.web.trust import LOOPBACK, AllowedHosts, RefusedRequest, refuse_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,7 +149,7 @@ def _refusal(scope: Scope, headers: dict[str, str], hosts: AllowedHosts) -> Resp
     """Return the refusal of a request from a page of another site or with an invalid path; None if it is allowed."""
     refusal = refuse_request(scope["method"], headers, hosts)
     if refusal is None and not _raw_path(scope).startswith("/"):
-        refusal = Refusal(
+        refusal = RefusedRequest(
             400, "lmdeck record passes on paths only, not addresses.", "Ask for a path, such as /v1/models."
         )
     return (
