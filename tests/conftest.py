@@ -12,4 +12,4 @@ settings.register_profile(
 )
 settings.load_profile("lmdeck")
 
-pytest_plugins = ["engine_fixtures", "llama_cpp"]
+pytest_plugins = ["engine_fixtures", "llama_cpp", "tls_fixtures"]

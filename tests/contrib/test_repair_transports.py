@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import json
 import os
+import ssl
 import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +27,7 @@ from asking import nothing_left_behind, until
 from lmdeck import ConfigurationError
 from lmdeck.contrib.openai import async_http_client, http_client
 from lmdeck.testing import FakeLMStudio
-from loopback import HANG, SSE_HEAD, Loopback, chunk, http_chunks
+from loopback import HANG, SSE_HEAD, Loopback, chunk, hello, http_chunks, text_answer
 
 MODEL = "qwen2.5-7b-instruct"
 HELLO: list[Any] = [{"role": "user", "content": "Hi"}]
@@ -77,6 +80,80 @@ def test_both_libraries_get_the_repaired_answer(
                 assert [line async for line in response.aiter_lines()][-2] == "data: [DONE]"
 
     asyncio.run(ask())
+
+
+def asked(library: ModuleType, transports: ModuleType, url: str, **settings: Any) -> list[Any]:
+    """Ask with both transports, made with these settings, and return the two responses."""
+
+    async def ask() -> Any:
+        async with library.AsyncClient(transport=transports.AsyncRepairTransport(**settings)) as client:
+            return await client.post(f"{url}/v1/chat/completions", json=BODY)
+
+    with library.Client(transport=transports.RepairTransport(**settings)) as client:
+        return [client.post(f"{url}/v1/chat/completions", json=BODY), asyncio.run(ask())]
+
+
+def content_of(response: Any) -> str:
+    assert response.status_code == 200, response.text
+    return str(response.json()["choices"][0]["message"]["content"])
+
+
+@LIBRARIES
+def test_tls_settings_hold(
+    library: ModuleType, transports: ModuleType, tls: ssl.SSLContext, certificate: tuple[Path, Path]
+) -> None:
+    """The authority, the client's own certificate, and none at all: the client outside has no say in what is verified."""
+    authority = {"tls_ca_file": str(certificate[0])}
+    with Loopback(hello, tls=tls) as server:
+        for settings in (authority, {"tls_verify": False}):
+            assert [content_of(each) for each in asked(library, transports, server.url, **settings)] == ["Hello."] * 2
+        count = len(server.requests)
+        for response in asked(library, transports, server.url, retry_attempts=1):
+            assert response.status_code >= 400
+            assert "tls_ca_file" in response.json()["error"]["message"]
+        assert len(server.requests) == count
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_verify_locations(certificate[0])
+    shown = {"tls_client_cert": str(certificate[0]), "tls_client_key": str(certificate[1])}
+    with Loopback(hello, tls=tls) as server:
+        assert [content_of(each) for each in asked(library, transports, server.url, **authority, **shown)] == [
+            "Hello."
+        ] * 2
+        refused = asked(library, transports, server.url, **authority, retry_attempts=1)
+        assert all(response.status_code >= 400 for response in refused)
+
+
+@LIBRARIES
+def test_the_proxy_of_the_settings_is_used(
+    library: ModuleType, transports: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its password, for the address of the request; the environment names none, and an error does not show it."""
+    with Loopback(hello) as proxy, Loopback(text_answer("I am the proxy", 502)) as other:
+        monkeypatch.setenv("HTTP_PROXY", other.url)
+        host = proxy.url.removeprefix("http://")
+        settings = {"proxy": f"http://user:secret-word@{host}"}
+        assert [content_of(each) for each in asked(library, transports, "http://lm.test:1234", **settings)] == [
+            "Hello."
+        ] * 2
+        for request in proxy.requests:
+            assert request.path == "http://lm.test:1234/v1/chat/completions"
+            assert request.headers["host"] == "lm.test:1234"
+            assert base64.b64decode(request.headers["proxy-authorization"].split()[1]) == b"user:secret-word"
+        assert not other.connections
+    for response in asked(library, transports, "http://lm.test:1234", **settings, retry_attempts=1):
+        assert response.status_code >= 400
+        assert "proxy" in response.text.lower()
+        assert "secret-word" not in f"{response.text}{response.headers}"
+
+
+@LIBRARIES
+def test_a_header_adds_no_other(library: ModuleType, transports: ModuleType) -> None:
+    """A value of several lines would be a request of its own: it is an error, and nothing is sent."""
+    with Loopback(hello) as server, library.Client(transport=transports.RepairTransport(retry_attempts=1)) as client:
+        for value in ("a\r\nX-Other: b", "a\nX-Other: b", "a\r\n\r\nGET /", "a\rb", "a\0b"):
+            response = client.post(f"{server.url}/v1/chat/completions", json=BODY, headers={"X-Mine": value})
+            assert response.status_code >= 400
+        assert not server.requests
 
 
 @LIBRARIES

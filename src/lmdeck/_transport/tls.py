@@ -13,12 +13,15 @@ TLS_HINT = (
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return the context that the settings describe; None if the address is not HTTPS.
+    """Return the context that the settings describe; None if they describe none and the address is not HTTPS.
+
+    The transports for other libraries take the address from each request, so any TLS setting counts.
 
     Raises:
         ConfigurationError: A certificate or key cannot be read.
     """
-    if not (settings.base_url or "").lower().startswith("https://"):
+    asks = settings.tls_ca_file or settings.tls_client_cert or not settings.tls_verify
+    if not asks and not (settings.base_url or "").lower().startswith("https://"):
         return None
     try:
         context = ssl.create_default_context(cafile=settings.tls_ca_file)

@@ -7,12 +7,13 @@ up within the limit for connecting, and a forked process gives up the connection
 
 from __future__ import annotations
 
+import http
 import http.client
 import io
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
@@ -26,16 +27,19 @@ from urllib3.exceptions import (
     NameResolutionError,
     NewConnectionError,
 )
+from urllib3.response import HTTPResponse
 
 from lmdeck._forking import disown, on_fork
 from lmdeck._transport import CheckAddress
 from lmdeck._transport._names import AddressInfo, look_up
 from lmdeck._transport.chunked import ChunkedDecoder, ChunkedError
 from lmdeck._transport.interruption import watch_socket
+from lmdeck._transport.urllib3.heads import read_fields, request_head
 from lmdeck.config import Settings
 
 IDLE_SECONDS = 4.0
 MAX_INTERIM_ANSWERS = 100
+MAX_LENGTH_DIGITS = 20
 READ_BYTES = 1 << 18
 POOL_SIZE = 100
 
@@ -117,19 +121,36 @@ class _BulkHTTPResponse(http.client.HTTPResponse):
         self._decoder = ChunkedDecoder()
 
     def begin(self) -> None:
-        """Read the whole head within the socket's timeout."""
+        """Read the whole head within the socket's timeout and determine how the body is framed."""
         seconds = self.reads.sock.gettimeout()
         self.reads.by = None if seconds is None else time.monotonic() + seconds
-        super().begin()
+        version, self.status, reason = self._read_status()
+        if not version.startswith(("HTTP/1.", "HTTP/0.9")):
+            raise http.client.UnknownProtocol(version)
+        self.version = 10 if version in {"HTTP/1.0", "HTTP/0.9"} else 11
+        self.code, self.reason = self.status, reason.strip()
+        self.fields = self.headers = self.msg = read_fields(self.fp)  # type: ignore[assignment]  # has what is used
         self.reads.by = None
+        self._frame()
+
+    def _frame(self) -> None:
+        """Determine where the body ends (RFC 9112, section 6.3); the first of repeated fields counts."""
+        coding = self.fields.getlist("transfer-encoding", ("",))[0]
+        length = self.fields.getlist("content-length", ("",))[0]
+        self.chunked = coding.lower() == "chunked"
+        is_counted = length.isdecimal() and length.isascii() and len(length) < MAX_LENGTH_DIGITS and not self.chunked
+        self.length = int(length) if is_counted else None
+        if self.status in {101, 204, 304} or self._method == "HEAD":  # type: ignore[attr-defined]  # typeshed leaves it out
+            self.length = 0
+        self.will_close = self._check_close() or (not self.chunked and self.length is None)  # type: ignore[attr-defined]
 
     def _read_status(self) -> tuple[str, int, str]:
-        """Return the status line of the answer, skipping interim answers (RFC 9110, 15.2), of which `begin` skips only 100."""
+        """Return the status line of the answer, skipping interim answers (RFC 9110, 15.2)."""
         for _ in range(MAX_INTERIM_ANSWERS):
             version, status, reason = super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
-            if not 102 <= status <= 199:
+            if status == http.HTTPStatus.SWITCHING_PROTOCOLS or not 100 <= status <= 199:
                 return version, status, reason
-            http.client.parse_headers(self.fp)
+            read_fields(self.fp)
         raise http.client.HTTPException(f"more than {MAX_INTERIM_ANSWERS} interim answers")
 
     def read1(self, n: int = -1) -> bytes:
@@ -156,7 +177,8 @@ class PooledConnection(HTTPConnection):
     sent_within: float | None = None
     reads: _TimedReads | None = None
     check_address: CheckAddress | None = None
-    _unsent: list[bytes] | None = None
+    _asked: tuple[str, str] = "", ""
+    _answer: _BulkHTTPResponse | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  # the base's signature
         super().__init__(*args, **options)
@@ -224,22 +246,34 @@ class PooledConnection(HTTPConnection):
         finally:
             del failure  # breaks the reference cycle of frame and exception
 
-    def request(self, method: str, url: str, *args: Any, **options: Any) -> None:  # noqa: ANN401  # the base's signature
-        """Send head and body together: one system call, and usually one packet, instead of two."""
-        pieces: list[bytes] = []
-        self._unsent = pieces
-        try:
-            super().request(method, url, *args, **options)
-        finally:
-            self._unsent = None
-        self.send(b"".join(pieces))
+    def request(  # type: ignore[override]  # as urllib3's own does
+        self,
+        method: str,
+        url: str,
+        body: Any = None,  # noqa: ANN401  # the base's signature
+        headers: Mapping[str, str] | None = None,
+        **_: object,
+    ) -> None:
+        """Send head and body together: one system call, and usually one packet, instead of two.
 
-    def send(self, data: Any) -> None:  # noqa: ANN401  # the base's signature
-        """Send bytes, or collect them while a request is composed."""
-        if self._unsent is None:
-            super().send(data)
-        else:
-            self._unsent.append(data)
+        The limit for both is that of the first byte, not that of connecting.
+        """
+        self._asked = method, url
+        data = request_head(method, url, self._authority(), body, headers or {}) + (body or b"")
+        if self.sock is None:
+            self.connect()
+        watch_socket(self.sock)
+        self.sock.settimeout(self.sent_within)
+        self.sock.sendall(data)
+
+    def _authority(self) -> str:
+        """Return the value of `Host`: name and port of the server, also behind a proxy tunnel."""
+        host, port = (self._tunnel_host, self._tunnel_port) if self._tunnel_host else (self.host, self.port)
+        if not host.isascii():
+            host = host.encode("idna").decode()
+        if ":" in host:
+            host = f"[{host.strip('[]').partition('%')[0]}]"
+        return host if port == self.default_port else f"{host}:{port}"
 
     def connect(self) -> None:
         """Connect; a TLS handshake or a proxy tunnel that takes too long is a connect timeout."""
@@ -248,18 +282,40 @@ class PooledConnection(HTTPConnection):
         except TimeoutError as error:
             raise ConnectTimeoutError(self, f"{self.host} did not finish the connection") from error
 
-    def endheaders(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # the base's signature
-        """Send the head; the limit for head and body is that of the first byte, not that of connecting."""
-        if self.sock is None:
-            self.connect()
-        watch_socket(self.sock)
-        self.sock.settimeout(self.sent_within)
-        super().endheaders(*args, **kwargs)
-
     def getresponse(self) -> Any:  # noqa: ANN401  # typed so by the base class of the base class
         """Wait for the head of the answer."""
         self.last_used = time.monotonic()
-        return super().getresponse()
+        self.sock.settimeout(self.timeout)
+        method, url = self._asked
+        answer = self.response_class(self.sock, method=method)
+        try:
+            answer.begin()
+        except BaseException:
+            answer.close()
+            self.close()
+            raise
+        if answer.will_close:
+            self.close()
+        else:
+            self._answer = answer
+        return HTTPResponse(
+            body=answer,
+            headers=answer.fields,
+            status=answer.status,
+            version=answer.version,
+            reason=answer.reason,
+            preload_content=False,
+            original_response=answer,
+            request_method=method,
+            request_url=url,
+        )
+
+    def close(self) -> None:
+        """Close the connection and the response that is read from it."""
+        answer, self._answer = self._answer, None
+        super().close()
+        if answer is not None:
+            answer.close()
 
     def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> _BulkHTTPResponse:  # type: ignore[override]  # noqa: ANN401
         """Return the response and remember its socket, which `http.client` hands over with the last one."""
