@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -382,3 +384,17 @@ def chat_cut(url: str) -> bytes:
         while part := connection.recv(65536):
             received += part
     return received
+
+
+@pytest.mark.parametrize("path", ["/llm", "/system"])
+def test_a_websocket_of_lm_studio_s_sdks_is_told_what_works(url: str, path: str) -> None:
+    """By a status that is no success, and a sentence."""
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port)
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "x"}
+    connection.request("GET", path, headers=upgrade)
+    answer = connection.getresponse()
+    said = json.loads(answer.read())["error"]
+    connection.close()
+    assert answer.status == 426
+    assert "WebSocket" in said

@@ -50,6 +50,12 @@ if TYPE_CHECKING:
     Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
+NO_WEBSOCKETS = (
+    "This server speaks LM Studio's HTTP API only. LM Studio's own SDKs (lmstudio-python, lmstudio-js) need its WebSocket API: "
+    "use lmdeck, an OpenAI or an Anthropic client here."
+)
+
+
 def create_app(
     backend: Backend,
     *,
@@ -183,6 +189,10 @@ async def _client_gone(_: Request, __: Exception) -> Response:
 
 
 async def _unknown_endpoint(request: Request, _: Exception) -> Response:
+    if request.headers.get("upgrade", "").lower() == "websocket":
+        answer = json_response({"error": NO_WEBSOCKETS}, 426)
+        answer.headers["Upgrade"] = "HTTP/1.1"
+        return answer
     refusal = unexpected_endpoint(request.method, request.url.path)
     return json_response({"error": refusal.message}, refusal.status)
 
