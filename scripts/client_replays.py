@@ -433,7 +433,7 @@ def perform(scenario: Scenario, *, repaired: bool, is_async: bool) -> tuple[str,
         try:
             with Server(scenario) as server:
                 asyncio.run(_call(scenario, server.url, seen, repaired=repaired, is_async=is_async))
-        except BaseException as error:  # noqa: BLE001  # every failure is an observation here
+        except BaseException as error:  # every failure is an observation here
             seen.error = error
         done.set()
 

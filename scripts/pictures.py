@@ -63,7 +63,7 @@ def running(fake: FakeLMStudio, folder: Path, name: str, *options: str) -> Itera
         port = free.getsockname()[1]
     environment = {**os.environ, **environment_for(fake.base_url), "CHAT_DATABASE": str(folder / "chat.sqlite3")}
     command = [sys.executable, str(ROOT / "examples" / name), "--port", str(port), *options]
-    with subprocess.Popen(  # noqa: S603  # the examples
+    with subprocess.Popen(  # the examples
         command, env=environment, stdout=subprocess.DEVNULL, cwd=folder
     ) as process:
         try:

@@ -87,7 +87,7 @@ class EventBus:
                 subscription.remove()
             try:
                 result = subscription.handler(event)
-            except Exception:  # noqa: BLE001 - whatever a handler raises is logged, and breaks nothing
+            except Exception:
                 _log.exception("A handler of %s raised.", type(event).__name__)
                 continue
             if iscoroutine(result) and self.run_later is not None:

@@ -75,7 +75,7 @@ def chat(model: str | None = None, *, strict: bool = False) -> Chat:
 
 def embed(
     text: str | Sequence[str], *, model: str | None = None, batch_size: int = EMBED_BATCH,
-    **options: Any,  # noqa: ANN401  # they go to the server as they are
+    **options: Any,  # they go to the server as they are
 ) -> Embeddings:  # fmt: skip
     """Return a vector for each text, with the default client; see `LMStudio.embed`."""
     return default_client().embed(text, model=model, batch_size=batch_size, **options)
@@ -84,12 +84,12 @@ def embed(
 @overload
 def complete(
     prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[False] = False,
-    **options: Any,  # noqa: ANN401  # they go to the server as they are
+    **options: Any,  # they go to the server as they are
 ) -> Completion: ...  # fmt: skip
 @overload
 def complete(
     prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[True],
-    **options: Any,  # noqa: ANN401  # they go to the server as they are
+    **options: Any,  # they go to the server as they are
 ) -> ChatStream: ...  # fmt: skip
 def complete(
     prompt: str, *, model: str | None = None, suffix: str | None = None, stream: bool = False,
@@ -101,7 +101,7 @@ def complete(
 
 
 def decide(
-    input: object, questions: Mapping[str, QuestionLike], *,  # noqa: A002  # OpenAI's name for it
+    input: object, questions: Mapping[str, QuestionLike], *,  # OpenAI's name for it
     model: str | None = None, images: Sequence[ImageSource] = (), emulate: bool = False,
 ) -> Decisions:  # fmt: skip
     """Answer typed questions, with the default client; see `LMStudio.decide`."""
@@ -111,7 +111,7 @@ def decide(
 def conversation(
     model: str | None = None, *, integrations: Sequence[str | Mapping[str, Any]] = (), system_prompt: str | None = None,
     store: bool = True, recover: bool = False, previous_response_id: str | None = None,
-    **options: Any,  # noqa: ANN401  # they go to the server as they are
+    **options: Any,  # they go to the server as they are
 ) -> Conversation:  # fmt: skip
     """Return a conversation stored by the server, with the default client; see `LMStudio.conversation`."""
     return default_client().conversation(

@@ -27,6 +27,6 @@ def start_native_thread(run: Callable[[], object], name: str) -> None:
         threading.Thread(target=run, name=name, daemon=True).start()
 
 
-def original(module: str, name: str) -> Any:  # noqa: ANN401  # gevent has no types
+def original(module: str, name: str) -> Any:  # gevent has no types
     """Return the original object that gevent replaced in a module, or the object itself if it did not."""
     return sys.modules["gevent.monkey"].get_original(module, name)

@@ -23,7 +23,7 @@ class Secret:
         """Return the secret itself."""
         return self._value
 
-    def redact(self, value: Any, depth: int = 0) -> Any:  # noqa: ANN401  # whatever JSON holds
+    def redact(self, value: Any, depth: int = 0) -> Any:  # whatever JSON holds
         """Return text, bytes, a list or an object with `***` for the secret and for each long part of it."""
         if isinstance(value, str):
             for part in (self._value, *self._value.split(":")):

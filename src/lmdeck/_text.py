@@ -24,7 +24,7 @@ def storable_text(text: str) -> str:
     return replace_lone_surrogates(text).replace("\x00", "\ufffd")
 
 
-def storable_json(value: object, depth: int = MAX_DEPTH) -> Any:  # noqa: ANN401  # JSON is anything
+def storable_json(value: object, depth: int = MAX_DEPTH) -> Any:  # JSON is anything
     """Return a value as JSON data that every database can store.
 
     Text is made storable, infinities and integers beyond 64 bits become text, and values nested deeper than 100 become None.

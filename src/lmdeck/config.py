@@ -202,4 +202,4 @@ def _printable_value(found: Found) -> object:
     return redact_url(found.value) if is_address else found.value
 
 
-assert CHECKS.keys() == {entry.name for entry in fields(Settings)}  # noqa: S101  # a setting without a check is a bug
+assert CHECKS.keys() == {entry.name for entry in fields(Settings)}  # a setting without a check is a bug

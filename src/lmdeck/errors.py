@@ -195,7 +195,7 @@ class APIError(LMStudioError):
         message: str,
         *,
         status: int = 0,
-        type: str | None = None,  # noqa: A002  # the server's own word for it
+        type: str | None = None,  # the server's own word for it
         code: str | None = None,
         param: str | None = None,
         body: object = None,
@@ -232,7 +232,7 @@ class InvalidRequestError(APIError):
 
     default_hint = "Correct the field that the message names and send again."
 
-    def __init__(self, message: str, *, tools: Sequence[str] = (), **details: Any) -> None:  # noqa: ANN401
+    def __init__(self, message: str, *, tools: Sequence[str] = (), **details: Any) -> None:
         super().__init__(message, **details)
         self.tools = list(tools)
 
@@ -252,7 +252,7 @@ class ContextLengthError(APIError):
         *,
         prompt_tokens: int | None = None,
         context_length: int | None = None,
-        **details: Any,  # noqa: ANN401
+        **details: Any,
     ) -> None:
         super().__init__(message, **details)
         self.prompt_tokens = prompt_tokens
@@ -264,7 +264,7 @@ class ModelNotFoundError(APIError):
 
     default_hint = "Choose a model from `lmdeck models`, or download it with `lms get`."
 
-    def __init__(self, message: str, *, available: Sequence[str] = (), **details: Any) -> None:  # noqa: ANN401
+    def __init__(self, message: str, *, available: Sequence[str] = (), **details: Any) -> None:
         super().__init__(message, **details)
         self.available = list(available)
 

@@ -46,7 +46,7 @@ def normal(*messages: Any) -> tuple[list[dict[str, Any]], list[str]]:
     return made, [problem.detail for problem in fixes.problems]
 
 
-def call(id: str | None = "a", name: str = "f", arguments: Any = "{}") -> dict[str, Any]:  # noqa: A002
+def call(id: str | None = "a", name: str = "f", arguments: Any = "{}") -> dict[str, Any]:
     """Write a call of a history."""
     return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
@@ -56,7 +56,7 @@ def assistant(*calls: Any, content: Any = "") -> dict[str, Any]:
     return {"role": "assistant", "content": content, "tool_calls": list(calls)}
 
 
-def result(id: Any, content: Any = "ok") -> dict[str, Any]:  # noqa: A002
+def result(id: Any, content: Any = "ok") -> dict[str, Any]:
     """Write a tool's result."""
     return {"role": "tool", "tool_call_id": id, "content": content}
 

@@ -65,7 +65,7 @@ def assemble(*wire: bytes, done: bool = False, **options: Any) -> tuple[Reply, l
     return target.reply(), chunks
 
 
-def call_delta(index: int, id: str | None, name: str | None, arguments: str) -> dict[str, Any]:  # noqa: A002
+def call_delta(index: int, id: str | None, name: str | None, arguments: str) -> dict[str, Any]:
     """Write a delta of a call."""
     return {"tool_calls": [{"index": index, "id": id, "function": {"name": name, "arguments": arguments}}]}
 

@@ -78,7 +78,7 @@ def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **more
     )
 
 
-def tool(id: str | None = None, name: str = "", arguments: str = "") -> dict[str, Any]:  # noqa: A002
+def tool(id: str | None = None, name: str = "", arguments: str = "") -> dict[str, Any]:
     """Write a tool-call delta of LM Studio's: an id on the first, an empty name on all others."""
     given_id = {} if id is None else {"id": id}
     call = {"index": 0, **given_id, "type": "function", "function": {"name": name, "arguments": arguments}}

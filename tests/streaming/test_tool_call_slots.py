@@ -23,7 +23,7 @@ Delta = dict[str, Any]
 
 def d(
     index: int | None = None,
-    id: Any = None,  # noqa: A002
+    id: Any = None,
     name: Any = None,
     arguments: Any = None,
     **more: Any,

@@ -161,7 +161,7 @@ class _Builder(Generic[TransportT]):
         """Set whether tools are called: `"auto"`, `"none"`, `"required"`, or the name of the tool to call."""
         return self._replace(tool_choice=choice)
 
-    def with_options(self, **options: Any) -> Self:  # noqa: ANN401  # they go to the server as they are
+    def with_options(self, **options: Any) -> Self:  # they go to the server as they are
         """Set options of the request: `temperature`, `max_tokens`, `stop`, `seed`, `response_format`, `ttl` and so on.
 
         They go to the server as they are; None takes one out.
@@ -234,7 +234,7 @@ class _Builder(Generic[TransportT]):
         chat = chat.user(ask.words) if ask.words else chat
         return chat.with_options(response_format=form.response_format if ask.held else None)
 
-    def _replace(self, **changes: Any) -> Self:  # noqa: ANN401  # the fields of ChatSpec
+    def _replace(self, **changes: Any) -> Self:  # the fields of ChatSpec
         return type(self)(self._session, self._transport, replace(self._spec, **changes))
 
     def __repr__(self) -> str:

@@ -111,7 +111,7 @@ class LMStudio(ClientBase):
         store: bool = True,
         recover: bool = False,
         previous_response_id: str | None = None,
-        **options: Any,  # noqa: ANN401  # they go to the server as they are
+        **options: Any,  # they go to the server as they are
     ) -> Conversation:
         """Return a conversation stored by the server, new or continued (LM Studio docs `2_rest/chat.md`).
 
@@ -135,7 +135,7 @@ class LMStudio(ClientBase):
         *,
         model: str | None = None,
         batch_size: int = EMBED_BATCH,
-        **options: Any,  # noqa: ANN401  # they go to the server as they are
+        **options: Any,  # they go to the server as they are
     ) -> Embeddings:
         """Return a vector for each text, in order; without `model`, from a loaded embedding model or the first.
 
@@ -151,7 +151,7 @@ class LMStudio(ClientBase):
 
     def decide(
         self,
-        input: object,  # noqa: A002  # OpenAI's name for it
+        input: object,  # OpenAI's name for it
         questions: Mapping[str, QuestionLike],
         *,
         model: str | None = None,
@@ -176,12 +176,12 @@ class LMStudio(ClientBase):
     @overload
     def complete(
         self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[False] = False,
-        **options: Any,  # noqa: ANN401  # they go to the server as they are
+        **options: Any,  # they go to the server as they are
     ) -> Completion: ...  # fmt: skip
     @overload
     def complete(
         self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[True],
-        **options: Any,  # noqa: ANN401  # they go to the server as they are
+        **options: Any,  # they go to the server as they are
     ) -> ChatStream: ...  # fmt: skip
     def complete(
         self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: bool = False,
@@ -336,7 +336,7 @@ class AsyncLMStudio(ClientBase):
         store: bool = True,
         recover: bool = False,
         previous_response_id: str | None = None,
-        **options: Any,  # noqa: ANN401  # they go to the server as they are
+        **options: Any,  # they go to the server as they are
     ) -> AsyncConversation:
         """Async version of `LMStudio.conversation`."""
         spec = ConversationSpec(
@@ -355,14 +355,14 @@ class AsyncLMStudio(ClientBase):
         *,
         model: str | None = None,
         batch_size: int = EMBED_BATCH,
-        **options: Any,  # noqa: ANN401  # they go to the server as they are
+        **options: Any,  # they go to the server as they are
     ) -> Embeddings:
         """Async version of `LMStudio.embed`."""
         return await drive_async(embed(self._session, text, model, batch_size, options), self._route())
 
     async def decide(
         self,
-        input: object,  # noqa: A002  # OpenAI's name for it
+        input: object,  # OpenAI's name for it
         questions: Mapping[str, QuestionLike],
         *,
         model: str | None = None,
@@ -375,12 +375,12 @@ class AsyncLMStudio(ClientBase):
     @overload
     def complete(
         self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[False] = False,
-        **options: Any,  # noqa: ANN401  # they go to the server as they are
+        **options: Any,  # they go to the server as they are
     ) -> Awaitable[Completion]: ...  # fmt: skip
     @overload
     def complete(
         self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[True],
-        **options: Any,  # noqa: ANN401  # they go to the server as they are
+        **options: Any,  # they go to the server as they are
     ) -> AsyncChatStream: ...  # fmt: skip
     def complete(
         self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: bool = False,

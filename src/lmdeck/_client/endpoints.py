@@ -42,9 +42,9 @@ class Responses(_Endpoint[Transport]):
     def create(
         self,
         *,
-        input: str | Iterable[Mapping[str, Any]],  # noqa: A002  # OpenAI's name for it
+        input: str | Iterable[Mapping[str, Any]],  # OpenAI's name for it
         model: str | None = None,
-        **options: Any,  # noqa: ANN401  # they go to the server as they are,
+        **options: Any,  # they go to the server as they are,
     ) -> Reply:
         """Ask, and wait for the whole answer.
 
@@ -60,9 +60,9 @@ class Responses(_Endpoint[Transport]):
     def stream(
         self,
         *,
-        input: str | Iterable[Mapping[str, Any]],  # noqa: A002  # OpenAI's name for it
+        input: str | Iterable[Mapping[str, Any]],  # OpenAI's name for it
         model: str | None = None,
-        **options: Any,  # noqa: ANN401  # they go to the server as they are,
+        **options: Any,  # they go to the server as they are,
     ) -> ChatStream:
         """Send the request, and return a stream; the server's own events are on `chunk.event`.
 
@@ -84,7 +84,7 @@ class Messages(_Endpoint[Transport]):
         messages: Iterable[Message | Mapping[str, Any]],
         model: str | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
-        **options: Any,  # noqa: ANN401  # they go to the server as they are,
+        **options: Any,  # they go to the server as they are,
     ) -> Reply:
         """Ask, and wait for the whole answer.
 
@@ -103,7 +103,7 @@ class Messages(_Endpoint[Transport]):
         messages: Iterable[Message | Mapping[str, Any]],
         model: str | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
-        **options: Any,  # noqa: ANN401  # they go to the server as they are,
+        **options: Any,  # they go to the server as they are,
     ) -> ChatStream:
         """Send the request, and return a stream; the server's own events are on `chunk.event`.
 
@@ -122,9 +122,9 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
     async def create(
         self,
         *,
-        input: str | Iterable[Mapping[str, Any]],  # noqa: A002  # OpenAI's name for it
+        input: str | Iterable[Mapping[str, Any]],  # OpenAI's name for it
         model: str | None = None,
-        **options: Any,  # noqa: ANN401  # they go to the server as they are,
+        **options: Any,  # they go to the server as they are,
     ) -> Reply:
         """Async version of `Responses.create`."""
         given = {"input": input if isinstance(input, str) else list(input), **options}
@@ -133,9 +133,9 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
     def stream(
         self,
         *,
-        input: str | Iterable[Mapping[str, Any]],  # noqa: A002  # OpenAI's name for it
+        input: str | Iterable[Mapping[str, Any]],  # OpenAI's name for it
         model: str | None = None,
-        **options: Any,  # noqa: ANN401  # they go to the server as they are,
+        **options: Any,  # they go to the server as they are,
     ) -> AsyncChatStream:
         """Async version of `Responses.stream`."""
         given = {"input": input if isinstance(input, str) else list(input), **options}
@@ -153,7 +153,7 @@ class AsyncMessages(_Endpoint[AsyncTransport]):
         messages: Iterable[Message | Mapping[str, Any]],
         model: str | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
-        **options: Any,  # noqa: ANN401  # they go to the server as they are,
+        **options: Any,  # they go to the server as they are,
     ) -> Reply:
         """Async version of `Messages.create`."""
         given = {"messages": list(messages), "max_tokens": max_tokens, **options}
@@ -165,7 +165,7 @@ class AsyncMessages(_Endpoint[AsyncTransport]):
         messages: Iterable[Message | Mapping[str, Any]],
         model: str | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
-        **options: Any,  # noqa: ANN401  # they go to the server as they are,
+        **options: Any,  # they go to the server as they are,
     ) -> AsyncChatStream:
         """Async version of `Messages.stream`."""
         given = {"messages": list(messages), "max_tokens": max_tokens, **options}

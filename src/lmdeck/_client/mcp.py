@@ -169,7 +169,7 @@ def _sync_handler(portal: BlockingPortal, server: MCPServer, tool: ServerTool) -
 
 
 def _async_handler(server: MCPServer, tool: ServerTool) -> Callable[..., object]:
-    async def handler(**arguments: Any) -> object:  # noqa: ANN401 - the server's own schema types them
+    async def handler(**arguments: Any) -> object:
         return await server.call(tool, arguments, current_report())
 
     return handler

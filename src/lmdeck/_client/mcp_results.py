@@ -30,7 +30,7 @@ def read_tool_result(result: CallToolResult, name: str) -> object:
     return "\n".join(str(part) for part in parts)
 
 
-def _part(part: Any) -> str | Image:  # noqa: ANN401  # one of MCP's content blocks, also of a later version
+def _part(part: Any) -> str | Image:  # one of MCP's content blocks, also of a later version
     match part.type:
         case "text":
             return str(part.text)
@@ -47,7 +47,7 @@ def _part(part: Any) -> str | Image:  # noqa: ANN401  # one of MCP's content blo
             return f"[{part.type}]"
 
 
-def _resource(resource: Any) -> str | Image:  # noqa: ANN401  # text or base64, by its fields
+def _resource(resource: Any) -> str | Image:  # text or base64, by its fields
     text = getattr(resource, "text", None)
     if text is not None:
         return str(text)

@@ -124,11 +124,11 @@ class MCPServer:
         return f"{words}; the call was not begun."
 
 
-class _Unreachable(Exception):  # noqa: N818  # what happened; it becomes an error of ours
+class _Unreachable(Exception):  # what happened; it becomes an error of ours
     """A connection could not be opened."""
 
 
-class _Lost(Exception):  # noqa: N818  # as above
+class _Lost(Exception):  # as above
     """A connection broke during a call."""
 
     def __init__(self, reason: str, *, may_have_begun: bool) -> None:
@@ -251,7 +251,7 @@ class _Connection:
                         opened.set_result(tools)
                     await self._leave.wait()
                 watch.cancel_scope.cancel()
-        except Exception as error:  # noqa: BLE001  # of any library below; whoever calls next hears of it
+        except Exception as error:  # of any library below; whoever calls next hears of it
             self._error = error
             if not opened.done():
                 opened.set_exception(error)

@@ -48,7 +48,7 @@ class Models:
         """
         return drive(find_model(self._session, key), self._route())
 
-    def load(self, key: str, *, force: bool = False, **options: Any) -> LoadedModel:  # noqa: ANN401  # LM Studio's own
+    def load(self, key: str, *, force: bool = False, **options: Any) -> LoadedModel:  # LM Studio's own
         """Load a model; an instance that fits the options already is given back instead of loading a second one.
 
         Options are LM Studio's (docs `2_rest/load.md`): `context_length`, `eval_batch_size`, `flash_attention`,
@@ -66,7 +66,7 @@ class Models:
         key: str,
         *,
         on_progress: Callable[[ModelLoadProgress], object] | None = None,
-        **options: Any,  # noqa: ANN401  # LM Studio's own
+        **options: Any,  # LM Studio's own
     ) -> LoadedModel:
         """Load a model unless a fitting instance is loaded; `on_progress` gets the progress from 0 to 1.
 
@@ -140,7 +140,7 @@ class AsyncModels:
         """Async version of `Models.get`."""
         return await drive_async(find_model(self._session, key), self._route())
 
-    async def load(self, key: str, *, force: bool = False, **options: Any) -> LoadedModel:  # noqa: ANN401  # LM Studio's own
+    async def load(self, key: str, *, force: bool = False, **options: Any) -> LoadedModel:  # LM Studio's own
         """Async version of `Models.load`."""
         return await drive_async(load(self._session, key, options, force=force), self._route())
 
@@ -149,7 +149,7 @@ class AsyncModels:
         key: str,
         *,
         on_progress: Callable[[ModelLoadProgress], object] | None = None,
-        **options: Any,  # noqa: ANN401  # LM Studio's own
+        **options: Any,  # LM Studio's own
     ) -> LoadedModel:
         """Async version of `Models.ensure_loaded`."""
         return await drive_async(ensure_loaded(self._session, key, options, on_progress), self._route())

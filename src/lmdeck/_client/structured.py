@@ -74,12 +74,12 @@ class Form(Generic[T]):
             f"The answer does not fit {self.name}: {why}.", raw=reply.content or reply.reasoning, partial=reply
         )
 
-    def partial(self, text: str) -> Any:  # noqa: ANN401 - JSON is anything
+    def partial(self, text: str) -> Any:
         """Return the value so far, `NOTHING` before it starts."""
         value = partial_value(text)
         return value.get("value", NOTHING) if self._wraps and isinstance(value, dict) else value
 
-    def _made(self, value: Any) -> tuple[T, list[Problem]]:  # noqa: ANN401 - JSON is anything
+    def _made(self, value: Any) -> tuple[T, list[Problem]]:
         """Return the object for a JSON value, also if it is not wrapped as requested."""
         problems: list[Problem] = []
         wrapped = value
@@ -137,7 +137,7 @@ class _Growing(Generic[T]):
         self._next = 0.0
         self._last: Any = NOTHING
 
-    def add(self, text: str) -> Any:  # noqa: ANN401 - JSON is anything
+    def add(self, text: str) -> Any:
         """Add text; give the value so far where it has changed, `NOTHING` where not."""
         self._parts.append(text)
         self._size += len(text)
@@ -208,7 +208,7 @@ class ParseStream(_Parsed[T]):
     def __iter__(self) -> Iterator[Any]:
         return self._values
 
-    def __next__(self) -> Any:  # noqa: ANN401 - JSON is anything
+    def __next__(self) -> Any:
         return next(self._values)
 
     def __enter__(self) -> Self:
@@ -246,7 +246,7 @@ class AsyncParseStream(_Parsed[T]):
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._values
 
-    async def __anext__(self) -> Any:  # noqa: ANN401 - JSON is anything
+    async def __anext__(self) -> Any:
         return await anext(self._values)
 
     async def __aenter__(self) -> Self:

@@ -82,7 +82,7 @@ def _work(
         value = item.tool.handler(**item.arguments)
         if isawaitable(value):
             value = _awaited(value, limit)
-    except Exception as error:  # noqa: BLE001 - whatever a handler raises is reported to the model and to the caller
+    except Exception as error:
         done.put((at, _failed(item, error, limit, time.monotonic() - begin)))
     else:
         done.put((at, finished(item, value, time.monotonic() - begin)))
@@ -190,7 +190,7 @@ async def _work_async(item: PreparedCall, limit: float | None) -> ToolResult:
             value = await asyncio.wait_for(_in_thread(item), limit)
             if isawaitable(value):
                 value = await asyncio.wait_for(value, limit)
-    except Exception as error:  # noqa: BLE001 - whatever a handler raises is reported to the model and to the caller
+    except Exception as error:
         return _failed(item, error, limit, time.monotonic() - begin)
     return finished(item, value, time.monotonic() - begin)
 
@@ -221,7 +221,7 @@ def _in_thread(item: PreparedCall) -> asyncio.Future[object]:
         value, raised = None, None
         try:
             value = item.tool.handler(**item.arguments)
-        except Exception as error:  # noqa: BLE001 - it is handed on to the loop
+        except Exception as error:
             raised = error
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, value, raised)
@@ -231,7 +231,7 @@ def _in_thread(item: PreparedCall) -> asyncio.Future[object]:
     return future
 
 
-def _reason(approve: Approve | None, call: ToolCall) -> Any:  # noqa: ANN401 - None, words, or an awaitable of an answer
+def _reason(approve: Approve | None, call: ToolCall) -> Any:
     """Return the reason why a call is refused, or None."""
     answer = True if approve is None else approve(call)
     return answer if isawaitable(answer) else _said(answer)

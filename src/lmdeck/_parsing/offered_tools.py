@@ -74,7 +74,7 @@ class OfferedTools:
         }
 
 
-def _read_tool(tool: Any) -> tuple[str, Mapping[str, Any]]:  # noqa: ANN401 - dicts, Tool objects and functions
+def _read_tool(tool: Any) -> tuple[str, Mapping[str, Any]]:
     if not isinstance(tool, Mapping):
         as_dict = getattr(tool, "to_dict", None)
         tool = as_dict() if callable(as_dict) else {"name": getattr(tool, "name", getattr(tool, "__name__", ""))}

@@ -23,7 +23,7 @@ LONG_LOOKS = 16
 """How often a value may search the rest of the text in vain, so that the cost stays linear."""
 
 
-def decode_arguments(raw: str) -> Any:  # noqa: ANN401 - any JSON value
+def decode_arguments(raw: str) -> Any:
     """Return the value of JSON text, None for other text. Lone surrogates become U+FFFD; numbers must be finite."""
     return decode_repaired(raw)[0]
 

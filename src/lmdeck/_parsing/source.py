@@ -18,11 +18,11 @@ NON_SPACE = re.compile(r"\S")
 DEEPEST = 80  # a regular expression nests one group per character of a literal
 
 
-class NotACall(Exception):  # noqa: N818 - control flow, not an error
+class NotACall(Exception):
     """The text after the marker is not a call."""
 
 
-class MalformedCall(Exception):  # noqa: N818
+class MalformedCall(Exception):
     """The text is a call that cannot be read."""
 
 
@@ -30,7 +30,7 @@ class UnofferedCall(MalformedCall):
     """The text is a call of a tool that was not offered."""
 
 
-class TruncatedCall(Exception):  # noqa: N818
+class TruncatedCall(Exception):
     """The text ended inside a call."""
 
 

@@ -45,7 +45,7 @@ def json_values(text: str) -> Iterator[tuple[Any, str]]:
         yield bare, "read as text"
 
 
-def partial_value(text: str) -> Any:  # noqa: ANN401 - any JSON value
+def partial_value(text: str) -> Any:
     """Return the JSON value that has come so far, its open strings, arrays and objects closed; `NOTHING` before it begins."""
     found = OPENING.search(text)
     if found is None:
@@ -59,7 +59,7 @@ def partial_value(text: str) -> Any:  # noqa: ANN401 - any JSON value
     return _closed("".join(parts))
 
 
-def _closed(prefix: str) -> Any:  # noqa: ANN401 - any JSON value
+def _closed(prefix: str) -> Any:
     """Decode the beginning of a JSON text: what is open is closed, and a key that still waits for its value is left out."""
     closers: list[str] = []
     in_string = False
@@ -97,7 +97,7 @@ def _notes_of(how: str, notes: list[str]) -> str:
     return ", ".join(part for part in (how, repaired) if part)
 
 
-def _strict(text: str) -> Any:  # noqa: ANN401 - any JSON value
+def _strict(text: str) -> Any:
     value = decode_arguments(text) if text else None
     return value if value is not None or text == "null" else NOTHING
 

@@ -27,7 +27,7 @@ def run_plan(plan: Generator[E, Any, T], perform: Callable[[E], object]) -> T:
         while True:
             try:
                 result = perform(effect)
-            except Exception as error:  # noqa: BLE001  # the plan decides what an error means
+            except Exception as error:  # the plan decides what an error means
                 effect = plan.throw(error)
             else:
                 effect = plan.send(result)
@@ -45,7 +45,7 @@ async def run_plan_async(plan: Generator[E, Any, T], perform: Callable[[E], Awai
         while True:
             try:
                 result = await perform(effect)
-            except Exception as error:  # noqa: BLE001  # the plan decides what an error means
+            except Exception as error:  # the plan decides what an error means
                 effect = plan.throw(error)
             else:
                 effect = plan.send(result)

@@ -78,7 +78,7 @@ def _checked(name: object, question: object) -> AskedQuestion:
     return AskedQuestion(name=name, kind=kind, instructions=question.instructions, options=options)
 
 
-def _values(name: str, given: Any) -> tuple[Kind, list[Any]]:  # noqa: ANN401  # a type, or a value that stands for one
+def _values(name: str, given: Any) -> tuple[Kind, list[Any]]:  # a type, or a value that stands for one
     if given is bool:
         return "predicate", [True, False]
     if isinstance(given, range):

@@ -56,7 +56,7 @@ def _normal(
     return shown
 
 
-def _content(message: Mapping[str, Any], where: str, fixes: CompatibilityFixes) -> Any:  # noqa: ANN401  # text, parts, or as given
+def _content(message: Mapping[str, Any], where: str, fixes: CompatibilityFixes) -> Any:  # text, parts, or as given
     content = message.get("content", "")
     if isinstance(content, str):
         return content

@@ -151,7 +151,7 @@ def runs_tools_on_server(body: Mapping[str, Any]) -> bool:
     )
 
 
-def _flat_tool(tool: Any, fixes: CompatibilityFixes) -> dict[str, Any]:  # noqa: ANN401  # dicts and Tool objects
+def _flat_tool(tool: Any, fixes: CompatibilityFixes) -> dict[str, Any]:  # dicts and Tool objects
     given = without_nulls(tool.to_dict() if hasattr(tool, "to_dict") else tool)
     if isinstance(given.get("function"), Mapping):
         given = {"type": "function", **without_nulls(given["function"])}
@@ -161,7 +161,7 @@ def _flat_tool(tool: Any, fixes: CompatibilityFixes) -> dict[str, Any]:  # noqa:
     return given
 
 
-def _anthropic_tool(tool: Any) -> dict[str, Any]:  # noqa: ANN401  # dicts and Tool objects
+def _anthropic_tool(tool: Any) -> dict[str, Any]:  # dicts and Tool objects
     given = without_nulls(tool.to_dict() if hasattr(tool, "to_dict") else tool)
     function = given.get("function")
     if not isinstance(function, Mapping):

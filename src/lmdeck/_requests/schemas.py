@@ -57,7 +57,7 @@ class _Inliner:
             }
         return written
 
-    def _value(self, name: str, value: Any, within: tuple[str, ...]) -> Any:  # noqa: ANN401  # JSON
+    def _value(self, name: str, value: Any, within: tuple[str, ...]) -> Any:  # JSON
         self._nodes += 1
         if self._nodes > MAX_NODES:
             raise _TooMuchError

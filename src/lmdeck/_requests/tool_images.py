@@ -93,7 +93,9 @@ def anthropic_images_after_results(
             yield {"role": "user", "content": moved}
 
 
-def _block_without_images(block: Any, names: Mapping[str, str], moved: Parts, fixes: CompatibilityFixes) -> Any:  # noqa: ANN401  # blocks of any kind
+def _block_without_images(
+    block: Any, names: Mapping[str, str], moved: Parts, fixes: CompatibilityFixes
+) -> Any:  # blocks of any kind
     is_result = isinstance(block, Mapping) and block.get("type") == "tool_result"
     parts: Any = block.get("content") if is_result else None
     images = _images(parts, "image")

@@ -96,7 +96,7 @@ def tool_key(body: Mapping[str, Any], tool: object) -> bytes:
     return msgspec.json.encode([body.get("model"), tool], order="deterministic", enc_hook=str)
 
 
-def simplified_schema(schema: object, dropped: set[str], depth: int = 0) -> Any:  # noqa: ANN401  # JSON
+def simplified_schema(schema: object, dropped: set[str], depth: int = 0) -> Any:  # JSON
     """Return a schema with supported keywords only; the names of the others are added to `dropped`."""
     if not isinstance(schema, Mapping):
         return schema

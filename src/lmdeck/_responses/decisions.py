@@ -121,7 +121,7 @@ def _probabilities(question: AskedQuestion, given: object) -> dict[Any, float]:
     return {_chosen(question, key): _probability(question, number) for key, number in pairs}
 
 
-def _chosen(question: AskedQuestion, word: object) -> Any:  # noqa: ANN401  # a value of the question's type
+def _chosen(question: AskedQuestion, word: object) -> Any:  # a value of the question's type
     if question.kind == "score":
         number = int(word) if isinstance(word, str) and word.isdecimal() else word
         if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(question.options):

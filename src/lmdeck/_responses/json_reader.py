@@ -106,7 +106,7 @@ class JSONReader:
         """Whether the end marker was read: a JSON body has none."""
         return False
 
-    def is_whole_without_end(self, error: TransportError) -> bool:  # noqa: ARG002  # no body is whole before its end
+    def is_whole_without_end(self, error: TransportError) -> bool:  # no body is whole before its end
         """Whether the response is complete: never before its end."""
         return False
 

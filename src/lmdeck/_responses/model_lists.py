@@ -182,4 +182,4 @@ def _count(value: object) -> int | None:
     )
 
 
-assert {api for api, _ in MODEL_LIST_PATHS} == set(get_args(ApiLevel)) == _READERS.keys()  # noqa: S101  # each API has its reader
+assert {api for api, _ in MODEL_LIST_PATHS} == set(get_args(ApiLevel)) == _READERS.keys()  # each API has its reader

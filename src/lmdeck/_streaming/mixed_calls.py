@@ -103,7 +103,7 @@ class MixedCalls:
         return json.dumps(_plain({key: value for key, value in coerced.items() if value is not None}), sort_keys=True)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+def _plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):

@@ -47,12 +47,14 @@ def untyped(data: dict[str, Any]) -> ServerEvent:
     return ServerEvent(str(data.get("type") or ""), data)
 
 
-def completion(delta: Delta | None = None, logprobs: object = None, **head: Any) -> Completion:  # noqa: ANN401  # the fields of Completion
+def completion(
+    delta: Delta | None = None, logprobs: object = None, **head: Any
+) -> Completion:  # the fields of Completion
     """Return a chunk with one choice, or without choices if there is no delta."""
     return Completion(choices=None if delta is None else [Choice(delta=delta, logprobs=logprobs)], **head)
 
 
-def finished(reason: str, **head: Any) -> Completion:  # noqa: ANN401  # the fields of Completion
+def finished(reason: str, **head: Any) -> Completion:  # the fields of Completion
     """Return a chunk that ends the answer."""
     return Completion(choices=[Choice(finish_reason=reason)], **head)
 

@@ -81,7 +81,7 @@ def _start(host: str, port: int, report: Callable[[Outcome], object]) -> None:
     def work() -> None:
         try:
             report(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except Exception as error:  # noqa: BLE001  # raised in the thread or task that waits
+        except Exception as error:  # raised in the thread or task that waits
             report(error)
 
     threading.Thread(target=work, name=f"lmdeck-look-up-{host}", daemon=True).start()

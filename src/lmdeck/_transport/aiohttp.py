@@ -198,11 +198,11 @@ class _Connector(aiohttp.TCPConnector):
     An idle connection on which bytes have arrived is not reused: they would be read as the next answer.
     """
 
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401  # the base's options
+    def __init__(self, **options: Any) -> None:  # the base's options
         super().__init__(**options)
         self._factory: Callable[[], ResponseHandler] = partial(_Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]  # of a subclass
 
-    async def _get(self, key: Any, traces: Any) -> Any:  # noqa: ANN401  # as below
+    async def _get(self, key: Any, traces: Any) -> Any:  # as below
         for protocol, _ in self._conns.get(key, ()):
             if protocol.should_close or _has_bytes(protocol):
                 protocol.abort()
@@ -221,7 +221,7 @@ class _Connector(aiohttp.TCPConnector):
         self._acquired.clear()
         self._closed = True
 
-    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:  # noqa: ANN401
+    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         if should_close:
             protocol.abort()
         super()._release(key, protocol, should_close=should_close)

@@ -105,7 +105,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
 
     before = {number: signal.signal(number, forward) for number in _forwarded()}
     try:
-        program = subprocess.Popen(list(command), env=dict(environment))  # noqa: S603  # the user's own program
+        program = subprocess.Popen(list(command), env=dict(environment))  # the user's own program
         for number in early:
             program.send_signal(number)
         code = program.wait()

@@ -28,7 +28,7 @@ class LMDeckChat(Chat):
 
     needs_key: Any = None
 
-    def get_client(self, key: str | None, *, async_: bool = False) -> Any:  # noqa: ANN401, ARG002  # as the parent's
+    def get_client(self, key: str | None, *, async_: bool = False) -> Any:  # as the parent's
         """Return OpenAI's client with lmdeck's transport."""
         return OpenAI()
 
@@ -41,7 +41,7 @@ class AsyncLMDeckChat(AsyncChat):
 
     needs_key: Any = None
 
-    def get_client(self, key: str | None, *, async_: bool = True) -> Any:  # noqa: ANN401, ARG002  # as the parent's
+    def get_client(self, key: str | None, *, async_: bool = True) -> Any:  # as the parent's
         """Return OpenAI's async client with lmdeck's transport."""
         return AsyncOpenAI()
 
@@ -56,7 +56,7 @@ class LMDeckEmbedding(EmbeddingModel):
         self.model_id = model_id
         self._key = key
 
-    def embed_batch(self, items: Iterable[str | bytes], *, key: str | None = None) -> Iterator[list[float]]:  # noqa: ARG002
+    def embed_batch(self, items: Iterable[str | bytes], *, key: str | None = None) -> Iterator[list[float]]:
         """Return a vector for each text."""
         with LMStudio() as client:
             yield from client.embed([str(item) for item in items], model=self._key).vectors

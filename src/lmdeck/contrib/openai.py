@@ -37,13 +37,13 @@ def async_http_client(**settings: Unpack[ClientSettings]) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=AsyncRepairTransport(**settings), timeout=None, trust_env=False)
 
 
-def OpenAI(**options: Any) -> openai.OpenAI:  # noqa: ANN401, N802  # OpenAI's own keywords, and its name
+def OpenAI(**options: Any) -> openai.OpenAI:  # noqa: N802  # OpenAI's own keywords, and its name
     """Return OpenAI's client for LM Studio; the keywords are OpenAI's and those of `LMStudio`, which select the server."""
     settings, arguments = _split(options)
     return openai.OpenAI(http_client=http_client(**settings), **arguments)
 
 
-def AsyncOpenAI(**options: Any) -> openai.AsyncOpenAI:  # noqa: ANN401, N802  # as above
+def AsyncOpenAI(**options: Any) -> openai.AsyncOpenAI:  # noqa: N802  # as above
     """Return OpenAI's async client for LM Studio; the keywords are OpenAI's and those of `LMStudio`."""
     settings, arguments = _split(options)
     return openai.AsyncOpenAI(http_client=async_http_client(**settings), **arguments)

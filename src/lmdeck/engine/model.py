@@ -144,7 +144,7 @@ class EngineModel:
         async with self._turn:
             return await self._in_worker(lambda: self._embed(job.texts))
 
-    async def decide(self, model: str, choices: Sequence[LetterChoice]) -> Decided:  # noqa: ARG002  # there is one
+    async def decide(self, model: str, choices: Sequence[LetterChoice]) -> Decided:  # there is one
         """Return the probability of each letter, from the scores of the first token."""
         async with self._turn:
             answered = [await self._in_worker(partial(self._letters, choice)) for choice in choices]
@@ -292,7 +292,7 @@ class EngineModel:
             completion_tokens=len(runner.tokenize_text(text, add_special_tokens=False, enable_thinking=None)),
         )
 
-    def _request(self, job: Generation, max_tokens: int | None, *, probe: bool = False) -> Any:  # noqa: ANN401  # theirs
+    def _request(self, job: Generation, max_tokens: int | None, *, probe: bool = False) -> Any:  # theirs
         asked = job.sampling
         turns = (Turn(self._loader.raw_role, job.prompt),) if isinstance(job.prompt, str) else job.prompt
         top_k = DEFAULTS.top_k if asked.top_k is None else asked.top_k
@@ -340,7 +340,7 @@ class EngineModel:
         gc.collect()
 
 
-def _chunks(runner: Runner, request: Any) -> Iterator[ChatCompletionChunkResponse]:  # noqa: ANN401  # theirs
+def _chunks(runner: Runner, request: Any) -> Iterator[ChatCompletionChunkResponse]:  # theirs
     return cast("Iterator[ChatCompletionChunkResponse]", runner.send_chat_completion_request(request))
 
 

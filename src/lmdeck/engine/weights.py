@@ -138,7 +138,7 @@ def _run(command: Sequence[str], report: Callable[[PullProgress], object]) -> tu
     """Run a command and give its exit status and the end of its output; progress lines are reported, not kept."""
     lines: list[str] = []
     try:
-        process = subprocess.Popen(  # noqa: S603  # a fixed command, no shell
+        process = subprocess.Popen(  # a fixed command, no shell
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -43,6 +43,6 @@ class Worker:
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(call())
-                except BaseException as error:  # noqa: BLE001  # whoever waits gets it, a panic of the engine too
+                except BaseException as error:  # whoever waits gets it, a panic of the engine too
                     future.set_exception(error)
             del item, future, call  # while waiting for the next, nothing of the last is kept alive

@@ -213,7 +213,7 @@ class EmbeddingRelay(JSONReader):
         body = self.value if isinstance(self.value, Mapping) else {}
         return msgspec.json.encode({**body, "data": data, "lmdeck": receipt})
 
-    def error_event(self, error: LMStudioError) -> bytes:  # noqa: ARG002  # never streamed
+    def error_event(self, error: LMStudioError) -> bytes:  # never streamed
         """Return nothing: embeddings are not streamed."""
         return b""
 
@@ -271,7 +271,7 @@ class PassingRelay:
         """Return nothing: an answer that is passed on is not parsed."""
         return
 
-    def is_whole_without_end(self, error: TransportError) -> bool:  # noqa: ARG002  # its end is unknown
+    def is_whole_without_end(self, error: TransportError) -> bool:  # its end is unknown
         """Whether the answer is whole although its connection broke. False: its end is unknown."""
         return False
 
@@ -285,7 +285,7 @@ class PassingRelay:
         self._out.clear()
         return out
 
-    def error_event(self, error: LMStudioError) -> bytes:  # noqa: ARG002  # its format is unknown
+    def error_event(self, error: LMStudioError) -> bytes:  # its format is unknown
         """Return nothing: the connection is aborted instead."""
         return b""
 

@@ -202,7 +202,7 @@ class CompletionWriter(ChatWriter):
     def _said(self, chunk: Chunk) -> dict[str, Any]:
         return {"text": chunk.content}
 
-    def _told(self, choice: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002  # as above
+    def _told(self, choice: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:  # as above
         return {"text": said.get("text", "")}
 
     def _whole(self, reply: Reply) -> dict[str, Any]:

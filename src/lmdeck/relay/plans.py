@@ -58,7 +58,7 @@ def begin(
         return (yield from _pass_on(session, method, route, forwarded, body or None, timeouts))
     request = RelayRequest(route.kind, body, model=session.settings.model, without_rules=session.settings.without_rules)
 
-    def make_reader(status: int, headers: Mapping[str, str]) -> Any:  # noqa: ANN401  # a RelayReader
+    def make_reader(status: int, headers: Mapping[str, str]) -> Any:  # a RelayReader
         return request.reader(status, headers, architecture=session.architecture(request.model))
 
     sent = GenerationRequest(

@@ -175,12 +175,12 @@ def _check_token(request: Request, api_token: str | None) -> None:
 
 
 async def _refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)  # noqa: S101  # registered for this class alone
+    assert isinstance(error, Refusal)  # registered for this class alone
     return json_response(error.body(request.url.path), error.status)
 
 
 async def _backend_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, BackendError)  # noqa: S101  # registered for this class alone
+    assert isinstance(error, BackendError)  # registered for this class alone
     return json_response(failure_body(request.url.path, error), error.status)
 
 

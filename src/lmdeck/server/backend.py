@@ -43,7 +43,7 @@ class BackendError(Exception):
         *,
         status: int = 400,
         body: object = None,
-        type: str | None = None,  # noqa: A002  # the field's name
+        type: str | None = None,  # the field's name
         code: str | None = None,
     ) -> None:
         super().__init__(message)

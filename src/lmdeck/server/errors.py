@@ -24,7 +24,7 @@ _ANTHROPIC_TYPES = {
 }
 
 
-class Refusal(Exception):  # noqa: N818  # a no is an answer here, not a failure of the server
+class Refusal(Exception):  # a no is an answer here, not a failure of the server
     """A request that is answered with `status` and an error instead of being run.
 
     With `is_bare`, the error of the OpenAI endpoints is a string; the errors of the other endpoints are always objects.
@@ -35,7 +35,7 @@ class Refusal(Exception):  # noqa: N818  # a no is an answer here, not a failure
         status: int,
         message: str,
         *,
-        type: str = "invalid_request_error",  # noqa: A002  # the field's name
+        type: str = "invalid_request_error",  # the field's name
         param: str | None = None,
         code: str | None = None,
         is_bare: bool = False,

@@ -116,7 +116,7 @@ class TextOnly:
         """
         raise BackendError(f"The model {job.model} does not create embeddings.", type="not_implemented")
 
-    async def decide(self, model: str, choices: Sequence[LetterChoice]) -> Decided:  # noqa: ARG002
+    async def decide(self, model: str, choices: Sequence[LetterChoice]) -> Decided:
         """Refuse the request.
 
         Raises:

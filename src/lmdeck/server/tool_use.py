@@ -138,7 +138,7 @@ class DefaultToolUse:
         """
         await self._model.unload(instance_id)
 
-    async def download(self, model: str, quantization: str | None = None) -> DownloadState:  # noqa: ARG002
+    async def download(self, model: str, quantization: str | None = None) -> DownloadState:
         """Return `already_downloaded` for an available model.
 
         Raises:
@@ -261,7 +261,7 @@ def _schema_text(schema: Mapping[str, Any] | bool) -> str:
     return json.dumps({**schema, "x-guidance": _COMPACT} if not isinstance(schema, bool) else schema)
 
 
-def _bounded(schema: Any) -> Any:  # noqa: ANN401  # a JSON Schema at any depth
+def _bounded(schema: Any) -> Any:  # a JSON Schema at any depth
     """Return a schema with limits where it has none, since a small model may never end a string."""
     if isinstance(schema, list):
         return [_bounded(item) for item in schema]

@@ -198,7 +198,7 @@ class ScriptedBackend:
         """Unload an instance."""
         self._models.unload(instance_id)
 
-    async def download(self, model: str, quantization: str | None = None) -> DownloadState:  # noqa: ARG002
+    async def download(self, model: str, quantization: str | None = None) -> DownloadState:
         """Start a scripted download."""
         return self._models.download(model)
 

@@ -20,7 +20,7 @@ Headers = list[tuple[bytes, bytes]]
 _CUT_CHANCE = 0.4
 
 
-class ResponseFinished(Exception):  # noqa: N818  # control flow, not an error
+class ResponseFinished(Exception):  # control flow, not an error
     """The response has ended early; the application need not continue."""
 
 
@@ -186,8 +186,8 @@ class ResponseSender:
             await self._put(None)
 
     async def _put(self, data: bytes | None) -> None:
-        assert self._planned is not None  # noqa: S101  # checked by `_send_body`
-        assert self._task is not None  # noqa: S101
+        assert self._planned is not None  # checked by `_send_body`
+        assert self._task is not None
         putting = asyncio.create_task(self._planned.put(data))
         try:
             await asyncio.wait({putting, self._task}, return_when=asyncio.FIRST_COMPLETED)

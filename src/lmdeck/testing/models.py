@@ -211,7 +211,7 @@ class ModelScripting:
         self,
         key: str,
         *,
-        type: Literal["llm", "vlm", "embeddings", "decision"] = "llm",  # noqa: A002  # LM Studio's word
+        type: Literal["llm", "vlm", "embeddings", "decision"] = "llm",  # LM Studio's word
         loaded: bool = True,
         load_seconds: float = 0.0,
         context_length: int = 4096,

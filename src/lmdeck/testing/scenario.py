@@ -146,7 +146,7 @@ class Scenario(Struct, forbid_unknown_fields=True, kw_only=True):
             fake.repeat()
 
 
-def _user_says(words: str) -> Any:  # noqa: ANN401  # a predicate
+def _user_says(words: str) -> Any:  # a predicate
     return lambda request: words.lower() in request.last_user.lower()
 
 

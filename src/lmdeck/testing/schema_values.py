@@ -20,7 +20,7 @@ _FORMATS = {
 }
 
 
-def value_for(schema: object, root: Mapping[str, Any] | None = None, depth: int = 0) -> Any:  # noqa: ANN401, C901  # JSON; one case a keyword
+def value_for(schema: object, root: Mapping[str, Any] | None = None, depth: int = 0) -> Any:  # noqa: C901  # JSON; one case a keyword
     """Return a value that matches a schema, always the same one; references are resolved in `root`.
 
     Raises:

@@ -134,7 +134,7 @@ def _run(
         _arm(fake, fault)
         environment = {**os.environ, **environment_for(url)}
         try:
-            done = subprocess.run(  # noqa: S603  # the user's own program is the point
+            done = subprocess.run(  # the user's own program is the point
                 list(command), env=environment, capture_output=True, text=True, timeout=timeout, check=False,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip

@@ -54,7 +54,7 @@ def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
     return written
 
 
-def _written(schema: Any, definitions: Mapping[str, Any], recursive: set[str]) -> Any:  # noqa: ANN401 - JSON is anything
+def _written(schema: Any, definitions: Mapping[str, Any], recursive: set[str]) -> Any:
     if isinstance(schema, Mapping):
         name = str(schema.get("$ref", "")).rpartition("/")[2]
         if name in definitions and name not in recursive:

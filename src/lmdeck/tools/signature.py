@@ -75,7 +75,7 @@ def _default(value: object) -> dict[str, Any]:
         return {}
 
 
-def _meaning(hint: Any) -> tuple[Any, str]:  # noqa: ANN401 - a type hint is anything
+def _meaning(hint: Any) -> tuple[Any, str]:
     """Return type and description of `Annotated[T, "description"]` or pydantic's `Field(description=…)`."""
     if get_origin(hint) is not Annotated:
         return hint, ""

@@ -22,7 +22,7 @@ SCHEMA_WORDS = frozenset(
 )
 
 
-class ToolFailed(Exception):  # noqa: N818 - what happened, said to the model
+class ToolFailed(Exception):
     """Raised by a tool to report a failure to the model in its own words; the loop continues."""
 
 

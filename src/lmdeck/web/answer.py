@@ -74,7 +74,7 @@ class StreamedAnswer:
         self._is_ended = True
         try:
             on_end(self.reply)
-        except Exception as error:  # noqa: BLE001  # application code: the visitor must learn of any failure
+        except Exception as error:  # application code: the visitor must learn of any failure
             self._save_error = self._reported(error, NOT_SAVED)
 
     async def end_async(self, on_end: Callable[[Reply], Awaitable[object]] | None) -> None:
@@ -88,7 +88,7 @@ class StreamedAnswer:
     async def _call(self, on_end: Callable[[Reply], Awaitable[object]]) -> None:
         try:
             await on_end(self.reply)
-        except Exception as error:  # noqa: BLE001  # as above
+        except Exception as error:  # as above
             self._save_error = self._reported(error, NOT_SAVED)
 
     async def frames(self, heartbeat: float) -> AsyncGenerator[bytes, None]:
@@ -108,7 +108,7 @@ class StreamedAnswer:
                     if frame := encode(event):
                         yield frame
             self._reply = end = run.reply
-        except Exception as error:  # noqa: BLE001  # the status line is sent: any failure is reported as an event
+        except Exception as error:  # the status line is sent: any failure is reported as an event
             self._ending = CUT if isinstance(error, TransportError | StreamError) else FAILED
             end = self._reported(error, "The answer failed.")
         self.is_finished = True

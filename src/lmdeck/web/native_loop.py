@@ -86,7 +86,7 @@ class NativeThread(ThreadPoolExecutor):
                 continue
             try:
                 value = fn(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001  # raised where the future is awaited
+            except BaseException as error:  # raised where the future is awaited
                 future.set_exception(error)
             else:
                 future.set_result(value)

@@ -39,7 +39,7 @@ def test_those_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
         try:
             for number in range(20):
                 stores[at].add_reply(key, Reply(content=f"{at}-{number}"))
-        except Exception as error:  # noqa: BLE001  # shown by the assertion
+        except Exception as error:  # shown by the assertion
             failed.append(error)
 
     threads = [threading.Thread(target=write, args=(at,)) for at in range(len(stores))]

@@ -48,7 +48,7 @@ def user_named(name: str) -> Any:
 class User:
     """A user of an application."""
 
-    def __init__(self, id: object) -> None:  # noqa: A002  # as models have it
+    def __init__(self, id: object) -> None:  # as models have it
         self.id = id
 
 

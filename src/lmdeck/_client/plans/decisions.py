@@ -143,7 +143,7 @@ def _picked(question: AskedQuestion, label: str) -> DecisionAnswer:
     return DecisionAnswer(value=value, score=float(value) if question.kind == "score" else None)
 
 
-def _until_it_fits(steps: Generator[Ask, Any, Any], ask: Any) -> Plan[Any]:  # noqa: ANN401  # as `asking` gives it
+def _until_it_fits(steps: Generator[Ask, Any, Any], ask: Any) -> Plan[Any]:  # as `asking` gives it
     """Run the questions of structured output within a plan."""
     try:
         step = next(steps)

@@ -66,7 +66,7 @@ class _TimedReads(io.RawIOBase):
         """Return True."""
         return True
 
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # a buffer has no type before Python 3.12
+    def readinto(self, buffer: Any) -> int:  # a buffer has no type before Python 3.12
         """Read the bytes that have arrived, at least one."""
         if self.is_inherited:
             raise ConnectionResetError
@@ -113,7 +113,7 @@ class _Buffer(io.BufferedReader):
 class _BulkHTTPResponse(http.client.HTTPResponse):
     """The standard library's response, but chunked bodies are read many chunks at a time."""
 
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # the base's signature
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:  # the base's signature
         super().__init__(sock, *args, **kwargs)
         self.reads = _TimedReads(sock)
         self.fp.close()
@@ -180,7 +180,7 @@ class PooledConnection(HTTPConnection):
     _asked: tuple[str, str] = "", ""
     _answer: _BulkHTTPResponse | None = None
 
-    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  # the base's signature
+    def __init__(self, *args: Any, **options: Any) -> None:  # the base's signature
         super().__init__(*args, **options)
         on_fork(self, PooledConnection.after_fork)
 
@@ -250,7 +250,7 @@ class PooledConnection(HTTPConnection):
         self,
         method: str,
         url: str,
-        body: Any = None,  # noqa: ANN401  # the base's signature
+        body: Any = None,  # the base's signature
         headers: Mapping[str, str] | None = None,
         **_: object,
     ) -> None:
@@ -282,7 +282,7 @@ class PooledConnection(HTTPConnection):
         except TimeoutError as error:
             raise ConnectTimeoutError(self, f"{self.host} did not finish the connection") from error
 
-    def getresponse(self) -> Any:  # noqa: ANN401  # typed so by the base class of the base class
+    def getresponse(self) -> Any:  # typed so by the base class of the base class
         """Wait for the head of the answer."""
         self.last_used = time.monotonic()
         self.sock.settimeout(self.timeout)
@@ -317,7 +317,7 @@ class PooledConnection(HTTPConnection):
         if answer is not None:
             answer.close()
 
-    def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> _BulkHTTPResponse:  # type: ignore[override]  # noqa: ANN401
+    def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> _BulkHTTPResponse:  # type: ignore[override]
         """Return the response and remember its socket, which `http.client` hands over with the last one."""
         response = _BulkHTTPResponse(sock, *args, **kwargs)
         self.reads = response.reads
@@ -333,7 +333,7 @@ class Pool(HTTPConnectionPool):
 
     ConnectionCls = PooledConnection
 
-    def _make_request(self, conn: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # the base's signature
+    def _make_request(self, conn: Any, *args: Any, **kwargs: Any) -> Any:  # the base's signature
         conn.sent_within = kwargs["timeout"].read_timeout
         return super()._make_request(conn, *args, **kwargs)
 
@@ -343,7 +343,7 @@ class TLSPool(Pool, HTTPSConnectionPool):
 
     ConnectionCls = _PooledTLSConnection
 
-    def _validate_conn(self, conn: Any) -> None:  # noqa: ANN401  # the base's
+    def _validate_conn(self, conn: Any) -> None:  # the base's
         if conn.is_closed:
             conn.connect()  # the base class warns on each connection with `tls_verify=False`
 

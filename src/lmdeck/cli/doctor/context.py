@@ -22,7 +22,7 @@ class CheckResult(Struct, frozen=True, kw_only=True):
     fix: str = ""
 
 
-class CheckWarning(Exception):  # noqa: N818  # a warning, not an error
+class CheckWarning(Exception):  # a warning, not an error
     """A possible problem that a check found; `fix` says what to do about it."""
 
     def __init__(self, detail: str, fix: str) -> None:
@@ -31,7 +31,7 @@ class CheckWarning(Exception):  # noqa: N818  # a warning, not an error
         self.fix = fix
 
 
-class CheckSkipped(Exception):  # noqa: N818  # a check that does not apply is not an error
+class CheckSkipped(Exception):  # a check that does not apply is not an error
     """The server does not report what a check needs."""
 
 

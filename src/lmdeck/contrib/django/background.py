@@ -46,7 +46,7 @@ def _added(reply: Reply) -> Sequence[Any]:
     return reply.messages or [reply.message]
 
 
-def _conversation(key: str) -> Any:  # noqa: ANN401  # the model exists only if its application is installed
+def _conversation(key: str) -> Any:  # the model exists only if its application is installed
     if not apps.is_installed("lmdeck.contrib.django.history"):
         raise ImproperlyConfigured('Conversations need "lmdeck.contrib.django.history" in INSTALLED_APPS.')
     return apps.get_model("lmdeck_history", "Conversation").objects.get(pk=key)

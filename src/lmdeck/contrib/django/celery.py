@@ -23,6 +23,6 @@ from lmdeck.errors import ModelCrashedError, ServerUnreachableError
     retry_backoff=5,
     max_retries=5,
 )
-def run_chat(*args: Any, **keywords: Any) -> dict[str, Any]:  # noqa: ANN401  # as `answer` has them
+def run_chat(*args: Any, **keywords: Any) -> dict[str, Any]:  # as `answer` has them
     """Run a chat; see `lmdeck.contrib.django.background.answer` for the arguments and the result."""
     return answer(*args, **keywords)

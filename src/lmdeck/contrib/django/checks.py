@@ -17,7 +17,7 @@ PER_PROCESS = ("locmem.LocMemCache", "dummy.DummyCache")
 
 
 @register("lmdeck")
-def check_settings(**_: Any) -> list[CheckMessage]:  # noqa: ANN401  # Django's form
+def check_settings(**_: Any) -> list[CheckMessage]:  # Django's form
     """Check `LMDECK`, the environment, and the cache and tools that the setting names."""
     found: list[CheckMessage] = [
         Error(error.message, hint=error.hint, id=f"lmdeck.{error.code}")

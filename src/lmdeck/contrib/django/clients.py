@@ -44,7 +44,7 @@ class _AsyncClient(AsyncLMStudio):
 class _ClientProxy:
     """A proxy that forwards attribute access to the current client."""
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever the client has
+    def __getattr__(self, name: str) -> Any:  # whatever the client has
         if name.startswith("__"):
             raise AttributeError(name)  # copying and inspection do not create a client
         return getattr(self._current(), name)

@@ -52,7 +52,7 @@ class GuardedView(View):
     is_counted = False
     is_page = False
 
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # noqa: ANN401  # Django's form
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # Django's form
         """Handle or refuse the request, and add the page's headers to the response."""
         response = self._answer(request, *args, **kwargs)
         for name, value in self.get_headers().items():
@@ -63,7 +63,7 @@ class GuardedView(View):
         """Return the default headers of every response, with the project's `X_FRAME_OPTIONS`."""
         return {**PAGE_HEADERS, "X-Frame-Options": settings.X_FRAME_OPTIONS}
 
-    def _answer(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # noqa: ANN401  # as above
+    def _answer(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # as above
         if not self.is_open() and not is_known(request):
             if not hasattr(request, "user"):
                 raise ImproperlyConfigured(
@@ -89,14 +89,14 @@ def rate_limited(view: V) -> V:
     if iscoroutinefunction(view):
 
         @wraps(view)
-        async def limited_async(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # noqa: ANN401
+        async def limited_async(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             refusal = await sync_to_async(_rate_limit_refusal)(request)
             return refusal or cast("HttpResponseBase", await view(request, *args, **kwargs))
 
         return cast("V", limited_async)
 
     @wraps(view)
-    def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # noqa: ANN401
+    def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return _rate_limit_refusal(request) or cast("HttpResponseBase", view(request, *args, **kwargs))
 
     return cast("V", limited)

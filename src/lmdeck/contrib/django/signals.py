@@ -55,7 +55,7 @@ def _forward(signal: Signal) -> Callable[[object], object]:
 def _forward_async(signal: Signal) -> Callable[[object], object]:
     """Return a callback that returns a coroutine, which the client runs as a task beside the answer."""
 
-    def send(event: object) -> Any:  # noqa: ANN401  # a coroutine, where anybody listens
+    def send(event: object) -> Any:  # a coroutine, where anybody listens
         return signal.asend_robust(sender=AsyncLMStudio, event=event) if signal.receivers else None
 
     return send

@@ -25,11 +25,11 @@ class _UnqueuedTask:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.call = function
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # nothing comes back
+    def __getattr__(self, name: str) -> Any:  # nothing comes back
         raise ImproperlyConfigured(f"run_chat.{name} needs Django 6, or on Django 5.2: pip install django-tasks.")
 
 
-def _task(function: Callable[..., Any]) -> Any:  # noqa: ANN401  # a Task of whichever framework there is
+def _task(function: Callable[..., Any]) -> Any:  # a Task of whichever framework there is
     for framework in ("django.tasks", "django_tasks"):
         if find_spec(framework) is not None:
             return import_module(framework).task(function)
@@ -37,7 +37,7 @@ def _task(function: Callable[..., Any]) -> Any:  # noqa: ANN401  # a Task of whi
 
 
 @_task
-def run_chat(*args: Any, **keywords: Any) -> dict[str, Any]:  # noqa: ANN401  # as `answer` has them
+def run_chat(*args: Any, **keywords: Any) -> dict[str, Any]:  # as `answer` has them
     """Run a chat; see `lmdeck.contrib.django.background.answer` for the arguments and the result."""
     return answer(*args, **keywords)
 

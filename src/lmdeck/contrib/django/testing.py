@@ -23,7 +23,7 @@ from lmdeck.testing import FakeLMStudioMixin
 class override_lmdeck(TestContextDecorator):  # noqa: N801  # named like Django's override_settings
     """Override keys of `LMDECK` in a block, a test or a test class: `override_lmdeck(TIMEOUT=5)`."""
 
-    def __init__(self, **keys: Any) -> None:  # noqa: ANN401  # each key has its own type
+    def __init__(self, **keys: Any) -> None:  # each key has its own type
         super().__init__()
         self._keys = keys
         self._entered: list[override_settings] = []

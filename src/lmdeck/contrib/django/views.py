@@ -57,7 +57,7 @@ class AskView(GuardedView):
     tools: tuple[str, ...] | None = None
     encoding = "lmdeck"
 
-    def get_chat(self, request: HttpRequest) -> Chat:  # noqa: ARG002  # used by subclasses
+    def get_chat(self, request: HttpRequest) -> Chat:  # used by subclasses
         """Return the chat with which conversations start: model, system message, tools, options."""
         configured = configuration()
         system = self.system or configured.system
@@ -129,18 +129,18 @@ def _history_enabled(request: HttpRequest) -> bool:
     return apps.is_installed("lmdeck.contrib.django.history") and is_known(request)
 
 
-def _conversations(request: HttpRequest) -> Any:  # noqa: ANN401  # the model exists only if its application is installed
+def _conversations(request: HttpRequest) -> Any:  # the model exists only if its application is installed
     return apps.get_model("lmdeck_history", "Conversation").objects.all().of(request.user)
 
 
-def _get_or_404(request: HttpRequest, key: UUID) -> Any:  # noqa: ANN401  # as above
+def _get_or_404(request: HttpRequest, key: UUID) -> Any:  # as above
     conversation = _conversations(request).filter(pk=key).first() if _history_enabled(request) else None
     if conversation is None:
         raise Http404
     return conversation
 
 
-def _get_or_create(request: HttpRequest, key: UUID | None) -> Any:  # noqa: ANN401  # as above
+def _get_or_create(request: HttpRequest, key: UUID | None) -> Any:  # as above
     if key is not None:
         return _get_or_404(request, key)
     return apps.get_model("lmdeck_history", "Conversation").objects.create(user_id=request.user.pk)

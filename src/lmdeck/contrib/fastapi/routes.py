@@ -94,7 +94,7 @@ def router(
     return routes
 
 
-def _add_conversations(routes: APIRouter, owner_type: Any, store: Conversations | None) -> None:  # noqa: ANN401  # an annotation
+def _add_conversations(routes: APIRouter, owner_type: Any, store: Conversations | None) -> None:  # an annotation
     @routes.get("/conversations/")
     def newest(owner: owner_type) -> dict[str, Any]:
         return {"conversations": [] if store is None else store.newest(owner)}
@@ -109,7 +109,7 @@ def _add_conversations(routes: APIRouter, owner_type: Any, store: Conversations 
         return Response(status_code=204) if store is not None and store.remove(key, owner) else _not_found()
 
 
-def _add_page(routes: APIRouter, owner_type: Any, title: str) -> None:  # noqa: ANN401  # an annotation
+def _add_page(routes: APIRouter, owner_type: Any, title: str) -> None:  # an annotation
     @routes.get("/", response_class=HTMLResponse)
     def show(request: Request, _: owner_type) -> Response:
         root = request.url.path.rstrip("/")

@@ -53,7 +53,7 @@ class ResponseEncoder:
         """Return the last event of a failed response."""
         return self.end(self.body("failed", error={"code": code, "message": message}))
 
-    def body(self, status: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401  # fields of the response object
+    def body(self, status: str, **fields: Any) -> dict[str, Any]:  # fields of the response object
         """Return the response object with the blocks so far as its output."""
         return {**self.template, "status": status, "output": self.output(), **fields}
 

@@ -72,7 +72,7 @@ class _ResponseBuilder:
         history: tuple[ChatMessage, ...],
         stored: StoredResponses,
         timer: ResponseTimer,
-        models: tuple[ModelDescription, ...] | Any,  # noqa: ANN401  # any sequence
+        models: tuple[ModelDescription, ...] | Any,  # any sequence
     ) -> None:
         self.blocks = Blocks()
         self._asked = asked

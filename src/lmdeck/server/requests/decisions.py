@@ -162,7 +162,7 @@ def _lines(item: object, images: list[str]) -> Iterator[str]:
             yield json.dumps(part, ensure_ascii=False)
 
 
-def _without_images(state: Any, images: list[str]) -> Any:  # noqa: ANN401  # JSON at any depth
+def _without_images(state: Any, images: list[str]) -> Any:  # JSON at any depth
     """Return a state with its image data URLs replaced by references, and collect the URLs in `images`."""
     if isinstance(state, str) and state.startswith("data:"):
         images.append(image_uri(state))

@@ -107,7 +107,7 @@ def _integrations(given: object) -> tuple[Integration, ...]:
     return tuple(_integration(item, f"integrations.{index}") for index, item in enumerate(given))
 
 
-def _integration(item: Any, param: str) -> Integration:  # noqa: ANN401  # JSON
+def _integration(item: Any, param: str) -> Integration:  # JSON
     match item:
         case str(plugin) if plugin:
             return Integration(provider=Provider(type="plugin", plugin_id=plugin))

@@ -56,7 +56,7 @@ class Redaction:
         """Return headers by their lower-case names, secrets replaced."""
         return {name.lower(): self._header(name, value) for name, value in given.items()}
 
-    def body(self, value: object, name: str = "") -> Any:  # noqa: ANN401  # JSON is anything
+    def body(self, value: object, name: str = "") -> Any:  # JSON is anything
         """Return a decoded body with its secrets replaced; `name` is that of the field that holds it.
 
         Raises:

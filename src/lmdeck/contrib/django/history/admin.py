@@ -25,10 +25,10 @@ else:
 class _ReadOnly:
     """Permissions to view and delete, but not to add or change."""
 
-    def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:  # noqa: ANN401, ARG002  # Django's form
+    def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:  # Django's form
         return False
 
-    def has_change_permission(self, request: HttpRequest, *_: Any) -> bool:  # noqa: ANN401, ARG002
+    def has_change_permission(self, request: HttpRequest, *_: Any) -> bool:
         return False
 
 

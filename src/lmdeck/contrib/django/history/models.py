@@ -110,7 +110,7 @@ class Conversation(models.Model):
         """Async version of `add`."""
         return await sync_to_async(self.add)(reply)
 
-    def _append(self, **fields: Any) -> Message:  # noqa: ANN401  # the fields of Message
+    def _append(self, **fields: Any) -> Message:  # the fields of Message
         with transaction.atomic(using=self._database):
             if not self._lock():
                 raise Conversation.DoesNotExist(f"The conversation {self.pk} was removed.")

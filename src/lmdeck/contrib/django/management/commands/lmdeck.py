@@ -27,7 +27,7 @@ class Command(BaseCommand):
         """Collect all arguments unparsed, for lmdeck's parser."""
         parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="COMMAND …")
 
-    def handle(self, *_: object, arguments: list[str], **__: Any) -> None:  # noqa: ANN401  # Django's form
+    def handle(self, *_: object, arguments: list[str], **__: Any) -> None:  # Django's form
         """Run the command and exit with its exit code."""
         with redirect_stdout(cast("TextIO", self.stdout._out)):  # noqa: SLF001  # Django's wrapper appends newlines
             code = self._init(arguments[1:]) if arguments[:1] == ["init"] else _run(arguments)
