@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import select
 import socket
+import socketserver
 import ssl
+import threading
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -169,6 +173,57 @@ def test_a_proxy_that_refuses(way: Way, url: str) -> None:
         assert proxy.requests[0].method == ("CONNECT" if url.startswith("https") else "POST")
     assert isinstance(error, ServerUnreachableError) if url.startswith("https") else error.status == 407
     hides_the_password(error)
+
+
+def test_a_tunnel_leads_to_a_server_behind_https(way: Way, tls: ssl.SSLContext, certificate: tuple[Path, Path]) -> None:
+    """The proxy is asked for the server's address and passes bytes; the request names the server, without the password."""
+    with Loopback(hello, tls=tls) as server, Tunnel() as tunnel:
+        settings = {"proxy": f"http://user:{PASSWORD}@{tunnel.address}", "tls_ca_file": certificate[0]}
+        assert way.ask(server.url, **settings).content == "Hello."
+        host = server.url.removeprefix("https://")
+        assert server.requests[0].headers["host"] == host
+        assert "proxy-authorization" not in server.requests[0].headers
+        assert tunnel.asked[0].startswith(f"CONNECT {host} HTTP/1.")
+        assert base64.b64encode(f"user:{SECRET}".encode()).decode() in tunnel.asked[0]
+
+
+class Tunnel(socketserver.ThreadingTCPServer):
+    """A proxy that connects to what it is asked for; `address` is its own, `asked` the heads that it was sent."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        super().__init__(("127.0.0.1", 0), _TunnelEnd)
+        self.address = f"127.0.0.1:{self.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+        self._thread.join()
+
+
+class _TunnelEnd(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += self.request.recv(1)
+        self.server.asked.append(head.decode())
+        host, _, port = head.split()[1].decode().partition(":")
+        with socket.create_connection((host, int(port))) as upstream:
+            self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            others = {self.request: upstream, upstream: self.request}
+            while True:
+                for ready in select.select(list(others), [], [])[0]:
+                    data = ready.recv(65536)
+                    if not data:
+                        return
+                    others[ready].sendall(data)
 
 
 def test_settings_never_show_the_password() -> None:

@@ -22,6 +22,7 @@ from lmdeck.contrib._upstream import (
     ClientTimeouts,
     RelayedResponse,
     Upstream,
+    headers_of,
 )
 from lmdeck.errors import LMStudioError
 
@@ -52,7 +53,7 @@ class RepairTransport(httpx2.BaseTransport):
             relayed = self._upstream.send(
                 request.method,
                 str(request.url),
-                dict(request.headers.items()),
+                headers_of(request.headers.raw),
                 body,
                 ClientTimeouts.of(request.extensions),
             )
@@ -82,7 +83,7 @@ class AsyncRepairTransport(httpx2.AsyncBaseTransport):
             relayed = await self._upstream.send(
                 request.method,
                 str(request.url),
-                dict(request.headers.items()),
+                headers_of(request.headers.raw),
                 body,
                 ClientTimeouts.of(request.extensions),
             )
