@@ -158,6 +158,8 @@ class _Value:
         if behind in end.own and self._is_doubled():
             behind = yield from self._behind_doubled(len(found))
         if behind is None and end.behind and (yield from self._is_behind(len(found))):
+            if "".join((self._deferred or [])[-2:]).rstrip().endswith(end.opens):
+                raise MalformedCall("two tags stand in each other's place")
             behind = UNCLEAR
         is_closing = behind is not None and behind not in end.own
         if self._depth:

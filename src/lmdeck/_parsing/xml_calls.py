@@ -110,7 +110,7 @@ def elements_call(source: Source, sink: Sink, elements: Elements) -> Reader[None
             yield from parameters(source, sink, elements, space)
         yield from source.skip_space()
         ended = yield from source.take(stops(*elements.function_end))
-        if ended and not sink.has_keys and (yield from literal_behind(source, 0, stops(*elements.parameter))):
+        if ended and not sink.has_keys and (yield from literal_behind(source, 0, stops(*elements.parameter, "{"))):
             raise MalformedCall(f"the function {name_in(header)!r} ends before its parameters")
     sink.close()
 

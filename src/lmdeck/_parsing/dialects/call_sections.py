@@ -76,10 +76,8 @@ def call_section(  # noqa: C901 - one grammar, read top down
                 yield from one(source, sink)
             source.mark()
             yield from source.skip_space()
-            while after_json and (yield from source.take(stops(*after_json))):
+            while (yield from source.take(stops(*after_json, *end))):
                 yield from source.skip_space()
-            yield from source.skip_space()
-            yield from source.take(stops(*end))
             source.mark()
 
     def begins_unopened(source: Source, sink: Sink) -> Reader[bool]:

@@ -136,7 +136,13 @@ def bare_message(source: Source, sink: Sink) -> Reader[None]:
 
 
 def bare_thought(source: Source, sink: Sink) -> Reader[None]:
-    """Read a reasoning message whose header the template wrote."""
+    """Read a reasoning message whose header the template wrote.
+
+    Raises:
+        NotACall: A header follows: two tokens are in each other's place.
+    """
+    if (yield from source.ahead(stops("assistant to="))):
+        raise NotACall
     yield from sink.reasoning_body(MESSAGE_ENDS)
     yield from end_of_message(source)
 

@@ -95,8 +95,9 @@ def nothing(_: Source, __: Sink) -> Reader[None]:
 
 def solar_call(source: Source, sink: Sink) -> Reader[None]:
     """Read `ID<|tool_call:name|>NAME<|tool_call:args|>JSON<|tool_call:end|>`."""
-    yield from source.collect(stops("<|tool_call:name|>"))
-    yield from source.take(stops("<|tool_call:name|>"))
+    yield from source.collect(stops("<|tool_call:name|>", "<|tool_call:args|>", "<|tool_call:end|>"))
+    if not (yield from source.take(stops("<|tool_call:name|>"))):
+        raise MalformedCall("a call without a name")
     sink.open((yield from source.collect(stops("<|tool_call:args|>"))))
     sink.flush()
     yield from source.take(stops("<|tool_call:args|>"))
