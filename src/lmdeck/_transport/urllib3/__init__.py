@@ -33,6 +33,8 @@ from lmdeck.errors import (
     ConnectionLostError,
 )
 
+NO_RETRIES = urllib3.Retry.from_int(False, redirect=False)
+
 
 class Urllib3Transport:
     """The sync transport over a pool of connections; can be shared between threads."""
@@ -61,7 +63,7 @@ class Urllib3Transport:
                     body=request.body,
                     headers=request.wire_headers(),
                     preload_content=False,
-                    retries=False,
+                    retries=NO_RETRIES,
                     timeout=urllib3.Timeout(connect=min(request.timeouts.connect, left), read=left),
                 )
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
@@ -106,8 +108,10 @@ class Urllib3Response:
         if self._reads is not None:
             self._reads.by = deadlines.all_by
         self._is_finished = False
+        self._was_read_whole = False
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        self._is_coded = "content-encoding" in self.headers
         self.undecoded = codings_left(self.headers, BaseHTTPResponse.CONTENT_DECODERS)
 
     def read(self) -> bytes:
@@ -122,7 +126,7 @@ class Urllib3Response:
         try:
             if self._reads is not None:
                 self._reads.limit(left)
-            data = self._response.read1(READ_BYTES)
+            data = b"" if self._was_read_whole else self._response.read1(READ_BYTES)
         except ReadTimeoutError as error:
             self.close()
             raise self._deadlines.expired(phase) from error
@@ -135,8 +139,10 @@ class Urllib3Response:
                 raise ConnectionLostError("The answer was closed before its end.")
             self._is_finished = True
             self._response.release_conn()
-        elif isinstance(self._connection, PooledConnection):
-            self._connection.last_used = time.monotonic()
+        else:
+            self._was_read_whole = self._response.length_remaining == 0 and not self._is_coded
+            if isinstance(self._connection, PooledConnection):
+                self._connection.last_used = time.monotonic()
         return data
 
     def be_patient(self, *, wanted: bool) -> None:

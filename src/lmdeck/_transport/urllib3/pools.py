@@ -56,6 +56,10 @@ class _TimedReads(io.RawIOBase):
         self._seconds = sock.gettimeout()
         self._hold = sock.makefile("rb", buffering=0)  # keeps the socket open while it is read
 
+    def makefile(self, _mode: str) -> _Buffer:
+        """Return the file that `http.client` reads a response from."""
+        return _Buffer(self)
+
     def limit(self, seconds: float) -> None:
         """Set the timeout of each of the next reads."""
         if seconds != self._seconds and not self.closed:
@@ -114,10 +118,8 @@ class _BulkHTTPResponse(http.client.HTTPResponse):
     """The standard library's response, but chunked bodies are read many chunks at a time."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:  # the base's signature
-        super().__init__(sock, *args, **kwargs)
         self.reads = _TimedReads(sock)
-        self.fp.close()
-        self.fp = _Buffer(self.reads)
+        super().__init__(self.reads, *args, **kwargs)  # type: ignore[arg-type]  # asked for its file only
         self._decoder = ChunkedDecoder()
 
     def begin(self) -> None:
