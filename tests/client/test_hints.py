@@ -416,4 +416,4 @@ def test_an_endpoint_that_another_product_lacks_is_said_to_be_lacking() -> None:
     with Loopback(NOT_FOUND, routes=routes) as server:
         error = failure(server.url, lambda client: client.models.load("m"), is_async=False)
     assert isinstance(error, EndpointNotFoundError)
-    assert error.hint.startswith("Here answers llama.cpp, which does not load")
+    assert error.hint.startswith("This server is llama.cpp, which cannot load")

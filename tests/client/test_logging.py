@@ -51,7 +51,7 @@ def test_failures_and_retries_are_logged(fake: FakeLMStudio, way: Way, caplog: p
     fake.error(503, "busy").reply("Hello.")
     way.ask(fake.base_url, debug=True, retry_attempts=2)
     assert "! ServerError: " in caplog.text
-    assert "attempt 1 failed, again in" in caplog.text
+    assert "attempt 1 failed, retrying in" in caplog.text
 
 
 def test_without_debug_nothing_is_logged(hello: FakeLMStudio, way: Way, caplog: pytest.LogCaptureFixture) -> None:

@@ -143,7 +143,7 @@ def test_what_never_fits_is_an_error_that_says_why(fake: FakeLMStudio) -> None:
 
 def test_an_answer_cut_by_the_limit_says_so(fake: FakeLMStudio) -> None:
     fake.reply('{"name": "Ro', finish_reason="length")
-    with lm(fake.base_url) as client, pytest.raises(StructuredOutputError, match="cut off by the limit"):
+    with lm(fake.base_url) as client, pytest.raises(StructuredOutputError, match="cut off by the token limit"):
         client.chat().user("Rome?").parse(City, attempts=0)
 
 

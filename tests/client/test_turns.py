@@ -184,7 +184,7 @@ def test_a_long_queue_is_said_once(
     assert len(replies) == 5
     told = [record.getMessage() for record in caplog.records if "queue" in record.getMessage()]
     assert len(told) == 1
-    assert "1 answers are asked for at once" in told[0]
+    assert "at most 1 requests at once" in told[0]
     assert "max_concurrency" in told[0]
 
 

@@ -15,7 +15,7 @@ from lmdeck._client.run import AsyncChatRun, ChatRun
 from lmdeck._client.run_agent import publish_events, publish_events_async, run_agent, run_agent_async
 from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
-from lmdeck._client.structured import Ask, AsyncParseStream, Form, ParseStream, asking
+from lmdeck._client.structured import AsyncParseStream, OutputRequest, OutputType, ParseStream, plan_attempts
 from lmdeck._client.tool_runs import Approve
 from lmdeck._compatibility import ALL, check_rules
 from lmdeck._pipeline.run_plan import run_plan, run_plan_async
@@ -228,11 +228,11 @@ class _Builder(Generic[TransportT]):
             choice = "auto"
         return replace(self._spec, messages=(*self._spec.messages, *effect.added), tool_choice=choice)
 
-    def _for_form(self, form: Form[Any], ask: Ask) -> Self:
+    def _for_output(self, output_type: OutputType[Any], request: OutputRequest) -> Self:
         """Return the chat that asks for an object, by `response_format` or by an instruction."""
-        chat = self if ask.after is None else self.assistant(ask.after.content)
-        chat = chat.user(ask.words) if ask.words else chat
-        return chat.with_options(response_format=form.response_format if ask.held else None)
+        chat = self if request.previous is None else self.assistant(request.previous.content)
+        chat = chat.user(request.instruction) if request.instruction else chat
+        return chat.with_options(response_format=output_type.response_format if request.uses_schema else None)
 
     def _replace(self, **changes: Any) -> Self:  # the fields of ChatSpec
         return type(self)(self._session, self._transport, replace(self._spec, **changes))
@@ -257,13 +257,15 @@ class Chat(_Builder[Transport]):
             ConfigurationError: The type cannot be described as JSON Schema.
             LMStudioError: An answer failed.
         """
-        form = Form(kind)
-        return run_plan(asking(form, attempts), lambda ask: self._for_form(form, ask).send())[0]
+        output_type = OutputType(kind)
+        return run_plan(
+            plan_attempts(output_type, attempts), lambda request: self._for_output(output_type, request).send()
+        )[0]
 
     def parse_stream(self, kind: type[T]) -> ParseStream[T]:
-        """Ask for an object of a type, and give what has come of it, as plain data, while it is written."""
-        form = Form(kind)
-        return ParseStream(self._for_form(form, Ask()).stream(), form)
+        """Ask for an object of a type, and return a stream of its partial values as plain data."""
+        output_type = OutputType(kind)
+        return ParseStream(self._for_output(output_type, OutputRequest()).stream(), output_type)
 
     def run(self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]) -> Reply:
         """Ask, run the tools that the model calls, and ask again until it answers.
@@ -335,13 +337,17 @@ class AsyncChat(_Builder[AsyncTransport]):
 
     async def parse(self, kind: type[T], *, attempts: int = 1) -> T:
         """Async version of `Chat.parse`."""
-        form = Form(kind)
-        return (await run_plan_async(asking(form, attempts), lambda ask: self._for_form(form, ask).send()))[0]
+        output_type = OutputType(kind)
+        return (
+            await run_plan_async(
+                plan_attempts(output_type, attempts), lambda request: self._for_output(output_type, request).send()
+            )
+        )[0]
 
     def parse_stream(self, kind: type[T]) -> AsyncParseStream[T]:
         """Async version of `Chat.parse_stream`."""
-        form = Form(kind)
-        return AsyncParseStream(self._for_form(form, Ask()).stream(), form)
+        output_type = OutputType(kind)
+        return AsyncParseStream(self._for_output(output_type, OutputRequest()).stream(), output_type)
 
     async def run(self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]) -> Reply:
         """Async version of `Chat.run`: handlers and `approve` may be async; sync handlers run in threads."""

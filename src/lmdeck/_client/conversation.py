@@ -1,7 +1,7 @@
-"""`lm.conversation()`: LM Studio's own chat, which keeps the history itself and runs plugins and MCP servers.
+"""`lm.conversation()`: LM Studio's own chat, which stores the history and runs plugins and MCP servers.
 
-Source: LM Studio docs `2_rest/chat.md`, `stateful-chats.mdx`. What the server keeps is named by the last response's id; the
-history is stored here, too, so that it can be sent again if the server no longer has the conversation.
+Source: LM Studio docs `2_rest/chat.md`, `stateful-chats.mdx`. The id of the last response identifies the stored conversation;
+the history is also stored here, so that it can be sent again if the server no longer has it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lmdeck.images import ImageSource
 from lmdeck.messages import Message, Problem, Reply
 
 TransportT = TypeVar("TransportT")
-_FORGOTTEN = re.compile(r"previous[ _]response|response[ _]id|resp_\w+", re.IGNORECASE)
+_RESPONSE_ID = re.compile(r"previous[ _]response|response[ _]id|resp_\w+", re.IGNORECASE)
 
 
 class ConversationSpec(Struct, frozen=True, kw_only=True):
@@ -60,12 +60,12 @@ class _Conversation(Generic[TransportT]):
 
     @property
     def response_id(self) -> str | None:
-        """The id of the last response, which the next turn goes on from; None before the first, or with `store=False`."""
+        """The id of the last response, which the next turn continues; None before the first, or with `store=False`."""
         return self._response_id
 
     @property
     def history(self) -> list[Message]:
-        """The messages so far, as far as this object knows."""
+        """The messages so far that this object has sent and received."""
         return list(self._history)
 
     def branch(self) -> Self:
@@ -75,59 +75,59 @@ class _Conversation(Generic[TransportT]):
     def _turn(self, text: str, images: Sequence[ImageSource], *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
         """Send a user message, and record the turn once the answer is complete."""
         fixes = CompatibilityFixes(self._session.settings.without_rules)
-        said = native_input(text, images, fixes)
+        content = native_input(text, images, fixes)
         try:
-            answer = yield from self._ask(said, self._response_id, stream=stream, problems=fixes.problems)
+            answer = yield from self._send(content, self._response_id, stream=stream, problems=fixes.problems)
         except APIError as error:
-            if not (self._spec.recover and self._response_id and _has_forgotten(error)):
+            if not (self._spec.recover and self._response_id and _is_unknown_response(error)):
                 raise
             note = Problem(
                 "history_replayed", f"The server no longer had {self._response_id}: the history was sent again."
             )
-            answer = yield from self._ask(
-                transcript(self._history, said), None, stream=stream, problems=[*fixes.problems, note]
+            answer = yield from self._send(
+                transcript(self._history, content), None, stream=stream, problems=[*fixes.problems, note]
             )
-        answer.when_finished(lambda: self._keep(as_message(said), answer))
+        answer.when_finished(lambda: self._record_turn(as_message(content), answer))
         return answer
 
-    def _ask(
+    def _send(
         self,
-        said: str | list[dict[str, Any]],
+        content: str | list[dict[str, Any]],
         previous: str | None,
         *,
         stream: bool,
         problems: Sequence[Problem],
     ) -> Plan[ResponseStream[ChatReader]]:
         spec = self._spec
-        given = {
-            "input": said,
+        fields = {
+            "input": content,
             "system_prompt": spec.system_prompt if previous is None else None,
             "previous_response_id": previous,
             "integrations": list(spec.integrations) or None,
             "store": None if spec.store else False,
             **spec.options,
         }
-        return (yield from begin_endpoint(self._session, NATIVE, spec.model, given, stream=stream, problems=problems))
+        return (yield from begin_endpoint(self._session, NATIVE, spec.model, fields, stream=stream, problems=problems))
 
-    def _keep(self, said: Message, answer: ResponseStream[ChatReader]) -> None:
+    def _record_turn(self, content: Message, answer: ResponseStream[ChatReader]) -> None:
         reply = answer.reader.reply()
         self._response_id = reply.id or self._response_id
-        self._history += [said, reply.message]
+        self._history += [content, reply.message]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} model={self._spec.model!r} response_id={self._response_id!r}>"
 
 
-def _has_forgotten(error: APIError) -> bool:
-    """Whether the server refused the id of the last response."""
-    return error.param == "previous_response_id" or _FORGOTTEN.search(error.message) is not None
+def _is_unknown_response(error: APIError) -> bool:
+    """Whether the server rejected the id of the last response."""
+    return error.param == "previous_response_id" or _RESPONSE_ID.search(error.message) is not None
 
 
 class Conversation(_Conversation[Transport]):
     """A conversation of the sync client; one turn at a time, `branch` for more."""
 
     def send(self, text: str, *, images: Sequence[ImageSource] = ()) -> Reply:
-        """Send a user message, and return the reply; `server_calls` are the tools that the server ran.
+        """Send a user message, and return the reply; `server_calls` lists the tools that the server ran.
 
         Raises:
             LMStudioError: The answer is not complete; the class says why, `hint` what to do.
@@ -136,7 +136,7 @@ class Conversation(_Conversation[Transport]):
         return ChatStream(self._transport(), begin).until_done()
 
     def stream(self, text: str, *, images: Sequence[ImageSource] = ()) -> ChatStream:
-        """Send a user message, and return a stream of chunks; LM Studio's own events are on `chunk.event`.
+        """Send a user message, and return a stream of chunks; `chunk.event` is LM Studio's own event.
 
         Raises:
             LMStudioError: The stream raises it when it is read.

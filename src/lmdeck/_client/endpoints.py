@@ -1,4 +1,4 @@
-"""`lm.responses` and `lm.messages`: OpenAI's and Anthropic's endpoints, with the same `Reply` and stream as a chat's."""
+"""`lm.responses` and `lm.messages`: OpenAI's and Anthropic's endpoints, with the `Reply` and streams of a chat."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck.messages import Message, Reply
 
-DEFAULT_MAX_TOKENS = 4096  # of `/v1/messages`, which asks for a limit
+DEFAULT_MAX_TOKENS = 4096  # of `/v1/messages`, which requires a limit
 TransportT = TypeVar("TransportT")
 
 
 class _Endpoint(Generic[TransportT]):
-    """A client's session, the way to its server, and the endpoint."""
+    """The base class of all endpoints: the client's session and transport."""
 
     _endpoint: Endpoint
 
@@ -46,9 +46,9 @@ class Responses(_Endpoint[Transport]):
         model: str | None = None,
         **options: Any,  # they go to the server as they are,
     ) -> Reply:
-        """Ask, and wait for the whole answer.
+        """Send the request, and return the complete reply.
 
-        Options go to the server as they are: `instructions`, `tools` (functions and remote MCP), `reasoning={"effort": "low"}`,
+        Options are sent unchanged: `instructions`, `tools` (functions and remote MCP), `reasoning={"effort": "low"}`,
         `previous_response_id`, `store`, `max_output_tokens`, `temperature` and so on.
 
         Raises:
@@ -86,9 +86,9 @@ class Messages(_Endpoint[Transport]):
         max_tokens: int = DEFAULT_MAX_TOKENS,
         **options: Any,  # they go to the server as they are,
     ) -> Reply:
-        """Ask, and wait for the whole answer.
+        """Send the request, and return the complete reply.
 
-        Options go to the server as they are: `system`, `tools`, `tool_choice`, `temperature`, `stop_sequences`,
+        Options are sent unchanged: `system`, `tools`, `tool_choice`, `temperature`, `stop_sequences`,
         `thinking` and so on.
 
         Raises:

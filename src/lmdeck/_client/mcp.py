@@ -110,7 +110,7 @@ class MCPTools:
             found = await server.connect()
             self._tools = self._made(found, lambda tool: _async_handler(server, tool))
         except (ConfigurationError, ToolError):
-            await server.close()  # a loop that ended now would leave the server's process behind
+            await server.close()  # otherwise the server's process would outlive the loop
             raise
         self._server = server
         return self
@@ -176,5 +176,5 @@ def _async_handler(server: MCPServer, tool: ServerTool) -> Callable[..., object]
 
 
 def _close_later(stack: ExitStack) -> None:
-    """Close what a server left that did not answer in time; ending its process may take seconds, and the limit is over."""
+    """Close a server that did not answer in time, in a thread: ending its process may take seconds."""
     threading.Thread(target=stack.close, name="lmdeck-mcp-closing").start()

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from mcp.shared.message import SessionMessage
     from mcp.types import Tool as ServerTool
 
-PAGES = 50
-BACKOFF, LONGEST_BACKOFF = 0.1, 5.0  # seconds before a server is connected again, doubled with each failure
+MAX_TOOL_PAGES = 50
+BACKOFF, LONGEST_BACKOFF = 0.1, 5.0  # seconds before reconnecting, doubled with each failure
 CLOSING_SECONDS = 10.0
-TURNS = 10  # of the loop, until the end of a process's output has come through the tasks that read it
+LOOP_CYCLES = 10  # enough for the end of a process's output to pass through the tasks that read it
 _log = logging.getLogger("lmdeck.mcp")
 
 
 class MCPServer:
-    """A server and its present connection. Used on one event loop."""
+    """A server and its current connection, used on one event loop."""
 
     def __init__(self, address: ServerAddress) -> None:
         self._address = address
@@ -53,23 +53,23 @@ class MCPServer:
         except _Unreachable as error:
             raise ToolError(
                 f"The MCP server {self._address.name!r} cannot be used: {str(error).rstrip('.')}.",
-                hint="Start it by hand to see what it says; check the command, its arguments and the url.",
+                hint="Start it by hand to see its output; check the command, its arguments and the URL.",
             ) from error
 
     async def close(self) -> None:
-        """Close the connection; whatever the server or the network makes of that is logged."""
+        """Close the connection; errors of the server or the network are logged."""
         await self._connection.close()
 
     async def call(self, tool: ServerTool, arguments: dict[str, Any], report: Report) -> object:
         """Call a tool, and return its text and images.
 
-        A server that is gone is connected again, once. A call that it may have begun is repeated only where the tool says that
-        this does no harm (MCP specification, `ToolAnnotations`: `readOnlyHint`, `idempotentHint`).
+        If the server is gone, reconnect once. A call that may have started is repeated only if the tool is declared safe to
+        repeat (MCP specification, `ToolAnnotations`: `readOnlyHint`, `idempotentHint`).
 
         Raises:
-            ToolFailed: The tool failed, in the server's words; or the server is gone, or too slow.
+            ToolFailed: The tool failed, with the server's message; or the server is gone or too slow.
         """
-        for _ in range(TURNS):  # so that the loop reads what has arrived, the end of the connection above all
+        for _ in range(LOOP_CYCLES):  # lets the loop read what has arrived, above all the end of the connection
             await asyncio.sleep(0)
         connection = self._connection
         was_gone = connection.is_gone
@@ -77,19 +77,19 @@ class MCPServer:
             connection = await self._reconnect(connection, tool, report)
         try:
             return await connection.call(tool.name, arguments)
-        except _Lost as lost:
-            if was_gone or (lost.may_have_begun and not _may_be_repeated(tool)):
+        except _ConnectionLost as lost:
+            if was_gone or (lost.may_have_started and not _may_be_repeated(tool)):
                 self._note_lost(connection, lost, report)
-                raise ToolFailed(self._lost_words(tool, lost)) from lost
+                raise ToolFailed(self._lost_message(tool, lost)) from lost
         connection = await self._reconnect(connection, tool, report)
         try:
             return await connection.call(tool.name, arguments)
-        except _Lost as lost:
+        except _ConnectionLost as lost:
             self._note_lost(connection, lost, report)
-            raise ToolFailed(self._lost_words(tool, lost)) from lost
+            raise ToolFailed(self._lost_message(tool, lost)) from lost
 
     async def _reconnect(self, old: _Connection, tool: ServerTool, report: Report) -> _Connection:
-        """Return a new connection; of several calls that need one, the first makes it.
+        """Return a new connection; if several calls need one, the first opens it.
 
         Raises:
             ToolFailed: The server cannot be reached.
@@ -99,41 +99,41 @@ class MCPServer:
                 return self._connection
             await old.close()
             await asyncio.sleep(min(BACKOFF * 2**self._failures, LONGEST_BACKOFF))
-            fresh = _Connection(self._address)
+            new_connection = _Connection(self._address)
             try:
-                await fresh.open()
+                await new_connection.open()
             except _Unreachable as error:
                 self._failures += 1
                 report(ToolServerLost(server=self._address.name, reason=str(error), reconnected=False))
                 raise ToolFailed(
                     f"The tool {tool.name!r} cannot be used: its MCP server {self._address.name!r} is gone and could not be "
-                    f"connected again. Answer without it."
+                    f"reconnected. Answer without it."
                 ) from error
             self._failures = 0
-            self._connection = fresh
+            self._connection = new_connection
             report(ToolServerLost(server=self._address.name, reason=old.reason, reconnected=True))
-            return fresh
+            return new_connection
 
-    def _note_lost(self, connection: _Connection, lost: _Lost, report: Report) -> None:
+    def _note_lost(self, connection: _Connection, lost: _ConnectionLost, report: Report) -> None:
         report(ToolServerLost(server=self._address.name, reason=connection.reason or str(lost), reconnected=False))
 
-    def _lost_words(self, tool: ServerTool, lost: _Lost) -> str:
-        words = f"The MCP server {self._address.name!r} went away while its tool {tool.name!r} was called"
-        if lost.may_have_begun:
-            return f"{words}: nobody knows whether the call took effect. Check that before you call it again."
-        return f"{words}; the call was not begun."
+    def _lost_message(self, tool: ServerTool, lost: _ConnectionLost) -> str:
+        message = f"The MCP server {self._address.name!r} disconnected while its tool {tool.name!r} was called"
+        if lost.may_have_started:
+            return f"{message}: the call may have taken effect. Check that before you call it again."
+        return f"{message}; the call was not started."
 
 
 class _Unreachable(Exception):  # what happened; it becomes an error of ours
     """A connection could not be opened."""
 
 
-class _Lost(Exception):  # as above
+class _ConnectionLost(Exception):  # as above
     """A connection broke during a call."""
 
-    def __init__(self, reason: str, *, may_have_begun: bool) -> None:
+    def __init__(self, reason: str, *, may_have_started: bool) -> None:
         super().__init__(reason)
-        self.may_have_begun = may_have_begun
+        self.may_have_started = may_have_started
 
 
 class _Connection:
@@ -141,55 +141,55 @@ class _Connection:
 
     def __init__(self, address: ServerAddress) -> None:
         self._address = address
-        self._leave = asyncio.Event()
-        self._give_up = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._aborting = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._client: Client | None = None
         self._error: BaseException | None = None
-        self._answered = 0  # HTTP requests of which at least the head of the answer came
+        self._answered = 0  # HTTP requests for which at least the response head arrived
         self._session_is_lost = False
 
     @property
     def is_gone(self) -> bool:
-        """Whether the server has closed the connection, or died."""
-        return self._leave.is_set() or self._task is None or self._task.done()
+        """Whether the server has closed the connection or exited."""
+        return self._closing.is_set() or self._task is None or self._task.done()
 
     @property
     def reason(self) -> str:
         """Why the connection is gone."""
-        return "the server closed the connection" if self._error is None else _words(self._error)
+        return "the server closed the connection" if self._error is None else _describe(self._error)
 
     async def open(self) -> list[ServerTool]:
         """Connect, and return the server's tools.
 
         Raises:
-            _Unreachable: That failed, or took longer than the limit.
+            _Unreachable: The connection failed or took longer than the limit.
         """
         opened: asyncio.Future[list[ServerTool]] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._keep(opened), name="lmdeck-mcp")
+        self._task = asyncio.create_task(self._run(opened), name="lmdeck-mcp")
         try:
             return await asyncio.wait_for(opened, self._address.timeout)
         except TimeoutError as error:
-            self._give_up.set()
+            self._aborting.set()
             raise _Unreachable(f"it did not answer within {self._address.timeout:g} s") from error
         except asyncio.CancelledError:
-            self._give_up.set()
+            self._aborting.set()
             raise
         except Exception as error:
-            raise _Unreachable(_words(error)) from error
+            raise _Unreachable(_describe(error)) from error
 
     async def call(self, name: str, arguments: dict[str, Any]) -> object:
         """Call a tool.
 
         Raises:
             ToolFailed: The tool failed, or took too long.
-            _Lost: The connection broke.
+            _ConnectionLost: The connection broke.
         """
         from mcp import MCPError
         from mcp.types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_REQUEST, REQUEST_TIMEOUT
 
         if self._client is None or self.is_gone:
-            raise _Lost(self.reason, may_have_begun=False)
+            raise _ConnectionLost(self.reason, may_have_started=False)
         limit, answered = self._address.timeout, self._answered
         try:
             result = await self._client.call_tool(name, arguments, read_timeout_seconds=limit)
@@ -201,67 +201,68 @@ class _Connection:
             if error.code == CONNECTION_CLOSED:
                 raise await self._lost(answered) from error
             if self._session_is_lost and error.code in (INTERNAL_ERROR, INVALID_REQUEST):
-                self._leave.set()
-                raise _Lost("the server does not know the session", may_have_begun=False) from error
+                self._closing.set()
+                raise _ConnectionLost("the server does not know the session", may_have_started=False) from error
             raise ToolFailed(f"The MCP server {self._address.name!r} refused the call: {error.message}") from error
         except (OSError, RuntimeError) as error:
             raise await self._lost(answered) from error
         except ValueError as error:  # pydantic's
             raise ToolFailed(
-                f"The MCP server {self._address.name!r} answered in a form that cannot be read."
+                f"The MCP server {self._address.name!r} sent a result that does not follow the protocol."
             ) from error
         return read_tool_result(result, name)
 
     async def close(self) -> None:
-        """Leave the connection, and wait until it is closed and the server's process has ended."""
-        self._leave.set()
+        """Close the connection, and wait until the server's process has ended."""
+        self._closing.set()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=CLOSING_SECONDS)
 
-    async def _lost(self, answered: int) -> _Lost:
-        """Wait until it is known why the connection broke, and say so; `answered` is the count before the call.
+    async def _lost(self, answered: int) -> _ConnectionLost:
+        """Wait until the reason for the break is known, and return the error.
 
-        A call cannot have begun where no connection could be made and nothing was answered since.
+        `answered` is the count before the call. A call cannot have started if no connection could be made and nothing was
+        answered since.
         """
-        self._leave.set()
+        self._closing.set()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=CLOSING_SECONDS)
         was_refused = self._answered == answered and self._error is not None and _is_refused(self._error)
-        return _Lost(self.reason, may_have_begun=not was_refused)
+        return _ConnectionLost(self.reason, may_have_started=not was_refused)
 
     async def _note_answer(self, response: httpx2.Response) -> None:
-        """Count an answer; a server that was restarted refuses the session with 404, as specified, or with 400."""
+        """Count a response; a restarted server rejects the session with 404, as specified, or with 400."""
         self._answered += 1
         self._session_is_lost |= "mcp-session-id" in response.request.headers and response.status_code in (400, 404)
 
-    async def _keep(self, opened: asyncio.Future[list[ServerTool]]) -> None:
+    async def _run(self, opened: asyncio.Future[list[ServerTool]]) -> None:
         import anyio
         from mcp import Client
 
-        async def give_up(scope: anyio.CancelScope) -> None:
-            await self._give_up.wait()
-            scope.cancel()  # as anyio does it: a task that is cancelled by asyncio leaves the server's process behind
+        async def cancel_on_abort(scope: anyio.CancelScope) -> None:
+            await self._aborting.wait()
+            scope.cancel()  # through anyio: a task cancelled by asyncio leaves the server's process running
 
         try:
             async with anyio.create_task_group() as watch:
-                watch.start_soon(give_up, watch.cancel_scope)
+                watch.start_soon(cancel_on_abort, watch.cancel_scope)
                 async with Client(self._transport()) as self._client:
-                    tools = await _listed(self._client)
+                    tools = await _list_tools(self._client)
                     if not opened.done():
                         opened.set_result(tools)
-                    await self._leave.wait()
+                    await self._closing.wait()
                 watch.cancel_scope.cancel()
         except Exception as error:  # of any library below; whoever calls next hears of it
             self._error = error
             if not opened.done():
                 opened.set_exception(error)
-            _log.info("The connection to the MCP server %r ended: %s", self._address.name, _words(error))
+            _log.info("The connection to the MCP server %r ended: %s", self._address.name, _describe(error))
         finally:
-            self._leave.set()
+            self._closing.set()
 
     @asynccontextmanager
     async def _transport(self) -> AsyncIterator[tuple[Any, Any]]:
-        """Open the streams to the server; the end of a process's is noted."""
+        """Open the streams to the server, and detect the end of a process's output."""
         from mcp import StdioServerParameters
         from mcp.client.stdio import stdio_client
         from mcp.client.streamable_http import streamable_http_client
@@ -272,11 +273,11 @@ class _Connection:
                 env = None if address.env is None else dict(address.env)
                 process = StdioServerParameters(command=address.command, args=list(address.args), env=env)
                 reading, writing = await stack.enter_async_context(stdio_client(process))
-                yield _Watched(reading, self._leave), writing
+                yield _StreamWithEndEvent(reading, self._closing), writing
                 return
             import httpx2  # mcp's own HTTP library
 
-            limits = httpx2.Timeout(address.timeout, read=None)  # answers are limited by the call's own limit
+            limits = httpx2.Timeout(address.timeout, read=None)  # the call has its own time limit
             client = httpx2.AsyncClient(
                 headers=dict(address.headers), timeout=limits, event_hooks={"response": [self._note_answer]}
             )
@@ -284,8 +285,8 @@ class _Connection:
             yield await stack.enter_async_context(streamable_http_client(str(address.url), http_client=http))
 
 
-class _Watched:
-    """A stream of messages that notes its end: where a process died, nothing else says so."""
+class _StreamWithEndEvent:
+    """A stream of messages that sets an event at its end, the only sign that a process has died."""
 
     def __init__(self, stream: ReadStream[SessionMessage | Exception], ended: asyncio.Event) -> None:
         self._stream = stream
@@ -314,10 +315,10 @@ class _Watched:
             raise
 
 
-async def _listed(client: Client) -> list[ServerTool]:
+async def _list_tools(client: Client) -> list[ServerTool]:
     found: list[ServerTool] = []
     cursor = None
-    for _ in range(PAGES):
+    for _ in range(MAX_TOOL_PAGES):
         page = await client.list_tools(cursor=cursor)
         found += page.tools
         cursor = page.next_cursor
@@ -332,7 +333,7 @@ def _may_be_repeated(tool: ServerTool) -> bool:
 
 
 def _is_refused(error: BaseException) -> bool:
-    """Whether an error, or all of a group, say that no connection was made."""
+    """Whether an error, or every error of a group, means that no connection was made."""
     import httpx2
 
     if isinstance(error, BaseExceptionGroup):
@@ -340,8 +341,8 @@ def _is_refused(error: BaseException) -> bool:
     return isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout))
 
 
-def _words(error: BaseException) -> str:
-    """Return what an error, or the first of a group, comes down to."""
+def _describe(error: BaseException) -> str:
+    """Return the type and message of an error, or of the first one of a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}"

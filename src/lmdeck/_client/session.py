@@ -54,11 +54,12 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5
 
 
 class Session:
-    """One client's settings and handlers: `handler` for what a model works on, `unlimited` for the rest, `once` for probes.
+    """The settings and handlers of one client.
 
-    `prompt` is `unlimited` for who wants to know how the server is now: it does not wait for a model that is being loaded.
+    Generation requests go through `handler`, others through `unlimited`, probes through `once`. `prompt` is like `unlimited`,
+    but does not wait for a model that is being loaded: it is for health checks.
 
-    Its only state is the model it chose last, for a short while, what it learned of models and tools, and the queue.
+    The only state is the recently chosen model, what is known of models and tools, and the queue.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Session:
     ) -> Call[R]:
         """Return a call of an endpoint; it also has effects if the server runs tools for it.
 
-        `headers` come before the client's own.
+        `headers` override the client's own.
 
         Raises:
             ConfigurationError: The body cannot be written as JSON.
@@ -143,7 +144,7 @@ class Session:
         )
 
     def probe(self, path: str) -> Plan[object]:
-        """Ask a small question once; None where there is no answer to it, whatever the reason."""
+        """Send a small GET request once, and return its JSON; None on any error."""
         read = partial(JSONReader, limits=PROBE_LIMITS)
         try:
             stream = yield from self.once(self.call("GET", path, read, timeouts=self.probe_timeouts))
@@ -152,12 +153,12 @@ class Session:
         return stream.reader.value
 
     def _look_up_parallel(self) -> Plan[int | None]:
-        """Ask how many answers at once the loaded model works on; None where LM Studio does not tell."""
+        """Return how many requests the loaded model processes in parallel; None if LM Studio does not report it."""
         models = yield from self._look_up_models()
         return _most_parallel(models or ()) or (NO_LIMIT if self._is_foreign else None)
 
     def _is_loaded(self, model: str) -> Plan[bool]:
-        """Whether a model is loaded, as far as the server tells: what is not in its list is not waited for."""
+        """Whether a model is loaded, or is not in the server's list, so that waiting is pointless."""
         models = yield from self._look_up_models()
         named = [each for each in models or () if model in (each.key, *(one.id for one in each.instances))]
         is_loaded = not named or any(each.instances for each in named)
@@ -166,7 +167,7 @@ class Session:
         return is_loaded
 
     def _look_up_models(self) -> Plan[list[ModelInfo] | None]:
-        """Read LM Studio's list of models; None where there is none, and then note whether another server is there."""
+        """Return LM Studio's model list; if there is none, record whether this is another server."""
         if self._is_foreign:
             return None
         api, path = MODEL_LIST_PATHS[0]
@@ -177,7 +178,7 @@ class Session:
         except (EndpointNotFoundError, MalformedStreamError) as error:
             self._is_foreign = product_from_error(error.message) != LM_STUDIO and self.peer.product != LM_STUDIO
             return None
-        except LMStudioError:  # it may be any server
+        except LMStudioError:  # could be any server
             return None
         self.learn(models)
         return models
@@ -186,15 +187,16 @@ class Session:
         if not self._has_warned_of_queue:
             self._has_warned_of_queue = True
             _log.warning(
-                "A request has waited in this client's queue for %.0f s: %d answers are asked for at once, which is what the "
-                "model works on at once or `max_concurrency` says. This is said once; `RequestQueued` tells of each.",
+                "A request has waited in this client's queue for %.0f s: it sends at most %d requests at once, the "
+                "number that the model processes in parallel or `max_concurrency`. "
+                "This warning appears once; `RequestQueued` reports each wait.",
                 LONG_QUEUE,
                 self.semaphore.limit,
             )
 
     @property
     def look_up_timeouts(self) -> Timeouts:
-        """The limits of a small question: the server need not load a model to answer it."""
+        """The time limits of a small request, which needs no loaded model."""
         limits = self._timeouts
         return Timeouts(
             connect=limits.connect,
@@ -205,7 +207,7 @@ class Session:
 
     @property
     def probe_timeouts(self) -> Timeouts:
-        """The limits of a question that may go unanswered."""
+        """The time limits of a request that may go unanswered."""
         limits = self.look_up_timeouts
         return Timeouts(
             connect=min(limits.connect, PROBE_SECONDS),
@@ -215,7 +217,7 @@ class Session:
         )
 
     def learn(self, models: Collection[ModelInfo]) -> None:
-        """Record the architectures of listed models, and how many answers they generate at once."""
+        """Record the names, architectures and options of listed models, and their parallel limit."""
         self._architectures = {
             name: model.architecture
             for model in models
@@ -248,7 +250,7 @@ class Session:
         self.uncompilable.update(tools)
 
     def _publish_queued(self, event: RequestQueued) -> None:
-        _log.info("%s waited %.3f s for its turn", event.request_id, event.seconds)
+        _log.info("%s waited %.3f s in the queue", event.request_id, event.seconds)
         self.bus.emit(event)
 
     def context_length(self, model: str) -> int | None:
@@ -256,19 +258,19 @@ class Session:
         return self._contexts.get(model)
 
     def note_unlisted(self, model: str) -> None:
-        """Keep that a model was looked for in the list, so that it is not looked for again."""
+        """Record that a model is not in the list, so that it is not looked up again."""
         self._reasoning.setdefault(model, None)
 
     def names_of(self, model: str | None) -> Collection[str]:
-        """Return all names of a model that was listed: its key and the ids of its instances."""
+        """Return all names of a listed model: its key and the ids of its instances."""
         return self._names.get(model or "", ())
 
     def knows(self, model: str) -> bool:
-        """Whether a model was in the list that was read last."""
+        """Whether a model has been looked up in the list."""
         return model in self._reasoning
 
     def reasoning_options(self, model: str | None) -> ReasoningOptions | None:
-        """Return how a model may reason, None where the server did not say."""
+        """Return the reasoning options of a model, or None if the server did not report them."""
         return self._reasoning.get(model or "")
 
     def architecture(self, model: str | None) -> str:
@@ -282,7 +284,7 @@ class Session:
         return self._chosen[0]
 
     def remember_model(self, model: str) -> None:
-        """Remember the chosen model, so that not every request fetches the list."""
+        """Remember the chosen model for a while, so that not every request fetches the list."""
         self._chosen = (model, self.clock() + CHOICE_SECONDS)
 
     def forget_model(self) -> None:
@@ -294,14 +296,14 @@ class Session:
 
 
 def _wrapped(handler: Handler, factories: Iterable[HandlerFactory]) -> Handler:
-    """Return a handler wrapped in others, the first outermost."""
+    """Return a handler wrapped in others; the first factory is the outermost."""
     for factory in reversed(tuple(factories)):
         handler = factory(handler)
     return handler
 
 
 def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Check the headers that go out with every request.
+    """Return the headers to add to every request.
 
     Raises:
         ConfigurationError: A name is not a header name, a value is not one line of Latin-1 text, or lmdeck sets that header.
@@ -327,8 +329,8 @@ def _most_parallel(models: Iterable[ModelInfo]) -> int | None:
 
 
 def _task_or_thread() -> int:
-    """Name who is running, by a number: the task, or the thread where there is no event loop."""
-    asyncio = sys.modules.get("asyncio")  # which a script that never awaits has not imported
+    """Return the id of the running task, or of the thread if there is no event loop."""
+    asyncio = sys.modules.get("asyncio")  # a sync script need not import it
     try:
         task = asyncio.current_task() if asyncio else None
     except RuntimeError:

@@ -1,7 +1,7 @@
-"""Structured output: an answer as an object of a type, or an error that says why not.
+"""Structured output: an answer as an object of a type, or an error that explains the mismatch.
 
-The server is asked to hold the model to the type's schema. Models and servers that ignore that, or refuse it, are dealt with:
-JSON is found in the reasoning, in a fence or in prose, repaired, validated, and requested again with the errors named.
+The server is asked to restrict the model to the type's schema. If the model or server ignores or refuses that, JSON is found
+in the reasoning, a code fence or prose, repaired and validated; if it does not fit, it is requested again with the errors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SMALL = 4096
 GROWTH = 1.1
 
 
-class Form(Generic[T]):
+class OutputType(Generic[T]):
     """The requested type, its schema, and the conversion of answers into objects."""
 
     def __init__(self, kind: type[T]) -> None:
@@ -41,54 +41,54 @@ class Form(Generic[T]):
 
     @property
     def response_format(self) -> dict[str, Any]:
-        """The option that holds the model to the schema (LM Studio's docs, `3_openai-compat/structured-output`)."""
+        """The option that restricts the model to the schema (LM Studio's docs, `3_openai-compat/structured-output`)."""
         name = "".join(char if char.isalnum() else "_" for char in self.name)[:64]
         return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": self.schema}}
 
     @property
-    def request(self) -> str:
+    def instruction(self) -> str:
         """The instruction for a model whose output the server cannot restrict to a schema."""
         shown = msgspec.json.encode(self.schema).decode()
-        return f"Answer with JSON alone, without any other words, that fits this JSON Schema:\n{shown}"
+        return f"Answer only with JSON that matches this JSON Schema, without any other text:\n{shown}"
 
     def read(self, reply: Reply) -> tuple[T, list[Problem]]:
         """Return the object in a reply, and the problems.
 
         Raises:
-            StructuredOutputError: Nothing in it fits; `raw` is the text, the message names the faults.
+            StructuredOutputError: Nothing in it fits; `raw` is the text, the message lists the errors.
         """
-        faults: list[str] = []
+        errors: list[str] = []
         for place, text in (("", reply.content), ("found in the reasoning", reply.reasoning)):
             for value, how in json_values(text):
                 try:
-                    made, problems = self._made(value)
+                    result, problems = self._convert(value)
                 except ValueError as error:
-                    faults = faults or _lines(error)
+                    errors = errors or _lines(error)
                     continue
-                told = ", ".join(part for part in (place, how) if part)
-                return made, [*([Problem("structured", f"The JSON was {told}.")] if told else []), *problems]
-        why = "; ".join(faults) or "there is no JSON in it"
+                detail = ", ".join(part for part in (place, how) if part)
+                return result, [*([Problem("structured", f"The JSON was {detail}.")] if detail else []), *problems]
+        why = "; ".join(errors) or "it contains no JSON"
         if reply.finish_reason == "length":
-            why += "; it was cut off by the limit of tokens"
+            why += "; it was cut off by the token limit"
         raise StructuredOutputError(
             f"The answer does not fit {self.name}: {why}.", raw=reply.content or reply.reasoning, partial=reply
         )
 
     def partial(self, text: str) -> Any:
-        """Return the value so far, `NOTHING` before it starts."""
+        """Return the value so far, or `NOTHING` before it starts."""
         value = partial_value(text)
         return value.get("value", NOTHING) if self._wraps and isinstance(value, dict) else value
 
-    def _made(self, value: Any) -> tuple[T, list[Problem]]:
-        """Return the object for a JSON value, also if it is not wrapped as requested."""
+    def _convert(self, value: Any) -> tuple[T, list[Problem]]:
+        """Return the object for a JSON value, which may lack the requested wrapper."""
         problems: list[Problem] = []
         wrapped = value
         if self._wraps and not (isinstance(value, dict) and set(value) == {"value"}):
             wrapped = {"value": value}
-        fitting = self._checker.coerce(wrapped, self.name, problems)
-        if faults := self._checker.errors(fitting):
-            raise ValueError("\n".join(faults))
-        inner = fitting["value"] if self._wraps and isinstance(fitting, dict) else fitting
+        coerced = self._checker.coerce(wrapped, self.name, problems)
+        if errors := self._checker.errors(coerced):
+            raise ValueError("\n".join(errors))
+        inner = coerced["value"] if self._wraps and isinstance(coerced, dict) else coerced
         return to_object(inner, self.kind), problems
 
 
@@ -96,112 +96,114 @@ def _lines(error: ValueError) -> list[str]:
     return [" ".join(line.split()) for line in str(error).splitlines() if line.strip()][:10]
 
 
-class Ask(msgspec.Struct, frozen=True):
-    """Effect: ask with some further words, held to the schema or not, after an answer that did not fit."""
+class OutputRequest(msgspec.Struct, frozen=True):
+    """Effect: request an answer, with or without the schema, after one that did not fit."""
 
-    words: str = ""
-    held: bool = True
-    after: Reply | None = None
+    instruction: str = ""
+    uses_schema: bool = True
+    previous: Reply | None = None
 
 
-def asking(form: Form[T], attempts: int) -> Generator[Ask, Any, tuple[T, Reply, list[Problem]]]:
-    """Plan the questions: held to the schema, without it where the server refuses it, and again with the faults named."""
-    ask = Ask()
-    asked_again = 0
+def plan_attempts(
+    output_type: OutputType[T], attempts: int
+) -> Generator[OutputRequest, Any, tuple[T, Reply, list[Problem]]]:
+    """Plan the requests: with the schema, without it if the server refuses it, and again with the errors."""
+    request = OutputRequest()
+    repeated = 0
     while True:
         try:
-            reply: Reply = yield ask
+            reply: Reply = yield request
         except (InvalidRequestError, EmptyReplyError):
-            if not ask.held:
+            if not request.uses_schema:
                 raise
-            ask = Ask(form.request, held=False)
+            request = OutputRequest(output_type.instruction, uses_schema=False)
             continue
         try:
-            value, problems = form.read(reply)
+            value, problems = output_type.read(reply)
         except StructuredOutputError as error:
-            if asked_again >= attempts:
+            if repeated >= attempts:
                 raise
-            asked_again += 1
-            ask = Ask(f"{error.message}\n{form.request}", held=False, after=reply)
+            repeated += 1
+            request = OutputRequest(f"{error.message}\n{output_type.instruction}", uses_schema=False, previous=reply)
         else:
             return value, reply, problems
 
 
-class _Growing(Generic[T]):
-    """The text of an answer while it grows, and when it is worth reading: always while small, then at each tenth more."""
+class _PartialReader(Generic[T]):
+    """A reader of the text so far: after every chunk up to `SMALL` characters, then each time the text has grown by a tenth."""
 
-    def __init__(self, form: Form[T]) -> None:
-        self._form = form
+    def __init__(self, output_type: OutputType[T]) -> None:
+        self._output_type = output_type
         self._parts: list[str] = []
         self._size = 0
         self._next = 0.0
         self._last: Any = NOTHING
 
     def add(self, text: str) -> Any:
-        """Add text; give the value so far where it has changed, `NOTHING` where not."""
+        """Add text, and return the value so far, or `NOTHING` if it has not changed."""
         self._parts.append(text)
         self._size += len(text)
         if self._size < self._next:
             return NOTHING
         self._parts = ["".join(self._parts)]
         self._next = 0.0 if self._size < SMALL else self._size * GROWTH
-        value = self._form.partial(self._parts[0])
+        value = self._output_type.partial(self._parts[0])
         if value is NOTHING or value == self._last:
             return NOTHING
         self._last = value
         return value
 
 
-class _Parsed(Generic[T]):
-    """The base class of both streams: the form, and the object at the end."""
+class _ParseStreamBase(Generic[T]):
+    """The base class of both streams: the requested type, and the object at the end."""
 
     _stream: ChatStream | AsyncChatStream
 
-    def __init__(self, form: Form[T]) -> None:
-        self._form = form
+    def __init__(self, output_type: OutputType[T]) -> None:
+        self._output_type = output_type
         self._value: Any = NOTHING
         self.problems: list[Problem] = []
 
     @property
     def value(self) -> T:
-        """The object, once the stream was read to its end.
+        """The object, once the stream has been read to its end.
 
         Raises:
-            IncompleteStreamError: It was not.
+            IncompleteStreamError: The stream has not been read to its end.
         """
         if self._value is NOTHING:
-            raise IncompleteStreamError("The stream was not read to its end.", hint="Iterate it first.")
+            raise IncompleteStreamError("The stream has not been read to its end.", hint="Iterate over it first.")
         value: T = self._value
         return value
 
     @property
     def reply(self) -> Reply:
-        """The reply, once the stream was read to its end.
+        """The reply, once the stream has been read to its end.
 
         Raises:
-            IncompleteStreamError: It was not; `partial` is the reply so far.
+            IncompleteStreamError: The stream has not been read to its end; `partial` is the reply so far.
         """
         return self._stream.reply
 
     def _finish(self, reply: Reply) -> None:
-        self._value, self.problems = self._form.read(reply)
+        self._value, self.problems = self._output_type.read(reply)
 
 
-class ParseStream(_Parsed[T]):
-    """Structured output while it is written: an iterator of what has come so far, as plain data; `value` at the end."""
+class ParseStream(_ParseStreamBase[T]):
+    """A stream of structured output: iterate for partial values as plain data; `value` is the final object."""
 
     _stream: ChatStream
 
-    def __init__(self, stream: ChatStream, form: Form[T]) -> None:
-        super().__init__(form)
+    def __init__(self, stream: ChatStream, output_type: OutputType[T]) -> None:
+        super().__init__(output_type)
         self._stream = stream
         self._values = self._iterate()
 
     def _iterate(self) -> Iterator[Any]:
-        growing = _Growing(self._form)
+        partial = _PartialReader(self._output_type)
         with self._stream as stream:
             for chunk in stream:
-                if chunk.content and (value := growing.add(chunk.content)) is not NOTHING:
+                if chunk.content and (value := partial.add(chunk.content)) is not NOTHING:
                     yield value
         self._finish(stream.reply)
 
@@ -221,25 +223,25 @@ class ParseStream(_Parsed[T]):
         self.close()
 
     def close(self) -> None:
-        """Stop: close the connection, so that the server stops generating."""
+        """Close the connection, so that the server stops generating."""
         self._stream.close()
 
 
-class AsyncParseStream(_Parsed[T]):
-    """The same for asyncio: an async iterator."""
+class AsyncParseStream(_ParseStreamBase[T]):
+    """Async version of `ParseStream`: an async iterator."""
 
     _stream: AsyncChatStream
 
-    def __init__(self, stream: AsyncChatStream, form: Form[T]) -> None:
-        super().__init__(form)
+    def __init__(self, stream: AsyncChatStream, output_type: OutputType[T]) -> None:
+        super().__init__(output_type)
         self._stream = stream
         self._values = self._iterate()
 
     async def _iterate(self) -> AsyncGenerator[Any, None]:
-        growing = _Growing(self._form)
+        partial = _PartialReader(self._output_type)
         async with self._stream as stream:
             async for chunk in stream:
-                if chunk.content and (value := growing.add(chunk.content)) is not NOTHING:
+                if chunk.content and (value := partial.add(chunk.content)) is not NOTHING:
                     yield value
         self._finish(stream.reply)
 
@@ -259,5 +261,5 @@ class AsyncParseStream(_Parsed[T]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop: close the connection, so that the server stops generating."""
+        """Close the connection, so that the server stops generating."""
         await self._stream.aclose()

@@ -1,4 +1,4 @@
-"""`/v1/chat/completions`, as a plan, and the reply that a finished answer becomes."""
+"""The plan of `/v1/chat/completions`, and the reply of a finished response."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lmdeck.stats import Measured, Stats
 
 
 def begin_chat(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
-    """Ask, and read the answer until something happens in it."""
+    """Send the request, and read the response up to its first chunks."""
     problems: list[Problem] = []
     if spec.context_guard is not None:
         spec, problems = yield from guarded(session, spec)
@@ -47,13 +47,13 @@ def _learn_tokens(session: Session, sent: Mapping[str, Any], answer: ResponseStr
 
 
 def final_reply(stream: ResponseStream[ChatReader]) -> Reply:
-    """Return the reply of a finished answer, with the client's times where the server does not report them."""
+    """Return the reply of a finished response; measured times replace those that the server omits."""
     reader = stream.reader
     reply, measured = reader.reply(), stream.measured()
     if not reader.is_streamed:
-        # The first token came with the last: all that is known of the generation is how long the whole answer took.
+        # The first token came with the last, so only the total time is known.
         measured = replace(measured, time_to_first_token=measured.total_time, generation_time=measured.total_time)
-    return replace(reply, stats=_completed(reply, measured, stream))
+    return replace(reply, stats=_complete_stats(reply, measured, stream))
 
 
 def _build(
@@ -84,8 +84,8 @@ def _build(
     return GenerationRequest(path="/v1/chat/completions", body=body, fixes=fixes, make_reader=make_reader)
 
 
-def _completed(reply: Reply, measured: Measured, stream: ResponseStream[ChatReader]) -> Stats:
-    """Fill in what the server did not say; without its token count, a chunk counts as a token."""
+def _complete_stats(reply: Reply, measured: Measured, stream: ResponseStream[ChatReader]) -> Stats:
+    """Return the statistics with missing values measured; without a token count, each chunk is one token."""
     stats = reply.stats
     speed = stats.tokens_per_second
     tokens = reply.usage.completion_tokens if reply.usage else stream.chunk_count

@@ -1,4 +1,4 @@
-"""Decisions, as a plan: over the decision endpoints, or over a chat that stands in for them where that was asked for."""
+"""The plan of decisions: over the decision endpoints or, if requested, emulated by a chat model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lmdeck._client.plans.chat import begin_chat, final_reply
 from lmdeck._client.plans.generation import read_rest
 from lmdeck._client.plans.model_lists import ask_json, ask_listing
 from lmdeck._client.session import Session
-from lmdeck._client.structured import Ask, Form, asking
+from lmdeck._client.structured import OutputRequest, OutputType, plan_attempts
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.effects import Plan
 from lmdeck._requests.chat import ChatSpec
@@ -33,13 +33,13 @@ HINT = "Load a decision model and name it: `lm.decide(…, model=…)`; or let a
 EMULATED = "A chat model answered in place of a decision model: there are no probabilities."
 
 
-class _Wanted(Struct, frozen=True, kw_only=True):
+class _DecisionRequest(Struct, frozen=True, kw_only=True):
     """A decision request: the subject, the questions, and the problems."""
 
     text: str
     images: list[str]
     asked: list[AskedQuestion]
-    changes: CompatibilityFixes
+    fixes: CompatibilityFixes
 
 
 def decide(
@@ -51,39 +51,39 @@ def decide(
     *,
     emulate: bool,
 ) -> Plan[Decisions]:
-    """Ask a decision model, and with `emulate` a chat model where there is none."""
-    changes = CompatibilityFixes(session.settings.without_rules)
-    wanted = _Wanted(
+    """Ask a decision model; with `emulate`, ask a chat model if there is none."""
+    fixes = CompatibilityFixes(session.settings.without_rules)
+    request = _DecisionRequest(
         text=state_text(given),
-        images=image_urls(images, changes),
+        images=image_urls(images, fixes),
         asked=checked_questions(questions),
-        changes=changes,
+        fixes=fixes,
     )
     try:
-        return (yield from _ask_decision_model(session, wanted, model))
+        return (yield from _ask_decision_model(session, request, model))
     except (EndpointNotFoundError, NoModelLoadedError, InvalidRequestError) as error:
         if not emulate:
             if isinstance(error, EndpointNotFoundError):
                 error.hint = "Update LM Studio, or let a chat model answer: `emulate=True`."
             raise
-    return (yield from _ask_chat_model(session, wanted, model))
+    return (yield from _ask_chat_model(session, request, model))
 
 
-def _ask_decision_model(session: Session, wanted: _Wanted, model: str | None) -> Plan[Decisions]:
+def _ask_decision_model(session: Session, request: _DecisionRequest, model: str | None) -> Plan[Decisions]:
     named = model or (yield from _choose_decider(session))
-    content = (named, wanted.text, wanted.images, wanted.asked)
+    content = (named, request.text, request.images, request.asked)
     try:
         body = yield from ask_json(session, "POST", "/v1/decisions", decisions_body(*content), generates=True)
-        found = read_decisions(body, wanted.asked, named)
+        found = read_decisions(body, request.asked, named)
     except EndpointNotFoundError:
         body = yield from ask_json(session, "POST", "/v1/systemone", systemone_body(*content), generates=True)
-        found = read_systemone(body, wanted.asked, named)
-    found.problems.extend(wanted.changes.problems)
+        found = read_systemone(body, request.asked, named)
+    found.problems.extend(request.fixes.problems)
     return found
 
 
 def _choose_decider(session: Session) -> Plan[str]:
-    """Choose a decision model: a loaded one, else the first that is there."""
+    """Return a decision model: a loaded one, or else the first in the list."""
     try:
         models = (yield from ask_listing(session)).models
     except EndpointNotFoundError:
@@ -95,56 +95,56 @@ def _choose_decider(session: Session) -> Plan[str]:
     return first.instances[0].id or first.key if first.instances else first.key
 
 
-def _ask_chat_model(session: Session, wanted: _Wanted, model: str | None) -> Plan[Decisions]:
-    """Ask a chat model for a JSON object that has one of the possible answers for each question."""
-    form = _form(wanted.asked)
-    shown = [{"type": "image_url", "image_url": {"url": url}} for url in wanted.images]
-    words = _words(wanted)
-    said = Message(role="user", content=[{"type": "text", "text": words}, *shown] if shown else words)
+def _ask_chat_model(session: Session, request: _DecisionRequest, model: str | None) -> Plan[Decisions]:
+    """Ask a chat model for a JSON object with one of the allowed answers to each question."""
+    output_type = _output_type(request.asked)
+    images = [{"type": "image_url", "image_url": {"url": url}} for url in request.images]
+    prompt = _prompt(request)
+    question = Message(role="user", content=[{"type": "text", "text": prompt}, *images] if images else prompt)
 
-    def ask(step: Ask) -> Plan[Reply]:
-        messages: tuple[Message, ...] = (said,)
-        if step.after is not None:
-            messages = (*messages, Message(role="assistant", content=step.after.content))
-        if step.words:
-            messages = (*messages, Message(role="user", content=step.words))
-        options = {"response_format": form.response_format} if step.held else {}
+    def ask(attempt: OutputRequest) -> Plan[Reply]:
+        messages: tuple[Message, ...] = (question,)
+        if attempt.previous is not None:
+            messages = (*messages, Message(role="assistant", content=attempt.previous.content))
+        if attempt.instruction:
+            messages = (*messages, Message(role="user", content=attempt.instruction))
+        options = {"response_format": output_type.response_format} if attempt.uses_schema else {}
         stream = yield from begin_chat(session, ChatSpec(model=model, messages=messages, options=options), stream=False)
         yield from read_rest(stream)
         return final_reply(stream)
 
-    value, reply, problems = yield from _until_it_fits(asking(form, 1), ask)
+    value, reply, problems = yield from _run_attempts(plan_attempts(output_type, 1), ask)
     return Decisions(
-        answers={each.name: _picked(each, value[each.name]) for each in wanted.asked},
+        answers={each.name: _answer(each, value[each.name]) for each in request.asked},
         model=reply.model,
         usage=reply.usage,
-        problems=[Problem("emulated", EMULATED), *wanted.changes.problems, *reply.problems, *problems],
+        problems=[Problem("emulated", EMULATED), *request.fixes.problems, *reply.problems, *problems],
         raw=reply.raw,
     )
 
 
-def _form(asked: Sequence[AskedQuestion]) -> Form[Any]:
+def _output_type(asked: Sequence[AskedQuestion]) -> OutputType[Any]:
     make: Any = TypedDict
-    return Form(
+    return OutputType(
         make("Decision", {each.name: Literal[tuple(option.label for option in each.options)] for each in asked})
     )
 
 
-def _words(wanted: _Wanted) -> str:
-    lines = [wanted.text, "", "Answer each question about the above with exactly one of its answers."]
-    for each in wanted.asked:
+def _prompt(request: _DecisionRequest) -> str:
+    lines = [request.text, "", "Answer each question about the text above with exactly one of its answers."]
+    for each in request.asked:
         lines += ["", f"{each.name}: {each.instructions}"]
         lines += [f"- {one.label}" + (f": {one.description}" if one.description else "") for one in each.options]
     return "\n".join(lines)
 
 
-def _picked(question: AskedQuestion, label: str) -> DecisionAnswer:
+def _answer(question: AskedQuestion, label: str) -> DecisionAnswer:
     value = next(option.value for option in question.options if option.label == label)
     return DecisionAnswer(value=value, score=float(value) if question.kind == "score" else None)
 
 
-def _until_it_fits(steps: Generator[Ask, Any, Any], ask: Any) -> Plan[Any]:  # as `asking` gives it
-    """Run the questions of structured output within a plan."""
+def _run_attempts(steps: Generator[OutputRequest, Any, Any], ask: Any) -> Plan[Any]:
+    """Run the attempts of structured output within a plan."""
     try:
         step = next(steps)
         while True:

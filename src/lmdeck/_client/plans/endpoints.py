@@ -1,4 +1,4 @@
-"""`/api/v1/chat`, `/v1/responses` and `/v1/messages`, as plans: one for all three."""
+"""The plan of `/api/v1/chat`, `/v1/responses` and `/v1/messages`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from lmdeck._streaming.translating_reader import TranslatingReader
 from lmdeck._streaming.translator import Translator
 from lmdeck.messages import Problem
 
-LOGPROBS = "message.output_text.logprobs"  # what `include` of `/v1/responses` holds where they are asked for
+LOGPROBS = "message.output_text.logprobs"  # the value in `include` of `/v1/responses` that requests them
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """One of the three: its path, how its body is made acceptable, and what reads its answer."""
+    """One of the endpoints: its path, the adjustment of its body, and the translator of its response."""
 
     path: str
     adjust: Callable[[Mapping[str, Any], CompatibilityFixes], dict[str, Any]]
@@ -45,7 +45,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     reasoning: Callable[[str, Mapping[str, Any]], dict[str, Any]]
 
 
-def _native_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:  # noqa: ARG001  # as the others
+def _native_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:  # noqa: ARG001  # the signature of `Endpoint.adjust`
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -81,7 +81,7 @@ def begin_endpoint(
     stream: bool,
     problems: Sequence[Problem] = (),
 ) -> Plan[ResponseStream[ChatReader]]:
-    """Ask, and read the answer until something happens in it."""
+    """Send the request, and read the response up to its first chunks."""
     fixes = CompatibilityFixes(session.settings.without_rules, problems)
     level = given.get("reasoning")
     is_level = isinstance(level, str)
@@ -117,7 +117,7 @@ def begin_endpoint(
 
 
 def expects_one_call(body: Mapping[str, Any]) -> bool:
-    """Whether an answer may have one tool call only, in the words of OpenAI or Anthropic."""
+    """Whether a response may have only one tool call, by OpenAI's or Anthropic's option."""
     choice = body.get("tool_choice")
     is_disabled = isinstance(choice, Mapping) and choice.get("disable_parallel_tool_use") is True
     return body.get("parallel_tool_calls") is False or is_disabled

@@ -68,13 +68,13 @@ def generate(
 
 
 def _learn_reasoning(session: Session, model: str) -> Plan[None]:
-    """List the models once, where it is not known how a model may reason; servers without a list are asked as they are."""
+    """List the models once, if the reasoning options of a model are not known."""
     if session.knows(model):
         return
     try:
         yield from list_models(session)
     except (EndpointNotFoundError, MalformedStreamError):
-        """Every reasoning setting goes to such a server as it is."""
+        """A server without a list gets every reasoning setting unchanged."""
     session.note_unlisted(model)
 
 
@@ -112,7 +112,7 @@ def send_generation(session: Session, request: GenerationRequest[R]) -> Plan[Res
 
 
 def read_rest(stream: ResponseStream[R]) -> Plan[None]:
-    """Read the rest of an answer, for callers that need it whole within a plan."""
+    """Read a response to its end within a plan."""
     try:
         while stream.has_more():
             try:
@@ -139,7 +139,7 @@ def _simplified(request: GenerationRequest[R], tools: Collection[bytes] | None =
 
 
 def _explained(error: InvalidRequestError, request: GenerationRequest[R]) -> InvalidRequestError:
-    """Return the error with the tools or images that may be its cause."""
+    """Return the error, extended by the tools or images that may have caused it."""
     name_refused_tools(error, request.body.get("tools") or ())
     suspect_images(error, request.body)
     return error

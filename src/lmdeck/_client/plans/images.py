@@ -1,4 +1,4 @@
-"""An image from the web, as a plan: nothing but its address goes out, and nothing but an image comes back."""
+"""The plan that fetches an image from the web; it sends no token and accepts only images."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ FETCH_SECONDS = 30.0
 
 
 def fetch_image(url: str, guard: AddressGuard, max_bytes: int, total_timeout: float) -> Plan[bytes]:
-    """Fetch an image, through redirects; the client's token and proxy are for LM Studio, and not used.
+    """Fetch an image and follow redirects; the client's token and proxy are not used.
 
     Raises:
-        ConfigurationError: The address is none, or a limit is not positive.
-        InvalidRequestError: It leads into a private network, or to no image, or to one that is too large.
-        TransportError: Nothing answers there, or not in time.
+        ConfigurationError: The address is not valid, or a limit is not positive.
+        InvalidRequestError: It is in a private network, is not an image, or is too large.
+        TransportError: The server does not answer, or not in time.
     """
     if not (max_bytes > 0 and total_timeout > 0):
         raise ConfigurationError("max_bytes and total_timeout must be greater than 0.", hint="Leave them out.")

@@ -1,4 +1,4 @@
-"""Plans that ask for one JSON body, above all for the lists of models."""
+"""Plans that fetch one JSON body, above all the model lists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lmdeck.model_info import ApiLevel, ModelInfo
 
 
 class Listing(Struct, frozen=True, kw_only=True):
-    """A model list as the server sent it, what it says, and the words in which newer lists were refused."""
+    """A model list, parsed and as sent, and the error messages of the newer APIs that were refused."""
 
     api: ApiLevel
     models: list[ModelInfo]
@@ -40,7 +40,7 @@ def ask_json(
     generates: bool = False,
     has_effects: bool = False,
 ) -> Plan[object]:
-    """Ask an endpoint that answers with one JSON body, and return that; `generates` marks what a model works on."""
+    """Return the JSON body of an endpoint; `generates` marks requests that a model processes."""
     call = session.call(method, path, JSONReader, body, timeouts=timeouts, has_effects=has_effects)
     return (yield from (session.handler if generates else session.unlimited)(call)).reader.value
 
@@ -61,7 +61,7 @@ def find_model(session: Session, key: str) -> Plan[ModelInfo]:
 
 
 def ask_listing(session: Session, handler: Handler | None = None) -> Plan[Listing]:
-    """Ask the three APIs in turn; what an older server answers to a newer path counts as "not there"."""
+    """Return the list of the newest of three APIs that the server supports."""
     refusals: list[str] = []
     for api, path in MODEL_LIST_PATHS:
         call = session.call("GET", path, JSONReader, timeouts=session.look_up_timeouts)

@@ -1,4 +1,4 @@
-"""Loading, unloading and downloading models, as plans."""
+"""The plans that load, unload and download models."""
 
 from __future__ import annotations
 
@@ -35,16 +35,18 @@ from lmdeck.model_info import DownloadJob, LoadedModel, ModelInfo, ModelInstance
 
 MANAGEMENT = "/api/v1/models"
 UNKNOWN_INSTANCE = re.compile(r"\b(not (found|loaded)|unknown|no such|does not exist)\b", re.IGNORECASE)
-FIRST_POLL, LONGEST_POLL = 0.2, 2.0  # seconds between two questions about a download
+FIRST_POLL, LONGEST_POLL = 0.2, 2.0  # seconds between two polls of a download
 TOO_OLD = "Update LM Studio to 0.4.0 or newer, which can do this over HTTP, or use `lms` on its machine."
-NO_MANAGEMENT = "Here answers {product}, which does not load, unload or download models over HTTP: do it where it runs."
-NO_INSTANCE = "Name an instance that is loaded: `lmdeck ps` or `lm.models.loaded()` lists them."
+NO_MANAGEMENT = (
+    "This server is {product}, which cannot load, unload or download models over HTTP: do it on its machine."
+)
+NO_INSTANCE = "Name a loaded instance: `lmdeck ps` or `lm.models.loaded()` lists them."
 
 
 def load(session: Session, key: str, options: Mapping[str, Any], *, force: bool) -> Plan[LoadedModel]:
-    """Load a model, or return the instance that is loaded as asked already."""
+    """Load a model, or return a loaded instance that already matches the options."""
     checked = checked_load_options(options)
-    before = yield from _listed(session)
+    before = yield from _list_or_empty(session)
     there = None if force else fitting_instance(before, key, checked)
     if there is not None:
         return _as_loaded(*there, already_loaded=True)
@@ -52,16 +54,16 @@ def load(session: Session, key: str, options: Mapping[str, Any], *, force: bool)
 
 
 def _load(session: Session, key: str, checked: Mapping[str, Any], before: list[ModelInfo]) -> Plan[LoadedModel]:
-    """Load another instance than those of the list `before`.
+    """Load an instance that is not in the list `before`.
 
-    A load whose answer was lost is not asked for again, or there would be two instances: the list says what came of it.
+    If the response is lost, the request is not repeated, which could load two instances: the list shows the outcome.
     """
     body = {"model": key, "echo_load_config": True, **checked}
     session.forget_model()
     try:
-        answer = yield from _managed(session, "POST", f"{MANAGEMENT}/load", body, has_effects=True)
+        answer = yield from _manage(session, "POST", f"{MANAGEMENT}/load", body, has_effects=True)
     except LMStudioError as error:
-        now = yield from _listed_after(error, session)
+        now = yield from _list_after(error, session)
         loaded = fitting_instance(now, key, checked, besides=before)
         if loaded is None:
             raise
@@ -74,18 +76,18 @@ def ensure_loaded(
 ) -> Plan[LoadedModel]:
     """Load a model unless it is loaded, and report the progress."""
     checked = checked_load_options(options)
-    before = yield from _listed(session)
+    before = yield from _list_or_empty(session)
     there = fitting_instance(before, key, checked)
     if there is not None:
         loaded = _as_loaded(*there, already_loaded=True)
     else:
-        yield from _tell_progress(session, ModelLoadProgress(key, 0.0), on_progress)
+        yield from _report_progress(session, ModelLoadProgress(key, 0.0), on_progress)
         loaded = yield from _load(session, key, checked, before)
-    yield from _tell_progress(session, ModelLoadProgress(key, 1.0), on_progress)
+    yield from _report_progress(session, ModelLoadProgress(key, 1.0), on_progress)
     return loaded
 
 
-def _tell_progress(
+def _report_progress(
     session: Session, progress: ModelLoadProgress, on_progress: Callable[[ModelLoadProgress], object] | None
 ) -> Plan[None]:
     session.bus.emit(progress)
@@ -94,17 +96,17 @@ def _tell_progress(
 
 
 def unload(session: Session, instance_id: str) -> Plan[str]:
-    """Unload an instance, and return its id; where the answer was lost, the list says whether it is gone."""
+    """Unload an instance, and return its id; if the response is lost, the list shows the outcome."""
     session.forget_model()
     body = {"instance_id": instance_id}
     try:
-        answer = yield from _managed(session, "POST", f"{MANAGEMENT}/unload", body, has_effects=True)
+        answer = yield from _manage(session, "POST", f"{MANAGEMENT}/unload", body, has_effects=True)
     except (ModelNotFoundError, NoModelLoadedError) as error:
         raise _no_instance(error) from error
     except LMStudioError as error:
         if isinstance(error, InvalidRequestError) and UNKNOWN_INSTANCE.search(error.message):
             raise _no_instance(error) from error
-        now = yield from _listed_after(error, session)
+        now = yield from _list_after(error, session)
         if not now or any(instance.id == instance_id for model in now for instance in model.instances):
             raise
         return instance_id
@@ -142,28 +144,28 @@ def download(
     *,
     wait: bool,
 ) -> Plan[DownloadJob]:
-    """Ask for a download, and wait until it is over."""
+    """Start a download, and wait for it if asked."""
     body = {"model": model} if quantization is None else {"model": model, "quantization": quantization}
-    limit = _Limit(session)
-    job = read_download((yield from _managed(session, "POST", f"{MANAGEMENT}/download", body, has_effects=True)))
+    limit = _DownloadLimit(session)
+    job = read_download((yield from _manage(session, "POST", f"{MANAGEMENT}/download", body, has_effects=True)))
     return (yield from _wait(session, job, on_progress, limit)) if wait else job
 
 
 def download_status(session: Session, job_id: str) -> Plan[DownloadJob]:
-    """Ask how far a download is."""
+    """Return the status of a download."""
     path = f"{MANAGEMENT}/download/status/{checked_job_id(job_id)}"
-    return read_download((yield from _managed(session, "GET", path)))
+    return read_download((yield from _manage(session, "GET", path)))
 
 
 def wait_for_download(
     session: Session, job_id: str, on_progress: Callable[[DownloadJob], object] | None
 ) -> Plan[DownloadJob]:
-    """Wait for a download that was begun before."""
-    limit = _Limit(session)
+    """Wait for a download that was started before."""
+    limit = _DownloadLimit(session)
     return (yield from _wait(session, (yield from download_status(session, job_id)), on_progress, limit))
 
 
-class _Limit:
+class _DownloadLimit:
     """The time limits of waiting for a download: `total_timeout` in all, `timeout` once every byte has arrived.
 
     LM Studio may report "downloading" endlessly for a complete download (bug tracker #1477).
@@ -173,29 +175,31 @@ class _Limit:
         self._clock = session.clock
         self._settings = session.settings
         total = session.settings.total_timeout
-        self._by = None if total is None else self._clock() + total
-        self._whole_since: float | None = None
+        self._deadline = None if total is None else self._clock() + total
+        self._complete_since: float | None = None
 
     def pause(self, wanted: float, job: DownloadJob) -> float:
-        """Return how long to wait before the next question.
+        """Return the seconds to wait before the next poll.
 
         Raises:
             RequestTimeoutError: A limit has passed; the message names the job.
         """
         now = self._clock()
         if job.status == "downloading" and job.progress == 1:
-            self._whole_since = now if self._whole_since is None else self._whole_since
-            if now - self._whole_since >= self._settings.timeout:
-                raise self._passed(f"The download {job.job_id} is at 100 % and does not end", "idle", job.job_id)
+            self._complete_since = now if self._complete_since is None else self._complete_since
+            if now - self._complete_since >= self._settings.timeout:
+                raise self._timed_out(
+                    f"The download {job.job_id} stays at 100 % and did not finish", "idle", job.job_id
+                )
         else:
-            self._whole_since = None
-        if self._by is None:
+            self._complete_since = None
+        if self._deadline is None:
             return wanted
-        if now >= self._by:
-            raise self._passed(f"The download {job.job_id} was not over", "total", job.job_id)
-        return min(wanted, self._by - now)
+        if now >= self._deadline:
+            raise self._timed_out(f"The download {job.job_id} did not finish", "total", job.job_id)
+        return min(wanted, self._deadline - now)
 
-    def _passed(self, what: str, phase: TimeoutPhase, job_id: str | None) -> RequestTimeoutError:
+    def _timed_out(self, what: str, phase: TimeoutPhase, job_id: str | None) -> RequestTimeoutError:
         seconds = self._settings.timeout if phase == "idle" else self._settings.total_timeout or 0.0
         return RequestTimeoutError(
             f"{what} within {seconds:g} s.",
@@ -206,7 +210,7 @@ class _Limit:
 
 
 def _wait(
-    session: Session, job: DownloadJob, on_progress: Callable[[DownloadJob], object] | None, limit: _Limit
+    session: Session, job: DownloadJob, on_progress: Callable[[DownloadJob], object] | None, limit: _DownloadLimit
 ) -> Plan[DownloadJob]:
     """Poll until the download ends; a download paused by the user is waited for."""
     job_id = job.job_id
@@ -217,43 +221,43 @@ def _wait(
         if job.status == "failed":
             raise APIError(
                 f"The download {job_id or ''} failed.",
-                hint="Look at LM Studio's Downloads for the reason, then ask for the download again: it resumes.",
+                hint="Find the reason in LM Studio's Downloads, then start the download again: it resumes.",
                 type="download_failed",
             )
         if job.is_over:
             return job
         if job_id is None:
-            raise MalformedStreamError("The server began a download without giving its job's id.")
+            raise MalformedStreamError("The server started a download without sending a job id.")
         yield Sleep(limit.pause(next(pauses), job))
         job = yield from download_status(session, job_id)
 
 
 def _polls() -> Iterator[float]:
-    """Yield the pauses between polls, which grow, in seconds."""
+    """Yield the growing pauses between polls, in seconds."""
     pause = FIRST_POLL
     while True:
         yield pause
         pause = min(pause * 1.5, LONGEST_POLL)
 
 
-def _listed(session: Session) -> Plan[list[ModelInfo]]:
-    """List the models; none where the server has no list."""
+def _list_or_empty(session: Session) -> Plan[list[ModelInfo]]:
+    """List the models; empty if the server has no list."""
     try:
         return (yield from list_models(session))
     except (EndpointNotFoundError, MalformedStreamError):
         return []
 
 
-def _listed_after(error: LMStudioError, session: Session) -> Plan[list[ModelInfo]]:
-    """List the models after a request that may have done its work though it failed; none where it cannot have.
+def _list_after(error: LMStudioError, session: Session) -> Plan[list[ModelInfo]]:
+    """List the models after a failed request that may have taken effect; empty if it cannot have.
 
     Raises:
-        LMStudioError: `error` itself, where the list cannot be had either.
+        LMStudioError: `error` itself, if the list cannot be fetched either.
     """
     if not (isinstance(error, TransportError) or error.retryable) or not may_have_begun(error):
         return []
     try:
-        return (yield from _listed(session))
+        return (yield from _list_or_empty(session))
     except LMStudioError:
         raise error from None
 
@@ -262,10 +266,10 @@ def _as_loaded(model: ModelInfo, instance: ModelInstance, *, already_loaded: boo
     return LoadedModel(instance_id=instance.id, type=model.type, config=instance.config, already_loaded=already_loaded)
 
 
-def _managed(
+def _manage(
     session: Session, method: str, path: str, body: Mapping[str, Any] | None = None, *, has_effects: bool = False
 ) -> Plan[object]:
-    """Ask LM Studio's model management, which older versions and other servers do not have."""
+    """Call LM Studio's model management, which older versions and other servers lack."""
     try:
         return (yield from ask_json(session, method, path, body, has_effects=has_effects))
     except EndpointNotFoundError as error:

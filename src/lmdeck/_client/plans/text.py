@@ -1,4 +1,4 @@
-"""Embeddings and plain completions, as plans."""
+"""The plans of embeddings and plain completions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NAME_IT = "Name the model: `lm.embed(text, model=…)`."
 def embed(
     session: Session, given: str | Sequence[str], model: str | None, batch_size: int, options: Mapping[str, Any]
 ) -> Plan[Embeddings]:
-    """Embed texts, batch after batch: LM Studio is reported to hang on embeddings that run side by side."""
+    """Embed texts, one batch at a time: LM Studio is reported to hang on concurrent embeddings."""
     texts = checked_texts(given)
     named = model or (yield from _choose_embedder(session))
     vectors: list[list[float]] = []
@@ -71,7 +71,7 @@ def complete(
 def begin_completion(
     session: Session, prompt: str, suffix: str | None, model: str | None, options: Mapping[str, Any]
 ) -> Plan[ResponseStream[ChatReader]]:
-    """Ask for a streamed completion, and read it until something happens in it."""
+    """Request a streamed completion, and read it up to its first chunks."""
     fixes = CompatibilityFixes(session.settings.without_rules)
 
     def build(named: str | None) -> GenerationRequest[ChatReader]:
@@ -108,13 +108,15 @@ def _choose_embedder(session: Session) -> Plan[str]:
         raise NoModelLoadedError("The server lists no models.", hint=NAME_IT) from None
     embedders = [model for model in listing.models if model.type == "embedding"]
     if not embedders and listing.api == "openai" and len(listing.models) == 1:
-        embedders = listing.models  # such a list does not tell what a model is for
+        embedders = listing.models  # such a list does not contain model types
     if not embedders:
-        is_told = listing.api != "openai"
+        has_types = listing.api != "openai"
         raise NoModelLoadedError(
-            "The server has no embedding model." if is_told else "The server does not tell which model embeds.",
+            "The server has no embedding model."
+            if has_types
+            else "The server does not report which models are embedding models.",
             hint=f"Download one, for example text-embedding-nomic-embed-text-v1.5, or: {NAME_IT}"
-            if is_told
+            if has_types
             else NAME_IT,
         )
     loaded = next((model for model in embedders if model.instances), None)
