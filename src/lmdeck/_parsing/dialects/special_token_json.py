@@ -81,11 +81,14 @@ def after_separator(source: Source, sink: Sink) -> Reader[None]:
         yield from tag_block("</s>")(source, sink)
 
 
-def citation(source: Source, _: Sink) -> Reader[None]:
+def citation(source: Source, sink: Sink) -> Reader[None]:
     """Skip the end of a citation, which names its sources."""
-    yield from source.collect_while(SOURCES)
+    begin = source.place
+    named = yield from source.collect_while(SOURCES)
     yield from source.skip_space()
-    yield from source.take(stops(">"))
+    if not (yield from source.take(stops(">"))) and named.strip():
+        detail = f"The end of a citation without its bracket was left out: {named.strip()}"
+        sink.report("text_left_out", detail, named, (begin, source.place))
 
 
 def nothing(_: Source, __: Sink) -> Reader[None]:
