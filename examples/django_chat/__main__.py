@@ -49,7 +49,7 @@ def prepare() -> None:
 
     call_command("migrate", verbosity=0)
     if not get_user_model().objects.filter(username="demo").exists():
-        get_user_model().objects.create_superuser("demo", password="demo")  # noqa: S106  # for this machine only
+        get_user_model().objects.create_superuser("demo", password="demo")  # for this machine only
 
 
 if __name__ == "__main__":

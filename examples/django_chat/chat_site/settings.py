@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-SECRET_KEY = "this example listens on loopback only"  # noqa: S105
+SECRET_KEY = "this example listens on loopback only"
 DEBUG = True
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 INSTALLED_APPS = [

@@ -186,7 +186,7 @@ class _Builder(Generic[TransportT]):
         return self._replace(reasoning=level)
 
     def with_context_guard(self, action: Literal["trim", "raise"] | None = "trim") -> Self:
-        """Keep the chat within the context of its loaded model, before it is sent; None turns that off.
+        """Check the chat against the context of its loaded model before it is sent; None turns that off.
 
         `"trim"` leaves out the oldest exchanges, which a problem `context_trimmed` reports; `"raise"` raises. `max_tokens`, or
         256 tokens, are kept free for the answer. Tokens are counted as `lm.count_tokens` does.
@@ -195,7 +195,7 @@ class _Builder(Generic[TransportT]):
             ConfigurationError: It is neither.
         """
         if action not in ("trim", "raise", None):
-            raise ConfigurationError(f"{action!r} is no context guard.", hint='Use "trim", "raise" or None.')
+            raise ConfigurationError(f"{action!r} is not a context guard.", hint='Use "trim", "raise" or None.')
         return self._replace(context_guard=action)
 
     def with_strict(self, strict: bool = True) -> Self:  # reads as a sentence

@@ -25,7 +25,7 @@ def check_level(level: object) -> None:
         ConfigurationError: It is none.
     """
     if level not in LEVELS:
-        raise ConfigurationError(f"{level!r} is no setting of reasoning.", hint=f"Use one of {', '.join(LEVELS)}.")
+        raise ConfigurationError(f"{level!r} is not a reasoning setting.", hint=f"Use one of {', '.join(LEVELS)}.")
 
 
 def fitting_level(level: str, options: ReasoningOptions | None, model: str) -> str:

@@ -30,7 +30,7 @@ class TokenEstimator:
         self._samples: dict[str, deque[tuple[float, int]]] = {}
 
     def learn(self, model: str, body: Mapping[str, Any], prompt_tokens: int) -> None:
-        """Keep what the server counted for a chat."""
+        """Record the number of tokens that the server counted for a chat."""
         if prompt_tokens <= 0:
             return
         if model not in self._samples and len(self._samples) >= MOST_MODELS:

@@ -12,7 +12,7 @@ _INSTANCE = re.compile(r"(@[\w.-]+)?(:\d+)?$")
 
 
 def is_same_model(asked: str, answered: str) -> bool:
-    """Whether an answer is of the model that was asked; a name that nobody gave is no other model."""
+    """Whether an answer is of the model that was asked; an absent name is not another model."""
     return not asked or not answered or _bare(asked) == _bare(answered)
 
 

@@ -39,7 +39,7 @@ _current: ContextVar[Interruption | None] = ContextVar("interruption", default=N
 
 @contextlib.contextmanager
 def interruptible(interruption: Interruption | None) -> Iterator[None]:
-    """Let the interruption shut down the sockets that this thread opens or uses inside the block."""
+    """Shut down the sockets that this thread opens or uses inside the block when the interruption comes."""
     token = _current.set(interruption)
     try:
         yield
@@ -50,7 +50,7 @@ def interruptible(interruption: Interruption | None) -> Iterator[None]:
 
 
 def watch_socket(sock: socket.socket) -> None:
-    """Let the interruption of this thread, if any, shut the socket down."""
+    """Register a socket with the interruption of this thread, if any, to be shut down by it."""
     interruption = _current.get()
     if interruption is not None:
         interruption.watch(lambda: _shut_down(sock))

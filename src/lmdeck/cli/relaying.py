@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PROGRAM_FOLLOWS = {"allow_interspersed_args": False, "ignore_unknown_options": True}
 NO_PROGRAM, NOT_EXECUTABLE = 127, 126  # as in shells (POSIX, 2.8.2)
-NO_TOKEN = "lm-studio"  # noqa: S105  # a placeholder: clients require a key, and the user's real one must not be sent
+NO_TOKEN = "lm-studio"  # a placeholder: clients require a key, and the user's real one must not be sent
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")
 
 

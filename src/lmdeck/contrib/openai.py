@@ -20,7 +20,7 @@ from lmdeck.contrib.httpx2 import AsyncRepairTransport, RepairTransport
 
 __all__ = ["AsyncOpenAI", "OpenAI", "async_http_client", "http_client"]
 
-NO_TOKEN = "lm-studio"  # noqa: S105  # OpenAI's client requires a key, LM Studio does not
+NO_TOKEN = "lm-studio"  # OpenAI's client requires a key, LM Studio does not
 OWN = frozenset(ClientSettings.__annotations__) - {
     "base_url",
     "timeout",

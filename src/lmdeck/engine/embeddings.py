@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _TENSOR = "token_embd.weight"
 _ROWS_AT_ONCE = 4096
 _DIRECTIONS = 100
-"""One direction is taken out for so many dimensions."""
+"""The number of dimensions for which one direction is removed."""
 
 
 class TokenTable:

@@ -71,7 +71,7 @@ class Loader:
                         self.mistralrs.Which.GGUF(
                             quantized_model_id=str(self._path.parent), quantized_filename=self._path.name
                         ),
-                        token_source="none",  # noqa: S106  # it means: no token
+                        token_source="none",  # it means: no token
                         in_situ_quant=None if quantized == self._requantize else self._requantize,
                         jinja_explicit=str(template),
                         max_seqs=1,
@@ -112,7 +112,7 @@ class Loader:
         return TokenTable(self._path)
 
     def _template(self) -> str:
-        """Give the model's own chat template, and beside it a role that stands for a raw prompt, which has no template."""
+        """Return the model's chat template, extended by a role that stands for a raw prompt."""
         own = str(self._header.get("tokenizer.chat_template", _CHATML))
         return (
             f"{{% if messages[0]['role'] == '{self.raw_role}' %}}{{{{ messages[0]['content'] }}}}"

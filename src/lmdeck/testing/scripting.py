@@ -81,7 +81,7 @@ class Scripting:
         )
 
     def reasoning(self, text: str) -> Self:
-        """Put this reasoning before the next scripted answer."""
+        """Precede the next scripted answer with this reasoning."""
         self._pending_reasoning += text
         return self
 

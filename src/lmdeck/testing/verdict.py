@@ -160,7 +160,7 @@ def _server(fake: FakeLMStudio, timeout: float, *, repaired: bool) -> Iterator[s
 
 
 def _arm(fake: FakeLMStudio, fault: str | None) -> None:
-    """Let every answer fail; a port that is closed stays so for as long as the program runs."""
+    """Make every answer fail; a closed port stays closed as long as the program runs."""
     if fault is not None and FAULTS[fault].closes_port:
         fake.close_port()
     else:

@@ -17,7 +17,7 @@ class Marker:
     """Text that begins a call, and the reader of what follows it.
 
     With `keeps`, the reader sees the marker itself too. With `at_start`, it counts only at the start of the answer or of a
-    line: it is no token of its own, and prose may contain it. A `channel` marker begins a message that may also be content or
+    line: it is not a special token, and prose may contain it. A `channel` marker begins a message that may also be content or
     reasoning, and is read whether tools were offered or not; an `inline` one also inside reasoning.
     A `loose` one acts without a call or a header that proves it, so only where its dialect is known to be spoken.
     """

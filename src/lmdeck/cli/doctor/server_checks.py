@@ -79,7 +79,7 @@ def _server(context: DoctorContext) -> str:
 
 
 def _name_the_port(error: LMStudioError, lm: LMStudio) -> None:
-    """Say in the hint on which port of this machine LM Studio answers, if it is another."""
+    """Add to the hint the port on which LM Studio answers on this machine, if it is another."""
     for found in from_lm_studio(Path.home()):
         if found.value == lm.settings.port and lm.settings.base_url is None:
             return
