@@ -27,6 +27,8 @@ ARGUMENT_KEYS = frozenset(
     {"arguments", "parameters", "args", "input", "tool_input", "kwargs", "action_input", "params"}
 )
 OTHER_KEYS = frozenset({"id", "tool_call_id", "type", "index", "call_id", "thought", "reasoning", "thoughts"})
+KEYS_BESIDE_NAME = frozenset({"type", "id"})
+"""Keys that may stand before the name of a call without markers."""
 CODE_TOOLS = ("python", "ipython", "code_interpreter")
 WORD = re.compile(r"[\w.\-/:$]*")
 
@@ -167,7 +169,7 @@ def json_member(  # noqa: C901 - one grammar, read top down
             sink.note("an equals sign for a colon")
         source.at += char in ":="
         char = yield from source.skip_space()
-        if strictly and not sink.is_open and key not in NAME_KEYS and key not in ("type", "id"):
+        if strictly and not sink.is_open and key not in NAME_KEYS | KEYS_BESIDE_NAME:
             raise NotACall
         if key in NAME_KEYS and char == "{" and not sink.is_open and not is_inner:
             yield from json_member(source, sink, ends, strictly=strictly, is_inner=True)

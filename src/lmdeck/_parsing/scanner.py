@@ -322,6 +322,8 @@ class Scanner:
         What looks like a call is one if no end follows and nothing answered.
         """
         source, sink, grammar = self.source, self.sink, self.grammar
+        if not sink.reasoning:
+            sink.reasoning_start = source.place
         self._reasoning_spans = CodeSpans()
         markers = grammar.call_markers if self.tools else ()
         wanted = stops(*closing.literals, *grammar.inline, *grammar.reserved, *markers)

@@ -204,8 +204,9 @@ class Sink:
         """Emit reasoning."""
         self._has_markup = True
         if not self.reasoning:
-            text = text.lstrip()
-            self.reasoning_start = self.source.place
+            space = len(text) - len(text.lstrip())
+            self.reasoning_start += space
+            text = text[space:]
         if text:
             self.reasoning.write(text)
             self.chunks.append(Chunk("", text))

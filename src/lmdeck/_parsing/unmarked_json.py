@@ -9,7 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from lmdeck._parsing.json_calls import json_arguments, json_calls, json_objects
+from lmdeck._parsing.json_calls import (
+    ARGUMENT_KEYS,
+    KEYS_BESIDE_NAME,
+    NAME_KEYS,
+    OTHER_KEYS,
+    json_arguments,
+    json_calls,
+    json_objects,
+)
 from lmdeck._parsing.python_calls import python_call, python_calls
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import (
@@ -54,6 +62,11 @@ WRAPPER_BEGUN = re.compile(
     r"|\[(?:[A-Za-z_][\w \-]{0,39}(?:\]\s{0,20}(?:[A-Za-z_][\w.\-]{0,80})?)?)?\Z"
 )
 WORDS_OF_CALLS = re.compile(r"tool|function|call|invoke|invok|action", re.IGNORECASE)
+FIRST_KEY = re.compile(r'\{\s*"([\w\-]+)"\s*:')
+SECOND_KEY = re.compile(r'\s*"[^"\\\n]*"\s*,\s*"([\w\-]+)"\s*:')
+KEYS_BEGUN = re.compile(
+    r'\{\s*(?:"[\w\-]*(?:"\s*(?::\s*(?:"[^"\\\n]*(?:"\s*(?:,\s*(?:"[\w\-]*(?:"\s*)?)?)?)?)?)?)?)?\Z'
+)
 SCHEMA_KEYS = frozenset({"type", "properties"})
 
 
@@ -125,7 +138,7 @@ def _fits(sink: Sink, name: str, arguments: dict[str, object]) -> bool:
 def starts_unmarked_json(source: Source, kinds: str, is_known: Callable[[str], bool]) -> Reader[bool]:
     """Whether a call may follow: an object, a list, a sentence about a call, or an unknown tag."""
     if source.text[source.at] == "{":
-        return "{" in kinds
+        return "{" in kinds and (yield from _begins_with_keys_of_call(source))
     is_bracket = source.text[source.at] == "["
     while True:
         rest = source.text[source.at : source.at + LOOKAHEAD]
@@ -136,6 +149,20 @@ def starts_unmarked_json(source: Source, kinds: str, is_known: Callable[[str], b
         )
         if source.closed or len(rest) == LOOKAHEAD or not is_open:
             return False
+        yield
+
+
+def _begins_with_keys_of_call(source: Source) -> Reader[bool]:
+    """Whether an object begins with a key of calls, and continues with one after the name, unlike most JSON."""
+    while True:
+        rest = source.text[source.at : source.at + LOOKAHEAD]
+        if first := FIRST_KEY.match(rest):
+            if first.group(1) not in NAME_KEYS:
+                return first.group(1) in KEYS_BESIDE_NAME
+            if second := SECOND_KEY.match(rest, first.end()):
+                return second.group(1) in NAME_KEYS | ARGUMENT_KEYS | OTHER_KEYS
+        if source.closed or len(rest) == LOOKAHEAD or not KEYS_BEGUN.match(rest):
+            return True
         yield
 
 

@@ -183,7 +183,7 @@ class _Value:
             rest = source.text[source.at + distance : source.at + distance + LOOKAHEAD]
             if wanted.match(rest):
                 return True
-            if source.closed or len(rest) == LOOKAHEAD or len(rest.split()) > 1:
+            if source.closed or len(rest) == LOOKAHEAD or len(rest.split()) > 2:
                 return False
             yield
         return False

@@ -44,7 +44,7 @@ def kimi(source: Source, sink: Sink) -> Reader[None]:
     kind = section.split()[0] if section else ""
     if kind in CALL_SECTIONS and not sink.tools:
         raise NotACall
-    yield from source.take(SEPARATOR)
+    is_whole = yield from source.take(SEPARATOR)
     if section == "think":
         yield from sink.reasoning_body(SECTION_ENDS)
     elif section == "response":
@@ -52,7 +52,7 @@ def kimi(source: Source, sink: Sink) -> Reader[None]:
     elif kind == "call":
         yield from kimi_call(source, sink, section)
         yield from _behind_call(source, sink)
-    elif section and kind not in SECTIONS:
+    elif section and (kind not in SECTIONS or not is_whole):
         sink.report("text_left_out", f"A section called {section!r} was opened", span=(begin, source.place))
 
 
@@ -77,9 +77,10 @@ def _end_of_section(source: Source, sink: Sink, begin: int) -> Reader[None]:
     section = yield from source.collect_while(SECTION)
     if section in CALL_SECTIONS and not sink.tools:
         raise NotACall
-    yield from sink.discard_until(source, stops("<|sep|>", "<|open|>"), f"Text in the end of the section {section!r}")
+    stray: list[str] = []
+    yield from source.until(stops("<|sep|>", "<|open|>"), stray.append)
     is_whole = yield from source.take(SEPARATOR)
-    if section not in (*SECTIONS, "argument") or not is_whole:
+    if section not in (*SECTIONS, "argument") or not is_whole or "".join(stray).strip():
         detail = f"The end of a section called {section!r} was left out"
         sink.report("text_left_out", detail, span=(begin, source.place))
 
