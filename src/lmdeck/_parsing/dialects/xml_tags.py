@@ -71,7 +71,8 @@ def tag_block(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None 
                 raise TruncatedCall
             else:
                 yield from named_pairs(source, sink, pairs)
-            source.mark()
+            if len(sink.completed) > count:
+                source.mark()
 
     return read
 
