@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -57,12 +57,18 @@ class Elements:
         """The tags that may come next inside a function."""
         return stops(*self.parameter, *self.function_end, *self.ends, *self.function)
 
+    def within(self, opening: str) -> Elements:
+        """Return the spelling inside of a function with this opening tag: where one end tag has its name, only that ends it."""
+        word = WORD.match(opening)
+        same = tuple(end for end in self.function_end if word and end == f"</{word.group(1)}>")
+        return replace(self, function_end=same or self.function_end)
+
     def value_end(self, opening: str, is_opening: Callable[[str], bool]) -> ValueEnd:
         """Return the tags that end the text after `opening`; `is_opening` tells whether a tag in it opens a parameter."""
         word = WORD.match(opening)
         same = tuple(end for end in self.parameter_end if word and end == f"</{word.group(1)}>")
         return ValueEnd(
-            own=same or self.parameter_end, opens=self.parameter, call_ends=self.function_end, block_ends=self.ends,
+            own=same or self.parameter_end, opens=(opening,), call_ends=self.function_end, block_ends=self.ends,
             island=CDATA if self.entities else None, is_opening=is_opening,
         )  # fmt: skip
 
@@ -90,7 +96,7 @@ def elements_calls(source: Source, sink: Sink, elements: Elements) -> Reader[Non
 def elements_call(source: Source, sink: Sink, elements: Elements) -> Reader[None]:
     """Read one function, from its opening element on."""
     opening = stops(*elements.function)
-    yield from source.take(opening)
+    elements = elements.within((yield from source.take(opening)))
     header, alone = yield from read_header(source, sink)
     while not alone and (yield from literal_behind(source, 0, opening)):
         yield from source.skip_space()
