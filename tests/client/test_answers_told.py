@@ -133,7 +133,7 @@ def test_other_endpoints_miss_a_call_too(fake: FakeLMStudio) -> None:
 
 def test_a_parse_stream_is_left_like_any_stream(fake: FakeLMStudio) -> None:
     """It has the reply when it was read; leaving it early stops the answer."""
-    fake.json({"value": [1, 2]}).json({"value": [1, 2, 3, 4]})
+    fake.json({"value": [1, 2]}).reply('{"value": [1, 2, 3, 4]}', tokens_per_second=1)
     with lm(fake.base_url, model=None) as client:
         with client.chat().user("Count").parse_stream(list[int]) as stream:
             assert list(stream)[-1] == [1, 2]

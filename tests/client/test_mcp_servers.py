@@ -272,6 +272,7 @@ def test_a_command_that_no_longer_starts(tmp_path: Path, is_async: bool) -> None
         program.write_text("raise SystemExit(1)")
         os.kill(pid_of(pid), signal.SIGKILL)
         until(lambda: not _is_running(pid_of(pid)))
+        threading.Event().wait(1)  # the end of its output has to arrive
         for _ in range(2):
             with pytest.raises(ToolFailed, match="is gone and could not be reconnected"):
                 by.call("pid")

@@ -72,7 +72,8 @@ def message_estimate(message: Mapping[str, Any]) -> float:
     """Estimate one message, in OpenAI's form."""
     tokens = float(TOKENS_A_MESSAGE)
     content = message.get("content") or ""
-    for part in [{"text": content}] if isinstance(content, str) else content:
-        tokens += len(str(part["text"])) / CHARACTERS_A_TOKEN if "text" in part else TOKENS_AN_IMAGE
+    for part in content if isinstance(content, list) else [content]:
+        text = part if isinstance(part, str) else part.get("text") if isinstance(part, Mapping) else str(part)
+        tokens += TOKENS_AN_IMAGE if text is None else len(str(text)) / CHARACTERS_A_TOKEN
     calls = message.get("tool_calls")
     return tokens + (len(msgspec.json.encode(calls)) / CHARACTERS_A_TOKEN if calls else 0)
