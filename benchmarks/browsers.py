@@ -35,8 +35,8 @@ async def browse(port: int) -> tuple[bool, int]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     body = b'{"text": "hello"}'
     writer.write(
-        b"POST /ask HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
-        % (len(body), body)
+        b"POST /ask HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body) % (len(body), body)
     )
     text, events, done = [], 0, False
     while line := await reader.readline():
