@@ -36,7 +36,7 @@ async def browse(port: int) -> tuple[bool, int]:
     body = b'{"text": "hello"}'
     writer.write(
         b"POST /ask HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body) % (len(body), body)
+        b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     )
     text, events, done = [], 0, False
     while line := await reader.readline():
