@@ -112,7 +112,7 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 
 # A PostgreSQL server for the tests of the Django history. Where it can be neither found nor installed, they are skipped, and say so.
 # Debian's packages that some tests need; where they cannot be installed, those tests are skipped and say so.
-SYSTEM_PACKAGES := chromium php-cli php-curl postgresql
+SYSTEM_PACKAGES := chromium nginx-light php-cli php-curl postgresql prometheus redis-server
 APT := DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $(SYSTEM_PACKAGES)
 system-packages:
 	@if test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null 2>&1; then \

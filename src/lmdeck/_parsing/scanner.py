@@ -70,6 +70,17 @@ class Scanner:
         self.sink.end()
         self._reconsider_reasoning()
         self._report_left_over_call()
+        self._report_unopened_reasoning()
+
+    def _report_unopened_reasoning(self) -> None:
+        """Report a lone end tag at the end of a line: the content before it was reasoning, but had been emitted."""
+        tag = self.grammar.opened_by_template(self.sink.content.getvalue())
+        if tag is not None:
+            self.sink.report(
+                "reasoning_unopened",
+                f"{tag.close} ends reasoning that nothing opened: the content before it is probably reasoning; "
+                "a whole answer, by send(), keeps them apart",
+            )
 
     def _report_left_over_call(self) -> None:
         """Report markup of a call in the content, unless another problem covers it."""

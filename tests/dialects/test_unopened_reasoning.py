@@ -1,0 +1,32 @@
+"""A lone `</think>`: the prompt template opened the reasoning, which a stream learns when it has returned the text."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmdeck import StreamParser, parse
+
+TEXTS = [
+    ("Paris is in France.\n</think>\n\nParis.", True),
+    ("Hm.</think>\nParis.", True),
+    ("Some content</think>More content", False),
+    ("The tag `</think>` ends it.", False),
+    ("<think>Hm.</think>\nParis.", False),
+    ("</think>\nParis.", False),
+    ('{"html": "a</think>\\nb"}', False),
+]
+
+
+@pytest.mark.parametrize(("text", "is_reported"), TEXTS)
+def test_a_lone_end_tag_at_the_end_of_a_line_is_reported(text: str, is_reported: bool) -> None:
+    codes = [problem.code for problem in parse(text).problems]
+    assert codes == (["reasoning_unopened"] if is_reported else [])
+
+
+@pytest.mark.parametrize(("text", "is_reported"), TEXTS)
+def test_a_stream_reports_the_same(text: str, is_reported: bool) -> None:
+    parser = StreamParser()
+    chunks = [chunk for character in text for chunk in parser.feed(character)]
+    chunks += parser.finish()
+    assert parser.result == parse(text)
+    assert "".join(chunk.content for chunk in chunks).strip() == parser.result.content
