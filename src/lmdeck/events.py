@@ -7,7 +7,7 @@ for it and, if `__all__` names it, it can be imported from `lmdeck`.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lmdeck.errors import LMStudioError
-    from lmdeck.messages import Reply, TokenLogprob, ToolCall, ToolResult
+    from lmdeck.messages import Problem, Reply, TokenLogprob, ToolCall, ToolResult
     from lmdeck.native_events import StreamEvent
+    from lmdeck.stats import Usage
 
 __all__ = [
     "EVENTS",
@@ -26,6 +27,7 @@ __all__ = [
     "Event",
     "ModelLoadProgress",
     "ReasoningReceived",
+    "RequestAbandoned",
     "RequestFailed",
     "RequestFinished",
     "RequestQueued",
@@ -129,11 +131,23 @@ class RoundFinished(Event, frozen=True, kw_only=True):
 
 
 class RequestStarted(Event, frozen=True, kw_only=True):
-    """A request is about to be sent; `request_id` is on all its later events and in lmdeck's logs."""
+    """A request is about to be sent; `request_id` is on all its later events and in lmdeck's logs.
+
+    `endpoint` is the path of `url`, `model` the requested model or `""`, `body` the JSON that is sent, which `repr` omits.
+    """
 
     request_id: str
     method: str
     url: str
+    endpoint: str = ""
+    model: str = ""
+    body: bytes | None = None
+
+    def __repr__(self) -> str:
+        return _repr_without(self, "body")
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return _fields_without(self, "body")
 
 
 class RequestRetried(Event, frozen=True, kw_only=True):
@@ -146,19 +160,61 @@ class RequestRetried(Event, frozen=True, kw_only=True):
 
 
 class RequestFinished(Event, frozen=True, kw_only=True):
-    """An answer is complete: its `status`, the number of `attempts`, and the `seconds` of the last one."""
+    """An answer is complete: its `status`, the number of `attempts`, and the `seconds` of the last one.
+
+    `model` is the model that answered, `usage` its token counts, `cache` is `"hit"`, `"shared"`, `"miss"` or None, as in
+    `reply.cache`. `queue_time` and `time_to_first_token` are in seconds, `chunks` is the number of chunks. `reply` is the
+    answer of a chat, which `repr` omits; None for other endpoints.
+    """
 
     request_id: str
     status: int
     attempts: int
     seconds: float
+    endpoint: str = ""
+    model: str = ""
+    usage: Usage | None = None
+    cache: str | None = None
+    queue_time: float = 0.0
+    time_to_first_token: float | None = None
+    chunks: int = 0
+    reply: Reply | None = None
+
+    @property
+    def finish_reason(self) -> str:
+        """The finish reason of the reply; `""` if this was not a chat."""
+        return "" if self.reply is None else self.reply.finish_reason
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """The problems of the reply."""
+        return () if self.reply is None else self.reply.problems
+
+    def __repr__(self) -> str:
+        return _repr_without(self, "reply")
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return _fields_without(self, "reply")
 
 
 class RequestFailed(Event, frozen=True, kw_only=True):
-    """A request failed; `error` is what the caller gets."""
+    """A request failed after `seconds`; `error` is what the caller gets."""
 
     request_id: str
     error: LMStudioError
+    endpoint: str = ""
+    model: str = ""
+    seconds: float = 0.0
+
+
+class RequestAbandoned(Event, frozen=True, kw_only=True):
+    """An answer was left before its end, after `seconds` and `chunks`: by `break`, `close`, a cancellation or Ctrl-C."""
+
+    request_id: str
+    endpoint: str = ""
+    model: str = ""
+    seconds: float = 0.0
+    chunks: int = 0
 
 
 class StreamStarted(Event, frozen=True, kw_only=True):
@@ -219,6 +275,15 @@ class RequestQueued(Event, frozen=True, gc=False):
     request_id: str
     seconds: float
     limit: int
+
+
+def _repr_without(event: Event, hidden: str) -> str:
+    shown = ", ".join(f"{name}={value!r}" for name, value in _fields_without(event, hidden))
+    return f"{type(event).__name__}({shown})"
+
+
+def _fields_without(event: Event, hidden: str) -> list[tuple[str, Any]]:
+    return [(name, getattr(event, name)) for name in event.__struct_fields__ if name != hidden]
 
 
 AgentEvent = Chunk | ToolStarted | ToolFinished | ToolExecutionFailed | ToolServerLost | ToolCallInvalid | RoundFinished

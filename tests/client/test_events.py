@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from asking import alm, lm
+from asking import alm, lm, until
 from bodies import chunk
 from lmdeck import (
     ConfigurationError,
     ContentReceived,
     ModelLoadProgress,
     ReasoningReceived,
+    RequestAbandoned,
     RequestFailed,
     RequestFinished,
     RequestRetried,
@@ -221,3 +222,75 @@ def test_the_table_of_events_is_current() -> None:
     spec.loader.exec_module(module)
     text = (DOCS / "events.md").read_text(encoding="utf-8")
     assert module.page(text) == text, "run python scripts/event_table.py"
+
+
+def test_the_end_of_a_request_reports_what_it_cost(fake: FakeLMStudio) -> None:
+    """Model, endpoint, tokens and reply; a log of the event shows neither question nor answer."""
+    fake.reply("My secret.")
+    with lm(fake.base_url) as client:
+        seen = listen(client)
+        reply = client.chat().user("What is it?").stream().until_done()
+    started, finished = seen[0], seen[-1]
+    assert isinstance(started, RequestStarted)
+    assert (started.endpoint, started.model) == (CHAT, "m")
+    assert b"What is it?" in (started.body or b"")
+    assert isinstance(finished, RequestFinished)
+    assert (finished.endpoint, finished.usage, finished.finish_reason) == (CHAT, reply.usage, "stop")
+    assert finished.reply is not None
+    assert finished.reply.content == "My secret."
+    assert (finished.problems, finished.cache) == (reply.problems, None)
+    assert finished.time_to_first_token is not None
+    assert "What is it?" not in repr(started)
+    assert "My secret." not in repr(finished)
+    assert "request_id=" in repr(started)
+
+
+def test_embeddings_report_their_tokens(fake: FakeLMStudio) -> None:
+    """An answer that is no chat has no reply, but its token counts."""
+    with lm(fake.base_url) as client:
+        seen = listen(client)
+        vectors = client.embed("text")
+    finished = seen[-1]
+    assert isinstance(finished, RequestFinished)
+    assert (finished.endpoint, finished.reply, finished.problems) == ("/v1/embeddings", None, ())
+    assert finished.usage == vectors.usage is not None
+
+
+def test_an_answer_that_is_left_is_told(fake: FakeLMStudio) -> None:
+    """Neither finished nor failed: a gauge of running requests would never fall."""
+    fake.frames(chunk("one"), 30.0).frames(chunk("one"), 30.0)
+    with lm(fake.base_url) as client:
+        seen = listen(client)
+        with client.chat().user("Hi").stream() as stream:
+            next(stream)
+        assert names(seen)[-1] == "RequestAbandoned"
+        assert "RequestFinished" not in names(seen)
+        left = seen[-1]
+        assert isinstance(left, RequestAbandoned)
+        assert (left.endpoint, left.model, left.chunks) == (CHAT, "m", 1)
+
+    async def main() -> list[str]:
+        async with alm(fake.base_url) as client:
+            seen = listen(client)
+            async with client.chat().user("Hi").stream() as stream:
+                await anext(stream)
+            return names(seen)
+
+    assert asyncio.run(main())[-1] == "RequestAbandoned"
+
+
+def test_a_cancelled_request_is_told(fake: FakeLMStudio) -> None:
+    """Before the first chunk, too."""
+    fake.at(CHAT).frames(30.0)
+
+    async def main() -> list[str]:
+        async with alm(fake.base_url) as client:
+            seen = listen(client)
+            asking = asyncio.create_task(client.chat().user("Hi").send())
+            await asyncio.to_thread(until, lambda: fake.requests)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            return names(seen)
+
+    assert asyncio.run(main()) == ["RequestStarted", "RequestAbandoned"]

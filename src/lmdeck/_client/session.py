@@ -79,7 +79,7 @@ class Session:
         self.once: Handler = LogTraffic(Exchange(clock))
         policy = RetryPolicy.from_settings(settings) if retry is None else retry
         self.peer = Peer()
-        retried = Telemetry(Retry(self.once, policy, bus=self.bus), self.bus)
+        retried = Retry(self.once, policy, bus=self.bus)
         without_loading = Retry(self.once, replace(policy, loading=0.0), bus=self.bus)
         self.semaphore = FairSemaphore(settings.max_concurrency, threading.Lock, _task_or_thread)
         on_fork(self.semaphore, FairSemaphore.after_fork)
@@ -89,9 +89,10 @@ class Session:
         self._load_once = LoadOnce(limited, threading.Lock, clock, self._is_loaded, self.semaphore.forget_limit)
         on_fork(self._load_once, LoadOnce.after_fork)
         factories = tuple(handlers)
-        self.unlimited: Handler = _wrapped(retried, factories)
-        self.prompt: Handler = _wrapped(Telemetry(without_loading, self.bus), factories)
-        self.handler: Handler = _wrapped(self._load_once, factories)
+        telemetry = partial(Telemetry, bus=self.bus, clock=clock)
+        self.unlimited: Handler = _wrapped(telemetry(retried), factories)
+        self.prompt: Handler = _wrapped(telemetry(without_loading), factories)
+        self.handler: Handler = _wrapped(telemetry(self._load_once), factories)
         self._headers = {"User-Agent": f"lmdeck/{__version__}", **_checked_headers(headers or {})}
         self.clock = clock
         self._timeouts = Timeouts.from_settings(settings)

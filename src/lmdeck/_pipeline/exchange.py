@@ -71,6 +71,7 @@ class ResponseStream(Generic[R]):
         self.reader = reader
         self.attempts = 1
         self.queue_time = 0.0
+        self.cache: str | None = None  # "hit", "shared" or "miss", if a cache was asked
         self.first_chunks: list[Chunk] = []
         self.chunk_count = 0
         self.is_finished = False

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from lmdeck._event_bus import EventBus
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream, StreamObserver
+from lmdeck._responses.embeddings import read_usage
+from lmdeck._responses.json_reader import JSONReader, Reader
 from lmdeck.errors import LMStudioError
 from lmdeck.events import (
     Chunk,
     ContentReceived,
     ModelLoadProgress,
     ReasoningReceived,
+    RequestAbandoned,
     RequestFailed,
     RequestFinished,
     RequestStarted,
@@ -24,6 +29,7 @@ from lmdeck.events import (
     ToolCallStarted,
 )
 from lmdeck.native_events import ModelLoadProgressEvent
+from lmdeck.stats import Usage
 
 _PER_CHUNK = (ContentReceived, ReasoningReceived, ToolCallStarted, ToolCallFinished, ModelLoadProgress)
 
@@ -31,9 +37,10 @@ _PER_CHUNK = (ContentReceived, ReasoningReceived, ToolCallStarted, ToolCallFinis
 class Telemetry:
     """Publishes start, chunks and end of each request; without listeners it costs nothing."""
 
-    def __init__(self, inner: Handler, bus: EventBus) -> None:
+    def __init__(self, inner: Handler, bus: EventBus, clock: Callable[[], float]) -> None:
         self._inner = inner
         self._bus = bus
+        self._clock = clock
 
     def __call__(self, call: Call[R]) -> Plan[ResponseStream[R]]:
         """Return a plan of the call.
@@ -44,31 +51,53 @@ class Telemetry:
         return self._publish_call(call) if self._bus.has_listeners else self._inner(call)
 
     def _publish_call(self, call: Call[R]) -> Plan[ResponseStream[R]]:
-        bus = self._bus
-        bus.emit(RequestStarted(request_id=call.request_id, method=call.request.method, url=call.request.url))
+        publisher = _EventPublisher(call, self._bus, self._clock)
+        publisher.on_started()
         try:
             stream = yield from self._inner(call)
         except LMStudioError as error:
-            bus.emit(RequestFailed(request_id=call.request_id, error=error))
+            publisher.on_failed(error)
             raise
-        stream.observe(_EventPublisher(stream, bus))
+        except BaseException:
+            publisher.on_closed()
+            raise
+        publisher.follow(stream)
         return stream
 
 
 class _EventPublisher(StreamObserver):
-    """Publishes the events of one response."""
+    """Publishes the events of one request."""
 
-    def __init__(self, stream: ResponseStream[Any], bus: EventBus) -> None:
-        self._stream = stream
+    def __init__(self, call: Call[Any], bus: EventBus, clock: Callable[[], float]) -> None:
+        self._request = call.request
+        self._request_id = call.request_id
+        self._model = call.model
+        self._endpoint = urlsplit(call.request.url).path
         self._bus = bus
-        self._has_started = False
+        self._clock = clock
+        self._started = clock()
+        self._has_first_chunk = False
+        self._is_over = False
+        self._stream: ResponseStream[Any] | None = None
+
+    def on_started(self) -> None:
+        """Publish the start of the request."""
+        request = self._request
+        self._publish_about(RequestStarted, method=request.method, url=request.url, body=request.body)
+
+    def follow(self, stream: ResponseStream[Any]) -> None:
+        """Publish what happens to the response."""
+        self._stream = stream
+        stream.observe(self)
+        if not self._is_over:
+            stream.when_closed(self.on_closed)
 
     def on_chunks(self, chunks: list[Chunk]) -> None:
         """Publish the first output, and each chunk if there are listeners."""
-        if not self._has_started:
+        if not self._has_first_chunk and self._stream is not None:
             first = self._stream.measured().time_to_first_token
             if first is not None:
-                self._has_started = True
+                self._has_first_chunk = True
                 self._publish(StreamStarted, seconds=first)
         if self._bus.has_listeners_for(*_PER_CHUNK):
             for chunk in chunks:
@@ -77,18 +106,52 @@ class _EventPublisher(StreamObserver):
     def on_finished(self) -> None:
         """Publish the end of the stream and of the request."""
         stream = self._stream
+        self._is_over = True
+        if stream is None:
+            return
         seconds = stream.measured().total_time
         if stream.chunk_count:
             self._publish(StreamEnded, chunks=stream.chunk_count, seconds=seconds)
-        self._publish(RequestFinished, status=stream.response.status, attempts=stream.attempts, seconds=seconds)
+        if self._bus.has_listeners_for(RequestFinished):
+            self._bus.emit(self._finished(stream))
 
     def on_failed(self, error: LMStudioError) -> None:
-        """Publish the failure of an answer that had begun."""
-        self._publish(RequestFailed, error=error)
+        """Publish the failure of the request."""
+        self._is_over = True
+        self._publish_about(RequestFailed, error=error, seconds=self._clock() - self._started)
+
+    def on_closed(self) -> None:
+        """Publish that the answer was left, unless it is complete or has failed."""
+        is_failing = self._stream is not None and self._stream.failure is not None  # `on_failed` follows
+        if not (self._is_over or is_failing):
+            self._is_over = True
+            chunks = 0 if self._stream is None else self._stream.chunk_count
+            self._publish_about(RequestAbandoned, seconds=self._clock() - self._started, chunks=chunks)
+
+    def _finished(self, stream: ResponseStream[Any]) -> RequestFinished:
+        reply = stream.reader.partial()
+        measured = stream.measured()
+        return RequestFinished(
+            request_id=self._request_id,
+            status=stream.response.status,
+            attempts=stream.attempts,
+            seconds=measured.total_time or 0.0,
+            endpoint=self._endpoint,
+            model=(reply.model if reply is not None else "") or self._model,
+            usage=_usage_in(stream.reader) if reply is None else reply.usage,
+            cache=stream.cache,
+            queue_time=stream.queue_time,
+            time_to_first_token=measured.time_to_first_token,
+            chunks=stream.chunk_count,
+            reply=reply,
+        )
 
     def _publish(self, kind: type[Struct], **fields: object) -> None:
         if self._bus.has_listeners_for(kind):
-            self._bus.emit(kind(request_id=self._stream.call.request_id, **fields))
+            self._bus.emit(kind(request_id=self._request_id, **fields))
+
+    def _publish_about(self, kind: type[Struct], **fields: object) -> None:
+        self._publish(kind, endpoint=self._endpoint, model=self._model, **fields)
 
     def _publish_chunk(self, chunk: Chunk) -> None:
         if chunk.content:
@@ -102,3 +165,8 @@ class _EventPublisher(StreamObserver):
             self._publish(ToolCallFinished, call=chunk.tool_call)
         if isinstance(chunk.event, ModelLoadProgressEvent):
             self._bus.emit(ModelLoadProgress(chunk.event.model_instance_id, chunk.event.progress))
+
+
+def _usage_in(reader: Reader) -> Usage | None:
+    """Return the token counts of a response that is not a chat."""
+    return read_usage(reader.value) if isinstance(reader, JSONReader) else None
