@@ -110,7 +110,6 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 	@$(PIP) install --editable '.[all]' --group dev
 	@touch $@ $(VENV)/.installed-demo
 
-# A PostgreSQL server for the tests of the Django history. Where it can be neither found nor installed, they are skipped, and say so.
 # Debian's packages that some tests need; where they cannot be installed, those tests are skipped and say so.
 SYSTEM_PACKAGES := chromium nginx-light php-cli php-curl postgresql prometheus redis-server
 APT := DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $(SYSTEM_PACKAGES)

@@ -47,6 +47,7 @@ LAYERS: dict[str, int] = {
     "lmdeck.cli": 5,
     "lmdeck.contrib": 5,
     "lmdeck.engine": 5,
+    "lmdeck.gateway": 5,
     "lmdeck.relay": 5,
     "lmdeck.server": 5,
     "lmdeck.testing": 5,

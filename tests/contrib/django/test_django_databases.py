@@ -17,13 +17,13 @@ import pytest
 from django.core.management import call_command
 from django.db import connections
 from far_end import HERE, TESTS, prepare, site
-from postgres import MISSING, binaries, postgres
 
 import lmdeck
 from lmdeck import Reply
 from lmdeck.contrib.django.history.models import Conversation
 from lmdeck.messages import Problem, Round, ToolResult
 from loopback import PATIENCE
+from postgres import MISSING, binaries, postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,1 @@
+"""The gateway: one repaired address in front of several LM Studio machines, with keys, limits and usage."""

@@ -1,0 +1,60 @@
+"""The store of the gateway and of `lmdeck.observe.usage`: keys, usage and failures, in SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmdeck.errors import ConfigurationError
+from lmdeck.gateway.store.errors import StoreError
+from lmdeck.gateway.store.records import (
+    FailureGroup,
+    FailureRecord,
+    Key,
+    KeyLimits,
+    UsageColumn,
+    UsageRecord,
+    UsageRow,
+    day_of,
+)
+from lmdeck.gateway.store.sqlite import SQLite
+from lmdeck.gateway.store.store import KEEP_DAYS, Store
+
+__all__ = [
+    "FailureGroup",
+    "FailureRecord",
+    "Key",
+    "KeyLimits",
+    "Store",
+    "StoreError",
+    "UsageColumn",
+    "UsageRecord",
+    "UsageRow",
+    "day_of",
+    "open_store",
+]
+
+SQLITE, POSTGRES = "sqlite:///", ("postgresql://", "postgres://")
+
+
+def open_store(url: str | Path, *, keep_days: float = KEEP_DAYS) -> Store:
+    """Open a store, and create it if it is not there.
+
+    `url` is `sqlite:///gateway.db` (relative to the working directory), `sqlite:////var/lib/lmdeck/gateway.db`, the path of a
+    file, or `postgresql://user@host/database`. Rows of single requests are removed after `keep_days`, totals stay.
+
+    Raises:
+        ConfigurationError: The address is wrong, access is denied, or a newer lmdeck has written the store.
+        StoreError: The store does not answer.
+    """
+    text = str(url)
+    if text.startswith(POSTGRES):
+        from lmdeck.gateway.store.postgres import Postgres  # imported late: psycopg is an extra
+
+        return Store(Postgres(text), keep_days=keep_days)
+    path = text.removeprefix(SQLITE)
+    if "://" in path or not path.strip() or ":memory:" in path or "\0" in path:
+        raise ConfigurationError(
+            f"{path.partition('://')[0]!r} is not a kind of store.",
+            hint="Write sqlite:///gateway.db, a path, or postgresql://user@host/database.",
+        )
+    return Store(SQLite(path), keep_days=keep_days)

@@ -1,0 +1,158 @@
+"""One thread that writes: what waits is written in one transaction, so that many requests share one commit.
+
+A write is a function of a connection. Its future is done when the write is committed, and fails with the write's own error.
+After an interruption (a locked file, a lost connection, a full disk) the writer connects again and repeats the transaction:
+repeating a write must be harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeAlias, TypeVar
+
+from lmdeck.errors import ConfigurationError, describe
+from lmdeck.gateway.store.database import Connection, Database, migrate
+from lmdeck.gateway.store.errors import StoreError
+
+__all__ = ["Write", "Writer"]
+
+T = TypeVar("T")
+Write: TypeAlias = Callable[[Connection], T]
+_Job: TypeAlias = tuple[Write[Any], "Future[Any]"]
+_log = logging.getLogger("lmdeck.gateway")
+
+MOST_IN_ONE_TRANSACTION = 500
+MOST_WAITING = 100_000
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+CLOSE_SECONDS = 10.0
+
+
+class Writer:
+    """The writing thread of one process; it starts with the first write."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: Connection | None = None
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        self._give_up_at = float("inf")
+
+    def submit(self, write: Write[T]) -> Future[T]:
+        """Write soon, and return a future that is done after the commit."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._is_closed:
+                future.set_exception(StoreError(f"The store {self._database.label} is closed."))
+            elif self._jobs.qsize() >= MOST_WAITING:
+                future.set_exception(StoreError(f"{MOST_WAITING} writes wait for the store {self._database.label}."))
+            else:
+                self._jobs.put((write, future))
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="lmdeck-store", daemon=True)
+                    self._thread.start()
+        return future
+
+    def close(self) -> None:
+        """Write what waits, for at most ten seconds, and stop."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._give_up_at = time.monotonic() + CLOSE_SECONDS
+            self._jobs.put(None)
+        if self._thread is not None:
+            self._thread.join()
+
+    def abandon(self) -> None:
+        """Start anew in a forked process: the thread, the connection and what waits belong to the parent."""
+        if self._connection is not None:
+            self._connection.abandon()
+        self.__init__(self._database)  # type: ignore[misc]  # every part of the state is the parent's
+
+    def _run(self) -> None:
+        is_open = True
+        while is_open:
+            jobs, is_open = self._next_jobs()
+            self._write(jobs)
+        if self._connection is not None:
+            self._connection.close()
+
+    def _next_jobs(self) -> tuple[list[_Job], bool]:
+        """Wait for a job and return it with those behind it, and whether more may come."""
+        jobs: list[_Job] = []
+        job = self._jobs.get()
+        while job is not None:
+            jobs.append(job)
+            if len(jobs) == MOST_IN_ONE_TRANSACTION:
+                return jobs, True
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return jobs, True
+        return jobs, False
+
+    def _write(self, jobs: list[_Job]) -> None:
+        """Write jobs in one transaction; if one of them fails, each in its own."""
+        try:
+            results = self._commit([write for write, _ in jobs])
+        except Exception as error:
+            if len(jobs) > 1 and not isinstance(error, StoreError):
+                for job in jobs:
+                    self._write([job])
+                return
+            for _, future in jobs:
+                future.set_exception(error)
+        else:
+            for (_, future), result in zip(jobs, results, strict=True):
+                future.set_result(result)
+
+    def _commit(self, writes: list[Write[Any]]) -> list[Any]:
+        """Run writes in one transaction and return their results; repeat it after an interruption.
+
+        Raises:
+            Exception: What a write raises.
+            StoreError: The interruption lasts, and the writer was closed.
+        """
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                connection = self._connected()
+                with connection.transaction():
+                    return [write(connection) for write in writes]
+            except self._database.interruptions as error:
+                self._disconnect()
+                self._check_patience(error, len(writes))
+                if pause == FIRST_PAUSE:
+                    reason = describe(str(error))
+                    _log.warning("The store %s could not be written: %s. Trying again.", self._database.label, reason)
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _connected(self) -> Connection:
+        """Return the open connection, or a new one with its tables."""
+        if self._connection is None:
+            try:
+                self._connection = self._database.connect()
+                migrate(self._connection, self._database.label)
+            except ConfigurationError as error:  # it was right when the store was opened, and may be again
+                raise StoreError(error.message, hint=error.hint) from error
+        return self._connection
+
+    def _check_patience(self, error: Exception, count: int) -> None:
+        if time.monotonic() >= self._give_up_at:
+            _log.error("%d writes to the store %s are lost.", count + self._jobs.qsize(), self._database.label)
+            raise StoreError(f"The store {self._database.label} could not be written: {describe(str(error))}.")
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):  # it may be lost already
+                connection.close()
