@@ -14,6 +14,7 @@ from laws.examine import Sample, broken_law, random_sample
 from laws.material import EXAMPLES
 
 CHARACTERS = 250_000
+FOUND = (Sample('<function=save>{"":"""c":3},{}', seed=196410857),)
 TESTS = Path(__file__).parents[1]
 
 
@@ -24,6 +25,11 @@ def test_random_texts_break_no_law() -> None:
         sample = random_sample(rng)
         done += len(sample.text)
         assert broken_law(sample) is None, sample
+
+
+@pytest.mark.parametrize("sample", FOUND, ids=repr)
+def test_what_a_large_run_found_breaks_no_law(sample: Sample) -> None:
+    assert broken_law(sample) is None
 
 
 @pytest.mark.parametrize("dialect", EXAMPLES)

@@ -65,7 +65,9 @@ class Block:
             MalformedCall: No member is a call, and one was refused.
         """
         if self._refused and not self.has_calls:
-            raise self._refused[0][0]
+            refusal, _, (begin, _) = self._refused[0]
+            self._sink.rewind_block(begin)
+            raise refusal
 
     def _refuse(self, refusal: MalformedCall, text: str) -> None:
         self._refused.append((refusal, text, self._sink.part_of_block(self._source.place)))

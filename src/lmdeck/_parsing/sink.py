@@ -280,6 +280,10 @@ class Sink:
         self._block = place
         return part
 
+    def rewind_block(self, place: int) -> None:
+        """Leave the text from a place on to other parts of the block: what was refused there becomes text with it."""
+        self._block = place
+
     def end_block(self, place: int) -> None:
         """End a block: text between its last part and a place of the source text belongs to that part."""
         if self._last is not None and self._last.span is not None and place > self._block:
