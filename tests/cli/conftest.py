@@ -41,7 +41,7 @@ def run(environment: dict[str, str]) -> Run:
             input=stdin,
             env={**environment, **more},
             capture_output=True,
-            text=True,
+            encoding=more.get("PYTHONIOENCODING", "utf-8"),
             timeout=60,
             check=False,
         )

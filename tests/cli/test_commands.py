@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from cli_tools import COMMAND, Run, Speaker
 
 import lmdeck
+import lmdeck.cli
+from lmdeck.cli.commands import COMMANDS
 
 NOWHERE = {"LMDECK_BASE_URL": "http://127.0.0.1:1"}
 
@@ -152,7 +155,7 @@ def test_a_reader_that_has_enough_is_no_error(environment: dict[str, str], speak
 @pytest.mark.parametrize("missing", ["typer", "rich", "prompt_toolkit"])
 def test_without_its_extra_it_says_how_to_get_it(missing: str) -> None:
     """No traceback, but the command that installs what is missing."""
-    code = f"import sys; sys.modules[{missing!r}] = None; from lmdeck.cli import main; main()"
+    code = f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = ['chat']; from lmdeck.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert 'pip install "lmdeck[cli]"' in done.stderr
@@ -168,3 +171,65 @@ def test_without_the_engine_extra_it_says_how_to_get_it(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert 'pip install "lmdeck[engine]"' in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"]])
+def test_help_and_version_import_little(arguments: list[str]) -> None:
+    """They need the options and the names of the commands, not the client, Rich or prompt_toolkit."""
+    code = (
+        "import sys; from lmdeck.cli import run; run(sys.argv[1:]); "
+        "print(*{name.partition('.')[0] for name in sys.modules} & {'rich', 'prompt_toolkit', 'msgspec', 'urllib3', 'asyncio'})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert not done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("width", ["60", "100"])
+def test_help_fits(width: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """No summary is cut, no line is longer than the terminal, and metavars are words."""
+    monkeypatch.setenv("COLUMNS", width)
+    for command in ("", *(command.name for command in COMMANDS)):
+        assert lmdeck.cli.run([*([command] if command else []), "--help"]) == 0
+        text = capsys.readouterr().out
+        assert max(map(len, text.splitlines())) <= int(width)
+        assert not re.search(r"<\w+|<=|\{[A-Z]|\w\.\.\.$", text, re.MULTILINE), command
+        if not command:
+            assert [each.name for each in COMMANDS if f"  {each.name:<9}{each.summary}\n" not in text] == []
+
+
+def test_options_of_the_server_may_follow_the_command(run: Run, server: str) -> None:
+    """Whether before or after, also after a subcommand; a later address replaces an earlier one as a whole."""
+    port = server.rpartition(":")[2]
+    elsewhere = ("--base-url", "http://127.0.0.1:1")
+    assert run("ask", "Hi", "--base-url", server, **NOWHERE).stdout == "Hello there\n"
+    assert run(*elsewhere, "ask", "Hi", "--host", "127.0.0.1", "--port", port).stdout == "Hello there\n"
+    assert run(*elsewhere, "models", "--base-url", server, "unload", "speaker-1b", *elsewhere).returncode == 1
+    assert "Traceback" in run("ask", "Hi", "--debug", **NOWHERE).stderr
+
+
+def test_a_usage_error_names_the_help_of_its_command(run: Run) -> None:
+    assert run("models", "load").stderr.splitlines()[-1] == "  → Run `lmdeck models load --help`."
+    assert "Did you mean 'doctor'" in run("docter").stderr
+    done = run("engine")
+    assert (done.returncode, "serve" in done.stdout) == (2, True)
+
+
+def test_output_survives_every_encoding(run: Run, speaker: Speaker) -> None:
+    """Where an encoding lacks a character, marks become ASCII and other characters are escaped; JSON stays valid."""
+    speaker.pieces = ["naïve ✓ 😀 → 日本"]
+    for arguments in (
+        (),
+        ("models",),
+        ("doctor",),
+        ("fake", "--faults"),
+        ("ask", "Hi", "--model", "missing"),
+        ("frob",),
+    ):
+        done = run(*arguments, PYTHONIOENCODING="cp1252")
+        assert "Traceback" not in done.stderr, arguments
+        assert done.stdout or done.stderr
+    assert run("ask", "Hi", PYTHONIOENCODING="ascii").stdout == "na\\xefve + \\U0001f600 -> \\u65e5\\u672c\n"
+    reply = json.loads(run("ask", "Hi", "--json", PYTHONIOENCODING="ascii").stdout)
+    assert reply["content"]["message"] == "naïve ✓ 😀 → 日本"

@@ -22,7 +22,7 @@ from lmdeck import (
     ServerError,
     TemplateError,
 )
-from lmdeck.cli.app import run as lmdeck
+from lmdeck.cli import run as lmdeck
 from loopback import CLOSE, RESET, Loopback, head, hello, json_answer, text_answer
 from wire_formats import FORMATS, STREAMED, run, stream_of
 

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from lmdeck.config import ClientSettings
+
+__all__ = ["main", "run"]
 
 NEEDED = ("typer", "rich", "prompt_toolkit")
 
 
 def main() -> None:
-    """Run the command line; if its packages are missing, print which extra to install."""
+    """Run the command line and exit."""
+    sys.exit(run())
+
+
+def run(arguments: Sequence[str] | None = None, settings: ClientSettings | None = None, name: str = "lmdeck") -> int:
+    """Run the command line and return its exit code; if its packages are missing, print which extra to install.
+
+    `settings` are those of a project, `name` is what its users type to get here.
+    """
     try:
-        from lmdeck.cli.app import run
+        from lmdeck.cli.app import run as run_command
+
+        return run_command(arguments, settings, name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in NEEDED:
             raise
         print(f'lmdeck: the command line needs {error.name}: pip install "lmdeck[cli]"', file=sys.stderr)
-        sys.exit(2)
-    sys.exit(run())
+        return 2

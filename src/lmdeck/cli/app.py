@@ -1,28 +1,29 @@
-"""The command line: its commands and shared options, and the exit code of each error."""
+"""The command line: the options of all commands, and the exit code of each error."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from lmdeck._version import __version__
-from lmdeck.cli import ask, chat, demo, embed, engine, models, relaying, status, testing
-from lmdeck.cli.doctor import command as doctor
+from lmdeck.cli.command_tree import LazyGroup
+from lmdeck.cli.encodings import prepare_streams
 from lmdeck.cli.shared_options import Shared
-from lmdeck.cli.terminal import errors, exit_code, safe, show_error
-from lmdeck.config import ClientSettings
-from lmdeck.errors import LMStudioError
+
+if TYPE_CHECKING:
+    from lmdeck.config import ClientSettings
+    from lmdeck.errors import LMStudioError
 
 app = typer.Typer(
-    help="Talk to LM Studio's local server.",
-    add_completion=False,
-    no_args_is_help=False,
+    cls=LazyGroup,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    options_metavar="[OPTIONS]",
+    subcommand_metavar="COMMAND",
+    epilog="`lmdeck COMMAND --help` describes a command. The first five options may also follow the command.",
     rich_markup_mode=None,
 )
 
@@ -39,33 +40,38 @@ def _show_version(wanted: bool) -> None:  # the signature that typer requires
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
-    host: Annotated[str | None, typer.Option(help="The server's host.")] = None,
-    port: Annotated[int | None, typer.Option(help="The server's port.", min=1, max=65535)] = None,
-    base_url: Annotated[str | None, typer.Option(help="The server's address, instead of host and port.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="The longest silence within an answer, in seconds.")] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and log requests and chunks.")] = False,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="The server's host (LMDECK_HOST; default: localhost).")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", min=1, max=65535, help="The server's port (LMDECK_PORT; default: 1234)."),
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="The server's address; replaces both (LMDECK_BASE_URL).")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="The longest pause between two chunks (LMDECK_TIMEOUT; default: 60)."),
+    ] = None,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks, and log requests and chunks (LMDECK_DEBUG).")
+    ] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Talk to LM Studio's local server; without a command, show its status and the next steps."""
-    settings: ClientSettings = {"host": host, "port": port, "base_url": base_url, "timeout": timeout}
-    if debug:
-        settings["debug"] = True
-    if isinstance(context.obj, Shared):
-        settings = _merged(context.obj.settings, settings)
-    context.obj = Shared(settings=settings, debug=debug)
+    """Talk to LM Studio's local server. Without a command: show the server's status and what to do next.
+
+    Where no option says otherwise, settings come from the environment, lmdeck.toml or pyproject.toml; LM_API_TOKEN holds the
+    server's token.
+    """
+    options = {"host": host, "port": port, "base_url": base_url, "timeout": timeout, "debug": debug or None}
+    context.obj = Shared(*context.obj.levels, {name: value for name, value in options.items() if value is not None})
     if context.invoked_subcommand is None:
+        from lmdeck.cli import status
+
         status.show(context.obj.client())
-
-
-def _merged(project: ClientSettings, options: ClientSettings) -> ClientSettings:
-    """Return a project's settings with options of the command line; an address there replaces the project's address."""
-    set_: ClientSettings = {name: value for name, value in options.items() if value is not None}  # type: ignore[assignment]
-    address = {"host", "port", "base_url"}
-    if set_.keys() & address:
-        project = {name: value for name, value in project.items() if name not in address}  # type: ignore[assignment]
-    return {**project, **set_}
 
 
 def run(arguments: Sequence[str] | None = None, settings: ClientSettings | None = None, name: str = "lmdeck") -> int:
@@ -73,44 +79,42 @@ def run(arguments: Sequence[str] | None = None, settings: ClientSettings | None 
 
     `arguments` default to those of the process; `settings` are those of a project, and options override them.
     """
+    prepare_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(given, prog_name=name, standalone_mode=False, obj=Shared(settings=settings or {}))
-    except LMStudioError as error:
-        if "--debug" in given:
-            errors.print_exception()
-        show_error(error)
-        return exit_code(error)
+        code = app(given, prog_name=name, standalone_mode=False, obj=Shared(dict(settings or {})))
     except typer.Exit as end:
         return end.exit_code
     except UsageError as error:
-        errors.print(Text.assemble(("✗ ", "bold red"), safe(_message(error))), soft_wrap=True)
-        errors.print(
-            Text.assemble(("  → ", "cyan"), f"Run `{name} --help`, or `{name} COMMAND --help`."), soft_wrap=True
-        )
-        return 2
+        return _show_usage_error(error, name)
     except (KeyboardInterrupt, typer.Abort):
         return 130
+    except Exception as error:
+        from lmdeck.errors import LMStudioError
+
+        if isinstance(error, LMStudioError):
+            return _show_error(error, with_traceback="--debug" in given)
+        raise
     return code if isinstance(code, int) else 0
 
 
-def _message(error: Exception) -> str:
-    """Return a usage error's message with the name of the option, which its `str` lacks."""
-    format_message = getattr(error, "format_message", None)
-    return str(format_message() if callable(format_message) else error)
+def _show_error(error: LMStudioError, *, with_traceback: bool) -> int:
+    from lmdeck.cli import terminal
+
+    if with_traceback:
+        terminal.errors.print_exception()
+    terminal.show_error(error)
+    return terminal.exit_code(error)
 
 
-app.command("ask")(ask.ask)
-app.command("chat")(chat.chat)
-app.command("demo")(demo.demo)
-app.command("doctor")(doctor.doctor)
-app.command("embed")(embed.embed)
-app.command("ps")(models.ps)
-app.command("fake")(testing.fake)
-app.command("record")(testing.record)
-app.command("replay")(testing.replay)
-app.command("verdict")(testing.verdict)
-app.command("run", context_settings=relaying.PROGRAM_FOLLOWS)(relaying.run)
-app.command("proxy")(relaying.proxy)
-app.add_typer(models.commands, name="models")
-app.add_typer(engine.commands, name="engine")
+def _show_usage_error(error: Any, name: str) -> int:
+    """Print a usage error, with the name of its option, and how to get the help of the command that was used."""
+    from lmdeck.cli.terminal import BAD, NEXT, errors, show_line
+
+    if type(error).__name__ == "NoArgsIsHelpError":  # a group of commands without a command: the message is its help
+        typer.echo(error.format_message())
+        return 2
+    show_line(BAD, error.format_message(), on=errors)
+    command = error.ctx.command_path if error.ctx is not None else name
+    show_line(NEXT, f"Run `{command} --help`.", on=errors)
+    return 2

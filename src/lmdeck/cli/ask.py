@@ -11,6 +11,7 @@ import typer
 
 from lmdeck._client.chat import Chat
 from lmdeck._client.clients import LMStudio
+from lmdeck.cli.shared_options import Model, System
 from lmdeck.cli.terminal import echo_json, errors, safe, stats_line, write
 from lmdeck.cli.waiting import waiting
 from lmdeck.errors import ConfigurationError
@@ -21,19 +22,28 @@ STDIN_CHARS = 4 << 20
 
 def ask(
     context: typer.Context,
-    question: Annotated[str, typer.Argument(help="The question; text from a pipe is appended.")] = "",
-    model: Annotated[str | None, typer.Option(help="The model; default: the loaded one.")] = None,
-    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
-    image: Annotated[list[str] | None, typer.Option(help="An image: a file or a web address; repeatable.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="The maximum number of tokens.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.0, help="The sampling temperature.")] = None,
+    question: Annotated[
+        str, typer.Argument(metavar="[QUESTION]", help="The question; text from a pipe is appended.")
+    ] = "",
+    model: Model = None,
+    system: System = None,
+    image: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="An image: a file or a web address; repeatable.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="The maximum number of tokens to generate.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="T", min=0.0, help="The sampling temperature, such as 0.7.")
+    ] = None,
     stream: Annotated[bool, typer.Option(help="Show the answer while it is generated.")] = True,
     stats: Annotated[bool, typer.Option("--stats", help="Print the speed on standard error.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="For programs: the complete reply as one JSON object.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the complete reply as JSON.")] = False,
 ) -> None:
-    """Ask one question: `lmdeck ask "Why?"`, or `git diff | lmdeck ask "Write a commit message."`."""
+    """Ask one question and print the answer.
+
+    Examples: `lmdeck ask "Why is the sky blue?"`, `git diff | lmdeck ask "Write a commit message."`
+    """
     prompt = _prompt(question)
     with context.obj.client() as lm:
         chat = lm.chat(model)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import typer
@@ -18,6 +17,7 @@ from lmdeck._client.chat import Chat
 from lmdeck._client.clients import LMStudio
 from lmdeck._files import replace_file
 from lmdeck.cli.rendering import Screen
+from lmdeck.cli.shared_options import Model, System
 from lmdeck.cli.terminal import console, safe, show_error, stats_line
 from lmdeck.cli.waiting import waiting
 from lmdeck.errors import FileWriteError, LMStudioError
@@ -34,8 +34,8 @@ Ctrl-C stops an answer and keeps the part received so far; Alt-Enter starts a ne
 
 def chat(
     context: typer.Context,
-    model: Annotated[str | None, typer.Option(help="The model; default: the loaded one.")] = None,
-    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    model: Model = None,
+    system: System = None,
 ) -> None:
     """Start a conversation in the terminal."""
     with context.obj.client() as lm:

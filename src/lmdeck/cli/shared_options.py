@@ -1,19 +1,58 @@
-"""The options before the command: server, timeout, debug."""
+"""The options of every command: server, timeout, debug."""
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from lmdeck._client.clients import LMStudio
-from lmdeck.config import ClientSettings
+import typer
+
+if TYPE_CHECKING:
+    from lmdeck._client.clients import LMStudio
+    from lmdeck.config import ClientSettings
+
+Model = Annotated[str | None, typer.Option(metavar="NAME", help="The model (LMDECK_MODEL; default: the loaded one).")]
+System = Annotated[str | None, typer.Option(metavar="TEXT", help="A system message.")]
+ListenHost = Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen on.")]
+ListenPort = Annotated[
+    int, typer.Option(metavar="PORT", min=0, max=65535, help="The port to listen on; 0 selects a free one.")
+]
+AllowedHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="HOST", help="A host name, besides localhost, that clients may use; repeatable. `*` allows any."
+    ),
+]
+
+ADDRESS = {"host", "port", "base_url"}
 
 
-class Shared(Struct, frozen=True, kw_only=True):
-    """The options given before the command."""
+class Shared:
+    """The client's settings in levels: those of a project, the options before the command, and those after it."""
 
-    settings: ClientSettings
-    debug: bool = False
+    def __init__(self, *levels: dict[str, Any]) -> None:
+        self.levels = levels
+
+    @property
+    def settings(self) -> ClientSettings:
+        """The settings of all levels; an address of a later level replaces an earlier one as a whole."""
+        merged: dict[str, Any] = {}
+        for level in self.levels:
+            if level.keys() & ADDRESS:
+                merged = {name: value for name, value in merged.items() if name not in ADDRESS}
+            merged |= level
+        return cast("ClientSettings", merged)
+
+    @property
+    def debug(self) -> bool:
+        """Whether to show tracebacks, and log requests and chunks."""
+        return bool(self.settings.get("debug"))
 
     def client(self) -> LMStudio:
-        """Return a client made with these options."""
+        """Return a client made with these settings."""
+        from lmdeck._client.clients import LMStudio
+
         return LMStudio(**self.settings)
+
+    def with_level(self) -> Shared:
+        """Return the same settings with an empty level on top, for the options of a command."""
+        return Shared(*self.levels, {})

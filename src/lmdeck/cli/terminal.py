@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -17,6 +18,12 @@ from lmdeck.messages import Reply
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
+Mark = tuple[str, str]
+GOOD: Mark = ("✓", "green")
+WARNING: Mark = ("!", "yellow")
+BAD: Mark = ("✗", "bold red")
+NEXT: Mark = ("  →", "cyan")
+
 # What a terminal interprets: C0 and C1 controls except tab and newline, line separators, and direction marks.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -26,18 +33,32 @@ def safe(text: str) -> str:
     return _CONTROLS.sub("", text)
 
 
+def show_line(mark: Mark, text: str | Text, *, label: str = "", on: Console = console) -> None:
+    """Print a mark, a label in bold and a text: on one line, or on a terminal wrapped between words and indented."""
+    head = Text.assemble((f"{mark[0]} ", mark[1]), (label, "bold"))
+    body = text if isinstance(text, Text) else Text(safe(text))
+    if not on.is_terminal:
+        on.print(Text.assemble(head, body), soft_wrap=True)
+        return
+    indent = Text(" " * head.cell_len)
+    for number, line in enumerate(body.wrap(on, max(on.width - head.cell_len, 20))):
+        line.rstrip()
+        on.print(Text.assemble(indent if number else head, line))
+
+
 def echo_json(value: object, *, on_one_line: bool = False) -> None:
-    """Print a value as JSON; control characters, which occur in strings only, are escaped."""
+    """Print a value as JSON; control characters, and what the output's encoding lacks, are escaped."""
     encoded = msgspec.json.encode(value)
+    if not (sys.stdout.encoding or "utf-8").lower().replace("-", "").startswith("utf"):
+        encoded = json.dumps(json.loads(encoded), separators=(",", ":")).encode()
     text = (encoded if on_one_line else msgspec.json.format(encoded)).decode()
     typer.echo(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def show_error(error: LMStudioError) -> None:
     """Print an error: what happened, and below it what to do."""
-    message = Text.assemble(("✗ ", "bold red"), " ".join(safe(error.message).split()))
-    errors.print(message, soft_wrap=True)
-    errors.print(Text.assemble(("  → ", "cyan"), safe(error.hint)), soft_wrap=True)
+    show_line(BAD, " ".join(error.message.split()), on=errors)
+    show_line(NEXT, error.hint, on=errors)
 
 
 def exit_code(error: LMStudioError) -> int:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from lmdeck.cli.shared_options import AllowedHost, ListenHost, ListenPort
 from lmdeck.cli.terminal import console, echo_json, errors, safe, show_error, size
 from lmdeck.errors import ConfigurationError
 
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 
 STYLES = {"survived": "green", "said so": "cyan", "wrong answer": "bold red", "crashed": "red", "hung": "magenta"}
 SHOWN_CHARS = 100
-AllowedHost = Annotated[
-    list[str] | None,
-    typer.Option(help="A host name, besides localhost, that clients may use; repeatable. `*` allows any."),
-]
 
 
 def require_extra(extra: str = "testing") -> None:
@@ -45,13 +42,14 @@ def require_extra(extra: str = "testing") -> None:
 
 def fake(
     scenario: Annotated[
-        Path | None, typer.Argument(help="A scenario file (TOML); without one, the fake echoes each prompt.")
+        Path | None,
+        typer.Argument(metavar="[SCENARIO]", help="A scenario file (TOML); without one, the fake echoes each prompt."),
     ] = None,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 selects a free one.")] = 1234,
+    host: ListenHost = "127.0.0.1",
+    port: ListenPort = 1234,
     allowed_host: AllowedHost = None,
     faults: Annotated[bool, typer.Option("--faults", help="List the faults and exit.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: requests, or faults, as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print requests, or faults, as JSON.")] = False,
 ) -> None:
     """Serve a fake LM Studio with scripted answers and faults, until Ctrl-C.
 
@@ -104,10 +102,14 @@ def _list_faults(*, as_json: bool) -> None:
 
 
 def record(
-    upstream: Annotated[str, typer.Option(help="The server to forward requests to.")] = "http://localhost:1234",
-    to: Annotated[Path, typer.Option(help="The file to write, one exchange per line.")] = Path("cassette.jsonl"),
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 selects a free one.")] = 1235,
+    upstream: Annotated[
+        str, typer.Option(metavar="URL", help="The server to forward requests to.")
+    ] = "http://localhost:1234",
+    to: Annotated[Path, typer.Option(metavar="FILE", help="The file to write, one exchange per line.")] = Path(
+        "cassette.jsonl"
+    ),
+    host: ListenHost = "127.0.0.1",
+    port: ListenPort = 1235,
     allowed_host: AllowedHost = None,
 ) -> None:
     """Record the traffic between your application and LM Studio, without tokens, until Ctrl-C."""
@@ -140,8 +142,8 @@ def record(
 
 
 def replay(
-    cassette: Annotated[Path, typer.Argument(help="A recording made by `lmdeck record`.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object per line.")] = False,
+    cassette: Annotated[Path, typer.Argument(metavar="CASSETTE", help="A recording made by `lmdeck record`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Parse a recording again, offline, and show the results; the exit code is 1 if an answer has an error."""
     from lmdeck.testing.recordings.cassette import load
@@ -199,12 +201,24 @@ def _short(text: str) -> str:
 
 
 def verdict(
-    command: Annotated[list[str], typer.Argument(help="The program to run: lmdeck verdict -- python my_app.py")],
-    scenario: Annotated[Path | None, typer.Option(help="The answers of the fake (TOML), as for `lmdeck fake`.")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds after which a run counts as hung.")] = 20.0,
-    fault: Annotated[list[str] | None, typer.Option(help="Test only this fault; repeatable.")] = None,
+    command: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="-- PROGRAM [ARGUMENT]...", help="The program to run: lmdeck verdict -- python my_app.py"
+        ),
+    ],
+    scenario: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The answers of the fake (TOML), as for `lmdeck fake`.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="The time after which a run counts as hung.")
+    ] = 20.0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Test only this fault; repeatable. `lmdeck fake --faults` lists them."),
+    ] = None,
     repaired: Annotated[bool, typer.Option(help="Also run it with repaired answers, as under `lmdeck run`.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run a program under each fault and report which it survives, as it is and with lmdeck's repair.
 

@@ -15,7 +15,7 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 from far_end import far_end
 
-from lmdeck.cli.app import run
+from lmdeck.cli import run
 from lmdeck.contrib.django.tools import discover, registry
 
 

@@ -11,6 +11,7 @@ from flask.cli import AppGroup
 
 from lmdeck._client.clients import AsyncLMStudio, LMStudio
 from lmdeck._forking import on_fork
+from lmdeck.cli.commands import COMMANDS
 from lmdeck.config import ClientSettings
 from lmdeck.errors import ConfigurationError
 
@@ -90,22 +91,23 @@ def _settings(given: Mapping[str, Any]) -> ClientSettings:
 def _commands(lmdeck: LMDeck) -> AppGroup:
     group = AppGroup("lmdeck", help="lmdeck's commands, with this application's settings.")
 
-    def add(name: str) -> None:
+    def add(name: str, summary: str) -> None:
         @group.command(
             name,
             context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
-            help=f"Run `lmdeck {name}` with this application's settings.",
+            help=f"{summary}.",
         )
         @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
         def run(arguments: tuple[str, ...]) -> None:
             raise SystemExit(_run(lmdeck, name, arguments))
 
-    for name in ("doctor", "models", "ask", "chat"):
-        add(name)
+    for command in COMMANDS:
+        if command.asks_server:
+            add(command.name, command.summary)
     return group
 
 
 def _run(lmdeck: LMDeck, name: str, arguments: tuple[str, ...]) -> int:
-    from lmdeck.cli.app import run
+    from lmdeck.cli import run
 
-    return run([name, *arguments], lmdeck._settings)  # noqa: SLF001  # this module's own class
+    return run([name, *arguments], lmdeck._settings, "flask lmdeck")  # noqa: SLF001  # this module's own class

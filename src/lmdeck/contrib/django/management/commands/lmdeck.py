@@ -9,6 +9,7 @@ from typing import Any, TextIO, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from lmdeck.cli import run
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.contrib.django.init import init_project
 from lmdeck.errors import LMStudioError
@@ -43,10 +44,6 @@ class Command(BaseCommand):
 
 
 def _run(arguments: list[str]) -> int:
-    try:
-        from lmdeck.cli.app import run
-    except ModuleNotFoundError as error:
-        raise CommandError(f'The command line needs {error.name}: pip install "lmdeck[django]"') from error
     try:
         settings = configuration().client
     except LMStudioError as error:
