@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -209,3 +211,71 @@ def test_a_plugin_or_server_that_is_set_up_wrongly_is_asked_for_once(
             ask(server.url, lambda client: client.conversation(integrations=integrations).send("Hi"), is_async=is_async)
         assert len(server.requests) == 1
     assert "LM Studio could not" in caught.value.hint
+
+
+LOST = [errno.EHOSTUNREACH, errno.ENETDOWN, errno.EIO, errno.ETIMEDOUT]
+
+
+def break_reads(monkeypatch: pytest.MonkeyPatch, port: int, number: int) -> None:
+    """Let the system report that a connection to a port broke, where the client reads its answer."""
+
+    def broken(name: str) -> Callable[..., Any]:
+        whole = getattr(socket.socket, name)
+
+        def read(sock: socket.socket, *given: Any) -> Any:
+            if sock.getpeername()[1] == port:
+                raise OSError(number, os.strerror(number))
+            return whole(sock, *given)
+
+        return read
+
+    for name in ("recv", "recv_into"):
+        monkeypatch.setattr(socket.socket, name, broken(name), raising=False)
+
+
+@BOTH
+@pytest.mark.parametrize("number", LOST, ids=errno.errorcode.get)
+def test_a_connection_that_the_system_gives_up_was_lost_and_not_unreachable(
+    monkeypatch: pytest.MonkeyPatch, number: int, is_async: bool
+) -> None:
+    """The server was reached and may have begun: a request with effects is sent once, another again."""
+    begun = [b"HTTP/1.1 200 OK", HANG]
+    with Loopback(routes={LIST: listing(), f"{LIST}/download": begun, "/v1/completions": begun}) as server:
+        break_reads(monkeypatch, int(server.url.rpartition(":")[2]), number)
+        with pytest.raises(ConnectionLostError) as caught:
+            ask(server.url, lambda client: client.models.download("m"), is_async=is_async)
+        assert caught.value.attempts == 1
+        assert "was not sent again" in caught.value.hint
+        assert os.strerror(number).lower() in caught.value.message
+        with pytest.raises(ConnectionLostError) as caught:
+            ask(server.url, lambda client: client.complete("Hi"), is_async=is_async, retry_delay=0.001)
+        assert caught.value.attempts == 3
+
+
+@BOTH
+def test_no_request_is_repeated_behind_the_retry_policy(is_async: bool) -> None:
+    """A GET on a kept connection that the server closes without an answer counts as an attempt."""
+    whole = json_answer({"models": []})
+    with Loopback(whole, [CLOSE], whole) as server:
+
+        def question(client: Any) -> Any:
+            return client.models.list()
+
+        async def twice(client: AsyncLMStudio) -> LMStudioError:
+            async with client:
+                await question(client)
+                with pytest.raises(ConnectionLostError) as caught:
+                    await question(client)
+                return caught.value
+
+        if is_async:
+            error: LMStudioError = asyncio.run(twice(alm(server.url)))
+        else:
+            with lm(server.url) as client:
+                question(client)
+                with pytest.raises(ConnectionLostError) as caught:
+                    question(client)
+                error = caught.value
+        assert error.attempts == 1
+        assert len(server.requests) == 2
+        assert len(server.connections) == 1

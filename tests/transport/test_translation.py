@@ -151,7 +151,8 @@ SYNC_MEANINGS = [
     (X.DecodeError("gzip"), MalformedStreamError),
     (ChunkedError("size"), MalformedStreamError),
     (http.client.LineTooLong("header line"), MalformedStreamError),
-    (OSError(errno.EHOSTUNREACH, "No route to host"), ServerUnreachableError),
+    (OSError(errno.EHOSTUNREACH, "No route to host"), ConnectionLostError),
+    (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), ConnectionLostError),
 ]  # fmt: skip
 
 
@@ -177,7 +178,8 @@ ASYNC_MEANINGS = [
     (caused(aiohttp.ClientPayloadError("bad"), ContentEncodingError("gzip")), MalformedStreamError),
     (aiohttp.ClientResponseError(INFO, (), status=400, message="bad"), MalformedStreamError),
     (ConnectionResetError(errno.ECONNRESET, "reset"), ConnectionLostError),
-    (OSError(errno.EHOSTUNREACH, "No route to host"), ServerUnreachableError),
+    (OSError(errno.EHOSTUNREACH, "No route to host"), ConnectionLostError),
+    (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), ConnectionLostError),
 ]
 
 

@@ -24,6 +24,7 @@ from lmdeck._requests.images import image_part
 from lmdeck._requests.reasoning import check_level
 from lmdeck._requests.tool_images import tool_message
 from lmdeck._transport import AsyncTransport, Transport
+from lmdeck._transport.interruption import Interruption
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
 from lmdeck.events import AgentEvent, Chunk
@@ -281,7 +282,8 @@ class Chat(_Builder[Transport]):
             ToolCallMissingError: `tool_choice` demanded a call and none came.
             LMStudioError: An answer of the model failed.
         """
-        for _ in (run := ChatRun(self._steps(limits_of(max_rounds, limits), approve, streamed=False))):
+        run = ChatRun(partial(self._steps, limits_of(max_rounds, limits), approve, streamed=False))
+        for _ in run:
             continue
         return run.reply
 
@@ -289,15 +291,15 @@ class Chat(_Builder[Transport]):
         self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]
     ) -> ChatRun:
         """Run like `run`, and yield every chunk and tool event of all rounds as it happens."""
-        return ChatRun(self._steps(limits_of(max_rounds, limits), approve, streamed=True))
+        return ChatRun(partial(self._steps, limits_of(max_rounds, limits), approve, streamed=True))
 
     def _steps(
-        self, limits: AgentLimits, approve: Approve | None, *, streamed: bool
+        self, limits: AgentLimits, approve: Approve | None, interruption: Interruption, *, streamed: bool
     ) -> Generator[AgentEvent, None, Reply]:
         def ask(effect: AskModel) -> ChatStream:
             return self._open(self._spec_for_round(effect), stream=streamed)
 
-        steps = run_agent(self._run_plan(limits), ask, limits, approve, streamed=streamed)
+        steps = run_agent(self._run_plan(limits), ask, limits, approve, interruption, streamed=streamed)
         return publish_events(steps, self._session.bus)
 
     def _open(self, spec: ChatSpec, *, stream: bool) -> ChatStream:

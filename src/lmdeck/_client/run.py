@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from contextlib import aclosing
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from types import TracebackType
 from typing import Self
 
+from lmdeck._transport.interruption import Interruption
 from lmdeck.errors import IncompleteStreamError
 from lmdeck.events import AgentEvent
 from lmdeck.messages import Reply
 
 
-class _Finished:
-    """The reply of a run, once there is one."""
+def run_closed(partial: Reply | None = None) -> IncompleteStreamError:
+    """Return the error of reading a run that was closed; `partial` is the answer so far of its last round."""
+    return IncompleteStreamError("The run is closed.", hint="Start a new run.", partial=partial)
 
-    _reply: Reply | None = None
+
+class _Run:
+    """The base class of both runs: whether the run was closed, and its reply once there is one."""
+
+    def __init__(self) -> None:
+        self._interruption = Interruption()
+        self._is_over = False
+        self._reply: Reply | None = None
 
     @property
     def reply(self) -> Reply:
@@ -28,22 +37,39 @@ class _Finished:
             raise IncompleteStreamError("The run was not read to its end.", hint="Iterate it first.")
         return self._reply
 
+    def _check_open(self) -> None:
+        if self._interruption.is_set and not self._is_over:
+            raise run_closed()
 
-class ChatRun(_Finished):
+
+class ChatRun(_Run):
     """A run of the sync client while it goes on: a context manager and an iterator of chunks and tool events."""
 
-    def __init__(self, steps: Generator[AgentEvent, None, Reply]) -> None:
-        self._steps = steps
-        self._events = self._iterate()
-
-    def _iterate(self) -> Iterator[AgentEvent]:
-        self._reply = yield from self._steps
+    def __init__(self, begin: Callable[[Interruption], Generator[AgentEvent, None, Reply]]) -> None:
+        super().__init__()
+        self._steps = begin(self._interruption)
+        self._lock = threading.Lock()  # held while the next event is waited for
 
     def __iter__(self) -> Iterator[AgentEvent]:
-        return self._events
+        return self
 
     def __next__(self) -> AgentEvent:
-        return next(self._events)
+        with self._lock:
+            try:
+                self._check_open()
+                event = next(self._steps)
+                self._check_open()
+            except StopIteration as done:
+                self._reply = self._reply or done.value
+                self._is_over = True
+                raise StopIteration from None
+            except BaseException as error:
+                self._steps.close()
+                if self._interruption.is_set and isinstance(error, IncompleteStreamError):
+                    raise run_closed(error.partial) from None
+                self._is_over = True
+                raise
+            return event
 
     def __enter__(self) -> Self:
         return self
@@ -54,30 +80,62 @@ class ChatRun(_Finished):
         self.close()
 
     def close(self) -> None:
-        """End the run: the model's stream is closed, and results that are still to come are not waited for."""
-        self._steps.close()
+        """End the run: the model's stream is closed, and results that are still to come are not waited for.
+
+        Another thread may do so: the one that reads then gets an `IncompleteStreamError`. A sync `approve` or handler that
+        is running is not stopped.
+        """
+        self._interruption.set()
+        if self._lock.acquire(blocking=False):  # else a thread reads, and ends the run itself
+            try:
+                self._steps.close()
+            finally:
+                self._lock.release()
 
 
-class AsyncChatRun(_Finished):
+class AsyncChatRun(_Run):
     """A run of the async client while it goes on: an async context manager and iterator of chunks and tool events."""
 
     def __init__(self, steps: AsyncGenerator[AgentEvent | Reply, None]) -> None:
+        super().__init__()
         self._steps = steps
-        self._events = self._iterate()
-
-    async def _iterate(self) -> AsyncGenerator[AgentEvent, None]:
-        async with aclosing(self._steps) as steps:
-            async for step in steps:
-                if isinstance(step, Reply):
-                    self._reply = step
-                else:
-                    yield step
+        self._is_reading = False
 
     def __aiter__(self) -> AsyncIterator[AgentEvent]:
-        return self._events
+        return self
 
     async def __anext__(self) -> AgentEvent:
-        return await anext(self._events)
+        self._check_open()
+        step = await self._step()
+        if isinstance(step, Reply):
+            self._reply, self._is_over = step, True
+            await self._steps.aclose()
+            raise StopAsyncIteration
+        return step
+
+    async def _step(self) -> AgentEvent | Reply:
+        """Wait for the next step; another task that closes the run ends the wait, and not this task."""
+        import asyncio  # imported late: the sync client needs none of it
+
+        task = asyncio.current_task()
+        self._interruption.watch(None if task is None else task.cancel)
+        self._is_reading = True
+        try:
+            step = await anext(self._steps)
+            if self._interruption.is_set:  # the cancellation is still to come
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if not self._interruption.is_set or task is None or task.uncancel() > 0:
+                raise
+            await self._steps.aclose()
+            raise run_closed() from None
+        except StopAsyncIteration:
+            self._is_over = True
+            raise
+        finally:
+            self._is_reading = False
+            self._interruption.watch(None)
+        return step
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,6 +146,7 @@ class AsyncChatRun(_Finished):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Async version of `ChatRun.close`."""
-        await self._events.aclose()
-        await self._steps.aclose()
+        """Async version of `ChatRun.close`; another task may do so."""
+        self._interruption.set()
+        if not self._is_reading:  # else a task reads, and ends the run itself
+            await self._steps.aclose()

@@ -16,6 +16,7 @@ from lmdeck._agent.loop import AskModel, EmitEvent, RunTools
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._client.tool_runs import Approve, run_in_tasks, run_in_threads
 from lmdeck._event_bus import EventBus
+from lmdeck._transport.interruption import Interruption
 from lmdeck.errors import LMStudioError
 from lmdeck.events import AgentEvent
 from lmdeck.messages import Reply, ToolResult
@@ -28,10 +29,14 @@ def run_agent(
     ask: Callable[[AskModel], ChatStream],
     limits: AgentLimits,
     approve: Approve | None,
+    interruption: Interruption,
     *,
     streamed: bool,
 ) -> Generator[AgentEvent, None, Reply]:
-    """Run an agent with blocking calls, and yield what happens in it; the reply is returned."""
+    """Run an agent with blocking calls, and yield what happens in it; the reply is returned.
+
+    An interruption from another thread ends the wait for the model, and the wait for tools, with an `IncompleteStreamError`.
+    """
     try:
         effect = next(plan)
         while True:
@@ -39,12 +44,14 @@ def run_agent(
             try:
                 match effect:
                     case AskModel():
-                        with ask(effect) as stream:
+                        stream = ask(effect)
+                        interruption.watch(stream.close)
+                        with stream:
                             if streamed:
                                 yield from stream
                             result = stream.until_done()
                     case RunTools(ready, number):
-                        result = yield from run_in_threads(ready, number, limits, approve)
+                        result = yield from run_in_threads(ready, number, limits, approve, interruption)
                     case EmitEvent(event):
                         yield event
             except LMStudioError as error:

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from lmdeck._agent.limits import AgentLimits
 from lmdeck._agent.tool_calls import PreparedCall, failed, finished, refused, timed_out
+from lmdeck._client.run import run_closed
 from lmdeck._native_threads import start_native_thread
+from lmdeck._transport.interruption import Interruption
 from lmdeck.events import AgentEvent, ToolExecutionFailed, ToolFinished, ToolServerLost, ToolStarted
 from lmdeck.messages import ToolCall, ToolResult
 from lmdeck.tools.reporting import Report, report_to
@@ -26,17 +28,29 @@ from lmdeck.tools.reporting import Report, report_to
 if TYPE_CHECKING:
     import asyncio
 
+_CLOSED = object()
+"""What a closing of the run puts among the results."""
 Happened: TypeAlias = ToolResult | ToolServerLost | BaseException
+Done: TypeAlias = SimpleQueue[tuple[int, ToolResult | ToolServerLost | object]]
 Approve = Callable[[ToolCall], "bool | str | Awaitable[bool | str]"]
 
 
 def run_in_threads(
-    ready: tuple[PreparedCall, ...], number: int, limits: AgentLimits, approve: Approve | None
+    ready: tuple[PreparedCall, ...],
+    number: int,
+    limits: AgentLimits,
+    approve: Approve | None,
+    interruption: Interruption,
 ) -> Generator[AgentEvent, None, list[ToolResult]]:
-    """Run a round's calls in threads; yield an event as each ends, and return the results in order."""
+    """Run a round's calls in threads; yield an event as each ends, and return the results in order.
+
+    Raises:
+        IncompleteStreamError: The run was closed by another thread.
+    """
     results: dict[int, ToolResult] = {}
     ends: dict[int, float | None] = {}
-    done: SimpleQueue[tuple[int, ToolResult | ToolServerLost]] = SimpleQueue()
+    done: Done = SimpleQueue()
+    interruption.watch(lambda: done.put((-1, _CLOSED)))
     for at, item in enumerate(ready):
         reason = _reason(approve, item.call)
         if isawaitable(reason):
@@ -59,8 +73,10 @@ def run_in_threads(
         except Empty:
             at = next(at for at, end in ends.items() if end == nearest)
             result = timed_out(ready[at], _limit(ready[at], limits) or 0.0)
-        if not isinstance(result, ToolResult):
+        if isinstance(result, ToolServerLost):
             yield result
+        elif not isinstance(result, ToolResult):
+            raise run_closed()
         elif ends.pop(at, _MISSING) is not _MISSING:  # else it came too late: the model got the timeout
             results[at] = result
             yield _event(result, number)
@@ -70,13 +86,11 @@ def run_in_threads(
 _MISSING = object()
 
 
-def _put(done: SimpleQueue[tuple[int, ToolResult | ToolServerLost]], at: int, event: ToolServerLost) -> None:
+def _put(done: Done, at: int, event: ToolServerLost) -> None:
     done.put((at, event))
 
 
-def _work(
-    at: int, item: PreparedCall, limit: float | None, done: SimpleQueue[tuple[int, ToolResult | ToolServerLost]]
-) -> None:
+def _work(at: int, item: PreparedCall, limit: float | None, done: Done) -> None:
     begin = time.monotonic()
     try:
         value = item.tool.handler(**item.arguments)

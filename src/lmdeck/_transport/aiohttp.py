@@ -90,7 +90,7 @@ class AiohttpTransport:
                     )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             _forget_headers(error)
-            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError):
+            if _is_limit(error):
                 raise deadlines.expired(phase) from error
             raise translate(error, request) from error
         return AiohttpResponse(response, deadlines, request)
@@ -135,6 +135,8 @@ async def _keep_session(
     async with aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, read_bufsize=READ_BUFFER
     ) as session:
+        # aiohttp would silently repeat a GET or PUT; its own test client turns that off in the same way.
+        session._retry_connection = False  # noqa: SLF001  # there is no public switch
         yield session
 
 
@@ -267,7 +269,7 @@ class AiohttpResponse:
                 data = await self._content.readany()
         except (aiohttp.ClientError, OSError, ValueError) as error:
             self.close()
-            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError):
+            if _is_limit(error):
                 raise self._deadlines.expired(phase) from error
             raise translate(error, self._request) from error
         self._deadlines.note_bytes()
@@ -324,6 +326,11 @@ def _forget_headers(error: Exception) -> None:
         error.args = (error.request_info, error.history)
 
 
+def _is_limit(error: Exception) -> bool:
+    """Whether one of our own limits was exceeded; where the system gave up a connection, there is an error number."""
+    return isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError) and error.errno is None
+
+
 def translate(error: Exception, request: WireRequest) -> LMStudioError:
     """Return lmdeck's error for one of aiohttp or the socket; the most specific translation wins."""
     if isinstance(error, aiohttp.ServerTimeoutError):
@@ -377,9 +384,9 @@ TRANSLATIONS: list[Translation] = [
     ),
     (aiohttp.ClientPayloadError, _body_error),
     (aiohttp.ClientResponseError, _not_http),
+    # Errors while connecting are `ClientConnectorError`s, so that any other one of the socket broke a connection.
     (
-        (aiohttp.ClientConnectionError, ConnectionError),
+        (aiohttp.ClientConnectionError, OSError),
         lambda error, _: ConnectionLostError(f"The connection broke{reason_of(error)}."),
     ),
-    (OSError, _unreachable),
 ]

@@ -26,7 +26,7 @@ from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.frames import without_locals
 from lmdeck._transport.tls import ssl_context
-from lmdeck._transport.urllib3.errors import root_of, translate
+from lmdeck._transport.urllib3.errors import is_broken_by_system, root_of, translate
 from lmdeck._transport.urllib3.pools import READ_BYTES, PooledConnection, pool_manager
 from lmdeck.config import Settings
 from lmdeck.errors import (
@@ -70,7 +70,8 @@ class Urllib3Transport:
             cause = root_of(error)
             # Connecting is limited by `connect` and by the rest of the other limits; the error names the shorter one.
             late = TimeoutError if left > request.timeouts.connect else (TimeoutError, ConnectTimeoutError)
-            if isinstance(cause, (ReadTimeoutError, late)) and not isinstance(cause, NewConnectionError):
+            is_late = isinstance(cause, (ReadTimeoutError, late)) and not isinstance(cause, NewConnectionError)
+            if is_late and not is_broken_by_system(cause):
                 raise deadlines.expired(phase) from error
             raise translate(error, request) from error
         return Urllib3Response(response, deadlines, request)
@@ -127,11 +128,10 @@ class Urllib3Response:
             if self._reads is not None:
                 self._reads.limit(left)
             data = b"" if self._was_read_whole else self._response.read1(READ_BYTES)
-        except ReadTimeoutError as error:
-            self.close()
-            raise self._deadlines.expired(phase) from error
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             self.close()
+            if isinstance(error, ReadTimeoutError) and not is_broken_by_system(error):
+                raise self._deadlines.expired(phase) from error
             raise translate(error, self._request) from error
         self._deadlines.note_bytes()
         if not data:

@@ -13,6 +13,7 @@ from urllib3.exceptions import (
     NewConnectionError,
     ProtocolError,
     ProxyError,
+    ReadTimeoutError,
     SSLError,
 )
 
@@ -52,6 +53,12 @@ def root_of(error: BaseException) -> BaseException:
     return error
 
 
+def is_broken_by_system(error: BaseException) -> bool:
+    """Whether the system gave up a connection (`ETIMEDOUT`); timeouts that a limit sets have no error number."""
+    cause = error.__cause__ if isinstance(error, ReadTimeoutError) else error
+    return isinstance(cause, TimeoutError) and cause.errno is not None
+
+
 Translation = tuple[type[BaseException] | tuple[type[BaseException], ...], Callable[[BaseException], LMStudioError]]
 TRANSLATIONS: list[Translation] = [
     (
@@ -78,6 +85,9 @@ TRANSLATIONS: list[Translation] = [
         http.client.HTTPException,
         lambda _: MalformedStreamError("The server's answer is not valid HTTP: its head is broken."),
     ),
-    ((ProtocolError, ConnectionError), lambda cause: ConnectionLostError(f"The connection broke{reason_of(cause)}.")),
-    (OSError, lambda cause: ServerUnreachableError(f"The connection failed{reason_of(cause)}.")),
+    # Errors while connecting are `NewConnectionError`s, so that any other one of the socket broke a connection.
+    (
+        (ProtocolError, ReadTimeoutError, OSError),
+        lambda cause: ConnectionLostError(f"The connection broke{reason_of(cause)}."),
+    ),
 ]
