@@ -34,5 +34,6 @@ COMMANDS = (
     Command("replay", "testing:replay", "Parse a recording again, offline", asks_server=False),
     Command("verdict", "testing:verdict", "Test how a program handles faults", asks_server=False, starts_program=True),
     Command("demo", "demo:demo", "Try lmdeck without LM Studio", asks_server=False),
+    Command("gateway", "gateway:commands", "Serve many hosts to many users", asks_server=False),
     Command("engine", "engine:commands", "Serve a small real model with this API", asks_server=False),
 )

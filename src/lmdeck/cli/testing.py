@@ -17,6 +17,8 @@ from lmdeck.cli.terminal import console, echo_json, errors, safe, show_error, si
 from lmdeck.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lmdeck.testing.received_requests import SentRequest
     from lmdeck.testing.recordings.cassette import RecordedExchange
     from lmdeck.testing.recordings.replay import Understood
@@ -26,13 +28,13 @@ STYLES = {"survived": "green", "said so": "cyan", "wrong answer": "bold red", "c
 SHOWN_CHARS = 100
 
 
-def require_extra(extra: str = "testing") -> None:
+def require_extra(extra: str = "testing", packages: Sequence[str] = ("starlette", "uvicorn")) -> None:
     """Check that the packages of a server are installed.
 
     Raises:
         ConfigurationError: A package is missing; the hint names the extra to install.
     """
-    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise ConfigurationError(
             f"This command needs the package {missing[0]}, which is not installed.",

@@ -1,1 +1,36 @@
-"""The gateway: one repaired address in front of several LM Studio machines, with keys, limits and usage."""
+"""The gateway: one address with repaired answers for many clients, in front of many LM Studio hosts.
+
+`lmdeck gateway serve --config gateway.toml` runs it. `create_app(Config.load(path))` returns the ASGI application for another
+server; it needs the extra `gateway`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lmdeck.gateway.admission import Admission
+    from lmdeck.gateway.app import Gateway
+    from lmdeck.gateway.config import Config
+
+__all__ = ["Config", "create_app"]
+
+
+def create_app(config: Config | None = None, *, admission: Admission | None = None) -> Gateway:
+    """Return the gateway as an ASGI application; without a configuration, for one host at `http://localhost:1234`.
+
+    `admission` replaces the keys and limits of the configuration.
+    """
+    from lmdeck.gateway.app import Gateway  # imported late: it needs the extra
+    from lmdeck.gateway.config import Config
+
+    return Gateway(Config() if config is None else config, admission=admission)
+
+
+def __getattr__(name: str) -> object:
+    """Import `Config` when it is first used: the store of this package is used without it."""
+    if name != "Config":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lmdeck.gateway.config import Config
+
+    return Config

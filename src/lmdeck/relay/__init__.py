@@ -10,7 +10,7 @@ Answers are read as by `LMStudio.chat()` and written as by `lmdeck.server`. The 
 from __future__ import annotations
 
 from lmdeck.relay.answers import RelayReader
-from lmdeck.relay.plans import ErrorAnswer, begin, error_answer
+from lmdeck.relay.plans import ErrorAnswer, begin, begin_request, error_answer, pass_on
 from lmdeck.relay.requests import RelayRequest, error_body
 from lmdeck.relay.routes import Kind, Route, route_of
 
@@ -21,7 +21,9 @@ __all__ = [
     "RelayRequest",
     "Route",
     "begin",
+    "begin_request",
     "error_answer",
     "error_body",
+    "pass_on",
     "route_of",
 ]

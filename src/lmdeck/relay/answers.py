@@ -72,6 +72,7 @@ class ChatRelay:
         self._write_error = write_error
         self._body = b""
         self._is_finished = False
+        self.reply: Reply | None = None
 
     @property
     def failure(self) -> LMStudioError | None:
@@ -107,6 +108,7 @@ class ChatRelay:
         chunks = self._reader.finish()
         reply = self._counted(self._completed(_without_lost_calls(self._reader.reply())))
         self._problems = reply.problems
+        self.reply = reply
         if self._streams:
             self._writer.end(reply)
         else:

@@ -19,7 +19,7 @@ from lmdeck.relay.errors import error_headers, status_of
 from lmdeck.relay.requests import RelayRequest, error_body
 from lmdeck.relay.routes import Kind, Route
 
-__all__ = ["ErrorAnswer", "begin", "error_answer"]
+__all__ = ["ErrorAnswer", "begin", "begin_request", "error_answer", "pass_on"]
 
 NOT_FORWARDED = HOP_BY_HOP | {"accept-encoding", "host"}
 
@@ -55,8 +55,23 @@ def begin(
     """
     forwarded = {title: value for name, value in headers.items() if (title := _forwarded_name(name))}
     if route.kind == "other":
-        return (yield from _pass_on(session, method, route, forwarded, body or None, timeouts))
+        return (yield from pass_on(session, method, route, forwarded, body or None, timeouts))
     request = RelayRequest(route.kind, body, model=session.settings.model, without_rules=session.settings.without_rules)
+    return (yield from begin_request(session, route, request, forwarded, timeouts))
+
+
+def begin_request(
+    session: Session,
+    route: Route,
+    request: RelayRequest,
+    headers: Mapping[str, str],
+    timeouts: Timeouts | None = None,
+) -> Plan[ResponseStream[Any]]:
+    """Send a converted request with exactly these headers, and read its answer as `begin` does.
+
+    Raises:
+        LMStudioError: The request has failed.
+    """
 
     def make_reader(status: int, headers: Mapping[str, str]) -> Any:  # a RelayReader
         return request.reader(status, headers, architecture=session.architecture(request.model))
@@ -66,7 +81,7 @@ def begin(
         body=request.body,
         fixes=request.fixes,
         make_reader=make_reader,
-        headers=forwarded,
+        headers=headers,
         timeouts=timeouts,
     )
     answer = yield from send_generation(session, sent)
@@ -86,15 +101,15 @@ def _forwarded_name(name: str) -> str:
     return "-".join(part.capitalize() for part in name.split("-"))
 
 
-def _pass_on(
+def pass_on(
     session: Session,
     method: str,
     route: Route,
     headers: Mapping[str, str],
     body: bytes | None,
-    timeouts: Timeouts | None,
+    timeouts: Timeouts | None = None,
 ) -> Plan[ResponseStream[Any]]:
-    """Send a request to an unknown endpoint; only safe methods are retried."""
+    """Send a request to an unknown endpoint with exactly these headers; only safe methods are retried."""
     call = session.call(method, route.path, PassingRelay, None, timeouts, headers)
     call = msgspec.structs.replace(call, request=msgspec.structs.replace(call.request, body=body))
     handler = session.unlimited if method in {"GET", "HEAD"} else session.once

@@ -70,9 +70,14 @@ class RelayRequest:
             given["model"] = model
         self.given: Mapping[str, Any] = given
         self.custom: set[str] = set()
-        self.body = self._adjusted(given)
+        self.body: Mapping[str, Any] = self._adjusted(given)
         self.streams = kind != "embeddings" and given.get("stream") is True
         self.model = str(given.get("model") or "")
+
+    def use_model(self, model: str) -> None:
+        """Send the request to another model than the one that it names."""
+        self.model = model
+        self.body = {**self.body, "model": model}
 
     @property
     def problems(self) -> list[Problem]:

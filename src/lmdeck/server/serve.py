@@ -43,6 +43,8 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http="h11",  # as strict and as slow everywhere, whatever else is installed
+                loop="asyncio",
                 access_log=False,
                 log_level="warning",
                 log_config=None,

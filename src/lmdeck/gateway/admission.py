@@ -1,0 +1,149 @@
+"""Who may use the gateway: the protocol of keys, limits and budgets, and the default, which admits everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+from msgspec import Struct
+
+from lmdeck.errors import LMStudioError
+from lmdeck.relay import Kind
+
+__all__ = ["Admission", "Ask", "Lease", "OpenAdmission", "Outcome", "Principal", "Refusal"]
+
+
+class Principal(Struct, frozen=True, kw_only=True):
+    """The holder of a key: its name, `""` if no keys are required, and patterns of the models that it may use.
+
+    Without patterns, it may use all models.
+    """
+
+    name: str = ""
+    models: tuple[str, ...] = ()
+
+    def may_use(self, model: str) -> bool:
+        """Whether the key may use a model."""
+        return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
+
+
+class Ask(Struct, frozen=True, kw_only=True):
+    """What a request asks for: `tokens` is an estimate of its prompt and longest answer."""
+
+    request_id: str
+    endpoint: Kind
+    model: str
+    tokens: int
+
+
+class Outcome(Struct, kw_only=True):
+    """How a request ended; times are in seconds, `started_at` is Unix time.
+
+    `error` is the name of an error class, or `""`. `model` is the one that answered, or was requested. Token counts are the
+    host's; if a client left early, the number of chunks that it received. `failure` is the error itself, `cassette` the path
+    of a recording, if there is one.
+    """
+
+    request_id: str
+    started_at: float
+    key: str = ""
+    endpoint: str = ""
+    method: str = ""
+    path: str = ""
+    model: str = ""
+    host: str = ""
+    status: int = 0
+    error: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+    queue_seconds: float = 0.0
+    first_token_seconds: float | None = None
+    seconds: float = 0.0
+    attempts: int = 0
+    finish_reason: str = ""
+    problems: int = 0
+    cache: str = ""
+    cassette: str = ""
+    failure: LMStudioError | None = None
+
+
+class Refusal(Exception):  # a refusal is an answer, not a failure
+    """A request that is not admitted: the error, and headers to send with it."""
+
+    def __init__(self, error: LMStudioError, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.headers = dict(headers or {})
+
+
+class Lease(Protocol):
+    """An admitted request."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers to send with the answer, such as `x-ratelimit-remaining-requests`."""
+        ...
+
+    async def settle(self, outcome: Outcome) -> None:
+        """Record how the request ended; called exactly once."""
+        ...
+
+
+class Admission(Protocol):
+    """The keys and limits of a gateway."""
+
+    async def start(self) -> None:
+        """Open the store."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the store."""
+        ...
+
+    async def authenticate(self, headers: Mapping[str, str]) -> Principal:
+        """Return the holder of the key in a request's headers, whose names are in lower case.
+
+        Raises:
+            Refusal: There is no key, or it is not valid.
+        """
+        ...
+
+    async def admit(self, principal: Principal, ask: Ask) -> Lease:
+        """Admit a request and reserve its tokens.
+
+        Raises:
+            Refusal: The key may not use the model, or a limit is reached.
+        """
+        ...
+
+
+class _OpenLease:
+    headers: Mapping[str, str] = {}
+
+    async def settle(self, outcome: Outcome) -> None:
+        """Do nothing."""
+
+
+_LEASE = _OpenLease()
+_ANYBODY = Principal()
+
+
+class OpenAdmission:
+    """An admission without keys and limits."""
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    async def aclose(self) -> None:
+        """Do nothing."""
+
+    async def authenticate(self, headers: Mapping[str, str]) -> Principal:
+        """Return the same principal for every request."""
+        return _ANYBODY
+
+    async def admit(self, principal: Principal, ask: Ask) -> Lease:
+        """Admit every request."""
+        return _LEASE

@@ -1,0 +1,433 @@
+"""The gateway as an ASGI application: the way of a request from its arrival to the end of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import aclosing, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lmdeck._requests.token_estimates import TokenEstimator
+from lmdeck._responses.model_lists import choose_model
+from lmdeck.errors import APIError, InvalidRequestError, LMStudioError, ServerError
+from lmdeck.gateway.admission import Admission, Ask, Lease, OpenAdmission, Outcome, Refusal
+from lmdeck.gateway.config import Config
+from lmdeck.gateway.delivery import Delivery
+from lmdeck.gateway.estimates import cost_of, count_tokens
+from lmdeck.gateway.handlers import GatewayRequest, Handler, HandlerFactory
+from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, Routes, json_answer, send_answer
+from lmdeck.gateway.listings import LISTS, list_models
+from lmdeck.gateway.logs import log_outcome
+from lmdeck.gateway.operators import Operators, operator_routes
+from lmdeck.gateway.pool import Pool
+from lmdeck.relay import Kind, RelayRequest, error_answer, route_of
+from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
+from lmdeck.web.trust import AllowedHosts, refuse_request
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+__all__ = ["Gateway", "admission_from"]
+
+CLIENT_GONE = 499  # as in nginx's logs
+COUNT_TOKENS = "/v1/messages/count_tokens"
+_NO_WEBSOCKETS = (
+    "The gateway speaks HTTP only. LM Studio's own SDKs (lmstudio-python, lmstudio-js) need LM Studio's WebSocket API: use "
+    "lmdeck, an OpenAI or an Anthropic client here."
+)
+_log = logging.getLogger("lmdeck.gateway")
+
+
+def admission_from(_: Config) -> Admission:
+    """Return the keys and limits of a configuration."""
+    return OpenAdmission()
+
+
+class Gateway:
+    """The gateway.
+
+    `around` are factories of handlers between admission and routing, the first one outermost. `observers` are called with the
+    outcome of every request that asked for an answer.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        admission: Admission | None = None,
+        around: Iterable[HandlerFactory] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self.admission = admission_from(config) if admission is None else admission
+        self.observers: list[Callable[[Outcome], object]] = [log_outcome]
+        self.estimator = TokenEstimator()
+        self.pool = Pool(config, clock)
+        self.operators = Operators(config.admin)
+        self.deliveries: set[Delivery] = set()
+        self.is_draining = False
+        self.clock = clock
+        self._routes = Routes()
+        self._trusted = _trusted_hosts(config)
+        self.answer: Handler = self.pool.dispatcher.answer
+        for factory in reversed(list(around)):
+            self.answer = factory(self.answer)
+        self._tasks: list[asyncio.Task[None]] = []
+        self.add_route("POST", COUNT_TOKENS, self._count_tokens, "key")
+        for path, api in LISTS.items():
+            self.add_route("GET", path, partial(self._list_models, api), "key")
+        for method, path, endpoint, access in operator_routes(self):
+            self.add_route(method, path, endpoint, access)
+
+    def add_route(self, method: str, path: str, endpoint: Endpoint, access: Access = "key") -> None:
+        """Add an own endpoint: for everybody (`open`), for holders of a key, or for operators."""
+        self._routes.add(method, path, endpoint, access)
+
+    def status(self) -> dict[str, Any]:
+        """Return the state of hosts, models and queues, as in `/gateway/status`."""
+        return {
+            "draining": self.is_draining,
+            "requests": len(self.deliveries),
+            "hosts": [host.status() for host in self.pool.hosts],
+            "queues": self.pool.scheduler.status(),
+        }
+
+    def reconfigure(self, config: Config) -> None:
+        """Use another configuration: hosts come and go without losing a request. Server and store stay as they are."""
+        self.config = config
+        self.operators = Operators(config.admin)
+        self._trusted = _trusted_hosts(config)
+        self.pool.reconfigure(config)
+        _log.info("configuration loaded: hosts %s", ", ".join(host.name for host in self.pool.hosts))
+
+    # --- start and stop ---
+
+    async def start(self) -> None:
+        """Open the store, and fetch the model lists of all hosts once."""
+        await self.admission.start()
+        await self.pool.start()
+        self._tasks.append(asyncio.create_task(self._watch_readers()))
+
+    async def aclose(self) -> None:
+        """Stop watching the hosts, and close connections and store."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        await self.pool.aclose()
+        await self.admission.aclose()
+
+    def end_requests(self) -> int:
+        """End the open requests with an error in their format, since the gateway shuts down; return their number."""
+        error = ServerError(
+            "The gateway is shutting down.",
+            status=503,
+            code="shutting_down",
+            hint="Send the request again.",
+            retry_after=1.0,
+        )
+        for delivery in list(self.deliveries):
+            delivery.stop(error)
+        return len(self.deliveries)
+
+    async def _watch_readers(self) -> None:
+        """Cut the connections of clients that have not read for `limits.write_seconds`."""
+        while True:
+            await asyncio.sleep(min(1.0, self.config.limits.write_seconds / 4))
+            limit = self.clock() - self.config.limits.write_seconds
+            for delivery in list(self.deliveries):
+                if delivery.waits_since is not None and delivery.waits_since < limit:
+                    _log.warning("a client did not read its answer for limits.write_seconds: its request was stopped")
+                    delivery.abort()
+
+    # --- requests ---
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await self._run_lifespan(receive, send)
+        if scope["type"] != "http":
+            return
+        arrived = Arrived(scope, receive, self.config.limits)
+        own = self._routes.find(arrived.method, arrived.path)
+        # Pages of other sites cannot send PUT, and are refused by their origin; an upload is not JSON.
+        is_upload = own is not None and arrived.headers.get("content-type", "").startswith("multipart/form-data")
+        needs_json = not (is_upload or arrived.method == "PUT")
+        refusal = refuse_request(arrived.method, arrived.headers, self._trusted, needs_json=needs_json)
+        if refusal is not None:
+            error = InvalidRequestError(refusal.message, hint=refusal.hint, status=refusal.status)
+            await send_answer(send, _error(route_of(arrived.method, arrived.url).kind, error))
+        elif own is not None:
+            endpoint, access, arrived.params = own
+            await send_answer(send, await self._own_answer(arrived, endpoint, access))
+        elif arrived.headers.get("upgrade", "").lower() == "websocket":
+            await send_answer(send, json_answer({"error": {"message": _NO_WEBSOCKETS}}, 426, {"upgrade": "HTTP/1.1"}))
+        else:
+            await self._relay(arrived, receive, send)
+
+    async def _own_answer(self, arrived: Arrived, endpoint: Endpoint, access: Access) -> HTTPAnswer:
+        """Return the answer of an own endpoint, after checking who asks."""
+        kind: Kind = "messages" if arrived.path == COUNT_TOKENS else "other"
+        try:
+            if access == "operator":
+                self.operators.check(arrived)
+            elif access == "key":
+                arrived.principal = await self.admission.authenticate(arrived.headers)
+            return await endpoint(arrived)
+        except Refusal as refused:
+            return _error(kind, refused.error, refused.headers)
+        except LMStudioError as error:
+            return _error(kind, error)
+        except ClientGoneError:
+            return HTTPAnswer(status=CLIENT_GONE)
+        except Exception as error:
+            _log.exception("%s %s failed", arrived.method, arrived.path)
+            return _error(kind, _internal(error))
+
+    async def _relay(self, arrived: Arrived, receive: Receive, send: Send) -> None:
+        """Relay a request to a host, and stop it when the client leaves."""
+        work = _Work(self, arrived, Delivery(arrived.scope, send, self.clock))
+        self.deliveries.add(work.delivery)
+        try:
+            if await work.read():
+                await run_until_disconnect(receive, work.run())
+        except ClientGoneError:
+            work.outcome.status, work.outcome.error = CLIENT_GONE, work.outcome.error or "ClientGoneError"
+        finally:
+            self.deliveries.discard(work.delivery)
+            await work.settle()
+            for observer in self.observers:
+                observer(work.outcome)
+
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            is_end = message["type"] == "lifespan.shutdown"
+            try:
+                await (self.aclose() if is_end else self.start())
+            except LMStudioError as error:
+                await send({"type": f"{message['type']}.failed", "message": str(error)})
+                return
+            await send({"type": f"{message['type']}.complete"})
+            if is_end:
+                return
+
+    # --- own endpoints ---
+
+    async def _list_models(self, api: str, arrived: Arrived) -> HTTPAnswer:
+        return json_answer(list_models(api, self.pool.hosts, self.config, arrived.principal))
+
+    async def _count_tokens(self, arrived: Arrived) -> HTTPAnswer:
+        """Answer Anthropic's `count_tokens` by an estimate, which is calibrated by the answers of the model."""
+        body = _object(await arrived.body())
+        return json_answer({"input_tokens": count_tokens(self.estimator, body)})
+
+
+class _Work:
+    """One relayed request."""
+
+    def __init__(self, gateway: Gateway, arrived: Arrived, delivery: Delivery) -> None:
+        self.gateway = gateway
+        self.arrived = arrived
+        self.delivery = delivery
+        self.route = route_of(arrived.method, arrived.url)
+        self.lease: Lease | None = None
+        self._body = b""
+        self._started = gateway.clock()
+        self._request: GatewayRequest | None = None
+        self._is_settled = False
+        self.outcome = Outcome(
+            request_id=f"req_{random.getrandbits(64):016x}",
+            started_at=time.time(),
+            endpoint=self.route.kind,
+            method=arrived.method,
+            path=self.route.path.partition("?")[0],
+        )
+
+    async def read(self) -> bool:
+        """Authenticate the client and read the body; return False after a refusal, which has been sent."""
+        try:
+            if self.gateway.is_draining:
+                raise ServerError("The gateway is shutting down.", status=503, code="shutting_down", retry_after=1.0)
+            self.arrived.principal = await self.gateway.admission.authenticate(self.arrived.headers)
+            self.outcome.key = self.arrived.principal.name
+            self._body = await self.arrived.body()
+        except Refusal as refused:
+            await self._fail(refused.error, refused.headers)
+            return False
+        except LMStudioError as error:
+            await self._fail(error)
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Answer the request; failures are sent in the format of its endpoint."""
+        self.delivery.task = asyncio.current_task()
+        try:
+            await self._answer()
+        except Refusal as refused:
+            await self._fail(refused.error, refused.headers)
+        except LMStudioError as error:
+            await self._fail(error)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self.delivery.stopped_by is None or task is None:
+                raise
+            task.uncancel()
+            await self._fail(self.delivery.stopped_by)
+        except Exception as error:
+            _log.exception("%s %s failed", self.outcome.method, self.outcome.path)
+            await self._fail(_internal(error))
+        finally:
+            await self.delivery.end_heartbeats()
+
+    async def settle(self) -> None:
+        """Record how the request ended, once."""
+        if self._is_settled:
+            return
+        self._is_settled = True
+        self.outcome.seconds = self.gateway.clock() - self._started
+        if self.lease is not None:
+            await self.lease.settle(self.outcome)
+
+    async def _answer(self) -> None:
+        request = self._request = self._checked()
+        outcome, gateway = self.outcome, self.gateway
+        ask = Ask(request_id=outcome.request_id, endpoint=request.kind, model=request.model, tokens=request.tokens)
+        self.lease = await gateway.admission.admit(request.principal, ask)
+        if request.streams:
+            self.delivery.beat_every(gateway.config.queue.heartbeat, self._own_headers())
+        answer = await gateway.answer(request)
+        outcome.first_token_seconds = gateway.clock() - self._started
+        outcome.status = answer.status
+        headers = {**answer.headers, **self._own_headers()}
+        async with aclosing(answer.chunks) as chunks:
+            if request.streams or request.relay is None:
+                await self.delivery.start(answer.status, headers)
+                async for chunk in chunks:
+                    await self.delivery.write(chunk)
+                await self.delivery.end()
+            else:
+                body = b"".join([chunk async for chunk in chunks])
+                await self.settle()
+                await self.delivery.start(answer.status, {**headers, "content-length": str(len(body))})
+                await self.delivery.end(body)
+        if request.relay is not None and not outcome.error:
+            gateway.estimator.learn(outcome.model, request.relay.body, outcome.prompt_tokens)
+
+    def _checked(self) -> GatewayRequest:
+        """Return the request in a form that hosts accept.
+
+        Raises:
+            LMStudioError: It is invalid, or no host has a model for it.
+        """
+        relay = RelayRequest(self.route.kind, self._body) if self.route.kind != "other" else None
+        given = relay.given if relay is not None else _object_or_empty(self._body)
+        principal = self.arrived.principal
+        model = str(given.get("model") or "") or (self._default_model() if relay is not None else "")
+        prompt, longest = cost_of(given, len(self._body))
+        return GatewayRequest(
+            outcome=self.outcome,
+            method=self.arrived.method,
+            route=self.route,
+            headers=self.arrived.headers,
+            body=self._body,
+            given=given,
+            model=self._noted(model),
+            prompt_tokens=prompt,
+            tokens=prompt + longest,
+            principal=principal,
+            relay=relay,
+            settle=self.settle,
+        )
+
+    def _noted(self, model: str) -> str:
+        self.outcome.model = model
+        return model
+
+    def _default_model(self) -> str:
+        """Return the model of a request that names none: one that is loaded, else the smallest."""
+        usable = [host for host in self.gateway.pool.hosts if host.is_usable]
+        models = [info for host in usable for info in host.models.values() if self.arrived.principal.may_use(info.key)]
+        return choose_model(models)
+
+    def _own_headers(self) -> dict[str, str]:
+        limits = {} if self.lease is None else self.lease.headers
+        return {"x-request-id": self.outcome.request_id, **limits}
+
+    async def _fail(self, error: LMStudioError, headers: Mapping[str, str] | None = None) -> None:
+        """Send an error: as a response or, after the start of a stream, as its last event."""
+        delivery, outcome = self.delivery, self.outcome
+        outcome.error, outcome.failure = outcome.error or type(error).__name__, outcome.failure or error
+        error.request_id = outcome.request_id
+        if delivery.is_ended:
+            return
+        await delivery.end_heartbeats()
+        if delivery.is_started:
+            event = (
+                b""
+                if self._request is None or self._request.relay is None
+                else _error_event(self._request.relay, error)
+            )
+            if event:
+                await delivery.end(event)
+            else:  # a format without error events: a cut connection is the only sign
+                delivery.abort()
+            return
+        answer = _error(self.route.kind, error, {**(headers or {}), **self._own_headers()})
+        outcome.status = answer.status
+        await self.settle()
+        await delivery.start(answer.status, {**answer.headers, "content-length": str(len(answer.body))})  # type: ignore[arg-type]  # bytes
+        await delivery.end(answer.body)  # type: ignore[arg-type]  # bytes
+
+
+def _trusted_hosts(config: Config) -> AllowedHosts:
+    """Return the names that the gateway answers to: any if clients need a key, which no foreign web page has."""
+    if config.auth.required:
+        return AllowedHosts(names=frozenset({""}))
+    return AllowedHosts.of(config.server.allowed_hosts, config.server.host)
+
+
+def _error_event(relay: RelayRequest, error: LMStudioError) -> bytes:
+    """Return the event that ends a stream of which nothing but comments was sent."""
+    return relay.reader(200, {}).error_event(error)
+
+
+def _error(kind: Kind, error: LMStudioError, headers: Mapping[str, str] | None = None) -> HTTPAnswer:
+    """Return an error as a response. A client may repeat a request that was refused for a time."""
+    answer = error_answer(kind, error)
+    repeat = {"x-should-retry": "true"} if isinstance(error, APIError) and error.retry_after is not None else {}
+    return HTTPAnswer(status=answer.status, headers={**answer.headers, **repeat, **(headers or {})}, body=answer.body)
+
+
+def _internal(error: Exception) -> ServerError:
+    """Return a safe error for an unexpected exception: its type, without its text."""
+    return ServerError(
+        f"The gateway failed while answering ({type(error).__name__}).", status=500, hint="See the gateway's log."
+    )
+
+
+def _object_or_empty(body: bytes) -> dict[str, Any]:
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        given = msgspec.json.decode(body) if body[:1] == b"{" else None
+        if isinstance(given, dict):
+            return given
+    return {}
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """Decode a JSON object.
+
+    Raises:
+        InvalidRequestError: The body is something else.
+    """
+    given = _object_or_empty(body.strip())
+    if not given:
+        raise InvalidRequestError("The request's body is not a JSON object.", status=400)
+    return given

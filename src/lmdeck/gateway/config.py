@@ -1,0 +1,377 @@
+"""The configuration of the gateway, from a TOML file; an invalid one is reported by setting and line."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+from msgspec import Struct, field
+
+from lmdeck._requests.base_url import BaseURL
+from lmdeck._responses.model_management import checked_load_options
+from lmdeck._secret import Secret
+from lmdeck.errors import ConfigurationError, LMStudioError
+
+__all__ = [
+    "AdminConfig",
+    "AuthConfig",
+    "CacheConfig",
+    "Config",
+    "HostConfig",
+    "LimitsConfig",
+    "QueueConfig",
+    "RoutingConfig",
+    "ServerConfig",
+    "StickyConfig",
+    "StoreConfig",
+    "TimeoutsConfig",
+]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_STICKY = re.compile(r"prefix|header:[!#$%&'*+.^_`|~0-9a-z-]+")
+
+
+class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file; it raises `ValueError("setting: reason")` for a value that is out of range."""
+
+
+def _check(*, ok: bool, name: str, reason: str) -> None:
+    if not ok:
+        raise ValueError(f"{name}: {reason}")
+
+
+class HostConfig(_Section, frozen=True):
+    """One LM Studio server: `weight` is its share of the load, `token_env` the variable with its API token.
+
+    `parallel` overrides how many answers a model generates at once. With `max_models`, the gateway unloads the model that was
+    idle longest before it loads another one; without it, it never unloads. A host that is draining gets no new requests.
+    """
+
+    url: str
+    name: str = ""
+    weight: float = 1.0
+    token_env: str = ""
+    parallel: int | None = None
+    max_models: int | None = None
+    drain: bool = False
+
+    def __post_init__(self) -> None:
+        root = BaseURL.from_url(self.url).root
+        msgspec.structs.force_setattr(self, "url", root)
+        msgspec.structs.force_setattr(self, "name", self.name or root.partition("://")[2].replace("/", "_"))
+        _check(ok=0 < self.weight <= 1000, name="weight", reason="it must be between 0 and 1000")
+        _check(ok=self.parallel is None or self.parallel > 0, name="parallel", reason="it must be at least 1")
+        _check(ok=self.max_models is None or self.max_models > 0, name="max_models", reason="it must be at least 1")
+        is_set = not self.token_env or self.token_env in os.environ
+        _check(ok=is_set, name="token_env", reason=f"the variable {self.token_env} is not set")
+
+    @property
+    def token(self) -> Secret | None:
+        """The host's own API token."""
+        return Secret(os.environ[self.token_env]) if self.token_env else None
+
+
+class QueueConfig(_Section, frozen=True):
+    """The queue of each model: its length, and times in seconds.
+
+    `collate`: how long requests for the models that a host has loaded go before one that needs a swap. `heartbeat`: after how
+    long a waiting stream gets a comment, so that clients and proxies do not give up.
+    """
+
+    max_waiting: int = 1000
+    max_wait: float = 120.0
+    collate: float = 10.0
+    heartbeat: float = 10.0
+
+    def __post_init__(self) -> None:
+        _check(ok=self.max_waiting > 0, name="max_waiting", reason="it must be at least 1")
+        for name in ("max_wait", "collate", "heartbeat"):
+            _check(ok=getattr(self, name) > 0, name=name, reason="it must be more than 0 seconds")
+
+
+class StickyConfig(_Section, frozen=True):
+    """What keeps a conversation on one host, whose memory holds its prefix: a header, or the start of the messages."""
+
+    by: tuple[str, ...] = ("header:x-session-id", "prefix")
+    ttl: float = 1200.0
+
+    def __post_init__(self) -> None:
+        for each in self.by:
+            _check(
+                ok=bool(_STICKY.fullmatch(each.lower())), name="by", reason=f'{each!r} is not "prefix" or "header:…"'
+            )
+        _check(ok=self.ttl > 0, name="ttl", reason="it must be more than 0 seconds")
+
+
+class RoutingConfig(_Section, frozen=True):
+    """How hosts are watched and chosen: `poll` and `probe` (of a host that is down) in seconds.
+
+    `faults` failures within `fault_window` seconds take a host out of rotation until a probe succeeds.
+    """
+
+    poll: float = 5.0
+    probe: float = 2.0
+    attempts: int = 3
+    faults: int = 5
+    fault_window: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("poll", "probe", "fault_window"):
+            _check(ok=getattr(self, name) > 0, name=name, reason="it must be more than 0 seconds")
+        for name in ("attempts", "faults"):
+            _check(ok=getattr(self, name) > 0, name=name, reason="it must be at least 1")
+
+
+class TimeoutsConfig(_Section, frozen=True):
+    """The time limits of a host's answers, in seconds, as in `lmdeck.Settings`."""
+
+    connect: float = 5.0
+    first_token: float = 600.0
+    idle: float = 60.0
+    total: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("connect", "first_token", "idle"):
+            _check(ok=getattr(self, name) > 0, name=name, reason="it must be more than 0 seconds")
+        _check(ok=self.total is None or self.total > 0, name="total", reason="it must be more than 0 seconds")
+
+
+class LimitsConfig(_Section, frozen=True):
+    """The limits of a client's request: sizes in bytes, times in seconds.
+
+    `write_seconds`: how long a client may leave an answer unread before its request is stopped. `url`: where the rates of keys
+    are counted, `memory:` or `redis://…`.
+    """
+
+    body_bytes: int = 64 << 20
+    header_bytes: int = 64 << 10
+    header_seconds: float = 10.0
+    body_seconds: float = 60.0
+    write_seconds: float = 60.0
+    connections: int = 10_000
+    url: str = "memory:"
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            _check(ok=name == "url" or getattr(self, name) > 0, name=name, reason="it must be more than 0")
+
+
+class ServerConfig(_Section, frozen=True):
+    """Where the gateway listens; `shutdown_seconds` is how long streams may go on after SIGTERM."""
+
+    host: str = "127.0.0.1"
+    port: int = 4000
+    workers: int = 1
+    allowed_hosts: tuple[str, ...] = ()
+    shutdown_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        _check(ok=0 <= self.port <= 65535, name="port", reason="it must be between 0 and 65535")
+        _check(ok=1 <= self.workers <= 128, name="workers", reason="it must be between 1 and 128")
+        _check(ok=self.shutdown_seconds >= 0, name="shutdown_seconds", reason="it must not be negative")
+
+
+class CacheConfig(_Section, frozen=True):
+    """The cache of exact answers."""
+
+    enabled: bool = False
+    max_bytes: int = 1_000_000_000
+
+
+class StoreConfig(_Section, frozen=True):
+    """Where keys and usage are stored: `sqlite:///path` or `postgresql://…`."""
+
+    url: str = "sqlite:///gateway.db"
+
+
+class AuthConfig(_Section, frozen=True):
+    """Whether clients need a key; None if the file does not say."""
+
+    required: bool | None = None
+
+
+class AdminConfig(_Section, frozen=True):
+    """Who may read the status and change the configuration: loopback, and holders of the token in this variable."""
+
+    token_env: str = ""
+
+    def __post_init__(self) -> None:
+        is_set = not self.token_env or bool(os.environ.get(self.token_env))
+        _check(ok=is_set, name="token_env", reason=f"the variable {self.token_env} is not set")
+
+    @property
+    def token(self) -> Secret | None:
+        """The operators' token."""
+        return Secret(os.environ[self.token_env]) if self.token_env else None
+
+
+class Config(_Section, frozen=True):
+    """The configuration of a gateway; without a file: one host, `http://localhost:1234`, and no keys."""
+
+    hosts: list[HostConfig] = field(default_factory=lambda: [HostConfig(url="http://localhost:1234", name="local")])
+    aliases: dict[str, str | list[str]] = {}
+    profiles: dict[str, dict[str, Any]] = {}
+    server: ServerConfig = field(default_factory=ServerConfig)
+    queue: QueueConfig = field(default_factory=QueueConfig)
+    sticky: StickyConfig = field(default_factory=StickyConfig)
+    routing: RoutingConfig = field(default_factory=RoutingConfig)
+    timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    auth: AuthConfig = field(default_factory=AuthConfig)
+    admin: AdminConfig = field(default_factory=AdminConfig)
+
+    def __post_init__(self) -> None:
+        _check(ok=bool(self.hosts), name="hosts", reason="there must be at least one")
+        names = [host.name for host in self.hosts]
+        for name in names:
+            _check(ok=names.count(name) == 1, name="hosts", reason=f"two hosts have the name {name!r}")
+        for alias, models in self.aliases.items():
+            _check(ok=bool(models), name=f"aliases.{alias}", reason="it names no model")
+        for model, options in self.profiles.items():
+            try:
+                checked_load_options(options)
+            except LMStudioError as error:
+                raise ValueError(f"profiles.{model}: {error.message}") from None
+
+    @classmethod
+    def load(cls, path: str | Path | None) -> Config:
+        """Read a configuration file; None is the default configuration.
+
+        Raises:
+            ConfigurationError: The file cannot be read or a setting is invalid; the message names file, line and setting.
+        """
+        if path is None:
+            return cls()
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ConfigurationError(
+                f"The configuration {path} cannot be read: {reason}.", hint="Pass another file as `--config`."
+            ) from error
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, origin: str = "the configuration") -> Config:
+        """Read a configuration from TOML text, or from JSON, which starts with a brace; `origin` is named in errors.
+
+        Raises:
+            ConfigurationError: The text is not TOML, or a setting is invalid.
+        """
+        try:
+            given = msgspec.json.decode(text) if text.lstrip().startswith("{") else tomllib.loads(text)
+        except msgspec.DecodeError as error:
+            raise ConfigurationError(f"{origin} is not JSON: {error}.", hint="Correct it.") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError(f"{origin} is not TOML: {error}.", hint="Correct the file.") from error
+        try:
+            return msgspec.convert(given, cls)
+        except msgspec.ValidationError as error:
+            raise _located(str(error), text, origin) from None
+
+    @property
+    def store_url(self) -> str:
+        """Where keys and usage are stored."""
+        return self.store.url
+
+    @property
+    def limits_url(self) -> str:
+        """Where the rates of keys are counted."""
+        return self.limits.url
+
+    def models_of(self, name: str) -> list[str]:
+        """Return the models that a requested name stands for, in the order in which they are tried."""
+        models = self.aliases.get(name, name)
+        return [models] if isinstance(models, str) else list(models)
+
+    def profile_of(self, model: str) -> dict[str, Any] | None:
+        """Return the load options of a model; None if it has no profile. A name may be a pattern such as `qwen*`."""
+        exact = self.profiles.get(model)
+        if exact is not None:
+            return exact
+        return next((options for name, options in self.profiles.items() if fnmatchcase(model, name)), None)
+
+
+_PATH = re.compile(r"(?P<reason>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?", re.DOTALL)
+_FIELD = re.compile(r"unknown field `(?P<name>[^`]*)`|missing required field `(?P<missing>[^`]*)`")
+_NAMED = re.compile(r"(?P<name>[a-z_]+(?:\..*?)?): (?P<reason>.*)", re.DOTALL)
+
+
+def _located(message: str, text: str, origin: str) -> ConfigurationError:
+    """Return the error for a message of msgspec, with the name of the setting and its line."""
+    found = _PATH.fullmatch(message)
+    reason, path = (found["reason"], found["path"] or "") if found else (message, "")
+    unknown, named = _FIELD.search(reason), _NAMED.fullmatch(reason)
+    hint = "Correct the file; the page about the gateway lists all settings."
+    if unknown is not None:
+        name = unknown["name"] or unknown["missing"]
+        if unknown["name"]:
+            reason = "there is no such setting"
+            near = get_close_matches(name, _known_names(path), n=1)
+            hint = f"Did you mean `{near[0]}`? {hint}" if near else hint
+        else:
+            reason = "it is required"
+        setting = f"{path}.{name}" if path else name
+    elif named is not None:
+        setting, reason = (f"{path}.{named['name']}" if path else named["name"]), named["reason"]
+    else:
+        setting = path or "the file"
+    line = _line_of(text, setting)
+    where = origin if line is None else f"{origin}, line {line}"
+    return ConfigurationError(f"{where}: {setting}: {reason[:1].lower()}{reason[1:].rstrip('.')}.", hint=hint)
+
+
+def _known_names(path: str) -> Sequence[str]:
+    """Return the settings of the table at a path."""
+    section: Any = Config
+    for part in re.sub(r"\[[^\]]*\]", "", path).split("."):
+        if not part:
+            continue
+        kind = get_type_hints(section).get(part)
+        section = next(
+            (each for each in (kind, *get_args(kind)) if isinstance(each, type) and issubclass(each, Struct)), None
+        )
+        if section is None:
+            return ()
+    names: Sequence[str] = section.__struct_fields__
+    return names
+
+
+_HEADER = re.compile(r"\s*(\[{1,2})\s*([^\]]+?)\s*\]{1,2}\s*(?:#.*)?")
+_KEY = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_-]+))\s*[=.]""")
+
+
+def _line_of(text: str, setting: str) -> int | None:
+    """Return the line of a setting such as `hosts[1].weight`, or of the table that lacks it; None if it is not found."""
+    table, _, key = setting.rpartition(".")
+    fallback: int | None = None
+    counts: dict[str, int] = {}
+    current = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if (header := _HEADER.fullmatch(line)) is not None:
+            name = re.sub(r"[\"']", "", header[2])
+            is_list = header[1] == "[["
+            counts[name] = counts.get(name, -1) + 1
+            current = f"{name}[{counts[name]}]" if is_list else name
+            if current in (table, setting) or name == setting:
+                fallback = number if fallback is None else fallback
+            if current == setting:
+                return number
+        elif (found := _KEY.match(line)) is not None and current == table and (found[1] or found[2] or found[3]) == key:
+            return number
+    return fallback
+
+
+def to_builtins(config: Config) -> Mapping[str, Any]:
+    """Return the configuration as plain values; tokens are named by their variables only."""
+    values: Mapping[str, Any] = msgspec.to_builtins(config)
+    return values

@@ -1,0 +1,100 @@
+"""The delivery of one answer to its client: heartbeats while it waits, and an end for a client that does not read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from lmdeck._streaming.sse import encode_comment
+from lmdeck.errors import LMStudioError
+from lmdeck.gateway.http import raw_headers
+
+if TYPE_CHECKING:
+    from starlette.types import Scope, Send
+
+__all__ = ["ABORT", "Delivery"]
+
+ABORT = "lmdeck.abort"
+"""The key of a scope under which the gateway's server offers a function that cuts the connection."""
+
+_HEARTBEAT = encode_comment()
+_EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+class Delivery:
+    """Sends an answer. `waits_since` is when the client stopped reading, or None; `stop` ends the request with an error."""
+
+    def __init__(self, scope: Scope, send: Send, clock: Callable[[], float]) -> None:
+        self._scope = scope
+        self._send = send
+        self._clock = clock
+        self._heart: asyncio.TimerHandle | None = None
+        self._beat: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[object] | None = None
+        self.waits_since: float | None = None
+        self.is_started = False
+        self.is_ended = False
+        self.stopped_by: LMStudioError | None = None
+
+    def stop(self, error: LMStudioError) -> None:
+        """End the request with an error."""
+        if self.stopped_by is None and self.task is not None:
+            self.stopped_by = error
+            self.task.cancel()
+
+    def abort(self) -> None:
+        """Cut the connection, where the server can; else the answer just ends early."""
+        self.is_ended = True
+        cut = self._scope.get(ABORT)
+        if cut is not None:
+            cut()
+
+    def beat_every(self, seconds: float, headers: Mapping[str, str]) -> None:
+        """Start the answer as a stream of comments if it has not begun after some time."""
+        loop = asyncio.get_running_loop()
+
+        def beat() -> None:
+            if self._beat is None or self._beat.done():
+                self._beat = loop.create_task(self._send_heartbeat(headers))
+            self._heart = loop.call_later(seconds, beat)
+
+        self._heart = loop.call_later(seconds, beat)
+
+    async def _send_heartbeat(self, headers: Mapping[str, str]) -> None:
+        if not self.is_started:
+            self.is_started = True
+            await self._pass(
+                {"type": "http.response.start", "status": 200, "headers": raw_headers({**_EVENTS, **headers})}
+            )
+        await self._pass({"type": "http.response.body", "body": _HEARTBEAT, "more_body": True})
+
+    async def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """Send the head of the answer, unless a heartbeat has."""
+        await self.end_heartbeats()
+        if not self.is_started:
+            self.is_started = True
+            await self._pass({"type": "http.response.start", "status": status, "headers": raw_headers(headers)})
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of the body; wait while the client does not read."""
+        await self._pass({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes = b"") -> None:
+        """Send the last part of the body."""
+        self.is_ended = True
+        await self._pass({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def end_heartbeats(self) -> None:
+        """Stop sending comments."""
+        if self._heart is not None:
+            self._heart.cancel()
+            self._heart = None
+        if self._beat is not None:
+            beat, self._beat = self._beat, None
+            await asyncio.gather(beat, return_exceptions=True)
+
+    async def _pass(self, message: dict[str, object]) -> None:
+        self.waits_since = self._clock()
+        await self._send(message)
+        self.waits_since = None

@@ -1,0 +1,260 @@
+"""The dispatcher: sends a request to the host that the scheduler chooses, and to another one if that fails.
+
+A request is sent again only while nothing of its answer was handed on; afterwards a failure is an error in the client's format.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, cast
+
+import msgspec
+
+from lmdeck._client.plans.models import load, unload
+from lmdeck._pipeline.exchange import ResponseStream
+from lmdeck._pipeline.retry import may_have_begun
+from lmdeck._pipeline.run_plan import drive_async
+from lmdeck._transport import AsyncResponse
+from lmdeck.errors import (
+    APIError,
+    AuthenticationError,
+    EndpointNotFoundError,
+    IncompleteStreamError,
+    LMStudioError,
+    ModelLoadError,
+    ModelNotFoundError,
+    NoModelLoadedError,
+    ServerError,
+    ServerUnreachableError,
+    TransportError,
+)
+from lmdeck.gateway.config import Config
+from lmdeck.gateway.handlers import GatewayAnswer, GatewayRequest
+from lmdeck.gateway.hosts import Host
+from lmdeck.gateway.scheduler import Scheduler, Slot, Ticket
+from lmdeck.gateway.sticky import StickyHosts
+from lmdeck.relay import RelayReader, begin_request, pass_on
+from lmdeck.stats import Usage
+from lmdeck.web.trust import SAFE_METHODS
+
+__all__ = ["Dispatcher"]
+
+_FORWARDED = frozenset(
+    {"accept", "content-type", "anthropic-version", "anthropic-beta", "openai-beta", "traceparent", "tracestate"}
+)
+_NOT_LOADED = (ModelNotFoundError, NoModelLoadedError)
+_ELSEWHERE = (*_NOT_LOADED, ModelLoadError, EndpointNotFoundError, IncompleteStreamError)
+_PAUSE = 0.2  # seconds before the same host is tried again, if there is no other
+_log = logging.getLogger("lmdeck.gateway")
+
+
+class Dispatcher:
+    """Answers requests from the hosts."""
+
+    def __init__(self, config: Config, scheduler: Scheduler, sticky: StickyHosts) -> None:
+        self.config = config
+        self._scheduler = scheduler
+        self._sticky = sticky
+
+    async def answer(self, request: GatewayRequest) -> GatewayAnswer:
+        """Send a request to a host and return its answer, once its first bytes are known.
+
+        Raises:
+            LMStudioError: Every attempt failed, or the request is invalid.
+        """
+        outcome, clock = request.outcome, self._scheduler.clock
+        models = self.config.models_of(request.model)
+        bound = self._sticky.key_of(request.headers, request.principal.name, request.model, request.given)
+        excluded: set[str] = set()
+        failure: LMStudioError | None = None
+        for attempt in range(1, self.config.routing.attempts + 1):
+            model = self._scheduler.usable_model(models, excluded)
+            sticky = self._sticky.host_of(bound)
+            ticket = Ticket(outcome.request_id, request.principal.name, request.tokens, sticky, frozenset(excluded))
+            queued_at = clock()
+            try:
+                slot = await self._scheduler.acquire(model, ticket)
+            except LMStudioError as error:
+                raise failure or error from None
+            finally:
+                outcome.queue_seconds += clock() - queued_at
+            outcome.attempts, outcome.host, outcome.model = attempt, slot.host.name, model
+            try:
+                stream = await self._begin(slot, request, model)
+            except LMStudioError as error:
+                slot.release()
+                failure = self._judged(slot.host, model, error)
+                if not _may_be_repeated(request, failure):
+                    raise failure from error
+                _log.warning(
+                    "attempt %d on host %s failed: %s", attempt, slot.host.name, failure.message,
+                    extra={"request_id": outcome.request_id, "host": slot.host.name},
+                )  # fmt: skip
+                excluded = await self._after_failure(slot.host, models, excluded)
+                continue
+            except BaseException:
+                slot.release()
+                raise
+            self._sticky.bind(bound, slot.host.name)
+            return self._answer_of(stream, slot, request)
+        raise failure or ServerError("No attempt was made.", status=503)
+
+    async def _after_failure(self, host: Host, models: list[str], excluded: set[str]) -> set[str]:
+        """Return the hosts that the next attempt avoids: those that failed or, if no other is left, none."""
+        avoided = excluded | {host.name}
+        if any(
+            other.is_usable and other.name not in avoided and any(map(other.has, models))
+            for other in self._scheduler.hosts
+        ):
+            return avoided
+        await asyncio.sleep(_PAUSE)
+        return set()
+
+    async def _begin(self, slot: Slot, request: GatewayRequest, model: str) -> ResponseStream[Any]:
+        host = slot.host
+        headers = {_title(name): value for name, value in request.headers.items() if name in _FORWARDED}
+        headers["X-Request-Id"] = request.outcome.request_id
+        if request.relay is not None:
+            request.relay.use_model(model)
+            plan = begin_request(host.session, request.route, request.relay, headers)
+        else:
+            body = request.body
+            if request.given and request.given.get("model") != model and model:
+                body = msgspec.json.encode({**request.given, "model": model})
+            plan = pass_on(host.session, request.method, request.route, headers, body or None)
+        stream = await drive_async(plan, host.transport)
+        slot.note_first_byte()
+        return stream
+
+    def _judged(self, host: Host, model: str, error: LMStudioError) -> LMStudioError:
+        """Record what a failure says about a host, and return the error for the client."""
+        if isinstance(error, ServerUnreachableError):
+            host.note_unreachable(error)
+            self._scheduler.wake()
+        elif isinstance(error, TransportError) or (isinstance(error, APIError) and error.status >= 500):
+            host.breaker.note_fault()
+        elif isinstance(error, AuthenticationError):
+            host.breaker.note_fault()
+            return ServerError(
+                f"The host {host.name} refused the gateway's token.",
+                status=502,
+                hint="Set the variable that `token_env` of this host names to a valid API token.",
+            )
+        elif isinstance(error, _NOT_LOADED):
+            host.note_unloaded(model)
+            host.loads_explicitly = host.api == "v1"
+        return error
+
+    def _answer_of(self, stream: ResponseStream[Any], slot: Slot, request: GatewayRequest) -> GatewayAnswer:
+        reader = cast("RelayReader", stream.reader)
+        outcome = request.outcome
+        headers = {
+            **reader.head(),
+            "x-lmdeck-host": slot.host.name,
+            "x-lmdeck-attempts": str(outcome.attempts),
+            "x-lmdeck-queue-ms": str(round(outcome.queue_seconds * 1000)),
+        }
+        status = stream.response.status
+        chunks = self._chunks(stream, reader, slot, request)
+        return GatewayAnswer(status=status, headers=headers, chunks=chunks)
+
+    async def _chunks(
+        self, stream: ResponseStream[Any], reader: RelayReader, slot: Slot, request: GatewayRequest
+    ) -> AsyncGenerator[bytes, None]:
+        response = cast("AsyncResponse", stream.response)
+        try:
+            is_going_on = True
+            while is_going_on:
+                if stream.is_finished:
+                    await _settle(request, stream)
+                if out := reader.take():
+                    yield out
+                is_going_on = stream.has_more()
+                if is_going_on:
+                    await _read_on(stream, response)
+            if stream.is_live:
+                await response.drain()
+        except LMStudioError as error:
+            request.outcome.error, request.outcome.failure = type(error).__name__, error
+            self._judged(slot.host, slot.model, error)
+            written = reader.error_event(error)
+            if not written:
+                raise
+            yield written
+        finally:
+            stream.close()
+            slot.release()
+            _note_usage(request, stream)
+
+    async def load(self, host: Host, model: str, victim: str | None) -> None:
+        """Load a model on a host, by its profile, after unloading `victim`; the scheduler is told the result."""
+        key = host.key_of(model)
+        error: LMStudioError | None = None
+        try:
+            if victim is not None:
+                for instance in host.models[victim].instances:
+                    _log.info("host %s unloads %s for %s", host.name, victim, key)
+                    await drive_async(unload(host.session, instance.id), host.transport)
+                host.note_unloaded(victim)
+            _log.info("host %s loads %s", host.name, key)
+            options = self.config.profile_of(key) or {}
+            await drive_async(load(host.session, key, options, force=False), host.transport)
+            await host.poll()
+        except LMStudioError as raised:
+            _log.warning("host %s could not load %s: %s", host.name, key, raised.message)
+            error = raised
+        finally:
+            self._scheduler.note_load_ended(host, model, error)
+
+
+def _may_be_repeated(request: GatewayRequest, error: LMStudioError) -> bool:
+    """Whether another host, or the same one a moment later, may answer the request, and asking twice does no harm."""
+    has_effects = request.relay is None and request.method not in SAFE_METHODS
+    return (error.retryable or isinstance(error, _ELSEWHERE)) and not (has_effects and may_have_begun(error))
+
+
+def _title(name: str) -> str:
+    return "-".join(part.capitalize() for part in name.split("-"))
+
+
+async def _read_on(stream: ResponseStream[Any], response: AsyncResponse) -> None:
+    try:
+        data = await response.read()
+    except TransportError as error:
+        stream.feed_failure(error)
+    else:
+        stream.feed(data)
+
+
+async def _settle(request: GatewayRequest, stream: ResponseStream[Any]) -> None:
+    """Record a finished answer before its end is handed on: what a client has received completely is never lost."""
+    _note_usage(request, stream)
+    if request.settle is not None:
+        await request.settle()
+
+
+def _note_usage(request: GatewayRequest, stream: ResponseStream[Any]) -> None:
+    """Record the tokens of an answer: the host's count, or the chunks that came if it was not finished."""
+    outcome = request.outcome
+    reply = getattr(stream.reader, "reply", None)
+    if reply is not None:
+        outcome.finish_reason = reply.finish_reason
+        outcome.problems = len(reply.problems)
+    usage = reply.usage if reply is not None else _usage_of(getattr(stream.reader, "value", None))
+    if usage is None:
+        outcome.completion_tokens = stream.chunk_count
+        outcome.prompt_tokens = outcome.prompt_tokens or request.prompt_tokens
+        return
+    outcome.prompt_tokens = usage.prompt_tokens
+    outcome.completion_tokens = usage.completion_tokens
+    outcome.reasoning_tokens = usage.reasoning_tokens or 0
+    outcome.cached_tokens = usage.cached_tokens or 0
+
+
+def _usage_of(body: object) -> Usage | None:
+    """Return the usage in a whole body, such as that of embeddings."""
+    given = body.get("usage") if isinstance(body, Mapping) else None
+    tokens = given.get("prompt_tokens") if isinstance(given, Mapping) else None
+    return Usage(prompt_tokens=tokens) if isinstance(tokens, int) else None

@@ -1,0 +1,55 @@
+"""Estimates of tokens: the cost of a request before it is answered, and Anthropic's `count_tokens`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lmdeck._compatibility import CompatibilityFixes
+from lmdeck._requests.token_estimates import CHARACTERS_A_TOKEN, TOKENS_AN_IMAGE, TokenEstimator
+from lmdeck.relay.messages_requests import message_body
+
+__all__ = ["cost_of", "count_tokens"]
+
+USUAL_ANSWER = 512
+SHORT_BODY = 1 << 16
+_LONGEST = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_PROMPT = ("messages", "input", "prompt", "system", "instructions", "tools")
+DEEPEST = 12
+
+
+def cost_of(given: Mapping[str, Any], size: int) -> tuple[int, int]:
+    """Return the estimated tokens of a request's prompt and of its longest answer; `size` is its length in bytes."""
+    longest = next(
+        (value for name in _LONGEST if isinstance(value := given.get(name), int) and value > 0), USUAL_ANSWER
+    )
+    if size <= SHORT_BODY:  # too short for an image to count
+        return round(size / CHARACTERS_A_TOKEN), longest
+    characters, images = _measured([given.get(name) for name in _PROMPT], DEEPEST)
+    return round(characters / CHARACTERS_A_TOKEN) + images * TOKENS_AN_IMAGE, longest
+
+
+def _measured(value: object, depth: int) -> tuple[int, int]:
+    """Return the characters of the text in a value, and its number of images in base64."""
+    if isinstance(value, str):
+        return (0, 1) if value.startswith("data:image/") else (len(value), 0)
+    if depth == 0:
+        return 0, 0
+    if isinstance(value, Mapping):
+        if value.get("type") == "base64":  # Anthropic's source of an image
+            return 0, 1
+        parts = [_measured(each, depth - 1) for each in value.values()]
+    elif isinstance(value, list):
+        parts = [_measured(each, depth - 1) for each in value]
+    else:
+        return 0, 0
+    return sum(part[0] for part in parts), sum(part[1] for part in parts)
+
+
+def count_tokens(estimator: TokenEstimator, given: Mapping[str, Any]) -> int:
+    """Return the estimated number of prompt tokens of a request of `/v1/messages`."""
+    body = message_body(dict(given), CompatibilityFixes(()))
+    system = body.get("system")
+    messages = list(body.get("messages") or ())
+    whole = {**body, "messages": [{"role": "system", "content": system}, *messages] if system else messages}
+    return estimator.estimate(str(given.get("model") or ""), whole).tokens

@@ -1,0 +1,94 @@
+"""A queue that is fair by key: deficit round robin over the estimated tokens of the requests.
+
+Each key has its own line. In turn, each line gets a quantum of tokens, and sends requests while it has tokens left (Shreedhar
+and Varghese, 1995). A key with many or long requests delays others by at most one of its requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+__all__ = ["FairQueue", "Queued"]
+
+QUANTUM = 1000
+
+
+class Queued(Protocol):
+    """An entry: the key that it belongs to, and its cost in tokens."""
+
+    key: str
+    cost: int
+
+
+Q = TypeVar("Q", bound=Queued)
+
+
+class _Line(Generic[Q]):
+    def __init__(self) -> None:
+        self.entries: dict[int, Q] = {}
+        self.deficit = 0
+
+    @property
+    def head(self) -> Q:
+        return next(iter(self.entries.values()))
+
+    @property
+    def rounds(self) -> int:
+        """How many more quanta the first entry needs."""
+        return max(0, -(-(self.head.cost - self.deficit) // QUANTUM))
+
+
+class FairQueue(Generic[Q]):
+    """The waiting requests of one model; adding and removing take constant time, choosing is linear in the number of keys."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, _Line[Q]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Q]:
+        """Yield all entries, line by line."""
+        for line in self._lines.values():
+            yield from line.entries.values()
+
+    def push(self, entry: Q) -> None:
+        """Add an entry at the end of its key's line."""
+        line = self._lines.get(entry.key)
+        if line is None:
+            line = self._lines[entry.key] = _Line()
+        line.entries[id(entry)] = entry
+        self._count += 1
+
+    def heads(self) -> list[Q]:
+        """Return the first entry of each line, the next one to be served first."""
+        return [line.head for line in sorted(self._lines.values(), key=lambda line: line.rounds)]
+
+    def take(self, entry: Q) -> None:
+        """Serve an entry that `heads` returned."""
+        line = self._lines[entry.key]
+        if rounds := line.rounds:
+            for each in self._lines.values():
+                each.deficit += rounds * QUANTUM
+        line.deficit -= entry.cost
+        self.remove(entry)
+        if entry.key in self._lines and line.deficit < line.head.cost:  # its turn is over
+            self._lines[entry.key] = self._lines.pop(entry.key)
+
+    def remove(self, entry: Q) -> bool:
+        """Remove an entry; return whether it was in the queue."""
+        line = self._lines.get(entry.key)
+        if line is None or line.entries.pop(id(entry), None) is None:
+            return False
+        self._count -= 1
+        if not line.entries:  # an empty line keeps no tokens
+            del self._lines[entry.key]
+        return True
+
+    def position(self, entry: Q) -> int:
+        """Return how many entries are served before this one if each line is served in turn, from 0."""
+        ahead = {key: list(line.entries.values()) for key, line in self._lines.items()}
+        own = ahead[entry.key].index(entry)
+        return sum(min(len(line), own + (key != entry.key)) for key, line in ahead.items())

@@ -1,0 +1,59 @@
+"""A request and its answer between admission and routing, and the handlers that may stand there, such as a cache."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+
+from lmdeck.gateway.admission import Outcome, Principal
+from lmdeck.relay import Kind, RelayRequest, Route
+
+__all__ = ["GatewayAnswer", "GatewayRequest", "Handler", "HandlerFactory"]
+
+
+class GatewayRequest(Struct, kw_only=True):
+    """An admitted request for a model.
+
+    `relay` is None for endpoints that are passed on unchanged; then `given` is their body if it is a JSON object.
+    `prompt_tokens` is an estimate, and `tokens` that of the prompt and the longest answer together.
+    `settle` records the finished request; it is awaited before the end of the answer is handed on.
+    """
+
+    outcome: Outcome
+    method: str
+    route: Route
+    headers: Mapping[str, str]
+    body: bytes
+    given: Mapping[str, Any]
+    model: str
+    prompt_tokens: int = 0
+    tokens: int = 0
+    principal: Principal = Principal()
+    relay: RelayRequest | None = None
+    settle: Callable[[], Awaitable[None]] | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """The wire format."""
+        return self.route.kind
+
+    @property
+    def streams(self) -> bool:
+        """Whether the client asked for a stream."""
+        return self.relay.streams if self.relay is not None else self.given.get("stream") is True
+
+
+class GatewayAnswer(Struct, kw_only=True):
+    """An answer whose first bytes are known; closing `chunks` stops the model."""
+
+    status: int
+    headers: dict[str, str]
+    chunks: AsyncGenerator[bytes, None]
+
+
+Handler: TypeAlias = Callable[[GatewayRequest], Awaitable[GatewayAnswer]]
+"""Answers a request, or raises an `LMStudioError` or a `Refusal`."""
+
+HandlerFactory: TypeAlias = Callable[[Handler], Handler]

@@ -1,0 +1,178 @@
+"""HTTP for the gateway: requests as they arrived, bounded bodies, answers, and the table of its own endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from urllib.parse import parse_qsl, quote, unquote
+
+import msgspec
+from msgspec import Struct
+
+from lmdeck.errors import InvalidRequestError
+from lmdeck.gateway.admission import Principal
+from lmdeck.gateway.config import LimitsConfig
+from lmdeck.web.disconnect import ClientGoneError
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+__all__ = ["Access", "Arrived", "Endpoint", "HTTPAnswer", "Routes", "json_answer"]
+
+Access: TypeAlias = Literal["open", "key", "operator"]
+JSON_TYPE = "application/json"
+
+
+class HTTPAnswer(Struct, kw_only=True):
+    """A response: its body is bytes, or pieces that are sent as they come."""
+
+    status: int = 200
+    headers: Mapping[str, str] = {}
+    body: bytes | AsyncIterator[bytes] = b""
+
+
+def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> HTTPAnswer:
+    """Return a response with a JSON body."""
+    body = msgspec.json.encode(value)
+    return HTTPAnswer(status=status, headers={"content-type": JSON_TYPE, **(headers or {})}, body=body)
+
+
+class Arrived:
+    """A request as it arrived; header names are in lower case. `params` are those of the path of an own endpoint."""
+
+    def __init__(self, scope: Scope, receive: Receive, limits: LimitsConfig) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.params: Mapping[str, str] = {}
+        self.principal = Principal()
+        self._receive = receive
+        self._limits = limits
+
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        """The headers; repeated ones are joined."""
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in self.scope["headers"]:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return headers
+
+    @cached_property
+    def query(self) -> Mapping[str, str]:
+        """The parameters of the query; the last one counts."""
+        return dict(parse_qsl(self.scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True))
+
+    @property
+    def url(self) -> str:
+        """The URL with the path as it was sent, including escapes, and a placeholder host."""
+        raw: bytes = self.scope.get("raw_path") or quote(self.path).encode()
+        path = raw.partition(b"?")[0].decode("latin-1")
+        query = self.scope.get("query_string", b"").decode("latin-1")
+        return f"http://gateway{path if path.startswith('/') else f'/{path}'}{f'?{query}' if query else ''}"
+
+    @property
+    def peer(self) -> str:
+        """The address of the client, or of the proxy that forwards its requests."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives.
+
+        Raises:
+            InvalidRequestError: It is larger, or arrives more slowly, than the configuration allows.
+            ClientGoneError: The client has left.
+        """
+        size, limit, seconds = 0, self._limits.body_bytes, self._limits.body_seconds
+        announced = self.headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > limit:
+            raise _too_large(limit)
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGoneError
+                    size += len(message.get("body", b""))
+                    if size > limit:
+                        raise _too_large(limit)
+                    if message.get("body"):
+                        yield message["body"]
+                    if not message.get("more_body", False):
+                        return
+        except TimeoutError:
+            raise InvalidRequestError(
+                f"The request body did not arrive within {seconds:g} s. The limit is the setting limits.body_seconds.",
+                status=408,
+                hint="Send a smaller body, or over a faster connection.",
+            ) from None
+
+    async def body(self) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            InvalidRequestError: As for `stream`.
+        """
+        async with aclosing(self.stream()) as pieces:  # type: ignore[type-var]  # it is a generator
+            return b"".join([piece async for piece in pieces])
+
+
+def _too_large(limit: int) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The request body is larger than {limit} bytes. The limit is the setting limits.body_bytes.",
+        status=413,
+        hint="Send a shorter history or smaller images.",
+    )
+
+
+Endpoint: TypeAlias = Callable[[Arrived], Awaitable[HTTPAnswer]]
+
+
+class Routes:
+    """The gateway's own endpoints: method, path, endpoint and who may use it."""
+
+    def __init__(self) -> None:
+        self._fixed: dict[tuple[str, str], tuple[Endpoint, Access]] = {}
+        self._templates: list[tuple[str, re.Pattern[str], Endpoint, Access]] = []
+
+    def add(self, method: str, path: str, endpoint: Endpoint, access: Access) -> None:
+        """Add an endpoint; `{name}` in the path stands for one segment."""
+        if "{" not in path:
+            self._fixed[method, path] = (endpoint, access)
+            return
+        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path))
+        self._templates.append((method, re.compile(pattern), endpoint, access))
+
+    def find(self, method: str, path: str) -> tuple[Endpoint, Access, Mapping[str, str]] | None:
+        """Return the endpoint for a request, its access, and the parameters in the path; None if there is none."""
+        found = self._fixed.get((method, path))
+        if found is not None:
+            return (*found, {})
+        for known, pattern, endpoint, access in self._templates:
+            if known == method and (match := pattern.fullmatch(path)) is not None:
+                return endpoint, access, {name: unquote(value) for name, value in match.groupdict().items()}
+        return None
+
+
+def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return headers in the form of ASGI; characters beyond Latin-1 are escaped."""
+    return [(name.encode("latin-1"), value.encode("latin-1", "backslashreplace")) for name, value in headers.items()]
+
+
+async def send_answer(send: Send, answer: HTTPAnswer) -> None:
+    """Send a response of an own endpoint."""
+    headers: dict[str, Any] = dict(answer.headers)
+    if isinstance(answer.body, bytes):
+        headers["content-length"] = str(len(answer.body))
+        await send({"type": "http.response.start", "status": answer.status, "headers": raw_headers(headers)})
+        await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+        return
+    await send({"type": "http.response.start", "status": answer.status, "headers": raw_headers(headers)})
+    async for piece in answer.body:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

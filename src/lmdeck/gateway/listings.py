@@ -1,0 +1,87 @@
+"""The model lists of all hosts as one, in LM Studio's three formats, with the aliases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lmdeck.gateway.admission import Principal
+from lmdeck.gateway.config import Config
+from lmdeck.gateway.hosts import Host
+from lmdeck.model_info import ModelInfo
+
+__all__ = ["LISTS", "list_models"]
+
+LISTS = {"/v1/models": "openai", "/api/v0/models": "v0", "/api/v1/models": "v1"}
+
+
+def list_models(api: str, hosts: Iterable[Host], config: Config, principal: Principal) -> dict[str, Any]:
+    """Return the body of a model list: the models that a key may use, each once, and which hosts have it."""
+    found: dict[str, list[tuple[Host, ModelInfo]]] = {}
+    for host in hosts:
+        if host.is_up:
+            for key in {info.key: None for info in host.models.values()}:
+                if principal.may_use(key):
+                    found.setdefault(key, []).append((host, host.models[key]))
+    write = _WRITERS[api]
+    entries = [
+        {**write(key, places), "lmdeck": {"hosts": [host.name for host, _ in places]}} for key, places in found.items()
+    ]
+    if api == "openai":
+        entries += [
+            {"id": alias, "object": "model", "owned_by": "lmdeck", "lmdeck": {"alias_of": config.models_of(alias)}}
+            for alias in config.aliases
+            if principal.may_use(alias) and alias not in found
+        ]
+        return {"object": "list", "data": entries}
+    return {"models": entries} if api == "v1" else {"object": "list", "data": entries}
+
+
+def _openai(key: str, _: list[tuple[Host, ModelInfo]]) -> dict[str, Any]:
+    return {"id": key, "object": "model", "owned_by": "organization_owner"}
+
+
+def _v0(key: str, places: list[tuple[Host, ModelInfo]]) -> dict[str, Any]:
+    info = places[0][1]
+    loaded = next((one for _, each in places for one in each.instances), None)
+    entry: dict[str, Any] = {
+        "id": key,
+        "object": "model",
+        "type": {"embedding": "embeddings"}.get(info.type, info.type),
+        "publisher": info.publisher,
+        "arch": info.architecture,
+        "compatibility_type": info.format,
+        "quantization": info.quantization,
+        "state": "loaded" if any(host.is_loaded(key) for host, _ in places) else "not-loaded",
+        "max_context_length": info.max_context_length,
+    }
+    if loaded is not None and loaded.context_length is not None:
+        entry["loaded_context_length"] = loaded.context_length
+    return entry
+
+
+def _v1(key: str, places: list[tuple[Host, ModelInfo]]) -> dict[str, Any]:
+    host, info = places[0]
+    entry: Mapping[str, Any] = host.entries.get(key, {}) if host.api == "v1" else {}
+    instances = [
+        {"id": one.id, "config": one.config or {"context_length": one.context_length}}
+        for _, each in places
+        for one in each.instances
+    ]
+    return {
+        "type": "llm" if info.type == "vlm" else info.type,
+        "publisher": info.publisher,
+        "key": key,
+        "display_name": info.display_name or key,
+        "architecture": info.architecture,
+        "quantization": None if info.quantization is None else {"name": info.quantization},
+        "size_bytes": info.size_bytes,
+        "params_string": info.params,
+        "max_context_length": info.max_context_length,
+        "format": info.format,
+        **entry,
+        "loaded_instances": instances,
+    }
+
+
+_WRITERS = {"openai": _openai, "v0": _v0, "v1": _v1}

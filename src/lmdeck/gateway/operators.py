@@ -1,0 +1,100 @@
+"""Endpoints for operators: liveness, readiness, status, and the configuration."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Protocol
+
+from lmdeck.errors import APIError, AuthenticationError
+from lmdeck.gateway.config import AdminConfig, Config, to_builtins
+from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, json_answer
+from lmdeck.gateway.pool import Pool
+from lmdeck.web.trust import is_loopback
+
+__all__ = ["Operated", "Operators", "operator_routes"]
+
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_NOT_LOOPBACK = (
+    "Send the operators' token as `Authorization: Bearer …` (setting `admin.token_env`), or ask on its machine."
+)
+
+
+class Operated(Protocol):
+    """What the endpoints need of a gateway."""
+
+    config: Config
+    pool: Pool
+    is_draining: bool
+
+    def status(self) -> dict[str, Any]:
+        """Return the state of hosts, models and queues."""
+        ...
+
+    def reconfigure(self, config: Config) -> None:
+        """Use another configuration."""
+        ...
+
+
+class Operators:
+    """Who may operate the gateway: programs on its machine, and holders of the operators' token."""
+
+    def __init__(self, config: AdminConfig) -> None:
+        self._token = config.token
+
+    def check(self, arrived: Arrived) -> None:
+        """Check that an operator sent a request.
+
+        Raises:
+            AuthenticationError: The token is wrong.
+            APIError: It comes from elsewhere, or through a proxy, without a token.
+        """
+        scheme, _, token = arrived.headers.get("authorization", "").partition(" ")
+        if self._token is not None and scheme.lower() == "bearer":
+            if not secrets.compare_digest(token.strip().encode(), self._token.reveal().encode()):
+                raise AuthenticationError("The operators' token is wrong.", status=401, hint=_NOT_LOOPBACK)
+            return
+        is_forwarded = any(name in arrived.headers for name in _FORWARDED)
+        if is_forwarded or not is_loopback(arrived.peer):
+            raise APIError("This endpoint is for operators.", status=403, code="operators_only", hint=_NOT_LOOPBACK)
+
+
+def operator_routes(gateway: Operated) -> Iterator[tuple[str, str, Endpoint, Access]]:
+    """Yield the operators' endpoints: method, path, endpoint and access."""
+    yield "GET", "/health", _health, "open"
+    yield "GET", "/ready", partial(_ready, gateway), "open"
+    yield "GET", "/gateway/status", partial(_status, gateway), "operator"
+    yield "GET", "/gateway/config", partial(_config, gateway), "operator"
+    yield "PUT", "/gateway/config", partial(_configure, gateway), "operator"
+
+
+async def _health(_: Arrived) -> HTTPAnswer:
+    return json_answer({"status": "ok"})
+
+
+async def _ready(gateway: Operated, _: Arrived) -> HTTPAnswer:
+    usable = sum(host.is_usable for host in gateway.pool.hosts)
+    is_ready = usable > 0 and not gateway.is_draining
+    body = {
+        "ready": is_ready,
+        "hosts": len(gateway.pool.hosts),
+        "usable_hosts": usable,
+        "draining": gateway.is_draining,
+    }
+    return json_answer(body, 200 if is_ready else 503)
+
+
+async def _status(gateway: Operated, _: Arrived) -> HTTPAnswer:
+    return json_answer(gateway.status())
+
+
+async def _config(gateway: Operated, _: Arrived) -> HTTPAnswer:
+    return json_answer(to_builtins(gateway.config))
+
+
+async def _configure(gateway: Operated, arrived: Arrived) -> HTTPAnswer:
+    """Use the configuration in the body, TOML or JSON, until the next start."""
+    text = (await arrived.body()).decode("utf-8", "replace")
+    gateway.reconfigure(Config.parse(text, "the request"))
+    return json_answer(gateway.status())

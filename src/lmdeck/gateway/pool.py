@@ -1,0 +1,100 @@
+"""The pool of hosts: watches them, and replaces them when the configuration changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from lmdeck._transport.aiohttp import AiohttpTransport
+from lmdeck.config import Settings
+from lmdeck.gateway.config import Config, HostConfig
+from lmdeck.gateway.dispatcher import Dispatcher
+from lmdeck.gateway.hosts import Host
+from lmdeck.gateway.scheduler import Scheduler
+from lmdeck.gateway.sticky import StickyHosts
+
+__all__ = ["Pool"]
+
+FIRST_POLL_SECONDS = 3.0
+TICK_SECONDS = 0.25
+
+
+class Pool:
+    """The hosts of a configuration, their scheduler and dispatcher."""
+
+    def __init__(self, config: Config, clock: Callable[[], float]) -> None:
+        self.config = config
+        self._clock = clock
+        self._transport = AiohttpTransport(Settings())
+        self.hosts = [self._host(each, config) for each in config.hosts]
+        self.scheduler = Scheduler(config, self.hosts, self._start_load, clock)
+        self.dispatcher = Dispatcher(config, self.scheduler, StickyHosts(config.sticky, clock))
+        self._polls: dict[Host, asyncio.Task[None]] = {}
+        self._others: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Poll every host once, but wait only briefly for those that do not answer; then poll on."""
+        self._watch_hosts()
+        self._run(self._tick())
+        polls = [asyncio.create_task(host.first_poll.wait()) for host in self.hosts]
+        _, late = await asyncio.wait(polls, timeout=FIRST_POLL_SECONDS)
+        for each in late:
+            each.cancel()
+
+    async def aclose(self) -> None:
+        """Stop polling and close all connections."""
+        tasks = [*self._polls.values(), *self._others]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._polls.clear()
+        await self._transport.aclose()
+
+    def reconfigure(self, config: Config) -> None:
+        """Use other hosts: those that stay keep their state, and those that go finish what they run."""
+        known = {(host.config.url, host.config.token_env): host for host in self.hosts}
+        hosts = []
+        for each in config.hosts:
+            host = known.get((each.url, each.token_env))
+            if host is None:
+                host = self._host(each, config)
+            host.config = each
+            hosts.append(host)
+        self.config = self.scheduler.config = self.dispatcher.config = config
+        self.hosts[:] = hosts
+        if self._polls:
+            self._watch_hosts()
+        self.scheduler.wake()
+
+    def _host(self, config: HostConfig, gateway: Config) -> Host:
+        return Host(config, gateway, self._transport, self._clock)
+
+    def _watch_hosts(self) -> None:
+        """Poll exactly the hosts of the configuration."""
+        for host in [host for host in self._polls if host not in self.hosts]:
+            self._polls.pop(host).cancel()
+        for host in self.hosts:
+            if host not in self._polls:
+                self._polls[host] = asyncio.create_task(self._poll(host))
+
+    async def _poll(self, host: Host) -> None:
+        while True:
+            is_up = await host.poll()
+            self.scheduler.wake()
+            routing = self.config.routing
+            await asyncio.sleep(routing.poll if is_up and host.breaker.state == "closed" else routing.probe)
+
+    async def _tick(self) -> None:
+        """Look at the queues regularly: waits grow, and paused loads may be tried again."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self.scheduler.wake()
+
+    def _start_load(self, host: Host, model: str, victim: str | None) -> None:
+        self._run(self.dispatcher.load(host, model, victim))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._others.add(task)
+        task.add_done_callback(self._others.discard)

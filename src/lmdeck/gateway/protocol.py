@@ -1,0 +1,121 @@
+"""The gateway's HTTP protocol: uvicorn's on httptools, with limits of size and time for the head of a request.
+
+uvicorn has no such limits on httptools: a client could send headers without end, or never finish them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from lmdeck.gateway.config import LimitsConfig
+from lmdeck.gateway.delivery import ABORT
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+__all__ = ["protocol_with"]
+
+
+class _GuardedProtocol(HttpToolsProtocol):
+    limits: ClassVar[LimitsConfig]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._head_bytes = 0
+        self._is_in_head = True
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self._expect_head()
+        if len(self.connections) > self.limits.connections:
+            self._refuse(503, "limits.connections", f"More than {self.limits.connections} connections are open.")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_in_head:
+            if self._head_timer is None:  # the first bytes of a further request
+                self._start_timer()
+            self._head_bytes += len(data)
+        super().data_received(data)
+        # The head and a part of the body may come in one read, so the limit is checked only if the head has not ended.
+        if self._is_in_head and self._head_bytes > self.limits.header_bytes:
+            self._refuse(431, "limits.header_bytes", f"The headers are larger than {self.limits.header_bytes} bytes.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]  # an extension of ours
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._stop_timer()
+        if self._header_size() > self.limits.header_bytes:
+            self._refuse(431, "limits.header_bytes", f"The headers are larger than {self.limits.header_bytes} bytes.")
+            return
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._head_bytes, self._is_in_head = 0, True
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a request that is not valid HTTP."""
+        self._refuse(400, "", msg)
+
+    def _header_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _expect_head(self) -> None:
+        self._head_bytes, self._is_in_head = 0, True
+        self._start_timer()
+
+    def _start_timer(self) -> None:
+        self._head_timer = self.loop.call_later(self.limits.header_seconds, self._head_is_late)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        seconds = self.limits.header_seconds
+        if self._head_bytes == 0:  # a connection that was opened and not used
+            self.transport.close()
+            return
+        self._refuse(408, "limits.header_seconds", f"The headers did not arrive within {seconds:g} s.")
+
+    def _refuse(self, status: int, setting: str, message: str) -> None:
+        """Send an error in OpenAI's form, which names the setting, and close the connection."""
+        if self.transport.is_closing():
+            return
+        hint = f"The limit is the setting {setting}." if setting else "Send valid HTTP/1.1."
+        error = {
+            "message": f"{message} {hint}",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": setting or None,
+        }
+        body = msgspec.json.encode({"error": error})
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()
+
+
+def protocol_with(limits: LimitsConfig) -> type[HttpToolsProtocol]:
+    """Return a protocol class with these limits, for uvicorn's setting `http`."""
+    return type("GuardedProtocol", (_GuardedProtocol,), {"limits": limits})

@@ -1,0 +1,69 @@
+"""Sticky routing: a conversation stays on the host whose memory holds its prefix (the KV cache)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from lmdeck.gateway.config import StickyConfig
+
+__all__ = ["StickyHosts"]
+
+MOST_BINDINGS = 100_000
+PREFIX_BYTES = 4096
+
+
+class StickyHosts:
+    """The hosts that conversations are bound to, for `ttl` seconds after their last request."""
+
+    def __init__(self, config: StickyConfig, clock: Callable[[], float]) -> None:
+        self._headers = [each.lower().removeprefix("header:") for each in config.by if each.lower() != "prefix"]
+        self._uses_prefix = "prefix" in config.by
+        self._ttl = config.ttl
+        self._clock = clock
+        self._hosts: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+
+    def key_of(self, headers: Mapping[str, str], owner: str, model: str, given: Mapping[str, Any]) -> bytes | None:
+        """Return what identifies a conversation, or None; `owner` separates the conversations of different keys."""
+        for name in self._headers:
+            if value := headers.get(name):
+                return _hashed(b"header", name.encode(), owner.encode(), value.encode())
+        start = _start_of(given) if self._uses_prefix else None
+        return None if start is None else _hashed(b"prefix", owner.encode(), model.encode(), start)
+
+    def host_of(self, key: bytes | None) -> str | None:
+        """Return the name of the host that a conversation is bound to, or None."""
+        if key is None:
+            return None
+        name, until = self._hosts.get(key, (None, 0.0))
+        return name if self._clock() < until else None
+
+    def bind(self, key: bytes | None, host: str) -> None:
+        """Bind a conversation to the host that answered it."""
+        if key is None:
+            return
+        self._hosts[key] = (host, self._clock() + self._ttl)
+        self._hosts.move_to_end(key)
+        if len(self._hosts) > MOST_BINDINGS:
+            self._hosts.popitem(last=False)
+
+
+def _hashed(*parts: bytes) -> bytes:
+    return blake2b(b"\0".join(parts), digest_size=16).digest()
+
+
+def _start_of(given: Mapping[str, Any]) -> bytes | None:
+    """Return the start of a conversation, which its later requests share: system text and the first message of the user."""
+    messages = given.get("messages", given.get("input"))
+    if not isinstance(messages, list) or not messages:
+        return None
+    first = next(
+        (n for n, each in enumerate(messages) if isinstance(each, Mapping) and each.get("role") == "user"),
+        len(messages) - 1,
+    )
+    start = [given.get("system"), given.get("instructions"), *messages[: first + 1][:8]]
+    return msgspec.json.encode(start)[:PREFIX_BYTES]

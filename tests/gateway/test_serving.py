@@ -1,0 +1,105 @@
+"""The gateway in front of one host: every endpoint, repaired, in the client's format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from gateways import MODEL, GatewayProcess, config_of, gateway
+
+from lmdeck.testing import FakeLMStudio
+
+WEATHER = {
+    "type": "function",
+    "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
+}
+
+
+@pytest.fixture(scope="module")
+def fake() -> Iterator[FakeLMStudio]:
+    with FakeLMStudio(seed=0) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def running(fake: FakeLMStudio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    text = config_of([fake], '[aliases]\n"gpt-4o" = "qwen2.5-7b-instruct"\nfast = ["gone", "qwen2.5-7b-instruct"]')
+    with gateway(tmp_path_factory.mktemp("gateway"), text) as process:
+        yield process
+
+
+@pytest.fixture(autouse=True)
+def clean(fake: FakeLMStudio) -> Iterator[None]:
+    yield
+    fake.reset()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_in_the_text_becomes_a_call(fake: FakeLMStudio, running: GatewayProcess, stream: bool) -> None:
+    fake.tool_call("get_weather", city="Paris", dialect="qwen3-coder-xml")
+    answer = running.chat(tools=[WEATHER], stream=stream)
+    parts = [
+        choice.get("message") or choice["delta"]
+        for event in (answer.events or [answer.json])
+        for choice in event["choices"]
+    ]
+    calls = [call["function"] for part in parts for call in part.get("tool_calls") or ()]
+    assert [call["name"] for call in calls if call.get("name")] == ["get_weather"]
+    assert "".join(call.get("arguments") or "" for call in calls) == '{"city": "Paris"}'
+    assert answer.headers["x-lmdeck-host"] == "a"
+    assert answer.headers["x-lmdeck-attempts"] == "1"
+    assert answer.headers["x-lmdeck-queue-ms"].isdigit()
+
+
+@pytest.mark.parametrize("name", ["gpt-4o", "fast", MODEL])
+def test_an_alias_names_the_first_model_that_is_there(fake: FakeLMStudio, running: GatewayProcess, name: str) -> None:
+    fake.reply("Hello")
+    assert running.chat(model=name).json["choices"][0]["message"]["content"] == "Hello"
+    assert fake.requests[-1].body["model"] == MODEL
+
+
+def test_a_request_without_a_model_goes_to_a_loaded_one(fake: FakeLMStudio, running: GatewayProcess) -> None:
+    fake.reply("Hello")
+    assert running.chat(model="").status == 200
+    assert fake.requests[-1].body["model"] == MODEL
+
+
+def test_an_unknown_model_is_an_error_that_lists_the_models(running: GatewayProcess) -> None:
+    answer = running.chat(model="nope")
+    assert (answer.status, answer.json["error"]["code"]) == (404, "model_not_found")
+    assert MODEL in answer.json["error"]["message"]
+
+
+def test_model_lists_name_each_model_once_and_the_aliases(running: GatewayProcess) -> None:
+    listed = [entry["id"] for entry in running.get("/v1/models").json["data"]]
+    assert listed == [MODEL, "text-embedding-nomic-embed-text-v1.5", "gpt-4o", "fast"]
+    assert running.get("/api/v1/models").json["models"][0]["loaded_instances"][0]["id"] == MODEL
+    assert running.get("/api/v0/models").json["data"][0]["state"] == "loaded"
+
+
+def test_tokens_are_counted_for_anthropic_clients(running: GatewayProcess) -> None:
+    """Claude Code asks for it; LM Studio does not have it."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "word " * 70}], "system": "Be brief."}
+    counted = running.request("POST", "/v1/messages/count_tokens", body)
+    assert 70 <= counted.json["input_tokens"] <= 140
+
+
+def test_unknown_endpoints_are_passed_to_a_host_that_has_the_model(fake: FakeLMStudio, running: GatewayProcess) -> None:
+    fake.reply("Hello")
+    answer = running.request("POST", "/api/v1/chat", {"model": "gpt-4o", "input": "Hi"})
+    assert answer.json["output"][0]["content"] == "Hello"
+    assert running.request("POST", "/v1/no-such-thing", {"model": MODEL}).status == 404
+
+
+def test_the_clients_key_does_not_leave_the_gateway(fake: FakeLMStudio, running: GatewayProcess) -> None:
+    fake.reply("Hello")
+    running.chat(headers={"Authorization": "Bearer sk-secret", "x-api-key": "sk-secret", "Cookie": "a=sk-secret"})
+    assert "sk-secret" not in str(fake.requests[-1].headers)
+    log = running.config.with_name("gateway.log").read_text()
+    assert "sk-secret" not in log
+
+
+def test_health_and_readiness(running: GatewayProcess) -> None:
+    assert running.get("/health").json == {"status": "ok"}
+    ready = running.get("/ready")
+    assert (ready.status, ready.json["usable_hosts"]) == (200, 1)
