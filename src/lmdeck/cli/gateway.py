@@ -11,7 +11,11 @@ from rich.text import Text
 from lmdeck.cli.terminal import GOOD, console, show_line
 from lmdeck.cli.testing import require_extra
 
-commands = typer.Typer(help="Serve many LM Studio hosts to many users under one address.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Serve many LM Studio hosts to many users under one address.",
+    no_args_is_help=True,
+    subcommand_metavar="COMMAND",
+)
 ConfigPath = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The configuration file (TOML).")]
 
 
@@ -32,9 +36,10 @@ def serve(
         int | None, typer.Option(metavar="COUNT", min=1, max=128, help="The number of processes.")
     ] = None,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM; SIGHUP reads the configuration again.
+    """Serve until Ctrl-C or SIGTERM.
 
-    The options override the configuration file. Logs are JSON, on standard error.
+    SIGHUP reads the configuration file again.
+    The options override the file. Logs are JSON, on standard error.
     """
     require_extra("gateway", ("starlette", "uvicorn", "httptools"))
     import msgspec

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Gateway", "admission_from"]
 
 CLIENT_GONE = 499  # as in nginx's logs
+LEAST_SAMPLE = 200  # tokens of a prompt from which estimates are learned: a short one is mostly template
 COUNT_TOKENS = "/v1/messages/count_tokens"
 _NO_WEBSOCKETS = (
     "The gateway speaks HTTP only. LM Studio's own SDKs (lmstudio-python, lmstudio-js) need LM Studio's WebSocket API: use "
@@ -318,7 +319,7 @@ class _Work:
                 await self.settle()
                 await self.delivery.start(answer.status, {**headers, "content-length": str(len(body))})
                 await self.delivery.end(body)
-        if request.relay is not None and not outcome.error:
+        if request.relay is not None and outcome.prompt_tokens >= LEAST_SAMPLE:
             gateway.estimator.learn(outcome.model, request.relay.body, outcome.prompt_tokens)
 
     def _checked(self) -> GatewayRequest:
