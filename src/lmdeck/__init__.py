@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from lmdeck.decisions import Question as Question
     from lmdeck.errors import APIError as APIError
     from lmdeck.errors import AuthenticationError as AuthenticationError
+    from lmdeck.errors import CacheMissError as CacheMissError
     from lmdeck.errors import ConfigurationError as ConfigurationError
     from lmdeck.errors import ConnectionLostError as ConnectionLostError
     from lmdeck.errors import ContextLengthError as ContextLengthError
@@ -157,6 +158,7 @@ _HOMES = {
     "errors": (
         "APIError",
         "AuthenticationError",
+        "CacheMissError",
         "ConfigurationError",
         "ConnectionLostError",
         "ContextLengthError",

@@ -8,6 +8,7 @@
     │   └── ConnectionLostError
     ├── APIError
     │   ├── AuthenticationError
+    │   ├── CacheMissError
     │   ├── EndpointNotFoundError
     │   ├── InvalidRequestError
     │   ├── ContextLengthError
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     "APIError",
     "AuthenticationError",
+    "CacheMissError",
     "ConfigurationError",
     "ConnectionLostError",
     "ContextLengthError",
@@ -216,6 +218,12 @@ class AuthenticationError(APIError):
     """The API token is missing or invalid."""
 
     default_hint = "Create a token in LM Studio's Developer tab and set LM_API_TOKEN, or pass `api_token=`."
+
+
+class CacheMissError(APIError):
+    """The request asked for a cached answer only (`only-if-cached`), and there is none; its status is 504 (RFC 9111)."""
+
+    default_hint = "Ask without `only-if-cached`, so that the model answers."
 
 
 class EndpointNotFoundError(APIError):

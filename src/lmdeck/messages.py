@@ -12,6 +12,7 @@ from lmdeck.errors import ConfigurationError, LMStudioError
 from lmdeck.stats import Stats, Usage
 
 __all__ = [
+    "CacheResult",
     "Message",
     "ModelDetails",
     "ParsedMessage",
@@ -26,6 +27,7 @@ __all__ = [
     "ToolResult",
 ]
 
+CacheResult = Literal["hit", "shared", "miss"]
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -264,7 +266,8 @@ class Reply(Struct, frozen=True, kw_only=True):
     the server ran itself. `logprobs` has one entry for each token of the answer, markup included, if they were requested
     and the server sent them. `raw` is the response body, or the list of stream events, as the server sent them. After
     `run()`, `rounds` has every answer with the results of its calls, `messages` what the run adds to the history, and
-    `usage` the sum over all rounds.
+    `usage` the sum over all rounds. `cache` is `"hit"` for an answer from the cache, `"shared"` for one that another request
+    received at the same time, `"miss"` for a new one, None if no cache was asked.
     """
 
     content: str = ""
@@ -283,6 +286,7 @@ class Reply(Struct, frozen=True, kw_only=True):
     raw: bytes | list[bytes] = b""
     rounds: list[Round] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
+    cache: CacheResult | None = None
 
     @property
     def message(self) -> Message:

@@ -19,7 +19,8 @@ from lmdeck._client.models import AsyncModels, Models
 
 PUBLIC = """
 APIError AsyncChat AsyncChatRun AsyncChatStream AsyncConversation AsyncLMStudio AsyncMessages AsyncModels
-AsyncParseStream AsyncResponses AuthenticationError Chat ChatRun ChatStream Chunk Completion ConfigurationError
+AsyncParseStream AsyncResponses AuthenticationError CacheMissError Chat ChatRun ChatStream
+Chunk Completion ConfigurationError
 ConnectionLostError ContentReceived ContextLengthError Conversation DecisionAnswer Decisions DownloadJob DraftTokens
 Embeddings EmptyReplyError EndpointNotFoundError EventBus FileWriteError Health History Image IncompleteStreamError
 InvalidRequestError LMStudio LMStudioError LoadedModel MCPTools MalformedStreamError MaxRoundsError Measured Message

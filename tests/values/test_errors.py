@@ -24,6 +24,7 @@ TREE: dict[str, tuple[str, tuple[type, ...]]] = {
     "ConnectionLostError": ("TransportError", (ConnectionError, OSError)),
     "APIError": ("LMStudioError", ()),
     "AuthenticationError": ("APIError", ()),
+    "CacheMissError": ("APIError", ()),
     "EndpointNotFoundError": ("APIError", ()),
     "InvalidRequestError": ("APIError", ()),
     "ContextLengthError": ("APIError", ()),

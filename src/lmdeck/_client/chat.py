@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
@@ -34,6 +34,10 @@ from lmdeck.model_info import ReasoningLevel
 from lmdeck.tools.registry import Offer, offered_tool
 from lmdeck.tools.tool import Tool
 
+if TYPE_CHECKING:
+    from lmdeck.cache import Cache
+
+HOUR = 3600
 TransportT = TypeVar("TransportT")
 T = TypeVar("T")
 
@@ -205,6 +209,28 @@ class _Builder(Generic[TransportT]):
         Without it, both are problems of the reply.
         """
         return self._replace(strict=strict)
+
+    def cached(self, ttl: float | bool = HOUR) -> Self:
+        """Accept a cached answer that is at most `ttl` seconds old, and let the answer be cached, whatever the temperature is.
+
+        With False, ask for a new answer that is not cached. The cache is the client's (`LMStudio(cache=…)`) or that of an
+        lmdeck gateway: the wish is sent as the header `Cache-Control`. `reply.cache` reports what was done.
+
+        Raises:
+            ConfigurationError: `ttl` is less than a second.
+        """
+        if ttl is False:
+            return self._replace(cache_control="no-cache, no-store")
+        seconds = int(HOUR if ttl is True else ttl)
+        if seconds < 1:
+            raise ConfigurationError(
+                f"An answer cannot be cached for {ttl!r} seconds.", hint="Pass 1 or more, or False for no cache."
+            )
+        return self._replace(cache_control=f"max-age={seconds}")
+
+    def with_cache(self, cache: Cache) -> Self:
+        """Use this cache instead of the client's."""
+        return type(self)(self._session.with_cache(cache), self._transport, self._spec)
 
     def without_rules(self, *names: str) -> Self:
         """Leave the request as it is given where these rules would change it for LM Studio's sake; none named, all of them.

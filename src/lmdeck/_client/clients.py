@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 from lmdeck._client.background_tasks import Tasks
 from lmdeck._client.base import ClientBase
@@ -36,6 +36,9 @@ from lmdeck.model_info import Health
 from lmdeck.outputs import Completion, Embeddings, TokenCount
 from lmdeck.tools.registry import ToolRegistry
 
+if TYPE_CHECKING:
+    from lmdeck.cache import Cache
+
 EMBED_BATCH = 64
 
 
@@ -47,7 +50,8 @@ class LMStudio(ClientBase):
     first request. Use it as a context manager, or call `close`.
 
     `handlers` stand around every request, outermost first (see `lmdeck.handlers`); `retry` replaces the retry policy of the
-    settings; `tools` is a registry to share between clients; `headers` go out with every request.
+    settings; `tools` is a registry to share between clients; `headers` go out with every request. `cache` is where answers are
+    kept: `"sqlite:///answers.db"`, `"memory:"`, `"redis://…"`, or a `lmdeck.cache.Cache` to share between clients.
     """
 
     def __init__(
@@ -57,10 +61,11 @@ class LMStudio(ClientBase):
         retry: RetryPolicy | None = None,
         tools: ToolRegistry | None = None,
         headers: Mapping[str, str] | None = None,
+        cache: str | Cache | None = None,
         **settings: Unpack[ClientSettings],
     ) -> None:
         self._session = Session(
-            Settings.resolve(settings), handlers=handlers, retry=retry, tools=tools, headers=headers
+            Settings.resolve(settings), handlers=handlers, retry=retry, tools=tools, headers=headers, cache=cache
         )
         self._transport: Transport | None = None
         self._renew_lock()
@@ -248,6 +253,7 @@ class LMStudio(ClientBase):
             transport, self._transport = self._transport, None
         if transport is not None:
             transport.close()
+        self._session.close()
 
     def __enter__(self) -> Self:
         return self
@@ -286,10 +292,11 @@ class AsyncLMStudio(ClientBase):
         retry: RetryPolicy | None = None,
         tools: ToolRegistry | None = None,
         headers: Mapping[str, str] | None = None,
+        cache: str | Cache | None = None,
         **settings: Unpack[ClientSettings],
     ) -> None:
         self._session = Session(
-            Settings.resolve(settings), handlers=handlers, retry=retry, tools=tools, headers=headers
+            Settings.resolve(settings), handlers=handlers, retry=retry, tools=tools, headers=headers, cache=cache
         )
         self._session.bus.run_later = Tasks("A handler of an event raised.")
         self._transport: AsyncTransport | None = None
@@ -420,6 +427,7 @@ class AsyncLMStudio(ClientBase):
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.aclose()
+        self._session.close()
 
     async def __aenter__(self) -> Self:
         return self

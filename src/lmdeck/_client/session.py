@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 import re
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec.structs import replace
 
@@ -41,7 +42,11 @@ from lmdeck.events import RequestQueued
 from lmdeck.model_info import ModelInfo, ReasoningOptions
 from lmdeck.tools.registry import ToolRegistry
 
+if TYPE_CHECKING:
+    from lmdeck.cache import Cache
+
 CHOICE_SECONDS = 30.0
+VARIANT_SECONDS = 60.0
 PROBE_SECONDS = 2.0
 MOST_UNCOMPILABLE = 1000
 PROBE_LIMITS = Limits(answer_bytes=1 << 20)
@@ -71,6 +76,7 @@ class Session:
         retry: RetryPolicy | None = None,
         handlers: Iterable[HandlerFactory] = (),
         headers: Mapping[str, str] | None = None,
+        cache: str | Cache | None = None,
     ) -> None:
         self.tools = ToolRegistry() if tools is None else tools
         self.bus = EventBus()
@@ -92,14 +98,18 @@ class Session:
         telemetry = partial(Telemetry, bus=self.bus, clock=clock)
         self.unlimited: Handler = _wrapped(telemetry(retried), factories)
         self.prompt: Handler = _wrapped(telemetry(without_loading), factories)
-        self.handler: Handler = _wrapped(telemetry(self._load_once), factories)
+        self._wrap: HandlerFactory = lambda handler: _wrapped(telemetry(handler), factories)
+        self.cache, self.owns_cache = _opened_cache(cache), isinstance(cache, str)
         self._headers = {"User-Agent": f"lmdeck/{__version__}", **_checked_headers(headers or {})}
         self.clock = clock
+        self.handler: Handler = self._answering_handler(self.cache)
         self._timeouts = Timeouts.from_settings(settings)
-        self._chosen: tuple[str, float] | None = None
+        self._chosen: dict[str, float] = {}
         self._architectures: dict[str, str] = {}
         self._names: dict[str, set[str]] = {}
         self._contexts: dict[str, int] = {}
+        self._variants: dict[str, str] = {}
+        self._variants_until = clock()
         self.estimator = TokenEstimator()
         self._reasoning: dict[str, ReasoningOptions | None] = {}
         self.uncompilable: set[bytes] = set()
@@ -166,6 +176,13 @@ class Session:
         if is_loaded and self.settings.max_concurrency is None:
             self.semaphore.resize(_most_parallel(models or ()) or (NO_LIMIT if self._is_foreign else DEFAULT_LIMIT))
         return is_loaded
+
+    def _look_up_variant(self, model: str) -> Plan[str]:
+        """Return the variant and quantization of a model, looked up once a minute; `""` if it is not in the list."""
+        if self.clock() >= self._variants_until:
+            self._variants_until = self.clock() + VARIANT_SECONDS  # others need not look up meanwhile
+            yield from self._look_up_models()
+        return self._variants.get(model, "")
 
     def _look_up_models(self) -> Plan[list[ModelInfo] | None]:
         """Return LM Studio's model list; if there is none, record whether this is another server."""
@@ -235,6 +252,12 @@ class Session:
             if one.context_length
             for name in (model.key, one.id)
         }
+        self._variants = {
+            name: f"{model.selected_variant or ''} {model.quantization or ''}".strip()
+            for model in models
+            for name in (model.key, *(one.id for one in model.instances))
+        }
+        self._variants_until = self.clock() + VARIANT_SECONDS
         names = [{model.key, *(one.id for one in model.instances)} for model in models]
         self._names = {name: group for group in names for name in group}
         self._load_once.note_loaded(name for model in models for one in model.instances for name in (model.key, one.id))
@@ -280,20 +303,46 @@ class Session:
 
     def remembered_model(self) -> str | None:
         """Return the recently chosen model, or None."""
-        if self._chosen is None or self.clock() > self._chosen[1]:
-            return None
-        return self._chosen[0]
+        return next((model for model, until in self._chosen.items() if self.clock() <= until), None)
 
     def remember_model(self, model: str) -> None:
         """Remember the chosen model for a while, so that not every request fetches the list."""
-        self._chosen = (model, self.clock() + CHOICE_SECONDS)
+        self._chosen.clear()
+        self._chosen[model] = self.clock() + CHOICE_SECONDS
 
     def forget_model(self) -> None:
         """Forget the chosen model, which the server no longer has."""
-        self._chosen = None
+        self._chosen.clear()
+
+    def with_cache(self, cache: Cache) -> Session:
+        """Return a session of the same client over another cache."""
+        session = copy.copy(self)
+        session.cache, session.owns_cache = cache, False
+        session.handler = self._answering_handler(cache)
+        return session
+
+    def _answering_handler(self, cache: Cache | None) -> Handler:
+        """Return the handler of requests that a model answers."""
+        handler: Handler = self._load_once
+        if cache is not None:
+            handler = cache.handler(handler, clock=self.clock, variant=self._look_up_variant)
+        return self._wrap(handler)
+
+    def close(self) -> None:
+        """Close the cache, if this session has opened it; it is opened again when it is needed."""
+        if self.cache is not None and self.owns_cache:
+            self.cache.close()
 
     def __repr__(self) -> str:
         return f"<{self.address.root}>"
+
+
+def _opened_cache(cache: str | Cache | None) -> Cache | None:
+    if not isinstance(cache, str):
+        return cache
+    from lmdeck.cache import Cache  # imported late: most clients have none
+
+    return Cache.open(cache)
 
 
 def _wrapped(handler: Handler, factories: Iterable[HandlerFactory]) -> Handler:

@@ -57,6 +57,12 @@ class Sleep(Struct, frozen=True):
     seconds: float
 
 
+class RunBlocking(Struct, frozen=True):
+    """Effect: call a function that may block. The result is its result; the async driver calls it in a thread."""
+
+    function: Callable[[], object]
+
+
 class RunCallback(Struct, frozen=True):
     """Effect: call the user's callback with a value; the async driver awaits an awaitable result."""
 
@@ -84,5 +90,5 @@ class Acquire(Struct, frozen=True):
     on_long_wait: Callable[[], object] | None = None
 
 
-Effect: TypeAlias = Open | Read | ReadFirst | Sleep | RunCallback | Acquire
+Effect: TypeAlias = Open | Read | ReadFirst | Sleep | RunBlocking | RunCallback | Acquire
 Plan: TypeAlias = Generator[Effect, Any, T]

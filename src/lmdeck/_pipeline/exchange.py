@@ -109,6 +109,11 @@ class ResponseStream(Generic[R]):
         return not isinstance(self.response, _RecordedResponse)
 
     @property
+    def first_data(self) -> bytes:
+        """The bytes that were read for the first chunks; empty once more were requested."""
+        return b"".join(self._first_data or ())
+
+    @property
     def wants_first(self) -> bool:
         """Whether there are no chunks yet."""
         return not (self.first_chunks or self.is_finished)

@@ -7,52 +7,22 @@ cause no look-ups.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
 from lmdeck._pipeline.effects import Acquire, Plan
 from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream
-from lmdeck._pipeline.semaphore import Slot
+from lmdeck._pipeline.semaphore import Latch
 
 READY_SECONDS = 30.0
 
 
-class ModelWait:
+class ModelWait(Latch):
     """The requests that wait for one model, whose first request was sent."""
 
-    def __init__(self, lock: AbstractContextManager[Any]) -> None:
-        self._lock = lock
-        self._waiting: deque[Slot] = deque()
-        self._is_over = False
-        self.was_checked = False
-        self.is_cold = False
-
-    def enqueue(self, wake: Callable[[], object]) -> Slot:
-        """Return a place among those that wait; `is_granted` is True at once if the first byte has come."""
-        slot = Slot(wake, None)
-        with self._lock:
-            slot.is_granted = self._is_over
-            if not self._is_over:
-                self._waiting.append(slot)
-        return slot
-
-    def release(self, slot: Slot) -> None:
-        """Leave the waiting requests."""
-        with self._lock:
-            if slot in self._waiting:
-                self._waiting.remove(slot)
-
-    def end(self) -> None:
-        """Grant the slots of all that wait."""
-        with self._lock:
-            self._is_over = True
-            waiting, self._waiting = self._waiting, deque()
-            for slot in waiting:
-                slot.is_granted = True
-        for slot in waiting:
-            slot.wake()
+    was_checked = False
+    is_cold = False
 
 
 class LoadOnce:
@@ -123,7 +93,7 @@ class LoadOnce:
             with self._lock:
                 if self._loading.get(call.model) is loading:
                     del self._loading[call.model]
-            loading.end()
+            loading.open()
         return stream
 
     def _check_loaded(self, model: str, loading: ModelWait) -> Plan[None]:
@@ -136,7 +106,7 @@ class LoadOnce:
         loading.is_cold = not (yield from self._is_loaded(model))
         if not loading.is_cold:
             self._note_ready(model, loading)
-            loading.end()
+            loading.open()
 
     def _note_ready(self, model: str, loading: ModelWait) -> None:
         with self._lock:

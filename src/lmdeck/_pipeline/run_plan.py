@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from lmdeck._pipeline.effects import Acquire, Effect, Open, Plan, Read, ReadFirst, RunCallback, Sleep
+from lmdeck._pipeline.effects import Acquire, Effect, Open, Plan, Read, ReadFirst, RunBlocking, RunCallback, Sleep
 from lmdeck._pipeline.semaphore import Slot
 from lmdeck._transport.interruption import Interruption, interruptible
 from lmdeck.errors import IncompleteStreamError
 
 if TYPE_CHECKING:
-    from lmdeck._transport import AsyncResponse, AsyncTransport, Response, SyncResponse, Transport
+    from lmdeck._transport import AsyncResponse, AsyncTransport, SyncResponse, Transport
 
 E = TypeVar("E")
 T = TypeVar("T")
@@ -72,7 +72,7 @@ async def drive_async(plan: Plan[T], transport: AsyncTransport) -> T:
     return await run_plan_async(plan, partial(_perform_async, transport))
 
 
-def _perform_until(interruption: Interruption, transport: Transport, effect: Effect) -> Response | bytes | Slot | None:
+def _perform_until(interruption: Interruption, transport: Transport, effect: Effect) -> object:
     try:
         return _perform(transport, effect, interruption)
     except Exception as error:
@@ -83,9 +83,7 @@ def _perform_until(interruption: Interruption, transport: Transport, effect: Eff
         raise
 
 
-def _perform(
-    transport: Transport, effect: Effect, interruption: Interruption | None = None
-) -> Response | bytes | Slot | None:
+def _perform(transport: Transport, effect: Effect, interruption: Interruption | None = None) -> object:
     match effect:
         case Open(request):
             return transport.open(request)
@@ -97,6 +95,8 @@ def _perform(
             return cast("SyncResponse", effect.response).read()
         case Sleep(seconds):
             _sleep(seconds, interruption)
+        case RunBlocking(function):
+            return function()
         case RunCallback(callback, value):
             callback(value)
         case Acquire():
@@ -104,7 +104,7 @@ def _perform(
     return None
 
 
-async def _perform_async(transport: AsyncTransport, effect: Effect) -> Response | bytes | Slot | None:
+async def _perform_async(transport: AsyncTransport, effect: Effect) -> object:
     match effect:
         case Open(request):
             return await transport.open(request)
@@ -118,6 +118,10 @@ async def _perform_async(transport: AsyncTransport, effect: Effect) -> Response 
             import asyncio  # imported late: it takes longer to import than lmdeck, and sync code never needs it
 
             await asyncio.sleep(seconds)
+        case RunBlocking(function):
+            import asyncio
+
+            return await asyncio.to_thread(function)
         case RunCallback(callback, value):
             result = callback(value)
             if isinstance(result, Awaitable):

@@ -1,4 +1,4 @@
-"""A fair semaphore that threads and tasks share: first come, first served."""
+"""A fair semaphore that threads and tasks share, first come, first served, and a latch that they wait for."""
 
 from __future__ import annotations
 
@@ -17,6 +17,40 @@ class Slot:
         self.wake = wake
         self.owner = owner
         self.is_granted = False
+
+
+class Latch:
+    """Opens once; everyone who waits for it is then granted a slot. Thread-safe."""
+
+    def __init__(self, lock: AbstractContextManager[Any]) -> None:
+        self._lock = lock
+        self._waiting: deque[Slot] = deque()
+        self._is_open = False
+
+    def enqueue(self, wake: Callable[[], object]) -> Slot:
+        """Return a place among those that wait; `is_granted` is True at once if the latch is open."""
+        slot = Slot(wake, None)
+        with self._lock:
+            slot.is_granted = self._is_open
+            if not self._is_open:
+                self._waiting.append(slot)
+        return slot
+
+    def release(self, slot: Slot) -> None:
+        """Leave the waiting ones."""
+        with self._lock:
+            if slot in self._waiting:
+                self._waiting.remove(slot)
+
+    def open(self) -> None:
+        """Grant the slots of all that wait."""
+        with self._lock:
+            self._is_open = True
+            waiting, self._waiting = self._waiting, deque()
+            for slot in waiting:
+                slot.is_granted = True
+        for slot in waiting:
+            slot.wake()
 
 
 class FairSemaphore:

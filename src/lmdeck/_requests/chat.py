@@ -48,6 +48,7 @@ class ChatSpec(Struct, frozen=True, kw_only=True):
     reasoning: str | None = None
     context_guard: Literal["trim", "raise"] | None = None
     without_rules: tuple[str, ...] = ()
+    cache_control: str = ""
 
     @property
     def expects_tokens(self) -> bool:

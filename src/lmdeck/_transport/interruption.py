@@ -49,6 +49,11 @@ def interruptible(interruption: Interruption | None) -> Iterator[None]:
             interruption.watch(None)
 
 
+def current_interruption() -> Interruption | None:
+    """Return the interruption that this thread watches, or None."""
+    return _current.get()
+
+
 def watch_socket(sock: socket.socket) -> None:
     """Register a socket with the interruption of this thread, if any, to be shut down by it."""
     interruption = _current.get()

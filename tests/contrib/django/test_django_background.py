@@ -91,12 +91,20 @@ class Caching(SimpleTestCase):
             chat = lm.chat().user("Hi").with_options(temperature=0)
             first, second = cached_reply(chat), cached_reply(chat)
             assert first.content == second.content == "Hello."
-            assert second.raw == b""
+            assert (first.cache, second.cache) == ("miss", "hit")
             fake.assert_call_count(1)
             cached_reply(lm.chat().user("Hi").with_options(temperature=1))
             cached_reply(lm.chat("other").user("Hi").with_options(temperature=0))
             fake.assert_call_count(3)
             lm.close()
+
+    def test_answers_of_other_tokens_are_not_used(self) -> None:
+        with project() as fake:
+            for token in ("one", "two", "one"):
+                with override_lmdeck(API_TOKEN=token, BASE_URL=fake.base_url):
+                    cached_reply(lm.chat("m").user("Hi"))
+                    lm.close()
+            fake.assert_call_count(2)
 
     def test_a_failed_answer_is_not_kept(self) -> None:
         with project() as fake:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from msgspec.structs import replace
 
@@ -19,7 +19,7 @@ from lmdeck._requests.chat import ChatSpec, build_chat, demands_call
 from lmdeck._requests.reasoning import chat_reasoning, fitting_level
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader
-from lmdeck.messages import Problem, Reply
+from lmdeck.messages import CacheResult, Problem, Reply
 from lmdeck.stats import Measured, Stats
 
 
@@ -53,7 +53,13 @@ def final_reply(stream: ResponseStream[ChatReader]) -> Reply:
     if not reader.is_streamed:
         # The first token came with the last, so only the total time is known.
         measured = replace(measured, time_to_first_token=measured.total_time, generation_time=measured.total_time)
-    return replace(reply, stats=_complete_stats(reply, measured, stream))
+    return replace(reply, stats=_complete_stats(reply, measured, stream), cache=_cache_result(stream))
+
+
+def _cache_result(stream: ResponseStream[ChatReader]) -> CacheResult | None:
+    """Return what this client's cache did, or a gateway's."""
+    result = stream.cache or stream.response.headers.get("x-lmdeck-cache")
+    return next((known for known in get_args(CacheResult) if known == result), None)
 
 
 def _build(
@@ -81,7 +87,10 @@ def _build(
         )
         return ChatReader(status, headers, assembler)
 
-    return GenerationRequest(path="/v1/chat/completions", body=body, fixes=fixes, make_reader=make_reader)
+    headers = {"Cache-Control": spec.cache_control} if spec.cache_control else {}
+    return GenerationRequest(
+        path="/v1/chat/completions", body=body, fixes=fixes, make_reader=make_reader, headers=headers
+    )
 
 
 def _complete_stats(reply: Reply, measured: Measured, stream: ResponseStream[ChatReader]) -> Stats:

@@ -1,40 +1,34 @@
-"""Replies in Django's cache, for repeated questions."""
+"""Replies in Django's cache, for repeated questions: `lmdeck.cache` over the cache that `LMDECK["CACHE"]` names."""
 
 from __future__ import annotations
 
-import hashlib
-from typing import TypeVar, cast
+from functools import lru_cache
+from math import ceil
+from typing import TypeVar
 
 import msgspec
 from django.core.cache import caches
-from django.core.cache.backends.base import BaseCache
-from msgspec.structs import replace
 
 from lmdeck._client.chat import AsyncChat, Chat
-from lmdeck._version import __version__
+from lmdeck.cache import Cache, Entry
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.messages import Reply
 
 HOUR = 3600
+FOREVER = 10**9
 C = TypeVar("C", Chat, AsyncChat)
 
 
 def cached_reply(chat: Chat, *, seconds: float | None = HOUR) -> Reply:
     """Return the cached reply to this chat, or `send` it and cache the reply for `seconds` (None: forever).
 
-    The key consists of server, token, model, messages, tools and options; without a model name, the reply of any model is
-    used. Only complete replies are cached, without `raw`. `LMDECK["CACHE"]` names the cache.
+    The key consists of server, token, model, messages, tools and options, as that of `LMStudio(cache=…)`. Replies that ended at
+    `max_tokens` or have problems are not cached. `LMDECK["CACHE"]` names the cache.
 
     Raises:
         LMStudioError: The reply was not cached, and the request failed.
     """
-    cache, key = _cache(), _key(chat)
-    cached = cast("Reply | None", cache.get(key))
-    if cached is not None:
-        return cached
-    reply = chat.send()
-    cache.set(key, replace(reply, raw=b""), seconds)
-    return reply
+    return _cached(chat, seconds).send()
 
 
 async def acached_reply(chat: AsyncChat, *, seconds: float | None = HOUR) -> Reply:
@@ -43,26 +37,51 @@ async def acached_reply(chat: AsyncChat, *, seconds: float | None = HOUR) -> Rep
     Raises:
         LMStudioError: The reply was not cached, and the request failed.
     """
-    cache, key = _cache(), _key(chat)
-    cached = cast("Reply | None", await cache.aget(key))
-    if cached is not None:
-        return cached
-    reply = await chat.send()
-    await cache.aset(key, replace(reply, raw=b""), seconds)
-    return reply
+    return await _cached(chat, seconds).send()
 
 
-def _cache() -> BaseCache:
-    return caches[configuration().cache]
+def _cached(chat: C, seconds: float | None) -> C:
+    if seconds is not None and seconds <= 0:
+        return chat.cached(False)
+    ttl = FOREVER if seconds is None else ceil(seconds)
+    return chat.with_cache(_cache(configuration().cache, None if seconds is None else ttl)).cached(ttl)
 
 
-def _key(chat: Chat | AsyncChat) -> str:
-    spec, settings = chat.spec, chat.settings
-    parts = [
-        __version__,
-        [settings.base_url, settings.host, settings.port, spec.model or settings.model],
-        settings.api_token.reveal() if settings.api_token else None,  # tokens can have different permissions
-        chat.messages,
-        [list(spec.tools), spec.tool_choice, dict(spec.options), spec.strict, spec.without_rules],
-    ]
-    return f"lmdeck:reply:{hashlib.sha256(msgspec.json.encode(parts, order='deterministic')).hexdigest()}"
+@lru_cache(maxsize=64)
+def _cache(alias: str, seconds: int | None) -> Cache:
+    return Cache(DjangoStore(alias, seconds), asked_only=True)
+
+
+class DjangoStore:
+    """The entries of `lmdeck.cache` in one of Django's caches, for `seconds` (None: forever)."""
+
+    is_remote = True
+    max_entry = 64 << 20
+
+    def __init__(self, alias: str, seconds: int | None) -> None:
+        self._alias = alias
+        self._seconds = seconds
+
+    def get(self, key: bytes) -> Entry | None:
+        """Return an entry, or None."""
+        data = caches[self._alias].get(_name(key))
+        return None if data is None else _decode(data)
+
+    def put(self, key: bytes, entry: Entry) -> None:
+        """Keep an entry."""
+        caches[self._alias].set(_name(key), _encode(entry), self._seconds)
+
+    def clear(self) -> None:
+        """Forget everything in this cache of Django's."""
+        caches[self._alias].clear()
+
+    def close(self) -> None:
+        """Do nothing: Django closes its caches."""
+
+
+def _name(key: bytes) -> str:
+    return f"lmdeck:answer:{key.hex()}"
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Entry).decode

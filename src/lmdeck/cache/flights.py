@@ -1,0 +1,88 @@
+"""Single flight: of equal requests at the same time, one is sent, and the others read its response while it arrives."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from lmdeck._forking import on_fork
+from lmdeck._pipeline.exchange import ResponseStream
+from lmdeck._pipeline.semaphore import Latch
+from lmdeck.cache.sharing import SharedBody
+
+
+class Flight(Latch):
+    """A request that was sent; the latch opens when its response begins (`body`), or when there is none.
+
+    `keep` is called with each stream of the response that is finished.
+    """
+
+    def __init__(self, end: Callable[[Flight], object]) -> None:
+        super().__init__(threading.Lock())
+        self.body: SharedBody | None = None
+        self.keep: Callable[[ResponseStream[Any]], object] = _forget
+        self.has_failed = False
+        self._end = end
+
+    def share(self, body: SharedBody, keep: Callable[[ResponseStream[Any]], object]) -> None:
+        """Let the others read the response."""
+        self.keep = keep
+        self.body = body
+        self.open()
+
+    def fail(self, *, by_error: bool) -> None:
+        """Let another one send the request: the sender got an error, or was cancelled."""
+        self.has_failed = by_error
+        self.end()
+        self.open()
+
+    def end(self) -> None:
+        """Let later requests be sent by themselves."""
+        self._end(self)
+
+
+class Flights:
+    """The requests on their way, by key. Tasks share only within their event loop, threads with each other."""
+
+    def __init__(self) -> None:
+        self._renew()
+        on_fork(self, Flights._renew)
+
+    def board(self, key: bytes) -> tuple[Flight, bool]:
+        """Return the flight of a key, and whether it is new, so that the caller sends the request."""
+        place = (key, running_loop())
+        with self._lock:
+            flight = self._flights.get(place)
+            if flight is not None:
+                return flight, False
+            flight = self._flights[place] = Flight(lambda ended: self._remove(place, ended))
+            return flight, True
+
+    def _remove(self, place: Hashable, flight: Flight) -> None:
+        with self._lock:
+            if self._flights.get(place) is flight:
+                del self._flights[place]
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+        self._flights: dict[Hashable, Flight] = {}
+
+
+def alone() -> Flight:
+    """Return a flight that nobody joins."""
+    return Flight(lambda _: None)
+
+
+def _forget(_: object) -> None:
+    """Keep nothing."""
+
+
+def running_loop() -> Any:
+    """Return the event loop of this thread, or None."""
+    asyncio = sys.modules.get("asyncio")  # a sync script need not import it
+    try:
+        return asyncio.get_running_loop() if asyncio else None
+    except RuntimeError:
+        return None

@@ -1,0 +1,293 @@
+"""The handler that answers repeated requests from a cache, and lets equal requests at the same time share one answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Self
+
+from msgspec import Struct
+
+from lmdeck._pipeline.effects import Acquire, Plan, ReadFirst, RunBlocking
+from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream
+from lmdeck._responses.json_reader import JSONReader
+from lmdeck.cache.flights import Flight, Flights, alone, running_loop
+from lmdeck.cache.requests import CacheControl, request_key
+from lmdeck.cache.sharing import SharedBody
+from lmdeck.cache.stores import Entry, Store, open_store
+from lmdeck.errors import CacheMissError, LMStudioError
+
+HARMLESS = {"adjusted", "context_trimmed", "raw_shortened", "usage_missing"}
+"""Codes of problems that are the request's, or do not touch the answer."""
+MOST_FAILED_FLIGHTS = 2
+"""After how many failures of other senders a request is sent by itself, so that nobody waits for a long row of failures."""
+_log = logging.getLogger("lmdeck.cache")
+
+
+class Cache:
+    """Answers of earlier requests; pass it to `LMStudio(cache=…)`, to several clients if they shall share it.
+
+    Only complete answers without problems are kept, and by default only those of requests that repeat themselves: with
+    temperature 0 or a seed, and embeddings. `ttl` is the longest age in seconds of an answer that is used, None for no limit.
+    With `asked_only`, only requests are answered that ask for it: `chat.cached(ttl)`, or `Cache-Control: max-age=…`.
+    """
+
+    def __init__(self, store: Store, *, ttl: float | None = None, asked_only: bool = False) -> None:
+        self.store = store
+        self.ttl = ttl
+        self.asked_only = asked_only
+        self.flights = Flights()
+
+    @classmethod
+    def open(
+        cls, url: str, *, max_bytes: int | None = None, ttl: float | None = None, asked_only: bool = False
+    ) -> Self:
+        """Return a cache in `memory:`, `sqlite:///answers.db` or `redis://localhost:6379/0`.
+
+        `max_bytes` is the size at which the least recently used answers are dropped: 1 GB by default, in memory 100 MB.
+
+        Raises:
+            ConfigurationError: The address is of no known kind, or the package for it is missing.
+        """
+        return cls(open_store(url, max_bytes=max_bytes, ttl=ttl), ttl=ttl, asked_only=asked_only)
+
+    def handler(
+        self,
+        inner: Handler,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        variant: Callable[[str], Plan[str]] | None = None,
+        scope: str = "",
+    ) -> CachingHandler:
+        """Return a handler that asks the cache before the next one.
+
+        `variant` is a plan that describes the model that answers to a name, such as its quantization: an answer of another
+        variant is not used. Answers are shared by requests with the same token, identifying headers and `scope` only.
+        """
+        return CachingHandler(self, inner, clock, variant or _unknown_variant, scope)
+
+    def clear(self) -> None:
+        """Forget all answers."""
+        self.store.clear()
+
+    def close(self) -> None:
+        """Close the store; it is opened again when it is needed."""
+        self.store.close()
+
+    def find(self, key: bytes, control: CacheControl) -> Entry | None:
+        """Return a stored answer that is young enough; an error of the store is logged."""
+        try:
+            entry = self.store.get(key)
+        except Exception as error:
+            _log.warning("The cache cannot be read: %s", error)
+            return None
+        if entry is None:
+            return None
+        ages = [age for age in (self.ttl, control.max_age) if age is not None]
+        return None if ages and time.time() - entry.created > min(ages) else entry
+
+    def save(self, key: bytes, entry: Entry) -> None:
+        """Store an answer; an error of the store is logged."""
+        try:
+            self.store.put(key, entry)
+        except Exception as error:
+            _log.warning("The cache cannot be written: %s", error)
+
+
+class _Lookup(Struct, frozen=True):
+    """A request that the cache may answer; `variant` describes the model, if it was looked up."""
+
+    key: bytes
+    control: CacheControl
+    variant: str = ""
+
+
+class CachingHandler:
+    """Answers a call from the cache or from an equal call that was sent, or runs the next handler and keeps its answer."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        inner: Handler,
+        clock: Callable[[], float],
+        variant: Callable[[str], Plan[str]],
+        scope: str,
+    ) -> None:
+        self._cache = cache
+        self._inner = inner
+        self._clock = clock
+        self._variant = variant
+        self._scope = scope
+
+    def __call__(self, call: Call[R]) -> Plan[ResponseStream[R]]:
+        """Return a plan of the call.
+
+        Raises:
+            CacheMissError: The request wants an answer from the cache only, and there is none.
+            LMStudioError: What the next handler raises.
+        """
+        control = CacheControl.of(call.request.headers)
+        key = None
+        if not call.has_effects:
+            key = request_key(call.request, control, self._scope, asked_only=self._cache.asked_only)
+        if key is None:
+            return self._inner(call) if not control.only_if_cached else _refuse()
+        return self._answer(call, _Lookup(key, control))
+
+    def _answer(self, call: Call[R], lookup: _Lookup) -> Plan[ResponseStream[R]]:
+        control = lookup.control
+        if not control.no_cache:
+            entry = yield from self._find(call, lookup)
+            if entry is not None:
+                return _replay(call, entry)
+        if control.only_if_cached:
+            return (yield from _refuse())
+        if control.no_store:
+            return (yield from self._inner(call))
+        if control.no_cache:
+            return (yield from self._send(call, lookup, alone()))
+        return (yield from self._send_or_join(call, lookup))
+
+    def _find(self, call: Call[R], lookup: _Lookup) -> Plan[Entry | None]:
+        """Return the stored answer, unless another variant of the model gave it."""
+        find = partial(self._cache.find, lookup.key, lookup.control)
+        entry: Entry | None = (yield RunBlocking(find)) if self._cache.store.is_remote else find()
+        if entry is None or not entry.variant:
+            return entry
+        variant = yield from self._variant(call.model)
+        return entry if variant in {"", entry.variant} else None
+
+    def _send_or_join(self, call: Call[R], lookup: _Lookup) -> Plan[ResponseStream[R]]:
+        failures = 0
+        while failures < MOST_FAILED_FLIGHTS:
+            flight, is_first = self._cache.flights.board(lookup.key)
+            if is_first:
+                return (yield from self._send(call, lookup, flight))
+            yield Acquire(flight)
+            response = None if flight.body is None else flight.body.join()
+            if response is not None and flight.body is not None:
+                return (yield from self._follow(call, lookup, flight, response))
+            failures += flight.has_failed
+        return (yield from self._send(call, lookup, alone()))
+
+    def _send(self, call: Call[R], lookup: _Lookup, flight: Flight) -> Plan[ResponseStream[R]]:
+        """Run the next handler, and let others join its response."""
+        try:
+            variant = yield from self._variant(call.model)
+            stream = yield from self._inner(call)
+        except BaseException as error:
+            flight.fail(by_error=isinstance(error, LMStudioError))
+            raise
+        stream.cache = "miss"
+        is_over = stream.is_finished or stream.failure is not None
+        body = SharedBody.of(stream.response, stream.first_data, is_over=is_over, on_left=flight.end)
+        response = body.join(len(body.pieces))
+        if response is not None:
+            stream.response = response
+        keep = _Keeper(self._cache, lookup.key, variant, flight, body)
+        flight.share(body, keep)
+        stream.when_closed(partial(_end_failed, flight, stream))
+        if stream.is_finished and self._cache.store.is_remote:
+            yield RunBlocking(partial(keep, stream))
+        else:
+            stream.when_finished(partial(keep, stream))
+        return stream
+
+    def _follow(self, call: Call[R], lookup: _Lookup, flight: Flight, response: Any) -> Plan[ResponseStream[R]]:
+        """Read the response to an equal request."""
+        try:
+            reader = call.make_reader(response.status, response.headers)
+            stream = ResponseStream(call, response, reader, self._clock, self._clock())
+            yield ReadFirst(stream)
+        except BaseException:
+            response.close()
+            raise
+        stream.cache = "shared"
+        stream.when_finished(partial(flight.keep, stream))
+        return stream
+
+
+class _Keeper:
+    """Keeps the answer of a flight, when the first of its streams is finished."""
+
+    def __init__(self, cache: Cache, key: bytes, variant: str, flight: Flight, body: SharedBody) -> None:
+        self._cache = cache
+        self._key = key
+        self._variant = variant
+        self._flight = flight
+        self._body = body
+        self._is_called = False
+
+    def __call__(self, stream: ResponseStream[Any]) -> None:
+        """Keep the answer if it is sound; until it is kept, others join the flight."""
+        if self._is_called:
+            return
+        self._is_called = self._body.is_over = True
+        if not _is_sound(stream):
+            self._flight.end()
+            return
+        entry = Entry(
+            created=time.time(),
+            status=stream.response.status,
+            content_type=stream.response.headers.get("content-type", ""),
+            variant=self._variant,
+            body=b"".join(self._body.pieces),
+        )
+        loop = running_loop()
+        if loop is None or not self._cache.store.is_remote:
+            self._save(entry)
+        else:
+            loop.run_in_executor(None, self._save, entry)
+
+    def _save(self, entry: Entry) -> None:
+        if len(entry.body) <= self._cache.store.max_entry:
+            self._cache.save(self._key, entry)
+        self._flight.end()
+
+
+def _replay(call: Call[R], entry: Entry) -> ResponseStream[R]:
+    """Return a stored answer as a stream."""
+    headers = {"content-type": entry.content_type, "age": str(max(0, int(time.time() - entry.created)))}
+    stream = ResponseStream.replay(call, entry.status, headers, entry.body)
+    stream.cache = "hit"
+    return stream
+
+
+def _refuse() -> Plan[ResponseStream[R]]:
+    """Raise that there is no stored answer.
+
+    Raises:
+        CacheMissError: Always.
+    """
+    yield from ()
+    raise CacheMissError("No answer to this request is in the cache, and it asks for no other.", status=504)
+
+
+def _end_failed(flight: Flight, stream: ResponseStream[Any]) -> None:
+    """Let nobody join an answer that has failed."""
+    if stream.failure is not None:
+        flight.end()
+
+
+def _is_sound(stream: ResponseStream[Any]) -> bool:
+    """Whether a finished answer is as the model meant it: not cut by a limit, and without problems."""
+    reader = stream.reader
+    if isinstance(reader, JSONReader):
+        return not any(reason == "length" for reason in _finish_reasons(reader.value))
+    reply = reader.partial()
+    if reply is None:
+        return False
+    return reply.finish_reason not in {"", "length"} and all(problem.code in HARMLESS for problem in reply.problems)
+
+
+def _finish_reasons(body: object) -> list[object]:
+    choices = body.get("choices") if isinstance(body, Mapping) else None
+    return [choice.get("finish_reason") for choice in choices or () if isinstance(choice, Mapping)]
+
+
+def _unknown_variant(_: str) -> Plan[str]:
+    """Return `""`: nothing is known of the model."""
+    yield from ()
+    return ""
