@@ -14,7 +14,10 @@ from laws.examine import Sample, broken_law, random_sample
 from laws.material import EXAMPLES
 
 CHARACTERS = 250_000
-FOUND = (Sample('<function=save>{"":"""c":3},{}', seed=196410857),)
+FOUND = (
+    Sample('<function=save>{"":"""c":3},{}', seed=196410857),
+    Sample('<|function_call|>{"name":"look","":{"":\u2028 """s":2}}', prefix=">>>", seed=96911944),
+)
 TESTS = Path(__file__).parents[1]
 
 

@@ -13,7 +13,8 @@ from json.encoder import encode_basestring  # keeps non-ASCII text, and lone sur
 
 from lmdeck._parsing.source import NON_SPACE, MalformedCall, Reader, Source, Stops, TruncatedCall, stops
 
-SPACE = re.compile(r"[ \t\r\n]*")
+FOREIGN_SPACE = re.compile(r"[^ \t\r\n]")
+"""White space that JSON does not allow between tokens."""
 SPACES = re.compile(r"\s*")
 WORD = re.compile(r"[^\s,:{}\[\]()\"'<=]*")
 NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?\Z")
@@ -460,10 +461,8 @@ class LiteralReader:
             found = SPACES.match(source.text, source.at)
             end = found.end() if found else source.at
             if end > source.at:
-                space = source.text[source.at : end]
+                space = FOREIGN_SPACE.sub(" ", source.text[source.at : end])
                 source.at = end
-                if not SPACE.fullmatch(space):
-                    space = " "
                 if self._comma:
                     self._comma += space
                 else:
