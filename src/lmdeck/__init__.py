@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from lmdeck._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from lmdeck._agent.approvals import PAUSE as PAUSE
     from lmdeck._client.chat import AsyncChat as AsyncChat
     from lmdeck._client.chat import Chat as Chat
     from lmdeck._client.clients import AsyncLMStudio as AsyncLMStudio
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from lmdeck._client.mcp import MCPTools as MCPTools
     from lmdeck._client.models import AsyncModels as AsyncModels
     from lmdeck._client.models import Models as Models
+    from lmdeck._client.paused_run import PausedRun as PausedRun
     from lmdeck._client.run import AsyncChatRun as AsyncChatRun
     from lmdeck._client.run import ChatRun as ChatRun
     from lmdeck._client.stream import AsyncChatStream as AsyncChatStream
@@ -142,6 +144,8 @@ _HOMES = {
     ),
     "_compatibility": ("rules",),
     "_event_bus": ("EventBus", "Subscription"),
+    "_agent.approvals": ("PAUSE",),
+    "_client.paused_run": ("PausedRun",),
     "_client.run": ("AsyncChatRun", "ChatRun"),
     "_client.chat": ("AsyncChat", "Chat"),
     "_client.clients": ("AsyncLMStudio", "LMStudio"),

@@ -34,6 +34,7 @@ __all__ = [
     "RequestRetried",
     "RequestStarted",
     "RoundFinished",
+    "RunPaused",
     "StreamEnded",
     "StreamStarted",
     "ToolCallDelta",
@@ -128,6 +129,15 @@ class RoundFinished(Event, frozen=True, kw_only=True):
 
     round: int
     reply: Reply
+
+
+class RunPaused(Event, frozen=True, kw_only=True):
+    """A run ended because `calls` wait for a decision; `id` is that of the `PausedRun`, `reply` the answer with the calls."""
+
+    id: str
+    calls: Sequence[ToolCall]
+    reply: Reply
+    round: int
 
 
 class RequestStarted(Event, frozen=True, kw_only=True):
@@ -286,7 +296,16 @@ def _fields_without(event: Event, hidden: str) -> list[tuple[str, Any]]:
     return [(name, getattr(event, name)) for name in event.__struct_fields__ if name != hidden]
 
 
-AgentEvent = Chunk | ToolStarted | ToolFinished | ToolExecutionFailed | ToolServerLost | ToolCallInvalid | RoundFinished
+AgentEvent = (
+    Chunk
+    | ToolStarted
+    | ToolFinished
+    | ToolExecutionFailed
+    | ToolServerLost
+    | ToolCallInvalid
+    | RoundFinished
+    | RunPaused
+)
 
 EVENTS: tuple[type[Event], ...] = tuple(Event.__subclasses__())
 """Every event type, in the order of definition."""

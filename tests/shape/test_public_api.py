@@ -25,10 +25,10 @@ ConnectionLostError ContentReceived ContextLengthError Conversation DecisionAnsw
 Embeddings EmptyReplyError EndpointNotFoundError EventBus FileWriteError Health History Image IncompleteStreamError
 InvalidRequestError LMStudio LMStudioError LoadedModel MCPTools MalformedStreamError MaxRoundsError Measured Message
 Messages ModelCrashedError ModelDetails ModelInfo ModelInstance ModelLoadError ModelLoadProgress ModelNotFoundError
-Models NoModelLoadedError ParseStream ParsedMessage Problem Question RateLimitError ReasoningReceived Reply
+Models NoModelLoadedError PAUSE ParseStream ParsedMessage PausedRun Problem Question RateLimitError ReasoningReceived Reply
 RequestAbandoned RequestFailed RequestFinished RequestQueued RequestRetried RequestStarted RequestTimeoutError
 Responses RetryPolicy
-Round RoundFinished Runtime ServerCall ServerError ServerEvent ServerUnreachableError Settings Stats StreamEnded
+Round RoundFinished RunPaused Runtime ServerCall ServerError ServerEvent ServerUnreachableError Settings Stats StreamEnded
 StreamError StreamParser StreamStarted StructuredOutputError Subscription TemplateError TokenCount TokenLogprob Tool
 ToolArgumentsError ToolCall ToolCallDelta ToolCallFinished ToolCallInvalid ToolCallMissingError ToolCallParseError
 ToolCallStarted ToolError ToolExecutionError ToolExecutionFailed ToolFailed ToolFinished ToolRegistry ToolResult
@@ -152,7 +152,7 @@ def test_what_does_io_is_awaited_and_nothing_else(sync: type, async_: type) -> N
         awaited
         == {
             LMStudio: {"count_tokens", "decide", "embed", "fetch_image", "health", "close", "__enter__", "__exit__"},
-            Chat: {"send", "run", "parse"},
+            Chat: {"send", "run", "resume", "parse"},
             Conversation: {"send"},
             Responses: {"create"},
             Messages: {"create"},

@@ -25,6 +25,7 @@ from lmdeck import (
     LoadedModel,
     Message,
     ModelInfo,
+    PausedRun,
     Problem,
     Reply,
     Round,
@@ -199,6 +200,11 @@ def area(side: float) -> float:
     return side * side
 
 
+def allow(call: ToolCall) -> bool | str:
+    """Decide on a call, as `approve` does."""
+    return call.name == "look" or "not now"
+
+
 def tools(lm: LMStudio) -> None:
     """What becomes of functions, and what a run gives."""
     assert_type(area(2.0), float)
@@ -208,6 +214,14 @@ def tools(lm: LMStudio) -> None:
     assert_type(reply.rounds, list[Round])
     assert_type(reply.rounds[0].results, list[ToolResult])
     assert_type(reply.messages, list[Message])
+    assert_type(chat.run(), Reply)
+    assert_type(chat.run(approve=allow), Reply)
+    paused = chat.run(approve="pause")
+    assert_type(paused, Reply | PausedRun)
+    if isinstance(paused, PausedRun):
+        assert_type(paused.calls, list[ToolCall])
+        assert_type(chat.resume(paused, {paused.calls[0].id: "not now"}), Reply | PausedRun)
+        assert_type(chat.resume_stream(PausedRun.from_json(paused.to_json()), True), ChatRun)
     with chat.run_stream() as run:
         assert_type(run, ChatRun)
         for event in run:

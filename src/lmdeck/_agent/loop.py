@@ -6,16 +6,18 @@ The plan is a generator of effects: tests drive it with plain values, and the sy
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from lmdeck._agent.approvals import PAUSE, Decision, Pause, refusal_of
 from lmdeck._agent.limits import AgentLimits
-from lmdeck._agent.tool_calls import PreparedCall, not_run, prepare, repeated, shared
-from lmdeck.errors import EmptyReplyError, MaxRoundsError, ToolCallMissingError
-from lmdeck.events import RoundFinished, ToolCallInvalid, ToolExecutionFailed, ToolFinished
+from lmdeck._agent.tool_calls import PreparedCall, not_run, prepare, refused, repeated, shared, was_run
+from lmdeck.errors import EmptyReplyError, LMStudioError, MaxRoundsError, ToolCallMissingError
+from lmdeck.events import RoundFinished, RunPaused, ToolCallInvalid, ToolExecutionFailed, ToolFinished
 from lmdeck.messages import Message, Reply, Round, ToolCall, ToolResult
 from lmdeck.stats import Usage
 from lmdeck.tools.tool import Tool
@@ -28,6 +30,12 @@ class AskModel(Struct, frozen=True):
     round: int
 
 
+class AskApproval(Struct, frozen=True):
+    """Effect: decide on these calls; the result is the list of the decisions in the same order."""
+
+    ready: tuple[PreparedCall, ...]
+
+
 class RunTools(Struct, frozen=True):
     """Effect: run these calls concurrently; the result is the list of their results in the same order."""
 
@@ -38,18 +46,38 @@ class RunTools(Struct, frozen=True):
 class EmitEvent(Struct, frozen=True):
     """Effect: publish an event."""
 
-    event: RoundFinished | ToolCallInvalid | ToolFinished | ToolExecutionFailed
+    event: RoundFinished | RunPaused | ToolCallInvalid | ToolFinished | ToolExecutionFailed
 
 
-AgentEffect: TypeAlias = AskModel | RunTools | EmitEvent
+AgentEffect: TypeAlias = AskModel | AskApproval | RunTools | EmitEvent
+
+
+class PendingRound(Struct, frozen=True, kw_only=True):
+    """Where a run paused: its finished `rounds`, the `reply` with the calls, and what was decided on them, by call id.
+
+    No call of `reply` was run. The calls in `waiting` need a decision; in `decided` are the decisions made already.
+    """
+
+    id: str
+    rounds: list[Round]
+    reply: Reply
+    decided: dict[str, Decision]
+    waiting: list[str]
 
 
 def agent_plan(
-    tools: Mapping[str, Tool[..., Any]], elsewhere: frozenset[str], limits: AgentLimits, *, one_at_a_time: bool = False
-) -> Generator[AgentEffect, Any, Reply]:
+    tools: Mapping[str, Tool[..., Any]],
+    elsewhere: frozenset[str],
+    limits: AgentLimits,
+    *,
+    one_at_a_time: bool = False,
+    resumed: PendingRound | None = None,
+) -> Generator[AgentEffect, Any, Reply | PendingRound]:
     """Plan a run. A call of a tool in `elsewhere`, which has no handler here, ends the run with that reply.
 
-    Equal calls in one answer are run once. With `one_at_a_time`, only the first of several different calls is run.
+    Equal calls in one answer are run once. With `one_at_a_time`, only the first of several different calls is run. If the
+    decision on a call is `PAUSE`, no call of that answer is run, and the run ends with a `PendingRound`; `resumed` is one
+    whose calls have all been decided on.
 
     Raises:
         MaxRoundsError: The model has not finished within `max_rounds`, or only repeats its calls.
@@ -57,13 +85,20 @@ def agent_plan(
         ToolCallMissingError: A call was demanded and none came.
     """
     run = _Run(tools, limits, one_at_a_time=one_at_a_time)
-    for number in range(1, limits.max_rounds + 1):
-        reply = yield from run.ask(number)
+    if resumed is not None:
+        run.restore(resumed.rounds)
+    for number in range(run.round, limits.max_rounds + 1):
+        reply = (yield from run.ask(number)) if resumed is None else resumed.reply
         if not reply.tool_calls or any(call.name in elsewhere for call in reply.tool_calls):
             run.close_round(reply, [])
             yield EmitEvent(RoundFinished(round=number, reply=reply))
             return run.reply(reply)
-        results = yield from run.answer(reply.tool_calls, number)
+        groups = run.grouped(reply.tool_calls, number)
+        decisions = yield from run.decide(groups, {} if resumed is None else resumed.decided)
+        resumed = None
+        if PAUSE in decisions.values():
+            return (yield from run.pause(reply, number, decisions))
+        results = yield from run.answer(reply.tool_calls, groups, number, decisions)
         run.close_round(reply, results)
         yield EmitEvent(RoundFinished(round=number, reply=reply))
         run.check_failures(results)
@@ -104,35 +139,22 @@ class _Run:
         _check_call(reply)
         return reply
 
-    def answer(self, calls: Sequence[ToolCall], number: int) -> Generator[AgentEffect, Any, list[ToolResult]]:
-        """Return the results of all calls, of which equal ones are run once and invalid ones are not run."""
-        groups = self._grouped(calls, number)
-        results = self._settled(groups)
-        for group in groups:
-            result = results.get(group.key)
-            if result is group.item and result.error is not None:
-                yield EmitEvent(ToolCallInvalid(call=result.call, error=result.error, round=number))
-        to_run = {
-            group.key: group.item
-            for group in groups
-            if group.key not in results and isinstance(group.item, PreparedCall)
-        }
-        if to_run:
-            ran: list[ToolResult] = yield RunTools(tuple(to_run.values()), number)
-            results.update(zip(to_run, ran, strict=True))
-        answers: dict[int, ToolResult] = {}
-        for group in groups:
-            first, *others = group.indexes
-            answers[first] = result = results[group.key]
-            answers.update({at: shared(calls[at], result, len(group.indexes)) for at in others})
-            is_new = group.key in to_run or result is group.item
-            if is_new:
-                self._earlier.setdefault(group.key, []).append(result)
-            for at in others if is_new else group.indexes:
-                yield EmitEvent(_event(answers[at], number))
-        return [answers[at] for at in range(len(calls))]
+    @property
+    def round(self) -> int:
+        """The number of the next round, counted from 1."""
+        return len(self._rounds) + 1
 
-    def _grouped(self, calls: Sequence[ToolCall], number: int) -> list[_Group]:
+    def restore(self, rounds: Sequence[Round]) -> None:
+        """Take over the finished rounds of a run that was paused."""
+        for one in rounds:
+            for group in self.grouped(one.reply.tool_calls, self.round):
+                result = one.results[group.indexes[0]]
+                if was_run(result):
+                    self._earlier.setdefault(group.key, []).append(result)
+            self.close_round(one.reply, one.results)
+            self._count_failures(one.results)
+
+    def grouped(self, calls: Sequence[ToolCall], number: int) -> list[_Group]:
         """Return groups of equal calls; every call of a repeatable tool is a separate group."""
         groups: dict[str, _Group] = {}
         for at, call in enumerate(calls):
@@ -141,6 +163,72 @@ class _Run:
             key = f"{number}.{at}" if is_repeatable else _key(item)
             groups.setdefault(key, _Group(key=key, item=item)).indexes.append(at)
         return list(groups.values())
+
+    def decide(
+        self, groups: Sequence[_Group], made: Mapping[str, Decision]
+    ) -> Generator[AgentEffect, Any, dict[str, Decision | Pause]]:
+        """Return the decisions on the calls that are to be run, by call id; those `made` before are not asked for again."""
+        to_run = self._to_run(groups, self._settled(groups))
+        asked = [item for item in to_run.values() if item.call.id not in made]
+        answers: list[Decision | Pause] = (yield AskApproval(tuple(asked))) if asked else []
+        return {**made, **{item.call.id: answer for item, answer in zip(asked, answers, strict=True)}}
+
+    def pause(
+        self, reply: Reply, number: int, decisions: Mapping[str, Decision | Pause]
+    ) -> Generator[AgentEffect, Any, PendingRound]:
+        """End the run before the calls of an answer are run."""
+        waiting = [call for call in reply.tool_calls if decisions.get(call.id) is PAUSE]
+        pending = PendingRound(
+            id=f"run_{os.urandom(16).hex()}",
+            rounds=list(self._rounds),
+            reply=reply,
+            decided={name: made for name, made in decisions.items() if not isinstance(made, Pause)},
+            waiting=[call.id for call in waiting],
+        )
+        yield EmitEvent(RunPaused(id=pending.id, calls=waiting, reply=reply, round=number))
+        return pending
+
+    def answer(
+        self,
+        calls: Sequence[ToolCall],
+        groups: Sequence[_Group],
+        number: int,
+        decisions: Mapping[str, Decision | Pause],
+    ) -> Generator[AgentEffect, Any, list[ToolResult]]:
+        """Return the results of all calls; equal ones are run once, invalid and refused ones are not run."""
+        results = self._settled(groups)
+        for group in groups:
+            result = results.get(group.key)
+            if result is group.item and result.error is not None:
+                yield EmitEvent(ToolCallInvalid(call=result.call, error=result.error, round=number))
+        to_run = self._to_run(groups, results)
+        new = to_run.keys() | {group.key for group in groups if results.get(group.key) is group.item}
+        for key, item in list(to_run.items()):
+            reason = refusal_of(decisions[item.call.id])
+            if reason is not None:
+                results[key] = refused(to_run.pop(key), reason)
+                yield EmitEvent(ToolExecutionFailed(result=results[key], round=number))
+        if to_run:
+            ran: list[ToolResult] = yield RunTools(tuple(to_run.values()), number)
+            results.update(zip(to_run, ran, strict=True))
+        answers: dict[int, ToolResult] = {}
+        for group in groups:
+            first, *others = group.indexes
+            answers[first] = result = results[group.key]
+            answers.update({at: shared(calls[at], result, len(group.indexes)) for at in others})
+            if group.key in new:
+                self._earlier.setdefault(group.key, []).append(result)
+            for at in others if group.key in new else group.indexes:
+                yield EmitEvent(_event(answers[at], number))
+        return [answers[at] for at in range(len(calls))]
+
+    @staticmethod
+    def _to_run(groups: Sequence[_Group], settled: Mapping[str, ToolResult]) -> dict[str, PreparedCall]:
+        return {
+            group.key: group.item
+            for group in groups
+            if group.key not in settled and isinstance(group.item, PreparedCall)
+        }
 
     def _settled(self, groups: Sequence[_Group]) -> dict[str, ToolResult]:
         """Return the results of the calls that need not be run, by group key."""
@@ -165,15 +253,21 @@ class _Run:
         self._added += closed.messages
 
     def check_failures(self, results: list[ToolResult]) -> None:
-        """Raise the last failure if too many calls in a row have failed."""
+        """Raise the failure with which too many calls in a row have failed."""
+        error = self._count_failures(results)
+        if error is not None:
+            error.partial = self.reply()
+            raise error
+
+    def _count_failures(self, results: list[ToolResult]) -> LMStudioError | None:
+        """Count the failures in a row, and return the one that reaches the limit."""
         for item in results:
             if item.repeated:
                 continue
             self._failures = 0 if item.error is None else self._failures + 1
             if item.error is not None and self._failures >= self._limits.max_failures:
-                error = item.error
-                error.partial = self.reply()
-                raise error
+                return item.error
+        return None
 
     def check_repeats(self, results: list[ToolResult]) -> None:
         """Raise `MaxRoundsError` if the model repeats its calls although it was told so."""

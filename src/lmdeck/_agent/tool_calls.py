@@ -124,5 +124,10 @@ def not_run(call: ToolCall) -> ToolResult:
     return ToolResult(call=call, content=ONE_AT_A_TIME, problems=[note])
 
 
+def was_run(result: ToolResult) -> bool:
+    """Whether a result is that of a call itself, not one shared with another call or put off."""
+    return not result.repeated and not any(problem.code == "parallel_calls" for problem in result.problems)
+
+
 def _rejected(call: ToolCall, text: str, error: LMStudioError) -> ToolResult:
     return ToolResult(call=call, content=text, error=error)

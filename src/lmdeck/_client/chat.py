@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
+from lmdeck._agent.approvals import Approve, PausingApprove
 from lmdeck._agent.limits import AgentLimits
-from lmdeck._agent.loop import AgentEffect, AskModel, agent_plan
+from lmdeck._agent.loop import AgentEffect, AskModel, PendingRound, agent_plan
+from lmdeck._client.approvals import AnyApprove, approver
+from lmdeck._client.paused_run import RESUMED, Decisions, PausedRun
 from lmdeck._client.plans.chat import begin_chat
 from lmdeck._client.run import AsyncChatRun, ChatRun
 from lmdeck._client.run_agent import publish_events, publish_events_async, run_agent, run_agent_async
 from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._client.structured import AsyncParseStream, OutputRequest, OutputType, ParseStream, plan_attempts
-from lmdeck._client.tool_runs import Approve
 from lmdeck._compatibility import ALL, check_rules
 from lmdeck._pipeline.run_plan import run_plan, run_plan_async
 from lmdeck._requests.chat import ChatSpec, checked_options, checked_tool, tool_name
@@ -242,18 +245,31 @@ class _Builder(Generic[TransportT]):
         """
         return self._replace(without_rules=(*self._spec.without_rules, *check_rules(names or (ALL,))))
 
-    def _run_plan(self, limits: AgentLimits) -> Generator[AgentEffect, Any, Reply]:
+    def _run_plan(
+        self, limits: AgentLimits, resumed: PendingRound | None
+    ) -> Generator[AgentEffect, Any, Reply | PendingRound]:
         tools = {tool.name: tool for tool in self._spec.handlers}
         names = {tool_name(tool) for tool in self._spec.tools}
         elsewhere = frozenset(names - set(tools))
-        return agent_plan(tools, elsewhere, limits, one_at_a_time=self._spec.expects_one_call)
+        return agent_plan(tools, elsewhere, limits, one_at_a_time=self._spec.expects_one_call, resumed=resumed)
 
-    def _spec_for_round(self, effect: AskModel) -> ChatSpec:
-        """Return what a round asks for; only the first must call a tool, or the run would never end."""
-        choice = self._spec.tool_choice
-        if effect.round > 1 and choice not in (None, "none"):
-            choice = "auto"
-        return replace(self._spec, messages=(*self._spec.messages, *effect.added), tool_choice=choice)
+    def _resumed(self, paused: PausedRun, decisions: Decisions) -> tuple[ChatSpec, PendingRound]:
+        """Return what was asked, and the round that goes on.
+
+        Raises:
+            ConfigurationError: A call has no decision, a tool is not offered, or the run was resumed before.
+        """
+        pending = paused.decide(decisions)
+        offered = {tool.name for tool in self._spec.handlers}
+        missing = [call.name for call in paused.calls if call.name not in offered]
+        if missing:
+            raise ConfigurationError(
+                f"The paused run calls {missing[0]!r}, for which this chat has no handler.",
+                hint="Resume it with a chat that has the same tools.",
+            )
+        RESUMED.add(paused)
+        spec = replace(self._spec, messages=tuple(paused.messages), model=self._spec.model or paused.model)
+        return spec, pending
 
     def _for_output(self, output_type: OutputType[Any], request: OutputRequest) -> Self:
         """Return the chat that asks for an object, by `response_format` or by an instruction."""
@@ -294,13 +310,20 @@ class Chat(_Builder[Transport]):
         output_type = OutputType(kind)
         return ParseStream(self._for_output(output_type, OutputRequest()).stream(), output_type)
 
-    def run(self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]) -> Reply:
+    @overload
+    def run(self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]) -> Reply: ...
+    @overload
+    def run(
+        self, max_rounds: int = 8, *, approve: PausingApprove | Literal["pause"], **limits: Unpack[RunLimits]
+    ) -> Reply | PausedRun: ...
+    def run(self, max_rounds: int = 8, *, approve: AnyApprove = None, **limits: Unpack[RunLimits]) -> Reply | PausedRun:
         """Ask, run the tools that the model calls, and ask again until it answers.
 
         The calls of one answer run at once, in threads, and answer in order. What the model gets wrong is told to it. With
-        `approve`, each call is shown to it first: it returns True, or False, or why not, and may be async. The reply has
-        `rounds`, `messages` (what the run adds to the history) and the summed `usage`. A call of a tool without handler ends
-        the run.
+        `approve`, each call is shown to it first: it returns True, or False, or why not, and may be async. If it returns
+        `lmdeck.PAUSE`, or is `"pause"`, the run ends with a `PausedRun` before any call of that answer is run; `resume` goes
+        on with it. The reply has `rounds`, `messages` (what the run adds to the history) and the summed `usage`. A call of a
+        tool without handler ends the run.
 
         Raises:
             MaxRoundsError: The model has not answered after `max_rounds`, or only repeats itself.
@@ -308,25 +331,74 @@ class Chat(_Builder[Transport]):
             ToolCallMissingError: `tool_choice` demanded a call and none came.
             LMStudioError: An answer of the model failed.
         """
-        run = ChatRun(partial(self._steps, limits_of(max_rounds, limits), approve, streamed=False))
-        for _ in run:
-            continue
-        return run.reply
+        return _outcome(self._run(self._spec, limits_of(max_rounds, limits), approve, streamed=False))
 
-    def run_stream(
-        self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]
-    ) -> ChatRun:
+    def run_stream(self, max_rounds: int = 8, *, approve: AnyApprove = None, **limits: Unpack[RunLimits]) -> ChatRun:
         """Run like `run`, and yield every chunk and tool event of all rounds as it happens."""
-        return ChatRun(partial(self._steps, limits_of(max_rounds, limits), approve, streamed=True))
+        return self._run(self._spec, limits_of(max_rounds, limits), approve, streamed=True)
+
+    def resume(
+        self,
+        paused: PausedRun,
+        decisions: Decisions,
+        max_rounds: int = 8,
+        *,
+        approve: AnyApprove = "pause",
+        **limits: Unpack[RunLimits],
+    ) -> Reply | PausedRun:
+        """Go on with a paused run: run the calls that are allowed, report the others to the model, and ask again.
+
+        `decisions` has, by call id, True, False or the reason for a refusal; True or False alone applies to all calls. Model
+        and messages are those of the paused run, tools and options those of this chat. `max_rounds` counts the rounds before
+        the pause, too. Later calls are decided on by `approve`, and pause the run again by default. A run is resumed once:
+        see `PausedRun`.
+
+        Raises:
+            ConfigurationError: A call has no decision, this chat has no handler for it, or the run was resumed before.
+            LMStudioError: As in `run`.
+        """
+        spec, pending = self._resumed(paused, decisions)
+        return _outcome(self._run(spec, limits_of(max_rounds, limits), approve, pending, streamed=False))
+
+    def resume_stream(
+        self,
+        paused: PausedRun,
+        decisions: Decisions,
+        max_rounds: int = 8,
+        *,
+        approve: AnyApprove = "pause",
+        **limits: Unpack[RunLimits],
+    ) -> ChatRun:
+        """Resume like `resume`, and yield every chunk and tool event from there on as it happens."""
+        spec, pending = self._resumed(paused, decisions)
+        return self._run(spec, limits_of(max_rounds, limits), approve, pending, streamed=True)
+
+    def _run(
+        self,
+        spec: ChatSpec,
+        limits: AgentLimits,
+        approve: AnyApprove,
+        resumed: PendingRound | None = None,
+        *,
+        streamed: bool,
+    ) -> ChatRun:
+        return ChatRun(partial(self._steps, spec, limits, approver(approve), resumed, streamed=streamed))
 
     def _steps(
-        self, limits: AgentLimits, approve: Approve | None, interruption: Interruption, *, streamed: bool
-    ) -> Generator[AgentEvent, None, Reply]:
+        self,
+        spec: ChatSpec,
+        limits: AgentLimits,
+        approve: PausingApprove,
+        resumed: PendingRound | None,
+        interruption: Interruption,
+        *,
+        streamed: bool,
+    ) -> Generator[AgentEvent, None, Reply | PausedRun]:
         def ask(effect: AskModel) -> ChatStream:
-            return self._open(self._spec_for_round(effect), stream=streamed)
+            return self._open(_spec_for_round(spec, effect), stream=streamed)
 
-        steps = run_agent(self._run_plan(limits), ask, limits, approve, interruption, streamed=streamed)
-        return publish_events(steps, self._session.bus)
+        steps = run_agent(self._run_plan(limits, resumed), ask, limits, approve, interruption, streamed=streamed)
+        return _paused((yield from publish_events(steps, self._session.bus)), spec)
 
     def _open(self, spec: ChatSpec, *, stream: bool) -> ChatStream:
         return ChatStream(self._transport(), partial(begin_chat, self._session, spec, stream=stream))
@@ -377,28 +449,79 @@ class AsyncChat(_Builder[AsyncTransport]):
         output_type = OutputType(kind)
         return AsyncParseStream(self._for_output(output_type, OutputRequest()).stream(), output_type)
 
-    async def run(self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]) -> Reply:
+    @overload
+    async def run(
+        self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]
+    ) -> Reply: ...
+    @overload
+    async def run(
+        self, max_rounds: int = 8, *, approve: PausingApprove | Literal["pause"], **limits: Unpack[RunLimits]
+    ) -> Reply | PausedRun: ...
+    async def run(
+        self, max_rounds: int = 8, *, approve: AnyApprove = None, **limits: Unpack[RunLimits]
+    ) -> Reply | PausedRun:
         """Async version of `Chat.run`: handlers and `approve` may be async; sync handlers run in threads."""
-        async for step in self._steps(limits_of(max_rounds, limits), approve, streamed=False):
-            reply = step
-        if not isinstance(reply, Reply):
-            raise TypeError("a run ends with its reply")
-        return reply
+        return await _outcome_async(self._run(self._spec, limits_of(max_rounds, limits), approve, streamed=False))
 
     def run_stream(
-        self, max_rounds: int = 8, *, approve: Approve | None = None, **limits: Unpack[RunLimits]
+        self, max_rounds: int = 8, *, approve: AnyApprove = None, **limits: Unpack[RunLimits]
     ) -> AsyncChatRun:
         """Async version of `Chat.run_stream`."""
-        return AsyncChatRun(self._steps(limits_of(max_rounds, limits), approve, streamed=True))
+        return self._run(self._spec, limits_of(max_rounds, limits), approve, streamed=True)
 
-    def _steps(
-        self, limits: AgentLimits, approve: Approve | None, *, streamed: bool
-    ) -> AsyncGenerator[AgentEvent | Reply, None]:
+    async def resume(
+        self,
+        paused: PausedRun,
+        decisions: Decisions,
+        max_rounds: int = 8,
+        *,
+        approve: AnyApprove = "pause",
+        **limits: Unpack[RunLimits],
+    ) -> Reply | PausedRun:
+        """Async version of `Chat.resume`."""
+        spec, pending = self._resumed(paused, decisions)
+        return await _outcome_async(self._run(spec, limits_of(max_rounds, limits), approve, pending, streamed=False))
+
+    def resume_stream(
+        self,
+        paused: PausedRun,
+        decisions: Decisions,
+        max_rounds: int = 8,
+        *,
+        approve: AnyApprove = "pause",
+        **limits: Unpack[RunLimits],
+    ) -> AsyncChatRun:
+        """Async version of `Chat.resume_stream`."""
+        spec, pending = self._resumed(paused, decisions)
+        return self._run(spec, limits_of(max_rounds, limits), approve, pending, streamed=True)
+
+    def _run(
+        self,
+        spec: ChatSpec,
+        limits: AgentLimits,
+        approve: AnyApprove,
+        resumed: PendingRound | None = None,
+        *,
+        streamed: bool,
+    ) -> AsyncChatRun:
+        return AsyncChatRun(self._steps(spec, limits, approver(approve), resumed, streamed=streamed))
+
+    async def _steps(
+        self,
+        spec: ChatSpec,
+        limits: AgentLimits,
+        approve: PausingApprove,
+        resumed: PendingRound | None,
+        *,
+        streamed: bool,
+    ) -> AsyncGenerator[AgentEvent | Reply | PausedRun, None]:
         def ask(effect: AskModel) -> AsyncChatStream:
-            return self._open(self._spec_for_round(effect), stream=streamed)
+            return self._open(_spec_for_round(spec, effect), stream=streamed)
 
-        steps = run_agent_async(self._run_plan(limits), ask, limits, approve, streamed=streamed)
-        return publish_events_async(steps, self._session.bus)
+        agent = run_agent_async(self._run_plan(limits, resumed), ask, limits, approve, streamed=streamed)
+        async with aclosing(publish_events_async(agent, self._session.bus)) as steps:
+            async for step in steps:
+                yield _paused(step, spec) if isinstance(step, PendingRound) else step
 
     def _open(self, spec: ChatSpec, *, stream: bool) -> AsyncChatStream:
         return AsyncChatStream(self._transport(), partial(begin_chat, self._session, spec, stream=stream))
@@ -415,6 +538,30 @@ class AsyncChat(_Builder[AsyncTransport]):
         """Async version of `Chat.stream`: the callback may be async, and the reply is awaited."""
         stream = self._open(self._spec, stream=True)
         return stream if callback is None else _call_back(stream, callback)
+
+
+def _spec_for_round(spec: ChatSpec, effect: AskModel) -> ChatSpec:
+    """Return what a round asks for; only the first must call a tool, or the run would never end."""
+    choice = spec.tool_choice
+    if effect.round > 1 and choice not in (None, "none"):
+        choice = "auto"
+    return replace(spec, messages=(*spec.messages, *effect.added), tool_choice=choice)
+
+
+def _paused(outcome: Reply | PendingRound, spec: ChatSpec) -> Reply | PausedRun:
+    return outcome if isinstance(outcome, Reply) else PausedRun.of(outcome, spec)
+
+
+def _outcome(run: ChatRun) -> Reply | PausedRun:
+    for _ in run:
+        continue
+    return run.outcome
+
+
+async def _outcome_async(run: AsyncChatRun) -> Reply | PausedRun:
+    async for _ in run:
+        continue
+    return run.outcome
 
 
 async def _call_back(stream: AsyncChatStream, callback: Callable[[Chunk], object]) -> Reply:

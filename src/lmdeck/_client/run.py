@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from types import TracebackType
 from typing import Self
 
+from lmdeck._client.paused_run import PausedRun
 from lmdeck._transport.interruption import Interruption
 from lmdeck.errors import IncompleteStreamError
 from lmdeck.events import AgentEvent
@@ -19,23 +20,38 @@ def run_closed(partial: Reply | None = None) -> IncompleteStreamError:
 
 
 class _Run:
-    """The base class of both runs: whether the run was closed, and its reply once there is one."""
+    """The base class of both runs: whether the run was closed, and how it ended once it has."""
 
     def __init__(self) -> None:
         self._interruption = Interruption()
         self._is_over = False
-        self._reply: Reply | None = None
+        self._outcome: Reply | PausedRun | None = None
 
     @property
-    def reply(self) -> Reply:
-        """The reply of the run.
+    def outcome(self) -> Reply | PausedRun:
+        """What `run` returns: the reply of the run, or the paused run.
 
         Raises:
             IncompleteStreamError: The run was not read to its end.
         """
-        if self._reply is None:
+        if self._outcome is None:
             raise IncompleteStreamError("The run was not read to its end.", hint="Iterate it first.")
-        return self._reply
+        return self._outcome
+
+    @property
+    def reply(self) -> Reply:
+        """The reply of the run; if it was paused, the reply so far, whose calls were not run.
+
+        Raises:
+            IncompleteStreamError: The run was not read to its end.
+        """
+        outcome = self.outcome
+        return outcome if isinstance(outcome, Reply) else outcome.partial
+
+    @property
+    def paused(self) -> PausedRun | None:
+        """The paused run if calls wait for a decision, else None."""
+        return self._outcome if isinstance(self._outcome, PausedRun) else None
 
     def _check_open(self) -> None:
         if self._interruption.is_set and not self._is_over:
@@ -45,7 +61,7 @@ class _Run:
 class ChatRun(_Run):
     """A run of the sync client while it goes on: a context manager and an iterator of chunks and tool events."""
 
-    def __init__(self, begin: Callable[[Interruption], Generator[AgentEvent, None, Reply]]) -> None:
+    def __init__(self, begin: Callable[[Interruption], Generator[AgentEvent, None, Reply | PausedRun]]) -> None:
         super().__init__()
         self._steps = begin(self._interruption)
         self._lock = threading.Lock()  # held while the next event is waited for
@@ -60,7 +76,7 @@ class ChatRun(_Run):
                 event = next(self._steps)
                 self._check_open()
             except StopIteration as done:
-                self._reply = self._reply or done.value
+                self._outcome = self._outcome or done.value
                 self._is_over = True
                 raise StopIteration from None
             except BaseException as error:
@@ -96,7 +112,7 @@ class ChatRun(_Run):
 class AsyncChatRun(_Run):
     """A run of the async client while it goes on: an async context manager and iterator of chunks and tool events."""
 
-    def __init__(self, steps: AsyncGenerator[AgentEvent | Reply, None]) -> None:
+    def __init__(self, steps: AsyncGenerator[AgentEvent | Reply | PausedRun, None]) -> None:
         super().__init__()
         self._steps = steps
         self._is_reading = False
@@ -107,13 +123,13 @@ class AsyncChatRun(_Run):
     async def __anext__(self) -> AgentEvent:
         self._check_open()
         step = await self._step()
-        if isinstance(step, Reply):
-            self._reply, self._is_over = step, True
+        if isinstance(step, Reply | PausedRun):
+            self._outcome, self._is_over = step, True
             await self._steps.aclose()
             raise StopAsyncIteration
         return step
 
-    async def _step(self) -> AgentEvent | Reply:
+    async def _step(self) -> AgentEvent | Reply | PausedRun:
         """Wait for the next step; another task that closes the run ends the wait, and not this task."""
         import asyncio  # imported late: the sync client needs none of it
 

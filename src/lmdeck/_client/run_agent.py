@@ -11,28 +11,30 @@ from typing import Any
 
 from msgspec import Struct
 
+from lmdeck._agent.approvals import PausingApprove
 from lmdeck._agent.limits import AgentLimits
-from lmdeck._agent.loop import AskModel, EmitEvent, RunTools
+from lmdeck._agent.loop import AskApproval, AskModel, EmitEvent, PendingRound, RunTools
+from lmdeck._client.approvals import decide, decide_async
 from lmdeck._client.stream import AsyncChatStream, ChatStream
-from lmdeck._client.tool_runs import Approve, run_in_tasks, run_in_threads
+from lmdeck._client.tool_runs import run_in_tasks, run_in_threads
 from lmdeck._event_bus import EventBus
 from lmdeck._transport.interruption import Interruption
 from lmdeck.errors import LMStudioError
 from lmdeck.events import AgentEvent
 from lmdeck.messages import Reply, ToolResult
 
-AgentPlan = Generator[Any, Any, Reply]
+AgentPlan = Generator[Any, Any, Reply | PendingRound]
 
 
 def run_agent(
     plan: AgentPlan,
     ask: Callable[[AskModel], ChatStream],
     limits: AgentLimits,
-    approve: Approve | None,
+    approve: PausingApprove,
     interruption: Interruption,
     *,
     streamed: bool,
-) -> Generator[AgentEvent, None, Reply]:
+) -> Generator[AgentEvent, None, Reply | PendingRound]:
     """Run an agent with blocking calls, and yield what happens in it; the reply is returned.
 
     An interruption from another thread ends the wait for the model, and the wait for tools, with an `IncompleteStreamError`.
@@ -50,8 +52,10 @@ def run_agent(
                             if streamed:
                                 yield from stream
                             result = stream.until_done()
+                    case AskApproval(ready):
+                        result = decide(ready, approve)
                     case RunTools(ready, number):
-                        result = yield from run_in_threads(ready, number, limits, approve, interruption)
+                        result = yield from run_in_threads(ready, number, limits, interruption)
                     case EmitEvent(event):
                         yield event
             except LMStudioError as error:
@@ -59,17 +63,17 @@ def run_agent(
             else:
                 effect = plan.send(result)
     except StopIteration as done:
-        reply: Reply = done.value
-        return reply
+        outcome: Reply | PendingRound = done.value
+        return outcome
     finally:
         plan.close()
 
 
 async def run_agent_async(
-    plan: AgentPlan, ask: Callable[[AskModel], AsyncChatStream], limits: AgentLimits, approve: Approve | None, *,
+    plan: AgentPlan, ask: Callable[[AskModel], AsyncChatStream], limits: AgentLimits, approve: PausingApprove, *,
     streamed: bool,
-) -> AsyncGenerator[AgentEvent | Reply, None]:  # fmt: skip
-    """Async version of `run_agent`; the reply is yielded last."""
+) -> AsyncGenerator[AgentEvent | Reply | PendingRound, None]:  # fmt: skip
+    """Async version of `run_agent`; the reply, or the pending round, is yielded last."""
     try:
         effect = next(plan)
         while True:
@@ -86,13 +90,15 @@ async def run_agent_async(
             else:
                 effect = plan.send(result)
     except StopIteration as done:
-        reply: Reply = done.value
+        outcome: Reply | PendingRound = done.value
     finally:
         plan.close()
-    yield reply
+    yield outcome
 
 
-def publish_events(steps: Generator[AgentEvent, None, Reply], bus: EventBus) -> Generator[AgentEvent, None, Reply]:
+def publish_events(
+    steps: Generator[AgentEvent, None, Reply | PendingRound], bus: EventBus
+) -> Generator[AgentEvent, None, Reply | PendingRound]:
     """Publish the events of a run on the client's bus as they happen."""
     try:
         while True:
@@ -100,15 +106,15 @@ def publish_events(steps: Generator[AgentEvent, None, Reply], bus: EventBus) -> 
             bus.emit(event)
             yield event
     except StopIteration as done:
-        reply: Reply = done.value
-        return reply
+        outcome: Reply | PendingRound = done.value
+        return outcome
     finally:
         steps.close()
 
 
 async def publish_events_async(
-    steps: AsyncGenerator[AgentEvent | Reply, None], bus: EventBus
-) -> AsyncGenerator[AgentEvent | Reply, None]:
+    steps: AsyncGenerator[AgentEvent | Reply | PendingRound, None], bus: EventBus
+) -> AsyncGenerator[AgentEvent | Reply | PendingRound, None]:
     """Async version of `publish_events`."""
     async with aclosing(steps) as given:
         async for step in given:
@@ -126,7 +132,7 @@ async def _perform(
     effect: object,
     ask: Callable[[AskModel], AsyncChatStream],
     limits: AgentLimits,
-    approve: Approve | None,
+    approve: PausingApprove,
     *,
     streamed: bool,
 ) -> AsyncGenerator[AgentEvent | _Result, None]:
@@ -137,9 +143,11 @@ async def _perform(
                     async for chunk in stream:
                         yield chunk
                 yield _Result(await stream.until_done())
+        case AskApproval(ready):
+            yield _Result(await decide_async(ready, approve))
         case RunTools(ready, number):
             results: dict[int, ToolResult] = {}
-            async with aclosing(run_in_tasks(ready, number, limits, approve, results)) as events:
+            async with aclosing(run_in_tasks(ready, number, limits, results)) as events:
                 async for event in events:
                     yield event
             yield _Result([results[at] for at in range(len(ready))])

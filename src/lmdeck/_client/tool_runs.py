@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from inspect import isawaitable
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from lmdeck._agent.limits import AgentLimits
-from lmdeck._agent.tool_calls import PreparedCall, failed, finished, refused, timed_out
+from lmdeck._agent.tool_calls import PreparedCall, failed, finished, timed_out
 from lmdeck._client.run import run_closed
 from lmdeck._native_threads import start_native_thread
 from lmdeck._transport.interruption import Interruption
 from lmdeck.events import AgentEvent, ToolExecutionFailed, ToolFinished, ToolServerLost, ToolStarted
-from lmdeck.messages import ToolCall, ToolResult
+from lmdeck.messages import ToolResult
 from lmdeck.tools.reporting import Report, report_to
 
 if TYPE_CHECKING:
@@ -32,14 +32,12 @@ _CLOSED = object()
 """What a closing of the run puts among the results."""
 Happened: TypeAlias = ToolResult | ToolServerLost | BaseException
 Done: TypeAlias = SimpleQueue[tuple[int, ToolResult | ToolServerLost | object]]
-Approve = Callable[[ToolCall], "bool | str | Awaitable[bool | str]"]
 
 
 def run_in_threads(
     ready: tuple[PreparedCall, ...],
     number: int,
     limits: AgentLimits,
-    approve: Approve | None,
     interruption: Interruption,
 ) -> Generator[AgentEvent, None, list[ToolResult]]:
     """Run a round's calls in threads; yield an event as each ends, and return the results in order.
@@ -52,13 +50,6 @@ def run_in_threads(
     done: Done = SimpleQueue()
     interruption.watch(lambda: done.put((-1, _CLOSED)))
     for at, item in enumerate(ready):
-        reason = _reason(approve, item.call)
-        if isawaitable(reason):
-            reason = _said(_awaited_apart(reason))
-        if reason is not None:
-            results[at] = refused(item, reason)
-            yield ToolExecutionFailed(result=results[at], round=number)
-            continue
         limit = _limit(item, limits)
         ends[at] = None if limit is None else time.monotonic() + limit
         context = copy_context()
@@ -95,15 +86,15 @@ def _work(at: int, item: PreparedCall, limit: float | None, done: Done) -> None:
     try:
         value = item.tool.handler(**item.arguments)
         if isawaitable(value):
-            value = _awaited(value, limit)
+            value = awaited(value, limit)
     except Exception as error:
         done.put((at, _failed(item, error, limit, time.monotonic() - begin)))
     else:
         done.put((at, finished(item, value, time.monotonic() - begin)))
 
 
-def _awaited(value: Awaitable[object], limit: float | None) -> object:
-    """Run an async handler in this thread."""
+def awaited(value: Awaitable[object], limit: float | None) -> object:
+    """Run an async handler in this thread, which has no event loop."""
     import asyncio  # imported late: it costs more than all of lmdeck
 
     async def waiting() -> object:
@@ -112,19 +103,10 @@ def _awaited(value: Awaitable[object], limit: float | None) -> object:
     return asyncio.run(waiting())
 
 
-def _awaited_apart(value: Awaitable[object]) -> object:
-    """Wait for an async `approve` in another thread, since this one may be running an event loop."""
-    from concurrent.futures import ThreadPoolExecutor  # imported lazily, as asyncio is
-
-    with ThreadPoolExecutor(1, thread_name_prefix="lmdeck-approve") as pool:
-        return pool.submit(copy_context().run, _awaited, value, None).result()
-
-
 async def run_in_tasks(
     ready: tuple[PreparedCall, ...],
     number: int,
     limits: AgentLimits,
-    approve: Approve | None,
     results: dict[int, ToolResult],
 ) -> AsyncGenerator[AgentEvent, None]:
     """Run a round's calls in tasks; yield an event as each ends, and store its result in `results`."""
@@ -134,13 +116,6 @@ async def run_in_tasks(
     tasks: dict[int, asyncio.Task[None]] = {}
     try:
         for at, item in enumerate(ready):
-            reason = _reason(approve, item.call)
-            if isawaitable(reason):
-                reason = _said(await reason)
-            if reason is not None:
-                results[at] = refused(item, reason)
-                yield ToolExecutionFailed(result=results[at], round=number)
-                continue
             context = copy_context()
             context.run(report_to, _publisher(happened, at))
             work = _work_in_task(at, item, _limit(item, limits), happened)
@@ -243,18 +218,6 @@ def _in_thread(item: PreparedCall) -> asyncio.Future[object]:
     name = f"lmdeck-tool-{item.call.name}"
     start_native_thread(partial(copy_context().run, work), name)
     return future
-
-
-def _reason(approve: Approve | None, call: ToolCall) -> Any:
-    """Return the reason why a call is refused, or None."""
-    answer = True if approve is None else approve(call)
-    return answer if isawaitable(answer) else _said(answer)
-
-
-def _said(answer: object) -> str | None:
-    if isinstance(answer, str):
-        return answer
-    return None if answer else ""
 
 
 def _limit(item: PreparedCall, limits: AgentLimits) -> float | None:

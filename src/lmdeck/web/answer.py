@@ -10,8 +10,8 @@ from contextlib import aclosing
 
 from msgspec.structs import replace
 
+from lmdeck._client.approvals import AnyApprove
 from lmdeck._client.chat import AsyncChat
-from lmdeck._client.tool_runs import Approve
 from lmdeck.errors import LMStudioError, StreamError, TransportError
 from lmdeck.events import AgentEvent, Chunk, RoundFinished, ToolCallInvalid, ToolExecutionFailed, ToolFinished
 from lmdeck.messages import Problem, Reply, Round, ToolResult
@@ -39,7 +39,7 @@ class StreamedAnswer:
         chat: Callable[[], AsyncChat],
         *,
         max_rounds: int = 8,
-        approve: Approve | None = None,
+        approve: AnyApprove = None,
         encoding: Encoding = PAGE,
         with_details: bool = False,
     ) -> None:

@@ -11,8 +11,8 @@ from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.http import StreamingHttpResponse
 
+from lmdeck._client.approvals import AnyApprove
 from lmdeck._client.chat import AsyncChat, Chat
-from lmdeck._client.tool_runs import Approve
 from lmdeck.contrib.django.clients import alm
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.errors import ConfigurationError
@@ -32,7 +32,7 @@ def stream_response(
     *,
     encoding: str = "lmdeck",
     max_rounds: int | None = None,
-    approve: Approve | None = None,
+    approve: AnyApprove = None,
     heartbeat: float | None = None,
     on_end: OnEnd | None = None,
 ) -> ChatResponse:

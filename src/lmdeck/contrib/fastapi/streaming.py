@@ -17,8 +17,8 @@ from lmdeck.web.encodings import find_encoding
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from lmdeck._client.approvals import AnyApprove
     from lmdeck._client.chat import AsyncChat
-    from lmdeck._client.tool_runs import Approve
     from lmdeck.messages import Reply
 
 OnEnd = Callable[["Reply"], Awaitable[object] | object]
@@ -30,7 +30,7 @@ def stream_response(
     *,
     encoding: str = "lmdeck",
     max_rounds: int = 8,
-    approve: Approve | None = None,
+    approve: AnyApprove = None,
     heartbeat: float = HEARTBEAT,
     on_end: OnEnd | None = None,
 ) -> ChatResponse:

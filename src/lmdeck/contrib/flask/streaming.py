@@ -13,8 +13,8 @@ from lmdeck.web.background_loop import iterate
 from lmdeck.web.encodings import find_encoding
 
 if TYPE_CHECKING:
+    from lmdeck._client.approvals import AnyApprove
     from lmdeck._client.chat import AsyncChat, Chat
-    from lmdeck._client.tool_runs import Approve
     from lmdeck.messages import Reply
 
 HEARTBEAT = 0.4
@@ -26,7 +26,7 @@ def stream_response(
     *,
     encoding: str = "lmdeck",
     max_rounds: int = 8,
-    approve: Approve | None = None,
+    approve: AnyApprove = None,
     heartbeat: float = HEARTBEAT,
     on_end: Callable[[Reply], object] | None = None,
 ) -> Response:

@@ -1,7 +1,7 @@
 """The encoding of AG-UI, the Agent User Interaction protocol, which CopilotKit and others read.
 
-Source: docs.ag-ui.com, "Events" and "Reasoning". Types are in capitals, fields in camel case, and each event is the data of
-one server-sent event.
+Source: docs.ag-ui.com, "Events", "Reasoning" and "Interrupts". Types are in capitals, fields in camel case, and each event is
+the data of one server-sent event.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from lmdeck.errors import LMStudioError
 from lmdeck.events import (
     Chunk,
     RoundFinished,
+    RunPaused,
     ToolCallInvalid,
     ToolExecutionFailed,
     ToolFinished,
@@ -36,6 +37,7 @@ class _AGUIEncoder:
         self._message = ""
         self._open_calls: dict[int, str] = {}
         self._ended_calls: set[str] = set()
+        self._interrupts: list[dict[str, Any]] = []
 
     def encode(self, event: AnswerEvent) -> bytes:
         """Return the bytes for an event."""
@@ -60,8 +62,15 @@ class _AGUIEncoder:
                 return []
             case RoundFinished():
                 return self._end()
+            case RunPaused(calls=calls):
+                self._interrupts = [_interrupt(event.id, call) for call in calls]
+                return [*(each for call in calls for each in self._end_call(call)), *self._end()]
             case Reply():
-                return [*self._end(), {"type": "RUN_FINISHED", **self._run}]
+                outcome = {"type": "interrupt", "interrupts": self._interrupts}
+                return [
+                    *self._end(),
+                    {"type": "RUN_FINISHED", **self._run} | ({"outcome": outcome} if self._interrupts else {}),
+                ]
             case LMStudioError():
                 return [*self._end(), {"type": "RUN_ERROR", "message": str(event), "code": type(event).__name__}]
 
@@ -98,6 +107,9 @@ class _AGUIEncoder:
             end,
         ]
 
+    def _outcome(self) -> dict[str, Any]:
+        return {"outcome": {"type": "interrupt", "interrupts": self._interrupts}} if self._interrupts else {}
+
     def _result(self, call_id: str, content: str) -> dict[str, Any]:
         message = _new_id()
         return {
@@ -132,6 +144,15 @@ class _AGUIEncoder:
 
 def _name(kind: str) -> str:
     return "TEXT_MESSAGE" if kind == "TEXT" else "REASONING_MESSAGE"
+
+
+def _interrupt(run: str, call: ToolCall) -> dict[str, Any]:
+    return {
+        "id": f"{run}:{call.id}",
+        "reason": "tool_call",
+        "message": f"May {call.name} be run?",
+        "toolCallId": call.id,
+    }
 
 
 def _new_id() -> str:

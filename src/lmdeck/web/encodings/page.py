@@ -2,7 +2,8 @@
 
 Its events are JSON objects with a `type`: `content` and `reasoning` have new `text`; `call` is a piece of a tool call
 (`index`, `id`, `name`, `arguments`), `running` a call whose tool was started, `result` its outcome; `round` ends an answer with
-tool calls, `done` the whole run; `error` has `message`, `hint` and `request_id`, the number of its log entry.
+tool calls, `approval` a run whose `calls` wait for a decision (`run` is its id), `done` the whole run; `error` has `message`,
+`hint` and `request_id`, the number of its log entry.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from lmdeck.errors import LMStudioError
 from lmdeck.events import (
     Chunk,
     RoundFinished,
+    RunPaused,
     ToolCallInvalid,
     ToolExecutionFailed,
     ToolFinished,
@@ -52,6 +54,9 @@ def _events(event: AnswerEvent) -> list[dict[str, Any]]:
             return []  # the results of the affected calls report it
         case RoundFinished():
             return [{"type": "round", "round": event.round}] if event.reply.tool_calls else []
+        case RunPaused():
+            waiting = [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in event.calls]
+            return [{"type": "approval", "run": event.id, "calls": waiting}]
         case LMStudioError():
             fields = {"type": "error", "message": event.message, "hint": event.hint}
             return [fields if event.request_id is None else {**fields, "request_id": event.request_id}]

@@ -16,6 +16,7 @@ from lmdeck.errors import LMStudioError
 from lmdeck.events import (
     Chunk,
     RoundFinished,
+    RunPaused,
     ToolCallInvalid,
     ToolExecutionFailed,
     ToolFinished,
@@ -69,11 +70,11 @@ class _VercelEncoder:
                 return []
             case RoundFinished():
                 return self._end_step()
-            case Reply():
-                reason = _FINISH_REASONS.get(event.finish_reason, "other")
-                return [*self._end_step(), {"type": "finish", "finishReason": reason}]
-            case LMStudioError():
-                return [*self._end_step(), {"type": "error", "errorText": str(event)}]
+            case RunPaused(calls=calls):
+                waiting = [part for call in calls for part in self._approval(event.id, call)]
+                return [*waiting, *self._end_step()]
+            case Reply() | LMStudioError():
+                return [*self._end_step(), _last_part(event)]
 
     def _chunk(self, chunk: Chunk) -> list[dict[str, Any]]:
         parts: list[dict[str, Any]] = []
@@ -99,6 +100,10 @@ class _VercelEncoder:
         self._inputs.add(call.id)
         part = {"type": "tool-input-available", "toolCallId": call.id, "toolName": call.name, "input": call.arguments}
         return [*self._start_step(), *self._close(), part]
+
+    def _approval(self, run: str, call: ToolCall) -> list[dict[str, Any]]:
+        request = {"type": "tool-approval-request", "approvalId": f"{run}:{call.id}", "toolCallId": call.id}
+        return [*self._input(call), request]
 
     @property
     def _id(self) -> str:
@@ -129,6 +134,12 @@ class _VercelEncoder:
             return parts
         self._in_step = False
         return [*parts, {"type": "finish-step"}]
+
+
+def _last_part(end: Reply | LMStudioError) -> dict[str, Any]:
+    if isinstance(end, LMStudioError):
+        return {"type": "error", "errorText": str(end)}
+    return {"type": "finish", "finishReason": _FINISH_REASONS.get(end.finish_reason, "other")}
 
 
 VERCEL = Encoding(

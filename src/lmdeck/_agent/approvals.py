@@ -1,0 +1,32 @@
+"""The decision on a tool call before it is run: allowed, refused, or not made yet."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import TypeAlias
+
+from lmdeck.messages import ToolCall
+
+
+class Pause(Enum):
+    """The decision to decide later."""
+
+    PAUSE = "pause"
+
+
+PAUSE = Pause.PAUSE
+"""What `approve` returns for a call that is decided later: the run ends with a `PausedRun`."""
+
+Decision: TypeAlias = bool | str
+"""True allows a call, False refuses it, and a text refuses it with this reason, which the model is told."""
+
+Approve: TypeAlias = Callable[[ToolCall], "Decision | Awaitable[Decision]"]
+PausingApprove: TypeAlias = Callable[[ToolCall], "Decision | Pause | Awaitable[Decision | Pause]"]
+
+
+def refusal_of(decision: object) -> str | None:
+    """Return the reason why a call is refused, `""` for none given; None if it is allowed."""
+    if isinstance(decision, str):
+        return decision
+    return None if decision else ""
