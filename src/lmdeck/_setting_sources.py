@@ -22,7 +22,7 @@ from lmdeck.errors import ConfigurationError
 CONFIG_FILE_BYTES = 1 << 20
 PREFIX = "LMDECK_"
 TOKEN_VARIABLE = "LM_API_TOKEN"  # the name in LM Studio's documentation (core/authentication)
-OTHER_VARIABLES = ("LMDECK_CACHE_DIR", "LMDECK_LIVE_URL", "LMDECK_SERVER_TOKEN")
+OTHER_VARIABLES = ("LMDECK_CACHE_DIR", "LMDECK_CHATS_DIR", "LMDECK_LIVE_URL", "LMDECK_SERVER_TOKEN")
 REPOSITORIES = (".git", ".hg", ".jj", ".svn")
 ROUTE_SETTINGS = ("proxy", "tls_verify", "tls_ca_file", "tls_client_cert", "tls_client_key")
 SIMILARITY = 0.7

@@ -294,14 +294,22 @@ class Reply(Struct, frozen=True, kw_only=True):
         return Message(role="assistant", content=self.content, tool_calls=tuple(self.tool_calls))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the reply as plain data: `{"content": {"message", "action", "actions"}, "reasoning", …}`."""
+        """Return the reply as plain data, ready for JSON.
+
+        `content` is `{"message": text, "action": first call or None, "actions": all calls}`, a call as `{"name", "args"}`.
+        Beside it: `reasoning`, `tool_calls` (each `id`, `name`, `arguments`), `finish_reason`, `id`, `model`, `usage` (None if
+        the server reported none) and `problems` (each `code`, `detail`).
+        """
         actions = [{"name": call.name, "args": call.arguments} for call in self.tool_calls]
         return {
             "content": {"message": self.content, "action": actions[0] if actions else None, "actions": actions},
             "reasoning": self.reasoning,
+            "tool_calls": [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in self.tool_calls],
             "finish_reason": self.finish_reason,
-            "usage": self.usage.to_dict() if self.usage else None,
+            "id": self.id,
             "model": self.model,
+            "usage": self.usage.to_dict() if self.usage else None,
+            "problems": [{"code": problem.code, "detail": problem.detail} for problem in self.problems],
         }
 
     def __str__(self) -> str:

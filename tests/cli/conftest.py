@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cli_tools import COMMAND, Run, Speaker
@@ -26,9 +27,15 @@ def server(speaker: Speaker) -> Iterator[str]:
 
 
 @pytest.fixture
-def environment(server: str) -> dict[str, str]:
+def environment(server: str, tmp_path: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LMDECK_")}
-    return {**kept, "LMDECK_BASE_URL": server, "PYTHONWARNINGS": "error", "COLUMNS": "100"}
+    return {
+        **kept,
+        "LMDECK_BASE_URL": server,
+        "LMDECK_CHATS_DIR": str(tmp_path / "chats"),
+        "PYTHONWARNINGS": "error",
+        "COLUMNS": "100",
+    }
 
 
 @pytest.fixture

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pty
 import re
 import select
 import signal
+import struct
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyte
 import pytest
 from cli_tools import COMMAND, Speaker
 
@@ -23,13 +27,16 @@ ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\^_=>])")
 
 
 class Terminal:
-    """A terminal with the command in it."""
+    """A terminal with the command in it; `screen` is what it shows, `seen` every character that it got."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, arguments: list[str], environment: dict[str, str], columns: int = 100, lines: int = 40) -> None:
+        self.screen = pyte.Screen(columns, lines)
+        self._stream = pyte.Stream(self.screen)
         self._main, other = pty.openpty()
+        fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.process = subprocess.Popen(
             [*COMMAND, *arguments],
-            env={**environment, "TERM": "xterm", "LINES": "40"},
+            env={**environment, "TERM": "xterm", "LINES": str(lines), "COLUMNS": str(columns)},
             stdin=other,
             stdout=other,
             stderr=other,
@@ -50,9 +57,15 @@ class Terminal:
             assert left > 0, f"{words!r} did not come; the screen: {ESCAPES.sub('', self.seen)[-800:]!r}"
             if select.select([self._main], [], [], min(left, 0.2))[0]:
                 data = os.read(self._main, 65536).decode(errors="replace")
-                if "\x1b[6n" in data:
-                    self.type("\x1b[1;1R")  # where the cursor is: prompt_toolkit asks
+                self._stream.feed(data)
+                if "\x1b[6n" in data:  # prompt_toolkit asks where the cursor is
+                    self.type(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R")
                 self.seen += data
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows that show something."""
+        return [row.rstrip() for row in self.screen.display if row.strip()]
 
     def forget(self) -> None:
         self.seen = ""
@@ -64,9 +77,6 @@ class Terminal:
 
 
 def _own_terminal() -> None:
-    import fcntl
-    import termios
-
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     signal.signal(
         signal.SIGINT, signal.SIG_DFL

@@ -152,7 +152,7 @@ def test_a_reader_that_has_enough_is_no_error(environment: dict[str, str], speak
         assert shown.stderr.read() == b""
 
 
-@pytest.mark.parametrize("missing", ["typer", "rich", "prompt_toolkit"])
+@pytest.mark.parametrize("missing", ["typer", "rich"])
 def test_without_its_extra_it_says_how_to_get_it(missing: str) -> None:
     """No traceback, but the command that installs what is missing."""
     code = f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = ['chat']; from lmdeck.cli import main; main()"

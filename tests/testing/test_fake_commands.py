@@ -165,13 +165,13 @@ def test_a_careful_program_is_told_so() -> None:
     code, outcomes = judged(PROGRAM, "cut", "hang", "crash", "trickle", "refuse", "unexpected_endpoint", "empty_reply")
     assert code == 0
     assert outcomes == {
-        "cut": "said so",
-        "hang": "said so",
-        "crash": "said so",
+        "cut": "reported",
+        "hang": "reported",
+        "crash": "reported",
         "trickle": "survived",
-        "refuse": "said so",
-        "unexpected_endpoint": "said so",
-        "empty_reply": "said so",
+        "refuse": "reported",
+        "unexpected_endpoint": "reported",
+        "empty_reply": "reported",
     }
 
 
@@ -207,13 +207,13 @@ def test_the_same_program_is_tried_with_repaired_answers() -> None:
     assert (report["ok"], report["repaired_ok"]) == (False, True)
     assert report["repaired_expected"] == report["expected"]
     assert {trial["fault"]: (trial["outcome"], trial["repaired"]["outcome"]) for trial in report["trials"]} == {
-        "early_end": ("wrong answer", "said so"),
-        "empty_reply": ("wrong answer", "said so"),
+        "early_end": ("wrong answer", "reported"),
+        "empty_reply": ("wrong answer", "reported"),
         "trickle": ("survived", "survived"),
     }
     shown = run(*command, COLUMNS="160", **FAST).stdout
     assert "as it is: 1 survived · 2 wrong answer" in shown
-    assert "with lmdeck run: 1 survived · 2 said so" in shown
+    assert "with lmdeck run: 1 survived · 2 reported" in shown
 
 
 def test_a_program_that_fails_anyway_is_refused() -> None:
@@ -229,4 +229,4 @@ def test_the_table_is_for_people() -> None:
     )
     assert done.returncode == 0
     assert "✓  cut" in done.stdout
-    assert "1 survived · 1 said so" in done.stdout
+    assert "1 survived · 1 reported" in done.stdout

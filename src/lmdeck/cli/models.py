@@ -10,7 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from lmdeck.cli.terminal import console, echo_json, errors, safe, size
+from lmdeck.cli.terminal import GOOD, console, echo_json, errors, safe, show_line, size
 from lmdeck.cli.waiting import waiting
 from lmdeck.model_info import DownloadJob, ModelInfo
 
@@ -63,7 +63,7 @@ def load(
         echo_json(msgspec.to_builtins(loaded))
         return
     took = f" in {loaded.load_time:.1f} s" if loaded.load_time else ""
-    console.print(Text.assemble(("✓ ", "green"), f"{safe(loaded.instance_id)} is loaded{took}"))
+    show_line(GOOD, f"{loaded.instance_id} is loaded{took}")
 
 
 @commands.command("unload")
@@ -85,7 +85,7 @@ def unload(
         echo_json(unloaded)
         return
     for name in unloaded:
-        console.print(Text.assemble(("✓ ", "green"), f"{safe(name)} is unloaded"))
+        show_line(GOOD, f"{name} is unloaded")
     if not unloaded:
         console.print("No model is loaded.")
 
@@ -121,7 +121,7 @@ def get(
         echo_json(msgspec.to_builtins(job))
         return
     outcome = "was already downloaded" if job.status == "already_downloaded" else "is downloaded"
-    console.print(Text.assemble(("✓ ", "green"), f"{safe(model)} {outcome}"))
+    show_line(GOOD, f"{model} {outcome}")
 
 
 def ps(context: typer.Context, as_json: Json = False) -> None:

@@ -14,7 +14,7 @@ import typer
 from rich.text import Text
 
 from lmdeck.cli.shared_options import AllowedHost, ListenHost, ListenPort
-from lmdeck.cli.terminal import console, errors, safe
+from lmdeck.cli.terminal import BAD, GOOD, WARNING, errors, show_line
 from lmdeck.cli.testing import require_extra
 from lmdeck.web.trust import AllowedHosts, is_loopback
 
@@ -69,16 +69,11 @@ def proxy(
     shared: Shared = context.obj
     application = RepairProxy(AllowedHosts.of(allowed_host or (), host), **shared.settings)
     if not is_loopback(host):
-        errors.print(
-            Text.assemble(("! ", "yellow"), f"{host} is reachable from other machines, and no token is required.")
-        )
+        show_line(WARNING, f"{host} is reachable from other machines, and no token is required.", on=errors)
 
     def show_url(url: str) -> None:
-        upstream = safe(application.upstream_url)
-        console.print(Text.assemble(("✓ ", "green"), f"proxy at {url} for {upstream} (Ctrl-C stops)"))
-        console.print(
-            Text(f"  base URL of OpenAI clients: {url}/v1, of Anthropic clients: {url}", style="dim"), soft_wrap=True
-        )
+        show_line(GOOD, f"proxy at {url} for {application.upstream_url} (Ctrl-C stops)")
+        show_line((" ", ""), Text(f"base URL of OpenAI clients: {url}/v1, of Anthropic clients: {url}", style="dim"))
 
     with listen(host, port) as listener:
         serve(application, listener, show_url)
@@ -115,11 +110,10 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
             program.send_signal(number)
         code = program.wait()
     except FileNotFoundError:
-        errors.print(Text.assemble(("✗ ", "bold red"), safe(f"Program {command[0]!r} not found.")), soft_wrap=True)
+        show_line(BAD, f"Program {command[0]!r} not found.", on=errors)
         return NO_PROGRAM
     except OSError as error:
-        message = safe(f"The program {command[0]!r} cannot be run: {error.strerror}.")
-        errors.print(Text.assemble(("✗ ", "bold red"), message), soft_wrap=True)
+        show_line(BAD, f"The program {command[0]!r} cannot be run: {error.strerror}.", on=errors)
         return NOT_EXECUTABLE
     finally:
         for number, handler in before.items():

@@ -12,17 +12,20 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from markdown_it import MarkdownIt
 from rich.live import Live
 from rich.markdown import Markdown
 from rich.text import Text
 
-from lmdeck.cli.terminal import console, safe, write
+from lmdeck.cli.terminal import Mark, console, safe, show_line, write
 from lmdeck.events import Chunk
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
 REFRESHES = 12
+NOTE_CHARS = 300
+PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
 
 
 @contextmanager
@@ -45,10 +48,12 @@ def quiet_keyboard() -> Iterator[None]:
 
 
 class SafeMarkdown(Markdown):
-    """Markdown of a model, with sanitized text, also in entities, and with links to web pages only."""
+    """Markdown of a model: HTML is text, control characters are removed, also in entities, and links lead to web pages only."""
 
     def __init__(self, markup: str) -> None:
-        super().__init__(safe(markup))
+        super().__init__("")
+        self.markup = safe(markup)
+        self.parsed = PARSER.parse(self.markup)
         for token in _flattened(self.parsed):
             token.content = safe(token.content)
             for name in ("href", "src"):
@@ -63,37 +68,36 @@ def _flattened(tokens: Iterable[Token]) -> Iterator[Token]:
 
 
 class Screen:
-    """A live view of chunks; plain text if standard output is not a terminal."""
+    """A live view of an answer; plain text if standard output is not a terminal. `content` is the text shown so far."""
 
     def __init__(self) -> None:
-        self._live = Live(console=console, refresh_per_second=REFRESHES, vertical_overflow="visible", transient=False)
+        self.content = ""
+        self._live: Live | None = None
         self._reasoning: list[str] = []
         self._block = ""
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         self._stack.enter_context(quiet_keyboard())
-        if console.is_terminal:
-            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if console.is_terminal:
-            self._live.stop()
-        else:
+        self.settle()
+        if not console.is_terminal:
             write("\n")
         self._stack.close()
 
     def show(self, chunk: Chunk) -> None:
         """Draw a chunk."""
+        self.content += chunk.content
         if not console.is_terminal:
             write(safe(chunk.content))
             return
         if chunk.reasoning:
             self._reasoning.append(safe(chunk.reasoning))
-            self._live.update(Text("".join(self._reasoning), style="dim italic"))
+            self._draw(Text("".join(self._reasoning), style="dim italic"))
         if chunk.content:
             if self._reasoning:
                 self._print(Text("".join(self._reasoning).strip() + "\n", style="dim italic"))
@@ -101,11 +105,31 @@ class Screen:
             finished, self._block = split_finished(self._block + safe(chunk.content))
             if finished:
                 self._print(SafeMarkdown(finished))
-            self._live.update(SafeMarkdown(self._block))
+            self._draw(SafeMarkdown(self._block))
+
+    def note(self, mark: Mark, text: str) -> None:
+        """Print a line between parts of the answer, such as a tool call; a new part begins."""
+        self.settle()
+        self.content = ""
+        line = " ".join(text.split())
+        show_line(mark, Text(safe(line if len(line) <= NOTE_CHARS else f"{line[:NOTE_CHARS]}…"), style="dim"))
+
+    def settle(self) -> None:
+        """Leave what was drawn on the screen, so that something else can be printed."""
+        if self._live is not None:
+            self._live.stop()
+        self._live, self._block = None, ""
+        self._reasoning.clear()
+
+    def _draw(self, growing: Markdown | Text) -> None:
+        if self._live is None:
+            self._live = Live(console=console, refresh_per_second=REFRESHES, vertical_overflow="visible")
+            self._live.start()
+        self._live.update(growing)
 
     def _print(self, block: Markdown | Text) -> None:
         """Print a finished block above the live part."""
-        self._live.update(Text(""))
+        self._draw(Text(""))
         console.print(block)
 
 

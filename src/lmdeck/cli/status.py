@@ -6,7 +6,7 @@ from rich.text import Text
 
 from lmdeck._client.clients import LMStudio
 from lmdeck._version import __version__
-from lmdeck.cli.terminal import console, safe
+from lmdeck.cli.terminal import BAD, GOOD, NEXT, console, safe, show_line
 from lmdeck.model_info import Health
 
 
@@ -20,22 +20,20 @@ def show(lm: LMStudio) -> None:
         return
     version = f" {health.version}" if health.version else ""
     name = safe(f"{health.product or 'a server'}{version}")
-    console.print(
-        Text.assemble(("✓ ", "green"), f"{name} answers at {lm.base_url} ({(health.latency or 0) * 1000:.0f} ms)")
-    )
+    show_line(GOOD, f"{name} answers at {lm.base_url} ({(health.latency or 0) * 1000:.0f} ms)")
     if health.error is not None:
-        console.print(Text.assemble(("✗ ", "red"), safe(health.error.message)))
-        console.print(Text.assemble(("  → ", "cyan"), safe(health.error.hint)))
+        show_line(BAD, health.error.message)
+        show_line(NEXT, health.error.hint)
         return
     loaded = ", ".join(health.models_loaded) or "none; the first request loads one"
-    console.print(Text(f"  loaded: {safe(loaded)}"))
+    show_line((" ", ""), loaded, label="loaded  ")
     _next('lmdeck ask "Hello"', "one question", "lmdeck chat", "a conversation", "lmdeck models", "the server's models")
 
 
 def _unreachable(lm: LMStudio, health: Health) -> None:
-    console.print(Text.assemble(("✗ ", "red"), f"nothing answers at {lm.base_url}"))
+    show_line(BAD, f"nothing answers at {lm.base_url}")
     if health.error is not None:
-        console.print(Text.assemble(("  → ", "cyan"), safe(health.error.hint)))
+        show_line(NEXT, health.error.hint)
     _next("lmdeck demo", "try everything without LM Studio", "lmdeck doctor", "find out what is wrong", "", "")
 
 

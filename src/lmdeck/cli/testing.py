@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmdeck.cli.shared_options import AllowedHost, ListenHost, ListenPort
-from lmdeck.cli.terminal import console, echo_json, errors, safe, show_error, size
+from lmdeck.cli.terminal import BAD, GOOD, NEXT, WARNING, console, echo_json, errors, safe, show_error, show_line, size
 from lmdeck.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lmdeck.testing.recordings.replay import Understood
     from lmdeck.testing.verdict import Outcome, Repaired, Trial
 
-STYLES = {"survived": "green", "said so": "cyan", "wrong answer": "bold red", "crashed": "red", "hung": "magenta"}
+STYLES = {"survived": "green", "reported": "cyan", "wrong answer": "bold red", "crashed": "red", "hung": "magenta"}
 SHOWN_CHARS = 100
 
 
@@ -62,17 +62,11 @@ def fake(
     if faults:
         _list_faults(as_json=as_json)
         return
-    from lmdeck.server.serve import listen, run
+    from lmdeck.server.serve import wait_until_stopped
     from lmdeck.testing.scenario import Scenario, load_scenario
 
-    made = (Scenario() if scenario is None else load_scenario(scenario)).fake(
-        host=host, allowed_hosts=allowed_host or ()
-    )
-
-    def show_url(url: str) -> None:
-        if not as_json:
-            console.print(Text.assemble(("✓ ", "green"), f"a fake LM Studio at {url} (Ctrl-C stops)"), soft_wrap=True)
-            console.print(Text(f"  base URL of OpenAI clients: {url}/v1", style="dim"), soft_wrap=True)
+    script = Scenario() if scenario is None else load_scenario(scenario)
+    made = script.fake(host=host, port=port, allowed_hosts=allowed_host or ())
 
     def show(request: SentRequest) -> None:
         if as_json:
@@ -81,8 +75,12 @@ def fake(
             console.print(Text(safe(f"  {request}")), soft_wrap=True)
 
     made.on_request(show)
-    with listen(host, port) as listener:
-        run(made.app, listener, show_url)
+    made.start(as_fake=True)
+    if not as_json:
+        show_line(GOOD, f"a fake LM Studio at {made.base_url} (Ctrl-C stops)")
+        show_line(("", ""), Text(f" base URL of OpenAI clients: {made.base_url}/v1", style="dim"))
+    wait_until_stopped()
+    made.close()
 
 
 def _list_faults(*, as_json: bool) -> None:
@@ -131,12 +129,7 @@ def record(
         run(
             recorder,
             listener,
-            lambda url: console.print(
-                Text.assemble(
-                    ("✓ ", "green"), safe(f"recorder at {url} for {upstream}, writing to {to} (Ctrl-C stops)")
-                ),
-                soft_wrap=True,
-            ),
+            lambda url: show_line(GOOD, f"recorder at {url} for {upstream}, writing to {to} (Ctrl-C stops)"),
         )
     lost = f"; {recorder.lost} could not be written" if recorder.lost else ""
     console.print(Text(safe(f"{recorder.count} exchanges in {to}{lost}")), soft_wrap=True)
@@ -152,7 +145,7 @@ def replay(
     from lmdeck.testing.recordings.replay import understand
 
     def warn(what: str) -> None:
-        errors.print(Text.assemble(("! ", "yellow"), safe(what)), soft_wrap=True)
+        show_line(WARNING, what, on=errors)
 
     is_good = True
     for exchange in load(cassette, warn):
@@ -180,12 +173,11 @@ def _as_row(understood: Understood) -> dict[str, object]:
 
 def _show(understood: Understood) -> None:
     exchange, reply, error = understood.exchange, understood.reply, understood.error
-    mark = ("✓ ", "green") if error is None else ("✗ ", "bold red")
     asked = _short(safe(f"{exchange.method} {exchange.path}"))
-    console.print(Text.assemble(mark, (asked, "bold"), f" → {exchange.status}"))
+    show_line(GOOD if error is None else BAD, f" → {exchange.status}", label=asked)
     if error is not None:
-        console.print(Text(safe(f"  {type(error).__name__}: {error.message}")), soft_wrap=True)
-        console.print(Text.assemble(("  → ", "cyan"), safe(error.hint)), soft_wrap=True)
+        show_line((" ", ""), f"{type(error).__name__}: {error.message}")
+        show_line(NEXT, error.hint)
     if reply is None:
         return
     for name, text in (("reasoning", reply.reasoning), ("content", reply.content)):
@@ -233,17 +225,19 @@ def verdict(
 
     names = [find_fault(name).name for name in fault or FAULTS]
     script = Scenario() if scenario is None else load_scenario(scenario)
+    _report_progress("running the program without a fault")
     expected = baseline(command, script, timeout)
     with_repair = baseline(command, script, timeout, repaired=True) if repaired else None
     trials: list[Trial] = []
     with Progress(
         TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), console=errors, transient=True,
-        disable=as_json or not errors.is_terminal,
+        disable=not errors.is_terminal,
     ) as progress:  # fmt: skip
         task = progress.add_task("faults", total=len(names))
         for trial in try_faults(command, script, expected, timeout=timeout, faults=names, repaired=with_repair):
             trials.append(trial)
             progress.update(task, advance=1, description=trial.fault)
+            _report_progress(f"{len(trials)}/{len(names)} {trial.fault}: {trial.outcome}")
     is_good = all(trial.is_right for trial in trials)
     if as_json:
         report = {"ok": is_good, "expected": expected, "trials": msgspec.to_builtins(trials)}
@@ -253,6 +247,12 @@ def verdict(
     else:
         _show_trials(trials)
     raise typer.Exit(0 if is_good else 1)
+
+
+def _report_progress(what: str) -> None:
+    """Print a line on standard error if no progress bar can be shown there."""
+    if not errors.is_terminal:
+        errors.print(Text(safe(what)), soft_wrap=True)
 
 
 def _are_right(trials: list[Trial]) -> bool:

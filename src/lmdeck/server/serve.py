@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import threading
 from contextlib import suppress
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 BACKLOG = 1024
 OWN_HEADERS = (("Server", f"lmdeck/{__version__}"),)
 TICK_SECONDS = 0.1
+SIGNAL_CHECK_SECONDS = 0.5  # on Windows, a wait without a limit does not see Ctrl-C
 SHUTDOWN_SECONDS = 5
 """How long open requests may take at shutdown to notice that their connection is closed."""
 
@@ -147,6 +149,18 @@ def run(app: ASGIApp, listener: socket.socket, on_ready: Callable[[str], object]
     server = _Server(app, None if on_ready is None else lambda: on_ready(url))
     with suppress(KeyboardInterrupt):  # uvicorn has shut down cleanly and raises the signal again
         server.run(sockets=[listener])
+
+
+def wait_until_stopped() -> None:
+    """Wait for Ctrl-C or SIGTERM, in the main thread."""
+    stopped = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while not stopped.wait(SIGNAL_CHECK_SECONDS):
+            pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class BackgroundServer:

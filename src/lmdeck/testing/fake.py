@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lmdeck._client.clients import AsyncLMStudio, LMStudio
+from lmdeck._version import __version__
 from lmdeck.server.app import create_app
 from lmdeck.server.serve import listen
 from lmdeck.server.stored import StoredResponses
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 LM_STUDIO_HEADERS = (("X-Powered-By", "Express"),)
 """The headers by which LM Studio's server identifies itself."""
+FAKE_HEADERS = (*LM_STUDIO_HEADERS, ("Server", f"lmdeck-fake/{__version__}"))
 
 
 class FakeLMStudio(Scripting, ModelScripting, Expectations):
@@ -125,10 +127,14 @@ class FakeLMStudio(Scripting, ModelScripting, Expectations):
 
     # --- start and stop ---
 
-    def start(self) -> Self:
-        """Start the server, on a free port unless one was chosen; a `with` block does it."""
+    def start(self, *, as_fake: bool = False) -> Self:
+        """Start the server, on a free port unless one was chosen; a `with` block does it.
+
+        With `as_fake`, it introduces itself as a fake (header `Server`), so that `lmdeck doctor` does not report an LM Studio.
+        """
         if self._server is None:
-            self._server = WatchedServer(self.app, listen(*self._address), headers=LM_STUDIO_HEADERS)
+            headers = FAKE_HEADERS if as_fake else LM_STUDIO_HEADERS
+            self._server = WatchedServer(self.app, listen(*self._address), headers=headers)
         return self
 
     def close(self) -> None:

@@ -35,6 +35,7 @@ from lmdeck.errors import ConfigurationError
 from lmdeck.testing.answers import Answer, PlannedCall, refusal
 from lmdeck.testing.fake import FakeLMStudio
 from lmdeck.testing.faults import find_fault
+from lmdeck.testing.scripting import FILLER
 
 
 class _ToolCallEntry(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -84,7 +85,7 @@ class _AnswerEntry(Struct, forbid_unknown_fields=True, kw_only=True):
         if self.fail is not None:
             find_fault(self.fail).check(options)
         return Answer(
-            content=self.reply if self.json is None else msgspec.json.encode(self.json).decode(),
+            content=self._content(),
             reasoning=self.reasoning,
             calls=tuple(PlannedCall(name=call.name, arguments=call.arguments) for call in calls),
             dialect=self.dialect,
@@ -95,6 +96,13 @@ class _AnswerEntry(Struct, forbid_unknown_fields=True, kw_only=True):
             tokens_per_second=self.tokens_per_second,
             time_to_first_token=self.time_to_first_token,
         )
+
+    def _content(self) -> str:
+        """Return the text of the answer: some words if only a fault is given, so that there is something to cut."""
+        if self.json is not None:
+            return msgspec.json.encode(self.json).decode()
+        has_answer = self.reply or self.reasoning or self.tool_call or self.tool_calls or self.from_schema
+        return FILLER if self.fail is not None and not has_answer else self.reply
 
 
 class Scenario(Struct, forbid_unknown_fields=True, kw_only=True):

@@ -29,7 +29,7 @@ _STOP_REASONS: dict[str, StopReason] = {
     "length": "maxPredictedTokensReached",
     "tool_calls": "toolCalls",
 }
-_FILLER = "Well begun is half done, as they say, and what was begun here goes on for a while. 世界 🙂"
+FILLER = "Well begun is half done, as they say, and what was begun here goes on for a while. 世界 🙂"
 
 
 class Scripting:
@@ -142,7 +142,7 @@ class Scripting:
         """
         return self.answer(RawAnswer.frames(*frames, done=done))
 
-    def fail(self, fault: str, /, *, reply: str | Answer = _FILLER, **options: object) -> Self:
+    def fail(self, fault: str, /, *, reply: str | Answer = FILLER, **options: object) -> Self:
         """Inject one of `FakeLMStudio.faults()` into the next answer, which would otherwise be `reply`.
 
         Raises:

@@ -2,7 +2,7 @@
 
 First it is run without a fault, which shows what it says when all is well. Then, for each fault, as it is and with lmdeck's
 repair between (as `lmdeck run` puts it there): *survived* (it said the
-same), *said so* (it ended with an error of its own), *wrong answer* (it ended well and said something else), *crashed* (a
+same), *reported* (it ended with an error of its own), *wrong answer* (it ended well and said something else), *crashed* (a
 traceback or a signal) or *hung* (it did not end in time).
 """
 
@@ -27,7 +27,7 @@ from lmdeck.testing.scenario import Scenario
 if TYPE_CHECKING:
     from lmdeck.testing.fake import FakeLMStudio
 
-Outcome = Literal["survived", "said so", "wrong answer", "crashed", "hung"]
+Outcome = Literal["survived", "reported", "wrong answer", "crashed", "hung"]
 SHOWN = 2000
 
 
@@ -115,7 +115,7 @@ def _try_repaired(command: Sequence[str], scenario: Scenario, expected: str, tim
 
 
 def _is_right(outcome: Outcome, fault: str) -> bool:
-    return outcome == "survived" or (outcome == "said so" and FAULTS[fault].expect == "error")
+    return outcome == "survived" or (outcome == "reported" and FAULTS[fault].expect == "error")
 
 
 def _outcome(run: _ProgramRun, expected: str) -> Outcome:
@@ -123,7 +123,7 @@ def _outcome(run: _ProgramRun, expected: str) -> Outcome:
         return "hung"
     if run.code == 0:
         return "survived" if run.output == expected else "wrong answer"
-    return "crashed" if run.code < 0 or "Traceback (most recent call last)" in run.errors else "said so"
+    return "crashed" if run.code < 0 or "Traceback (most recent call last)" in run.errors else "reported"
 
 
 def _run(

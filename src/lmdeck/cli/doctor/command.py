@@ -6,13 +6,12 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.text import Text
 
 from lmdeck.cli.doctor.context import CheckResult
 from lmdeck.cli.doctor.server_checks import run_checks
-from lmdeck.cli.terminal import console, echo_json, safe
+from lmdeck.cli.terminal import BAD, GOOD, NEXT, WARNING, echo_json, show_line
 
-MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "bold red"), "skipped": ("-", "dim")}
+MARKS = {"ok": GOOD, "warning": WARNING, "failed": BAD, "skipped": ("-", "dim")}
 
 
 def doctor(
@@ -37,8 +36,6 @@ def doctor(
 
 
 def _show(result: CheckResult) -> None:
-    mark, style = MARKS[result.outcome]
-    detail = " ".join(safe(result.detail).split())
-    console.print(Text.assemble((f"{mark} ", style), (f"{result.check:<11}", "bold"), detail), soft_wrap=True)
+    show_line(MARKS[result.outcome], " ".join(result.detail.split()), label=f"{result.check:<11}")
     if result.fix:
-        console.print(Text.assemble(("  → ", "cyan"), safe(result.fix)), soft_wrap=True)
+        show_line(NEXT, result.fix)
