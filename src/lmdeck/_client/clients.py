@@ -6,6 +6,7 @@ import threading
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import partial
+from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
@@ -37,6 +38,8 @@ from lmdeck.outputs import Completion, Embeddings, TokenCount
 from lmdeck.tools.registry import ToolRegistry
 
 if TYPE_CHECKING:
+    from lmdeck.batch.job import AsyncBatchJob, BatchJob
+    from lmdeck.batch.making import BatchArguments
     from lmdeck.cache import Cache
 
 EMBED_BATCH = 64
@@ -177,6 +180,27 @@ class LMStudio(ClientBase):
             LMStudioError: The server cannot be reached or refuses, or an answer is of another type than its question.
         """
         return drive(decide(self._session, input, questions, model, images, emulate=emulate), self._route())
+
+    def batch(
+        self,
+        source: str | PathLike[str],
+        *,
+        out: str | PathLike[str],
+        **arguments: Unpack[BatchArguments],
+    ) -> BatchJob:
+        """Return a batch: many requests from a file, each answered once, whatever is killed meanwhile.
+
+        `source` holds lines of OpenAI's Batch API, or JSONL, CSV or Parquet with a `prompt` or `messages` column; `out` gets a
+        line for each row, `.jsonl` or `.parquet`. Keywords: `model`, `endpoint`, `template`, `system`, `options` (a dict of
+        `temperature`, `max_tokens` and so on), `schema`, `dedupe`, `hosts` (addresses instead of this client's server),
+        `max_concurrency`, `attempts`, `patience`, `ledger`.
+
+        Raises:
+            ConfigurationError: An argument is wrong.
+        """
+        from lmdeck.batch.making import make_job  # imported late: few programs run batches
+
+        return make_job(self._session, source, out, arguments)
 
     @overload
     def complete(
@@ -378,6 +402,18 @@ class AsyncLMStudio(ClientBase):
     ) -> Decisions:
         """Async version of `LMStudio.decide`."""
         return await drive_async(decide(self._session, input, questions, model, images, emulate=emulate), self._route())
+
+    def batch(
+        self,
+        source: str | PathLike[str],
+        *,
+        out: str | PathLike[str],
+        **arguments: Unpack[BatchArguments],
+    ) -> AsyncBatchJob:
+        """Async version of `LMStudio.batch`."""
+        from lmdeck.batch.making import make_async_job  # imported late: few programs run batches
+
+        return make_async_job(self._session, source, out, arguments)
 
     @overload
     def complete(

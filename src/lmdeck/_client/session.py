@@ -77,9 +77,10 @@ class Session:
         handlers: Iterable[HandlerFactory] = (),
         headers: Mapping[str, str] | None = None,
         cache: str | Cache | None = None,
+        bus: EventBus | None = None,
     ) -> None:
         self.tools = ToolRegistry() if tools is None else tools
-        self.bus = EventBus()
+        self.bus = EventBus() if bus is None else bus
         self.settings = settings
         self.address = BaseURL.from_settings(settings)
         self.once: Handler = LogTraffic(Exchange(clock))
@@ -95,6 +96,7 @@ class Session:
         self._load_once = LoadOnce(limited, threading.Lock, clock, self._is_loaded, self.semaphore.forget_limit)
         on_fork(self._load_once, LoadOnce.after_fork)
         factories = tuple(handlers)
+        self._made_with: dict[str, Any] = {"retry": retry, "handlers": factories, "headers": headers}
         telemetry = partial(Telemetry, bus=self.bus, clock=clock)
         self.unlimited: Handler = _wrapped(telemetry(retried), factories)
         self.prompt: Handler = _wrapped(telemetry(without_loading), factories)
@@ -117,6 +119,10 @@ class Session:
         self._has_warned_of_queue = False
         if settings.debug:
             log_to_stderr()
+
+    def for_settings(self, settings: Settings) -> Session:
+        """Return a session with other settings, but the same handlers, headers, tools, events and cache."""
+        return Session(settings, self.clock, tools=self.tools, cache=self.cache, bus=self.bus, **self._made_with)
 
     def call(
         self,

@@ -37,7 +37,7 @@ def embed(
 ) -> Plan[Embeddings]:
     """Embed texts, one batch at a time: LM Studio is reported to hang on concurrent embeddings."""
     texts = checked_texts(given)
-    named = model or (yield from _choose_embedder(session))
+    named = model or (yield from choose_embedder(session))
     vectors: list[list[float]] = []
     answered, usage = "", None
     for batch in batches(texts, batch_size):
@@ -100,7 +100,7 @@ def _completion_body(model: str | None, prompt: str, suffix: str | None, options
     return {**({"model": model} if model else {}), "prompt": text, **_sent(options)}
 
 
-def _choose_embedder(session: Session) -> Plan[str]:
+def choose_embedder(session: Session) -> Plan[str]:
     """Return an embedding model: a loaded one, or the first in the list."""
     try:
         listing = yield from ask_listing(session)

@@ -1,0 +1,150 @@
+"""Input files as a stream of records: JSONL, CSV and Parquet. A faulty line is a record with an error, never an abort.
+
+A file is read in pieces, so that its size does not matter. JSON lines end at a newline only, since JSON may contain U+2028.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+from msgspec import Struct
+
+from lmdeck.errors import ConfigurationError
+
+MAX_LINE_BYTES = 64 << 20
+PARQUET_ROWS = 1000  # read at once
+NEEDS_PYARROW = 'Parquet needs pyarrow: pip install "lmdeck[batch]"'
+BOM = b"\xef\xbb\xbf"
+_decode = msgspec.json.Decoder().decode
+
+
+class Record(Struct, frozen=True):
+    """One record: the line that it begins on, counted from 1 (of Parquet, its row), and its values or what is wrong."""
+
+    line: int
+    values: Mapping[str, Any]
+    error: str = ""
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Yield the records of a file; its name says what it is: `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.parquet`.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or its name has another ending.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ConfigurationError(
+            f"{path} is of no known format.", hint=f"Name it as what it is: {', '.join(sorted(_READERS))}."
+        )
+    try:
+        yield from reader(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error.strerror or error}.", hint="Check the name and the permissions."
+        ) from error
+
+
+def digest_of(path: Path) -> str:
+    """Return a hash of a file's content, by which a changed input is noticed.
+
+    Raises:
+        ConfigurationError: The file cannot be read.
+    """
+    digest = blake2b(digest_size=16)
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error.strerror or error}.", hint="Check the name and the permissions."
+        ) from error
+    return digest.hexdigest()
+
+
+def _read_jsonl(path: Path) -> Iterator[Record]:
+    with path.open("rb") as file:
+        for number, (line, is_whole) in enumerate(_lines(file), 1):
+            if not is_whole:
+                yield Record(number, {}, f"The line is longer than {MAX_LINE_BYTES} bytes.")
+            elif text := (line.removeprefix(BOM) if number == 1 else line).strip(b" \t\r\n"):
+                yield _json_record(number, text)
+
+
+def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Yield each line, and whether it is whole: of one that is too long, only its beginning is kept."""
+    while line := file.readline(MAX_LINE_BYTES):
+        is_whole = len(line) < MAX_LINE_BYTES or line.endswith(b"\n")
+        yield line, is_whole
+        while not (is_whole or line.endswith(b"\n") or not line):
+            line = file.readline(MAX_LINE_BYTES)
+
+
+def _json_record(number: int, text: bytes) -> Record:
+    try:
+        values = _decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Record(number, {}, f"The line is not JSON: {error}.")
+    if not isinstance(values, dict):
+        return Record(number, {}, "The line is not a JSON object.")
+    return Record(number, values)
+
+
+def _read_csv(path: Path) -> Iterator[Record]:
+    csv.field_size_limit(MAX_LINE_BYTES)
+    # Bytes that are not UTF-8 become surrogates, so that only their own row is faulty.
+    with path.open("r", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=False)
+        while True:
+            line = reader.line_num + 1
+            try:
+                values = next(reader, None)
+            except csv.Error as error:
+                yield Record(line, {}, f"The row is not CSV: {error}.")
+                continue
+            if values is None:
+                return
+            yield _csv_record(max(line, 2), values)
+
+
+def _csv_record(line: int, values: dict[str | Any, str | Any]) -> Record:
+    if None in values:
+        return Record(line, {}, "The row has more values than the header has names.")
+    given = {name: value for name, value in values.items() if value not in (None, "")}
+    try:
+        "".join(given.values()).encode()
+    except UnicodeEncodeError:
+        return Record(line, {}, "The row is not UTF-8.")
+    return Record(line, given)
+
+
+def _read_parquet(path: Path) -> Iterator[Record]:
+    try:
+        from pyarrow import ArrowException, parquet  # an extra
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(NEEDS_PYARROW, hint=NEEDS_PYARROW) from error
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Record(number, {name: value for name, value in values.items() if value is not None})
+    except ArrowException as error:
+        raise ConfigurationError(f"{path} is not a Parquet file: {error}.", hint="Write it again.") from error
+
+
+_READERS: Mapping[str, Callable[[Path], Iterator[Record]]] = {
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".json": _read_jsonl,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,228 @@
+"""Records of an input file → requests: the endpoint, the body, and the hash by which equal requests are found.
+
+A record is a line of OpenAI's Batch API (`custom_id`, `method`, `url`, `body`), or has a `prompt`, `input` or `messages`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from lmdeck.errors import ConfigurationError
+from lmdeck.relay.routes import Kind, route_of
+
+Dedupe: TypeAlias = Literal["auto", "never"]
+CHAT = "/v1/chat/completions"
+DEFAULT_MAX_TOKENS = 4096  # of `/v1/messages`, which requires a limit
+KEY_BYTES = 16
+_FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+_LIMITS: dict[Kind, str] = {"responses": "max_output_tokens"}
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+
+
+class InvalidRowError(ValueError):
+    """A row of the input is not a request; the message says why."""
+
+
+class BatchOptions(Struct, frozen=True, kw_only=True):
+    """How records become requests.
+
+    `endpoint` and `model` apply to records that name none. `template` makes the prompt from a record's columns:
+    `"Summarise: {text}"`. `system` is a system message. `options` such as `temperature` or `max_tokens` go into each body that
+    does not have them. `schema` is the JSON Schema that answers must match. `dedupe=False` asks equal requests each.
+    """
+
+    endpoint: str = CHAT
+    model: str | None = None
+    template: str | None = None
+    system: str | None = None
+    options: Mapping[str, Any] = {}
+    schema: Mapping[str, Any] | None = None
+    dedupe: bool = True
+
+    def checked(self) -> BatchOptions:
+        """Return the options with the endpoint's full path.
+
+        Raises:
+            ConfigurationError: The endpoint is unknown, or has no structured output.
+        """
+        try:
+            path, kind = endpoint_of(self.endpoint)
+        except InvalidRowError as error:
+            raise ConfigurationError(f"{error}", hint=f"Use an endpoint such as {CHAT}.") from None
+        if self.schema is not None and kind not in {"chat", "responses"}:
+            raise ConfigurationError(
+                f"{path} has no structured output.", hint=f"Use {CHAT} or /v1/responses, or omit the schema."
+            )
+        return msgspec.structs.replace(self, endpoint=path)
+
+
+class BatchRequest(Struct, frozen=True, kw_only=True):
+    """One request: `key` is None if it must not share its answer with equal requests."""
+
+    endpoint: str
+    model: str
+    body: bytes
+    key: bytes | None
+
+    @property
+    def kind(self) -> Kind:
+        """The wire format."""
+        return endpoint_of(self.endpoint)[1]
+
+
+def request_of(record: Mapping[str, Any], options: BatchOptions) -> BatchRequest:
+    """Return the request of a record.
+
+    Raises:
+        InvalidRowError: The record is not a request.
+    """
+    if "body" in record:
+        path, kind, body = _from_line(record, options)
+    else:
+        path, kind = endpoint_of(options.endpoint)
+        body = _from_columns(record, kind, options)
+    body = {**_defaults(kind, options), **body}
+    body.pop("stream", None)
+    body.pop("stream_options", None)
+    model = body.get("model") or record.get("model") or options.model
+    if model is not None and not isinstance(model, str):
+        raise InvalidRowError("`model` is not text.")
+    if model:
+        body["model"] = model
+    shares = options.dedupe and not _samples(body)
+    return BatchRequest(
+        endpoint=path,
+        model=model or "",
+        body=msgspec.json.encode(body),
+        key=blake2b(path.encode() + b"\0" + _encode_sorted(body), digest_size=KEY_BYTES).digest() if shares else None,
+    )
+
+
+def custom_id_of(record: Mapping[str, Any], number: int) -> str:
+    """Return the custom id of a record: its `custom_id` or `id`, else one made of the row's number, counted from 1."""
+    given = record.get("custom_id")
+    if given is None:
+        given = record.get("id")
+    if given is None or isinstance(given, Mapping | list):
+        return f"row-{number}"
+    return given if isinstance(given, str) else str(given)
+
+
+@lru_cache(maxsize=64)
+def endpoint_of(url: str) -> tuple[str, Kind]:
+    """Return the full path and the wire format of an endpoint, as `/v1/chat/completions`, `chat/completions` or a URL.
+
+    Raises:
+        InvalidRowError: lmdeck has no such endpoint.
+    """
+    route = route_of("POST", url if "://" in url else f"http://host/{url.lstrip('/')}")
+    path = route.path.partition("?")[0]
+    if route.kind == "other" or not path.startswith("/v1/"):
+        raise InvalidRowError(f"{url!r} is not an endpoint for batches.")
+    return path, route.kind
+
+
+def _from_line(record: Mapping[str, Any], options: BatchOptions) -> tuple[str, Kind, dict[str, Any]]:
+    method, url, body = record.get("method", "POST"), record.get("url", options.endpoint), record["body"]
+    if not isinstance(method, str) or method.upper() != "POST":
+        raise InvalidRowError(f"`method` is {method!r}, not 'POST'.")
+    if not isinstance(url, str):
+        raise InvalidRowError("`url` is not text.")
+    if not isinstance(body, dict):
+        raise InvalidRowError("`body` is not a JSON object.")
+    return *endpoint_of(url), body
+
+
+def _from_columns(record: Mapping[str, Any], kind: Kind, options: BatchOptions) -> dict[str, Any]:
+    if options.template is not None:
+        return _asked(kind, filled(options.template, record), options.system)
+    messages = record.get("messages")
+    if messages is not None and kind not in {"completions", "embeddings"}:
+        return _with_messages(kind, _as_messages(messages), options.system)
+    prompt = record.get("prompt")
+    prompt = record.get("input") if prompt is None else prompt
+    if prompt is None:
+        raise InvalidRowError("There is no `body`, `messages`, `prompt` or `input`.")
+    if not isinstance(prompt, str) and not (kind == "embeddings" and isinstance(prompt, list)):
+        raise InvalidRowError("`prompt` is not text.")
+    return _asked(kind, prompt, options.system)
+
+
+def _asked(kind: Kind, prompt: str | list[Any], system: str | None) -> dict[str, Any]:
+    """Return a body with a prompt."""
+    if kind == "completions":
+        return {"prompt": prompt}
+    if kind == "embeddings":
+        return {"input": prompt}
+    if kind == "responses":
+        return {"input": prompt, **({"instructions": system} if system else {})}
+    return _with_messages(kind, [{"role": "user", "content": prompt}], system)
+
+
+def _with_messages(kind: Kind, messages: list[Any], system: str | None) -> dict[str, Any]:
+    if kind == "responses":
+        return {"input": messages, **({"instructions": system} if system else {})}
+    if kind == "messages":
+        return {"messages": messages, **({"system": system} if system else {})}
+    return {"messages": [{"role": "system", "content": system}, *messages] if system else messages}
+
+
+def _as_messages(given: Any) -> list[Any]:
+    """Return messages: a list of objects, or JSON text of one, as in a CSV file; None in them is a missing value."""
+    if isinstance(given, str):
+        try:
+            given = msgspec.json.decode(given)
+        except (msgspec.DecodeError, RecursionError):
+            raise InvalidRowError("`messages` is not JSON.") from None
+    if not isinstance(given, list) or not given or not all(isinstance(message, Mapping) for message in given):
+        raise InvalidRowError("`messages` is not a list of messages.")
+    return [{name: value for name, value in message.items() if value is not None} for message in given]
+
+
+def filled(template: str, record: Mapping[str, Any]) -> str:
+    """Return a template with its `{column}` fields replaced; `{{` and `}}` are braces.
+
+    Raises:
+        InvalidRowError: The record has no such column, or no value in it.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1]
+        if name is None:
+            return found[0][0]
+        if record.get(name) is None:
+            raise InvalidRowError(f"There is no {name!r}, which the template names.")
+        given = record[name]
+        return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+
+    return _FIELD.sub(value, template)
+
+
+def _defaults(kind: Kind, options: BatchOptions) -> dict[str, Any]:
+    """Return what a body has unless its record says otherwise."""
+    limit = _LIMITS.get(kind, "max_tokens")
+    made = {limit if name == "max_tokens" else name: value for name, value in options.options.items()}
+    if kind == "messages":
+        made.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
+    if options.schema is not None:
+        named = {"name": "answer", "strict": True, "schema": dict(options.schema)}
+        made |= (
+            {"response_format": {"type": "json_schema", "json_schema": named}}
+            if kind == "chat"
+            else {"text": {"format": {"type": "json_schema", **named}}}
+        )
+    return made
+
+
+def _samples(body: Mapping[str, Any]) -> bool:
+    """Whether two answers to the same body are meant to differ: it names a temperature, and no seed."""
+    temperature = body.get("temperature")
+    return isinstance(temperature, int | float) and temperature > 0 and body.get("seed") is None
