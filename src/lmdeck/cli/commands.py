@@ -26,6 +26,7 @@ COMMANDS = (
     Command("models", "models:commands", "List, load, unload and download models"),
     Command("ps", "models:ps", "List the loaded models"),
     Command("embed", "embed:embed", "Turn texts into vectors"),
+    Command("batch", "batch:commands", "Answer many requests from a file"),
     Command("doctor", "doctor.command:doctor", "Find out what does not work, and the fix"),
     Command("run", "relaying:run", "Run a program with repaired answers", starts_program=True),
     Command("proxy", "relaying:proxy", "Serve repaired answers to any client"),
