@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SHARED := ../shared
 
-.PHONY: help system-packages demo test lint types tests pythons package live fuzz soak docs pictures bench shared format clean
+.PHONY: help system-packages demo demo-batch batch-kills test lint types tests pythons package live fuzz soak docs pictures bench shared format clean
 
 help:
 	@echo "make demo    a real conversation with a small model, no LM Studio needed"
+	@echo "make demo-batch  fifty prompts as a batch, killed and resumed"
 	@echo "make test    lint, types and every test that needs no LM Studio"
 	@echo "make pythons a short set of tests on every Python that is installed"
 	@echo "make package wheel and source distribution, built and tried in a bare environment"
@@ -17,6 +18,7 @@ help:
 	@echo "make live    the same conversations against LM Studio at LMDECK_LIVE_URL"
 	@echo "make fuzz    a hundred million random characters through the parser"
 	@echo "make wire    every fault on the wire at every operation"
+	@echo "make batch-kills 10,000 rows killed at 20 random moments, by one and by two workers"
 	@echo "make soak    ten minutes of random faults over 64 chats at once"
 	@echo "make docs    the documentation site, in site/"
 	@echo "make pictures the pictures of the README"
@@ -26,6 +28,10 @@ help:
 
 demo: $(VENV)/.installed-demo
 	@$(BIN)/lmdeck demo
+
+# Fifty prompts for the same model as a batch that is killed on purpose.
+demo-batch: $(VENV)/.installed-demo
+	@$(BIN)/python scripts/demo_batch.py
 
 test: lint types tests
 
@@ -68,6 +74,11 @@ soak: $(VENV)/.installed-dev
 # Every fault on the wire at every operation, sync and async; in `make test` it is a sample.
 wire: $(VENV)/.installed-dev
 	@LMDECK_WIRE=all $(BIN)/python -m pytest tests/transport/test_wire_matrix.py -s
+
+# A batch killed at random moments, full size; in `make test` it is a sample.
+batch-kills: $(VENV)/.installed-dev
+	@LMDECK_BATCH_ROWS=$${LMDECK_BATCH_ROWS:-10000} LMDECK_BATCH_KILLS=$${LMDECK_BATCH_KILLS:-20} \
+		$(BIN)/python -m pytest tests/batch/test_batch_kills.py -s --no-cov --timeout 1800
 
 bench: .venv-bench/.installed
 	@.venv-bench/bin/python benchmarks/run.py

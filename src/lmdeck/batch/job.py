@@ -195,13 +195,16 @@ class BatchJob(_Job):
             AuthenticationError: A host refuses the token.
             RateLimitError: A budget is used.
         """
-        is_main = threading.current_thread() is threading.main_thread()
-        running = self._run(on_progress, retry_failed=retry_failed, catches_signals=is_main)
+
+        def run() -> BatchSummary:
+            is_main = threading.current_thread() is threading.main_thread()
+            return asyncio.run(self._run(on_progress, retry_failed=retry_failed, catches_signals=is_main))
+
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(running)
-        return _run_in_thread(lambda: asyncio.run(running))  # in a notebook, for example
+            return run()
+        return _run_in_thread(run)  # in a notebook, for example
 
 
 class AsyncBatchJob(_Job):

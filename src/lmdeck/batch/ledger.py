@@ -330,7 +330,9 @@ class Ledger:
     def exchange(
         self, worker: int, outcomes: Sequence[Outcome], wishes: Sequence[tuple[str, int]] = ()
     ) -> list[list[Lease]]:
-        """Record outcomes, and lease requests: as many of a model as each wish says. All in one transaction.
+        """Record outcomes, and lease requests: as many of a model as each wish says, none of a batch that was ended.
+
+        It is one transaction.
 
         Raises:
             FileWriteError: The disk is full; nothing was recorded or leased.
@@ -338,6 +340,8 @@ class Ledger:
         with self._translated(), self._transaction():
             for outcome in outcomes:
                 self._record(outcome)
+            if wishes and self._get("ended_by") is not None:
+                return [[] for _ in wishes]
             return [self._lease(worker, model, count) for model, count in wishes]
 
     def _lease(self, worker: int, model: str, count: int) -> list[Lease]:
