@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 Reader = Generator[None, None, T]
 NON_SPACE = re.compile(r"\S")
-DEEPEST = 80  # a regular expression nests one group per character of a literal
+BEGUN_LENGTH = 4
+"""How many characters of a literal `begun` looks for: enough to pass by HTML, few enough to compile quickly."""
 
 
 class NotACall(Exception):
@@ -37,20 +38,31 @@ class TruncatedCall(Exception):
 class Stops:
     """Literals to look for at once; if one begins with another, the longer one wins.
 
-    `pattern` matches one of them, `begun` also the start of one at the end of the text.
+    `pattern` matches one of them. `begun` finds where one may begin: its first characters, or fewer at the end of the text. The
+    expressions are compiled on first use, because an answer is written in one of many dialects.
     """
-
-    __slots__ = ("begun", "literals", "longest", "pattern", "prefixes")
 
     def __init__(self, literals: Iterable[str], also: str = "") -> None:
         """Look for `literals`, and for what the expression `also` matches."""
         self.literals = tuple(sorted({literal for literal in literals if literal}, key=len, reverse=True))
-        self.pattern = re.compile(_either(alternatives(self.literals), also))
         self.longest = max(map(len, self.literals), default=1)
-        is_deep = self.longest > DEEPEST
-        heads = {literal[0] for literal in self.literals}
-        self.begun = re.compile(_either(alternatives(heads if is_deep else self.literals, or_end=True), also))
-        self.prefixes = frozenset(literal[:n] for literal in self.literals for n in range(1, len(literal)))
+        self._also = also
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """The expression of the literals."""
+        return re.compile(_either(alternatives(self.literals), self._also))
+
+    @cached_property
+    def begun(self) -> re.Pattern[str]:
+        """The expression of the starts of the literals; `find` decides what they are."""
+        starts = {literal[:BEGUN_LENGTH] for literal in self.literals}
+        return re.compile(_either(alternatives(starts, or_end=True), self._also))
+
+    @cached_property
+    def prefixes(self) -> frozenset[str]:
+        """The proper prefixes of the literals."""
+        return frozenset(literal[:n] for literal in self.literals for n in range(1, len(literal)))
 
     def find(self, text: str, at: int, *, closed: bool) -> tuple[int, str]:
         """Return the position of the first literal, and the literal.
