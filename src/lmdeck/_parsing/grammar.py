@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lmdeck._parsing.dialects import REGISTRY, dialect_named, find_dialect
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
-from lmdeck._parsing.source import Stops
+from lmdeck._parsing.source import BEGUN_LENGTH, NON_SPACE, Stops, alternatives
 from lmdeck._parsing.unmarked_json import NO_WRAPPER, list_behind_colon, read_unmarked_json, wrapped_json
 
 NO_ENDS = Stops(())
@@ -37,11 +37,12 @@ def _unproved(dialect: Dialect) -> Iterator[str]:
 
 
 def _heads(literals: Iterable[str]) -> str:
-    """Return an expression of the first characters of literals; after `<` a bar or a name that is not an HTML tag."""
-    chars = {literal[0] for literal in literals}
-    choices = [re.escape(char) for char in sorted(chars - {"<"})] + [rf"<{NO_WRAPPER}(?:[A-Za-z_|]|\Z)"] * (
-        "<" in chars
-    )
+    """Return an expression of the starts of literals; after `<` a bar or a name that is not an HTML tag."""
+    starts = {literal[:BEGUN_LENGTH] for literal in literals}
+    others = {start for start in starts if start[0] != "<"}
+    choices = [alternatives(others, or_end=True)] if others else []
+    if others != starts:
+        choices.append(rf"<{NO_WRAPPER}(?:[A-Za-z_|]|\Z)")
     return "|".join(choices) or r"(?!)"
 
 
@@ -117,6 +118,17 @@ class Grammar:
             usual = Stops(tokens, self._line)
             self._scans[ends] = Scan(usual, Stops(tokens, self._first_line) if self._line else usual)
         return self._scans[ends]
+
+    def is_plain(self, text: str) -> bool:
+        """Whether a whole text has nothing that the scanner would look at: no token, no opening, no start marker."""
+        found = NON_SPACE.search(text)
+        return (
+            found is not None
+            and not self.byte_level
+            and self.begins_start(text) is None
+            and self.scan(NO_ENDS).usual.pattern.search(text) is None
+            and self.opening.pattern.match(text, found.start()) is None
+        )
 
     def is_known(self, text: str) -> bool:
         """Whether a text begins with a known token or opening tag."""

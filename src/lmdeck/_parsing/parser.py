@@ -39,9 +39,11 @@ class StreamParser:
         self._is_finished = False
         self._byte_level = self._grammar.byte_level
         self._channel: ReasoningChannel | None = None
+        self._early: list[Chunk] = []  # chunks of the prefix
         self._run = self._scanner.run(prefix)
-        next(self._run, None)
-        self._early = self._sink.chunks  # chunks of the prefix
+        if prefix:
+            next(self._run, None)
+            self._early = self._sink.chunks
 
     def feed(self, text: str) -> list[Chunk]:
         """Read new text and give what is certain."""
@@ -88,12 +90,17 @@ class StreamParser:
             channel.end(answered=answered)
 
     def feed_whole(self, text: str, chunks: list[Chunk]) -> None:
-        """Read an answer that came in one piece: a lone end tag in it means that the template opened the reasoning.
+        """Read an answer that came in one piece: plain text at once, without the scanner.
 
-        A stream cannot know that in time, as content that was returned cannot be taken back; `parse` returns what a stream
-        returns. (LM Studio bug tracker #1368.)
+        A lone end tag in it means that the template opened the reasoning. A stream cannot know that in time, as content that
+        was returned cannot be taken back; `parse` returns what a stream returns. (LM Studio bug tracker #1368.)
         """
-        tag = None if self._has_started else self._grammar.opened_by_template(text)
+        is_all = not (self._has_started or self._is_finished)
+        if is_all and self._channel is None and self._grammar.is_plain(text):
+            self._sink.chunks = chunks
+            self._scanner.pass_plain(text)
+            return
+        tag = self._grammar.opened_by_template(text) if is_all else None
         if tag is not None:
             self._run = self._scanner.run(tag.open)
             next(self._run, None)

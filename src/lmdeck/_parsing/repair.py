@@ -37,11 +37,11 @@ def repaired_arguments(raw: str, name: str, tools: OfferedTools) -> tuple[str, l
 
 def _elements(text: str, name: str, tools: OfferedTools, parts: list[str]) -> Reader[None]:
     chunks: list[Chunk] = []
-    sink = Sink(tools, str)
-    sink.chunks = chunks
-    sink.name = name
     end = FUNCTION.function_end[0]
     source = Source(text if end in text else text + end, closed=True)
+    sink = Sink(tools, str, source)
+    sink.chunks = chunks
+    sink.name = name
     head = source.text.find(FUNCTION.parameter[0])
     if head < 0 or FUNCTION.parameter_end[0] not in text:
         raise NotACall

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from weakref import proxy
 
 from lmdeck._parsing.code_spans import CodeSpans
 from lmdeck._parsing.dialects.dialect import Marker, ReasoningTags
@@ -49,18 +50,18 @@ LONGEST_THOUGHT = 16_000
 class Scanner:
     """A scanner of one answer, of the bodies of its messages and of its reasoning; their text goes to different places."""
 
+    _reasoning_spans: CodeSpans
+
     def __init__(self, tools: OfferedTools, grammar: Grammar, new_id: Callable[[], str]) -> None:
         self.tools = tools
         self.grammar = grammar
         self.source = Source()
-        self.sink = Sink(tools, new_id, self)
-        self.sink.source = self.source
+        self.sink = Sink(tools, new_id, self.source, proxy(self))  # so that an answer is freed without the collector
         self.is_answered = False
         self.had_reasoning = False
         self._spoken = set(grammar.spoken)
         self._left_markup = False
         self._is_line_start = True
-        self._reasoning_spans = CodeSpans()
 
     def run(self, prefix: str) -> Reader[None]:
         """Read an answer; `prefix` is the part of it that the template wrote."""
@@ -81,6 +82,12 @@ class Scanner:
                 f"{tag.close} ends reasoning that nothing opened: the content before it is probably reasoning; "
                 "a whole answer, by send(), keeps them apart",
             )
+
+    def pass_plain(self, text: str) -> None:
+        """Read a whole answer that is plain text."""
+        self.source.feed(text)
+        self.source.at = len(text)
+        self.sink.emit_content(text)
 
     def _report_left_over_call(self) -> None:
         """Report markup of a call in the content, unless another problem covers it."""

@@ -79,10 +79,12 @@ class Sink:
     is_draft = False
     """Whether the calls are tentative, so that all of their text may still become content."""
 
-    def __init__(self, tools: OfferedTools, new_id: Callable[[], str], scanner: TextScanner | None = None) -> None:
+    def __init__(
+        self, tools: OfferedTools, new_id: Callable[[], str], source: Source, scanner: TextScanner | None = None
+    ) -> None:
         self.tools = tools
         self.chunks: list[Chunk] = []
-        self.source = Source()
+        self.source = source
         self.redirect: Callable[[str], object] | None = None
         self.problems: list[Problem] = []
         self.completed: list[ToolCall] = []

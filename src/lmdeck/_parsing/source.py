@@ -113,6 +113,8 @@ def _branches(node: dict[str, Any], end: str, *, is_root: bool = False) -> str:
         choices.append("")
     if not choices:
         return run
+    if is_root and not run:
+        return "|".join(choices)  # without a group, `re` looks for the first characters only
     return run + (choices[0] if len(choices) == 1 else f"(?:{'|'.join(choices)})")
 
 
@@ -197,7 +199,7 @@ class Source:
             self.feed("")
         self.stop, self.put = stop, put
         yield
-        self.stop = None
+        self.stop = self.put = None
 
     def mark(self) -> None:
         """Start to record what is read."""

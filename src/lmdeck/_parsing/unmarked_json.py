@@ -76,8 +76,7 @@ class _Draft(Sink):
     is_draft = True
 
     def __init__(self, sink: Sink) -> None:
-        super().__init__(sink.tools, str)
-        self.source = sink.source
+        super().__init__(sink.tools, str, sink.source)
         self.begin_block(sink.source.place)
         self.names_tool = False
 

@@ -28,6 +28,7 @@ from lmdeck._streaming.wire_chunks import Choice, Completion, Delta, content_tex
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallMissingError, ToolCallParseError
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply, TokenLogprob
+from lmdeck.stats import Usage
 
 TOOL_CALL_MISSING = "A tool call was demanded by `tool_choice`, and the model made none."
 REASONING_USED_BUDGET = (
@@ -128,6 +129,11 @@ class ChatAssembler:
     def is_in_call(self) -> bool:
         """Whether a native call has begun and the answer goes on."""
         return self._stage is Stage.STREAMING and bool(self._native.slots)
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens that the server counted, once it has reported them."""
+        return self._figures.usage
 
     def feed(self, completion: Completion, chunks: list[Chunk]) -> None:
         """Read a chunk of the wire, or a whole body, and append what happened in it to `chunks`."""

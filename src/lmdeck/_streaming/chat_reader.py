@@ -29,6 +29,7 @@ from lmdeck.errors import (
 )
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply
+from lmdeck.stats import Usage
 
 DONE = b"[DONE]"
 BLANKS = b" \t\r\n"
@@ -58,7 +59,6 @@ class ChatReader:
         self._observe = observe
         self._assembler = assembler
         self._sse = SSEDecoder(limits)
-        self._read: Callable[[bytes], list[Chunk]] = self._detect_format
         self._start = b""  # the first bytes, until they show the format
         self._body: list[bytes] = []
         self._byte_count = 0
@@ -99,7 +99,12 @@ class ChatReader:
         self._byte_count += len(data)
         if self._byte_count > self._limits.answer_bytes:
             raise MalformedStreamError(f"The answer is larger than {self._limits.answer_bytes} bytes.")
-        return self._read(data)
+        if self.is_streamed:
+            return self._read_events(data)
+        if not self._body:
+            return self._detect_format(data)
+        self._body.append(data)
+        return []
 
     def finish(self) -> list[Chunk]:
         """Read the end of the bytes and return the last chunks; a last event without its blank line counts.
@@ -126,6 +131,11 @@ class ChatReader:
             raise MalformedStreamError(f"The stream of {self._byte_count} bytes held no event.")
         return chunks + self._close()
 
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens that the server counted, once it has reported them."""
+        return self._assembler.usage
+
     def partial(self) -> Reply:
         """Return the reply as far as it has come."""
         return self._with_raw(self._assembler.partial())
@@ -149,10 +159,8 @@ class ChatReader:
         self._start = start = (self._start + data).removeprefix(BOM).lstrip(BLANKS)
         if start[:1] in {b"{", b"["}:
             self._body.append(start)
-            self._read = self._read_body
         elif start.startswith(SSE_FIELDS) or (start and self._declares_events and not BOM.startswith(start)):
             self.is_streamed = True
-            self._read = self._read_events
             return self._read_events(start)
         elif not any(known.startswith(start) for known in (*SSE_FIELDS, BOM)):
             self._refuse_start(start)
@@ -169,14 +177,10 @@ class ChatReader:
             f"The server answered with {kind}, which is neither server-sent events nor JSON: {shown}"
         )
 
-    def _read_body(self, data: bytes) -> list[Chunk]:
-        self._body.append(data)
-        return []
-
     def _whole_body(self) -> bytes:
-        if len(self._body) != 1:
-            self._body = [b"".join(self._body) or self._start]
-        return self._body[0]
+        if len(self._body) > 1:
+            self._body = [b"".join(self._body)]
+        return self._body[0] if self._body else self._start
 
     def _read_events(self, data: bytes) -> list[Chunk]:
         chunks: list[Chunk] = []

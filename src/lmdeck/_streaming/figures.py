@@ -38,9 +38,17 @@ class Figures:
         if completion.stats or completion.timings:
             self.stats = _convert(self._stats, Stats)
         if completion.model_info:
-            self.model_info = _convert(_decode_object(completion.model_info), ModelDetails)
+            self.model_info = _decode(completion.model_info, ModelDetails)
         if completion.runtime:
-            self.runtime = _convert(_decode_object(completion.runtime), Runtime)
+            self.runtime = _decode(completion.runtime, Runtime)
+
+
+def _decode(raw: Raw, shape: type[T]) -> T:
+    """Return a JSON object as a struct, leniently where it does not fit."""
+    try:
+        return msgspec.json.decode(raw, type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _convert(_decode_object(raw), shape)
 
 
 def _decode_object(raw: Raw) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def begin_chat(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[Respon
 
 
 def _learn_tokens(session: Session, sent: Mapping[str, Any], answer: ResponseStream[ChatReader]) -> None:
-    usage = answer.reader.reply().usage
+    usage = answer.reader.usage
     if usage is not None:
         session.estimator.learn(str(sent.get("model") or ""), sent, usage.prompt_tokens)
 
