@@ -87,8 +87,8 @@ def by_reads(plan: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
             try:
                 result = None
                 if isinstance(effect, ReadFirst):
-                    while effect.stream.wants_first:
-                        effect.stream.feed_first((yield Read(effect.stream.response)))
+                    while not effect.stream.feed_first((yield Read(effect.stream.response))):
+                        continue
                 else:
                     result = yield effect
             except LMStudioError as error:

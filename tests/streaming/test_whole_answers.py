@@ -21,7 +21,7 @@ TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"proper
 PIECES = [
     "Hello", " ", "\n", "\n\n", "\t", "Action", "A plan:", "to=", "f(x)", "`code`", "```", "```python\n", "- item", "[", "]",
     "{", "}", ": [", '{"a": 1}', '{"name": "add", "arguments": {"a": 1}}', "<p>", "</p>", "<b", "<function", "<|", "<think>",
-    "</s>", "<tool_call>", "</tool_call>", "[TOOL_REQUEST]", "[END_TOOL_REQUEST]", "add(a=1)", "\u3000", "functools", ">>>", "é",
+    "</s>", "<tool_call>", "</tool_call>", "[TOOL_REQUEST]", "[END_TOOL_REQUEST]", "add(a=1)", "\u3000", "functools", ">>>", "é"
 ]  # fmt: skip
 
 

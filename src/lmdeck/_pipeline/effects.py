@@ -23,13 +23,8 @@ class FirstReads(Protocol):
 
     response: Response
 
-    @property
-    def wants_first(self) -> bool:
-        """Whether there are no chunks yet."""
-        ...
-
-    def feed_first(self, data: bytes) -> None:
-        """Read bytes of the body, `b""` at its end."""
+    def feed_first(self, data: bytes) -> bool:
+        """Read bytes of the body, `b""` at its end, and return whether there are chunks now."""
         ...
 
 

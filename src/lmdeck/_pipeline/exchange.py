@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from itertools import chain, repeat
 from typing import Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -95,12 +96,11 @@ class ResponseStream(Generic[R]):
         """
         reader = call.make_reader(status, headers)
         stream = cls(call, _RecordedResponse(status, headers), reader, lambda: 0.0, 0.0)
-        while stream.wants_first:
-            stream.feed_first(body)
-            body = b""
+        pieces = chain((body,), repeat(b""))
+        while not stream.feed_first(next(pieces)):
+            continue
         while stream.has_more():
-            stream.first_chunks += stream.feed(body)
-            body = b""
+            stream.first_chunks += stream.feed(next(pieces))
         return stream
 
     @property
@@ -113,14 +113,10 @@ class ResponseStream(Generic[R]):
         """The bytes that were read for the first chunks; empty once more were requested."""
         return b"".join(self._first_data or ())
 
-    @property
-    def wants_first(self) -> bool:
-        """Whether there are no chunks yet."""
-        return not (self.first_chunks or self.is_finished)
-
-    def feed_first(self, data: bytes) -> None:
-        """Read bytes of the body as `feed` does, until the first chunks."""
+    def feed_first(self, data: bytes) -> bool:
+        """Read bytes of the body as `feed` does, and return whether there are chunks now, or the end."""
         self.first_chunks = self.feed(data)
+        return bool(self.first_chunks) or self.is_finished
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Read bytes of the body, `b""` at its end, and return their chunks.

@@ -103,7 +103,7 @@ class Retry:
             LMStudioError: The error of the last attempt; `attempts` is their number.
         """
         delays: Iterator[float] | None = None
-        loading = self._policy.waits_while_loading(call.request.timeouts.total)
+        loading: Iterator[float] | None = None
         attempt = 1
         while True:
             try:
@@ -111,9 +111,10 @@ class Retry:
             except LMStudioError as error:
                 error.attempts = attempt
                 if is_loading(error):
+                    loading = loading or self._policy.waits_while_loading(call.request.timeouts.total)
                     wait = next(loading, None)
                 else:
-                    delays = self._policy.delays(self._rng) if delays is None else delays
+                    delays = delays or self._policy.delays(self._rng)
                     delay = next(delays, None)
                     wait = None if delay is None else self._policy.wait(delay, error, has_effects=call.has_effects)
                 if wait is None:

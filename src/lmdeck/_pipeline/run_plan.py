@@ -89,8 +89,8 @@ def _perform(transport: Transport, effect: Effect, interruption: Interruption | 
             return transport.open(request)
         case ReadFirst(stream):
             response = cast("SyncResponse", stream.response)
-            while stream.wants_first:
-                stream.feed_first(response.read())
+            while not stream.feed_first(response.read()):
+                continue
         case Read():
             return cast("SyncResponse", effect.response).read()
         case Sleep(seconds):
@@ -110,8 +110,8 @@ async def _perform_async(transport: AsyncTransport, effect: Effect) -> object:
             return await transport.open(request)
         case ReadFirst(stream):
             response = cast("AsyncResponse", stream.response)
-            while stream.wants_first:
-                stream.feed_first(await response.read())
+            while not stream.feed_first(await response.read()):
+                continue
         case Read():
             return await cast("AsyncResponse", effect.response).read()
         case Sleep(seconds):

@@ -15,6 +15,7 @@ from lmdeck.messages import ModelDetails, Runtime
 from lmdeck.stats import Stats, Usage
 
 T = TypeVar("T", bound=msgspec.Struct)
+DRAFT_TOKEN_COUNTS = ("total_draft_tokens_count", "accepted_draft_tokens_count", "rejected_draft_tokens_count")
 
 
 class Figures:
@@ -73,11 +74,12 @@ def flatten_usage(usage: dict[str, Any]) -> dict[str, Any]:
 
 def with_draft_tokens(stats: dict[str, Any]) -> dict[str, Any]:
     """Return LM Studio's `stats` with the counts of speculative decoding as one object (docs, `api-changelog.md`)."""
-    counts = {name: stats.get(f"{name}_draft_tokens_count") for name in ("total", "accepted", "rejected")}
-    return {**stats, **_draft_tokens(counts)}
+    total, accepted, rejected = map(stats.get, DRAFT_TOKEN_COUNTS)
+    return {**stats, **_draft_tokens(total, accepted, rejected)}
 
 
-def _draft_tokens(counts: dict[str, Any]) -> dict[str, Any]:
+def _draft_tokens(total: object, accepted: object, rejected: object) -> dict[str, Any]:
+    counts = {"total": total, "accepted": accepted, "rejected": rejected}
     known = {name: int(count) for name, count in counts.items() if isinstance(count, (int, float))}
     return {"draft_tokens": known} if known else {}
 
@@ -96,7 +98,7 @@ def stats_of_timings(timings: dict[str, Any]) -> dict[str, Any]:
         for name, (value, unit) in figures.items()
         if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12
     }
-    return {**speed, **_draft_tokens({"total": total, "accepted": accepted, "rejected": rejected})}
+    return {**speed, **_draft_tokens(total, accepted, rejected)}
 
 
 def _convert(figures: dict[str, Any], shape: type[T]) -> T:

@@ -13,7 +13,7 @@ _INSTANCE = re.compile(r"(@[\w.-]+)?(:\d+)?$")
 
 def is_same_model(asked: str, answered: str) -> bool:
     """Whether an answer is of the model that was asked; an absent name is not another model."""
-    return not asked or not answered or _bare(asked) == _bare(answered)
+    return asked == answered or not asked or not answered or _bare(asked) == _bare(answered)
 
 
 def _bare(name: str) -> str:

@@ -93,7 +93,10 @@ class Response(Protocol):
 
 def codings_left(headers: Mapping[str, str], decoded: Collection[str]) -> str:
     """Return the codings in `Content-Encoding` that are not in `decoded`; `""` for none."""
-    codings = [coding.strip().lower() for coding in headers.get("content-encoding", "").split(",")]
+    given = headers.get("content-encoding")
+    if not given:
+        return ""
+    codings = [coding.strip().lower() for coding in given.split(",")]
     return ", ".join(coding for coding in codings if coding and coding != "identity" and coding not in decoded)
 
 

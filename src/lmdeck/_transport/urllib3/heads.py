@@ -29,13 +29,13 @@ def request_head(method: str, target: str, host: str, body: bytes | None, fields
     Raises:
         ValueError: A part contains characters that HTTP does not allow there.
     """
-    added = {} if any(name.lower() == "host" for name in fields) else {"Host": host}
+    added = {} if "host" in map(str.lower, fields) else {"Host": host}
     if body is not None or method not in _METHODS_WITHOUT_BODY:
         added["Content-Length"] = str(len(body or b""))
     whole = {**added, **fields}
     if not (_is_token(method) and _is_target(target) and all(map(_is_token, whole))):
         raise ValueError("a method, a target or the name of a header is not valid HTTP")
-    lines = [f"{method} {target} HTTP/1.1", *[f"{name}: {value}" for name, value in whole.items()], "\r\n"]
+    lines = [f"{method} {target} HTTP/1.1", *map(": ".join, whole.items()), "\r\n"]
     head = "\r\n".join(lines)
     if not head.count("\r") == head.count("\n") == len(lines) or "\0" in head:
         raise ValueError("the value of a header is not one line")
