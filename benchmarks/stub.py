@@ -79,6 +79,7 @@ BODY = json.dumps(
         },
     }
 ).encode()
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 WHOLE_ANSWER = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nConnection: keep-alive\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
@@ -101,6 +102,9 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
+            if not head.startswith(b"POST "):  # a look at the list of models
+                writer.write(NOT_FOUND)
+                continue
             length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
             await answer(json.loads(await reader.readexactly(length)), writer)
     except (asyncio.IncompleteReadError, ConnectionError):

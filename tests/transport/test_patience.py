@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 import pytest
 
-from lmdeck import RequestTimeoutError
+from lmdeck import AsyncLMStudio, LMStudio, RequestTimeoutError
 from loopback import CLOSE, Loopback
 from wire_formats import FORMATS, run, stream_of
 
@@ -138,3 +140,40 @@ def test_a_silence_between_words_is_none_of_it(is_async: bool) -> None:
         ).error
     assert isinstance(error, RequestTimeoutError)
     assert (error.phase, error.seconds) == ("idle", IDLE)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_slow_consumer_is_no_silence(is_async: bool) -> None:
+    """The limit counts while the client waits for the server, not while the caller works on a chunk."""
+
+    async def consume(url: str) -> list[str]:
+        pieces = []
+        async with AsyncLMStudio(base_url=url, timeout=IDLE) as client:
+            async for chunk in client.chat("m").user("Hi").stream():
+                pieces.append(chunk.content)
+                await asyncio.sleep(IDLE * 1.2)
+        return pieces
+
+    def consume_blocking(url: str) -> list[str]:
+        pieces = []
+        with LMStudio(base_url=url, timeout=IDLE) as client:
+            for chunk in client.chat("m").user("Hi").stream():
+                pieces.append(chunk.content)
+                time.sleep(IDLE * 1.2)
+        return pieces
+
+    def frame(*deltas: dict[str, Any]) -> bytes:
+        return stream_of(*deltas).partition(b"\r\n\r\n")[2]
+
+    end = frame(chat_delta({}, "stop"))
+    # The pause in the answer is shorter than the limit, but with the caller's work it would be longer.
+    answer = [
+        stream_of(chat_delta({"content": "One "})),
+        IDLE * 0.7,
+        frame(chat_delta({"content": "two."})),
+        end,
+        CLOSE,
+    ]
+    with Loopback(answer) as server:
+        pieces = asyncio.run(consume(server.url)) if is_async else consume_blocking(server.url)
+    assert "".join(pieces) == "One two."

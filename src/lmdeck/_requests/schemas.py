@@ -7,9 +7,13 @@ flattened; `"type": ["string", "null"]` crashes the MLX engine in the middle of 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 MAX_NODES = 20_000
+MOST_KEPT, LONGEST_KEPT = 512, 16 << 10  # remembered schemas, and the bytes of each
 _DEFINITIONS = ("$defs", "definitions")
 
 
@@ -17,15 +21,30 @@ class _TooMuchError(Exception):
     """The schema is recursive or would become too large, so it is left unchanged."""
 
 
-def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the schema with references inlined and lists of types as `anyOf`; a recursive one unchanged."""
+def plain_schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the schema with references inlined and lists of types as `anyOf`; the given one if nothing changes.
+
+    The result is remembered, as a client sends the same tools with each request: do not change it.
+    """
+    try:
+        written = msgspec.json.encode(schema)
+        plain = _plain(written) if len(written) <= LONGEST_KEPT else _plain.__wrapped__(written)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return schema  # sending the request explains what is wrong with it
+    return schema if plain is None else plain
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _plain(written: bytes) -> dict[str, Any] | None:
+    """Return a plain schema, None if the given one is plain, recursive or too large."""
+    schema = msgspec.json.decode(written)
     try:
         plain = _Inliner(schema).inline(schema, ())
     except _TooMuchError:
-        return dict(schema)
-    for name in _DEFINITIONS:
-        plain.pop(name, None)
-    return plain if plain != {k: v for k, v in schema.items() if k not in _DEFINITIONS} else dict(schema)
+        return None
+    plain = {name: value for name, value in plain.items() if name not in _DEFINITIONS}
+    is_changed = plain != {name: value for name, value in schema.items() if name not in _DEFINITIONS}
+    return plain if is_changed else None
 
 
 class _Inliner:

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import contextlib
 import io
+import math
 import re
 import select
 import socket
@@ -241,6 +242,44 @@ def _has_bytes(protocol: ResponseHandler) -> bool:
     return bool(poll.poll(0))
 
 
+class _ReadTimer:
+    """The time limit of the reads of one answer: one timer, which is set again when it fires, not for every read."""
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+        self._loop = asyncio.get_running_loop()
+        self._handle: asyncio.TimerHandle | None = None
+        self._fires_at = math.inf
+        self._wait_ends_at = math.inf
+
+    def begin_wait(self, seconds: float) -> None:
+        """Fail the read that follows with a `TimeoutError` if it waits for longer."""
+        self._wait_ends_at = self._loop.time() + seconds
+        if self._wait_ends_at < self._fires_at:
+            self._set()
+
+    def end_wait(self) -> None:
+        """Set no limit until the next read."""
+        self._wait_ends_at = math.inf
+
+    def cancel(self) -> None:
+        """Release the timer."""
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _set(self) -> None:
+        self.cancel()
+        self._fires_at = self._wait_ends_at
+        self._handle = self._loop.call_at(self._fires_at, self._fire)
+
+    def _fire(self) -> None:
+        self._handle, self._fires_at = None, math.inf
+        if self._wait_ends_at <= self._loop.time():
+            self._content.set_exception(TimeoutError())
+        elif self._wait_ends_at < math.inf:
+            self._set()
+
+
 class AiohttpResponse:
     """An answer whose body is awaited as it arrives."""
 
@@ -249,6 +288,7 @@ class AiohttpResponse:
         self._content = response.content
         if response.connection is not None and response.connection.protocol is not None:
             _end_with(response.connection.protocol, response.content)
+        self._timer = _ReadTimer(response.content)
         self._deadlines = deadlines
         self._request = request
         self.status = response.status
@@ -264,14 +304,16 @@ class AiohttpResponse:
             TransportError: The connection broke, or a time limit was exceeded.
         """
         left, phase = self._deadlines.remaining()
+        self._timer.begin_wait(left)
         try:
-            async with asyncio.timeout(left):
-                data = await self._content.readany()
+            data = await self._content.readany()
         except (aiohttp.ClientError, OSError, ValueError) as error:
             self.close()
             if _is_limit(error):
                 raise self._deadlines.expired(phase) from error
             raise translate(error, self._request) from error
+        finally:
+            self._timer.end_wait()
         self._deadlines.note_bytes()
         return data
 
@@ -289,6 +331,7 @@ class AiohttpResponse:
 
     def close(self) -> None:
         """Release the connection; if the body was not read to its end, the connection is cut."""
+        self._timer.cancel()
         self._response.close()
 
 

@@ -82,4 +82,4 @@ def object_schema(name: object, given: object, fixes: CompatibilityFixes) -> dic
             schema = {**schema, "type": "object", "properties": schema.get("properties") or {}}
     plain = plain_schema(schema)
     told = f"The schema of the tool {name!r} was written without references and type lists."
-    return plain if plain != schema and fixes.apply("schemas", told) else schema
+    return dict(plain) if plain != schema and fixes.apply("schemas", told) else schema
