@@ -112,8 +112,8 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.installed-demo: $(VENV)/.created pyproject.toml
-	@echo "Installing lmdeck with its command line and its engine (about 40 MB to download) …"
-	@$(PIP) install --editable '.[cli,engine]'
+	@echo "Installing lmdeck with its command line, its engine and openai-python, to compare (about 45 MB to download) …"
+	@$(PIP) install --editable '.[cli,engine,openai]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml

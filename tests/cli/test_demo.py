@@ -26,6 +26,12 @@ def test_demo() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"smollm2-135m-instruct · \d+ tokens · [\d.]+ tokens/s", done.stdout)
+    shown = " ".join(done.stdout.replace("│", " ").split())
+    assert "tool_calls: None" in shown  # openai-python sees no call
+    assert "passes for" in shown  # and no cut
+    assert "IncompleteStreamError" in shown
+    assert "problems: repaired" in shown
+    assert "queue" not in done.stderr
     assert re.search(r'calls +time_at_offset\(\{"offset_hours": ?-?\d+\}\)', done.stdout)
     assert re.search(r"the tool returns +\d\d:\d\d", done.stdout)
     assert "lmdeck doctor" in done.stdout

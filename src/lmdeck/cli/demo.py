@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,11 +14,12 @@ from rich.text import Text
 from lmdeck._client.chat import Chat
 from lmdeck._client.clients import LMStudio
 from lmdeck._client.stream import ChatStream
+from lmdeck.cli.demo_faults import show_faults
 from lmdeck.cli.engine import pull_with_progress
 from lmdeck.cli.terminal import console, safe, stats_line
 from lmdeck.cli.waiting import waiting
 from lmdeck.engine import EngineServer
-from lmdeck.errors import ToolArgumentsError
+from lmdeck.errors import LMStudioError, ToolArgumentsError
 
 QUESTION = "Tell me a short story about a fox and a lighthouse."
 TOOL_QUESTION = "What time is it two hours east of Greenwich?"
@@ -37,20 +39,32 @@ CLOCK: dict[str, Any] = {
 
 
 def demo() -> None:
-    """Run a conversation with a small real model, without LM Studio."""
+    """Run a conversation with a small real model, without LM Studio.
+
+    A fake server then shows two faults of real servers, and what openai-python makes of them.
+    """
     path = pull_with_progress()
     with waiting("loading the model"):
         server = EngineServer.start(path)
     with server, LMStudio(base_url=server.base_url, model=server.model) as lm:
         _heading(f"1. A streamed answer from {server.model}, running inside Python")
         _stream(lm.chat().user(QUESTION).with_options(max_tokens=120, temperature=0))
-        _heading("2. A tool call, and the tool that it runs")
+        threading.Thread(target=_process_prompt, args=(lm.base_url,), daemon=True).start()
+        _heading("2. Two faults of real servers, sent by a fake one")
+        show_faults()
+        _heading("3. A tool call by the model, and the tool that it runs")
         _call(lm)
-    _heading("3. The same with LM Studio")
+    _heading("4. The same with LM Studio")
     console.print("Start its server (`lms server start`, or the Developer tab) and run:")
     console.print(Text("  lmdeck doctor\n  lmdeck chat", style="bold"))
     console.print("In Python:")
     console.print(Text('  import lmdeck\n  print(lmdeck.chat().user("Hello").send())', style="bold"))
+
+
+def _process_prompt(base_url: str) -> None:
+    """Let the engine process the long prompt of the tools while the user reads: it keeps the part that prompts share."""
+    with suppress(LMStudioError), LMStudio(base_url=base_url) as lm:  # the call itself reports what is wrong
+        lm.chat().with_tools([CLOCK]).user("Hello").with_options(max_tokens=1, temperature=0).send()
 
 
 def _heading(text: str) -> None:
