@@ -55,6 +55,7 @@ LAYERS: dict[str, int] = {
     "lmdeck.contrib": 5,
     "lmdeck.engine": 5,
     "lmdeck.gateway": 5,
+    "lmdeck.observe": 5,
     "lmdeck.server": 5,
     "lmdeck.testing": 5,
     "lmdeck.web": 5,

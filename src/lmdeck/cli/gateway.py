@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from lmdeck.cli.gateway_keys import commands as keys
+from lmdeck.cli.stores import ConfigPath
 from lmdeck.cli.terminal import GOOD, console, show_line
 from lmdeck.cli.testing import require_extra
 
@@ -16,7 +17,7 @@ commands = typer.Typer(
     no_args_is_help=True,
     subcommand_metavar="COMMAND",
 )
-ConfigPath = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The configuration file (TOML).")]
+commands.add_typer(keys, name="keys")
 
 
 @commands.callback()

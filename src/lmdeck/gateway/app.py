@@ -45,9 +45,19 @@ _NO_WEBSOCKETS = (
 _log = logging.getLogger("lmdeck.gateway")
 
 
-def admission_from(_: Config) -> Admission:
-    """Return the keys and limits of a configuration."""
-    return OpenAdmission()
+def admission_from(config: Config) -> Admission:
+    """Return the keys and limits of a configuration; without `[store]` and required keys, nothing is stored."""
+    if not (config.auth.required or config.store.url):
+        return OpenAdmission()
+    from lmdeck.gateway.key_admission import KeyAdmission  # imported late: few gateways count limits in Redis
+
+    return KeyAdmission(
+        config.store_url,
+        limits_url=config.limits_url,
+        required=bool(config.auth.required),
+        workers=config.server.workers,
+        keep_days=config.store.keep_days,
+    )
 
 
 class Gateway:

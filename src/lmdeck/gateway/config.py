@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,6 +19,7 @@ from lmdeck._requests.base_url import BaseURL
 from lmdeck._responses.model_management import checked_load_options
 from lmdeck._secret import Secret
 from lmdeck.errors import ConfigurationError, LMStudioError
+from lmdeck.gateway.store import DEFAULT_URL, KEEP_DAYS
 
 __all__ = [
     "AdminConfig",
@@ -186,9 +188,31 @@ class CacheConfig(_Section, frozen=True):
 
 
 class StoreConfig(_Section, frozen=True):
-    """Where keys and usage are stored: `sqlite:///path` or `postgresql://…`."""
+    """Where keys and usage are stored: `sqlite:///path` or `postgresql://…`; `""` is `gateway.db`, if keys are required.
 
-    url: str = "sqlite:///gateway.db"
+    `keep_days`: how long single requests are kept; totals stay.
+    """
+
+    url: str = ""
+    keep_days: float = KEEP_DAYS
+
+    def __post_init__(self) -> None:
+        _check(ok=self.keep_days > 0, name="keep_days", reason="it must be more than 0")
+
+    @classmethod
+    def load(cls, path: str | Path) -> StoreConfig:
+        """Read this table of a configuration file alone, for commands that do not serve.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or the table is invalid.
+        """
+        text = _read(path)
+        with _named_errors(text, str(path)):
+            return msgspec.convert({"store": _decoded(text, str(path)).get("store", {})}, _StoreOnly).store
+
+
+class _StoreOnly(Struct):
+    store: StoreConfig
 
 
 class AuthConfig(_Section, frozen=True):
@@ -249,16 +273,7 @@ class Config(_Section, frozen=True):
         Raises:
             ConfigurationError: The file cannot be read or a setting is invalid; the message names file, line and setting.
         """
-        if path is None:
-            return cls()
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise ConfigurationError(
-                f"The configuration {path} cannot be read: {reason}.", hint="Pass another file as `--config`."
-            ) from error
-        return cls.parse(text, str(path))
+        return cls() if path is None else cls.parse(_read(path), str(path))
 
     @classmethod
     def parse(cls, text: str, origin: str = "the configuration") -> Config:
@@ -267,21 +282,13 @@ class Config(_Section, frozen=True):
         Raises:
             ConfigurationError: The text is not TOML, or a setting is invalid.
         """
-        try:
-            given = msgspec.json.decode(text) if text.lstrip().startswith("{") else tomllib.loads(text)
-        except msgspec.DecodeError as error:
-            raise ConfigurationError(f"{origin} is not JSON: {error}.", hint="Correct it.") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigurationError(f"{origin} is not TOML: {error}.", hint="Correct the file.") from error
-        try:
-            return msgspec.convert(given, cls)
-        except msgspec.ValidationError as error:
-            raise _located(str(error), text, origin) from None
+        with _named_errors(text, origin):
+            return msgspec.convert(_decoded(text, origin), cls)
 
     @property
     def store_url(self) -> str:
         """Where keys and usage are stored."""
-        return self.store.url
+        return self.store.url or DEFAULT_URL
 
     @property
     def limits_url(self) -> str:
@@ -299,6 +306,36 @@ class Config(_Section, frozen=True):
         if exact is not None:
             return exact
         return next((options for name, options in self.profiles.items() if fnmatchcase(model, name)), None)
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(
+            f"The configuration {path} cannot be read: {reason}.", hint="Pass another file as `--config`."
+        ) from error
+
+
+def _decoded(text: str, origin: str) -> dict[str, Any]:
+    """Decode TOML, or JSON, which starts with a brace."""
+    try:
+        given: dict[str, Any] = msgspec.json.decode(text) if text.lstrip().startswith("{") else tomllib.loads(text)
+    except msgspec.DecodeError as error:
+        raise ConfigurationError(f"{origin} is not JSON: {error}.", hint="Correct it.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{origin} is not TOML: {error}.", hint="Correct the file.") from error
+    return given
+
+
+@contextmanager
+def _named_errors(text: str, origin: str) -> Iterator[None]:
+    """Report an invalid setting with its name and line."""
+    try:
+        yield
+    except msgspec.ValidationError as error:
+        raise _located(str(error), text, origin) from None
 
 
 _PATH = re.compile(r"(?P<reason>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?", re.DOTALL)

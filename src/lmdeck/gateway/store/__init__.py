@@ -20,6 +20,9 @@ from lmdeck.gateway.store.sqlite import SQLite
 from lmdeck.gateway.store.store import KEEP_DAYS, Store
 
 __all__ = [
+    "DEFAULT_URL",
+    "KEEP_DAYS",
+    "POSTGRES",
     "FailureGroup",
     "FailureRecord",
     "Key",
@@ -31,8 +34,10 @@ __all__ = [
     "UsageRow",
     "day_of",
     "open_store",
+    "sqlite_path",
 ]
 
+DEFAULT_URL = "sqlite:///gateway.db"
 SQLITE, POSTGRES = "sqlite:///", ("postgresql://", "postgres://")
 
 
@@ -51,10 +56,19 @@ def open_store(url: str | Path, *, keep_days: float = KEEP_DAYS) -> Store:
         from lmdeck.gateway.store.postgres import Postgres  # imported late: psycopg is an extra
 
         return Store(Postgres(text), keep_days=keep_days)
-    path = text.removeprefix(SQLITE)
+    return Store(SQLite(sqlite_path(text)), keep_days=keep_days)
+
+
+def sqlite_path(url: str) -> str:
+    """Return the path of the SQLite file that an address names.
+
+    Raises:
+        ConfigurationError: The address is wrong.
+    """
+    path = url.removeprefix(SQLITE)
     if "://" in path or not path.strip() or ":memory:" in path or "\0" in path:
         raise ConfigurationError(
             f"{path.partition('://')[0]!r} is not a kind of store.",
             hint="Write sqlite:///gateway.db, a path, or postgresql://user@host/database.",
         )
-    return Store(SQLite(path), keep_days=keep_days)
+    return path

@@ -27,7 +27,7 @@ _FIRST = (
     """
     CREATE TABLE lmdeck_requests (
         id TEXT PRIMARY KEY,
-        at DOUBLE PRECISION NOT NULL,
+        ended_at DOUBLE PRECISION NOT NULL,
         day TEXT NOT NULL,
         key TEXT NOT NULL,
         model TEXT NOT NULL,
@@ -47,7 +47,7 @@ _FIRST = (
         cache TEXT NOT NULL
     )
     """,
-    "CREATE INDEX lmdeck_requests_at ON lmdeck_requests (at)",
+    "CREATE INDEX lmdeck_requests_at ON lmdeck_requests (ended_at)",
     """
     CREATE TABLE lmdeck_usage (
         day TEXT NOT NULL,
@@ -67,7 +67,7 @@ _FIRST = (
     """
     CREATE TABLE lmdeck_failures (
         id TEXT PRIMARY KEY,
-        at DOUBLE PRECISION NOT NULL,
+        ended_at DOUBLE PRECISION NOT NULL,
         kind TEXT NOT NULL,
         message TEXT NOT NULL,
         hint TEXT NOT NULL,
@@ -82,7 +82,7 @@ _FIRST = (
         cassette TEXT NOT NULL
     )
     """,
-    "CREATE INDEX lmdeck_failures_at ON lmdeck_failures (at, id)",
+    "CREATE INDEX lmdeck_failures_at ON lmdeck_failures (ended_at, id)",
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)

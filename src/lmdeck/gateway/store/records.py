@@ -18,6 +18,7 @@ __all__ = ["FailureGroup", "FailureRecord", "Key", "KeyLimits", "UsageColumn", "
 
 UsageColumn: TypeAlias = Literal["day", "key", "model", "host"]
 MESSAGE_CHARS = 500
+_CACHED = {"hit", "shared"}
 
 
 def day_of(at: float) -> str:
@@ -84,15 +85,20 @@ class UsageRecord(Struct, frozen=True, kw_only=True):
     cache: str = ""
 
     @property
+    def counted(self) -> Usage:
+        """The tokens that count in totals and budgets: none if the answer came from the cache."""
+        return Usage() if self.cache in _CACHED else self.usage
+
+    @property
     def tokens(self) -> int:
-        """The tokens that count against budgets: prompt and completion."""
-        return self.usage.prompt_tokens + self.usage.completion_tokens
+        """Prompt and completion tokens that count."""
+        return self.counted.prompt_tokens + self.counted.completion_tokens
 
 
 class UsageRow(Struct, frozen=True, kw_only=True):
     """Totals of usage for one group: `group` has the columns that were asked for."""
 
-    group: Mapping[UsageColumn, str]
+    group: Mapping[str, str]
     requests: int
     failures: int
     prompt_tokens: int

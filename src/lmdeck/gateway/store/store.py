@@ -49,11 +49,11 @@ _KEY_COLUMNS = (
     "created_at, expires_at, revoked_at"
 )
 _REQUEST_COLUMNS = (
-    "id, at, day, key, model, host, endpoint, status, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, "
+    "id, ended_at, day, key, model, host, endpoint, status, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, "
     "queued, first_token, seconds, finish_reason, error, problems, cache"
 )
 _FAILURE_COLUMNS = (
-    "id, at, kind, message, hint, key, model, host, endpoint, status, attempts, first_token, seconds, cassette"
+    "id, ended_at, kind, message, hint, key, model, host, endpoint, status, attempts, first_token, seconds, cassette"
 )
 _SUMS = "requests, failures, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, seconds"
 
@@ -71,8 +71,8 @@ _ADD_USAGE = f"""
     {", ".join(f"{name} = lmdeck_usage.{name} + excluded.{name}" for name in _SUMS.split(", "))}
 """  # noqa: S608  # our own names
 _TRIM_FAILURES = f"""
-    DELETE FROM lmdeck_failures WHERE (at, id) <=
-    (SELECT at, id FROM lmdeck_failures ORDER BY at DESC, id DESC LIMIT 1 OFFSET {MOST_FAILURES})
+    DELETE FROM lmdeck_failures WHERE (ended_at, id) <=
+    (SELECT ended_at, id FROM lmdeck_failures ORDER BY ended_at DESC, id DESC LIMIT 1 OFFSET {MOST_FAILURES})
 """  # noqa: S608  # a number of ours
 
 
@@ -169,7 +169,7 @@ class Store:
             StoreError: The store cannot be read.
         """
         rows = self._read(
-            f"SELECT {_REQUEST_COLUMNS} FROM lmdeck_requests WHERE at >= ? ORDER BY at DESC LIMIT ?",  # noqa: S608
+            f"SELECT {_REQUEST_COLUMNS} FROM lmdeck_requests WHERE ended_at >= ? ORDER BY ended_at DESC LIMIT ?",  # noqa: S608
             (since, limit),
         )
         return [_request(row) for row in rows]
@@ -187,7 +187,7 @@ class Store:
             StoreError: The store cannot be read.
         """
         rows = self._read(
-            f"SELECT {_FAILURE_COLUMNS} FROM lmdeck_failures ORDER BY at DESC, id DESC LIMIT ?",  # noqa: S608
+            f"SELECT {_FAILURE_COLUMNS} FROM lmdeck_failures ORDER BY ended_at DESC, id DESC LIMIT ?",  # noqa: S608
             (limit,),
         )
         return [_failure(row) for row in rows]
@@ -286,25 +286,27 @@ def _revoke_key(connection: Connection, name: str, at: float) -> bool:
 
 
 def _add_request(connection: Connection, record: UsageRecord, trim_before: float | None) -> None:
-    usage = record.usage
     group = (day_of(record.at), _text(record.key), _text(record.model), _text(record.host))
-    tokens = (_count(usage.prompt_tokens), _count(usage.completion_tokens))
-    details = (_optional(usage.cached_tokens), _optional(usage.reasoning_tokens))
+    usage = record.usage
     is_new = connection.change(
         _INSERT_REQUEST,
         (
-            _text(record.id), record.at, *group, _text(record.endpoint), record.status, *tokens, *details,
+            _text(record.id), record.at, *group, _text(record.endpoint), record.status, _count(usage.prompt_tokens),
+            _count(usage.completion_tokens), _optional(usage.cached_tokens), _optional(usage.reasoning_tokens),
             _seconds(record.queued), None if record.first_token is None else _seconds(record.first_token),
             _seconds(record.seconds), _text(record.finish_reason), _text(record.error), _count(record.problems),
             _text(record.cache),
         ),
     )  # fmt: skip
     if is_new:
-        failed = 1 if record.error else 0
-        counts = (*tokens, *(0 if detail is None else detail for detail in details))
-        connection.run(_ADD_USAGE, (*group, 1, failed, *counts, _seconds(record.seconds)))
+        counted = record.counted
+        counts = (
+            counted.prompt_tokens, counted.completion_tokens, counted.cached_tokens or 0, counted.reasoning_tokens or 0,
+        )  # fmt: skip
+        totals = (1, 1 if record.error else 0, *map(_count, counts), _seconds(record.seconds))
+        connection.run(_ADD_USAGE, (*group, *totals))
     if trim_before is not None:
-        connection.run("DELETE FROM lmdeck_requests WHERE at < ?", (trim_before,))
+        connection.run("DELETE FROM lmdeck_requests WHERE ended_at < ?", (trim_before,))
 
 
 def _add_failure(connection: Connection, failure: FailureRecord) -> None:
@@ -365,7 +367,8 @@ def _request(row: Row) -> UsageRecord:
 
 
 def _failure(row: Row) -> FailureRecord:
-    return FailureRecord(**dict(zip(_FAILURE_COLUMNS.split(", "), row, strict=True)))
+    columns = _FAILURE_COLUMNS.replace("ended_at", "at").split(", ")
+    return FailureRecord(**dict(zip(columns, row, strict=True)))
 
 
 def _usage_row(columns: Sequence[UsageColumn], row: Row) -> UsageRow:

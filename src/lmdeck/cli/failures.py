@@ -1,0 +1,69 @@
+"""`lmdeck errors`: the last failures, grouped by kind, with what to do."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.text import Text
+
+from lmdeck.cli.stores import ConfigPath, Json, StoreURL, chosen_store, moment
+from lmdeck.cli.terminal import BAD, NEXT, console, echo_json, safe, show_line
+from lmdeck.gateway.store import FailureRecord
+
+
+def failures(
+    last: Annotated[
+        int | None, typer.Option(metavar="COUNT", min=1, max=1000, help="List the last ones, instead of the groups.")
+    ] = None,
+    store: StoreURL = None,
+    config: ConfigPath = None,
+    as_json: Json = False,
+) -> None:
+    """Show the failures of a gateway, or of a program with `lmdeck.observe.usage`, grouped by kind.
+
+    The last 1,000 are kept. A failure with a recording can be looked at with `lmdeck replay FILE`.
+    """
+    with chosen_store(store, config, must_exist=True) as opened:
+        if last:
+            _show_each(opened.failures(limit=last), as_json=as_json)
+            return
+        groups = opened.failure_groups()
+    if as_json:
+        echo_json([msgspec.to_builtins(group) for group in groups])
+        return
+    for group in groups:
+        show_line(BAD, f" {group.count:,} ×, last at {moment(group.last.at)}", label=safe(group.kind))
+        _show_details(group.last)
+    if not groups:
+        console.print("There was no failure.")
+
+
+def _show_each(found: list[FailureRecord], *, as_json: bool) -> None:
+    if as_json:
+        echo_json([msgspec.to_builtins(failure) for failure in found])
+        return
+    for failure in found:
+        show_line(BAD, f" at {moment(failure.at)}, after {failure.seconds:.1f} s", label=safe(failure.kind))
+        _show_details(failure)
+    if not found:
+        console.print("There was no failure.")
+
+
+def _show_details(failure: FailureRecord) -> None:
+    console.print(Text(f"    {safe(failure.message)}"), soft_wrap=True)
+    where = [
+        f"{name} {safe(value)}"
+        for name, value in (
+            ("host", failure.host),
+            ("model", failure.model),
+            ("key", failure.key),
+            ("request", failure.id),
+        )
+        if value
+    ]
+    console.print(Text(f"    {', '.join(where)}", style="dim"), soft_wrap=True)
+    show_line(NEXT, failure.hint)
+    if failure.cassette:
+        show_line(NEXT, f"lmdeck replay {failure.cassette}")

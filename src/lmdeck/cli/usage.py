@@ -1,0 +1,82 @@
+"""`lmdeck usage`: what was used, by model, key, host and day."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from lmdeck.cli.stores import ConfigPath, Json, StoreURL, chosen_store, day
+from lmdeck.cli.terminal import console, echo_json, safe
+from lmdeck.gateway.store import UsageColumn, UsageRow
+
+
+def usage(
+    by: Annotated[
+        str, typer.Option(metavar="COLUMNS", help="What to group by: one or more of day, key, model, host.")
+    ] = "day,model",
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="The first day: 2026-11-25, or how long ago: 7d (UTC).")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="The last day, as with --since.")] = None,
+    store: StoreURL = None,
+    config: ConfigPath = None,
+    as_json: Json = False,
+) -> None:
+    """Show the requests and tokens of a gateway, or of a program with `lmdeck.observe.usage`.
+
+    Answers from the cache are requests without tokens.
+    """
+    columns = cast("list[UsageColumn]", [name.strip() for name in by.split(",") if name.strip()])
+    with chosen_store(store, config, must_exist=True) as opened:
+        rows = opened.usage(
+            columns, since=None if since is None else day(since), until=None if until is None else day(until)
+        )
+    if as_json:
+        echo_json([_for_programs(row) for row in rows])
+        return
+    if not any(row.requests for row in rows):
+        console.print("There was no request.")
+        return
+    console.print(_table(columns, rows))
+
+
+def _for_programs(row: UsageRow) -> dict[str, object]:
+    return {
+        **row.group,
+        "requests": row.requests,
+        "failures": row.failures,
+        "prompt_tokens": row.prompt_tokens,
+        "completion_tokens": row.completion_tokens,
+        "total_tokens": row.tokens,
+        "cached_tokens": row.cached_tokens,
+        "reasoning_tokens": row.reasoning_tokens,
+        "seconds": round(row.seconds, 3),
+    }
+
+
+def _table(columns: list[UsageColumn], rows: list[UsageRow]) -> Table:
+    is_total_worth_showing = len(rows) > 1
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", show_footer=is_total_worth_showing, footer_style="bold"
+    )
+    for number, name in enumerate(dict.fromkeys(columns)):
+        table.add_column(name, footer="" if number else "all", overflow="fold")
+    sums = {
+        "requests": sum(row.requests for row in rows),
+        "failed": sum(row.failures for row in rows),
+        "prompt": sum(row.prompt_tokens for row in rows),
+        "answer": sum(row.completion_tokens for row in rows),
+        "tokens": sum(row.tokens for row in rows),
+        "seconds": round(sum(row.seconds for row in rows)),
+    }
+    for column, total in sums.items():
+        table.add_column(column, footer=f"{total:,}", justify="right")
+    for row in rows:
+        figures = (row.requests, row.failures, row.prompt_tokens, row.completion_tokens, row.tokens, round(row.seconds))
+        table.add_row(
+            *(Text(safe(row.group[name]) or "–") for name in row.group), *(f"{figure:,}" for figure in figures)
+        )
+    return table

@@ -1,0 +1,236 @@
+"""Admission by keys: their models and limits, and the usage that is stored when a request ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from lmdeck.errors import APIError, AuthenticationError, ConfigurationError, LMStudioError, ServerError
+from lmdeck.gateway.admission import Ask, Lease, Outcome, Principal, Refusal
+from lmdeck.gateway.keys import KeyRing, key_in
+from lmdeck.gateway.limits.limiter import MEMORY, Admitted, Limiter, rate_limit_headers
+from lmdeck.gateway.store import (
+    KEEP_DAYS,
+    FailureRecord,
+    Key,
+    KeyLimits,
+    Store,
+    StoreError,
+    UsageRecord,
+    day_of,
+    open_store,
+)
+from lmdeck.stats import Usage
+
+__all__ = ["KeyAdmission"]
+
+_log = logging.getLogger("lmdeck.gateway")
+COMMIT_SECONDS = 5.0
+CLOSE_SECONDS = 10.0
+CHALLENGE = {"www-authenticate": "Bearer", "x-should-retry": "false"}
+ANYBODY = Key(name="", digest="", start="")
+
+
+class KeyHolder(Principal, frozen=True, kw_only=True):
+    """The holder of a key, with its limits."""
+
+    key: Key
+
+
+class KeyAdmission:
+    """Admits the holders of keys, or also others if keys are not `required`, and stores usage and failures.
+
+    `limits_url` is the address of Redis, which several workers need to count together; without it each process counts alone.
+    """
+
+    def __init__(
+        self,
+        store_url: str,
+        *,
+        limits_url: str = MEMORY,
+        required: bool = True,
+        workers: int = 1,
+        keep_days: float = KEEP_DAYS,
+    ) -> None:
+        self._store_url = store_url
+        self._limits_url = limits_url
+        self._required = required
+        self._counts_alone = workers > 1 and limits_url == MEMORY
+        self._keep_days = keep_days
+        self._store: Store | None = None
+        self._spent: tuple[str, dict[str, int]] = ("", {})
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Open the store, read the keys, and continue the budgets of today.
+
+        Raises:
+            ConfigurationError: The store cannot be used, or several workers would count the limits of a key separately.
+            StoreError: The store does not answer.
+        """
+        self._limiter = Limiter.open(self._limits_url)
+        self._store = await asyncio.to_thread(open_store, self._store_url, keep_days=self._keep_days)
+        self._ring = KeyRing(self._store)
+        await self._ring.refresh()
+        limited = [key.name for key in self._ring.keys if key.limits != KeyLimits()]
+        if self._counts_alone and limited:
+            raise ConfigurationError(
+                f"Several workers would each count the limits of the key {limited[0]!r} separately.",
+                hint='Set `url = "redis://…"` in `[limits]`, or use one worker.',
+            )
+        today = day_of(time.time())
+        self._spent = (today, await asyncio.to_thread(self._store.tokens_of_day, today))
+        self._refreshing = asyncio.create_task(self._ring.keep_fresh())
+
+    @property
+    def store(self) -> Store:
+        """The open store, for the pages that show it."""
+        assert self._store is not None, "start() opens it"
+        return self._store
+
+    async def aclose(self) -> None:
+        """Store what has ended, and close."""
+        if self._store is None:
+            return
+        self._refreshing.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._refreshing
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=CLOSE_SECONDS)
+        await self._limiter.aclose()
+        await asyncio.to_thread(self._store.close)
+
+    async def authenticate(self, headers: Mapping[str, str]) -> Principal:
+        """Return the holder of the key in a request's headers.
+
+        Where keys are not required, requests without a key of this gateway come from nobody in particular.
+
+        Raises:
+            Refusal: There is no key, or it is unknown, revoked or expired.
+        """
+        secret = key_in(headers)
+        if not self._required and not self._ring.is_secret(secret):
+            return KeyHolder(key=ANYBODY)
+        try:
+            key = await self._ring.find(secret)
+        except AuthenticationError as error:
+            raise Refusal(error, CHALLENGE) from error
+        return KeyHolder(name=key.name, models=key.models, key=key)
+
+    async def admit(self, principal: Principal, ask: Ask) -> Lease:
+        """Admit a request, count it and reserve its tokens.
+
+        Raises:
+            Refusal: The key may not use the model, a limit is reached, or the limits cannot be checked.
+        """
+        key = principal.key if isinstance(principal, KeyHolder) else ANYBODY
+        if not principal.may_use(ask.model):
+            raise Refusal(_not_allowed(key, ask.model), {"x-should-retry": "false"})
+        day, spent = self._spent
+        spent_today = spent.get(key.name, 0) if spent and day == day_of(time.time()) else 0
+        try:
+            admitted = await self._limiter.admit(key, ask.tokens, spent_today)
+        except ServerError as error:
+            raise Refusal(error, {"x-should-retry": "true"}) from error
+        return _KeyLease(self, admitted)
+
+    async def end(self, admitted: Admitted, outcome: Outcome) -> None:
+        """Settle the budgets of a request and commit its usage, even if the waiting task is cancelled."""
+        ending = asyncio.ensure_future(self._end(admitted, outcome))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        await asyncio.shield(ending)
+
+    async def _end(self, admitted: Admitted, outcome: Outcome) -> None:
+        record = usage_record(outcome)
+        if outcome.failure is not None:
+            self.store.record_failure(_failure_record(outcome, outcome.failure))
+        committed = asyncio.wrap_future(self.store.record(record))
+        try:
+            await self._limiter.settle(admitted, record.tokens)
+        except LMStudioError as error:
+            _log.warning("The tokens of request %s were not counted in its budgets: %s", record.id, error)
+        try:
+            await asyncio.wait_for(asyncio.shield(committed), COMMIT_SECONDS)
+        except TimeoutError:
+            _log.warning("The usage of request %s waits for the store.", record.id)
+            committed.add_done_callback(_log_failed_write)
+        except StoreError as error:
+            _log.error("The usage of request %s is lost: %s", record.id, error)  # the message suffices
+
+
+class _KeyLease:
+    """An admitted request of a key."""
+
+    def __init__(self, admission: KeyAdmission, admitted: Admitted) -> None:
+        self._admission = admission
+        self._admitted: Admitted | None = admitted
+        self.headers: Mapping[str, str] = rate_limit_headers(admitted.balances)
+
+    async def settle(self, outcome: Outcome) -> None:
+        """Settle budgets and commit the usage; the first call counts."""
+        admitted, self._admitted = self._admitted, None
+        if admitted is not None:
+            outcome.key = admitted.key.name
+            await self._admission.end(admitted, outcome)
+
+
+def usage_record(outcome: Outcome) -> UsageRecord:
+    """Return the row of a request that has ended."""
+    return UsageRecord(
+        id=outcome.request_id,
+        at=outcome.started_at + outcome.seconds,
+        key=outcome.key,
+        model=outcome.model,
+        host=outcome.host,
+        endpoint=outcome.endpoint,
+        status=outcome.status,
+        usage=Usage(
+            prompt_tokens=outcome.prompt_tokens,
+            completion_tokens=outcome.completion_tokens,
+            total_tokens=outcome.prompt_tokens + outcome.completion_tokens,
+            cached_tokens=outcome.cached_tokens,
+            reasoning_tokens=outcome.reasoning_tokens,
+        ),
+        queued=outcome.queue_seconds,
+        first_token=outcome.first_token_seconds,
+        seconds=outcome.seconds,
+        finish_reason=outcome.finish_reason,
+        error=outcome.error,
+        problems=outcome.problems,
+        cache=outcome.cache,
+    )
+
+
+def _failure_record(outcome: Outcome, error: LMStudioError) -> FailureRecord:
+    return FailureRecord.of(
+        error,
+        id=outcome.request_id,
+        at=outcome.started_at + outcome.seconds,
+        key=outcome.key,
+        model=outcome.model,
+        host=outcome.host,
+        endpoint=outcome.endpoint,
+        first_token=outcome.first_token_seconds,
+        seconds=outcome.seconds,
+        cassette=outcome.cassette,
+    )
+
+
+def _not_allowed(key: Key, model: str) -> APIError:
+    return APIError(
+        f"The key {key.name!r} may not use the model {model[:200]!r}.",
+        status=403,
+        type="permission_error",
+        code="model_not_allowed",
+        param="model",
+        hint=f"It may use {', '.join(key.models)}; the gateway's operator decides.",
+    )
+
+
+def _log_failed_write(committed: asyncio.Future[None]) -> None:
+    if not committed.cancelled() and committed.exception() is not None:
+        _log.error("The usage of a request is lost: %s", committed.exception())

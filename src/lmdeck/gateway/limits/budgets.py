@@ -1,0 +1,127 @@
+"""Budgets of tokens: a request reserves what it may use when it starts, and settles what it used when it ends.
+
+A request starts as long as something is left after what was used and what running requests have reserved, so a budget is
+exceeded by at most what was running when it ran out. The number of running requests is the number of reservations.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import count
+from typing import Protocol
+
+from msgspec import Struct, field
+
+from lmdeck.gateway.limits.windows import WINDOWS, Balance, Window, balance
+from lmdeck.gateway.store import KeyLimits
+
+__all__ = ["PARALLEL", "Budgets", "MemoryBudgets", "Reservation", "counted_windows"]
+
+PARALLEL = "parallel"
+
+
+class Reservation(Struct, frozen=True, kw_only=True):
+    """The answer to a request that wants to start: `refused` is the name of the limit that stands against it, or `""`."""
+
+    id: str
+    tokens: int
+    refused: str = ""
+    running: int = 0
+    balances: tuple[Balance, ...] = ()
+
+
+class Budgets(Protocol):
+    """Where tokens and running requests are counted; `account` is the name of a key.
+
+    `spent` are the tokens that the account has used today according to the store; they count if nothing is known of today yet.
+    """
+
+    async def reserve(self, account: str, limits: KeyLimits, tokens: int, spent: int = 0) -> Reservation:
+        """Reserve tokens, and count one more running request, unless a limit stands against it.
+
+        Raises:
+            ServerError: The limits cannot be checked.
+        """
+        ...
+
+    async def settle(self, account: str, limits: KeyLimits, reservation: Reservation, tokens: int) -> None:
+        """Free what was reserved and count what was used; a second call frees nothing more."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop what runs in the background."""
+        ...
+
+
+def counted_windows(limits: KeyLimits) -> list[tuple[Window, int]]:
+    """Return the windows for which a key has a limit, with the limit."""
+    found = ((window, getattr(limits, window.name)) for window in WINDOWS)
+    return [(window, limit) for window, limit in found if limit is not None]
+
+
+class _Account(Struct):
+    """The running requests of a key, with the tokens they have reserved, and the tokens used in each slot of each window."""
+
+    running: dict[str, int] = field(default_factory=dict)
+    used: dict[str, dict[int, int]] = field(default_factory=dict)
+
+
+class MemoryBudgets:
+    """Budgets in the memory of one process."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._ids = count()
+        self._accounts: dict[str, _Account] = {}
+
+    async def reserve(self, account: str, limits: KeyLimits, tokens: int, spent: int = 0) -> Reservation:
+        """Reserve tokens; see `Budgets.reserve`."""
+        state = self._accounts.setdefault(account, _Account())
+        now = self._clock()
+        refused = PARALLEL if limits.parallel is not None and len(state.running) >= limits.parallel else ""
+        for window, limit in counted_windows(limits):
+            running = sum(state.running.values())
+            if (
+                not refused
+                and balance(window, limit, self._slots(state, window, now, spent), running, now).remaining <= 0
+            ):
+                refused = window.name
+        id_ = str(next(self._ids))
+        if not refused:
+            state.running[id_] = tokens
+        running = sum(state.running.values())
+        return Reservation(
+            id=id_,
+            tokens=tokens,
+            refused=refused,
+            running=len(state.running),
+            balances=tuple(
+                balance(window, limit, state.used[window.name], running, now)
+                for window, limit in counted_windows(limits)
+            ),
+        )
+
+    async def settle(self, account: str, limits: KeyLimits, reservation: Reservation, tokens: int) -> None:
+        """Count what was used; see `Budgets.settle`."""
+        state = self._accounts.setdefault(account, _Account())
+        if state.running.pop(reservation.id, None) is None:
+            return
+        now = self._clock()
+        for window, _ in counted_windows(limits):
+            slots = self._slots(state, window, now, 0)
+            slots[window.slot(now)] = slots.get(window.slot(now), 0) + tokens
+
+    async def aclose(self) -> None:
+        """Do nothing: nothing runs."""
+
+    @staticmethod
+    def _slots(state: _Account, window: Window, now: float, spent: int) -> dict[int, int]:
+        """Return the slots of a window, without those that have left it; the day begins with what was spent."""
+        slots = state.used.get(window.name)
+        if slots is None:
+            begins_with = spent if window.slots == 1 else 0
+            slots = state.used[window.name] = {window.slot(now): begins_with}
+        for slot in [slot for slot in slots if window.end(slot) <= now]:
+            del slots[slot]
+        return slots

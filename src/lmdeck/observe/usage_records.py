@@ -1,0 +1,106 @@
+"""The usage and failures of one program's client, in the same store as the gateway's."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from lmdeck._client.clients import AsyncLMStudio, LMStudio
+from lmdeck.events import RequestAbandoned, RequestFailed, RequestFinished
+from lmdeck.gateway.store import FailureRecord, Store, UsageRecord, open_store
+from lmdeck.stats import Usage
+
+__all__ = ["UsageRecords", "usage"]
+
+_GENERATES = ("completions", "responses", "messages", "chat", "embeddings", "decisions", "systemone")
+ABANDONED = "abandoned"
+
+
+class UsageRecords:
+    """Records each answer and failure of a client, until it is closed; a context manager as well."""
+
+    def __init__(self, client: LMStudio | AsyncLMStudio, store: Store, key: str) -> None:
+        self.store = store
+        self._host = urlsplit(client.base_url).netloc
+        self._key = key
+        self._subscriptions = [
+            client.on(RequestFinished, self._record_answer),
+            client.on(RequestFailed, self._record_failure),
+            client.on(RequestAbandoned, self._record_abandoned),
+        ]
+
+    def close(self) -> None:
+        """Stop recording, and write what waits."""
+        for subscription in self._subscriptions:
+            subscription.remove()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _record_answer(self, event: RequestFinished) -> None:
+        if event.usage is None and event.reply is None:  # a list of models, or the like
+            return
+        self._record(
+            event,
+            status=event.status,
+            usage=event.usage or Usage(),
+            queued=event.queue_time,
+            first_token=event.time_to_first_token,
+            finish_reason=event.finish_reason,
+            problems=len(event.problems),
+            cache=event.cache or "",
+        )
+
+    def _record_abandoned(self, event: RequestAbandoned) -> None:
+        """Record an answer that was left: a chunk is about a token, and the server has not counted them."""
+        if event.endpoint.endswith(_GENERATES):
+            tokens = Usage(completion_tokens=event.chunks, total_tokens=event.chunks)
+            self._record(event, usage=tokens, finish_reason=ABANDONED)
+
+    def _record_failure(self, event: RequestFailed) -> None:
+        failure = FailureRecord.of(
+            event.error,
+            id=event.request_id,
+            key=self._key,
+            model=event.model,
+            host=self._host,
+            endpoint=event.endpoint,
+            seconds=event.seconds,
+        )
+        self.store.record_failure(failure)
+        if event.endpoint.endswith(_GENERATES):
+            partial = event.error.partial
+            used = Usage() if partial is None or partial.usage is None else partial.usage
+            self._record(event, status=failure.status, usage=used, error=failure.kind)
+
+    def _record(self, event: RequestFinished | RequestFailed | RequestAbandoned, **details: Any) -> None:
+        record = UsageRecord(
+            id=event.request_id,
+            at=time.time(),
+            key=self._key,
+            model=event.model,
+            host=self._host,
+            endpoint=event.endpoint,
+            seconds=event.seconds,
+            **details,
+        )
+        self.store.record(record)
+
+
+def usage(client: LMStudio | AsyncLMStudio, store: str | Path = "usage.db", *, key: str = "") -> UsageRecords:
+    """Record the usage and failures of a client in a store: a file, or `postgresql://…`.
+
+    Programs may share a store; `key` then tells them apart. `lmdeck usage --store usage.db` and `lmdeck errors` show it. A
+    separate thread writes the records within milliseconds; `close` waits for the last.
+
+    Raises:
+        ConfigurationError: The store cannot be used.
+        StoreError: The store does not answer.
+    """
+    return UsageRecords(client, open_store(store), key)

@@ -1,0 +1,153 @@
+"""`lmdeck.observe.usage`: the usage of one program, and the tools that can open its file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+import lmdeck.observe
+from lmdeck import AsyncLMStudio, LMStudio
+from lmdeck.errors import LMStudioError
+from lmdeck.gateway.store import open_store
+from lmdeck.testing import FakeLMStudio
+
+
+def test_each_answer_is_a_record(tmp_path: Path) -> None:
+    """Whole and streamed, with tokens and times; a list of models is none."""
+    with FakeLMStudio() as fake:
+        fake.reply("Hello")
+        fake.reply("World")
+        with LMStudio(base_url=fake.base_url) as lm, lmdeck.observe.usage(lm, tmp_path / "usage.db", key="job"):
+            first = lm.chat().user("Hi").send()
+            with lm.chat().user("Hi").stream() as stream:
+                for _ in stream:
+                    pass
+            lm.models.list()
+            lm.embed("text")
+        host = fake.base_url.removeprefix("http://")
+    with open_store(tmp_path / "usage.db") as store:
+        *embedded, streamed, whole = store.requests(since=0)
+    assert (whole.usage, whole.model, whole.key) == (first.usage, first.model, "job")
+    assert (whole.endpoint, whole.finish_reason, whole.status) == ("/v1/chat/completions", "stop", 200)
+    assert whole.host == host
+    assert streamed.first_token is not None
+    assert 0 < streamed.first_token <= streamed.seconds
+    assert [record.endpoint for record in embedded] == ["/v1/embeddings"]
+
+
+async def test_it_works_for_the_async_client_and_many_answers_at_once(tmp_path: Path) -> None:
+    """None is lost, and closing waits for the last."""
+    with FakeLMStudio() as fake:
+        for n in range(50):
+            fake.reply(f"Answer {n}")
+        async with AsyncLMStudio(base_url=fake.base_url) as lm:
+            with lmdeck.observe.usage(lm, tmp_path / "usage.db"):
+                await asyncio.gather(*(lm.chat().user("Hi").send() for _ in range(50)))
+    with open_store(tmp_path / "usage.db") as store:
+        assert store.usage([])[0].requests == 50
+
+
+def test_failures_and_answers_that_are_left_are_recorded(tmp_path: Path) -> None:
+    """The first with what to do, the second with the chunks that came."""
+    with FakeLMStudio() as fake:
+        fake.fail("reset", after_chunks=2)
+        fake.reply("One two three four five six seven eight nine ten", tokens_per_second=20)
+        with (
+            LMStudio(base_url=fake.base_url, retry_attempts=1) as lm,
+            lmdeck.observe.usage(lm, tmp_path / "usage.db") as records,
+        ):
+            with pytest.raises(LMStudioError) as caught, lm.chat().user("Hi").stream() as stream:
+                for _ in stream:
+                    pass
+            with lm.chat().user("Hi").stream() as stream:
+                next(iter(stream))
+            with contextlib.suppress(LMStudioError):
+                lm.models.get("no-such-model")
+            assert records.store.label.endswith("usage.db")
+    with open_store(tmp_path / "usage.db") as store:
+        left, failed = store.requests(since=0)
+        failures = store.failures()
+    kind = type(caught.value).__name__
+    assert (failed.error, left.error, left.finish_reason) == (kind, "", "abandoned")
+    assert left.usage.completion_tokens > 0
+    assert failures[-1].kind == kind
+    assert failures[-1].hint == caught.value.hint
+    assert failures[-1].endpoint == "/v1/chat/completions"
+
+
+def test_nothing_is_recorded_after_close(tmp_path: Path) -> None:
+    """The client goes on."""
+    with FakeLMStudio() as fake, LMStudio(base_url=fake.base_url) as lm:
+        fake.reply("One")
+        fake.reply("Two")
+        records = lmdeck.observe.usage(lm, str(tmp_path / "usage.db"))
+        lm.chat().user("Hi").send()
+        records.close()
+        records.close()
+        lm.chat().user("Hi").send()
+    with open_store(tmp_path / "usage.db") as store:
+        assert store.usage([])[0].requests == 1
+
+
+KILLED = """
+import os, signal, sys
+import lmdeck, lmdeck.observe
+with lmdeck.LMStudio(base_url=sys.argv[1]) as lm:
+    records = lmdeck.observe.usage(lm, sys.argv[2])
+    lm.chat().user("Hi").send()
+    records.store.record_failure(lmdeck.gateway.store.FailureRecord(id="f", at=0.0, kind="k", message="", hint="")).result(60)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_written_survives_kill(tmp_path: Path) -> None:
+    """The file is whole, and the next program goes on with it."""
+    with FakeLMStudio() as fake:
+        fake.reply("One")
+        killed = subprocess.run([sys.executable, "-c", KILLED, fake.base_url, str(tmp_path / "usage.db")], check=False)
+        assert killed.returncode == -9
+    with open_store(tmp_path / "usage.db") as store:
+        assert store.usage([])[0].requests == 1
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """So that `hasattr` works."""
+    assert not hasattr(lmdeck.observe, "nothing")
+    assert callable(lmdeck.observe.usage)
+    assert callable(lmdeck.observe.usage)  # also after its module was imported
+
+
+# --- other tools ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    with (
+        FakeLMStudio() as fake,
+        LMStudio(base_url=fake.base_url) as lm,
+        lmdeck.observe.usage(lm, tmp_path / "usage.db"),
+    ):
+        for text in ("One", "Two", "Three"):
+            fake.reply(text)
+            lm.chat().user("Hi").send()
+    return tmp_path / "usage.db"
+
+
+def test_pandas_and_duckdb_read_it(recorded: Path) -> None:
+    """With the statements of the documentation; DuckDB's own reader of SQLite files needs a download, so it reads the frame."""
+    with contextlib.closing(sqlite3.connect(recorded)) as connection:
+        requests = pd.read_sql("SELECT * FROM lmdeck_requests", connection)
+        usage = pd.read_sql("SELECT * FROM lmdeck_usage", connection)
+    requests["ended_at"] = pd.to_datetime(requests["ended_at"], unit="s", utc=True)
+    assert len(requests) == 3
+    assert requests.groupby("model")["completion_tokens"].sum().sum() == usage["completion_tokens"].sum() > 0
+    assert duckdb.sql("SELECT sum(requests) FROM usage").fetchall() == [(3,)]
+    assert duckdb.sql("SELECT quantile_cont(first_token, 0.95) FROM requests").fetchall()[0][0] > 0
