@@ -14,9 +14,10 @@ from lmdeck._agent.approvals import Decision
 from lmdeck._agent.loop import PendingRound
 from lmdeck._requests.chat import ChatSpec
 from lmdeck.errors import ConfigurationError
-from lmdeck.messages import Message, Reply, Round, ToolCall
+from lmdeck.messages import Message, Problem, Reply, Round, ToolCall
 
 REMEMBERED = 10_000
+PAUSED = Problem("paused", "Tool calls wait for a decision; none of this answer's calls was run.")
 Decisions: TypeAlias = Mapping[str, Decision] | bool
 """The decisions on the calls of a paused run, by call id, or one for all of them."""
 
@@ -61,11 +62,12 @@ class PausedRun(Struct, frozen=True, kw_only=True):
 
     @property
     def partial(self) -> Reply:
-        """The reply so far: the answer with its calls, all rounds, and the messages of the finished ones."""
-        rounds = [*self.rounds, Round(reply=self.reply)]
+        """The reply so far: the answer with its calls, all rounds, the messages of the finished ones, a problem `paused`."""
+        waiting = replace(self.reply, problems=[*self.reply.problems, PAUSED])
+        rounds = [*self.rounds, Round(reply=waiting)]
         counted = [one.reply.usage for one in rounds if one.reply.usage is not None]
         return replace(
-            self.reply,
+            waiting,
             rounds=rounds,
             messages=[message for one in self.rounds for message in one.messages],
             usage=sum(counted[1:], counted[0]) if counted else None,

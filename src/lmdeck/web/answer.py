@@ -7,11 +7,15 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from typing import Any, TypeAlias
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from lmdeck._client.approvals import AnyApprove
 from lmdeck._client.chat import AsyncChat
+from lmdeck._client.paused_run import Decisions, PausedRun
+from lmdeck._client.run import AsyncChatRun
 from lmdeck.errors import LMStudioError, StreamError, TransportError
 from lmdeck.events import AgentEvent, Chunk, RoundFinished, ToolCallInvalid, ToolExecutionFailed, ToolFinished
 from lmdeck.messages import Problem, Reply, Round, ToolResult
@@ -27,8 +31,20 @@ SEE_LOG = "The traceback is in the site's log."
 NOT_SAVED = "The answer is complete, but it could not be saved."
 
 
+OnEnd: TypeAlias = Callable[[Any], object]
+"""Is called with the reply, or with the `PausedRun` where `approve` pauses runs."""
+OnEndAsync: TypeAlias = Callable[[Any], Awaitable[object]]
+
+
+class ResumedRun(Struct, frozen=True):
+    """A paused run that goes on, and the decisions on its calls."""
+
+    paused: PausedRun
+    decisions: Decisions
+
+
 class StreamedAnswer:
-    """One answer to one request; `reply` is the complete reply, or the part received so far.
+    """One answer to one request; `outcome` is the complete reply, the paused run, or the part received so far.
 
     The sender checks `is_finished` at each frame and calls `end` or `end_async` once it is true, before it requests the next
     frame. The last frame then reports whether saving the reply succeeded. The frame before it is empty and need not be sent.
@@ -42,8 +58,9 @@ class StreamedAnswer:
         approve: AnyApprove = None,
         encoding: Encoding = PAGE,
         with_details: bool = False,
+        resumed: ResumedRun | None = None,
     ) -> None:
-        """`chat` returns the chat to run; it is called on the event loop of the run.
+        """`chat` returns the chat to run; it is called on the event loop of the run. `resumed` is a paused run to go on with.
 
         `with_details` is for developers: errors are sent unchanged. Otherwise a neutral sentence is sent, with the number under
         which the error was logged.
@@ -59,25 +76,29 @@ class StreamedAnswer:
         self._chat = chat
         self._max_rounds = max_rounds
         self._approve = approve
-        self._reply: Reply | None = None
-        self._partial = _PartialReply()
+        self._resumed = resumed
+        self._outcome: Reply | PausedRun | None = None
+        self._partial = _PartialReply(None if resumed is None else resumed.paused)
 
     @property
-    def reply(self) -> Reply:
-        """The complete reply, or a partial one with an empty `finish_reason` and a problem that says how it ended."""
-        return self._reply or self._partial.reply(self._ending)
+    def outcome(self) -> Reply | PausedRun:
+        """The reply: a complete one, or a partial one with an empty `finish_reason` and a problem that says how it ended.
 
-    def end(self, on_end: Callable[[Reply], object] | None) -> None:
-        """Call `on_end` with the reply, once; an exception is logged and reported in the last frame."""
+        If calls wait for a decision, it is the paused run.
+        """
+        return self._outcome or self._partial.reply(self._ending)
+
+    def end(self, on_end: OnEnd | None) -> None:
+        """Call `on_end` with the outcome, once; an exception is logged and reported in the last frame."""
         if on_end is None or self._is_ended or not self.is_started:
             return
         self._is_ended = True
         try:
-            on_end(self.reply)
+            on_end(self.outcome)
         except Exception as error:  # application code: the visitor must learn of any failure
             self._save_error = self._reported(error, NOT_SAVED)
 
-    async def end_async(self, on_end: Callable[[Reply], Awaitable[object]] | None) -> None:
+    async def end_async(self, on_end: OnEndAsync | None) -> None:
         """Async version of `end`; it completes even if the browser disconnects meanwhile."""
         if on_end is None or not self.is_started:
             return
@@ -85,9 +106,9 @@ class StreamedAnswer:
             self._end_task = asyncio.ensure_future(self._call(on_end))
         await asyncio.shield(self._end_task)
 
-    async def _call(self, on_end: Callable[[Reply], Awaitable[object]]) -> None:
+    async def _call(self, on_end: OnEndAsync) -> None:
         try:
-            await on_end(self.reply)
+            await on_end(self.outcome)
         except Exception as error:  # as above
             self._save_error = self._reported(error, NOT_SAVED)
 
@@ -102,18 +123,24 @@ class StreamedAnswer:
         encode = self._encoder.encode
         end: Reply | LMStudioError
         try:
-            async with self._chat().run_stream(self._max_rounds, approve=self._approve) as run:
+            async with self._run_stream() as run:
                 async for event in run:
                     self._partial.add(event)
                     if frame := encode(event):
                         yield frame
-            self._reply = end = run.reply
+            self._outcome, end = run.outcome, run.reply
         except Exception as error:  # the status line is sent: any failure is reported as an event
             self._ending = CUT if isinstance(error, TransportError | StreamError) else FAILED
             end = self._reported(error, "The answer failed.")
         self.is_finished = True
         yield RUN_FINISHED
         yield encode(end if isinstance(end, LMStudioError) else self._save_error or end)
+
+    def _run_stream(self) -> AsyncChatRun:
+        chat, resumed = self._chat(), self._resumed
+        if resumed is None:
+            return chat.run_stream(self._max_rounds, approve=self._approve)
+        return chat.resume_stream(resumed.paused, resumed.decisions, self._max_rounds, approve=self._approve)
 
     def _reported(self, error: Exception, what: str) -> LMStudioError:
         """Log an error and return the one to send: with its details, or neutral with the number of the log entry."""
@@ -131,10 +158,14 @@ class StreamedAnswer:
 
 
 class _PartialReply:
-    """The reply of an unfinished run: the completed rounds and the text of the current one."""
+    """The reply of an unfinished run: the completed rounds and the text of the current one.
 
-    def __init__(self) -> None:
-        self._rounds: list[Round] = []
+    The current round of a resumed run is that of the calls that waited, until their results are complete.
+    """
+
+    def __init__(self, resumed: PausedRun | None) -> None:
+        self._rounds: list[Round] = [] if resumed is None else list(resumed.rounds)
+        self._waiting = None if resumed is None else resumed.reply
         self._results: dict[str, ToolResult] = {}
         self._content: list[str] = []
         self._reasoning: list[str] = []
@@ -153,23 +184,27 @@ class _PartialReply:
                 self._close_round(event.reply)
 
     def _close_round(self, reply: Reply) -> None:
-        results = [self._results[call.id] for call in reply.tool_calls if call.id in self._results]
+        results = self._results_of(reply)
         if len(results) == len(reply.tool_calls):  # servers reject a history with a call without its result
             self._rounds.append(Round(reply=reply, results=results))
+        self._waiting = None
         self._results.clear()
         self._content.clear()
         self._reasoning.clear()
 
+    def _results_of(self, reply: Reply) -> list[ToolResult]:
+        return [self._results[call.id] for call in reply.tool_calls if call.id in self._results]
+
     def reply(self, ending: Problem) -> Reply:
-        last = Reply(
-            content="".join(self._content).strip(), reasoning="".join(self._reasoning).strip(), problems=[ending]
-        )
         messages = [message for one in self._rounds for message in one.messages]
-        return replace(
-            last,
-            rounds=[*self._rounds, Round(reply=last)],
-            messages=[*messages, last.message] if last.content else messages,
-        )
+        if self._waiting is not None:
+            last = replace(self._waiting, finish_reason="", problems=[*self._waiting.problems, ending])
+            results = self._results_of(last)
+        else:
+            content, reasoning = "".join(self._content).strip(), "".join(self._reasoning).strip()
+            last, results = Reply(content=content, reasoning=reasoning, problems=[ending]), []
+            messages += [last.message] if last.content else []
+        return replace(last, rounds=[*self._rounds, Round(reply=last, results=results)], messages=messages)
 
 
 async def _with_heartbeat(frames: AsyncGenerator[bytes, None], seconds: float) -> AsyncGenerator[bytes, None]:

@@ -11,16 +11,21 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
+from lmdeck._client.paused_run import PausedRun
 from lmdeck._files import create_private_file
 from lmdeck._text import storable_text
 from lmdeck.messages import Message, Reply
-from lmdeck.web.requests import PageQuestion
-from lmdeck.web.stored_messages import LISTED, StoredMessage, nonempty_rounds, title_of
+from lmdeck.web.answer import ResumedRun
+from lmdeck.web.requests import NO_LONGER_WAITING, NOT_FOUND, PageDecisions, PageQuestion
+from lmdeck.web.stored_messages import LISTED, StoredMessage, new_rounds, title_of
+from lmdeck.web.trust import RefusedRequest
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS conversation (id TEXT PRIMARY KEY, owner TEXT NOT NULL, title TEXT NOT NULL, updated REAL NOT NULL);
@@ -28,8 +33,24 @@ CREATE TABLE IF NOT EXISTS message (
     conversation TEXT NOT NULL REFERENCES conversation(id) ON DELETE CASCADE, position INTEGER NOT NULL, body TEXT NOT NULL,
     PRIMARY KEY (conversation, position)
 );
+CREATE TABLE IF NOT EXISTS paused (
+    conversation TEXT PRIMARY KEY REFERENCES conversation(id) ON DELETE CASCADE, run TEXT NOT NULL, body TEXT NOT NULL
+);
 CREATE INDEX IF NOT EXISTS conversation_of_owner ON conversation (owner, updated);
 """
+
+
+class Turn(Struct, frozen=True, kw_only=True):
+    """One turn of a stored conversation: its messages, and the paused run that goes on with it, if any."""
+
+    key: str
+    messages: list[Message]
+    resumed: ResumedRun | None = None
+
+    @property
+    def paused(self) -> PausedRun | None:
+        """The run that goes on."""
+        return None if self.resumed is None else self.resumed.paused
 
 
 class Conversations:
@@ -54,16 +75,36 @@ class Conversations:
             )
             return [{"id": key, "title": title, "updated": updated} for key, title, updated in rows]
 
+    def begin(self, request: PageQuestion | PageDecisions, owner: str) -> Turn | RefusedRequest:
+        """Return the turn that a request begins: that of a new question, or of a paused run, which is taken.
+
+        Raises:
+            ConfigurationError: The decisions do not fit the calls that wait.
+        """
+        if isinstance(request, PageQuestion):
+            asked = self.ask(request, owner)
+            return NOT_FOUND if asked is None else Turn(key=asked[0], messages=asked[1])
+        waiting = self.paused(request.conversation, owner)
+        if waiting is None or waiting.id != request.run:
+            return NO_LONGER_WAITING
+        waiting.decide(request.decisions)
+        paused = self.take_paused(request.conversation, owner, request.run)
+        if paused is None:
+            return NO_LONGER_WAITING
+        return Turn(key=request.conversation, messages=[], resumed=ResumedRun(paused, request.decisions))
+
     def ask(self, question: PageQuestion, owner: str) -> tuple[str, list[Message]] | None:
         """Append a question to its conversation, or to a new one; return the id and all messages.
 
-        None if the owner has no such conversation.
+        Calls of the conversation that wait for a decision no longer do. None if the owner has no such conversation.
         """
         key = question.conversation or self._create(owner)
         stored = self.messages(key, owner)
         if stored is None:
             return None
         asked = StoredMessage(role="user", content=storable_text(question.text))
+        with self._open() as database:
+            database.execute("DELETE FROM paused WHERE conversation = ?", (key,))
         self._add(key, [asked])
         return key, [message for one in [*stored, asked] for message in one.history()]
 
@@ -75,9 +116,42 @@ class Conversations:
             rows = database.execute("SELECT body FROM message WHERE conversation = ? ORDER BY position", (key,))
             return [msgspec.json.decode(body, type=StoredMessage) for (body,) in rows]
 
-    def add_reply(self, key: str, reply: Reply) -> None:
-        """Append an answer with all its rounds; of an interrupted answer, the part that was received."""
-        self._add(key, [StoredMessage.of_round(one) for one in nonempty_rounds(reply)])
+    def add_reply(self, key: str, outcome: Reply | PausedRun, *, resumed: PausedRun | None = None) -> None:
+        """Append an answer with all its rounds; of an interrupted answer, the part that was received.
+
+        A paused run is stored with it, until `take_paused`. The answer of a `resumed` run goes on where that was paused.
+        """
+        messages = [StoredMessage.of_round(one) for one in new_rounds(outcome, resumed)]
+        self._add(key, messages, in_place_of=None if resumed is None else resumed.reply.tool_calls[0].id)
+        if isinstance(outcome, PausedRun):
+            with self._open() as database:
+                database.execute(
+                    "INSERT OR REPLACE INTO paused SELECT id, ?, ? FROM conversation WHERE id = ?",
+                    (outcome.id, outcome.to_json(), key),
+                )
+
+    def paused(self, key: str, owner: str) -> PausedRun | None:
+        """Return the paused run of a conversation, without taking it; None if no calls wait for a decision."""
+        with self._open() as database:
+            row = database.execute(
+                "SELECT body FROM paused JOIN conversation ON id = conversation WHERE id = ? AND owner = ?",
+                (key, owner),
+            ).fetchone()
+        return None if row is None else PausedRun.from_json(row[0])
+
+    def take_paused(self, key: str, owner: str, run: str) -> PausedRun | None:
+        """Return a paused run and remove it, so that it is resumed once; None if it no longer waits.
+
+        Of several threads and processes, one gets it. If that one dies, the calls are lost rather than repeated.
+        """
+        with self._open() as database:
+            database.execute("BEGIN IMMEDIATE")
+            row = database.execute(
+                "SELECT body FROM paused JOIN conversation ON id = conversation WHERE id = ? AND owner = ? AND run = ?",
+                (key, owner, run),
+            ).fetchone()
+            database.execute("DELETE FROM paused WHERE conversation = ? AND run = ?", (key if row else None, run))
+        return None if row is None else PausedRun.from_json(row[0])
 
     def remove(self, key: str, owner: str) -> bool:
         """Remove a conversation; False if the owner has no such conversation."""
@@ -90,16 +164,20 @@ class Conversations:
             database.execute("INSERT INTO conversation VALUES (?, ?, '', ?)", (key, owner, time.time()))
         return key
 
-    def _add(self, key: str, messages: Iterable[StoredMessage]) -> None:
-        """Append messages; the first user message becomes the title. A conversation that was removed is not recreated."""
+    def _add(self, key: str, messages: Iterable[StoredMessage], *, in_place_of: str | None = None) -> None:
+        """Append messages; the first user message becomes the title. A conversation that was removed is not recreated.
+
+        The first message replaces the one with the call `in_place_of`, if there is one.
+        """
         with self._open() as database:
             database.execute("BEGIN IMMEDIATE")  # other processes may append at the same time
             if not database.execute("SELECT 1 FROM conversation WHERE id = ?", (key,)).fetchone():
                 return
-            ((count,),) = database.execute("SELECT count(*) FROM message WHERE conversation = ?", (key,))
-            for at, message in enumerate(messages, count):
+            ((length,),) = database.execute("SELECT count(*) FROM message WHERE conversation = ?", (key,))
+            positions = chain(_positions_with(database, key, in_place_of), count(length))
+            for at, message in zip(positions, messages, strict=False):
                 body = msgspec.json.encode(message).decode()
-                database.execute("INSERT INTO message VALUES (?, ?, ?)", (key, at, body))
+                database.execute("INSERT OR REPLACE INTO message VALUES (?, ?, ?)", (key, at, body))
                 if message.role == "user":
                     title = title_of(message.content)
                     database.execute("UPDATE conversation SET title = ? WHERE id = ? AND title = ''", (title, key))
@@ -115,3 +193,12 @@ class Conversations:
                     yield database
             finally:
                 database.close()
+
+
+def _positions_with(database: sqlite3.Connection, key: str, call_id: str | None) -> list[int]:
+    """Return the position of the message with a call, as a list of at most one."""
+    if call_id is None:
+        return []
+    rows = database.execute("SELECT position, body FROM message WHERE conversation = ? ORDER BY position DESC", (key,))
+    stored = ((at, msgspec.json.decode(body, type=StoredMessage)) for at, body in rows)
+    return [at for at, message in stored if any(call.id == call_id for call in message.calls)][:1]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
-from msgspec import UNSET, Struct
+from typing import Any
 
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from lmdeck._client.paused_run import PausedRun
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Message
 from lmdeck.web.stored_messages import StoredMessage
@@ -43,6 +46,59 @@ class PageQuestion(Struct, frozen=True):
                 ended="stopped" if sent.ended else UNSET,
             ).history()
         ]
+
+
+class PageDecisions(Struct, frozen=True):
+    """The decisions on the calls of a paused `run` of a stored `conversation`, by call id; see `lmdeck.PausedRun`."""
+
+    conversation: str
+    run: str
+    decisions: dict[str, bool | str]
+
+
+def shown_paused(paused: PausedRun | None) -> dict[str, Any] | None:
+    """Return what the page needs of a paused run: its id, and the ids of the calls that wait for a decision."""
+    return None if paused is None else {"run": paused.id, "calls": [call.id for call in paused.calls]}
+
+
+def check_store(approve: object, store: object) -> None:
+    """Refuse to pause runs that nobody stores.
+
+    Raises:
+        ConfigurationError: `approve` pauses runs, and there is no store.
+    """
+    if approve == "pause" and store is None:
+        raise ConfigurationError(
+            "Runs can be paused only where conversations are stored.",
+            hint="Pass `conversations`, or an `approve` function.",
+        )
+
+
+NOT_FOUND = RefusedRequest(404, "There is no such conversation.", "Start a new one.")
+NO_LONGER_WAITING = RefusedRequest(
+    409, "These tool calls no longer wait for a decision.", "Load the conversation again to see what became of them."
+)
+
+
+class _Kind(Struct):
+    run: str | UnsetType = UNSET
+
+
+def read_request(body: bytes) -> PageQuestion | PageDecisions:
+    """Decode and check a question, or decisions.
+
+    Raises:
+        ConfigurationError: The body is neither.
+    """
+    try:
+        is_question = msgspec.json.decode(body, type=_Kind).run is UNSET
+        if not is_question:
+            return msgspec.json.decode(body, type=PageDecisions)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(
+            f"The request cannot be decoded: {error}.", hint="Send JSON with a `text`, or a `run` and `decisions`."
+        ) from error
+    return read_question(body)
 
 
 def read_question(body: bytes) -> PageQuestion:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
+from lmdeck._client.paused_run import PausedRun
 from lmdeck._text import storable_json, storable_text
 from lmdeck.messages import Message, Reply, Round, ToolCall, ToolResult
 
 StoredRole: TypeAlias = Literal["system", "user", "assistant"]
-Ending: TypeAlias = Literal["stopped", "cut", "failed", "length"]
-"""The browser disconnected, the connection to the model broke, an error occurred, or the token limit was reached."""
+Ending: TypeAlias = Literal["stopped", "cut", "failed", "length", "paused"]
+"""The browser disconnected, the connection to the model broke, an error occurred, the token limit was reached, or calls wait
+for a decision."""
 INTERRUPTED: tuple[Ending, ...] = ("stopped", "cut", "failed")
 INTERRUPTION_NOTE = "[This answer was interrupted here.]"
 LISTED = 50
@@ -77,15 +80,21 @@ def ending_of(reply: Reply) -> Ending | None:
 
     A page's answer has a problem of that name (`lmdeck.web.answer`); any other reply without a finish reason was cut.
     """
+    codes = {problem.code for problem in reply.problems}
+    if "paused" in codes:
+        return "paused"
     if reply.finish_reason:
         return "length" if reply.finish_reason == "length" else None
-    codes = {problem.code for problem in reply.problems}
     return next((ending for ending in INTERRUPTED if ending in codes), "cut")
 
 
-def nonempty_rounds(reply: Reply) -> Iterator[Round]:
-    """Yield the rounds of a reply that have content to store; an answer without tools is one round."""
-    for each in _rounds(reply):
+def new_rounds(outcome: Reply | PausedRun, resumed: PausedRun | None = None) -> Iterator[Round]:
+    """Yield the rounds to store of an answer, without those that were stored when the run was paused.
+
+    The first round after a pause is that of the calls that waited: it replaces the stored one.
+    """
+    reply = outcome if isinstance(outcome, Reply) else outcome.partial
+    for each in islice(_rounds(reply), 0 if resumed is None else len(resumed.rounds), None):
         part = each.reply
         if part.content or part.reasoning or part.tool_calls or (part.problems and ending_of(part)):
             yield each

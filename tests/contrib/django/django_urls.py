@@ -54,6 +54,7 @@ urlpatterns = [
     *staticfiles_urlpatterns(),
     path("chat/", include("lmdeck.contrib.django.urls")),
     path("pirate/", PirateView.as_view(login_required=False)),
+    path("careful/", AskView.as_view(login_required=False, approve="pause", tools=("get_weather",))),
     path("admin/", admin.site.urls),
     *(path(f"{view.__name__}/", view) for view in (sync_lm, sync_alm, async_lm, async_alm)),
 ]

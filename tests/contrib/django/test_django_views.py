@@ -18,7 +18,7 @@ from django.test import Client, RequestFactory, TestCase, TransactionTestCase, m
 from far_end import answer, project
 
 from lmdeck.contrib.django.guards import rate_limited, seconds_to_wait
-from lmdeck.contrib.django.history.models import Conversation
+from lmdeck.contrib.django.history.models import Conversation, PendingApproval, ToolCall, Usage
 from lmdeck.contrib.django.testing import LMDeckTestMixin, override_lmdeck
 from lmdeck.contrib.django.views import PageView
 from loopback import PATIENCE
@@ -61,6 +61,61 @@ class Asking(LMDeckTestMixin, TransactionTestCase):
         assert [message["role"] for message in shown] == ["user", "assistant", "assistant", "user", "assistant"]
         assert shown[1]["calls"][0]["arguments"] == {"city": "Paris"}
         assert json.loads(shown[1]["calls"][0]["content"])["temperature"] == 21
+
+    def test_a_call_waits_for_its_user_and_is_decided_on_once(self) -> None:
+        first = ask(self.client, {"text": "tool"}, "/careful/")
+        key = first.headers["X-Conversation"]
+        (waiting,) = [one for one in told(first) if one["type"] == "approval"]
+        (call,) = waiting["calls"]
+        shown = self.client.get(f"/chat/conversations/{key}/").json()
+        assert shown["paused"] == {"run": waiting["run"], "calls": [call["id"]]}
+        assert shown["messages"][-1]["ended"] == "paused"
+        assert ToolCall.objects.get().result is None
+        boss = get_user_model().objects.create_superuser("boss")
+        admin = Client()
+        admin.force_login(boss)
+        listed = admin.get("/admin/lmdeck_history/pendingapproval/").content.decode()
+        assert "get_weather" in listed
+        pending = PendingApproval.objects.get()
+        assert "Paris" in admin.get(f"/admin/lmdeck_history/pendingapproval/{pending.pk}/change/").content.decode()
+        transcript = admin.get(f"/admin/lmdeck_history/conversation/{key}/change/").content.decode()
+        assert "Waits for approval" in transcript
+        assert "No result." in transcript
+        right = {"conversation": key, "run": waiting["run"], "decisions": {call["id"]: True}}
+        for wrong, status in [
+            ({**right, "decisions": {}}, 400),
+            ({**right, "conversation": "x"}, 400),
+            ({**right, "conversation": str(uuid.uuid4())}, 404),
+            ({**right, "run": "run_0"}, 409),
+        ]:
+            assert ask(self.client, wrong, "/careful/").status_code == status
+        stranger = Client()
+        stranger.force_login(get_user_model().objects.create_user("eve"))
+        assert ask(stranger, right, "/careful/").status_code == 404
+        assert "It says" in content(ask(self.client, right, "/careful/"))
+        assert ask(self.client, right, "/careful/").status_code == 409
+        shown = self.client.get(f"/chat/conversations/{key}/").json()
+        assert shown["paused"] is None
+        assert [message["role"] for message in shown["messages"]] == ["user", "assistant", "assistant"]
+        assert "temperature" in shown["messages"][1]["calls"][0]["content"]
+        assert "ended" not in shown["messages"][1]
+        assert Usage.objects.count() == 2
+
+    def test_a_refusal_and_a_new_question(self) -> None:
+        first = ask(self.client, {"text": "tool"}, "/careful/")
+        key = first.headers["X-Conversation"]
+        (waiting,) = [one for one in told(first) if one["type"] == "approval"]
+        no = {"conversation": key, "run": waiting["run"], "decisions": {waiting["calls"][0]["id"]: "not now"}}
+        assert "not now" in content(ask(self.client, no, "/careful/"))
+        assert ToolCall.objects.get().failed
+        second = ask(self.client, {"text": "tool", "conversation": key}, "/careful/")
+        (waiting,) = [one for one in told(second) if one["type"] == "approval"]
+        assert content(ask(self.client, {"text": "Hi", "conversation": key}, "/careful/")) == "Hello."
+        late = {**no, "run": waiting["run"], "decisions": {waiting["calls"][0]["id"]: True}}
+        assert ask(self.client, late, "/careful/").status_code == 409
+
+    def test_a_visitor_without_a_name_cannot_approve(self) -> None:
+        assert ask(Client(), {"text": "tool"}, "/careful/").status_code == 401
 
     def test_reasoning_is_shown_again(self) -> None:
         key = ask(self.client, {"text": "think"}).headers["X-Conversation"]

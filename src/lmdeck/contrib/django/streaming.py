@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from contextlib import aclosing
 from inspect import GEN_RUNNING, getgeneratorstate
 from typing import cast
@@ -16,15 +16,12 @@ from lmdeck._client.chat import AsyncChat, Chat
 from lmdeck.contrib.django.clients import alm
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.errors import ConfigurationError
-from lmdeck.messages import Reply
-from lmdeck.web.answer import StreamedAnswer
+from lmdeck.web.answer import OnEnd, OnEndAsync, ResumedRun, StreamedAnswer
 from lmdeck.web.background_loop import iterate
 from lmdeck.web.encodings import find_encoding
 
 WSGI_HEARTBEAT = 0.4
 """Short, because a WSGI server detects that the browser disconnected only when it writes."""
-
-OnEnd = Callable[[Reply], object]
 
 
 def stream_response(
@@ -35,16 +32,18 @@ def stream_response(
     approve: AnyApprove = None,
     heartbeat: float | None = None,
     on_end: OnEnd | None = None,
+    resumed: ResumedRun | None = None,
 ) -> ChatResponse:
     """Stream the answer to a chat as server-sent events.
 
     The chat runs when the response is sent, always with the async client; the view and the chat may be sync or async.
     `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI. Tools with handlers are
-    run, in at most `max_rounds` rounds; `approve` is called before each tool call. After `heartbeat` seconds of silence a
-    comment is sent. When the browser disconnects, the model is stopped. `on_end` is called once with the reply; it may be
-    async. If the browser disconnected or the answer failed, the reply is partial: `finish_reason` is `""`, and a problem
-    `stopped`, `cut` or `failed` says how it ended. Errors, also those of `on_end`, are sent as events: with `DEBUG` in detail,
-    otherwise as a neutral sentence with the number of the log entry.
+    run, in at most `max_rounds` rounds; `approve` is called before each tool call, or pauses the run (see `Chat.run`), and
+    `resumed` goes on with a paused run. After `heartbeat` seconds of silence a comment is sent. When the browser disconnects,
+    the model is stopped. `on_end` is called once with the reply, or the `PausedRun`; it may be async. If the browser
+    disconnected or the answer failed, the reply is partial: `finish_reason` is `""`, and a problem `stopped`, `cut` or
+    `failed` says how it ended. Errors, also those of `on_end`, are sent as events: with `DEBUG` in detail, otherwise as a
+    neutral sentence with the number of the log entry.
 
     Raises:
         ConfigurationError: The chat belongs to a sync client other than `lm`, or the encoding is unknown.
@@ -58,7 +57,12 @@ def stream_response(
     configured = configuration()
     rounds = max_rounds or configured.max_rounds
     answer = StreamedAnswer(
-        lambda: _on_this_loop(chat), max_rounds=rounds, approve=approve, encoding=chosen, with_details=settings.DEBUG
+        lambda: _on_this_loop(chat),
+        max_rounds=rounds,
+        approve=approve,
+        encoding=chosen,
+        with_details=settings.DEBUG,
+        resumed=resumed,
     )
     return ChatResponse(answer, chosen.headers, heartbeat=heartbeat or configured.heartbeat, on_end=on_end)
 
@@ -138,4 +142,4 @@ class ChatResponse(StreamingHttpResponse):
     async def _end_async(self) -> None:
         on_end = self._on_end
         awaitable = on_end if on_end is None or iscoroutinefunction(on_end) else sync_to_async(on_end)
-        await self._answer.end_async(cast("Callable[[Reply], Awaitable[object]] | None", awaitable))
+        await self._answer.end_async(cast("OnEndAsync | None", awaitable))

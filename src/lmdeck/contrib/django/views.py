@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -13,14 +15,16 @@ from django.shortcuts import render
 from django.templatetags.static import static
 from msgspec import to_builtins
 
+from lmdeck._client.approvals import AnyApprove
 from lmdeck._client.chat import Chat
 from lmdeck.contrib.django.clients import lm
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.contrib.django.guards import GuardedView, body_of, error_response, is_known
-from lmdeck.contrib.django.streaming import stream_response
+from lmdeck.contrib.django.streaming import ChatResponse, stream_response
 from lmdeck.contrib.django.tools import registry
 from lmdeck.errors import ConfigurationError
-from lmdeck.web.requests import TOO_LARGE, PageQuestion, read_question
+from lmdeck.web.answer import ResumedRun
+from lmdeck.web.requests import NO_LONGER_WAITING, TOO_LARGE, PageDecisions, read_request, shown_paused
 from lmdeck.web.stored_messages import LISTED
 from lmdeck.web.trust import content_security_policy
 
@@ -49,13 +53,20 @@ class PageView(GuardedView):
 class AskView(GuardedView):
     """The view that answers questions with a stream.
 
-    Subclasses override `get_chat`; `as_view` accepts `system`, `tools` and `encoding`.
+    Subclasses override `get_chat` and `get_approve`; `as_view` accepts `system`, `tools`, `encoding` and `approve`. With
+    `approve="pause"` every tool call waits for the user's decision on the page; the history application must be installed,
+    and the user logged in.
     """
 
     is_counted = True
     system: str | None = None
     tools: tuple[str, ...] | None = None
     encoding = "lmdeck"
+    approve: Literal["pause"] | None = None
+
+    def get_approve(self, request: HttpRequest) -> AnyApprove:  # used by subclasses
+        """Return who decides on the tool calls of this request: a function, `"pause"`, or None for all."""
+        return self.approve
 
     def get_chat(self, request: HttpRequest) -> Chat:  # used by subclasses
         """Return the chat with which conversations start: model, system message, tools, options."""
@@ -75,17 +86,41 @@ class AskView(GuardedView):
         if body is None:
             return error_response(TOO_LARGE.status, TOO_LARGE.message, TOO_LARGE.hint)
         try:
-            question = read_question(body)
-            key = _conversation_id(question)
+            asked = read_request(body)
+            key = _conversation_id(asked.conversation)
         except ConfigurationError as error:
             return error_response(400, error.message, error.hint)
+        stream = partial(stream_response, encoding=self.encoding, approve=self.get_approve(request))
+        if isinstance(asked, PageDecisions):
+            return self._resume(_get_or_404(request, key), asked, stream)
         chat = self.get_chat(request)
         if not _history_enabled(request):
-            return stream_response(chat.with_messages(question.history()).user(question.text), encoding=self.encoding)
+            if self.get_approve(request) == "pause":
+                return error_response(
+                    401, "Tool calls need your approval, so you must be logged in.", "Log in and ask again."
+                )
+            return stream(chat.with_messages(asked.history()).user(asked.text))
         conversation = _get_or_create(request, key)
-        conversation.add_user(question.text)
-        asked = chat.with_messages(conversation.history())
-        response = stream_response(asked, encoding=self.encoding, on_end=conversation.add)
+        conversation.add_user(asked.text)
+        response = stream(chat.with_messages(conversation.history()), on_end=conversation.add)
+        response.headers["X-Conversation"] = str(conversation.pk)
+        return response
+
+    def _resume(
+        self, conversation: Any, asked: PageDecisions, stream: Callable[..., ChatResponse]
+    ) -> HttpResponseBase:  # the model exists only if its application is installed
+        """Go on with the paused run of a conversation, which is taken from it."""
+        waiting = conversation.paused
+        try:
+            if waiting is not None and waiting.id == asked.run:
+                waiting.decide(asked.decisions)
+        except ConfigurationError as error:
+            return error_response(400, error.message, error.hint)
+        paused = conversation.take_paused(asked.run)
+        if paused is None:
+            return error_response(NO_LONGER_WAITING.status, NO_LONGER_WAITING.message, NO_LONGER_WAITING.hint)
+        on_end = partial(conversation.add, resumed=paused)
+        response = stream(self.get_chat(self.request), resumed=ResumedRun(paused, asked.decisions), on_end=on_end)
         response.headers["X-Conversation"] = str(conversation.pk)
         return response
 
@@ -108,7 +143,8 @@ class ConversationView(GuardedView):
         conversation = _get_or_404(request, key)
         messages = conversation.messages.exclude(role="system").prefetch_related("tool_calls").order_by("position")
         shown = to_builtins([message.stored() for message in messages])
-        return JsonResponse({"id": str(key), "title": str(conversation), "messages": shown})
+        paused = shown_paused(conversation.paused)
+        return JsonResponse({"id": str(key), "title": str(conversation), "messages": shown, "paused": paused})
 
     def delete(self, request: HttpRequest, key: UUID) -> HttpResponse:
         """Remove it."""
@@ -116,10 +152,10 @@ class ConversationView(GuardedView):
         return HttpResponse(status=204)
 
 
-def _conversation_id(question: PageQuestion) -> UUID | None:
-    """Return the id of the conversation that a question continues; None for a new one."""
+def _conversation_id(conversation: str | None) -> UUID | None:
+    """Return the id of the conversation that a request continues; None for a new one."""
     try:
-        return UUID(question.conversation) if question.conversation else None
+        return UUID(conversation) if conversation else None
     except ValueError as error:
         raise ConfigurationError("The conversation's id is not a UUID.", hint="Start a new conversation.") from error
 
@@ -133,7 +169,7 @@ def _conversations(request: HttpRequest) -> Any:  # the model exists only if its
     return apps.get_model("lmdeck_history", "Conversation").objects.all().of(request.user)
 
 
-def _get_or_404(request: HttpRequest, key: UUID) -> Any:  # as above
+def _get_or_404(request: HttpRequest, key: UUID | None) -> Any:  # as above
     conversation = _conversations(request).filter(pk=key).first() if _history_enabled(request) else None
     if conversation is None:
         raise Http404

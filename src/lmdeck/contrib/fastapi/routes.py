@@ -3,6 +3,7 @@
 # No postponed annotations: FastAPI evaluates them, and some refer to local names.
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from msgspec import to_builtins
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from lmdeck._client.approvals import AnyApprove
 from lmdeck._client.chat import AsyncChat
 from lmdeck._client.clients import AsyncLMStudio
 from lmdeck.contrib.fastapi.clients import LM
@@ -24,7 +26,15 @@ from lmdeck.web.conversations import Conversations
 from lmdeck.web.encodings import find_encoding
 from lmdeck.web.owners import owner_of
 from lmdeck.web.page import STATIC, page
-from lmdeck.web.requests import MAX_BODY_BYTES, TOO_LARGE, read_question
+from lmdeck.web.requests import (
+    MAX_BODY_BYTES,
+    NOT_FOUND,
+    TOO_LARGE,
+    check_store,
+    read_question,
+    read_request,
+    shown_paused,
+)
 from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, RefusedRequest, content_security_policy, refuse_request
 
 CREDENTIALS = (HTTPAuthorizationCredentials, HTTPBasicCredentials, OAuth2PasswordRequestForm)
@@ -43,6 +53,7 @@ def router(
     heartbeat: float = HEARTBEAT,
     title: str = "Chat",
     allowed_hosts: Iterable[str] = (),
+    approve: AnyApprove = None,
 ) -> APIRouter:
     """Return a router with a chat: `POST ask`, `GET conversations/`, and the page at its root.
 
@@ -50,12 +61,14 @@ def router(
     an unknown user, who gets status 401; `auth=None` opens the chat to everybody. `make_chat` returns the chat with which
     conversations start: model, system message, tools. `conversations` stores them in an SQLite file; without it the page holds
     the messages. The routes answer to loopback names and to `allowed_hosts`, the host names of the site (a name that starts
-    with a dot includes its subdomains, `*` allows any), and refuse requests from pages of other sites.
+    with a dot includes its subdomains, `*` allows any), and refuse requests from pages of other sites. `approve` is called
+    before each tool call; with `"pause"` every call waits for the user's decision on the page.
 
     Raises:
-        ConfigurationError: The encoding is unknown, or `auth` returns credentials.
+        ConfigurationError: The encoding is unknown, `auth` returns credentials, or runs pause and nothing stores them.
     """
     find_encoding(encoding)
+    check_store(approve, conversations)
     store = Conversations(conversations) if isinstance(conversations, str | Path) else conversations
     _refuse_credentials(auth)
     routes = APIRouter(tags=["chat"], route_class=_guarded(AllowedHosts.of(allowed_hosts)))
@@ -66,26 +79,25 @@ def router(
         body = await _body(request)
         if body is None:
             return _error_response(TOO_LARGE)
+        chat = lm.chat() if make_chat is None else make_chat(lm)
+        answer = partial(
+            stream_response, encoding=encoding, max_rounds=max_rounds, heartbeat=heartbeat, approve=approve
+        )
         try:
-            question = read_question(body)
+            if store is None:
+                question = read_question(body)
+                return answer(chat.with_messages(question.history()).user(question.text))
+            turn = await run_in_threadpool(store.begin, read_request(body), owner)
         except ConfigurationError as error:
             return _error_response(RefusedRequest(400, error.message, error.hint))
-        chat = lm.chat() if make_chat is None else make_chat(lm)
-        if store is None:
-            asked = chat.with_messages(question.history()).user(question.text)
-            return stream_response(asked, encoding=encoding, max_rounds=max_rounds, heartbeat=heartbeat)
-        stored = await run_in_threadpool(store.ask, question, owner)
-        if stored is None:
-            return _not_found()
-        key, messages = stored
-        response = stream_response(
-            chat.with_messages(messages),
-            encoding=encoding,
-            max_rounds=max_rounds,
-            heartbeat=heartbeat,
-            on_end=lambda reply: store.add_reply(key, reply),
+        if isinstance(turn, RefusedRequest):
+            return _error_response(turn)
+        response = answer(
+            chat.with_messages(turn.messages),
+            resumed=turn.resumed,
+            on_end=lambda outcome: store.add_reply(turn.key, outcome, resumed=turn.paused),
         )
-        response.headers["X-Conversation"] = key
+        response.headers["X-Conversation"] = turn.key
         return response
 
     if with_page:
@@ -102,11 +114,15 @@ def _add_conversations(routes: APIRouter, owner_type: Any, store: Conversations 
     @routes.get("/conversations/{key}/", response_model=None)
     def conversation(key: str, owner: owner_type) -> Response | dict[str, Any]:
         messages = None if store is None else store.messages(key, owner)
-        return _not_found() if messages is None else {"id": key, "messages": to_builtins(messages)}
+        if store is None or messages is None:
+            return _error_response(NOT_FOUND)
+        return {"id": key, "messages": to_builtins(messages), "paused": shown_paused(store.paused(key, owner))}
 
     @routes.delete("/conversations/{key}/")
     def remove(key: str, owner: owner_type) -> Response:
-        return Response(status_code=204) if store is not None and store.remove(key, owner) else _not_found()
+        return (
+            Response(status_code=204) if store is not None and store.remove(key, owner) else _error_response(NOT_FOUND)
+        )
 
 
 def _add_page(routes: APIRouter, owner_type: Any, title: str) -> None:  # an annotation
@@ -119,7 +135,7 @@ def _add_page(routes: APIRouter, owner_type: Any, title: str) -> None:  # an ann
     @routes.get("/static/{name}", include_in_schema=False)
     def static(name: str) -> Response:
         known = {path.name: path for path in STATIC.iterdir()}
-        return FileResponse(known[name]) if name in known else _not_found()
+        return FileResponse(known[name]) if name in known else _error_response(NOT_FOUND)
 
 
 def _owner_by(auth: Callable[..., Any] | None) -> Callable[..., str]:
@@ -187,7 +203,3 @@ async def _body(request: Request) -> bytes | None:
 
 def _error_response(refusal: RefusedRequest) -> Response:
     return JSONResponse({"error": {"message": refusal.message, "hint": refusal.hint}}, refusal.status)
-
-
-def _not_found() -> Response:
-    return _error_response(RefusedRequest(404, "There is no such conversation.", "Start a new one."))

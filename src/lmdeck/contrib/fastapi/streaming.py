@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from lmdeck.web.answer import StreamedAnswer
+from lmdeck.web.answer import OnEnd, OnEndAsync, ResumedRun, StreamedAnswer
 from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
 from lmdeck.web.encodings import find_encoding
 
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
     from lmdeck._client.approvals import AnyApprove
     from lmdeck._client.chat import AsyncChat
-    from lmdeck.messages import Reply
 
-OnEnd = Callable[["Reply"], Awaitable[object] | object]
 HEARTBEAT = 15.0
 
 
@@ -33,21 +31,23 @@ def stream_response(
     approve: AnyApprove = None,
     heartbeat: float = HEARTBEAT,
     on_end: OnEnd | None = None,
+    resumed: ResumedRun | None = None,
 ) -> ChatResponse:
     """Stream the answer to a chat as server-sent events.
 
     `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI. Tools with handlers are
-    run, in at most `max_rounds` rounds; `approve` is called before each tool call. After `heartbeat` seconds of silence a
-    comment is sent. When the browser disconnects, the model is stopped immediately. `on_end` is called once with the reply. If
-    the browser disconnected or the answer failed, it is partial: `finish_reason` is `""`, and a problem `stopped`, `cut` or
-    `failed` says how it ended. Errors, also those of `on_end`, are sent as events: in debug mode with details, otherwise as a
-    neutral sentence with the number of the log entry.
+    run, in at most `max_rounds` rounds; `approve` is called before each tool call, or pauses the run (see `Chat.run`), and
+    `resumed` goes on with a paused run. After `heartbeat` seconds of silence a comment is sent. When the browser disconnects,
+    the model is stopped immediately. `on_end` is called once with the reply, or the `PausedRun`. If the browser disconnected
+    or the answer failed, it is partial: `finish_reason` is `""`, and a problem `stopped`, `cut` or `failed` says how it ended.
+    Errors, also those of `on_end`, are sent as events: in debug mode with details, otherwise as a neutral sentence with the
+    number of the log entry.
 
     Raises:
         ConfigurationError: The encoding is unknown.
     """
     chosen = find_encoding(encoding)
-    answer = StreamedAnswer(lambda: chat, max_rounds=max_rounds, approve=approve, encoding=chosen)
+    answer = StreamedAnswer(lambda: chat, max_rounds=max_rounds, approve=approve, encoding=chosen, resumed=resumed)
     return ChatResponse(answer, chosen.headers, heartbeat=heartbeat, on_end=on_end)
 
 
@@ -88,4 +88,4 @@ class ChatResponse(Response):
         if on_end is not None and not inspect.iscoroutinefunction(on_end):
             await self.answer.end_async(lambda reply: run_in_threadpool(on_end, reply))
         else:
-            await self.answer.end_async(cast("Callable[[Reply], Awaitable[object]] | None", on_end))
+            await self.answer.end_async(cast("OnEndAsync | None", on_end))

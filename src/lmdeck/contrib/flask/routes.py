@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,21 @@ from lmdeck.web.conversations import Conversations
 from lmdeck.web.encodings import find_encoding
 from lmdeck.web.owners import owner_of
 from lmdeck.web.page import STATIC, page
-from lmdeck.web.requests import MAX_BODY_BYTES, TOO_LARGE, PageQuestion, read_question
+from lmdeck.web.requests import (
+    MAX_BODY_BYTES,
+    NOT_FOUND,
+    TOO_LARGE,
+    check_store,
+    read_question,
+    read_request,
+    shown_paused,
+)
 from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, RefusedRequest, content_security_policy, refuse_request
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
 
+    from lmdeck._client.approvals import AnyApprove
     from lmdeck._client.chat import Chat
     from lmdeck._client.clients import LMStudio
 
@@ -40,6 +50,7 @@ def blueprint(
     title: str = "Chat",
     name: str = "lmdeck",
     allowed_hosts: Iterable[str] = (),
+    approve: AnyApprove = None,
 ) -> Blueprint:
     """Return a blueprint with a chat: `POST ask`, `GET conversations/`, and the page at its root.
 
@@ -47,37 +58,41 @@ def blueprint(
     unknown user, who gets status 401; `auth=None` opens the chat to everybody. `make_chat` returns the chat with which
     conversations start: model, system message, tools. `conversations` stores them in an SQLite file; without it the page holds
     the messages. The routes answer to loopback names and to `allowed_hosts`, the host names of the site (a name that starts
-    with a dot includes its subdomains, `*` allows any), and refuse requests from pages of other sites.
+    with a dot includes its subdomains, `*` allows any), and refuse requests from pages of other sites. `approve` is called
+    before each tool call; with `"pause"` every call waits for the user's decision on the page.
 
     Raises:
-        ConfigurationError: The encoding is unknown.
+        ConfigurationError: The encoding is unknown, or runs pause and nothing stores them.
     """
     find_encoding(encoding)
+    check_store(approve, conversations)
     store = Conversations(conversations) if isinstance(conversations, str | Path) else conversations
     routes = Blueprint(name, __name__)
     _add_guard(routes, auth, AllowedHosts.of(allowed_hosts))
 
     @routes.post("/ask")
     def ask() -> ResponseReturnValue:
-        question = _question()
-        if isinstance(question, RefusedRequest):
-            return _error_response(question)
+        body = _body()
+        if body is None:
+            return _error_response(TOO_LARGE)
         lm = extension().client
         chat = lm.chat() if make_chat is None else make_chat(lm)
-        if store is None:
-            asked = chat.with_messages(question.history()).user(question.text)
-            return stream_response(asked, encoding=encoding, max_rounds=max_rounds)
-        stored = store.ask(question, _owner())
-        if stored is None:
-            return _not_found()
-        key, messages = stored
-        response = stream_response(
-            chat.with_messages(messages),
-            encoding=encoding,
-            max_rounds=max_rounds,
-            on_end=lambda reply: store.add_reply(key, reply),
+        answer = partial(stream_response, encoding=encoding, max_rounds=max_rounds, approve=approve)
+        try:
+            if store is None:
+                question = read_question(body)
+                return answer(chat.with_messages(question.history()).user(question.text))
+            turn = store.begin(read_request(body), _owner())
+        except ConfigurationError as error:
+            return _error_response(RefusedRequest(400, error.message, error.hint))
+        if isinstance(turn, RefusedRequest):
+            return _error_response(turn)
+        response = answer(
+            chat.with_messages(turn.messages),
+            resumed=turn.resumed,
+            on_end=lambda outcome: store.add_reply(turn.key, outcome, resumed=turn.paused),
         )
-        response.headers["X-Conversation"] = key
+        response.headers["X-Conversation"] = turn.key
         return response
 
     _add_conversations(routes, store)
@@ -108,15 +123,14 @@ def _owner() -> str:
     return str(g.lmdeck_owner)
 
 
-def _question() -> PageQuestion | RefusedRequest:
+def _body() -> bytes | None:
+    """Read the body; None if it is larger than `MAX_BODY_BYTES`."""
     request.max_content_length = MAX_BODY_BYTES + 1  # werkzeug silently cuts a body without a length at this limit
     try:
         body = request.get_data(cache=False)
-        return TOO_LARGE if len(body) > MAX_BODY_BYTES else read_question(body)
     except RequestEntityTooLarge:
-        return TOO_LARGE
-    except ConfigurationError as error:
-        return RefusedRequest(400, error.message, error.hint)
+        return None
+    return None if len(body) > MAX_BODY_BYTES else body
 
 
 def _add_conversations(routes: Blueprint, store: Conversations | None) -> None:
@@ -127,11 +141,13 @@ def _add_conversations(routes: Blueprint, store: Conversations | None) -> None:
     @routes.get("/conversations/<key>/")
     def conversation(key: str) -> ResponseReturnValue:
         messages = None if store is None else store.messages(key, _owner())
-        return _not_found() if messages is None else jsonify(id=key, messages=to_builtins(messages))
+        if store is None or messages is None:
+            return _error_response(NOT_FOUND)
+        return jsonify(id=key, messages=to_builtins(messages), paused=shown_paused(store.paused(key, _owner())))
 
     @routes.delete("/conversations/<key>/")
     def remove(key: str) -> ResponseReturnValue:
-        return ("", 204) if store is not None and store.remove(key, _owner()) else _not_found()
+        return ("", 204) if store is not None and store.remove(key, _owner()) else _error_response(NOT_FOUND)
 
 
 def _add_page(routes: Blueprint, title: str) -> None:
@@ -156,7 +172,3 @@ def _lower_case(headers: Headers) -> dict[str, str]:
 
 def _error_response(refusal: RefusedRequest) -> ResponseReturnValue:
     return jsonify(error={"message": refusal.message, "hint": refusal.hint}), refusal.status
-
-
-def _not_found() -> ResponseReturnValue:
-    return _error_response(RefusedRequest(404, "There is no such conversation.", "Start a new one."))

@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.db.models import Count, QuerySet, Sum
 from django.template.loader import render_to_string
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from lmdeck.contrib.django.history.charts import speed_by_model, tokens_by_day
-from lmdeck.contrib.django.history.models import Conversation, Usage
+from lmdeck.contrib.django.history.models import Conversation, PendingApproval, Usage
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
 
     _ConversationAdmin = admin.ModelAdmin[Conversation]
+    _PendingApprovalAdmin = admin.ModelAdmin[PendingApproval]
     _UsageAdmin = admin.ModelAdmin[Usage]
 else:
-    _ConversationAdmin = _UsageAdmin = admin.ModelAdmin  # not generic at run time
+    _ConversationAdmin = _PendingApprovalAdmin = _UsageAdmin = admin.ModelAdmin  # not generic at run time
 
 
 class _ReadOnly:
@@ -76,6 +78,22 @@ class ConversationAdmin(_ReadOnly, _ConversationAdmin):
         """Render the messages; all texts are escaped."""
         messages = conversation.messages.select_related("usage").prefetch_related("tool_calls").order_by("position")
         return render_to_string("lmdeck_history/transcript.html", {"messages": messages})
+
+
+@admin.register(PendingApproval)
+class PendingApprovalAdmin(_ReadOnly, _PendingApprovalAdmin):
+    """The runs whose tool calls wait for a decision, the oldest first; deleting one discards the run."""
+
+    list_display = ("__str__", "conversation", "created")
+    list_filter = ("created",)
+    list_select_related = ("conversation",)
+    fields = ("conversation", "run", "created", "calls")
+    readonly_fields = fields
+
+    @admin.display(description=_("calls"))
+    def calls(self, pending: PendingApproval) -> SafeString:
+        """Render the calls that wait; all texts are escaped."""
+        return format_html("<pre>{}</pre>", pending.calls_text)
 
 
 @admin.register(Usage)

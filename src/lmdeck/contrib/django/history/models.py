@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, cast
 
 from asgiref.sync import sync_to_async
@@ -74,26 +75,68 @@ class Conversation(models.Model):
         return History(tuple(value for message in stored for value in message.values()))
 
     def add_user(self, text: str) -> Message:
-        """Append a user message; the first one becomes the title."""
+        """Append a user message; the first one becomes the title. Calls that wait for a decision no longer do."""
+        self.pending_approvals.using(self._database).all().delete()
         return self._append(role="user", content=storable_text(text))
 
     def add_system(self, text: str) -> Message:
         """Append a system message."""
         return self._append(role="system", content=storable_text(text))
 
-    def add(self, reply: lmdeck.Reply) -> list[Message]:
+    def add(
+        self, outcome: lmdeck.Reply | lmdeck.PausedRun, *, resumed: lmdeck.PausedRun | None = None
+    ) -> list[Message]:
         """Append an answer with all its rounds, calls and results; of an interrupted answer, the part that was received.
 
+        A paused run is stored with it, until `take_paused`. The answer of a `resumed` run goes on where that was paused.
         Nothing is appended if the conversation was removed meanwhile.
         """
         with transaction.atomic(using=self._database):
-            return [self._append_round(rows) for rows in rows_of(reply)] if self._lock() else []
+            if not self._lock():
+                return []
+            replaced = None if resumed is None else self._message_of(resumed)
+            added = [self._append_round(rows, replaced) for rows, replaced in zip(
+                rows_of(outcome, resumed), chain([replaced], repeat(None)), strict=False
+            )]  # fmt: skip
+            if isinstance(outcome, lmdeck.PausedRun):
+                PendingApproval.objects.using(self._database).create(
+                    conversation=self, run=outcome.id, body=storable_text(outcome.to_json())
+                )
+            return added
 
-    def _append_round(self, rows: RoundRows) -> Message:
-        message = self._append(**rows.message)
+    @property
+    def paused(self) -> lmdeck.PausedRun | None:
+        """The paused run of the conversation, without taking it; None if no calls wait for a decision."""
+        pending = self.pending_approvals.using(self._database).last()
+        return None if pending is None else pending.paused
+
+    def take_paused(self, run: str) -> lmdeck.PausedRun | None:
+        """Return a paused run and remove it, so that it is resumed once; None if it no longer waits.
+
+        Of several threads and processes, one gets it. If that one dies, the calls are lost rather than repeated.
+        """
+        waiting = self.pending_approvals.using(self._database).filter(run=run)
+        pending = waiting.first()
+        removed, _ = waiting.delete()
+        return pending.paused if pending is not None and removed else None
+
+    def _message_of(self, paused: lmdeck.PausedRun) -> Message | None:
+        """Return the message with the calls that waited, to be written again with their results."""
+        call_id = storable_text(paused.reply.tool_calls[0].id)
+        return self.messages.filter(ended="paused", tool_calls__call_id=call_id).last()
+
+    def _append_round(self, rows: RoundRows, replaced: Message | None = None) -> Message:
+        """Append a round, or write it in the place of a message."""
+        if replaced is None:
+            message = self._append(**rows.message)
+        else:
+            message = replaced
+            Message.objects.using(self._database).filter(pk=message.pk).update(**rows.message)
+            message.tool_calls.all().delete()
+            message.refresh_from_db()
         for fields in rows.tool_calls:
             message.tool_calls.create(**fields)
-        if rows.usage is not None:
+        if rows.usage is not None and replaced is None:
             usages = Usage.objects.db_manager(hints={"instance": message})
             usages.create(message=message, user_id=self.user_id, **rows.usage)
         return message
@@ -106,9 +149,15 @@ class Conversation(models.Model):
         """Async version of `add_user`."""
         return await sync_to_async(self.add_user)(text)
 
-    async def aadd(self, reply: lmdeck.Reply) -> list[Message]:
+    async def aadd(
+        self, outcome: lmdeck.Reply | lmdeck.PausedRun, *, resumed: lmdeck.PausedRun | None = None
+    ) -> list[Message]:
         """Async version of `add`."""
-        return await sync_to_async(self.add)(reply)
+        return await sync_to_async(self.add)(outcome, resumed=resumed)
+
+    async def atake_paused(self, run: str) -> lmdeck.PausedRun | None:
+        """Async version of `take_paused`."""
+        return await sync_to_async(self.take_paused)(run)
 
     def _append(self, **fields: Any) -> Message:  # the fields of Message
         with transaction.atomic(using=self._database):
@@ -157,7 +206,11 @@ class Message(models.Model):
         _("finish reason"), max_length=40, blank=True, help_text=_("Empty where the answer was cut.")
     )
     ended = models.CharField(
-        _("ended"), max_length=20, blank=True, default="", help_text=_("Stopped, cut or failed, where it is not whole.")
+        _("ended"),
+        max_length=20,
+        blank=True,
+        default="",
+        help_text=_("Stopped, cut, failed or paused, where it is not whole."),
     )
     created = models.DateTimeField(_("created"), auto_now_add=True)
 
@@ -194,7 +247,9 @@ class Message(models.Model):
 
     @property
     def ending(self) -> Ending | None:
-        """How an incomplete answer ended: `stopped`, `cut`, `failed`, or `length` at the token limit; else None."""
+        """How an incomplete answer ended: `stopped`, `cut`, `failed`, `paused`, or `length` at the token limit; else None."""
+        if self.ended == "paused":
+            return "paused"
         if self.role != Message.Role.ASSISTANT or (self.finish_reason and self.finish_reason != "length"):
             return None
         return cast("Ending", self.ended or self.finish_reason or "cut")
@@ -225,6 +280,37 @@ class ToolCall(models.Model):
     def arguments_text(self) -> str:
         """The arguments as indented JSON."""
         return json.dumps(self.arguments, ensure_ascii=False, indent=1)
+
+
+class PendingApproval(models.Model):
+    """A run that waits for decisions on its tool calls; it is removed when the run is resumed, or a new question is asked."""
+
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.CASCADE, related_name="pending_approvals", verbose_name=_("conversation")
+    )
+    run = models.CharField(_("run"), max_length=64, unique=True)
+    body = models.TextField(_("paused run"))
+    created = models.DateTimeField(_("created"), auto_now_add=True, db_index=True)
+
+    class Meta:
+        """The oldest first."""
+
+        ordering = ("created",)
+        verbose_name = _("pending approval")
+        verbose_name_plural = _("pending approvals")
+
+    def __str__(self) -> str:
+        return ", ".join(call.name for call in self.paused.calls)
+
+    @property
+    def paused(self) -> lmdeck.PausedRun:
+        """The paused run."""
+        return lmdeck.PausedRun.from_json(self.body)
+
+    @property
+    def calls_text(self) -> str:
+        """The calls that wait, one a line."""
+        return "\n".join(f"{call.name} {json.dumps(call.arguments, ensure_ascii=False)}" for call in self.paused.calls)
 
 
 class Usage(models.Model):

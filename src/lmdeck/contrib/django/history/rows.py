@@ -8,9 +8,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from lmdeck._client.paused_run import PausedRun
 from lmdeck._text import storable_json, storable_text
 from lmdeck.messages import Reply, ToolCall, ToolResult
-from lmdeck.web.stored_messages import ending_of, nonempty_rounds
+from lmdeck.web.stored_messages import ending_of, new_rounds
 
 NAME_LENGTH = 200
 REASON_LENGTH = 40
@@ -25,9 +26,12 @@ class RoundRows(Struct, frozen=True, kw_only=True):
     usage: dict[str, Any] | None
 
 
-def rows_of(reply: Reply) -> Iterator[RoundRows]:
-    """Yield the rows of each round of a reply; rounds without text and calls are omitted."""
-    for one in nonempty_rounds(reply):
+def rows_of(outcome: Reply | PausedRun, resumed: PausedRun | None = None) -> Iterator[RoundRows]:
+    """Yield the rows of each round of a reply; rounds without text and calls are omitted.
+
+    Of a `resumed` run, the rounds that were stored when it was paused are omitted, too.
+    """
+    for one in new_rounds(outcome, resumed):
         results = {result.call.id: result for result in one.results}
         yield RoundRows(
             message=_message_fields(one.reply),
