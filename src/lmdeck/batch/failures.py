@@ -60,6 +60,8 @@ def verdict_on(error: Exception, attempts: int, most: int = MOST_ATTEMPTS) -> Ve
         return Verdict.WAIT
     if isinstance(error, RequestTimeoutError) and error.phase == "connect":
         return Verdict.WAIT
+    if isinstance(error, ServerError) and error.status == 503 and error.retry_after is not None:
+        return Verdict.WAIT
     if isinstance(error, _LATER):
         return Verdict.RETRY if attempts < most else Verdict.GIVE_UP
     if isinstance(error, _FLAWED):

@@ -14,7 +14,6 @@ import errno
 import os
 import socket
 import sqlite3
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from lmdeck._files import create_private_file
+from lmdeck.batch.alive import AliveLock
 from lmdeck.batch.requests import BatchRequest
 from lmdeck.errors import ConfigurationError, FileWriteError
 
@@ -169,7 +169,7 @@ class Ledger:
         """
         self.path = path
         self._clock = clock
-        self._lock: int | None = None
+        self._alive = AliveLock(Path(f"{path}.lock"))
         create_private_file(path)
         with self._translated():
             self._connection = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
@@ -183,7 +183,7 @@ class Ledger:
     def _prepare(self) -> None:
         run = self._connection.execute
         run(f"PRAGMA cache_size = -{CACHE_KIB}")
-        run("PRAGMA journal_mode = WAL")
+        self._use_wal()
         run("PRAGMA synchronous = NORMAL")
         version = run("PRAGMA user_version").fetchone()[0]
         if version == 0:
@@ -199,13 +199,22 @@ class Ledger:
                 hint="Finish the batch with the lmdeck that began it, or choose another --ledger.",
             )
 
+    def _use_wal(self) -> None:
+        """Switch to WAL; SQLite does not wait for other connections here, so this does."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while self._connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
     def close(self) -> None:
         """Close the file."""
         with suppress(sqlite3.Error):  # a full disk must not hide the error that was raised for it
             self._connection.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._alive.release()
 
     # --- the input ---
 
@@ -260,7 +269,7 @@ class Ledger:
 
         A worker that is alive holds a shared lock on a file beside the ledger, where the system has such locks.
         """
-        is_alone = self._lock_file()
+        is_alone = self._alive.try_alone()
         with self._translated(), self._transaction():
             if is_alone:
                 self._connection.execute("DELETE FROM workers")
@@ -269,8 +278,7 @@ class Ledger:
                 (socket.gethostname(), os.getpid(), self._clock()),
             ).fetchone()[0]
             self._free_lost()
-        if is_alone:
-            self._share_lock()
+        self._alive.share()
         return int(worker)
 
     def heartbeat(self, worker: int, progress: bytes | None = None) -> Totals:
@@ -495,35 +503,6 @@ class Ledger:
                 errno=number,
                 hint="Make room on the disk and run the batch again: what was answered is not asked again.",
             ) from error
-
-    if sys.platform == "win32":
-
-        def _lock_file(self) -> bool:
-            """Whether no other worker is alive; never known here, so that leases end by time."""
-            return False
-
-        def _share_lock(self) -> None:
-            """Nothing is locked here."""
-
-    else:
-
-        def _lock_file(self) -> bool:
-            """Whether no other worker is alive: then this one holds the lock alone, else it shares it."""
-            import fcntl
-
-            self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                fcntl.flock(self._lock, fcntl.LOCK_SH)  # waits for one that holds it alone, which is short
-                return False
-            return True
-
-        def _share_lock(self) -> None:
-            import fcntl
-
-            if self._lock is not None:
-                fcntl.flock(self._lock, fcntl.LOCK_SH)
 
 
 def _stored_row(found: tuple[Any, ...]) -> StoredRow:

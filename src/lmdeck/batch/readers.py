@@ -68,7 +68,12 @@ def digest_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_jsonl(path: Path) -> Iterator[Record]:
+def read_jsonl(path: Path) -> Iterator[Record]:
+    """Yield the records of a file of JSON lines.
+
+    Raises:
+        OSError: It cannot be read.
+    """
     with path.open("rb") as file:
         for number, (line, is_whole) in enumerate(_lines(file), 1):
             if not is_whole:
@@ -141,9 +146,9 @@ def _read_parquet(path: Path) -> Iterator[Record]:
 
 
 _READERS: Mapping[str, Callable[[Path], Iterator[Record]]] = {
-    ".jsonl": _read_jsonl,
-    ".ndjson": _read_jsonl,
-    ".json": _read_jsonl,
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".json": read_jsonl,
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".parquet": _read_parquet,

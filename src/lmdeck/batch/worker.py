@@ -19,7 +19,7 @@ from lmdeck.batch.ledger import Lease, Ledger, Outcome
 from lmdeck.batch.ledger_thread import LedgerThread
 from lmdeck.batch.progress import BatchProgress, Speed, running_progress
 from lmdeck.batch.schema import SchemaCheck
-from lmdeck.errors import APIError, LMStudioError, RateLimitError, TransportError
+from lmdeck.errors import APIError, LMStudioError, TransportError
 
 HEARTBEAT_SECONDS = 1.0
 POLL_SECONDS = 0.25  # between two looks for requests that others have leased, or that wait for another attempt
@@ -288,7 +288,7 @@ class _Workplace:
         verdict = verdict_on(error, attempts, limits.attempts)
         if isinstance(error, TransportError) and self.is_up:
             await self._probe()
-        if isinstance(error, RateLimitError) and verdict is Verdict.WAIT:
+        if isinstance(error, APIError) and verdict is Verdict.WAIT:
             self._share = max(self._share / 2, 0.01)
             self._paused_until = time.monotonic() + (error.retry_after or limits.first_delay)
         if verdict is Verdict.STOP:

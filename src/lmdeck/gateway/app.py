@@ -16,7 +16,9 @@ import msgspec
 from lmdeck._requests.token_estimates import TokenEstimator
 from lmdeck._responses.model_lists import choose_model
 from lmdeck.errors import APIError, InvalidRequestError, LMStudioError, ServerError
-from lmdeck.gateway.admission import Admission, Ask, Lease, OpenAdmission, Outcome, Refusal
+from lmdeck.gateway.admission import Admission, Ask, Lease, OpenAdmission, Outcome, Principal, Refusal
+from lmdeck.gateway.batch.endpoints import batch_routes
+from lmdeck.gateway.batch.runner import BatchRunner
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.delivery import Delivery
 from lmdeck.gateway.estimates import cost_of, count_tokens
@@ -26,7 +28,7 @@ from lmdeck.gateway.listings import LISTS, list_models
 from lmdeck.gateway.logs import log_outcome
 from lmdeck.gateway.operators import Operators, operator_routes
 from lmdeck.gateway.pool import Pool
-from lmdeck.relay import Kind, RelayRequest, error_answer, route_of
+from lmdeck.relay import Kind, RelayRequest, Route, error_answer, route_of
 from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
 from lmdeck.web.trust import AllowedHosts, refuse_request
 
@@ -93,7 +95,8 @@ class Gateway:
         self.add_route("POST", COUNT_TOKENS, self._count_tokens, "key")
         for path, api in LISTS.items():
             self.add_route("GET", path, partial(self._list_models, api), "key")
-        for method, path, endpoint, access in operator_routes(self):
+        self.batches = BatchRunner(self)
+        for method, path, endpoint, access in (*operator_routes(self), *batch_routes(self)):
             self.add_route(method, path, endpoint, access)
 
     def add_route(self, method: str, path: str, endpoint: Endpoint, access: Access = "key") -> None:
@@ -124,9 +127,11 @@ class Gateway:
         await self.admission.start()
         await self.pool.start()
         self._tasks.append(asyncio.create_task(self._watch_readers()))
+        await self.batches.start()
 
     async def aclose(self) -> None:
-        """Stop watching the hosts, and close connections and store."""
+        """Stop watching the hosts and working on batches, and close connections and store."""
+        await self.batches.aclose()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -228,6 +233,44 @@ class Gateway:
             await send({"type": f"{message['type']}.complete"})
             if is_end:
                 return
+
+    def request_of(
+        self,
+        outcome: Outcome,
+        principal: Principal,
+        route: Route,
+        body: bytes,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+    ) -> GatewayRequest:
+        """Return a request in a form that hosts accept; its model is noted in `outcome`.
+
+        Raises:
+            LMStudioError: It is invalid, or no host has a model for it.
+        """
+        relay = RelayRequest(route.kind, body) if route.kind != "other" else None
+        given = relay.given if relay is not None else _object_or_empty(body)
+        model = str(given.get("model") or "") or (self._default_model(principal) if relay is not None else "")
+        prompt, longest = cost_of(given, len(body))
+        outcome.model = model
+        return GatewayRequest(
+            outcome=outcome,
+            method=method,
+            route=route,
+            headers=headers or {},
+            body=body,
+            given=given,
+            model=model,
+            prompt_tokens=prompt,
+            tokens=prompt + longest,
+            principal=principal,
+            relay=relay,
+        )
+
+    def _default_model(self, principal: Principal) -> str:
+        """Return the model of a request that names none: one that is loaded, else the smallest."""
+        usable = [host for host in self.pool.hosts if host.is_usable]
+        return choose_model(info for host in usable for info in host.models.values() if principal.may_use(info.key))
 
     # --- own endpoints ---
 
@@ -333,40 +376,12 @@ class _Work:
             gateway.estimator.learn(outcome.model, request.relay.body, outcome.prompt_tokens)
 
     def _checked(self) -> GatewayRequest:
-        """Return the request in a form that hosts accept.
-
-        Raises:
-            LMStudioError: It is invalid, or no host has a model for it.
-        """
-        relay = RelayRequest(self.route.kind, self._body) if self.route.kind != "other" else None
-        given = relay.given if relay is not None else _object_or_empty(self._body)
-        principal = self.arrived.principal
-        model = str(given.get("model") or "") or (self._default_model() if relay is not None else "")
-        prompt, longest = cost_of(given, len(self._body))
-        return GatewayRequest(
-            outcome=self.outcome,
-            method=self.arrived.method,
-            route=self.route,
-            headers=self.arrived.headers,
-            body=self._body,
-            given=given,
-            model=self._noted(model),
-            prompt_tokens=prompt,
-            tokens=prompt + longest,
-            principal=principal,
-            relay=relay,
-            settle=self.settle,
+        arrived = self.arrived
+        request = self.gateway.request_of(
+            self.outcome, arrived.principal, self.route, self._body, arrived.method, arrived.headers
         )
-
-    def _noted(self, model: str) -> str:
-        self.outcome.model = model
-        return model
-
-    def _default_model(self) -> str:
-        """Return the model of a request that names none: one that is loaded, else the smallest."""
-        usable = [host for host in self.gateway.pool.hosts if host.is_usable]
-        models = [info for host in usable for info in host.models.values() if self.arrived.principal.may_use(info.key)]
-        return choose_model(models)
+        request.settle = self.settle
+        return request
 
     def _own_headers(self) -> dict[str, str]:
         limits = {} if self.lease is None else self.lease.headers

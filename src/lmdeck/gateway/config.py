@@ -24,6 +24,7 @@ from lmdeck.gateway.store import DEFAULT_URL, KEEP_DAYS
 __all__ = [
     "AdminConfig",
     "AuthConfig",
+    "BatchesConfig",
     "CacheConfig",
     "Config",
     "HostConfig",
@@ -221,6 +222,28 @@ class AuthConfig(_Section, frozen=True):
     required: bool | None = None
 
 
+class BatchesConfig(_Section, frozen=True):
+    """Files and batches: the folder, which several workers share, and limits.
+
+    `file_bytes` is the largest size of a file, `key_bytes` that of all files of a key; `rows` is the most rows of a batch, and
+    `at_once` the number of batches that run at the same time. Files are removed after `keep_days`, unless they say otherwise.
+    """
+
+    folder: str = "gateway-batches"
+    file_bytes: int = 200 << 20
+    key_bytes: int = 5 << 30
+    rows: int = 100_000
+    at_once: int = 4
+    max_concurrency: int | None = None
+    keep_days: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("file_bytes", "key_bytes", "rows", "at_once", "keep_days"):
+            _check(ok=getattr(self, name) > 0, name=name, reason="it must be more than 0")
+        ok = self.max_concurrency is None or self.max_concurrency > 0
+        _check(ok=ok, name="max_concurrency", reason="it must be at least 1")
+
+
 class AdminConfig(_Section, frozen=True):
     """Who may read the status and change the configuration: loopback, and holders of the token in this variable."""
 
@@ -252,6 +275,7 @@ class Config(_Section, frozen=True):
     store: StoreConfig = field(default_factory=StoreConfig)
     auth: AuthConfig = field(default_factory=AuthConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
+    batches: BatchesConfig = field(default_factory=BatchesConfig)
 
     def __post_init__(self) -> None:
         _check(ok=bool(self.hosts), name="hosts", reason="there must be at least one")

@@ -72,7 +72,14 @@ class Dispatcher:
         for attempt in range(1, self.config.routing.attempts + 1):
             model = self._scheduler.usable_model(models, excluded)
             sticky = self._sticky.host_of(bound)
-            ticket = Ticket(outcome.request_id, request.principal.name, request.tokens, sticky, frozenset(excluded))
+            ticket = Ticket(
+                outcome.request_id,
+                request.principal.name,
+                request.tokens,
+                sticky,
+                frozenset(excluded),
+                is_background=request.is_background,
+            )
             queued_at = clock()
             try:
                 slot = await self._scheduler.acquire(model, ticket)

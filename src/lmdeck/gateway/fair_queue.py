@@ -15,17 +15,19 @@ QUANTUM = 1000
 
 
 class Queued(Protocol):
-    """An entry: the key that it belongs to, and its cost in tokens."""
+    """An entry: the key that it belongs to, its cost in tokens, and whether all others are served before it."""
 
     key: str
     cost: int
+    is_background: bool
 
 
 Q = TypeVar("Q", bound=Queued)
 
 
 class _Line(Generic[Q]):
-    def __init__(self) -> None:
+    def __init__(self, *, is_background: bool) -> None:
+        self.is_background = is_background
         self.entries: dict[int, Q] = {}
         self.deficit = 0
 
@@ -40,10 +42,13 @@ class _Line(Generic[Q]):
 
 
 class FairQueue(Generic[Q]):
-    """The waiting requests of one model; adding and removing take constant time, choosing is linear in the number of keys."""
+    """The waiting requests of one model; adding and removing take constant time, choosing is linear in the number of keys.
+
+    Entries in the background have lines of their own, which are served when all others are empty.
+    """
 
     def __init__(self) -> None:
-        self._lines: dict[str, _Line[Q]] = {}
+        self._lines: dict[tuple[bool, str], _Line[Q]] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -56,39 +61,51 @@ class FairQueue(Generic[Q]):
 
     def push(self, entry: Q) -> None:
         """Add an entry at the end of its key's line."""
-        line = self._lines.get(entry.key)
+        line = self._lines.get(_line_of(entry))
         if line is None:
-            line = self._lines[entry.key] = _Line()
+            line = self._lines[_line_of(entry)] = _Line(is_background=entry.is_background)
         line.entries[id(entry)] = entry
         self._count += 1
 
     def heads(self) -> list[Q]:
         """Return the first entry of each line, the next one to be served first."""
-        return [line.head for line in sorted(self._lines.values(), key=lambda line: line.rounds)]
+        return [line.head for line in sorted(self._lines.values(), key=lambda line: (line.is_background, line.rounds))]
 
     def take(self, entry: Q) -> None:
         """Serve an entry that `heads` returned."""
-        line = self._lines[entry.key]
+        name = _line_of(entry)
+        line = self._lines[name]
         if rounds := line.rounds:
             for each in self._lines.values():
-                each.deficit += rounds * QUANTUM
+                if each.is_background == line.is_background:
+                    each.deficit += rounds * QUANTUM
         line.deficit -= entry.cost
         self.remove(entry)
-        if entry.key in self._lines and line.deficit < line.head.cost:  # its turn is over
-            self._lines[entry.key] = self._lines.pop(entry.key)
+        if name in self._lines and line.deficit < line.head.cost:  # its turn is over
+            self._lines[name] = self._lines.pop(name)
 
     def remove(self, entry: Q) -> bool:
         """Remove an entry; return whether it was in the queue."""
-        line = self._lines.get(entry.key)
+        line = self._lines.get(_line_of(entry))
         if line is None or line.entries.pop(id(entry), None) is None:
             return False
         self._count -= 1
         if not line.entries:  # an empty line keeps no tokens
-            del self._lines[entry.key]
+            del self._lines[_line_of(entry)]
         return True
 
     def position(self, entry: Q) -> int:
         """Return how many entries are served before this one if each line is served in turn, from 0."""
-        ahead = {key: list(line.entries.values()) for key, line in self._lines.items()}
-        own = ahead[entry.key].index(entry)
-        return sum(min(len(line), own + (key != entry.key)) for key, line in ahead.items())
+        own_line = _line_of(entry)
+        own = list(self._lines[own_line].entries.values()).index(entry)
+        before = 0
+        for name, line in self._lines.items():
+            if line.is_background == entry.is_background:
+                before += min(len(line.entries), own + (name != own_line))
+            elif entry.is_background:
+                before += len(line.entries)
+        return before
+
+
+def _line_of(entry: Queued) -> tuple[bool, str]:
+    return entry.is_background, entry.key

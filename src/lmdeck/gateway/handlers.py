@@ -18,7 +18,8 @@ class GatewayRequest(Struct, kw_only=True):
 
     `relay` is None for endpoints that are passed on unchanged; then `given` is their body if it is a JSON object.
     `prompt_tokens` is an estimate, and `tokens` that of the prompt and the longest answer together.
-    `settle` records the finished request; it is awaited before the end of the answer is handed on.
+    `settle` records the finished request; it is awaited before the end of the answer is handed on. `is_background` requests,
+    those of batches, wait for all others.
     """
 
     outcome: Outcome
@@ -33,6 +34,7 @@ class GatewayRequest(Struct, kw_only=True):
     principal: Principal = Principal()
     relay: RelayRequest | None = None
     settle: Callable[[], Awaitable[None]] | None = None
+    is_background: bool = False
 
     @property
     def kind(self) -> Kind:

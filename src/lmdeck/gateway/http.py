@@ -81,14 +81,18 @@ class Arrived:
         client = self.scope.get("client")
         return str(client[0]) if client else ""
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives.
+    async def stream(self, limit: int | None = None) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives; `limit` is its greatest size in bytes, None that of the configuration.
+
+        A larger limit gives the body more time in proportion.
 
         Raises:
             InvalidRequestError: It is larger, or arrives more slowly, than the configuration allows.
             ClientGoneError: The client has left.
         """
-        size, limit, seconds = 0, self._limits.body_bytes, self._limits.body_seconds
+        usual, seconds = self._limits.body_bytes, self._limits.body_seconds
+        size, limit = 0, usual if limit is None else limit
+        seconds *= max(1.0, limit / usual)
         announced = self.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > limit:
             raise _too_large(limit)

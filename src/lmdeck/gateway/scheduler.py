@@ -30,18 +30,29 @@ LOAD_PAUSE = 10.0  # seconds after which a failed load is tried again
 
 
 class Ticket:
-    """A request that wants a host: its key, its cost in tokens, the host that it is bound to, and hosts that failed it."""
+    """A request that wants a host: its key, its cost in tokens, the host that it is bound to, and hosts that failed it.
 
-    __slots__ = ("cost", "enqueued_at", "excluded", "future", "key", "request_id", "sticky")
+    In the background, it is served after all others, waits as long as it takes, and does not take the last slot of a host.
+    """
+
+    __slots__ = ("cost", "enqueued_at", "excluded", "future", "is_background", "key", "request_id", "sticky")
 
     def __init__(
-        self, request_id: str, key: str, cost: int, sticky: str | None, excluded: Collection[str] = ()
+        self,
+        request_id: str,
+        key: str,
+        cost: int,
+        sticky: str | None,
+        excluded: Collection[str] = (),
+        *,
+        is_background: bool = False,
     ) -> None:
         self.request_id = request_id
         self.key = key
         self.cost = cost
         self.sticky = sticky
         self.excluded = excluded
+        self.is_background = is_background
         self.enqueued_at = 0.0
         self.future: asyncio.Future[Slot] | None = None
 
@@ -130,7 +141,7 @@ class Scheduler:
         """
         lane = self._lane(model)
         limits = self.config.queue
-        if len(lane.queue) >= limits.max_waiting:
+        if len(lane.queue) >= limits.max_waiting and not ticket.is_background:
             raise self._busy(
                 lane, f"{limits.max_waiting} requests wait for the model {model!r} already.", "max_waiting"
             )
@@ -141,7 +152,7 @@ class Scheduler:
         if ticket.future.done():
             return ticket.future.result()
         try:
-            async with asyncio.timeout(limits.max_wait):
+            async with asyncio.timeout(None if ticket.is_background else limits.max_wait):
                 return await ticket.future
         except TimeoutError:
             message = f"The model {model!r} was busy for {limits.max_wait:g} s."
@@ -218,7 +229,7 @@ class Scheduler:
         """Return a slot for a request, or None if it has to wait."""
         model = lane.model
         ready = [host for host in hosts if host.is_loaded(model)]
-        free = [host for host in ready if host.free_slots(model) > 0]
+        free = [host for host in ready if host.free_slots(model) > _kept_free(host, ticket, model)]
         if free:
             bound = next((host for host in free if host.name == ticket.sticky), None)
             chosen = bound or min(free, key=lambda host: (host.load(model), host.granted_at))
@@ -344,6 +355,11 @@ class Scheduler:
                 self._lanes = {name: each for name, each in self._lanes.items() if len(each.queue)}
             lane = self._lanes[model] = _Lane(model)
         return lane
+
+
+def _kept_free(host: Host, ticket: Ticket, model: str) -> int:
+    """Return how many slots of a host a request must leave free: one by those in the background, if there are several."""
+    return int(ticket.is_background and host.parallel(model) > 1)
 
 
 def _is_loading(host: Host, model: str) -> bool:

@@ -1,0 +1,53 @@
+"""A lock that tells which processes are alive: the system releases it when its process ends, however that happens."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+class AliveLock:
+    """A lock on a file, held alone or shared, of one holder; not on Windows, where no process is known to be alone."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def release(self) -> None:
+        """Release the lock; a second call does nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _opened(self) -> int:
+        if self._descriptor is None:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        return self._descriptor
+
+    if sys.platform == "win32":
+
+        def try_alone(self) -> bool:
+            """Return False: there is no such lock here."""
+            return False
+
+        def share(self) -> None:
+            """Do nothing."""
+
+    else:
+
+        def try_alone(self) -> bool:
+            """Lock the file if no other holder has, and return whether that was possible."""
+            import fcntl
+
+            try:
+                fcntl.flock(self._opened(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        def share(self) -> None:
+            """Share the lock; wait for a holder that has it alone."""
+            import fcntl
+
+            fcntl.flock(self._opened(), fcntl.LOCK_SH)

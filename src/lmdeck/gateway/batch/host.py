@@ -1,0 +1,126 @@
+"""The gateway's own hosts, as a host of a batch: a row is admitted, routed and recorded like a client's request."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from typing import Protocol
+
+from lmdeck._pipeline.concurrency import DEFAULT_LIMIT
+from lmdeck.batch.hosts import Answer, HostState
+from lmdeck.batch.ledger import Lease
+from lmdeck.batch.requests import endpoint_of
+from lmdeck.errors import LMStudioError
+from lmdeck.gateway.admission import Admission, Ask, Outcome, Principal, Refusal
+from lmdeck.gateway.admission import Lease as Admitted
+from lmdeck.gateway.config import Config
+from lmdeck.gateway.handlers import GatewayRequest, Handler
+from lmdeck.gateway.pool import Pool
+from lmdeck.relay import Route
+
+__all__ = ["BatchGateway", "GatewayHost"]
+
+
+class BatchGateway(Protocol):
+    """What batches need of a gateway."""
+
+    config: Config
+    pool: Pool
+    admission: Admission
+    answer: Handler
+    observers: list[Callable[[Outcome], object]]
+    clock: Callable[[], float]
+
+    def request_of(
+        self,
+        outcome: Outcome,
+        principal: Principal,
+        route: Route,
+        body: bytes,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+    ) -> GatewayRequest:
+        """Return a request in a form that hosts accept."""
+        ...
+
+
+class GatewayHost:
+    """All hosts of a gateway, for the batches of one key."""
+
+    name = "gateway"
+
+    def __init__(self, gateway: BatchGateway, owner: str) -> None:
+        self._gateway = gateway
+        self._owner = owner
+
+    async def ask(self, lease: Lease) -> Answer:
+        """Return the answer to a request, after all requests that are not in the background.
+
+        Raises:
+            LMStudioError: It is not admitted, or not answered.
+        """
+        gateway = self._gateway
+        path, kind = endpoint_of(lease.endpoint)
+        outcome = Outcome(
+            request_id=f"req_{random.getrandbits(64):016x}",
+            started_at=time.time(),
+            key=self._owner,
+            endpoint=kind,
+            method="POST",
+            path=path,
+        )
+        started = gateway.clock()
+        admitted: Admitted | None = None
+        try:
+            principal = await gateway.admission.principal_of(self._owner)
+            request = gateway.request_of(
+                outcome, principal, Route(root="http://gateway", path=path, kind=kind), lease.body
+            )
+            request.is_background = True
+            ask = Ask(request_id=outcome.request_id, endpoint=kind, model=request.model, tokens=request.tokens)
+            admitted = await gateway.admission.admit(principal, ask)
+            answer = await self._answered(request)
+        except Refusal as refused:
+            outcome.error, outcome.failure = type(refused.error).__name__, refused.error
+            raise refused.error from refused
+        except LMStudioError as error:
+            outcome.error, outcome.failure = type(error).__name__, error
+            raise
+        finally:
+            outcome.seconds = gateway.clock() - started
+            if admitted is not None:
+                await admitted.settle(outcome)
+            for observer in gateway.observers:
+                observer(outcome)
+        return answer
+
+    async def _answered(self, request: GatewayRequest) -> Answer:
+        outcome = request.outcome
+        answer = await self._gateway.answer(request)
+        async with aclosing(answer.chunks) as chunks:
+            body = b"".join([chunk async for chunk in chunks])
+        if outcome.failure is not None:  # it came after the first bytes
+            raise outcome.failure
+        outcome.status = answer.status
+        return Answer(
+            body=body,
+            status=answer.status,
+            request_id=outcome.request_id,
+            prompt_tokens=outcome.prompt_tokens,
+            completion_tokens=outcome.completion_tokens,
+        )
+
+    async def look_up(self) -> HostState:
+        """Return how many requests all hosts process of each model, one slot of each host left free for others."""
+        hosts, aliases = self._gateway.pool.hosts, self._gateway.config.aliases
+        names = {name for host in hosts for name in host.models}
+        parallel = {name: sum(max(host.parallel(name) - 1, 1) for host in hosts if host.has(name)) for name in names}
+        for alias in aliases:
+            parallel[alias] = sum(parallel.get(name, 0) for name in self._gateway.config.models_of(alias))
+        known = {name: count for name, count in parallel.items() if count}
+        return HostState(parallel=known, default_parallel=DEFAULT_LIMIT * len(hosts))
+
+    async def aclose(self) -> None:
+        """Do nothing: the connections are the gateway's."""

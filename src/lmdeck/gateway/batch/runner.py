@@ -1,0 +1,295 @@
+"""The runner of batches: one of the gateway's processes validates, runs and finishes those of all.
+
+The process that holds the lock of the folder runs them; if it ends, however that happens, another one takes over, or the same
+one after its next start. What was answered is in the ledger of the batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from lmdeck.batch.alive import AliveLock
+from lmdeck.batch.ledger import EndedBy, Ledger, StoredRow, Totals
+from lmdeck.batch.output import ended_rows, output_line
+from lmdeck.batch.worker import Worker, WorkerLimits
+from lmdeck.errors import AuthenticationError, LMStudioError, RateLimitError
+from lmdeck.gateway.batch.host import BatchGateway, GatewayHost
+from lmdeck.gateway.batch.records import Batch, BatchError, BatchStatus, StoredFile
+from lmdeck.gateway.batch.store import BatchStore
+from lmdeck.gateway.batch.validation import read_input
+
+__all__ = ["BatchRunner"]
+
+TICK_SECONDS = 1.0
+TRIM_SECONDS = 3600.0
+AGAIN_SECONDS = 10.0  # after a failure that may pass, such as a full disk
+LONGEST_PAUSE = 300.0
+DAY = 86400.0
+_log = logging.getLogger("lmdeck.gateway")
+
+
+class BatchRunner:
+    """The batches of a gateway."""
+
+    def __init__(self, gateway: BatchGateway) -> None:
+        self._gateway = gateway
+        self.store = BatchStore(gateway.config.batches.folder)
+        self._lock = AliveLock(self.store.runner_lock)
+        self._is_leading = False
+        self._running: dict[str, _Run] = {}
+        self._not_before: dict[str, float] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._trimmed_at = 0.0
+
+    async def start(self) -> None:
+        """Look for batches from now on."""
+        self._task = asyncio.create_task(self._lead())
+
+    async def aclose(self) -> None:
+        """Let the running rows finish for as long as the gateway's shutdown may take; the batches go on at the next start."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [run.task for run in self._running.values()]
+        for run in self._running.values():
+            run.stop()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self._gateway.config.server.shutdown_seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        self._lock.release()
+        self.store.close()
+
+    def wake(self) -> None:
+        """Look for new or cancelled batches now."""
+        self._wake.set()
+
+    async def _lead(self) -> None:
+        """Run what there is to run, once a second or when something has changed."""
+        while True:
+            self._wake.clear()
+            try:
+                if self.store.exists and self._leads():
+                    await self._tick()
+            except Exception:
+                _log.exception("the batches could not be looked at")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
+
+    def _leads(self) -> bool:
+        self._is_leading = self._is_leading or self._lock.try_alone()
+        return self._is_leading
+
+    async def _tick(self) -> None:
+        now = time.time()
+        for batch in await asyncio.to_thread(self.store.open_batches):
+            run = self._running.get(batch.id)
+            if run is not None:
+                await run.follow(batch)
+            elif len(self._running) < self._gateway.config.batches.at_once and now >= self._not_before.get(batch.id, 0):
+                self._begin(batch)
+        if now - self._trimmed_at > TRIM_SECONDS:
+            self._trimmed_at = now
+            before = now - DAY * self._gateway.config.batches.keep_days
+            await asyncio.to_thread(self.store.remove_expired, before)
+
+    def _begin(self, batch: Batch) -> None:
+        run = self._running[batch.id] = _Run(self._gateway, self.store, batch)
+        run.task = asyncio.create_task(self._work(run))
+
+    async def _work(self, run: _Run) -> None:
+        """Run a batch as far as possible; a failure that may pass is tried again later."""
+        batch = run.batch
+        try:
+            await run.work()
+        except LMStudioError as error:
+            pause = AGAIN_SECONDS
+            if isinstance(error, RateLimitError):
+                pause = min(error.retry_after or AGAIN_SECONDS, LONGEST_PAUSE)
+            _log.warning("batch %s waits for %.0f s: %s", batch.id, pause, error.message)
+            self._not_before[batch.id] = time.time() + pause
+        except Exception:
+            _log.exception("batch %s failed", batch.id)
+            self._not_before[batch.id] = time.time() + AGAIN_SECONDS
+        finally:
+            del self._running[batch.id]
+            self.wake()
+
+
+class _Run:
+    """The work on one batch in this process."""
+
+    task: asyncio.Task[None]
+
+    def __init__(self, gateway: BatchGateway, store: BatchStore, batch: Batch) -> None:
+        self.batch = batch
+        self._gateway = gateway
+        self._store = store
+        self._worker: Worker | None = None
+        self._ledger: Ledger | None = None
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """Ask no more rows."""
+        self._is_stopping = True
+        if self._worker is not None:
+            self._worker.stop()
+
+    async def follow(self, batch: Batch) -> None:
+        """Store the counts, and end the batch when it was cancelled or its window is over."""
+        if self._worker is None:
+            return
+        ended_by: EndedBy | None = "batch_cancelled" if batch.status == "cancelling" else None
+        if ended_by is None and time.time() >= batch.expires_at:
+            ended_by = "batch_expired"
+        totals = await asyncio.to_thread(self._totals, ended_by)
+        if ended_by is not None:
+            self._worker.stop()
+        await asyncio.to_thread(self._change, lambda known: _counted(known, totals))
+
+    def _totals(self, ended_by: EndedBy | None) -> Totals:
+        with _open_ledger(self._store.ledger_of(self.batch.id)) as ledger:
+            if ended_by is not None:
+                ledger.set(ended_by=ended_by)
+            return ledger.totals()
+
+    def _change(self, change: Callable[[Batch], Batch]) -> None:
+        self.batch = self._store.change_batch(self.batch.id, change)
+
+    def _enter(self, status: BatchStatus, **more: object) -> None:
+        """Change the status, and note when."""
+
+        def change(batch: Batch) -> Batch:
+            is_cancelled = batch.status == "cancelling" and status == "in_progress"
+            stamp = {} if is_cancelled else {"status": status, f"{status}_at": int(time.time())}
+            return replace(batch, **stamp, **more)
+
+        self._change(change)
+
+    async def work(self) -> None:
+        """Bring the batch from its state to the next ones, as far as it goes.
+
+        Raises:
+            LMStudioError: It cannot go on now.
+        """
+        with _open_ledger(self._store.ledger_of(self.batch.id)) as ledger:
+            if self.batch.status in {"validating", "cancelling"} and not ledger.get("is_read"):
+                await asyncio.to_thread(self._validate, ledger)
+            if self.batch.is_over:
+                return
+            if self.batch.status == "in_progress":
+                await self._answer(ledger)
+            totals = ledger.totals()
+            if self.batch.status == "cancelling" and totals.ended_by is None:
+                ledger.set(ended_by="batch_cancelled")
+            if not (ledger.is_finished() or ledger.totals().ended_by):
+                return  # the gateway shuts down
+            await asyncio.to_thread(self._finish, ledger)
+
+    def _validate(self, ledger: Ledger) -> None:
+        limits = self._gateway.config.batches
+        path = self._store.content_of(self.batch.input_file_id)
+        errors = read_input(path, self.batch.endpoint, ledger, limits.rows)
+        if errors:
+            self._enter("failed", errors=errors)
+            return
+        ledger.set(is_read=1)
+        self._enter("in_progress", total=ledger.totals().rows)
+
+    async def _answer(self, ledger: Ledger) -> None:
+        """Ask the rows.
+
+        Raises:
+            LMStudioError: A budget is used, or the disk is full.
+        """
+        host = GatewayHost(self._gateway, self.batch.owner)
+        limits = WorkerLimits(max_concurrency=self._gateway.config.batches.max_concurrency)
+        self._worker = Worker(ledger, [host], limits)
+        if self._is_stopping:
+            self._worker.stop()
+        try:
+            await self._worker.run()
+        except AuthenticationError as error:  # the key was revoked
+            self._enter("failed", errors=[BatchError(code="invalid_api_key", message=error.message)])
+        finally:
+            self._worker = None
+
+    def _finish(self, ledger: Ledger) -> None:
+        """Write the output and error files, and end the batch."""
+        if self.batch.is_over:
+            return
+        totals = ledger.totals()
+        if totals.ended_by is None:
+            self._enter("finalizing")
+        counted = _counted(self.batch, totals)
+        answered = self._written(ledger, "output", is_answered=True)
+        failed = self._written(ledger, "error", is_answered=False)
+        ending: dict[str | None, BatchStatus] = {"batch_cancelled": "cancelled", "batch_expired": "expired"}
+        self._enter(
+            ending.get(totals.ended_by, "completed"),
+            output_file_id=answered,
+            error_file_id=failed,
+            completed=counted.completed,
+            failed=counted.total - counted.completed,
+            prompt_tokens=counted.prompt_tokens,
+            completion_tokens=counted.completion_tokens,
+        )
+
+    def _written(self, ledger: Ledger, kind: str, *, is_answered: bool) -> str | None:
+        """Write the rows with or without an answer to a file; return its id, None if there are none."""
+        path = self._store.temporary()
+        rows: Iterator[StoredRow] = (row for row in ended_rows(ledger) if (row.answer is not None) == is_answered)
+        try:
+            with path.open("wb") as file:
+                for row in rows:
+                    file.write(output_line(self.batch.id, row) + b"\n")
+                size = file.tell()
+                file.flush()
+                os.fsync(file.fileno())
+            if not size:
+                return None
+            now = int(time.time())
+            seconds = self.batch.output_seconds or round(DAY * self._gateway.config.batches.keep_days)
+            record = StoredFile(
+                id=f"file-{self.batch.id.removeprefix('batch_')}-{kind}",
+                owner=self.batch.owner,
+                filename=f"{self.batch.id}_{kind}.jsonl",
+                purpose="batch_output",
+                bytes=size,
+                created_at=now,
+                expires_at=now + seconds,
+            )
+            self._store.add_file(record, path)
+            return record.id
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _counted(batch: Batch, totals: Totals) -> Batch:
+    return replace(
+        batch,
+        completed=totals.answered,
+        failed=totals.failed,
+        prompt_tokens=sum(host.prompt_tokens for host in totals.hosts),
+        completion_tokens=sum(host.completion_tokens for host in totals.hosts),
+    )
+
+
+@contextmanager
+def _open_ledger(path: Path) -> Iterator[Ledger]:
+    ledger = Ledger(path)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
