@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,9 @@ import pytest
 from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
 
 from lmdeck.gateway.fair_queue import FairQueue
+from lmdeck.gateway.keys import new_key
 from lmdeck.gateway.scheduler import Ticket
+from lmdeck.gateway.store import KeyLimits, day_of, open_store
 from lmdeck.testing import FakeLMStudio
 
 
@@ -246,6 +249,54 @@ def test_a_killed_gateway_goes_on_with_its_batches(tmp_path: Path) -> None:
             assert [line["custom_id"] for line in answered] == [f"row {number}" for number in range(120)]
             assert [batch.id for batch in client.batches.list()] == [created.id]
         assert sum(request.wants_answer for request in fake.requests) <= 120 + 2
+
+
+def test_a_batch_is_that_of_a_key(tmp_path: Path) -> None:
+    """Others do not see it; its rows are within the key's limits and models, and are recorded for it; it ends with the key."""
+    url = f"sqlite:///{tmp_path / 'gateway.db'}"
+    secrets = {}
+    with open_store(url) as store:
+        for name, limits in (("alice", KeyLimits(parallel=2)), ("bob", KeyLimits())):
+            secrets[name], key = new_key(name, models=("qwen*",), limits=limits)
+            store.add_key(key)
+    with (
+        answering(tmp_path, f'[auth]\nrequired = true\n[store]\nurl = "{url}"', time_to_first_token=0.05) as (
+            _,
+            running,
+        ),
+        openai.OpenAI(base_url=f"{running.url}/v1", api_key=secrets["alice"], max_retries=0) as alice,
+        openai.OpenAI(base_url=f"{running.url}/v1", api_key=secrets["bob"], max_retries=0) as bob,
+    ):
+        done, _ = followed(alice, create(alice, [row(0, "a"), row(1, "b", model="llama")]).id)
+        assert (done.request_counts.completed, done.request_counts.failed) == (1, 1)
+        assert "llama" in lines(alice, done.error_file_id)[0]["error"]["message"]
+        assert [batch.id for batch in alice.batches.list()] == [done.id]
+        assert list(bob.batches.list()) == list(bob.files.list()) == []
+        for ask in (bob.batches.retrieve, bob.batches.cancel):
+            with pytest.raises(openai.NotFoundError):
+                ask(done.id)
+        with pytest.raises(openai.NotFoundError):
+            bob.files.content(done.output_file_id)
+        with pytest.raises(openai.BadRequestError):
+            bob.batches.create(
+                input_file_id=done.input_file_id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+        endless = create(bob, [row(number, f"{number}") for number in range(2000)])
+        followed(bob, endless.id, lambda batch: batch.request_counts.completed > 0)
+        with open_store(url) as store:
+            store.revoke_key("bob")
+        limit = time.monotonic() + PATIENCE
+        while _stored(tmp_path, endless.id)["status"] != "failed":
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        with open_store(url) as store:
+            assert store.tokens_of_day(day_of(time.time())).keys() == {"alice", "bob"}
+
+
+def _stored(folder: Path, batch_id: str) -> Any:
+    with sqlite3.connect(folder / "gateway-batches" / "index.db") as index:
+        found = index.execute("SELECT record FROM batches WHERE id = ?", (batch_id,)).fetchone()
+    return json.loads(found[0])
 
 
 def test_other_requests_go_before_those_of_batches(tmp_path: Path) -> None:

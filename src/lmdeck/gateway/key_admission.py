@@ -120,6 +120,20 @@ class KeyAdmission:
             raise Refusal(error, CHALLENGE) from error
         return KeyHolder(name=key.name, models=key.models, key=key)
 
+    async def principal_of(self, name: str) -> Principal:
+        """Return the holder of a key by its name; `""` is nobody in particular, where keys are not required.
+
+        Raises:
+            Refusal: The key was revoked, or has expired.
+        """
+        if not name and not self._required:
+            return KeyHolder(key=ANYBODY)
+        try:
+            key = self._ring.find_named(name)
+        except AuthenticationError as error:
+            raise Refusal(error, CHALLENGE) from error
+        return KeyHolder(name=key.name, models=key.models, key=key)
+
     async def admit(self, principal: Principal, ask: Ask) -> Lease:
         """Admit a request, count it and reserve its tokens.
 

@@ -133,6 +133,18 @@ class KeyRing:
             raise _refused(f"The API key {key.name!r} has expired.")
         return key
 
+    def find_named(self, name: str) -> Key:
+        """Return the key with that name, for work that goes on after its client has left.
+
+        Raises:
+            AuthenticationError: It was revoked, or has expired.
+        """
+        now = self._clock()
+        key = next((each for each in self._keys.values() if each.name == name and each.is_valid(now)), None)
+        if key is None:
+            raise _refused(f"The API key {name!r} was revoked, or has expired.")
+        return key
+
     async def _find_new(self, digest: str) -> Key | None:
         """Look for a key that was created after the last reading; one reading serves all that wait for it."""
         arrived = time.monotonic()
