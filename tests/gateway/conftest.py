@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,14 @@ def redis_address() -> Iterator[str]:
         pytest.skip(redis_server.MISSING)
     with redis_server.redis_server(program) as url:
         yield url
+
+
+@pytest.fixture
+def one_day() -> None:
+    """Wait where the day (UTC) is about to end, so that a budget of the day does not begin anew during a test."""
+    left = 86400 - time.time() % 86400
+    if left < 60:
+        time.sleep(left)
 
 
 @pytest.fixture

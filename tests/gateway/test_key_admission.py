@@ -19,6 +19,8 @@ from lmdeck.gateway.keys import key_in, new_key
 from lmdeck.gateway.store import KeyLimits, Store, day_of, open_store
 from lmdeck.relay.errors import anthropic_error, error_headers, openai_error, status_of
 
+pytestmark = pytest.mark.usefixtures("one_day")
+
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:

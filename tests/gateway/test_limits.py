@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 import uuid
+from bisect import bisect_left
 from collections.abc import AsyncIterator
+from itertools import chain
 
 import pytest
 
@@ -19,6 +21,7 @@ from lmdeck.gateway.limits.limiter import Limiter, rate_limit_headers
 from lmdeck.gateway.limits.windows import WINDOWS, balance
 from lmdeck.gateway.store import Key, KeyLimits
 
+pytestmark = pytest.mark.usefixtures("one_day")
 MINUTE, DAY = WINDOWS
 NOON = 20_000 * 86400.0 + 43200.0
 
@@ -93,7 +96,7 @@ async def test_tokens_are_reserved_and_then_settled_by_what_was_used(limiter: Li
     assert refusal.headers["x-ratelimit-limit-tokens"] == "1000"
     assert refusal.headers["x-ratelimit-remaining-tokens"] == "0"
     if name == "tokens_per_minute":
-        assert 50 <= refusal.error.retry_after <= 61
+        assert 1 <= refusal.error.retry_after <= 61
         assert refusal.error.code == "rate_limit_exceeded"
     else:
         assert refusal.error.code == "insufficient_quota"
@@ -252,7 +255,7 @@ async def test_the_lease_of_a_long_request_is_renewed(redis_address: str, monkey
     """It counts as running as long as it runs."""
     from redis.asyncio import Redis
 
-    monkeypatch.setattr("lmdeck.gateway.limits.redis.LEASE_SECONDS", 1.5)
+    monkeypatch.setattr("lmdeck.gateway.limits.redis.LEASE_SECONDS", 6.0)
     limiter = Limiter.open(redis_address)
     redis = Redis.from_url(redis_address)
     key = a_key(parallel=1)
@@ -285,12 +288,12 @@ async def test_redis_that_does_not_answer_is_a_typed_error_without_its_password(
 
 
 WORKER = """
-import asyncio, json, sys
+import asyncio, json, sys, time
 from lmdeck.gateway.admission import Refusal
 from lmdeck.gateway.limits.limiter import Limiter
 from lmdeck.gateway.store import Key, KeyLimits
 
-async def ask(limiter, key, counts):
+async def ask(limiter, key, admitted):
     while True:
         try:
             one = await limiter.admit(key, 20)
@@ -299,35 +302,38 @@ async def ask(limiter, key, counts):
                 return
             await asyncio.sleep(0.002)  # only running requests hold the budget
             continue
-        counts[0] += 1
+        admitted.append(time.time())
         await asyncio.sleep(0.001)
         await limiter.settle(one, 20)
-        counts[1] += 20
 
 async def main():
     limiter = Limiter.open(sys.argv[1])
     for limits in json.loads(sys.argv[3]):
         key = Key(name=sys.argv[2] + str(limits), digest="d", start="lmk_", limits=KeyLimits(**limits))
-        counts = [0, 0]
-        await asyncio.gather(*(ask(limiter, key, counts) for _ in range(5)))
-        print(json.dumps(counts))
+        admitted = []
+        await asyncio.gather(*(ask(limiter, key, admitted) for _ in range(5)))
+        print(json.dumps(admitted))
     await limiter.aclose()
 
 asyncio.run(main())
 """
 
 
-def in_four_workers(url: str, *limits: dict[str, int]) -> list[tuple[int, int]]:
-    """Ask in four processes at once, until each is refused; return the requests and tokens of all, for each key."""
+def in_four_workers(url: str, *limits: dict[str, int]) -> list[list[float]]:
+    """Ask in four processes at once, until each is refused; return the times of all admissions, for each key."""
     command = [sys.executable, "-c", WORKER, url, uuid.uuid4().hex, json.dumps(limits)]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(4)]
-    counts = [[json.loads(line) for line in worker.communicate(timeout=120)[0].splitlines()] for worker in workers]
-    return [(sum(one[0] for one in each), sum(one[1] for one in each)) for each in zip(*counts, strict=True)]
+    times = [[json.loads(line) for line in worker.communicate(timeout=250)[0].splitlines()] for worker in workers]
+    return [sorted(chain.from_iterable(each)) for each in zip(*times, strict=True)]
+
+
+def most_in_a_minute(times: list[float]) -> int:
+    """Return the largest number of times within 60 seconds."""
+    return max(bisect_left(times, first + 60) - n for n, first in enumerate(times))
 
 
 def test_four_workers_on_one_redis_exceed_no_limit(redis_address: str) -> None:
-    """Requests are exact; tokens are exceeded by at most the twenty requests that were running."""
-    limits: list[dict[str, int]] = [{"requests_per_minute": 400}, {"tokens_per_day": 8000}]
-    (admitted, _), (_, used) = in_four_workers(redis_address, *limits)
-    assert 400 <= admitted <= 404
-    assert 8000 <= used <= 8000 + 20 * 20
+    """Requests by no more than 1 %; tokens by at most the twenty requests that were running."""
+    requests, tokens = in_four_workers(redis_address, {"requests_per_minute": 400}, {"tokens_per_day": 8000})
+    assert 400 <= most_in_a_minute(requests) <= 404
+    assert 8000 <= 20 * len(tokens) <= 8000 + 20 * 20

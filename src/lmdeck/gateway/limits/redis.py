@@ -58,12 +58,12 @@ for w = 1, #KEYS - 1 do
       redis.call('HDEL', key, held[i])
     else
       used = used + tonumber(held[i + 1])
-      kept[#kept + 1] = tonumber(held[i])
-      kept[#kept + 1] = tonumber(held[i + 1])
+      kept[#kept + 1] = held[i]
+      kept[#kept + 1] = held[i + 1]
     end
   end
   if refused == 0 and used >= limit then refused = w + 1 end
-  windows[w] = kept
+  windows[w] = table.concat(kept, ' ')
 end
 if refused == 0 then
   redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
@@ -160,8 +160,8 @@ class RedisBudgets:
             refused=names[refused],
             running=running,
             balances=tuple(
-                balance(window, limit, dict(zip(slots[::2], slots[1::2], strict=True)), reserved, float(now))
-                for (window, limit), slots in zip(windows, held, strict=True)
+                balance(window, limit, _slots(text), reserved, float(now))
+                for (window, limit), text in zip(windows, held, strict=True)
             ),
         )
 
@@ -217,3 +217,9 @@ class RedisBudgets:
             yield
         except (RedisError, OSError) as error:
             raise unreachable(self._url, error) from error
+
+
+def _slots(text: str) -> dict[int, int]:
+    """Return the tokens of each slot, from a text of slots and tokens: one text costs less to read than many numbers."""
+    numbers = [int(number) for number in text.split()]
+    return dict(zip(numbers[::2], numbers[1::2], strict=True))
