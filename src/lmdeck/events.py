@@ -34,7 +34,9 @@ __all__ = [
     "RequestRetried",
     "RequestStarted",
     "RoundFinished",
+    "RunEnded",
     "RunPaused",
+    "RunStarted",
     "StreamEnded",
     "StreamStarted",
     "ToolCallDelta",
@@ -140,6 +142,26 @@ class RunPaused(Event, frozen=True, kw_only=True):
     round: int
 
 
+class RunStarted(Event, frozen=True, kw_only=True):
+    """A run was started with `chat.run()` or `run_stream()`; `model` is the requested model or `""`."""
+
+    model: str = ""
+
+
+class RunEnded(Event, frozen=True, kw_only=True):
+    """A run ended after `seconds`: with its `reply`, which `repr` omits, or an `error`; with neither, it was left."""
+
+    seconds: float
+    reply: Reply | None = None
+    error: Exception | None = None
+
+    def __repr__(self) -> str:
+        return _repr_without(self, "reply")
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return _fields_without(self, "reply")
+
+
 class RequestStarted(Event, frozen=True, kw_only=True):
     """A request is about to be sent; `request_id` is on all its later events and in lmdeck's logs.
 
@@ -173,8 +195,8 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     """An answer is complete: its `status`, the number of `attempts`, and the `seconds` of the last one.
 
     `model` is the model that answered, `usage` its token counts, `cache` is `"hit"`, `"shared"`, `"miss"` or None, as in
-    `reply.cache`. `queue_time` and `time_to_first_token` are in seconds, `chunks` is the number of chunks. `reply` is the
-    answer of a chat, which `repr` omits; None for other endpoints.
+    `reply.cache`. `queue_time` and `time_to_first_token` are in seconds, `chunks` is the number of chunks. `is_streamed` is
+    whether the server streamed them. `reply` is the answer of a chat, which `repr` omits; None for other endpoints.
     """
 
     request_id: str
@@ -188,6 +210,7 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     queue_time: float = 0.0
     time_to_first_token: float | None = None
     chunks: int = 0
+    is_streamed: bool = False
     reply: Reply | None = None
 
     @property

@@ -16,7 +16,8 @@ from lmdeck._client.approvals import AnyApprove, approver
 from lmdeck._client.paused_run import RESUMED, Decisions, PausedRun
 from lmdeck._client.plans.chat import begin_chat
 from lmdeck._client.run import AsyncChatRun, ChatRun
-from lmdeck._client.run_agent import publish_events, publish_events_async, run_agent, run_agent_async
+from lmdeck._client.run_agent import run_agent, run_agent_async
+from lmdeck._client.run_events import publish_events, publish_events_async
 from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._client.structured import AsyncParseStream, OutputRequest, OutputType, ParseStream, plan_attempts
@@ -398,7 +399,8 @@ class Chat(_Builder[Transport]):
             return self._open(_spec_for_round(spec, effect), stream=streamed)
 
         steps = run_agent(self._run_plan(limits, resumed), ask, limits, approve, interruption, streamed=streamed)
-        return _paused((yield from publish_events(steps, self._session.bus)), spec)
+        model = spec.model or self.settings.model
+        return _paused((yield from publish_events(steps, self._session.bus, model)), spec)
 
     def _open(self, spec: ChatSpec, *, stream: bool) -> ChatStream:
         return ChatStream(self._transport(), partial(begin_chat, self._session, spec, stream=stream))
@@ -519,7 +521,8 @@ class AsyncChat(_Builder[AsyncTransport]):
             return self._open(_spec_for_round(spec, effect), stream=streamed)
 
         agent = run_agent_async(self._run_plan(limits, resumed), ask, limits, approve, streamed=streamed)
-        async with aclosing(publish_events_async(agent, self._session.bus)) as steps:
+        model = spec.model or self.settings.model
+        async with aclosing(publish_events_async(agent, self._session.bus, model)) as steps:
             async for step in steps:
                 yield _paused(step, spec) if isinstance(step, PendingRound) else step
 

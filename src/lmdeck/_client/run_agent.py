@@ -17,7 +17,6 @@ from lmdeck._agent.loop import AskApproval, AskModel, EmitEvent, PendingRound, R
 from lmdeck._client.approvals import decide, decide_async
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._client.tool_runs import run_in_tasks, run_in_threads
-from lmdeck._event_bus import EventBus
 from lmdeck._transport.interruption import Interruption
 from lmdeck.errors import LMStudioError
 from lmdeck.events import AgentEvent
@@ -94,32 +93,6 @@ async def run_agent_async(
     finally:
         plan.close()
     yield outcome
-
-
-def publish_events(
-    steps: Generator[AgentEvent, None, Reply | PendingRound], bus: EventBus
-) -> Generator[AgentEvent, None, Reply | PendingRound]:
-    """Publish the events of a run on the client's bus as they happen."""
-    try:
-        while True:
-            event = next(steps)
-            bus.emit(event)
-            yield event
-    except StopIteration as done:
-        outcome: Reply | PendingRound = done.value
-        return outcome
-    finally:
-        steps.close()
-
-
-async def publish_events_async(
-    steps: AsyncGenerator[AgentEvent | Reply | PendingRound, None], bus: EventBus
-) -> AsyncGenerator[AgentEvent | Reply | PendingRound, None]:
-    """Async version of `publish_events`."""
-    async with aclosing(steps) as given:
-        async for step in given:
-            bus.emit(step)
-            yield step
 
 
 class _Result(Struct, frozen=True):

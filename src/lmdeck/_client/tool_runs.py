@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from lmdeck._agent.limits import AgentLimits
 from lmdeck._agent.tool_calls import PreparedCall, failed, finished, timed_out
 from lmdeck._client.run import run_closed
+from lmdeck._client.run_events import publish_tool_start
 from lmdeck._native_threads import start_native_thread
 from lmdeck._transport.interruption import Interruption
 from lmdeck.events import AgentEvent, ToolExecutionFailed, ToolFinished, ToolServerLost, ToolStarted
@@ -54,9 +55,11 @@ def run_in_threads(
         ends[at] = None if limit is None else time.monotonic() + limit
         context = copy_context()
         context.run(report_to, partial(_put, done, at))
+        started = ToolStarted(call=item.call, round=number)
+        context.run(publish_tool_start, started)
         name = f"lmdeck-tool-{item.call.name}"
         threading.Thread(target=context.run, args=(_work, at, item, limit, done), daemon=True, name=name).start()
-        yield ToolStarted(call=item.call, round=number)
+        yield started
     while ends:
         nearest = min((end for end in ends.values() if end is not None), default=None)
         try:
@@ -118,9 +121,11 @@ async def run_in_tasks(
         for at, item in enumerate(ready):
             context = copy_context()
             context.run(report_to, _publisher(happened, at))
+            started = ToolStarted(call=item.call, round=number)
+            context.run(publish_tool_start, started)
             work = _work_in_task(at, item, _limit(item, limits), happened)
             tasks[at] = asyncio.create_task(work, context=context)
-            yield ToolStarted(call=item.call, round=number)
+            yield started
         while tasks:
             at, result = await happened.get()
             if isinstance(result, ToolServerLost):

@@ -28,6 +28,7 @@ from lmdeck.events import (
     ToolCallFinished,
     ToolCallStarted,
 )
+from lmdeck.messages import Reply
 from lmdeck.native_events import ModelLoadProgressEvent
 from lmdeck.stats import Usage
 
@@ -143,6 +144,7 @@ class _EventPublisher(StreamObserver):
             queue_time=stream.queue_time,
             time_to_first_token=measured.time_to_first_token,
             chunks=stream.chunk_count,
+            is_streamed=isinstance(reply, Reply) and isinstance(reply.raw, list),
             reply=reply,
         )
 

@@ -1,0 +1,136 @@
+"""What observing a client costs: CPU per request and per chunk with all observers, and CPU of a cache hit.
+
+    python benchmarks/observe.py [--quick]
+
+The server is `stub.py`, a process of its own. Rounds without and with observers alternate, and the difference between
+the least of both is shown, as other work of the machine only adds to a round. OpenTelemetry has its SDK, without an exporter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import stub
+from lmdeck import LMStudio, observe
+from lmdeck.testing import FakeLMStudio
+
+LARGEST = {"µs a request": 80.0, "µs a chunk": 3.0, "µs a hit": 150.0}
+
+
+def cpu(work: Callable[[], object], times: int) -> float:
+    """Give the CPU time of one call, in µs."""
+    gc.collect()
+    started = time.process_time()
+    for _ in range(times):
+        work()
+    return (time.process_time() - started) / times * 1e6
+
+
+def observers(folder: Path) -> dict[str, Callable[[Any], Any]]:
+    """Give the observers that are installed, by name."""
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from prometheus_client import CollectorRegistry
+
+    tracers, meters = TracerProvider(), MeterProvider([InMemoryMetricReader()])
+    registry = CollectorRegistry()
+    found: dict[str, Callable[[Any], Any]] = {
+        "otel": lambda lm: observe.otel(lm, tracer_provider=tracers, meter_provider=meters),
+        "prometheus": lambda lm: observe.prometheus(lm, registry),
+    }
+    if "usage" in observe.__all__:
+        found["usage"] = lambda lm: observe.usage(lm, folder / "usage.db")
+    return found
+
+
+def compare(
+    lm: LMStudio, observe_with: list[Callable[[Any], Any]], work: Callable[[], object], times: int, rounds: int
+) -> float:
+    """Give what the observers add to one call, in µs."""
+    without, observed = [], []
+    for _ in range(rounds):
+        without.append(cpu(work, times))
+        observing = [start(lm) for start in observe_with]
+        work()
+        observed.append(cpu(work, times))
+        for one in observing:
+            one.close()
+    return min(observed) - min(without)
+
+
+def hit(fake: FakeLMStudio, cache: str, times: int, *, streamed: bool = False) -> float:
+    """Give what an answer from the cache costs, in µs."""
+    with LMStudio(base_url=fake.base_url, model="m", cache=cache) as lm:
+        chat = lm.chat().user("Where is Paris?").with_options(temperature=0)
+        ask: Callable[[], Any] = (lambda: chat.stream().until_done()) if streamed else chat.send
+        ask()
+        assert ask().cache == "hit"
+        return min(cpu(ask, times) for _ in range(5))
+
+
+def hits(folder: Path, times: int) -> list[tuple[str, float, str]]:
+    """Give the rows of the cache."""
+    with FakeLMStudio() as fake:
+        fake.add_model("m")
+        fake.when(lambda _: True).reply(stub.WHOLE)
+        file = f"sqlite:///{folder / 'answers.db'}"
+        return [
+            ("cache in memory", hit(fake, "memory:", times), "µs a hit"),
+            ("cache in SQLite", hit(fake, file, times), "µs a hit"),
+            ("cache in SQLite, streamed", hit(fake, file, times, streamed=True), "µs a streamed hit"),
+        ]
+
+
+def run(port: int, folder: Path, *, quick: bool) -> list[tuple[str, float, str]]:
+    """Measure, and give rows of what, figure and unit."""
+    requests, chunks, rounds = (50, 2_000, 3) if quick else (200, 50_000, 25)
+    known = observers(folder)
+    rows = []
+    with LMStudio(host="127.0.0.1", port=port) as lm:
+        whole = lm.chat("whole").user("Hi")
+        long = lm.chat(f"chunks-{chunks}").user("Hi")
+        whole.send()
+        for name, starts in [*((name, [start]) for name, start in known.items()), ("all", list(known.values()))]:
+            rows.append((name, compare(lm, starts, whole.send, requests, rounds), "µs a request"))
+            a_stream = compare(lm, starts, lambda: long.stream().until_done(), 1, rounds)
+            rows.append((name, a_stream / chunks, "µs a chunk"))
+    rows += hits(folder, requests)
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a few rounds, to see that it works")
+    quick = parser.parse_args().quick
+    command = [sys.executable, str(Path(__file__).with_name("stub.py"))]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,
+    ):
+        try:
+            assert server.stdout is not None
+            rows = run(int(server.stdout.readline()), Path(folder), quick=quick)
+        finally:
+            server.terminate()
+    missed = False
+    for what, figure, unit in rows:
+        bound = LARGEST.get(unit) if what == "all" or unit == "µs a hit" else None
+        is_missed = bound is not None and figure > bound
+        missed = missed or (is_missed and not quick)
+        print(
+            f"{what:28} {figure:8.2f} {unit}{'' if bound is None else f' (at most {bound:g})'}{' MISSED' if is_missed else ''}"
+        )
+    return int(missed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

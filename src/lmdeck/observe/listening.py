@@ -1,0 +1,65 @@
+"""What all observers share: listening to a client's events, and labels that cannot grow without bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from lmdeck._client.clients import AsyncLMStudio, LMStudio
+
+Client = LMStudio | AsyncLMStudio
+MOST_LABELS = 200
+OTHER = "other"
+
+
+class Observation:
+    """An observer that listens to a client; `close` ends that. As a context manager it lasts for the block."""
+
+    def __init__(self, client: Client, listeners: Mapping[type, Callable[[Any], object]]) -> None:
+        self._subscriptions = [client.on(kind, listener) for kind, listener in listeners.items()]
+
+    def close(self) -> None:
+        """Stop observing."""
+        for subscription in self._subscriptions:
+            subscription.remove()
+        self._subscriptions = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class BoundedLabels:
+    """The first `most` values of a label as they are; every further one is `"other"`, so that a metric stays small."""
+
+    def __init__(self, most: int = MOST_LABELS) -> None:
+        self._known: set[str] = set()
+        self._most = most
+
+    def __call__(self, value: str) -> str:
+        """Return the value of the label."""
+        if value in self._known:
+            return value
+        if len(self._known) >= self._most:
+            return OTHER
+        self._known.add(value)
+        return value
+
+
+def operation_of(endpoint: str) -> str:
+    """Return the name that OpenTelemetry has for what an endpoint does; `""` if it asks no model."""
+    return next((name for ending, name in OPERATIONS if endpoint.endswith(ending)), "")
+
+
+OPERATIONS = (
+    ("/chat/completions", "chat"),
+    ("/v1/completions", "text_completion"),
+    ("/v1/embeddings", "embeddings"),
+    ("/v1/messages", "chat"),
+    ("/v1/responses", "chat"),
+    ("/api/v1/chat", "chat"),
+    ("/v1/decisions", "decide"),
+    ("/v1/systemone", "decide"),
+)
