@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from lmdeck._compatibility import ALL, RULES, check_rules
 from lmdeck._secret import Secret
@@ -109,6 +110,23 @@ def _rules(value: object) -> tuple[str, ...]:
         raise ValueError(wanted) from None
 
 
+def _profiles(value: object) -> dict[str, dict[str, object]]:
+    wanted = "a table of load options for each model, such as {'qwen/qwen3-4b': {'context_length': 16384}}"
+    if isinstance(value, str):  # of an environment variable
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{wanted}, as JSON") from None
+    if not isinstance(value, Mapping) or not all(isinstance(options, Mapping) for options in value.values()):
+        raise ValueError(wanted)
+    profiles = {str(model): dict(options) for model, options in value.items()}
+    for options in profiles.values():
+        context = options.get("context_length", 1)
+        if not isinstance(context, int) or isinstance(context, bool) or context < 1:
+            raise ValueError(f"{wanted}; context_length is a positive integer")
+    return profiles
+
+
 CHECKS: dict[str, Callable[[object], object]] = {
     "host": _host,
     "port": _integer(1, 65535),
@@ -125,6 +143,7 @@ CHECKS: dict[str, Callable[[object], object]] = {
     "without_rules": _rules,
     "debug": _boolean,
     "discover": _boolean,
+    "profiles": _profiles,
     "proxy": _url,
     "tls_verify": _boolean,
     "tls_ca_file": _path,

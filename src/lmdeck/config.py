@@ -45,7 +45,8 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
     used, since the server is local. `max_concurrency` is the number of simultaneous requests; further ones wait in a fair queue
     (`None`: as many as the loaded model answers in parallel, else 4; servers other than LM Studio have their own queue).
     `without_rules` names the rules of `lmdeck.rules()` that are not applied to requests. `discover` takes the port from LM
-    Studio's own file if no address is set. `tls_verify`, `tls_ca_file`, `tls_client_cert` and `tls_client_key` are for an
+    Studio's own file if no address is set. `profiles` are load options by model, with which a model is loaded before its first
+    request. `tls_verify`, `tls_ca_file`, `tls_client_cert` and `tls_client_key` are for an
     LM Studio behind an HTTPS proxy.
     """
 
@@ -64,6 +65,7 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
     without_rules: tuple[str, ...] = ()
     debug: bool = False
     discover: bool = False
+    profiles: Mapping[str, Mapping[str, Any]] = {}
     proxy: str | None = None
     tls_verify: bool = True
     tls_ca_file: str | None = None
@@ -148,6 +150,7 @@ class ClientSettings(TypedDict, total=False):
     without_rules: str | Sequence[str] | None
     debug: bool | None
     discover: bool | None
+    profiles: Mapping[str, Mapping[str, Any]] | None
     proxy: str | None
     tls_verify: bool | None
     tls_ca_file: str | os.PathLike[str] | None

@@ -25,6 +25,7 @@ __all__ = [
     "Chunk",
     "ContentReceived",
     "Event",
+    "ModelEvicted",
     "ModelLoadProgress",
     "ReasoningReceived",
     "RequestAbandoned",
@@ -300,6 +301,18 @@ class ModelLoadProgress(Event, frozen=True, gc=False):
 
     model: str
     progress: float
+
+
+class ModelEvicted(Event, frozen=True, kw_only=True):
+    """A model that this client used `idle` seconds ago was unloaded, and must be loaded again; `loaded` are those in memory.
+
+    `ttl` is the time to live in seconds that the earlier request set, or None.
+    """
+
+    model: str
+    loaded: Sequence[str]
+    idle: float
+    ttl: float | None = None
 
 
 class RequestQueued(Event, frozen=True, gc=False):

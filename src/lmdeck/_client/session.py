@@ -21,8 +21,9 @@ from lmdeck._limits import Limits
 from lmdeck._pipeline.concurrency import DEFAULT_LIMIT, NO_LIMIT, ConcurrencyLimit
 from lmdeck._pipeline.concurrency import PATIENCE as LONG_QUEUE
 from lmdeck._pipeline.effects import Plan
+from lmdeck._pipeline.evictions import WatchEvictions
 from lmdeck._pipeline.exchange import Call, Exchange, Handler, R
-from lmdeck._pipeline.loading import LoadOnce
+from lmdeck._pipeline.loading import READY_SECONDS, LoadOnce
 from lmdeck._pipeline.logging import LogTraffic, log_to_stderr
 from lmdeck._pipeline.retry import Retry, RetryPolicy
 from lmdeck._pipeline.semaphore import FairSemaphore
@@ -38,13 +39,18 @@ from lmdeck._transport import Timeouts, WireRequest
 from lmdeck._version import __version__
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError, EndpointNotFoundError, LMStudioError, MalformedStreamError
-from lmdeck.events import RequestQueued
+from lmdeck.events import ModelEvicted, RequestQueued
 from lmdeck.model_info import ModelInfo, ReasoningOptions
 from lmdeck.tools.registry import ToolRegistry
 
 if TYPE_CHECKING:
     from lmdeck.cache import Cache
 
+TTL_EXPIRED = "Its `ttl` of {:g} s had passed: set a longer one."
+EVICTED = (
+    "Loaded now: {}. LM Studio unloads a model that it loaded on demand when it loads another one: load both with "
+    "`lm.models.load`, which it keeps, or turn off auto-evict in its server settings."
+)
 CHOICE_SECONDS = 30.0
 VARIANT_SECONDS = 60.0
 PROBE_SECONDS = 2.0
@@ -93,8 +99,12 @@ class Session:
         limited = ConcurrencyLimit(
             retried, self.semaphore, clock, self._publish_queued, self._look_up_parallel, self._warn_of_queue
         )
-        self._load_once = LoadOnce(limited, threading.Lock, clock, self._is_loaded, self.semaphore.forget_limit)
-        on_fork(self._load_once, LoadOnce.after_fork)
+        self.load_once = LoadOnce(limited, threading.Lock, clock, self._is_loaded, self.semaphore.forget_limit)
+        on_fork(self.load_once, LoadOnce.after_fork)
+        self._evictions = WatchEvictions(
+            self.load_once, threading.Lock, clock, self._look_up_models, self._report_eviction
+        )
+        on_fork(self._evictions, WatchEvictions.after_fork)
         factories = tuple(handlers)
         self._made_with: dict[str, Any] = {"retry": retry, "handlers": factories, "headers": headers}
         telemetry = partial(Telemetry, bus=self.bus, clock=clock)
@@ -117,6 +127,9 @@ class Session:
         self.uncompilable: set[bytes] = set()
         self._is_foreign = False
         self._has_warned_of_queue = False
+        self._reported_evictions: set[str] = set()
+        self._profiled_until: dict[str, float] = {}
+        self.warned_profiles: set[str] = set()
         if settings.debug:
             log_to_stderr()
 
@@ -158,6 +171,7 @@ class Session:
             has_effects=has_effects or runs_tools_on_server(body or {}),
             model=str((body or {}).get("model") or ""),
             peer=self.peer,
+            ttl=_seconds((body or {}).get("ttl")),
         )
 
     def probe(self, path: str) -> Plan[object]:
@@ -218,6 +232,33 @@ class Session:
                 self.semaphore.limit,
             )
 
+    def _report_eviction(self, event: ModelEvicted) -> None:
+        self.bus.emit(event)
+        if event.model in self._reported_evictions:
+            return
+        self._reported_evictions.add(event.model)
+        has_expired = event.ttl is not None and event.idle >= event.ttl
+        _log.warning(
+            "%s was unloaded and is loaded again for this request; its last request was %.0f s ago. %s "
+            "This warning appears once for each model; `ModelEvicted` reports each case.",
+            event.model,
+            event.idle,
+            TTL_EXPIRED.format(event.ttl) if has_expired else EVICTED.format(", ".join(event.loaded) or "none"),
+        )
+
+    def profile_to_apply(self, model: str) -> Mapping[str, Any] | None:
+        """Return the load options of a model's profile; None if there are none, or they were applied a short time ago."""
+        profile = self.settings.profiles.get(model)
+        if not profile or self.clock() < self._profiled_until.get(model, 0.0):
+            self.note_profile(model)
+            return None
+        return profile
+
+    def note_profile(self, model: str) -> None:
+        """Note that the profile of a model is applied."""
+        if model in self.settings.profiles:
+            self._profiled_until[model] = self.clock() + READY_SECONDS
+
     @property
     def look_up_timeouts(self) -> Timeouts:
         """The time limits of a small request, which needs no loaded model."""
@@ -266,7 +307,7 @@ class Session:
         self._variants_until = self.clock() + VARIANT_SECONDS
         names = [{model.key, *(one.id for one in model.instances)} for model in models]
         self._names = {name: group for group in names for name in group}
-        self._load_once.note_loaded(name for model in models for one in model.instances for name in (model.key, one.id))
+        self.load_once.note_loaded(name for model in models for one in model.instances for name in (model.key, one.id))
         if self.settings.max_concurrency is not None:
             return
         parallel = _most_parallel(models)
@@ -329,7 +370,7 @@ class Session:
 
     def _answering_handler(self, cache: Cache | None) -> Handler:
         """Return the handler of requests that a model answers."""
-        handler: Handler = self._load_once
+        handler: Handler = self._evictions
         if cache is not None:
             handler = cache.handler(handler, clock=self.clock, variant=self._look_up_variant)
         return self._wrap(handler)
@@ -378,6 +419,10 @@ def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
                 hint="Encode it, for example as percent-encoding.",
             )
     return dict(headers)
+
+
+def _seconds(ttl: object) -> float | None:
+    return float(ttl) if isinstance(ttl, int | float) and not isinstance(ttl, bool) else None
 
 
 def _most_parallel(models: Iterable[ModelInfo]) -> int | None:

@@ -34,7 +34,7 @@ class Call(Struct, Generic[R], frozen=True, kw_only=True):
     """A request, the id it is logged under, and a factory of the reader of its response, called with status and headers.
 
     `has_effects` marks a request that changes something on the server, so that sending it twice would do it twice.
-    `peer` is what is known about the server.
+    `peer` is what is known about the server. `ttl` is the time in seconds after which it unloads the idle model, if given.
     """
 
     request: WireRequest
@@ -43,6 +43,7 @@ class Call(Struct, Generic[R], frozen=True, kw_only=True):
     has_effects: bool = False
     model: str = ""
     peer: Peer = field(default_factory=Peer)
+    ttl: float | None = None
 
 
 class StreamObserver:

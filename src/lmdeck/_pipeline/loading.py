@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 from lmdeck._pipeline.effects import Acquire, Plan
 from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream
 from lmdeck._pipeline.semaphore import Latch
 
 READY_SECONDS = 30.0
+T = TypeVar("T")
 
 
 class ModelWait(Latch):
@@ -69,6 +70,24 @@ class LoadOnce:
         self._ready_until[model] = self._clock() + READY_SECONDS
         return stream
 
+    def exclusively(self, model: str, make: Callable[[], Plan[T]]) -> Plan[T]:
+        """Return a plan that loads a model while no other plan or request of this client does.
+
+        Those wait until it has ended. It must look first whether the model is loaded, as another may have loaded it meanwhile.
+        """
+        while True:
+            is_first, loading = self._begin(model)
+            if is_first:
+                break
+            yield Acquire(loading)
+        loading.was_checked = loading.is_cold = True  # requests wait without a look
+        try:
+            result = yield from make()
+            self._note_ready(model, loading)
+        finally:
+            self._end(model, loading)
+        return result
+
     def note_loaded(self, models: Iterable[str]) -> None:
         """Note the models that a list reports as loaded now."""
         self._ready_until |= dict.fromkeys(models, self._clock() + READY_SECONDS)
@@ -90,11 +109,14 @@ class LoadOnce:
             stream = yield from self._inner(call)
             self._note_ready(call.model, loading)
         finally:  # after a failure the next request goes first
-            with self._lock:
-                if self._loading.get(call.model) is loading:
-                    del self._loading[call.model]
-            loading.open()
+            self._end(call.model, loading)
         return stream
+
+    def _end(self, model: str, loading: ModelWait) -> None:
+        with self._lock:
+            if self._loading.get(model) is loading:
+                del self._loading[model]
+        loading.open()
 
     def _check_loaded(self, model: str, loading: ModelWait) -> Plan[None]:
         """Look once whether the model is loaded; if it is, end the wait."""

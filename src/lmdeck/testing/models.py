@@ -77,11 +77,15 @@ class FakeModel(Struct, kw_only=True):
 
 
 class FakeModelStore:
-    """All models of a fake; `jit` is whether a request loads a model that is not loaded."""
+    """All models of a fake.
+
+    `jit` is whether a request loads a model that is not loaded, `evicts` whether that unloads the others.
+    """
 
     def __init__(self) -> None:
         self.models: dict[str, FakeModel] = {}
         self.jit = True
+        self.evicts = False
         self.downloads: dict[str, list[DownloadState]] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._idle: dict[str, asyncio.TimerHandle] = {}
@@ -120,8 +124,15 @@ class FakeModelStore:
                         if step < LOAD_STEPS:
                             await self._load_step(model)
                     self._record_load(model, None)
+                    if self.evicts:
+                        self._evict_others(model)
         if ttl is not None or key in self._idle:
             self._unload_when_idle(key, ttl)
+
+    def _evict_others(self, model: FakeModel) -> None:
+        for other in self.models.values():
+            if other is not model:
+                other.instances.clear()
 
     async def load(self, job: LoadJob) -> Loaded:
         """Load another instance of a model.
@@ -246,6 +257,10 @@ class ModelScripting:
     def evict(self, key: str = DEFAULT_MODEL) -> None:
         """Unload a model, as LM Studio does when it is idle."""
         self._models.models[key].instances.clear()
+
+    def turn_on_auto_evict(self) -> None:
+        """Unload every other model when a request loads one, as LM Studio does with models that it loaded on demand."""
+        self._models.evicts = True
 
     def turn_off_jit(self) -> None:
         """Refuse requests for models that are not loaded instead of loading them."""

@@ -10,6 +10,7 @@ from msgspec import Struct
 from lmdeck._client.plans.chat import begin_chat, final_reply
 from lmdeck._client.plans.generation import read_rest
 from lmdeck._client.plans.model_lists import ask_json, ask_listing
+from lmdeck._client.plans.models import apply_profile
 from lmdeck._client.session import Session
 from lmdeck._client.structured import OutputRequest, OutputType, plan_attempts
 from lmdeck._compatibility import CompatibilityFixes
@@ -71,6 +72,7 @@ def decide(
 
 def _ask_decision_model(session: Session, request: _DecisionRequest, model: str | None) -> Plan[Decisions]:
     named = model or (yield from _choose_decider(session))
+    yield from apply_profile(session, named or "")
     content = (named, request.text, request.images, request.asked)
     try:
         body = yield from ask_json(session, "POST", "/v1/decisions", decisions_body(*content), generates=True)

@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from lmdeck._client.plans.model_lists import fitting_hints, list_models
+from lmdeck._client.plans.models import apply_profile
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.effects import Plan, Read
@@ -95,6 +96,7 @@ def send_generation(session: Session, request: GenerationRequest[R]) -> Plan[Res
 
     Schemas that could not be compiled are remembered, since the next round of a run offers the same tools.
     """
+    yield from apply_profile(session, str(request.body.get("model") or ""))
     if session.uncompilable:
         request = _simplified(request, session.uncompilable) or request
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -33,6 +34,7 @@ from lmdeck.errors import (
 from lmdeck.events import ModelLoadProgress
 from lmdeck.model_info import DownloadJob, LoadedModel, ModelInfo, ModelInstance
 
+_log = logging.getLogger("lmdeck.http")
 MANAGEMENT = "/api/v1/models"
 UNKNOWN_INSTANCE = re.compile(r"\b(not (found|loaded)|unknown|no such|does not exist)\b", re.IGNORECASE)
 FIRST_POLL, LONGEST_POLL = 0.2, 2.0  # seconds between two polls of a download
@@ -44,13 +46,62 @@ NO_INSTANCE = "Name a loaded instance: `lmdeck ps` or `lm.models.loaded()` lists
 
 
 def load(session: Session, key: str, options: Mapping[str, Any], *, force: bool) -> Plan[LoadedModel]:
-    """Load a model, or return a loaded instance that already matches the options."""
-    checked = checked_load_options(options)
+    """Load a model, or return a loaded instance that already matches the options, which complete its profile."""
+    checked = _options(session, key, options)
+    if force:
+        return (yield from _load(session, key, checked, (yield from _list_or_empty(session))))
+    return (yield from session.load_once.exclusively(key, lambda: _load_unless_loaded(session, key, checked)))
+
+
+def _options(session: Session, key: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    return checked_load_options({**session.settings.profiles.get(key, {}), **options})
+
+
+def _load_unless_loaded(session: Session, key: str, checked: Mapping[str, Any]) -> Plan[LoadedModel]:
     before = yield from _list_or_empty(session)
-    there = None if force else fitting_instance(before, key, checked)
+    there = fitting_instance(before, key, checked)
     if there is not None:
         return _as_loaded(*there, already_loaded=True)
     return (yield from _load(session, key, checked, before))
+
+
+def apply_profile(session: Session, model: str) -> Plan[None]:
+    """Load a model with the options of its profile before a request, unless it is loaded.
+
+    An instance that was loaded with other options is not touched, since another program may use it; the log warns of it.
+    """
+    profile = session.profile_to_apply(model)
+    if profile is None:
+        return
+    checked = checked_load_options(profile)
+    try:
+        yield from session.load_once.exclusively(model, lambda: _load_with_profile(session, model, checked))
+    except EndpointNotFoundError as error:
+        _warn_once(session, model, f"The profile of {model} is not applied: {error.message}")
+        session.note_profile(model)
+
+
+def _load_with_profile(session: Session, model: str, checked: Mapping[str, Any]) -> Plan[None]:
+    if session.profile_to_apply(model) is None:  # another request has loaded it meanwhile
+        return
+    models = yield from _list_or_empty(session)
+    loaded = [one for each in models for one in each.instances if model in (each.key, one.id)]
+    if not loaded:
+        yield from _report_progress(session, ModelLoadProgress(model, 0.0), None)
+        yield from _load(session, model, checked, models)
+        yield from _report_progress(session, ModelLoadProgress(model, 1.0), None)
+    elif fitting_instance(models, model, checked) is None:
+        _warn_once(
+            session, model,
+            f"{model} is loaded with other options than those of its profile ({checked}): unload it to apply them.",
+        )  # fmt: skip
+    session.note_profile(model)
+
+
+def _warn_once(session: Session, model: str, warning: str) -> None:
+    if model not in session.warned_profiles:
+        session.warned_profiles.add(model)
+        _log.warning("%s", warning)
 
 
 def _load(session: Session, key: str, checked: Mapping[str, Any], before: list[ModelInfo]) -> Plan[LoadedModel]:
@@ -74,8 +125,14 @@ def _load(session: Session, key: str, checked: Mapping[str, Any], before: list[M
 def ensure_loaded(
     session: Session, key: str, options: Mapping[str, Any], on_progress: Callable[[ModelLoadProgress], object] | None
 ) -> Plan[LoadedModel]:
-    """Load a model unless it is loaded, and report the progress."""
-    checked = checked_load_options(options)
+    """Load a model unless it is loaded, and report the progress; `options` complete its profile."""
+    checked = _options(session, key, options)
+    return (yield from session.load_once.exclusively(key, lambda: _ensure_loaded(session, key, checked, on_progress)))
+
+
+def _ensure_loaded(
+    session: Session, key: str, checked: Mapping[str, Any], on_progress: Callable[[ModelLoadProgress], object] | None
+) -> Plan[LoadedModel]:
     before = yield from _list_or_empty(session)
     there = fitting_instance(before, key, checked)
     if there is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lmdeck._client.plans.generation import GenerationRequest, generate
 from lmdeck._client.plans.model_lists import ask_json, ask_listing
+from lmdeck._client.plans.models import apply_profile
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.effects import Plan
@@ -38,6 +39,7 @@ def embed(
     """Embed texts, one batch at a time: LM Studio is reported to hang on concurrent embeddings."""
     texts = checked_texts(given)
     named = model or (yield from choose_embedder(session))
+    yield from apply_profile(session, named or "")
     vectors: list[list[float]] = []
     answered, usage = "", None
     for batch in batches(texts, batch_size):
