@@ -86,6 +86,7 @@ class Gateway:
         self.deliveries: set[Delivery] = set()
         self.is_draining = False
         self.clock = clock
+        self._reconfiguring = asyncio.Lock()
         self._routes = Routes()
         self._trusted = _trusted_hosts(config)
         self.answer: Handler = self.pool.dispatcher.answer
@@ -112,12 +113,13 @@ class Gateway:
             "queues": self.pool.scheduler.status(),
         }
 
-    def reconfigure(self, config: Config) -> None:
+    async def reconfigure(self, config: Config) -> None:
         """Use another configuration: hosts come and go without losing a request. Server and store stay as they are."""
-        self.config = config
-        self.operators = Operators(config.admin)
-        self._trusted = _trusted_hosts(config)
-        self.pool.reconfigure(config)
+        async with self._reconfiguring:
+            await self.pool.reconfigure(config)
+            self.config = config
+            self.operators = Operators(config.admin)
+            self._trusted = _trusted_hosts(config)
         _log.info("configuration loaded: hosts %s", ", ".join(host.name for host in self.pool.hosts))
 
     # --- start and stop ---

@@ -32,7 +32,7 @@ class Operated(Protocol):
         """Return the state of hosts, models and queues."""
         ...
 
-    def reconfigure(self, config: Config) -> None:
+    async def reconfigure(self, config: Config) -> None:
         """Use another configuration."""
         ...
 
@@ -96,5 +96,5 @@ async def _config(gateway: Operated, _: Arrived) -> HTTPAnswer:
 async def _configure(gateway: Operated, arrived: Arrived) -> HTTPAnswer:
     """Use the configuration in the body, TOML or JSON, until the next start."""
     text = (await arrived.body()).decode("utf-8", "replace")
-    gateway.reconfigure(Config.parse(text, "the request"))
+    await gateway.reconfigure(Config.parse(text, "the request"))
     return json_answer(gateway.status())

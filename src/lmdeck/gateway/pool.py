@@ -35,12 +35,9 @@ class Pool:
 
     async def start(self) -> None:
         """Poll every host once, but wait only briefly for those that do not answer; then poll on."""
-        self._watch_hosts()
+        self._watch_hosts(set(self.hosts))
         self._run(self._tick())
-        polls = [asyncio.create_task(host.first_poll.wait()) for host in self.hosts]
-        _, late = await asyncio.wait(polls, timeout=FIRST_POLL_SECONDS)
-        for each in late:
-            each.cancel()
+        await _wait_for_polls(self.hosts)
 
     async def aclose(self) -> None:
         """Stop polling and close all connections."""
@@ -51,30 +48,33 @@ class Pool:
         self._polls.clear()
         await self._transport.aclose()
 
-    def reconfigure(self, config: Config) -> None:
-        """Use other hosts: those that stay keep their state, and those that go finish what they run."""
+    async def reconfigure(self, config: Config) -> None:
+        """Use other hosts: those that stay keep their state, and those that go finish what they run.
+
+        New hosts are polled first, so that there is no moment without a usable host.
+        """
         known = {(host.config.url, host.config.token_env): host for host in self.hosts}
         hosts = []
         for each in config.hosts:
             host = known.get((each.url, each.token_env))
             if host is None:
                 host = self._host(each, config)
-            host.config = each
             hosts.append(host)
+        self._watch_hosts({*hosts, *self.hosts})
+        await _wait_for_polls(hosts)
         self.config = self.scheduler.config = self.dispatcher.config = config
         self.hosts[:] = hosts
-        if self._polls:
-            self._watch_hosts()
+        self._watch_hosts(set(hosts))
         self.scheduler.wake()
 
     def _host(self, config: HostConfig, gateway: Config) -> Host:
         return Host(config, gateway, self._transport, self._clock)
 
-    def _watch_hosts(self) -> None:
-        """Poll exactly the hosts of the configuration."""
-        for host in [host for host in self._polls if host not in self.hosts]:
+    def _watch_hosts(self, hosts: set[Host]) -> None:
+        """Poll exactly these hosts."""
+        for host in [host for host in self._polls if host not in hosts]:
             self._polls.pop(host).cancel()
-        for host in self.hosts:
+        for host in hosts:
             if host not in self._polls:
                 self._polls[host] = asyncio.create_task(self._poll(host))
 
@@ -98,3 +98,11 @@ class Pool:
         task = asyncio.create_task(work)
         self._others.add(task)
         task.add_done_callback(self._others.discard)
+
+
+async def _wait_for_polls(hosts: list[Host]) -> None:
+    """Wait until each host was polled once, but only briefly for those that do not answer."""
+    polls = [asyncio.create_task(host.first_poll.wait()) for host in hosts]
+    _, late = await asyncio.wait(polls, timeout=FIRST_POLL_SECONDS)
+    for each in late:
+        each.cancel()

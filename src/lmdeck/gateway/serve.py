@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -57,22 +58,24 @@ class _Server(uvicorn.Server):
         self._gateway = gateway
         self._config_path = config_path
         self._on_ready = on_ready
+        self._reloads: deque[asyncio.Task[None]] = deque(maxlen=10)
         self._shutdown_seconds = settings.shutdown_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         with suppress(NotImplementedError, ValueError, RuntimeError, AttributeError):  # not on Windows, nor in a thread
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, lambda: self._reloads.append(loop.create_task(self._reload())))
         await super().startup(sockets)
         if self._on_ready is not None:
             self._on_ready()
 
-    def _reload(self) -> None:
+    async def _reload(self) -> None:
         """Read the configuration file again; an invalid one changes nothing."""
         if self._config_path is None:
             _log.warning("SIGHUP: the gateway was started without a configuration file")
             return
         try:
-            self._gateway.reconfigure(Config.load(self._config_path))
+            await self._gateway.reconfigure(Config.load(self._config_path))
         except LMStudioError as error:
             _log.error("the configuration was not changed: %s", error)
 

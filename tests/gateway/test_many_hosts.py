@@ -1,0 +1,339 @@
+"""Several hosts: failover, restarts, drain, reload, loading once, swapping, fair turns."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from gateways import MODEL, PATIENCE, Answer, config_of, gateway
+
+from lmdeck.testing import FakeLMStudio
+from loopback import DONE, SSE_HEAD, Loopback, Request, chunk, completion, http_chunks, json_answer
+
+FAST_PROBES = "[routing]\npoll = 0.2\nprobe = 0.1\n"
+
+
+FAULTS = [
+    "crash", "server_error", "overloaded", "reset_at_once", "close_at_once", "half_head", "rate_limit", "load_refused",
+    "no_models_loaded", "channel_error", "bad_gateway", "model_not_found", "unauthorized",
+]  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def at_once(count: int, work: Callable[[int], Answer]) -> list[Answer]:
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, range(count)))
+
+
+def content(answer: Answer) -> str:
+    return str(answer.json["choices"][0]["message"]["content"])
+
+
+def test_requests_are_spread_by_load(tmp_path: Path) -> None:
+    with (
+        FakeLMStudio(strict=False, time_to_first_token=0.2) as one,
+        FakeLMStudio(strict=False, time_to_first_token=0.2) as other,
+        gateway(tmp_path, config_of([one, other], "[sticky]\nby = []")) as running,
+    ):
+        answers = at_once(8, lambda n: running.chat(str(n)))
+        assert Counter(answer.headers["x-lmdeck-host"] for answer in answers) == {"a": 4, "b": 4}
+
+
+def test_a_conversation_stays_on_its_host(tmp_path: Path) -> None:
+    with (
+        FakeLMStudio(strict=False) as one,
+        FakeLMStudio(strict=False) as other,
+        gateway(tmp_path, config_of([one, other])) as running,
+    ):
+        by_header = [running.chat(str(n), headers={"x-session-id": "s1"}).headers["x-lmdeck-host"] for n in range(6)]
+        assert len(set(by_header)) == 1
+        start = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+        places = []
+        for turn in range(5):
+            more = [{"role": "assistant", "content": "Yes?"}, {"role": "user", "content": f"Question {turn}"}] * turn
+            places.append(running.chat(messages=start + more).headers["x-lmdeck-host"])
+        assert len(set(places)) == 1
+
+
+def test_one_of_two_hosts_dies(tmp_path: Path) -> None:
+    """No request fails before its first byte; streams that had begun end with an error in their format."""
+    is_dead, has_begun = threading.Event(), threading.Semaphore(0)
+    entry = {"type": "llm", "key": MODEL, "loaded_instances": [{"id": MODEL, "config": {"parallel": 20}}]}
+
+    def hold(request: Request) -> Iterator[bytes] | list[bytes | float]:
+        """List one model; hold streams open until the other host is dead, and answer others at once."""
+        if request.method == "GET":
+            return json_answer({"models": [entry]})
+        asked = request.json
+        if not asked.get("stream"):
+            return json_answer(completion(f"You said: {asked['messages'][-1]['content']}"))
+        return stream()
+
+    def stream() -> Iterator[bytes]:
+        yield SSE_HEAD + http_chunks(chunk("Hel"), last=False)
+        assert is_dead.wait(PATIENCE)
+        yield http_chunks(chunk("lo."), chunk(finish="stop"), DONE)
+
+    with (
+        FakeLMStudio(strict=False, tokens_per_second=0.5) as one,
+        Loopback(hold) as other,
+        gateway(tmp_path, config_of({"a": one.base_url, "b": other.url}, FAST_PROBES + "[sticky]\nby = []")) as running,
+        concurrent.futures.ThreadPoolExecutor(140) as pool,
+    ):
+        one.model(MODEL).parallel = 20
+        one.evict()
+        one.model(MODEL).add_instance()
+        running.wait_until(lambda status: all(host["models"][MODEL]["parallel"] == 20 for host in status["hosts"]))
+
+        def read(n: int) -> tuple[str, Answer]:
+            body = {"model": MODEL, "messages": [{"role": "user", "content": f"stream {n}"}], "stream": True}
+            answer = running.pool.request(
+                "POST", f"{running.url}/v1/chat/completions", json=body, preload_content=False, timeout=PATIENCE
+            )
+            first = answer.read1(10)
+            has_begun.release()
+            return answer.headers["x-lmdeck-host"], Answer(answer.status, answer.headers, first + answer.read())
+
+        streaming = [pool.submit(read, n) for n in range(40)]
+        for _ in range(40):
+            assert has_begun.acquire(timeout=PATIENCE)
+        waiting = [pool.submit(running.chat, f"wait {n}") for n in range(100)]
+        running.wait_until(lambda status: status["queues"][MODEL]["waiting"] == 100)
+        one.close()
+        is_dead.set()
+        streams = [future.result() for future in streaming]
+        answers = [future.result() for future in waiting]
+        assert Counter(answer.status for answer in answers) == {200: 100}
+        assert [content(answer) for answer in answers] == [f"You said: wait {n}" for n in range(100)]
+        assert Counter(host for host, _ in streams) == {"a": 20, "b": 20}
+        for host, answer in streams:
+            if host == "a":
+                assert "error" in answer.events[-1], answer.events[-1]
+            else:
+                assert answer.text == "Hello."
+                assert any(choice["finish_reason"] == "stop" for event in answer.events for choice in event["choices"])
+
+
+def test_a_host_that_comes_back_is_used_again(tmp_path: Path) -> None:
+    with (
+        FakeLMStudio(strict=False, port=free_port()) as one,
+        FakeLMStudio(strict=False) as other,
+        gateway(tmp_path, config_of([one, other], FAST_PROBES + "[sticky]\nby = []")) as running,
+    ):
+        one.close()
+        for n in range(4):
+            assert running.chat(str(n)).headers["x-lmdeck-host"] == "b"
+        assert not running.host("a")["up"]
+        one.start()
+        running.wait_until(lambda status: status["hosts"][0]["up"])
+        assert {running.chat(str(n)).headers["x-lmdeck-host"] for n in range(8)} == {"a", "b"}
+
+
+def test_a_fault_before_the_first_byte_is_answered_by_another_host(tmp_path: Path) -> None:
+    with (
+        FakeLMStudio(strict=False) as one,
+        FakeLMStudio(strict=False) as other,
+        gateway(tmp_path, config_of([one, other], FAST_PROBES + "faults = 1000\n[sticky]\nby = []")) as running,
+    ):
+        for fault in FAULTS:
+            for stream in (False, True):
+                running.wait_until(lambda status: all(host["models"][MODEL]["loaded"] for host in status["hosts"]))
+                one.fail(fault, **({"after_chunks": 0} if fault == "crash" else {}))
+                answers = [running.chat(text, stream=stream) for text in "12"]
+                for answer, text in zip(answers, "12", strict=True):
+                    assert answer.status == 200, (fault, answer.body)
+                    assert (answer.text if stream else content(answer)) == f"You said: {text}"
+                assert "2" in {answer.headers["x-lmdeck-attempts"] for answer in answers}, fault
+                one.reset()
+
+
+def test_no_host_is_an_error_that_says_when_to_come_back(tmp_path: Path) -> None:
+    with gateway(tmp_path, config_of({"gone": "http://127.0.0.1:9"})) as running:
+        answer = running.chat()
+        assert (answer.status, answer.json["error"]["code"]) == (503, "no_host_available")
+        assert float(answer.headers["retry-after"]) > 0
+        assert "gone is down" in answer.json["error"]["message"]
+        assert running.get("/ready").status == 503
+        assert running.get("/health").status == 200
+
+
+def test_a_drained_host_gets_no_new_requests_and_finishes_its_own(tmp_path: Path) -> None:
+    with (
+        FakeLMStudio(strict=False, tokens_per_second=20) as one,
+        FakeLMStudio(strict=False) as other,
+        gateway(tmp_path, config_of([one])) as running,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        early = pool.submit(running.chat, "word " * 30, stream=True)
+        running.wait_until(lambda status: status["hosts"][0]["running"] == 1)
+        running.reload(config_of([one, other]).replace('name = "a"', 'name = "a"\ndrain = true'))
+        running.wait_until(lambda status: len(status["hosts"]) == 2 and status["hosts"][1]["up"])
+        assert {running.chat(str(n)).headers["x-lmdeck-host"] for n in range(6)} == {"b"}
+        running.reload(config_of({"b": other.base_url}))  # and now it is gone, with its stream still running
+        running.wait_until(lambda status: len(status["hosts"]) == 1)
+        assert early.result().text == "You said: " + "word " * 30
+        assert early.result().events[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_hosts_come_and_go_by_request_without_losing_one(tmp_path: Path) -> None:
+    with (
+        FakeLMStudio(strict=False) as one,
+        FakeLMStudio(strict=False) as other,
+        gateway(tmp_path, config_of([one])) as running,
+    ):
+        is_over = threading.Event()
+
+        def ask() -> list[int]:
+            statuses = []
+            while not is_over.is_set():
+                statuses.append(running.chat().status)
+            return statuses
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(ask) for _ in range(4)]
+            for n in range(12):
+                text = config_of([one, other] if n % 2 else {"a": one.base_url} if n % 4 else {"b": other.base_url})
+                done = running.request("PUT", "/gateway/config", text.encode())
+                assert done.status == 200, done.body
+                time.sleep(0.05)
+            is_over.set()
+            statuses = Counter(status for future in asking for status in future.result())
+        assert set(statuses) == {200}
+        wrong = running.request("PUT", "/gateway/config", b'[[hosts]]\nurl = "http://x"\nwieght = 2')
+        assert wrong.status == 400
+        assert "line 3: hosts[0].wieght" in wrong.json["error"]["message"]
+        assert "weight" in wrong.json["error"]["message"]
+
+
+@pytest.mark.parametrize("profile", ["", f'[profiles."{MODEL}"]\ncontext_length = 16384\n'])
+def test_a_model_is_loaded_once(tmp_path: Path, profile: str) -> None:
+    """However many ask at once; with its profile, if it has one."""
+    with FakeLMStudio(strict=False) as one, FakeLMStudio(strict=False) as other:
+        for fake in (one, other):
+            fake.evict()
+            fake.model(MODEL).load_seconds = 0.3
+        with gateway(tmp_path, config_of([one, other], profile)) as running:
+            answers = at_once(16, lambda n: running.chat(str(n)))
+            assert Counter(answer.status for answer in answers) == {200: 16}
+            assert one.model(MODEL).loads + other.model(MODEL).loads == 1
+            loaded = one if one.model(MODEL).loads else other
+            assert len(loaded.model(MODEL).instances) == 1
+            assert loaded.model(MODEL).instances[0].context_length == (16384 if profile else 4096)
+
+
+def test_a_host_without_loading_on_demand_is_told_to_load(tmp_path: Path) -> None:
+    with FakeLMStudio(strict=False) as fake, gateway(tmp_path, config_of([fake])) as running:
+        fake.turn_off_jit()
+        fake.evict()
+        running.wait_until(lambda status: True)
+        answers = at_once(6, lambda n: running.chat(str(n)))
+        assert Counter(answer.status for answer in answers) == {200: 6}
+        assert fake.model(MODEL).loads == 1
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
+    with FakeLMStudio(strict=False) as fake:
+        fake.add_model("huge", loaded=False, refuses_to_load="insufficient memory")
+        with gateway(tmp_path, config_of([fake], "[profiles.huge]\ncontext_length = 4096\n")) as running:
+            answer = running.chat(model="huge")
+            assert answer.json["error"]["code"] == "model_load_failed"
+            assert "insufficient memory" in answer.json["error"]["message"]
+            assert running.chat().status == 200
+
+
+def test_a_host_with_room_for_one_model_swaps_seldom(tmp_path: Path) -> None:
+    """Requests for the loaded model go first; the others have their turn after `collate` seconds."""
+    with FakeLMStudio(strict=False, time_to_first_token=0.02) as fake:
+        for name in ("first", "second"):
+            fake.add_model(name, loaded=name == "first")
+        fake.evict()
+        fake.evict("text-embedding-nomic-embed-text-v1.5")
+        text = config_of([fake], "[queue]\ncollate = 0.5\n").replace('name = "a"', 'name = "a"\nmax_models = 1')
+        with gateway(tmp_path, text) as running:
+            answers = at_once(40, lambda n: running.chat(str(n), model=("first", "second")[n % 2]))
+            assert Counter(answer.status for answer in answers) == {200: 40}
+            assert fake.model("first").loads + fake.model("second").loads <= 3
+            assert len([1 for name in ("first", "second") if fake.model(name).instances]) == 1
+
+
+def test_a_full_queue_says_when_to_come_back(tmp_path: Path) -> None:
+    with FakeLMStudio(strict=False, time_to_first_token=0.5) as fake:
+        text = config_of([fake], "[queue]\nmax_waiting = 2\n").replace('name = "a"', 'name = "a"\nparallel = 1')
+        with gateway(tmp_path, text) as running:
+            answers = at_once(6, lambda n: running.chat(str(n)))
+            refused = [answer for answer in answers if answer.status == 503]
+            assert Counter(answer.status for answer in answers) == {200: 3, 503: 3}
+            for answer in refused:
+                assert answer.json["error"]["code"] == "queue_full"
+                assert "queue.max_waiting" in answer.json["error"]["message"]
+                assert int(answer.headers["retry-after"]) >= 1
+                assert answer.headers["x-should-retry"] == "true"
+
+
+def test_a_wait_has_a_limit_and_a_stream_has_heartbeats_while_it_waits(tmp_path: Path) -> None:
+    with FakeLMStudio(strict=False) as fake:
+        fake.when(lambda request: "slow" in request.last_user).reply("done", time_to_first_token=3.0)
+        text = config_of([fake], "[queue]\nmax_wait = 1.0\nheartbeat = 0.2\n").replace(
+            'name = "a"', 'name = "a"\nparallel = 1'
+        )
+        with gateway(tmp_path, text) as running, concurrent.futures.ThreadPoolExecutor(3) as pool:
+            slow = pool.submit(running.chat, "slow", stream=True)
+            running.wait_until(lambda status: status["hosts"][0]["running"] == 1)
+            whole, stream = pool.submit(running.chat, "1"), pool.submit(running.chat, "2", stream=True)
+            assert (whole.result().status, whole.result().json["error"]["code"]) == (503, "queue_timeout")
+            assert "queue.max_wait" in whole.result().json["error"]["message"]
+            assert stream.result().status == 200  # a heartbeat came first
+            assert stream.result().body.startswith(b": \n\n") or stream.result().body.startswith(b":")
+            assert stream.result().events[-1]["error"]["code"] == "queue_timeout"
+            assert slow.result().body.count(b":\n\n") + slow.result().body.count(b": \n\n") >= 3
+            assert slow.result().text == "done"
+
+
+def test_a_client_that_leaves_gives_up_its_place_and_stops_the_model(tmp_path: Path) -> None:
+    with FakeLMStudio(strict=False, tokens_per_second=5) as fake:
+        text = config_of([fake]).replace('name = "a"', 'name = "a"\nparallel = 1')
+        with gateway(tmp_path, text) as running:
+            body = b'{"model": "%s", "stream": true, "messages": [{"role": "user", "content": "%s"}]}' % (
+                MODEL.encode(),
+                b"word " * 500,
+            )
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            clients = [running.connect() for _ in range(3)]
+            for client in clients:
+                client.sendall(head % len(body) + body)
+            running.wait_until(lambda status: status["queues"].get(MODEL, {}).get("waiting") == 2)
+            clients[2].close()
+            running.wait_until(lambda status: status["queues"][MODEL]["waiting"] == 1)
+            clients[0].close()
+            clients[1].close()
+            running.wait_until(lambda status: status["hosts"][0]["running"] == 0)
+            limit = time.monotonic() + PATIENCE
+            while fake.in_progress:
+                assert time.monotonic() < limit
+                time.sleep(0.02)
+
+
+def test_the_status_shows_places_in_the_queue(tmp_path: Path) -> None:
+    with FakeLMStudio(strict=False, time_to_first_token=0.7) as fake:
+        text = config_of([fake]).replace('name = "a"', 'name = "a"\nparallel = 1')
+        with gateway(tmp_path, text) as running, concurrent.futures.ThreadPoolExecutor(4) as pool:
+            running.chat("measured")
+            asking = [pool.submit(running.chat, str(n)) for n in range(4)]
+            running.wait_until(lambda status: status["queues"][MODEL]["waiting"] == 3)
+            places = running.status()["queues"][MODEL]["requests"]
+            assert [place["position"] for place in places] == list(range(len(places)))
+            waits = [place["expected_wait"] for place in places]
+            assert waits == sorted(waits)
+            assert waits[0] > 0
+            assert all(future.result().status == 200 for future in asking)
