@@ -42,6 +42,7 @@ LISTING = json.dumps(
 ).encode()
 TICKS = os.sysconf("SC_CLK_TCK")
 STREAMS, RATE = 64, 100
+HELD_CHUNKS, HELD_RATE = 60, 5
 SERVING = "--stub"
 START_SECONDS = 120
 NO_KEY = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
@@ -50,8 +51,8 @@ NO_KEY = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
 # --- the host ---
 
 
-async def serve_stub(rate: float) -> None:
-    """Answer as LM Studio does: the model list, whole answers, and streams of `max_tokens` chunks, `rate` a second."""
+async def serve_stub() -> None:
+    """Answer as LM Studio does: the model list, whole answers, and streams of `max_tokens` chunks, `user` of them a second."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -76,7 +77,7 @@ async def serve_stub(rate: float) -> None:
             writer.write(stub.WHOLE_ANSWER)
             return
         writer.write(stub.STREAM_HEAD)
-        count, loop = int(str(asked["max_tokens"])), asyncio.get_running_loop()
+        count, rate, loop = int(str(asked["max_tokens"])), float(str(asked["user"])), asyncio.get_running_loop()
         began = loop.time()
         for position in range(count):
             writer.write(stub.FRAMES[position % len(stub.FRAMES)])
@@ -210,13 +211,13 @@ def litellm(folder: Path, upstream: int, command: str) -> Iterator[Contender]:
 # --- the clients ---
 
 
-def request_of(stream_of: int | None) -> bytes:
+def request_of(stream_of: int | None, rate: float = RATE) -> bytes:
     asked: dict[str, object] = {
         "model": MODEL,
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
     }
     if stream_of is not None:
-        asked |= {"stream": True, "max_tokens": stream_of, "stream_options": {"include_usage": True}}
+        asked |= {"stream": True, "max_tokens": stream_of, "user": str(rate), "stream_options": {"include_usage": True}}
     body = json.dumps(asked).encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -246,19 +247,14 @@ async def whole(port: int, count: int, at_once: int) -> None:
     await asyncio.gather(*(ask(count // at_once) for _ in range(at_once)))
 
 
-async def streams(port: int, count: int, chunks: int, during: Callable[[], object] | None = None) -> int:
-    """Read streams at once; return how many chunks came. `during` is called when all are open."""
-    question = request_of(chunks)
-    opened = 0
+async def streams(port: int, count: int, chunks: int, rate: float = RATE) -> int:
+    """Read streams at once; return how many chunks came."""
+    question = request_of(chunks, rate)
 
     async def read() -> int:
-        nonlocal opened
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(question)
         parts = [await reader.readuntil(b"\r\n\r\n")]
-        opened += 1
-        if opened == count and during is not None:
-            during()
         while b"[DONE]" not in (part := await reader.read(1 << 16)):
             assert part, b"".join(parts)[-500:]
             parts.append(part)
@@ -291,14 +287,13 @@ def measure(contender: Contender, figures: Figures, requests: int, seconds: floa
 
 
 async def hold(contender: Contender, figures: Figures, count: int, idle: int) -> None:
-    """Hold idle connections and open streams at once, and read the memory while all are open."""
+    """Hold idle connections and open streams at once, and note the most memory."""
     waiting = [await asyncio.open_connection("127.0.0.1", contender.port) for _ in range(idle)]
-
-    def note() -> None:
-        figures.memory = contender.memory
-
-    received = await streams(contender.port, count, 200, note)
-    assert received == count * 200, received
+    reading = asyncio.create_task(streams(contender.port, count, HELD_CHUNKS, HELD_RATE))
+    while not reading.done():
+        figures.memory = max(figures.memory, contender.memory)
+        await asyncio.sleep(0.2)
+    assert reading.result() == count * HELD_CHUNKS, reading.result()
     for _, writer in waiting:
         writer.close()
 
@@ -309,10 +304,10 @@ def main() -> int:
     parser.add_argument("--litellm", metavar="PATH", help="the command of an installed LiteLLM proxy")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the figures to a file")
-    parser.add_argument(SERVING, type=float, metavar="RATE", help=argparse.SUPPRESS)
+    parser.add_argument(SERVING, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.stub is not None:
-        asyncio.run(serve_stub(options.stub))
+    if options.stub:
+        asyncio.run(serve_stub())
         return 0
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 20_000), hard))
@@ -321,7 +316,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         upstream = stack.enter_context(
-            subprocess.Popen([sys.executable, __file__, SERVING, str(RATE)], stdout=subprocess.PIPE, text=True)
+            subprocess.Popen([sys.executable, __file__, SERVING], stdout=subprocess.PIPE, text=True)
         )
         stack.callback(upstream.terminate)
         assert upstream.stdout is not None

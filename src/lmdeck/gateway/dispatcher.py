@@ -208,6 +208,7 @@ class Dispatcher:
             _log.info("host %s loads %s", host.name, key)
             options = self.config.profile_of(key) or {}
             await drive_async(load(host.session, key, options, force=False), host.transport)
+            host.changes += 1
             await host.poll()
         except LMStudioError as raised:
             _log.warning("host %s could not load %s: %s", host.name, key, raised.message)

@@ -26,6 +26,7 @@ from lmdeck.model_info import ModelInfo
 __all__ = ["DEFAULT_PARALLEL", "Host"]
 
 DEFAULT_PARALLEL = 4
+FRESH_SECONDS = 1.0
 NO_LIMIT = 1 << 30
 _log = logging.getLogger("lmdeck.gateway")
 
@@ -34,7 +35,8 @@ class Host:
     """One LM Studio server.
 
     `models` are those of its last list, `running` counts the gateway's requests by model. `is_up` is whether it answered the
-    last poll. `cold` are the models that a first request is loading now; others wait for its first byte.
+    last poll. `cold` are the models that a first request may be loading now; others wait for its first byte, or until the
+    list says that the model is loaded.
     """
 
     def __init__(
@@ -75,7 +77,11 @@ class Host:
         self.reserved_for: str | None = None
         self.loads_explicitly = False
         self.load_errors: dict[str, tuple[LMStudioError, float]] = {}
+        self.is_being_looked_at = False
+        self.changes = 0
+        self._answering: Counter[str] = Counter()
         self._assumed_loaded: dict[str, float] = {}
+        self._seen_loaded: dict[str, float] = {}
 
     @property
     def name(self) -> str:
@@ -112,9 +118,15 @@ class Host:
 
     def free_slots(self, model: str) -> int:
         """Return how many more answers of a loaded model the host can generate now."""
-        if self.reserved_for not in (None, self.key_of(model)):
+        key = self.key_of(model)
+        if self.reserved_for not in (None, key) or key in self.cold:
             return 0
-        return self.parallel(model) - self.running[self.key_of(model)]
+        return self.parallel(model) - self.running[key]
+
+    def is_surely_loaded(self, model: str) -> bool:
+        """Whether a model generates an answer now, or was seen loaded just now: LM Studio unloads idle models on its own."""
+        key = self.key_of(model)
+        return self._answering[key] > 0 or self.clock() - self._seen_loaded.get(key, -FRESH_SECONDS) < FRESH_SECONDS
 
     def load(self, model: str) -> float:
         """Return how busy the host is with a model: running answers by parallelism and weight."""
@@ -132,20 +144,26 @@ class Host:
     def note_loaded(self, model: str) -> None:
         """Record that a model has answered and is therefore loaded, until the next list says so."""
         key = self.key_of(model)
-        self._assumed_loaded[key] = self.clock()
+        self._assumed_loaded[key] = self._seen_loaded[key] = self.clock()
         self.load_errors.pop(key, None)
+
+    def note_answering(self, model: str, change: int) -> None:
+        """Record that one more answer of a model has begun (1), or one has ended (-1)."""
+        self._answering[self.key_of(model)] += change
 
     def note_unloaded(self, model: str) -> None:
         """Record that a model is no longer loaded, until the next list says so."""
+        self.changes += 1
         key = self.key_of(model)
         self._assumed_loaded.pop(key, None)
+        self._seen_loaded.pop(key, None)
         for name, info in list(self.models.items()):
             if info.key == key:
                 self.models[name] = _without_instances(info)
 
     async def poll(self) -> bool:
         """Fetch the model list; return whether the host answered."""
-        asked_at = self.clock()
+        asked_at, changes = self.clock(), self.changes
         try:
             listing = await drive_async(ask_listing(self.session, self.session.once), self.transport)
             if not self.product:
@@ -154,7 +172,8 @@ class Host:
         except LMStudioError as error:
             self._note_down(error)
             return False
-        self._learn(listing, asked_at)
+        if changes == self.changes:  # else the list may be older than what the gateway has done itself
+            self._learn(listing, asked_at)
         if not self.is_up:
             _log.info("host %s is up: %s", self.name, self.product, extra={"host": self.name})
         self.is_up, self.error = True, ""
@@ -184,6 +203,9 @@ class Host:
         self.entries = {
             str(entry.get("key") or entry.get("id")): entry for entry in entries if isinstance(entry, Mapping)
         }
+        loaded = {info.key for info in listing.models if info.loaded}
+        self._seen_loaded |= dict.fromkeys(loaded, asked_at)
+        self.cold -= loaded
         # An answer that came after the list was asked for knows better.
         self._assumed_loaded = {key: at for key, at in self._assumed_loaded.items() if at >= asked_at}
         if listing.api == "openai":  # lists no instances: what it lists answers

@@ -28,7 +28,7 @@ class Pool:
         self._clock = clock
         self._transport = AiohttpTransport(Settings())
         self.hosts = [self._host(each, config) for each in config.hosts]
-        self.scheduler = Scheduler(config, self.hosts, self._start_load, clock)
+        self.scheduler = Scheduler(config, self.hosts, self._start_load, self._look, clock)
         self.dispatcher = Dispatcher(config, self.scheduler, StickyHosts(config.sticky, clock))
         self._polls: dict[Host, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
@@ -89,6 +89,19 @@ class Pool:
         """Look at the queues regularly: waits grow, and paused loads may be tried again."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
+            self.scheduler.wake()
+
+    def _look(self, host: Host) -> None:
+        """Poll a host now, unless that is being done."""
+        if not host.is_being_looked_at:
+            host.is_being_looked_at = True
+            self._run(self._poll_once(host))
+
+    async def _poll_once(self, host: Host) -> None:
+        try:
+            await host.poll()
+        finally:
+            host.is_being_looked_at = False
             self.scheduler.wake()
 
     def _start_load(self, host: Host, model: str, victim: str | None) -> None:

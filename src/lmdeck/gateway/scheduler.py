@@ -65,6 +65,7 @@ class Slot:
         self.model = model
         self.is_first = is_first
         self.is_released = False
+        self._has_answered = False
         self._scheduler = scheduler
         self._started = scheduler.clock()
         host.running[host.key_of(model)] += 1
@@ -76,6 +77,8 @@ class Slot:
     def note_first_byte(self) -> None:
         """Record that the model has answered: it is loaded, and the requests that waited for it may go on."""
         self.host.note_loaded(self.model)
+        self.host.note_answering(self.model, 1)
+        self._has_answered = True
         self.host.breaker.note_success()
         if self.is_first:
             self.host.cold.discard(self.host.key_of(self.model))
@@ -88,6 +91,8 @@ class Slot:
         self.is_released = True
         host, key = self.host, self.host.key_of(self.model)
         host.running[key] -= 1
+        if self._has_answered:
+            host.note_answering(key, -1)
         host.last_used[key] = self._scheduler.clock()
         host.breaker.note_abandoned()
         if self.is_first:
@@ -115,7 +120,7 @@ class Scheduler:
     """The queues of all models in front of all hosts.
 
     `start_load(host, model, victim)` is called when a host is to load a model explicitly, after unloading `victim` if there is
-    one; it must end in a call of `note_load_ended`.
+    one; it must end in a call of `note_load_ended`. `look(host)` is called when a decision needs a new list of its models.
     """
 
     def __init__(
@@ -123,12 +128,14 @@ class Scheduler:
         config: Config,
         hosts: list[Host],
         start_load: Callable[[Host, str, str | None], object],
+        look: Callable[[Host], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
         self.hosts = hosts
         self.clock = clock
         self._start_load = start_load
+        self._look = look
         self._lanes: dict[str, _Lane] = {}
 
     # --- requests ---
@@ -190,6 +197,7 @@ class Scheduler:
         host.loading = None
         if host.reserved_for == host.key_of(model):
             host.reserved_for = None
+        host.changes += 1
         if error is None:
             host.note_loaded(model)
         else:
@@ -233,10 +241,26 @@ class Scheduler:
         if free:
             bound = next((host for host in free if host.name == ticket.sticky), None)
             chosen = bound or min(free, key=lambda host: (host.load(model), host.granted_at))
-            return Slot(self, chosen, model, is_first=False)
+            return self._place_on(chosen, model)
+        for host in ready:
+            if host.key_of(model) in host.cold:
+                self._look(host)
         if ready or any(_is_loading(host, model) for host in hosts):
             return None
         return self._load_somewhere(lane, hosts)
+
+    def _place_on(self, host: Host, model: str) -> Slot | None:
+        """Return a slot on a host that has listed a model as loaded.
+
+        If that was some time ago, the model may have been unloaded since; several requests at once would load it several times
+        (LM Studio's bug #1751). Then one request goes first, or, if the model has a profile, the list is fetched first.
+        """
+        if host.is_surely_loaded(model):
+            return Slot(self, host, model, is_first=False)
+        if self._loads_explicitly(host, model):
+            self._look(host)
+            return None
+        return Slot(self, host, model, is_first=True)
 
     def _load_somewhere(self, lane: _Lane, hosts: list[Host]) -> Slot | None:
         """Choose the host that loads a model; return a slot if the request itself loads it.
