@@ -31,11 +31,16 @@ class TokenEstimator:
 
     def learn(self, model: str, body: Mapping[str, Any], prompt_tokens: int) -> None:
         """Record the number of tokens that the server counted for a chat."""
-        if prompt_tokens <= 0:
+        if prompt_tokens > 0:
+            self.learn_from(model, plain_estimate(body), prompt_tokens)
+
+    def learn_from(self, model: str, plain: float, prompt_tokens: int) -> None:
+        """Record the number of tokens that the server counted for a chat with a plain estimate."""
+        if prompt_tokens <= 0 or plain <= 0:
             return
         if model not in self._samples and len(self._samples) >= MOST_MODELS:
             self._samples.clear()
-        self._samples.setdefault(model, deque(maxlen=MOST_SAMPLES)).append((plain_estimate(body), prompt_tokens))
+        self._samples.setdefault(model, deque(maxlen=MOST_SAMPLES)).append((plain, prompt_tokens))
 
     def estimate(self, model: str, body: Mapping[str, Any]) -> TokenCount:
         """Estimate the tokens of a chat."""

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lmdeck._requests.token_estimates import TokenEstimator
+from lmdeck._requests.token_estimates import TokenEstimator, plain_estimate
 from lmdeck._responses.model_lists import choose_model
 from lmdeck.errors import APIError, InvalidRequestError, LMStudioError, ServerError
 from lmdeck.gateway.admission import Admission, Ask, Lease, OpenAdmission, Outcome, Principal, Refusal
 from lmdeck.gateway.batch.endpoints import batch_routes
 from lmdeck.gateway.batch.runner import BatchRunner
 from lmdeck.gateway.config import Config
-from lmdeck.gateway.delivery import Delivery
+from lmdeck.gateway.delivery import ON_LOST, Delivery
 from lmdeck.gateway.estimates import cost_of, count_tokens
 from lmdeck.gateway.handlers import GatewayRequest, Handler, HandlerFactory
 from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, Routes, json_answer, send_answer
@@ -214,7 +214,7 @@ class Gateway:
         self.deliveries.add(work.delivery)
         try:
             if await work.read():
-                await run_until_disconnect(receive, work.run())
+                await self._run_while_connected(arrived.scope, receive, work)
         except ClientGoneError:
             work.outcome.status, work.outcome.error = CLIENT_GONE, work.outcome.error or "ClientGoneError"
         finally:
@@ -222,6 +222,36 @@ class Gateway:
             await work.settle()
             for observer in self.observers:
                 observer(work.outcome)
+
+    @staticmethod
+    async def _run_while_connected(scope: Scope, receive: Receive, work: _Work) -> None:
+        """Run a request until the client leaves; the gateway's own server says so without a task that waits for it.
+
+        Raises:
+            ClientGoneError: The client has left.
+        """
+        on_lost: list[Callable[[], object]] | None = scope.get(ON_LOST)
+        task = asyncio.current_task()
+        if on_lost is None or task is None:
+            await run_until_disconnect(receive, work.run())
+            return
+        is_gone = False
+
+        def leave() -> None:
+            nonlocal is_gone
+            is_gone = True
+            task.cancel()
+
+        on_lost.append(leave)
+        try:
+            await work.run()
+        except asyncio.CancelledError:
+            if not is_gone or task.uncancel():
+                raise
+            raise ClientGoneError from None
+        finally:
+            with suppress(ValueError):  # it was called
+                on_lost.remove(leave)
 
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -359,7 +389,11 @@ class _Work:
         self.lease = await gateway.admission.admit(request.principal, ask)
         if request.streams:
             self.delivery.beat_every(gateway.config.queue.heartbeat, self._own_headers())
+        is_sample = request.relay is not None and request.prompt_tokens >= LEAST_SAMPLE
+        plain = plain_estimate(request.relay.body) if request.relay is not None and is_sample else 0.0
         answer = await gateway.answer(request)
+        self._body = b""  # what is no longer needed while the answer is streamed, perhaps for minutes
+        request.forget_body()
         outcome.first_token_seconds = gateway.clock() - self._started
         outcome.status = answer.status
         headers = {**answer.headers, **self._own_headers()}
@@ -374,8 +408,8 @@ class _Work:
                 await self.settle()
                 await self.delivery.start(answer.status, {**headers, "content-length": str(len(body))})
                 await self.delivery.end(body)
-        if request.relay is not None and outcome.prompt_tokens >= LEAST_SAMPLE:
-            gateway.estimator.learn(outcome.model, request.relay.body, outcome.prompt_tokens)
+        if is_sample:
+            gateway.estimator.learn_from(outcome.model, plain, outcome.prompt_tokens)
 
     def _checked(self) -> GatewayRequest:
         arrived = self.arrived

@@ -13,10 +13,12 @@ from lmdeck.gateway.http import raw_headers
 if TYPE_CHECKING:
     from starlette.types import Scope, Send
 
-__all__ = ["ABORT", "Delivery"]
+__all__ = ["ABORT", "ON_LOST", "Delivery"]
 
 ABORT = "lmdeck.abort"
 """The key of a scope under which the gateway's server offers a function that cuts the connection."""
+ON_LOST = "lmdeck.on_lost"
+"""The key of a scope under which the gateway's server offers a list of functions to call when the connection is lost."""
 
 _HEARTBEAT = encode_comment()
 _EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}

@@ -133,6 +133,8 @@ class Dispatcher:
             plan = pass_on(host.session, request.method, request.route, headers, body or None)
         stream = await drive_async(plan, host.transport)
         slot.note_first_byte()
+        sent = stream.call.request
+        stream.call = msgspec.structs.replace(stream.call, request=msgspec.structs.replace(sent, body=None))
         return stream
 
     def _judged(self, host: Host, model: str, error: LMStudioError) -> LMStudioError:

@@ -36,6 +36,12 @@ class GatewayRequest(Struct, kw_only=True):
     settle: Callable[[], Awaitable[None]] | None = None
     is_background: bool = False
 
+    def forget_body(self) -> None:
+        """Release the body, which is not needed once the answer has begun."""
+        self.body, self.given = b"", {}
+        if self.relay is not None:
+            self.relay.body = self.relay.given = {}
+
     @property
     def kind(self) -> Kind:
         """The wire format."""

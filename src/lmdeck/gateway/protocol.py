@@ -6,13 +6,14 @@ uvicorn has no such limits on httptools: a client could send headers without end
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from lmdeck.gateway.config import LimitsConfig
-from lmdeck.gateway.delivery import ABORT
+from lmdeck.gateway.delivery import ABORT, ON_LOST
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -35,6 +36,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._is_in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        self._on_lost: list[Callable[[], object]] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -45,6 +47,8 @@ class _GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+        while self._on_lost:
+            self._on_lost.pop()()
 
     def data_received(self, data: bytes) -> None:
         if self._is_in_head:
@@ -59,6 +63,7 @@ class _GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]  # an extension of ours
+        self.scope[ON_LOST] = self._on_lost  # type: ignore[literal-required]  # as above
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
