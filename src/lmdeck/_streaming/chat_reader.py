@@ -147,7 +147,7 @@ class ChatReader:
     def _with_raw(self, reply: Reply) -> Reply:
         if not self.is_streamed:
             return replace(reply, raw=self._whole_body())
-        if not self._raw_is_short:
+        if not self._raw_is_short or not self._limits.raw_bytes:
             return replace(reply, raw=list(self._raw))
         shortened = Problem(
             "raw_shortened", f"raw holds only the first {self._limits.raw_bytes} bytes (about) of the stream."

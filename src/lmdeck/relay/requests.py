@@ -9,6 +9,7 @@ import msgspec
 
 from lmdeck._client.plans.endpoints import expects_one_call
 from lmdeck._compatibility import CompatibilityFixes
+from lmdeck._limits import Limits
 from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._requests.other_endpoints import offered_tools
@@ -40,6 +41,7 @@ _LIMITS: dict[str, tuple[str, ...]] = {
     "messages": ("max_tokens",),
     "responses": ("max_output_tokens",),
 }
+WITHOUT_RAW = Limits(raw_bytes=0)  # a relay writes what it reads, so nobody asks for it again
 LOGPROBS = "message.output_text.logprobs"
 
 
@@ -129,8 +131,9 @@ class RelayRequest:
             model=self.model,
         )
         if self.kind == "chat":
-            return ChatReader(status, headers, assembler, observe=observe)
-        return TranslatingReader(status, headers, assembler, _TRANSLATORS[self.kind](), observe=observe)
+            return ChatReader(status, headers, assembler, WITHOUT_RAW, observe)
+        translator = _TRANSLATORS[self.kind]()
+        return TranslatingReader(status, headers, assembler, translator, WITHOUT_RAW, observe)
 
     def _offered(self) -> list[Any]:
         if self.kind == "chat":
