@@ -308,7 +308,10 @@ def test_a_client_that_leaves_gives_up_its_place_and_stops_the_model(tmp_path: P
                 MODEL.encode(),
                 b"word " * 500,
             )
-            head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            head = (
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n"
+            )
             clients = [running.connect() for _ in range(3)]
             for client in clients:
                 client.sendall(head % len(body) + body)

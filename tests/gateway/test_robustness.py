@@ -1,0 +1,271 @@
+"""Clients that misbehave: half requests, huge headers and bodies, smuggling, slow readers. Others are served meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
+
+from lmdeck.testing import FakeLMStudio
+
+LIMITS = """
+[limits]
+body_bytes = 100_000
+header_bytes = 8_000
+header_seconds = 0.5
+body_seconds = 0.7
+write_seconds = 1.0
+"""
+CHAT = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}).encode()
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture(scope="module")
+def fake() -> Iterator[FakeLMStudio]:
+    with FakeLMStudio(strict=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def running(fake: FakeLMStudio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with gateway(tmp_path_factory.mktemp("gateway"), config_of([fake], LIMITS)) as process:
+        yield process
+
+
+@pytest.fixture(autouse=True)
+def others_are_served(running: GatewayProcess) -> Iterator[None]:
+    yield
+    assert running.chat("Are you there?").status == 200
+
+
+def answer_to(running: GatewayProcess, data: bytes) -> bytes:
+    """Send bytes, and return everything up to the end of the connection."""
+    with running.connect() as client:
+        client.sendall(data)
+        return read_all(client)
+
+
+def read_all(client: socket.socket) -> bytes:
+    parts = []
+    try:
+        while part := client.recv(1 << 16):
+            parts.append(part)
+    except ConnectionResetError:
+        parts.append(b"(reset)")
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("start", [b"", b"POS", HEAD, HEAD + b"Content-Length: 10\r\nX-Slow"])
+def test_half_a_head_ends(running: GatewayProcess, start: bytes) -> None:
+    answer = answer_to(running, start)
+    assert answer.startswith(b"HTTP/1.1 408 ") if start else answer == b""
+    assert not start or b"limits.header_seconds" in answer
+
+
+def test_half_a_body_ends(running: GatewayProcess) -> None:
+    answer = answer_to(running, HEAD + b"Content-Length: 1000\r\nConnection: close\r\n\r\n{")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"limits.body_seconds" in answer
+
+
+@pytest.mark.parametrize("count", [1, 400])
+def test_huge_headers_are_refused(running: GatewayProcess, count: int) -> None:
+    """In one line or in many, finished or not."""
+    fields = b"".join(b"X-Filler-%d: %s\r\n" % (n, b"x" * (10_000 // count)) for n in range(count))
+    for end in (b"Content-Length: 0\r\n\r\n", b""):
+        answer = answer_to(running, HEAD + fields + end)
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        assert b"limits.header_bytes" in answer
+        assert answer.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_large_body_is_refused(running: GatewayProcess, announced: bool) -> None:
+    body = b"x" * 200_000
+    data = (
+        HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
+        if announced
+        else HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n%s\r\n" % (len(body), body)
+    )
+    with running.connect() as client:
+        client.sendall(data)
+        answer = b""
+        while b"}}" not in answer:
+            answer += client.recv(1 << 16)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"limits.body_bytes" in answer
+
+
+SMUGGLING = {
+    "both lengths": b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /hidden HTTP/1.1\r\nHost: a\r\n\r\n",
+    "two lengths": b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+    "signed length": b"Content-Length: +5\r\n\r\nabcde",
+    "unknown coding": b"Transfer-Encoding: xchunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
+    "folded coding": b"Transfer-Encoding:\r\n chunked, identity\r\n\r\n0\r\n\r\n",
+    "blank before the colon": b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "wrong chunk size": b"Transfer-Encoding: chunked\r\n\r\n-5\r\nabcde\r\n0\r\n\r\n",
+    "null byte": b"X-Null: a\x00b\r\nContent-Length: 0\r\n\r\n",
+    "bare line end": b"X-One: a\rContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("case", SMUGGLING)
+def test_smuggling_is_refused(fake: FakeLMStudio, running: GatewayProcess, case: str) -> None:
+    """Requests that two servers could read differently are not valid, and no second request hides in them."""
+    before = len(fake.requests)
+    answer = answer_to(running, HEAD + SMUGGLING[case])
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 408 ")), answer
+    assert not any("hidden" in request.path for request in fake.requests[before:])
+
+
+def test_a_second_request_in_the_same_bytes_is_its_own(running: GatewayProcess) -> None:
+    whole = HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(CHAT), CHAT)
+    last = HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(CHAT), CHAT)
+    assert answer_to(running, whole + last).count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[1]", b"null", b'{"model": 1}', b'{"messages": "x"}', b"\xff\xfe", b"[" * 50_000]
+)
+def test_a_wrong_body_is_an_error_of_the_client(running: GatewayProcess, body: bytes) -> None:
+    for path in ("/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/embeddings", "/v1/completions"):
+        answer = running.request("POST", path, body)
+        assert 400 <= answer.status < 500, (path, answer.body)
+        assert answer.json["error"]["message"]
+
+
+def test_a_slow_reader_is_cut_and_stalls_nobody(fake: FakeLMStudio, running: GatewayProcess) -> None:
+    """What it does not read is bounded, and its slot is free again."""
+    words = "word " * 400_000
+    fake.when(lambda request: "long" in request.last_user).reply(words, tokens_per_second=None)
+    body = json.dumps({"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "long"}]}).encode()
+    with running.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        running.wait_until(lambda status: status["hosts"][0]["running"] == 1)
+        before = memory_of(running)
+        assert running.chat().status == 200
+        running.wait_until(lambda status: status["hosts"][0]["running"] == 0)
+        assert memory_of(running) - before < 20_000
+    fake.reset()
+
+
+def memory_of(running: GatewayProcess) -> int:
+    """Return the resident memory in KB, where the system tells it."""
+    file = Path(f"/proc/{running.process.pid}/status")
+    if not file.exists():
+        return 0
+    return next(int(line.split()[1]) for line in file.read_text().splitlines() if line.startswith("VmRSS"))
+
+
+def test_pages_of_other_sites_are_refused(running: GatewayProcess) -> None:
+    assert running.chat(headers={"Origin": "https://evil.example"}).status == 403
+    assert running.chat(headers={"Host": "evil.example"}).status == 400
+    assert running.request("POST", "/v1/chat/completions", CHAT, **{"Content-Type": "text/plain"}).status == 415
+    assert running.get("/gateway/status", **{"X-Forwarded-For": "10.0.0.1"}).status == 403
+
+
+def test_websockets_are_refused_with_a_reason(running: GatewayProcess) -> None:
+    answer = answer_to(
+        running,
+        b"GET /v1/llm HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    )
+    assert answer.startswith(b"HTTP/1.1 426 ")
+    assert b"HTTP only" in answer
+
+
+# --- the end of a gateway ---
+
+
+def stream_lines(running: GatewayProcess, text: str) -> Iterator[bytes]:
+    body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": text}]}
+    answer = running.pool.request(
+        "POST", f"{running.url}/v1/chat/completions", json=body, preload_content=False, timeout=PATIENCE
+    )
+    assert answer.status == 200
+    yield from answer
+
+
+def test_streams_end_before_the_gateway_does(tmp_path: Path) -> None:
+    with FakeLMStudio(strict=False, tokens_per_second=20) as fake, gateway(tmp_path, config_of([fake])) as running:
+        lines = stream_lines(running, "word " * 20)
+        first = next(lines)
+        running.process.send_signal(signal.SIGTERM)
+        rest = b"".join([first, *lines])
+        assert rest.rstrip().endswith(b"data: [DONE]")
+        assert running.process.wait(PATIENCE) in (0, -signal.SIGTERM)
+
+
+def test_streams_that_take_too_long_end_with_an_error(tmp_path: Path) -> None:
+    text = "[server]\nshutdown_seconds = 0.3\n"
+    with FakeLMStudio(strict=False, tokens_per_second=1) as fake, gateway(tmp_path, config_of([fake], text)) as running:
+        lines = stream_lines(running, "word " * 500)
+        first = next(lines)
+        running.process.send_signal(signal.SIGTERM)
+        rest = b"".join([first, *lines])
+        assert b'"shutting_down"' in rest
+        assert b"[DONE]" not in rest
+        assert running.process.wait(PATIENCE) in (0, -signal.SIGTERM)
+
+
+def test_several_processes_share_the_port_and_one_may_die(tmp_path: Path) -> None:
+    with FakeLMStudio(strict=False) as fake, gateway(tmp_path, config_of([fake]), "--workers", "2") as running:
+        children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
+        assert running.chat().status == 200
+        if children.exists():
+            first = children.read_text().split()
+            assert len(first) == 2
+            os.kill(int(first[0]), signal.SIGKILL)
+            limit = time.monotonic() + PATIENCE
+            while len(set(children.read_text().split()) - set(first)) < 1:
+                assert time.monotonic() < limit
+                time.sleep(0.05)
+        running.pool.clear()
+        assert [running.chat(str(n), headers={"Connection": "close"}).status for n in range(6)] == [200] * 6
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(PATIENCE) == 0
+
+
+# --- wrong configurations ---
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[hosts]]\nurl = 'http://x'\nwieght = 2", "line 3: hosts[0].wieght: there is no such setting"),
+        ("[[hosts]]\nname = 'x'", "line 1: hosts[0].url: it is required"),
+        ("[[hosts]]\nurl = 'http://x'\nweight = 'a'", "line 3: hosts[0].weight: expected `float`, got `str`"),
+        (
+            "[[hosts]]\nurl = 'http://x'\n[queue]\nmax_wait = 0",
+            "line 4: queue.max_wait: it must be more than 0 seconds",
+        ),
+        (
+            "[[hosts]]\nurl = 'http://x'\ntoken_env = 'NOT_SET_ANYWHERE'",
+            "line 3: hosts[0].token_env: the variable NOT_SET_ANYWHERE",
+        ),
+        ("[[hosts]]\nurl = 'http://x'\n[[hosts]]\nurl = 'http://x'", "hosts: two hosts have the name 'x'"),
+        ("[[hosts]]\nurl = 'http://'", "base_url"),
+        ("[queue\nmax_wait = 0", "line 1"),
+        ("hosts = []", "line 1: hosts: there must be at least one"),
+        ("[sticky]\nby = ['cookie']", "line 2: sticky.by: 'cookie' is not"),
+        ("[profiles.m]\ncontext_length = -1", "profiles.m: context_length must be a positive integer"),
+        ("[server]\nhost = '0.0.0.0'", "without keys"),
+    ],
+)
+def test_a_wrong_configuration_is_named_by_setting_and_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(text)
+    command = [sys.executable, "-m", "lmdeck", "gateway", "serve", "--config", str(file), "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
