@@ -314,3 +314,7 @@ class Reply(Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return self.content
+
+    def _repr_markdown_(self) -> str:
+        """Return the text for notebooks, which show a reply as Markdown."""
+        return self.content
