@@ -9,6 +9,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from flask import Flask
 
 import lmdeck
 from lmdeck.server.app import create_app
@@ -29,7 +32,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {
     "adding-a-dialect.md",  # it shows pieces of a file, which `tests/dialects` has whole
     "django.md",  # `tests/contrib/django` runs it, in a project
-}
+    "jupyter.md", "debugging.md", "engine.md",  # `test_journeys` runs them: cells of a notebook, and programs
+}  # fmt: skip
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SNIPPETS = [
     (page.name, number, text)
@@ -95,9 +99,30 @@ def test_snippet_runs(
     monkeypatch.setitem(sys.modules, name, module)  # where dataclasses look their annotations up
     exec(compile(snippet, page, "exec"), module.__dict__)
     said = capsys.readouterr().out
+    call_routes(getattr(module, "app", None))
     assert bool(said) == bool(re.search(r"\bprint\(", snippet))
     if page == "README.md":
         assert re.search(r"Hello|get_weather|Greeting", said)
+
+
+def call_routes(app: object) -> None:
+    """Get every page of an application that has no parameter in its path: none may fail."""
+    query = {"q": "Hello", "text": "Hello"}
+    if isinstance(app, Flask):
+        paths = [rule.rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ()) and not rule.arguments]
+        answers = [(path, app.test_client().get(path, query_string=query)) for path in paths]
+    elif isinstance(app, FastAPI):
+        with TestClient(app, base_url="http://localhost") as client:
+            paths = [
+                str(route.path)
+                for route in app.routes
+                if "GET" in getattr(route, "methods", ()) and "{" not in route.path
+            ]
+            answers = [(path, client.get(path, params=query)) for path in paths]
+    else:
+        return
+    assert answers
+    assert [(path, answer.status_code) for path, answer in answers if answer.status_code >= 500] == []
 
 
 def test_every_setting_is_listed() -> None:

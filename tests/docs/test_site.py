@@ -29,10 +29,37 @@ def test_every_name_of_the_reference_exists() -> None:
         assert _found(name) is not None
 
 
-def test_links_between_pages_lead_somewhere() -> None:
-    for page in DOCS.rglob("*.md"):
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+def test_no_two_pages_of_the_map_have_the_same_label() -> None:
+    """A guide and the reference of the same module can be told apart."""
+    labels = re.findall(r'^ +- "?([^"\n]+?)"?: \S+\.md$', MAP, re.MULTILINE)
+    assert sorted(label.lower() for label in labels) == sorted({label.lower() for label in labels})
+
+
+def test_links_lead_to_pages_and_headings() -> None:
+    """In the documentation and the README, also links to a heading of a page."""
+    for page in [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]:
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", _prose(page)):
+            if target.startswith(("http", "mailto:")):
+                continue
+            linked = (page.parent / target) if target else page
+            assert linked.exists(), f"{page.name}: {target}"
+            assert page.is_relative_to(DOCS) <= linked.resolve().is_relative_to(DOCS), (
+                f"{page.name}: {target} leaves the site"
+            )
+            assert not anchor or anchor in _anchors(linked), f"{page.name}: {target}#{anchor}"
+
+
+def _prose(page: Path) -> str:
+    """Return a page without its code."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"`[^`\n]*`", "code", text)
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as Python-Markdown's `toc` makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
 
 
 def test_every_error_is_explained() -> None:
