@@ -14,7 +14,7 @@ import structlog
 from collector import collecting
 
 from asking import lm
-from lmdeck import LMStudioError
+from lmdeck import LMStudio, LMStudioError
 from lmdeck.testing import FakeLMStudio
 
 PAGE = (Path(__file__).parents[2] / "docs" / "observability.md").read_text(encoding="utf-8")
@@ -28,16 +28,21 @@ def recipe(heading: str) -> str:
     return found[1]
 
 
-def run(code: str, client: Any, **names: Any) -> None:
-    """Run a recipe on a client."""
-    exec(compile(code, "recipe", "exec"), {"lm": client, **names})
+def run(heading: str, client: LMStudio, **replaced: str) -> dict[str, Any]:
+    """Run a recipe on a client, with some of its words replaced, and give its names."""
+    code = recipe(heading).replace("lm = LMStudio()\n", "")
+    for old, new in replaced.items():
+        code = code.replace(old, new)
+    names: dict[str, Any] = {"lm": client}
+    exec(compile(code, "recipe", "exec"), names)
+    return names
 
 
 def test_structlog_logs_each_request(fake: FakeLMStudio) -> None:
     """Model, tokens and times, and neither question nor answer."""
     fake.reply("My answer.").error(400, "no")
     with lm(fake.base_url) as client, structlog.testing.capture_logs() as logs:
-        run(recipe("structlog"), client)
+        run("structlog", client)
         client.chat().user("My question").send()
         with pytest.raises(LMStudioError):
             client.chat().user("My question").send()
@@ -75,7 +80,7 @@ def sentry() -> Iterator[list[Any]]:
 def test_sentry_gets_breadcrumbs_and_failures(fake: FakeLMStudio, sentry: list[Any]) -> None:
     fake.reply("My answer.").error(400, "no")
     with lm(fake.base_url) as client:
-        run(recipe("Sentry"), client)
+        run("Sentry", client)
         client.chat().user("My question").send()
         with pytest.raises(LMStudioError):
             client.chat().user("My question").send()
@@ -86,15 +91,12 @@ def test_sentry_gets_breadcrumbs_and_failures(fake: FakeLMStudio, sentry: list[A
     assert "My answer" not in json.dumps(sent, default=str)
 
 
-def test_langfuse_is_sent_spans(fake: FakeLMStudio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_langfuse_is_sent_spans(fake: FakeLMStudio) -> None:
     """At its address for OTLP, with its keys, questions and answers included."""
-    monkeypatch.setenv("LANGFUSE_PUBLIC_KEY", "pk")
-    monkeypatch.setenv("LANGFUSE_SECRET_KEY", "sk")
     fake.reply("Hello.")
     with collecting() as langfuse, lm(fake.base_url) as client:
-        monkeypatch.setenv("LANGFUSE_HOST", langfuse.url)
-        names: dict[str, Any] = {"lm": client}
-        exec(compile(recipe("Langfuse"), "recipe", "exec"), names)
+        own = {"https://cloud.langfuse.com": langfuse.url, "pk-lf-…": "pk", "sk-lf-…": "sk"}
+        names = run("Langfuse", client, **own)
         client.chat().user("Hi").send()
         names["provider"].shutdown()
     assert langfuse.asked == [("/api/public/otel/v1/traces", "Basic cGs6c2s=")]
