@@ -7,7 +7,7 @@ a server, but it must not send the user's token there, nor change the route to a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ OTHER_VARIABLES = ("LMDECK_CACHE_DIR", "LMDECK_CHATS_DIR", "LMDECK_LIVE_URL", "L
 REPOSITORIES = (".git", ".hg", ".jj", ".svn")
 ROUTE_SETTINGS = ("proxy", "tls_verify", "tls_ca_file", "tls_client_cert", "tls_client_key")
 SIMILARITY = 0.7
+API_PORTS = (41343, 52993, 16141, 39414, 22931)  # lmstudio-js, `lms-common/src/apiServerPorts.ts`
 
 # Names of the same settings in other clients: openai, httpx, requests, litellm.
 FOREIGN_NAMES = {
@@ -82,22 +83,46 @@ def from_files(folder: Path) -> list[Found]:
 
 
 def from_lm_studio(home: Path) -> list[Found]:
-    """Return the port on which LM Studio serves, from its own file; nothing if it is not installed.
+    """Return the port on which LM Studio serves, from its own file; nothing if it is not installed."""
+    path = lm_studio_folder(home) / ".internal" / "http-server-config.json"
+    port = _port_in(path)
+    return [] if port is None else [Found("port", port, f"LM Studio's file {path}")]
 
-    Its folder is `.lmstudio` in the home directory, or the one that `.lmstudio-home-pointer` there names (lmstudio-js,
-    `findLMStudioHome.ts`).
+
+def lm_studio_folder(home: Path) -> Path:
+    """Return LM Studio's folder: the one named in `.lmstudio-home-pointer`, that of older versions, or `.lmstudio`.
+
+    Source: lmstudio-js, `findLMStudioHome.ts`.
     """
     try:
         pointer = home / ".lmstudio-home-pointer"
-        folder = Path(pointer.read_text(encoding="utf-8").strip()) if pointer.is_file() else home / ".lmstudio"
-        path = folder / ".internal" / "http-server-config.json"
+        named = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else ""
+        older = home / ".cache" / "lm-studio"
+        return Path(named) if named else older if older.is_dir() else home / ".lmstudio"
+    except (OSError, ValueError):  # the file is LM Studio's and may hold anything
+        return home / ".lmstudio"
+
+
+def lm_studio_api_ports(home: Path, environ: Mapping[str, str]) -> Sequence[int]:
+    """Return the ports on which LM Studio's API for its SDKs may listen, the one in its own file first.
+
+    `LMS_API_SERVER_INFO_PATH` names the file of one instance, and then there is no other port (`lms/src/localAPIServer.ts`).
+    """
+    named = environ.get("LMS_API_SERVER_INFO_PATH")
+    port = _port_in(Path(named) if named else lm_studio_folder(home) / ".internal" / "http-server.json")
+    found = [] if port is None else [port]
+    return found if named else [*found, *(each for each in API_PORTS if each != port)]
+
+
+def _port_in(path: Path) -> int | None:
+    """Return the `port` in one of LM Studio's files, which may hold anything; None if there is none."""
+    try:
         with path.open("rb") as file:
             config = json.loads(file.read(CONFIG_FILE_BYTES))
-    except (OSError, ValueError, RecursionError):  # the file is LM Studio's and may hold anything
-        return []
+    except (OSError, ValueError, RecursionError):
+        return None
     port = config.get("port") if isinstance(config, Mapping) else None
-    is_port = isinstance(port, int) and not isinstance(port, bool) and 0 < port < 1 << 16
-    return [Found("port", port, f"LM Studio's file {path}")] if is_port else []
+    return port if isinstance(port, int) and not isinstance(port, bool) and 0 < port < 1 << 16 else None
 
 
 def _up_to_root(folder: Path) -> list[Path]:

@@ -127,9 +127,10 @@ class DownloadJob(Struct, frozen=True, kw_only=True):
 class Health(Struct, frozen=True, kw_only=True):
     """The health of a server: whether it answers, its latency (seconds), product, API and loaded models.
 
-    `product` is `"LM Studio"` (its app or llmster, which answer alike), `"lmdeck engine"`, `"llama.cpp"`, `"Ollama"`, `"vLLM"`,
-    another name that the server reports, or `"an OpenAI-compatible server"`. `version` is None if the product does not
-    report it over HTTP, as LM Studio does not; `api == "v1"` means 0.4.0 or newer (LM Studio docs `api-changelog.md`).
+    `product` is `"LM Studio"`, `"llmster"` (its daemon), `"Bionic"`, `"lmdeck engine"`, `"llama.cpp"`, `"Ollama"`, `"vLLM"`,
+    another name that the server reports, or `"an OpenAI-compatible server"`. `version` is None if the product does not report
+    it. LM Studio's programs report both at `/lms-status`, some on their own machine only, and are called LM Studio where they
+    do not; `api == "v1"` means 0.4.0 or newer (LM Studio docs `api-changelog.md`).
     `error` says why `reachable` is False or, if the server answers but refuses, why its models are unknown.
     """
 

@@ -11,6 +11,7 @@ import pytest
 from lmdeck import LMStudio, Settings
 from lmdeck.cli.doctor.server_checks import run_checks
 from lmdeck.testing import FakeLMStudio
+from loopback import Loopback, json_answer
 
 
 @pytest.fixture
@@ -69,3 +70,26 @@ def test_the_doctor_says_where_the_server_is(home: Path) -> None:
         assert server.outcome == "failed"
         assert f"LM Studio answers on port {port_of(fake)}" in server.fix
     assert "discover=True" in server.fix
+
+
+def test_the_doctor_says_that_lm_studio_runs_without_its_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its API for SDKs answers, and nothing else: `lms server start` is what is missing."""
+    status = json_answer({"package": "lmstudio", "version": "0.4.20"})
+    with Loopback(routes={"/lms-status": status}) as api, socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        info = home / "info.json"
+        info.write_text(json.dumps({"port": int(api.url.rpartition(":")[2])}))
+        monkeypatch.setenv("LMS_API_SERVER_INFO_PATH", str(info))
+        serve_on(home / ".lmstudio", json.dumps({"port": port}))
+        with LMStudio(host="127.0.0.1", port=port, retry_attempts=1) as client:
+            server = next(result for result in run_checks(client) if result.check == "server")
+    assert server.outcome == "failed"
+    assert "LM Studio 0.4.20 runs on this machine" in server.fix
+    assert "lms server start" in server.fix
+
+
+def test_the_folder_of_older_versions_is_found(home: Path) -> None:
+    """LM Studio moved it to `.lmstudio` in 0.3."""
+    serve_on(home / ".cache" / "lm-studio", '{"port": 4321}')
+    assert Settings.resolve({"discover": True}).port == 4321

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from loopback import HANG, RESET, Answer, Loopback, json_answer, text_answer
 
 V1, V0, OPENAI = "/api/v1/models", "/api/v0/models", "/v1/models"
 LISTS = [V1, V0, OPENAI]
+STATUS = "/lms-status"
 UNEXPECTED = json_answer({"error": "Unexpected endpoint or method. (GET /api/v1/models)"})
 LLAMA = {"server": "llama.cpp"}
 
@@ -23,17 +26,41 @@ def ids(owner: object = None, **headers: object) -> Answer:
 
 
 CASES: dict[str, tuple[dict[str, Answer], list[str], tuple[str, str | None, str]]] = {
-    "LM Studio": ({V1: json_answer({"models": []})}, [V1], ("LM Studio", None, "v1")),
-    "LM Studio, older": ({V1: UNEXPECTED, V0: json_answer({"data": []})}, [V1, V0], ("LM Studio", None, "v0")),
+    "LM Studio": ({V1: json_answer({"models": []})}, [V1, STATUS], ("LM Studio", None, "v1")),
+    "LM Studio with its version": (
+        {V1: json_answer({"models": []}), STATUS: json_answer({"package": "lmstudio", "version": "0.4.20"})},
+        [V1, STATUS],
+        ("LM Studio", "0.4.20", "v1"),
+    ),
+    "llmster": (
+        {V1: json_answer({"models": []}), STATUS: json_answer({"package": "@lmstudio/llmster", "version": "0.0.3"})},
+        [V1, STATUS],
+        ("llmster", "0.0.3", "v1"),
+    ),
+    "Bionic": (
+        {V1: json_answer({"models": []}), STATUS: json_answer({"package": "bionic", "version": "1.2.3"})},
+        [V1, STATUS],
+        ("Bionic", "1.2.3", "v1"),
+    ),
+    "LM Studio with an odd status": (
+        {V1: json_answer({"models": []}), STATUS: json_answer({"package": "lmstudio", "version": "\x1b[2J"})},
+        [V1, STATUS],
+        ("LM Studio", None, "v1"),
+    ),
+    "LM Studio, older": ({V1: UNEXPECTED, V0: json_answer({"data": []})}, [V1, V0, STATUS], ("LM Studio", None, "v0")),
     "LM Studio, very old": (
         {V1: UNEXPECTED, V0: UNEXPECTED, OPENAI: json_answer({"data": []})},
-        LISTS,
+        [*LISTS, STATUS],
         ("LM Studio", None, "openai"),
     ),
-    "LM Studio behind a proxy of /v1": ({OPENAI: ids("organization_owner")}, LISTS, ("LM Studio", None, "openai")),
+    "LM Studio behind a proxy of /v1": (
+        {OPENAI: ids("organization_owner")},
+        [*LISTS, STATUS],
+        ("LM Studio", None, "openai"),
+    ),
     "LM Studio behind a proxy, no owner": (
         {OPENAI: ids(), "/lmstudio-greeting": json_answer({"lmstudio": True})},
-        [*LISTS, "/api/version", "/lmstudio-greeting"],
+        [*LISTS, "/api/version", "/lmstudio-greeting", STATUS],
         ("LM Studio", None, "openai"),
     ),
     "lmdeck": ({V1: json_answer({"models": []}, server="lmdeck/1.2.3")}, [V1], ("lmdeck engine", "1.2.3", "v1")),
@@ -104,7 +131,7 @@ def health(url: str, *, is_async: bool = False, **settings: Any) -> Health:
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_product_is_known_by_what_it_says(case: str, is_async: bool) -> None:
-    """LM Studio and the engine cost no question more than the list of models; others one or two."""
+    """The engine costs no question more than the list of models; LM Studio and others one or two."""
     routes, asked, expected = CASES[case]
     with Loopback(routes=routes) as server:
         found = health(server.url, is_async=is_async)
@@ -153,3 +180,39 @@ def test_a_server_that_asks_for_a_token_may_name_itself() -> None:
         found = health(server.url)
     assert isinstance(found.error, AuthenticationError)
     assert (found.reachable, found.product) == (True, "LM Studio")
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_the_version_may_be_on_another_port_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_async: bool
+) -> None:
+    """That of LM Studio's API for its SDKs; it is asked where LM Studio's own file names the server, once, without token."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    internal = tmp_path / ".lmstudio" / ".internal"
+    internal.mkdir(parents=True)
+    settings = {"api_token": "sk-own", "headers": {"X-Own": "1"}}
+    status = json_answer({"package": "llmster", "version": "0.0.3"})
+    with Loopback(routes={V1: json_answer({"models": []})}) as server, Loopback(routes={STATUS: status}) as api:
+        (internal / "http-server.json").write_text(json.dumps({"port": port_of(api), "pid": 1}))
+        assert health(server.url, is_async=is_async).version is None  # no file says that this is LM Studio's server
+        (internal / "http-server-config.json").write_text(json.dumps({"port": port_of(server)}))
+        found = health(f"http://localhost:{port_of(server)}", is_async=is_async, **settings)
+        assert (found.product, found.version) == ("llmster", "0.0.3")
+        (asked,) = api.requests
+        assert "authorization" not in asked.headers
+        assert "x-own" not in asked.headers
+        monkeypatch.setenv("LMS_API_SERVER_INFO_PATH", str(tmp_path / "none"))
+        assert health(server.url, is_async=is_async).version is None
+
+
+def test_the_program_is_asked_for_once() -> None:
+    """By each client."""
+    status = json_answer({"package": "lmstudio", "version": "0.4.20"})
+    with Loopback(routes={V1: json_answer({"models": []}), STATUS: status}) as server, lm(server.url) as client:
+        assert [client.health().version for _ in range(3)] == ["0.4.20"] * 3
+        assert [request.path for request in server.requests].count(STATUS) == 1
+
+
+def port_of(server: Loopback) -> int:
+    return int(server.url.rpartition(":")[2])

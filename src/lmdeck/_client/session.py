@@ -174,11 +174,17 @@ class Session:
             ttl=_seconds((body or {}).get("ttl")),
         )
 
-    def probe(self, path: str) -> Plan[object]:
-        """Send a small GET request once, and return its JSON; None on any error."""
-        read = partial(JSONReader, limits=PROBE_LIMITS)
+    def probe(self, path: str, port: int | None = None) -> Plan[object]:
+        """Send a small GET request once, and return its JSON; None on any error.
+
+        With `port`, it goes to that port of this machine, without token and headers.
+        """
+        call = self.call("GET", path, partial(JSONReader, limits=PROBE_LIMITS), timeouts=self.probe_timeouts)
+        if port is not None:
+            url = f"http://127.0.0.1:{port}{path}"
+            call = replace(call, request=replace(call.request, url=url, headers={}, api_token=None), peer=Peer())
         try:
-            stream = yield from self.once(self.call("GET", path, read, timeouts=self.probe_timeouts))
+            stream = yield from self.once(call)
         except LMStudioError:
             return None
         return stream.reader.value

@@ -3,9 +3,10 @@
 Sources: llama.cpp's server sends `Server: llama.cpp` and tells its build in `/props` (`tools/server/README.md`); Ollama has
 `/api/version` (`docs/api.md`) and names the owner of its own models `library`; vLLM has `/version`; LiteLLM sends
 `x-litellm-version` with a model's answers, says "I'm alive!" at `/health/liveliness`, and older ones tell their version at
-`/health/readiness` (LiteLLM docs `proxy/health`); LM Studio answers `/lmstudio-greeting`, which
-is how `lms` finds it (`lms/src/createClient.ts`), and an unknown path with status 200 and words of its own. LM Studio's app
-and llmster, its daemon, answer alike, and neither tells its version over HTTP: only its own SDKs learn it, over a WebSocket.
+`/health/readiness` (LiteLLM docs `proxy/health`); LM Studio answers `/lmstudio-greeting`, which is how `lms` finds it
+(`lms/src/createClient.ts`), and an unknown path with status 200 and words of its own. Which of LM Studio's programs answers
+(the app, its daemon llmster, or Bionic), and its version, is at `/lms-status`, on newer servers or on the port of the API
+for its SDKs (`lms/src/localAPIServer.ts`, `lms-common/src/apiServerPorts.ts`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ OWNERS = {
 }
 SERVERS = {"lmdeck": "lmdeck engine", "lmdeck-fake": "lmdeck fake", "llama.cpp": LLAMA_CPP}
 GREETING = "/lmstudio-greeting"
+STATUS = "/lms-status"
+PACKAGES = {"llmster": "llmster", "bionic": "Bionic"}
 ALIVE = "/health/liveliness"
 VERSION_PROBES = {
     LLAMA_CPP: ("/props", "build_info"),
@@ -70,10 +73,14 @@ def _named_by(headers: Mapping[str, str]) -> Product | None:
 
 
 class Peer:
-    """The server as known from its responses; `product` is None until one of them names it."""
+    """The server as known from its responses; `product` is None until one of them names it.
+
+    `edition` is the one of LM Studio's programs that answers, with its version, once it was asked for.
+    """
 
     def __init__(self) -> None:
         self.product: str | None = None
+        self.edition: Product | None = None
 
     def read_headers(self, headers: Mapping[str, str]) -> None:
         """Set the product if response headers name it."""
@@ -86,6 +93,16 @@ def product_from_error(*refusals: str) -> str | None:
     """Return the product recognized by its error messages, or None."""
     words = ("unexpected endpoint or method", "lm studio api token")
     return LM_STUDIO if any(word in refusal.lower() for refusal in refusals for word in words) else None
+
+
+def read_status(body: object) -> Product | None:
+    """Return the program that an answer of `/lms-status` names, and its version; None if it is another answer."""
+    package = body.get("package") if isinstance(body, Mapping) else None
+    version = _version(body.get("version")) if isinstance(body, Mapping) else None
+    if not isinstance(package, str) or version is None:
+        return None
+    named = (name for word, name in PACKAGES.items() if word in package.lower())
+    return Product(next(named, LM_STUDIO), version)
 
 
 def probe_paths(product: Product) -> tuple[str, ...]:

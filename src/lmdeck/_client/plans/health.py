@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from lmdeck._client.plans.model_lists import Listing, ask_listing
 from lmdeck._client.session import Session
 from lmdeck._pipeline.effects import Plan
 from lmdeck._responses.server_detection import (
+    LM_STUDIO,
+    STATUS,
     UNKNOWN_PRODUCT,
     Product,
     probe_paths,
     product_from_error,
+    read_status,
     recognize,
     refine,
 )
+from lmdeck._setting_sources import from_lm_studio, lm_studio_api_ports
 from lmdeck.errors import LMStudioError, TransportError
 from lmdeck.model_info import Health
 
@@ -50,9 +57,38 @@ def _identify(session: Session, listing: Listing) -> Plan[Product]:
     """Return the product that sent the list; LM Studio and lmdeck's engine need no further request."""
     product = recognize(listing.api, listing.body, listing.headers, listing.refusals)
     product = Product(product.name or session.peer.product, product.version)
+    if product.name == LM_STUDIO:
+        session.peer.product = LM_STUDIO
+        return (yield from _edition(session))
     asked: set[str] = set()
     while path := next((each for each in probe_paths(product) if each not in asked), None):
         asked.add(path)
         product = refine(path, (yield from session.probe(path)), product)
     session.peer.product = product.name or UNKNOWN_PRODUCT
-    return product
+    return (yield from _edition(session)) if product.name == LM_STUDIO else product
+
+
+def _edition(session: Session) -> Plan[Product]:
+    """Return which of LM Studio's programs answers, and its version; it is asked for once."""
+    if session.peer.edition is None:
+        named = read_status((yield from session.probe(STATUS)))
+        if named is None and _is_served_by_this_machine(session):
+            named = yield from find_local_edition(session)
+        session.peer.edition = named or Product(LM_STUDIO)
+    return session.peer.edition
+
+
+def find_local_edition(session: Session) -> Plan[Product | None]:
+    """Return the one of LM Studio's programs that runs on this machine, by its API for SDKs; None if none does."""
+    for port in lm_studio_api_ports(Path.home(), os.environ):
+        named = read_status((yield from session.probe(STATUS, port)))
+        if named is not None:
+            return named
+    return None
+
+
+def _is_served_by_this_machine(session: Session) -> bool:
+    """Whether the client's server is the one that LM Studio's own file names."""
+    address = urlsplit(session.address.root)
+    is_local = address.hostname in ("localhost", "127.0.0.1", "::1") and session.settings.proxy is None
+    return is_local and address.port in [found.value for found in from_lm_studio(Path.home())]

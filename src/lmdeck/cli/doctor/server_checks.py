@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from lmdeck._client.clients import LMStudio
-from lmdeck._client.plans.health import check_health
+from lmdeck._client.plans.health import check_health, find_local_edition
 from lmdeck._client.plans.model_lists import ask_json
 from lmdeck._client.session import Session
 from lmdeck._pipeline.run_plan import drive
@@ -26,6 +26,8 @@ from lmdeck.cli.terminal import size
 from lmdeck.config import Settings
 from lmdeck.errors import AuthenticationError, LMStudioError, NoModelLoadedError
 from lmdeck.model_info import Health
+
+DEFAULT_PORT = 1234
 
 
 def run_checks(lm: LMStudio) -> Iterator[CheckResult]:
@@ -79,18 +81,25 @@ def _server(context: DoctorContext) -> str:
 
 
 def _name_the_port(error: LMStudioError, lm: LMStudio) -> None:
-    """Add to the hint the port on which LM Studio answers on this machine, if it is another."""
-    for found in from_lm_studio(Path.home()):
-        if found.value == lm.settings.port and lm.settings.base_url is None:
-            return
-        settings = replace(lm.settings, base_url=f"http://localhost:{found.value}", api_token=None)
-        with closing(Urllib3Transport(settings)) as route:
-            health = drive(check_health(Session(settings)), route)
-        if health.reachable:
-            error.hint = (
-                f"{health.product or 'A server'} answers on port {found.value}: set LMDECK_PORT={found.value}, or pass "
-                f"`port={found.value}` or `discover=True`."
-            )
+    """Add to the hint the port on which LM Studio answers on this machine, or that it runs and serves nothing."""
+    settings = replace(lm.settings, base_url="http://localhost", api_token=None, proxy=None)
+    named = [found.value for found in from_lm_studio(Path.home())]
+    with closing(Urllib3Transport(settings)) as route:
+        for port in named or [DEFAULT_PORT]:
+            if port == lm.settings.port and lm.settings.base_url is None:
+                continue
+            health = drive(check_health(Session(replace(settings, base_url=f"http://localhost:{port}"))), route)
+            if health.reachable:
+                answers = " ".join(word for word in (health.product or "A server", health.version) if word)
+                use = f"set LMDECK_PORT={port}, or pass `port={port}` or `discover=True`"
+                error.hint = f"{answers} answers on port {port}: {use}."
+                return
+        running = drive(find_local_edition(Session(settings)), route)
+    if running is not None:
+        error.hint = (
+            f"{running.name} {running.version} runs on this machine, but its HTTP server does not answer: start it with "
+            "`lms server start`, or in the Developer tab."
+        )
 
 
 def _auth(context: DoctorContext) -> str:
