@@ -18,6 +18,7 @@ from gateways import GatewayProcess, config_of, gateway
 from lmdeck.gateway.keys import new_key
 from lmdeck.gateway.store import KeyLimits, open_store
 from lmdeck.testing import FakeLMStudio
+from lmdeck.testing.recordings.cassette import load
 
 MODEL = "qwen2.5-7b-instruct"
 
@@ -56,10 +57,12 @@ def test_both_clients_use_a_key_and_get_their_own_errors(
     fake.reply("Hello")
     fake.reply("Hello")
     secret = create(models=("qwen*",), limits=KeyLimits(requests_per_minute=2, tokens_per_day=100_000))
-    with gateway(tmp_path, text) as running:
-        for_openai = openai.OpenAI(base_url=f"{running.url}/v1", api_key=secret, max_retries=0)
-        for_anthropic = anthropic.Anthropic(base_url=running.url, api_key=secret, max_retries=0)
-        question: Any = [{"role": "user", "content": "Hi"}]
+    question: Any = [{"role": "user", "content": "Hi"}]
+    with (
+        gateway(tmp_path, text) as running,
+        openai.OpenAI(base_url=f"{running.url}/v1", api_key=secret, max_retries=0) as for_openai,
+        anthropic.Anthropic(base_url=running.url, api_key=secret, max_retries=0) as for_anthropic,
+    ):
         raw = for_openai.chat.completions.with_raw_response.create(model=MODEL, messages=question)
         assert raw.parse().choices[0].message.content == "Hello"
         assert raw.headers["x-ratelimit-limit-requests"] == "2"
@@ -75,16 +78,37 @@ def test_both_clients_use_a_key_and_get_their_own_errors(
         with pytest.raises(openai.PermissionDeniedError, match="may not use the model"):
             for_openai.chat.completions.create(model="text-embedding-nomic-embed-text-v1.5", messages=question)
         with pytest.raises(openai.AuthenticationError, match="not a key of this gateway"):
-            openai.OpenAI(base_url=f"{running.url}/v1", api_key="sk-none", max_retries=0).models.list()
-        with pytest.raises(anthropic.AuthenticationError):
-            anthropic.Anthropic(base_url=running.url, api_key="sk-none", max_retries=0).messages.create(
-                model=MODEL, messages=question, max_tokens=50
-            )
+            for_openai.with_options(api_key="sk-none").models.list()
+        with pytest.raises(anthropic.AuthenticationError, match="not a key of this gateway"):
+            for_anthropic.with_options(api_key="sk-none").messages.create(model=MODEL, messages=question, max_tokens=50)
     with open_store(tmp_path / "gateway.db") as store:
         (row,) = store.usage(["key", "model"])
     assert (row.group, row.requests) == ({"key": "alice", "model": MODEL}, 2)
     assert all(secret not in json.dumps(dict(request.headers)) for request in fake.requests)
     assert secret not in (tmp_path / "gateway.log").read_text()
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_failure_is_stored_with_its_host_and_recording(
+    fake: FakeLMStudio, text: str, create: Callable[..., str], tmp_path: Path, streams: bool
+) -> None:
+    """`lmdeck errors` names it, and `lmdeck replay` reads it; without the key of the client."""
+    fake.fail("cut", after_chunks=2).repeat()
+    secret = create()
+    recording = text + f'recordings = "{tmp_path / "failures"}"\n'
+    with gateway(tmp_path, recording) as running:
+        failed = running.chat("My prompt", headers=bearer(secret), stream=streams)
+        assert failed.status == (200 if streams else 502)
+        assert b"error" in failed.body
+        request_id = failed.headers["x-request-id"]
+    with open_store(tmp_path / "gateway.db") as store:
+        (failure,) = store.failures()
+        (record,) = store.requests(since=0)
+    assert (failure.id, failure.key, failure.host, failure.model) == (request_id, "alice", "a", MODEL)
+    assert record.error == failure.kind
+    (exchange,) = load(failure.cassette)
+    assert exchange.request["messages"][0]["content"] == "My prompt"
+    assert secret not in Path(failure.cassette).read_text()
 
 
 def test_what_a_client_has_received_is_stored_after_kill(

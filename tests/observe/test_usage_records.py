@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -18,6 +20,8 @@ from lmdeck import AsyncLMStudio, LMStudio
 from lmdeck.errors import LMStudioError
 from lmdeck.gateway.store import open_store
 from lmdeck.testing import FakeLMStudio
+from lmdeck.testing.recordings.cassette import RecordedExchange, load
+from lmdeck.testing.recordings.replay import understand
 
 
 def test_each_answer_is_a_record(tmp_path: Path) -> None:
@@ -151,3 +155,75 @@ def test_pandas_and_duckdb_read_it(recorded: Path) -> None:
     assert requests.groupby("model")["completion_tokens"].sum().sum() == usage["completion_tokens"].sum() > 0
     assert duckdb.sql("SELECT sum(requests) FROM usage").fetchall() == [(3,)]
     assert duckdb.sql("SELECT quantile_cont(first_token, 0.95) FROM requests").fetchall()[0][0] > 0
+
+
+# --- recordings of failures -----------------------------------------------------------------------------------------------
+
+
+def ask(lm: LMStudio, *, streams: bool) -> None:
+    chat = lm.chat().user("My prompt")
+    for _ in chat.stream() if streams else [chat.send()]:
+        pass
+
+
+def fail_once(fake: FakeLMStudio, folder: Path, fault: str, *, streams: bool = True, **options: Any) -> str:
+    """Ask a client with a recorder, which fails; return the path that the failure names."""
+    recorder = lmdeck.observe.RecordFailures(folder / "failures")
+    fake.fail(fault, **options)
+    settings = {"base_url": fake.base_url, "api_token": "sk-lm-abcdefgh:12345678", "retry_attempts": 1}
+    with (
+        LMStudio(handlers=[recorder], **settings) as lm,
+        lmdeck.observe.usage(lm, folder / "usage.db", recorder=recorder),
+        pytest.raises(LMStudioError),
+    ):
+        ask(lm, streams=streams)
+    with open_store(folder / "usage.db") as store:
+        (failure,) = store.failures()
+    return failure.cassette
+
+
+@pytest.mark.parametrize(
+    ("fault", "options"),
+    [("reset", {"after_chunks": 2}), ("cut", {"after_chunks": 1}), ("context_overflow_tokens_to_keep", {})],
+)
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_failure_has_a_recording_that_fails_the_same_way(
+    tmp_path: Path, fault: str, options: dict[str, int], streams: bool
+) -> None:
+    """It has the request without secrets, and the bytes that came; only the owner can read it."""
+    with FakeLMStudio() as fake:
+        path = Path(fail_once(fake, tmp_path, fault, streams=streams, **options))
+    (exchange,) = load(path)
+    assert exchange.request["messages"] == [{"role": "user", "content": "My prompt"}]
+    assert b"12345678" not in path.read_bytes()
+    assert (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(path.parent.stat().st_mode)) == (0o600, 0o700)
+    with open_store(tmp_path / "usage.db") as store:
+        (failure,) = store.failures()
+    assert exchange.ended.startswith(failure.kind)
+    assert understand(exchange).error is not None
+    if fault.startswith("context"):
+        assert type(understand(exchange).error).__name__ == failure.kind == "ContextLengthError"
+    elif streams:
+        assert exchange.pieces
+
+
+def test_only_failures_are_recorded_and_old_ones_removed(tmp_path: Path) -> None:
+    """A complete answer leaves nothing, and neither does a list of models."""
+    recorder = lmdeck.observe.RecordFailures(tmp_path / "failures", keep=2)
+    with FakeLMStudio() as fake, LMStudio(base_url=fake.base_url, handlers=[recorder], retry_attempts=1) as lm:
+        fake.reply("Hello")
+        lm.chat().user("Hi").send()
+        lm.models.list()
+        assert not (tmp_path / "failures").exists()
+        for n in range(60):
+            recorder.write(f"req_{n}", RecordedExchange(method="POST", path="/v1/chat/completions"))
+    assert len(list((tmp_path / "failures").iterdir())) < 60
+    assert recorder.path_of("../../etc/passwd") == str(tmp_path / "failures" / ".._.._etc_passwd.jsonl")
+
+
+def test_a_recording_that_cannot_be_written_breaks_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The caller gets the error of the request; the log has the reason."""
+    (tmp_path / "failures").write_text("a file in the place of the folder")
+    with FakeLMStudio() as fake, caplog.at_level("WARNING", "lmdeck.observe"):
+        assert fail_once(fake, tmp_path, "reset", after_chunks=1).endswith(".jsonl")
+    assert "could not be recorded" in caplog.text

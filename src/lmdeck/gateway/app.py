@@ -59,6 +59,7 @@ def admission_from(config: Config) -> Admission:
         required=bool(config.auth.required),
         workers=config.server.workers,
         keep_days=config.store.keep_days,
+        recordings=config.store.recordings,
     )
 
 
@@ -438,6 +439,7 @@ class _Work:
                 else _error_event(self._request.relay, error)
             )
             if event:
+                await self.settle()
                 await delivery.end(event)
             else:  # a format without error events: a cut connection is the only sign
                 delivery.abort()

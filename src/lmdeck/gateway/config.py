@@ -191,11 +191,13 @@ class CacheConfig(_Section, frozen=True):
 class StoreConfig(_Section, frozen=True):
     """Where keys and usage are stored: `sqlite:///path` or `postgresql://…`; `""` is `gateway.db`, if keys are required.
 
-    `keep_days`: how long single requests are kept; totals stay.
+    `keep_days`: how long single requests are kept; totals stay. `recordings`: a folder for recordings of failed requests, which
+    contain prompts; `""` records nothing.
     """
 
     url: str = ""
     keep_days: float = KEEP_DAYS
+    recordings: str = ""
 
     def __post_init__(self) -> None:
         _check(ok=self.keep_days > 0, name="keep_days", reason="it must be more than 0")

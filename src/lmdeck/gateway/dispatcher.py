@@ -191,6 +191,7 @@ class Dispatcher:
             written = reader.error_event(error)
             if not written:
                 raise
+            await _settle(request, stream)
             yield written
         finally:
             stream.close()
@@ -239,7 +240,7 @@ async def _read_on(stream: ResponseStream[Any], response: AsyncResponse) -> None
 
 
 async def _settle(request: GatewayRequest, stream: ResponseStream[Any]) -> None:
-    """Record a finished answer before its end is handed on: what a client has received completely is never lost."""
+    """Record an answer before its end, or its error, is handed on: what a client has received is never lost."""
     _note_usage(request, stream)
     if request.settle is not None:
         await request.settle()

@@ -22,6 +22,7 @@ from lmdeck.errors import LMStudioError
 from lmdeck.gateway.breaker import Breaker
 from lmdeck.gateway.config import Config, HostConfig
 from lmdeck.model_info import ModelInfo
+from lmdeck.observe.failure_recordings import RecordFailures
 
 __all__ = ["DEFAULT_PARALLEL", "Host"]
 
@@ -59,7 +60,8 @@ class Host:
             total_timeout=limits.total,
             max_concurrency=NO_LIMIT,  # the gateway has its own queue
         )
-        self.session = Session(settings, retry=RetryPolicy(attempts=1, loading=limits.first_token))
+        recorders = [RecordFailures(gateway.store.recordings)] if gateway.store.recordings else []
+        self.session = Session(settings, retry=RetryPolicy(attempts=1, loading=limits.first_token), handlers=recorders)
         self.breaker = Breaker(gateway.routing.faults, gateway.routing.fault_window, clock)
         self.models: dict[str, ModelInfo] = {}
         self.entries: dict[str, Mapping[str, Any]] = {}

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from lmdeck.errors import APIError, AuthenticationError, ConfigurationError, LMStudioError, ServerError
 from lmdeck.gateway.admission import Ask, Lease, Outcome, Principal, Refusal
@@ -23,6 +24,7 @@ from lmdeck.gateway.store import (
     day_of,
     open_store,
 )
+from lmdeck.observe.failure_recordings import RecordFailures
 from lmdeck.stats import Usage
 
 __all__ = ["KeyAdmission"]
@@ -43,7 +45,8 @@ class KeyHolder(Principal, frozen=True, kw_only=True):
 class KeyAdmission:
     """Admits the holders of keys, or also others if keys are not `required`, and stores usage and failures.
 
-    `limits_url` is the address of Redis, which several workers need to count together; without it each process counts alone.
+    `limits_url` is the address of Redis, which several workers need to count together; with `memory:` each counts alone.
+    `recordings` is the folder in which the hosts' sessions record failed requests.
     """
 
     def __init__(
@@ -54,12 +57,14 @@ class KeyAdmission:
         required: bool = True,
         workers: int = 1,
         keep_days: float = KEEP_DAYS,
+        recordings: str = "",
     ) -> None:
         self._store_url = store_url
         self._limits_url = limits_url
         self._required = required
         self._counts_alone = workers > 1 and limits_url == MEMORY
         self._keep_days = keep_days
+        self._recorder = RecordFailures(recordings) if recordings else None
         self._store: Store | None = None
         self._spent: tuple[str, dict[str, int]] = ("", {})
         self._ending: set[asyncio.Task[None]] = set()
@@ -161,7 +166,7 @@ class KeyAdmission:
     async def _end(self, admitted: Admitted, outcome: Outcome) -> None:
         record = usage_record(outcome)
         if outcome.failure is not None:
-            self.store.record_failure(_failure_record(outcome, outcome.failure))
+            self.store.record_failure(_failure_record(outcome, outcome.failure, self._recording_of(outcome)))
         committed = asyncio.wrap_future(self.store.record(record))
         try:
             await self._limiter.settle(admitted, record.tokens)
@@ -174,6 +179,11 @@ class KeyAdmission:
             committed.add_done_callback(_log_failed_write)
         except StoreError as error:
             _log.error("The usage of request %s is lost: %s", record.id, error)  # the message suffices
+
+    def _recording_of(self, outcome: Outcome) -> str:
+        """Return the path of the recording of a request, if a host's answer to it was recorded."""
+        path = self._recorder.path_of(outcome.request_id) if self._recorder is not None else ""
+        return path if path and Path(path).exists() else outcome.cassette
 
 
 class _KeyLease:
@@ -219,7 +229,7 @@ def usage_record(outcome: Outcome) -> UsageRecord:
     )
 
 
-def _failure_record(outcome: Outcome, error: LMStudioError) -> FailureRecord:
+def _failure_record(outcome: Outcome, error: LMStudioError, cassette: str) -> FailureRecord:
     return FailureRecord.of(
         error,
         id=outcome.request_id,
@@ -230,7 +240,7 @@ def _failure_record(outcome: Outcome, error: LMStudioError) -> FailureRecord:
         endpoint=outcome.endpoint,
         first_token=outcome.first_token_seconds,
         seconds=outcome.seconds,
-        cassette=outcome.cassette,
+        cassette=cassette,
     )
 
 

@@ -6,13 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lmdeck.observe.failure_recordings import RecordFailures
     from lmdeck.observe.open_telemetry import otel
     from lmdeck.observe.prometheus_metrics import prometheus
     from lmdeck.observe.usage_records import usage
 
-__all__ = ["otel", "prometheus", "usage"]
+__all__ = ["RecordFailures", "otel", "prometheus", "usage"]
 
-_MODULES = {"otel": "open_telemetry", "prometheus": "prometheus_metrics", "usage": "usage_records"}
+_MODULES = {
+    "RecordFailures": "failure_recordings",
+    "otel": "open_telemetry",
+    "prometheus": "prometheus_metrics",
+    "usage": "usage_records",
+}
 
 
 def __getattr__(name: str) -> object:

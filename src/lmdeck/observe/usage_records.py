@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from lmdeck._client.clients import AsyncLMStudio, LMStudio
 from lmdeck.events import RequestAbandoned, RequestFailed, RequestFinished
 from lmdeck.gateway.store import FailureRecord, Store, UsageRecord, open_store
+from lmdeck.observe.failure_recordings import RecordFailures
 from lmdeck.stats import Usage
 
 __all__ = ["UsageRecords", "usage"]
@@ -21,10 +22,13 @@ ABANDONED = "abandoned"
 class UsageRecords:
     """Records each answer and failure of a client, until it is closed; a context manager as well."""
 
-    def __init__(self, client: LMStudio | AsyncLMStudio, store: Store, key: str) -> None:
+    def __init__(
+        self, client: LMStudio | AsyncLMStudio, store: Store, key: str, recorder: RecordFailures | None
+    ) -> None:
         self.store = store
         self._host = urlsplit(client.base_url).netloc
         self._key = key
+        self._recorder = recorder
         self._subscriptions = [
             client.on(RequestFinished, self._record_answer),
             client.on(RequestFailed, self._record_failure),
@@ -72,6 +76,7 @@ class UsageRecords:
             host=self._host,
             endpoint=event.endpoint,
             seconds=event.seconds,
+            cassette=self._recorder.path_of(event.request_id) if self._recorder is not None else "",
         )
         self.store.record_failure(failure)
         if event.endpoint.endswith(_GENERATES):
@@ -93,14 +98,21 @@ class UsageRecords:
         self.store.record(record)
 
 
-def usage(client: LMStudio | AsyncLMStudio, store: str | Path = "usage.db", *, key: str = "") -> UsageRecords:
+def usage(
+    client: LMStudio | AsyncLMStudio,
+    store: str | Path = "usage.db",
+    *,
+    key: str = "",
+    recorder: RecordFailures | None = None,
+) -> UsageRecords:
     """Record the usage and failures of a client in a store: a file, or `postgresql://…`.
 
     Programs may share a store; `key` then tells them apart. `lmdeck usage --store usage.db` and `lmdeck errors` show it. A
-    separate thread writes the records within milliseconds; `close` waits for the last.
+    separate thread writes the records within milliseconds; `close` waits for the last. With the `recorder` that is among the
+    client's handlers, failures name their recordings.
 
     Raises:
         ConfigurationError: The store cannot be used.
         StoreError: The store does not answer.
     """
-    return UsageRecords(client, open_store(store), key)
+    return UsageRecords(client, open_store(store), key, recorder)
