@@ -6,7 +6,7 @@
 the place where answers are kept.
 """
 
-from lmdeck.cache.handler import Cache, CachingHandler
+from lmdeck.cache.handler import Cache, CachingHandler, has_flaws
 from lmdeck.cache.requests import CacheControl, request_key
 from lmdeck.cache.stores import Entry, MemoryStore, RedisStore, SQLiteStore, Store, open_store
 
@@ -19,6 +19,7 @@ __all__ = [
     "RedisStore",
     "SQLiteStore",
     "Store",
+    "has_flaws",
     "open_store",
     "request_key",
 ]

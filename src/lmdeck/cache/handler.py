@@ -18,6 +18,7 @@ from lmdeck.cache.requests import CacheControl, request_key
 from lmdeck.cache.sharing import SharedBody
 from lmdeck.cache.stores import Entry, Store, open_store
 from lmdeck.errors import CacheMissError, LMStudioError
+from lmdeck.messages import Reply
 
 HARMLESS = {"adjusted", "context_trimmed", "raw_shortened", "usage_missing"}
 """Codes of problems that are the request's, or do not touch the answer."""
@@ -279,7 +280,12 @@ def _is_sound(stream: ResponseStream[Any]) -> bool:
     reply = reader.partial()
     if reply is None:
         return False
-    return reply.finish_reason not in {"", "length"} and all(problem.code in HARMLESS for problem in reply.problems)
+    return reply.finish_reason not in {"", "length"} and not has_flaws(reply)
+
+
+def has_flaws(reply: Reply) -> bool:
+    """Whether a reply has problems for which it is not kept."""
+    return any(problem.code not in HARMLESS for problem in reply.problems)
 
 
 def _finish_reasons(body: object) -> list[object]:

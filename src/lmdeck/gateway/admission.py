@@ -42,7 +42,7 @@ class Outcome(Struct, kw_only=True):
 
     `error` is the name of an error class, or `""`. `model` is the one that answered, or was requested. Token counts are the
     host's; if a client left early, the number of chunks that it received. `failure` is the error itself, `cassette` the path
-    of a recording, if there is one.
+    of a recording, if there is one. `has_flaws` marks an answer with problems for which it is not cached.
     """
 
     request_id: str
@@ -65,6 +65,7 @@ class Outcome(Struct, kw_only=True):
     attempts: int = 0
     finish_reason: str = ""
     problems: int = 0
+    has_flaws: bool = False
     cache: str = ""
     cassette: str = ""
     failure: LMStudioError | None = None

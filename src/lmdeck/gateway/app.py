@@ -19,6 +19,7 @@ from lmdeck.errors import APIError, InvalidRequestError, LMStudioError, ServerEr
 from lmdeck.gateway.admission import Admission, Ask, Lease, OpenAdmission, Outcome, Principal, Refusal
 from lmdeck.gateway.batch.endpoints import batch_routes
 from lmdeck.gateway.batch.runner import BatchRunner
+from lmdeck.gateway.caching import CachedAnswers, open_cache
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.delivery import ON_LOST, Delivery
 from lmdeck.gateway.estimates import cost_of, count_tokens
@@ -91,6 +92,9 @@ class Gateway:
         self._routes = Routes()
         self._trusted = _trusted_hosts(config)
         self.answer: Handler = self.pool.dispatcher.answer
+        self.cache = open_cache(config.cache)
+        if self.cache is not None:
+            self.answer = CachedAnswers(self.cache, self.answer, is_shared=config.cache.shared)
         for factory in reversed(list(around)):
             self.answer = factory(self.answer)
         self._tasks: list[asyncio.Task[None]] = []
@@ -141,6 +145,8 @@ class Gateway:
         self._tasks.clear()
         await self.pool.aclose()
         await self.admission.aclose()
+        if self.cache is not None:
+            self.cache.close()
 
     def end_requests(self) -> int:
         """End the open requests with an error in their format, since the gateway shuts down; return their number."""

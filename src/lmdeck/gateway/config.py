@@ -182,10 +182,20 @@ class ServerConfig(_Section, frozen=True):
 
 
 class CacheConfig(_Section, frozen=True):
-    """The cache of exact answers."""
+    """The cache of exact answers, at `url`: `sqlite:///path`, `memory:` or `redis://…`; `""` is `gateway-cache.db`.
+
+    `ttl` is the longest age in seconds of an answer that is used. With `shared`, holders of all keys see each other's answers.
+    """
 
     enabled: bool = False
+    url: str = ""
     max_bytes: int = 1_000_000_000
+    ttl: float | None = None
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        _check(ok=self.max_bytes > 0, name="max_bytes", reason="it must be at least 1")
+        _check(ok=self.ttl is None or self.ttl > 0, name="ttl", reason="it must be more than 0 seconds")
 
 
 class StoreConfig(_Section, frozen=True):

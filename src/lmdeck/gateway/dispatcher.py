@@ -17,6 +17,7 @@ from lmdeck._pipeline.exchange import ResponseStream
 from lmdeck._pipeline.retry import may_have_begun
 from lmdeck._pipeline.run_plan import drive_async
 from lmdeck._transport import AsyncResponse
+from lmdeck.cache import has_flaws
 from lmdeck.errors import (
     APIError,
     AuthenticationError,
@@ -253,6 +254,7 @@ def _note_usage(request: GatewayRequest, stream: ResponseStream[Any]) -> None:
     if reply is not None:
         outcome.finish_reason = reply.finish_reason
         outcome.problems = len(reply.problems)
+        outcome.has_flaws = has_flaws(reply)
     usage = reply.usage if reply is not None else _usage_of(getattr(stream.reader, "value", None))
     if usage is None:
         outcome.completion_tokens = stream.chunk_count
