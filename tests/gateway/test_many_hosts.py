@@ -340,3 +340,65 @@ def test_the_status_shows_places_in_the_queue(tmp_path: Path) -> None:
             assert waits == sorted(waits)
             assert waits[0] > 0
             assert all(future.result().status == 200 for future in asking)
+
+
+def test_models_are_loaded_and_unloaded_on_the_host_that_is_meant(tmp_path: Path) -> None:
+    with (
+        FakeLMStudio(strict=False) as one,
+        FakeLMStudio(strict=False) as other,
+        gateway(tmp_path, config_of([one, other])) as running,
+    ):
+        other.add_model("only-here", loaded=False)
+        running.wait_until(lambda status: "only-here" in status["hosts"][1]["models"])
+        loaded = running.request("POST", "/api/v1/models/load", {"model": "only-here", "context_length": 2048})
+        assert (loaded.status, loaded.headers["x-lmdeck-host"]) == (200, "b")
+        assert other.model("only-here").instances[0].context_length == 2048
+        assert running.host("b")["models"]["only-here"]["loaded"]
+        gone = running.request("POST", "/api/v1/models/unload", {"instance_id": "only-here"})
+        assert (gone.status, gone.headers["x-lmdeck-host"]) == (200, "b")
+        assert not other.model("only-here").instances
+        chosen = running.request("POST", "/api/v1/models/load", {"model": MODEL}, **{"x-lmdeck-host": "b"})
+        assert chosen.headers["x-lmdeck-host"] == "b"
+        assert running.request("POST", "/api/v1/models/load", {"model": "nowhere"}).status == 404
+        assert running.request("POST", "/api/v1/models/load", {"model": MODEL}, **{"x-lmdeck-host": "c"}).status == 404
+        assert running.get(f"/v1/models/{MODEL}").json["id"] == MODEL
+        assert running.get("/v1/models/nowhere").status == 404
+        job = other.plan_download("new/model")
+        started = running.request("POST", "/api/v1/models/download", {"model": "new/model"}, **{"x-lmdeck-host": "b"})
+        assert started.json["job_id"] == job
+        assert running.get(f"/api/v1/models/download/status/{job}").headers["x-lmdeck-host"] == "b"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stored_response_is_continued_where_it_is_stored(tmp_path: Path, stream: bool) -> None:
+    with (
+        FakeLMStudio(strict=False) as one,
+        FakeLMStudio(strict=False) as other,
+        gateway(tmp_path, config_of([one, other], "[sticky]\nby = []")) as running,
+    ):
+        hosts, previous = [], None
+        for n in range(6):
+            body = {"model": MODEL, "input": f"Question {n}", "previous_response_id": previous, "stream": stream}
+            answer = running.request("POST", "/v1/responses", body)
+            assert answer.status == 200, answer.body
+            previous = answer.events[-1]["response"]["id"] if stream else answer.json["id"]
+            hosts.append(answer.headers["x-lmdeck-host"])
+            running.request("POST", "/v1/responses", {"model": MODEL, "input": "another conversation"})
+        assert len(set(hosts)) == 1
+
+
+def test_several_processes_load_a_model_once(tmp_path: Path) -> None:
+    with FakeLMStudio(strict=False) as fake:
+        early = 0
+
+        def note(request: object) -> None:
+            nonlocal early
+            early += getattr(request, "path", "") == "/v1/chat/completions" and not fake.model(MODEL).instances
+
+        fake.on_request(note)
+        fake.evict()
+        fake.model(MODEL).load_seconds = 0.5
+        with gateway(tmp_path, config_of([fake]), "--workers", "2") as running:
+            answers = at_once(12, lambda n: running.chat(str(n), headers={"Connection": "close"}))
+            assert Counter(answer.status for answer in answers) == {200: 12}
+            assert (fake.model(MODEL).loads, early) == (1, 1)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,8 +26,9 @@ from lmdeck.gateway.delivery import ON_LOST, Delivery
 from lmdeck.gateway.estimates import cost_of, count_tokens
 from lmdeck.gateway.handlers import GatewayRequest, Handler, HandlerFactory
 from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, Routes, json_answer, send_answer
-from lmdeck.gateway.listings import LISTS, list_models
+from lmdeck.gateway.listings import LISTS, find_model, list_models
 from lmdeck.gateway.logs import log_outcome
+from lmdeck.gateway.management import management_routes
 from lmdeck.gateway.operators import Operators, operator_routes
 from lmdeck.gateway.pool import Pool
 from lmdeck.relay import Kind, RelayRequest, Route, error_answer, route_of
@@ -68,7 +70,8 @@ class Gateway:
     """The gateway.
 
     `around` are factories of handlers between admission and routing, the first one outermost. `observers` are called with the
-    outcome of every request that asked for an answer.
+    outcome of every request that asked for an answer. `locks` is a folder that several processes share, so that only one of
+    them loads a model on a host.
     """
 
     def __init__(
@@ -78,12 +81,13 @@ class Gateway:
         admission: Admission | None = None,
         around: Iterable[HandlerFactory] = (),
         clock: Callable[[], float] = time.monotonic,
+        locks: Path | None = None,
     ) -> None:
         self.config = config
         self.admission = admission_from(config) if admission is None else admission
         self.observers: list[Callable[[Outcome], object]] = [log_outcome]
         self.estimator = TokenEstimator()
-        self.pool = Pool(config, clock)
+        self.pool = Pool(config, clock, locks)
         self.operators = Operators(config.admin)
         self.deliveries: set[Delivery] = set()
         self.is_draining = False
@@ -101,8 +105,11 @@ class Gateway:
         self.add_route("POST", COUNT_TOKENS, self._count_tokens, "key")
         for path, api in LISTS.items():
             self.add_route("GET", path, partial(self._list_models, api), "key")
+            if api != "v1":  # LM Studio's own API has no such endpoint
+                self.add_route("GET", f"{path}/{{model:path}}", partial(self._find_model, api), "key")
         self.batches = BatchRunner(self)
-        for method, path, endpoint, access in (*operator_routes(self), *batch_routes(self)):
+        managing = management_routes(self.pool, for_operators=bool(config.auth.required))
+        for method, path, endpoint, access in (*managing, *operator_routes(self), *batch_routes(self)):
             self.add_route(method, path, endpoint, access)
 
     def add_route(self, method: str, path: str, endpoint: Endpoint, access: Access = "key") -> None:
@@ -315,6 +322,10 @@ class Gateway:
 
     async def _list_models(self, api: str, arrived: Arrived) -> HTTPAnswer:
         return json_answer(list_models(api, self.pool.hosts, self.config, arrived.principal))
+
+    async def _find_model(self, api: str, arrived: Arrived) -> HTTPAnswer:
+        name = arrived.params["model"]
+        return json_answer(find_model(api, name, self.pool.hosts, self.config, arrived.principal))
 
     async def _count_tokens(self, arrived: Arrived) -> HTTPAnswer:
         """Answer Anthropic's `count_tokens` by an estimate, which is calibrated by the answers of the model."""

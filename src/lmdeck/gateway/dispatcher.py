@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, cast
 
@@ -34,9 +35,11 @@ from lmdeck.errors import (
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.handlers import GatewayAnswer, GatewayRequest
 from lmdeck.gateway.hosts import Host
+from lmdeck.gateway.http import HTTPAnswer
+from lmdeck.gateway.load_guard import LoadGuard
 from lmdeck.gateway.scheduler import Scheduler, Slot, Ticket
 from lmdeck.gateway.sticky import StickyHosts
-from lmdeck.relay import RelayReader, begin_request, pass_on
+from lmdeck.relay import RelayReader, Route, begin_request, pass_on
 from lmdeck.stats import Usage
 from lmdeck.web.trust import SAFE_METHODS
 
@@ -47,6 +50,8 @@ _FORWARDED = frozenset(
 )
 _NOT_LOADED = (ModelNotFoundError, NoModelLoadedError)
 _ELSEWHERE = (*_NOT_LOADED, ModelLoadError, EndpointNotFoundError, IncompleteStreamError)
+_RESPONSE_ID = re.compile(rb'"(?:response_)?id": ?"(resp_[A-Za-z0-9_-]{1,100})"')
+NATIVE_CHAT = "/api/v1/chat"
 _PAUSE = 0.2  # seconds before the same host is tried again, if there is no other
 _log = logging.getLogger("lmdeck.gateway")
 
@@ -54,8 +59,9 @@ _log = logging.getLogger("lmdeck.gateway")
 class Dispatcher:
     """Answers requests from the hosts."""
 
-    def __init__(self, config: Config, scheduler: Scheduler, sticky: StickyHosts) -> None:
+    def __init__(self, config: Config, scheduler: Scheduler, sticky: StickyHosts, guard: LoadGuard) -> None:
         self.config = config
+        self.guard = guard
         self._scheduler = scheduler
         self._sticky = sticky
 
@@ -65,10 +71,13 @@ class Dispatcher:
         Raises:
             LMStudioError: Every attempt failed, or the request is invalid.
         """
+        if not request.model:
+            return await self._from_any_host(request)
         outcome, clock = request.outcome, self._scheduler.clock
         models = self.config.models_of(request.model)
         bound = self._sticky.key_of(request.headers, request.principal.name, request.model, request.given)
-        excluded: set[str] = set()
+        unfit = self._hosts_without(request.given.get("previous_response_id"))
+        excluded = unfit
         failure: LMStudioError | None = None
         for attempt in range(1, self.config.routing.attempts + 1):
             model = self._scheduler.usable_model(models, excluded)
@@ -92,7 +101,6 @@ class Dispatcher:
             try:
                 stream = await self._begin(slot, request, model)
             except LMStudioError as error:
-                slot.release()
                 failure = self._judged(slot.host, model, error)
                 if not _may_be_repeated(request, failure):
                     raise failure from error
@@ -100,14 +108,50 @@ class Dispatcher:
                     "attempt %d on host %s failed: %s", attempt, slot.host.name, failure.message,
                     extra={"request_id": outcome.request_id, "host": slot.host.name},
                 )  # fmt: skip
-                excluded = await self._after_failure(slot.host, models, excluded)
+                excluded = await self._after_failure(slot.host, models, excluded) or unfit
                 continue
-            except BaseException:
-                slot.release()
-                raise
             self._sticky.bind(bound, slot.host.name)
             return self._answer_of(stream, slot, request)
         raise failure or ServerError("No attempt was made.", status=503)
+
+    async def _from_any_host(self, request: GatewayRequest) -> GatewayAnswer:
+        """Pass a request that names no model to the least busy host."""
+        usable = [host for host in self._scheduler.hosts if host.is_usable]
+        if not usable:
+            raise ServerError("No host can answer now.", status=503, code="no_host_available", retry_after=2.0)
+        host = min(usable, key=lambda host: sum(host.running.values()) / host.config.weight)
+        request.outcome.attempts, request.outcome.host = 1, host.name
+        slot = Slot(self._scheduler, host, "", is_first=False)
+        try:
+            stream = await self._begin(slot, request, "")
+        except LMStudioError as error:
+            raise self._judged(host, "", error) from None
+        return self._answer_of(stream, slot, request)
+
+    async def pass_to(self, host: Host, method: str, route: Route, body: bytes) -> HTTPAnswer:
+        """Send a request to a host as it is, and return its whole answer.
+
+        Raises:
+            LMStudioError: The host has refused it, or cannot be reached.
+        """
+        plan = pass_on(host.session, method, route, {"Content-Type": "application/json"} if body else {}, body or None)
+        stream = await drive_async(plan, host.transport)
+        reader = cast("RelayReader", stream.reader)
+        try:
+            parts = [reader.take()]
+            while stream.has_more():
+                await _read_on(stream, cast("AsyncResponse", stream.response))
+                parts.append(reader.take())
+        finally:
+            stream.close()
+        headers = {**reader.head(), "x-lmdeck-host": host.name}
+        return HTTPAnswer(status=stream.response.status, headers=headers, body=b"".join(parts))
+
+    def _hosts_without(self, response_id: object) -> set[str]:
+        """Return the hosts that cannot continue a stored response, since another one made it."""
+        owner = self._sticky.host_of(self._sticky.response_key(response_id)) if isinstance(response_id, str) else None
+        names = {host.name for host in self._scheduler.hosts}
+        return names - {owner} if owner in names else set()
 
     async def _after_failure(self, host: Host, models: list[str], excluded: set[str]) -> set[str]:
         """Return the hosts that the next attempt avoids: those that failed or, if no other is left, none."""
@@ -121,6 +165,14 @@ class Dispatcher:
         return set()
 
     async def _begin(self, slot: Slot, request: GatewayRequest, model: str) -> ResponseStream[Any]:
+        """Send a request and return its answer, once its first bytes are known; the slot is released on failure."""
+        try:
+            return await self._send(slot, request, model)
+        except BaseException:
+            slot.release()
+            raise
+
+    async def _send(self, slot: Slot, request: GatewayRequest, model: str) -> ResponseStream[Any]:
         host = slot.host
         headers = {_title(name): value for name, value in request.headers.items() if name in _FORWARDED}
         headers["X-Request-Id"] = request.outcome.request_id
@@ -132,7 +184,11 @@ class Dispatcher:
             if request.given and request.given.get("model") != model and model:
                 body = msgspec.json.encode({**request.given, "model": model})
             plan = pass_on(host.session, request.method, request.route, headers, body or None)
-        stream = await drive_async(plan, host.transport)
+        if slot.is_first:
+            async with self.guard.hold(host):
+                stream = await drive_async(plan, host.transport)
+        else:
+            stream = await drive_async(plan, host.transport)
         slot.note_first_byte()
         sent = stream.call.request
         stream.call = msgspec.structs.replace(stream.call, request=msgspec.structs.replace(sent, body=None))
@@ -180,6 +236,7 @@ class Dispatcher:
                 if stream.is_finished:
                     await _settle(request, stream)
                 if out := reader.take():
+                    self._note_response_id(request, slot.host, out)
                     yield out
                 is_going_on = stream.has_more()
                 if is_going_on:
@@ -199,6 +256,13 @@ class Dispatcher:
             slot.release()
             _note_usage(request, stream)
 
+    def _note_response_id(self, request: GatewayRequest, host: Host, out: bytes) -> None:
+        """Bind a response that the host stores to it, as only this host can continue it."""
+        if request.kind != "responses" and request.route.path != NATIVE_CHAT:
+            return
+        if found := _RESPONSE_ID.search(out):
+            self._sticky.bind(self._sticky.response_key(found[1].decode()), host.name)
+
     async def load(self, host: Host, model: str, victim: str | None) -> None:
         """Load a model on a host, by its profile, after unloading `victim`; the scheduler is told the result."""
         key = host.key_of(model)
@@ -209,9 +273,10 @@ class Dispatcher:
                     _log.info("host %s unloads %s for %s", host.name, victim, key)
                     await drive_async(unload(host.session, instance.id), host.transport)
                 host.note_unloaded(victim)
-            _log.info("host %s loads %s", host.name, key)
             options = self.config.profile_of(key) or {}
-            await drive_async(load(host.session, key, options, force=False), host.transport)
+            async with self.guard.hold(host):
+                _log.info("host %s loads %s", host.name, key)
+                await drive_async(load(host.session, key, options, force=False), host.transport)
             host.changes += 1
             await host.poll()
         except LMStudioError as raised:

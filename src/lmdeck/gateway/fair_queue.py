@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 __all__ = ["FairQueue", "Queued"]
 
-QUANTUM = 1000
+QUANTUM = 500  # about one usual request
 
 
 class Queued(Protocol):
@@ -99,9 +99,11 @@ class FairQueue(Generic[Q]):
         own_line = _line_of(entry)
         own = list(self._lines[own_line].entries.values()).index(entry)
         before = 0
+        is_ahead = True  # lines that have their turn before that of the entry
         for name, line in self._lines.items():
+            is_ahead = is_ahead and name != own_line
             if line.is_background == entry.is_background:
-                before += min(len(line.entries), own + (name != own_line))
+                before += min(len(line.entries), own + is_ahead)
             elif entry.is_background:
                 before += len(line.entries)
         return before

@@ -27,7 +27,7 @@ from lmdeck.observe.failure_recordings import RecordFailures
 __all__ = ["DEFAULT_PARALLEL", "Host"]
 
 DEFAULT_PARALLEL = 4
-FRESH_SECONDS = 1.0
+FRESH_SECONDS = 0.25
 NO_LIMIT = 1 << 30
 _log = logging.getLogger("lmdeck.gateway")
 

@@ -145,11 +145,12 @@ class Routes:
         self._templates: list[tuple[str, re.Pattern[str], Endpoint, Access]] = []
 
     def add(self, method: str, path: str, endpoint: Endpoint, access: Access) -> None:
-        """Add an endpoint; `{name}` in the path stands for one segment."""
+        """Add an endpoint; `{name}` in the path stands for one segment, `{name:path}` for one or more."""
         if "{" not in path:
             self._fixed[method, path] = (endpoint, access)
             return
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path))
+        pattern = re.sub(r"\\\{(\w+):path\\\}", r"(?P<\1>.+)", pattern)
         self._templates.append((method, re.compile(pattern), endpoint, access))
 
     def find(self, method: str, path: str) -> tuple[Endpoint, Access, Mapping[str, str]] | None:

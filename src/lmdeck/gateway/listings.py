@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lmdeck.errors import ModelNotFoundError
 from lmdeck.gateway.admission import Principal
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.hosts import Host
 from lmdeck.model_info import ModelInfo
 
-__all__ = ["LISTS", "list_models"]
+__all__ = ["LISTS", "find_model", "list_models"]
 
 LISTS = {"/v1/models": "openai", "/api/v0/models": "v0", "/api/v1/models": "v1"}
 
@@ -35,6 +36,22 @@ def list_models(api: str, hosts: Iterable[Host], config: Config, principal: Prin
         ]
         return {"object": "list", "data": entries}
     return {"models": entries} if api == "v1" else {"object": "list", "data": entries}
+
+
+def find_model(api: str, name: str, hosts: Iterable[Host], config: Config, principal: Principal) -> dict[str, Any]:
+    """Return the entry of one model.
+
+    Raises:
+        ModelNotFoundError: No host has it, or the key may not use it.
+    """
+    listed = list_models(api, hosts, config, principal)
+    entries = listed.get("data") or listed.get("models") or []
+    found: dict[str, Any] | None = next(
+        (entry for entry in entries if name in (entry.get("id"), entry.get("key"))), None
+    )
+    if found is None:
+        raise ModelNotFoundError(f"No host has the model {name!r}.", status=404, code="model_not_found")
+    return found
 
 
 def _openai(key: str, _: list[tuple[Host, ModelInfo]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from lmdeck._transport.aiohttp import AiohttpTransport
@@ -11,6 +12,7 @@ from lmdeck.config import Settings
 from lmdeck.gateway.config import Config, HostConfig
 from lmdeck.gateway.dispatcher import Dispatcher
 from lmdeck.gateway.hosts import Host
+from lmdeck.gateway.load_guard import LoadGuard
 from lmdeck.gateway.scheduler import Scheduler
 from lmdeck.gateway.sticky import StickyHosts
 
@@ -23,13 +25,13 @@ TICK_SECONDS = 0.25
 class Pool:
     """The hosts of a configuration, their scheduler and dispatcher."""
 
-    def __init__(self, config: Config, clock: Callable[[], float]) -> None:
+    def __init__(self, config: Config, clock: Callable[[], float], locks: Path | None = None) -> None:
         self.config = config
         self._clock = clock
         self._transport = AiohttpTransport(Settings())
         self.hosts = [self._host(each, config) for each in config.hosts]
         self.scheduler = Scheduler(config, self.hosts, self._start_load, self._look, clock)
-        self.dispatcher = Dispatcher(config, self.scheduler, StickyHosts(config.sticky, clock))
+        self.dispatcher = Dispatcher(config, self.scheduler, StickyHosts(config.sticky, clock), LoadGuard(locks))
         self._polls: dict[Host, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
 

@@ -76,10 +76,12 @@ class Slot:
 
     def note_first_byte(self) -> None:
         """Record that the model has answered: it is loaded, and the requests that waited for it may go on."""
+        self.host.breaker.note_success()
+        if not self.model:
+            return
         self.host.note_loaded(self.model)
         self.host.note_answering(self.model, 1)
         self._has_answered = True
-        self.host.breaker.note_success()
         if self.is_first:
             self.host.cold.discard(self.host.key_of(self.model))
             self._scheduler.wake()
@@ -97,7 +99,8 @@ class Slot:
         host.breaker.note_abandoned()
         if self.is_first:
             host.cold.discard(key)
-        self._scheduler.note_service(self.model, self._scheduler.clock() - self._started)
+        if self.model:
+            self._scheduler.note_service(self.model, self._scheduler.clock() - self._started)
         self._scheduler.wake()
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -135,17 +136,21 @@ def serve(
     return _run(config, config_path, listener, ready)
 
 
-def serve_worker(config: Config, config_path: str | None, descriptor: int) -> int:
+def serve_worker(config: Config, config_path: str | None, descriptor: int, locks: Path) -> int:
     """Serve as one of several processes, on a socket that the parent process has opened."""
     listener = socket.socket(fileno=descriptor)
-    return _run(config, config_path, listener, None)
+    return _run(config, config_path, listener, None, locks)
 
 
 def _run(
-    config: Config, config_path: str | None, listener: socket.socket, on_ready: Callable[[], object] | None
+    config: Config,
+    config_path: str | None,
+    listener: socket.socket,
+    on_ready: Callable[[], object] | None,
+    locks: Path | None = None,
 ) -> int:
     _allow_connections(config.limits.connections)
-    server = _Server(Gateway(config), config_path, on_ready)
+    server = _Server(Gateway(config, locks=locks), config_path, on_ready)
     with suppress(KeyboardInterrupt):  # uvicorn has shut down cleanly and raises the signal again
         server.run(sockets=[listener])
     return 0 if server.started else 1
@@ -182,6 +187,7 @@ class _Supervisor:
         self._on_ready = on_ready
         self._workers: list[subprocess.Popen[bytes]] = []
         self._is_ending = False
+        self._locks = tempfile.TemporaryDirectory(prefix="lmdeck-gateway-")
 
     def run(self) -> int:
         """Run until SIGTERM or Ctrl-C; return the exit code."""
@@ -199,6 +205,7 @@ class _Supervisor:
                 self._replace_dead()
             return self._end()
         finally:
+            self._locks.cleanup()
             for number, handler in before.items():
                 signal.signal(number, handler)  # type: ignore[arg-type]  # what `signal` has returned
 
@@ -211,9 +218,13 @@ class _Supervisor:
 
     def _start(self) -> subprocess.Popen[bytes]:
         descriptor = self._listener.fileno()
-        settings = msgspec.json.encode(self._config).decode()
-        command = [sys.executable, "-m", "lmdeck.gateway.worker", str(descriptor), self._path or "", settings]
-        return subprocess.Popen(command, pass_fds=[descriptor])
+        settings = msgspec.json.encode(self._config)
+        command = [sys.executable, "-m", "lmdeck.gateway.worker", str(descriptor), self._locks.name, self._path or ""]
+        worker = subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.PIPE)
+        assert worker.stdin is not None
+        with worker.stdin as pipe, suppress(BrokenPipeError):  # it died at once, and will be replaced
+            pipe.write(settings)
+        return worker
 
     def _replace_dead(self) -> None:
         for number, worker in enumerate(self._workers):
@@ -235,8 +246,3 @@ class _Supervisor:
                 worker.kill()
                 codes.append(worker.wait())
         return 0 if all(code in (0, -signal.SIGTERM) for code in codes) else 1
-
-
-def read_config(path: str | None) -> Config:
-    """Return the configuration of a file, or the default."""
-    return Config.load(Path(path) if path else None)

@@ -35,6 +35,11 @@ class StickyHosts:
         start = _start_of(given) if self._uses_prefix else None
         return None if start is None else _hashed(b"prefix", owner.encode(), model.encode(), start)
 
+    @staticmethod
+    def response_key(response_id: str) -> bytes:
+        """Return what identifies a stored response, which only the host that made it can continue."""
+        return _hashed(b"response", response_id.encode())
+
     def host_of(self, key: bytes | None) -> str | None:
         """Return the name of the host that a conversation is bound to, or None."""
         if key is None:

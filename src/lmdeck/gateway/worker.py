@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.logs import log_as_json
@@ -10,10 +11,14 @@ from lmdeck.gateway.serve import serve_worker
 
 
 def main(arguments: list[str]) -> int:
-    """Serve on the socket of the parent: its descriptor, the path of the configuration file, and the configuration."""
-    descriptor, path, settings = arguments
+    """Serve on the socket of the parent: its descriptor, a folder for locks, and the path of the configuration file.
+
+    The configuration itself comes on standard input, since it may contain a password.
+    """
+    descriptor, locks, path = arguments
     log_as_json()
-    return serve_worker(Config.parse(settings, "the configuration"), path or None, int(descriptor))
+    config = Config.parse(sys.stdin.read(), "the configuration")
+    return serve_worker(config, path or None, int(descriptor), Path(locks))
 
 
 if __name__ == "__main__":

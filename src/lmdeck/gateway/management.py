@@ -1,0 +1,114 @@
+"""LM Studio's endpoints that manage models, on the right host: where the model or the instance is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from lmdeck.errors import InvalidRequestError, ModelNotFoundError, ServerError
+from lmdeck.gateway.hosts import Host
+from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer
+from lmdeck.gateway.pool import Pool
+from lmdeck.relay import route_of
+
+__all__ = ["management_routes"]
+
+CHOSEN = "x-lmdeck-host"
+"""The header by which a client names the host that it means."""
+MOST_JOBS = 1000
+DOWNLOAD = "/api/v1/models/download"
+
+
+def management_routes(pool: Pool, *, for_operators: bool) -> Iterator[tuple[str, str, Endpoint, Access]]:
+    """Yield the endpoints: method, path, endpoint and access; where keys are required, they are for operators."""
+    access: Access = "operator" if for_operators else "open"
+    jobs: dict[str, Host] = {}
+    yield "POST", "/api/v1/models/load", partial(_load, pool), access
+    yield "POST", "/api/v1/models/unload", partial(_unload, pool), access
+    yield "POST", DOWNLOAD, partial(_download, pool, jobs), access
+    yield "GET", f"{DOWNLOAD}/status/{{job}}", partial(_download_status, pool, jobs), access
+
+
+async def _load(pool: Pool, arrived: Arrived) -> HTTPAnswer:
+    """Load a model on the host that the client names, or on the least busy one that has it."""
+    body = await arrived.body()
+    model = str(_object(body).get("model") or "")
+    host = _host(pool, arrived, lambda host: host.has(model), model)
+    async with pool.dispatcher.guard.hold(host):
+        return await _passed(pool, host, arrived, body)
+
+
+async def _unload(pool: Pool, arrived: Arrived) -> HTTPAnswer:
+    """Unload an instance on the host that the client names, or on the first one where it is loaded."""
+    body = await arrived.body()
+    instance = str(_object(body).get("instance_id") or "")
+    host = _host(pool, arrived, lambda host: any(one.id == instance for one in _instances(host)), instance)
+    return await _passed(pool, host, arrived, body)
+
+
+async def _download(pool: Pool, jobs: dict[str, Host], arrived: Arrived) -> HTTPAnswer:
+    """Download a model on the host that the client names, or on the least busy one."""
+    body = await arrived.body()
+    host = _host(pool, arrived, lambda _: True, "")
+    answer = await _passed(pool, host, arrived, body)
+    job = _object(answer.body if isinstance(answer.body, bytes) else b"").get("job_id")
+    if isinstance(job, str):
+        if len(jobs) >= MOST_JOBS:
+            del jobs[next(iter(jobs))]
+        jobs[job] = host
+    return answer
+
+
+async def _download_status(pool: Pool, jobs: dict[str, Host], arrived: Arrived) -> HTTPAnswer:
+    host = jobs.get(arrived.params["job"])
+    host = _host(pool, arrived, lambda _: True, "") if host is None or CHOSEN in arrived.headers else host
+    return await _passed(pool, host, arrived, b"")
+
+
+def _host(pool: Pool, arrived: Arrived, fits: Callable[[Host], bool], what: str) -> Host:
+    """Return the host for a request.
+
+    Raises:
+        InvalidRequestError: There is no host of the name that the client sent.
+        ModelNotFoundError: No host has the model or the instance.
+    """
+    name = arrived.headers.get(CHOSEN)
+    if name is not None:
+        chosen = next((host for host in pool.hosts if host.name == name), None)
+        if chosen is None:
+            names = ", ".join(host.name for host in pool.hosts)
+            raise InvalidRequestError(f"There is no host {name!r}.", status=404, hint=f"Name one of {names}.")
+        return chosen
+    up = [host for host in pool.hosts if host.is_up]
+    fitting = [host for host in up if fits(host)]
+    if not fitting:
+        if not up:
+            raise ServerError("No host can be reached.", status=503, code="no_host_available", retry_after=2.0)
+        raise ModelNotFoundError(f"No host has {what!r}.", status=404, code="model_not_found")
+    return min(fitting, key=lambda host: (host.config.drain, sum(host.running.values()) / host.config.weight))
+
+
+async def _passed(pool: Pool, host: Host, arrived: Arrived, body: bytes) -> HTTPAnswer:
+    """Return a host's answer, after which its list has changed."""
+    route = route_of(arrived.method, arrived.url)
+    answer = await pool.dispatcher.pass_to(host, arrived.method, route, body)
+    if arrived.method != "GET":
+        host.changes += 1
+        await host.poll()
+        pool.scheduler.wake()
+    return answer
+
+
+def _instances(host: Host) -> list[Any]:
+    return [instance for info in host.models.values() for instance in info.instances]
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        given = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        given = None
+    return given if isinstance(given, dict) else {}
