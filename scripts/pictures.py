@@ -32,6 +32,7 @@ from lmdeck.testing.isolation import environment_for
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
+COLUMNS, LINES = 100, 34
 QUESTION = "What time is it in Paris?"
 SAID = (
     "It is **{time}** in Paris. Two things to know:\n\n"
@@ -39,6 +40,15 @@ SAID = (
     "* and two hours ahead in summer\n\n"
     '```python\ndatetime.now(ZoneInfo("Europe/Paris"))\n```'
 )
+CLOCK = '''
+import lmdeck
+
+
+@lmdeck.tool
+def current_time(utc_offset: int) -> str:
+    """Get the current time at a UTC offset in hours."""
+    return "2026-11-23 17:20+01:00"
+'''
 COLORS = {
     "default": "#e6e6e6", "black": "#000", "red": "#ff7b72", "green": "#7ee787", "brown": "#e3b341", "blue": "#79c0ff",
     "magenta": "#d2a8ff", "cyan": "#56d4dd", "white": "#e6e6e6",
@@ -122,14 +132,14 @@ def take_pages(browser: Browser, fake: FakeLMStudio, folder: Path) -> None:
 
 def take_terminal(browser: Browser, name: str, fake: FakeLMStudio, command: list[str], typed: list[str]) -> None:
     """Run a command in a terminal of its own, type, and take the picture of its screen."""
-    screen = pyte.Screen(116, 26)
+    screen = pyte.Screen(COLUMNS, LINES)
     stream = pyte.ByteStream(screen)
     environment = {
         **os.environ,
         **environment_for(fake.base_url),
         "TERM": "xterm-256color",
-        "COLUMNS": "116",
-        "LINES": "26",
+        "COLUMNS": str(COLUMNS),
+        "LINES": str(LINES),
     }
     process, terminal = pty.fork()
     if process == 0:
@@ -144,7 +154,7 @@ def take_terminal(browser: Browser, name: str, fake: FakeLMStudio, command: list
     os.close(terminal)
     os.waitpid(process, 0)
     page = browser.new_page(viewport={"width": 1120, "height": 80})
-    page.set_content(_as_html([f"$ lmdeck {' '.join(command)}", *_rows(screen)]))
+    page.set_content(_as_html([f"$ lmdeck {' '.join(Path(part).name for part in command)}", *_rows(screen)]))
     page.locator("pre").screenshot(path=PICTURES / f"{name}.png")
 
 
@@ -172,13 +182,18 @@ def _rows(screen: pyte.Screen) -> list[str]:
         row = ""
         for column in range(screen.columns):
             cell = screen.buffer[number][column]
-            color = COLORS.get(cell.fg, f"#{cell.fg}" if len(cell.fg) == 6 else COLORS["default"])
+            color, ground = _color(cell.fg, COLORS["default"]), _color(cell.bg, "transparent")
             weight = "bold" if cell.bold else "normal"
-            row += f'<span style="color:{color};font-weight:{weight}">{html.escape(cell.data)}</span>'
+            style = f"color:{color};background:{ground};font-weight:{weight}"
+            row += f'<span style="{style}">{html.escape(cell.data)}</span>'
         rows.append(row if any(screen.buffer[number][column].data.strip() for column in range(screen.columns)) else "")
     while rows and not rows[-1]:
         rows.pop()
     return rows
+
+
+def _color(name: str, default: str) -> str:
+    return default if name == "default" else COLORS.get(name, f"#{name}" if len(name) == 6 else default)
 
 
 def _as_html(rows: list[str]) -> str:
@@ -202,7 +217,9 @@ def main() -> int:
         fake.when(lambda _: True).respond(answer)
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         take_terminal(browser, "doctor", fake, ["doctor"], [])
-        take_terminal(browser, "chat", fake, ["chat"], ["When is it summer time in Paris?\r", "\x04"])
+        tools = Path(folder) / "clock.py"
+        tools.write_text(CLOCK, encoding="utf-8")
+        take_terminal(browser, "chat", fake, ["chat", "--no-save", "--tools", str(tools)], [f"{QUESTION}\r", "\x04"])
         take_pages(browser, fake, Path(folder))
         browser.close()
     for picture in sorted(PICTURES.glob("*.png")):

@@ -76,3 +76,11 @@ def test_an_old_server_says_what_to_do(run: Run) -> None:
         done = run("models", "load", "x", LMDECK_BASE_URL=server.url)
     assert done.returncode == 1
     assert "→" in done.stderr
+
+
+def test_a_download_of_an_unknown_model_says_which_names_there_are(run: Run) -> None:
+    """Not those of the server's own models, but of the catalogue."""
+    with FakeLMStudio() as fake:
+        done = run("models", "get", "nope", LMDECK_BASE_URL=fake.base_url)
+    assert done.returncode == 1
+    assert "catalogue" in done.stderr

@@ -42,6 +42,9 @@ TOO_OLD = "Update LM Studio to 0.4.0 or newer, which can do this over HTTP, or u
 NO_MANAGEMENT = (
     "This server is {product}, which cannot load, unload or download models over HTTP: do it on its machine."
 )
+NOT_IN_CATALOGUE = (
+    "Use a name of LM Studio's catalogue, such as `qwen/qwen3-4b`, or the address of a model on Hugging Face."
+)
 NO_INSTANCE = "Name a loaded instance: `lmdeck ps` or `lm.models.loaded()` lists them."
 
 
@@ -204,7 +207,12 @@ def download(
     """Start a download, and wait for it if asked."""
     body = {"model": model} if quantization is None else {"model": model, "quantization": quantization}
     limit = _DownloadLimit(session)
-    job = read_download((yield from _manage(session, "POST", f"{MANAGEMENT}/download", body, has_effects=True)))
+    try:
+        answer = yield from _manage(session, "POST", f"{MANAGEMENT}/download", body, has_effects=True)
+    except ModelNotFoundError as error:
+        error.hint = NOT_IN_CATALOGUE
+        raise
+    job = read_download(answer)
     return (yield from _wait(session, job, on_progress, limit)) if wait else job
 
 
