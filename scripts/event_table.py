@@ -14,7 +14,7 @@ def page(text: str) -> str:
     rows = ["| event | fields | what happened |", "|---|---|---|"]
     for event in EVENTS:
         fields = ", ".join(f"`{name}`" for name in event.__struct_fields__)
-        rows.append(f"| `{event.__name__}` | {fields} | {(event.__doc__ or '').strip()} |")
+        rows.append(f"| `{event.__name__}` | {fields} | {' '.join((event.__doc__ or '').split())} |")
     return text[: text.index(MARK) + len(MARK)] + "\n".join(rows) + "\n"
 
 

@@ -19,7 +19,10 @@ _log = logging.getLogger("lmdeck.events")
 
 
 class Subscription:
-    """A registered handler; `remove` unregisters it. As a context manager it is registered for the block."""
+    """A registered handler, which `remove` unregisters.
+
+    As a context manager it is registered for the block.
+    """
 
     def __init__(self, bus: EventBus, kind: type, handler: Handler[Any], *, once: bool) -> None:
         self.kind = kind

@@ -113,7 +113,10 @@ def conversation(
     store: bool = True, recover: bool = False, previous_response_id: str | None = None,
     **options: Any,  # they go to the server as they are
 ) -> Conversation:  # fmt: skip
-    """Return a conversation stored by the server, with the default client; see `LMStudio.conversation`."""
+    """Return a conversation stored by the server, with the default client.
+
+    See `LMStudio.conversation`.
+    """
     return default_client().conversation(
         model, integrations=integrations, system_prompt=system_prompt, store=store, recover=recover,
         previous_response_id=previous_response_id, **options,

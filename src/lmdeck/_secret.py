@@ -24,7 +24,10 @@ class Secret:
         return self._value
 
     def redact(self, value: Any, depth: int = 0) -> Any:  # whatever JSON holds
-        """Return text, bytes, a list or an object with `***` for the secret and for each long part of it."""
+        """Return a value with `***` for the secret and for each long part of it.
+
+        The value is text, bytes, a list or an object.
+        """
         if isinstance(value, str):
             for part in (self._value, *self._value.split(":")):
                 if len(part) >= SHORTEST_PART or part == self._value:

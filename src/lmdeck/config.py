@@ -80,7 +80,7 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
         environ: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> Settings:
-        """Return the settings found in `given`, the environment and the configuration file of `folder`, else defaults.
+        """Return the settings of `given`, the environment and the file of `folder`, else defaults.
 
         Raises:
             ConfigurationError: A value is invalid, a name unknown or a file unreadable, or the user's token would be sent to
@@ -111,7 +111,10 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences about what is not used: misspelled variables, and settings that a project's file may not have."""
+        """Sentences about settings that are not used.
+
+        They are misspelled variables, and settings that a project's file may not have.
+        """
         return tuple(self.__dict__.get("notes", ()))
 
     def _log_notes(self) -> None:
@@ -133,7 +136,10 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
 
 
 class ClientSettings(TypedDict, total=False):
-    """The keyword arguments of a client, for type checkers and editors; `None` is the same as no argument."""
+    """The keyword arguments of a client, for type checkers and editors.
+
+    `None` is the same as no argument.
+    """
 
     host: str | None
     port: int | None
@@ -188,7 +194,10 @@ def _checked(found: Found) -> Found:
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Return a hint for an unknown name: the closest known name, if any, and the list of all names."""
+    """Return a hint for an unknown name.
+
+    It has the closest known name, if any, and the list of all names.
+    """
     from difflib import get_close_matches  # imported late: needed for errors only
 
     names = {each.lower(): each for each in known}

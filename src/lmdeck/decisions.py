@@ -46,7 +46,10 @@ class DecisionAnswer(Struct, frozen=True, kw_only=True):
 
 
 class Decisions(Struct, frozen=True, kw_only=True):
-    """The answers to all questions of one `lm.decide`, by the questions' names; `raw` is the server's body."""
+    """The answers to all questions of one `lm.decide`, by the questions' names.
+
+    `raw` is the server's body.
+    """
 
     answers: dict[str, DecisionAnswer]
     model: str = ""

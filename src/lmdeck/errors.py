@@ -134,7 +134,10 @@ class TransportError(LMStudioError):
 
 
 class ServerUnreachableError(TransportError, ConnectionError):
-    """Nothing answers at the address: connection refused, no route, or a host name that does not resolve."""
+    """Nothing answers at the address.
+
+    The connection is refused, there is no route, or the host name does not resolve.
+    """
 
     default_hint = (
         "Start the server with `lms server start` or in LM Studio's Developer tab, or set LMDECK_HOST and LMDECK_PORT."
@@ -233,7 +236,9 @@ class EndpointNotFoundError(APIError):
 
 
 class InvalidRequestError(APIError):
-    """The server refused the content of the request: a field, a tool schema, a grammar or an image.
+    """The server refused the content of the request.
+
+    It may be a field, a tool schema, a grammar or an image.
 
     `tools` names the tools that may be the cause; it is empty if that is unknown.
     """
@@ -303,14 +308,20 @@ class TemplateError(APIError):
 
 
 class RateLimitError(APIError):
-    """The server received too many requests; `retry_after` is the delay in seconds that it asked for, or None."""
+    """The server received too many requests.
+
+    `retry_after` is the delay in seconds that it asked for, or None.
+    """
 
     default_hint = "Send fewer requests at once, or wait for `retry_after` seconds."
     retryable = True
 
 
 class ServerError(APIError):
-    """The server failed: a status of 500 or above, a failure of its engine, or an unknown error message."""
+    """The server failed.
+
+    It sent a status of 500 or above, its engine failed, or the error message is unknown.
+    """
 
     default_hint = "Try again; if the error persists, look at LM Studio's server log."
     retryable = True
@@ -335,7 +346,10 @@ class MalformedStreamError(StreamError):
 
 
 class EmptyReplyError(LMStudioError):
-    """The server answered 200 without content, reasoning or tool calls, although tokens were requested."""
+    """The server answered 200 with an empty answer, although tokens were requested.
+
+    There is no content, no reasoning and no tool call.
+    """
 
     default_hint = "The prompt may have overflowed the context, or the call was dropped: shorten it or ask again."
 
@@ -369,7 +383,10 @@ class UnknownToolError(ToolError, LookupError):
 
 
 class ToolArgumentsError(ToolError, ValueError):
-    """The arguments of a call do not match the tool's schema; `errors` has one line for each mismatch."""
+    """The arguments of a call do not match the tool's schema.
+
+    `errors` has one line for each mismatch.
+    """
 
     default_hint = "Compare the arguments with the tool's schema."
 
@@ -405,7 +422,10 @@ class MaxRoundsError(LMStudioError):
 
 
 class FileWriteError(LMStudioError, OSError):
-    """A file could not be written and is unchanged; `path` is its name, `errno` the system's error number."""
+    """A file could not be written and is unchanged.
+
+    `path` is its name, `errno` the system's error number.
+    """
 
     default_hint = "Check that the folder exists, that you may write to it, and that the disk has room."
 

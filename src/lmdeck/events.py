@@ -112,7 +112,10 @@ class ToolExecutionFailed(Event, frozen=True, kw_only=True):
 
 
 class ToolServerLost(Event, frozen=True, kw_only=True):
-    """The connection to an MCP server (`server`: its address or command) was lost, and maybe restored."""
+    """The connection to an MCP server was lost, and maybe restored.
+
+    `server` is its address or command.
+    """
 
     server: str
     reason: str
@@ -120,7 +123,10 @@ class ToolServerLost(Event, frozen=True, kw_only=True):
 
 
 class ToolCallInvalid(Event, frozen=True, kw_only=True):
-    """The model called an unknown tool, or with invalid arguments; this is reported to the model."""
+    """The model called an unknown tool, or with invalid arguments.
+
+    This is reported to the model.
+    """
 
     call: ToolCall
     error: LMStudioError
@@ -164,7 +170,9 @@ class RunEnded(Event, frozen=True, kw_only=True):
 
 
 class RequestStarted(Event, frozen=True, kw_only=True):
-    """A request is about to be sent; `request_id` is on all its later events and in lmdeck's logs.
+    """A request is about to be sent.
+
+    Its `request_id` is on all later events and in lmdeck's logs.
 
     `endpoint` is the path of `url`, `model` the requested model or `""`, `body` the JSON that is sent, which `repr` omits.
     """
@@ -281,7 +289,10 @@ class ReasoningReceived(Event, frozen=True, kw_only=True):
 
 
 class ToolCallStarted(Event, frozen=True, kw_only=True):
-    """The model started a tool call: its `name` is known, its arguments are still being generated."""
+    """The model started a tool call.
+
+    Its `name` is known, its arguments are still being generated.
+    """
 
     request_id: str
     index: int

@@ -19,7 +19,9 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # ITU-T T.81, 
 
 
 class Image:
-    """An image: a file path, the bytes of a file, or a data URI; PNG or JPEG and, with Pillow, WebP, GIF or BMP.
+    """An image: a file path, the bytes of a file, or a data URI.
+
+    PNG or JPEG and, with Pillow, WebP, GIF or BMP.
 
     A tool's handler returns one to show it to the model; `chat.user(text, images=[…])` accepts an `Image` or its source.
     """

@@ -68,7 +68,9 @@ class ServerCall(Struct, frozen=True, kw_only=True):
 
 
 class Problem(Struct, frozen=True):
-    """A repair, change or omission in a request or an answer: `code` for programs, `detail` for people.
+    """A repair, change or omission in a request or an answer.
+
+    `code` is for programs, `detail` for people.
 
     `raw` is the text of a call that could not be parsed. If the code is `"adjusted"`, `rule` names the rule that changed the
     request; `lmdeck.rules()` lists them. `span` is the position of the affected text, `(begin, end)` in characters of the
@@ -232,7 +234,10 @@ class ToolResult(Struct, frozen=True, kw_only=True):
 
     @property
     def message(self) -> Message:
-        """The message for the model; its images are sent in a user message after the results of the round."""
+        """The message for the model.
+
+        Its images are sent in a user message after the results of the round.
+        """
         if not self.images:
             return Message(role="tool", content=self.content, tool_call_id=self.call.id)
         images = [{"type": "image_url", "image_url": {"url": url}} for url in self.images]

@@ -26,7 +26,10 @@ DownloadStatus = Literal["downloading", "paused", "completed", "failed", "alread
 
 
 class ModelInstance(Struct, frozen=True, kw_only=True):
-    """A loaded instance of a model: its `id` in requests; `parallel` is how many answers it generates at once."""
+    """A loaded instance of a model, with its `id` in requests.
+
+    `parallel` is how many answers it generates at once.
+    """
 
     id: str
     context_length: int | None = None

@@ -27,7 +27,10 @@ class Embeddings(Struct, frozen=True, kw_only=True):
         return [array("f", vector) for vector in self.vectors]
 
     def numpy(self) -> Any:  # numpy.ndarray, where numpy is there
-        """Return the vectors as one numpy array of float32 with shape (texts, dimensions); needs numpy."""
+        """Return the vectors as one numpy array of float32, of shape (texts, dimensions).
+
+        It needs numpy.
+        """
         numpy = import_module("numpy")  # imported late: an optional dependency
         return numpy.asarray(self.vectors, dtype=numpy.float32)
 
@@ -62,7 +65,10 @@ class Completion(Struct, frozen=True, kw_only=True):
 
 
 class TokenCount(Struct, frozen=True, kw_only=True):
-    """The tokens of a chat's prompt; `error` is how far an estimate may be off, as a fraction, 0 for an exact count."""
+    """The tokens of a chat's prompt.
+
+    `error` is how far an estimate may be off, as a fraction, 0 for an exact count.
+    """
 
     tokens: int
     is_exact: bool = False

@@ -53,7 +53,9 @@ class Measured(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class DraftTokens(Struct, frozen=True, kw_only=True, gc=False):
-    """Speculative decoding: how many tokens the draft model wrote, and how many of them the model took over.
+    """The tokens of speculative decoding.
+
+    They are counted as written by the draft model, and as accepted by the model.
 
     None where the server does not say (LM Studio docs `api-changelog.md`, 0.3.10; llama.cpp's `timings`).
     """

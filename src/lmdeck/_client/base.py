@@ -60,7 +60,9 @@ class ClientBase:
     def on(
         self, kind: type[E], handler: Callable[[E], object] | None = None, *, once: bool = False
     ) -> Subscription | Callable[[Callable[[E], object]], Callable[[E], object]]:
-        """Register a handler for every event of a type or, with `once`, the next one; also a decorator.
+        """Register a handler for every event of a type.
+
+        With `once`, it is called for the next one only. Also a decorator.
 
         `lmdeck.events` has the types. A handler that raises is logged and breaks nothing; `Subscription.remove` ends it.
 
@@ -76,7 +78,9 @@ class ClientBase:
         parameters: Mapping[str, Any] | None = None, required: Sequence[str] | None = None,
         timeout: float | None = None, repeatable: bool = False,
     ) -> Tool[..., Any]:  # fmt: skip
-        """Register a tool: a handler with JSON Schema, the short form `{"city": {"type": "string"}}`, or its own signature.
+        """Register a tool.
+
+        It is a handler with a JSON Schema, with the short form `{"city": {"type": "string"}}`, or with its own signature.
 
         Raises:
             ConfigurationError: The parameters are no schema, LM Studio would rewrite the name, or the name is taken.

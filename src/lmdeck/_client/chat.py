@@ -141,7 +141,9 @@ class _Builder(Generic[TransportT]):
         return self._replace(messages=(*self._spec.messages, message))
 
     def tool_result(self, call: ToolCall | str, content: object) -> Self:
-        """Add a tool's result for a call, named by the call itself or its id: text, `lmdeck.Image`, or data for JSON.
+        """Add a tool's result for a call.
+
+        The call is named by itself or its id; the result is text, an `lmdeck.Image`, or data for JSON.
 
         Raises:
             ConfigurationError: An image in it cannot be read.
@@ -152,7 +154,9 @@ class _Builder(Generic[TransportT]):
         return self._replace(messages=(*self._spec.messages, tool_message(id_, content)))
 
     def with_tools(self, tools: Iterable[Offer]) -> Self:
-        """Offer these tools instead of the ones before: `Tool` values, plain functions, OpenAI-style dicts, registered names.
+        """Offer these tools instead of the ones before.
+
+        They are `Tool` values, plain functions, OpenAI-style dicts, or registered names.
 
         Raises:
             ConfigurationError: A tool has no name or cannot be described, or two have the same name.
@@ -167,11 +171,16 @@ class _Builder(Generic[TransportT]):
         return self._replace(tools=checked, handlers=tuple(tool for tool in offered if isinstance(tool, Tool)))
 
     def with_tool_choice(self, choice: str | Mapping[str, Any] | None) -> Self:
-        """Set whether tools are called: `"auto"`, `"none"`, `"required"`, or the name of the tool to call."""
+        """Set whether tools are called.
+
+        The choice is `"auto"`, `"none"`, `"required"`, or the name of the tool to call.
+        """
         return self._replace(tool_choice=choice)
 
     def with_options(self, **options: Any) -> Self:  # they go to the server as they are
-        """Set options of the request: `temperature`, `max_tokens`, `stop`, `seed`, `response_format`, `ttl` and so on.
+        """Set options of the request.
+
+        They are `temperature`, `max_tokens`, `stop`, `seed`, `response_format`, `ttl` and so on.
 
         They go to the server as they are; None takes one out.
 
@@ -195,7 +204,9 @@ class _Builder(Generic[TransportT]):
         return self._replace(reasoning=level)
 
     def with_context_guard(self, action: Literal["trim", "raise"] | None = "trim") -> Self:
-        """Check the chat against the context of its loaded model before it is sent; None turns that off.
+        """Check the chat against the context of its loaded model before it is sent.
+
+        None turns that off.
 
         `"trim"` leaves out the oldest exchanges, which a problem `context_trimmed` reports; `"raise"` raises. `max_tokens`, or
         256 tokens, are kept free for the answer. Tokens are counted as `lm.count_tokens` does.
@@ -208,7 +219,9 @@ class _Builder(Generic[TransportT]):
         return self._replace(context_guard=action)
 
     def with_strict(self, strict: bool = True) -> Self:  # reads as a sentence
-        """Raise `ToolCallParseError` or `ToolCallMissingError` where a tool call cannot be read or a demanded one did not come.
+        """Raise an error where a tool call cannot be read, or a demanded one did not come.
+
+        It is a `ToolCallParseError` or a `ToolCallMissingError`.
 
         Without it, both are problems of the reply.
         """
@@ -237,7 +250,9 @@ class _Builder(Generic[TransportT]):
         return type(self)(self._session.with_cache(cache), self._transport, self._spec)
 
     def without_rules(self, *names: str) -> Self:
-        """Leave the request as it is given where these rules would change it for LM Studio's sake; none named, all of them.
+        """Send the request unchanged where these rules would adapt it to LM Studio.
+
+        Without names, all rules are disabled.
 
         `lmdeck.rules()` lists them. The client's setting `without_rules` does it for every chat.
 
@@ -291,7 +306,9 @@ class Chat(_Builder[Transport]):
     __slots__ = ()
 
     def parse(self, kind: type[T], *, attempts: int = 1) -> T:
-        """Ask for an object of a type: dataclass, TypedDict, msgspec Struct, pydantic model, list, Literal and so on.
+        """Ask for an object of a type.
+
+        The type is a dataclass, TypedDict, msgspec Struct, pydantic model, list, Literal and so on.
 
         The server holds the model to the type's schema where it can. JSON in the reasoning, in a fence or in prose is found
         and repaired; an answer that still does not fit is requested again, `attempts` times, with the errors named.
@@ -418,7 +435,9 @@ class Chat(_Builder[Transport]):
     @overload
     def stream(self, callback: Callable[[Chunk], object]) -> Reply: ...
     def stream(self, callback: Callable[[Chunk], object] | None = None) -> ChatStream | Reply:
-        """Ask, and give a stream of the answer's chunks; with a callback, call it for each one and give the reply.
+        """Ask, and return a stream of the answer's chunks.
+
+        With a callback, call it for each chunk and return the reply.
 
         Raises:
             LMStudioError: With a callback: the answer is not complete. Without: the stream raises it when it is read.
@@ -462,7 +481,10 @@ class AsyncChat(_Builder[AsyncTransport]):
     async def run(
         self, max_rounds: int = 8, *, approve: AnyApprove = None, **limits: Unpack[RunLimits]
     ) -> Reply | PausedRun:
-        """Async version of `Chat.run`: handlers and `approve` may be async; sync handlers run in threads."""
+        """Async version of `Chat.run`.
+
+        Handlers and `approve` may be async; sync handlers run in threads.
+        """
         return await _outcome_async(self._run(self._spec, limits_of(max_rounds, limits), approve, streamed=False))
 
     def run_stream(

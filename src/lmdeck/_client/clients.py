@@ -93,11 +93,17 @@ class LMStudio(ClientBase):
         return Models(self._session, self._route)
 
     def chat(self, model: str | None = None, *, strict: bool = False) -> Chat:
-        """Return a chat with a model; None means the client's default, a loaded model, or the smallest one."""
+        """Return a chat with a model.
+
+        None means the client's default, a loaded model, or the smallest one.
+        """
         return Chat(self._session, self._route, ChatSpec(model=model, strict=strict))
 
     def adopt(self, chat: Chat | AsyncChat) -> Chat:
-        """Return the same chat for this client, for example a chat that was built with an async client."""
+        """Return the same chat for this client.
+
+        For example a chat that was built with an async client.
+        """
         return Chat(self._session, self._route, chat.spec)
 
     @property
@@ -121,7 +127,9 @@ class LMStudio(ClientBase):
         previous_response_id: str | None = None,
         **options: Any,  # they go to the server as they are
     ) -> Conversation:
-        """Return a conversation stored by the server, new or continued (LM Studio docs `2_rest/chat.md`).
+        """Return a conversation stored by the server, new or continued.
+
+        Source: LM Studio docs `2_rest/chat.md`.
 
         `integrations` are plugin ids such as `"mcp/playwright"` or dicts of plugins and ephemeral MCP servers. Options such
         as `reasoning`, `context_length`, `temperature`, `max_output_tokens` go to the server as they are. With `recover`, the
@@ -145,7 +153,9 @@ class LMStudio(ClientBase):
         batch_size: int = EMBED_BATCH,
         **options: Any,  # they go to the server as they are
     ) -> Embeddings:
-        """Return a vector for each text, in order; without `model`, from a loaded embedding model or the first.
+        """Return a vector for each text, in order.
+
+        Without `model`, they are from a loaded embedding model, or the first.
 
         Long lists are sent in batches of `batch_size`, one after the other. Options such as `ttl` go to the server as they
         are (LM Studio docs `3_openai-compat/embeddings.md`).
@@ -166,7 +176,9 @@ class LMStudio(ClientBase):
         images: Sequence[ImageSource] = (),
         emulate: bool = False,
     ) -> Decisions:
-        """Answer typed questions about a text, or data, with a decision model (LM Studio docs `3_openai-compat/decisions.md`).
+        """Answer typed questions about a text, or data, with a decision model.
+
+        Source: LM Studio docs `3_openai-compat/decisions.md`.
 
         `questions` has a type and instructions for each name: `{"angry": (bool, "Is the customer angry?")}`; the type is
         `bool`, an `Enum` class, a `Literal`, a `range` of whole numbers, or a dict of texts to descriptions. `/v1/decisions`
@@ -216,7 +228,9 @@ class LMStudio(ClientBase):
         self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: bool = False,
         **options: Any,  # they go to the server as they are
     ) -> ChatStream | Completion:  # fmt: skip
-        """Complete a text without a prompt template, for base models (LM Studio docs `3_openai-compat/completions.mdx`).
+        """Complete a text without a prompt template, for base models.
+
+        Source: LM Studio docs `3_openai-compat/completions.mdx`.
 
         Options such as `max_tokens`, `temperature`, `stop`, `seed`, `logprobs` go to the server as they are. With `suffix`, the
         model writes what stands between the two texts, in the marks of its family; its name has to say which that is. With
@@ -240,7 +254,9 @@ class LMStudio(ClientBase):
         max_bytes: int = MAX_IMAGE_BYTES,
         total_timeout: float = FETCH_SECONDS,
     ) -> bytes:
-        """Fetch an image from the web and give its bytes, for `chat.user(text, images=[…])`: LM Studio itself fetches none.
+        """Download an image, and return its bytes.
+
+        They are for `chat.user(text, images=[…])`: LM Studio itself downloads none.
 
         Only http:// and https:// addresses on the public internet are asked, whatever they redirect to, unless
         `allow_private` is set. No token, cookie or proxy of this client is used. `total_timeout` (seconds) is for each request.

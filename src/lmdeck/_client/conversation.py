@@ -60,7 +60,10 @@ class _Conversation(Generic[TransportT]):
 
     @property
     def response_id(self) -> str | None:
-        """The id of the last response, which the next turn continues; None before the first, or with `store=False`."""
+        """The id of the last response, which the next turn continues.
+
+        None before the first, or with `store=False`.
+        """
         return self._response_id
 
     @property
@@ -127,7 +130,9 @@ class Conversation(_Conversation[Transport]):
     """A conversation of the sync client; one turn at a time, `branch` for more."""
 
     def send(self, text: str, *, images: Sequence[ImageSource] = ()) -> Reply:
-        """Send a user message, and return the reply; `server_calls` lists the tools that the server ran.
+        """Send a user message, and return the reply.
+
+        Its `server_calls` are the tools that the server ran.
 
         Raises:
             LMStudioError: The answer is not complete; the class says why, `hint` what to do.
@@ -136,7 +141,9 @@ class Conversation(_Conversation[Transport]):
         return ChatStream(self._transport(), begin).until_done()
 
     def stream(self, text: str, *, images: Sequence[ImageSource] = ()) -> ChatStream:
-        """Send a user message, and return a stream of chunks; `chunk.event` is LM Studio's own event.
+        """Send a user message, and return a stream of chunks.
+
+        `chunk.event` is LM Studio's own event.
 
         Raises:
             LMStudioError: The stream raises it when it is read.

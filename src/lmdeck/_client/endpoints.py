@@ -35,7 +35,10 @@ class _Endpoint(Generic[TransportT]):
 
 
 class Responses(_Endpoint[Transport]):
-    """Responses of the sync client, over `/v1/responses` (LM Studio docs `3_openai-compat/responses.md`)."""
+    """Responses of the sync client, over `/v1/responses`.
+
+    Source: LM Studio docs `3_openai-compat/responses.md`.
+    """
 
     _endpoint = RESPONSES
 
@@ -74,7 +77,10 @@ class Responses(_Endpoint[Transport]):
 
 
 class Messages(_Endpoint[Transport]):
-    """Messages of the sync client, over `/v1/messages` (LM Studio docs `4_anthropic-compat/messages.md`)."""
+    """Messages of the sync client, over `/v1/messages`.
+
+    Source: LM Studio docs `4_anthropic-compat/messages.md`.
+    """
 
     _endpoint = MESSAGES
 
@@ -115,7 +121,10 @@ class Messages(_Endpoint[Transport]):
 
 
 class AsyncResponses(_Endpoint[AsyncTransport]):
-    """Responses of the async client, over `/v1/responses` (LM Studio docs `3_openai-compat/responses.md`)."""
+    """Responses of the async client, over `/v1/responses`.
+
+    Source: LM Studio docs `3_openai-compat/responses.md`.
+    """
 
     _endpoint = RESPONSES
 
@@ -143,7 +152,10 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
 
 
 class AsyncMessages(_Endpoint[AsyncTransport]):
-    """Messages of the async client, over `/v1/messages` (LM Studio docs `4_anthropic-compat/messages.md`)."""
+    """Messages of the async client, over `/v1/messages`.
+
+    Source: LM Studio docs `4_anthropic-compat/messages.md`.
+    """
 
     _endpoint = MESSAGES
 

@@ -39,7 +39,9 @@ class History(Struct, frozen=True):
         return self._with(Message(role="user", content=text))
 
     def add(self, *items: Reply | Message | Mapping[str, Any]) -> Self:
-        """Add replies and messages; of a run's reply, all messages of the run: calls, results and the answer.
+        """Add replies and messages.
+
+        Of a run's reply, all messages of the run are added: calls, results and the answer.
 
         Raises:
             ConfigurationError: One of them is neither.

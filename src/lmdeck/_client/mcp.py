@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 
 class MCPTools:
-    """The tools of one MCP server, while it is connected: a context manager, sync or async, and a collection of `Tool`.
+    """The tools of one MCP server, while it is connected.
+
+    A context manager, sync or async, and a collection of `Tool`.
 
     A server is a command to start (`command`, `args`, `env`) that speaks over its standard streams, or the `url` of one that
     speaks streamable HTTP (with `headers`). `allowed` restricts it to some of its tools, by the server's names. Names that

@@ -24,7 +24,9 @@ class Models:
         self._transport = transport
 
     def list(self) -> list[ModelInfo]:
-        """List every model on the server, over `/api/v1/models`, or `/api/v0/models`, or `/v1/models`.
+        """List every model on the server.
+
+        The list is that of `/api/v1/models`, else `/api/v0/models`, else `/v1/models`.
 
         Raises:
             LMStudioError: The server cannot be reached, refuses, or has no model list.
@@ -68,7 +70,9 @@ class Models:
         on_progress: Callable[[ModelLoadProgress], object] | None = None,
         **options: Any,  # LM Studio's own
     ) -> LoadedModel:
-        """Load a model unless a matching instance is loaded; `on_progress` receives the progress from 0 to 1.
+        """Load a model unless a matching instance is loaded.
+
+        `on_progress` receives the progress from 0 to 1.
 
         Raises:
             ModelLoadError: The server refused, or has too little memory.

@@ -59,7 +59,10 @@ class _Run:
 
 
 class ChatRun(_Run):
-    """A run of the sync client while it goes on: a context manager and an iterator of chunks and tool events."""
+    """A run of the sync client while it continues.
+
+    A context manager and an iterator of chunks and tool events.
+    """
 
     def __init__(self, begin: Callable[[Interruption], Generator[AgentEvent, None, Reply | PausedRun]]) -> None:
         super().__init__()
@@ -96,7 +99,9 @@ class ChatRun(_Run):
         self.close()
 
     def close(self) -> None:
-        """End the run: the model's stream is closed, and results that are still to come are not waited for.
+        """End the run.
+
+        The model's stream is closed, and the run does not wait for results of tools.
 
         Another thread may do so: the one that reads then gets an `IncompleteStreamError`. A sync `approve` or handler that
         is running is not stopped.
@@ -110,7 +115,10 @@ class ChatRun(_Run):
 
 
 class AsyncChatRun(_Run):
-    """A run of the async client while it goes on: an async context manager and iterator of chunks and tool events."""
+    """A run of the async client while it continues.
+
+    An async context manager and iterator of chunks and tool events.
+    """
 
     def __init__(self, steps: AsyncGenerator[AgentEvent | Reply | PausedRun, None]) -> None:
         super().__init__()

@@ -190,7 +190,10 @@ class _ParseStreamBase(Generic[T]):
 
 
 class ParseStream(_ParseStreamBase[T]):
-    """A stream of structured output: iterate for partial values as plain data; `value` is the final object."""
+    """A stream of structured output.
+
+    Iterate for partial values as plain data; `value` is the final object.
+    """
 
     _stream: ChatStream
 

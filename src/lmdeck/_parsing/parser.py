@@ -22,7 +22,10 @@ BYTE_LEVEL = str.maketrans({"Ġ": " ", "Ċ": "\n"})
 
 
 class StreamParser:
-    """A parser of text as it arrives: `feed` pieces, then `finish`; `result` is the whole message."""
+    """A parser of text as it arrives.
+
+    `feed` pieces, then `finish`; `result` is the whole message.
+    """
 
     def __init__(
         self, tools: OfferedTools | Iterable[Any] | None = None, dialect: str = "auto", prefix: str = "", *,

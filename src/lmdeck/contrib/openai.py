@@ -28,23 +28,35 @@ OWN = frozenset(ClientSettings.__annotations__) - {
 
 
 def http_client(**settings: Unpack[ClientSettings]) -> httpx2.Client:
-    """Return an HTTP client for `openai.OpenAI(http_client=…)`; the keywords are those of `LMStudio`."""
+    """Return an HTTP client for `openai.OpenAI(http_client=…)`.
+
+    The keywords are those of `LMStudio`.
+    """
     return httpx2.Client(transport=RepairTransport(**settings), timeout=None, trust_env=False)
 
 
 def async_http_client(**settings: Unpack[ClientSettings]) -> httpx2.AsyncClient:
-    """Return an HTTP client for `openai.AsyncOpenAI(http_client=…)`; the keywords are those of `LMStudio`."""
+    """Return an HTTP client for `openai.AsyncOpenAI(http_client=…)`.
+
+    The keywords are those of `LMStudio`.
+    """
     return httpx2.AsyncClient(transport=AsyncRepairTransport(**settings), timeout=None, trust_env=False)
 
 
 def OpenAI(**options: Any) -> openai.OpenAI:  # noqa: N802  # OpenAI's own keywords, and its name
-    """Return OpenAI's client for LM Studio; the keywords are OpenAI's and those of `LMStudio`, which select the server."""
+    """Return OpenAI's client for LM Studio.
+
+    The keywords are OpenAI's and those of `LMStudio`, which select the server.
+    """
     settings, arguments = _split(options)
     return openai.OpenAI(http_client=http_client(**settings), **arguments)
 
 
 def AsyncOpenAI(**options: Any) -> openai.AsyncOpenAI:  # noqa: N802  # as above
-    """Return OpenAI's async client for LM Studio; the keywords are OpenAI's and those of `LMStudio`."""
+    """Return OpenAI's async client for LM Studio.
+
+    The keywords are OpenAI's and those of `LMStudio`.
+    """
     settings, arguments = _split(options)
     return openai.AsyncOpenAI(http_client=async_http_client(**settings), **arguments)
 

@@ -30,7 +30,9 @@ def serve(
     allowed_hosts: Iterable[str] = (),
     on_ready: Callable[[str], object] | None = None,
 ) -> None:
-    """Load a GGUF model (None: the one that `pull` fetched) and serve LM Studio's API until Ctrl-C.
+    """Load a GGUF model and serve LM Studio's API until Ctrl-C.
+
+    Without a `model`, it is the one that `pull` downloaded.
 
     With `api_token`, requests need it. It answers to loopback names and `allowed_hosts`; listening on another `host`, also to
     addresses and names without a dot. `on_ready` is called with the base URL once requests are answered.
@@ -76,7 +78,9 @@ class EngineServer:
         requantize: str | None = "Q8_0",
         api_token: str | None = None,
     ) -> Self:
-        """Load a GGUF model (None: the one that `pull` fetched) and serve it; returns when requests are answered.
+        """Load a GGUF model and serve it; returns when requests are answered.
+
+        Without a `model`, it is the one that `pull` downloaded.
 
         Raises:
             EngineError: The extra is not installed, the weights are not there, or the model cannot be loaded.
@@ -98,7 +102,10 @@ class EngineServer:
         return cls(background.base_url, loaded.models()[0].key, background.close)
 
     def close(self) -> None:
-        """Stop generating, end every connection, release port and memory. A second call does nothing."""
+        """Stop generating, end every connection, and release port and memory.
+
+        A second call has no effect.
+        """
         self._close()
 
     def __enter__(self) -> Self:

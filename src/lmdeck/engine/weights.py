@@ -46,7 +46,10 @@ class PullProgress(Struct, frozen=True):
 
 
 def cache_directory() -> Path:
-    """Return lmdeck's cache directory: LMDECK_CACHE_DIR, or the user's cache directory on this platform."""
+    """Return lmdeck's cache directory.
+
+    It is LMDECK_CACHE_DIR, or the user's cache directory on this platform.
+    """
     if chosen := os.environ.get("LMDECK_CACHE_DIR"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":

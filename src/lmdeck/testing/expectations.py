@@ -17,7 +17,10 @@ POLL_SECONDS = 0.005
 
 
 class Expectations:
-    """Assertions about the requests that were received; listings of models do not count as requests here."""
+    """Assertions about the requests that were received.
+
+    Listings of models do not count as requests here.
+    """
 
     requests: list[SentRequest]
     unexpected: list[SentRequest]
@@ -65,7 +68,9 @@ class Expectations:
             raise AssertionError(f"{self.pending} scripted answer(s) were not asked for.{self._shown()}")
 
     def assert_expected(self) -> None:
-        """Check that no request came for which nothing was scripted; the end of the `with` block does so.
+        """Check that no request came for which nothing was scripted.
+
+        The end of the `with` block does so.
 
         Raises:
             AssertionError: One came.
@@ -106,7 +111,9 @@ class Expectations:
         raise AssertionError(f"Expected {expected}, found {len(asked)}.{self._shown()}{self._difference(body)}")
 
     def assert_tool_called(self, name: str, /, *, result: str | None = None, **arguments: object) -> ToolUse:
-        """Check that the application ran a tool with these arguments (and maybe others), and sent back what it gave.
+        """Check that the application ran a tool with these arguments, and sent back its result.
+
+        Other arguments may be there too.
 
         Raises:
             AssertionError: It did not; the message shows the calls that it made.

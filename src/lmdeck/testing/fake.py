@@ -40,7 +40,9 @@ FAKE_HEADERS = (*LM_STUDIO_HEADERS, ("Server", f"lmdeck-fake/{__version__}"))
 
 
 class FakeLMStudio(Scripting, ModelScripting, Expectations):
-    """A server of LM Studio's API that answers from a script; it listens when the `with` block is entered.
+    """A server of LM Studio's API that answers from a script.
+
+    It listens when the `with` block is entered.
 
     Answers are split at random positions, even within characters and markers; `seed` makes that reproducible, `cuts=False`
     turns it off. `tokens_per_second` and `time_to_first_token` (seconds) pace them. With `strict`, a request without a scripted
@@ -97,7 +99,9 @@ class FakeLMStudio(Scripting, ModelScripting, Expectations):
 
     @classmethod
     def replay(cls, cassette: str | Path, *, speed: float = 0.0) -> Self:
-        """Return a fake that answers from a recording (`lmdeck record`), byte for byte, each exchange once.
+        """Return a fake that answers from a recording, byte for byte, each exchange once.
+
+        `lmdeck record` makes recordings.
 
         `speed` divides the recorded delays; 0 removes them.
 
@@ -205,14 +209,18 @@ class FakeLMStudio(Scripting, ModelScripting, Expectations):
         self._close_port_if_scripted()
 
     def when(self, fits: Callable[[SentRequest], object]) -> Rule:
-        """Script answers for matching requests: `fake.when(lambda r: "weather" in r.last_user).reply(…)`.
+        """Script answers for matching requests.
+
+        For example `fake.when(lambda r: "weather" in r.last_user).reply(…)`.
 
         They take precedence over the queue and are used in order; the last one is repeated.
         """
         return self._script.rule(fits)
 
     def at(self, path: str) -> Rule:
-        """Script answers for one path, known or not: `fake.at("/api/v1/models").body({"models": []})`.
+        """Script answers for one path, known or not.
+
+        For example `fake.at("/api/v1/models").body({"models": []})`.
 
         As with `when`, they take precedence over the queue, and the last one is repeated.
         """
@@ -249,7 +257,10 @@ class FakeLMStudio(Scripting, ModelScripting, Expectations):
 
     @property
     def most_at_once(self) -> int:
-        """The largest number of simultaneous requests for an answer, including those that waited for a slot."""
+        """The largest number of simultaneous requests for an answer.
+
+        Requests that waited for a slot are included.
+        """
         return self._asgi_app.most_at_once
 
     @property

@@ -259,7 +259,10 @@ class ModelScripting:
         self._models.models[key].instances.clear()
 
     def turn_on_auto_evict(self) -> None:
-        """Unload every other model when a request loads one, as LM Studio does with models that it loaded on demand."""
+        """Unload every other model when a request loads one.
+
+        LM Studio does so with models that it loaded on demand.
+        """
         self._models.evicts = True
 
     def turn_off_jit(self) -> None:

@@ -36,7 +36,9 @@ class RawAnswer(Struct, frozen=True):
 
     @classmethod
     def frames(cls, *frames: object, done: bool = True) -> Self:
-        """Return a raw answer with JSON values as events; a number is a wait in seconds, bytes are sent unmodified.
+        """Return a raw answer with JSON values as events.
+
+        A number is a wait in seconds, bytes are sent unmodified.
 
         The `type` of a value becomes the name of its event, as in typed streams (`/api/v1/chat`, responses, messages).
         Other streams end with `[DONE]`, unless `done` is False.

@@ -92,12 +92,18 @@ class Scripting:
     def tool_calls(
         self, calls: Sequence[tuple[str, Mapping[str, Any] | str]], *, dialect: str | None = None, content: str = ""
     ) -> Self:
-        """Call several tools in one answer; arguments that are a string are sent unchanged, valid JSON or not."""
+        """Call several tools in one answer.
+
+        Arguments that are a string are sent unchanged, valid JSON or not.
+        """
         planned = tuple(PlannedCall(name=name, arguments=arguments) for name, arguments in calls)
         return self.answer(Answer(content=content, calls=planned, dialect=dialect))
 
     def server_tool(self, name: str, /, output: str, *, then: str, provider: str = "fake", **arguments: object) -> Self:
-        """Answer with a tool that the server runs (a plugin `provider="mcp/…"`, or an MCP server), then with `then`."""
+        """Answer with a tool that the server runs, then with `then`.
+
+        `provider` is a plugin, `"mcp/…"`, or an MCP server.
+        """
         call = PlannedCall(name=name, arguments=arguments, output=output, provider=provider)
         return self.answer(Answer(calls=(call,), content=then))
 
@@ -106,7 +112,10 @@ class Scripting:
         return self.answer(Answer(content=json.dumps(value, ensure_ascii=False)))
 
     def from_schema(self) -> Self:
-        """Answer with a value that matches the schema of the request, or with arguments for a required tool."""
+        """Answer with a value that matches the schema of the request.
+
+        For a required tool, the value is its arguments.
+        """
         return self.answer(Answer(from_schema=True))
 
     def decides(self, **answers: float | str | bool | Mapping[str, float] | None) -> Self:
@@ -118,7 +127,10 @@ class Scripting:
         return self.answer(Answer(decisions=answers))
 
     def error(self, status: int = 500, message: str = "The server had a problem.", *, body: object = None) -> Self:
-        """Refuse with a status; if `body` is None, send the message in the error format of the endpoint."""
+        """Refuse with a status.
+
+        If `body` is None, the message is sent in the error format of the endpoint.
+        """
         return self.answer(Answer(refusal=refusal(status, message, body=body)))
 
     def raw(
@@ -128,7 +140,10 @@ class Scripting:
         content_type: str = "application/json",
         headers: Mapping[str, str] | None = None,
     ) -> Self:
-        """Answer with exactly these bytes, each piece sent separately; a number is a wait in seconds."""
+        """Answer with exactly these bytes, each piece sent separately.
+
+        A number is a wait in seconds.
+        """
         return self.answer(RawAnswer(steps, status, {"content-type": content_type, **(headers or {})}))
 
     def body(self, value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Self:
@@ -136,14 +151,18 @@ class Scripting:
         return self.answer(RawAnswer.json(value, status, headers))
 
     def frames(self, *frames: object, done: bool = True) -> Self:
-        """Answer with exactly these JSON values as the events of a stream; a number is a wait in seconds.
+        """Answer with exactly these JSON values as the events of a stream.
+
+        A number is a wait in seconds.
 
         `[DONE]` ends the stream, unless its events have a `type` or `done` is False.
         """
         return self.answer(RawAnswer.frames(*frames, done=done))
 
     def fail(self, fault: str, /, *, reply: str | Answer = FILLER, **options: object) -> Self:
-        """Inject one of `FakeLMStudio.faults()` into the next answer, which would otherwise be `reply`.
+        """Inject one of `FakeLMStudio.faults()` into the next answer.
+
+        Without the fault, the answer would be `reply`.
 
         Raises:
             ConfigurationError: There is no such fault, or it has no such option.

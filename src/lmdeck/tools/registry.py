@@ -12,7 +12,10 @@ Offer = Tool[..., Any] | Callable[..., Any] | Mapping[str, Any] | str
 
 
 class ToolRegistry:
-    """A registry of tools with unique names; the same function may be defined again, as in a notebook."""
+    """A registry of tools with unique names.
+
+    The same function may be defined again, as in a notebook.
+    """
 
     def __init__(self, tools: Iterable[Tool[..., Any]] = ()) -> None:
         self._tools: dict[str, Tool[..., Any]] = {}

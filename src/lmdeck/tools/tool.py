@@ -27,7 +27,9 @@ class ToolFailed(Exception):
 
 
 class Tool(Generic[P, R]):
-    """A tool that a model may call: `name`, `description`, `parameters` (JSON Schema) and `handler`.
+    """A tool that a model may call.
+
+    It has `name`, `description`, `parameters` (JSON Schema) and `handler`.
 
     It stays callable as the function that it was created from. `timeout` is the maximum run time in seconds; None means the
     limit of the loop. With `repeatable`, equal calls are each run. `arguments` is the Struct that arguments are converted to;
@@ -106,7 +108,9 @@ def tool(
     function: Callable[P, R] | None = None, /, *, name: str | None = None, description: str | None = None,
     timeout: float | None = None, repeatable: bool = False,
 ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:  # fmt: skip
-    """Create a tool from a function: the schema from its signature, the descriptions from its docstring.
+    """Create a tool from a function.
+
+    The schema comes from its signature, the descriptions from its docstring.
 
     Descriptions are read from Google, NumPy and reST docstrings, and from `Annotated[str, "description"]`. Equal calls in one
     answer are run once and share the result, unless the tool is `repeatable`, as for rolling a die.
