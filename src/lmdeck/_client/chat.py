@@ -481,10 +481,7 @@ class AsyncChat(_Builder[AsyncTransport]):
     async def run(
         self, max_rounds: int = 8, *, approve: AnyApprove = None, **limits: Unpack[RunLimits]
     ) -> Reply | PausedRun:
-        """Async version of `Chat.run`.
-
-        Handlers and `approve` may be async; sync handlers run in threads.
-        """
+        """Async version of `Chat.run`, with async tools and `approve`; sync tools run in threads."""
         return await _outcome_async(self._run(self._spec, limits_of(max_rounds, limits), approve, streamed=False))
 
     def run_stream(
