@@ -44,7 +44,10 @@ class TokenEstimator:
 
     def estimate(self, model: str, body: Mapping[str, Any]) -> TokenCount:
         """Estimate the tokens of a chat."""
-        plain = plain_estimate(body)
+        return self.estimate_from(model, plain_estimate(body))
+
+    def estimate_from(self, model: str, plain: float) -> TokenCount:
+        """Estimate the tokens of a chat with a plain estimate."""
         samples = self._samples.get(model)
         if not samples:
             return TokenCount(tokens=round(plain), error=UNCALIBRATED_ERROR)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lmdeck._requests.token_estimates import TokenEstimator, plain_estimate
+from lmdeck._requests.token_estimates import TokenEstimator
 from lmdeck._responses.model_lists import choose_model
 from lmdeck.errors import APIError, InvalidRequestError, LMStudioError, ServerError
 from lmdeck.gateway.admission import Admission, Ask, Lease, OpenAdmission, Outcome, Principal, Refusal
@@ -329,8 +329,8 @@ class Gateway:
 
     async def _count_tokens(self, arrived: Arrived) -> HTTPAnswer:
         """Answer Anthropic's `count_tokens` by an estimate, which is calibrated by the answers of the model."""
-        body = _object(await arrived.body())
-        return json_answer({"input_tokens": count_tokens(self.estimator, body)})
+        body = await arrived.body()
+        return json_answer({"input_tokens": count_tokens(self.estimator, _object(body), len(body))})
 
 
 class _Work:
@@ -407,8 +407,6 @@ class _Work:
         self.lease = await gateway.admission.admit(request.principal, ask)
         if request.streams:
             self.delivery.beat_every(gateway.config.queue.heartbeat, self._own_headers())
-        is_sample = request.relay is not None and request.prompt_tokens >= LEAST_SAMPLE
-        plain = plain_estimate(request.relay.body) if request.relay is not None and is_sample else 0.0
         answer = await gateway.answer(request)
         self._body = b""  # what is no longer needed while the answer is streamed, perhaps for minutes
         request.forget_body()
@@ -426,8 +424,8 @@ class _Work:
                 await self.settle()
                 await self.delivery.start(answer.status, {**headers, "content-length": str(len(body))})
                 await self.delivery.end(body)
-        if is_sample:
-            gateway.estimator.learn_from(outcome.model, plain, outcome.prompt_tokens)
+        if request.relay is not None and request.prompt_tokens >= LEAST_SAMPLE and not outcome.error:
+            gateway.estimator.learn_from(outcome.model, request.prompt_tokens, outcome.prompt_tokens)
 
     def _checked(self) -> GatewayRequest:
         arrived = self.arrived

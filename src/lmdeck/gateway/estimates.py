@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._requests.token_estimates import CHARACTERS_A_TOKEN, TOKENS_AN_IMAGE, TokenEstimator
-from lmdeck.relay.messages_requests import message_body
 
 __all__ = ["cost_of", "count_tokens"]
 
@@ -46,10 +44,7 @@ def _measured(value: object, depth: int) -> tuple[int, int]:
     return sum(part[0] for part in parts), sum(part[1] for part in parts)
 
 
-def count_tokens(estimator: TokenEstimator, given: Mapping[str, Any]) -> int:
-    """Return the estimated number of prompt tokens of a request of `/v1/messages`."""
-    body = message_body(dict(given), CompatibilityFixes(()))
-    system = body.get("system")
-    messages = list(body.get("messages") or ())
-    whole = {**body, "messages": [{"role": "system", "content": system}, *messages] if system else messages}
-    return estimator.estimate(str(given.get("model") or ""), whole).tokens
+def count_tokens(estimator: TokenEstimator, given: Mapping[str, Any], size: int) -> int:
+    """Return the estimated number of prompt tokens of a request, by what the model's answers have counted for others."""
+    prompt, _ = cost_of(given, size)
+    return estimator.estimate_from(str(given.get("model") or ""), max(prompt, 1)).tokens
