@@ -229,8 +229,9 @@ def test_codexs_request_is_answered(fake: FakeLMStudio, running: GatewayProcess)
 # --- other languages ---
 
 PHP = r"""<?php
+$weather = ['name' => 'get_weather', 'parameters' => ['type' => 'object', 'properties' => []]];
 $body = ['model' => getenv('MODEL'), 'messages' => [['role' => 'user', 'content' => 'Weather?']],
-  'tools' => [['type' => 'function', 'function' => ['name' => 'get_weather', 'parameters' => ['type' => 'object', 'properties' => []]]]]];
+  'tools' => [['type' => 'function', 'function' => $weather]]];
 $curl = curl_init(getenv('URL') . '/v1/chat/completions');
 curl_setopt_array($curl, [CURLOPT_RETURNTRANSFER => true, CURLOPT_POSTFIELDS => json_encode($body),
   CURLOPT_HTTPHEADER => ['Content-Type: application/json', 'Authorization: Bearer none']]);

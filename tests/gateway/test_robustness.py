@@ -236,6 +236,21 @@ def test_several_processes_share_the_port_and_one_may_die(tmp_path: Path) -> Non
         assert running.process.wait(PATIENCE) == 0
 
 
+def test_processes_end_with_their_parent(tmp_path: Path) -> None:
+    """However it ends; else they would hold the port."""
+    children = Path("/proc/self/task")
+    if not children.exists():
+        pytest.skip("the system does not list the children of a process")
+    with FakeLMStudio(strict=False) as fake, gateway(tmp_path, config_of([fake]), "--workers", "2") as running:
+        assert running.chat().status == 200
+        workers = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
+        running.process.kill()
+        limit = time.monotonic() + PATIENCE
+        while any(Path(f"/proc/{worker}/cmdline").exists() for worker in workers):
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+
+
 # --- wrong configurations ---
 
 

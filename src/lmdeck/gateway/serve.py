@@ -222,15 +222,17 @@ class _Supervisor:
         command = [sys.executable, "-m", "lmdeck.gateway.worker", str(descriptor), self._locks.name, self._path or ""]
         worker = subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.PIPE)
         assert worker.stdin is not None
-        with worker.stdin as pipe, suppress(BrokenPipeError):  # it died at once, and will be replaced
-            pipe.write(settings)
-        return worker
+        with suppress(BrokenPipeError):  # it died at once, and will be replaced
+            worker.stdin.write(settings + b"\n")
+            worker.stdin.flush()
+        return worker  # the pipe stays open: its end tells the worker that this process has died
 
     def _replace_dead(self) -> None:
         for number, worker in enumerate(self._workers):
             if worker.poll() is not None and not self._is_ending:
                 _log.error("worker %d ended with code %s, starting another", worker.pid, worker.returncode)
                 time.sleep(RESTART_PAUSE)
+                _close_pipe(worker)
                 self._workers[number] = self._start()
 
     def _end(self) -> int:
@@ -245,4 +247,11 @@ class _Supervisor:
             except subprocess.TimeoutExpired:
                 worker.kill()
                 codes.append(worker.wait())
+            _close_pipe(worker)
         return 0 if all(code in (0, -signal.SIGTERM) for code in codes) else 1
+
+
+def _close_pipe(worker: subprocess.Popen[bytes]) -> None:
+    if worker.stdin is not None:
+        with suppress(BrokenPipeError):
+            worker.stdin.close()

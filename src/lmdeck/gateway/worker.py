@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 from lmdeck.gateway.config import Config
@@ -13,12 +16,19 @@ from lmdeck.gateway.serve import serve_worker
 def main(arguments: list[str]) -> int:
     """Serve on the socket of the parent: its descriptor, a folder for locks, and the path of the configuration file.
 
-    The configuration itself comes on standard input, since it may contain a password.
+    The configuration itself comes on standard input, since it may contain a password. When that ends, the parent has died.
     """
     descriptor, locks, path = arguments
     log_as_json()
-    config = Config.parse(sys.stdin.read(), "the configuration")
+    config = Config.parse(sys.stdin.buffer.readline().decode(), "the configuration")
+    threading.Thread(target=_end_with_parent, name="lmdeck-parent", daemon=True).start()
     return serve_worker(config, path or None, int(descriptor), Path(locks))
+
+
+def _end_with_parent() -> None:
+    """Shut down when the parent has died: nobody would restart this process, or stop it."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":
