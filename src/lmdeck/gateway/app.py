@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from lmdeck.gateway.batch.endpoints import batch_routes
 from lmdeck.gateway.batch.runner import BatchRunner
 from lmdeck.gateway.caching import CachedAnswers, open_cache
 from lmdeck.gateway.config import Config
+from lmdeck.gateway.control import control_routes
 from lmdeck.gateway.delivery import ON_LOST, Delivery
 from lmdeck.gateway.estimates import cost_of, count_tokens
 from lmdeck.gateway.handlers import GatewayRequest, Handler, HandlerFactory
@@ -29,6 +31,7 @@ from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, Routes, j
 from lmdeck.gateway.listings import LISTS, find_model, list_models
 from lmdeck.gateway.logs import log_outcome
 from lmdeck.gateway.management import management_routes
+from lmdeck.gateway.metrics import GatewayMetrics
 from lmdeck.gateway.operators import Operators, operator_routes
 from lmdeck.gateway.pool import Pool
 from lmdeck.relay import Kind, RelayRequest, Route, error_answer, route_of
@@ -42,6 +45,7 @@ __all__ = ["Gateway", "admission_from"]
 
 CLIENT_GONE = 499  # as in nginx's logs
 LEAST_SAMPLE = 200  # tokens of a prompt from which estimates are learned: a short one is mostly template
+SHOWN_LIVE = 200
 COUNT_TOKENS = "/v1/messages/count_tokens"
 _NO_WEBSOCKETS = (
     "The gateway speaks HTTP only. LM Studio's own SDKs (lmstudio-python, lmstudio-js) need LM Studio's WebSocket API: use "
@@ -85,11 +89,13 @@ class Gateway:
     ) -> None:
         self.config = config
         self.admission = admission_from(config) if admission is None else admission
-        self.observers: list[Callable[[Outcome], object]] = [log_outcome]
+        self.metrics = GatewayMetrics(self.status)
+        self.observers: list[Callable[[Outcome], object]] = [log_outcome, self.metrics.note]
         self.estimator = TokenEstimator()
         self.pool = Pool(config, clock, locks)
         self.operators = Operators(config.admin)
         self.deliveries: set[Delivery] = set()
+        self.works: dict[str, _Work] = {}
         self.is_draining = False
         self.clock = clock
         self._reconfiguring = asyncio.Lock()
@@ -109,7 +115,9 @@ class Gateway:
                 self.add_route("GET", f"{path}/{{model:path}}", partial(self._find_model, api), "key")
         self.batches = BatchRunner(self)
         managing = management_routes(self.pool, for_operators=bool(config.auth.required))
-        for method, path, endpoint, access in (*managing, *operator_routes(self), *batch_routes(self)):
+        self.add_route("GET", "/metrics", self.metrics.page, "operator")
+        operating = (*operator_routes(self), *control_routes(self))
+        for method, path, endpoint, access in (*managing, *operating, *batch_routes(self)):
             self.add_route(method, path, endpoint, access)
 
     def add_route(self, method: str, path: str, endpoint: Endpoint, access: Access = "key") -> None:
@@ -123,7 +131,16 @@ class Gateway:
             "requests": len(self.deliveries),
             "hosts": [host.status() for host in self.pool.hosts],
             "queues": self.pool.scheduler.status(),
+            "live": [work.status() for work in islice(self.works.values(), SHOWN_LIVE)],
         }
+
+    def cancel(self, request_id: str) -> bool:
+        """End an open request with an error; return whether there is one of this id."""
+        work = self.works.get(request_id)
+        if work is not None:
+            hint = "Ask the operator of the gateway why."
+            work.delivery.stop(ServerError("An operator stopped the request.", status=503, code="cancelled", hint=hint))
+        return work is not None
 
     async def reconfigure(self, config: Config) -> None:
         """Use another configuration: hosts come and go without losing a request. Server and store stay as they are."""
@@ -141,6 +158,7 @@ class Gateway:
         await self.admission.start()
         await self.pool.start()
         self._tasks.append(asyncio.create_task(self._watch_readers()))
+        self._tasks.append(asyncio.create_task(self.metrics.keep_fresh()))
         await self.batches.start()
 
     async def aclose(self) -> None:
@@ -226,6 +244,7 @@ class Gateway:
         """Relay a request to a host, and stop it when the client leaves."""
         work = _Work(self, arrived, Delivery(arrived.scope, send, self.clock))
         self.deliveries.add(work.delivery)
+        self.works[work.outcome.request_id] = work
         try:
             if await work.read():
                 await self._run_while_connected(arrived.scope, receive, work)
@@ -233,6 +252,7 @@ class Gateway:
             work.outcome.status, work.outcome.error = CLIENT_GONE, work.outcome.error or "ClientGoneError"
         finally:
             self.deliveries.discard(work.delivery)
+            del self.works[work.outcome.request_id]
             await work.settle()
             for observer in self.observers:
                 observer(work.outcome)
@@ -353,6 +373,31 @@ class _Work:
             method=arrived.method,
             path=self.route.path.partition("?")[0],
         )
+
+    def status(self) -> dict[str, Any]:
+        """Return the state of the request; `chunks` counts what its client was sent of a stream."""
+        outcome, now = self.outcome, self.gateway.clock()
+        first = outcome.first_token_seconds
+        answering = now - self._started - first if first is not None else 0.0
+        chunks = self.delivery.chunks
+        return {
+            "request_id": outcome.request_id,
+            "key": outcome.key,
+            "model": outcome.model,
+            "host": outcome.host,
+            "endpoint": outcome.endpoint,
+            "phase": self._phase(),
+            "seconds": round(now - self._started, 3),
+            "chunks": chunks,
+            "chunks_per_second": round(chunks / answering, 1) if answering > 0 else None,
+        }
+
+    def _phase(self) -> str:
+        if self.outcome.first_token_seconds is not None:
+            return "answering"
+        if self.outcome.attempts:
+            return "prompt"
+        return "arriving" if self.lease is None else "queued"
 
     async def read(self) -> bool:
         """Authenticate the client and read the body; return False after a refusal, which has been sent."""

@@ -35,6 +35,7 @@ class Delivery:
         self._beat: asyncio.Task[None] | None = None
         self.task: asyncio.Task[object] | None = None
         self.waits_since: float | None = None
+        self.chunks = 0  # of a stream: the events that were sent
         self.is_started = False
         self.is_ended = False
         self.stopped_by: LMStudioError | None = None
@@ -80,6 +81,7 @@ class Delivery:
 
     async def write(self, data: bytes) -> None:
         """Send a part of the body; wait while the client does not read."""
+        self.chunks += data.count(b"data: ")
         await self._pass({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, data: bytes = b"") -> None:

@@ -65,6 +65,8 @@ class Pool:
         self._watch_hosts({*hosts, *self.hosts})
         await _wait_for_polls(hosts)
         self.config = self.scheduler.config = self.dispatcher.config = config
+        for host, each in zip(hosts, config.hosts, strict=True):
+            host.config = each
         self.hosts[:] = hosts
         self._watch_hosts(set(hosts))
         self.scheduler.wake()

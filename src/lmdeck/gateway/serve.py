@@ -24,6 +24,7 @@ from lmdeck._version import __version__
 from lmdeck.errors import ConfigurationError, LMStudioError
 from lmdeck.gateway.app import Gateway
 from lmdeck.gateway.config import Config
+from lmdeck.gateway.metrics import FOLDER, forget_process
 from lmdeck.gateway.protocol import protocol_with
 from lmdeck.server.serve import base_url, listen
 from lmdeck.web.trust import is_loopback
@@ -188,6 +189,7 @@ class _Supervisor:
         self._workers: list[subprocess.Popen[bytes]] = []
         self._is_ending = False
         self._locks = tempfile.TemporaryDirectory(prefix="lmdeck-gateway-")
+        self._metrics = tempfile.TemporaryDirectory(prefix="lmdeck-metrics-")
 
     def run(self) -> int:
         """Run until SIGTERM or Ctrl-C; return the exit code."""
@@ -206,6 +208,7 @@ class _Supervisor:
             return self._end()
         finally:
             self._locks.cleanup()
+            self._metrics.cleanup()
             for number, handler in before.items():
                 signal.signal(number, handler)  # type: ignore[arg-type]  # what `signal` has returned
 
@@ -220,7 +223,9 @@ class _Supervisor:
         descriptor = self._listener.fileno()
         settings = msgspec.json.encode(self._config)
         command = [sys.executable, "-m", "lmdeck.gateway.worker", str(descriptor), self._locks.name, self._path or ""]
-        worker = subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.PIPE)
+        worker = subprocess.Popen(
+            command, pass_fds=[descriptor], stdin=subprocess.PIPE, env={**os.environ, FOLDER: self._metrics.name}
+        )
         assert worker.stdin is not None
         with suppress(BrokenPipeError):  # it died at once, and will be replaced
             worker.stdin.write(settings + b"\n")
@@ -231,6 +236,7 @@ class _Supervisor:
         for number, worker in enumerate(self._workers):
             if worker.poll() is not None and not self._is_ending:
                 _log.error("worker %d ended with code %s, starting another", worker.pid, worker.returncode)
+                forget_process(self._metrics.name, worker.pid)
                 time.sleep(RESTART_PAUSE)
                 _close_pipe(worker)
                 self._workers[number] = self._start()

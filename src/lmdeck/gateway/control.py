@@ -1,0 +1,73 @@
+"""Endpoints with which operators act on what goes on: end a request, and take a host out of rotation or back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from lmdeck.errors import InvalidRequestError
+from lmdeck.gateway.config import Config
+from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, json_answer
+
+__all__ = ["Controlled", "control_routes"]
+
+
+class Controlled(Protocol):
+    """What the endpoints need of a gateway."""
+
+    config: Config
+
+    def cancel(self, request_id: str) -> bool:
+        """End an open request; return whether there is one of this id."""
+        ...
+
+    async def reconfigure(self, config: Config) -> None:
+        """Use another configuration."""
+        ...
+
+
+class _Drain(Struct):
+    """Whether a host is to get no new requests."""
+
+    drain: bool
+
+
+def control_routes(gateway: Controlled) -> Iterator[tuple[str, str, Endpoint, Access]]:
+    """Yield the endpoints: method, path, endpoint and access."""
+    yield "POST", "/gateway/requests/{id}/cancel", partial(_cancel, gateway), "operator"
+    yield "POST", "/gateway/hosts/{name}/drain", partial(_drain, gateway), "operator"
+
+
+async def _cancel(gateway: Controlled, arrived: Arrived) -> HTTPAnswer:
+    """End an open request with an error in its format."""
+    request_id = arrived.params["id"]
+    if not gateway.cancel(request_id):
+        raise _not_found(f"No request {request_id!r} is open.", "Look at /gateway/status: it may have ended.")
+    return json_answer({"cancelled": request_id})
+
+
+async def _drain(gateway: Controlled, arrived: Arrived) -> HTTPAnswer:
+    """Give a host no new requests, or give it some again, until the next start."""
+    name = arrived.params["name"]
+    config = gateway.config
+    if all(host.name != name for host in config.hosts):
+        raise _not_found(f"There is no host {name!r}.", "Look at /gateway/status for the names.")
+    try:
+        wanted = msgspec.json.decode(await arrived.body(), type=_Drain)
+    except msgspec.DecodeError as error:
+        raise InvalidRequestError(
+            f"The body is not valid: {error}.", hint='Send {"drain": true}.', status=400
+        ) from None
+    hosts = tuple(
+        msgspec.structs.replace(host, drain=wanted.drain) if host.name == name else host for host in config.hosts
+    )
+    await gateway.reconfigure(msgspec.structs.replace(config, hosts=hosts))
+    return json_answer({"host": name, "draining": wanted.drain})
+
+
+def _not_found(message: str, hint: str) -> InvalidRequestError:
+    return InvalidRequestError(message, hint=hint, status=404)

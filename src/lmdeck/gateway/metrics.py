@@ -1,0 +1,148 @@
+"""The gateway's metrics for Prometheus, over all of its processes.
+
+Several processes write their figures into files of one folder (`PROMETHEUS_MULTIPROC_DIR`, set by the parent process), and
+whichever process is scraped returns the sum. All labels are bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from lmdeck.gateway.admission import Outcome
+from lmdeck.gateway.http import Arrived, HTTPAnswer
+from lmdeck.observe.listening import BoundedLabels
+
+__all__ = ["FOLDER", "GatewayMetrics", "forget_process"]
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+REFRESH_SECONDS = 1.0
+DURATIONS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
+TOKEN_TIMES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 1, 2.5)
+
+
+class GatewayMetrics:
+    """Counts the outcomes of requests, and the state of hosts and queues that `status` returns."""
+
+    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._status = status
+        self._model, self._key, self._error = BoundedLabels(), BoundedLabels(), BoundedLabels()
+        self._requests = Counter(
+            "lmdeck_gateway_requests",
+            "Requests that ended.",
+            ["endpoint", "model", "host", "status"],
+            registry=registry,
+        )
+        self._errors = Counter(
+            "lmdeck_gateway_errors", "Failed requests, by class of error.", ["error"], registry=registry
+        )
+        self._duration = Histogram(
+            "gen_ai_server_request_duration_seconds", "Time from the arrival of a request to the end of its answer.",
+            ["model"], buckets=DURATIONS, registry=registry,
+        )  # fmt: skip
+        self._first = Histogram(
+            "gen_ai_server_time_to_first_token_seconds", "Time from the arrival of a request to its answer's first bytes.",
+            ["model"], buckets=DURATIONS, registry=registry,
+        )  # fmt: skip
+        self._per_token = Histogram(
+            "gen_ai_server_time_per_output_token_seconds", "Mean time per token after the first.",
+            ["model"], buckets=TOKEN_TIMES, registry=registry,
+        )  # fmt: skip
+        self._queue = Histogram(
+            "lmdeck_gateway_queue_wait_seconds", "Time in the queue.", ["model"], buckets=DURATIONS, registry=registry
+        )
+        self._tokens = Counter(
+            "lmdeck_gateway_tokens", "Tokens that models read and wrote.", ["key", "model", "type"], registry=registry
+        )
+        self._problems = Counter(
+            "lmdeck_gateway_problems", "Repairs and other problems of answers.", ["model"], registry=registry
+        )
+        self._repeated = Counter(
+            "lmdeck_gateway_repeated_attempts",
+            "Attempts after the first one of a request.",
+            ["host"],
+            registry=registry,
+        )
+        self._cache = Counter("lmdeck_gateway_cache", "Requests by what the cache did.", ["result"], registry=registry)
+        self._open = Gauge(
+            "lmdeck_gateway_requests_in_progress",
+            "Requests that are open.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self._waiting = Gauge(
+            "lmdeck_gateway_requests_waiting", "Requests in the queue.", ["model"], multiprocess_mode="livesum",
+            registry=registry,
+        )  # fmt: skip
+        self._running = Gauge(
+            "lmdeck_gateway_host_requests", "Requests that a host answers.", ["host"], multiprocess_mode="livesum",
+            registry=registry,
+        )  # fmt: skip
+        self._up = Gauge(
+            "lmdeck_gateway_host_up", "Whether a host answers and gets requests, as every process sees it.", ["host"],
+            multiprocess_mode="livemin", registry=registry,
+        )  # fmt: skip
+
+    def note(self, outcome: Outcome) -> None:
+        """Count a request that has ended."""
+        model, host = self._model(outcome.model), outcome.host
+        self._requests.labels(outcome.endpoint, model, host, str(outcome.status)).inc()
+        self._duration.labels(model).observe(outcome.seconds)
+        if outcome.error:
+            self._errors.labels(self._error(outcome.error)).inc()
+        if outcome.cache:
+            self._cache.labels(outcome.cache).inc()
+        if outcome.problems:
+            self._problems.labels(model).inc(outcome.problems)
+        if outcome.attempts > 1:
+            self._repeated.labels(host).inc(outcome.attempts - 1)
+        if outcome.attempts:
+            self._queue.labels(model).observe(outcome.queue_seconds)
+            self._count_answer(outcome, model)
+
+    def refresh(self) -> None:
+        """Set the gauges to the state of now."""
+        status = self._status()
+        self._open.set(status["requests"])
+        for host in status["hosts"]:
+            is_usable = host["up"] and host["breaker"] != "open" and not host["draining"]
+            self._up.labels(host["name"]).set(is_usable)
+            self._running.labels(host["name"]).set(host["running"])
+        for model, queue in status["queues"].items():
+            self._waiting.labels(self._model(model)).set(queue["waiting"])
+
+    async def keep_fresh(self) -> None:
+        """Set the gauges again and again, since another process may be scraped; alone, a scrape sets them itself."""
+        while FOLDER in os.environ:
+            self.refresh()
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    async def page(self, _: Arrived) -> HTTPAnswer:
+        """Return the metrics of all processes."""
+        self.refresh()
+        registry = self.registry
+        if FOLDER in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # prometheus-client has no types there
+        return HTTPAnswer(headers={"content-type": CONTENT_TYPE_LATEST}, body=generate_latest(registry))
+
+    def _count_answer(self, outcome: Outcome, model: str) -> None:
+        key = self._key(outcome.key)
+        self._tokens.labels(key, model, "input").inc(outcome.prompt_tokens)
+        self._tokens.labels(key, model, "output").inc(outcome.completion_tokens)
+        first = outcome.first_token_seconds
+        if first is not None:
+            self._first.labels(model).observe(first)
+            if outcome.completion_tokens > 1:
+                self._per_token.labels(model).observe((outcome.seconds - first) / (outcome.completion_tokens - 1))
+
+
+def forget_process(folder: str, pid: int) -> None:
+    """Remove the gauges of a process that has ended; its counters stay in the sum."""
+    mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]  # as above

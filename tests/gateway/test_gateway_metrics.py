@@ -1,0 +1,102 @@
+"""`/metrics`, the live requests, and what operators may do about them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
+
+from bodies import chunk
+from lmdeck.testing import FakeLMStudio
+
+PROMTOOL = shutil.which("promtool")
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeLMStudio]:
+    with FakeLMStudio(seed=0) as server:
+        yield server
+
+
+def value(page: str, name: str, **labels: str) -> float:
+    """Give the sum of a metric's samples with these labels."""
+    found = re.findall(rf"^{name}(?:\{{(.*?)\}})? (\S+)$", page, re.MULTILINE)
+    wanted = [f'{key}="{label}"' for key, label in labels.items()]
+    return sum(float(number) for given, number in found if all(each in given for each in wanted))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_metrics_are_those_of_all_processes(fake: FakeLMStudio, tmp_path: Path, workers: int) -> None:
+    """Whichever process is scraped; promtool has nothing to complain about."""
+    fake.at("/v1/chat/completions").reply("Hello there.")
+    with gateway(tmp_path, config_of([fake]), "--workers", str(workers)) as running:
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda n: running.chat(f"Hi {n}", stream=bool(n % 2)), range(24)))
+        assert {answer.status for answer in answers} == {200}
+        assert running.chat(model="nope").status == 404
+        for _ in range(4):
+            answer = running.get("/metrics")
+            assert answer.status == 200
+            page = answer.body.decode()
+            assert value(page, "lmdeck_gateway_requests_total", status="200", host="a", model=MODEL) == 24
+            assert value(page, "lmdeck_gateway_errors_total", error="ModelNotFoundError") == 1
+        assert value(page, "lmdeck_gateway_tokens_total", type="output") > 24
+        assert value(page, "gen_ai_server_request_duration_seconds_count", model=MODEL) == 24
+        assert value(page, "lmdeck_gateway_host_up", host="a") == 1
+        if PROMTOOL is not None:
+            done = subprocess.run(
+                [PROMTOOL, "check", "metrics"], input=answer.body, capture_output=True, check=False, timeout=PATIENCE
+            )
+            assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_metrics_are_for_operators(fake: FakeLMStudio, tmp_path: Path) -> None:
+    """Not for whoever a proxy forwards."""
+    with gateway(tmp_path, config_of([fake])) as running:
+        assert running.get("/metrics", **{"X-Forwarded-For": "8.8.8.8"}).status == 403
+
+
+def begin(running: GatewayProcess) -> tuple[threading.Thread, list[Answer]]:
+    """Ask for a stream in a thread."""
+    answers: list[Answer] = []
+    thread = threading.Thread(target=lambda: answers.append(running.chat(stream=True)))
+    thread.start()
+    return thread, answers
+
+
+def test_an_operator_sees_and_ends_a_request(fake: FakeLMStudio, tmp_path: Path) -> None:
+    """Its client gets an error in its format."""
+    fake.at("/v1/chat/completions").frames(chunk("one"), chunk("two"), 60.0)
+    with gateway(tmp_path, config_of([fake])) as running:
+        thread, answers = begin(running)
+        running.wait_until(lambda status: any(live["chunks"] >= 2 for live in status["live"]))
+        (live,) = running.status()["live"]
+        assert (live["phase"], live["model"], live["host"]) == ("answering", MODEL, "a")
+        assert live["chunks_per_second"] > 0
+        path = f"/gateway/requests/{live['request_id']}/cancel"
+        assert running.request("POST", path, {}).json == {"cancelled": live["request_id"]}
+        thread.join(PATIENCE)
+        assert answers[0].text == "onetwo"
+        assert answers[0].events[-1]["error"]["code"] == "cancelled"
+        running.wait_until(lambda status: not status["live"])
+        assert running.request("POST", path, {}).status == 404
+
+
+def test_an_operator_takes_a_host_out_and_back(fake: FakeLMStudio, tmp_path: Path) -> None:
+    fake.at("/v1/chat/completions").reply("Hello.")
+    with FakeLMStudio(seed=0) as other, gateway(tmp_path, config_of([fake, other])) as running:
+        other.at("/v1/chat/completions").reply("Hello.")
+        assert running.request("POST", "/gateway/hosts/a/drain", {"drain": True}).status == 200
+        assert {running.chat(str(n)).headers["x-lmdeck-host"] for n in range(6)} == {"b"}
+        assert running.host("a")["draining"] is True
+        assert running.request("POST", "/gateway/hosts/a/drain", {"drain": False}).json["draining"] is False
+        assert running.host("a")["draining"] is False
+        assert running.request("POST", "/gateway/hosts/nope/drain", {"drain": True}).status == 404
+        assert running.request("POST", "/gateway/hosts/a/drain", {"drain": "yes"}).status == 400
