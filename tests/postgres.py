@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -69,7 +70,7 @@ def postgres(programs: Path) -> Iterator[dict[str, Any]]:
                 "PORT": str(port),
             }
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # without waiting for clients
             server.wait(PATIENCE)
 
 

@@ -86,7 +86,9 @@ async def test_tokens_are_reserved_and_then_settled_by_what_was_used(limiter: Li
     second = await limiter.admit(key, 600)
     assert rate_limit_headers(second.balances)["x-ratelimit-remaining-tokens"] == "0"
     refusal = await refused(limiter, key, 1)
-    assert refusal.error.retry_after == 1, "only running requests hold the budget"
+    assert refusal.error.retry_after == 1
+    assert "its running requests have reserved the rest" in refusal.error.message
+    assert refusal.error.code == "rate_limit_exceeded"
     await limiter.settle(first, 100)
     third = await limiter.admit(key, 100)
     assert rate_limit_headers(third.balances)["x-ratelimit-remaining-tokens"] == "200"

@@ -105,6 +105,8 @@ def _refusal(key: Key, name: str, balances: tuple[Balance, ...]) -> Refusal:
     limit, wait = (key.limits.parallel, RUNNING_SECONDS) if reached is None else (reached.limit, reached.wait)
     seconds = max(math.ceil(wait), 1)
     sentence, code = _SENTENCES[name]
+    if reached is not None and reached.is_reserved:
+        sentence, code = f"{sentence}, and its running requests have reserved the rest", "rate_limit_exceeded"
     error = RateLimitError(
         f"The key {key.name!r} {sentence.format(limit=limit)}.",
         status=429,

@@ -36,13 +36,17 @@ WINDOWS = (Window("tokens_per_minute", 1, 61), Window("tokens_per_day", 86400, 1
 
 
 class Balance(Struct, frozen=True, kw_only=True):
-    """What is left of a limit: `reset` is the time in seconds until all of it is free, `wait` until some of it is."""
+    """What is left of a limit: `reset` is the time in seconds until all of it is free, `wait` until some of it is.
+
+    `is_reserved` is whether only the reservations of running requests stand against another one.
+    """
 
     name: str
     limit: int
     remaining: int
     reset: float
     wait: float
+    is_reserved: bool = False
 
 
 def balance(window: Window, limit: int, used: Mapping[int, int], running: int, now: float) -> Balance:
@@ -55,6 +59,7 @@ def balance(window: Window, limit: int, used: Mapping[int, int], running: int, n
         remaining=max(left - running, 0),
         reset=window.end(live[-1][0]) - now if live else 0.0,
         wait=_wait(window, live, left, running, now),
+        is_reserved=0 < left <= running,
     )
 
 
