@@ -70,7 +70,7 @@ def postgres(programs: Path) -> Iterator[dict[str, Any]]:
                 "PORT": str(port),
             }
         finally:
-            server.send_signal(signal.SIGINT)  # without waiting for clients
+            server.send_signal(signal.SIGQUIT)  # at once: its data are not needed any more
             server.wait(PATIENCE)
 
 

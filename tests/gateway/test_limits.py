@@ -253,6 +253,24 @@ async def test_in_redis_old_slots_and_reservations_of_killed_workers_end(redis_a
     await limiter.aclose()
 
 
+async def test_limits_go_on_after_a_restart_of_redis(redis_address: str) -> None:
+    """It has forgotten the scripts and the counts."""
+    from redis.asyncio import Redis
+
+    limiter = Limiter.open(redis_address)
+    redis = Redis.from_url(redis_address)
+    key = a_key(requests_per_minute=5, tokens_per_day=100)
+    running = await limiter.admit(key, 10)
+    await redis.script_flush()
+    await redis.delete(*await redis.keys(f"*{key.name}*"))
+    await limiter.settle(running, 30)
+    again = await limiter.admit(key, 10)
+    assert rate_limit_headers(again.balances)["x-ratelimit-remaining-tokens"] == "60"
+    await limiter.settle(again, 1)
+    await redis.aclose()
+    await limiter.aclose()
+
+
 async def test_the_lease_of_a_long_request_is_renewed(redis_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts as running as long as it runs."""
     from redis.asyncio import Redis

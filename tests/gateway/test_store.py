@@ -28,7 +28,7 @@ from lmdeck.gateway.store import (
     day_of,
     open_store,
 )
-from lmdeck.gateway.store.migrations import VERSION
+from lmdeck.gateway.store.migrations import MIGRATIONS, VERSION
 from lmdeck.stats import Usage
 
 AT = 1_780_000_000.0  # 2026-05-28, in UTC
@@ -318,6 +318,38 @@ def test_a_newer_store_is_refused_with_a_sentence_and_left_alone(store_url: str)
     assert "Update lmdeck" in refused.value.hint
 
 
+def test_an_older_store_is_brought_up_to_date_and_keeps_its_rows(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step once; a step that fails changes nothing."""
+    with open_store(store_url) as store:
+        store.record(a_record("r1")).result(30)
+    broken = (*MIGRATIONS, ("ALTER TABLE lmdeck_requests ADD COLUMN team TEXT", "CREATE TABLE nonsense ("))
+    monkeypatch.setattr("lmdeck.gateway.store.database.VERSION", VERSION + 1)
+    monkeypatch.setattr("lmdeck.gateway.store.database.MIGRATIONS", broken)
+    with pytest.raises(ConfigurationError, match=r"cannot be used: .*(syntax|incomplete)"):
+        open_store(store_url)
+    better = (*MIGRATIONS, ("ALTER TABLE lmdeck_requests ADD COLUMN team TEXT",))
+    monkeypatch.setattr("lmdeck.gateway.store.database.MIGRATIONS", better)
+    for _ in range(2):
+        with open_store(store_url) as store:
+            assert [record.id for record in store.requests(since=0)] == ["r1"]
+    monkeypatch.undo()
+    with pytest.raises(ConfigurationError, match="newer lmdeck"):
+        open_store(store_url)
+
+
+def test_tables_that_are_missing_are_an_error_of_the_store(store_url: str) -> None:
+    """Reads and writes raise its error, not one of the database's package."""
+    with open_store(store_url) as store:
+        execute(store_url, "DROP TABLE lmdeck_usage")
+        with pytest.raises(StoreError, match="cannot be read"):
+            store.usage([])
+        if store_url.startswith("postgresql"):
+            with pytest.raises(StoreError, match="refused a write"):
+                store.record(a_record("r1")).result(30)
+
+
 def test_tables_of_others_are_left_alone(store_url: str) -> None:
     """The store may share a database."""
     execute(store_url, "CREATE TABLE usage (n INTEGER)", "INSERT INTO usage VALUES (7)")
@@ -374,6 +406,22 @@ def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
         open_store(tmp_path)
 
 
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    """Whether it is found at the start or later."""
+    path = tmp_path / "gateway.db"
+    with open_store(path) as store:
+        for n in range(500):
+            store.record(a_record(f"r{n}"))
+    content = bytearray(path.read_bytes())
+    content[4096 : len(content) // 2] = b"\xff" * (len(content) // 2 - 4096)
+    path.write_bytes(content)
+    with (
+        pytest.raises((ConfigurationError, StoreError), match=r"gateway\.db cannot be (used|read)"),
+        open_store(path) as store,
+    ):
+        store.requests(since=0)
+
+
 def test_a_locked_file_delays_writes_and_loses_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Another program may hold the lock longer than SQLite waits."""
     path = tmp_path / "gateway.db"
@@ -404,6 +452,15 @@ def test_writes_and_reads_go_on_after_a_lost_connection(postgres_url: str) -> No
         )
         store.record(a_record("r2")).result(30)
         assert store.usage([])[0].requests == 2
+
+
+def test_a_user_who_may_not_create_tables_is_told_so(postgres_url: str) -> None:
+    """As is usual since PostgreSQL 15."""
+    name = postgres_url.rpartition("/")[2]
+    execute(postgres_url, f"CREATE ROLE guest_{name} LOGIN", "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    with pytest.raises(ConfigurationError, match="permission denied for schema public") as refused:
+        open_store(postgres_url.replace("lmdeck@", f"guest_{name}@"))
+    assert "may create tables" in refused.value.hint
 
 
 def test_a_server_that_does_not_answer_or_refuses_is_named_without_the_password(postgres_address: str) -> None:

@@ -19,7 +19,6 @@ from lmdeck.gateway.store import (
     Key,
     KeyLimits,
     Store,
-    StoreError,
     UsageRecord,
     day_of,
     open_store,
@@ -31,6 +30,7 @@ __all__ = ["KeyAdmission"]
 
 _log = logging.getLogger("lmdeck.gateway")
 COMMIT_SECONDS = 5.0
+LATE_SECONDS = 0.05
 CLOSE_SECONDS = 10.0
 CHALLENGE = {"www-authenticate": "Bearer", "x-should-retry": "false"}
 ANYBODY = Key(name="", digest="", start="")
@@ -68,6 +68,7 @@ class KeyAdmission:
         self._store: Store | None = None
         self._spent: tuple[str, dict[str, int]] = ("", {})
         self._ending: set[asyncio.Task[None]] = set()
+        self._store_is_late = False
 
     async def start(self) -> None:
         """Open the store, read the keys, and continue the budgets of today.
@@ -172,13 +173,22 @@ class KeyAdmission:
             await self._limiter.settle(admitted, record.tokens)
         except LMStudioError as error:
             _log.warning("The tokens of request %s were not counted in its budgets: %s", record.id, error)
-        try:
-            await asyncio.wait_for(asyncio.shield(committed), COMMIT_SECONDS)
-        except TimeoutError:
-            _log.warning("The usage of request %s waits for the store.", record.id)
-            committed.add_done_callback(_log_failed_write)
-        except StoreError as error:
-            _log.error("The usage of request %s is lost: %s", record.id, error)  # the message suffices
+        committed.add_done_callback(self._note_commit)
+        await asyncio.wait([committed], timeout=LATE_SECONDS if self._store_is_late else COMMIT_SECONDS)
+        if not committed.done() and not self._store_is_late:
+            self._store_is_late = True
+            _log.warning(
+                "The store is late: answers no longer wait until their usage is written (request %s).", record.id
+            )
+
+    def _note_commit(self, committed: asyncio.Future[None]) -> None:
+        """Note that the store writes again, or that the usage of a request is lost."""
+        if committed.cancelled():
+            return
+        error = committed.exception()
+        self._store_is_late = self._store_is_late and error is not None
+        if error is not None:
+            _log.error("The usage of a request is lost: %s", error)
 
     def _recording_of(self, outcome: Outcome) -> str:
         """Return the path of the recording of a request, if a host's answer to it was recorded."""
@@ -253,8 +263,3 @@ def _not_allowed(key: Key, model: str) -> APIError:
         param="model",
         hint=f"It may use {', '.join(key.models)}; the gateway's operator decides.",
     )
-
-
-def _log_failed_write(committed: asyncio.Future[None]) -> None:
-    if not committed.cancelled() and committed.exception() is not None:
-        _log.error("The usage of a request is lost: %s", committed.exception())

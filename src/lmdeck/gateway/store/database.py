@@ -33,6 +33,8 @@ class Database(Protocol):
     label: str
     interruptions: tuple[type[Exception], ...]
     """Errors after which the same write may succeed later: a lost connection, a locked file, a full disk."""
+    failures: tuple[type[Exception], ...]
+    """All errors of the database's own package."""
 
     def connect(self) -> Connection:
         """Open a connection.

@@ -33,6 +33,7 @@ class Postgres:
                 hint='Install it with `pip install "lmdeck[postgres]"`.',
             ) from error
         self.interruptions: tuple[type[Exception], ...] = (psycopg.OperationalError, StoreError)
+        self.failures: tuple[type[Exception], ...] = (psycopg.Error,)
         self.label = redact_url(url)
         self._url = url
         self._psycopg = psycopg

@@ -25,6 +25,7 @@ class SQLite:
     """A SQLite file; a new one is readable by its owner only, and so are its `-wal` and `-shm` files."""
 
     interruptions: tuple[type[Exception], ...] = (sqlite3.OperationalError, StoreError)
+    failures: tuple[type[Exception], ...] = (sqlite3.Error,)
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self, TypeVar, get_args
 
@@ -87,6 +88,7 @@ class Store:
     ) -> None:
         self.label = database.label
         self._database = database
+        self._errors: tuple[type[Exception], ...] = (*database.failures, StoreError)
         self._keep_seconds = keep_days * DAY
         self._clock = clock
         self._trimmed_at = -math.inf
@@ -94,6 +96,12 @@ class Store:
         self._reader: Connection | None = database.connect()
         try:
             migrate(self._reader, database.label)
+        except database.failures as error:
+            self._reader.close()
+            raise ConfigurationError(
+                f"The store {self.label} cannot be used: {describe(str(error)).rstrip('.')}.",
+                hint="Check that its file is whole and may be written, or that its user may create tables in PostgreSQL.",
+            ) from error
         except BaseException:
             self._reader.close()
             raise
@@ -210,9 +218,7 @@ class Store:
         """Write what waits, for at most ten seconds, and close the store. A second call does nothing."""
         self._writer.close()
         with self._lock:
-            reader, self._reader = self._reader, None
-            if reader is not None:
-                reader.close()
+            self._disconnect()
 
     def __enter__(self) -> Self:
         return self
@@ -247,16 +253,22 @@ class Store:
             StoreError: The store does not answer.
         """
         with self._lock:
-            for is_last in (False, True):
+            for attempt in (1, 2):
                 try:
                     if self._reader is None:
                         self._reader = self._database.connect()
                     return self._reader.run(sql, parameters)
-                except self._database.interruptions as error:
-                    self._reader = None
-                    if is_last:
+                except self._errors as error:
+                    self._disconnect()
+                    if attempt == 2 or not isinstance(error, self._database.interruptions):
                         raise StoreError(f"The store {self.label} cannot be read: {describe(str(error))}.") from error
-        raise AssertionError("one of the two attempts returns or raises")
+        raise AssertionError("the second attempt returns or raises")
+
+    def _disconnect(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            with suppress(*self._database.failures):  # it may be lost already
+                reader.close()
 
 
 def _add_key(connection: Connection, key: Key) -> None:

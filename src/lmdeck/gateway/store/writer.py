@@ -109,10 +109,16 @@ class Writer:
                     self._write([job])
                 return
             for _, future in jobs:
-                future.set_exception(error)
+                future.set_exception(self._failure(error))
         else:
             for (_, future), result in zip(jobs, results, strict=True):
                 future.set_result(result)
+
+    def _failure(self, error: Exception) -> Exception:
+        """Return the error of a write; those of the database's own package become a `StoreError`."""
+        if not isinstance(error, self._database.failures):
+            return error
+        return StoreError(f"The store {self._database.label} refused a write: {describe(str(error))}.")
 
     def _commit(self, writes: list[Write[Any]]) -> list[Any]:
         """Run writes in one transaction and return their results; repeat it after an interruption.
