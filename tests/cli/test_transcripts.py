@@ -63,8 +63,9 @@ def test_a_conversation_shows_everything(
     fake.reply("Once more: 21 °C.")
     with contextlib.closing(Terminal(["chat"], there, columns, lines=90)) as terminal:
         terminal.wait_for("Ctrl-D to leave")
-        assert re.fullmatch(rf"lmdeck \S+ · LM Studio at {fake.base_url}", terminal.rows[0])
-        assert terminal.rows[1] == "model qwen2.5-7b-instruct"
+        assert re.match(
+            rf"lmdeck \S+ · LM Studio at {fake.base_url} model qwen2.5-7b-instruct /help", " ".join(terminal.rows)
+        )
         terminal.type("How do I break a line?\r")
         terminal.wait_for("tokens")
         text = " ".join(" ".join(terminal.rows).split())
@@ -180,3 +181,20 @@ def test_tools_that_cannot_be_loaded_are_named(run: Run, tmp_path: Path) -> None
 def test_sessions_have_safe_names(run: Run) -> None:
     assert run("chat", "--resume", "../../etc/passwd", stdin="Hi\n").returncode == 2
     assert "No conversation is saved" in run("chat", "-c", stdin="Hi\n").stderr
+
+
+LONG = "mistralai/mistral-small-3.2-24b-instruct-2506"
+
+
+@pytest.mark.parametrize("command", ["models", "ps"])
+def test_names_in_tables_stay_whole(command: str, there: dict[str, str], run: Run, fake: FakeLMStudio) -> None:
+    """In a narrow terminal, each row becomes a block; in a pipe, every row is one line, however long."""
+    fake.add_model(LONG, loaded=True)
+    with contextlib.closing(Terminal([command], there, columns=60)) as terminal:
+        terminal.process.wait(30)
+        terminal.wait_for("context 4096")
+        assert LONG in terminal.rows
+        assert max(map(len, terminal.rows)) <= 60
+    head, *rows = run(command, LMDECK_BASE_URL=fake.base_url, COLUMNS="60").stdout.splitlines()
+    assert head.split()[:1] == [{"models": "model", "ps": "instance"}[command]]
+    assert len([row for row in rows if LONG in row and "4096" in row]) == 1

@@ -7,10 +7,9 @@ from typing import Annotated
 import msgspec
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
 from rich.text import Text
 
-from lmdeck.cli.terminal import GOOD, console, echo_json, errors, safe, show_line, size
+from lmdeck.cli.terminal import GOOD, console, echo_json, errors, safe, show_line, show_table, size
 from lmdeck.cli.waiting import waiting
 from lmdeck.model_info import DownloadJob, ModelInfo
 
@@ -39,7 +38,7 @@ def models(
             "No model is loaded." if loaded else "The server has no models; `lmdeck models get` downloads one."
         )
         return
-    console.print(_table(found))
+    _show_models(found)
 
 
 @commands.command("load")
@@ -135,36 +134,26 @@ def ps(context: typer.Context, as_json: Json = False) -> None:
     if not rows:
         console.print("No model is loaded.")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("instance", overflow="fold")
-    table.add_column("model", overflow="fold")
-    table.add_column("size", justify="right")
-    table.add_column("context", justify="right")
-    table.add_column("parallel", justify="right")
-    for model, instance in rows:
-        table.add_row(
-            Text(safe(instance.id)), Text(safe(model.key)), size(model.size_bytes) if model.size_bytes else "",
-            str(instance.context_length or ""), str(instance.parallel or ""),
-        )  # fmt: skip
-    console.print(table)
+    shown = [
+        (
+            instance.id,
+            model.key,
+            size(model.size_bytes) if model.size_bytes else "",
+            str(instance.context_length or ""),
+            str(instance.parallel or ""),
+        )
+        for model, instance in rows
+    ]
+    right = ("size", "context", "parallel")
+    show_table(("instance", "model", "size", "context", "parallel"), shown, right=right, unnamed=("size",))
 
 
-def _table(found: list[ModelInfo]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("model", overflow="fold")
-    table.add_column("type")
-    table.add_column("size", justify="right")
-    table.add_column("quant")
-    table.add_column("context", justify="right")
-    table.add_column("loaded")
+def _show_models(found: list[ModelInfo]) -> None:
+    rows = []
     for model in sorted(found, key=lambda model: (not model.loaded, model.key)):
         context = model.instances[0].context_length if model.instances else model.max_context_length
-        table.add_row(
-            Text(safe(model.key)),
-            Text(safe(model.type)),
-            size(model.size_bytes) if model.size_bytes else "",
-            Text(safe(model.quantization or "")),
-            str(context or ""),
-            Text("✓" if model.loaded else "", style="green"),
-        )
-    return table
+        size_ = size(model.size_bytes) if model.size_bytes else ""
+        loaded = Text("✓" if model.loaded else "", style="green")
+        rows.append((model.key, model.type, size_, model.quantization or "", str(context or ""), loaded))
+    headers = ("model", "type", "size", "quant", "context", "loaded")
+    show_table(headers, rows, right=("size", "context"), unnamed=("type", "size", "quant"))

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -44,6 +46,38 @@ def show_line(mark: Mark, text: str | Text, *, label: str = "", on: Console = co
     for number, line in enumerate(body.wrap(on, max(on.width - head.cell_len, 20))):
         line.rstrip()
         on.print(Text.assemble(indent if number else head, line))
+
+
+def show_table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    right: Sequence[str] = (),
+    unnamed: Sequence[str] = (),
+) -> None:
+    """Print a table; in a terminal that is too narrow for it, a block for each row.
+
+    Columns in `right` are aligned to the right. In a block, each value follows its header, except those in `unnamed`.
+    """
+    cells = [[cell if isinstance(cell, Text) else Text(safe(cell)) for cell in row] for row in rows]
+    widths = [max(cell_len(header), *(row[at].cell_len for row in cells)) for at, header in enumerate(headers)]
+    if console.is_terminal and sum(widths) + 2 * (len(widths) - 1) > console.width:
+        for row in cells:
+            console.print(Text.assemble(row[0]), style="bold", soft_wrap=True)
+            named = [
+                cell if header in unnamed else Text.assemble(f"{header} ", cell)
+                for header, cell in zip(headers[1:], row[1:], strict=True)
+                if cell.plain.strip()
+            ]
+            show_line((" ", ""), Text(" · ").join(named))
+        return
+    for number, row in enumerate([[Text(header, "bold") for header in headers], *cells]):
+        for cell, width, header in zip(row, widths, headers, strict=True):
+            padding = width - cell.cell_len
+            cell.pad_left(padding) if header in right else cell.pad_right(padding)
+        line = Text("  ").join(row)
+        line.rstrip()
+        console.print(line, soft_wrap=True, style="bold" if number == 0 else "")
 
 
 def echo_json(value: object, *, on_one_line: bool = False) -> None:

@@ -9,11 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 from rich.text import Text
 
 from lmdeck.cli.shared_options import AllowedHost, ListenHost, ListenPort
-from lmdeck.cli.terminal import BAD, GOOD, NEXT, WARNING, console, echo_json, errors, safe, show_error, show_line, size
+from lmdeck.cli.terminal import (
+    BAD,
+    GOOD,
+    NEXT,
+    WARNING,
+    console,
+    echo_json,
+    errors,
+    safe,
+    show_error,
+    show_line,
+    show_table,
+    size,
+)
 from lmdeck.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,6 +38,7 @@ if TYPE_CHECKING:
 
 STYLES = {"survived": "green", "reported": "cyan", "wrong answer": "bold red", "crashed": "red", "hung": "magenta"}
 SHOWN_CHARS = 100
+OUTPUT_CHARS = 40
 
 
 def require_extra(extra: str = "testing", packages: Sequence[str] = ("starlette", "uvicorn")) -> None:
@@ -93,12 +106,12 @@ def _list_faults(*, as_json: bool) -> None:
         ]
         echo_json(rows)
         return
-    table = Table("fault", "what happens", "a good client", box=None, pad_edge=False, header_style="bold")
+    table: list[tuple[str | Text, ...]] = []
     for name, each in FAULTS.items():
         options = "".join(f" {option}={default}" for option, default in each.options.items())
         expected = "gets the answer" if each.expect == "right" else "reports an error"
-        table.add_row(Text.assemble(name, (options, "dim")), each.summary, expected)
-    console.print(table)
+        table.append((Text.assemble(name, (options, "dim")), each.summary, expected))
+    show_table(("fault", "what happens", "a good client"), table, unnamed=("what happens",))
 
 
 def record(
@@ -189,9 +202,9 @@ def _show(understood: Understood) -> None:
         console.print(Text.assemble(("  problem   ", "yellow"), safe(f"{problem.code}: {_short(problem.detail)}")))
 
 
-def _short(text: str) -> str:
+def _short(text: str, limit: int = SHOWN_CHARS) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= SHOWN_CHARS else f"{line[: SHOWN_CHARS - 1]}…"
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def verdict(
@@ -262,24 +275,23 @@ def _are_right(trials: list[Trial]) -> bool:
 
 def _show_trials(trials: list[Trial]) -> None:
     is_repaired = any(trial.repaired is not None for trial in trials)
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    for name in ("", "fault", "as it is", "seconds", *(("", "with lmdeck run", "seconds") if is_repaired else ())):
-        table.add_column(name, no_wrap=True)
-    table.add_column("last output", no_wrap=True, overflow="ellipsis", ratio=1)
+    headers = ("fault", "as it is", *(("with lmdeck run",) if is_repaired else ()), "last output")
+    rows: list[tuple[str | Text, ...]] = []
     for trial in trials:
-        last = safe((trial.output.strip().splitlines() or [""])[-1])
-        with_repair = _cells(trial.repaired) if trial.repaired is not None else []
-        mark, *outcome = _cells(trial)
-        table.add_row(mark, trial.fault, *outcome, *with_repair, Text(_short(last), "dim"))
-    console.print(table)
+        last = _short((trial.output.strip().splitlines() or [""])[-1], OUTPUT_CHARS)
+        repaired = [_outcome(trial.repaired)] if trial.repaired is not None else []
+        rows.append((trial.fault, _outcome(trial), *repaired, Text(safe(last), "dim")))
+    show_table(headers, rows)
     console.print(_counts("as it is", [trial.outcome for trial in trials]))
     if is_repaired:
         console.print(_counts("with lmdeck run", [trial.repaired.outcome for trial in trials if trial.repaired]))
 
 
-def _cells(trial: Trial | Repaired) -> list[Text]:
-    mark = Text("✓", "green") if trial.is_right else Text("✗", "bold red")
-    return [mark, Text(trial.outcome, STYLES[trial.outcome]), Text(f"{trial.seconds:.1f}")]
+def _outcome(trial: Trial | Repaired) -> Text:
+    mark, style = GOOD if trial.is_right else BAD
+    return Text.assemble(
+        (f"{mark} ", style), (trial.outcome, STYLES[trial.outcome]), (f" {trial.seconds:.1f} s", "dim")
+    )
 
 
 def _counts(what: str, outcomes: list[Outcome]) -> Text:
