@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from asking import alm, lm
 from bodies import completion
-from lmdeck import ContextLengthError
+from lmdeck import ContextLengthError, History
 from lmdeck.testing import FakeLMStudio
 from loopback import Loopback, Request, json_answer
 
@@ -20,6 +21,7 @@ WORDS = "The quick brown fox jumps over the lazy dog. "
 @pytest.fixture
 def fake() -> Iterator[FakeLMStudio]:
     with FakeLMStudio() as fake:
+        fake.add_model("m")
         entry = {"key": "m", "type": "llm", "loaded_instances": [{"id": "m", "config": {"context_length": 1000}}]}
         fake.at("/api/v1/models").body({"models": [entry]})
         yield fake
@@ -102,6 +104,134 @@ def test_what_fits_is_sent_as_it_is(fake: FakeLMStudio) -> None:
         assert client.chat().user("Hi").with_context_guard("raise").send().problems == []
         with pytest.raises(ContextLengthError):
             client.chat().user("Hi").with_options(max_tokens=999).with_context_guard("raise").send()
+
+
+def test_a_chat_that_goes_on_is_estimated_from_what_was_counted(fake: FakeLMStudio) -> None:
+    """Within five per cent, whatever language the new message is in: only that is estimated."""
+    parts = [
+        WORDS * 12,
+        "Ответь по-русски. " * 9,
+        "人工智能是计算机科学的一个分支。" * 8,
+        json.dumps({"a": [1.5, 2.25]}) * 6,
+    ]
+    messages: list[dict[str, str]] = []
+    with lm(fake.base_url) as client:
+        for number, part in enumerate(parts):
+            messages.append({"role": "user", "content": part})
+            true = 30 + sum(round(len(each["content"].encode()) / 2.9) + 5 for each in messages)
+            guess = client.count_tokens(client.chat().with_messages(messages))
+            if number == 3:
+                assert abs(guess.tokens - true) <= 0.05 * true
+            fake.body(completion(usage={"prompt_tokens": true, "completion_tokens": 1, "total_tokens": true + 1}))
+            client.chat().with_messages(messages).send()
+            assert client.count_tokens(client.chat().with_messages(messages)).tokens == true
+            messages.append({"role": "assistant", "content": "Yes."})
+
+
+def asked_for_summaries(fake: FakeLMStudio) -> list[str]:
+    """Give the texts that the model was asked to summarise."""
+    return [request.last_user for request in fake.requests if "Summarise" in request.last_user]
+
+
+def long_chat(client: Any, exchanges: int, action: str = "summarise") -> Any:
+    chat = client.chat().with_system("Be brief.")
+    for number in range(exchanges):
+        chat = chat.user(f"{number} {WORDS * 5}").assistant("Yes.")
+    return chat.user("Last?").with_context_guard(action)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("stream", [False, True], ids=["send", "stream"])
+def test_the_oldest_exchanges_are_summarised(fake: FakeLMStudio, stream: bool, is_async: bool) -> None:
+    """As many at once as fit; the summary stands in the system message, and the reply says so."""
+    fake.when(lambda request: "Summarise" in request.last_user).respond(lambda _: "They talked of foxes.")
+    fake.reply("Done.")
+
+    async def main() -> Any:
+        async with alm(fake.base_url) as client:
+            chat = long_chat(client, 20)
+            return await (chat.stream().until_done() if stream else chat.send())
+
+    if is_async:
+        reply = asyncio.run(main())
+    else:
+        with lm(fake.base_url) as client:
+            chat = long_chat(client, 20)
+            reply = chat.stream().until_done() if stream else chat.send()
+    assert reply.content == "Done."
+    assert [problem.code for problem in reply.problems] == ["context_summarised"]
+    sent = fake.requests[-1].messages
+    assert sent[0]["content"] == "Be brief.\n\nSummary of the conversation so far:\nThey talked of foxes."
+    assert sent[-1]["content"] == "Last?"
+    assert 2 < len(sent) < 42
+    asked = asked_for_summaries(fake)
+    assert len(asked) > 1
+    assert "They talked of foxes." not in asked[0]
+    assert all("They talked of foxes." in text for text in asked[1:])
+    kept = int(sent[1]["content"].split()[0])
+    numbers = [int(line.split()[1]) for text in asked for line in text.splitlines() if line.startswith("User: ")]
+    assert numbers == list(range(kept))
+
+
+def test_a_summary_is_used_again(fake: FakeLMStudio) -> None:
+    """While the chat fits with it; later it is summarised with what came after it."""
+    fake.when(lambda request: "Summarise" in request.last_user).respond(lambda _: "They talked of foxes.")
+    fake.when(lambda request: "Summarise" not in request.last_user).respond(lambda _: "Done.")
+    with lm(fake.base_url) as client:
+        long_chat(client, 20).send()
+        first = len(asked_for_summaries(fake))
+        long_chat(client, 20).send()
+        long_chat(client, 21).send()
+        assert len(asked_for_summaries(fake)) == first
+        long_chat(client, 30).send()
+        later = asked_for_summaries(fake)[first:]
+        assert later
+        assert all("They talked of foxes." in text for text in later)
+
+
+def test_one_exchange_that_does_not_fit_is_not_summarised(fake: FakeLMStudio) -> None:
+    """It is the question itself."""
+    with lm(fake.base_url) as client, pytest.raises(ContextLengthError):
+        client.chat().user(WORDS * 200).with_context_guard("summarise").send()
+    assert asked_for_summaries(fake) == []
+
+
+def test_a_message_that_is_longer_than_the_context_is_cut_for_its_summary(fake: FakeLMStudio) -> None:
+    """In its middle, which is marked."""
+    fake.when(lambda request: "Summarise" in request.last_user).respond(lambda _: "Foxes.")
+    fake.reply("Done.")
+    with lm(fake.base_url) as client:
+        chat = client.chat().user(f"BEGIN {WORDS * 300} END").assistant("Yes.").user("Last?")
+        assert chat.with_context_guard("summarise").send().content == "Done."
+    (asked,) = asked_for_summaries(fake)
+    assert "BEGIN" in asked
+    assert "END" in asked
+    assert "[…]" in asked
+    assert len(asked) < len(WORDS) * 100
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_history_is_summarised(fake: FakeLMStudio, is_async: bool) -> None:
+    """With a chat of either client; one that fits is left as it is."""
+    fake.reply("They talked of foxes.")
+    history = History().system("Be brief.")
+    for number in range(5):
+        history = history.user(f"{number} {WORDS * 5}").add({"role": "assistant", "content": "Yes."})
+
+    async def main() -> Any:
+        async with alm(fake.base_url) as client:
+            assert await history.summarised_async(client.chat(), 10_000) is history
+            return await history.summarised_async(client.chat(), 200)
+
+    if is_async:
+        shorter = asyncio.run(main())
+    else:
+        with lm(fake.base_url) as client:
+            assert history.summarised(client.chat(), 10_000) is history
+            shorter = history.summarised(client.chat(), 200)
+    assert shorter.messages[0].content.endswith("Summary of the conversation so far:\nThey talked of foxes.")
+    assert shorter.messages[1:] == history.trimmed(200).messages[1:]
+    assert len(asked_for_summaries(fake)) == 1
 
 
 @pytest.mark.engine

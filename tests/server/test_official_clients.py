@@ -95,6 +95,19 @@ def test_openai_embeddings_put_what_is_alike_together(openai_client: OpenAI, eng
     assert answer.usage.prompt_tokens > 10
 
 
+def test_openai_embeddings_are_packed_by_default(openai_client: OpenAI, engine: EngineServer) -> None:
+    raw = openai_client.embeddings.with_raw_response.create(model=f"text-embedding-{engine.model}", input="A cat.")
+    assert isinstance(json.loads(raw.text)["data"][0]["embedding"], str)
+    assert len(raw.parse().data[0].embedding) > 8
+
+
+def test_anthropic_counts_tokens(anthropic_client: Anthropic, engine: EngineServer) -> None:
+    messages: list[Any] = [{"role": "user", "content": "Say hello."}]
+    counted = anthropic_client.messages.count_tokens(model=engine.model, messages=messages)
+    billed = anthropic_client.messages.create(model=engine.model, max_tokens=1, messages=messages).usage
+    assert counted.input_tokens == billed.input_tokens
+
+
 def test_openai_models(openai_client: OpenAI, engine: EngineServer) -> None:
     assert [model.id for model in openai_client.models.list()] == [engine.model, f"text-embedding-{engine.model}"]
 

@@ -203,19 +203,21 @@ class _Builder(Generic[TransportT]):
             check_level(level)
         return self._replace(reasoning=level)
 
-    def with_context_guard(self, action: Literal["trim", "raise"] | None = "trim") -> Self:
+    def with_context_guard(self, action: Literal["trim", "raise", "summarise"] | None = "trim") -> Self:
         """Check the chat against the context of its loaded model before it is sent.
 
         None turns that off.
 
-        `"trim"` leaves out the oldest exchanges, which a problem `context_trimmed` reports; `"raise"` raises. `max_tokens`, or
-        256 tokens, are kept free for the answer. Tokens are counted as `lm.count_tokens` does.
+        `"trim"` leaves out the oldest exchanges, which a problem `context_trimmed` reports; `"summarise"` lets the model
+        summarise them first, with a further request, and a problem `context_summarised`; `"raise"` raises. `max_tokens`, or 256
+        tokens, are kept free for the answer. Tokens are counted as `lm.count_tokens` does.
 
         Raises:
             ConfigurationError: It is neither.
         """
-        if action not in ("trim", "raise", None):
-            raise ConfigurationError(f"{action!r} is not a context guard.", hint='Use "trim", "raise" or None.')
+        if action not in ("trim", "raise", "summarise", None):
+            hint = 'Use "trim", "summarise", "raise" or None.'
+            raise ConfigurationError(f"{action!r} is not a context guard.", hint=hint)
         return self._replace(context_guard=action)
 
     def with_strict(self, strict: bool = True) -> Self:  # reads as a sentence

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from msgspec import Struct
 
@@ -19,6 +19,30 @@ from lmdeck.messages import Message, Reply, ToolCall
 CHARACTERS_A_TOKEN = 3.5
 TOKENS_A_MESSAGE = 4
 FORMAT = "lmdeck history 1"
+
+
+class Asking(Protocol):
+    """A chat of the sync client."""
+
+    def with_messages(self, messages: Iterable[Message | Mapping[str, Any]]) -> Self:
+        """Add messages."""
+        ...
+
+    def send(self) -> Reply:
+        """Ask, and return the answer."""
+        ...
+
+
+class AskingAsync(Protocol):
+    """A chat of the async client."""
+
+    def with_messages(self, messages: Iterable[Message | Mapping[str, Any]]) -> Self:
+        """Add messages."""
+        ...
+
+    async def send(self) -> Reply:
+        """Ask, and return the answer."""
+        ...
 
 
 class History(Struct, frozen=True):
@@ -81,7 +105,7 @@ class History(Struct, frozen=True):
         measure = count or _estimate
         is_led = bool(self.messages) and self.messages[0].role == "system"
         system, rest = self.messages[:is_led], self.messages[is_led:]
-        exchanges = _exchanges(rest)
+        exchanges = exchanges_of(rest)
         sizes = [sum(map(measure, exchange)) for exchange in exchanges]
         left = max_tokens - sum(map(measure, system)) - sum(sizes[-1:])
         first = len(exchanges) - 1
@@ -90,6 +114,40 @@ class History(Struct, frozen=True):
             left -= sizes[first]
         kept = [message for exchange in exchanges[max(first, 0) :] for message in exchange]
         return type(self)((*system, *kept))
+
+    def summarised(self, chat: Asking, max_tokens: int, count: Callable[[Message], int] | None = None) -> Self:
+        """Return the history with a summary in the place of its oldest messages, so that it fits in about `max_tokens`.
+
+        `chat` asks for the summary: a chat of the sync client without messages, such as `lm.chat()`. What `trimmed` would drop
+        is summarised and added to the system message; a history that fits is unchanged.
+
+        Raises:
+            LMStudioError: The model did not answer.
+        """
+        left_out, rest = self._split(max_tokens, count)
+        if not left_out:
+            return self
+        return self._summarised(chat.with_messages([summary_request("", left_out)]).send().content, rest)
+
+    async def summarised_async(
+        self, chat: AskingAsync, max_tokens: int, count: Callable[[Message], int] | None = None
+    ) -> Self:
+        """Async version of `summarised`, for a chat of the async client."""
+        left_out, rest = self._split(max_tokens, count)
+        if not left_out:
+            return self
+        reply = await chat.with_messages([summary_request("", left_out)]).send()
+        return self._summarised(reply.content, rest)
+
+    def _split(self, max_tokens: int, count: Callable[[Message], int] | None) -> tuple[Sequence[Message], Self]:
+        """Return the messages that `trimmed` drops, and what it leaves."""
+        kept = self.trimmed(max_tokens, count)
+        is_led = bool(self.messages) and self.messages[0].role == "system"
+        return self.messages[is_led : is_led + len(self) - len(kept)], kept
+
+    def _summarised(self, summary: str, rest: Self) -> Self:
+        is_led = bool(rest.messages) and rest.messages[0].role == "system"
+        return type(self)(tuple(with_summary(rest.messages[:is_led], summary, rest.messages[is_led:])))
 
     def to_json(self) -> str:
         """Return the history as JSON text."""
@@ -144,7 +202,7 @@ class History(Struct, frozen=True):
         return type(self)((*self.messages, *added))
 
 
-def _exchanges(messages: Iterable[Message]) -> list[list[Message]]:
+def exchanges_of(messages: Iterable[Message]) -> list[list[Message]]:
     """Return the messages grouped into exchanges, each from a user message up to the next."""
     exchanges: list[list[Message]] = []
     for message in messages:
@@ -152,6 +210,47 @@ def _exchanges(messages: Iterable[Message]) -> list[list[Message]]:
             exchanges.append([])
         exchanges[-1].append(message)
     return exchanges
+
+
+SUMMARISE = (
+    "Summarise the conversation below for an assistant that has to go on with it. Keep names, numbers, facts, decisions, "
+    "results of tools and open questions; leave out greetings. Write the summary only, in the language of the conversation."
+)
+SUMMARY = "Summary of the conversation so far:"
+CUT = " […] "
+
+
+def summary_request(summary: str, messages: Iterable[Message], excess: float = 0.0) -> Message:
+    """Return the message that asks for a summary of messages, and of what was summarised before them.
+
+    `excess` is the share of the text, from 0 to 1, that would not fit; so much is left out of the middle of each message.
+    """
+    lines = [f"{SUMMARY} {summary}"] if summary else []
+    lines += [line for message in messages for line in _transcript(message, excess)]
+    return Message(role="user", content="\n\n".join([SUMMARISE, *lines]))
+
+
+def with_summary(system: Sequence[Message], summary: str, rest: Iterable[Message]) -> list[Message]:
+    """Return messages that begin with a system message that has the summary."""
+    before = str(system[0].content) if system else ""
+    text = f"{before}\n\n{SUMMARY}\n{summary}".strip()
+    return [Message(role="system", content=text), *rest]
+
+
+def _transcript(message: Message, excess: float) -> Iterator[str]:
+    names = {"user": "User", "assistant": "Assistant", "tool": "Tool result"}
+    text = message.content if isinstance(message.content, str) else _text_of(message.content)
+    if excess:
+        kept = int(len(text) * (1 - excess) / 2)
+        text = f"{text[:kept]}{CUT}{text[len(text) - kept :]}"
+    if text:
+        yield f"{names.get(message.role, message.role.title())}: {text}"
+    for call in message.tool_calls:
+        yield f"Assistant calls {call.name}: {call.raw_arguments}"
+
+
+def _text_of(parts: Iterable[Mapping[str, Any]]) -> str:
+    return "\n".join(str(part["text"]) if "text" in part else f"[{part.get('type', 'part')}]" for part in parts)
 
 
 def _estimate(message: Message) -> int:

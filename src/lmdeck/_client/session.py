@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec.structs import replace
 
+from lmdeck._client.summary_store import Summaries
 from lmdeck._event_bus import EventBus
 from lmdeck._forking import on_fork
 from lmdeck._limits import Limits
@@ -123,6 +124,7 @@ class Session:
         self._variants: dict[str, str] = {}
         self._variants_until = clock()
         self.estimator = TokenEstimator()
+        self.summaries = Summaries()
         self._reasoning: dict[str, ReasoningOptions | None] = {}
         self.uncompilable: set[bytes] = set()
         self._is_foreign = False

@@ -46,7 +46,7 @@ class ChatSpec(Struct, frozen=True, kw_only=True):
     options: Mapping[str, Any] = {}
     strict: bool = False
     reasoning: str | None = None
-    context_guard: Literal["trim", "raise"] | None = None
+    context_guard: Literal["trim", "raise", "summarise"] | None = None
     without_rules: tuple[str, ...] = ()
     cache_control: str = ""
 

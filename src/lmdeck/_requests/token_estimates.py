@@ -1,24 +1,28 @@
 """How many tokens a chat has, estimated from its length and from what the server counted for earlier chats of the same model.
 
 LM Studio counts no tokens over HTTP before it answers; `usage.prompt_tokens` of the answers includes template and tools. With
-two answers or more of different length, a line through them separates what every prompt costs from what its text costs.
+two answers or more of different length, a line through them separates what every prompt costs from what its text costs. A chat
+that goes on with messages that were counted is estimated from that count, so that only its new messages are.
+
+Lengths are those in UTF-8, in which the tokens of most languages are about equally long.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from lmdeck.outputs import TokenCount
 
-CHARACTERS_A_TOKEN = 3.5
+BYTES_A_TOKEN = 3.5
 TOKENS_A_MESSAGE = 4
 TOKENS_AN_IMAGE = 1000
 MOST_SAMPLES = 8
 MOST_MODELS = 64
+MOST_PREFIXES = 256
 SPREAD = 1.2  # how much longer the longest sample must be than the shortest, so that a line means something
 UNCALIBRATED_ERROR, LEAST_ERROR = 0.3, 0.03
 
@@ -28,6 +32,7 @@ class TokenEstimator:
 
     def __init__(self) -> None:
         self._samples: dict[str, deque[tuple[float, int]]] = {}
+        self._prefixes: OrderedDict[tuple[str, int], tuple[float, int]] = OrderedDict()
 
     def learn(self, model: str, body: Mapping[str, Any], prompt_tokens: int) -> None:
         """Record the number of tokens that the server counted for a chat."""
@@ -55,7 +60,17 @@ class TokenEstimator:
         worst = max(abs(base + slope * size - tokens) / tokens for size, tokens in samples)
         is_known = len(samples) > 1 or 1 / SPREAD < plain / samples[0][0] < SPREAD
         error = max(worst, LEAST_ERROR) if is_known else UNCALIBRATED_ERROR / 2
-        return TokenCount(tokens=max(round(base + slope * plain), 1), error=round(error, 3))
+        counted = self._counted_prefix(model, body)
+        if counted is None:
+            return TokenCount(tokens=max(round(base + slope * plain), 1), error=round(error, 3))
+        size, tokens = counted
+        new = slope * (plain - size)
+        return TokenCount(tokens=max(round(tokens + new), 1), error=round(error * new / (tokens + new), 3))
+
+    def _counted_prefix(self, model: str, body: Mapping[str, Any]) -> tuple[float, int] | None:
+        """Return the plain estimate and the tokens of the longest beginning of a chat that the server counted."""
+        known = [self._prefixes.get((model, mark)) for mark, _ in _fingerprints(body)]
+        return next((counted for counted in reversed(known) if counted is not None), None)
 
 
 def _line(samples: Sequence[tuple[float, int]] | deque[tuple[float, int]]) -> tuple[float, float]:
@@ -71,9 +86,19 @@ def _line(samples: Sequence[tuple[float, int]] | deque[tuple[float, int]]) -> tu
 
 
 def plain_estimate(body: Mapping[str, Any]) -> float:
-    """Estimate from length alone: 3.5 characters a token, 4 tokens a message, 1,000 an image."""
-    tokens = len(msgspec.json.encode(body.get("tools") or [])) / CHARACTERS_A_TOKEN
-    return tokens + sum(map(message_estimate, body.get("messages") or ()))
+    """Estimate from length alone: 3.5 bytes a token, 4 tokens a message, 1,000 an image."""
+    *_, (_, tokens) = _fingerprints(body)
+    return tokens
+
+
+def _fingerprints(body: Mapping[str, Any]) -> Iterator[tuple[int, float]]:
+    """Yield a hash and the plain estimate of each beginning of a chat: its tools, then also its first message, and so on."""
+    tools = msgspec.json.encode(body.get("tools") or [])
+    mark, tokens = hash(tools), len(tools) / BYTES_A_TOKEN
+    yield mark, tokens
+    for message in body.get("messages") or ():
+        mark, tokens = hash((mark, repr(message))), tokens + message_estimate(message)
+        yield mark, tokens
 
 
 def message_estimate(message: Mapping[str, Any]) -> float:
@@ -82,6 +107,10 @@ def message_estimate(message: Mapping[str, Any]) -> float:
     content = message.get("content") or ""
     for part in content if isinstance(content, list) else [content]:
         text = part if isinstance(part, str) else part.get("text") if isinstance(part, Mapping) else str(part)
-        tokens += TOKENS_AN_IMAGE if text is None else len(str(text)) / CHARACTERS_A_TOKEN
+        tokens += TOKENS_AN_IMAGE if text is None else _length(str(text)) / BYTES_A_TOKEN
     calls = message.get("tool_calls")
-    return tokens + (len(msgspec.json.encode(calls)) / CHARACTERS_A_TOKEN if calls else 0)
+    return tokens + (len(msgspec.json.encode(calls)) / BYTES_A_TOKEN if calls else 0)
+
+
+def _length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))

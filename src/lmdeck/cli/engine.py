@@ -40,6 +40,7 @@ def serve(
         typer.Option(metavar="TOKEN", envvar="LMDECK_SERVER_TOKEN", help="Accept only requests with this token."),
     ] = None,
     allowed_host: AllowedHost = None,
+    tolerant: Annotated[bool, typer.Option("--tolerant", help="Accept requests that LM Studio refuses.")] = False,
 ) -> None:
     """Serve a model until Ctrl-C.
 
@@ -54,7 +55,13 @@ def serve(
         show_line(GOOD, f"serving at {url} (Ctrl-C stops)")
 
     serve_engine(
-        model, host=host, port=port, api_token=api_token or None, allowed_hosts=allowed_host or (), on_ready=show_url
+        model,
+        host=host,
+        port=port,
+        api_token=api_token or None,
+        allowed_hosts=allowed_host or (),
+        tolerant=tolerant,
+        on_ready=show_url,
     )
 
 

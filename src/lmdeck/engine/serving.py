@@ -28,6 +28,7 @@ def serve(
     requantize: str | None = "Q8_0",
     api_token: str | None = None,
     allowed_hosts: Iterable[str] = (),
+    tolerant: bool = False,
     on_ready: Callable[[str], object] | None = None,
 ) -> None:
     """Load a GGUF model and serve LM Studio's API until Ctrl-C.
@@ -35,7 +36,8 @@ def serve(
     Without a `model`, it is the one that `pull` downloaded.
 
     With `api_token`, requests need it. It answers to loopback names and `allowed_hosts`; listening on another `host`, also to
-    addresses and names without a dot. `on_ready` is called with the base URL once requests are answered.
+    addresses and names without a dot. `tolerant` accepts requests that LM Studio refuses, such as those of Claude Code
+    and Codex. `on_ready` is called with the base URL once requests are answered.
 
     Raises:
         EngineError: The extra is not installed, the weights are not there, or the model cannot be loaded.
@@ -50,7 +52,9 @@ def serve(
         loaded = _load(model, requantize)
         try:
             hosts = AllowedHosts.of(allowed_hosts, host)
-            run(create_app(DefaultToolUse(loaded), api_token=api_token, hosts=hosts), listener, on_ready)
+            backend = DefaultToolUse(loaded)
+            app = create_app(backend, api_token=api_token, hosts=hosts, tolerant=tolerant, counts_tokens=True)
+            run(app, listener, on_ready)
         finally:
             loaded.close()
 
@@ -77,6 +81,7 @@ class EngineServer:
         port: int = 0,
         requantize: str | None = "Q8_0",
         api_token: str | None = None,
+        tolerant: bool = False,
     ) -> Self:
         """Load a GGUF model and serve it; returns when requests are answered.
 
@@ -97,7 +102,10 @@ class EngineServer:
         except BaseException:
             listener.close()
             raise
-        app = create_app(DefaultToolUse(loaded), api_token=api_token, hosts=AllowedHosts.of((), host))
+        hosts = AllowedHosts.of((), host)
+        app = create_app(
+            DefaultToolUse(loaded), api_token=api_token, hosts=hosts, tolerant=tolerant, counts_tokens=True
+        )
         background = BackgroundServer(app, listener, loaded.close)
         return cls(background.base_url, loaded.models()[0].key, background.close)
 

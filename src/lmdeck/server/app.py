@@ -25,6 +25,7 @@ from lmdeck.server.endpoints.management import answer_download, answer_download_
 from lmdeck.server.endpoints.messages import answer_message
 from lmdeck.server.endpoints.native import answer_native_chat
 from lmdeck.server.endpoints.responses import answer_response
+from lmdeck.server.endpoints.token_counts import answer_token_count
 from lmdeck.server.errors import (
     Refusal,
     failure_body,
@@ -34,6 +35,7 @@ from lmdeck.server.errors import (
     unexpected_endpoint,
 )
 from lmdeck.server.stored import StoredResponses
+from lmdeck.server.tolerance import ToleranceMiddleware
 from lmdeck.web.disconnect import ClientGoneError
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request
 
@@ -62,13 +64,16 @@ def create_app(
     api_token: str | None = None,
     stored: StoredResponses | None = None,
     hosts: AllowedHosts = LOOPBACK,
+    tolerant: bool = False,
+    counts_tokens: bool = False,
 ) -> Starlette:
     """Return an application that answers LM Studio's API from `backend`.
 
     If `api_token` is set, requests must send it as `Authorization: Bearer …` or `x-api-key` (LM Studio's docs,
     `0_core/authentication`). `stored` holds the responses that can be continued. Requests from pages of other sites, and
     requests for a host that is not among `hosts`, are refused (`lmdeck.web.trust`). An unknown path or method gets LM Studio's
-    answer: status 200 and an error in the body.
+    answer: status 200 and an error in the body. `tolerant` accepts requests of other clients that LM Studio refuses, and
+    `counts_tokens` adds `/v1/messages/count_tokens`.
     """
     responses = StoredResponses() if stored is None else stored
 
@@ -101,8 +106,11 @@ def create_app(
     def answering(answer: Callable[..., Awaitable[Response]], *more: object) -> Endpoint:
         return partial(_answer, answer, (backend, *more))
 
+    more = [route("/v1/messages/count_tokens", answering(answer_token_count))] if counts_tokens else []
+    converting = [Middleware(ToleranceMiddleware)] if tolerant else []
     app = Starlette(
         routes=[
+            *more,
             route("/v1/chat/completions", answering(answer_chat)),
             route("/v1/completions", answering(answer_completion)),
             route("/v1/embeddings", answering(answer_embeddings)),
@@ -132,7 +140,7 @@ def create_app(
             HTTPException: _unknown_endpoint,
             Exception: _internal_error,
         },
-        middleware=[Middleware(_TrustMiddleware, hosts=hosts)],
+        middleware=[Middleware(_TrustMiddleware, hosts=hosts), *converting],
     )
     app.router.redirect_slashes = False
     return app

@@ -145,10 +145,11 @@ class CompletionJob(Struct, frozen=True, kw_only=True):
 
 
 class EmbeddingJob(Struct, frozen=True, kw_only=True):
-    """Texts to embed."""
+    """Texts to embed; `as_base64` is how the client wants the vectors."""
 
     model: str
     texts: tuple[str, ...]
+    as_base64: bool = False
 
 
 class Embedded(Struct, frozen=True, kw_only=True):

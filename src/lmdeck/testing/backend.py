@@ -21,7 +21,7 @@ from lmdeck.testing.raw import RawAnswer
 from lmdeck.testing.schema_values import value_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 
     from lmdeck.server.events import BackendEvent
     from lmdeck.server.jobs import (
@@ -101,7 +101,7 @@ class ScriptedBackend:
             answer = _from_schema(answer, job)
         tokens = sum(_tokens(message.text) for message in job.messages)
         self._check_context(job.model, tokens)
-        return self._events(answer, exchange, job.model, tokens, job.ttl)
+        return self._events(answer, exchange, job.model, tokens, job.sampling.max_tokens, job.ttl)
 
     def complete(self, job: CompletionJob) -> AsyncGenerator[BackendEvent, None]:
         """Continue a prompt from the script.
@@ -111,7 +111,7 @@ class ScriptedBackend:
         """
         exchange = CURRENT.get()
         answer = self._next(exchange)
-        return self._events(answer, exchange, job.model, _tokens(job.prompt), None)
+        return self._events(answer, exchange, job.model, _tokens(job.prompt), job.sampling.max_tokens)
 
     def _next(self, exchange: FakeExchange) -> Answer:
         answer = self._script.take(exchange.request, exchange.rule)
@@ -142,7 +142,13 @@ class ScriptedBackend:
             raise BackendError(_OVERFLOW.format(tokens=tokens, limit=limit))
 
     async def _events(
-        self, answer: Answer, exchange: FakeExchange, key: str, tokens: int, ttl: int | None
+        self,
+        answer: Answer,
+        exchange: FakeExchange,
+        key: str,
+        tokens: int,
+        max_tokens: int | None,
+        ttl: int | None = None,
     ) -> AsyncGenerator[BackendEvent, None]:
         async for progress in self._models.ensure_loaded(key, ttl):
             yield progress
@@ -150,7 +156,8 @@ class ScriptedBackend:
             wait = answer.time_to_first_token
             await asyncio.sleep(self._time_to_first_token if wait is None else wait)
             speed = answer.tokens_per_second or self._tokens_per_second
-            for event in answer.events(exchange.rng, tokens):
+            events = answer.events(exchange.rng, tokens)
+            for event in events if max_tokens is None else _limited(events, tokens, max_tokens):
                 if speed and isinstance(event, TextDelta | ReasoningTextDelta | ToolArgumentsDelta):
                     await asyncio.sleep(1 / speed)
                 elif isinstance(event, Finished):
@@ -227,6 +234,20 @@ def _from_schema(answer: Answer, job: ChatJob) -> Answer:
             answer, calls=(PlannedCall(name=tool.name, arguments=value_for(tool.parameters)),)
         )
     return msgspec.structs.replace(answer, content="text")
+
+
+def _limited(events: Iterable[BackendEvent], prompt_tokens: int, max_tokens: int) -> Iterator[BackendEvent]:
+    """Yield the events of an answer up to `max_tokens` pieces of text and reasoning; calls are never cut."""
+    left = max_tokens
+    for event in events:
+        if isinstance(event, TextDelta | ReasoningTextDelta):
+            if left == 0:
+                yield Finished(
+                    stop_reason="maxPredictedTokensReached", prompt_tokens=prompt_tokens, completion_tokens=max_tokens
+                )
+                return
+            left -= 1
+        yield event
 
 
 def _tokens(text: str) -> int:

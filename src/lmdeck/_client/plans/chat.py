@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from msgspec.structs import replace
 
-from lmdeck._client.plans.generation import GenerationRequest, generate
+from lmdeck._client.plans.generation import GenerationRequest, generate, read_rest
 from lmdeck._client.plans.token_counts import guarded
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
@@ -27,7 +27,7 @@ def begin_chat(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[Respon
     """Send the request, and read the response up to its first chunks."""
     problems: list[Problem] = []
     if spec.context_guard is not None:
-        spec, problems = yield from guarded(session, spec)
+        spec, problems = yield from guarded(session, spec, lambda asked: _ask(session, asked))
     sent: dict[str, Any] = {}
 
     def build(model: str | None) -> GenerationRequest[ChatReader]:
@@ -38,6 +38,13 @@ def begin_chat(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[Respon
     answer = yield from generate(session, spec.model, build, spec.reasoning)
     answer.when_finished(lambda: _learn_tokens(session, sent, answer))
     return answer
+
+
+def _ask(session: Session, spec: ChatSpec) -> Plan[str]:
+    """Ask a chat within a plan, and return the content of the answer."""
+    answer = yield from begin_chat(session, spec, stream=False)
+    yield from read_rest(answer)
+    return final_reply(answer).content
 
 
 def _learn_tokens(session: Session, sent: Mapping[str, Any], answer: ResponseStream[ChatReader]) -> None:

@@ -10,14 +10,14 @@ from msgspec.structs import replace
 from lmdeck._client.history import History
 from lmdeck._client.plans.generation import choose
 from lmdeck._client.plans.model_lists import ask_json, list_models
+from lmdeck._client.plans.summaries import Ask, messages_of, scaled_estimate, summarised
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.effects import Plan
 from lmdeck._requests.chat import ChatSpec, build_chat
-from lmdeck._requests.token_estimates import message_estimate
 from lmdeck._responses.server_detection import LLAMA_CPP, LM_STUDIO
 from lmdeck.errors import APIError, ContextLengthError, EndpointNotFoundError, MalformedStreamError
-from lmdeck.messages import Message, Problem
+from lmdeck.messages import Problem
 from lmdeck.outputs import TokenCount
 
 LEAST_ANSWER = 256  # tokens that are kept free for an answer without `max_tokens`
@@ -61,8 +61,8 @@ def _learn_models(session: Session) -> Plan[None]:
         """Such a server is asked as it is."""
 
 
-def guarded(session: Session, spec: ChatSpec) -> Plan[tuple[ChatSpec, list[Problem]]]:
-    """Return a chat that fits the context of its model, and what was left out of it.
+def guarded(session: Session, spec: ChatSpec, ask: Ask) -> Plan[tuple[ChatSpec, list[Problem]]]:
+    """Return a chat that fits the context of its model, and what was left out of it; `ask` asks a model for a summary.
 
     Raises:
         ContextLengthError: It does not fit, or not even its last exchange does.
@@ -80,12 +80,21 @@ def guarded(session: Session, spec: ChatSpec) -> Plan[tuple[ChatSpec, list[Probl
     if count.most <= room:
         return spec, []
     if spec.context_guard == "trim":
-        shorter = _trimmed(spec, count, room)
-        left_out = len(spec.messages) - len(shorter.messages)
-        if left_out and (yield from count_tokens(session, shorter)).most <= room:
-            told = f"{left_out} of {len(spec.messages)} messages were left out, so that the chat fits the context."
-            return shorter, [Problem("context_trimmed", told)]
-    raise ContextLengthError(
+        shorter, problem = _trimmed(spec, count, room), "context_trimmed"
+        told = "{} of {} messages were left out, so that the chat fits the context."
+    elif spec.context_guard == "summarise":
+        shorter, problem = (yield from summarised(session.summaries, spec, count, room, ask)), "context_summarised"
+        told = "{} of {} messages were replaced by a summary, so that the chat fits the context."
+    else:
+        raise _too_long(count, room, context)
+    left_out = len(spec.messages) - sum(message in spec.messages for message in shorter.messages)
+    if shorter is spec or (yield from count_tokens(session, shorter)).most > room:
+        raise _too_long(count, room, context)
+    return shorter, [Problem(problem, told.format(left_out, len(spec.messages)))]
+
+
+def _too_long(count: TokenCount, room: int, context: int) -> ContextLengthError:
+    return ContextLengthError(
         DOES_NOT_FIT.format(count=count.tokens, room=room, context=context),
         prompt_tokens=count.tokens,
         context_length=context,
@@ -93,10 +102,7 @@ def guarded(session: Session, spec: ChatSpec) -> Plan[tuple[ChatSpec, list[Probl
 
 
 def _trimmed(spec: ChatSpec, count: TokenCount, room: int) -> ChatSpec:
-    """Leave out the oldest exchanges; the messages' estimates are scaled so that together they are the whole count."""
-    messages = [each if isinstance(each, Message) else Message.from_dict(each) for each in spec.messages]
-    scale = count.most / (sum(message_estimate(message.to_dict()) for message in messages) or 1)
-    history = History(tuple(messages)).trimmed(
-        room, lambda message: round(message_estimate(message.to_dict()) * scale) + 1
-    )
-    return replace(spec, messages=history.messages)
+    """Leave out the oldest exchanges; `spec` itself where there is nothing to leave out."""
+    history = History(tuple(messages_of(spec)))
+    trimmed = history.trimmed(room, scaled_estimate(history.messages, count))
+    return spec if len(trimmed) == len(history) else replace(spec, messages=trimmed.messages)

@@ -1,7 +1,9 @@
-"""`POST /v1/embeddings`, also under `/api/v0`: always floats, whatever encoding was requested, as LM Studio does."""
+"""`POST /v1/embeddings`, also under `/api/v0`: lists of numbers, or base64 of 32-bit floats, as OpenAI's packages ask for."""
 
 from __future__ import annotations
 
+import base64
+import struct
 from typing import TYPE_CHECKING
 
 from lmdeck.server.delivery import json_response
@@ -10,10 +12,16 @@ from lmdeck.server.requests.embeddings import embedding_job
 from lmdeck.web.disconnect import run_until_disconnect
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.requests import Request
     from starlette.responses import Response
 
     from lmdeck.server.backend import Backend
+
+
+def _base64(vector: Sequence[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 async def answer_embeddings(request: Request, backend: Backend) -> Response:
@@ -25,8 +33,10 @@ async def answer_embeddings(request: Request, backend: Backend) -> Response:
     """
     job = embedding_job(await read_body(request), backend.models())
     embedded = await run_until_disconnect(request.receive, backend.embed(job))
+    write = _base64 if job.as_base64 else list
     data = [
-        {"object": "embedding", "embedding": vector, "index": index} for index, vector in enumerate(embedded.vectors)
+        {"object": "embedding", "embedding": write(vector), "index": index}
+        for index, vector in enumerate(embedded.vectors)
     ]
     usage = {"prompt_tokens": embedded.prompt_tokens, "total_tokens": embedded.prompt_tokens}
     return json_response({"object": "list", "data": data, "model": job.model, "usage": usage})

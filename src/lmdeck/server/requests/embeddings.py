@@ -17,11 +17,12 @@ MAX_TEXTS = 2048
 
 
 def embedding_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> EmbeddingJob:
-    """Validate an embeddings request; `encoding_format` is ignored, since LM Studio always answers with floats.
+    """Validate an embeddings request; vectors are numbers unless `encoding_format` is base64.
 
     Raises:
         Refusal: The input is not text (arrays of token ids are refused), or the model is not an embedding model.
     """
+    as_base64 = body.get("encoding_format") == "base64"
     given = body.get("input")
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -32,9 +33,9 @@ def embedding_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) -
     if not body.get("model"):
         if not embedding:
             raise no_models_loaded()
-        return EmbeddingJob(model=embedding[0].key, texts=tuple(texts))
+        return EmbeddingJob(model=embedding[0].key, texts=tuple(texts), as_base64=as_base64)
     key = choose_model(body["model"], models)
     if all(model.key != key for model in embedding):
         message = f'Failed to load model "{key}". Error: Model is not embedding.'
         raise Refusal(400, message, param="model", code="model_not_found")
-    return EmbeddingJob(model=key, texts=tuple(texts))
+    return EmbeddingJob(model=key, texts=tuple(texts), as_base64=as_base64)

@@ -1,0 +1,58 @@
+"""`POST /v1/messages/count_tokens`, which LM Studio does not have: the tokens of a prompt, as the model counts them.
+
+Source: Anthropic's Messages API reference. A body with messages or tools in OpenAI's form is counted, too.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from lmdeck.server.delivery import json_response
+from lmdeck.server.events import Finished
+from lmdeck.server.jobs import Sampling
+from lmdeck.server.requests.body import read_body
+from lmdeck.server.requests.chat import chat_job
+from lmdeck.server.requests.messages import messages_request
+from lmdeck.web.disconnect import run_until_disconnect
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from lmdeck.server.backend import Backend
+    from lmdeck.server.events import BackendEvent
+
+_OPENAI_ROLES = frozenset({"system", "developer", "tool"})
+
+
+async def answer_token_count(request: Request, backend: Backend) -> Response:
+    """Answer one request: the prompt is processed, and one token is generated, which tells how many it has.
+
+    Raises:
+        Refusal: The request is invalid.
+        BackendError: The back end refuses the request, or fails.
+    """
+    body = {**await read_body(request), "max_tokens": 1}
+    models = backend.models()
+    job = chat_job(body, models)[0] if _is_openai(body) else messages_request(body, models)[0]
+    counted = replace(job, sampling=Sampling(temperature=0.0, max_tokens=1), tool_choice="auto")
+    tokens = await run_until_disconnect(request.receive, _prompt_tokens(backend.chat(counted)))
+    return json_response({"input_tokens": tokens})
+
+
+async def _prompt_tokens(events: AsyncGenerator[BackendEvent, None]) -> int:
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Finished):
+                return event.prompt_tokens
+    return 0
+
+
+def _is_openai(body: Mapping[str, Any]) -> bool:
+    items = [each for name in ("messages", "tools") for each in body.get(name) or () if isinstance(each, dict)]
+    return any(each.get("role") in _OPENAI_ROLES or "function" in each or "tool_calls" in each for each in items)

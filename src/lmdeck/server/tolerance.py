@@ -1,0 +1,61 @@
+"""Accept requests of other clients that LM Studio would refuse, such as those of Claude Code and Codex.
+
+They are converted as by `lmdeck.relay`: server tools that nobody runs are left out, custom tools become functions, and missing
+fields are filled in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lmdeck.errors import LMStudioError
+from lmdeck.relay.requests import RelayRequest
+from lmdeck.relay.routes import route_of
+from lmdeck.server.requests.body import MAX_BODY_BYTES
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_CONVERTED = frozenset({"chat", "completions", "messages", "responses"})
+
+
+class ToleranceMiddleware:
+    """Middleware that converts request bodies; what cannot be converted is passed on, and refused in LM Studio's words."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on."""
+        route = route_of(scope["method"], scope["path"]) if scope["type"] == "http" else None
+        if route is None or route.kind not in _CONVERTED:
+            await self._app(scope, receive, send)
+            return
+        body, last = await _read(receive)
+        try:
+            converted = msgspec.json.encode(RelayRequest(route.kind, body).body)
+        except LMStudioError:
+            converted = body
+        pending = [
+            last if last["type"] != "http.request" else {"type": "http.request", "body": converted, "more_body": False}
+        ]
+
+        async def replaced() -> Message:
+            return pending.pop() if pending else await receive()
+
+        await self._app(scope, replaced, send)
+
+
+async def _read(receive: Receive) -> tuple[bytes, Message]:
+    """Return a body, or as much of it as the server would read, and the last message."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        part = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        if message["type"] != "http.request" or not message.get("more_body") or size > MAX_BODY_BYTES:
+            return b"".join(parts), message
