@@ -36,8 +36,13 @@ class TokenEstimator:
 
     def learn(self, model: str, body: Mapping[str, Any], prompt_tokens: int) -> None:
         """Record the number of tokens that the server counted for a chat."""
-        if prompt_tokens > 0:
-            self.learn_from(model, plain_estimate(body), prompt_tokens)
+        *_, (whole, plain) = _fingerprints(body)
+        if prompt_tokens <= 0:
+            return
+        self.learn_from(model, plain, prompt_tokens)
+        self._prefixes[model, whole] = plain, prompt_tokens
+        if len(self._prefixes) > MOST_PREFIXES:
+            self._prefixes.popitem(last=False)
 
     def learn_from(self, model: str, plain: float, prompt_tokens: int) -> None:
         """Record the number of tokens that the server counted for a chat with a plain estimate."""
@@ -49,7 +54,16 @@ class TokenEstimator:
 
     def estimate(self, model: str, body: Mapping[str, Any]) -> TokenCount:
         """Estimate the tokens of a chat."""
-        return self.estimate_from(model, plain_estimate(body))
+        marks = list(_fingerprints(body))
+        plain = marks[-1][1]
+        known = (self._prefixes.get((model, mark)) for mark, _ in reversed(marks))
+        counted = next((each for each in known if each is not None), None)
+        whole = self.estimate_from(model, plain)
+        if counted is None:
+            return whole
+        size, tokens = counted
+        new = _line(self._samples[model])[1] * (plain - size) if model in self._samples else plain - size
+        return TokenCount(tokens=max(round(tokens + new), 1), error=round(whole.error * new / (tokens + new), 3))
 
     def estimate_from(self, model: str, plain: float) -> TokenCount:
         """Estimate the tokens of a chat with a plain estimate."""
@@ -60,17 +74,7 @@ class TokenEstimator:
         worst = max(abs(base + slope * size - tokens) / tokens for size, tokens in samples)
         is_known = len(samples) > 1 or 1 / SPREAD < plain / samples[0][0] < SPREAD
         error = max(worst, LEAST_ERROR) if is_known else UNCALIBRATED_ERROR / 2
-        counted = self._counted_prefix(model, body)
-        if counted is None:
-            return TokenCount(tokens=max(round(base + slope * plain), 1), error=round(error, 3))
-        size, tokens = counted
-        new = slope * (plain - size)
-        return TokenCount(tokens=max(round(tokens + new), 1), error=round(error * new / (tokens + new), 3))
-
-    def _counted_prefix(self, model: str, body: Mapping[str, Any]) -> tuple[float, int] | None:
-        """Return the plain estimate and the tokens of the longest beginning of a chat that the server counted."""
-        known = [self._prefixes.get((model, mark)) for mark, _ in _fingerprints(body)]
-        return next((counted for counted in reversed(known) if counted is not None), None)
+        return TokenCount(tokens=max(round(base + slope * plain), 1), error=round(error, 3))
 
 
 def _line(samples: Sequence[tuple[float, int]] | deque[tuple[float, int]]) -> tuple[float, float]:
