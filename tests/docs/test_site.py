@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import lmdeck
+from lmdeck.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 MAP = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
@@ -60,6 +61,11 @@ def _anchors(page: Path) -> set[str]:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+def test_every_command_is_on_the_page_of_the_command_line() -> None:
+    page = (DOCS / "command-line.md").read_text(encoding="utf-8")
+    assert [command.name for command in COMMANDS if not re.search(rf"`(lmdeck )?{command.name}\b", page)] == []
 
 
 def test_every_error_is_explained() -> None:
