@@ -6,11 +6,9 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from lmdeck.cli.stores import ConfigPath, Json, StoreURL, chosen_store, duration, moment
-from lmdeck.cli.terminal import BAD, GOOD, console, echo_json, errors, safe, show_line
+from lmdeck.cli.terminal import BAD, GOOD, console, echo_json, errors, safe, show_line, show_table
 from lmdeck.gateway.keys import new_key
 from lmdeck.gateway.store import KeyLimits, day_of
 
@@ -85,15 +83,20 @@ def list_keys(
     if not keys:
         console.print("There are no keys; `lmdeck gateway keys create NAME` creates one.")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "key", "models", "limits", "today", "valid"):
-        table.add_column(column, no_wrap=column in {"key", "today"}, justify="right" if column == "today" else "left")
-    for key in keys:
-        table.add_row(
-            Text(safe(key.name)), f"{key.start}…", Text(safe(", ".join(key.models) or "all")), _limits(key) or "none",
-            f"{spent.get(key.name, 0):,}", _validity(key),
-        )  # fmt: skip
-    console.print(table)
+    rows = [
+        (
+            key.name,
+            f"{key.start}…",
+            ", ".join(key.models) or "all",
+            _limits(key) or "none",
+            f"{spent.get(key.name, 0):,}",
+            _validity(key),
+        )
+        for key in keys
+    ]
+    show_table(
+        ("name", "key", "models", "limits", "tokens today", "valid"), rows, right=("tokens today",), unnamed=("key",)
+    )
 
 
 @commands.command("revoke")

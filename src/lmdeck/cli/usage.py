@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Annotated, cast
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from lmdeck.cli.stores import ConfigPath, Json, StoreURL, chosen_store, day
-from lmdeck.cli.terminal import console, echo_json, safe
+from lmdeck.cli.terminal import console, echo_json, show_table
 from lmdeck.gateway.store import UsageColumn, UsageRow
 
 
@@ -40,7 +38,7 @@ def usage(
     if not any(row.requests for row in rows):
         console.print("There was no request.")
         return
-    console.print(_table(columns, rows))
+    _show(columns, rows)
 
 
 def _for_programs(row: UsageRow) -> dict[str, object]:
@@ -57,26 +55,23 @@ def _for_programs(row: UsageRow) -> dict[str, object]:
     }
 
 
-def _table(columns: list[UsageColumn], rows: list[UsageRow]) -> Table:
-    is_total_worth_showing = len(rows) > 1
-    table = Table(
-        box=None, pad_edge=False, header_style="bold", show_footer=is_total_worth_showing, footer_style="bold"
-    )
-    for number, name in enumerate(dict.fromkeys(columns)):
-        table.add_column(name, footer="" if number else "all", overflow="fold")
-    sums = {
-        "requests": sum(row.requests for row in rows),
-        "failed": sum(row.failures for row in rows),
-        "prompt": sum(row.prompt_tokens for row in rows),
-        "answer": sum(row.completion_tokens for row in rows),
-        "tokens": sum(row.tokens for row in rows),
-        "seconds": round(sum(row.seconds for row in rows)),
-    }
-    for column, total in sums.items():
-        table.add_column(column, footer=f"{total:,}", justify="right")
-    for row in rows:
-        figures = (row.requests, row.failures, row.prompt_tokens, row.completion_tokens, row.tokens, round(row.seconds))
-        table.add_row(
-            *(Text(safe(row.group[name]) or "–") for name in row.group), *(f"{figure:,}" for figure in figures)
-        )
-    return table
+def _show(columns: list[UsageColumn], rows: list[UsageRow]) -> None:
+    """Show a line for each group and, if there are several, the sums."""
+    names = list(dict.fromkeys(columns))
+    shown: list[list[str]] = [[*(row.group[name] or "–" for name in names), *_figures([row])] for row in rows]
+    if len(rows) > 1:
+        shown.append([*("" if number else "all" for number in range(len(names))), *_figures(rows)])
+    figures = ("requests", "failed", "prompt", "answer", "tokens", "seconds")
+    show_table((*names, *figures), shown, right=figures)
+
+
+def _figures(rows: list[UsageRow]) -> list[str]:
+    sums = [
+        sum(row.requests for row in rows),
+        sum(row.failures for row in rows),
+        sum(row.prompt_tokens for row in rows),
+        sum(row.completion_tokens for row in rows),
+        sum(row.tokens for row in rows),
+        round(sum(row.seconds for row in rows)),
+    ]
+    return [f"{each:,}" for each in sums]
