@@ -79,6 +79,15 @@ def frameworks(session: nox.Session) -> None:
     )  # fmt: skip
 
 
+@nox.session
+def ray(session: nox.Session) -> None:
+    """Run the tests of batches on Ray, with a cluster of two nodes on this machine."""
+    install(session, "--editable", ".[cli,ray,testing]", "--group", "ray")
+    session.run(
+        "python", "-m", "pytest", "--confcutdir=tests/on_ray", "tests/on_ray", *session.posargs, env={"LMDECK_RAY": "1"}
+    )
+
+
 @nox.session(venv_backend="uv", python="3.11")
 def lowest(session: nox.Session) -> None:
     """Run the short set with the lowest versions of the direct dependencies that `pyproject.toml` allows."""

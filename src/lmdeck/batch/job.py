@@ -152,23 +152,12 @@ class _Job:
         start = int(ledger.get("imported") or 0)
         next(islice(records, start, start), None)  # they are in the ledger
         shown = time.monotonic()
-        while rows := [self._row(number, record) for number, record in islice(records, READ_ROWS)]:
+        while rows := [input_row(number, record, self._options) for number, record in islice(records, READ_ROWS)]:
             ledger.add_rows(start, rows)
             start += len(rows)
             if on_progress is not None and time.monotonic() - shown >= 1:
                 shown = time.monotonic()
                 on_progress(BatchProgress(state="reading", rows=start))
-
-    def _row(self, number: int, record: Record) -> InputRow:
-        custom_id = custom_id_of(record.values, number + 1)
-        try:
-            if record.error:
-                raise InvalidRowError(record.error)
-            return InputRow(line=record.line, custom_id=custom_id, request=request_of(record.values, self._options))
-        except InvalidRowError as error:
-            return InputRow(
-                line=record.line, custom_id=custom_id, error=RowError(code="invalid_row", message=str(error))
-            )
 
     def _finish(self, ledger: Ledger, on_progress: OnProgress | None, begun: float) -> BatchSummary:
         """Write the output and return the summary."""
@@ -213,6 +202,17 @@ class AsyncBatchJob(_Job):
     async def run(self, on_progress: OnProgress | None = None, *, retry_failed: bool = False) -> BatchSummary:
         """Async version of `BatchJob.run`; a cancellation aborts the running requests."""
         return await self._run(on_progress, retry_failed=retry_failed, catches_signals=False)
+
+
+def input_row(number: int, record: Record, options: BatchOptions) -> InputRow:
+    """Return the row of a record; `number` counts from 0."""
+    custom_id = custom_id_of(record.values, number + 1)
+    try:
+        if record.error:
+            raise InvalidRowError(record.error)
+        return InputRow(line=record.line, custom_id=custom_id, request=request_of(record.values, options))
+    except InvalidRowError as error:
+        return InputRow(line=record.line, custom_id=custom_id, error=RowError(code="invalid_row", message=str(error)))
 
 
 def ledger_of(out: Path) -> Path:

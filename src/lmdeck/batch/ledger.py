@@ -160,8 +160,8 @@ class StoredRow(Struct, frozen=True, kw_only=True):
 class Ledger:
     """An open ledger; used by one thread at a time."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """Open a ledger, and create it if it is not there.
+    def __init__(self, path: Path | None, *, clock: Callable[[], float] = time.time) -> None:
+        """Open a ledger, and create it if it is not there; None is one in memory, of this process alone.
 
         Raises:
             FileWriteError: It cannot be written.
@@ -169,10 +169,13 @@ class Ledger:
         """
         self.path = path
         self._clock = clock
-        self._alive = AliveLock(Path(f"{path}.lock"))
-        create_private_file(path)
+        self._alive = None if path is None else AliveLock(Path(f"{path}.lock"))
+        if path is not None:
+            create_private_file(path)
         with self._translated():
-            self._connection = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(
+                path or ":memory:", BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
         try:
             with self._translated():
                 self._prepare()
@@ -183,7 +186,8 @@ class Ledger:
     def _prepare(self) -> None:
         run = self._connection.execute
         run(f"PRAGMA cache_size = -{CACHE_KIB}")
-        self._use_wal()
+        if self.path is not None:
+            self._use_wal()
         run("PRAGMA synchronous = NORMAL")
         version = run("PRAGMA user_version").fetchone()[0]
         if version == 0:
@@ -214,7 +218,8 @@ class Ledger:
         """Close the file."""
         with suppress(sqlite3.Error):  # a full disk must not hide the error that was raised for it
             self._connection.close()
-        self._alive.release()
+        if self._alive is not None:
+            self._alive.release()
 
     # --- the input ---
 
@@ -269,7 +274,7 @@ class Ledger:
 
         A worker that is alive holds a shared lock on a file beside the ledger, where the system has such locks.
         """
-        is_alone = self._alive.try_alone()
+        is_alone = self._alive is not None and self._alive.try_alone()
         with self._translated(), self._transaction():
             if is_alone:
                 self._connection.execute("DELETE FROM workers")
@@ -278,7 +283,8 @@ class Ledger:
                 (socket.gethostname(), os.getpid(), self._clock()),
             ).fetchone()[0]
             self._free_lost()
-        self._alive.share()
+        if self._alive is not None:
+            self._alive.share()
         return int(worker)
 
     def heartbeat(self, worker: int, progress: bytes | None = None) -> Totals:

@@ -12,7 +12,7 @@ from lmdeck._client.session import Session
 from lmdeck._requests.base_url import BaseURL
 from lmdeck._transport.aiohttp import AiohttpTransport
 from lmdeck.batch.failures import MOST_ATTEMPTS
-from lmdeck.batch.hosts import ServerHost
+from lmdeck.batch.hosts import Host, ServerHost
 from lmdeck.batch.job import AsyncBatchJob, BatchJob, PathLikeText
 from lmdeck.batch.requests import CHAT, BatchOptions
 from lmdeck.batch.worker import PATIENCE, WorkerLimits
@@ -23,7 +23,7 @@ class BatchArguments(TypedDict, total=False):
     """The keywords of `LMStudio.batch`; `BatchOptions` and `WorkerLimits` describe them."""
 
     ledger: PathLikeText | None
-    hosts: Sequence[str]
+    hosts: Sequence[str | Host]
     model: str | None
     endpoint: str
     template: str | None
@@ -79,11 +79,19 @@ def _parts(session: Session, arguments: BatchArguments) -> dict[str, Any]:
         patience=arguments.get("patience", PATIENCE),
     )
     return {
-        "make_hosts": partial(server_hosts, session, tuple(arguments.get("hosts") or ()), max_concurrency),
+        "make_hosts": partial(_hosts, session, tuple(arguments.get("hosts") or ()), max_concurrency),
         "ledger": arguments.get("ledger"),
         "options": options,
         "limits": limits,
     }
+
+
+def _hosts(session: Session, given: Sequence[str | Host], max_concurrency: int | None) -> list[Host]:
+    """Return the hosts of a batch: those that are given as such, and servers at the addresses, else the client's own."""
+    ready = [host for host in given if not isinstance(host, str)]
+    addresses = [host for host in given if isinstance(host, str)]
+    servers = server_hosts(session, addresses, max_concurrency) if addresses or not ready else []
+    return [*ready, *servers]
 
 
 def server_hosts(session: Session, addresses: Sequence[str], max_concurrency: int | None) -> list[ServerHost]:

@@ -33,13 +33,15 @@ class WorkerLimits(Struct, frozen=True, kw_only=True):
     """The limits of a worker; times are seconds.
 
     `max_concurrency` is per host; None is what each host processes in parallel. `attempts` is how often a request is asked that
-    fails in a way that may pass, `first_delay` the wait before the second. `patience` is how long no host may answer.
+    fails in a way that may pass, `first_delay` the wait before the second. `patience` is how long no host may answer; unless
+    it `waits_at_start`, one must answer at once.
     """
 
     max_concurrency: int | None = None
     attempts: int = MOST_ATTEMPTS
     first_delay: float = FIRST_DELAY
     patience: float = PATIENCE
+    waits_at_start: bool = False
 
 
 class Worker:
@@ -63,7 +65,7 @@ class Worker:
         self.is_stopping = False
         self.error: Exception | None = None
         self._answering_since = time.monotonic()
-        self._was_answered = False
+        self._was_answered = limits.waits_at_start
 
     async def run(self) -> None:
         """Work until every request is answered or has failed, or `stop` is called.

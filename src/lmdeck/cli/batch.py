@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 import typer
@@ -18,11 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from lmdeck.batch import BatchJob, BatchProgress, BatchSummary
+from lmdeck.batch.hosts import Host
 from lmdeck.batch.job import cancel as cancel_batch
 from lmdeck.batch.job import ledger_of, progress_of
 from lmdeck.batch.progress import RowFigures, duration
 from lmdeck.cli.shared_options import Model, System
 from lmdeck.cli.terminal import BAD, GOOD, NEXT, WARNING, console, echo_json, errors, safe, show_line
+from lmdeck.config import ClientSettings, Settings
 from lmdeck.errors import ConfigurationError
 
 SOME_ROWS_FAILED = 3
@@ -69,6 +71,9 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask rows again that ended in an error.")
     ] = False,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Ask from the nodes of a Ray cluster: `auto`, or its address.")
+    ] = None,
     ledger: LedgerFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a second, then the summary.")] = False,
 ) -> None:
@@ -83,7 +88,7 @@ def run(
             source,
             out=out,
             model=model,
-            hosts=host or (),
+            hosts=host or () if ray is None else _on_ray(ray, lm.settings, host or ()),
             endpoint=endpoint,
             template=template,
             system=system,
@@ -128,6 +133,16 @@ def cancel(file: Of = None, out: Out = None, ledger: LedgerFile = None, as_json:
     else:
         ended = progress.answered + progress.failed
         show_line(GOOD, f"Cancelled; {ended:,} of {progress.rows:,} rows had ended.")
+
+
+def _on_ray(address: str, settings: Settings, hosts: Sequence[str]) -> Sequence[Host]:
+    """Return the hosts as seen from the nodes of a Ray cluster."""
+    from lmdeck.contrib.ray import ray_hosts
+
+    given: dict[str, Any] = {name: getattr(settings, name) for name in settings.__struct_fields__}
+    token = settings.api_token
+    given["api_token"] = None if token is None else token.reveal()  # the actors need it, and a Secret cannot be pickled
+    return ray_hosts(address, cast("ClientSettings", given), hosts)
 
 
 def _run(job: BatchJob, *, retry_failed: bool, as_json: bool) -> BatchSummary:
