@@ -299,9 +299,12 @@ def ray_hosts(address: str, settings: ClientSettings, hosts: Sequence[str] = ())
         ) from error
     roots = [host.name for host in server_hosts(Session(Settings.resolve(settings)), hosts, None)]
     actor = ray.remote(max_restarts=-1, max_concurrency=1000, num_cpus=0)(_Asker)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    addresses = [node["NodeManagerAddress"] for node in nodes]
     made = []
-    for node in (node for node in ray.nodes() if node["Alive"]):
+    for node, name in zip(nodes, addresses, strict=True):
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
         asker = actor.options(scheduling_strategy=strategy).remote(settings, hosts)
-        made += [RayHost(asker, node["NodeManagerAddress"], root) for root in roots]
+        shown = name if addresses.count(name) == 1 else f"{name} ({node['NodeID'][:8]})"
+        made += [RayHost(asker, shown, root) for root in roots]
     return made
