@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias
@@ -20,14 +18,13 @@ from lmdeck.errors import LMStudioError, StreamError, TransportError
 from lmdeck.events import AgentEvent, Chunk, RoundFinished, ToolCallInvalid, ToolExecutionFailed, ToolFinished
 from lmdeck.messages import Problem, Reply, Round, ToolResult
 from lmdeck.web.encodings import HEARTBEAT_FRAME, PAGE, Encoding
-
-_log = logging.getLogger("lmdeck.web")
+from lmdeck.web.error_reports import report, sentence_for
 
 STOPPED = Problem("stopped", "The browser disconnected before the answer was complete.")
 CUT = Problem("cut", "The connection to the model broke before the answer was complete.")
 FAILED = Problem("failed", "The answer ended with an error.")
 RUN_FINISHED = b""
-SEE_LOG = "The traceback is in the site's log."
+ANSWER_FAILED = "The answer failed."
 NOT_SAVED = "The answer is complete, but it could not be saved."
 
 
@@ -96,7 +93,7 @@ class StreamedAnswer:
         try:
             on_end(self.outcome)
         except Exception as error:  # application code: the visitor must learn of any failure
-            self._save_error = self._reported(error, NOT_SAVED)
+            self._save_error = report(error, NOT_SAVED, with_details=self.with_details)
 
     async def end_async(self, on_end: OnEndAsync | None) -> None:
         """Async version of `end`; it completes even if the browser disconnects meanwhile."""
@@ -110,7 +107,7 @@ class StreamedAnswer:
         try:
             await on_end(self.outcome)
         except Exception as error:  # as above
-            self._save_error = self._reported(error, NOT_SAVED)
+            self._save_error = report(error, NOT_SAVED, with_details=self.with_details)
 
     async def frames(self, heartbeat: float) -> AsyncGenerator[bytes, None]:
         """Run the chat and yield server-sent events; a comment after each `heartbeat` seconds of silence."""
@@ -131,7 +128,7 @@ class StreamedAnswer:
             self._outcome, end = run.outcome, run.reply
         except Exception as error:  # the status line is sent: any failure is reported as an event
             self._ending = CUT if isinstance(error, TransportError | StreamError) else FAILED
-            end = self._reported(error, "The answer failed.")
+            end = report(error, sentence_for(error, ANSWER_FAILED), with_details=self.with_details)
         self.is_finished = True
         yield RUN_FINISHED
         yield encode(end if isinstance(end, LMStudioError) else self._save_error or end)
@@ -141,20 +138,6 @@ class StreamedAnswer:
         if resumed is None:
             return chat.run_stream(self._max_rounds, approve=self._approve)
         return chat.resume_stream(resumed.paused, resumed.decisions, self._max_rounds, approve=self._approve)
-
-    def _reported(self, error: Exception, what: str) -> LMStudioError:
-        """Log an error and return the one to send: with its details, or neutral with the number of the log entry."""
-        number = getattr(error, "request_id", None) or f"req_{secrets.token_hex(8)}"
-        _log.warning("%s (%s) %s", what, number, error, exc_info=None if isinstance(error, LMStudioError) else error)
-        if self.with_details and isinstance(error, LMStudioError):
-            return error
-        if self.with_details:
-            reported = LMStudioError(f"{what} {type(error).__name__}: {error}", hint=SEE_LOG)
-        else:
-            hint = f"Try again. If it fails again, report the number {number} to the owner of this site."
-            reported = LMStudioError(what, hint=hint)
-        reported.request_id = number
-        return reported
 
 
 class _PartialReply:

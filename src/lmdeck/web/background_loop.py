@@ -45,6 +45,11 @@ _background = _BackgroundLoop()
 on_fork(_background, _BackgroundLoop.after_fork)
 
 
+def wait(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the background loop of this process and return its result."""
+    return _background.wait(coroutine)
+
+
 class _BlockingIterator(Iterator[bytes]):
     """An async generator as a blocking iterator; nothing is read ahead."""
 

@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from lmdeck._client.paused_run import PausedRun
 from lmdeck._files import create_private_file
@@ -24,6 +25,7 @@ from lmdeck._text import storable_text
 from lmdeck.messages import Message, Reply
 from lmdeck.web.answer import ResumedRun
 from lmdeck.web.requests import NO_LONGER_WAITING, NOT_FOUND, PageDecisions, PageQuestion
+from lmdeck.web.store_errors import typed_errors
 from lmdeck.web.stored_messages import LISTED, StoredMessage, new_rounds, title_of
 from lmdeck.web.trust import RefusedRequest
 
@@ -40,11 +42,23 @@ CREATE INDEX IF NOT EXISTS conversation_of_owner ON conversation (owner, updated
 """
 
 
+class StoredQuestion(NamedTuple):
+    """A question that was stored: its conversation, the messages to send, and its id, for the answer."""
+
+    conversation: str
+    messages: list[Message]
+    id: str
+
+
 class Turn(Struct, frozen=True, kw_only=True):
-    """One turn of a stored conversation: its messages, and the paused run that goes on with it, if any."""
+    """One turn of a stored conversation: its messages, and the paused run that goes on with it, if any.
+
+    `question` is the id of the question that begins it.
+    """
 
     key: str
     messages: list[Message]
+    question: str | None = None
     resumed: ResumedRun | None = None
 
     @property
@@ -60,6 +74,12 @@ class Conversations:
     """
 
     def __init__(self, path: str | Path) -> None:
+        """Open the file, or create it.
+
+        Raises:
+            ConversationsError: The file is locked, damaged, or not a file of conversations. So do all methods.
+            FileWriteError: The file cannot be created.
+        """
         self._path = str(path)
         self._lock = threading.Lock()
         create_private_file(self._path)
@@ -83,7 +103,7 @@ class Conversations:
         """
         if isinstance(request, PageQuestion):
             asked = self.ask(request, owner)
-            return NOT_FOUND if asked is None else Turn(key=asked[0], messages=asked[1])
+            return NOT_FOUND if asked is None else Turn(key=asked[0], messages=asked[1], question=asked[2])
         waiting = self.paused(request.conversation, owner)
         if waiting is None or waiting.id != request.run:
             return NO_LONGER_WAITING
@@ -93,38 +113,53 @@ class Conversations:
             return NO_LONGER_WAITING
         return Turn(key=request.conversation, messages=[], resumed=ResumedRun(paused, request.decisions))
 
-    def ask(self, question: PageQuestion, owner: str) -> tuple[str, list[Message]] | None:
-        """Append a question to its conversation, or to a new one; return the id and all messages.
+    def ask(self, question: PageQuestion, owner: str) -> StoredQuestion | None:
+        """Append a question to its conversation, or to a new one; return it with all messages to send.
 
-        Calls of the conversation that wait for a decision no longer do. None if the owner has no such conversation.
+        A question that replaces another one removes it and all messages after it. Calls of the conversation that wait for a
+        decision no longer do. None if the owner has no such conversation.
         """
-        key = question.conversation or self._create(owner)
-        stored = self.messages(key, owner)
-        if stored is None:
-            return None
-        asked = StoredMessage(role="user", content=storable_text(question.text))
+        asked = question.asked()
+        asked = replace(asked, content=storable_text(asked.content), id=secrets.token_urlsafe(12))
         with self._open() as database:
+            database.execute("BEGIN IMMEDIATE")  # other processes may append at the same time
+            key = question.conversation or self._create(database, owner)
+            stored = self._read(database, key, owner)
+            if stored is None:
+                return None
+            if question.replaces is not msgspec.UNSET:
+                stored = _before_question(stored, question.replaces)
+                database.execute("DELETE FROM message WHERE conversation = ? AND position >= ?", (key, len(stored)))
             database.execute("DELETE FROM paused WHERE conversation = ?", (key,))
-        self._add(key, [asked])
-        return key, [message for one in [*stored, asked] for message in one.history()]
+            self._append(database, key, [asked])
+        return StoredQuestion(key, [message for one in [*stored, asked] for message in one.history()], str(asked.id))
 
     def messages(self, key: str, owner: str) -> list[StoredMessage] | None:
         """Return the messages of a conversation; None if the owner has no such conversation."""
         with self._open() as database:
-            if not database.execute("SELECT 1 FROM conversation WHERE id = ? AND owner = ?", (key, owner)).fetchone():
-                return None
-            rows = database.execute("SELECT body FROM message WHERE conversation = ? ORDER BY position", (key,))
-            return [msgspec.json.decode(body, type=StoredMessage) for (body,) in rows]
+            return self._read(database, key, owner)
 
-    def add_reply(self, key: str, outcome: Reply | PausedRun, *, resumed: PausedRun | None = None) -> None:
+    def add_reply(
+        self,
+        key: str,
+        outcome: Reply | PausedRun,
+        *,
+        question: str | None = None,
+        resumed: PausedRun | None = None,
+    ) -> None:
         """Append an answer with all its rounds; of an interrupted answer, the part that was received.
 
         A paused run is stored with it, until `take_paused`. The answer of a `resumed` run goes on where that was paused.
+        Nothing is appended if the conversation, or the `question` with this id, has been removed or replaced meanwhile.
         """
         messages = [StoredMessage.of_round(one) for one in new_rounds(outcome, resumed)]
-        self._add(key, messages, in_place_of=None if resumed is None else resumed.reply.tool_calls[0].id)
-        if isinstance(outcome, PausedRun):
-            with self._open() as database:
+        with self._open() as database:
+            database.execute("BEGIN IMMEDIATE")
+            if question is not None and not _has_question(database, key, question):
+                return
+            call_id = None if resumed is None else resumed.reply.tool_calls[0].id
+            self._append(database, key, messages, in_place_of=call_id)
+            if isinstance(outcome, PausedRun):
                 database.execute(
                     "INSERT OR REPLACE INTO paused SELECT id, ?, ? FROM conversation WHERE id = ?",
                     (outcome.id, outcome.to_json(), key),
@@ -153,39 +188,57 @@ class Conversations:
             database.execute("DELETE FROM paused WHERE conversation = ? AND run = ?", (key if row else None, run))
         return None if row is None else PausedRun.from_json(row[0])
 
+    def rename(self, key: str, owner: str, title: str) -> bool:
+        """Set the title of a conversation; False if the owner has no such conversation."""
+        with self._open() as database:
+            renamed = database.execute(
+                "UPDATE conversation SET title = ? WHERE id = ? AND owner = ?", (storable_text(title), key, owner)
+            )
+            return bool(renamed.rowcount)
+
     def remove(self, key: str, owner: str) -> bool:
         """Remove a conversation; False if the owner has no such conversation."""
         with self._open() as database:
             return bool(database.execute("DELETE FROM conversation WHERE id = ? AND owner = ?", (key, owner)).rowcount)
 
-    def _create(self, owner: str) -> str:
+    def _create(self, database: sqlite3.Connection, owner: str) -> str:
         key = secrets.token_urlsafe(12)
-        with self._open() as database:
-            database.execute("INSERT INTO conversation VALUES (?, ?, '', ?)", (key, owner, time.time()))
+        database.execute("INSERT INTO conversation VALUES (?, ?, '', ?)", (key, owner, time.time()))
         return key
 
-    def _add(self, key: str, messages: Iterable[StoredMessage], *, in_place_of: str | None = None) -> None:
+    def _read(self, database: sqlite3.Connection, key: str, owner: str) -> list[StoredMessage] | None:
+        if not database.execute("SELECT 1 FROM conversation WHERE id = ? AND owner = ?", (key, owner)).fetchone():
+            return None
+        rows = database.execute("SELECT body FROM message WHERE conversation = ? ORDER BY position", (key,))
+        return [msgspec.json.decode(body, type=StoredMessage) for (body,) in rows]
+
+    def _append(
+        self,
+        database: sqlite3.Connection,
+        key: str,
+        messages: Iterable[StoredMessage],
+        *,
+        in_place_of: str | None = None,
+    ) -> None:
         """Append messages; the first user message becomes the title. A conversation that was removed is not recreated.
 
         The first message replaces the one with the call `in_place_of`, if there is one.
         """
-        with self._open() as database:
-            database.execute("BEGIN IMMEDIATE")  # other processes may append at the same time
-            if not database.execute("SELECT 1 FROM conversation WHERE id = ?", (key,)).fetchone():
-                return
-            ((length,),) = database.execute("SELECT count(*) FROM message WHERE conversation = ?", (key,))
-            positions = chain(_positions_with(database, key, in_place_of), count(length))
-            for at, message in zip(positions, messages, strict=False):
-                body = msgspec.json.encode(message).decode()
-                database.execute("INSERT OR REPLACE INTO message VALUES (?, ?, ?)", (key, at, body))
-                if message.role == "user":
-                    title = title_of(message.content)
-                    database.execute("UPDATE conversation SET title = ? WHERE id = ? AND title = ''", (title, key))
-            database.execute("UPDATE conversation SET updated = ? WHERE id = ?", (time.time(), key))
+        if not database.execute("SELECT 1 FROM conversation WHERE id = ?", (key,)).fetchone():
+            return
+        ((length,),) = database.execute("SELECT count(*) FROM message WHERE conversation = ?", (key,))
+        positions = chain(_positions_with(database, key, in_place_of), count(length))
+        for at, message in zip(positions, messages, strict=False):
+            body = msgspec.json.encode(message).decode()
+            database.execute("INSERT OR REPLACE INTO message VALUES (?, ?, ?)", (key, at, body))
+            if message.role == "user":
+                title = title_of(message.content)
+                database.execute("UPDATE conversation SET title = ? WHERE id = ? AND title = ''", (title, key))
+        database.execute("UPDATE conversation SET updated = ? WHERE id = ?", (time.time(), key))
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, typed_errors(self._path):
             database = sqlite3.connect(self._path)
             try:
                 database.execute("PRAGMA foreign_keys = ON")
@@ -193,6 +246,17 @@ class Conversations:
                     yield database
             finally:
                 database.close()
+
+
+def _before_question(messages: list[StoredMessage], index: int) -> list[StoredMessage]:
+    """Return the messages before the question with an index, counted from 0; all of them if there is no such question."""
+    questions = [at for at, message in enumerate(messages) if message.role == "user"]
+    return messages[: questions[index]] if 0 <= index < len(questions) else messages
+
+
+def _has_question(database: sqlite3.Connection, key: str, question: str) -> bool:
+    sql = "SELECT 1 FROM message WHERE conversation = ? AND json_extract(body, '$.id') = ?"
+    return database.execute(sql, (key, question)).fetchone() is not None
 
 
 def _positions_with(database: sqlite3.Connection, key: str, call_id: str | None) -> list[int]:

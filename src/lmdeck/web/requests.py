@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from lmdeck._client.paused_run import PausedRun
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Message
-from lmdeck.web.stored_messages import StoredMessage
+from lmdeck.web.stored_messages import StoredCall, StoredMessage, title_of
 from lmdeck.web.trust import RefusedRequest
 
 MAX_CHARACTERS = 100_000
 MAX_MESSAGES = 500
+MAX_IMAGES = 4
 MAX_BODY_BYTES = 4 << 20
-"""An upper bound of any valid question: one character can take twelve bytes, as two escapes."""
+"""An upper bound of any valid question: one character can take twelve bytes, as two escapes. The page scales images down."""
 TOO_LARGE = RefusedRequest(413, f"The question is larger than {MAX_BODY_BYTES} bytes.", "Make it shorter.")
+_IMAGE = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
 
 
 class PageMessage(Struct, frozen=True):
@@ -26,26 +29,47 @@ class PageMessage(Struct, frozen=True):
     role: str
     content: str
     ended: str = ""
+    images: tuple[str, ...] = ()
+    calls: tuple[StoredCall, ...] = ()
+
+    def stored(self) -> StoredMessage:
+        """Return the message; a page may not set a system message, so every role but assistant is user."""
+        is_answer = self.role == "assistant"
+        return StoredMessage(
+            role="assistant" if is_answer else "user",
+            content=self.content,
+            calls=self.calls if is_answer else (),
+            images=UNSET if is_answer else self.images or UNSET,
+            ended="stopped" if self.ended else UNSET,
+        )
 
 
 class PageQuestion(Struct, frozen=True):
-    """The new `text`, and either the id of a stored `conversation` or the `messages` before it."""
+    """The new `text` with its `images` (data URIs), and the conversation that it continues.
+
+    `conversation` is the id of a stored one; otherwise `messages` are those before the question. `replaces` is the index, among
+    the questions of a stored conversation, of the one that this question replaces; it and all later messages are removed.
+    """
 
     text: str
     conversation: str | None = None
     messages: list[PageMessage] = []
+    images: tuple[str, ...] = ()
+    replaces: Annotated[int, Meta(ge=0, le=1_000_000)] | UnsetType = UNSET
+    is_stateless: bool = False
+    """Whether the front end sends all messages with each question, so that nothing is stored."""
 
     def history(self) -> list[Message]:
-        """Return the page's messages; a page may not set a system message, so every role but assistant is user."""
-        return [
-            message
-            for sent in self.messages
-            for message in StoredMessage(
-                role="assistant" if sent.role == "assistant" else "user",
-                content=sent.content,
-                ended="stopped" if sent.ended else UNSET,
-            ).history()
-        ]
+        """Return the messages before the question."""
+        return [message for sent in self.messages for message in sent.stored().history()]
+
+    def all_messages(self) -> list[Message]:
+        """Return the messages before the question, and the question."""
+        return [*self.history(), *self.asked().history()]
+
+    def asked(self) -> StoredMessage:
+        """Return the question itself."""
+        return StoredMessage(role="user", content=self.text, images=self.images or UNSET)
 
 
 class PageDecisions(Struct, frozen=True):
@@ -107,19 +131,56 @@ def read_question(body: bytes) -> PageQuestion:
     Raises:
         ConfigurationError: The body is not a question, or the question is empty or too long.
     """
-    hint = "Send JSON with a `text`."
     try:
         question = msgspec.json.decode(body, type=PageQuestion)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"The question cannot be decoded: {error}.", hint=hint) from error
+        raise ConfigurationError(
+            f"The question cannot be decoded: {error}.", hint="Send JSON with a `text`."
+        ) from error
+    check_question(question)
+    return question
+
+
+def check_question(question: PageQuestion) -> None:
+    """Check the limits of a question.
+
+    Raises:
+        ConfigurationError: The question is empty or too long, or an image is not a data URI.
+    """
+    sizes = [len(question.text), *(len(sent.content) for sent in question.messages)]
+    images = [*question.images, *(image for sent in question.messages for image in sent.images)]
     if any("\x00" in text for text in (question.text, *(sent.content for sent in question.messages))):
         raise ConfigurationError("The question contains a NUL character.", hint="Remove it and ask again.")
     if not question.text.strip():
-        raise ConfigurationError("The question is empty.", hint=hint)
+        raise ConfigurationError("The question is empty.", hint="Send JSON with a `text`.")
     if len(question.messages) > MAX_MESSAGES:
         raise ConfigurationError(
             f"The question has more than {MAX_MESSAGES} messages.", hint="Start a new conversation."
         )
-    if len(question.text) + sum(len(sent.content) for sent in question.messages) > MAX_CHARACTERS:
+    if sum(sizes) > MAX_CHARACTERS:
         raise ConfigurationError(f"The question has more than {MAX_CHARACTERS} characters.", hint="Make it shorter.")
-    return question
+    if len(question.images) > MAX_IMAGES:
+        raise ConfigurationError(f"The question has more than {MAX_IMAGES} images.", hint="Remove some.")
+    if not all(_IMAGE.fullmatch(image) for image in images):
+        raise ConfigurationError(
+            "An image is not a base64 data URI.", hint="Send PNG, JPEG, WebP or GIF as data:image/…;base64,…."
+        )
+
+
+class _NewTitle(Struct, frozen=True):
+    title: str
+
+
+def title_from(body: bytes) -> str:
+    """Return the new title of a conversation, in one line and shortened.
+
+    Raises:
+        ConfigurationError: The body has no title.
+    """
+    try:
+        title = title_of(msgspec.json.decode(body, type=_NewTitle).title)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"The title cannot be decoded: {error}.", hint="Send JSON with a `title`.") from error
+    if not title or "\x00" in title:
+        raise ConfigurationError("The title is empty or contains a NUL character.", hint="Send a text.")
+    return title

@@ -43,6 +43,10 @@ class StoredMessage(Struct, frozen=True, kw_only=True):
     calls: tuple[StoredCall, ...] = ()
     ended: Ending | UnsetType = UNSET
     """How an incomplete answer ended."""
+    images: tuple[str, ...] | UnsetType = UNSET
+    """The images of a question, as data URIs."""
+    id: str | UnsetType = UNSET
+    """The id of a stored question, to recognise it after a while."""
 
     @classmethod
     def of_round(cls, one: Round) -> StoredMessage:
@@ -71,8 +75,17 @@ class StoredMessage(Struct, frozen=True, kw_only=True):
             return []
         asked = tuple(ToolCall(id=call.id, name=call.name, arguments=call.arguments) for call in calls)
         results = [Message(role="tool", content=call.content or "", tool_call_id=call.id) for call in calls]
-        content = f"{self.content}\n\n{INTERRUPTION_NOTE}".lstrip() if self.is_interrupted else self.content
-        return [Message(role=self.role, content=content, tool_calls=asked), *results]
+        return [Message(role=self.role, content=self._content(), tool_calls=asked), *results]
+
+    def _content(self) -> str | list[dict[str, Any]]:
+        if self.is_interrupted:
+            return f"{self.content}\n\n{INTERRUPTION_NOTE}".lstrip()
+        if not self.images:
+            return self.content
+        return [
+            {"type": "text", "text": self.content},
+            *({"type": "image_url", "image_url": {"url": image}} for image in self.images),
+        ]
 
 
 def ending_of(reply: Reply) -> Ending | None:

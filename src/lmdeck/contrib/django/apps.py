@@ -2,9 +2,19 @@
 
 from asgiref.sync import SyncToAsync
 from django.apps import AppConfig
+from django.conf import settings
 
 from lmdeck._native_threads import is_patched
 from lmdeck.web.native_loop import NativeThread
+from lmdeck.web.page import STATIC
+
+
+def add_static_files() -> None:
+    """Add the folder of the page's files, which all frameworks share, to those that `staticfiles` searches."""
+    folders: list[object] = list(settings.STATICFILES_DIRS)
+    folder = ("lmdeck", str(STATIC))
+    if folder not in folders:
+        settings.STATICFILES_DIRS = [*folders, folder]
 
 
 class LMDeckConfig(AppConfig):
@@ -20,5 +30,6 @@ class LMDeckConfig(AppConfig):
         from lmdeck.contrib.django.tools import discover
 
         discover()
+        add_static_files()
         if is_patched():  # by gevent: asgiref's thread would be a greenlet in the thread of the event loop
             SyncToAsync.single_thread_executor = NativeThread()

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from lmdeck.config import ClientSettings, Secret, Settings, check_setting, did_you_mean
 from lmdeck.errors import ConfigurationError
+from lmdeck.web.page import EXAMPLES
 
 PERIODS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -30,7 +31,8 @@ class Configuration(Struct, frozen=True, kw_only=True):
 
     `system` is the system message of the chat page, `tools` the names of its tools (`None`: all registered ones), `max_rounds`
     the limit of its runs. `login_required` and `rate_limit` restrict access; `cache` is the alias of the cache that counts
-    requests and stores replies. `heartbeat` is the longest silence of a streamed response, in seconds.
+    requests and stores replies. `heartbeat` is the longest silence of a streamed response, in seconds. `examples` are the
+    questions that the start of the page offers.
     """
 
     client: ClientSettings
@@ -41,6 +43,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     rate_limit: RateLimit | None = None
     cache: str = "default"
     heartbeat: float = 15.0
+    examples: tuple[str, ...] = EXAMPLES
 
 
 class SettingError(Struct, frozen=True):
@@ -57,10 +60,14 @@ def _text(value: object) -> str:
     return value
 
 
-def _names(value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
-        raise ValueError("a list of tool names")
-    return tuple(value)
+def _list_of(what: str) -> Callable[[object], tuple[str, ...]]:
+    def check(value: object) -> tuple[str, ...]:
+        is_list = isinstance(value, list | tuple)
+        if not is_list or not all(isinstance(one, str) for one in cast("list[object]", value)):
+            raise ValueError(f"a list of {what}")
+        return tuple(cast("list[str]", value))
+
+    return check
 
 
 def _switch(value: object) -> bool:
@@ -90,12 +97,13 @@ def _rate(value: object) -> RateLimit:
 
 OWN: dict[str, Callable[[object], object]] = {
     "SYSTEM": _text,
-    "TOOLS": _names,
+    "TOOLS": _list_of("tool names"),
     "MAX_ROUNDS": _rounds,
     "LOGIN_REQUIRED": _switch,
     "RATE_LIMIT": _rate,
     "CACHE": _text,
     "HEARTBEAT": _seconds,
+    "EXAMPLES": _list_of("questions"),
 }
 CLIENT = {name.upper(): name for name in Settings.__struct_fields__}
 KNOWN = (*CLIENT, *OWN)

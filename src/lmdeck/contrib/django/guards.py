@@ -11,12 +11,15 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured, RequestDataTooBig
+from django.db import OperationalError
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.views import View
 
 from lmdeck.contrib.django.conf import configuration
+from lmdeck.web.error_reports import report
 from lmdeck.web.requests import MAX_BODY_BYTES
-from lmdeck.web.trust import PAGE_HEADERS
+from lmdeck.web.store_errors import ConversationsError
+from lmdeck.web.trust import PAGE_HEADERS, RefusedRequest
 
 V = TypeVar("V", bound=Callable[..., Any])
 
@@ -41,6 +44,11 @@ def error_response(status: int, message: str, hint: str, **headers: str) -> Json
     return JsonResponse({"error": {"message": message, "hint": hint}}, status=status, headers=headers)
 
 
+def refusal_response(refusal: RefusedRequest) -> JsonResponse:
+    """Return the response of a refused request."""
+    return error_response(refusal.status, refusal.message, refusal.hint)
+
+
 class GuardedView(View):
     """A view for logged-in users.
 
@@ -54,7 +62,10 @@ class GuardedView(View):
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # Django's form
         """Handle or refuse the request, and add the page's headers to the response."""
-        response = self._answer(request, *args, **kwargs)
+        try:
+            response = self._answer(request, *args, **kwargs)
+        except OperationalError as error:
+            response = _database_failure(error)
         for name, value in self.get_headers().items():
             response.headers.setdefault(name, value)
         return response
@@ -82,6 +93,15 @@ class GuardedView(View):
         """Whether no login is required."""
         required = configuration().login_required if self.login_required is None else self.login_required
         return not required
+
+
+def _database_failure(error: OperationalError) -> JsonResponse:
+    """Return the response while the database is locked, full or not reachable."""
+    failure = ConversationsError(
+        f"The database is not available: {error}.", hint="Look at the database, and try again."
+    )
+    shown = report(failure, "Conversations are not available right now.", with_details=settings.DEBUG)
+    return error_response(503, shown.message, shown.hint)
 
 
 def rate_limited(view: V) -> V:

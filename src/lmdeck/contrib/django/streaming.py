@@ -18,7 +18,7 @@ from lmdeck.contrib.django.conf import configuration
 from lmdeck.errors import ConfigurationError
 from lmdeck.web.answer import OnEnd, OnEndAsync, ResumedRun, StreamedAnswer
 from lmdeck.web.background_loop import iterate
-from lmdeck.web.encodings import find_encoding
+from lmdeck.web.encodings import Encoding, find_encoding
 
 WSGI_HEARTBEAT = 0.4
 """Short, because a WSGI server detects that the browser disconnected only when it writes."""
@@ -27,7 +27,7 @@ WSGI_HEARTBEAT = 0.4
 def stream_response(
     chat: Chat | AsyncChat,
     *,
-    encoding: str = "lmdeck",
+    encoding: str | Encoding = "lmdeck",
     max_rounds: int | None = None,
     approve: AnyApprove = None,
     heartbeat: float | None = None,
@@ -37,7 +37,8 @@ def stream_response(
     """Stream the answer to a chat as server-sent events.
 
     The chat runs when the response is sent, always with the async client; the view and the chat may be sync or async.
-    `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI. Tools with handlers are
+    `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI (with the
+    ids of the client's run: `lmdeck.web.encodings.ag_ui(thread_id, run_id)`). Tools with handlers are
     run, in at most `max_rounds` rounds; `approve` is called before each tool call, or pauses the run (see `Chat.run`), and
     `resumed` goes on with a paused run. After `heartbeat` seconds of silence a comment is sent. When the browser disconnects,
     the model is stopped. `on_end` is called once with the reply, or the `PausedRun`; it may be async. If the browser

@@ -17,14 +17,17 @@ from msgspec import to_builtins
 
 from lmdeck._client.approvals import AnyApprove
 from lmdeck._client.chat import Chat
-from lmdeck.contrib.django.clients import lm
+from lmdeck.contrib.django.clients import alm, lm
 from lmdeck.contrib.django.conf import configuration
-from lmdeck.contrib.django.guards import GuardedView, body_of, error_response, is_known
+from lmdeck.contrib.django.guards import GuardedView, body_of, error_response, is_known, refusal_response
 from lmdeck.contrib.django.streaming import ChatResponse, stream_response
 from lmdeck.contrib.django.tools import registry
 from lmdeck.errors import ConfigurationError
 from lmdeck.web.answer import ResumedRun
-from lmdeck.web.requests import NO_LONGER_WAITING, TOO_LARGE, PageDecisions, read_request, shown_paused
+from lmdeck.web.background_loop import wait
+from lmdeck.web.encodings import find_encoding
+from lmdeck.web.requests import NO_LONGER_WAITING, TOO_LARGE, PageDecisions, shown_paused, title_from
+from lmdeck.web.server_state import server_state
 from lmdeck.web.stored_messages import LISTED
 from lmdeck.web.trust import content_security_policy
 
@@ -84,25 +87,26 @@ class AskView(GuardedView):
             )
         body = body_of(request)
         if body is None:
-            return error_response(TOO_LARGE.status, TOO_LARGE.message, TOO_LARGE.hint)
+            return refusal_response(TOO_LARGE)
+        chosen = find_encoding(self.encoding)
         try:
-            asked = read_request(body)
+            asked, encoding = chosen.read(body, chosen)
             key = _conversation_id(asked.conversation)
         except ConfigurationError as error:
             return error_response(400, error.message, error.hint)
-        stream = partial(stream_response, encoding=self.encoding, approve=self.get_approve(request))
+        stream = partial(stream_response, encoding=encoding, approve=self.get_approve(request))
         if isinstance(asked, PageDecisions):
             return self._resume(_get_or_404(request, key), asked, stream)
         chat = self.get_chat(request)
-        if not _history_enabled(request):
+        if asked.is_stateless or not _history_enabled(request):
             if self.get_approve(request) == "pause":
                 return error_response(
                     401, "Tool calls need your approval, so you must be logged in.", "Log in and ask again."
                 )
-            return stream(chat.with_messages(asked.history()).user(asked.text))
+            return stream(chat.with_messages(asked.all_messages()))
         conversation = _get_or_create(request, key)
-        conversation.add_user(asked.text)
-        response = stream(chat.with_messages(conversation.history()), on_end=conversation.add)
+        on_end = partial(conversation.add, question=conversation.ask(asked))
+        response = stream(chat.with_messages(conversation.history()), on_end=on_end)
         response.headers["X-Conversation"] = str(conversation.pk)
         return response
 
@@ -118,11 +122,26 @@ class AskView(GuardedView):
             return error_response(400, error.message, error.hint)
         paused = conversation.take_paused(asked.run)
         if paused is None:
-            return error_response(NO_LONGER_WAITING.status, NO_LONGER_WAITING.message, NO_LONGER_WAITING.hint)
+            return refusal_response(NO_LONGER_WAITING)
         on_end = partial(conversation.add, resumed=paused)
         response = stream(self.get_chat(self.request), resumed=ResumedRun(paused, asked.decisions), on_end=on_end)
         response.headers["X-Conversation"] = str(conversation.pk)
         return response
+
+
+class StateView(GuardedView):
+    """The state of the server, and the model that answers; `ask_view` is the view whose chat it is about."""
+
+    ask_view: type[AskView] = AskView
+
+    def get(self, request: HttpRequest) -> JsonResponse:
+        """Return the state."""
+        chat = self.ask_view().get_chat(request)
+        return JsonResponse(wait(_state(chat)))
+
+
+async def _state(chat: Chat) -> dict[str, Any]:
+    return await server_state(alm, chat, with_details=settings.DEBUG)
 
 
 class ConversationsView(GuardedView):
@@ -145,6 +164,19 @@ class ConversationView(GuardedView):
         shown = to_builtins([message.stored() for message in messages])
         paused = shown_paused(conversation.paused)
         return JsonResponse({"id": str(key), "title": str(conversation), "messages": shown, "paused": paused})
+
+    def patch(self, request: HttpRequest, key: UUID) -> JsonResponse:
+        """Set its title."""
+        conversation = _get_or_404(request, key)
+        body = body_of(request)
+        if body is None:
+            return refusal_response(TOO_LARGE)
+        try:
+            conversation.title = title_from(body)
+        except ConfigurationError as error:
+            return error_response(400, error.message, error.hint)
+        conversation.save(update_fields=["title"])
+        return JsonResponse({"id": str(key), "title": conversation.title})
 
     def delete(self, request: HttpRequest, key: UUID) -> HttpResponse:
         """Remove it."""

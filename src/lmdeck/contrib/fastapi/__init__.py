@@ -9,11 +9,12 @@
     async def ask(q: str, lm: LM):
         return stream_response(lm.chat().user(q))
 
-`router()` adds a chat page.
+`router()` adds a chat page. `app.add_exception_handler(LMStudioError, error_handler)` answers views that raise an error.
 """
 
 from lmdeck.contrib.fastapi.clients import LM, lifespan
+from lmdeck.contrib.fastapi.errors import error_handler
 from lmdeck.contrib.fastapi.routes import router
 from lmdeck.contrib.fastapi.streaming import stream_response
 
-__all__ = ["LM", "lifespan", "router", "stream_response"]
+__all__ = ["LM", "error_handler", "lifespan", "router", "stream_response"]

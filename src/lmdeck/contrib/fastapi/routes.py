@@ -2,8 +2,7 @@
 
 # No postponed annotations: FastAPI evaluates them, and some refer to local names.
 import inspect
-from collections.abc import Callable, Coroutine, Iterable
-from functools import partial
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,6 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBasicCredentials, OAuth2PasswordRequestForm
 from fastapi.security.base import SecurityBase
-from msgspec import to_builtins
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -20,25 +18,21 @@ from lmdeck._client.approvals import AnyApprove
 from lmdeck._client.chat import AsyncChat
 from lmdeck._client.clients import AsyncLMStudio
 from lmdeck.contrib.fastapi.clients import LM
+from lmdeck.contrib.fastapi.errors import error_handler
 from lmdeck.contrib.fastapi.streaming import HEARTBEAT, stream_response
 from lmdeck.errors import ConfigurationError
+from lmdeck.web.chat_api import NOT_LOGGED_IN, ChatApi, refusal_json
 from lmdeck.web.conversations import Conversations
-from lmdeck.web.encodings import find_encoding
 from lmdeck.web.owners import owner_of
-from lmdeck.web.page import STATIC, page
-from lmdeck.web.requests import (
-    MAX_BODY_BYTES,
-    NOT_FOUND,
-    TOO_LARGE,
-    check_store,
-    read_question,
-    read_request,
-    shown_paused,
-)
+from lmdeck.web.page import EXAMPLES, MEDIA_TYPES, STATIC, TITLE
+from lmdeck.web.requests import MAX_BODY_BYTES
+from lmdeck.web.server_state import server_state
+from lmdeck.web.store_errors import ConversationsError
 from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, RefusedRequest, content_security_policy, refuse_request
 
 CREDENTIALS = (HTTPAuthorizationCredentials, HTTPBasicCredentials, OAuth2PasswordRequestForm)
 """The types that FastAPI's security classes return."""
+NO_FILE = RefusedRequest(404, "There is no such file.", "Reload the page.")
 MakeChat = Callable[[AsyncLMStudio], AsyncChat]
 
 
@@ -51,91 +45,92 @@ def router(
     with_page: bool = True,
     max_rounds: int = 8,
     heartbeat: float = HEARTBEAT,
-    title: str = "Chat",
+    title: str = TITLE,
+    examples: Sequence[str] = EXAMPLES,
     allowed_hosts: Iterable[str] = (),
     approve: AnyApprove = None,
 ) -> APIRouter:
-    """Return a router with a chat: `POST ask`, `GET conversations/`, and the page at its root.
+    """Return a router with a chat: `POST ask`, `GET state`, `GET conversations/`, and the page at its root.
 
     `auth` is a dependency that returns the user's id (a text, an integer, a UUID, or an object with such an `id`), or None for
     an unknown user, who gets status 401; `auth=None` opens the chat to everybody. `make_chat` returns the chat with which
     conversations start: model, system message, tools. `conversations` stores them in an SQLite file; without it the page holds
-    the messages. The routes answer to loopback names and to `allowed_hosts`, the host names of the site (a name that starts
-    with a dot includes its subdomains, `*` allows any), and refuse requests from pages of other sites. `approve` is called
-    before each tool call; with `"pause"` every call waits for the user's decision on the page.
+    the messages. `examples` are the questions that the start of the page offers. The routes answer to loopback names and to
+    `allowed_hosts`, the host names of the site (a name that starts with a dot includes its subdomains, `*` allows any), and
+    refuse requests from pages of other sites. `approve` is called before each tool call; with `"pause"` each waits for the
+    user's decision on the page.
 
     Raises:
         ConfigurationError: The encoding is unknown, `auth` returns credentials, or runs pause and nothing stores them.
+        ConversationsError: The file of conversations is not usable.
     """
-    find_encoding(encoding)
-    check_store(approve, conversations)
-    store = Conversations(conversations) if isinstance(conversations, str | Path) else conversations
+    api = ChatApi.of(conversations, encoding=encoding, title=title, examples=examples, approve=approve)
     _refuse_credentials(auth)
     routes = APIRouter(tags=["chat"], route_class=_guarded(AllowedHosts.of(allowed_hosts)))
     Owner = Annotated[str, Depends(_owner_by(auth))]  # noqa: N806  # a type
 
+    def new_chat(lm: AsyncLMStudio) -> AsyncChat:
+        return lm.chat() if make_chat is None else make_chat(lm)
+
     @routes.post("/ask")
     async def ask(request: Request, lm: LM, owner: Owner) -> Response:
-        body = await _body(request)
-        if body is None:
-            return _error_response(TOO_LARGE)
-        chat = lm.chat() if make_chat is None else make_chat(lm)
-        answer = partial(
-            stream_response, encoding=encoding, max_rounds=max_rounds, heartbeat=heartbeat, approve=approve
+        asked = await run_in_threadpool(api.ask, await _body(request), new_chat(lm), owner)
+        if isinstance(asked, RefusedRequest):
+            return _error_response(asked)
+        response = stream_response(
+            asked.chat,
+            encoding=asked.encoding,
+            max_rounds=max_rounds,
+            heartbeat=heartbeat,
+            approve=approve,
+            resumed=asked.resumed,
+            on_end=asked.on_end,
         )
-        try:
-            if store is None:
-                question = read_question(body)
-                return answer(chat.with_messages(question.history()).user(question.text))
-            turn = await run_in_threadpool(store.begin, read_request(body), owner)
-        except ConfigurationError as error:
-            return _error_response(RefusedRequest(400, error.message, error.hint))
-        if isinstance(turn, RefusedRequest):
-            return _error_response(turn)
-        response = answer(
-            chat.with_messages(turn.messages),
-            resumed=turn.resumed,
-            on_end=lambda outcome: store.add_reply(turn.key, outcome, resumed=turn.paused),
-        )
-        response.headers["X-Conversation"] = turn.key
+        response.headers.update(asked.headers)
         return response
 
+    @routes.get("/state")
+    async def state(request: Request, lm: LM, _: Owner) -> dict[str, Any]:
+        return await server_state(lm, new_chat(lm), with_details=bool(request.app.debug))
+
     if with_page:
-        _add_page(routes, Owner, title)
-    _add_conversations(routes, Owner, store)
+        _add_page(routes, Owner, api)
+    _add_conversations(routes, Owner, api)
     return routes
 
 
-def _add_conversations(routes: APIRouter, owner_type: Any, store: Conversations | None) -> None:  # an annotation
+def _add_conversations(routes: APIRouter, owner_type: Any, api: ChatApi) -> None:  # an annotation
     @routes.get("/conversations/")
     def newest(owner: owner_type) -> dict[str, Any]:
-        return {"conversations": [] if store is None else store.newest(owner)}
+        return api.newest(owner)
 
     @routes.get("/conversations/{key}/", response_model=None)
     def conversation(key: str, owner: owner_type) -> Response | dict[str, Any]:
-        messages = None if store is None else store.messages(key, owner)
-        if store is None or messages is None:
-            return _error_response(NOT_FOUND)
-        return {"id": key, "messages": to_builtins(messages), "paused": shown_paused(store.paused(key, owner))}
+        return _response(api.conversation(key, owner))
 
-    @routes.delete("/conversations/{key}/")
-    def remove(key: str, owner: owner_type) -> Response:
-        return (
-            Response(status_code=204) if store is not None and store.remove(key, owner) else _error_response(NOT_FOUND)
-        )
+    @routes.patch("/conversations/{key}/", response_model=None)
+    async def rename(key: str, request: Request, owner: owner_type) -> Response | dict[str, Any]:
+        return _response(await run_in_threadpool(api.rename, key, owner, await _body(request)))
+
+    @routes.delete("/conversations/{key}/", response_model=None)
+    def remove(key: str, owner: owner_type) -> Response | dict[str, Any]:
+        return _response(api.remove(key, owner))
 
 
-def _add_page(routes: APIRouter, owner_type: Any, title: str) -> None:  # an annotation
+def _add_page(routes: APIRouter, owner_type: Any, api: ChatApi) -> None:  # an annotation
     @routes.get("/", response_class=HTMLResponse)
     def show(request: Request, _: owner_type) -> Response:
         root = request.url.path.rstrip("/")
-        document = page(ask=f"{root}/ask", conversations=f"{root}/conversations/", static=f"{root}/static", title=title)
+        document = api.document(
+            ask=f"{root}/ask", conversations=f"{root}/conversations/", state=f"{root}/state", static=f"{root}/static"
+        )
         return HTMLResponse(document, headers={"Content-Security-Policy": content_security_policy()})
 
-    @routes.get("/static/{name}", include_in_schema=False)
+    @routes.get("/static/{name:path}", include_in_schema=False)
     def static(name: str) -> Response:
-        known = {path.name: path for path in STATIC.iterdir()}
-        return FileResponse(known[name]) if name in known else _error_response(NOT_FOUND)
+        known = {path.relative_to(STATIC).as_posix(): path for path in STATIC.rglob("*") if path.is_file()}
+        path = known.get(name)
+        return _error_response(NO_FILE) if path is None else FileResponse(path, media_type=MEDIA_TYPES[path.suffix])
 
 
 def _owner_by(auth: Callable[..., Any] | None) -> Callable[..., str]:
@@ -179,7 +174,9 @@ def _guarded(hosts: AllowedHosts) -> type[APIRoute]:
                 try:
                     response = await answer(request) if refusal is None else _error_response(refusal)
                 except _UnknownUserError:
-                    response = _error_response(RefusedRequest(401, "You are not logged in.", "Log in and ask again."))
+                    response = _error_response(NOT_LOGGED_IN)
+                except ConversationsError as error:
+                    response = await error_handler(request, error)
                 for name, value in PAGE_HEADERS.items():
                     response.headers.setdefault(name, value)
                 return response
@@ -189,17 +186,23 @@ def _guarded(hosts: AllowedHosts) -> type[APIRoute]:
     return GuardedRoute
 
 
-async def _body(request: Request) -> bytes | None:
-    """Read a body; None if it is larger than `MAX_BODY_BYTES`."""
+async def _body(request: Request) -> bytes:
+    """Read a body, or a little more than `MAX_BODY_BYTES` of a larger one."""
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
+        parts.append(part)
         size += len(part)
         if size > MAX_BODY_BYTES:
-            return None
-        parts.append(part)
+            break
     return b"".join(parts)
 
 
+def _response(answer: dict[str, Any] | RefusedRequest | None) -> Response | dict[str, Any]:
+    if answer is None:
+        return Response(status_code=204)
+    return _error_response(answer) if isinstance(answer, RefusedRequest) else answer
+
+
 def _error_response(refusal: RefusedRequest) -> Response:
-    return JSONResponse({"error": {"message": refusal.message, "hint": refusal.hint}}, refusal.status)
+    return JSONResponse(refusal_json(refusal), refusal.status)

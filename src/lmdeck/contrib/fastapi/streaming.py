@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from lmdeck.web.answer import OnEnd, OnEndAsync, ResumedRun, StreamedAnswer
 from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
-from lmdeck.web.encodings import find_encoding
+from lmdeck.web.encodings import Encoding, find_encoding
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -26,7 +26,7 @@ HEARTBEAT = 15.0
 def stream_response(
     chat: AsyncChat,
     *,
-    encoding: str = "lmdeck",
+    encoding: str | Encoding = "lmdeck",
     max_rounds: int = 8,
     approve: AnyApprove = None,
     heartbeat: float = HEARTBEAT,
@@ -35,7 +35,8 @@ def stream_response(
 ) -> ChatResponse:
     """Stream the answer to a chat as server-sent events.
 
-    `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI. Tools with handlers are
+    `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI (with the
+    ids of the client's run: `lmdeck.web.encodings.ag_ui(thread_id, run_id)`). Tools with handlers are
     run, in at most `max_rounds` rounds; `approve` is called before each tool call, or pauses the run (see `Chat.run`), and
     `resumed` goes on with a paused run. After `heartbeat` seconds of silence a comment is sent. When the browser disconnects,
     the model is stopped immediately. `on_end` is called once with the reply, or the `PausedRun`. If the browser disconnected

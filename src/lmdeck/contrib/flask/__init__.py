@@ -11,11 +11,12 @@
     def ask():
         return stream_response(lmdeck.client.chat().user("Why is the sky blue?"))
 
-`blueprint()` adds a chat page.
+`blueprint()` adds a chat page. `app.register_error_handler(LMStudioError, error_handler)` answers views that raise an error.
 """
 
+from lmdeck.contrib.flask.errors import error_handler
 from lmdeck.contrib.flask.extension import LMDeck
 from lmdeck.contrib.flask.routes import blueprint
 from lmdeck.contrib.flask.streaming import stream_response
 
-__all__ = ["LMDeck", "blueprint", "stream_response"]
+__all__ = ["LMDeck", "blueprint", "error_handler", "stream_response"]

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, g, jsonify, request, send_from_directory, url_for
+from flask import Blueprint, Response, current_app, g, jsonify, request, send_from_directory, url_for
 from flask.typing import ResponseReturnValue
-from msgspec import to_builtins
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from lmdeck.contrib.flask.errors import error_handler
 from lmdeck.contrib.flask.extension import extension
 from lmdeck.contrib.flask.streaming import stream_response
-from lmdeck.errors import ConfigurationError
+from lmdeck.web.background_loop import wait
+from lmdeck.web.chat_api import NOT_LOGGED_IN, ChatApi, refusal_json
 from lmdeck.web.conversations import Conversations
-from lmdeck.web.encodings import find_encoding
 from lmdeck.web.owners import owner_of
-from lmdeck.web.page import STATIC, page
-from lmdeck.web.requests import (
-    MAX_BODY_BYTES,
-    NOT_FOUND,
-    TOO_LARGE,
-    check_store,
-    read_question,
-    read_request,
-    shown_paused,
-)
+from lmdeck.web.page import EXAMPLES, MEDIA_TYPES, STATIC, TITLE
+from lmdeck.web.requests import MAX_BODY_BYTES, TOO_LARGE
+from lmdeck.web.server_state import server_state
+from lmdeck.web.store_errors import ConversationsError
 from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, RefusedRequest, content_security_policy, refuse_request
 
 if TYPE_CHECKING:
@@ -47,56 +40,58 @@ def blueprint(
     conversations: Conversations | str | Path | None = None,
     encoding: str = "lmdeck",
     max_rounds: int = 8,
-    title: str = "Chat",
+    title: str = TITLE,
+    examples: Sequence[str] = EXAMPLES,
     name: str = "lmdeck",
     allowed_hosts: Iterable[str] = (),
     approve: AnyApprove = None,
 ) -> Blueprint:
-    """Return a blueprint with a chat: `POST ask`, `GET conversations/`, and the page at its root.
+    """Return a blueprint with a chat: `POST ask`, `GET state`, `GET conversations/`, and the page at its root.
 
     `auth` returns the id of the current user (a text, an integer, a UUID, or an object with such an `id`), or None for an
     unknown user, who gets status 401; `auth=None` opens the chat to everybody. `make_chat` returns the chat with which
     conversations start: model, system message, tools. `conversations` stores them in an SQLite file; without it the page holds
-    the messages. The routes answer to loopback names and to `allowed_hosts`, the host names of the site (a name that starts
-    with a dot includes its subdomains, `*` allows any), and refuse requests from pages of other sites. `approve` is called
-    before each tool call; with `"pause"` every call waits for the user's decision on the page.
+    the messages. `examples` are the questions that the start of the page offers. The routes answer to loopback names and to
+    `allowed_hosts`, the host names of the site (a name that starts with a dot includes its subdomains, `*` allows any), and
+    refuse requests from pages of other sites. `approve` is called before each tool call; with `"pause"` each waits for the
+    user's decision on the page.
 
     Raises:
         ConfigurationError: The encoding is unknown, or runs pause and nothing stores them.
+        ConversationsError: The file of conversations is not usable.
     """
-    find_encoding(encoding)
-    check_store(approve, conversations)
-    store = Conversations(conversations) if isinstance(conversations, str | Path) else conversations
+    api = ChatApi.of(conversations, encoding=encoding, title=title, examples=examples, approve=approve)
     routes = Blueprint(name, __name__)
     _add_guard(routes, auth, AllowedHosts.of(allowed_hosts))
+
+    def new_chat(lm: LMStudio) -> Chat:
+        return lm.chat() if make_chat is None else make_chat(lm)
 
     @routes.post("/ask")
     def ask() -> ResponseReturnValue:
         body = _body()
-        if body is None:
-            return _error_response(TOO_LARGE)
-        lm = extension().client
-        chat = lm.chat() if make_chat is None else make_chat(lm)
-        answer = partial(stream_response, encoding=encoding, max_rounds=max_rounds, approve=approve)
-        try:
-            if store is None:
-                question = read_question(body)
-                return answer(chat.with_messages(question.history()).user(question.text))
-            turn = store.begin(read_request(body), _owner())
-        except ConfigurationError as error:
-            return _error_response(RefusedRequest(400, error.message, error.hint))
-        if isinstance(turn, RefusedRequest):
-            return _error_response(turn)
-        response = answer(
-            chat.with_messages(turn.messages),
-            resumed=turn.resumed,
-            on_end=lambda outcome: store.add_reply(turn.key, outcome, resumed=turn.paused),
+        asked = TOO_LARGE if body is None else api.ask(body, new_chat(extension().client), _owner())
+        if isinstance(asked, RefusedRequest):
+            return _error_response(asked)
+        response = stream_response(
+            asked.chat,
+            encoding=asked.encoding,
+            max_rounds=max_rounds,
+            approve=approve,
+            resumed=asked.resumed,
+            on_end=asked.on_end,
         )
-        response.headers["X-Conversation"] = turn.key
+        response.headers.update(asked.headers)
         return response
 
-    _add_conversations(routes, store)
-    _add_page(routes, title)
+    @routes.get("/state")
+    def state() -> ResponseReturnValue:
+        found = extension()
+        chat = new_chat(found.client)
+        return jsonify(wait(server_state(found.streaming_client, chat, with_details=current_app.debug)))
+
+    _add_conversations(routes, api)
+    _add_page(routes, api)
     return routes
 
 
@@ -108,8 +103,10 @@ def _add_guard(routes: Blueprint, auth: Callable[[], object] | None, hosts: Allo
             return _error_response(refusal)
         g.lmdeck_owner = "" if auth is None else owner_of(auth())
         if g.lmdeck_owner is None:
-            return _error_response(RefusedRequest(401, "You are not logged in.", "Log in and ask again."))
+            return _error_response(NOT_LOGGED_IN)
         return None
+
+    routes.register_error_handler(ConversationsError, error_handler)
 
     @routes.after_request
     def add_headers(response: Response) -> Response:
@@ -124,51 +121,62 @@ def _owner() -> str:
 
 
 def _body() -> bytes | None:
-    """Read the body; None if it is larger than `MAX_BODY_BYTES`."""
+    """Return the request body; None if it is too large."""
     request.max_content_length = MAX_BODY_BYTES + 1  # werkzeug silently cuts a body without a length at this limit
     try:
-        body = request.get_data(cache=False)
+        return request.get_data(cache=False)
     except RequestEntityTooLarge:
         return None
-    return None if len(body) > MAX_BODY_BYTES else body
 
 
-def _add_conversations(routes: Blueprint, store: Conversations | None) -> None:
+def _add_conversations(routes: Blueprint, api: ChatApi) -> None:
     @routes.get("/conversations/")
     def newest() -> ResponseReturnValue:
-        return jsonify(conversations=[] if store is None else store.newest(_owner()))
+        return _response(api.newest(_owner()))
 
     @routes.get("/conversations/<key>/")
     def conversation(key: str) -> ResponseReturnValue:
-        messages = None if store is None else store.messages(key, _owner())
-        if store is None or messages is None:
-            return _error_response(NOT_FOUND)
-        return jsonify(id=key, messages=to_builtins(messages), paused=shown_paused(store.paused(key, _owner())))
+        return _response(api.conversation(key, _owner()))
+
+    @routes.patch("/conversations/<key>/")
+    def rename(key: str) -> ResponseReturnValue:
+        body = _body()
+        return _response(TOO_LARGE if body is None else api.rename(key, _owner(), body))
 
     @routes.delete("/conversations/<key>/")
     def remove(key: str) -> ResponseReturnValue:
-        return ("", 204) if store is not None and store.remove(key, _owner()) else _error_response(NOT_FOUND)
+        return _response(api.remove(key, _owner()))
 
 
-def _add_page(routes: Blueprint, title: str) -> None:
+def _add_page(routes: Blueprint, api: ChatApi) -> None:
     @routes.get("/")
     def show() -> ResponseReturnValue:
-        document = page(
+        document = api.document(
             ask=url_for(f"{routes.name}.ask"),
             conversations=url_for(f"{routes.name}.newest"),
+            state=url_for(f"{routes.name}.state"),
             static=url_for(f"{routes.name}.static_file", file="x").removesuffix("/x"),
-            title=title,
         )
         return document, {"Content-Security-Policy": content_security_policy()}
 
-    @routes.get("/static/<file>")
+    @routes.get("/static/<file>")  # no path of any depth: Flask's own route for static files would win
     def static_file(file: str) -> Response:
-        return send_from_directory(STATIC, file)
+        return send_from_directory(STATIC, file, mimetype=MEDIA_TYPES.get(Path(file).suffix))
+
+    @routes.get("/static/vendor/<file>")
+    def library(file: str) -> Response:
+        return static_file(f"vendor/{file}")
 
 
 def _lower_case(headers: Headers) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
+def _response(answer: dict[str, Any] | RefusedRequest | None) -> ResponseReturnValue:
+    if answer is None:
+        return "", 204
+    return _error_response(answer) if isinstance(answer, RefusedRequest) else jsonify(answer)
+
+
 def _error_response(refusal: RefusedRequest) -> ResponseReturnValue:
-    return jsonify(error={"message": refusal.message, "hint": refusal.hint}), refusal.status
+    return jsonify(refusal_json(refusal)), refusal.status

@@ -10,7 +10,7 @@ from flask import Response, current_app
 from lmdeck.contrib.flask.extension import extension
 from lmdeck.web.answer import OnEnd, ResumedRun, StreamedAnswer
 from lmdeck.web.background_loop import iterate
-from lmdeck.web.encodings import find_encoding
+from lmdeck.web.encodings import Encoding, find_encoding
 
 if TYPE_CHECKING:
     from lmdeck._client.approvals import AnyApprove
@@ -23,7 +23,7 @@ HEARTBEAT = 0.4
 def stream_response(
     chat: Chat | AsyncChat,
     *,
-    encoding: str = "lmdeck",
+    encoding: str | Encoding = "lmdeck",
     max_rounds: int = 8,
     approve: AnyApprove = None,
     heartbeat: float = HEARTBEAT,
@@ -33,7 +33,8 @@ def stream_response(
     """Stream the answer to a chat as server-sent events.
 
     The chat is built with `LMDeck.client` and runs on a background event loop, so that it can be stopped at any time.
-    `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI. Tools with handlers are
+    `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI (with the
+    ids of the client's run: `lmdeck.web.encodings.ag_ui(thread_id, run_id)`). Tools with handlers are
     run, in at most `max_rounds` rounds; `approve` is called before each tool call, or pauses the run (see `Chat.run`), and
     `resumed` goes on with a paused run. After `heartbeat` seconds of silence a comment is sent, which detects a browser that
     has disconnected. `on_end` is called once with the reply, or the `PausedRun`. If the browser disconnected or the answer

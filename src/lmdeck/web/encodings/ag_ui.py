@@ -1,162 +1,129 @@
-"""The encoding of AG-UI, the Agent User Interaction protocol, which CopilotKit and others read.
+"""The encoding of AG-UI, the Agent User Interaction protocol, which CopilotKit and others read, and its request.
 
-Source: docs.ag-ui.com, "Events", "Reasoning" and "Interrupts". Types are in capitals, fields in camel case, and each event is
-the data of one server-sent event.
+Source: docs.ag-ui.com, "Events", "Reasoning", "Interrupts", "Messages", and `RunAgentInput`. Types are in capitals, fields in
+camel case, and each event is the data of one server-sent event.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
-from lmdeck._streaming.sse import encode_event
 from lmdeck.errors import LMStudioError
-from lmdeck.events import (
-    Chunk,
-    RoundFinished,
-    RunPaused,
-    ToolCallInvalid,
-    ToolExecutionFailed,
-    ToolFinished,
-    ToolServerLost,
-    ToolStarted,
-)
-from lmdeck.messages import Reply, ToolCall
-from lmdeck.web.encodings.base import STREAM_HEADERS, AnswerEvent, Encoding
+from lmdeck.messages import Reply, ToolCall, ToolResult
+from lmdeck.web.encodings.base import STREAM_HEADERS, Encoding
+from lmdeck.web.encodings.blocks import BlockEncoder, Fields, TextKind
+from lmdeck.web.encodings.conversation_requests import call_of, question_of, read_conversation
+from lmdeck.web.requests import PageDecisions, PageMessage, PageQuestion
+
+_NAMES: dict[TextKind, str] = {"text": "TEXT_MESSAGE", "reasoning": "REASONING_MESSAGE"}
 
 
-class _AGUIEncoder:
+class _AGUIEncoder(BlockEncoder):
     """An encoder of one run of one thread."""
 
-    def __init__(self) -> None:
-        self._run = {"threadId": f"thread-{secrets.token_hex(8)}", "runId": f"run-{secrets.token_hex(8)}"}
-        self._is_started = False
-        self._kind = ""  # of the open message: TEXT or REASONING
+    def __init__(self, thread_id: str = "", run_id: str = "") -> None:
+        super().__init__()
+        self._run = {"threadId": thread_id or _new_id("thread"), "runId": run_id or _new_id("run")}
         self._message = ""
-        self._open_calls: dict[int, str] = {}
-        self._ended_calls: set[str] = set()
-        self._interrupts: list[dict[str, Any]] = []
+        self._interrupts: list[Fields] = []
 
-    def encode(self, event: AnswerEvent) -> bytes:
-        """Return the bytes for an event."""
-        events: list[dict[str, Any]] = []
-        if not self._is_started:
-            self._is_started = True
-            events.append({"type": "RUN_STARTED", **self._run})
-        events += self._events(event)
-        return b"".join(encode_event(msgspec.json.encode(each)) for each in events)
+    def start(self) -> list[Fields]:
+        return [{"type": "RUN_STARTED", **self._run}]
 
-    def _events(self, event: AnswerEvent) -> list[dict[str, Any]]:
-        match event:
-            case Chunk():
-                return self._chunk(event)
-            case ToolStarted(call=call):
-                return self._end_call(call)
-            case ToolFinished(result=result) | ToolExecutionFailed(result=result):
-                return [self._result(result.call.id, result.content)]
-            case ToolCallInvalid(call=call, error=error):
-                return [*self._end_call(call), self._result(call.id, error.message)]
-            case ToolServerLost():
-                return []
-            case RoundFinished():
-                return self._end()
-            case RunPaused(calls=calls):
-                self._interrupts = [_interrupt(event.id, call) for call in calls]
-                return [*(each for call in calls for each in self._end_call(call)), *self._end()]
-            case Reply():
-                outcome = {"type": "interrupt", "interrupts": self._interrupts}
-                return [
-                    *self._end(),
-                    {"type": "RUN_FINISHED", **self._run} | ({"outcome": outcome} if self._interrupts else {}),
-                ]
-            case LMStudioError():
-                return [*self._end(), {"type": "RUN_ERROR", "message": str(event), "code": type(event).__name__}]
+    def finish(self, end: Reply | LMStudioError) -> list[Fields]:
+        if isinstance(end, LMStudioError):
+            return [{"type": "RUN_ERROR", "message": str(end), "code": type(end).__name__}]
+        outcome = {"outcome": {"type": "interrupt", "interrupts": self._interrupts}} if self._interrupts else {}
+        return [{"type": "RUN_FINISHED", **self._run, **outcome}]
 
-    def _chunk(self, chunk: Chunk) -> list[dict[str, Any]]:
-        events: list[dict[str, Any]] = []
-        for kind, text in (("REASONING", chunk.reasoning), ("TEXT", chunk.content)):
-            if text:
-                events += self._open(kind)
-                events.append({"type": f"{_name(kind)}_CONTENT", "messageId": self._message, "delta": text})
-        if delta := chunk.tool_call_delta:
-            events += self._close()
-            if delta.index not in self._open_calls:
-                self._open_calls[delta.index] = delta.id
-                events.append({"type": "TOOL_CALL_START", "toolCallId": delta.id, "toolCallName": delta.name})
-            if delta.arguments:
-                call_id = self._open_calls[delta.index]
-                events.append({"type": "TOOL_CALL_ARGS", "toolCallId": call_id, "delta": delta.arguments})
-        if call := chunk.tool_call:
-            events += self._end_call(call)
-        return events
+    def open_text(self, kind: TextKind) -> list[Fields]:
+        self._message = _new_id("msg")
+        role = "assistant" if kind == "text" else "reasoning"
+        start = {"type": f"{_NAMES[kind]}_START", "messageId": self._message, "role": role}
+        return [start] if kind == "text" else [{"type": "REASONING_START", "messageId": self._message}, start]
 
-    def _end_call(self, call: ToolCall) -> list[dict[str, Any]]:
-        """End a call, once; a call of which no delta was sent is sent completely."""
-        if call.id in self._ended_calls:
-            return []
-        self._ended_calls.add(call.id)
-        end = {"type": "TOOL_CALL_END", "toolCallId": call.id}
-        if call.id in self._open_calls.values():
-            return [end]
-        return [
-            *self._close(),
-            {"type": "TOOL_CALL_START", "toolCallId": call.id, "toolCallName": call.name},
-            {"type": "TOOL_CALL_ARGS", "toolCallId": call.id, "delta": call.raw_arguments},
-            end,
-        ]
+    def add_text(self, kind: TextKind, delta: str) -> list[Fields]:
+        return [{"type": f"{_NAMES[kind]}_CONTENT", "messageId": self._message, "delta": delta}]
 
-    def _outcome(self) -> dict[str, Any]:
-        return {"outcome": {"type": "interrupt", "interrupts": self._interrupts}} if self._interrupts else {}
+    def close_text(self, kind: TextKind) -> list[Fields]:
+        end = {"type": f"{_NAMES[kind]}_END", "messageId": self._message}
+        return [end] if kind == "text" else [end, {"type": "REASONING_END", "messageId": self._message}]
 
-    def _result(self, call_id: str, content: str) -> dict[str, Any]:
-        message = _new_id()
-        return {
-            "type": "TOOL_CALL_RESULT",
-            "messageId": message,
-            "toolCallId": call_id,
-            "content": content,
-            "role": "tool",
-        }
+    def open_call(self, call_id: str, name: str) -> list[Fields]:
+        return [{"type": "TOOL_CALL_START", "toolCallId": call_id, "toolCallName": name}]
 
-    def _open(self, kind: str) -> list[dict[str, Any]]:
-        if self._kind == kind:
-            return []
-        events = self._close()
-        self._kind, self._message = kind, _new_id()
-        role = "assistant" if kind == "TEXT" else "reasoning"
-        if kind == "REASONING":
-            events.append({"type": "REASONING_START", "messageId": self._message})
-        return [*events, {"type": f"{_name(kind)}_START", "messageId": self._message, "role": role}]
+    def add_arguments(self, call_id: str, fragment: str) -> list[Fields]:
+        return [{"type": "TOOL_CALL_ARGS", "toolCallId": call_id, "delta": fragment}]
 
-    def _close(self) -> list[dict[str, Any]]:
-        kind, self._kind = self._kind, ""
-        if not kind:
-            return []
-        events = [{"type": f"{_name(kind)}_END", "messageId": self._message}]
-        return [*events, {"type": "REASONING_END", "messageId": self._message}] if kind == "REASONING" else events
+    def close_call(self, call: ToolCall) -> list[Fields]:
+        return [{"type": "TOOL_CALL_END", "toolCallId": call.id}]
 
-    def _end(self) -> list[dict[str, Any]]:
-        self._open_calls.clear()
-        return self._close()
+    def ask_approval(self, run: str, call: ToolCall) -> list[Fields]:
+        question = f"May {call.name} be run?"
+        fields = {"reason": "tool_call", "message": question, "toolCallId": call.id}
+        self._interrupts.append({"id": f"{run}:{call.id}", **fields})
+        return []
+
+    def result(self, result: ToolResult) -> list[Fields]:
+        fields = {"messageId": _new_id("msg"), "toolCallId": result.call.id, "content": result.content, "role": "tool"}
+        return [{"type": "TOOL_CALL_RESULT", **fields}]
 
 
-def _name(kind: str) -> str:
-    return "TEXT_MESSAGE" if kind == "TEXT" else "REASONING_MESSAGE"
+def ag_ui(thread_id: str = "", run_id: str = "") -> Encoding:
+    """Return the encoding of one run, whose events have the ids of the client's `RunAgentInput`."""
+    return replace(AG_UI, encoder=partial(_AGUIEncoder, thread_id, run_id))
 
 
-def _interrupt(run: str, call: ToolCall) -> dict[str, Any]:
-    return {
-        "id": f"{run}:{call.id}",
-        "reason": "tool_call",
-        "message": f"May {call.name} be run?",
-        "toolCallId": call.id,
-    }
+def _read(body: bytes, _: Encoding) -> tuple[PageQuestion | PageDecisions, Encoding]:
+    """Read a `RunAgentInput`: all messages of the thread; the last user message is the question."""
+    ids = ("", "")
+
+    def question(sent: dict[str, Any]) -> PageQuestion:
+        nonlocal ids
+        ids = (str(sent.get("threadId") or ""), str(sent.get("runId") or ""))
+        return question_of(_messages(sent))
+
+    asked = read_conversation(body, question)
+    return asked, ag_ui(*ids)
 
 
-def _new_id() -> str:
-    return f"msg-{secrets.token_hex(8)}"
+def _messages(sent: dict[str, Any]) -> Iterator[PageMessage]:
+    """Yield the messages; the results of tools belong to their calls."""
+    results = {one["toolCallId"]: one["content"] for one in sent["messages"] if one["role"] == "tool"}
+    for message in sent["messages"]:
+        if message["role"] not in {"user", "assistant"}:
+            continue  # a front end does not choose the system message
+        content = message.get("content") or ""
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        yield PageMessage(
+            role=message["role"],
+            content="\n".join(part["text"] for part in parts if part["type"] == "text"),
+            images=tuple(_images(parts)),
+            calls=tuple(
+                call_of(call["id"], call["function"]["name"], call["function"]["arguments"], results[call["id"]])
+                for call in message.get("toolCalls") or ()
+                if call["id"] in results
+            ),
+        )
 
 
-AG_UI = Encoding(name="ag-ui", encoder=_AGUIEncoder, headers=STREAM_HEADERS)
+def _images(parts: list[Any]) -> Iterator[str]:
+    """Yield the images of a multimodal message: `image` parts with a data source, or older `binary` parts."""
+    for part in parts:
+        source = part.get("source", {}) if part["type"] == "image" else part
+        data = source.get("value") or source.get("data")
+        kind = source.get("mimeType", "")
+        if part["type"] in {"image", "binary"} and data and kind.startswith("image/"):
+            yield f"data:{kind};base64,{data}"
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}-{secrets.token_hex(8)}"
+
+
+AG_UI = Encoding(name="ag-ui", encoder=_AGUIEncoder, headers=STREAM_HEADERS, read=_read)

@@ -11,6 +11,7 @@ from lmdeck._streaming.sse import encode_comment
 from lmdeck.errors import LMStudioError
 from lmdeck.events import AgentEvent
 from lmdeck.messages import Reply
+from lmdeck.web.requests import PageDecisions, PageQuestion, read_request
 
 HEARTBEAT_FRAME = encode_comment("waiting")
 AnswerEvent: TypeAlias = AgentEvent | Reply | LMStudioError
@@ -31,9 +32,17 @@ class Encoder(Protocol):
         ...
 
 
+def _read(body: bytes, encoding: Encoding) -> tuple[PageQuestion | PageDecisions, Encoding]:
+    return read_request(body), encoding
+
+
 class Encoding(Struct, frozen=True, kw_only=True):
-    """An encoding of answers: its name, the response headers, and a factory of encoders, one per answer."""
+    """An encoding of answers: its name, the response headers, and a factory of encoders, one per answer.
+
+    `read` decodes the request body of its front end; it returns the question, and the encoding with the ids of the request.
+    """
 
     name: str
     encoder: Callable[[], Encoder]
     headers: Mapping[str, str]
+    read: Callable[[bytes, Encoding], tuple[PageQuestion | PageDecisions, Encoding]] = _read

@@ -23,6 +23,7 @@ from lmdeck.web.stored_messages import TITLE_CHARACTERS, StoredCall, StoredMessa
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 
+    from lmdeck.web.requests import PageQuestion
     from lmdeck.web.stored_messages import Ending, StoredRole
 
 
@@ -79,20 +80,44 @@ class Conversation(models.Model):
         self.pending_approvals.using(self._database).all().delete()
         return self._append(role="user", content=storable_text(text))
 
+    def ask(self, question: PageQuestion) -> Message:
+        """Append a question of the page; one that replaces another removes that and all later messages.
+
+        Calls that wait for a decision no longer do.
+        """
+        with transaction.atomic(using=self._database):
+            if not self._lock():
+                raise Conversation.DoesNotExist(f"The conversation {self.pk} was removed.")
+            if question.replaces is not UNSET:
+                self._remove_from(question.replaces)
+            self.pending_approvals.using(self._database).all().delete()
+            return self._append(role="user", content=storable_text(question.text), images=list(question.images))
+
+    def _remove_from(self, index: int) -> None:
+        """Remove the question with an index, counted from 0, and all later messages."""
+        questions = self.messages.filter(role=Message.Role.USER).order_by("position")
+        replaced = questions[index : index + 1].first() if index >= 0 else None
+        if replaced is not None:
+            self.messages.filter(position__gte=replaced.position).delete()
+
     def add_system(self, text: str) -> Message:
         """Append a system message."""
         return self._append(role="system", content=storable_text(text))
 
     def add(
-        self, outcome: lmdeck.Reply | lmdeck.PausedRun, *, resumed: lmdeck.PausedRun | None = None
+        self,
+        outcome: lmdeck.Reply | lmdeck.PausedRun,
+        *,
+        question: Message | None = None,
+        resumed: lmdeck.PausedRun | None = None,
     ) -> list[Message]:
         """Append an answer with all its rounds, calls and results; of an interrupted answer, the part that was received.
 
         A paused run is stored with it, until `take_paused`. The answer of a `resumed` run goes on where that was paused.
-        Nothing is appended if the conversation was removed meanwhile.
+        Nothing is appended if the conversation, or the `question` that it answers, was removed meanwhile.
         """
         with transaction.atomic(using=self._database):
-            if not self._lock():
+            if not self._lock() or (question is not None and not self.messages.filter(pk=question.pk).exists()):
                 return []
             replaced = None if resumed is None else self._message_of(resumed)
             added = [self._append_round(rows, replaced) for rows, replaced in zip(
@@ -212,6 +237,7 @@ class Message(models.Model):
         default="",
         help_text=_("Stopped, cut, failed or paused, where it is not whole."),
     )
+    images = models.JSONField(_("images"), default=list, blank=True, help_text=_("Data URIs."))
     created = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:
@@ -243,6 +269,7 @@ class Message(models.Model):
             reasoning=self.reasoning,
             calls=calls,
             ended=self.ending or UNSET,
+            images=tuple(self.images) or UNSET,
         )
 
     @property
