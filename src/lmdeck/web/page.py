@@ -61,7 +61,7 @@ aria-controls="lmdeck-conversations"></button>
     <form method="dialog">
       <h2 id="lmdeck-dialog-title"></h2>
       <input type="text" aria-labelledby="lmdeck-dialog-title" maxlength="60" autocomplete="off">
-      <p><button value="" formnovalidate>Cancel</button> <button class="lmdeck-confirm" value="yes"></button></p>
+      <p><button type="button" class="lmdeck-dismiss">Cancel</button> <button class="lmdeck-confirm" value="yes"></button></p>
     </form>
   </dialog>
 </section>""")

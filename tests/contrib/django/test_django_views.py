@@ -282,6 +282,5 @@ class Pages(TestCase):
     def test_the_static_files_are_found(self) -> None:
         from django.contrib.staticfiles.finders import find
 
-        with override_settings(STATICFILES_FINDERS=["django.contrib.staticfiles.finders.AppDirectoriesFinder"]):
-            for name in ("lmdeck/chat.js", "lmdeck/markdown.js", "lmdeck/chat.css", "lmdeck_history/admin.css"):
-                assert find(name), name
+        for name in ("lmdeck/chat.js", "lmdeck/vendor/markdown-it.js", "lmdeck/chat.css", "lmdeck_history/admin.css"):
+            assert find(name), name

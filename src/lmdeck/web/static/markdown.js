@@ -306,6 +306,11 @@ class Tail {
     return this.lines.slice(from, to).join("\n");
   }
 
+  // The text of each block or child, given where they begin.
+  sources(starts) {
+    return starts.map((line, index) => this.between(line, starts[index + 1]));
+  }
+
   upTo(line) {
     return `${this.between(0, line)}\n`.slice(this.head.length);
   }
@@ -361,29 +366,28 @@ export class GrowingMarkdown {
   }
 
   settleBlocks(tail, count) {
-    const nodes = [this.container?.children.place, ...this.blocks.open].slice(this.container ? 0 : 1);
-    for (let index = this.container ? 1 : 0; index < count; index += 1) {
-      this.noteBrackets(nodes[index], tail.between(tail.blocks[index], tail.blocks[index + 1]), (root) => root.firstChild);
-    }
-    this.blocks.settle(this.container ? count - 1 : count);
-    this.container?.children.settle(Infinity);
+    if (this.container) this.settleContainer(tail, tail.children.length);
+    const first = this.container ? 1 : 0;
     this.container = null;
+    this.noteBrackets(this.blocks.open, tail.sources(tail.blocks).slice(first, count), (root) => root.firstChild);
+    this.blocks.settle(count - first);
     this.settleText(tail.upTo(tail.blocks[count]));
   }
 
   settleChildren(tail) {
     const count = tail.lastSure(tail.children);
     if (count < MOST_OPEN_CHILDREN) return;
-    const head = tail.isTable ? `${tail.between(0, 2)}\n` : "";
-    this.container ??= new Container(this.blocks.open.shift(), head);
+    this.container ??= new Container(this.blocks.open.shift(), tail.isTable ? `${tail.between(0, 2)}\n` : "");
     this.container.isLoose ||= tail.isLoose;
-    const { open } = this.container.children;
-    for (let index = 0; index < count; index += 1) {
-      const source = head + tail.between(tail.children[index], tail.children[index + 1]);
-      this.noteBrackets(open[index], source, (root) => placeOfChildren(root.firstChild).firstChild);
-    }
-    this.container.children.settle(count);
+    this.settleContainer(tail, count);
     this.settleText(tail.upTo(tail.children[count]));
+  }
+
+  settleContainer(tail, count) {
+    const { head, children } = this.container;
+    const sources = tail.sources(tail.children).slice(0, count).map((source) => head + source);
+    this.noteBrackets(children.open, sources, (root) => placeOfChildren(root.firstChild).firstChild);
+    children.settle(count);
   }
 
   settleText(text) {
@@ -391,8 +395,10 @@ export class GrowingMarkdown {
     this.settled += text.length;
   }
 
-  noteBrackets(node, source, find) {
-    if (source.includes("[")) this.withBrackets.push({ node, source, find });
+  noteBrackets(nodes, sources, find) {
+    sources.forEach((source, index) => {
+      if (source.includes("[")) this.withBrackets.push({ node: nodes[index], source, find });
+    });
   }
 
   finish() {

@@ -8,6 +8,7 @@ export class Sidebar {
     this.find = (selector) => root.querySelector(selector);
     this.actions = { onOpen, onRename, onRemove };
     this.dialog = this.find("dialog");
+    this.find(".lmdeck-dismiss").addEventListener("click", () => this.dialog.close());
     this.menu = this.find(".lmdeck-menu");
     this.menu.append(icon("menu"));
     this.menu.addEventListener("click", () => this.show(!this.isShown));
