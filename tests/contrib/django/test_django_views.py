@@ -14,7 +14,7 @@ from django.core.cache import cache
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.template import RequestContext, Template
-from django.test import Client, RequestFactory, TestCase, TransactionTestCase, modify_settings, override_settings
+from django.test import Client, RequestFactory, TestCase, TransactionTestCase, modify_settings
 from far_end import answer, project
 
 from lmdeck.contrib.django.guards import rate_limited, seconds_to_wait

@@ -28,7 +28,19 @@ from fastapi import FastAPI
 from lmdeck.contrib.fastapi import lifespan, router
 
 app = FastAPI(lifespan=lifespan())
-app.include_router(router(auth=None, conversations="chats.sqlite3"), prefix="/chat")
+
+
+def pay(amount: int) -> str:
+    '''Pay an amount.'''
+    return f"paid {amount}"
+
+
+app.include_router(
+    router(
+        auth=None, conversations="chats.sqlite3", approve="pause", make_chat=lambda lm: lm.chat().with_tools([pay])
+    ),
+    prefix="/chat",
+)
 """
 FLASK = """
 from flask import Flask
@@ -36,7 +48,19 @@ from lmdeck.contrib.flask import LMDeck, blueprint
 
 app = Flask(__name__)
 LMDeck(app)
-app.register_blueprint(blueprint(auth=None, conversations="chats.sqlite3"), url_prefix="/chat")
+
+
+def pay(amount: int) -> str:
+    '''Pay an amount.'''
+    return f"paid {amount}"
+
+
+app.register_blueprint(
+    blueprint(
+        auth=None, conversations="chats.sqlite3", approve="pause", make_chat=lambda lm: lm.chat().with_tools([pay])
+    ),
+    url_prefix="/chat",
+)
 """
 DJANGO_SETTINGS = """
 from site_project.base_settings import *
@@ -47,7 +71,17 @@ LMDECK = {}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STATIC_URL = "static/"
 """
+DJANGO_TOOLS = """
+import lmdeck
+
+
+@lmdeck.tool
+def pay(amount: int) -> str:
+    '''Pay an amount.'''
+    return f"paid {amount}"
+"""
 DJANGO_URLS = """
+from lmdeck.contrib.django.views import AskView
 from django.contrib import admin
 from django.contrib.staticfiles.urls import staticfiles_urlpatterns
 from django.urls import include, path
@@ -55,10 +89,13 @@ from django.urls import include, path
 urlpatterns = [
     *staticfiles_urlpatterns(),
     path("admin/", admin.site.urls),
+    path("chat/ask/", AskView.as_view(approve="pause")),
     path("chat/", include("lmdeck.contrib.django.urls")),
 ]
 """
-DJANGO_USER = "from django.contrib.auth import get_user_model; get_user_model().objects.create_superuser('ann', '', 'secret')"
+DJANGO_USER = (
+    "from django.contrib.auth import get_user_model; get_user_model().objects.create_superuser('ann', '', 'secret')"
+)
 COMMANDS = {
     "fastapi": ["uvicorn", "site_app:app", "--log-level", "warning", "--port"],
     "flask": ["gunicorn", "site_app:app", "--threads", "8", "--log-level", "warning", "--bind"],
@@ -77,8 +114,10 @@ def answer(request: SentRequest) -> Answer:
             return Answer(content="la " * 20_000, tokens_per_second=60)
         case "cut":
             return Answer(content="half an answer, and no more", fault="cut", fault_options={"after_chunks": 4})
-        case "unknown" if not request.tool_uses:
-            return Answer(calls=(PlannedCall(name="nobody_has_it"),))
+        case "pay" if not request.tool_uses:
+            return Answer(calls=(PlannedCall(name="pay", arguments={"amount": 5}),))
+        case "pay":
+            return Answer(content=f"The tool says: {request.tool_uses[-1].result}")
     return Answer(content=f"You said {request.last_user}.", reasoning="It says so.")
 
 
@@ -94,7 +133,13 @@ def far_end() -> Iterator[FakeLMStudio]:
 @contextmanager
 def site(kind: str, folder: Path, fake: FakeLMStudio) -> Iterator[str]:
     """Serve a site from a fresh folder; the address is that of its chat."""
-    environment = {**os.environ, **environment_for(fake.base_url), "LMDECK_MODEL": "seer", "PYTHONPATH": str(folder)}
+    environment = {
+        **os.environ,
+        **environment_for(fake.base_url),
+        "DJANGO_SETTINGS_MODULE": "site_project.settings",
+        "LMDECK_MODEL": "seer",
+        "PYTHONPATH": str(folder),
+    }
     if kind.startswith("django"):
         _make_django_project(folder, environment)
     else:
@@ -128,6 +173,7 @@ def _make_django_project(folder: Path, environment: dict[str, str]) -> None:
     project = folder / "site_project"
     (project / "settings.py").rename(project / "base_settings.py")
     (project / "settings.py").write_text(DJANGO_SETTINGS, encoding="utf-8")
+    (project / "lmdeck_tools.py").write_text(DJANGO_TOOLS, encoding="utf-8")
     (project / "urls.py").write_text(DJANGO_URLS, encoding="utf-8")
     run("manage.py", "migrate", "--verbosity", "0")
     run("manage.py", "shell", "-c", DJANGO_USER)

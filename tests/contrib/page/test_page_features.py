@@ -41,7 +41,10 @@ def test_the_start_names_the_model_and_offers_examples(page: Any) -> None:
 
 
 def test_an_answer_is_shown_as_it_was_meant(page: Any) -> None:
-    answer = ask(page, "say 1. one\n\n2. two\n\n   ```python\n   x = 1\n   ```\n3. three\n\n| a | b |\n|---|--:|\n| <br> | `c` |\n\n> quoted")
+    answer = ask(
+        page,
+        "say 1. one\n\n2. two\n\n   ```python\n   x = 1\n   ```\n3. three\n\n| a | b |\n|---|--:|\n| <br> | `c` |\n\n> quoted",
+    )
     finished(page)
     expect(answer.locator("ol")).to_have_count(1)
     expect(answer.locator("ol > li")).to_have_count(3)
@@ -154,3 +157,30 @@ def test_on_a_phone_the_list_opens_over_the_conversation(page: Any) -> None:
     ask(page, "say " + "a" * 500 + "\n\n| " + " | ".join(["wide column"] * 12) + " |\n" + "|---" * 12 + "|\n")
     finished(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_tool_call_waits_for_the_visitor_also_after_a_reload(page: Any) -> None:
+    answer = ask(page, "pay 5")
+    expect(answer.locator(".lmdeck-call summary")).to_have_text("pay")
+    expect(page.get_by_role("button", name="Allow")).to_be_visible()
+    finished(page)
+    page.reload()
+    expect(answer.locator(".lmdeck-ended")).to_have_text("Waiting for your decision.")
+    page.get_by_role("button", name="Allow").click()
+    expect(answer.locator(".lmdeck-result")).to_have_text("paid 5")
+    expect(answer).to_contain_text("The tool says: paid 5")
+    finished(page)
+    page.reload()
+    expect(answer).to_contain_text("The tool says: paid 5")
+    expect(answer.locator(".lmdeck-ended")).to_have_count(0)
+
+
+def test_another_conversation_may_be_opened_while_an_answer_is_written(page: Any, fake: FakeLMStudio) -> None:
+    answer = ask(page, "endless")
+    expect(answer).to_contain_text("la la")
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.locator(".lmdeck-log")).to_be_empty()
+    fake.wait_until_idle(PATIENCE)
+    ask(page, "say next")
+    finished(page)
+    expect(page.locator("article")).to_have_text(["say next", "next"])

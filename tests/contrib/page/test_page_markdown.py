@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,84 +16,106 @@ if TYPE_CHECKING:
     from lmdeck.testing import FakeLMStudio
 
 CONSTRUCTS = [
-    "plain text", "two\nlines", "two  \nlines", "back\\\nslash", "para one\n\npara two",
-    "# one\n## two\n### three\n#### four\n##### five\n###### six", "Title\n=====\ntext", "Title\n-----\ntext", "## Title\ntext",
-    "**b** __b__ *i* _i_ ***bi***", "**bold *it* bold**", "5 * 6 * 7 and snake_case_name", r"\*x\* \# \[ \\", "~~gone~~",
-    "`code` ``a ` b`` ` x `", "- a\n- b\n- c", "Here are:\n- a\n- b", "* a\n\n* b\n\n* c", "1. a\n2. b\n3. c", "3. c\n4. d",
-    "1. a\n\n2. b\n\n3. c", "1. a\n   ```py\n   x = 1\n   ```\n2. b", "- a\n  - b\n    - c\n- d", "- a\n  continued\n- b\nlazy",
-    "- a\n\n  second paragraph\n- b", "1) a\n2) b", "- a\n* b\n+ c", "> quoted\n> more", "> a\nlazy\n\n> b", "> - a\n> - b\n>\n> c",
-    "> > deep", "```\nx < 1\n\n\ny\n```", "```python title\nx\n```\nafter", "````\n```\ninner\n```\n````", "~~~\ntilde\n~~~",
-    "    indented\n    code", "text\n---\n\n***\n\n___", "| a | b | c |\n|:--|:-:|--:|\n| 1 | **2** | `3` |\n| 4 | x \\| y |",
-    '[a](https://b.example/c "t") <https://d.example> [r][x]\n\n[x]: https://e.example "R"', "[r]\n\nbetween\n\n[r]: https://e.example",
-    "&amp; &copy; &#35; &nope; <br> <b>x</b>", "- [ ] todo\n- [x] done", "a\n- b\n\n\n- c\n\n\nd", "```\nunclosed", "**unclosed", "1. a\n- b",
+    "plain text",
+    "two\nlines",
+    "two  \nlines",
+    "back\\\nslash",
+    "para one\n\npara two",
+    "# one\n## two\n### three\n#### four\n##### five\n###### six",
+    "Title\n=====\ntext",
+    "Title\n-----\ntext",
+    "## Title\ntext",
+    "**b** __b__ *i* _i_ ***bi***",
+    "**bold *it* bold**",
+    "5 * 6 * 7 and snake_case_name",
+    r"\*x\* \# \[ \\",
+    "~~gone~~",
+    "`code` ``a ` b`` ` x `",
+    "- a\n- b\n- c",
+    "Here are:\n- a\n- b",
+    "* a\n\n* b\n\n* c",
+    "1. a\n2. b\n3. c",
+    "3. c\n4. d",
+    "1. a\n\n2. b\n\n3. c",
+    "1. a\n   ```py\n   x = 1\n   ```\n2. b",
+    "- a\n  - b\n    - c\n- d",
+    "- a\n  continued\n- b\nlazy",
+    "- a\n\n  second paragraph\n- b",
+    "1) a\n2) b",
+    "- a\n* b\n+ c",
+    "> quoted\n> more",
+    "> a\nlazy\n\n> b",
+    "> - a\n> - b\n>\n> c",
+    "> > deep",
+    "```\nx < 1\n\n\ny\n```",
+    "```python title\nx\n```\nafter",
+    "````\n```\ninner\n```\n````",
+    "~~~\ntilde\n~~~",
+    "    indented\n    code",
+    "text\n---\n\n***\n\n___",
+    "| a | b | c |\n|:--|:-:|--:|\n| 1 | **2** | `3` |\n| 4 | x \\| y |",
+    '[a](https://b.example/c "t") <https://d.example> [r][x]\n\n[x]: https://e.example "R"',
+    "[r]\n\nbetween\n\n[r]: https://e.example",
+    "&amp; &copy; &#35; &nope; <br> <b>x</b>",
+    "- [ ] todo\n- [x] done",
+    "a\n- b\n\n\n- c\n\n\nd",
+    "```\nunclosed",
+    "**unclosed",
+    "1. a\n- b",
     "\n".join(f"- item {number} [r]" for number in range(40)) + "\n\n[r]: https://e.example",
     "\n".join(f"{number}. item" for number in range(1, 30)) + "\n\n30. loose\n\nafter",
-    "| a | b |\n|---|---|\n" + "\n".join(f"| {number} | [r] |" for number in range(40)) + "\n\nafter\n\n[r]: https://e.example",
-]  # fmt: skip
+    "| a | b |\n|---|---|\n"
+    + "\n".join(f"| {number} | [r] |" for number in range(40))
+    + "\n\nafter\n\n[r]: https://e.example",
+]
 
 # Text that would run a script, load something, or break out of its place if it were HTML, or a link with another scheme.
 HOSTILE = [
-    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "<svg onload=alert(1)>", "<svg/onload=alert(1)//",
-    "<iframe src=javascript:alert(1)>", "<a href=javascript:alert(1)>x</a>", "<body onload=alert(1)>", "<details open ontoggle=alert(1)>",
-    "<math><mtext></table><mglyph><style><img src onerror=alert(1)>", "<form action=javascript:alert(1)><button>x", "<style>*{display:none}</style>",
-    "<link rel=stylesheet href=https://evil.example/x.css>", "<meta http-equiv=refresh content=0;url=https://evil.example>",
-    "<base href=https://evil.example>", "<object data=javascript:alert(1)>", "<embed src=javascript:alert(1)>", "<noscript><p title='</noscript><img src onerror=alert(1)>'>",
-    "[x](javascript:alert(1))", "[x](JaVaScRiPt:alert(1))", "[x](java\tscript:alert(1))", "[x](&#106;avascript:alert(1))", "[x](vbscript:x)",
-    "[x](data:text/html,<script>alert(1)</script>)", "[x](data:image/svg+xml,<svg onload=alert(1)>)", "[x]: javascript:alert(1)\n\n[x]", "<javascript:alert(1)>",
-    "![x](https://evil.example/pixel.png?secret)", "![x](javascript:alert(1))", '![x](x" onerror="alert(1))', '[x](https://a.example" onclick="alert(1))',
-    "```html\n<script>alert(1)</script>\n```", '```"><img src=x onerror=alert(1)>\nx\n```', "`<img src=x onerror=alert(1)>`", "| <img src=x onerror=alert(1)> |\n|---|\n| <script>alert(1)</script> |",
-    "1. <img src=x onerror=alert(1)>", "> <script>alert(1)</script>", "# <svg onload=alert(1)>", "\\<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;",
-    "[<img src=x onerror=alert(1)>](https://a.example)", "<div id=lmdeck-text><input name=attributes></div>", "<!--<img src=x onerror=alert(1)>-->",
-]  # fmt: skip
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg onload=alert(1)>",
+    "<svg/onload=alert(1)//",
+    "<iframe src=javascript:alert(1)>",
+    "<a href=javascript:alert(1)>x</a>",
+    "<body onload=alert(1)>",
+    "<details open ontoggle=alert(1)>",
+    "<math><mtext></table><mglyph><style><img src onerror=alert(1)>",
+    "<form action=javascript:alert(1)><button>x",
+    "<style>*{display:none}</style>",
+    "<link rel=stylesheet href=https://evil.example/x.css>",
+    "<meta http-equiv=refresh content=0;url=https://evil.example>",
+    "<base href=https://evil.example>",
+    "<object data=javascript:alert(1)>",
+    "<embed src=javascript:alert(1)>",
+    "<noscript><p title='</noscript><img src onerror=alert(1)>'>",
+    "[x](javascript:alert(1))",
+    "[x](JaVaScRiPt:alert(1))",
+    "[x](java\tscript:alert(1))",
+    "[x](&#106;avascript:alert(1))",
+    "[x](vbscript:x)",
+    "[x](data:text/html,<script>alert(1)</script>)",
+    "[x](data:image/svg+xml,<svg onload=alert(1)>)",
+    "[x]: javascript:alert(1)\n\n[x]",
+    "<javascript:alert(1)>",
+    "![x](https://evil.example/pixel.png?secret)",
+    "![x](javascript:alert(1))",
+    '![x](x" onerror="alert(1))',
+    '[x](https://a.example" onclick="alert(1))',
+    "```html\n<script>alert(1)</script>\n```",
+    '```"><img src=x onerror=alert(1)>\nx\n```',
+    "`<img src=x onerror=alert(1)>`",
+    "| <img src=x onerror=alert(1)> |\n|---|\n| <script>alert(1)</script> |",
+    "1. <img src=x onerror=alert(1)>",
+    "> <script>alert(1)</script>",
+    "# <svg onload=alert(1)>",
+    "\\<script>alert(1)</script>",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "[<img src=x onerror=alert(1)>](https://a.example)",
+    "<div id=lmdeck-text><input name=attributes></div>",
+    "<!--<img src=x onerror=alert(1)>-->",
+]
 
-DRAW = """async (inputs) => {
-  const { GrowingMarkdown } = await import("/chat/static/markdown.js");
-  const inert = { target: 1, rel: 1, tabindex: 1 };
-  const tree = (node) => {
-    if (node.nodeType === Node.TEXT_NODE) return [node.data];
-    if (node.nodeType !== Node.ELEMENT_NODE) return [];
-    if (node.classList.contains("lmdeck-code")) return tree(node.querySelector("pre"));
-    if (node.tagName === "CODE") return [{ code: node.className, text: node.textContent.replace(/\\n$/, "") }];
-    const attributes = [...node.attributes].filter(({ name }) => !(name in inert)).map(({ name, value }) =>
-      name === "style" ? `align=${node.style.textAlign}` : `${name}=${value}`);
-    return [{ name: node.tagName, attributes: attributes.sort(), children: joined([...node.childNodes].flatMap(tree)) }];
-  };
-  const joined = (children) => {
-    const made = [];
-    for (const child of children) {
-      if (typeof child === "string" && typeof made.at(-1) === "string") made[made.length - 1] += child;
-      else made.push(child);
-    }
-    return made.map((child) => (typeof child === "string" ? child.trim() : child)).filter((child) => child !== "");
-  };
-  const seen = (place) => JSON.stringify(joined([...place.childNodes].flatMap(tree)));
-  const drawn = [];
-  for (const { text, pieces, reference } of inputs) {
-    const place = document.querySelector(".lmdeck-log").appendChild(document.createElement("div"));
-    place.className = "lmdeck-text";
-    let drawnSoFar;
-    const markdown = new GrowingMarkdown(place, () => drawnSoFar?.());
-    let at = 0;
-    for (const size of [...pieces, text.length]) {
-      const next = new Promise((resolve) => { drawnSoFar = () => { if (markdown.isDrawn) resolve(); }; });
-      if (at < text.length) { markdown.add(text.slice(at, at + size)); await next; }
-      at += size;
-    }
-    const last = new Promise((resolve) => { drawnSoFar = () => { if (markdown.isDrawn) resolve(); }; });
-    markdown.end();
-    await last;
-    await new Promise((resolve) => setTimeout(resolve, 0));
-    const given = new DOMParser().parseFromString(reference ?? "", "text/html").body;
-    drawn.push({
-      ours: seen(place), theirs: seen(given), text: place.textContent,
-      names: [...place.querySelectorAll("*")].map((element) => element.tagName.toLowerCase()),
-      links: [...place.querySelectorAll("[href], [src]")].map((element) => element.getAttribute("href") ?? element.getAttribute("src")),
-      attributes: [...new Set([...place.querySelectorAll("*")].flatMap((element) => element.getAttributeNames()))],
-    });
-    place.remove();
-  }
-  return drawn;
-}"""
+DRAW = Path(__file__).with_name("draw_markdown.js").read_text(encoding="utf-8")
 ELEMENTS = {
     "a", "blockquote", "br", "button", "code", "del", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p",
     "path", "pre", "s", "span", "strong", "svg", "table", "tbody", "td", "th", "thead", "tr", "ul",
@@ -125,7 +148,11 @@ def without_styles(html: str) -> str:
 def test_it_is_rendered_as_by_the_reference_renderer(page: Any, pieces: int) -> None:
     reference = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
     inputs = [
-        {"text": text, "pieces": cut(text, pieces, seed) if pieces else [], "reference": without_styles(reference.render(text))}
+        {
+            "text": text,
+            "pieces": cut(text, pieces, seed) if pieces else [],
+            "reference": without_styles(reference.render(text)),
+        }
         for seed, text in enumerate(CONSTRUCTS)
     ]
     for given, got in zip(inputs, draw(page, inputs), strict=True):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 from django.apps import apps
+from django.conf import settings
 from django.db import connections
 from django.utils.module_loading import module_has_submodule
 
@@ -32,17 +34,27 @@ registry: ToolRegistry = _Registry()
 
 
 def discover() -> None:
-    """Register all tools in the `lmdeck_tools.py` of all installed applications.
+    """Register all tools in the `lmdeck_tools.py` of the project's package and of all installed applications.
 
     Raises:
         ConfigurationError: Two applications have different tools with the same name.
     """
-    for config in apps.get_app_configs():
-        if config.module is not None and module_has_submodule(config.module, MODULE):
-            module = import_module(f"{config.name}.{MODULE}")
+    packages = [config.module for config in apps.get_app_configs()]
+    for package in dict.fromkeys([project_package(), *packages]):
+        if package is not None and module_has_submodule(package, MODULE):
+            module = import_module(f"{package.__name__}.{MODULE}")
             for value in list(vars(module).values()):
                 if isinstance(value, Tool):
                     registry.add(value)
+
+
+def project_package() -> ModuleType | None:
+    """Return the package of the project's URL configuration; None if that is not in a package."""
+    name = str(getattr(settings, "ROOT_URLCONF", "")).rpartition(".")[0]
+    try:
+        return import_module(name) if name else None
+    except ImportError:
+        return None
 
 
 def _closing(handler: Callable[P, R]) -> Callable[P, R]:

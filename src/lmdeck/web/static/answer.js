@@ -22,6 +22,10 @@ export class Answer {
     this.begin();
   }
 
+  get isShown() {
+    return this.article.isConnected;
+  }
+
   begin() {
     this.newRound();
     this.ended = undefined;

@@ -65,7 +65,7 @@ class Chat {
     const body = this.body(question, replaced);
     const answer = new Answer(this.log, () => this.follow());
     await this.run(body, answer, asked);
-    this.note(question, answer);
+    if (answer.isShown) this.note(question, answer);
   }
 
   // Go on with a run whose calls the visitor has decided on.
@@ -99,7 +99,7 @@ class Chat {
 
   stopped(asked, answer) {
     asked.isStored = true;
-    this.status("Stopped.");
+    if (answer.isShown) this.status("Stopped.");
     answer.showEnding("stopped");
   }
 
@@ -127,7 +127,7 @@ class Chat {
 
   finish(answer) {
     answer.end();
-    this.addActions(answer);
+    if (answer.isShown) this.addActions(answer); // otherwise another conversation has been opened
     this.work(false);
     this.list();
     if (answer.ended === "failed") this.showState();
