@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
+from urllib.parse import quote
 
 from msgspec import Struct, to_builtins
 
@@ -17,6 +18,7 @@ from lmdeck.errors import ConfigurationError
 from lmdeck.web.answer import OnEnd, ResumedRun
 from lmdeck.web.conversations import Conversations
 from lmdeck.web.encodings import Encoding, find_encoding
+from lmdeck.web.error_reports import prefers_html
 from lmdeck.web.page import PageUrls, page
 from lmdeck.web.requests import (
     MAX_BODY_BYTES,
@@ -129,6 +131,13 @@ class ChatApi(Struct, frozen=True, kw_only=True):
         """Return the page, with the URLs of its routes."""
         urls = PageUrls(ask=ask, conversations=conversations, state=state)
         return page(urls, static=static, title=self.title, examples=self.examples)
+
+
+def login_redirect(login_url: str | None, method: str, accept: str, path: str) -> str | None:
+    """Return where a browser that opens the page without being logged in is sent; None for all other requests."""
+    if login_url is None or method != "GET" or not prefers_html(accept):
+        return None
+    return f"{login_url}{'&' if '?' in login_url else '?'}next={quote(path)}"
 
 
 def refusal_json(refusal: RefusedRequest) -> dict[str, Any]:

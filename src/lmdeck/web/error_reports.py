@@ -98,7 +98,7 @@ def error_answer(error: LMStudioError, *, accept: str, with_details: bool) -> Er
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Vary": "Accept"}
     if isinstance(error, APIError) and error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    if not _prefers_html(accept):
+    if not prefers_html(accept):
         body = {"error": {"type": type(error).__name__, **fields} if with_details else fields}
         return ErrorAnswer(
             status=status, headers={**headers, "Content-Type": "application/json"}, body=msgspec.json.encode(body)
@@ -119,7 +119,7 @@ def status_of(error: LMStudioError) -> int:
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 502)
 
 
-def _prefers_html(accept: str) -> bool:
+def prefers_html(accept: str) -> bool:
     """Whether HTML is accepted by name, and JSON is not; browsers name HTML when they open a page."""
     types = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
     return "text/html" in types and "application/json" not in types

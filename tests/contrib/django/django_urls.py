@@ -6,6 +6,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.auth.views import LoginView
 from django.contrib.staticfiles.urls import staticfiles_urlpatterns
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import include, path
@@ -55,6 +56,7 @@ urlpatterns = [
     path("chat/", include("lmdeck.contrib.django.urls")),
     path("pirate/", PirateView.as_view(login_required=False)),
     path("careful/", AskView.as_view(login_required=False, approve="pause", tools=("get_weather",))),
+    path("login/", LoginView.as_view()),
     path("admin/", admin.site.urls),
     *(path(f"{view.__name__}/", view) for view in (sync_lm, sync_alm, async_lm, async_alm)),
 ]

@@ -81,7 +81,8 @@ def test_init_writes_a_tool_that_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     call_command("lmdeck", "init", "shop", stdout=said)
     call_command("lmdeck", "init", "shop", stdout=again)
     assert "Wrote" in said.getvalue()
-    assert "lmdeck.contrib.django.urls" in said.getvalue()
+    assert "manage.py lmdeck doctor" in said.getvalue()
+    assert "lmdeck.contrib.django.urls" not in said.getvalue()  # the project has the page
     assert "already exists" in again.getvalue()
     discover()
     assert "T" in registry.get("current_time")()

@@ -57,6 +57,7 @@ def test_an_answer_is_shown_as_it_was_meant(page: Any) -> None:
 def test_code_and_answers_can_be_copied(page: Any) -> None:
     answer = ask(page, "say Look:\n\n```python\nif a < b:\n    print(1)\n```")
     finished(page)
+    expect(answer.locator("pre code")).to_contain_text("print(1)")
     answer.get_by_role("button", name="Copy code").click()
     expect(answer.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == "if a < b:\n    print(1)"

@@ -10,6 +10,7 @@ from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A
 
 from lmdeck.config import Settings
 from lmdeck.contrib.django.conf import configuration, setting_errors
+from lmdeck.contrib.django.page_urls import has_login_page, has_page
 from lmdeck.contrib.django.tools import registry
 from lmdeck.errors import ConfigurationError
 
@@ -29,7 +30,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:  # Django's form
         Settings.resolve(configuration().client)
     except ConfigurationError as error:
         return [Error(error.message, hint=error.hint, id="lmdeck.E004")]
-    return [*_check_cache(), *_check_tools(), *_check_databases()]
+    return [*_check_cache(), *_check_tools(), *_check_databases(), *_check_login(), *_check_static_files()]
 
 
 def _check_cache() -> list[CheckMessage]:
@@ -59,6 +60,39 @@ def _check_tools() -> list[CheckMessage]:
         )
         for name in unknown
     ]
+
+
+def _check_login() -> list[CheckMessage]:
+    """Warn if visitors of the page are sent to a login page that does not exist."""
+    if not configuration().login_required or not has_page() or has_login_page():
+        return []
+    return [
+        Warning(
+            f"LOGIN_URL leads nowhere ({settings.LOGIN_URL!r}), but lmdeck's page requires a login.",
+            hint='Set LOGIN_URL = "admin:login", or the name of your own login page, '
+            'or open the page with LMDECK = {"LOGIN_REQUIRED": False}.',
+            id="lmdeck.W003",
+        )
+    ]
+
+
+def _check_static_files() -> list[CheckMessage]:
+    """Warn if the files of the page are not found by `staticfiles`."""
+    if not has_page() or (apps.is_installed("django.contrib.staticfiles") and _finds_page_files()):
+        return []
+    return [
+        Warning(
+            "The files of lmdeck's page are not among the static files.",
+            hint='Add "django.contrib.staticfiles" to INSTALLED_APPS and keep its FileSystemFinder in STATICFILES_FINDERS.',
+            id="lmdeck.W004",
+        )
+    ]
+
+
+def _finds_page_files() -> bool:
+    from django.contrib.staticfiles.finders import find  # imported late: not every project has it
+
+    return find("lmdeck/chat.js") is not None
 
 
 def _check_databases() -> list[CheckMessage]:

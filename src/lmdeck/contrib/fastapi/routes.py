@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBasicCredentials, OAuth2PasswordRequestForm
 from fastapi.security.base import SecurityBase
@@ -21,7 +21,7 @@ from lmdeck.contrib.fastapi.clients import LM
 from lmdeck.contrib.fastapi.errors import error_handler
 from lmdeck.contrib.fastapi.streaming import HEARTBEAT, stream_response
 from lmdeck.errors import ConfigurationError
-from lmdeck.web.chat_api import NOT_LOGGED_IN, ChatApi, refusal_json
+from lmdeck.web.chat_api import NOT_LOGGED_IN, ChatApi, login_redirect, refusal_json
 from lmdeck.web.conversations import Conversations
 from lmdeck.web.owners import owner_of
 from lmdeck.web.page import EXAMPLES, MEDIA_TYPES, STATIC, TITLE
@@ -49,6 +49,7 @@ def router(
     examples: Sequence[str] = EXAMPLES,
     allowed_hosts: Iterable[str] = (),
     approve: AnyApprove = None,
+    login_url: str | None = None,
 ) -> APIRouter:
     """Return a router with a chat: `POST ask`, `GET state`, `GET conversations/`, and the page at its root.
 
@@ -58,7 +59,7 @@ def router(
     the messages. `examples` are the questions that the start of the page offers. The routes answer to loopback names and to
     `allowed_hosts`, the host names of the site (a name that starts with a dot includes its subdomains, `*` allows any), and
     refuse requests from pages of other sites. `approve` is called before each tool call; with `"pause"` each waits for the
-    user's decision on the page.
+    user's decision on the page. A browser that opens the page without being logged in is sent to `login_url`, with `next`.
 
     Raises:
         ConfigurationError: The encoding is unknown, `auth` returns credentials, or runs pause and nothing stores them.
@@ -66,7 +67,7 @@ def router(
     """
     api = ChatApi.of(conversations, encoding=encoding, title=title, examples=examples, approve=approve)
     _refuse_credentials(auth)
-    routes = APIRouter(tags=["chat"], route_class=_guarded(AllowedHosts.of(allowed_hosts)))
+    routes = APIRouter(tags=["chat"], route_class=_guarded(AllowedHosts.of(allowed_hosts), login_url))
     Owner = Annotated[str, Depends(_owner_by(auth))]  # noqa: N806  # a type
 
     def new_chat(lm: AsyncLMStudio) -> AsyncChat:
@@ -162,7 +163,7 @@ class _UnknownUserError(Exception):
     """The user is unknown."""
 
 
-def _guarded(hosts: AllowedHosts) -> type[APIRoute]:
+def _guarded(hosts: AllowedHosts, login_url: str | None) -> type[APIRoute]:
     """Return a route class that refuses requests from pages of other sites and adds the page's headers."""
 
     class GuardedRoute(APIRoute):
@@ -174,7 +175,9 @@ def _guarded(hosts: AllowedHosts) -> type[APIRoute]:
                 try:
                     response = await answer(request) if refusal is None else _error_response(refusal)
                 except _UnknownUserError:
-                    response = _error_response(NOT_LOGGED_IN)
+                    accept = request.headers.get("accept", "")
+                    target = login_redirect(login_url, request.method, accept, request.url.path)
+                    response = _error_response(NOT_LOGGED_IN) if target is None else RedirectResponse(target, 303)
                 except ConversationsError as error:
                     response = await error_handler(request, error)
                 for name, value in PAGE_HEADERS.items():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, current_app, g, jsonify, request, send_from_directory, url_for
+from flask import Blueprint, Response, current_app, g, jsonify, redirect, request, send_from_directory, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -14,7 +14,7 @@ from lmdeck.contrib.flask.errors import error_handler
 from lmdeck.contrib.flask.extension import extension
 from lmdeck.contrib.flask.streaming import stream_response
 from lmdeck.web.background_loop import wait
-from lmdeck.web.chat_api import NOT_LOGGED_IN, ChatApi, refusal_json
+from lmdeck.web.chat_api import NOT_LOGGED_IN, ChatApi, login_redirect, refusal_json
 from lmdeck.web.conversations import Conversations
 from lmdeck.web.owners import owner_of
 from lmdeck.web.page import EXAMPLES, MEDIA_TYPES, STATIC, TITLE
@@ -45,6 +45,7 @@ def blueprint(
     name: str = "lmdeck",
     allowed_hosts: Iterable[str] = (),
     approve: AnyApprove = None,
+    login_url: str | None = None,
 ) -> Blueprint:
     """Return a blueprint with a chat: `POST ask`, `GET state`, `GET conversations/`, and the page at its root.
 
@@ -54,7 +55,7 @@ def blueprint(
     the messages. `examples` are the questions that the start of the page offers. The routes answer to loopback names and to
     `allowed_hosts`, the host names of the site (a name that starts with a dot includes its subdomains, `*` allows any), and
     refuse requests from pages of other sites. `approve` is called before each tool call; with `"pause"` each waits for the
-    user's decision on the page.
+    user's decision on the page. A browser that opens the page without being logged in is sent to `login_url`, with `next`.
 
     Raises:
         ConfigurationError: The encoding is unknown, or runs pause and nothing stores them.
@@ -62,7 +63,7 @@ def blueprint(
     """
     api = ChatApi.of(conversations, encoding=encoding, title=title, examples=examples, approve=approve)
     routes = Blueprint(name, __name__)
-    _add_guard(routes, auth, AllowedHosts.of(allowed_hosts))
+    _add_guard(routes, auth, AllowedHosts.of(allowed_hosts), login_url)
 
     def new_chat(lm: LMStudio) -> Chat:
         return lm.chat() if make_chat is None else make_chat(lm)
@@ -95,7 +96,9 @@ def blueprint(
     return routes
 
 
-def _add_guard(routes: Blueprint, auth: Callable[[], object] | None, hosts: AllowedHosts) -> None:
+def _add_guard(
+    routes: Blueprint, auth: Callable[[], object] | None, hosts: AllowedHosts, login_url: str | None
+) -> None:
     @routes.before_request
     def check_request() -> ResponseReturnValue | None:
         refusal = refuse_request(request.method, _lower_case(request.headers), hosts)
@@ -103,7 +106,8 @@ def _add_guard(routes: Blueprint, auth: Callable[[], object] | None, hosts: Allo
             return _error_response(refusal)
         g.lmdeck_owner = "" if auth is None else owner_of(auth())
         if g.lmdeck_owner is None:
-            return _error_response(NOT_LOGGED_IN)
+            target = login_redirect(login_url, request.method, request.headers.get("Accept", ""), request.path)
+            return _error_response(NOT_LOGGED_IN) if target is None else redirect(target, 303)
         return None
 
     routes.register_error_handler(ConversationsError, error_handler)
