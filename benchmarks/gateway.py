@@ -52,7 +52,7 @@ NO_KEY = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
 
 
 async def serve_stub() -> None:
-    """Answer as LM Studio does: the model list, whole answers, and streams of `max_tokens` chunks, `user` of them a second."""
+    """Answer as LM Studio does: the model list, whole answers, and streams of `max_tokens` chunks, `seed` of them a second."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -77,7 +77,7 @@ async def serve_stub() -> None:
             writer.write(stub.WHOLE_ANSWER)
             return
         writer.write(stub.STREAM_HEAD)
-        count, rate, loop = int(str(asked["max_tokens"])), float(str(asked["user"])), asyncio.get_running_loop()
+        count, rate, loop = int(str(asked["max_tokens"])), float(str(asked["seed"])), asyncio.get_running_loop()
         began = loop.time()
         for position in range(count):
             writer.write(stub.FRAMES[position % len(stub.FRAMES)])
@@ -217,7 +217,7 @@ def request_of(stream_of: int | None, rate: float = RATE) -> bytes:
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
     }
     if stream_of is not None:
-        asked |= {"stream": True, "max_tokens": stream_of, "user": str(rate), "stream_options": {"include_usage": True}}
+        asked |= {"stream": True, "max_tokens": stream_of, "seed": int(rate), "stream_options": {"include_usage": True}}
     body = json.dumps(asked).encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"

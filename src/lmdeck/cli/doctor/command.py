@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
 from lmdeck.cli.doctor.context import CheckResult
+from lmdeck.cli.doctor.gateway_checks import run_gateway_checks
 from lmdeck.cli.doctor.server_checks import run_checks
 from lmdeck.cli.terminal import BAD, GOOD, NEXT, WARNING, echo_json, show_line
+from lmdeck.cli.testing import require_extra
 
 MARKS = {"ok": GOOD, "warning": WARNING, "failed": BAD, "skipped": ("-", "dim")}
 
 
 def doctor(
     context: typer.Context,
+    gateway: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Check the configuration of a gateway, and its hosts, instead.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check the settings, the server and a model; the exit code is 1 if a check fails.
@@ -23,11 +30,10 @@ def doctor(
     The checks request a word, a tool call and an object from a model, which may load it.
     """
     results: list[CheckResult] = []
-    with context.obj.client() as lm:
-        for result in run_checks(lm):
-            results.append(result)
-            if not as_json:
-                _show(result)
+    for result in _checks(context, gateway):
+        results.append(result)
+        if not as_json:
+            _show(result, width=11 if gateway is None else 16)
     is_ok = all(result.outcome != "failed" for result in results)
     if as_json:
         report = {"ok": is_ok, "checks": msgspec.to_builtins(results)}
@@ -35,7 +41,16 @@ def doctor(
     raise typer.Exit(0 if is_ok else 1)
 
 
-def _show(result: CheckResult) -> None:
-    show_line(MARKS[result.outcome], " ".join(result.detail.split()), label=f"{result.check:<11}")
+def _checks(context: typer.Context, gateway: Path | None) -> Iterator[CheckResult]:
+    if gateway is not None:
+        require_extra("gateway", ("starlette", "uvicorn", "httptools"))
+        yield from run_gateway_checks(gateway)
+        return
+    with context.obj.client() as lm:
+        yield from run_checks(lm)
+
+
+def _show(result: CheckResult, *, width: int) -> None:
+    show_line(MARKS[result.outcome], " ".join(result.detail.split()), label=f"{result.check:<{width}}")
     if result.fix:
         show_line(NEXT, result.fix)
