@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SHARED := ../shared
 
-.PHONY: help system-packages demo demo-batch batch-kills test lint types tests pythons package live fuzz soak docs pictures bench shared format clean
+.PHONY: help system-packages demo demo-batch batch-kills test lint types tests pythons package live fuzz soak gateway-soak docs pictures bench shared format clean
 
 help:
 	@echo "make demo    a real conversation with a small model, no LM Studio needed"
@@ -20,6 +20,7 @@ help:
 	@echo "make wire    every fault on the wire at every operation"
 	@echo "make batch-kills 10,000 rows killed at 20 random moments, by one and by two workers"
 	@echo "make soak    ten minutes of random faults over 64 chats at once"
+	@echo "make gateway-soak half an hour of faults, restarts and kills of the gateway"
 	@echo "make docs    the documentation site, in site/"
 	@echo "make pictures the pictures of the README"
 	@echo "make bench   lmdeck beside other clients, CPU per chunk and request"
@@ -68,6 +69,9 @@ pictures: $(VENV)/.installed-dev
 	@$(BIN)/python scripts/pictures.py
 
 # Ten minutes of random faults over 64 chats at once; in `make test` it is twenty seconds.
+gateway-soak: $(VENV)/.installed-dev
+	@$(BIN)/python scripts/gateway_soak.py --minutes $${LMDECK_SOAK_MINUTES:-30}
+
 soak: $(VENV)/.installed-dev
 	@LMDECK_SOAK_SECONDS=$${LMDECK_SOAK_SECONDS:-600} LMDECK_SOAK_SEED=$${LMDECK_SOAK_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/testing/test_soak.py -s --timeout 900
 
