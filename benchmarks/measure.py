@@ -25,6 +25,7 @@ class Contender:
     module: str
     needs: str
     is_async: bool
+    only_paced: bool = False  # for the paced streams only
 
     @property
     def key(self) -> str:
@@ -45,6 +46,7 @@ CONTENDERS = [
     )
     for is_async in (False, True)
 ]
+CONTENDERS.insert(2, Contender("lmdeck, 4 at once", "with_lmdeck_queue", "lmdeck", is_async=True, only_paced=True))
 
 
 class Running:

@@ -10,7 +10,8 @@ import argparse
 from statistics import median
 
 from measure import STREAMS, Contender, Figures, Running, measured
-from run import say, stub_server
+from run import say
+from stub import stub_server
 
 CHUNK_BOUND, REQUEST_BOUND = 12.0, 1.15
 BARE, REPAIRED = "openai-python", "openai-python + lmdeck"

@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python benchmarks/run.py [--quick] [--json FILE]`."""
+"""Run the benchmarks: `python benchmarks/run.py [--quick] [--json FILE] [--keep]`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+import growth
 import memory
+import starts
 from measure import CONTENDERS, STREAMS, Figures, Running, measured
 from report import bounds, memory_table, table
+from stub import stub_server
 
 HERE = Path(__file__).parent
 PACKAGES = ("lmdeck", "msgspec", "urllib3", "aiohttp", "httpx2", "openai", "pydantic")
@@ -31,26 +35,23 @@ class Size:
     paced_rounds: int
     paced_chunks: int
     long_stream: int
+    starts: int
 
 
-FULL = Size(rounds=7, chunks=20_000, requests=200, paced_rounds=3, paced_chunks=50, long_stream=200_000)
-QUICK = Size(rounds=1, chunks=100, requests=3, paced_rounds=1, paced_chunks=2, long_stream=20_100)
-
-
-@contextlib.contextmanager
-def stub_server() -> Iterator[int]:
-    """Run the stub in a process of its own, and give its port."""
-    with subprocess.Popen([sys.executable, HERE / "stub.py"], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield int((process.stdout or sys.stdin).readline())
-        finally:
-            process.terminate()
+FULL = Size(rounds=7, chunks=20_000, requests=200, paced_rounds=3, paced_chunks=50, long_stream=200_000, starts=5)
+QUICK = Size(rounds=1, chunks=100, requests=3, paced_rounds=1, paced_chunks=2, long_stream=20_100, starts=0)
 
 
 def say(text: str = "") -> None:
     """Write a line at once, so that a long run shows how far it has come."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def kept_file() -> Path:
+    """Return where this run is kept: by its date and the commit."""
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=HERE).strip()
+    return HERE / "results" / f"{datetime.now(UTC):%Y-%m-%d}-{commit}.json"
 
 
 def installed(port: int) -> list[Running]:
@@ -115,6 +116,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare lmdeck's CPU time with that of other clients.")
     parser.add_argument("--quick", action="store_true", help="a run of seconds that shows that everything works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of each round to a file")
+    parser.add_argument("--keep", action="store_true", help="write them to benchmarks/results, for later comparison")
     options = parser.parse_args()
     size = QUICK if options.quick else FULL
     about = machine()
@@ -123,18 +125,25 @@ def main() -> int:
     with stub_server() as port:
         running = installed(port)
         for figures, job, units, rounds, only_async in jobs(size):
-            taking_part = [one for one in running if one.contender.is_async or not only_async]
+            paced = [one for one in running if one.contender.is_async]
+            taking_part = paced if only_async else [one for one in running if not one.contender.only_paced]
             results.append(measured(figures, taking_part, job, units, rounds))
             say(f"\n{table(figures)}")
         for one in running:
             one.close()
         grown = long_streams(port, size.long_stream)
+        begun = starts.measured(port, size.starts)
     if grown:
         say(f"\n{memory_table(grown)}")
-    promises = list(bounds(results[0], results[1], grown))
-    if options.json:
-        plain = {"about": about, "jobs": [asdict(figures) for figures in results], "memory": grown}
-        options.json.write_text(json.dumps(plain, indent=1) + "\n")
+    say(f"\n{starts.table(begun)}")
+    sizes = growth.measured(quick=options.quick)
+    say(f"\n{growth.table(sizes)}")
+    promises = [*bounds(results[0], results[1], grown), *growth.bounds(sizes)]
+    plain = {"about": about, "jobs": [asdict(figures) for figures in results], "memory": grown}
+    plain |= {"starts": begun, "growth": sizes}
+    for file in [options.json] * bool(options.json) + [kept_file()] * options.keep:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(plain, indent=1) + "\n")
     if options.quick:
         say("\nA quick run shows that everything works; its figures mean nothing.")
         return 0

@@ -8,13 +8,41 @@ a stream is sent with `Transfer-Encoding: chunked`, each event an HTTP chunk of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 
-WORDS = "the quick brown fox jumps over a lazy dog and naïve café waiters count 1234 \u2013 5678 sheep"
-PIECES = [f" {word}" for word in WORDS.split(" ")]
-WHOLE = "Paris is the capital of France. It lies on the Seine, and about two million people live there."
+TEXT = """\
+Here is what I found about naïve cafés \u2013 three things:
+
+1. The **first** one, which is short.
+2. A second one, with `code` in it and a [link](https://example.org).
+
+```python
+def count(sheep: list[str]) -> dict[str, int]:
+    return {name: sheep.count(name) for name in sheep if name != "wolf"}
+```
+
+As HTML, that is
+
+<ul class="found">
+  <li>first &amp; second</li>
+  <li><a href="/third">third</a></li>
+</ul>
+
+| sheep | count |
+|---|---|
+| black | 12 |
+
+So there are 12 of them. Shall I go on?
+
+"""
+"""Prose, lists, code, HTML and a table, with their line ends: what models write, and what a parser must look at."""
+PIECES = re.findall(r"\s?\S{1,7}|\s", TEXT)  # about as long as tokens
+WHOLE = TEXT.strip()
 BLOCK = 1000  # how many chunks are written at once where no pause is wanted
 PAUSE = 0.02
 HEAD = {
@@ -95,6 +123,16 @@ def blocks_of(chunks: int) -> Iterator[bytes]:
         yield CYCLE * taken
         rounds -= taken
     yield b"".join(FRAMES[:rest])
+
+
+@contextlib.contextmanager
+def stub_server() -> Iterator[int]:
+    """Run the stub in a process of its own, and yield its port."""
+    with subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield int((process.stdout or sys.stdin).readline())
+        finally:
+            process.terminate()
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

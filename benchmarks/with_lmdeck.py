@@ -28,10 +28,10 @@ class Sync:
 
 
 class Async:
-    """`AsyncLMStudio`, its settings at their defaults."""
+    """`AsyncLMStudio`, its settings at their defaults, but without a queue."""
 
     def __init__(self, port: int) -> None:
-        self._client = AsyncLMStudio(host="127.0.0.1", port=port)
+        self._client = AsyncLMStudio(host="127.0.0.1", port=port, max_concurrency=1000)
 
     async def stream(self, model: str) -> str:
         """Ask, and take every `Chunk`."""

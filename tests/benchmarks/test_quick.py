@@ -92,3 +92,26 @@ def test_the_parser_is_measured_beside_another_checkout(tmp_path):
         times = row["seconds"] if "seconds" in row else [[value] for value in row["microseconds"]]
         assert len(times) == 2
         assert all(value > 0 for known in times for value in known)
+
+
+def test_starts_and_growth_are_part_of_the_run(run):
+    printed, figures = run
+    assert {"Python", "LMStudio()", "first token, async"} <= figures["starts"].keys()
+    assert all(len(row) > 1 for row in figures["growth"].values())
+    assert "**Starts**" in printed
+    assert "**Growth**" in printed
+
+
+def test_a_run_is_compared_with_a_kept_one_and_what_is_worse_is_named(run, tmp_path):
+    _, figures = run
+    slower = json.loads(json.dumps(figures))
+    slower["starts"]["LMStudio()"] *= 3
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text(json.dumps(figures))
+    new.write_text(json.dumps(slower))
+    command = [sys.executable, ROOT / "benchmarks" / "compare.py"]
+    told = subprocess.run([*command, new, old], capture_output=True, text=True, check=True).stdout
+    warnings = [line for line in told.splitlines() if "to the last kept run" in line]
+    assert len(warnings) == 1
+    assert "LMStudio()" in warnings[0]
+    assert "Nothing is worse" in subprocess.run([*command, old, old], capture_output=True, text=True, check=True).stdout
