@@ -69,6 +69,14 @@ def django(session: nox.Session, version: str) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure lmdeck beside other clients, and compare the ratios with the last kept run; a missed bound only warns."""
+    install(session, "--editable", ".[all]", "--group", "bench")
+    session.run("python", "benchmarks/run.py", "--json", "bench.json", success_codes=[0, 1])
+    session.run("python", "benchmarks/compare.py", "bench.json")
+
+
+@nox.session
 def frameworks(session: nox.Session) -> None:
     """Run the tests of other clients (openai, pydantic-ai, langchain, …) with the real packages; none may be missing."""
     install(session, "--editable", ".[all]", "--group", "frameworks")

@@ -41,6 +41,7 @@ CONTENDERS = [
     for name, module, needs in (
         ("lmdeck", "with_lmdeck", "lmdeck"),
         ("sockets + msgspec", "with_sockets", "msgspec"),
+        ("urllib3 or aiohttp + msgspec", "with_library", "aiohttp"),
         ("httpx2 + msgspec", "with_httpx2", "httpx2"),
         ("openai-python", "with_openai", "openai"),
     )
