@@ -267,6 +267,19 @@ async def test_the_budget_of_the_day_continues_after_a_restart(url: str, create:
         assert store.tokens_of_day(day_of(time.time())) == {"alice": 110}
 
 
+async def test_the_budget_of_the_day_counts_what_the_name_used_before_it_had_one(
+    admission: KeyAdmission, create: Callable[..., str], url: str
+) -> None:
+    """A key that is replaced by one with a limit."""
+    holder = await admission.authenticate(bearer(create()))
+    await (await admission.admit(holder, an_ask())).settle(an_outcome(prompt=50, completion=20))
+    with open_store(url) as store:
+        store.revoke_key("alice")
+    holder = await admission.authenticate(bearer(create(limits=KeyLimits(tokens_per_day=60))))
+    refused = await refusal(admission.admit(holder, an_ask("r2")))
+    assert "60 tokens a day (UTC)." in refused.error.message
+
+
 async def test_a_store_that_is_busy_delays_no_answer_for_ever(
     admission: KeyAdmission,
     create: Callable[..., str],

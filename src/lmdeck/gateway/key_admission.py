@@ -19,6 +19,7 @@ from lmdeck.gateway.store import (
     Key,
     KeyLimits,
     Store,
+    StoreError,
     UsageRecord,
     day_of,
     open_store,
@@ -66,30 +67,36 @@ class KeyAdmission:
         self._keep_days = keep_days
         self._recorder = RecordFailures(recordings) if recordings else None
         self._store: Store | None = None
-        self._spent: tuple[str, dict[str, int]] = ("", {})
+        self._counted: tuple[str, set[str]] = ("", set())
         self._ending: set[asyncio.Task[None]] = set()
         self._store_is_late = False
 
     async def start(self) -> None:
-        """Open the store, read the keys, and continue the budgets of today.
+        """Open the store and read the keys.
 
         Raises:
             ConfigurationError: The store cannot be used, or several workers would count the limits of a key separately.
             StoreError: The store does not answer.
         """
         self._limiter = Limiter.open(self._limits_url)
-        self._store = await asyncio.to_thread(open_store, self._store_url, keep_days=self._keep_days)
-        self._ring = KeyRing(self._store)
-        await self._ring.refresh()
+        store = await asyncio.to_thread(open_store, self._store_url, keep_days=self._keep_days)
+        try:
+            self._ring = KeyRing(store)
+            await self._ring.refresh()
+            self._check_workers()
+        except BaseException:
+            store.close()
+            raise
+        self._store = store
+        self._refreshing = asyncio.create_task(self._ring.keep_fresh())
+
+    def _check_workers(self) -> None:
         limited = [key.name for key in self._ring.keys if key.limits != KeyLimits()]
         if self._counts_alone and limited:
             raise ConfigurationError(
                 f"Several workers would each count the limits of the key {limited[0]!r} separately.",
                 hint='Set `url = "redis://…"` in `[limits]`, or use one worker.',
             )
-        today = day_of(time.time())
-        self._spent = (today, await asyncio.to_thread(self._store.tokens_of_day, today))
-        self._refreshing = asyncio.create_task(self._ring.keep_fresh())
 
     @property
     def store(self) -> Store:
@@ -149,13 +156,28 @@ class KeyAdmission:
         key = principal.key if isinstance(principal, KeyHolder) else ANYBODY
         if not principal.may_use(ask.model):
             raise Refusal(_not_allowed(key, ask.model), {"x-should-retry": "false"})
-        day, spent = self._spent
-        spent_today = spent.get(key.name, 0) if spent and day == day_of(time.time()) else 0
         try:
-            admitted = await self._limiter.admit(key, ask.tokens, spent_today)
+            admitted = await self._limiter.admit(key, ask.tokens, await self._spent_before(key))
         except ServerError as error:
             raise Refusal(error, {"x-should-retry": "true"}) from error
         return _KeyLease(self, admitted)
+
+    async def _spent_before(self, key: Key) -> int:
+        """Return the key's tokens of today that were used before its budget of the day was first counted here."""
+        today = day_of(time.time())
+        if self._counted[0] != today:
+            self._counted = (today, set())
+        if key.limits.tokens_per_day is None or key.name in self._counted[1]:
+            return 0
+        try:
+            spent = await asyncio.to_thread(self.store.tokens_of_day, today)
+        except StoreError as error:
+            _log.warning(
+                "The tokens of today could not be read, the budget of %r starts with none: %s", key.name, error
+            )
+            return 0
+        self._counted[1].add(key.name)
+        return spent.get(key.name, 0)
 
     async def end(self, admitted: Admitted, outcome: Outcome) -> None:
         """Settle the budgets of a request and commit its usage, even if the waiting task is cancelled."""

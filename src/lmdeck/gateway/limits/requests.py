@@ -55,8 +55,8 @@ class RedisRates:
     def __init__(self, url: str, redis: Redis) -> None:
         self._url = url
         options: dict[str, Any] = {"connection_pool": redis.connection_pool}
-        storage = RedisStorage(
-            f"async+{url}", wrap_exceptions=True, implementation="redispy", key_prefix="lmdeck-rates", **options
+        storage = RedisStorage(  # the pool has the address: `limits` does not know all forms of it
+            "async+redis://", wrap_exceptions=True, implementation="redispy", key_prefix="lmdeck-rates", **options
         )
         self._limiter = SharedMovingWindow(storage)
 
