@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_a_chat_that_goes_on_is_estimated_from_what_was_counted(fake: FakeLMStud
     with lm(fake.base_url) as client:
         for number, part in enumerate(parts):
             messages.append({"role": "user", "content": part})
-            true = 30 + sum(round(len(each["content"].encode()) / 2.9) + 5 for each in messages)
+            true = 30 + sum(counted_by_words(each["content"]) + 5 for each in messages)
             guess = client.count_tokens(client.chat().with_messages(messages))
             if number == 3:
                 assert abs(guess.tokens - true) <= 0.05 * true
@@ -126,6 +127,31 @@ def test_a_chat_that_goes_on_is_estimated_from_what_was_counted(fake: FakeLMStud
             client.chat().with_messages(messages).send()
             assert client.count_tokens(client.chat().with_messages(messages)).tokens == true
             messages.append({"role": "assistant", "content": "Yes."})
+
+
+def counted_by_words(text: str) -> int:
+    """Count as a tokenizer of another kind does: words in pieces of five bytes, signs one by one."""
+    pieces = re.findall(r"\w+|[^\w\s]", text)
+    return sum(-(-len(piece.encode()) // 5) for piece in pieces)
+
+
+@pytest.mark.parametrize("count", [counted_by_words, lambda text: -(-len(text) // 4)], ids=["words", "length"])
+def test_estimates_follow_the_tokenizer(fake: FakeLMStudio, count: Any) -> None:
+    """Whether it goes by words or by length: other texts of the same kind are within five per cent after three answers."""
+    kinds = [
+        "The quick brown fox jumps over the lazy dog. ",
+        "To be, or not to be: that is the question! ",
+        "A bird in hand. ",
+    ]
+    texts = ["".join(kinds[:number]) * times for number, times in [(1, 9), (2, 9), (3, 20), (3, 5), (2, 30), (1, 25)]]
+    with lm(fake.base_url) as client:
+        for text in texts[:3]:
+            used = 12 + count(text)
+            fake.body(completion(usage={"prompt_tokens": used, "completion_tokens": 1, "total_tokens": used + 1}))
+            client.chat().user(text).send()
+        for text in texts[3:]:
+            guess = client.count_tokens(client.chat().user(text))
+            assert abs(guess.tokens - 12 - count(text)) <= 0.05 * (12 + count(text))
 
 
 def asked_for_summaries(fake: FakeLMStudio) -> list[str]:

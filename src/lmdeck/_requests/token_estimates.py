@@ -1,120 +1,174 @@
-"""How many tokens a chat has, estimated from its length and from what the server counted for earlier chats of the same model.
+"""How many tokens a chat has, estimated from its text and from what the server counted for earlier chats of the same model.
 
-LM Studio counts no tokens over HTTP before it answers; `usage.prompt_tokens` of the answers includes template and tools. With
-two answers or more of different length, a line through them separates what every prompt costs from what its text costs. A chat
-that goes on with messages that were counted is estimated from that count, so that only its new messages are.
+LM Studio counts no tokens over HTTP before it answers; `usage.prompt_tokens` of the answers includes template and tools. A line
+through what was counted separates what every prompt costs from what its text costs. A chat that goes on with messages that were
+counted is estimated from that count, so that only its new messages are.
 
-Lengths are those in UTF-8, in which the tokens of most languages are about equally long.
+A text is measured in two ways, by its length in UTF-8 and by its words, digits and signs; the one that fits the counts better
+is used. Counted answers are measured when an estimate is next asked for, since most programs ask for none.
 """
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 import msgspec
 
 from lmdeck.outputs import TokenCount
 
 BYTES_A_TOKEN = 3.5
+WORD_BYTES, BYTES_MORE = 6, 4  # a word of six bytes is a token, and each four bytes more are another
+PIECE = re.compile(r"[^\W\d_]+|\d|[^\s\w]|_|\s{2,}|\n")
 TOKENS_A_MESSAGE = 4
 TOKENS_AN_IMAGE = 1000
 MOST_SAMPLES = 8
 MOST_MODELS = 64
 MOST_PREFIXES = 256
-SPREAD = 1.2  # how much longer the longest sample must be than the shortest, so that a line means something
+MOST_PENDING = 8
+SPREAD = 1.2  # how much longer than the only sample a chat may be, so that the sample says something about it
+NOISE = 0.05  # by which share the tokens of a text differ from its estimate
+USUAL_BASE = 50.0  # tokens that a prompt costs without its text
 UNCALIBRATED_ERROR, LEAST_ERROR = 0.3, 0.03
+
+
+Sizes: TypeAlias = tuple[float, ...]
+"""The size of a text in tokens, measured in one or more ways."""
 
 
 class TokenEstimator:
     """Estimates of one client, calibrated by the answers of each model."""
 
     def __init__(self) -> None:
-        self._samples: dict[str, deque[tuple[float, int]]] = {}
-        self._prefixes: OrderedDict[tuple[str, int], tuple[float, int]] = OrderedDict()
+        self._samples: dict[str, deque[tuple[Sizes, int]]] = {}
+        self._prefixes: OrderedDict[tuple[str, int], tuple[Sizes, int]] = OrderedDict()
+        self._pending: deque[tuple[str, Mapping[str, Any], int]] = deque(maxlen=MOST_PENDING)
 
     def learn(self, model: str, body: Mapping[str, Any], prompt_tokens: int) -> None:
         """Record the number of tokens that the server counted for a chat."""
-        *_, (whole, plain) = _fingerprints(body)
         if prompt_tokens <= 0:
             return
-        self.learn_from(model, plain, prompt_tokens)
-        self._prefixes[model, whole] = plain, prompt_tokens
-        if len(self._prefixes) > MOST_PREFIXES:
-            self._prefixes.popitem(last=False)
+        if _has_text_only(body):  # images are not kept
+            self._pending.append((model, body, prompt_tokens))
+        else:
+            self._measure(model, body, prompt_tokens)
 
     def learn_from(self, model: str, plain: float, prompt_tokens: int) -> None:
         """Record the number of tokens that the server counted for a chat with a plain estimate."""
-        if prompt_tokens <= 0 or plain <= 0:
-            return
-        if model not in self._samples and len(self._samples) >= MOST_MODELS:
-            self._samples.clear()
-        self._samples.setdefault(model, deque(maxlen=MOST_SAMPLES)).append((plain, prompt_tokens))
+        self._add(model, (plain,), prompt_tokens)
 
     def estimate(self, model: str, body: Mapping[str, Any]) -> TokenCount:
         """Estimate the tokens of a chat."""
+        while self._pending:
+            self._measure(*self._pending.popleft())
         marks = list(_fingerprints(body))
-        plain = marks[-1][1]
+        sizes = marks[-1][1]
         known = (self._prefixes.get((model, mark)) for mark, _ in reversed(marks))
         counted = next((each for each in known if each is not None), None)
-        whole = self.estimate_from(model, plain)
+        whole = self._estimate(model, sizes)
         if counted is None:
             return whole
-        size, tokens = counted
-        new = _line(self._samples[model])[1] * (plain - size) if model in self._samples else plain - size
+        earlier, tokens = counted
+        way, _, slope = self._fit(model, sizes)
+        new = slope * (sizes[way] - earlier[way])
         return TokenCount(tokens=max(round(tokens + new), 1), error=round(whole.error * new / (tokens + new), 3))
 
     def estimate_from(self, model: str, plain: float) -> TokenCount:
         """Estimate the tokens of a chat with a plain estimate."""
+        return self._estimate(model, (plain,))
+
+    def _estimate(self, model: str, sizes: Sizes) -> TokenCount:
         samples = self._samples.get(model)
         if not samples:
-            return TokenCount(tokens=round(plain), error=UNCALIBRATED_ERROR)
-        base, slope = _line(samples)
-        worst = max(abs(base + slope * size - tokens) / tokens for size, tokens in samples)
-        is_known = len(samples) > 1 or 1 / SPREAD < plain / samples[0][0] < SPREAD
-        error = max(worst, LEAST_ERROR) if is_known else UNCALIBRATED_ERROR / 2
-        return TokenCount(tokens=max(round(base + slope * plain), 1), error=round(error, 3))
+            return TokenCount(tokens=round(max(sizes)), error=UNCALIBRATED_ERROR)
+        way, base, slope = self._fit(model, sizes)
+        is_known = len(samples) > 1 or 1 / SPREAD < sizes[way] / samples[0][0][way] < SPREAD
+        error = max(_worst(samples, way, base, slope), LEAST_ERROR) if is_known else UNCALIBRATED_ERROR / 2
+        return TokenCount(tokens=max(round(base + slope * sizes[way]), 1), error=round(error, 3))
+
+    def _fit(self, model: str, sizes: Sizes) -> tuple[int, float, float]:
+        """Return the way of measuring that fits the counts of a model best, and its line; the length must fit twice as well."""
+        samples = self._samples.get(model, ())
+        lines = [(way, *_line([(each[way], count) for each, count in samples])) for way in range(len(sizes))]
+        return min(lines, key=lambda line: _worst(samples, *line) * (len(sizes) - line[0]))
+
+    def _measure(self, model: str, body: Mapping[str, Any], prompt_tokens: int) -> None:
+        *_, (whole, sizes) = _fingerprints(body)
+        self._add(model, sizes, prompt_tokens)
+        self._prefixes[model, whole] = sizes, prompt_tokens
+        if len(self._prefixes) > MOST_PREFIXES:
+            self._prefixes.popitem(last=False)
+
+    def _add(self, model: str, sizes: Sizes, prompt_tokens: int) -> None:
+        if prompt_tokens <= 0 or min(sizes) <= 0:
+            return
+        if model not in self._samples and len(self._samples) >= MOST_MODELS:
+            self._samples.clear()
+        self._samples.setdefault(model, deque(maxlen=MOST_SAMPLES)).append((sizes, prompt_tokens))
 
 
-def _line(samples: Sequence[tuple[float, int]] | deque[tuple[float, int]]) -> tuple[float, float]:
-    """Return what every prompt costs, and what a token of the plain estimate costs: least squares, or their ratio."""
-    sizes, counts = [size for size, _ in samples], [count for _, count in samples]
-    ratio = sum(counts) / sum(sizes)
-    if max(sizes) < SPREAD * min(sizes):
-        return 0.0, ratio
-    mean_size, mean_count = sum(sizes) / len(sizes), sum(counts) / len(counts)
-    variance = sum((size - mean_size) ** 2 for size in sizes)
-    slope = sum((size - mean_size) * (count - mean_count) for size, count in samples) / variance
-    return (mean_count - slope * mean_size, slope) if slope > 0 else (0.0, ratio)
+def _worst(samples: Iterable[tuple[Sizes, int]], way: int, base: float, slope: float) -> float:
+    """Return the largest share by which a line misses the counts."""
+    return max((abs(base + slope * sizes[way] - count) / count for sizes, count in samples), default=0.0)
 
 
-def plain_estimate(body: Mapping[str, Any]) -> float:
-    """Estimate from length alone: 3.5 bytes a token, 4 tokens a message, 1,000 an image."""
-    *_, (_, tokens) = _fingerprints(body)
-    return tokens
+def _line(samples: Iterable[tuple[float, int]]) -> tuple[float, float]:
+    """Return what every prompt costs, and what a token of the plain estimate costs.
+
+    It is the likeliest line if estimates differ by `NOISE` of the count, and a prompt costs about `USUAL_BASE` or less.
+    """
+    ones, sizes, squares, counts, products = USUAL_BASE**-2, 0.0, 0.0, 0.0, 0.0
+    for size, count in samples:
+        weight = (NOISE * count) ** -2
+        ones += weight
+        sizes += weight * size
+        squares += weight * size * size
+        counts += weight * count
+        products += weight * size * count
+    if not counts:
+        return 0.0, 1.0
+    determinant = ones * squares - sizes * sizes
+    base, slope = (counts * squares - sizes * products) / determinant, (ones * products - sizes * counts) / determinant
+    return (base, slope) if base >= 0 and slope > 0 else (0.0, products / squares)
 
 
-def _fingerprints(body: Mapping[str, Any]) -> Iterator[tuple[int, float]]:
-    """Yield a hash and the plain estimate of each beginning of a chat: its tools, then also its first message, and so on."""
+def _fingerprints(body: Mapping[str, Any]) -> Iterator[tuple[int, Sizes]]:
+    """Yield a hash and the size of each beginning of a chat: its tools, then also its first message, and so on."""
     tools = msgspec.json.encode(body.get("tools") or [])
-    mark, tokens = hash(tools), len(tools) / BYTES_A_TOKEN
-    yield mark, tokens
+    mark, length, words = hash(tools), len(tools) / BYTES_A_TOKEN, _pieces(tools.decode())
+    yield mark, (length, words)
     for message in body.get("messages") or ():
-        mark, tokens = hash((mark, repr(message))), tokens + message_estimate(message)
-        yield mark, tokens
+        mark = hash((mark, repr(message)))
+        length, words = length + message_estimate(message), words + message_estimate(message, _pieces)
+        yield mark, (length, words)
 
 
-def message_estimate(message: Mapping[str, Any]) -> float:
-    """Estimate one message, in OpenAI's form."""
+def message_estimate(message: Mapping[str, Any], measure: Callable[[str], float] | None = None) -> float:
+    """Estimate one message in OpenAI's form: its text, by its length or another measure, 4 tokens, and 1,000 an image."""
+    size = measure or _length
     tokens = float(TOKENS_A_MESSAGE)
     content = message.get("content") or ""
     for part in content if isinstance(content, list) else [content]:
         text = part if isinstance(part, str) else part.get("text") if isinstance(part, Mapping) else str(part)
-        tokens += TOKENS_AN_IMAGE if text is None else _length(str(text)) / BYTES_A_TOKEN
+        tokens += TOKENS_AN_IMAGE if text is None else size(str(text))
     calls = message.get("tool_calls")
-    return tokens + (len(msgspec.json.encode(calls)) / BYTES_A_TOKEN if calls else 0)
+    return tokens + (size(msgspec.json.encode(calls).decode()) if calls else 0)
 
 
-def _length(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+def _length(text: str) -> float:
+    return (len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))) / BYTES_A_TOKEN
+
+
+def _pieces(text: str) -> float:
+    """Return about how many tokens a text has."""
+    tokens = 0.0
+    for piece in PIECE.findall(text):
+        length = len(piece) if piece.isascii() else len(piece.encode(errors="surrogatepass"))
+        tokens += 1.0 if length <= WORD_BYTES or piece.isspace() else 1.0 + (length - WORD_BYTES) / BYTES_MORE
+    return tokens
+
+
+def _has_text_only(body: Mapping[str, Any]) -> bool:
+    return all(isinstance(message.get("content") or "", str) for message in body.get("messages") or ())
