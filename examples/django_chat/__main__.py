@@ -2,7 +2,8 @@
 
     python examples/django_chat
 
-It asks the LM Studio that LMDECK_BASE_URL names; without that, a small model that runs inside this process.
+It asks the LM Studio that LMDECK_BASE_URL, or LMDECK_HOST and LMDECK_PORT, name; without them, a small model inside this
+process. It needs `pip install -e ".[cli,engine,django]"` in the folder of the source.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import argparse
 import os
 from contextlib import ExitStack
 
-import django
-import uvicorn
+try:
+    import django
+    import uvicorn
+except ModuleNotFoundError as error:
+    raise SystemExit(f'{error}: pip install -e ".[cli,engine,django]"') from error
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chat_site.settings")
 
@@ -23,7 +27,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     port = parser.parse_args().port
     with ExitStack() as stack:
-        if "LMDECK_BASE_URL" not in os.environ:
+        if not {"LMDECK_BASE_URL", "LMDECK_HOST", "LMDECK_PORT"} & os.environ.keys():
             start_engine(stack)
         prepare()
         from chat_site.asgi import application

@@ -2,7 +2,8 @@
 
     python examples/fastapi_chat
 
-It asks the LM Studio that LMDECK_BASE_URL names; without that, a small model that runs inside this process.
+It asks the LM Studio that LMDECK_BASE_URL, or LMDECK_HOST and LMDECK_PORT, name; without them, a small model inside this
+process. It needs `pip install -e ".[cli,engine,fastapi]"` in the folder of the source.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import uvicorn
-from fastapi import FastAPI
+try:
+    import uvicorn
+    from fastapi import FastAPI
 
-from lmdeck import AsyncChat, AsyncLMStudio
-from lmdeck.contrib.fastapi import LM, lifespan, router, stream_response
+    from lmdeck import AsyncChat, AsyncLMStudio
+    from lmdeck.contrib.fastapi import LM, lifespan, router, stream_response
+except ModuleNotFoundError as error:
+    raise SystemExit(f'{error}: pip install -e ".[cli,engine,fastapi]"') from error
 
 
 def current_time(utc_offset: int = 0) -> str:
@@ -50,7 +54,7 @@ def main() -> None:
     parser.add_argument("--history", default="fastapi_chat.sqlite3")
     options = parser.parse_args()
     with ExitStack() as stack:
-        if "LMDECK_BASE_URL" not in os.environ:
+        if not {"LMDECK_BASE_URL", "LMDECK_HOST", "LMDECK_PORT"} & os.environ.keys():
             start_engine(stack)
         print(f"http://127.0.0.1:{options.port}/ (Ctrl-C stops)", flush=True)
         uvicorn.run(make_app(options.history), host="127.0.0.1", port=options.port, log_level="warning")

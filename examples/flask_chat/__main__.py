@@ -2,7 +2,8 @@
 
     python examples/flask_chat
 
-It asks the LM Studio that LMDECK_BASE_URL names; without that, a small model that runs inside this process.
+It asks the LM Studio that LMDECK_BASE_URL, or LMDECK_HOST and LMDECK_PORT, name; without them, a small model inside this
+process. It needs `pip install -e ".[cli,engine,flask]"` in the folder of the source.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from flask import Flask
+try:
+    from flask import Flask
 
-from lmdeck import Chat, LMStudio
-from lmdeck.contrib.flask import LMDeck, blueprint
+    from lmdeck import Chat, LMStudio
+    from lmdeck.contrib.flask import LMDeck, blueprint
+except ModuleNotFoundError as error:
+    raise SystemExit(f'{error}: pip install -e ".[cli,engine,flask]"') from error
 
 
 def current_time(utc_offset: int = 0) -> str:
@@ -44,7 +48,7 @@ def main() -> None:
     parser.add_argument("--history", default="flask_chat.sqlite3")
     options = parser.parse_args()
     with ExitStack() as stack:
-        if "LMDECK_BASE_URL" not in os.environ:
+        if not {"LMDECK_BASE_URL", "LMDECK_HOST", "LMDECK_PORT"} & os.environ.keys():
             start_engine(stack)
         print(f"http://127.0.0.1:{options.port}/ (Ctrl-C stops)", flush=True)
         make_app(options.history).run(host="127.0.0.1", port=options.port, threaded=True)

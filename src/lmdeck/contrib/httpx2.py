@@ -13,7 +13,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Unpack
 
-import httpx2
+from lmdeck.contrib._extras import missing_extra
+
+try:
+    import httpx2
+except ModuleNotFoundError as error:
+    raise missing_extra(error, "httpx2") from error
 
 from lmdeck.contrib._upstream import (
     AsyncRelayedResponse,

@@ -11,8 +11,13 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-import httpx2
-import openai
+from lmdeck.contrib._extras import missing_extra
+
+try:
+    import httpx2
+    import openai
+except ModuleNotFoundError as error:
+    raise missing_extra(error, "openai") from error
 
 from lmdeck._requests.base_url import BaseURL
 from lmdeck.config import ClientSettings, Settings

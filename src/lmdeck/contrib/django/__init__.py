@@ -7,7 +7,12 @@
 `lm` is for sync code, `alm` for async code; both are created at first use from the setting `LMDECK`.
 """
 
-from lmdeck.contrib.django.clients import alm, lm
-from lmdeck.contrib.django.streaming import stream_response
+from lmdeck.contrib._extras import missing_extra
+
+try:
+    from lmdeck.contrib.django.clients import alm, lm
+    from lmdeck.contrib.django.streaming import stream_response
+except ModuleNotFoundError as error:
+    raise missing_extra(error, "django") from error
 
 __all__ = ["alm", "lm", "stream_response"]

@@ -12,9 +12,14 @@
 `router()` adds a chat page. `app.add_exception_handler(LMStudioError, error_handler)` answers views that raise an error.
 """
 
-from lmdeck.contrib.fastapi.clients import LM, lifespan
-from lmdeck.contrib.fastapi.errors import error_handler
-from lmdeck.contrib.fastapi.routes import router
-from lmdeck.contrib.fastapi.streaming import stream_response
+from lmdeck.contrib._extras import missing_extra
+
+try:
+    from lmdeck.contrib.fastapi.clients import LM, lifespan
+    from lmdeck.contrib.fastapi.errors import error_handler
+    from lmdeck.contrib.fastapi.routes import router
+    from lmdeck.contrib.fastapi.streaming import stream_response
+except ModuleNotFoundError as error:
+    raise missing_extra(error, "fastapi") from error
 
 __all__ = ["LM", "error_handler", "lifespan", "router", "stream_response"]

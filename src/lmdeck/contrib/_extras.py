@@ -1,0 +1,12 @@
+"""The extra to install, where an integration's package is missing."""
+
+from __future__ import annotations
+
+
+def missing_extra(error: ModuleNotFoundError, extra: str) -> ModuleNotFoundError:
+    """Return an error that names the extra to install; the same error if it is one of lmdeck's own modules that is missing."""
+    name = (error.name or "").partition(".")[0]
+    if name == "lmdeck":
+        return error
+    message = f'This part of lmdeck needs the package {name!r}, which is not installed: pip install "lmdeck[{extra}]"'
+    return ModuleNotFoundError(message, name=name)
