@@ -14,12 +14,14 @@ from fastapi.testclient import TestClient
 from flask import Flask
 
 import lmdeck
+from lmdeck.contrib.flask import LMDeck
 from lmdeck.server.app import create_app
 from lmdeck.server.events import Finished
 from lmdeck.server.jobs import Decided, Embedded, EmbeddingJob, EngineRuntime, Instance, ModelDescription
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.server.text_model import TextOnly
 from lmdeck.server.tool_use import DefaultToolUse
+from lmdeck.web.background_loop import iterate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -32,6 +34,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {
     "adding-a-dialect.md",  # it shows pieces of a file, which `tests/dialects` has whole
     "django.md",  # `tests/contrib/django` runs it, in a project
+    "ray.md",  # Ray has a session of its own
     "jupyter.md", "debugging.md", "engine.md",  # `test_journeys` runs them: cells of a notebook, and programs
 }  # fmt: skip
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -120,6 +123,9 @@ def call_routes(app: object) -> None:
     if isinstance(app, Flask):
         paths = [rule.rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ()) and not rule.arguments]
         answers = [(path, app.test_client().get(path, query_string=query)) for path in paths]
+        for _, answer in answers:
+            answer.get_data()
+        list(iterate(_closed(app.extensions["lmdeck"])))
     elif isinstance(app, FastAPI):
         with TestClient(app, base_url="http://localhost") as client:
             paths = [
@@ -132,6 +138,13 @@ def call_routes(app: object) -> None:
         return
     assert answers
     assert [(path, answer.status_code) for path, answer in answers if answer.status_code >= 500] == []
+
+
+async def _closed(extension: LMDeck) -> AsyncGenerator[bytes, None]:
+    """Close an application's clients on the loop that they used."""
+    extension.client.close()
+    await extension.streaming_client.aclose()
+    yield b""
 
 
 def test_every_setting_is_listed() -> None:
