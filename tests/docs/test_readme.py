@@ -106,6 +106,7 @@ def test_snippet_runs(
     module = ModuleType(name)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "Say hello."}\n')
+    (tmp_path / "gateway.toml").write_text(f'[[hosts]]\nname = "one"\nurl = "{server}"\n')
     if "import pandas" in snippet:
         pytest.importorskip("pandas")
     monkeypatch.setitem(sys.modules, name, module)  # where dataclasses look their annotations up
