@@ -36,7 +36,7 @@ def create(
     tokens_per_day: Annotated[int | None, _limit("Tokens per day (UTC).")] = None,
     parallel: Annotated[int | None, _limit("Requests at the same time.")] = None,
     expires: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="How long it is valid: 12h, 90d; default: for ever.")
+        str | None, typer.Option(metavar="DURATION", help="How long it is valid: 12h, 90d; default: forever.")
     ] = None,
     store: StoreURL = None,
     config: ConfigPath = None,
@@ -149,7 +149,7 @@ def _validity(key: Key) -> str:
     if key.revoked_at is not None:
         return f"revoked {_date(key.revoked_at)}"
     if key.expires_at is None:
-        return "for ever"
+        return "forever"
     return f"{'until' if key.is_valid(time.time()) else 'expired'} {_date(key.expires_at)}"
 
 
