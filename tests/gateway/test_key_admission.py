@@ -159,6 +159,8 @@ async def test_a_key_may_use_the_models_of_its_patterns(admission: KeyAdmission,
     assert status_of(refused.error) == 403
     assert "'alice' may not use the model 'gpt-oss-20b'" in refused.error.message
     assert openai_error(refused.error)["error"]["code"] == "model_not_allowed"
+    unnamed = await refusal(admission.admit(holder, an_ask("")))
+    assert "may not use requests that name no model" in unnamed.error.message
     assert anthropic_error(refused.error)["error"]["type"] == "permission_error"
 
 

@@ -277,8 +277,9 @@ def _failure_record(outcome: Outcome, error: LMStudioError, cassette: str) -> Fa
 
 
 def _not_allowed(key: Key, model: str) -> APIError:
+    refused = f"the model {model[:200]!r}" if model else "requests that name no model"
     return APIError(
-        f"The key {key.name!r} may not use the model {model[:200]!r}.",
+        f"The key {key.name!r} may not use {refused}.",
         status=403,
         type="permission_error",
         code="model_not_allowed",
