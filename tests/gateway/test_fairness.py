@@ -9,16 +9,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 from gateways import MODEL, GatewayProcess, config_of, gateway
 
 from lmdeck.gateway.fair_queue import QUANTUM, FairQueue
+from lmdeck.gateway.hosts import FRESH_SECONDS
 from lmdeck.testing import FakeLMStudio, SentRequest
 
-RACES = 25
+RACES = 12
 
 
 class Entry:
@@ -92,12 +93,12 @@ async def test_a_model_is_loaded_once_in_every_race(tmp_path: Path) -> None:
     """However requests arrive while a model is not loaded, one of them goes first: LM Studio loads once per request."""
     rng = random.Random(17)
     with FakeLMStudio(strict=False) as one, FakeLMStudio(strict=False) as other:
-        early = count_early(one, other)
+        arrivals = Arrivals(one, other)
         with gateway(tmp_path, config_of([one, other], "[routing]\npoll = 60\n")) as running:
             async with aiohttp.ClientSession() as session:
                 for race in range(RACES):
-                    await asyncio.sleep(0.3)  # idle models are unloaded after minutes, and never while they answer
-                    early.clear()
+                    await arrivals.wait_for_quiet()  # idle models are unloaded after minutes, never while they answer
+                    arrivals.early.clear()
                     for fake in (one, other):
                         fake.evict()
                         fake.model(MODEL).load_seconds = rng.choice([0.0, 0.02, 0.1])
@@ -106,23 +107,27 @@ async def test_a_model_is_loaded_once_in_every_race(tmp_path: Path) -> None:
                         *(ask(session, running, str(n), wait=wait) for n, wait in enumerate(waits))
                     )
                     assert [status for status, _ in answers] == [200] * 8, race
-                    assert max(early.values(), default=0) <= 1, (race, early)
+                    assert max(arrivals.early.values(), default=0) <= 1, (race, arrivals.early)
 
 
-def count_early(*fakes: FakeLMStudio) -> Counter[str]:
-    """Count the requests that reach a host before the model of the first one is loaded."""
-    early: Counter[str] = Counter()
+class Arrivals:
+    """Counts the requests that reach a host before the model of the first one is loaded."""
 
-    def note(fake: FakeLMStudio) -> Callable[[SentRequest], None]:
-        def on_request(request: SentRequest) -> None:
-            if request.path == "/v1/chat/completions" and not fake.model(MODEL).instances:
-                early[fake.base_url] += 1
+    def __init__(self, *fakes: FakeLMStudio) -> None:
+        self.early: Counter[str] = Counter()
+        self._last = time.monotonic()
+        for fake in fakes:
+            fake.on_request(partial(self._note, fake))
 
-        return on_request
+    def _note(self, fake: FakeLMStudio, request: SentRequest) -> None:
+        self._last = time.monotonic()
+        if request.path == "/v1/chat/completions" and not fake.model(MODEL).instances:
+            self.early[fake.base_url] += 1
 
-    for fake in fakes:
-        fake.on_request(note(fake))
-    return early
+    async def wait_for_quiet(self) -> None:
+        """Wait until the gateway has asked nothing for a while, also not whether the model is loaded."""
+        while (left := 2 * FRESH_SECONDS - (time.monotonic() - self._last)) > 0:
+            await asyncio.sleep(left)
 
 
 async def test_a_key_that_floods_does_not_delay_another_one(tmp_path: Path) -> None:

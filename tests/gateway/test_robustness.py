@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
 
+from lmdeck.errors import ConfigurationError
+from lmdeck.gateway import Config
+from lmdeck.gateway.serve import check_exposure
 from lmdeck.testing import FakeLMStudio
 
 LIMITS = """
@@ -277,10 +280,18 @@ def test_processes_end_with_their_parent(tmp_path: Path) -> None:
         ("[server]\nhost = '0.0.0.0'", "without keys"),
     ],
 )
-def test_a_wrong_configuration_is_named_by_setting_and_line(tmp_path: Path, text: str, message: str) -> None:
+def test_a_wrong_configuration_is_named_by_setting_and_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_exposure(Config.parse(text))
+    assert message in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_gateway_with_a_wrong_configuration_does_not_start(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
-    file.write_text(text)
+    file.write_text("[[hosts]]\nurl = 'http://x'\nwieght = 2")
     command = [sys.executable, "-m", "lmdeck", "gateway", "serve", "--config", str(file), "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=tmp_path)
     assert done.returncode == 2
-    assert message in done.stderr
+    assert "gateway.toml, line 3: hosts[0].wieght" in " ".join(done.stderr.split())
+    assert "`weight`" in done.stderr

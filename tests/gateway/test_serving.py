@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
-from gateways import MODEL, GatewayProcess, config_of, gateway
+import urllib3
+from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
 
+from lmdeck.gateway import Config, create_app
+from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.testing import FakeLMStudio
 
 WEATHER = {
@@ -103,3 +107,22 @@ def test_health_and_readiness(running: GatewayProcess) -> None:
     assert running.get("/health").json == {"status": "ok"}
     ready = running.get("/ready")
     assert (ready.status, ready.json["usable_hosts"]) == (200, 1)
+
+
+def test_it_is_an_application_for_other_servers(fake: FakeLMStudio) -> None:
+    """On h11 and asyncio, without the gateway's own protocol: clients that leave still stop the model."""
+    config = Config.parse(config_of([fake]))
+    with BackgroundServer(create_app(config), listen(), lifespan=True) as server:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
+        url = f"{server.base_url}/v1/chat/completions"
+        fake.reply("Hello").reply("word " * 500, tokens_per_second=5)
+        answer = urllib3.request("POST", url, json=body, timeout=PATIENCE)
+        assert answer.json()["choices"][0]["message"]["content"] == "Hello"
+        with urllib3.PoolManager() as pool:
+            stream = pool.request("POST", url, json={**body, "stream": True}, preload_content=False, timeout=PATIENCE)
+            assert stream.read1(10)
+            stream.close()
+        limit = time.monotonic() + PATIENCE
+        while fake.in_progress:
+            assert time.monotonic() < limit
+            time.sleep(0.02)

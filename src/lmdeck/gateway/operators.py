@@ -95,6 +95,13 @@ async def _config(gateway: Operated, _: Arrived) -> HTTPAnswer:
 
 async def _configure(gateway: Operated, arrived: Arrived) -> HTTPAnswer:
     """Use the configuration in the body, TOML or JSON, until the next start."""
+    if gateway.config.server.workers > 1:
+        raise APIError(
+            "This request reaches only one of the gateway's processes.",
+            status=409,
+            code="several_workers",
+            hint="Change the configuration file and send SIGHUP to the parent process, which hands it on to all.",
+        )
     text = (await arrived.body()).decode("utf-8", "replace")
     await gateway.reconfigure(Config.parse(text, "the request"))
     return json_answer(gateway.status())
