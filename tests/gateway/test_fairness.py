@@ -126,7 +126,8 @@ class Arrivals:
 
     async def wait_for_quiet(self) -> None:
         """Wait until the gateway has asked nothing for a while, also not whether the model is loaded."""
-        while (left := 2 * FRESH_SECONDS - (time.monotonic() - self._last)) > 0:
+        self._last = time.monotonic()  # the last answer has just come
+        while (left := 2 * FRESH_SECONDS - (time.monotonic() - self._last)) > 0:  # noqa: ASYNC110  # set by other threads
             await asyncio.sleep(left)
 
 
