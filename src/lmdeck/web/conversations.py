@@ -73,6 +73,9 @@ class Conversations:
     A new file is readable by its owner only.
     """
 
+    timeout = 5.0
+    """The longest wait for a file that another process keeps locked, in seconds."""
+
     def __init__(self, path: str | Path) -> None:
         """Open the file, or create it.
 
@@ -239,7 +242,7 @@ class Conversations:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         with self._lock, typed_errors(self._path):
-            database = sqlite3.connect(self._path)
+            database = sqlite3.connect(self._path, timeout=self.timeout)
             try:
                 database.execute("PRAGMA foreign_keys = ON")
                 with database:
