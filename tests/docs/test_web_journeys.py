@@ -255,7 +255,7 @@ def test_django_from_startproject_to_the_first_answer(browser: Any, environment:
         page.keyboard.press("Enter")
         assert_it_answers(page)
         page.goto("/admin/")
-        page.get_by_role("link", name="Conversations").wait_for()
+        page.get_by_role("link", name="Conversations", exact=True).wait_for()
         context.close()
     run_with_hashed_names(run)
 
