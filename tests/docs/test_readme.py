@@ -34,7 +34,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {
     "adding-a-dialect.md",  # it shows pieces of a file, which `tests/dialects` has whole
     "django.md",  # `tests/contrib/django` runs it, in a project
-    "ray.md",  # Ray has a session of its own
+    "ray.md",  # `tests/on_ray` runs it on a cluster, and `tests/batch/test_ask.py` without one
     "jupyter.md", "debugging.md", "engine.md",  # `test_journeys` runs them: cells of a notebook, and programs
 }  # fmt: skip
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -83,7 +83,7 @@ def test_a_node_is_killed_during_map_batches(cluster: Cluster) -> None:
 
 
 def test_a_node_is_killed_during_batch_run(cluster: Cluster, tmp_path: Path) -> None:
-    """Every row is in the output once, in order; asked again is only what ran on that node."""
+    """Every row is in the output once, in order; asked again is only what ran there until Ray saw that the node is gone."""
     connect(cluster)
     with answering() as fake:
         source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -98,6 +98,6 @@ def test_a_node_is_killed_during_batch_run(cluster: Cluster, tmp_path: Path) -> 
         lines = [json.loads(line) for line in out.read_bytes().split(b"\n") if line]
         contents = [line["response"]["body"]["choices"][0]["message"]["content"] for line in lines]
         assert contents == [f"answer to question {number}" for number in range(ROWS)]
-        assert asked(fake).total() <= ROWS + 4
+        assert asked(fake).total() <= ROWS + 40
         assert len(json.loads(report.splitlines()[-1])["hosts"]) == 2
         print(f"--ray: {ROWS} rows, {asked(fake).total()} asked, {time.monotonic() - begun:.1f} s")
