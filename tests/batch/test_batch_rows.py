@@ -250,6 +250,20 @@ def test_what_stops_everything(tmp_path: Path, status: int, body: Any, error: ty
         assert fake.client().batch(source, out=tmp_path / "out.jsonl").run().is_complete
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_has_too_much_to_do_is_no_attempt(tmp_path: Path, status: int) -> None:
+    """It says when to come again, and the row waits that long."""
+    source = write_lines(tmp_path / "in.jsonl", [chat_row(number, f"{number}") for number in range(6)])
+    busy = {"error": {"message": "busy", "code": "queue_full"}}
+    with FakeLMStudio(cuts=False) as fake:
+        rule = fake.when(lambda _: True)
+        for _ in range(8):
+            rule.body(busy, status=status, headers={"retry-after": "0.01"})
+        rule.reply("at last")
+        job = fake.client(retry_attempts=1).batch(source, out=tmp_path / "out.jsonl", attempts=1)
+        assert job.run().is_complete
+
+
 def test_no_host_answers(tmp_path: Path) -> None:
     """At the start that is an error at once."""
     source = write_lines(tmp_path / "in.jsonl", [chat_row(0, "a")])

@@ -1,9 +1,11 @@
-"""A lock that tells which processes are alive: the system releases it when its process ends, however that happens."""
+"""Which processes are alive: by their number, and by a lock that the system releases when its process ends."""
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
+from functools import cache
 from pathlib import Path
 
 
@@ -51,3 +53,30 @@ class AliveLock:
             import fcntl
 
             fcntl.flock(self._opened(), fcntl.LOCK_SH)
+
+
+@cache
+def machine() -> str:
+    """Return the name of the space in which process numbers are unique: the host and, on Linux, its boot and namespace."""
+    parts = [socket.gethostname()]
+    try:
+        parts += [
+            Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            str(Path("/proc/self/ns/pid").readlink()),
+        ]
+    except OSError:  # another system
+        return parts[0]
+    return " ".join(parts)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine may be alive; on Windows that is not known."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True

@@ -1,7 +1,7 @@
 """The ledger of a batch: one SQLite file (WAL) with its rows, requests, answers and workers.
 
 Several processes may work on one ledger. A worker leases requests; a lease ends when its worker has not been seen for
-`LEASE_SECONDS`, or at once if no other process has the ledger open. What is committed survives `kill -9`; a power failure may
+`LEASE_SECONDS`, or when it is known that its process has ended. What is committed survives `kill -9`; a power failure may
 lose the last answers, which are then asked again. The first answer to a request is kept.
 
 Rows refer to requests, so equal requests are stored and asked once. Bodies and answers have tables of their own, so that a
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import sqlite3
 import time
 import uuid
@@ -25,7 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from lmdeck._files import create_private_file
-from lmdeck.batch.alive import AliveLock
+from lmdeck.batch.alive import AliveLock, is_alive, machine
 from lmdeck.batch.requests import BatchRequest
 from lmdeck.errors import ConfigurationError, FileWriteError
 
@@ -280,7 +279,7 @@ class Ledger:
                 self._connection.execute("DELETE FROM workers")
             worker = self._connection.execute(
                 "INSERT INTO workers (machine, process, seen) VALUES (?, ?, ?) RETURNING id",
-                (socket.gethostname(), os.getpid(), self._clock()),
+                (machine(), os.getpid(), self._clock()),
             ).fetchone()[0]
             self._free_lost()
         if self._alive is not None:
@@ -294,9 +293,14 @@ class Ledger:
             self._connection.execute(
                 "INSERT INTO workers (id, machine, process, seen, progress) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, progress = excluded.progress",
-                (worker, socket.gethostname(), os.getpid(), now, progress),
+                (worker, machine(), os.getpid(), now, progress),
             )
             self._connection.execute("DELETE FROM workers WHERE seen < ?", (now - LEASE_SECONDS,))
+            here = self._connection.execute(
+                "SELECT id, process FROM workers WHERE machine = ?", (machine(),)
+            ).fetchall()
+            dead = [(id_,) for id_, process in here if not is_alive(process)]
+            self._connection.executemany("DELETE FROM workers WHERE id = ?", dead)
             self._free_lost()
             return self._totals()
 
