@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["RAY_AUTH_MODE"] = "disabled"  # the cluster listens on loopback, and no token of this user is to be read
+
 try:
     import ray
 except ModuleNotFoundError:
@@ -37,7 +39,7 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.address = f"127.0.0.1:{free_port()}"
-        self._environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+        self._environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}  # elsewhere than on Linux
         port = self.address.partition(":")[2]
         head = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}")
         self._nodes = [self._start(*head)]
