@@ -12,8 +12,8 @@ ROOT = Path(__file__).parent
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 # What needs no browser, no engine and no server from a system package: enough to find what a Python version changed.
 SHORT = [
-    "tests/agent", "tests/client", "tests/dialects", "tests/parsing", "tests/pipeline", "tests/requests", "tests/responses",
-    "tests/shape", "tests/streaming", "tests/tools", "tests/values",
+    "tests/agent", "tests/client", "tests/files", "tests/parsing", "tests/pipeline", "tests/shape", "tests/streaming",
+    "tests/tools", "tests/values",
 ]  # fmt: skip
 
 nox.needs_version = ">=2025.5.1"
