@@ -36,6 +36,7 @@ COMMANDS = (
     Command("verdict", "testing:verdict", "Test how a program handles faults", asks_server=False, starts_program=True),
     Command("demo", "demo:demo", "Try lmdeck without LM Studio", asks_server=False),
     Command("gateway", "gateway:commands", "Serve many hosts to many users", asks_server=False),
+    Command("top", "top:top", "Watch a gateway, and act on it", asks_server=False),
     Command("usage", "usage:usage", "Show requests and tokens by model and day", asks_server=False),
     Command("errors", "failures:failures", "Show the last failures, and what to do", asks_server=False),
     Command("engine", "engine:commands", "Serve a small real model with this API", asks_server=False),

@@ -24,9 +24,11 @@ from lmdeck.gateway.batch.runner import BatchRunner
 from lmdeck.gateway.caching import CachedAnswers, open_cache
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.control import control_routes
+from lmdeck.gateway.dashboard.routes import dashboard_routes
 from lmdeck.gateway.delivery import ON_LOST, Delivery
 from lmdeck.gateway.estimates import cost_of, count_tokens
 from lmdeck.gateway.handlers import GatewayRequest, Handler, HandlerFactory
+from lmdeck.gateway.history import History
 from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, Routes, json_answer, send_answer
 from lmdeck.gateway.listings import LISTS, find_model, list_models
 from lmdeck.gateway.logs import log_outcome
@@ -90,7 +92,8 @@ class Gateway:
         self.config = config
         self.admission = admission_from(config) if admission is None else admission
         self.metrics = GatewayMetrics(self.status)
-        self.observers: list[Callable[[Outcome], object]] = [log_outcome, self.metrics.note]
+        self.history = History()
+        self.observers: list[Callable[[Outcome], object]] = [log_outcome, self.metrics.note, self.history.note]
         self.estimator = TokenEstimator()
         self.pool = Pool(config, clock, locks)
         self.operators = Operators(config.admin)
@@ -116,7 +119,7 @@ class Gateway:
         self.batches = BatchRunner(self)
         managing = management_routes(self.pool, for_operators=bool(config.auth.required))
         self.add_route("GET", "/metrics", self.metrics.page, "operator")
-        operating = (*operator_routes(self), *control_routes(self))
+        operating = (*operator_routes(self), *control_routes(self), *dashboard_routes(self))
         for method, path, endpoint, access in (*managing, *operating, *batch_routes(self)):
             self.add_route(method, path, endpoint, access)
 
@@ -132,6 +135,7 @@ class Gateway:
             "hosts": [host.status() for host in self.pool.hosts],
             "queues": self.pool.scheduler.status(),
             "live": [work.status() for work in islice(self.works.values(), SHOWN_LIVE)],
+            **self.history.status(),
         }
 
     def cancel(self, request_id: str) -> bool:
@@ -215,7 +219,13 @@ class Gateway:
             await send_answer(send, _error(route_of(arrived.method, arrived.url).kind, error))
         elif own is not None:
             endpoint, access, arrived.params = own
-            await send_answer(send, await self._own_answer(arrived, endpoint, access))
+            answer = await self._own_answer(arrived, endpoint, access)
+            with suppress(ClientGoneError):
+                await (
+                    send_answer(send, answer)
+                    if isinstance(answer.body, bytes)
+                    else run_until_disconnect(receive, send_answer(send, answer))
+                )
         elif arrived.headers.get("upgrade", "").lower() == "websocket":
             await send_answer(send, json_answer({"error": {"message": _NO_WEBSOCKETS}}, 426, {"upgrade": "HTTP/1.1"}))
         else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, Protocol
 
 from lmdeck.errors import APIError, AuthenticationError
+from lmdeck.gateway.admission import Refusal
 from lmdeck.gateway.config import AdminConfig, Config, to_builtins
 from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, json_answer
 from lmdeck.gateway.pool import Pool
@@ -16,6 +18,7 @@ from lmdeck.web.trust import is_loopback
 __all__ = ["Operated", "Operators", "operator_routes"]
 
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_ASK_FOR_TOKEN = {"www-authenticate": 'Basic realm="lmdeck gateway", charset="UTF-8"'}
 _NOT_LOOPBACK = (
     "Send the operators' token as `Authorization: Bearer …` (setting `admin.token_env`), or ask on its machine."
 )
@@ -47,17 +50,35 @@ class Operators:
         """Check that an operator sent a request.
 
         Raises:
-            AuthenticationError: The token is wrong.
-            APIError: It comes from elsewhere, or through a proxy, without a token.
+            Refusal: The token is wrong or missing; a browser then asks for it.
+            APIError: It comes from elsewhere, or through a proxy, and there is no token for operators.
         """
-        scheme, _, token = arrived.headers.get("authorization", "").partition(" ")
-        if self._token is not None and scheme.lower() == "bearer":
-            if not secrets.compare_digest(token.strip().encode(), self._token.reveal().encode()):
-                raise AuthenticationError("The operators' token is wrong.", status=401, hint=_NOT_LOOPBACK)
+        token = _token_of(arrived.headers.get("authorization", ""))
+        if self._token is not None and token is not None:
+            if not secrets.compare_digest(token.encode(), self._token.reveal().encode()):
+                wrong = AuthenticationError("The operators' token is wrong.", status=401, hint=_NOT_LOOPBACK)
+                raise Refusal(wrong, _ASK_FOR_TOKEN)
             return
         is_forwarded = any(name in arrived.headers for name in _FORWARDED)
         if is_forwarded or not is_loopback(arrived.peer):
-            raise APIError("This endpoint is for operators.", status=403, code="operators_only", hint=_NOT_LOOPBACK)
+            error = APIError("This endpoint is for operators.", status=403, code="operators_only", hint=_NOT_LOOPBACK)
+            if self._token is None:
+                raise error
+            error.status = 401
+            raise Refusal(error, _ASK_FOR_TOKEN)
+
+
+def _token_of(authorization: str) -> str | None:
+    """Return the token in a header: a bearer token, or the password that a browser has asked for."""
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return given.strip()
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(given, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def operator_routes(gateway: Operated) -> Iterator[tuple[str, str, Endpoint, Access]]:

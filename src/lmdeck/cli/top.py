@@ -1,0 +1,330 @@
+"""`lmdeck top`: the state of a gateway in the terminal, once a second, with keys to act on it."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import msgspec
+import typer
+import urllib3
+from msgspec import Struct
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from lmdeck.cli.terminal import console, echo_json, safe
+from lmdeck.errors import ConfigurationError, ServerUnreachableError
+from lmdeck.gateway.dashboard.view import host_state
+
+ORDERS = ("seconds", "chunks_per_second", "key", "model")
+STYLES = {"✓": "green", "✗": "bold red", "!": "yellow", "‖": "yellow", "◔": "cyan"}
+MOST_HOSTS, MOST_MODELS, MOST_ERRORS = 4, 3, 3
+HELP = "↑↓ select  s sort  c stop request  h host  d drain  q quit"
+
+Url = Annotated[str, typer.Option("--url", metavar="URL", help="The gateway's address.")]
+TokenEnv = Annotated[
+    str,
+    typer.Option("--token-env", metavar="NAME", help="The variable with the operators' token, for another machine."),
+]
+Interval = Annotated[float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Time between two looks.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the state once, as JSON.")]
+
+
+def top(
+    url: Url = "http://localhost:4000", token_env: TokenEnv = "", interval: Interval = 1.0, json: Json = False
+) -> None:
+    """Show a gateway's hosts, queues and requests."""
+    gateway = _Gateway(url.rstrip("/"), token_env)
+    if json:
+        echo_json(gateway.status())
+        return
+    view = _View(gateway.status())
+    if not console.is_terminal:
+        console.print(view.render(console.height))
+        return
+    with _keys() as read_key, Live(console=console, screen=True, auto_refresh=False) as live:
+        _watch(view, gateway, interval, read_key, lambda: live.update(view.render(console.height), refresh=True))
+
+
+def _watch(
+    view: _View, gateway: _Gateway, interval: float, read_key: Callable[[float], str], draw: Callable[[], object]
+) -> None:
+    """Show the state again and again, and do what keys ask for, until `q`."""
+    while True:
+        draw()
+        until = time.monotonic() + interval
+        while (left := until - time.monotonic()) > 0:
+            key = read_key(left)
+            if key == "q":
+                return
+            if key:
+                view.press(key, gateway)
+                draw()
+        view.look(gateway)
+
+
+class _Gateway:
+    """The gateway's endpoints for operators."""
+
+    def __init__(self, url: str, token_env: str) -> None:
+        self.url = url
+        self._headers = {"Content-Type": "application/json"}
+        if token_env:
+            if not os.environ.get(token_env):
+                raise ConfigurationError(
+                    f"The variable {token_env} is not set.", hint="Set it to the operators' token."
+                )
+            self._headers["Authorization"] = f"Bearer {os.environ[token_env]}"
+        self._pool = urllib3.PoolManager(retries=False, timeout=5.0)
+
+    def status(self) -> dict[str, Any]:
+        """Return `/gateway/status`.
+
+        Raises:
+            ServerUnreachableError: Nothing answers.
+            ConfigurationError: It is not a gateway, or refuses.
+        """
+        status: dict[str, Any] = self._ask("GET", "/gateway/status")
+        if "hosts" not in status:
+            raise ConfigurationError(f"{self.url} is not an lmdeck gateway.", hint="Name it with --url.")
+        return status
+
+    def post(self, path: str, body: Mapping[str, Any]) -> None:
+        """Act on the gateway."""
+        self._ask("POST", path, msgspec.json.encode(body))
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
+        try:
+            answer = self._pool.request(method, f"{self.url}{path}", body=body, headers=self._headers)
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            raise ServerUnreachableError(
+                f"No gateway answers at {self.url}.",
+                hint="Start it with `lmdeck gateway serve`, or name it with --url.",
+            ) from error
+        try:
+            decoded = msgspec.json.decode(answer.data)
+        except msgspec.DecodeError:
+            decoded = None
+        if answer.status >= 400 or not isinstance(decoded, dict):
+            error_body = decoded.get("error") if isinstance(decoded, dict) else None
+            said = error_body.get("message") if isinstance(error_body, dict) else f"status {answer.status}"
+            raise ConfigurationError(
+                f"{self.url}: {said}", hint="Name the gateway with --url, its token with --token-env."
+            )
+        return decoded
+
+
+class _Act(Struct):
+    """What the operator was told last."""
+
+    text: str = ""
+    style: str = "dim"
+
+
+class _View:
+    """What is shown, and what is selected."""
+
+    def __init__(self, status: dict[str, Any]) -> None:
+        self.status = status
+        self._order = 0
+        self._selected = ""
+        self._host = 0
+        self._note = _Act()
+
+    def look(self, gateway: _Gateway) -> None:
+        """Ask for the state again; what was known stays while the gateway does not answer."""
+        try:
+            self.status = gateway.status()
+        except (ServerUnreachableError, ConfigurationError) as error:
+            self._note = _Act(error.message, "bold red")
+        else:
+            if self._note.style == "bold red":
+                self._note = _Act()
+
+    def press(self, key: str, gateway: _Gateway) -> None:
+        """Do what a key asks for."""
+        match key:
+            case "s":
+                self._order = (self._order + 1) % len(ORDERS)
+            case "h":
+                self._host = (self._host + 1) % max(1, len(self.status["hosts"]))
+            case "up":
+                self._move(-1)
+            case "down":
+                self._move(1)
+            case "c":
+                self._cancel(gateway)
+            case "d":
+                self._drain(gateway)
+
+    def render(self, height: int) -> Group:
+        """Return the screen."""
+        status = self.status
+        hosts, models, errors = self._hosts(), self._models(), self._errors()
+        used = 4 + hosts.row_count + models.row_count + errors.row_count + 6
+        return Group(
+            self._headline(),
+            hosts,
+            models,
+            self._live(max(1, height - used)),
+            errors,
+            self._footer(len(status["live"])),
+        )
+
+    def _headline(self) -> Text:
+        totals, status = self.status["totals"], self.status
+        waiting = sum(queue["waiting"] for queue in status["queues"].values())
+        return Text.assemble(
+            ("lmdeck top  ", "bold"),
+            f"{status['requests']} open, {waiting} waiting, {totals['requests']} done, ",
+            (f"{totals['errors']} failed", "bold red" if totals["errors"] else ""),
+            f", {totals['problems']} repairs, {totals['hits']} cached",
+        )
+
+    def _hosts(self) -> Table:
+        table = _table("", "host", "state", "running", "models")
+        hosts = self.status["hosts"]
+        first = max(0, min(self._host - MOST_HOSTS + 1, len(hosts) - MOST_HOSTS))
+        for number, host in enumerate(hosts[first : first + MOST_HOSTS], first):
+            mark, word = host_state(host)
+            loaded = ", ".join(name for name, model in host["models"].items() if model["loaded"])
+            table.add_row(
+                "▸" if number == self._host % len(hosts) else "",
+                _cell(host["name"]),
+                Text(f"{mark} {safe(word)}", style=STYLES[mark]),
+                str(host["running"]),
+                _cell(loaded or host["error"] or ""),
+            )
+        return table
+
+    def _models(self) -> Table:
+        table = _table("", "model", "running", "waiting", "longest")
+        queues = sorted(self.status["queues"].items(), key=lambda item: -item[1]["waiting"])
+        for model, queue in queues[:MOST_MODELS]:
+            table.add_row(
+                "", _cell(model), str(queue["running"]), str(queue["waiting"]), _seconds(queue["oldest_wait"])
+            )
+        return table
+
+    def _live(self, rows: int) -> Table:
+        order = ORDERS[self._order]
+        table = _table("", "request", "key", "model", "host", "phase", "time", "chunks/s")
+        live = self._sorted()
+        at = next((at for at, one in enumerate(live) if one["request_id"] == self._selected), 0)
+        first = max(0, at - rows + 1)
+        for number, one in enumerate(live[first : first + rows], first):
+            speed = one["chunks_per_second"]
+            table.add_row(
+                "▸" if number == at else "",
+                _cell(one["request_id"][-6:]),
+                _cell(one["key"]),
+                _cell(one["model"]),
+                _cell(one["host"]),
+                one["phase"],
+                _seconds(one["seconds"]),
+                "" if speed is None else f"{speed:.0f}",
+                style="reverse" if number == at else "",
+            )
+        table.caption = f"open requests by {order.replace('_', ' ')}" if live else "no open requests"
+        table.caption_justify = "left"
+        return table
+
+    def _errors(self) -> Table:
+        table = _table("", "failed", "error", "host", "what to do")
+        for one in self.status["errors"][:MOST_ERRORS]:
+            at = time.strftime("%H:%M:%S", time.localtime(one["at"]))
+            table.add_row("", at, _cell(one["error"]), _cell(one["host"]), _cell(one["message"]))
+        return table
+
+    def _footer(self, _: int) -> Text:
+        return Text.assemble((HELP, "dim"), "  ", (safe(self._note.text), self._note.style))
+
+    def _sorted(self) -> list[dict[str, Any]]:
+        order = ORDERS[self._order]
+        live: list[dict[str, Any]] = self.status["live"]
+        if order in {"key", "model"}:
+            return sorted(live, key=lambda one: str(one[order]))
+        return sorted(live, key=lambda one: -(one[order] or 0.0))
+
+    def _move(self, by: int) -> None:
+        live = self._sorted()
+        if live:
+            at = next((at for at, one in enumerate(live) if one["request_id"] == self._selected), 0)
+            self._selected = live[max(0, min(len(live) - 1, at + by))]["request_id"]
+
+    def _cancel(self, gateway: _Gateway) -> None:
+        live = self._sorted()
+        chosen = next((one for one in live if one["request_id"] == self._selected), live[0] if live else None)
+        if chosen is not None:
+            path = f"/gateway/requests/{chosen['request_id']}/cancel"
+            self._act(gateway, path, {}, f"stopped {chosen['request_id'][-6:]}")
+
+    def _drain(self, gateway: _Gateway) -> None:
+        host = self.status["hosts"][self._host]
+        wanted = not host["draining"]
+        done = f"{host['name']} is draining" if wanted else f"{host['name']} is used again"
+        self._act(gateway, f"/gateway/hosts/{host['name']}/drain", {"drain": wanted}, done)
+
+    def _act(self, gateway: _Gateway, path: str, body: Mapping[str, Any], done: str) -> None:
+        try:
+            gateway.post(path, body)
+        except (ServerUnreachableError, ConfigurationError) as error:
+            self._note = _Act(error.message, "bold red")
+        else:
+            self._note = _Act(done)
+            self.look(gateway)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, expand=True, pad_edge=False, header_style="bold dim")
+    for name in columns:
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    return table
+
+
+def _cell(text: str) -> Text:
+    return Text(safe(text).replace("\n", " "))
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}s"
+
+
+ARROWS = {"\x1b[A": "up", "\x1b[B": "down", "\x1bOA": "up", "\x1bOB": "down", "k": "up", "j": "down", "\x03": "q"}
+
+
+@contextmanager
+def _keys() -> Iterator[Callable[[float], str]]:
+    """Read keys without waiting for Enter; yield what waits for one for some seconds."""
+    if sys.platform == "win32" or not sys.stdin.isatty():
+        yield _no_key
+        return
+    import termios
+    import tty
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+
+    def read(seconds: float) -> str:
+        if not select.select([descriptor], [], [], seconds)[0]:
+            return ""
+        typed = os.read(descriptor, 8).decode("ascii", "replace")
+        return ARROWS.get(typed, typed[:1])
+
+    try:
+        tty.setcbreak(descriptor)
+        yield read
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _no_key(seconds: float) -> str:
+    time.sleep(seconds)
+    return ""

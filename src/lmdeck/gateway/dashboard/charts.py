@@ -1,0 +1,78 @@
+"""Charts as SVG. Series differ in shape and label as well as in colour, so that everybody can tell them apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from html import escape
+
+from lmdeck.gateway.history import Bucket
+
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 150, 44, 20, 8
+CLOCKS = {"hour": "%H:%M", "day": "%H:%M", "month": "%d %b"}
+
+
+def bar_chart(title: str, buckets: Sequence[Bucket], name: str, range_name: str, second: str = "") -> str:
+    """Return a chart of one figure of the buckets as bars; a second one is a part of it, drawn hatched at the foot."""
+    values = [float(getattr(bucket, name)) for bucket in buckets]
+    parts = [float(getattr(bucket, second)) for bucket in buckets] if second else []
+    top = _round_up(max([*values, 1.0]))
+    step = (WIDTH - LEFT) / max(len(values), 1)
+    bars = [
+        _bar(at, value, top, step, kind)
+        for kind, series in (("bar", values), ("bar part", parts))
+        for at, value in enumerate(series)
+        if value > 0
+    ]
+    summary = f"{title}: {_figure(sum(values))} in this {range_name}"
+    if second:
+        summary += f", {_figure(sum(parts))} {second}"
+    return (
+        f"<figure><figcaption>{escape(title)} <small>{escape(_legend(values, parts, second))}</small></figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(summary)}">'
+        f"{_axes(top, buckets, range_name)}{''.join(bars)}</svg></figure>"
+    )
+
+
+def _bar(at: int, value: float, top: float, step: float, kind: str) -> str:
+    height = max(1.0, (HEIGHT - BOTTOM - TOP) * value / top)
+    x, y = LEFT + at * step, HEIGHT - BOTTOM - height
+    return f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{max(step - 1, 1):.1f}" height="{height:.1f}"/>'
+
+
+def _axes(top: float, buckets: Sequence[Bucket], range_name: str) -> str:
+    base = HEIGHT - BOTTOM
+    lines = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{y}" y2="{y}"/>' for y in (TOP, (base + TOP) // 2, base)]
+    marks = [(TOP + 4, top), ((base + TOP) // 2 + 4, top / 2), (base, 0.0)]
+    lines += [f'<text x="{LEFT - 6}" y="{y}" text-anchor="end">{_figure(value)}</text>' for y, value in marks]
+    if buckets:
+        ends = ((LEFT, buckets[0].at, "start"), (WIDTH, buckets[-1].at, "end"))
+        lines += [
+            f'<text x="{x}" y="{HEIGHT - 4}" text-anchor="{anchor}">{escape(_clock(at, range_name))}</text>'
+            for x, at, anchor in ends
+        ]
+    return "".join(lines)
+
+
+def _legend(values: Sequence[float], parts: Sequence[float], second: str) -> str:
+    total = _figure(sum(values))
+    return f"{total}, hatched: {_figure(sum(parts))} {second}" if second else total
+
+
+def _clock(at: float, range_name: str) -> str:
+    return time.strftime(CLOCKS[range_name], time.localtime(at))
+
+
+def _round_up(value: float) -> float:
+    """Return the next of 1, 2, 5, 10, 20, 50 and so on."""
+    scale = 1.0
+    while scale * 10 <= value:
+        scale *= 10
+    return next(step * scale for step in (1, 2, 5, 10) if step * scale >= value)
+
+
+def _figure(value: float) -> str:
+    for limit, unit in ((1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g}{unit}"
+    return f"{value:.3g}"

@@ -1,0 +1,128 @@
+"""The dashboard's endpoints: the page, its files, its updates as server-sent events, and usage as CSV.
+
+They are for operators. A browser asks for the operators' token as a password (any user name).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cache, partial
+from importlib.resources import files
+from typing import Any, Protocol
+
+import msgspec
+
+from lmdeck.gateway.dashboard.view import main_part, page
+from lmdeck.gateway.history import RANGES, History
+from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer
+
+__all__ = ["Shown", "dashboard_routes"]
+
+PERIOD = 1.0
+USAGE_DAYS = 30
+USAGE_PERIOD = 30.0
+_POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; frame-ancestors 'none'"
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+_FILES = {"style.css": "text/css; charset=utf-8", "live.js": "text/javascript; charset=utf-8"}
+_COLUMNS = ("day", "key", "model", "requests", "failures", "prompt_tokens", "completion_tokens", "seconds")
+
+
+class Shown(Protocol):
+    """What the dashboard needs of a gateway."""
+
+    history: History
+    admission: Any
+    is_draining: bool
+
+    def status(self) -> dict[str, Any]:
+        """Return the state of hosts, models, queues and requests."""
+        ...
+
+
+def dashboard_routes(gateway: Shown) -> Iterator[tuple[str, str, Endpoint, Access]]:
+    """Yield the endpoints: method, path, endpoint and access."""
+    yield "GET", "/dashboard", partial(_page, gateway), "operator"
+    yield "GET", "/dashboard/events", partial(_events, gateway), "operator"
+    yield "GET", "/dashboard/usage.csv", partial(_usage_csv, gateway), "operator"
+    for name in _FILES:
+        yield "GET", f"/dashboard/{name}", partial(_file, name), "operator"
+
+
+async def _page(gateway: Shown, arrived: Arrived) -> HTTPAnswer:
+    name = _range_of(arrived)
+    text = page(await _main(gateway, name, await _usage(gateway, ("key", "model"))), name)
+    return HTTPAnswer(headers={**_HEADERS, "content-type": "text/html; charset=utf-8"}, body=text.encode())
+
+
+async def _events(gateway: Shown, arrived: Arrived) -> HTTPAnswer:
+    headers = {**_HEADERS, "content-type": "text/event-stream", "x-accel-buffering": "no"}
+    return HTTPAnswer(headers=headers, body=_updates(gateway, _range_of(arrived)))
+
+
+async def _updates(gateway: Shown, name: str) -> AsyncIterator[bytes]:
+    """Yield the changing part of the page as events, when it has changed."""
+    loop = asyncio.get_running_loop()
+    usage, usage_until, sent = None, 0.0, b""
+    while not gateway.is_draining:
+        if loop.time() >= usage_until:
+            usage, usage_until = await _usage(gateway, ("key", "model")), loop.time() + USAGE_PERIOD
+        event = b"data: %b\n\n" % msgspec.json.encode(await _main(gateway, name, usage))
+        yield event if event != sent else b": nothing new\n\n"
+        sent = event
+        await asyncio.sleep(PERIOD)
+
+
+async def _main(gateway: Shown, name: str, usage: list[Mapping[str, Any]] | None) -> str:
+    return main_part(gateway.status(), gateway.history.series(name), name, usage)
+
+
+async def _usage(gateway: Shown, by: tuple[str, ...]) -> list[Mapping[str, Any]] | None:
+    """Return the usage of the last 30 days; None if it is not stored."""
+    store = getattr(gateway.admission, "store", None)
+    if store is None:
+        return None
+    since = (datetime.now(UTC) - timedelta(days=USAGE_DAYS)).date().isoformat()
+    rows = await asyncio.to_thread(store.usage, by, since=since)
+    return [{**msgspec.structs.asdict(row), **row.group} for row in rows]
+
+
+async def _usage_csv(gateway: Shown, _: Arrived) -> HTTPAnswer:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(_COLUMNS)
+    for row in await _usage(gateway, ("day", "key", "model")) or ():
+        writer.writerow([_cell(row[name]) for name in _COLUMNS])
+    headers = {
+        **_HEADERS,
+        "content-type": "text/csv; charset=utf-8",
+        "content-disposition": 'attachment; filename="usage.csv"',
+    }
+    return HTTPAnswer(headers=headers, body=out.getvalue().encode())
+
+
+def _cell(value: object) -> object:
+    """Return a value that a spreadsheet does not take for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
+
+
+async def _file(name: str, _: Arrived) -> HTTPAnswer:
+    return HTTPAnswer(headers={**_HEADERS, "content-type": _FILES[name]}, body=_content(name))
+
+
+@cache
+def _content(name: str) -> bytes:
+    return (files("lmdeck.gateway.dashboard") / name).read_bytes()
+
+
+def _range_of(arrived: Arrived) -> str:
+    name = arrived.query.get("range", "hour")
+    return name if name in RANGES else "hour"

@@ -1,0 +1,90 @@
+"""What the gateway remembers of ended requests: sums for the last hour, day and month, and the last failures."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from lmdeck.gateway.admission import Outcome
+
+__all__ = ["RANGES", "Bucket", "History"]
+
+RANGES = {"hour": (60, 60), "day": (900, 96), "month": (21_600, 120)}
+"""The seconds of a bucket, and the number of buckets, by the name of the range."""
+SHOWN_ERRORS = 50
+
+
+class Bucket(Struct, kw_only=True):
+    """Sums over the requests that ended within some time from `at` on, in seconds since 1970."""
+
+    at: float
+    requests: int = 0
+    errors: int = 0
+    tokens: int = 0
+    problems: int = 0
+    hits: int = 0
+    longest_queue: float = 0.0
+
+
+class History:
+    """Sums over ended requests in rings of buckets, totals since the start, and the last failures."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._rings: dict[str, deque[Bucket]] = {name: deque(maxlen=count) for name, (_, count) in RANGES.items()}
+        self.totals = Bucket(at=clock())
+        self.errors: deque[dict[str, Any]] = deque(maxlen=SHOWN_ERRORS)
+
+    def note(self, outcome: Outcome) -> None:
+        """Count a request that has ended."""
+        now = self._clock()
+        tokens = 0 if outcome.cache in {"hit", "shared"} else outcome.completion_tokens
+        for bucket in (self.totals, *(self._bucket(name, now) for name in RANGES)):
+            bucket.requests += 1
+            bucket.errors += bool(outcome.error)
+            bucket.tokens += tokens
+            bucket.problems += outcome.problems
+            bucket.hits += outcome.cache in {"hit", "shared"}
+            bucket.longest_queue = max(bucket.longest_queue, outcome.queue_seconds)
+        if outcome.error:
+            self._note_error(outcome, now)
+
+    def series(self, name: str) -> list[Bucket]:
+        """Return the buckets of a range, the oldest first; times without requests have empty ones."""
+        seconds, count = RANGES[name]
+        newest = self._clock() // seconds * seconds
+        known = {bucket.at: bucket for bucket in self._rings[name]}
+        times = [newest - seconds * back for back in reversed(range(count))]
+        return [known.get(at) or Bucket(at=at) for at in times]
+
+    def status(self) -> dict[str, Any]:
+        """Return totals and failures for `/gateway/status`."""
+        return {"totals": asdict(self.totals), "errors": list(self.errors)}
+
+    def _bucket(self, name: str, now: float) -> Bucket:
+        ring, seconds = self._rings[name], RANGES[name][0]
+        at = now // seconds * seconds
+        if not ring or ring[-1].at < at:
+            ring.append(Bucket(at=at))
+        return ring[-1]
+
+    def _note_error(self, outcome: Outcome, now: float) -> None:
+        failure = outcome.failure
+        self.errors.appendleft(
+            {
+                "at": now,
+                "request_id": outcome.request_id,
+                "error": outcome.error,
+                "message": "" if failure is None else failure.message,
+                "hint": "" if failure is None else failure.hint,
+                "model": outcome.model,
+                "host": outcome.host,
+                "key": outcome.key,
+                "seconds": round(outcome.seconds, 3),
+            }
+        )
