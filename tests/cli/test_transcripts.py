@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_tools import Run, Speaker
-from test_chat import Terminal
+from cli_tools import COMMAND, Run, Speaker
 
 from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.answers import PlannedCall
+from terminals import Terminal
 
 ANSWER = """Use the <br> tag, `List<String>` or Map<String, Integer>.
 
@@ -61,7 +61,7 @@ def test_a_conversation_shows_everything(
     fake.reply(ANSWER)
     fake.tool_call("get_weather", city="Paris").reply("It is **21 °C** in Paris.")
     fake.reply("Once more: 21 °C.")
-    with contextlib.closing(Terminal(["chat"], there, columns, lines=90)) as terminal:
+    with contextlib.closing(Terminal([*COMMAND, "chat"], there, columns, lines=90)) as terminal:
         terminal.wait_for("Ctrl-D to leave")
         assert re.match(
             rf"lmdeck \S+ · LM Studio at {fake.base_url} model qwen2.5-7b-instruct /help", " ".join(terminal.rows)
@@ -98,7 +98,7 @@ def test_a_conversation_shows_everything(
 def test_a_conversation_can_be_continued(there: dict[str, str], fake: FakeLMStudio, tmp_path: Path) -> None:
     """The last one with `--continue`, any with `/resume`; the files are private."""
     fake.reply("The first answer.").reply("The second answer.")
-    with contextlib.closing(Terminal(["chat"], there)) as terminal:
+    with contextlib.closing(Terminal([*COMMAND, "chat"], there)) as terminal:
         terminal.wait_for("Ctrl-D to leave")
         terminal.type("First question\r")
         terminal.wait_for("tokens")
@@ -106,7 +106,7 @@ def test_a_conversation_can_be_continued(there: dict[str, str], fake: FakeLMStud
         assert terminal.process.wait(30) == 0
     (saved,) = (tmp_path / "chats").iterdir()
     assert saved.stat().st_mode & 0o77 == 0
-    with contextlib.closing(Terminal(["chat", "--continue"], there)) as terminal:
+    with contextlib.closing(Terminal([*COMMAND, "chat", "--continue"], there)) as terminal:
         terminal.wait_for("The first answer.")
         terminal.type("/resume\r")
         terminal.wait_for(f"{saved.stem}  First question")
@@ -123,7 +123,7 @@ def test_no_words_are_broken_in_a_narrow_terminal(there: dict[str, str], run: Ru
     fake.when(lambda request: bool(request.tools)).answer(Answer(calls=(call,)))
     fake.when(lambda request: request.schema is not None).from_schema()
     fake.when(lambda request: "Say yes" in request.last_user).reply("Yes")
-    with contextlib.closing(Terminal(["doctor"], there, columns=60)) as terminal:
+    with contextlib.closing(Terminal([*COMMAND, "doctor"], there, columns=60)) as terminal:
         terminal.wait_for("structured")
         terminal.process.wait(30)
         rows = terminal.rows
@@ -136,7 +136,7 @@ def test_no_words_are_broken_in_a_narrow_terminal(there: dict[str, str], run: Ru
 def test_without_colour(there: dict[str, str], fake: FakeLMStudio) -> None:
     """With NO_COLOR nothing is coloured, and everything is still said."""
     fake.reply(ANSWER)
-    with contextlib.closing(Terminal(["chat"], {**there, "NO_COLOR": "1"})) as terminal:
+    with contextlib.closing(Terminal([*COMMAND, "chat"], {**there, "NO_COLOR": "1"})) as terminal:
         terminal.wait_for("Ctrl-D to leave")
         terminal.type("How?\r")
         terminal.wait_for("tokens")
@@ -147,7 +147,7 @@ def test_without_colour(there: dict[str, str], fake: FakeLMStudio) -> None:
 def test_a_terminal_without_unicode(there: dict[str, str], fake: FakeLMStudio) -> None:
     """Where the encoding has no marks, they are ASCII, and a character of the answer is escaped."""
     fake.reply("naïve → 日")
-    with contextlib.closing(Terminal(["chat"], {**there, "PYTHONIOENCODING": "ascii"})) as terminal:
+    with contextlib.closing(Terminal([*COMMAND, "chat"], {**there, "PYTHONIOENCODING": "ascii"})) as terminal:
         terminal.wait_for("Ctrl-D to leave")
         terminal.type("How?\r")
         terminal.wait_for(r"na\xefve -> \u65e5")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -26,6 +28,8 @@ from lmdeck.gateway.dashboard.view import host_state
 ORDERS = ("seconds", "chunks_per_second", "key", "model")
 STYLES = {"✓": "green", "✗": "bold red", "!": "yellow", "‖": "yellow", "◔": "cyan"}
 MOST_HOSTS, MOST_MODELS, MOST_ERRORS = 4, 3, 3
+WIDE = {"models", "model", "what to do"}
+WIDTHS = {"": 1, "state": 10, "phase": 9, "time": 7, "chunks/s": 8, "error": 16}
 HELP = "↑↓ select  s sort  c stop request  h host  d drain  q quit"
 
 Url = Annotated[str, typer.Option("--url", metavar="URL", help="The gateway's address.")]
@@ -283,9 +287,11 @@ class _View:
 
 
 def _table(*columns: str) -> Table:
+    """Return an empty table; names of hosts and models may be cut, figures and states may not."""
     table = Table(box=None, expand=True, pad_edge=False, header_style="bold dim")
     for name in columns:
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+        wide = name in WIDE
+        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if wide else None, min_width=WIDTHS.get(name))
     return table
 
 
@@ -297,6 +303,7 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}s"
 
 
+_KEY = re.compile(r"\x1b[\[O][A-D]|.", re.DOTALL)
 ARROWS = {"\x1b[A": "up", "\x1b[B": "down", "\x1bOA": "up", "\x1bOB": "down", "k": "up", "j": "down", "\x03": "q"}
 
 
@@ -311,12 +318,13 @@ def _keys() -> Iterator[Callable[[float], str]]:
 
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
+    typed: deque[str] = deque()  # keys may come several at a time
 
     def read(seconds: float) -> str:
-        if not select.select([descriptor], [], [], seconds)[0]:
-            return ""
-        typed = os.read(descriptor, 8).decode("ascii", "replace")
-        return ARROWS.get(typed, typed[:1])
+        if not typed and select.select([descriptor], [], [], seconds)[0]:
+            typed.extend(_KEY.findall(os.read(descriptor, 256).decode("ascii", "replace")))
+        key = typed.popleft() if typed else ""
+        return ARROWS.get(key, key)
 
     try:
         tty.setcbreak(descriptor)

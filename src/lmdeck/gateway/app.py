@@ -28,7 +28,7 @@ from lmdeck.gateway.dashboard.routes import dashboard_routes
 from lmdeck.gateway.delivery import ON_LOST, Delivery
 from lmdeck.gateway.estimates import cost_of, count_tokens
 from lmdeck.gateway.handlers import GatewayRequest, Handler, HandlerFactory
-from lmdeck.gateway.history import History
+from lmdeck.gateway.history import LONGEST, History
 from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, Routes, json_answer, send_answer
 from lmdeck.gateway.listings import LISTS, find_model, list_models
 from lmdeck.gateway.logs import log_outcome
@@ -48,6 +48,7 @@ __all__ = ["Gateway", "admission_from"]
 CLIENT_GONE = 499  # as in nginx's logs
 LEAST_SAMPLE = 200  # tokens of a prompt from which estimates are learned: a short one is mostly template
 SHOWN_LIVE = 200
+MOST_LOADED = 100_000
 COUNT_TOKENS = "/v1/messages/count_tokens"
 _NO_WEBSOCKETS = (
     "The gateway speaks HTTP only. LM Studio's own SDKs (lmstudio-python, lmstudio-js) need LM Studio's WebSocket API: use "
@@ -160,10 +161,18 @@ class Gateway:
     async def start(self) -> None:
         """Open the store, and fetch the model lists of all hosts once."""
         await self.admission.start()
+        await self._load_history()
         await self.pool.start()
         self._tasks.append(asyncio.create_task(self._watch_readers()))
         self._tasks.append(asyncio.create_task(self.metrics.keep_fresh()))
         await self.batches.start()
+
+    async def _load_history(self) -> None:
+        """Read what the store knows of requests before the start, for the dashboard."""
+        store = getattr(self.admission, "store", None)
+        if store is not None:
+            since = time.time() - LONGEST
+            self.history.load(reversed(await asyncio.to_thread(store.requests, since=since, limit=MOST_LOADED)))
 
     async def aclose(self) -> None:
         """Stop watching the hosts and working on batches, and close connections and store."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import asdict
 
 from lmdeck.gateway.admission import Outcome
+from lmdeck.gateway.store import UsageRecord
 
-__all__ = ["RANGES", "Bucket", "History"]
+__all__ = ["LONGEST", "RANGES", "Bucket", "History"]
 
 RANGES = {"hour": (60, 60), "day": (900, 96), "month": (21_600, 120)}
 """The seconds of a bucket, and the number of buckets, by the name of the range."""
+LONGEST = max(seconds * count for seconds, count in RANGES.values())
 SHOWN_ERRORS = 50
 
 
@@ -30,6 +32,15 @@ class Bucket(Struct, kw_only=True):
     hits: int = 0
     longest_queue: float = 0.0
 
+    def add(self, other: Bucket) -> None:
+        """Add the figures of another bucket."""
+        self.requests += other.requests
+        self.errors += other.errors
+        self.tokens += other.tokens
+        self.problems += other.problems
+        self.hits += other.hits
+        self.longest_queue = max(self.longest_queue, other.longest_queue)
+
 
 class History:
     """Sums over ended requests in rings of buckets, totals since the start, and the last failures."""
@@ -43,16 +54,36 @@ class History:
     def note(self, outcome: Outcome) -> None:
         """Count a request that has ended."""
         now = self._clock()
-        tokens = 0 if outcome.cache in {"hit", "shared"} else outcome.completion_tokens
-        for bucket in (self.totals, *(self._bucket(name, now) for name in RANGES)):
-            bucket.requests += 1
-            bucket.errors += bool(outcome.error)
-            bucket.tokens += tokens
-            bucket.problems += outcome.problems
-            bucket.hits += outcome.cache in {"hit", "shared"}
-            bucket.longest_queue = max(bucket.longest_queue, outcome.queue_seconds)
+        is_hit = outcome.cache in {"hit", "shared"}
+        counted = Bucket(
+            at=now,
+            requests=1,
+            errors=int(bool(outcome.error)),
+            tokens=0 if is_hit else outcome.completion_tokens,
+            problems=outcome.problems,
+            hits=int(is_hit),
+            longest_queue=outcome.queue_seconds,
+        )
+        self.totals.add(counted)
+        self._count(counted)
         if outcome.error:
             self._note_error(outcome, now)
+
+    def load(self, records: Iterable[UsageRecord]) -> None:
+        """Count requests that ended before the start of the gateway, the oldest first."""
+        for record in records:
+            is_hit = record.cache in {"hit", "shared"}
+            self._count(
+                Bucket(
+                    at=record.at,
+                    requests=1,
+                    errors=int(bool(record.error)),
+                    tokens=record.counted.completion_tokens,
+                    problems=record.problems,
+                    hits=int(is_hit),
+                    longest_queue=record.queued,
+                )
+            )
 
     def series(self, name: str) -> list[Bucket]:
         """Return the buckets of a range, the oldest first; times without requests have empty ones."""
@@ -66,12 +97,13 @@ class History:
         """Return totals and failures for `/gateway/status`."""
         return {"totals": asdict(self.totals), "errors": list(self.errors)}
 
-    def _bucket(self, name: str, now: float) -> Bucket:
-        ring, seconds = self._rings[name], RANGES[name][0]
-        at = now // seconds * seconds
-        if not ring or ring[-1].at < at:
-            ring.append(Bucket(at=at))
-        return ring[-1]
+    def _count(self, counted: Bucket) -> None:
+        for name, ring in self._rings.items():
+            seconds = RANGES[name][0]
+            at = counted.at // seconds * seconds
+            if not ring or ring[-1].at < at:
+                ring.append(Bucket(at=at))
+            ring[-1].add(counted)
 
     def _note_error(self, outcome: Outcome, now: float) -> None:
         failure = outcome.failure

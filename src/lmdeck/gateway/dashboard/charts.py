@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 from lmdeck.gateway.history import Bucket
@@ -12,10 +12,18 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 150, 44, 20, 8
 CLOCKS = {"hour": "%H:%M", "day": "%H:%M", "month": "%d %b"}
 
 
-def bar_chart(title: str, buckets: Sequence[Bucket], name: str, range_name: str, second: str = "") -> str:
-    """Return a chart of one figure of the buckets as bars; a second one is a part of it, drawn hatched at the foot."""
+def bar_chart(
+    title: str,
+    buckets: Sequence[Bucket],
+    name: str,
+    range_name: str,
+    *,
+    part: str = "",
+    total: Callable[[Sequence[float]], float] = sum,
+) -> str:
+    """Return a chart of one figure of the buckets as bars, and its `total`; `part` of it is drawn hatched at the foot."""
     values = [float(getattr(bucket, name)) for bucket in buckets]
-    parts = [float(getattr(bucket, second)) for bucket in buckets] if second else []
+    parts = [float(getattr(bucket, part)) for bucket in buckets] if part else []
     top = _round_up(max([*values, 1.0]))
     step = (WIDTH - LEFT) / max(len(values), 1)
     bars = [
@@ -24,11 +32,11 @@ def bar_chart(title: str, buckets: Sequence[Bucket], name: str, range_name: str,
         for at, value in enumerate(series)
         if value > 0
     ]
-    summary = f"{title}: {_figure(sum(values))} in this {range_name}"
-    if second:
-        summary += f", {_figure(sum(parts))} {second}"
+    shown = _figure(total(values))
+    hatched = f", hatched: {_figure(sum(parts))} {part}" if part else ""
+    summary = f"{title}: {shown} in this {range_name}{hatched}"
     return (
-        f"<figure><figcaption>{escape(title)} <small>{escape(_legend(values, parts, second))}</small></figcaption>"
+        f"<figure><figcaption>{escape(title)} <small>{escape(shown + hatched)}</small></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(summary)}">'
         f"{_axes(top, buckets, range_name)}{''.join(bars)}</svg></figure>"
     )
@@ -52,11 +60,6 @@ def _axes(top: float, buckets: Sequence[Bucket], range_name: str) -> str:
             for x, at, anchor in ends
         ]
     return "".join(lines)
-
-
-def _legend(values: Sequence[float], parts: Sequence[float], second: str) -> str:
-    total = _figure(sum(values))
-    return f"{total}, hatched: {_figure(sum(parts))} {second}" if second else total
 
 
 def _clock(at: float, range_name: str) -> str:

@@ -77,7 +77,7 @@ def _hosts(hosts: Iterable[Row]) -> str:
             escape(host["name"]),
             _state(host),
             escape(str(host["running"])),
-            escape(", ".join(name for name, model in host["models"].items() if model["loaded"]) or "none"),
+            escape(_loaded(host)),
             escape(host["error"] or ""),
             _button(
                 f"drain-{host['name']}",
@@ -89,6 +89,12 @@ def _hosts(hosts: Iterable[Row]) -> str:
         for host in hosts
     )
     return _table(("host", "state", "running", "loaded models", "error", ""), rows)
+
+
+def _loaded(host: Row) -> str:
+    if not host["up"]:
+        return ""
+    return ", ".join(name for name, model in host["models"].items() if model["loaded"]) or "none"
 
 
 def host_state(host: Row) -> tuple[str, str]:
@@ -148,11 +154,12 @@ def _ranges(chosen: str) -> str:
 
 
 def _charts(series: Sequence[Bucket], range_name: str) -> str:
-    return (
-        bar_chart("Requests", series, "requests", range_name, "errors")
+    charts = (
+        bar_chart("Requests", series, "requests", range_name, part="errors")
         + bar_chart("Tokens written", series, "tokens", range_name)
-        + bar_chart("Longest wait in the queue, seconds", series, "longest_queue", range_name)
+        + bar_chart("Longest wait in the queue, seconds", series, "longest_queue", range_name, total=max)
     )
+    return f'<div class="charts">{charts}</div>'
 
 
 def _errors(errors: Iterable[Row]) -> str:

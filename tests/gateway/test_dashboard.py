@@ -1,0 +1,181 @@
+"""The gateway's dashboard in a real browser: a host that fails, a flood by one key, a model that is loaded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateways import MODEL, PATIENCE, config_of, gateway
+
+from bodies import chunk
+from lmdeck.testing import FakeLMStudio
+
+playwright = pytest.importorskip("playwright.sync_api", reason="NO BROWSER TESTS: they need playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="NO BROWSER TESTS: they need Chromium, apt-get install chromium"
+)
+PICTURES = os.environ.get("LMDECK_TEST_PICTURES", "")
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeLMStudio]:
+    with FakeLMStudio(seed=0) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def open_page(browser: Any, url: str, **options: Any) -> Any:
+    context = browser.new_context(base_url=url, reduced_motion="reduce", **options)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE * 1000)
+    playwright.expect.set_options(timeout=PATIENCE * 1000)
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.goto("/dashboard")
+    return page
+
+
+def section(page: Any, title: str) -> Any:
+    return page.locator("section").filter(has=page.get_by_role("heading", name=title))
+
+
+def picture(page: Any, name: str) -> None:
+    """Keep a picture where somebody wants to look at it."""
+    if PICTURES:
+        page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
+
+
+def keys(folder: Path, *names: str) -> dict[str, str]:
+    command = [sys.executable, "-m", "lmdeck", "gateway", "keys", "create", "--config", str(folder / "gateway.toml")]
+    found = {}
+    for name in names:
+        done = subprocess.run([*command, name], capture_output=True, text=True, check=True, cwd=folder)
+        found[name] = next(word for word in done.stdout.split() if word.startswith("lmk_"))
+    return found
+
+
+@needs_browser
+def test_a_day_in_the_life_of_an_operator(fake: FakeLMStudio, browser: Any, tmp_path: Path) -> None:
+    """The page follows without a reload, and its buttons act."""
+    fake.at("/v1/chat/completions").frames(chunk("one"), chunk("two"), 120.0)
+    with FakeLMStudio(seed=0) as other:
+        more = "[routing]\npoll = 0.2\nprobe = 0.2\n[auth]\nrequired = true\n"
+        text = config_of([fake, other], more).replace('name = "a"', 'name = "a"\nparallel = 2')
+        (tmp_path / "gateway.toml").write_text(text)
+        held = keys(tmp_path, "flood")
+        with gateway(tmp_path, text) as running:
+            page = open_page(browser, running.url)
+            hosts = section(page, "Hosts")
+            playwright.expect(hosts.get_by_text("✓ up")).to_have_count(2)
+            other.close()
+            playwright.expect(hosts.get_by_text("✗ down")).to_be_visible()
+            playwright.expect(page.get_by_text("1 of 2")).to_be_visible()
+            picture(page, "host-down")
+
+            headers = {"Authorization": f"Bearer {held['flood']}"}
+            threads = [
+                threading.Thread(target=running.chat, kwargs={"stream": True, "headers": headers}, daemon=True)
+                for _ in range(6)
+            ]
+            for thread in threads:
+                thread.start()
+            live = section(page, "Open requests")
+            playwright.expect(live.get_by_text("answering")).to_have_count(2)
+            playwright.expect(live.get_by_text("queued")).to_have_count(4)
+            playwright.expect(section(page, "Models").get_by_text("flood")).to_be_visible()
+            picture(page, "flood")
+            while threads:
+                live.get_by_role("button", name="Stop").first.click()
+                threads = [thread for thread in threads if thread.is_alive()]
+                page.wait_for_timeout(100)
+            failures = section(page, "Last failures")
+            playwright.expect(failures.get_by_text("An operator stopped the request.").first).to_be_visible()
+            playwright.expect(section(page, "Usage of 30 days").get_by_text("flood")).to_have_count(0)
+            page.reload()
+            playwright.expect(section(page, "Usage of 30 days").get_by_text("flood")).to_be_visible()
+            assert page.locator("figure svg rect.bar").count() >= 1
+            assert page.locator("figure svg rect.bar.part").count() >= 1
+            page.get_by_role("link", name="month").click()
+            playwright.expect(page.locator("[aria-current=page]")).to_have_text("month")
+
+            hosts.get_by_role("button", name="Drain").first.click()
+            playwright.expect(hosts.get_by_text("‖ draining")).to_be_visible()
+            hosts.get_by_role("button", name="Use again").click()
+            playwright.expect(hosts.get_by_text("✓ up")).to_be_visible()
+            picture(page, "after")
+            assert page.problems == []
+            csv = running.get("/dashboard/usage.csv").body.decode()
+            assert csv.splitlines()[0].startswith("day,key,model,requests")
+            assert "flood" in csv
+            page.context.close()
+        with gateway(tmp_path, text) as running:  # the charts go on after a restart
+            assert 'class="bar part"' in running.get("/dashboard").body.decode()
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_in_light_and_dark(fake: FakeLMStudio, browser: Any, tmp_path: Path, scheme: str) -> None:
+    """Nothing is wider than the screen; a model that is loading is shown."""
+    fake.at("/v1/chat/completions").reply("Hello.")
+    with gateway(tmp_path, config_of([fake])) as running:
+        for _ in range(3):
+            running.chat()
+        viewport = {"width": 390, "height": 844}
+        page = open_page(browser, running.url, viewport=viewport, color_scheme=scheme, device_scale_factor=2)
+        playwright.expect(section(page, "Hosts").get_by_text("✓ up")).to_be_visible()
+        playwright.expect(section(page, "Hosts").get_by_text(MODEL)).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        picture(page, f"phone-{scheme}")
+        assert page.problems == []
+        page.context.close()
+
+
+@needs_browser
+def test_a_browser_elsewhere_is_asked_for_the_operators_token(fake: FakeLMStudio, browser: Any, tmp_path: Path) -> None:
+    """As a password; without it there is nothing to see."""
+    text = config_of([fake], '[admin]\ntoken_env = "OPERATORS"')
+    with gateway(tmp_path, text, env={"OPERATORS": "s3cret"}) as running:
+        elsewhere = {"X-Forwarded-For": "8.8.8.8"}
+        for path in ("/dashboard", "/dashboard/events", "/dashboard/usage.csv", "/dashboard/live.js", "/metrics"):
+            refused = running.get(path, **elsewhere)
+            assert (refused.status, refused.headers["www-authenticate"].partition(" ")[0]) == (401, "Basic")
+        credentials = {"username": "any", "password": "s3cret"}
+        page = open_page(browser, running.url, http_credentials=credentials, extra_http_headers=elsewhere)
+        playwright.expect(section(page, "Hosts").get_by_text("✓ up")).to_be_visible()
+        playwright.expect(page.locator("#connection")).to_have_text("live")
+        page.context.close()
+
+
+def test_names_from_outside_are_only_text(fake: FakeLMStudio, tmp_path: Path) -> None:
+    """A model's name with markup is shown as it is written."""
+    with gateway(tmp_path, config_of([fake])) as running:
+        assert running.chat(model="<script>alert(1)</script>").status == 404
+        page = running.get("/dashboard")
+        assert b"<script>alert" not in page.body
+        assert b"&lt;script&gt;alert" in page.body
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_an_open_dashboard_does_not_hold_up_the_end(fake: FakeLMStudio, tmp_path: Path) -> None:
+    """The gateway ends with a page that listens."""
+    with gateway(tmp_path, config_of([fake])) as running:
+        answer = running.pool.request("GET", f"{running.url}/dashboard/events", preload_content=False)
+        assert answer.read(5)
+        assert running.end() in {0, -signal.SIGTERM}
+        answer.release_conn()

@@ -1,0 +1,106 @@
+"""`lmdeck top` in a real terminal of 80 × 24: hosts, queues and requests, and what its keys do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
+
+from bodies import chunk
+from lmdeck.testing import FakeLMStudio
+from terminals import Terminal
+
+TOP = [sys.executable, "-m", "lmdeck", "top"]
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeLMStudio]:
+    with FakeLMStudio(seed=0) as server:
+        yield server
+
+
+class Screen(Terminal):
+    """A terminal that is looked at until something is so."""
+
+    def wait_until(self, condition: Callable[[str], bool]) -> str:
+        limit = time.monotonic() + PATIENCE
+        while not condition("\n".join(self.rows)):
+            assert time.monotonic() < limit, "\n".join(self.rows)
+            self.forget()
+            with contextlib.suppress(AssertionError):
+                self.wait_for("\0", 0.2)
+        return "\n".join(self.rows)
+
+
+@contextlib.contextmanager
+def top(running: GatewayProcess) -> Iterator[Screen]:
+    screen = Screen([*TOP, "--url", running.url, "--interval", "0.2"], dict(os.environ), columns=80, lines=24)
+    with contextlib.closing(screen):
+        yield screen
+
+
+def test_top_shows_what_goes_on_and_acts_on_it(fake: FakeLMStudio, tmp_path: Path) -> None:
+    """Two hosts of which one goes down, open requests, a stop, a drain, and the way out."""
+    fake.at("/v1/chat/completions").frames(chunk("one"), chunk("two"), 120.0)
+    answers: list[Answer] = []
+    with FakeLMStudio(seed=0) as other:
+        text = config_of([fake, other], "[routing]\npoll = 0.2\nprobe = 0.2")
+        with gateway(tmp_path, text) as running, top(running) as screen:
+            screen.wait_until(lambda shown: "✓ up" in shown and "no open requests" in shown)
+            other.close()
+            shown = screen.wait_until(lambda shown: "✗ down" in shown)
+            threads = [threading.Thread(target=lambda: answers.append(running.chat(stream=True))) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            shown = screen.wait_until(lambda shown: shown.count("answering") == 2)
+            assert "2 open, 0 waiting" in shown
+            assert MODEL[:10] in shown
+            assert len(shown.splitlines()) <= 24
+            assert "q quit" in shown
+            screen.type("\x1b[B")
+            screen.type("c")
+            screen.wait_until(lambda shown: "1 open" in shown and "stopped" in shown)
+            screen.type("c")
+            screen.wait_until(lambda shown: "0 open" in shown)
+            screen.type("s")
+            screen.type("d")
+            screen.wait_until(lambda shown: "‖ draining" in shown and "a is draining" in shown)
+            screen.type("d")
+            screen.wait_until(lambda shown: "a is used again" in shown)
+            for thread in threads:
+                thread.join(PATIENCE)
+            shown = screen.wait_until(lambda shown: "2 failed" in shown)
+            assert "ServerError" in shown
+            screen.type("q")
+            assert screen.process.wait(PATIENCE) == 0
+    assert [answer.events[-1]["error"]["code"] for answer in answers] == ["cancelled"] * 2
+
+
+def test_top_survives_a_gateway_that_is_away(fake: FakeLMStudio, tmp_path: Path) -> None:
+    """What was known stays on the screen, and the reason beside it."""
+    with gateway(tmp_path, config_of([fake])) as running, top(running) as screen:
+        screen.wait_until(lambda shown: "✓ up" in shown)
+        running.end()
+        shown = screen.wait_until(lambda shown: "No gateway answers" in shown)
+        assert "✓ up" in shown
+        screen.type("q")
+        assert screen.process.wait(PATIENCE) == 0
+
+
+def test_top_without_a_terminal_prints_the_state_once(fake: FakeLMStudio, tmp_path: Path) -> None:
+    with gateway(tmp_path, config_of([fake])) as running:
+        done = subprocess.run([*TOP, "--url", running.url, "--json"], capture_output=True, text=True, check=True)
+        assert '"hosts"' in done.stdout
+        done = subprocess.run([*TOP, "--url", running.url], capture_output=True, text=True, check=True)
+        assert "✓ up" in done.stdout
+    done = subprocess.run([*TOP, "--url", running.url], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "No gateway answers" in done.stderr
