@@ -8,7 +8,7 @@ from html import escape
 
 from lmdeck.gateway.history import Bucket
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 150, 44, 20, 8
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 190, 62, 30, 12
 CLOCKS = {"hour": "%H:%M", "day": "%H:%M", "month": "%d %b"}
 
 
@@ -51,12 +51,12 @@ def _bar(at: int, value: float, top: float, step: float, kind: str) -> str:
 def _axes(top: float, buckets: Sequence[Bucket], range_name: str) -> str:
     base = HEIGHT - BOTTOM
     lines = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{y}" y2="{y}"/>' for y in (TOP, (base + TOP) // 2, base)]
-    marks = [(TOP + 4, top), ((base + TOP) // 2 + 4, top / 2), (base, 0.0)]
+    marks = [(TOP + 8, top), ((base + TOP) // 2 + 7, top / 2), (base, 0.0)]
     lines += [f'<text x="{LEFT - 6}" y="{y}" text-anchor="end">{_figure(value)}</text>' for y, value in marks]
     if buckets:
         ends = ((LEFT, buckets[0].at, "start"), (WIDTH, buckets[-1].at, "end"))
         lines += [
-            f'<text x="{x}" y="{HEIGHT - 4}" text-anchor="{anchor}">{escape(_clock(at, range_name))}</text>'
+            f'<text x="{x}" y="{HEIGHT - 6}" text-anchor="{anchor}">{escape(_clock(at, range_name))}</text>'
             for x, at, anchor in ends
         ]
     return "".join(lines)
