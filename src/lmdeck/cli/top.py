@@ -10,11 +10,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from typing import Annotated, Any
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
 
 import msgspec
 import typer
-import urllib3
 from msgspec import Struct
 from rich.console import Group
 from rich.live import Live
@@ -28,6 +30,8 @@ from lmdeck.gateway.dashboard.view import host_state
 ORDERS = ("seconds", "chunks_per_second", "key", "model")
 STYLES = {"✓": "green", "✗": "bold red", "!": "yellow", "‖": "yellow", "◔": "cyan"}
 MOST_HOSTS, MOST_MODELS, MOST_ERRORS = 4, 3, 3
+SECONDS = 5.0
+NAME_IT = "Name the gateway with --url, and the operators' token with --token-env."
 WIDE = {"models", "model", "what to do"}
 WIDTHS = {"": 1, "state": 10, "phase": 9, "time": 7, "chunks/s": 8, "error": 16}
 HELP = "↑↓ select  s sort  c stop request  h host  d drain  q quit"
@@ -78,6 +82,8 @@ class _Gateway:
     """The gateway's endpoints for operators."""
 
     def __init__(self, url: str, token_env: str) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ConfigurationError(f"{url!r} is not an address.", hint="Name it as http://host:port.")
         self.url = url
         self._headers = {"Content-Type": "application/json"}
         if token_env:
@@ -86,7 +92,7 @@ class _Gateway:
                     f"The variable {token_env} is not set.", hint="Set it to the operators' token."
                 )
             self._headers["Authorization"] = f"Bearer {os.environ[token_env]}"
-        self._pool = urllib3.PoolManager(retries=False, timeout=5.0)
+        self._open = build_opener(ProxyHandler({})).open  # the proxy of the environment is for other machines
 
     def status(self) -> dict[str, Any]:
         """Return `/gateway/status`.
@@ -97,7 +103,7 @@ class _Gateway:
         """
         status: dict[str, Any] = self._ask("GET", "/gateway/status")
         if "hosts" not in status:
-            raise ConfigurationError(f"{self.url} is not an lmdeck gateway.", hint="Name it with --url.")
+            raise ConfigurationError(f"{self.url} is not an lmdeck gateway.", hint=NAME_IT)
         return status
 
     def post(self, path: str, body: Mapping[str, Any]) -> None:
@@ -105,24 +111,37 @@ class _Gateway:
         self._ask("POST", path, msgspec.json.encode(body))
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
+        request = Request(f"{self.url}{path}", data=body, headers=self._headers, method=method)  # noqa: S310  # checked above
         try:
-            answer = self._pool.request(method, f"{self.url}{path}", body=body, headers=self._headers)
-        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            with self._open(request, timeout=SECONDS) as answer:
+                data = answer.read()
+        except HTTPError as refused:
+            with refused:
+                data = refused.read()
+            raise ConfigurationError(f"{self.url}: {_message(data, refused.code)}", hint=NAME_IT) from None
+        except (OSError, HTTPException) as error:
             raise ServerUnreachableError(
                 f"No gateway answers at {self.url}.",
                 hint="Start it with `lmdeck gateway serve`, or name it with --url.",
             ) from error
-        try:
-            decoded = msgspec.json.decode(answer.data)
-        except msgspec.DecodeError:
-            decoded = None
-        if answer.status >= 400 or not isinstance(decoded, dict):
-            error_body = decoded.get("error") if isinstance(decoded, dict) else None
-            said = error_body.get("message") if isinstance(error_body, dict) else f"status {answer.status}"
-            raise ConfigurationError(
-                f"{self.url}: {said}", hint="Name the gateway with --url, its token with --token-env."
-            )
+        decoded = _decoded(data)
+        if not isinstance(decoded, dict):
+            raise ConfigurationError(f"{self.url} is not an lmdeck gateway.", hint=NAME_IT)
         return decoded
+
+
+def _decoded(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _message(data: bytes, status: int) -> str:
+    """Return what an error response says."""
+    decoded = _decoded(data)
+    error = decoded.get("error") if isinstance(decoded, dict) else None
+    return str(error.get("message")) if isinstance(error, dict) else f"it answered with status {status}"
 
 
 class _Act(Struct):
