@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateways import MODEL, PATIENCE, config_of, gateway
+import urllib3
+from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
 
 from bodies import chunk
 from lmdeck.testing import FakeLMStudio
@@ -128,17 +130,26 @@ def test_a_day_in_the_life_of_an_operator(fake: FakeLMStudio, browser: Any, tmp_
             assert 'class="bar part"' in running.get("/dashboard").body.decode()
 
 
+def ask_in_vain(running: GatewayProcess) -> None:
+    """Ask for a model that takes long to load, until the gateway ends."""
+    with contextlib.suppress(urllib3.exceptions.HTTPError):
+        running.chat(model="late", stream=True)
+
+
 @needs_browser
 def test_it_fits_a_phone_in_light_and_dark(fake: FakeLMStudio, browser: Any, tmp_path: Path) -> None:
-    """Nothing is wider than the screen."""
+    """Nothing is wider than the screen; a model that is being loaded is shown."""
     fake.at("/v1/chat/completions").reply("Hello.")
-    with gateway(tmp_path, config_of([fake])) as running:
+    fake.add_model("late", loaded=False, load_seconds=120.0)
+    with gateway(tmp_path, config_of([fake], "[profiles.late]\ncontext_length = 4096")) as running:
         running.chat()
+        waiting = threading.Thread(target=ask_in_vain, args=(running,))
+        waiting.start()
         page = open_page(browser, running.url, viewport={"width": 390, "height": 844}, device_scale_factor=2)
         grounds = set()
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
-            playwright.expect(section(page, "Hosts").get_by_text("✓ up")).to_be_visible()
+            playwright.expect(section(page, "Hosts").get_by_text("◔ loading late")).to_be_visible()
             playwright.expect(section(page, "Hosts").get_by_text(MODEL)).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
             grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
@@ -146,6 +157,7 @@ def test_it_fits_a_phone_in_light_and_dark(fake: FakeLMStudio, browser: Any, tmp
         assert len(grounds) == 2
         assert page.problems == []
         page.context.close()
+    waiting.join(PATIENCE)
 
 
 @needs_browser
