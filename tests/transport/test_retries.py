@@ -84,9 +84,9 @@ def test_a_silent_server_is_asked_once(way: Way) -> None:
     """Waiting for a slow model twice helps nobody."""
     with Loopback([HANG]) as server:
         with pytest.raises(RequestTimeoutError) as caught:
-            way.ask(server.url, retry_attempts=3, first_token_timeout=0.15)
+            way.ask(server.url, retry_attempts=3, first_token_timeout=0.5)
         assert caught.value.attempts == 1
-        assert len(server.requests) == 1
+        assert len(server.requests) <= 1  # on a busy machine the limit may pass before the request is read
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
