@@ -15,7 +15,7 @@ from lmdeck.cli.engine import pull_with_progress
 from lmdeck.engine import EngineServer
 from lmdeck.errors import LMStudioError
 
-PROMPTS = [f"Name one thing that is {adjective} and {other}." for adjective in (
+PROMPTS = [f"A {adjective}, {other} thing?" for adjective in (
     "red", "small", "old", "loud", "soft", "fast", "cold", "round", "sweet", "heavy",
 ) for other in ("expensive", "common", "useful", "dangerous", "forgotten")]  # fmt: skip
 KILLED_AFTER = 15
@@ -29,7 +29,7 @@ def main() -> int:
         source.write_text("".join(f"{json.dumps({'prompt': prompt})}\n" for prompt in PROMPTS))
         command = [
             sys.executable, "-m", "lmdeck", "batch", "run", str(source), "--out", str(out), "--host", server.base_url,
-            "--model", server.model, "--max-tokens", "8", "--temperature", "0",
+            "--model", server.model, "--max-tokens", "6", "--temperature", "0",
         ]  # fmt: skip
         print(f"$ lmdeck batch run prompts.jsonl --out answers.jsonl --model {server.model}", flush=True)
         with subprocess.Popen(command) as process:

@@ -103,10 +103,11 @@ class BatchProcess:
 
 
 class Milestones:
-    """Wait until a fake has received a number of requests."""
+    """Wait until fakes have received a number of requests; the one of the number `hold_at` is held until an event."""
 
-    def __init__(self, *fakes: FakeLMStudio) -> None:
+    def __init__(self, *fakes: FakeLMStudio, hold_at: int = 0, until: threading.Event | None = None) -> None:
         self._count = 0
+        self._hold_at, self._until = hold_at, until
         self._changed = threading.Condition()
         for fake in fakes:
             fake.on_request(self._note)
@@ -115,6 +116,8 @@ class Milestones:
         with self._changed:
             self._count += request.wants_answer
             self._changed.notify_all()
+        if self._until is not None and self._count == self._hold_at:
+            self._until.wait(60)
 
     @property
     def count(self) -> int:

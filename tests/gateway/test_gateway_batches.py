@@ -281,7 +281,7 @@ def test_a_batch_is_that_of_a_key(tmp_path: Path) -> None:
             bob.batches.create(
                 input_file_id=done.input_file_id, endpoint="/v1/chat/completions", completion_window="24h"
             )
-        endless = create(bob, [row(number, f"{number}") for number in range(2000)])
+        endless = create(bob, [row(number, f"{number}") for number in range(5000)])
         followed(bob, endless.id, lambda batch: batch.request_counts.completed > 0)
         with open_store(url) as store:
             store.revoke_key("bob")
@@ -302,7 +302,7 @@ def _stored(folder: Path, batch_id: str) -> Any:
 def test_other_requests_go_before_those_of_batches(tmp_path: Path) -> None:
     """A person who asks while a batch runs does not wait for its end."""
     with answering(tmp_path, time_to_first_token=0.05) as (fake, running), client_of(running) as client:
-        created = create(client, [row(number, f"{number}") for number in range(300)])
+        created = create(client, [row(number, f"{number}") for number in range(5000)])
         followed(client, created.id, lambda batch: batch.request_counts.completed > 0)
         threads = [threading.Thread(target=running.chat, args=(f"person {number}",)) for number in range(8)]
         for thread in threads:

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from lmdeck.batch.ledger import RowError, Totals
+from lmdeck.batch.ledger import HostTotals, RowError, Totals
 
 WINDOW_SECONDS = 30.0
 State: TypeAlias = Literal["reading", "running", "writing", "finished"]
@@ -125,22 +125,19 @@ def running_progress(
         rows_per_second=speed[0],
         tokens_per_second=speed[1],
         seconds_left=0.0 if not left else left / speed[0] if speed[0] else None,
-        hosts=[_host(name, totals, *hosts.get(name, (True, 0))) for name in shown],
+        hosts=[_host(counted.get(name) or HostTotals(name=name), *hosts.get(name, (True, 0))) for name in shown],
     )
 
 
-def _host(name: str, totals: Totals, is_up: bool, running: int) -> HostProgress:
-    found = next((host for host in totals.hosts if host.name == name), None)
-    if found is None:
-        return HostProgress(name=name, is_up=is_up, running=running)
+def _host(totals: HostTotals, is_up: bool, running: int) -> HostProgress:
     return HostProgress(
-        name=name,
+        name=totals.name,
         is_up=is_up,
         running=running,
-        answered=found.answered,
-        failed=found.failed,
-        prompt_tokens=found.prompt_tokens,
-        completion_tokens=found.completion_tokens,
+        answered=totals.answered,
+        failed=totals.failed,
+        prompt_tokens=totals.prompt_tokens,
+        completion_tokens=totals.completion_tokens,
     )
 
 

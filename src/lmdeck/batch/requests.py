@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -18,7 +18,6 @@ from msgspec import Struct
 from lmdeck.errors import ConfigurationError
 from lmdeck.relay.routes import Kind, route_of
 
-Dedupe: TypeAlias = Literal["auto", "never"]
 CHAT = "/v1/chat/completions"
 DEFAULT_MAX_TOKENS = 4096  # of `/v1/messages`, which requires a limit
 KEY_BYTES = 16

@@ -45,7 +45,9 @@ class WorkerLimits(Struct, frozen=True, kw_only=True):
 
 
 class Worker:
-    """The work on one batch in this process."""
+    """The work on one batch in this process; `store` is the ledger while it runs."""
+
+    store: LedgerThread
 
     def __init__(
         self,
@@ -56,12 +58,13 @@ class Worker:
         schema: SchemaCheck | None = None,
         on_progress: Callable[[BatchProgress], object] | None = None,
     ) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self.limits = limits
         self.schema = schema
         self._on_progress = on_progress
         self._workplaces = [_Workplace(self, host) for host in hosts]
         self._speed = Speed()
+        self._encoded: bytes | None = None
         self.is_stopping = False
         self.error: Exception | None = None
         self._answering_since = time.monotonic()
@@ -73,7 +76,7 @@ class Worker:
         Raises:
             LMStudioError: The work cannot go on: no host answers, the token is refused, a budget is used, the disk is full.
         """
-        self.store = LedgerThread(self._ledger, self._ledger.register())
+        self.store = LedgerThread(self.ledger, self.ledger.register())
         watching = asyncio.create_task(self._watch())
         try:
             await asyncio.gather(*(workplace.run() for workplace in self._workplaces))
@@ -97,7 +100,7 @@ class Worker:
 
     async def _leave(self) -> None:
         try:
-            await self.store.run(self._ledger.leave, self.store.worker)
+            await self.store.run(self.ledger.leave, self.store.worker)
         except LMStudioError as error:  # a full disk: the leases end when this process does
             self.error = self.error or error
         await self.store.aclose()
@@ -113,7 +116,7 @@ class Worker:
 
     async def _report(self) -> None:
         """Send a heartbeat, and report the progress of all workers."""
-        totals = await self.store.run(self._ledger.heartbeat, self.store.worker, self._encoded)
+        totals = await self.store.run(self.ledger.heartbeat, self.store.worker, self._encoded)
         if totals.ended_by is not None:
             self.stop()
         ended = totals.answered + totals.failed
@@ -124,8 +127,6 @@ class Worker:
         self._encoded = msgspec.json.encode(progress)
         if self._on_progress is not None:
             self._on_progress(progress)
-
-    _encoded: bytes | None = None
 
     def models_elsewhere(self, asking: _Workplace) -> set[str]:
         """Return the models that the other hosts work on."""
@@ -215,7 +216,7 @@ class _Workplace:
             task.add_done_callback(self._ended)
         if not leased and not self.running:
             store = self._worker.store
-            if await store.run(self._worker._ledger.is_finished):  # noqa: SLF001  # of one module
+            if await store.run(self._worker.ledger.is_finished):
                 return False
         if len(self.running) >= self.limit:
             await self._changed.wait()
@@ -242,7 +243,7 @@ class _Workplace:
             leased = await store.lease(self.model, free)
             if leased or self.running:
                 return leased
-        self.model = self._chosen(await store.run(self._worker._ledger.open_models))  # noqa: SLF001  # of one module
+        self.model = self._chosen(await store.run(self._worker.ledger.open_models))
         return [] if self.model is None else await store.lease(self.model, min(free, self.limit))
 
     def _chosen(self, models: Sequence[str]) -> str | None:
