@@ -50,7 +50,8 @@ aria-controls="lmdeck-conversations"></button>
         <button type="button" class="lmdeck-attach lmdeck-icon" aria-label="Attach an image"></button>
         <input type="file" class="lmdeck-file" accept="image/*" multiple hidden aria-label="Image">
         <label class="lmdeck-hidden" for="lmdeck-text">Your question</label>
-        <textarea id="lmdeck-text" rows="1" placeholder="$placeholder" autofocus required maxlength="100000"></textarea>
+        <textarea id="lmdeck-text" rows="1" placeholder="$placeholder" required disabled \
+maxlength="100000"></textarea>
         <button type="submit" class="lmdeck-send lmdeck-icon" aria-label="Send"></button>
         <button type="button" class="lmdeck-stop lmdeck-icon" aria-label="Stop" hidden></button>
       </div>

@@ -23,6 +23,12 @@ export class Composer {
     this.field.addEventListener("input", () => this.fit());
     this.field.addEventListener("keydown", (event) => this.key(event, onEditLast));
     this.listenForImages(root);
+    this.field.disabled = false; // from now on nothing that is typed is lost
+    this.focus();
+  }
+
+  focus() {
+    if (!matchMedia("(hover: none)").matches) this.field.focus(); // a phone would open its keyboard
   }
 
   get question() {
@@ -63,7 +69,7 @@ export class Composer {
   work(isWorking) {
     this.find(".lmdeck-stop").hidden = !isWorking;
     this.find(".lmdeck-send").hidden = isWorking;
-    if (!isWorking && !matchMedia("(hover: none)").matches) this.field.focus(); // a phone would open its keyboard
+    if (!isWorking) this.focus();
   }
 
   acceptImages(isAccepted) {
