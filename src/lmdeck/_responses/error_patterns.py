@@ -6,6 +6,8 @@ Sources: LM Studio docs `2_rest`, and reports in lmstudio-bug-tracker; messages 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cached_property
 
 from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
 from lmdeck.errors import (
@@ -24,15 +26,24 @@ from lmdeck.errors import (
 )
 
 
-def _words(*patterns: str) -> re.Pattern[str]:
-    return re.compile("|".join(patterns), re.IGNORECASE)
+class Words:
+    """Expressions of which one must occur; they are compiled by the first search, since most programs see no error."""
+
+    def __init__(self, *patterns: str, flags: int = re.IGNORECASE) -> None:
+        self._patterns = patterns
+        self._flags = flags
+
+    @cached_property
+    def search(self) -> Callable[[str], re.Match[str] | None]:
+        """Search a text for any of them."""
+        return re.compile("|".join(self._patterns), self._flags).search
 
 
 # The order matters: a crash caused by a full context names the context, a load that runs out of memory names the model.
-PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
-    (_words(r"unexpected endpoint or method"), EndpointNotFoundError),
+PHRASES: list[tuple[Words, type[APIError]]] = [
+    (Words(r"unexpected endpoint or method"), EndpointNotFoundError),
     (
-        _words(
+        Words(
             r"\bnot support(ed)? (image|vision|audio|video|multimodal)",
             r"\b(image|vision|audio|video|multimodal)( input| content)?s? (is|are) not (supported|enabled|available)",
             r"missing data required for image input",  # Ollama
@@ -41,10 +52,10 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
         ),
         InvalidRequestError,
     ),
-    (_words(r"prediction history node\b", r"not found in shard"), ServerError),
-    (_words(r"permission denied to use"), AuthenticationError),
+    (Words(r"prediction history node\b", r"not found in shard"), ServerError),
+    (Words(r"permission denied to use"), AuthenticationError),
     (
-        _words(
+        Words(
             r"trying to keep the first \d+ tokens",
             r"number of tokens to keep from the initial prompt is greater",
             r"cannot truncate prompt with n_keep",
@@ -66,10 +77,10 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
         ),
         ContextLengthError,
     ),
-    (_words(r"no models? (is |are )?(currently )?loaded", r"model (\S+ )?(is )?not (currently )?loaded"), NoModelLoadedError),
-    (_words(r"model is not embedding", r"does not support embeddings?", r"is not an embedding model"), InvalidRequestError),
+    (Words(r"no models? (is |are )?(currently )?loaded", r"model (\S+ )?(is )?not (currently )?loaded"), NoModelLoadedError),
+    (Words(r"model is not embedding", r"does not support embeddings?", r"is not an embedding model"), InvalidRequestError),
     (
-        _words(
+        Words(
             r"failed to load (the )?model",
             r"unable to load (the )?model",
             r"requires more system memory",  # Ollama
@@ -85,7 +96,7 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
         ModelLoadError,
     ),
     (
-        _words(
+        Words(
             r"model has crashed",
             r"model (process )?crashed",
             r"model (is|was|has been|got) unloaded",
@@ -100,9 +111,9 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
         ),
         ModelCrashedError,
     ),
-    (_words(*GRAMMAR_ERRORS), InvalidRequestError),
+    (Words(*GRAMMAR_ERRORS), InvalidRequestError),
     (
-        _words(
+        Words(
             r"error in (predict\w*|iterating prediction stream)",  # the MLX engine
             r"received prediction[- ]error",
             r"\bfetch failed\b",
@@ -118,7 +129,7 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
         ServerError,
     ),
     (
-        _words(
+        Words(
             r"jinja",
             r"unable to generate parser for this template",
             r"(prompt|chat) template",
@@ -135,10 +146,10 @@ PHRASES: list[tuple[re.Pattern[str], type[APIError]]] = [
         ),
         TemplateError,
     ),
-    (_words(r"invalid discriminator value"), InvalidRequestError),
-    (_words(r"previous.?response\b.{0,120}(not found|unknown|expired|does not exist)", r"\bresp_\w+\W+(was )?not found",
+    (Words(r"invalid discriminator value"), InvalidRequestError),
+    (Words(r"previous.?response\b.{0,120}(not found|unknown|expired|does not exist)", r"\bresp_\w+\W+(was )?not found",
             r"download job\b", r"\bjob\b.{0,60} not found"), InvalidRequestError),
-    (_words(r"\bmodel( \S+)? not found", r"model_not_found", r"no such model",
+    (Words(r"\bmodel( \S+)? not found", r"model_not_found", r"no such model",
             r"(cannot|can't|could not|couldn't|unable to) find (the )?model\b", r"\bmodel does(n't| not) exist",
             r"model .{0,200} (does not exist|was not found)"), ModelNotFoundError),
 ]  # fmt: skip
@@ -182,7 +193,7 @@ STATUSES: dict[int, type[APIError]] = {
     429: RateLimitError,
 }
 TOKEN_COUNTS = [
-    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    Words(pattern, flags=re.IGNORECASE | re.DOTALL)
     for pattern in (
         r"input has (?P<prompt>\d{1,12}) tokens.{1,80}?(?P<limit>\d{1,12}) tokens",
         r"n_keep \((?P<prompt>\d{1,12})\) >= n_ctx \((?P<limit>\d{1,12})\)",
@@ -195,11 +206,11 @@ TOKEN_COUNTS = [
 ]
 
 # LM Studio's messages about its engine: the engine failed, unless the message names another status.
-ENGINE = _words(r"\bengine protocol\b", r"\bllama-server\b", r"internal (server )?error")
+ENGINE = Words(r"\bengine protocol\b", r"\bllama-server\b", r"internal (server )?error")
 # The server is not ready yet; only with status 503, or llama.cpp's type for it.
-LOADING = _words(r"\bloading (the )?model\b", r"\bmodel\b.{0,200}\b(is (currently |still )?loading|being loaded)\b")
+LOADING = Words(r"\bloading (the )?model\b", r"\bmodel\b.{0,200}\b(is (currently |still )?loading|being loaded)\b")
 # A failed validation of the request, for responses with a success status.
-VALIDATION = _words(
+VALIDATION = Words(
     r"^invalid\b",
     r"\bis required\b",
     r"^required\b",

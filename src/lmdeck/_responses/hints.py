@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
+from lmdeck._responses.error_patterns import Words
 from lmdeck.errors import (
     AuthenticationError,
     EndpointNotFoundError,
@@ -34,14 +35,10 @@ DAMAGED = (
 NO_VISION = "Choose a vision model, which accepts images: `lmdeck models` shows those as `vlm`; or remove the images."
 
 
-def _words(*patterns: str) -> re.Pattern[str]:
-    return re.compile("|".join(patterns), re.IGNORECASE)
-
-
 # The first pattern found in "param: message" determines the hint.
-HINTS: list[tuple[re.Pattern[str], str]] = [
+HINTS: list[tuple[Words, str]] = [
     (
-        _words(
+        Words(
             r"\bmmproj\b",
             r"\b(image|vision|audio|video|multimodal)\b.{0,40}\bnot (supported|enabled|available)",
             r"\bnot support(ed)? (image|vision|audio|video|multimodal)",
@@ -52,53 +49,53 @@ HINTS: list[tuple[re.Pattern[str], str]] = [
         NO_VISION,
     ),
     (
-        _words(r"vision\.imageResizeSettings"),
+        Words(r"vision\.imageResizeSettings"),
         "Update LM Studio: this version fails on images (bug tracker #1132).",
     ),
     (
-        _words(r"\bpixels?\b", r"image.{0,40}\btoo large\b"),
+        Words(r"\bpixels?\b", r"image.{0,40}\btoo large\b"),
         "Send a smaller image: LM Studio accepts up to 5120 × 5120 pixels (bug tracker #2003).",
     ),
-    (_words(r"not embedding"), "Choose an embedding model: `lmdeck models` shows each model's type."),
+    (Words(r"not embedding"), "Choose an embedding model: `lmdeck models` shows each model's type."),
     (
-        _words(r"--embeddings?\b", r"pooling type"),
+        Words(r"--embeddings?\b", r"pooling type"),
         "Start the server with `--embeddings` and an embedding model, or use another server.",
     ),
     (
-        _words(r"too large to process.{0,80}batch size"),
+        Words(r"too large to process.{0,80}batch size"),
         "Embed shorter texts, or start the server with a larger `--ubatch-size`, as large as its context.",
     ),
-    (_words(r"insufficient system resources"), str(ModelLoadError.default_hint)),
+    (Words(r"insufficient system resources"), str(ModelLoadError.default_hint)),
     (
-        _words(r"before becoming healthy", r"snapshot of system resources"),
+        Words(r"before becoming healthy", r"snapshot of system resources"),
         "The engine could not be started: free memory, choose a smaller model or context length, or update its runtime.",
     ),
     (
-        _words(r"expected 'function' \| 'mcp'", r"\btools[.\[]\d+\]?[.]type\b", r"unsupported tool type"),
+        Words(r"expected 'function' \| 'mcp'", r"\btools[.\[]\d+\]?[.]type\b", r"unsupported tool type"),
         "Use only tools of the types function and mcp: the server does not support others.",
     ),
     (
-        _words(r"\bserver_url\b"),
+        Words(r"\bserver_url\b"),
         'Add a `server_url` to the MCP tool; a server of mcp.json is used by `lm.conversation(integrations=["mcp/name"])`.',
     ),
     (
-        _words(r"permission denied to use", r"local (mcp|integrations?)\b.{0,80}(permission|not allowed|disabled)"),
+        Words(r"permission denied to use", r"local (mcp|integrations?)\b.{0,80}(permission|not allowed|disabled)"),
         "Allow local MCP servers in the server's settings, and give the API token permission to use them.",
     ),
     (
-        _words(r"speculative", r"draft[ _]model", r"\bdraft\b.{0,60}\bmodel"),
+        Words(r"speculative", r"draft[ _]model", r"\bdraft\b.{0,60}\bmodel"),
         "Remove `draft_model` (speculative decoding), or choose a draft model of the same family and vocabulary.",
     ),
     (
-        _words(r"prediction history node", r"not found in shard"),
+        Words(r"prediction history node", r"not found in shard"),
         DAMAGED,
     ),
     (
-        _words(r"'type' must be a string"),
+        Words(r"'type' must be a string"),
         "Write a list of types in a schema as anyOf, as the rule `schemas` does.",
     ),
     (
-        _words(
+        Words(
             r"failed to (parse|generate) (a |the )?tool call",
             r"peg-native",
             r"does not match the expected .{0,40}format",
@@ -106,7 +103,7 @@ HINTS: list[tuple[re.Pattern[str], str]] = [
         "The server could not parse the model's call: ask again, lower the temperature, or use a model trained for tools.",
     ),
     (
-        _words(
+        Words(
             r"error in (predict\w*|iterating prediction stream)",
             r"prediction[- ]error",
             r"broadcast",
@@ -116,15 +113,15 @@ HINTS: list[tuple[re.Pattern[str], str]] = [
         "The engine failed during the answer: ask again; if the error persists, reload the model or update its runtime.",
     ),
     (
-        _words(r"\b_0x[0-9a-f]{4,}\b", r"cannot read propert(y|ies) of (undefined|null)"),
+        Words(r"\b_0x[0-9a-f]{4,}\b", r"cannot read propert(y|ies) of (undefined|null)"),
         "The server failed on the request: check that messages and tools are lists of complete entries, or update LM Studio.",
     ),
     (
-        _words(r"invalid '?messages'? in payload"),
+        Words(r"invalid '?messages'? in payload"),
         "Every message needs a role and content, every call a function, and every tool result its tool_call_id.",
     ),
     (
-        _words(
+        Words(
             r"\broles? must alternate",
             r"consecutive (user|assistant|system)",
             r"no previous (assistant )?message",
@@ -138,36 +135,36 @@ HINTS: list[tuple[re.Pattern[str], str]] = [
         HISTORY_HINT,
     ),
     (
-        _words(r"tool_choice"),
+        Words(r"tool_choice"),
         "Use none, auto or required: with_tool_choice converts a tool's name into what LM Studio accepts.",
     ),
-    (_words(r"response_format"), "Use a json_schema: chat.parse(Type) creates one."),
-    (_words(r"'?input'? field must be a string"), "Embed texts, not tokens: a text or a list of texts."),
+    (Words(r"response_format"), "Use a json_schema: chat.parse(Type) creates one."),
+    (Words(r"'?input'? field must be a string"), "Embed texts, not tokens: a text or a list of texts."),
     (
-        _words(r"invalid type for 'input'"),
+        Words(r"invalid type for 'input'"),
         "Send text, or a list of messages with text, to /v1/responses; send images with lm.chat() instead.",
     ),
     (
-        _words(*GRAMMAR_ERRORS),
+        Words(*GRAMMAR_ERRORS),
         "The schema of a tool or of response_format is too complex for the engine: simplify it (no pattern, no deep nesting).",
     ),
     (
-        _words(
+        Words(
             r"not support '?`?previous_response_id",
             r"previous_response_id'?`? (is )?(not supported|unsupported|ignored)",
         ),
         "This server does not store answers: send the whole history as `input`, or use lm.chat() with its messages.",
     ),
     (
-        _words(r"previous.?response", r"\bresp_\w+\W+(was )?not found"),
+        Words(r"previous.?response", r"\bresp_\w+\W+(was )?not found"),
         "The server no longer has that answer: start a new conversation, or pass `recover=True` to send its history again.",
     ),
     (
-        _words(r"must be a base64 encoded image"),
+        Words(r"must be a base64 encoded image"),
         "Pass images as file, bytes or data URI; the server does not fetch URLs.",
     ),
     (
-        _words(r"invalid discriminator value. expected 'object'"),
+        Words(r"invalid discriminator value. expected 'object'"),
         'Every tool needs `"parameters": {"type": "object", "properties": {…}}`.',
     ),
 ]
