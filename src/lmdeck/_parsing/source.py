@@ -128,11 +128,10 @@ class Source:
     """Text that is still arriving, the position up to which it was read, and the text read since a mark.
 
     `base` is the number of characters before `text`. A reader that waits for literals sets `stop` and `put`: new text in which
-    `stop` finds nothing goes to `put`, and the reader is not resumed. Without `put` such text is kept until something is found,
-    and joined once.
+    `stop` finds nothing goes to `put`, and the reader is not resumed.
     """
 
-    __slots__ = ("_kept", "_mark", "_waiting", "at", "base", "closed", "put", "stop", "text")
+    __slots__ = ("_kept", "_mark", "at", "base", "closed", "put", "stop", "text")
 
     def __init__(self, text: str = "", *, closed: bool = False, base: int = 0) -> None:
         self.text = text
@@ -143,7 +142,6 @@ class Source:
         self.put: Callable[[str], object] | None = None
         self._kept: list[str] = []
         self._mark = -1
-        self._waiting: list[str] = []
 
     @property
     def place(self) -> int:
@@ -156,29 +154,19 @@ class Source:
         if self._mark >= 0:
             self._kept.append(self.text[self._mark : at])
             self._mark = 0
-        if self._waiting:
-            text = "".join((*self._waiting, text))
-            self._waiting.clear()
         self.text = self.text[at:] + text if at < len(self.text) else text
         self.base += at
         self.at = 0
 
     def close(self) -> None:
         """Mark the text as complete."""
-        if self._waiting:
-            self.feed("")
         self.closed = True
 
     def passes(self, text: str) -> bool:
         """Whether new text does not concern the waiting reader; if so, it has been passed to `put`."""
         stop, put = self.stop, self.put
-        if stop is None:
+        if stop is None or put is None:
             return False
-        if put is None:
-            if stop(text) is not None:
-                return False
-            self._waiting.append(text)
-            return True
         if self.text:
             text = self.text + text
         if stop(text) is not None:
@@ -190,13 +178,9 @@ class Source:
         put(text)
         return True
 
-    def sleep(self, stop: Callable[[str], object], put: Callable[[str], object] | None = None) -> Reader[None]:
-        """Wait for text in which `stop` finds something; what comes before goes to `put`, with text that was not read yet.
-
-        Without `put` the text is kept, unread.
-        """
-        if put is not None:
-            self.feed("")
+    def sleep(self, stop: Callable[[str], object], put: Callable[[str], object]) -> Reader[None]:
+        """Wait for text in which `stop` finds something; what comes before goes to `put`, with text that was not read yet."""
+        self.feed("")
         self.stop, self.put = stop, put
         yield
         self.stop = self.put = None

@@ -1,0 +1,61 @@
+"""Parameters that a model writes as bare text get the type that the tool's schema declares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lmdeck import parse
+
+NESTED = {"$defs": {"count": {"type": "integer"}, "loop": {"$ref": "#/$defs/loop"}}}
+CASES: list[tuple[object, str, object]] = [  # the schema of the parameter, its text, its value
+    ({"type": "string"}, "12", "12"),
+    ({"type": "str"}, "true", "true"),
+    ({"type": "integer"}, "12", 12),
+    ({"type": "integer"}, "12.0", 12),
+    ({"type": "integer"}, "007", 7),
+    ({"type": "integer"}, '"12"', 12),
+    ({"type": "integer"}, "a dozen", "a dozen"),
+    ({"type": "number"}, "1.5", 1.5),
+    ({"type": "boolean"}, "Yes", True),
+    ({"type": "boolean"}, "off", False),
+    ({"type": "boolean", "nullable": True}, "None", None),
+    ({"type": ["integer", "null"]}, "null", None),
+    ({"type": "object"}, "{'a': (1, None)}", {"a": [1, None]}),
+    ({"type": "object"}, '{\\"a\\": 1}', {"a": 1}),
+    ({"type": "array"}, "[1, 2]", [1, 2]),
+    ({"type": "array"}, "(1, 2)", [1, 2]),
+    ({"type": "array"}, "None", None),
+    ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "5", 5),
+    ({"oneOf": [{"type": "boolean"}]}, "true", True),
+    ({"enum": [1, 2.5, None, True, [1], {"a": 1}]}, "2.5", 2.5),
+    ({"enum": ["1", "2"]}, "2", "2"),
+    ({"const": 3}, "3", 3),
+    ({"$ref": "#/$defs/count"}, "3", 3),
+    ({"$ref": "#/$defs/loop"}, "3", 3),
+    ({"$ref": "#/none"}, "3", 3),
+    ({"properties": {"a": {}}}, '{"a": 1}', {"a": 1}),
+    ({"items": {"type": "integer"}}, "[1]", [1]),
+    ({}, "[1", "[1"),
+    ({}, "3", 3),
+    (True, "", ""),
+]
+
+
+@pytest.mark.parametrize(("schema", "text", "value"), CASES, ids=[f"{schema}-{text}" for schema, text, _ in CASES])
+def test_a_bare_parameter_gets_the_declared_type(schema: object, text: str, value: object) -> None:
+    """What cannot be of that type stays text."""
+    parameters = {"type": "object", "properties": {"x": schema}, **NESTED}
+    tools: list[dict[str, Any]] = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    call = f"<tool_call>\n<function=f>\n<parameter=x>\n{text}\n</parameter>\n</function>\n</tool_call>"
+    message = parse(call, tools)
+    assert [one.arguments for one in message.tool_calls] == [{"x": value}]
+
+
+@pytest.mark.parametrize("name", ["functions.f", "tool.f", "api.f", " f "])
+def test_a_name_is_found_without_what_models_add_to_it(name: str) -> None:
+    """Prefixes of OpenAI's harmony format, of modules, and white space do not hide a tool."""
+    tools = [{"name": "f", "input_schema": {"type": "object"}}]
+    call = f'<tool_call>{{"name": "{name}", "arguments": {{}}}}</tool_call>'
+    assert [one.name for one in parse(call, tools).tool_calls] == ["f"]
