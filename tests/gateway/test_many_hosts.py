@@ -402,3 +402,20 @@ def test_several_processes_load_a_model_once(tmp_path: Path) -> None:
             answers = at_once(12, lambda n: running.chat(str(n), headers={"Connection": "close"}))
             assert Counter(answer.status for answer in answers) == {200: 12}
             assert (fake.model(MODEL).loads, early) == (1, 1)
+
+
+def test_a_host_that_restarts_in_the_middle_answers_again(tmp_path: Path) -> None:
+    """The fake's own locks belong to its event loop, which is another one after a restart."""
+    with (
+        FakeLMStudio(strict=False, port=free_port(), tokens_per_second=5) as fake,
+        gateway(tmp_path, config_of([fake], FAST_PROBES)) as running,
+        concurrent.futures.ThreadPoolExecutor(6) as pool,
+    ):
+        asking = [pool.submit(running.chat, "word " * 50, stream=True) for _ in range(6)]
+        running.wait_until(lambda status: status["hosts"][0]["running"] == 4)
+        fake.close()
+        ended = [future.result() for future in asking]
+        assert all(answer.status >= 500 or "error" in answer.events[-1] for answer in ended)
+        fake.start()
+        running.wait_until(lambda status: status["hosts"][0]["up"])
+        assert running.chat().status == 200

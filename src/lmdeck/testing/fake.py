@@ -137,6 +137,7 @@ class FakeLMStudio(Scripting, ModelScripting, Expectations):
         With `as_fake`, it introduces itself as a fake (header `Server`), so that `lmdeck doctor` does not report an LM Studio.
         """
         if self._server is None:
+            self._models.forget_loop()
             headers = FAKE_HEADERS if as_fake else LM_STUDIO_HEADERS
             self._server = WatchedServer(self.app, listen(*self._address), headers=headers)
         return self

@@ -92,6 +92,12 @@ class FakeModelStore:
         self._ttls: dict[str, int] = {}
         self._loading: dict[str, asyncio.Lock] = {}
 
+    def forget_loop(self) -> None:
+        """Drop what belongs to the event loop of a server that has ended."""
+        self._slots.clear()
+        self._idle.clear()
+        self._loading.clear()
+
     def add(self, model: FakeModel) -> None:
         """Add a model, loaded if its `loaded` is set."""
         self.models[model.key] = model
