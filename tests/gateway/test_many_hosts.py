@@ -253,17 +253,33 @@ def test_a_model_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_host_with_room_for_one_model_swaps_seldom(tmp_path: Path) -> None:
-    """Requests for the loaded model go first; the others have their turn after `collate` seconds."""
+    """Requests for the loaded model go first; the others have their turn after `collate` seconds, whoever asks on."""
     with FakeLMStudio(strict=False, time_to_first_token=0.02) as fake:
         for name in ("first", "second"):
             fake.add_model(name, loaded=name == "first")
         fake.evict()
         fake.evict("text-embedding-nomic-embed-text-v1.5")
-        text = config_of([fake], "[queue]\ncollate = 0.5\n").replace('name = "a"', 'name = "a"\nmax_models = 1')
-        with gateway(tmp_path, text) as running:
+        one_model = config_of([fake]).replace('name = "a"', 'name = "a"\nmax_models = 1')
+        with gateway(tmp_path, one_model + "[queue]\ncollate = 60\n") as running:
             answers = at_once(40, lambda n: running.chat(str(n), model=("first", "second")[n % 2]))
             assert Counter(answer.status for answer in answers) == {200: 40}
-            assert fake.model("first").loads + fake.model("second").loads <= 3
+            assert fake.model("first").loads + fake.model("second").loads <= 10  # and not for every other request
+            assert len([1 for name in ("first", "second") if fake.model(name).instances]) == 1
+            running.reload(one_model + "[queue]\ncollate = 0.2\n")
+            running.wait_until(lambda _: running.get("/gateway/config").json["queue"]["collate"] == 0.2)
+            is_over = threading.Event()
+
+            def flood(_: int) -> Answer:
+                while True:
+                    answer = running.chat("more", model="first")
+                    if is_over.is_set() or answer.status != 200:
+                        return answer
+
+            with concurrent.futures.ThreadPoolExecutor(6) as pool:
+                flooding = [pool.submit(flood, n) for n in range(6)]
+                assert running.chat("my turn", model="second").status == 200
+                is_over.set()
+                assert [future.result().status for future in flooding] == [200] * 6
             assert len([1 for name in ("first", "second") if fake.model(name).instances]) == 1
 
 

@@ -269,7 +269,8 @@ class Dispatcher:
         error: LMStudioError | None = None
         try:
             if victim is not None:
-                for instance in host.models[victim].instances:
+                await host.poll()  # which instances there are now
+                for instance in host.models[victim].instances if host.has(victim) else ():
                     _log.info("host %s unloads %s for %s", host.name, victim, key)
                     await drive_async(unload(host.session, instance.id), host.transport)
                 host.note_unloaded(victim)

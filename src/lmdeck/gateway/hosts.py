@@ -76,6 +76,7 @@ class Host:
         self.last_used: dict[str, float] = {}
         self.cold: set[str] = set()
         self.loading: str | None = None
+        self.unloading: str | None = None
         self.reserved_for: str | None = None
         self.loads_explicitly = False
         self.load_errors: dict[str, tuple[LMStudioError, float]] = {}
@@ -121,7 +122,7 @@ class Host:
     def free_slots(self, model: str) -> int:
         """Return how many more answers of a loaded model the host can generate now."""
         key = self.key_of(model)
-        if self.reserved_for not in (None, key) or key in self.cold:
+        if self.reserved_for not in (None, key) or key in self.cold or key == self.unloading:
             return 0
         return self.parallel(model) - self.running[key]
 

@@ -197,7 +197,7 @@ class Scheduler:
 
     def note_load_ended(self, host: Host, model: str, error: LMStudioError | None) -> None:
         """Record the end of an explicit load; after a failure, the host does not try again for a while."""
-        host.loading = None
+        host.loading = host.unloading = None
         if host.reserved_for == host.key_of(model):
             host.reserved_for = None
         host.changes += 1
@@ -284,7 +284,7 @@ class Scheduler:
                     continue
             if victim is None and not self._loads_explicitly(host, model):
                 return Slot(self, host, model, is_first=True)
-            host.loading = host.key_of(model)
+            host.loading, host.unloading = host.key_of(model), victim
             self._start_load(host, model, victim)
             return None
         return None
