@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -113,50 +111,26 @@ def test_curl(fake: FakeLMStudio, tmp_path: Path) -> None:
     assert '"Hello **there**."' in done.stdout, done.stderr
 
 
-def test_jupyter(fake: FakeLMStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jupyter(fake: FakeLMStudio, tmp_path: Path) -> None:
     """Every cell of the page runs in a real kernel, top-level await included; a reply is shown as Markdown."""
-    for name, value in environment_for(fake.base_url).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Jupyter's own packages
-        shown = asyncio.run(_run_cells(blocks("docs/jupyter.md"), tmp_path))
+    places = {"IPYTHONDIR": str(tmp_path), "JUPYTER_RUNTIME_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("run_cells.py"))],
+        cwd=tmp_path,
+        env={**os.environ, **environment_for(fake.base_url), **places},
+        input=json.dumps(blocks("docs/jupyter.md")),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE * 9,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert [cell["status"] for cell in shown] == ["ok"] * len(shown)
     assert shown[0]["text/markdown"] == "Hello **there**."
     assert shown[1]["stdout"] == "Hello **there**."
     assert shown[2]["text/plain"] == "['Hello **there**.', 'Hello **there**.']"
     assert shown[3]["text/markdown"] == "Hello **there**."
-
-
-async def _run_cells(cells: list[str], folder: Path) -> list[dict[str, str]]:
-    """Run cells in a kernel, and return what each of them shows."""
-    from jupyter_client.manager import AsyncKernelManager
-
-    manager: Any = AsyncKernelManager(
-        kernel_cmd=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    )
-    await manager.start_kernel(cwd=str(folder))
-    client = manager.client()
-    client.start_channels()
-    try:
-        await client.wait_for_ready(timeout=PATIENCE * 2)
-        shown = []
-        for cell in cells:
-            outputs: dict[str, str] = {}
-
-            def collect(message: dict[str, Any], outputs: dict[str, str] = outputs) -> None:
-                content = message["content"]
-                if message["header"]["msg_type"] == "stream":
-                    outputs[content["name"]] = outputs.get(content["name"], "") + content["text"]
-                outputs.update(content.get("data", {}))
-
-            done = await client.execute_interactive(cell, output_hook=collect, timeout=PATIENCE * 2)
-            assert done["content"]["status"] == "ok", done["content"]
-            shown.append(outputs)
-    finally:
-        client.stop_channels()
-        await manager.shutdown_kernel(now=True)
-    return shown
 
 
 @pytest.mark.engine
