@@ -30,7 +30,6 @@ class OfferedTools:
             name, schema = _read_tool(tool)
             if name:
                 self.schemas[name] = schema
-        self._short = {name.rpartition(".")[2]: name for name in self.schemas}
 
     @classmethod
     def of(cls, tools: OfferedTools | Iterable[Any] | None) -> OfferedTools:
