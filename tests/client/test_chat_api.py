@@ -167,7 +167,7 @@ def test_a_chat_is_kept_and_branched(hello: FakeLMStudio) -> None:
         right.send()
         left.with_options(temperature=0.9, seed=None).send()
         base.with_system("Be long.").user("Up").send()
-    sent = [request.body for request in hello.requests]
+    sent = [request.body for request in hello.requests if request.wants_answer]
     assert base.messages == before == [{"role": "system", "content": "Be brief."}]
     assert [[message["content"] for message in body["messages"]] for body in sent] == [
         ["Be brief.", "Left"],
