@@ -8,13 +8,14 @@ import re
 from pathlib import Path
 
 import pytest
-from cli_tools import Run
+from cli_tools import COMMAND, Run
 from rich.console import Console
-from test_chat import Terminal
 
 from lmdeck.cli.rendering import SafeMarkdown
 from lmdeck.testing import FakeLMStudio
 from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece, save
+from loopback import PATIENCE
+from terminals import Terminal
 
 EVIL = "\x1b]52;c;ZXZpbA==\x07\x1b[2J\x9b31m\x90\u202e\u2066\u200f\u2028[bold]{x}[/nope]\x7f"
 OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -89,9 +90,9 @@ def test_no_command_hands_a_server_s_text_on_raw(run: Run) -> None:
 def test_markup_in_arguments_is_text_in_a_terminal(
     environment: dict[str, str], command: tuple[str, ...], argument: str
 ) -> None:
-    terminal = Terminal([*command, argument], environment)
+    terminal = Terminal([*COMMAND, *command, argument], environment)
     terminal.wait_for("→")
-    code = terminal.process.wait(20)
+    code = terminal.process.wait(PATIENCE * 4)
     seen = terminal.seen
     terminal.close()
     assert code in {1, 2}

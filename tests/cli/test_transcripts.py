@@ -12,6 +12,7 @@ from cli_tools import COMMAND, Run, Speaker
 
 from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.answers import PlannedCall
+from loopback import PATIENCE
 from terminals import Terminal
 
 ANSWER = """Use the <br> tag, `List<String>` or Map<String, Integer>.
@@ -103,7 +104,7 @@ def test_a_conversation_can_be_continued(there: dict[str, str], fake: FakeLMStud
         terminal.type("First question\r")
         terminal.wait_for("tokens")
         terminal.type("/quit\r")
-        assert terminal.process.wait(30) == 0
+        assert terminal.process.wait(PATIENCE * 4) == 0
     (saved,) = (tmp_path / "chats").iterdir()
     assert saved.stat().st_mode & 0o77 == 0
     with contextlib.closing(Terminal([*COMMAND, "chat", "--continue"], there)) as terminal:
@@ -125,7 +126,7 @@ def test_no_words_are_broken_in_a_narrow_terminal(there: dict[str, str], run: Ru
     fake.when(lambda request: "Say yes" in request.last_user).reply("Yes")
     with contextlib.closing(Terminal([*COMMAND, "doctor"], there, columns=60)) as terminal:
         terminal.wait_for("structured")
-        terminal.process.wait(30)
+        terminal.process.wait(PATIENCE * 4)
         rows = terminal.rows
     words = set(run("doctor", LMDECK_BASE_URL=fake.base_url).stdout.split())
     unsteady = re.compile(r"\d")
@@ -190,9 +191,9 @@ LONG = "mistralai/mistral-small-3.2-24b-instruct-2506"
 def test_names_in_tables_stay_whole(command: str, there: dict[str, str], run: Run, fake: FakeLMStudio) -> None:
     """In a narrow terminal, each row becomes a block; in a pipe, every row is one line, however long."""
     fake.add_model(LONG, loaded=True)
-    with contextlib.closing(Terminal([command], there, columns=60)) as terminal:
-        terminal.process.wait(30)
-        terminal.wait_for("context 4096")
+    with contextlib.closing(Terminal([*COMMAND, command], there, columns=60)) as terminal:
+        for name in (LONG, "text-embedding"):
+            terminal.wait_for(name)
         assert LONG in terminal.rows
         assert max(map(len, terminal.rows)) <= 60
     head, *rows = run(command, LMDECK_BASE_URL=fake.base_url, COLUMNS="60").stdout.splitlines()
