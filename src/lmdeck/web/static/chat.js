@@ -7,6 +7,7 @@ import { Sidebar } from "./sidebar.js";
 import { Site, events } from "./site.js";
 
 const NEAR_END = 60; // pixels
+const MOST_IMAGE_CHARACTERS = 1_500_000; // of the images before a question, together
 const STATES = {
   ready: (model) => `${model} is ready.`,
   idle: (model) => `${model} will be loaded with your first question.`,
@@ -91,7 +92,7 @@ class Chat {
   }
 
   body({ text, images }, replaced) {
-    if (!this.conversation) return { text, images, messages: this.messages };
+    if (!this.conversation) return { text, images, messages: withNewestImages(this.messages) };
     const index = replaced?.isStored ? this.questions.filter((one) => one.isStored).length : null;
     const place = index === null ? {} : { replaces: index };
     return { text, images, conversation: this.conversation, ...place };
@@ -302,8 +303,17 @@ class Chat {
   }
 }
 
+// A site that stores nothing gets all messages with each question: of their images, only the newest.
+function withNewestImages(messages) {
+  let rest = MOST_IMAGE_CHARACTERS;
+  return messages.toReversed().map((message) => {
+    rest -= (message.images ?? []).join("").length;
+    return rest < 0 ? { ...message, images: [] } : message;
+  }).reverse();
+}
+
 function figures({ model, usage, tokens_per_second: speed }) {
-  const parts = [model, usage && `${usage.completion_tokens} tokens`, speed && `${speed.toFixed(1)} tokens/s`];
+  const parts = [model, usage && `${usage.completion_tokens} tokens`, speed && `${speed.toFixed(speed < 100 ? 1 : 0)} tokens/s`];
   return parts.filter(Boolean).join(" · ");
 }
 
