@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 REPORTERS = frozenset({"Problem", "report", "_note_once"})
-CODES_OF_A_VARIABLE = frozenset({"tool_call_incomplete", "tool_call_unparsed"})
+CODES_OF_A_VARIABLE = frozenset({"context_summarised", "context_trimmed", "tool_call_incomplete", "tool_call_unparsed"})
 
 
 def _codes() -> Iterator[str]:
