@@ -20,8 +20,7 @@ class LedgerThread:
         self._ledger = ledger
         self.worker = worker
         self._executor = ThreadPoolExecutor(1, "lmdeck-ledger")
-        self._outcomes: list[tuple[Outcome, asyncio.Future[None]]] = []
-        self._wishes: list[tuple[tuple[str, int], asyncio.Future[list[Lease]]]] = []
+        self._waiting: list[tuple[Outcome | None, tuple[str, int] | None, asyncio.Future[list[Lease]]]] = []
         self._exchanging: asyncio.Task[None] | None = None
 
     async def run(self, operation: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> T:
@@ -29,16 +28,14 @@ class LedgerThread:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, lambda: operation(*args, **keywords))
 
-    async def record(self, outcome: Outcome) -> None:
-        """Return when an outcome is committed.
+    async def record(self, outcome: Outcome, then: str | None = None) -> Lease | None:
+        """Return when an outcome is committed; with `then`, also lease another request of that model, and return it.
 
         Raises:
-            FileWriteError: It could not be.
+            FileWriteError: It could not be committed.
         """
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outcomes.append((outcome, future))
-        self._begin()
-        await future
+        leased = await self._exchanged(outcome, None if then is None else (then, 1))
+        return leased[0] if leased else None
 
     async def lease(self, model: str, count: int) -> list[Lease]:
         """Return up to `count` requests of a model for this worker.
@@ -46,10 +43,7 @@ class LedgerThread:
         Raises:
             FileWriteError: The lease could not be recorded.
         """
-        future: asyncio.Future[list[Lease]] = asyncio.get_running_loop().create_future()
-        self._wishes.append(((model, count), future))
-        self._begin()
-        return await future
+        return await self._exchanged(None, (model, count))
 
     async def aclose(self) -> None:
         """Commit what waits, and end the thread."""
@@ -57,27 +51,26 @@ class LedgerThread:
             await self._exchanging
         self._executor.shutdown()
 
-    def _begin(self) -> None:
+    async def _exchanged(self, outcome: Outcome | None, wish: tuple[str, int] | None) -> list[Lease]:
+        future: asyncio.Future[list[Lease]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((outcome, wish, future))
         if self._exchanging is None or self._exchanging.done():
             self._exchanging = asyncio.create_task(self._exchange())
+        return await future
 
     async def _exchange(self) -> None:
         """Run exchanges until nothing waits."""
-        while self._outcomes or self._wishes:
-            outcomes, self._outcomes = self._outcomes, []
-            wishes, self._wishes = self._wishes, []
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            outcomes = [outcome for outcome, _, _ in waiting if outcome is not None]
+            wishes = [wish for _, wish, _ in waiting if wish is not None]
             try:
-                leases = await self.run(
-                    self._ledger.exchange, self.worker, [each for each, _ in outcomes], [each for each, _ in wishes]
-                )
+                leases = iter(await self.run(self._ledger.exchange, self.worker, outcomes, wishes))
             except Exception as error:  # every operation of the transaction has failed
-                for recorded in (each for _, each in outcomes if not each.done()):  # others were cancelled
-                    recorded.set_exception(error)
-                for leased in (each for _, each in wishes if not each.done()):
-                    leased.set_exception(error)
+                for future in (each for _, _, each in waiting if not each.done()):  # others were cancelled
+                    future.set_exception(error)
             else:
-                for recorded in (each for _, each in outcomes if not each.done()):
-                    recorded.set_result(None)
-                for (_, leased), found in zip(wishes, leases, strict=True):
-                    if not leased.done():
-                        leased.set_result(found)
+                for _, wish, future in waiting:
+                    leased = [] if wish is None else next(leases)
+                    if not future.done():
+                        future.set_result(leased)

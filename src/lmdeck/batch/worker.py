@@ -211,7 +211,7 @@ class _Workplace:
         free = 0 if time.monotonic() < self._paused_until else self.limit - len(self.running)
         leased = await self._lease(free) if free > 0 else []
         for lease in leased:
-            task = asyncio.create_task(self._answer(lease))
+            task = asyncio.create_task(self._fill_slot(lease))
             self.running.add(task)
             task.add_done_callback(self._ended)
         if not leased and not self.running:
@@ -260,29 +260,39 @@ class _Workplace:
         ]
         return min(fitting, key=rank, default=None)
 
-    async def _answer(self, lease: Lease) -> None:
-        """Ask a request and record its outcome."""
+    async def _fill_slot(self, first: Lease) -> None:
+        """Ask a request, and then others of its model, while the host may have as many as now."""
+        lease: Lease | None = first
+        while lease is not None:
+            outcome = await self._answer(lease)
+            if len(self.running) < self.limit:  # which has grown, or there was too little to lease
+                self.wake()
+            goes_on = self.is_up and not self._worker.is_stopping and self.model == lease.model
+            is_free = len(self.running) <= self.limit and time.monotonic() >= self._paused_until
+            lease = await self._worker.store.record(outcome, lease.model if goes_on and is_free else None)
+
+    async def _answer(self, lease: Lease) -> Outcome:
+        """Ask a request and return its outcome."""
         begun = time.monotonic()
         try:
             answer = await self.host.ask(lease)
             if self._worker.schema is not None:
                 self._worker.schema.check(lease, answer.body)
         except Exception as error:  # each is an outcome of the row, or stops the work
-            await self._worker.store.record(await self._failed(lease, error))
-            return
-        outcome = Outcome(
+            return await self._failed(lease, error)
+        seconds = time.monotonic() - begun
+        self._share = min(1.0, self._share + self._share / (4 * self.limit))
+        await self._refresh()
+        return Outcome(
             id=lease.id,
             host=self.host.name,
             answer=answer.body,
             status=answer.status,
             request_id=answer.request_id,
-            seconds=time.monotonic() - begun,
+            seconds=seconds,
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
         )
-        await self._worker.store.record(outcome)
-        self._share = min(1.0, self._share + self._share / (4 * self.limit))
-        await self._refresh()
 
     async def _failed(self, lease: Lease, error: Exception) -> Outcome:
         """Return the outcome of a failure, and draw the consequences for the host."""
