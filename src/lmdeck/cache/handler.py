@@ -28,7 +28,7 @@ _log = logging.getLogger("lmdeck.cache")
 
 
 class Cache:
-    """Answers of earlier requests; pass it to `LMStudio(cache=…)`, to several clients if they shall share it.
+    """Answers of earlier requests; pass it to `LMStudio(cache=…)`, to several clients to share it.
 
     Only complete answers without problems are kept, and by default only those of requests that repeat themselves: with
     temperature 0 or a seed, and embeddings. `ttl` is the longest age in seconds of an answer that is used, None for no limit.
