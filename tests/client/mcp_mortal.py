@@ -21,7 +21,7 @@ def pid() -> int:
 
 @server.tool()
 def note(path: str, seconds: float) -> str:
-    """Write a line, which is an effect, and take a while."""
+    """Write a line, which is an effect, and take a while at the first call."""
     return _write(path, seconds)
 
 
@@ -34,8 +34,10 @@ def peek(path: str, seconds: float) -> str:
 def _write(path: str, seconds: float) -> str:
     with Path(path).open("a") as file:
         file.write("called\n")
-    time.sleep(seconds)
-    return f"called {len(Path(path).read_text().splitlines())} times"
+    calls = len(Path(path).read_text().splitlines())
+    if calls <= 1:
+        time.sleep(seconds)
+    return f"called {calls} times"
 
 
 if __name__ == "__main__":

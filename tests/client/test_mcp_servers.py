@@ -236,7 +236,7 @@ def test_a_call_that_does_no_harm_is_repeated(tmp_path: Path, is_async: bool) ->
         pid = by.call("pid")
         killing = threading.Thread(target=lambda: (until(path.exists, 30), mortal.kill(pid)))
         killing.start()
-        assert by.call("peek", path=str(path), seconds=2) == "called 2 times"
+        assert by.call("peek", path=str(path), seconds=30) == "called 2 times"
         killing.join()
 
     by_hand(mortal.tools(), work, is_async=is_async)
