@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 
 import msgspec
 import typer
+from rich.align import Align
 from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -200,7 +201,7 @@ def _view(progress: BatchProgress, width: int) -> Group:
         failed = Text(f"{host.failed:,} failed", "red" if host.failed else "dim")
         table.add_row(mark, Text(safe(host.name)), f"{host.answered:,} rows", failed, tokens, Text(state, "dim"))
     state = "" if progress.state == "running" else f"{progress.state} · "
-    return Group(bar, Text(f"{state}{progress}"), table)
+    return Group(Align.left(bar), Text(f"{state}{progress}"), table)  # a bar alone does not end its line
 
 
 def _show_summary(summary: BatchSummary, out: Path) -> None:

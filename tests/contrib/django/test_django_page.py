@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from far_end import SLOW, Site, prepare, site
+from far_end import HALF, SLOW, Site, prepare, site
 
 from loopback import PATIENCE
 
@@ -19,7 +19,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the browser tests need
 WATCH = """() => {
   window.seen = [];
   const note = () => window.seen.push(document.querySelector("article.lmdeck-assistant:last-of-type")?.textContent.trim());
-  new MutationObserver(note).observe(document.querySelector(".lmdeck-log"), { childList: true, subtree: true });
+  const every = { characterData: true, childList: true, subtree: true };
+  new MutationObserver(note).observe(document.querySelector(".lmdeck-log"), every);
 }"""
 
 
@@ -114,11 +115,11 @@ def test_what_a_model_writes_stays_text(page: Any) -> None:
     playwright.expect(answer.locator("strong")).to_have_text("bold")
     playwright.expect(answer.locator("pre code")).to_have_text("x < 1")
     playwright.expect(answer).to_contain_text("<img src=x onerror=alert(1)>")
+    playwright.expect(answer.locator("a")).to_have_count(1)
     assert answer.locator("img").count() == 0
-    assert answer.locator("a").count() == 1
 
 
 def test_an_error_says_what_to_do(page: Any) -> None:
     answer = ask(page, "cut")
     playwright.expect(answer.get_by_role("alert")).to_contain_text("ask again")
-    playwright.expect(answer).to_contain_text("half")
+    playwright.expect(answer).to_contain_text(HALF[0])  # how much arrives before the cut is random
