@@ -27,19 +27,19 @@ class Flight(Latch):
         self._end = end
 
     def share(self, body: SharedBody, keep: Callable[[ResponseStream[Any]], object]) -> None:
-        """Let the others read the response."""
+        """Allow the others to read the response."""
         self.keep = keep
         self.body = body
         self.open()
 
     def fail(self, *, by_error: bool) -> None:
-        """Let another one send the request: the sender got an error, or was cancelled."""
+        """Allow another one to send the request: the sender got an error, or was cancelled."""
         self.has_failed = by_error
         self.end()
         self.open()
 
     def end(self) -> None:
-        """Let later requests be sent by themselves."""
+        """Send later requests separately."""
         self._end(self)
 
 
@@ -76,7 +76,7 @@ def alone() -> Flight:
 
 
 def _forget(_: object) -> None:
-    """Keep nothing."""
+    """Store nothing."""
 
 
 def running_loop() -> Any:

@@ -222,7 +222,7 @@ class _Keeper:
         self._is_called = False
 
     def __call__(self, stream: ResponseStream[Any]) -> None:
-        """Keep the answer if it is sound; until it is kept, others join the flight."""
+        """Store the answer if it is sound; until it is stored, others join the flight."""
         if self._is_called:
             return
         self._is_called = self._body.is_over = True
@@ -267,7 +267,7 @@ def _refuse() -> Plan[ResponseStream[R]]:
 
 
 def _end_failed(flight: Flight, stream: ResponseStream[Any]) -> None:
-    """Let nobody join an answer that has failed."""
+    """Close an answer that has failed to others."""
     if stream.failure is not None:
         flight.end()
 

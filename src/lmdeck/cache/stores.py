@@ -50,7 +50,7 @@ class Store(Protocol):
         ...
 
     def put(self, key: bytes, entry: Entry) -> None:
-        """Keep an entry in place of an older one."""
+        """Store an entry in place of an older one."""
         ...
 
     def clear(self) -> None:
@@ -105,7 +105,7 @@ class MemoryStore:
         return entry
 
     def put(self, key: bytes, entry: Entry) -> None:
-        """Keep an entry."""
+        """Store an entry."""
         with self._lock:
             older = self._entries.pop(key, None)
             self._size += len(entry.body) - (0 if older is None else len(older.body))
@@ -170,7 +170,7 @@ class SQLiteStore:
         return _decode(row[0])
 
     def put(self, key: bytes, entry: Entry) -> None:
-        """Keep an entry, and drop others for it if need be.
+        """Store an entry, and evict others if there is no room.
 
         Raises:
             sqlite3.Error: The file cannot be written.
@@ -266,7 +266,7 @@ class RedisStore:
         return None if data is None else _decode(data)
 
     def put(self, key: bytes, entry: Entry) -> None:
-        """Keep an entry.
+        """Store an entry.
 
         Raises:
             redis.RedisError: The server cannot be asked.

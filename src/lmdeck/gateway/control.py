@@ -51,7 +51,7 @@ async def _cancel(gateway: Controlled, arrived: Arrived) -> HTTPAnswer:
 
 
 async def _drain(gateway: Controlled, arrived: Arrived) -> HTTPAnswer:
-    """Give a host no new requests, or give it some again, until the next start."""
+    """Drain a host, or return it to rotation, until the next start."""
     name = arrived.params["name"]
     config = gateway.config
     if all(host.name != name for host in config.hosts):

@@ -113,7 +113,7 @@ class _Recording(StreamObserver):
         stream.observe(self)
 
     def on_data(self, data: bytes) -> None:
-        """Keep bytes of the answer, up to a limit."""
+        """Record bytes of the answer, up to a limit."""
         if data and self._left > 0:
             self._left -= len(data)
             self._received.append((data, time.monotonic() - self._began))
@@ -140,7 +140,7 @@ class _Recording(StreamObserver):
         self._recordings.write(self._id, exchange)
 
     def _read_error(self, error: LMStudioError) -> None:
-        """Take from an error what is known of an answer that failed before its first chunk."""
+        """Record from an error what is known of an answer that failed before its first chunk."""
         if isinstance(error, APIError) and error.body is not None:
             self._status = error.status
             self.on_data(error.body.encode() if isinstance(error.body, str) else msgspec.json.encode(error.body))

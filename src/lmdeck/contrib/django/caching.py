@@ -68,7 +68,7 @@ class DjangoStore:
         return None if data is None else _decode(data)
 
     def put(self, key: bytes, entry: Entry) -> None:
-        """Keep an entry."""
+        """Store an entry."""
         caches[self._alias].set(_name(key), _encode(entry), self._seconds)
 
     def clear(self) -> None:
