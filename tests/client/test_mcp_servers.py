@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import http.client
 import os
 import shutil
 import signal
@@ -11,6 +12,8 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -62,15 +65,22 @@ class HTTPServer:
     def start(self) -> None:
         null = subprocess.DEVNULL
         self._process = subprocess.Popen(self._command, env=self._env, stdout=null, stderr=null)
-        until(self._listens, 60)
+        until(self._answers, 60)
 
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
 
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+    def _answers(self) -> bool:
+        """Whether it answers as HTTP, whatever it says; that a port accepts connections does not show whose port it is."""
+        assert self._process.poll() is None, "the server has ended; another program may have taken its port"
+        try:
+            with urllib.request.urlopen(self.url, timeout=5):
+                return True
+        except urllib.error.HTTPError:
+            return True
+        except (OSError, http.client.HTTPException):
+            return False
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +109,7 @@ class Mortal:
         else:
             os.kill(int(str(pid)), signal.SIGKILL)
             until(lambda: not _is_running(int(str(pid))))
+            threading.Event().wait(1)  # the end of its output has to arrive
 
     def close(self) -> None:
         if self.http is not None:
