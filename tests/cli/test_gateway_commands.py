@@ -102,7 +102,7 @@ def test_a_name_is_used_once_until_its_key_is_revoked(run: Callable[..., Done], 
     assert run("gateway", "keys", "revoke", "bob").returncode == 0
     missing = run("gateway", "keys", "revoke", "bob")
     assert missing.returncode == 1
-    assert "no key of the name bob" in missing.stderr
+    assert "no key named bob" in missing.stderr
     second = json.loads(run("gateway", "keys", "create", "bob", "--json").stdout)
     assert first["key"] != second["key"]
     assert len(json.loads(run("gateway", "keys", "list", "--json").stdout)) == 1

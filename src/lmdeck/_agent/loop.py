@@ -145,7 +145,7 @@ class _Run:
         return len(self._rounds) + 1
 
     def restore(self, rounds: Sequence[Round]) -> None:
-        """Take over the finished rounds of a run that was paused."""
+        """Continue from the finished rounds of a paused run."""
         for one in rounds:
             for group in self.grouped(one.reply.tool_calls, self.round):
                 result = one.results[group.indexes[0]]

@@ -112,7 +112,7 @@ def revoke(name: Name, store: StoreURL = None, config: ConfigPath = None, as_jso
     elif was_valid:
         show_line(GOOD, f"The key of {safe(name)} is revoked.")
     else:
-        show_line(BAD, f"There is no key of the name {safe(name)}; `lmdeck gateway keys list` shows them.", on=errors)
+        show_line(BAD, f"There is no key named {safe(name)}; `lmdeck gateway keys list` shows them.", on=errors)
     if not was_valid:
         raise typer.Exit(1)
 

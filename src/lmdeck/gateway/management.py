@@ -72,7 +72,7 @@ def _host(pool: Pool, arrived: Arrived, fits: Callable[[Host], bool], what: str)
     """Return the host for a request.
 
     Raises:
-        InvalidRequestError: There is no host of the name that the client sent.
+        InvalidRequestError: No host has the name that the client sent.
         ModelNotFoundError: No host has the model or the instance.
     """
     name = arrived.headers.get(CHOSEN)

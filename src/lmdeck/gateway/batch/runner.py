@@ -178,7 +178,7 @@ class _Run:
         self._change(change)
 
     async def work(self) -> None:
-        """Bring the batch from its state to the next ones, as far as it goes.
+        """Advance the batch through its states as far as possible.
 
         Raises:
             LMStudioError: It cannot go on now.

@@ -94,7 +94,7 @@ def _marked(sql: str, marker: str) -> str:
 
 
 def migrate(connection: Connection, label: str) -> None:
-    """Bring the tables to this version of lmdeck.
+    """Migrate the tables to the schema of this version of lmdeck.
 
     Raises:
         ConfigurationError: A newer lmdeck has written them.
