@@ -206,6 +206,11 @@ def test_what_the_client_sends_is_made_acceptable(fake: FakeLMStudio, ask: Ask) 
     assert rules <= set(answer.extra["lmdeck"]["rules"])
 
 
+def words(error: openai.APIError) -> str:
+    """Return the message as it was sent: some versions of openai show the body of the error around it."""
+    return str(error.body["message"]) if isinstance(error.body, dict) else error.message
+
+
 @WAYS
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_fault_is_survived_or_one_of_the_clients_own_exceptions(echo: FakeLMStudio, ask: Ask, fault: str) -> None:
@@ -214,8 +219,9 @@ def test_every_fault_is_survived_or_one_of_the_clients_own_exceptions(echo: Fake
     else:
         echo.fail_always(fault)
     if FAULTS[fault].expect == "error":
-        with pytest.raises(openai.APIError, match=r"\.$") as caught:
+        with pytest.raises(openai.APIError) as caught:
             ask(echo.base_url, tools=[WEATHER])
+        assert words(caught.value).endswith(".")
         assert getattr(caught.value, "status_code", 400) >= 400
         return
     answer = ask(echo.base_url, tools=[WEATHER])
