@@ -75,15 +75,6 @@ def test_every_error_is_explained() -> None:
     assert [name for name in errors if name not in bases and f"`{name}`" not in explained] == []
 
 
-def test_the_table_of_settings_is_that_of_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = [line for line in readme.splitlines() if line.startswith("| `") and "| `LMDECK_" in line]
-    settings = (DOCS / "settings.md").read_text(encoding="utf-8")
-    assert len(rows) > 8
-    for row in rows:
-        assert row.replace("](docs/", "](") in settings
-
-
 def _found(name: str) -> object:
     try:
         return importlib.import_module(name)
