@@ -1,4 +1,4 @@
-"""The gateway: one address with repaired answers for many clients, in front of many LM Studio hosts.
+"""The gateway: one address with repaired answers, in front of many LM Studio hosts.
 
 `lmdeck gateway serve --config gateway.toml` runs it. `create_app(Config.load(path))` returns the ASGI application for another
 server; it needs the extra `gateway`.
@@ -17,7 +17,8 @@ __all__ = ["Config", "create_app"]
 
 
 def create_app(config: Config | None = None, *, admission: Admission | None = None) -> Gateway:
-    """Return the gateway as an ASGI application; without a configuration, for one host at `http://localhost:1234`.
+    """Return the gateway as an ASGI application.
+    Without a configuration, it has one host, `http://localhost:1234`.
 
     `admission` replaces the keys and limits of the configuration.
     """
@@ -28,7 +29,7 @@ def create_app(config: Config | None = None, *, admission: Admission | None = No
 
 
 def __getattr__(name: str) -> object:
-    """Import `Config` when it is first used: the store of this package is used without it."""
+    """Import `Config` on first use, since the store of this package is used without it."""
     if name != "Config":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from lmdeck.gateway.config import Config

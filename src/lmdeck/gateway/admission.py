@@ -1,4 +1,6 @@
-"""Who may use the gateway: the protocol of keys, limits and budgets, and the default, which admits everybody."""
+"""Admission: keys, limits and budgets as a protocol.
+The default admits everybody.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ __all__ = ["Admission", "Ask", "Lease", "OpenAdmission", "Outcome", "Principal",
 
 
 class Principal(Struct, frozen=True, kw_only=True):
-    """The holder of a key: its name, `""` if no keys are required, and patterns of the models that it may use.
+    """The holder of a key: its name, and patterns of the models that it may use.
+    The name is `""` if no keys are required.
 
     Without patterns, it may use all models.
     """
@@ -113,7 +116,7 @@ class Admission(Protocol):
         ...
 
     async def principal_of(self, name: str) -> Principal:
-        """Return the holder of a key by its name, for work that goes on after its client has left.
+        """Return the holder of a key by its name, for work that continues after its client left.
 
         Raises:
             Refusal: The key was revoked, or has expired.

@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: the way of a request from its arrival to the end of its answer."""
+"""The gateway as an ASGI application: a request from its arrival to the end of its answer."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ _log = logging.getLogger("lmdeck.gateway")
 
 
 def admission_from(config: Config) -> Admission:
-    """Return the keys and limits of a configuration; without `[store]` and required keys, nothing is stored."""
+    """Return the keys and limits of a configuration.
+    Without `[store]` and required keys, nothing is stored.
+    """
     if not (config.auth.required or config.store.url):
         return OpenAdmission()
     from lmdeck.gateway.key_admission import KeyAdmission  # imported late: few gateways count limits in Redis
@@ -125,7 +127,9 @@ class Gateway:
             self.add_route(method, path, endpoint, access)
 
     def add_route(self, method: str, path: str, endpoint: Endpoint, access: Access = "key") -> None:
-        """Add an own endpoint: for everybody (`open`), for holders of a key, or for operators."""
+        """Add an endpoint of the gateway itself.
+        It is for everybody (`open`), for holders of a key, or for operators.
+        """
         self._routes.add(method, path, endpoint, access)
 
     def status(self) -> dict[str, Any]:
@@ -140,7 +144,7 @@ class Gateway:
         }
 
     def cancel(self, request_id: str) -> bool:
-        """End an open request with an error; return whether there is one of this id."""
+        """End an open request with an error; return whether one with this id was found."""
         work = self.works.get(request_id)
         if work is not None:
             hint = "Ask the operator of the gateway why."
@@ -148,7 +152,9 @@ class Gateway:
         return work is not None
 
     async def reconfigure(self, config: Config) -> None:
-        """Use another configuration: hosts come and go without losing a request. Server and store stay as they are."""
+        """Use another configuration: hosts are added and removed without losing a request.
+        Server and store stay as they are.
+        """
         async with self._reconfiguring:
             await self.pool.reconfigure(config)
             self.config = config
@@ -168,7 +174,7 @@ class Gateway:
         await self.batches.start()
 
     async def _load_history(self) -> None:
-        """Read what the store knows of requests before the start, for the dashboard."""
+        """Load the requests that the store recorded before the start, for the dashboard."""
         store = getattr(self.admission, "store", None)
         if store is not None:
             since = time.time() - LONGEST
@@ -187,7 +193,7 @@ class Gateway:
             self.cache.close()
 
     def end_requests(self) -> int:
-        """End the open requests with an error in their format, since the gateway shuts down; return their number."""
+        """End the open requests at shutdown, each with an error in its format; return their number."""
         error = ServerError(
             "The gateway is shutting down.",
             status=503,
@@ -241,7 +247,7 @@ class Gateway:
             await self._relay(arrived, receive, send)
 
     async def _own_answer(self, arrived: Arrived, endpoint: Endpoint, access: Access) -> HTTPAnswer:
-        """Return the answer of an own endpoint, after checking who asks."""
+        """Return the answer of one of the gateway's own endpoints, after checking who asks."""
         kind: Kind = "messages" if arrived.path == COUNT_TOKENS else "other"
         try:
             if access == "operator":
@@ -278,7 +284,8 @@ class Gateway:
 
     @staticmethod
     async def _run_while_connected(scope: Scope, receive: Receive, work: _Work) -> None:
-        """Run a request until the client leaves; the gateway's own server says so without a task that waits for it.
+        """Run a request until the client leaves.
+        The gateway's own server reports that without a task that waits for it.
 
         Raises:
             ClientGoneError: The client has left.
@@ -328,7 +335,7 @@ class Gateway:
         method: str = "POST",
         headers: Mapping[str, str] | None = None,
     ) -> GatewayRequest:
-        """Return a request in a form that hosts accept; its model is noted in `outcome`.
+        """Return a request in a form that hosts accept; note its model in `outcome`.
 
         Raises:
             LMStudioError: It is invalid, or no host has a model for it.
@@ -353,7 +360,7 @@ class Gateway:
         )
 
     def _default_model(self, principal: Principal) -> str:
-        """Return the model of a request that names none: one that is loaded, else the smallest."""
+        """Return the model of a request that names none: a loaded one, else the smallest."""
         usable = [host for host in self.pool.hosts if host.is_usable]
         return choose_model(info for host in usable for info in host.models.values() if principal.may_use(info.key))
 
@@ -367,7 +374,7 @@ class Gateway:
         return json_answer(find_model(api, name, self.pool.hosts, self.config, arrived.principal))
 
     async def _count_tokens(self, arrived: Arrived) -> HTTPAnswer:
-        """Answer Anthropic's `count_tokens` by an estimate, which is calibrated by the answers of the model."""
+        """Answer Anthropic's `count_tokens` by an estimate, calibrated by the model's answers."""
         body = await arrived.body()
         return json_answer({"input_tokens": count_tokens(self.estimator, _object(body), len(body))})
 
@@ -394,7 +401,7 @@ class _Work:
         )
 
     def status(self) -> dict[str, Any]:
-        """Return the state of the request; `chunks` counts what its client was sent of a stream."""
+        """Return the state of the request; `chunks` is how many chunks its client received."""
         outcome, now = self.outcome, self.gateway.clock()
         first = outcome.first_token_seconds
         answering = now - self._started - first if first is not None else 0.0
@@ -419,7 +426,7 @@ class _Work:
         return "arriving" if self.lease is None else "queued"
 
     async def read(self) -> bool:
-        """Authenticate the client and read the body; return False after a refusal, which has been sent."""
+        """Authenticate the client and read the body; after a refusal, send it and return False."""
         try:
             if self.gateway.is_draining:
                 raise ServerError("The gateway is shutting down.", status=503, code="shutting_down", retry_after=1.0)
@@ -531,19 +538,21 @@ class _Work:
 
 
 def _trusted_hosts(config: Config) -> AllowedHosts:
-    """Return the names that the gateway answers to: any if clients need a key, which no foreign web page has."""
+    """Return the host names that the gateway answers to.
+    All are allowed if clients need a key, which no foreign web page has.
+    """
     if config.auth.required:
         return AllowedHosts(names=frozenset({""}))
     return AllowedHosts.of(config.server.allowed_hosts, config.server.host)
 
 
 def _error_event(relay: RelayRequest, error: LMStudioError) -> bytes:
-    """Return the event that ends a stream of which nothing but comments was sent."""
+    """Return the event that ends a stream of which only comments were sent."""
     return relay.reader(200, {}).error_event(error)
 
 
 def _error(kind: Kind, error: LMStudioError, headers: Mapping[str, str] | None = None) -> HTTPAnswer:
-    """Return an error as a response. A client may repeat a request that was refused for a time."""
+    """Return an error as a response; with `retry_after`, it asks the client to retry."""
     answer = error_answer(kind, error)
     repeat = {"x-should-retry": "true"} if isinstance(error, APIError) and error.retry_after is not None else {}
     return HTTPAnswer(status=answer.status, headers={**answer.headers, **repeat, **(headers or {})}, body=answer.body)

@@ -1,4 +1,6 @@
-"""The circuit breaker of a host: repeated faults take it out of rotation until it has answered a probe."""
+"""The circuit breaker of a host.
+Repeated faults take the host out of rotation until it has answered a probe.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class Breaker:
             self._faults.clear()
 
     def note_abandoned(self) -> None:
-        """Record that a request ended without a verdict about the host, so that the next one may be the trial."""
+        """Record that a request ended without a verdict about the host.
+        The next one may be the trial.
+        """
         self._is_on_trial = False
 
     def note_fault(self, *, is_down: bool = False) -> None:

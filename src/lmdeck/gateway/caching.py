@@ -1,7 +1,7 @@
-"""The gateway's cache: repeated requests are answered from it, and equal requests at the same time share one answer.
+"""The gateway's cache: repeated requests are answered from it, equal ones share one answer.
 
-Answers are kept as clients receive them, in their wire format and repaired. A key sees the answers to its own requests only,
-unless the cache is shared.
+Answers are stored as clients receive them, in their wire format and repaired. A key sees the answers to its own
+requests only, unless the cache is shared.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def open_cache(config: CacheConfig) -> Cache | None:
 
 
 class CachedAnswers:
-    """Answers requests from the cache or from an equal request that was sent, or runs the next handler and keeps its answer."""
+    """Answers requests from the cache or from an equal request that is already running.
+    Otherwise it runs the next handler and stores its answer.
+    """
 
     def __init__(self, cache: Cache, inner: Handler, *, is_shared: bool) -> None:
         self._cache = cache
@@ -90,7 +92,7 @@ class CachedAnswers:
         return await self._send(request, key, alone())
 
     async def _send(self, request: GatewayRequest, key: bytes, flight: Flight) -> GatewayAnswer:
-        """Run the next handler, and let others join its answer."""
+        """Run the next handler, and let equal requests join its answer."""
         try:
             answer = await self._inner(request)
         except BaseException as error:
@@ -102,7 +104,7 @@ class CachedAnswers:
         return _marked(request, feed.answer_for(request), "miss")
 
     async def _pump(self, request: GatewayRequest, key: bytes, flight: Flight, feed: _Feed) -> None:
-        """Read an answer for all who wait for it, and keep it if it is sound."""
+        """Read an answer for all clients that wait for it, and store it if it is sound."""
         try:
             await feed.read()
             if feed.failure is None and _is_sound(request, feed.answer):
@@ -127,7 +129,7 @@ class CachedAnswers:
 
 
 class _Feed:
-    """An answer that several clients read while it arrives. It is stopped when the last one has left."""
+    """An answer that several clients read while it arrives; it stops when the last one has left."""
 
     def __init__(self, answer: GatewayAnswer) -> None:
         self.answer = answer
@@ -141,7 +143,7 @@ class _Feed:
 
     @property
     def can_be_joined(self) -> bool:
-        """Whether the answer is complete, or still arrives."""
+        """Whether the answer is complete or still arriving."""
         return self.failure is None and not self._was_left
 
     async def read(self) -> None:
@@ -187,7 +189,7 @@ class _Feed:
 
 
 async def _landed(flight: Flight) -> None:
-    """Wait until the answer of another request begins, or fails to."""
+    """Wait until the answer of another request begins or fails to begin."""
     loop = asyncio.get_running_loop()
     is_open = asyncio.Event()
     slot = flight.enqueue(lambda: loop.call_soon_threadsafe(is_open.set))
@@ -219,7 +221,7 @@ def _marked(request: GatewayRequest, answer: GatewayAnswer, result: str) -> Gate
 
 
 def _is_sound(request: GatewayRequest, answer: GatewayAnswer) -> bool:
-    """Whether an answer is complete, as the model meant it, and without problems."""
+    """Whether an answer is complete, ended by the model itself, and without problems."""
     outcome = request.outcome
     is_whole = outcome.finish_reason != "length" and (
         bool(outcome.finish_reason) or request.kind in {"embeddings", "other"}

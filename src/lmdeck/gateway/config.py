@@ -1,4 +1,6 @@
-"""The configuration of the gateway, from a TOML file; an invalid one is reported by setting and line."""
+"""The configuration of the gateway, from a TOML file.
+An error names the setting and the line.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ _STICKY = re.compile(r"prefix|header:[!#$%&'*+.^_`|~0-9a-z-]+")
 
 
 class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the file; it raises `ValueError("setting: reason")` for a value that is out of range."""
+    """A table of the file; a value out of range raises `ValueError("setting: reason")`."""
 
 
 def _check(*, ok: bool, name: str, reason: str) -> None:
@@ -51,7 +53,8 @@ def _check(*, ok: bool, name: str, reason: str) -> None:
 
 
 class HostConfig(_Section, frozen=True):
-    """One LM Studio server: `weight` is its share of the load, `token_env` the variable with its API token.
+    """One LM Studio server.
+    `weight` is its share of the load, `token_env` the variable with its API token.
 
     `parallel` overrides how many answers a model generates at once. With `max_models`, the gateway unloads the model that was
     idle longest before it loads another one; without it, it never unloads. A host that is draining gets no new requests.
@@ -100,7 +103,9 @@ class QueueConfig(_Section, frozen=True):
 
 
 class StickyConfig(_Section, frozen=True):
-    """What keeps a conversation on one host, whose memory holds its prefix: a header, or the start of the messages."""
+    """What keeps a conversation on the host that has its prefix in memory.
+    That is a header, or else the first messages.
+    """
 
     by: tuple[str, ...] = ("header:x-session-id", "prefix")
     ttl: float = 1200.0
@@ -114,7 +119,8 @@ class StickyConfig(_Section, frozen=True):
 
 
 class RoutingConfig(_Section, frozen=True):
-    """How hosts are watched and chosen: `poll` and `probe` (of a host that is down) in seconds.
+    """How hosts are watched and chosen.
+    `poll` and `probe` (of a host that is down) are in seconds.
 
     `faults` failures within `fault_window` seconds take a host out of rotation until a probe succeeds.
     """
@@ -182,7 +188,8 @@ class ServerConfig(_Section, frozen=True):
 
 
 class CacheConfig(_Section, frozen=True):
-    """The cache of exact answers, at `url`: `sqlite:///path`, `memory:` or `redis://…`; `""` is `gateway-cache.db`.
+    """The cache of exact answers.
+    `url` is `sqlite:///path`, `memory:` or `redis://…`; `""` is `gateway-cache.db`.
 
     `ttl` is the longest age in seconds of an answer that is used. With `shared`, holders of all keys see each other's answers.
     """
@@ -199,7 +206,8 @@ class CacheConfig(_Section, frozen=True):
 
 
 class StoreConfig(_Section, frozen=True):
-    """Where keys and usage are stored: `sqlite:///path` or `postgresql://…`; `""` is `gateway.db`, if keys are required.
+    """Where keys and usage are stored: `sqlite:///path` or `postgresql://…`.
+    `""` is `gateway.db` if keys are required.
 
     `keep_days`: how long single requests are kept; totals stay. `recordings`: a folder for recordings of failed requests, which
     contain prompts; `""` records nothing.
@@ -257,7 +265,9 @@ class BatchesConfig(_Section, frozen=True):
 
 
 class AdminConfig(_Section, frozen=True):
-    """Who may read the status and change the configuration: loopback, and holders of the token in this variable."""
+    """Who may read the status and change the configuration.
+    That is any program on this machine, and holders of the token in this variable.
+    """
 
     token_env: str = ""
 
@@ -272,7 +282,9 @@ class AdminConfig(_Section, frozen=True):
 
 
 class Config(_Section, frozen=True):
-    """The configuration of a gateway; without a file: one host, `http://localhost:1234`, and no keys."""
+    """The configuration of a gateway.
+    The default is one host, `http://localhost:1234`, and no keys.
+    """
 
     hosts: list[HostConfig] = field(default_factory=lambda: [HostConfig(url="http://localhost:1234", name="local")])
     aliases: dict[str, str | list[str]] = {}
@@ -313,7 +325,8 @@ class Config(_Section, frozen=True):
 
     @classmethod
     def parse(cls, text: str, origin: str = "the configuration") -> Config:
-        """Read a configuration from TOML text, or from JSON, which starts with a brace; `origin` is named in errors.
+        """Read a configuration from TOML text, or from JSON, which starts with a brace.
+        Errors name `origin`.
 
         Raises:
             ConfigurationError: The text is not TOML, or a setting is invalid.
@@ -337,7 +350,9 @@ class Config(_Section, frozen=True):
         return [models] if isinstance(models, str) else list(models)
 
     def profile_of(self, model: str) -> dict[str, Any] | None:
-        """Return the load options of a model; None if it has no profile. A name may be a pattern such as `qwen*`."""
+        """Return the load options of a model; None if it has no profile.
+        A name may be a pattern such as `qwen*`.
+        """
         exact = self.profiles.get(model)
         if exact is not None:
             return exact
@@ -424,7 +439,9 @@ _KEY = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_-]+))\s*[=.]""")
 
 
 def _line_of(text: str, setting: str) -> int | None:
-    """Return the line of a setting such as `hosts[1].weight`, or of the table that lacks it; None if it is not found."""
+    """Return the line of a setting such as `hosts[1].weight`, or of the table that lacks it.
+    None if it is not found.
+    """
     table, _, key = setting.rpartition(".")
     fallback: int | None = None
     counts: dict[str, int] = {}

@@ -1,4 +1,6 @@
-"""Endpoints with which operators act on what goes on: end a request, and take a host out of rotation or back."""
+"""Endpoints for operators that act on the running gateway.
+They end a request, take a host out of rotation, or put it back.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ class Controlled(Protocol):
     config: Config
 
     def cancel(self, request_id: str) -> bool:
-        """End an open request; return whether there is one of this id."""
+        """End an open request; return whether one with this id was found."""
         ...
 
     async def reconfigure(self, config: Config) -> None:

@@ -1,4 +1,6 @@
-"""The delivery of one answer to its client: heartbeats while it waits, and an end for a client that does not read."""
+"""The delivery of one answer to its client.
+A waiting client gets heartbeats; one that does not read is disconnected.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ _EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-
 
 
 class Delivery:
-    """Sends an answer. `waits_since` is when the client stopped reading, or None; `stop` ends the request with an error."""
+    """Sends an answer.
+    `waits_since` is when the client stopped reading, or None; `stop` ends the request with an error.
+    """
 
     def __init__(self, scope: Scope, send: Send, clock: Callable[[], float]) -> None:
         self._scope = scope
@@ -47,7 +51,7 @@ class Delivery:
             self.task.cancel()
 
     def abort(self) -> None:
-        """Cut the connection, where the server can; else the answer just ends early."""
+        """Cut the connection if the server can; otherwise the answer ends early."""
         self.is_ended = True
         cut = self._scope.get(ABORT)
         if cut is not None:
@@ -73,7 +77,7 @@ class Delivery:
         await self._pass({"type": "http.response.body", "body": _HEARTBEAT, "more_body": True})
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
-        """Send the head of the answer, unless a heartbeat has."""
+        """Send the head of the answer, unless a heartbeat has already sent it."""
         await self.end_heartbeats()
         if not self.is_started:
             self.is_started = True

@@ -1,6 +1,8 @@
-"""The dispatcher: sends a request to the host that the scheduler chooses, and to another one if that fails.
+"""The dispatcher: sends a request to the host that the scheduler chooses.
+If that fails, it sends the request to another host.
 
-A request is sent again only while nothing of its answer was handed on; afterwards a failure is an error in the client's format.
+A request is sent again only while no part of its answer has been passed on; afterwards a failure is an error in the
+client's format.
 """
 
 from __future__ import annotations
@@ -129,7 +131,7 @@ class Dispatcher:
         return self._answer_of(stream, slot, request)
 
     async def pass_to(self, host: Host, method: str, route: Route, body: bytes) -> HTTPAnswer:
-        """Send a request to a host as it is, and return its whole answer.
+        """Send a request to a host unchanged, and return its whole answer.
 
         Raises:
             LMStudioError: The host has refused it, or cannot be reached.
@@ -148,13 +150,15 @@ class Dispatcher:
         return HTTPAnswer(status=stream.response.status, headers=headers, body=b"".join(parts))
 
     def _hosts_without(self, response_id: object) -> set[str]:
-        """Return the hosts that cannot continue a stored response, since another one made it."""
+        """Return the hosts that cannot continue a stored response because another one made it."""
         owner = self._sticky.host_of(self._sticky.response_key(response_id)) if isinstance(response_id, str) else None
         names = {host.name for host in self._scheduler.hosts}
         return names - {owner} if owner in names else set()
 
     async def _after_failure(self, host: Host, models: list[str], excluded: set[str]) -> set[str]:
-        """Return the hosts that the next attempt avoids: those that failed or, if no other is left, none."""
+        """Return the hosts that the next attempt avoids.
+        Those are the ones that failed, or none if no other is left.
+        """
         avoided = excluded | {host.name}
         if any(
             other.is_usable and other.name not in avoided and any(map(other.has, models))
@@ -165,7 +169,9 @@ class Dispatcher:
         return set()
 
     async def _begin(self, slot: Slot, request: GatewayRequest, model: str) -> ResponseStream[Any]:
-        """Send a request and return its answer, once its first bytes are known; the slot is released on failure."""
+        """Send a request and return its answer, once its first bytes are known.
+        On failure the slot is released.
+        """
         try:
             return await self._send(slot, request, model)
         except BaseException:
@@ -195,7 +201,7 @@ class Dispatcher:
         return stream
 
     def _judged(self, host: Host, model: str, error: LMStudioError) -> LMStudioError:
-        """Record what a failure says about a host, and return the error for the client."""
+        """Record what a failure reveals about a host, and return the error for the client."""
         if isinstance(error, ServerUnreachableError):
             host.note_unreachable(error)
             self._scheduler.wake()
@@ -257,14 +263,16 @@ class Dispatcher:
             _note_usage(request, stream)
 
     def _note_response_id(self, request: GatewayRequest, host: Host, out: bytes) -> None:
-        """Bind a response that the host stores to it, as only this host can continue it."""
+        """Bind a stored response to the host that stored it, since only this host can continue it."""
         if request.kind != "responses" and request.route.path != NATIVE_CHAT:
             return
         if found := _RESPONSE_ID.search(out):
             self._sticky.bind(self._sticky.response_key(found[1].decode()), host.name)
 
     async def load(self, host: Host, model: str, victim: str | None) -> None:
-        """Load a model on a host, by its profile, after unloading `victim`; the scheduler is told the result."""
+        """Load a model on a host by its profile, after unloading `victim`.
+        The scheduler receives the result.
+        """
         key = host.key_of(model)
         error: LMStudioError | None = None
         try:
@@ -288,7 +296,7 @@ class Dispatcher:
 
 
 def _may_be_repeated(request: GatewayRequest, error: LMStudioError) -> bool:
-    """Whether another host, or the same one a moment later, may answer the request, and asking twice does no harm."""
+    """Whether another attempt may succeed, and repeating the request does no harm."""
     has_effects = request.relay is None and request.method not in SAFE_METHODS
     return (error.retryable or isinstance(error, _ELSEWHERE)) and not (has_effects and may_have_begun(error))
 
@@ -307,14 +315,18 @@ async def _read_on(stream: ResponseStream[Any], response: AsyncResponse) -> None
 
 
 async def _settle(request: GatewayRequest, stream: ResponseStream[Any]) -> None:
-    """Record an answer before its end, or its error, is handed on: what a client has received is never lost."""
+    """Record an answer before its end, or its error, is passed on.
+    What a client has received is therefore always recorded.
+    """
     _note_usage(request, stream)
     if request.settle is not None:
         await request.settle()
 
 
 def _note_usage(request: GatewayRequest, stream: ResponseStream[Any]) -> None:
-    """Record the tokens of an answer: the host's count, or the chunks that came if it was not finished."""
+    """Record the tokens of an answer.
+    They are the host's count, or the number of chunks received if the answer was not finished.
+    """
     outcome = request.outcome
     reply = getattr(stream.reader, "reply", None)
     if reply is not None:

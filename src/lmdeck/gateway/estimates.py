@@ -1,4 +1,4 @@
-"""Estimates of tokens: the cost of a request before it is answered, and Anthropic's `count_tokens`."""
+"""Estimates of tokens: the cost of a request before it is answered, and `count_tokens`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ DEEPEST = 12
 
 
 def cost_of(given: Mapping[str, Any], size: int) -> tuple[int, int]:
-    """Return the estimated tokens of a request's prompt and of its longest answer; `size` is its length in bytes."""
+    """Return the estimated tokens of a request's prompt and of its longest answer.
+    `size` is its length in bytes.
+    """
     longest = next(
         (value for name in _LONGEST if isinstance(value := given.get(name), int) and value > 0), USUAL_ANSWER
     )
@@ -28,7 +30,7 @@ def cost_of(given: Mapping[str, Any], size: int) -> tuple[int, int]:
 
 
 def _measured(value: object, depth: int) -> tuple[int, int]:
-    """Return the characters of the text in a value, and its number of images in base64."""
+    """Return the number of characters of text in a value, and its number of base64 images."""
     if isinstance(value, str):
         return (0, 1) if value.startswith("data:image/") else (len(value), 0)
     if depth == 0:
@@ -45,6 +47,6 @@ def _measured(value: object, depth: int) -> tuple[int, int]:
 
 
 def count_tokens(estimator: TokenEstimator, given: Mapping[str, Any], size: int) -> int:
-    """Return the estimated number of prompt tokens of a request, by what the model's answers have counted for others."""
+    """Return the estimated number of prompt tokens, calibrated by the model's earlier answers."""
     prompt, _ = cost_of(given, size)
     return estimator.estimate_from(str(given.get("model") or ""), max(prompt, 1)).tokens

@@ -1,7 +1,7 @@
 """A queue that is fair by key: deficit round robin over the estimated tokens of the requests.
 
-Each key has its own line. In turn, each line gets a quantum of tokens, and sends requests while it has tokens left (Shreedhar
-and Varghese, 1995). A key with many or long requests delays others by at most one of its requests.
+Each key has its own line. In turn, each line gets a quantum of tokens, and sends requests while it has tokens left
+(Shreedhar and Varghese, 1995). A key with many or long requests delays others by at most one of its requests.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ QUANTUM = 500  # about one usual request
 
 
 class Queued(Protocol):
-    """An entry: the key that it belongs to, its cost in tokens, and whether all others are served before it."""
+    """An entry: its key, its cost in tokens, and whether it is served after all others."""
 
     key: str
     cost: int
@@ -42,7 +42,8 @@ class _Line(Generic[Q]):
 
 
 class FairQueue(Generic[Q]):
-    """The waiting requests of one model; adding and removing take constant time, choosing is linear in the number of keys.
+    """The waiting requests of one model.
+    Adding and removing take constant time, choosing is linear in the number of keys.
 
     Entries in the background have lines of their own, which are served when all others are empty.
     """
@@ -68,7 +69,7 @@ class FairQueue(Generic[Q]):
         self._count += 1
 
     def heads(self) -> list[Q]:
-        """Return the first entry of each line, the next one to be served first."""
+        """Return the first entry of each line, in the order in which they are served."""
         return [line.head for line in sorted(self._lines.values(), key=lambda line: (line.is_background, line.rounds))]
 
     def take(self, entry: Q) -> None:
@@ -95,7 +96,7 @@ class FairQueue(Generic[Q]):
         return True
 
     def position(self, entry: Q) -> int:
-        """Return how many entries are served before this one if each line is served in turn, from 0."""
+        """Return how many entries are served before this one if the lines take turns."""
         own_line = _line_of(entry)
         own = list(self._lines[own_line].entries.values()).index(entry)
         before = 0

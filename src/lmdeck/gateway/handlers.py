@@ -1,4 +1,6 @@
-"""A request and its answer between admission and routing, and the handlers that may stand there, such as a cache."""
+"""A request and its answer between admission and routing, and the handlers in that place.
+A cache is such a handler.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ class GatewayRequest(Struct, kw_only=True):
     is_background: bool = False
 
     def forget_body(self) -> None:
-        """Release the body, which is not needed once the answer has begun."""
+        """Release the body, which is no longer needed once the answer has begun."""
         self.body, self.given = b"", {}
         if self.relay is not None:
             self.relay.body = self.relay.given = {}

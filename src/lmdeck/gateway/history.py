@@ -1,4 +1,4 @@
-"""What the gateway remembers of ended requests: sums for the last hour, day and month, and the last failures."""
+"""The gateway's record of ended requests: sums over time, and the last failures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ SHOWN_ERRORS = 50
 
 
 class Bucket(Struct, kw_only=True):
-    """Sums over the requests that ended within some time from `at` on, in seconds since 1970."""
+    """Sums over the requests that ended in a span of time.
+    The span starts at `at`, in seconds since 1970.
+    """
 
     at: float
     requests: int = 0
@@ -43,7 +45,7 @@ class Bucket(Struct, kw_only=True):
 
 
 class History:
-    """Sums over ended requests in rings of buckets, totals since the start, and the last failures."""
+    """Sums over ended requests in rings of buckets, totals since the start, the last failures."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -86,7 +88,7 @@ class History:
             )
 
     def series(self, name: str) -> list[Bucket]:
-        """Return the buckets of a range, the oldest first; times without requests have empty ones."""
+        """Return the buckets of a range, the oldest first; empty ones where there was no request."""
         seconds, count = RANGES[name]
         newest = self._clock() // seconds * seconds
         known = {bucket.at: bucket for bucket in self._rings[name]}

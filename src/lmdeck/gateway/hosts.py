@@ -1,4 +1,4 @@
-"""The hosts behind the gateway: what each has loaded, how much it runs, and whether it may get requests."""
+"""The hosts behind the gateway: their loaded models, running requests and availability."""
 
 from __future__ import annotations
 
@@ -127,7 +127,9 @@ class Host:
         return self.parallel(model) - self.running[key]
 
     def is_surely_loaded(self, model: str) -> bool:
-        """Whether a model generates an answer now, or was seen loaded just now: LM Studio unloads idle models on its own."""
+        """Whether a model generates an answer now, or was seen loaded just now.
+        LM Studio unloads idle models on its own.
+        """
         key = self.key_of(model)
         return self._answering[key] > 0 or self.clock() - self._seen_loaded.get(key, -FRESH_SECONDS) < FRESH_SECONDS
 
@@ -151,7 +153,7 @@ class Host:
         self.load_errors.pop(key, None)
 
     def note_answering(self, model: str, change: int) -> None:
-        """Record that one more answer of a model has begun (1), or one has ended (-1)."""
+        """Record that an answer of a model has begun (1) or ended (-1)."""
         self._answering[self.key_of(model)] += change
 
     def note_unloaded(self, model: str) -> None:
@@ -192,7 +194,7 @@ class Host:
         self._assumed_loaded.clear()
 
     def note_unreachable(self, error: LMStudioError) -> None:
-        """Record that a request found nothing that listens."""
+        """Record that nothing listened at the host's address."""
         self.breaker.note_fault(is_down=True)
         self._note_down(error)
 

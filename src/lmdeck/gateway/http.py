@@ -1,4 +1,4 @@
-"""HTTP for the gateway: requests as they arrived, bounded bodies, answers, and the table of its own endpoints."""
+"""HTTP for the gateway: requests as they arrive, bounded bodies, answers, own endpoints."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ JSON_TYPE = "application/json"
 
 
 class HTTPAnswer(Struct, kw_only=True):
-    """A response: its body is bytes, or pieces that are sent as they come."""
+    """A response; its body is bytes, or pieces that are sent as they arrive."""
 
     status: int = 200
     headers: Mapping[str, str] = {}
@@ -42,7 +42,9 @@ def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | N
 
 
 class Arrived:
-    """A request as it arrived; header names are in lower case. `params` are those of the path of an own endpoint."""
+    """A request as it arrived.
+    Header names are in lower case; `params` are the path parameters of one of the gateway's own endpoints.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, limits: LimitsConfig) -> None:
         self.scope = scope
@@ -64,7 +66,7 @@ class Arrived:
 
     @cached_property
     def query(self) -> Mapping[str, str]:
-        """The parameters of the query; the last one counts."""
+        """The query parameters; of repeated ones, the last."""
         return dict(parse_qsl(self.scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True))
 
     @property
@@ -82,7 +84,8 @@ class Arrived:
         return str(client[0]) if client else ""
 
     async def stream(self, limit: int | None = None) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives; `limit` is its greatest size in bytes, None that of the configuration.
+        """Yield the body as it arrives.
+        `limit` is its largest size in bytes; None is the limit of the configuration.
 
         A larger limit gives the body more time in proportion.
 
@@ -145,7 +148,9 @@ class Routes:
         self._templates: list[tuple[str, re.Pattern[str], Endpoint, Access]] = []
 
     def add(self, method: str, path: str, endpoint: Endpoint, access: Access) -> None:
-        """Add an endpoint; `{name}` in the path stands for one segment, `{name:path}` for one or more."""
+        """Add an endpoint.
+        `{name}` in the path stands for one segment, `{name:path}` for one or more.
+        """
         if "{" not in path:
             self._fixed[method, path] = (endpoint, access)
             return
@@ -154,7 +159,7 @@ class Routes:
         self._templates.append((method, re.compile(pattern), endpoint, access))
 
     def find(self, method: str, path: str) -> tuple[Endpoint, Access, Mapping[str, str]] | None:
-        """Return the endpoint for a request, its access, and the parameters in the path; None if there is none."""
+        """Return the endpoint of a request, its access and the path parameters, or None."""
         found = self._fixed.get((method, path))
         if found is not None:
             return (*found, {})
@@ -165,12 +170,12 @@ class Routes:
 
 
 def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """Return headers in the form of ASGI; characters beyond Latin-1 are escaped."""
+    """Return headers in ASGI's form; characters beyond Latin-1 are escaped."""
     return [(name.encode("latin-1"), value.encode("latin-1", "backslashreplace")) for name, value in headers.items()]
 
 
 async def send_answer(send: Send, answer: HTTPAnswer) -> None:
-    """Send a response of an own endpoint."""
+    """Send a response of one of the gateway's own endpoints."""
     headers: dict[str, Any] = dict(answer.headers)
     if isinstance(answer.body, bytes):
         headers["content-length"] = str(len(answer.body))

@@ -1,4 +1,4 @@
-"""Admission by keys: their models and limits, and the usage that is stored when a request ends."""
+"""Admission by keys: models, limits, and the usage that is stored when a request ends."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ class KeyHolder(Principal, frozen=True, kw_only=True):
 
 
 class KeyAdmission:
-    """Admits the holders of keys, or also others if keys are not `required`, and stores usage and failures.
+    """Admits the holders of keys; stores usage and failures.
+    Unless keys are `required`, other clients are admitted too.
 
     `limits_url` is the address of Redis, which several workers need to count together; with `memory:` each counts alone.
     `recordings` is the folder in which the hosts' sessions record failed requests.
@@ -105,7 +106,7 @@ class KeyAdmission:
         return self._store
 
     async def aclose(self) -> None:
-        """Store what has ended, and close."""
+        """Store the usage of ended requests, and close."""
         if self._store is None:
             return
         self._refreshing.cancel()
@@ -119,7 +120,7 @@ class KeyAdmission:
     async def authenticate(self, headers: Mapping[str, str]) -> Principal:
         """Return the holder of the key in a request's headers.
 
-        Where keys are not required, requests without a key of this gateway come from nobody in particular.
+        Where keys are not required, a request without a key of this gateway is anonymous.
 
         Raises:
             Refusal: There is no key, or it is unknown, revoked or expired.
@@ -134,7 +135,7 @@ class KeyAdmission:
         return KeyHolder(name=key.name, models=key.models, key=key)
 
     async def principal_of(self, name: str) -> Principal:
-        """Return the holder of a key by its name; `""` is nobody in particular, where keys are not required.
+        """Return the holder of a key by its name; `""` is an anonymous client.
 
         Raises:
             Refusal: The key was revoked, or has expired.
@@ -163,7 +164,7 @@ class KeyAdmission:
         return _KeyLease(self, admitted)
 
     async def _spent_before(self, key: Key) -> int:
-        """Return the key's tokens of today that were used before its budget of the day was first counted here."""
+        """Return the tokens that the key used today before this process began to count its budget."""
         today = day_of(time.time())
         if self._counted[0] != today:
             self._counted = (today, set())
@@ -180,7 +181,9 @@ class KeyAdmission:
         return spent.get(key.name, 0)
 
     async def end(self, admitted: Admitted, outcome: Outcome) -> None:
-        """Settle the budgets of a request and commit its usage, even if the waiting task is cancelled."""
+        """Settle the budgets of a request and commit its usage.
+        Both happen even if the waiting task is cancelled.
+        """
         ending = asyncio.ensure_future(self._end(admitted, outcome))
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
@@ -204,7 +207,7 @@ class KeyAdmission:
             )
 
     def _note_commit(self, committed: asyncio.Future[None]) -> None:
-        """Note that the store writes again, or that the usage of a request is lost."""
+        """Note that the store can be written again, or that the usage of a request is lost."""
         if committed.cancelled():
             return
         error = committed.exception()
@@ -213,7 +216,7 @@ class KeyAdmission:
             _log.error("The usage of a request is lost: %s", error)
 
     def _recording_of(self, outcome: Outcome) -> str:
-        """Return the path of the recording of a request, if a host's answer to it was recorded."""
+        """Return the path of a request's recording, if a host's answer to it was recorded."""
         path = self._recorder.path_of(outcome.request_id) if self._recorder is not None else ""
         return path if path and Path(path).exists() else outcome.cassette
 
@@ -227,7 +230,7 @@ class _KeyLease:
         self.headers: Mapping[str, str] = rate_limit_headers(admitted.balances)
 
     async def settle(self, outcome: Outcome) -> None:
-        """Settle budgets and commit the usage; the first call counts."""
+        """Settle budgets and commit the usage; only the first call has an effect."""
         admitted, self._admitted = self._admitted, None
         if admitted is not None:
             outcome.key = admitted.key.name

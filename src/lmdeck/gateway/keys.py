@@ -1,4 +1,4 @@
-"""Keys: how they are made, and how a request is recognised by one.
+"""Keys: how they are created and how a request is authenticated.
 
 A key has 32 random bytes, so SHA-256 suffices to store it: a slow hash is for passwords, which can be guessed.
 """
@@ -41,7 +41,8 @@ def new_key(
     expires_in: float | None = None,
     now: float | None = None,
 ) -> tuple[str, Key]:
-    """Return a new key's secret, which is not stored and cannot be shown again, and the key.
+    """Create a key; return its secret and its record.
+    The secret is not stored and cannot be shown again.
 
     Raises:
         ConfigurationError: The name is empty, too long, or has characters that are none of a name.
@@ -65,9 +66,10 @@ def new_key(
 
 
 def key_in(headers: Mapping[str, str]) -> str:
-    """Return the secret that a request sends: `Authorization: Bearer …` as OpenAI's clients, or `x-api-key` as Anthropic's.
+    """Return the secret that a request sends, or `""`.
+    It is in `Authorization: Bearer …`, as OpenAI's clients send it, or in `x-api-key`, as Anthropic's do.
 
-    If both are there, the one with the form of a key counts. Header names are in lower case. `""` if there is neither.
+    If both headers are there, the one with the form of a key counts. Header names are in lower case.
     """
     bearer = _BEARER.fullmatch(headers.get("authorization", ""))
     sent = [bearer[1] if bearer else "", headers.get("x-api-key", "").strip()]
@@ -75,7 +77,9 @@ def key_in(headers: Mapping[str, str]) -> str:
 
 
 class KeyRing:
-    """The keys of a store, in memory; it reads them again every two seconds, so that a revoked key ends soon."""
+    """The keys of a store, in memory.
+    It reads them again every two seconds, so that a revoked key soon stops working.
+    """
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -91,7 +95,7 @@ class KeyRing:
 
     @staticmethod
     def is_secret(text: str) -> bool:
-        """Whether a text begins as keys of a gateway do, rather than as the placeholder that many clients send."""
+        """Whether a text begins like a gateway key, unlike the placeholder that many clients send."""
         return text.startswith(PREFIX)
 
     async def refresh(self) -> None:
@@ -105,7 +109,9 @@ class KeyRing:
         self._keys = {key.digest: key for key in found if key.revoked_at is None}
 
     async def keep_fresh(self) -> None:
-        """Read the keys every two seconds, for ever; while the store does not answer, the known keys remain."""
+        """Read the keys every two seconds.
+        While the store does not answer, the known keys remain valid.
+        """
         has_failed = False
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
@@ -134,7 +140,7 @@ class KeyRing:
         return key
 
     def find_named(self, name: str) -> Key:
-        """Return the key with that name, for work that goes on after its client has left.
+        """Return the key with that name, for work that continues after its client has left.
 
         Raises:
             AuthenticationError: It was revoked, or has expired.
@@ -146,7 +152,7 @@ class KeyRing:
         return key
 
     async def _find_new(self, digest: str) -> Key | None:
-        """Look for a key that was created after the last reading; one reading serves all that wait for it."""
+        """Look for a key created after the last reading; one reading serves all that wait for it."""
         arrived = time.monotonic()
         async with self._reading:
             if self._read_at < arrived:

@@ -17,7 +17,7 @@ LISTS = {"/v1/models": "openai", "/api/v0/models": "v0", "/api/v1/models": "v1"}
 
 
 def list_models(api: str, hosts: Iterable[Host], config: Config, principal: Principal) -> dict[str, Any]:
-    """Return the body of a model list: the models that a key may use, each once, and which hosts have it."""
+    """Return the body of a model list: the models that a key may use, and which hosts have them."""
     found: dict[str, list[tuple[Host, ModelInfo]]] = {}
     for host in hosts:
         if host.is_up:

@@ -1,4 +1,6 @@
-"""One load at a time per host, across the gateway's processes: two of them would load a model twice."""
+"""One load at a time per host, across the gateway's processes.
+Two processes would otherwise load a model twice.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,16 @@ POLL_SECONDS = 0.05
 
 
 class LoadGuard:
-    """Locks of files in a folder that the processes share; without a folder there is one process, and nothing to guard."""
+    """File locks in a folder that the processes share.
+    Without a folder there is one process, and no lock is needed.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     @asynccontextmanager
     async def hold(self, host: Host) -> AsyncIterator[None]:
-        """Wait until no other process loads a model on a host, and fetch its list, which may have changed meanwhile."""
+        """Wait until no other process loads a model on a host, then fetch its model list again."""
         if self._folder is None:
             yield
             return

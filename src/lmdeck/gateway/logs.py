@@ -1,4 +1,6 @@
-"""JSON logs: one object a line on standard error, with request ids and without bodies, keys and tokens."""
+"""JSON logs: one object per line on standard error.
+They contain request ids, but no bodies, keys or tokens.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ _requests = logging.getLogger("lmdeck.gateway.requests")
 
 
 class JSONFormatter(logging.Formatter):
-    """Formats a record as one JSON object: time, level, logger, message, and what was passed as `extra`."""
+    """Formats a record as a JSON object: time, level, logger, message and the `extra` values."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as a line."""

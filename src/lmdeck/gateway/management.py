@@ -1,4 +1,4 @@
-"""LM Studio's endpoints that manage models, on the right host: where the model or the instance is."""
+"""LM Studio's endpoints that manage models, sent to the host of the model or instance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ DOWNLOAD = "/api/v1/models/download"
 
 
 def management_routes(pool: Pool, *, for_operators: bool) -> Iterator[tuple[str, str, Endpoint, Access]]:
-    """Yield the endpoints: method, path, endpoint and access; where keys are required, they are for operators."""
+    """Yield the endpoints: method, path, endpoint and access.
+    Where keys are required, they are for operators.
+    """
     access: Access = "operator" if for_operators else "open"
     jobs: dict[str, Host] = {}
     yield "POST", "/api/v1/models/load", partial(_load, pool), access
@@ -42,7 +44,7 @@ async def _load(pool: Pool, arrived: Arrived) -> HTTPAnswer:
 
 
 async def _unload(pool: Pool, arrived: Arrived) -> HTTPAnswer:
-    """Unload an instance on the host that the client names, or on the first one where it is loaded."""
+    """Unload an instance on the host that the client names, or on the first one that has it."""
     body = await arrived.body()
     instance = str(_object(body).get("instance_id") or "")
     host = _host(pool, arrived, lambda host: any(one.id == instance for one in _instances(host)), instance)
@@ -92,7 +94,7 @@ def _host(pool: Pool, arrived: Arrived, fits: Callable[[Host], bool], what: str)
 
 
 async def _passed(pool: Pool, host: Host, arrived: Arrived, body: bytes) -> HTTPAnswer:
-    """Return a host's answer, after which its list has changed."""
+    """Pass a request on to a host, and return the answer; fetch its model list after a change."""
     route = route_of(arrived.method, arrived.url)
     answer = await pool.dispatcher.pass_to(host, arrived.method, route, body)
     if arrived.method != "GET":

@@ -107,7 +107,7 @@ class GatewayMetrics:
             self._count_answer(outcome, model)
 
     def refresh(self) -> None:
-        """Set the gauges to the state of now."""
+        """Set the gauges to the current state."""
         status = self._status()
         self._open.set(status["requests"])
         for host in status["hosts"]:
@@ -118,7 +118,9 @@ class GatewayMetrics:
             self._waiting.labels(self._model(model)).set(queue["waiting"])
 
     async def keep_fresh(self) -> None:
-        """Set the gauges again and again, since another process may be scraped; alone, a scrape sets them itself."""
+        """Set the gauges regularly, since another process may be scraped.
+        With one process, a scrape sets them itself.
+        """
         while FOLDER in os.environ:
             self.refresh()
             await asyncio.sleep(REFRESH_SECONDS)
@@ -144,5 +146,5 @@ class GatewayMetrics:
 
 
 def forget_process(folder: str, pid: int) -> None:
-    """Remove the gauges of a process that has ended; its counters stay in the sum."""
+    """Remove the gauges of an ended process; its counters stay in the sum."""
     mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]  # as above

@@ -41,7 +41,7 @@ class Operated(Protocol):
 
 
 class Operators:
-    """Who may operate the gateway: programs on its machine, and holders of the operators' token."""
+    """Who may operate the gateway: programs on this machine, and holders of the token."""
 
     def __init__(self, config: AdminConfig) -> None:
         self._token = config.token
@@ -69,7 +69,7 @@ class Operators:
 
 
 def _token_of(authorization: str) -> str | None:
-    """Return the token in a header: a bearer token, or the password that a browser has asked for."""
+    """Return the token in a header: a bearer token, or the password entered in a browser."""
     scheme, _, given = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return given.strip()

@@ -36,7 +36,7 @@ class Pool:
         self._others: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Poll every host once, but wait only briefly for those that do not answer; then poll on."""
+        """Poll every host once, briefly for those that do not answer; then poll regularly."""
         self._watch_hosts(set(self.hosts))
         self._run(self._tick())
         await _wait_for_polls(self.hosts)
@@ -51,7 +51,7 @@ class Pool:
         await self._transport.aclose()
 
     async def reconfigure(self, config: Config) -> None:
-        """Use other hosts: those that stay keep their state, and those that go finish what they run.
+        """Use other hosts: those that remain keep their state, removed ones finish their requests.
 
         New hosts are polled first, so that there is no moment without a usable host.
         """
@@ -90,13 +90,13 @@ class Pool:
             await asyncio.sleep(routing.poll if is_up and host.breaker.state == "closed" else routing.probe)
 
     async def _tick(self) -> None:
-        """Look at the queues regularly: waits grow, and paused loads may be tried again."""
+        """Serve the queues regularly: requests time out, and paused loads may be retried."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self.scheduler.wake()
 
     def _look(self, host: Host) -> None:
-        """Poll a host now, unless that is being done."""
+        """Poll a host now, unless a poll is already running."""
         if not host.is_being_looked_at:
             host.is_being_looked_at = True
             self._run(self._poll_once(host))

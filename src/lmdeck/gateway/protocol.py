@@ -1,4 +1,4 @@
-"""The gateway's HTTP protocol: uvicorn's on httptools, with limits of size and time for the head of a request.
+"""The gateway's HTTP protocol: uvicorn's on httptools, with limits for a request's head.
 
 uvicorn has no such limits on httptools: a client could send headers without end, or never finish them.
 """

@@ -1,7 +1,8 @@
-"""The scheduler: which request is sent to which host, and when a host loads or swaps a model.
+"""The scheduler: which host gets a request, and when a host loads or swaps a model.
 
-A request goes to a host that has its model loaded: to the one that it is bound to, or to the least busy one. If none has, one
-host loads it while all other requests for it wait. Each model has its own fair queue. All decisions are made in the event loop.
+A request goes to a host that has its model loaded: the one that it is bound to, or the least busy one. If none has, one
+host loads it while all other requests for it wait. Each model has its own fair queue. All decisions are made in the
+event loop.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ LOAD_PAUSE = 10.0  # seconds after which a failed load is tried again
 
 
 class Ticket:
-    """A request that wants a host: its key, its cost in tokens, the host that it is bound to, and hosts that failed it.
+    """A request that wants a host.
+    It has a key, a cost in tokens, the host that it is bound to, and the hosts that failed it.
 
-    In the background, it is served after all others, waits as long as it takes, and does not take the last slot of a host.
+    A background ticket is served after all others, waits without a limit, and does not take the last slot of a host.
     """
 
     __slots__ = ("cost", "enqueued_at", "excluded", "future", "is_background", "key", "request_id", "sticky")
@@ -75,7 +77,7 @@ class Slot:
             host.cold.add(host.key_of(model))
 
     def note_first_byte(self) -> None:
-        """Record that the model has answered: it is loaded, and the requests that waited for it may go on."""
+        """Record that the model has answered: it is loaded, and requests that waited for that go on."""
         self.host.breaker.note_success()
         if not self.model:
             return
@@ -115,7 +117,7 @@ class _Lane:
 
     @property
     def oldest(self) -> float | None:
-        """When the entry that waits longest came."""
+        """When the entry that has waited longest arrived."""
         return min((ticket.enqueued_at for ticket in self.queue), default=None)
 
 
@@ -182,13 +184,13 @@ class Scheduler:
         lane.is_measured = True
 
     def wake(self) -> None:
-        """Look at all queues again: something has changed."""
+        """Serve all queues again, since something has changed."""
         for lane in list(self._lanes.values()):
             if len(lane.queue):
                 self._serve(lane)
 
     def usable_model(self, models: Iterable[str], excluded: Collection[str] = ()) -> str:
-        """Return the first of some models that a usable host has, else the first one."""
+        """Return the first of the models that a usable host has, else the first one."""
         names = list(models)
         for name in names:
             if any(host.is_usable and host.has(name) and host.name not in excluded for host in self.hosts):
@@ -196,7 +198,9 @@ class Scheduler:
         return next((name for name in names if any(host.has(name) for host in self.hosts)), names[0])
 
     def note_load_ended(self, host: Host, model: str, error: LMStudioError | None) -> None:
-        """Record the end of an explicit load; after a failure, the host does not try again for a while."""
+        """Record the end of an explicit load.
+        After a failure, the host pauses before the next attempt.
+        """
         host.loading = host.unloading = None
         if host.reserved_for == host.key_of(model):
             host.reserved_for = None
@@ -210,7 +214,7 @@ class Scheduler:
     # --- decisions ---
 
     def _serve(self, lane: _Lane) -> None:
-        """Send as many waiting requests as there are free slots."""
+        """Send waiting requests to the free slots."""
         while len(lane.queue):
             granted = self._serve_one(lane)
             if not granted:
@@ -290,7 +294,9 @@ class Scheduler:
         return None
 
     def _loads_explicitly(self, host: Host, model: str) -> bool:
-        """Whether the gateway loads a model by a separate request; else the first request for the model loads it."""
+        """Whether the gateway loads a model by a separate request.
+        Otherwise the first request for the model loads it.
+        """
         if host.api != "v1":
             return False
         has_profile = self.config.profile_of(host.key_of(model)) is not None
@@ -301,7 +307,7 @@ class Scheduler:
         return host.config.max_models is None or len(host.loaded_keys()) < host.config.max_models
 
     def _victim(self, host: Host, lane: _Lane) -> str | None:
-        """Return the model that a host unloads for another one; None if it has to wait for one.
+        """Return the model that a host unloads for another one; None if that has to wait.
 
         Requests for loaded models go first for `queue.collate` seconds, so that the host does not swap to and fro; then it
         takes no new ones until a model is idle.
@@ -346,7 +352,7 @@ class Scheduler:
         )
 
     def expected_wait(self, model: str, position: int) -> float:
-        """Return the estimated wait in seconds of a request at a position in the queue, counted from 0."""
+        """Return the estimated wait in seconds at a position in the queue, counted from 0."""
         lane = self._lane(model)
         slots = sum(host.parallel(model) for host in self.hosts if host.is_usable and host.is_loaded(model))
         return (position + 1) * lane.service_seconds / max(slots, 1)
@@ -385,7 +391,9 @@ class Scheduler:
 
 
 def _kept_free(host: Host, ticket: Ticket, model: str) -> int:
-    """Return how many slots of a host a request must leave free: one by those in the background, if there are several."""
+    """Return how many slots of a host a request must leave free.
+    That is one for a background request, if there are several.
+    """
     return int(ticket.is_background and host.parallel(model) > 1)
 
 

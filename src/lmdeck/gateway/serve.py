@@ -1,4 +1,6 @@
-"""Serving the gateway on uvicorn: one process or several, and an orderly end of streams at SIGTERM."""
+"""Serving the gateway on uvicorn, in one process or several.
+At SIGTERM, streams are brought to an orderly end.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ _log = logging.getLogger("lmdeck.gateway")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that lets open requests end within a limit at shutdown, and then ends them with an error."""
+    """uvicorn that lets open requests finish within a limit at shutdown.
+    After that, they end with an error.
+    """
 
     def __init__(self, gateway: Gateway, config_path: str | None, on_ready: Callable[[], object] | None = None) -> None:
         settings = gateway.config.server
@@ -122,7 +126,7 @@ def check_exposure(config: Config) -> None:
 def serve(
     config: Config, config_path: str | None, on_ready: Callable[[str], object] | None = None, workers: int | None = None
 ) -> int:
-    """Serve until SIGTERM or Ctrl-C, with several processes if the configuration says so; return the exit code.
+    """Serve until SIGTERM or Ctrl-C, in as many processes as configured; return the exit code.
 
     Raises:
         ConfigurationError: The address is not free, or open to other machines without keys.
@@ -158,7 +162,9 @@ def _run(
 
 
 def _allow_connections(count: int) -> None:
-    """Raise the limit of open files as far as allowed: each connection needs one, and one to the host."""
+    """Raise the limit of open files as far as allowed.
+    Each request needs a connection of the client and one to the host.
+    """
     if sys.platform == "win32":
         return
     import resource
@@ -171,7 +177,7 @@ def _allow_connections(count: int) -> None:
 
 
 class _Supervisor:
-    """The parent of several gateway processes: it starts them again when they die, and hands signals on."""
+    """The parent of several gateway processes: it restarts dead ones and forwards signals."""
 
     def __init__(
         self,

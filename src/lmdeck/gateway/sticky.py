@@ -1,4 +1,4 @@
-"""Sticky routing: a conversation stays on the host whose memory holds its prefix (the KV cache)."""
+"""Sticky routing: a conversation stays on the host whose memory holds its prefix (KV cache)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class StickyHosts:
         self._hosts: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
     def key_of(self, headers: Mapping[str, str], owner: str, model: str, given: Mapping[str, Any]) -> bytes | None:
-        """Return what identifies a conversation, or None; `owner` separates the conversations of different keys."""
+        """Return what identifies a conversation, or None.
+        `owner` separates the conversations of different keys.
+        """
         for name in self._headers:
             if value := headers.get(name):
                 return _hashed(b"header", name.encode(), owner.encode(), value.encode())
@@ -62,7 +64,9 @@ def _hashed(*parts: bytes) -> bytes:
 
 
 def _start_of(given: Mapping[str, Any]) -> bytes | None:
-    """Return the start of a conversation, which its later requests share: system text and the first message of the user."""
+    """Return the part of a conversation that all its requests share.
+    That is the system text and the first user message.
+    """
     messages = given.get("messages", given.get("input"))
     if not isinstance(messages, list) or not messages:
         return None

@@ -14,9 +14,11 @@ from lmdeck.gateway.serve import serve_worker
 
 
 def main(arguments: list[str]) -> int:
-    """Serve on the socket of the parent: its descriptor, a folder for locks, and the path of the configuration file.
+    """Serve on the parent's socket.
+    The arguments are its descriptor, a folder for locks, and the path of the configuration file.
 
-    The configuration itself comes on standard input, since it may contain a password. When that ends, the parent has died.
+    The configuration itself comes on standard input, since it may contain a password. When that ends, the parent has
+    died.
     """
     descriptor, locks, path = arguments
     log_as_json()
@@ -26,7 +28,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _end_with_parent() -> None:
-    """Shut down when the parent has died: nobody would restart this process, or stop it."""
+    """Shut down when the parent has died: no other process would restart or stop this one."""
     sys.stdin.buffer.read()
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,4 +1,6 @@
-"""The endpoints of files and batches, as OpenAI's API has them; a key sees what was made with it."""
+"""The endpoints of files and batches, as in OpenAI's API.
+A key sees only the files and batches that were created with it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The gateway's own hosts, as a host of a batch: a row is admitted, routed and recorded like a client's request."""
+"""The gateway's own hosts, as a host of a batch.
+A row is admitted, routed and recorded like a client's request.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,7 @@ class GatewayHost:
         self._owner = owner
 
     async def ask(self, lease: Lease) -> Answer:
-        """Return the answer to a request, after all requests that are not in the background.
+        """Return the answer to a request, which is served after all that are not in the background.
 
         Raises:
             LMStudioError: It is not admitted, or not answered.
@@ -113,7 +115,9 @@ class GatewayHost:
         )
 
     async def look_up(self) -> HostState:
-        """Return how many requests all hosts process of each model, one slot of each host left free for others."""
+        """Return how many requests all hosts process of each model.
+        One slot of each host is left free for others.
+        """
         hosts, aliases = self._gateway.pool.hosts, self._gateway.config.aliases
         names = {name for host in hosts for name in host.models}
         parallel = {name: sum(max(host.parallel(name) - 1, 1) for host in hosts if host.has(name)) for name in names}

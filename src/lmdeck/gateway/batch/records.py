@@ -1,4 +1,6 @@
-"""Files and batches as stored, and as OpenAI's API shows them (platform.openai.com/docs/api-reference/batch/object)."""
+"""Files and batches as stored, and as OpenAI's API shows them.
+Source: platform.openai.com/docs/api-reference/batch/object.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,7 @@ class Batch(Struct, frozen=True, kw_only=True):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more happens to it."""
+        """Whether the batch has reached a final state."""
         return self.status in OVER
 
     def to_openai(self) -> dict[str, Any]:

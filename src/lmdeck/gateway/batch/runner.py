@@ -1,7 +1,7 @@
-"""The runner of batches: one of the gateway's processes validates, runs and finishes those of all.
+"""The runner of batches: one of the gateway's processes validates, runs and finishes them.
 
-The process that holds the lock of the folder runs them; if it ends, however that happens, another one takes over, or the same
-one after its next start. What was answered is in the ledger of the batch.
+The process that holds the folder's lock runs the batches. If it ends for any reason, another process takes over, or the
+same one after a restart. Answered rows are in the batch's ledger.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class BatchRunner:
         self._task = asyncio.create_task(self._lead())
 
     async def aclose(self) -> None:
-        """Let the running rows finish for as long as the gateway's shutdown may take; the batches go on at the next start."""
+        """Let running rows finish within the gateway's shutdown time.
+        The batches continue at the next start.
+        """
         if self._task is None:
             return
         self._task.cancel()
@@ -76,7 +78,7 @@ class BatchRunner:
         self._wake.set()
 
     async def _lead(self) -> None:
-        """Run what there is to run, once a second or when something has changed."""
+        """Run the open batches, once a second or when something has changed."""
         while True:
             self._wake.clear()
             try:
@@ -109,7 +111,7 @@ class BatchRunner:
         run.task = asyncio.create_task(self._work(run))
 
     async def _work(self, run: _Run) -> None:
-        """Run a batch as far as possible; a failure that may pass is tried again later."""
+        """Run a batch as far as possible; a failure that may pass is retried later."""
         batch = run.batch
         try:
             await run.work()
@@ -141,13 +143,13 @@ class _Run:
         self._is_stopping = False
 
     def stop(self) -> None:
-        """Ask no more rows."""
+        """Send no further rows."""
         self._is_stopping = True
         if self._worker is not None:
             self._worker.stop()
 
     async def follow(self, batch: Batch) -> None:
-        """Store the counts, and end the batch when it was cancelled or its window is over."""
+        """Store the counts; end the batch if it was cancelled or its window is over."""
         if self._worker is None:
             return
         ended_by: EndedBy | None = "batch_cancelled" if batch.status == "cancelling" else None
@@ -168,7 +170,7 @@ class _Run:
         self.batch = self._store.change_batch(self.batch.id, change)
 
     def _enter(self, status: BatchStatus, **more: object) -> None:
-        """Change the status, and note when."""
+        """Change the status and record the time."""
 
         def change(batch: Batch) -> Batch:
             is_cancelled = batch.status == "cancelling" and status == "in_progress"
@@ -208,7 +210,7 @@ class _Run:
         self._enter("in_progress", total=ledger.totals().rows)
 
     async def _answer(self, ledger: Ledger) -> None:
-        """Ask the rows.
+        """Send the rows.
 
         Raises:
             LMStudioError: A budget is used, or the disk is full.

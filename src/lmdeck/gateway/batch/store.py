@@ -1,6 +1,7 @@
 """The folder of files and batches: contents and ledgers as files, and an index in SQLite.
 
-All gateway processes on one machine share it. A content is written beside its place and renamed before the index names it.
+All gateway processes on one machine share it. A file is written under a temporary name and renamed before the index
+lists it.
 """
 
 from __future__ import annotations
@@ -109,7 +110,9 @@ class BatchStore:
     # --- files ---
 
     def temporary(self) -> Path:
-        """Return a new name beside the contents, for a file that is being written; make the folder if necessary."""
+        """Return a new path beside the contents for a file that is being written.
+        The folder is created if necessary.
+        """
         self._run(lambda _: None)
         return self.content_of(f".{secrets.token_hex(8)}.tmp")
 
@@ -146,7 +149,7 @@ class BatchStore:
         return _page(named if is_ascending else named[::-1], after, limit)
 
     def remove_expired(self, batches_before: float) -> None:
-        """Remove files that have expired, and ledgers of batches that were created before a time and are over."""
+        """Remove expired files, and the ledgers of finished batches created before a given time."""
         now = int(time.time())
         query = "SELECT record FROM files WHERE expires_at <= ? LIMIT ?"
         for file in self._all(StoredFile, query, (now, MOST_LISTED)):

@@ -69,7 +69,7 @@ class Upload:
             raise InvalidRequestError("The form has no part `file`.", status=400, param="file")
 
     def close(self) -> None:
-        """Close the file, whatever was written."""
+        """Close the file, even if it is incomplete."""
         if self._file is not None:
             self._file.close()
 

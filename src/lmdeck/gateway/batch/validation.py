@@ -1,4 +1,6 @@
-"""The input of a batch → rows in its ledger, or the errors for which it is refused as a whole, as OpenAI does."""
+"""Validate the input of a batch: rows for its ledger, or errors that refuse it as a whole.
+That is what OpenAI does.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ READ_ROWS = 1000  # in one transaction
 
 
 def read_input(path: Path, endpoint: str, ledger: Ledger, most_rows: int) -> list[BatchError]:
-    """Read a file into a ledger and return what is wrong with it, at most `SHOWN_ERRORS`; it may be read again."""
+    """Read a file into a ledger and return its errors, at most `SHOWN_ERRORS`.
+    It is safe to read a file again.
+    """
     try:
         return _read(path, endpoint, ledger, most_rows)
     except ConfigurationError as error:

@@ -1,1 +1,1 @@
-"""The gateway's dashboard in the browser: hosts, queues, open requests, charts, failures and usage."""
+"""The dashboard in the browser: hosts, queues, open requests, charts, failures and usage."""

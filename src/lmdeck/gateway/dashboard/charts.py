@@ -1,4 +1,6 @@
-"""Charts as SVG. Series differ in shape and label as well as in colour, so that everybody can tell them apart."""
+"""Charts as SVG.
+Series differ in shape and label as well as in colour, so that everybody can tell them apart.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def bar_chart(
     part: str = "",
     total: Callable[[Sequence[float]], float] = sum,
 ) -> str:
-    """Return a chart of one figure of the buckets as bars, and its `total`; `part` of it is drawn hatched at the foot."""
+    """Return a bar chart of one figure of the buckets, and its `total`.
+    The share `part` of each bar is hatched.
+    """
     values = [float(getattr(bucket, name)) for bucket in buckets]
     parts = [float(getattr(bucket, part)) for bucket in buckets] if part else []
     top = _round_up(max([*values, 1.0]))

@@ -1,4 +1,4 @@
-"""The dashboard's endpoints: the page, its files, its updates as server-sent events, and usage as CSV.
+"""The dashboard's endpoints: page, files, updates as server-sent events, and usage as CSV.
 
 They are for operators. A browser asks for the operators' token as a password (any user name).
 """
@@ -69,7 +69,7 @@ async def _events(gateway: Shown, arrived: Arrived) -> HTTPAnswer:
 
 
 async def _updates(gateway: Shown, name: str) -> AsyncIterator[bytes]:
-    """Yield the changing part of the page as events, when it has changed."""
+    """Yield the changing part of the page as events, whenever it has changed."""
     loop = asyncio.get_running_loop()
     usage, usage_until, sent = None, 0.0, b""
     while not gateway.is_draining:
@@ -110,7 +110,7 @@ async def _usage_csv(gateway: Shown, _: Arrived) -> HTTPAnswer:
 
 
 def _cell(value: object) -> object:
-    """Return a value that a spreadsheet does not take for a formula."""
+    """Return a value so that a spreadsheet does not read it as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
 
 

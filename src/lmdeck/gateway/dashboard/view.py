@@ -1,4 +1,6 @@
-"""The dashboard's HTML, from the status of the gateway. Everything that comes from outside is escaped."""
+"""The dashboard's HTML, from the gateway's status.
+Everything that comes from outside is escaped.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def page(main: str, range_name: str) -> str:
 
 
 def main_part(status: Row, series: Sequence[Bucket], range_name: str, usage: Sequence[Row] | None) -> str:
-    """Return what is updated while the page is open."""
+    """Return the part that is updated while the page is open."""
     return "".join(
         (
             _tiles(status),
@@ -198,7 +200,7 @@ def _section(title: str, content: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of HTML cells, which are labelled by their column on a narrow screen."""
+    """Return a table of HTML cells; on a narrow screen each is labelled with its column."""
     body = "".join(
         "<tr>"
         + "".join(f'<td data-label="{escape(name)}">{cell}</td>' for name, cell in zip(head, row, strict=True))

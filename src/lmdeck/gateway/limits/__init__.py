@@ -1,1 +1,1 @@
-"""The limits of keys: requests per minute, tokens per minute and day, and requests at once."""
+"""The limits of keys: requests per minute, tokens per minute and day, simultaneous requests."""

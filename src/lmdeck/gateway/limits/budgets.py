@@ -1,7 +1,8 @@
-"""Budgets of tokens: a request reserves what it may use when it starts, and settles what it used when it ends.
+"""Budgets of tokens: reserved when a request starts, settled when it ends.
 
-A request starts as long as something is left after what was used and what running requests have reserved, so a budget is
-exceeded by at most what was running when it ran out. The number of running requests is the number of reservations.
+A request starts as long as something is left after what was used and what running requests have reserved, so a budget
+is exceeded by at most the running requests at the moment it is used up. The number of running requests is the number of
+reservations.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ PARALLEL = "parallel"
 
 
 class Reservation(Struct, frozen=True, kw_only=True):
-    """The answer to a request that wants to start: `refused` is the name of the limit that stands against it, or `""`."""
+    """The answer to a request that wants to start.
+    `refused` is the name of the limit that refuses it, or `""`.
+    """
 
     id: str
     tokens: int
@@ -34,11 +37,12 @@ class Reservation(Struct, frozen=True, kw_only=True):
 class Budgets(Protocol):
     """Where tokens and running requests are counted; `account` is the name of a key.
 
-    `spent` are the tokens that the account has used today according to the store; they count if nothing is known of today yet.
+    `spent` are the tokens that the account has used today according to the store; they count if today's use is not yet
+    known here.
     """
 
     async def reserve(self, account: str, limits: KeyLimits, tokens: int, spent: int = 0) -> Reservation:
-        """Reserve tokens, and count one more running request, unless a limit stands against it.
+        """Reserve tokens and count one more running request, unless a limit is reached.
 
         Raises:
             ServerError: The limits cannot be checked.
@@ -46,11 +50,11 @@ class Budgets(Protocol):
         ...
 
     async def settle(self, account: str, limits: KeyLimits, reservation: Reservation, tokens: int) -> None:
-        """Free what was reserved and count what was used; a second call frees nothing more."""
+        """Release the reservation and count the tokens used; a second call releases nothing more."""
         ...
 
     async def aclose(self) -> None:
-        """Stop what runs in the background."""
+        """Stop background tasks."""
         ...
 
 
@@ -61,7 +65,9 @@ def counted_windows(limits: KeyLimits) -> list[tuple[Window, int]]:
 
 
 class _Account(Struct):
-    """The running requests of a key, with the tokens they have reserved, and the tokens used in each slot of each window."""
+    """The running requests of a key, and its use of each window.
+    Running requests have their reserved tokens, windows the used tokens of each slot.
+    """
 
     running: dict[str, int] = field(default_factory=dict)
     used: dict[str, dict[int, int]] = field(default_factory=dict)
@@ -113,11 +119,11 @@ class MemoryBudgets:
             slots[window.slot(now)] = slots.get(window.slot(now), 0) + tokens
 
     async def aclose(self) -> None:
-        """Do nothing: nothing runs."""
+        """Do nothing: there are no background tasks."""
 
     @staticmethod
     def _slots(state: _Account, window: Window, now: float, spent: int) -> dict[int, int]:
-        """Return the slots of a window, without those that have left it; the day begins with what was spent."""
+        """Return the slots of a window without the expired ones; a new day begins with `spent`."""
         slots = state.used.get(window.name)
         if slots is None:
             begins_with = spent if window.slots == 1 else 0

@@ -30,7 +30,7 @@ _SENTENCES = {
 
 
 class Admitted(Struct, frozen=True, kw_only=True):
-    """A request that may start, with its reservation and what is left of the limits."""
+    """A request that may start, with its reservation and the remaining limits."""
 
     key: Key
     reservation: Reservation
@@ -58,7 +58,8 @@ class Limiter:
         return cls(RedisBudgets(url, redis), RedisRates(url, redis), redis.aclose)
 
     async def admit(self, key: Key, tokens: int, spent: int = 0) -> Admitted:
-        """Count a request and reserve its tokens; `spent` are the key's tokens of today according to the store.
+        """Count a request and reserve its tokens.
+        `spent` are the key's tokens of today according to the store.
 
         Raises:
             Refusal: A limit is reached; the error is a `RateLimitError`.
@@ -82,7 +83,7 @@ class Limiter:
         return Admitted(key=key, reservation=reservation, balances=(requests, *reservation.balances))
 
     async def settle(self, admitted: Admitted, tokens: int) -> None:
-        """Free what was reserved, and count the tokens that were used.
+        """Release the reservation and count the tokens used.
 
         Raises:
             ServerError: The limits cannot be reached.
@@ -100,7 +101,7 @@ class Limiter:
 
 
 def _refusal(key: Key, name: str, balances: tuple[Balance, ...]) -> Refusal:
-    """Return the refusal by a limit; `Retry-After` is in whole seconds (RFC 9110, section 10.2.3)."""
+    """Return the refusal by a limit; `Retry-After` is in whole seconds (RFC 9110, 10.2.3)."""
     reached = next((each for each in balances if each.name == name), None)
     limit, wait = (key.limits.parallel, RUNNING_SECONDS) if reached is None else (reached.limit, reached.wait)
     seconds = max(math.ceil(wait), 1)
@@ -120,7 +121,9 @@ def _refusal(key: Key, name: str, balances: tuple[Balance, ...]) -> Refusal:
 
 
 def rate_limit_headers(balances: tuple[Balance, ...]) -> dict[str, str]:
-    """Return the headers that tell a client its limits; of two limits on tokens, the one of which less is left."""
+    """Return the headers that report its limits to a client.
+    Of two limits on tokens, they report the one with less left.
+    """
     requests = [each for each in balances if each.name == REQUESTS]
     tokens = sorted((each for each in balances if each.name != REQUESTS), key=lambda each: each.remaining)
     headers: dict[str, str] = {}

@@ -111,7 +111,7 @@ def connect(url: str) -> Redis:
 
 
 def unreachable(url: str, reason: object) -> ServerError:
-    """Return the error of limits that cannot be checked."""
+    """Return the error for limits that cannot be checked."""
     return ServerError(
         f"The limits cannot be checked: {redact_url(url)} does not answer: {describe(str(reason))}.",
         status=503,
@@ -122,7 +122,9 @@ def unreachable(url: str, reason: object) -> ServerError:
 
 
 class RedisBudgets:
-    """Budgets that all workers share. `url` is the address of `redis`; names of what is stored there begin with `prefix`."""
+    """Budgets that all workers share.
+    `url` is the address of Redis; all of its keys begin with `prefix`.
+    """
 
     def __init__(self, url: str, redis: Redis, prefix: str = "lmdeck") -> None:
         self._url = url
@@ -187,7 +189,7 @@ class RedisBudgets:
                 await self._renewal
 
     def _names(self, account: str, limits: KeyLimits) -> list[str]:
-        """Return the names in Redis; the braces keep those of an account on one node of a cluster."""
+        """Return the Redis keys; the braces keep those of an account on one node of a cluster."""
         root = f"{self._prefix}:{{{account}}}"
         return [f"{root}:running", *(f"{root}:{window.name}" for window, _ in counted_windows(limits))]
 
@@ -220,6 +222,8 @@ class RedisBudgets:
 
 
 def _slots(text: str) -> dict[int, int]:
-    """Return the tokens of each slot, from a text of slots and tokens: one text costs less to read than many numbers."""
+    """Return the tokens of each slot, from a text of slots and tokens.
+    One text is cheaper to read than many numbers.
+    """
     numbers = [int(number) for number in text.split()]
     return dict(zip(numbers[::2], numbers[1::2], strict=True))

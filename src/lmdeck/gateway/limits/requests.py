@@ -27,7 +27,8 @@ class RequestRates(Protocol):
     """Where requests are counted; `account` is the name of a key."""
 
     async def hit(self, account: str, limit: int) -> tuple[bool, Balance]:
-        """Count a request, unless the limit is reached; return whether it was counted, and what is left.
+        """Count a request unless the limit is reached.
+        Return whether it was counted, and what is left.
 
         Raises:
             ServerError: The limits cannot be checked.
@@ -76,6 +77,6 @@ class RedisRates:
 
 
 def _balance(limit: int, remaining: int, reset_time: float) -> Balance:
-    """Return what is left; in a moving window, the oldest request is the next to leave it."""
+    """Return the balance; in a moving window, the oldest request is the next to leave it."""
     wait = max(reset_time - time.time(), 0.0)
     return Balance(name=NAME, limit=limit, remaining=remaining, reset=wait, wait=wait)

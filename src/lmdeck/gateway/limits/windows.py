@@ -17,7 +17,9 @@ RUNNING_SECONDS = 1.0
 
 
 class Window(Struct, frozen=True):
-    """The last `slots` slots of `slot_seconds` each; `name` is the limit of `KeyLimits` that it counts for."""
+    """The last `slots` slots of `slot_seconds` each.
+    `name` is the limit of `KeyLimits` that it counts for.
+    """
 
     name: str
     slot_seconds: int
@@ -36,9 +38,10 @@ WINDOWS = (Window("tokens_per_minute", 1, 61), Window("tokens_per_day", 86400, 1
 
 
 class Balance(Struct, frozen=True, kw_only=True):
-    """What is left of a limit: `reset` is the time in seconds until all of it is free, `wait` until some of it is.
+    """What is left of a limit.
+    `reset` is the time in seconds until all of it is free, `wait` until some of it is.
 
-    `is_reserved` is whether only the reservations of running requests stand against another one.
+    `is_reserved` is whether only the reservations of running requests prevent another one.
     """
 
     name: str
@@ -50,7 +53,7 @@ class Balance(Struct, frozen=True, kw_only=True):
 
 
 def balance(window: Window, limit: int, used: Mapping[int, int], running: int, now: float) -> Balance:
-    """Return the balance of a window, from the tokens of its slots and those that running requests have reserved."""
+    """Return the balance of a window, from the tokens of its slots and the reserved tokens."""
     live = sorted((slot, tokens) for slot, tokens in used.items() if tokens and window.end(slot) > now)
     left = limit - sum(tokens for _, tokens in live)
     return Balance(
@@ -64,7 +67,7 @@ def balance(window: Window, limit: int, used: Mapping[int, int], running: int, n
 
 
 def _wait(window: Window, live: list[tuple[int, int]], left: int, running: int, now: float) -> float:
-    """Return the time until some of a limit is free, of which `left` is not used yet."""
+    """Return the time until some of a limit is free; `left` is not used yet."""
     if left > 0:
         return 0.0 if left > running else RUNNING_SECONDS
     for slot, tokens in live:

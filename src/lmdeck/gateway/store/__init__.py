@@ -1,4 +1,6 @@
-"""The store of the gateway and of `lmdeck.observe.usage`: keys, usage and failures, in SQLite or PostgreSQL."""
+"""The store of the gateway and of `lmdeck.observe.usage`.
+It holds keys, usage and failures, in SQLite or PostgreSQL.
+"""
 
 from __future__ import annotations
 

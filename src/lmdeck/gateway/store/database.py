@@ -1,4 +1,4 @@
-"""What the store needs of a database: a connection that runs statements, and transactions of one writer at a time."""
+"""What the store needs of a database: connections, and exclusive write transactions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Database(Protocol):
 class Connection:
     """A connection that runs statements written with `?`.
 
-    `begin` opens a transaction that excludes other writers; `marker` is the database's own mark of a parameter.
+    `begin` opens a transaction that excludes other writers; `marker` is the database's own parameter placeholder.
     `abandon` makes a forked process forget the connection without closing that of its parent.
     """
 
@@ -70,7 +70,7 @@ class Connection:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run the block in a transaction with no other writer; it is undone if the block raises."""
+        """Run the block in a transaction without other writers; an exception rolls it back."""
         self._raw.execute(self._begin)
         try:
             yield

@@ -1,4 +1,4 @@
-"""The store's own error."""
+"""The store's error class."""
 
 from __future__ import annotations
 

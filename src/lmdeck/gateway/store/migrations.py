@@ -1,6 +1,7 @@
-"""The tables of the store, as numbered steps that only go forward; the same SQL for SQLite and PostgreSQL.
+"""The tables of the store, as numbered forward migrations in SQL for both databases.
 
-A step that was released is never edited: a later one changes what it made. `BIGINT` and `DOUBLE PRECISION` are 8 bytes in both.
+A released migration is never edited: a later one changes what it made. `BIGINT` and `DOUBLE PRECISION` are 8 bytes in
+both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The store in PostgreSQL, for gateways on several machines; the extra `postgres` (psycopg 3)."""
+"""The store in PostgreSQL, for gateways on several machines.
+It needs the extra `postgres` (psycopg 3).
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,7 @@ class Postgres:
 
 
 def _abandon(raw: psycopg.Connection[Any]) -> None:
-    """Forget a connection in a forked process: closing it would say goodbye on the parent's socket."""
+    """Forget a connection in a forked process: closing it would end the parent's session."""
     _abandoned.append(raw)
     if not raw.closed:
         disown(raw.fileno())

@@ -27,7 +27,7 @@ def day_of(at: float) -> str:
 
 
 class KeyLimits(Struct, frozen=True, kw_only=True):
-    """What a key may use; None is no limit. A day is one of UTC."""
+    """The limits of a key; None is no limit. A day is one of UTC."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
@@ -36,7 +36,8 @@ class KeyLimits(Struct, frozen=True, kw_only=True):
 
 
 class Key(Struct, frozen=True, kw_only=True):
-    """A key of a user or program, without its secret: `digest` is the SHA-256 of it, in hexadecimal.
+    """A key of a user or program, without its secret.
+    `digest` is the SHA-256 of the secret, in hexadecimal.
 
     `start` is the beginning of the key, by which people recognise it. `models` are patterns such as `qwen*`; none allows all
     models. Times are seconds since 1970.
@@ -52,7 +53,7 @@ class Key(Struct, frozen=True, kw_only=True):
     revoked_at: float | None = None
 
     def allows(self, *names: str) -> bool:
-        """Whether one of the names of a model fits the key's patterns."""
+        """Whether one of a model's names matches the key's patterns."""
         return not self.models or any(fnmatchcase(name, pattern) for name in names for pattern in self.models)
 
     def is_valid(self, now: float) -> bool:
@@ -86,7 +87,7 @@ class UsageRecord(Struct, frozen=True, kw_only=True):
 
     @property
     def counted(self) -> Usage:
-        """The tokens that count in totals and budgets: none if the answer came from the cache."""
+        """Tokens that count in totals and budgets; 0 if the answer came from the cache."""
         return Usage() if self.cache in _CACHED else self.usage
 
     @property
@@ -114,7 +115,7 @@ class UsageRow(Struct, frozen=True, kw_only=True):
 
 
 class FailureRecord(Struct, frozen=True, kw_only=True):
-    """One failed request: the error's class, message and hint, where it occurred, and how long it took.
+    """One failed request: the error's class, message and hint, its place, and how long it took.
 
     `kind` is the name of the error's class. `cassette` is the path of a recording for `lmdeck replay`, if there is one.
     """
@@ -149,7 +150,9 @@ class FailureRecord(Struct, frozen=True, kw_only=True):
         seconds: float = 0.0,
         cassette: str = "",
     ) -> FailureRecord:
-        """Return the record of an error; `at` is now, and `id` the error's request, unless given."""
+        """Return the record of an error.
+        Unless given, `at` is now and `id` is that of the error's request.
+        """
         return cls(
             id=id or error.request_id or secrets.token_hex(8),
             at=time.time() if at is None else at,
@@ -169,7 +172,7 @@ class FailureRecord(Struct, frozen=True, kw_only=True):
 
 
 class FailureGroup(Struct, frozen=True, kw_only=True):
-    """Failures of one kind: their number, the time of the last one, and its message, hint, model and host."""
+    """Failures of one kind: their number, and details of the last one."""
 
     kind: str
     count: int

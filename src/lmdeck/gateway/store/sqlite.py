@@ -22,7 +22,9 @@ _abandoned: list[sqlite3.Connection] = []
 
 
 class SQLite:
-    """A SQLite file; a new one is readable by its owner only, and so are its `-wal` and `-shm` files."""
+    """A SQLite file.
+    A new one, with its `-wal` and `-shm` files, is readable by its owner only.
+    """
 
     interruptions: tuple[type[Exception], ...] = (sqlite3.OperationalError, StoreError)
     failures: tuple[type[Exception], ...] = (sqlite3.Error,)
@@ -73,7 +75,7 @@ class SQLite:
 
 
 def _use_wal(raw: sqlite3.Connection) -> None:
-    """Switch to WAL; SQLite does not wait for other connections here, so this does."""
+    """Switch to WAL, and wait for other connections, which SQLite itself does not do here."""
     deadline = time.monotonic() + BUSY_SECONDS
     while raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         try:

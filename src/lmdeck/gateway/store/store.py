@@ -78,9 +78,10 @@ _TRIM_FAILURES = f"""
 
 
 class Store:
-    """Keys, usage and failures; safe to share between threads, and between processes that open the same address.
+    """Keys, usage and failures; safe to share between threads and between processes.
 
-    Reads run in the calling thread, writes in one writing thread: what `record` returns is done when the row is committed.
+    Reads run in the calling thread, writes in one writing thread: the future of `record` is done when the row is
+    committed.
     """
 
     def __init__(
@@ -139,14 +140,17 @@ class Store:
     # --- usage ---
 
     def record(self, record: UsageRecord) -> Future[None]:
-        """Record a finished request; the future is done when it is committed. A second record of its id changes nothing."""
+        """Record a finished request; the future is done when it is committed.
+        A second record with the same id changes nothing.
+        """
         write = partial(_add_request, record=record, trim_before=self._trim_before(record.at))
         return self._writer.submit(write)
 
     def usage(
         self, by: Sequence[UsageColumn] = ("day",), *, since: str | None = None, until: str | None = None
     ) -> list[UsageRow]:
-        """Return totals for each group of `by`, from day `since` up to and including day `until` (`2026-11-25`, UTC).
+        """Return totals for each group of `by`, from day `since` to day `until`, both included.
+        Days are in UTC, such as `2026-11-25`.
 
         Raises:
             ConfigurationError: A column of `by` is unknown.
@@ -163,7 +167,7 @@ class Store:
         return [_usage_row(columns, row) for row in rows]
 
     def tokens_of_day(self, day: str) -> dict[str, int]:
-        """Return the tokens of each key on a day, by which budgets continue after a restart.
+        """Return the tokens of each key on a day, with which budgets continue after a restart.
 
         Raises:
             StoreError: The store cannot be read.
@@ -185,7 +189,9 @@ class Store:
     # --- failures ---
 
     def record_failure(self, failure: FailureRecord) -> Future[None]:
-        """Record a failed request; the last 1,000 are kept. The future is done when it is committed."""
+        """Record a failed request; the future is done when it is committed.
+        The last 1,000 are kept.
+        """
         return self._writer.submit(partial(_add_failure, failure=failure))
 
     def failures(self, *, limit: int = MOST_FAILURES) -> list[FailureRecord]:
@@ -215,7 +221,9 @@ class Store:
     # --- life ---
 
     def close(self) -> None:
-        """Write what waits, for at most ten seconds, and close the store. A second call does nothing."""
+        """Write what is queued, for at most ten seconds, and close the store.
+        A second call does nothing.
+        """
         self._writer.close()
         with self._lock:
             self._disconnect()
@@ -401,7 +409,9 @@ def _checked_columns(by: Sequence[UsageColumn]) -> list[UsageColumn]:
 
 
 def _text(value: str, limit: int = TEXT_CHARS) -> str:
-    """Return a client's or server's text as both databases accept it: printable, and of bounded length."""
+    """Return a client's or server's text in a form that both databases accept.
+    It is printable, and its length is bounded.
+    """
     return describe(value, limit)
 
 

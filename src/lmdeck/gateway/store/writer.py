@@ -1,8 +1,8 @@
-"""One thread that writes: what waits is written in one transaction, so that many requests share one commit.
+"""One writing thread: queued writes share a transaction, and thus a commit.
 
-A write is a function of a connection. Its future is done when the write is committed, and fails with the write's own error.
-After an interruption (a locked file, a lost connection, a full disk) the writer connects again and repeats the transaction:
-repeating a write must be harmless.
+A write is a function of a connection. Its future is done when the write is committed, and fails with the write's own
+error. After an interruption (a locked file, a lost connection, a full disk) the writer connects again and repeats the
+transaction: repeating a write must be harmless.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Writer:
         return future
 
     def close(self) -> None:
-        """Write what waits, for at most ten seconds, and stop."""
+        """Write what is queued, for at most ten seconds, and stop."""
         with self._lock:
             if self._is_closed:
                 return
@@ -72,7 +72,7 @@ class Writer:
             self._thread.join()
 
     def abandon(self) -> None:
-        """Start anew in a forked process: the thread, the connection and what waits belong to the parent."""
+        """Start anew in a forked process: thread, connection and queue belong to the parent."""
         if self._connection is not None:
             self._connection.abandon()
         self.__init__(self._database)  # type: ignore[misc]  # every part of the state is the parent's
@@ -86,7 +86,7 @@ class Writer:
             self._connection.close()
 
     def _next_jobs(self) -> tuple[list[_Job], bool]:
-        """Wait for a job and return it with those behind it, and whether more may come."""
+        """Wait for a job; return it with the queued ones, and whether more may come."""
         jobs: list[_Job] = []
         job = self._jobs.get()
         while job is not None:
@@ -115,7 +115,7 @@ class Writer:
                 future.set_result(result)
 
     def _failure(self, error: Exception) -> Exception:
-        """Return the error of a write; those of the database's own package become a `StoreError`."""
+        """Return the error of a write; those of the database package become a `StoreError`."""
         if not isinstance(error, self._database.failures):
             return error
         return StoreError(f"The store {self._database.label} refused a write: {describe(str(error))}.")
