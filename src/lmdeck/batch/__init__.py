@@ -1,4 +1,4 @@
-"""Batches that survive: many requests over one or many hosts, each answered once, whatever is killed meanwhile.
+"""Batches: many requests over one or many hosts, each answered once, even after a kill.
 
 `LMStudio.batch` returns a `BatchJob`; `lmdeck batch` is the same on the command line.
 """

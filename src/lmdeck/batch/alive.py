@@ -1,4 +1,4 @@
-"""Which processes are alive: by their number, and by a lock that the system releases when its process ends."""
+"""Which processes are alive: by their number, and by a lock that ends with its process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 
 
 class AliveLock:
-    """A lock on a file, held alone or shared, of one holder; not on Windows, where no process is known to be alone."""
+    """A lock on a file, held alone or shared.
+    On Windows it does nothing: there, no process is known to be alone.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -57,7 +59,9 @@ class AliveLock:
 
 @cache
 def machine() -> str:
-    """Return the name of the space in which process numbers are unique: the host and, on Linux, its boot and namespace."""
+    """Return the name of the space in which process numbers are unique.
+    It consists of the host and, on Linux, its boot and namespace.
+    """
     parts = [socket.gethostname()]
     try:
         parts += [
@@ -70,7 +74,7 @@ def machine() -> str:
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of this machine may be alive; on Windows that is not known."""
+    """Whether a process of this machine may be alive; on Windows always True."""
     if sys.platform == "win32":
         return True
     try:

@@ -1,4 +1,4 @@
-"""Stored answers → replies: the body of an answer in its wire format, read as by the client."""
+"""Stored answers → replies: the body of an answer in its wire format, read by the client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the failure of one request means for the batch: ask again later, give the row up, wait for the host, or stop."""
+"""What a failed request means for its batch: retry later, fail the row, wait, or stop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 class Verdict(Enum):
-    """What is done after a failure."""
+    """What to do after a failure."""
 
     RETRY = auto()  # later; it was an attempt
     GIVE_UP = auto()  # the row ends in an error
@@ -50,9 +50,9 @@ _FLAWED = (EmptyReplyError, StructuredOutputError, ToolCallMissingError, ToolCal
 
 
 def verdict_on(error: Exception, attempts: int, most: int = MOST_ATTEMPTS) -> Verdict:
-    """Return the verdict on a failure; `attempts` counts this one, and `most` is their limit.
+    """Return the verdict on a failure; `attempts` includes this one, `most` is the limit.
 
-    An answer that arrived but is of no use is asked again once: another would be no better at temperature 0.
+    An unusable answer is retried once only: at temperature 0, another one would be no better.
     """
     if isinstance(error, AuthenticationError) or is_budget_used(error):
         return Verdict.STOP
@@ -70,19 +70,21 @@ def verdict_on(error: Exception, attempts: int, most: int = MOST_ATTEMPTS) -> Ve
 
 
 def is_budget_used(error: Exception) -> bool:
-    """Whether a key's budget is used: waiting does not help before a new day or a larger budget."""
+    """Whether a key's budget is used up, so that only a new day or a larger budget helps."""
     if not isinstance(error, APIError) or error.status not in {402, 403, 429}:
         return False
     return error.status == 402 or any(_BUDGET.search(word or "") for word in (error.code, error.type))
 
 
 def delay_after(attempts: int, first: float) -> float:
-    """Return the seconds to wait after this many attempts: twice as long each time, at most `LONGEST_DELAY`."""
+    """Return the seconds to wait after the given number of attempts.
+    They double each time, up to `LONGEST_DELAY`.
+    """
     return float(min(first * 2 ** min(attempts - 1, 30), LONGEST_DELAY))
 
 
 def row_error(error: Exception) -> RowError:
-    """Return an error as the value that a row holds; its code is the server's, or the name of the class."""
+    """Return an error as a row stores it; its code is the server's, or the class name."""
     given = error.code if isinstance(error, APIError) else None
     name = type(error).__name__.removesuffix("Error")
     code = given if isinstance(given, str) and given else _WORD.sub("_", name).lower()

@@ -1,6 +1,7 @@
-"""The hosts of a batch: LM Studio servers, or a gateway, each with its own connections, queue and retries.
+"""The hosts of a batch: LM Studio servers or a gateway, with separate connections and retries.
 
-A request goes the way of `lmdeck.relay`: it is adapted to LM Studio, and the answer is repaired in its own wire format.
+A request is handled as by `lmdeck.relay`: it is adapted to LM Studio, and the answer is repaired in its own wire
+format.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class HostState(Struct, frozen=True, kw_only=True):
-    """What a host reports: the names of its models, None if it has no list, and the parallel limits of the loaded ones."""
+    """What a host reports: its models, and the parallel limits of the loaded ones.
+    `models` is None if the host has no list.
+    """
 
     models: frozenset[str] | None = None
     parallel: Mapping[str, int] = {}
@@ -129,7 +132,7 @@ class ServerHost:
         await self._transport.aclose()
 
     async def _with_model(self, body: bytes, *, embeds: bool) -> bytes:
-        """Return a body that names no model with the client's, a loaded one, or the smallest."""
+        """Return a body with a model: its own, else the client's, a loaded one, or the smallest."""
         plan = choose_embedder(self._session) if embeds else choose(self._session)
         chosen = self._session.settings.model or (None if embeds else self._session.remembered_model())
         chosen = chosen or await drive_async(plan, self._transport)
@@ -151,7 +154,7 @@ _decode_usage = msgspec.json.Decoder(_Used).decode
 
 
 def tokens_of(body: bytes) -> dict[str, int]:
-    """Return `prompt_tokens` and `completion_tokens` of an answer in any wire format; 0 where it has no such number."""
+    """Return the prompt and completion tokens of an answer in any wire format; 0 if unknown."""
     try:
         usage = _decode_usage(body).usage
     except msgspec.MsgspecError:

@@ -1,4 +1,4 @@
-"""`lm.batch(…)`: a batch as an object: read the input into the ledger, work, write the output, and look at the results."""
+"""`lm.batch(…)`: a batch as an object, which reads the input, works, and writes the output."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class _Job:
         writer_for(self.out)
 
     def results(self) -> Iterator[BatchRow]:
-        """Yield the result of each row, in the order of the input; rows without an answer yet have an error.
+        """Yield the result of each row in the order of the input; unanswered rows have an error.
 
         Raises:
             ConfigurationError: The batch has no ledger yet.
@@ -85,7 +85,7 @@ class _Job:
             yield from map(_result, ended_rows(ledger))
 
     def progress(self) -> BatchProgress:
-        """Return where the batch stands, whichever processes work on it.
+        """Return the progress of the batch, over all processes that work on it.
 
         Raises:
             ConfigurationError: The batch has no ledger yet.
@@ -93,7 +93,8 @@ class _Job:
         return progress_of(self.ledger)
 
     def cancel(self) -> None:
-        """End the batch: what runs is finished, and rows that were not asked become error rows. `run` takes it up again.
+        """End the batch: running requests finish, and rows not yet sent become error rows.
+        `run` resumes it.
 
         Raises:
             ConfigurationError: The batch has no ledger yet.
@@ -172,10 +173,12 @@ class BatchJob(_Job):
     """A batch of the sync client."""
 
     def run(self, on_progress: OnProgress | None = None, *, retry_failed: bool = False) -> BatchSummary:
-        """Answer every row that has no answer yet, and write the output; `on_progress` is called about once a second.
+        """Answer every row that has no answer yet, and write the output.
+        `on_progress` is called about once a second.
 
-        After a crash, run it again: what was answered is not asked again. Ctrl-C lets the running requests finish, then raises
-        `KeyboardInterrupt`; a second one does not wait. With `retry_failed`, rows that ended in an error are asked again.
+        After a crash, run it again: answered rows are not sent again. Ctrl-C lets the running requests finish, then
+        raises `KeyboardInterrupt`; a second one does not wait. With `retry_failed`, rows that ended in an error are
+        sent again.
 
         Raises:
             ConfigurationError: The input cannot be read, or is not that of the ledger.
@@ -221,7 +224,7 @@ def ledger_of(out: Path) -> Path:
 
 
 def open_ledger(path: Path) -> _OpenLedger:
-    """Return a context manager of a ledger that is there.
+    """Return a context manager of an existing ledger.
 
     Raises:
         ConfigurationError: There is none.
@@ -306,7 +309,9 @@ def _result(row: StoredRow) -> BatchRow:
 
 @contextmanager
 def _signals_stop(worker: Worker, caught: list[int] | None) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop a worker once, and be noted in `caught`; the second one has its usual effect."""
+    """Let the first Ctrl-C or SIGTERM stop a worker, and note it in `caught`.
+    A second one has its usual effect.
+    """
     if caught is None:
         yield
         return

@@ -1,11 +1,11 @@
 """The ledger of a batch: one SQLite file (WAL) with its rows, requests, answers and workers.
 
 Several processes may work on one ledger. A worker leases requests; a lease ends when its worker has not been seen for
-`LEASE_SECONDS`, or when it is known that its process has ended. What is committed survives `kill -9`; a power failure may
-lose the last answers, which are then asked again. The first answer to a request is kept.
+`LEASE_SECONDS`, or when its process is known to have ended. What is committed survives `kill -9`; a power failure may
+lose the last answers, which are then requested again. The first answer to a request is stored.
 
-Rows refer to requests, so equal requests are stored and asked once. Bodies and answers have tables of their own, so that a
-change of state does not rewrite them; a body is deleted when it was answered.
+Rows refer to requests, so equal requests are stored and sent once. Bodies and answers have separate tables, so that a
+change of state does not rewrite them; a body is deleted once it is answered.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class RowError(Struct, frozen=True, kw_only=True):
 
 
 class InputRow(Struct, frozen=True, kw_only=True):
-    """A row of the input; without a request, `error` says what is wrong with it."""
+    """A row of the input; if there is no request, `error` says what is wrong."""
 
     line: int
     custom_id: str
@@ -84,7 +84,7 @@ class InputRow(Struct, frozen=True, kw_only=True):
 
 
 class Lease(Struct, frozen=True, kw_only=True):
-    """A request that this worker is to ask; `attempts` were made before."""
+    """A request that this worker must send; `attempts` were made before."""
 
     id: int
     endpoint: str
@@ -94,7 +94,8 @@ class Lease(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What became of a lease: an answer, an error that is final, or neither: it is asked again after `delay` seconds.
+    """The outcome of a lease: an answer, a final error, or neither.
+    Without either, the request is sent again after `delay` seconds.
 
     `counts` is whether that was an attempt. `seconds` is the time that the answer took.
     """
@@ -123,7 +124,7 @@ class HostTotals(Struct, frozen=True, kw_only=True):
 
 
 class Totals(Struct, frozen=True, kw_only=True):
-    """The state of a batch: its number of rows, faulty lines, running requests, and the figures of its hosts."""
+    """The state of a batch: rows, faulty lines, running requests, and figures of its hosts."""
 
     rows: int
     faulty: int
@@ -160,7 +161,8 @@ class Ledger:
     """An open ledger; used by one thread at a time."""
 
     def __init__(self, path: Path | None, *, clock: Callable[[], float] = time.time) -> None:
-        """Open a ledger, and create it if it is not there; None is one in memory, of this process alone.
+        """Open a ledger, and create it if it does not exist.
+        None is a ledger in the memory of this process.
 
         Raises:
             FileWriteError: It cannot be written.
@@ -203,7 +205,7 @@ class Ledger:
             )
 
     def _use_wal(self) -> None:
-        """Switch to WAL; SQLite does not wait for other connections here, so this does."""
+        """Switch to WAL, and wait for other connections, which SQLite itself does not do here."""
         deadline = time.monotonic() + BUSY_SECONDS
         while self._connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             try:
@@ -228,7 +230,7 @@ class Ledger:
         return str(self.get("id"))
 
     def get(self, name: str) -> Any:
-        """Return a value that was set; None without one."""
+        """Return a stored value, or None."""
         with self._translated():
             return self._get(name)
 
@@ -239,7 +241,7 @@ class Ledger:
                 self._set(name, value)
 
     def add_rows(self, start: int, rows: Sequence[InputRow]) -> None:
-        """Add rows, of which the first has the number `start`, counted from 0; rows that are there already are left out."""
+        """Add rows, numbered from `start`; existing ones are skipped. The first row of the input is 0."""
         with self._translated(), self._transaction():
             imported = self._get("imported") or 0
             for number, row in enumerate(rows, start):
@@ -269,7 +271,7 @@ class Ledger:
     # --- workers ---
 
     def register(self) -> int:
-        """Return the id of a new worker. If it is the only one, requests of earlier workers are free again.
+        """Register a worker and return its id; if it is the only one, earlier leases end.
 
         A worker that is alive holds a shared lock on a file beside the ledger, where the system has such locks.
         """
@@ -287,7 +289,7 @@ class Ledger:
         return int(worker)
 
     def heartbeat(self, worker: int, progress: bytes | None = None) -> Totals:
-        """Note that a worker is alive, free the requests of workers that are not, and return the totals."""
+        """Note that a worker is alive, free the requests of dead workers, and return the totals."""
         now = self._clock()
         with self._translated(), self._transaction():
             self._connection.execute(
@@ -311,7 +313,7 @@ class Ledger:
             self._free_lost()
 
     def progress_of_workers(self) -> list[bytes]:
-        """Return the last progress of each worker that is alive."""
+        """Return the last progress of each living worker."""
         with self._translated():
             found = self._connection.execute(
                 "SELECT progress FROM workers WHERE seen >= ? AND progress IS NOT NULL",
@@ -341,14 +343,15 @@ class Ledger:
         return models
 
     def is_finished(self) -> bool:
-        """Whether each request was answered or has failed."""
+        """Whether every request was answered or has failed."""
         with self._translated():
             return self._connection.execute("SELECT 1 FROM requests WHERE state < 2 LIMIT 1").fetchone() is None
 
     def exchange(
         self, worker: int, outcomes: Sequence[Outcome], wishes: Sequence[tuple[str, int]] = ()
     ) -> list[list[Lease]]:
-        """Record outcomes, and lease requests: as many of a model as each wish says, none of a batch that was ended.
+        """Record outcomes, and lease requests: as many of each model as wished.
+        A cancelled batch leases none.
 
         It is one transaction.
 
@@ -423,7 +426,7 @@ class Ledger:
         )
 
     def ask_failed_again(self) -> None:
-        """Let requests that failed wait again."""
+        """Make failed requests wait again."""
         with self._translated(), self._transaction():
             self._connection.execute(
                 "UPDATE requests SET state = 0, attempts = 0, not_before = 0, error = NULL WHERE state = 3"
@@ -454,7 +457,7 @@ class Ledger:
         )
 
     def rows(self) -> Iterator[StoredRow]:
-        """Yield all rows, in the order of the input, with their answers as far as there are any."""
+        """Yield all rows in the order of the input, with their answers, if any."""
         with self._translated():
             yield from map(_stored_row, self._connection.execute(f"{_ROWS} ORDER BY number"))
 

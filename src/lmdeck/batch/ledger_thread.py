@@ -1,4 +1,4 @@
-"""The ledger for asyncio: its operations run in one thread, and those that wait at the same time in one transaction."""
+"""The ledger for asyncio: one thread, in which simultaneous operations share a transaction."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LedgerThread:
         return await loop.run_in_executor(self._executor, lambda: operation(*args, **keywords))
 
     async def record(self, outcome: Outcome, then: str | None = None) -> Lease | None:
-        """Return when an outcome is committed; with `then`, also lease another request of that model, and return it.
+        """Commit an outcome; with `then`, also lease another request of that model and return it.
 
         Raises:
             FileWriteError: It could not be committed.
@@ -46,7 +46,7 @@ class LedgerThread:
         return await self._exchanged(None, (model, count))
 
     async def aclose(self) -> None:
-        """Commit what waits, and end the thread."""
+        """Commit what is queued, and end the thread."""
         if self._exchanging is not None:
             await self._exchanging
         self._executor.shutdown()

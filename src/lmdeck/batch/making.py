@@ -1,4 +1,4 @@
-"""A batch from the arguments of `LMStudio.batch`, and its hosts from the settings of a client."""
+"""Construction of a batch from the arguments of `LMStudio.batch` and the client's settings."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _parts(session: Session, arguments: BatchArguments) -> dict[str, Any]:
 
 
 def _hosts(session: Session, given: Sequence[str | Host], max_concurrency: int | None) -> list[Host]:
-    """Return the hosts of a batch: those that are given as such, and servers at the addresses, else the client's own."""
+    """Return the hosts of a batch: given ones, those at the given addresses, or the client's own."""
     ready = [host for host in given if not isinstance(host, str)]
     addresses = [host for host in given if isinstance(host, str)]
     servers = server_hosts(session, addresses, max_concurrency) if addresses or not ready else []
@@ -95,7 +95,8 @@ def _hosts(session: Session, given: Sequence[str | Host], max_concurrency: int |
 
 
 def server_hosts(session: Session, addresses: Sequence[str], max_concurrency: int | None) -> list[ServerHost]:
-    """Return the hosts at these addresses, or the client's own server, each with its own connections and queue.
+    """Return the hosts at these addresses, or the client's own server.
+    Each has its own connections and queue.
 
     Raises:
         ConfigurationError: An address is not valid.

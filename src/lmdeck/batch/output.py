@@ -1,4 +1,4 @@
-"""The output of a batch: a line for each row, in the order of the input, written beside the file and renamed."""
+"""The output of a batch: one line per row, in the order of the input, replaced atomically."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _encode = msgspec.json.encode
 
 
 def ended_rows(ledger: Ledger) -> Iterator[StoredRow]:
-    """Yield all rows; those that were not asked when the batch was ended have its error."""
+    """Yield all rows; those not sent before the batch was cancelled have that error."""
     ended_by = ledger.totals().ended_by
     for row in ledger.rows():
         if row.answer is None and row.error is None:
@@ -38,10 +38,11 @@ def ended_rows(ledger: Ledger) -> Iterator[StoredRow]:
 
 
 def output_line(batch_id: str, row: StoredRow) -> bytes:
-    """Return a row as a line of OpenAI's batch output (`id`, `custom_id`, `response`, `error`), without the line's end.
+    """Return a row as a line of OpenAI's batch output, without the line's end.
+    Its fields are `id`, `custom_id`, `response` and `error`.
 
-    The body of an answer is the server's, repaired. A row without an answer has an `error` with `code`, `message` and `line`;
-    if the server refused it, also its status.
+    The body of an answer is the server's, repaired. A row without an answer has an `error` with `code`, `message` and
+    `line`; if the server refused it, also its status.
     """
     head = b'{"id":"batch_req_%s_%d","custom_id":%s,"response":' % (
         batch_id.encode(),
@@ -67,7 +68,7 @@ def _refusal(row: StoredRow) -> dict[str, Any] | None:
 
 
 def write_output(ledger: Ledger, path: Path) -> None:
-    """Write the output of a ledger; its name says what it is: `.jsonl` or `.parquet`.
+    """Write the output of a ledger; the file's ending chooses `.jsonl` or `.parquet`.
 
     Raises:
         ConfigurationError: The name has another ending, or pyarrow is not installed.
@@ -163,7 +164,7 @@ _WRITERS: Mapping[str, Callable[[str, Iterator[StoredRow], Path], None]] = {
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[Path]:
-    """Yield a file beside `path`, which takes its place if the block succeeds.
+    """Yield a temporary file beside `path`, which replaces it if the block succeeds.
 
     Raises:
         FileWriteError: The file could not be written; `path` is unchanged.

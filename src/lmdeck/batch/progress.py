@@ -15,7 +15,7 @@ State: TypeAlias = Literal["reading", "running", "writing", "finished"]
 
 
 class HostProgress(Struct, frozen=True, kw_only=True):
-    """One host: whether it answers, its running requests, and its rows and tokens so far, by all workers."""
+    """One host: whether it answers, its running requests, and rows and tokens by all workers."""
 
     name: str
     is_up: bool = True
@@ -27,9 +27,11 @@ class HostProgress(Struct, frozen=True, kw_only=True):
 
 
 class BatchProgress(Struct, frozen=True, kw_only=True):
-    """Where a batch stands. Rates are of the last half minute; `seconds_left` is None while they are unknown.
+    """The progress of a batch.
+    Rates are of the last half minute; `seconds_left` is None while they are unknown.
 
-    `answered` and `failed` count rows; equal requests are answered at once. `tokens_per_second` are those that were generated.
+    `answered` and `failed` count rows; equal requests are answered together. `tokens_per_second` counts generated
+    tokens.
     """
 
     state: State
@@ -73,7 +75,7 @@ class RowFigures(Struct, frozen=True, kw_only=True):
 
 
 class BatchSummary(Struct, frozen=True, kw_only=True):
-    """The result of a batch; times are in seconds, `seconds` is that of this run alone."""
+    """The result of a batch; times are in seconds, `seconds` is that of this run only."""
 
     rows: int
     answered: int
@@ -112,7 +114,9 @@ class Speed:
 def running_progress(
     totals: Totals, speed: tuple[float, float], hosts: Mapping[str, tuple[bool, int]], state: State = "running"
 ) -> BatchProgress:
-    """Return the progress of a batch; `hosts` has for each of this worker's hosts whether it is up, and what runs there."""
+    """Return the progress of a batch.
+    `hosts` says of each of this worker's hosts whether it is up, and how much it runs.
+    """
     left = totals.rows - totals.answered - totals.failed
     counted = {host.name: host for host in totals.hosts}
     shown = [*hosts, *(name for name in counted if name not in hosts)]
@@ -142,7 +146,7 @@ def _host(totals: HostTotals, is_up: bool, running: int) -> HostProgress:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as people say it: `4 s`, `3 min`, `2 h 10 min`."""
+    """Return a duration in its usual form: `4 s`, `3 min`, `2 h 10 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,6 +1,8 @@
-"""Input files as a stream of records: JSONL, CSV and Parquet. A faulty line is a record with an error, never an abort.
+"""Input files as a stream of records: JSONL, CSV and Parquet.
+A faulty line becomes a record with an error, and never stops the batch.
 
-A file is read in pieces, so that its size does not matter. JSON lines end at a newline only, since JSON may contain U+2028.
+A file is read in pieces, so that its size does not matter. JSON lines end at a newline only, since JSON may contain
+U+2028.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Record(Struct, frozen=True):
-    """One record: the line that it begins on, counted from 1 (of Parquet, its row), and its values or what is wrong."""
+    """One record: the line where it begins, counted from 1, and its values or its error.
+    In Parquet, the line is the row.
+    """
 
     line: int
     values: Mapping[str, Any]
@@ -32,7 +36,8 @@ class Record(Struct, frozen=True):
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Yield the records of a file; its name says what it is: `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.parquet`.
+    """Yield the records of a file; its ending chooses the format.
+    `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` and `.parquet` are known.
 
     Raises:
         ConfigurationError: The file cannot be read, or its name has another ending.
@@ -51,7 +56,7 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 def digest_of(path: Path) -> str:
-    """Return a hash of a file's content, by which a changed input is noticed.
+    """Return a hash of a file's content, which detects a changed input.
 
     Raises:
         ConfigurationError: The file cannot be read.
@@ -83,7 +88,7 @@ def read_jsonl(path: Path) -> Iterator[Record]:
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Yield each line, and whether it is whole: of one that is too long, only its beginning is kept."""
+    """Yield each line, and whether it is complete; overlong lines are cut."""
     while line := file.readline(MAX_LINE_BYTES):
         is_whole = len(line) < MAX_LINE_BYTES or line.endswith(b"\n")
         yield line, is_whole

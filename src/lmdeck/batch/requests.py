@@ -1,4 +1,4 @@
-"""Records of an input file → requests: the endpoint, the body, and the hash by which equal requests are found.
+"""Records of an input file → requests: endpoint, body, and the hash of equal requests.
 
 A record is a line of OpenAI's Batch API (`custom_id`, `method`, `url`, `body`), or has a `prompt`, `input` or `messages`.
 """
@@ -27,15 +27,16 @@ _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 class InvalidRowError(ValueError):
-    """A row of the input is not a request; the message says why."""
+    """A row of the input is not a valid request; the message says why."""
 
 
 class BatchOptions(Struct, frozen=True, kw_only=True):
     """How records become requests.
 
     `endpoint` and `model` apply to records that name none. `template` makes the prompt from a record's columns:
-    `"Summarise: {text}"`. `system` is a system message. `options` such as `temperature` or `max_tokens` go into each body that
-    does not have them. `schema` is the JSON Schema that answers must match. `dedupe=False` asks equal requests each.
+    `"Summarise: {text}"`. `system` is a system message. `options` such as `temperature` or `max_tokens` are added to
+    each body that lacks them. `schema` is the JSON Schema that answers must match. `dedupe=False` sends each of several
+    equal requests.
     """
 
     endpoint: str = CHAT
@@ -64,7 +65,7 @@ class BatchOptions(Struct, frozen=True, kw_only=True):
 
 
 class BatchRequest(Struct, frozen=True, kw_only=True):
-    """One request: `key` is None if it must not share its answer with equal requests."""
+    """One request; `key` is None if it must not share its answer with equal requests."""
 
     endpoint: str
     model: str
@@ -106,7 +107,7 @@ def request_of(record: Mapping[str, Any], options: BatchOptions) -> BatchRequest
 
 
 def custom_id_of(record: Mapping[str, Any], number: int) -> str:
-    """Return the custom id of a record: its `custom_id` or `id`, else one made of the row's number, counted from 1."""
+    """Return the custom id of a record: its `custom_id` or `id`, else one from the row's number."""
     given = record.get("custom_id")
     if given is None:
         given = record.get("id")
@@ -117,7 +118,8 @@ def custom_id_of(record: Mapping[str, Any], number: int) -> str:
 
 @lru_cache(maxsize=64)
 def endpoint_of(url: str) -> tuple[str, Kind]:
-    """Return the full path and the wire format of an endpoint, as `/v1/chat/completions`, `chat/completions` or a URL.
+    """Return the full path and wire format of an endpoint.
+    It may be named as `/v1/chat/completions`, `chat/completions` or by a URL.
 
     Raises:
         InvalidRowError: lmdeck has no such endpoint.
@@ -156,7 +158,7 @@ def _from_columns(record: Mapping[str, Any], kind: Kind, options: BatchOptions) 
 
 
 def _asked(kind: Kind, prompt: str | list[Any], system: str | None) -> dict[str, Any]:
-    """Return a body with a prompt."""
+    """Return a body that contains a prompt."""
     if kind == "completions":
         return {"prompt": prompt}
     if kind == "embeddings":
@@ -175,7 +177,9 @@ def _with_messages(kind: Kind, messages: list[Any], system: str | None) -> dict[
 
 
 def _as_messages(given: Any) -> list[Any]:
-    """Return messages: a list of objects, or JSON text of one, as in a CSV file; None in them is a missing value."""
+    """Return messages from a list of objects or its JSON text, as in a CSV file.
+    None in them is a missing value.
+    """
     if isinstance(given, str):
         try:
             given = msgspec.json.decode(given)
@@ -187,7 +191,7 @@ def _as_messages(given: Any) -> list[Any]:
 
 
 def filled(template: str, record: Mapping[str, Any]) -> str:
-    """Return a template with its `{column}` fields replaced; `{{` and `}}` are braces.
+    """Return a template with its `{column}` fields replaced; `{{` and `}}` are literal braces.
 
     Raises:
         InvalidRowError: The record has no such column, or no value in it.
@@ -206,7 +210,7 @@ def filled(template: str, record: Mapping[str, Any]) -> str:
 
 
 def _defaults(kind: Kind, options: BatchOptions) -> dict[str, Any]:
-    """Return what a body has unless its record says otherwise."""
+    """Return the fields of a body unless its record sets them."""
     limit = _LIMITS.get(kind, "max_tokens")
     made = {limit if name == "max_tokens" else name: value for name, value in options.options.items()}
     if kind == "messages":
@@ -222,6 +226,6 @@ def _defaults(kind: Kind, options: BatchOptions) -> dict[str, Any]:
 
 
 def _samples(body: Mapping[str, Any]) -> bool:
-    """Whether two answers to the same body are meant to differ: it names a temperature, and no seed."""
+    """Whether answers to the same body are meant to vary: it has a temperature but no seed."""
     temperature = body.get("temperature")
     return isinstance(temperature, int | float) and temperature > 0 and body.get("seed") is None

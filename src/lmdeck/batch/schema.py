@@ -1,4 +1,4 @@
-"""The check that an answer matches the schema that its batch asks for."""
+"""The check of an answer against the schema of its batch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A worker: it leases requests, asks its hosts, and records the answers until no request is left.
+"""A worker: leases requests, sends them to its hosts and records answers until none is left.
 
-A slot of a host is free again only when its answer is committed. So when a worker is killed, no more requests than its hosts
-had slots are asked twice.
+A slot of a host is free again only when its answer is committed. So when a worker is killed, at most as many requests
+as its hosts had slots are sent twice.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ REFRESH_SECONDS = 30.0
 class WorkerLimits(Struct, frozen=True, kw_only=True):
     """The limits of a worker; times are seconds.
 
-    `max_concurrency` is per host; None is what each host processes in parallel. `attempts` is how often a request is asked that
-    fails in a way that may pass, `first_delay` the wait before the second. `patience` is how long no host may answer; unless
-    it `waits_at_start`, one must answer at once.
+    `max_concurrency` is per host; None is what each host processes in parallel. `attempts` is how often a request is
+    sent that fails in a way that may pass, `first_delay` the wait before the second attempt. `patience` is how long all
+    hosts may be down; unless it `waits_at_start`, one must answer at once.
     """
 
     max_concurrency: int | None = None
@@ -92,7 +92,7 @@ class Worker:
             raise self.error
 
     def stop(self, error: Exception | None = None) -> None:
-        """Lease no more requests, and end when those that run are answered."""
+        """Lease no more requests, and end when the running ones are answered."""
         self.is_stopping = True
         self.error = self.error or error
         for workplace in self._workplaces:
@@ -133,7 +133,7 @@ class Worker:
         return {each.model for each in self._workplaces if each is not asking and each.model is not None}
 
     def is_served(self, model: str) -> bool:
-        """Whether a host lists a model; one that went down counts while it may come back."""
+        """Whether a host lists a model; a host that went down counts as long as it may come back."""
         return any(
             each.state.models is None or model in each.state.models
             for each in self._workplaces
@@ -145,7 +145,7 @@ class Worker:
         self._was_answered = True
 
     def check_patience(self, error: LMStudioError) -> None:
-        """Stop if no host answers: at once if none has answered yet, else after `patience` seconds."""
+        """Stop if no host answers: at once if none ever has, else after `patience` seconds."""
         now = time.monotonic()
         if any(each.is_up for each in self._workplaces):
             self._answering_since = now
@@ -157,7 +157,7 @@ class Worker:
 
 
 class _Workplace:
-    """One host, with the requests that run there."""
+    """One host, with its running requests."""
 
     def __init__(self, worker: Worker, host: Host) -> None:
         self.host = host
@@ -174,23 +174,23 @@ class _Workplace:
         self._paused_until = 0.0
 
     def wake(self) -> None:
-        """Look at once whether there is something to do."""
+        """Check at once for work."""
         self._changed.set()
 
     @property
     def limit(self) -> int:
-        """The number of requests that may run here."""
+        """The number of requests that the host may run."""
         limit = self._worker.limits.max_concurrency
         if limit is None:
             limit = self.state.parallel.get(self.model or "", self.state.default_parallel)
         return max(1, int(limit * self._share))
 
     def was_up_within(self, seconds: float) -> bool:
-        """Whether the host answers, or did so this short a time ago."""
+        """Whether the host answered within the given time."""
         return self.is_up or (self._was_up_at is not None and time.monotonic() - self._was_up_at < seconds)
 
     async def run(self) -> None:
-        """Work here until no request is left, or the worker stops."""
+        """Work on this host until no request is left, or the worker stops."""
         try:
             while not self._worker.is_stopping:
                 if not self.is_up:
@@ -237,7 +237,9 @@ class _Workplace:
             self._worker.stop(error if isinstance(error, Exception) else None)
 
     async def _lease(self, free: int) -> list[Lease]:
-        """Lease requests of the current model; of another only when none runs, so that models are not swapped to and fro."""
+        """Lease requests of the current model; of another one only when none runs.
+        Models are thus not swapped to and fro.
+        """
         store = self._worker.store
         if self.model is not None:
             leased = await store.lease(self.model, free)
@@ -247,7 +249,9 @@ class _Workplace:
         return [] if self.model is None else await store.lease(self.model, min(free, self.limit))
 
     def _chosen(self, models: Sequence[str]) -> str | None:
-        """Return a model to work on: one that is here, that no other host works on, and that is loaded, as far as possible."""
+        """Return a model to work on.
+        It is one that this host has, and preferably one that is loaded and that no other host works on.
+        """
         taken, listed = self._worker.models_elsewhere(self), self.state.models
 
         def rank(model: str) -> tuple[bool, bool]:
@@ -261,7 +265,7 @@ class _Workplace:
         return min(fitting, key=rank, default=None)
 
     async def _fill_slot(self, first: Lease) -> None:
-        """Ask a request, and then others of its model, while the host may have as many as now."""
+        """Send a request, then others of its model, as long as the host's limit allows."""
         lease: Lease | None = first
         while lease is not None:
             outcome = await self._answer(lease)
@@ -272,7 +276,7 @@ class _Workplace:
             lease = await self._worker.store.record(outcome, lease.model if goes_on and is_free else None)
 
     async def _answer(self, lease: Lease) -> Outcome:
-        """Ask a request and return its outcome."""
+        """Send a request and return its outcome."""
         begun = time.monotonic()
         try:
             answer = await self.host.ask(lease)
@@ -295,7 +299,7 @@ class _Workplace:
         )
 
     async def _failed(self, lease: Lease, error: Exception) -> Outcome:
-        """Return the outcome of a failure, and draw the consequences for the host."""
+        """Return the outcome of a failure, and update the state of the host."""
         limits = self._worker.limits
         attempts = lease.attempts + 1
         verdict = verdict_on(error, attempts, limits.attempts)
@@ -319,7 +323,7 @@ class _Workplace:
         return Outcome(id=lease.id, host=self.host.name, counts=counts, delay=delay)
 
     async def _refresh(self) -> None:
-        """Look the host's models up again after one was loaded: then its parallel limit is known."""
+        """Fetch the host's models again after one was loaded: then its parallel limit is known."""
         now = time.monotonic()
         is_known = self.model in self.state.parallel or self.state.models is None
         if is_known or now - self._looked_up_at < REFRESH_SECONDS:
@@ -327,7 +331,7 @@ class _Workplace:
         await self._probe()
 
     async def _probe(self) -> LMStudioError | None:
-        """Look the host up; return the error if it does not answer."""
+        """Fetch the host's state; return the error if it does not answer."""
         self._looked_up_at = time.monotonic()
         try:
             self.state = await self.host.look_up()
@@ -341,7 +345,7 @@ class _Workplace:
         return None
 
     async def _revive(self) -> None:
-        """Probe the host until it answers, less and less often."""
+        """Probe the host until it answers, with growing pauses."""
         pause = FIRST_PROBE
         while not self._worker.is_stopping:
             error = await self._probe()

@@ -1,4 +1,4 @@
-"""A cache of answers: exact, for streams and whole answers, shared by threads, tasks and processes.
+"""A cache of exact answers, streamed or whole, shared by threads, tasks and processes.
 
     client = lmdeck.LMStudio(cache="sqlite:///answers.db")
 

@@ -1,4 +1,4 @@
-"""Single flight: of equal requests at the same time, one is sent, and the others read its response while it arrives."""
+"""Single flight: of equal simultaneous requests, one is sent, and all read its response."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from lmdeck.cache.sharing import SharedBody
 
 
 class Flight(Latch):
-    """A request that was sent; the latch opens when its response begins (`body`), or when there is none.
+    """A request that was sent.
+    The latch opens when its response begins (`body`), or when there is none.
 
-    `keep` is called with each stream of the response that is finished.
+    `keep` is called with each finished stream of the response.
     """
 
     def __init__(self, end: Callable[[Flight], object]) -> None:
@@ -33,7 +34,7 @@ class Flight(Latch):
         self.open()
 
     def fail(self, *, by_error: bool) -> None:
-        """Allow another one to send the request: the sender got an error, or was cancelled."""
+        """Allow another request to be sent, since this one failed or was cancelled."""
         self.has_failed = by_error
         self.end()
         self.open()
@@ -44,14 +45,16 @@ class Flight(Latch):
 
 
 class Flights:
-    """The requests on their way, by key. Tasks share only within their event loop, threads with each other."""
+    """The open requests, by key.
+    Tasks share only within their event loop, threads with each other.
+    """
 
     def __init__(self) -> None:
         self._renew()
         on_fork(self, Flights._renew)
 
     def board(self, key: bytes) -> tuple[Flight, bool]:
-        """Return the flight of a key, and whether it is new, so that the caller sends the request."""
+        """Return the flight of a key, and whether it is new; then the caller sends the request."""
         place = (key, running_loop())
         with self._lock:
             flight = self._flights.get(place)
@@ -71,7 +74,7 @@ class Flights:
 
 
 def alone() -> Flight:
-    """Return a flight that nobody joins."""
+    """Return a flight that no other request joins."""
     return Flight(lambda _: None)
 
 

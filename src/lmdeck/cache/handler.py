@@ -1,4 +1,4 @@
-"""The handler that answers repeated requests from a cache, and lets equal requests at the same time share one answer."""
+"""The caching handler: repeated requests get stored answers, and equal ones share an answer."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ _log = logging.getLogger("lmdeck.cache")
 
 
 class Cache:
-    """Answers of earlier requests; pass it to `LMStudio(cache=…)`, to several clients to share it.
+    """A cache of answers; pass it to `LMStudio(cache=…)`, and to several clients to share it.
 
-    Only complete answers without problems are kept, and by default only those of requests that repeat themselves: with
-    temperature 0 or a seed, and embeddings. `ttl` is the longest age in seconds of an answer that is used, None for no limit.
-    With `asked_only`, only requests are answered that ask for it: `chat.cached(ttl)`, or `Cache-Control: max-age=…`.
+    Only complete answers without problems are stored, and by default only those of repeatable requests: with
+    temperature 0 or a seed, and embeddings. `ttl` is the longest age in seconds of an answer that is used, None for no
+    limit. With `asked_only`, only requests that ask for it are answered: `chat.cached(ttl)`, or `Cache-Control:
+    max-age=…`.
     """
 
     def __init__(self, store: Store, *, ttl: float | None = None, asked_only: bool = False) -> None:
@@ -64,17 +65,18 @@ class Cache:
     ) -> CachingHandler:
         """Return a handler that asks the cache before the next one.
 
-        `variant` is a plan that describes the model that answers to a name, such as its quantization: an answer of another
-        variant is not used. Answers are shared by requests with the same token, identifying headers and `scope` only.
+        `variant` is a plan that returns a description of the model behind a name, such as its quantization: an answer
+        of another variant is not used. Answers are shared only by requests with the same token, identifying headers and
+        `scope`.
         """
         return CachingHandler(self, inner, clock, variant or _unknown_variant, scope)
 
     def clear(self) -> None:
-        """Forget all answers."""
+        """Remove all answers."""
         self.store.clear()
 
     def close(self) -> None:
-        """Close the store; it is opened again when it is needed."""
+        """Close the store; it opens again on its next use."""
         self.store.close()
 
     def find(self, key: bytes, control: CacheControl) -> Entry | None:
@@ -106,7 +108,9 @@ class _Lookup(Struct, frozen=True):
 
 
 class CachingHandler:
-    """Answers a call from the cache or from an equal call that was sent, or runs the next handler and keeps its answer."""
+    """Answers a call from the cache or from an equal call that is already running.
+    Otherwise it runs the next handler and stores its answer.
+    """
 
     def __init__(
         self,
@@ -174,7 +178,7 @@ class CachingHandler:
         return (yield from self._send(call, lookup, alone()))
 
     def _send(self, call: Call[R], lookup: _Lookup, flight: Flight) -> Plan[ResponseStream[R]]:
-        """Run the next handler, and let others join its response."""
+        """Run the next handler, and let equal calls join its response."""
         try:
             variant = yield from self._variant(call.model)
             stream = yield from self._inner(call)
@@ -211,7 +215,7 @@ class CachingHandler:
 
 
 class _Keeper:
-    """Keeps the answer of a flight, when the first of its streams is finished."""
+    """Stores the answer of a flight when the first of its streams is finished."""
 
     def __init__(self, cache: Cache, key: bytes, variant: str, flight: Flight, body: SharedBody) -> None:
         self._cache = cache
@@ -257,7 +261,7 @@ def _replay(call: Call[R], entry: Entry) -> ResponseStream[R]:
 
 
 def _refuse() -> Plan[ResponseStream[R]]:
-    """Raise that there is no stored answer.
+    """Raise the error for a missing stored answer.
 
     Raises:
         CacheMissError: Always.
@@ -267,13 +271,13 @@ def _refuse() -> Plan[ResponseStream[R]]:
 
 
 def _end_failed(flight: Flight, stream: ResponseStream[Any]) -> None:
-    """Close an answer that has failed to others."""
+    """End the flight of a failed answer, so that no other request joins it."""
     if stream.failure is not None:
         flight.end()
 
 
 def _is_sound(stream: ResponseStream[Any]) -> bool:
-    """Whether a finished answer is as the model meant it: not cut by a limit, and without problems."""
+    """Whether a finished answer is sound: not cut by a limit, and without problems."""
     reader = stream.reader
     if isinstance(reader, JSONReader):
         return not any(reason == "length" for reason in _finish_reasons(reader.value))
@@ -284,7 +288,7 @@ def _is_sound(stream: ResponseStream[Any]) -> bool:
 
 
 def has_flaws(reply: Reply) -> bool:
-    """Whether a reply has problems for which it is not kept."""
+    """Whether a reply has problems that prevent its storing."""
     return any(problem.code not in HARMLESS for problem in reply.problems)
 
 
@@ -294,6 +298,6 @@ def _finish_reasons(body: object) -> list[object]:
 
 
 def _unknown_variant(_: str) -> Plan[str]:
-    """Return `""`: nothing is known of the model."""
+    """Return `""`: the model is unknown."""
     yield from ()
     return ""

@@ -1,8 +1,8 @@
 """Which requests a cache may answer, and the key of a request.
 
-The cache is exact: two requests have the same key only if they ask the same endpoint of the same server for the same thing
-with the same credentials. A request repeats itself if the model has no choice: with temperature 0 or a seed, or on an endpoint
-that samples nothing. Others are cached only if they ask for it with `Cache-Control: max-age=…`.
+The cache is exact: two requests have the same key only if they ask the same endpoint of the same server for the same
+thing with the same credentials. A request is repeatable if nothing is sampled at random: with temperature 0 or a seed,
+or on an endpoint that does not sample. Others are cached only if they ask for it with `Cache-Control: max-age=…`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _fields = msgspec.json.Decoder(dict[str, Raw])
 class CacheControl(Struct, frozen=True, kw_only=True):
     """The `Cache-Control` of a request (RFC 9111, section 5.2.1); `max_age` is in seconds.
 
-    `no_cache` asks for a new answer, `no_store` for one that is not kept, `only_if_cached` for no answer but a kept one.
+    `no_cache` requests a new answer, `no_store` prevents storing it, `only_if_cached` accepts stored answers only.
     """
 
     no_cache: bool = False
@@ -46,7 +46,7 @@ class CacheControl(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def parse(cls, header: str) -> Self:
-        """Return the directives of a header; an unreadable age is 0, and others are ignored."""
+        """Return the directives of a header; an unreadable age is 0, unknown directives are ignored."""
         given = dict(_directive(text) for text in header.lower().split(",")) if header else {}
         age = given.get("max-age")
         max_age = None if age is None else float(age) if _SECONDS.fullmatch(age) else 0.0
@@ -97,7 +97,7 @@ def _directive(text: str) -> tuple[str, str]:
 
 
 def _repeats_itself(path: str, fields: Mapping[str, Raw]) -> bool:
-    """Whether the same request has the same answer."""
+    """Whether repeating the request returns the same answer."""
     if path.endswith(DETERMINED) or _value(fields, "seed") is not None:
         return True
     temperature = _value(fields, "temperature")
@@ -105,14 +105,14 @@ def _repeats_itself(path: str, fields: Mapping[str, Raw]) -> bool:
 
 
 def _has_state(path: str, fields: Mapping[str, Raw]) -> bool:
-    """Whether the server stores the answer, or continues a stored one, so that a copy would not be the same."""
+    """Whether the server stores the answer or continues a stored one: a copy would differ."""
     if not path.endswith(STORED_BY_SERVER):
         return False
     return _value(fields, "store") is not False or bool(_value(fields, "previous_response_id"))
 
 
 def _value(fields: Mapping[str, Raw], name: str) -> object:
-    """Return a small field of a body."""
+    """Return a short value of a body."""
     raw = fields.get(name)
     return None if raw is None else msgspec.json.decode(raw)
 

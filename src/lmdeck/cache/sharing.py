@@ -1,7 +1,8 @@
-"""One response that several streams read while it arrives: each piece is read from the connection once.
+"""One response that several streams read while it arrives: each piece is received once.
 
-Whoever needs the next piece first reads it, and the others wait for that read. So nobody depends on the stream that sent the
-request: if it is left, the others go on reading the same connection, which is closed when the last one has left.
+The first reader that needs the next piece receives it, and the others wait for that. Nobody therefore depends on the
+stream that sent the request: if it is closed, the others continue to read the same connection, which the last reader
+closes.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class SharedBody:
-    """The pieces of a response that have arrived, and the connection that the rest comes from.
+    """The pieces of a response that have arrived, and the connection for the rest.
 
-    `is_over` marks an answer that is complete, or that has failed in its own words. `on_left` is called when the connection
-    ends before that: it broke, or nobody reads it any more.
+    `is_over` marks an answer that is complete, or that reported its own failure. `on_left` is called when the
+    connection ends before that: it broke, or has no reader left.
     """
 
     def __init__(self, response: Response, first: bytes, *, is_over: bool, on_left: Callable[[], object]) -> None:
@@ -45,7 +46,9 @@ class SharedBody:
         return kind(response, first, is_over=is_over, on_left=on_left)
 
     def join(self, at: int = 0) -> SharedResponse | None:
-        """Return a response that begins with piece `at`; None if the connection was closed before the end."""
+        """Return a response that begins with piece `at`.
+        None if the connection was closed before the end.
+        """
         raise NotImplementedError
 
     def leave(self, reader: SharedResponse) -> None:
@@ -53,7 +56,7 @@ class SharedBody:
         raise NotImplementedError
 
     def _leave(self, reader: SharedResponse) -> bool:
-        """Count a reader out, and return whether the connection is to be closed."""
+        """Remove a reader; return whether the connection must be closed."""
         if reader.is_closed:
             return False
         reader.is_closed = True
@@ -68,7 +71,7 @@ class SharedBody:
             self._on_left()
 
     def _available(self, reader: SharedResponse) -> bytes | None:
-        """Return what has arrived for a reader; None if it has to wait or read.
+        """Return what has arrived for a reader; None if it must wait or receive.
 
         Raises:
             TransportError: The connection broke, or this reader was closed.
@@ -109,11 +112,11 @@ class SharedResponse:
         self.undecoded = body.response.undecoded
 
     def close(self) -> None:
-        """Stop reading; the connection is cut if nobody else reads it."""
+        """Stop reading; the connection is closed if there is no other reader."""
         self._body.leave(self)
 
     def be_patient(self, *, wanted: bool) -> None:
-        """Allow silences as long as the wait for the first byte (`wanted`), or stop allowing them."""
+        """Allow silences as long as the wait for the first byte (`wanted`), or no longer allow them."""
         self._body.response.be_patient(wanted=wanted)
 
 
@@ -167,7 +170,7 @@ class _SyncBody(SharedBody):
             self._close()
 
     def read(self, reader: SharedResponse) -> bytes:
-        """Return the next bytes for a reader, and read them from the connection if nobody does."""
+        """Return the next bytes for a reader; receive them unless another thread does."""
         with self._changed:
             data = self._wait(reader)
             if data is not None:
@@ -194,7 +197,9 @@ class _SyncBody(SharedBody):
         cast("SyncResponse", self.response).drain()
 
     def _wait(self, reader: SharedResponse) -> bytes | None:
-        """Wait while another thread reads; return what has arrived, or None if it is this thread's turn to read."""
+        """Wait while another thread receives.
+        Return what has arrived, or None if it is this thread's turn to receive.
+        """
         interruption = current_interruption()
         while True:
             data = self._available(reader)
@@ -207,7 +212,7 @@ class _SyncBody(SharedBody):
             self._changed.wait()
 
     def _notify_later(self) -> None:
-        """Wake the waiting threads; the caller may be one that holds the lock."""
+        """Wake the waiting threads from another thread, since the caller may hold the lock."""
         threading.Thread(target=self._notify, daemon=True).start()
 
     def _notify(self) -> None:
@@ -241,7 +246,7 @@ class _AsyncBody(SharedBody):
             self._close()
 
     async def read(self, reader: SharedResponse) -> bytes:
-        """Return the next bytes for a reader, and read them from the connection if nobody does."""
+        """Return the next bytes for a reader; receive them unless another task does."""
         import asyncio  # imported late: the sync client needs none of it
 
         while (data := self._available(reader)) is None and self._is_reading:

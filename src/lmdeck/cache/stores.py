@@ -1,4 +1,4 @@
-"""Where answers are kept: in memory, in an SQLite file, or in Redis. All are safe to share between threads."""
+"""Stores of answers, safe to share between threads: in memory, in an SQLite file, in Redis."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOUCHED = 256
 
 
 class Entry(Struct, frozen=True, array_like=True):
-    """A kept answer: its bytes as the server sent them, and what they mean.
+    """A stored answer: its bytes as the server sent them, and their metadata.
 
     `created` is in seconds since 1970; `variant` describes the model that answered, `""` if it was not known.
     """
@@ -37,7 +37,8 @@ class Entry(Struct, frozen=True, array_like=True):
 
 
 class Store(Protocol):
-    """A place for entries, which may forget them at any time. Errors are logged by the cache, and never reach a request.
+    """A place for entries, which may drop them at any time.
+    The cache logs errors of the store; they never reach a request.
 
     `is_remote` marks a store that waits for a network, so that an event loop must not wait for it.
     """
@@ -54,16 +55,16 @@ class Store(Protocol):
         ...
 
     def clear(self) -> None:
-        """Forget all entries."""
+        """Remove all entries."""
         ...
 
     def close(self) -> None:
-        """Release what is open; the store can be used again."""
+        """Close what is open; the store remains usable."""
         ...
 
 
 def open_store(url: str, *, max_bytes: int | None = None, ttl: float | None = None) -> Store:
-    """Return the store at `memory:`, `sqlite:///file.db` (or a file name), or `redis://host:port/0`.
+    """Return the store at `memory:`, `sqlite:///file.db` (or a path), or `redis://host:port/0`.
 
     `max_bytes` limits memory and file; Redis has its own limit (`maxmemory`, with the policy `allkeys-lru`).
 
@@ -114,7 +115,7 @@ class MemoryStore:
                 self._size -= len(self._entries.popitem(last=False)[1].body)
 
     def clear(self) -> None:
-        """Forget all entries."""
+        """Remove all entries."""
         with self._lock:
             self._entries.clear()
             self._size = 0
@@ -137,10 +138,10 @@ CREATE TRIGGER IF NOT EXISTS answers_out AFTER DELETE ON answers BEGIN UPDATE to
 
 
 class SQLiteStore:
-    """Entries in an SQLite file, which processes share; the least recently used ones are dropped first.
+    """Entries in an SQLite file that processes share; the least recently used are dropped first.
 
-    The file is opened at the first use, by each process for itself. The times of use are written now and then, so that an
-    answer from the cache costs one read.
+    Each process opens the file on its first use. The times of use are written occasionally, so that a cached answer
+    costs one read.
     """
 
     is_remote = False
@@ -189,7 +190,7 @@ class SQLiteStore:
                     )
 
     def clear(self) -> None:
-        """Forget all entries.
+        """Remove all entries.
 
         Raises:
             sqlite3.Error: The file cannot be written.
@@ -227,7 +228,7 @@ class SQLiteStore:
                 )
 
     def _after_fork(self) -> None:
-        """Leave the connection to the parent process: SQLite's must not be used, nor closed, in a child."""
+        """Leave the connection to the parent process: a child must neither use nor close it."""
         if self._connection is not None:
             self._parents.append(self._connection)
         self._connection = None
@@ -274,7 +275,7 @@ class RedisStore:
         self._client.set(self.PREFIX + key, _encode(entry), ex=self._expiry)
 
     def clear(self) -> None:
-        """Forget all entries.
+        """Remove all entries.
 
         Raises:
             redis.RedisError: The server cannot be asked.

@@ -1,4 +1,6 @@
-"""Observers of a client's requests. Each function takes a client and returns an object with `close()`."""
+"""Observers of a client's requests.
+Each function takes a client and returns an object with `close()`.
+"""
 
 from __future__ import annotations
 

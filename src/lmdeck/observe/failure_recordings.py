@@ -1,4 +1,4 @@
-"""Recordings of failed requests, one file each, for `lmdeck replay` and for reports of errors."""
+"""Recordings of failed requests, one file each, for `lmdeck replay` and for bug reports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NOT_IN_NAMES = re.compile(r"[^\w.-]", re.ASCII)
 
 
 class RecordFailures:
-    """A handler factory that records failed requests: the request, and the bytes that came before the failure.
+    """A handler factory that records failed requests with the bytes that preceded the failure.
 
         recorder = lmdeck.observe.RecordFailures("failures")
         lm = lmdeck.LMStudio(handlers=[recorder])
@@ -46,11 +46,13 @@ class RecordFailures:
         return _Recorder(inner, self)
 
     def path_of(self, request_id: str) -> str:
-        """Return the path of the recording of a request, whether or not there is one."""
+        """Return the path of a request's recording, whether or not it exists."""
         return str(self._folder / f"{_NOT_IN_NAMES.sub('_', request_id)[:100]}.jsonl")
 
     def write(self, request_id: str, exchange: RecordedExchange) -> None:
-        """Write a recording, and remove the oldest ones beyond the limit; a full disk is logged and breaks no request."""
+        """Write a recording, and remove the oldest ones beyond the limit.
+        A full disk is logged and breaks no request.
+        """
         path = Path(self.path_of(request_id))
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,7 +121,7 @@ class _Recording(StreamObserver):
             self._received.append((data, time.monotonic() - self._began))
 
     def on_finished(self) -> None:
-        """Forget a complete answer."""
+        """Discard a complete answer."""
         self._received.clear()
 
     def on_failed(self, error: LMStudioError) -> None:
@@ -140,7 +142,7 @@ class _Recording(StreamObserver):
         self._recordings.write(self._id, exchange)
 
     def _read_error(self, error: LMStudioError) -> None:
-        """Record from an error what is known of an answer that failed before its first chunk."""
+        """Record, from the error, an answer that failed before its first chunk."""
         if isinstance(error, APIError) and error.body is not None:
             self._status = error.status
             self.on_data(error.body.encode() if isinstance(error.body, str) else msgspec.json.encode(error.body))

@@ -1,4 +1,4 @@
-"""What all observers share: listening to a client's events, and labels that cannot grow without bound."""
+"""The base of all observers: listening to a client's events, and bounded labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OTHER = "other"
 
 
 class Observation:
-    """An observer that listens to a client; `close` ends that. As a context manager it lasts for the block."""
+    """An observer that listens to a client until `close`; also a context manager."""
 
     def __init__(self, client: Client, listeners: Mapping[type, Callable[[Any], object]]) -> None:
         self._subscriptions = [client.on(kind, listener) for kind, listener in listeners.items()]
@@ -32,7 +32,9 @@ class Observation:
 
 
 class BoundedLabels:
-    """The first `most` values of a label as they are; every further one is `"other"`, so that a metric stays small."""
+    """The values of a label: the first `most` as they are, every further one as `"other"`.
+    A metric therefore stays small.
+    """
 
     def __init__(self, most: int = MOST_LABELS) -> None:
         self._known: set[str] = set()
@@ -49,7 +51,7 @@ class BoundedLabels:
 
 
 def operation_of(endpoint: str) -> str:
-    """Return the name that OpenTelemetry has for what an endpoint does; `""` if it asks no model."""
+    """Return OpenTelemetry's name for an endpoint's operation; `""` if no model is used."""
     return next((name for ending, name in OPERATIONS if endpoint.endswith(ending)), "")
 
 

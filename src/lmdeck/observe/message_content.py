@@ -1,6 +1,7 @@
-"""Questions and answers in the form of OpenTelemetry's conventions: messages with parts, as JSON text.
+"""Messages in the form of OpenTelemetry's conventions: with parts, as JSON text.
 
-Images are recorded as their kind only. See github.com/open-telemetry/semantic-conventions-genai, `gen-ai-input-messages.json`.
+Of images, only the kind is recorded. See github.com/open-telemetry/semantic-conventions-genai,
+`gen-ai-input-messages.json`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from lmdeck.messages import Reply
 
 
 def input_messages(body: bytes) -> dict[str, str]:
-    """Return the attributes of what a request asks, of any of the wire formats."""
+    """Return the attributes of a request's messages, in any wire format."""
     try:
         request = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

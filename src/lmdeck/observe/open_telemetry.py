@@ -1,7 +1,8 @@
-"""Spans and metrics by OpenTelemetry's conventions for generative AI (extra `otel`; the SDK is the application's).
+"""Spans and metrics by OpenTelemetry's conventions for generative AI.
+They need the extra `otel`; the SDK is the application's.
 
-The names are those of github.com/open-telemetry/semantic-conventions-genai, `docs/gen-ai` (status: development, so they are
-written out here). Questions, answers and arguments are recorded only if asked for.
+The names are those of github.com/open-telemetry/semantic-conventions-genai, `docs/gen-ai` (status: development, so they
+are written out here). Questions, answers and arguments are recorded only on request.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def otel(
     meter_provider: metrics.MeterProvider | None = None,
     capture_content: bool | None = None,
 ) -> Observation:
-    """Record a client's requests, tools and runs as spans and metrics; by default with the global providers.
+    """Record a client's requests, tools and runs as spans and metrics.
+    The default providers are the global ones.
 
     `capture_content` also records questions, answers, arguments and results; None leaves that to the variable
     `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`.
@@ -73,7 +75,7 @@ def otel(
 
 
 class _Request(Struct):
-    """A request on its way."""
+    """A running request."""
 
     span: Span
     operation: str
@@ -84,7 +86,7 @@ class _Request(Struct):
 
 
 class _Run(Struct):
-    """A run on its way; `tools` are the spans of its calls, by id."""
+    """A run in progress; `tools` are the spans of its calls, by id."""
 
     span: Span
     model: str
@@ -186,7 +188,7 @@ class OpenTelemetryObservation(Observation):
         )
 
     def close(self) -> None:
-        """Stop observing, and end the spans of what is still going on."""
+        """Stop observing, and end all open spans."""
         super().close()
         while self._requests:
             self._requests.popitem()[1].span.end()
@@ -238,7 +240,7 @@ class OpenTelemetryObservation(Observation):
         span.end()
 
     def _measure(self, event: RequestFinished, request: _Request) -> None:
-        """Record the metrics of a complete answer; one from the cache cost no tokens."""
+        """Record the metrics of a complete answer; a cached one cost no tokens."""
         labels = request.labels
         if event.model:
             labels["gen_ai.response.model"] = self._model(event.model)
@@ -282,7 +284,7 @@ class OpenTelemetryObservation(Observation):
             _fail(request.span, "abandoned", "The answer was left before its end.")
 
     def _on_run(self, event: RunStarted) -> None:
-        """Begin the span of a run, in the context of the run, where it stays the current one."""
+        """Begin the span of a run in the context of the run, where it remains current."""
         attributes: Attributes = {"gen_ai.operation.name": "invoke_agent", "gen_ai.provider.name": PROVIDER}
         if event.model:
             attributes["gen_ai.request.model"] = event.model
@@ -310,7 +312,7 @@ class OpenTelemetryObservation(Observation):
         run.span.end()
 
     def _on_tool(self, event: ToolStarted) -> None:
-        """Begin the span of a tool, in the context of its handler, where it stays the current one."""
+        """Begin the span of a tool in the context of its handler, where it remains current."""
         run = self._run.get()
         if run is None:
             return

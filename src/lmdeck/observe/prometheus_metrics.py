@@ -1,4 +1,6 @@
-"""Metrics for Prometheus (extra `prometheus`). All labels are bounded; a chunk costs nothing, since the client counts it."""
+"""Metrics for Prometheus (extra `prometheus`), with bounded labels.
+Chunks cost nothing extra, since the client counts them.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ _metrics: WeakKeyDictionary[CollectorRegistry, ClientMetrics] = WeakKeyDictionar
 
 
 def prometheus(client: Client, registry: Registry | None = None) -> Observation:
-    """Count a client's requests, tokens, times, failures and tool calls in a registry, by default Prometheus's own.
+    """Count a client's requests, tokens, times, failures and tool calls.
+    The default registry is Prometheus's own.
 
     Several clients may share a registry. The application serves the page, for example by
     `prometheus_client.start_http_server(9100)`.
@@ -194,7 +197,7 @@ class PrometheusObservation(Observation):
         return True
 
     def _series_of(self, endpoint: str, model: str) -> _Series:
-        """Return the time series of an operation and a model, which are looked up once."""
+        """Return the time series of an operation and a model; they are cached."""
         labels = (operation_of(endpoint), self._metrics.model(model))
         series = self._series.get(labels)
         if series is None:

@@ -20,7 +20,7 @@ ABANDONED = "abandoned"
 
 
 class UsageRecords:
-    """Records each answer and failure of a client, until it is closed; a context manager as well."""
+    """Records each answer and failure of a client until it is closed; also a context manager."""
 
     def __init__(
         self, client: LMStudio | AsyncLMStudio, store: Store, key: str, recorder: RecordFailures | None
@@ -36,7 +36,7 @@ class UsageRecords:
         ]
 
     def close(self) -> None:
-        """Stop recording, and write what waits."""
+        """Stop recording, and write what is queued."""
         for subscription in self._subscriptions:
             subscription.remove()
         self.store.close()
@@ -62,7 +62,7 @@ class UsageRecords:
         )
 
     def _record_abandoned(self, event: RequestAbandoned) -> None:
-        """Record an answer that was left: a chunk is about a token, and the server has not counted them."""
+        """Record an abandoned answer: each chunk counts as a token, since the server sent no count."""
         if event.endpoint.endswith(_GENERATES):
             tokens = Usage(completion_tokens=event.chunks, total_tokens=event.chunks)
             self._record(event, usage=tokens, finish_reason=ABANDONED)
@@ -107,9 +107,9 @@ def usage(
 ) -> UsageRecords:
     """Record the usage and failures of a client in a store: a file, or `postgresql://…`.
 
-    Programs may share a store; `key` then tells them apart. `lmdeck usage --store usage.db` and `lmdeck errors` show it. A
-    separate thread writes the records within milliseconds; `close` waits for the last. With the `recorder` that is among the
-    client's handlers, failures name their recordings.
+    Programs may share a store; `key` then distinguishes them. `lmdeck usage --store usage.db` and `lmdeck errors` show
+    it. A separate thread writes the records within milliseconds; `close` waits for the last one. If `recorder` is one
+    of the client's handlers, failures name their recordings.
 
     Raises:
         ConfigurationError: The store cannot be used.

@@ -39,7 +39,9 @@ class RelayReader(Reader, Protocol):
     """A reader that also writes the repaired answer."""
 
     def head(self) -> dict[str, str]:
-        """Return the headers of the answer; they contain all problems only after the complete answer was read."""
+        """Return the headers of the answer.
+        They contain all problems only after the complete answer was read.
+        """
         ...
 
     def take(self) -> bytes:
@@ -76,7 +78,7 @@ class ChatRelay:
 
     @property
     def failure(self) -> LMStudioError | None:
-        """The error that occurred after the chunks read last."""
+        """The error that followed the chunks read last."""
         return self._reader.failure
 
     @property
@@ -86,7 +88,7 @@ class ChatRelay:
 
     @property
     def is_in_call(self) -> bool:
-        """Whether a tool call is being generated or run; servers then send nothing for a long time."""
+        """Whether a tool call is being generated or run; servers may then be silent for long."""
         return self._reader.is_in_call
 
     def feed(self, data: bytes) -> list[Chunk]:
@@ -152,7 +154,9 @@ class ChatRelay:
 
     @staticmethod
     def _counted(reply: Reply) -> Reply:
-        """Return the reply with a usage, which clients require; zeros, with a problem, if the server sent none."""
+        """Return the reply with a usage, which clients require.
+        If the server sent none, it is zeros, with a problem.
+        """
         if reply.usage is not None:
             return reply
         told = Problem("usage_missing", "The server did not say how many tokens there were.")
@@ -178,7 +182,9 @@ def _says_something(chunk: Chunk) -> bool:
 
 
 class EmbeddingRelay(JSONReader):
-    """The relay of an answer of `/v1/embeddings`: checks that each text has a vector, and encodes them as requested."""
+    """The relay of an answer of `/v1/embeddings`.
+    It checks that each text has a vector, and encodes the vectors as requested.
+    """
 
     def __init__(
         self, status: int, headers: Mapping[str, str], count: int, *, packs: bool, adjusted: list[Problem]
@@ -221,7 +227,9 @@ class EmbeddingRelay(JSONReader):
 
 
 class PassingRelay:
-    """The relay of an answer that is passed on unchanged, except LM Studio's error for an unknown path with status 200."""
+    """The relay of an answer that is passed on unchanged.
+    Only LM Studio's error for an unknown path with status 200 becomes an error.
+    """
 
     def __init__(self, status: int, headers: Mapping[str, str]) -> None:
         self._status = status
@@ -274,7 +282,7 @@ class PassingRelay:
         return
 
     def is_whole_without_end(self, error: TransportError) -> bool:  # its end is unknown
-        """Whether the answer is whole although its connection broke. False: its end is unknown."""
+        """False: whether the answer is complete is known only at its end."""
         return False
 
     def head(self) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Extraction of requested JSON, which models wrap in prose or a code fence, or leave in their reasoning.
+"""Extraction of requested JSON, which models wrap in prose or code, or put in reasoning.
 
-The answer to a request with `response_format` is passed on immediately if it starts like JSON. Otherwise it is held back to its
-end, and the JSON in it is the answer; without JSON, the text is the answer.
+The answer to a request with `response_format` is passed on immediately if it starts like JSON. Otherwise it is held
+back until its end, and the JSON in it becomes the answer; if there is no JSON, the text is the answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BEGINNINGS = ("{", "[")
 
 
 class AskedJson:
-    """The extraction of one answer in JSON; `schema` is the requested one, empty if any object is valid."""
+    """The extraction of JSON from one answer; an empty `schema` accepts any object."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._checker = Checker(schema, "The asked format")
@@ -52,7 +52,7 @@ class AskedJson:
         return replace(chunk, content="") if chunk.logprobs or chunk.finish_reason else None
 
     def found(self, reply: Reply) -> tuple[Reply, str]:
-        """Return the reply with the requested JSON, and the part of its content that was not written yet."""
+        """Return the reply with the requested JSON, and the part of it that was not written yet."""
         if reply.tool_calls or self._is_json or _is_json(reply.content):
             return reply, "".join(self._held)
         for place, text in (("in the answer's words", reply.content), ("in the reasoning", reply.reasoning)):

@@ -1,4 +1,4 @@
-"""Conversion of requests of `/v1/chat/completions`, `/v1/completions` and `/v1/embeddings` for LM Studio."""
+"""Conversion of requests of `/v1/chat/completions`, `/v1/completions` and `/v1/embeddings`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def _named(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _choice(given: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tuple[Any, ForeignTools]:
-    """Convert forms of `tool_choice` that `build_chat` does not: Mistral's `any`, a custom tool, a list of allowed tools."""
+    """Convert forms of `tool_choice` that `build_chat` does not know.
+    Those are Mistral's `any`, a custom tool, and a list of allowed tools.
+    """
     if given == "any":
         return "required", tools
     if not isinstance(given, Mapping):
@@ -95,7 +97,8 @@ def _call(call: object) -> object:
 
 
 def completion_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
-    """Return the body of `/v1/completions`, with a list of one prompt as that prompt, and with the usage of a stream.
+    """Return the body of `/v1/completions`.
+    A list of one prompt becomes that prompt, and a stream reports its usage.
 
     Raises:
         ConfigurationError: There is more than one prompt, or one that is not text.
@@ -115,7 +118,8 @@ def completion_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict
 
 
 def embedding_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
-    """Return the body of `/v1/embeddings`; it requests numbers, which the relay encodes if base64 was requested.
+    """Return the body of `/v1/embeddings`.
+    It requests numbers; the relay encodes them if base64 was requested.
 
     Raises:
         ConfigurationError: The input is not text.

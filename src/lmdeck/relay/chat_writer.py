@@ -1,4 +1,4 @@
-"""Writers for `/v1/chat/completions` and `/v1/completions`: the server's chunks with repaired output.
+"""Writers for `/v1/chat/completions` and `/v1/completions`: the server's chunks, repaired.
 
 A chunk that needs no repair is passed on byte for byte, and unknown fields are unchanged. The chunk with the finish reason is
 held back until the end, since calls and problems can follow it.
@@ -104,7 +104,7 @@ class ChatWriter:
         return choice
 
     def _write(self, data: bytes, body: dict[str, Any], choice: dict[str, Any], said: list[dict[str, Any]]) -> None:
-        """Write the chunks of one event: the event itself if it needs no repair, else new ones in the same form."""
+        """Write the chunks of one event: the event itself if it needs no repair, else new ones."""
         is_last = bool(choice.get("finish_reason") or "message" in choice)
         if not is_last:
             original = self._original(choice)

@@ -1,4 +1,4 @@
-"""lmdeck's errors in the clients' wire formats: a status of 400 or above, LM Studio's message, and lmdeck's hint."""
+"""lmdeck's errors in the clients' wire formats: an error status, the message, and the hint."""
 
 from __future__ import annotations
 

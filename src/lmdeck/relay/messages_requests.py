@@ -73,7 +73,9 @@ class _Blocks:
         return {**given, "content": [block for each in content for block in self._blocks(each)]}
 
     def _blocks(self, given: object) -> Iterator[dict[str, Any]]:
-        """Return a block in the form that LM Studio accepts, followed by the images of a tool's result as separate blocks."""
+        """Return a block in the form that LM Studio accepts.
+        The images of a tool's result follow it as separate blocks.
+        """
         if isinstance(given, str):
             yield {"type": "text", "text": given}
         if not isinstance(given, Mapping):

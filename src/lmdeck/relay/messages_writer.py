@@ -1,4 +1,6 @@
-"""The writer for `/v1/messages`: text, thinking and calls are written as new blocks; other blocks are passed on."""
+"""The writer for `/v1/messages`.
+Text, thinking and calls are written as new blocks; other blocks are passed on.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ class MessagesWriter:
             self._out.append(HEARTBEAT)
 
     def end(self, reply: Reply) -> None:
-        """Write the end of the stream: the end of the last block, the stop reason, and the usage."""
+        """Write the end of the stream: of the last block, the stop reason, and the usage."""
         self._begin()
         self._out += [block_frame(told) for told in self._blocks.finish()]
         delta = {**self._last, **self._stop(reply)}
@@ -78,7 +80,9 @@ class MessagesWriter:
         return out
 
     def _note(self, event: dict[str, Any]) -> bool:
-        """Store what the end needs, pass on blocks of other types, and return whether the event was passed on."""
+        """Store what the end needs, and pass on blocks of other types.
+        Return whether the event was passed on.
+        """
         match event.get("type"):
             case "message_start":
                 self._take_head(event.get("message") or {})
@@ -107,7 +111,9 @@ class MessagesWriter:
         self._usage = dict(message.get("usage") or {})
 
     def _pass_block(self, event: dict[str, Any]) -> bool:
-        """Pass on a block of another type, with its new index, such as the result of a tool that the server ran."""
+        """Pass on a block of another type with its new index.
+        An example is the result of a tool that the server ran.
+        """
         place = event.get("index")
         block = event.get("content_block")
         if isinstance(block, dict) and block.get("type") not in _READ:

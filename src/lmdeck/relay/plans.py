@@ -46,7 +46,8 @@ def begin(
     body: bytes,
     timeouts: Timeouts | None = None,
 ) -> Plan[ResponseStream[Any]]:
-    """Send a request and read its answer up to the first output, or to the end if it is not streamed.
+    """Send a request and read its answer up to the first output.
+    An answer that is not streamed is read to its end.
 
     The answer's `reader` is a `RelayReader`.
 
@@ -67,7 +68,7 @@ def begin_request(
     headers: Mapping[str, str],
     timeouts: Timeouts | None = None,
 ) -> Plan[ResponseStream[Any]]:
-    """Send a converted request with exactly these headers, and read its answer as `begin` does.
+    """Send a converted request with exactly these headers, and read its answer like `begin`.
 
     Raises:
         LMStudioError: The request has failed.
@@ -92,7 +93,8 @@ def begin_request(
 
 @lru_cache(maxsize=512)
 def _forwarded_name(name: str) -> str:
-    """Return a header's name in the spelling of lmdeck's client, to avoid duplicates; `""` if it is not forwarded.
+    """Return a header's name in the spelling of lmdeck's client; `""` if it is not forwarded.
+    The same spelling prevents duplicates.
 
     Headers of the connection are not forwarded, nor those that describe the machine to OpenAI and Anthropic.
     """
@@ -109,7 +111,9 @@ def pass_on(
     body: bytes | None,
     timeouts: Timeouts | None = None,
 ) -> Plan[ResponseStream[Any]]:
-    """Send a request to an unknown endpoint with exactly these headers; only safe methods are retried."""
+    """Send a request to an unknown endpoint with exactly these headers.
+    Only safe methods are retried.
+    """
     call = session.call(method, route.path, PassingRelay, None, timeouts, headers)
     call = msgspec.structs.replace(call, request=msgspec.structs.replace(call.request, body=body))
     handler = session.unlimited if method in {"GET", "HEAD"} else session.once

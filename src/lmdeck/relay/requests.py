@@ -1,4 +1,4 @@
-"""A request of another client: its body in the form that LM Studio accepts, and the reader of its answer."""
+"""A request of another client: its body for LM Studio, and the reader of its answer."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class RelayRequest:
         self.model = str(given.get("model") or "")
 
     def use_model(self, model: str) -> None:
-        """Send the request to another model than the one that it names."""
+        """Send the request to another model than the one it names."""
         self.model = model
         self.body = {**self.body, "model": model}
 
@@ -87,7 +87,7 @@ class RelayRequest:
         return self.fixes.problems
 
     def reader(self, status: int, headers: Mapping[str, str], *, architecture: str = "") -> RelayReader:
-        """Return a reader of one answer; `architecture` is that of the model, if known."""
+        """Return a reader of one answer; `architecture` is the model's, if known."""
         if self.kind == "embeddings":
             given = self.body.get("input")
             count = len(given) if isinstance(given, list) else 1

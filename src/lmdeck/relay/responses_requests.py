@@ -118,7 +118,9 @@ def _message(item: Mapping[str, Any], fixes: CompatibilityFixes, _: CallIds) -> 
 
 
 def _part(part: object, said: str, fixes: CompatibilityFixes) -> object:
-    """Return a part of a message; parts of chat completions and refusals are renamed, and images are checked."""
+    """Return a part of a message.
+    Parts of chat completions and refusals are renamed, and images are checked.
+    """
     if isinstance(part, str):
         return {"type": said, "text": part}
     if not isinstance(part, Mapping):

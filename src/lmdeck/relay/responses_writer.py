@@ -1,4 +1,6 @@
-"""The writer for `/v1/responses`: output is written as new items; items of other types are passed on."""
+"""The writer for `/v1/responses`.
+Output is written as new items; items of other types are passed on.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ class ResponsesWriter:
         return msgspec.json.encode(self._whole(reply))
 
     def failure(self, error: Mapping[str, Any]) -> bytes:
-        """Return the events of a failed stream: the failed response, and the error that OpenAI's clients raise."""
+        """Return the events of a failed stream.
+        They are the failed response, and the error that OpenAI's clients raise.
+        """
         self._begin()
         fields = error["error"]
         code, message = str(fields.get("code") or "server_error"), str(fields.get("message"))
@@ -100,7 +104,9 @@ class ResponsesWriter:
         self._final = response
 
     def _pass_item(self, event: dict[str, Any], item: dict[str, Any]) -> None:
-        """Pass on an item of another type, with its new index, such as a call that the server made itself."""
+        """Pass on an item of another type with its new index.
+        An example is a call that the server made itself.
+        """
         if item.get("type") in _READ_ITEMS:
             return
         self._begin()

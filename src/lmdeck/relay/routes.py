@@ -24,7 +24,7 @@ _ENDPOINT = re.compile(
 
 
 class Route(Struct, frozen=True, kw_only=True):
-    """The target of a request: the server's root, the path and query below it, and the wire format."""
+    """The target of a request: the server's root, the path and query below it, the wire format."""
 
     root: str
     path: str

@@ -26,7 +26,9 @@ INPUT_SCHEMA = {
 
 
 class ForeignTools(Struct):
-    """The offered functions, each as `{"name", "description"?, "parameters"}`, and the names of custom tools."""
+    """The offered functions, and the names of custom tools.
+    Each function is `{"name", "description"?, "parameters"}`.
+    """
 
     functions: list[dict[str, Any]] = field(default_factory=list)
     servers: list[dict[str, Any]] = field(default_factory=list)
@@ -39,7 +41,9 @@ class ForeignTools(Struct):
 
 
 def read_tools(given: object, fixes: CompatibilityFixes, *, servers: Sequence[str] = ()) -> ForeignTools:
-    """Convert tools in OpenAI's forms: nested, flat, custom; types in `servers` are passed on unchanged."""
+    """Convert tools in OpenAI's forms: nested, flat, custom.
+    Types in `servers` are passed on unchanged.
+    """
     tools = ForeignTools()
     for tool in given if isinstance(given, list) else []:
         if not isinstance(tool, Mapping):
@@ -74,7 +78,9 @@ def custom_arguments(text: object) -> str:
 
 
 def object_schema(name: object, given: object, fixes: CompatibilityFixes) -> dict[str, Any]:
-    """Return parameters that pass LM Studio's schema check: of type object, with properties, without references."""
+    """Return parameters that pass LM Studio's schema check.
+    They are of type object, with properties, and without references.
+    """
     schema = dict(given) if isinstance(given, Mapping) else {}
     if schema.get("type") != "object" or not isinstance(schema.get("properties"), Mapping):
         told = f"The tool {name!r} got the object schema that LM Studio asks for."

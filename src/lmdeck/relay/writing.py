@@ -23,7 +23,9 @@ class Writer(Protocol):
     """The writer of one answer in its wire format."""
 
     def observe(self, data: bytes, chunks: Sequence[Chunk]) -> None:
-        """Process an event's data, or a complete body, and the chunks read from it; `b""` is the end of the answer."""
+        """Process an event's data, or a complete body, and the chunks read from it.
+        `b""` is the end of the answer.
+        """
         ...
 
     def end(self, reply: Reply) -> None:
@@ -57,7 +59,7 @@ def decoded(data: bytes) -> dict[str, Any] | None:
 
 
 def telling(chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Return the chunks to write now; a call is written when it is complete, since only then is it certain."""
+    """Return the chunks to write now; a call is written only once it is complete and certain."""
     return [chunk for chunk in chunks if chunk.content or chunk.reasoning or chunk.tool_call is not None]
 
 
@@ -77,7 +79,7 @@ def events_of(chunk: Chunk) -> list[BackendEvent]:
 
 
 def arguments_of(call: ToolCall) -> str:
-    """Return a call's arguments as valid JSON text: the model's own text if it is equivalent."""
+    """Return a call's arguments as valid JSON text; the model's own text if it is equivalent."""
     try:
         is_right = msgspec.json.decode(call.raw_arguments) == call.arguments
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -91,7 +93,7 @@ def rules_of(problems: Sequence[Problem]) -> list[str]:
 
 
 def receipt(reply: Reply) -> dict[str, Any]:
-    """Return the report that lmdeck adds to an answer: the problems, and the rules that changed the request."""
+    """Return the report that lmdeck adds to an answer: problems and applied request rules."""
     problems = [
         {name: value for name, value in msgspec.to_builtins(problem).items() if value} for problem in reply.problems
     ]
