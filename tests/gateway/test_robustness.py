@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
+from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
 
 from lmdeck.errors import ConfigurationError
 from lmdeck.gateway import Config
@@ -190,11 +190,18 @@ def test_websockets_are_refused_with_a_reason(running: GatewayProcess) -> None:
 # --- the end of a gateway ---
 
 
-def stream_lines(running: GatewayProcess, text: str) -> Iterator[bytes]:
-    body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": text}]}
-    answer = running.pool.request(
-        "POST", f"{running.url}/v1/chat/completions", json=body, preload_content=False, timeout=PATIENCE
-    )
+STREAMED = {
+    "/v1/chat/completions": "messages",
+    "/v1/messages": "messages",
+    "/v1/responses": "input",
+    "/v1/completions": "prompt",
+}
+
+
+def stream_lines(running: GatewayProcess, text: str, path: str = "/v1/chat/completions") -> Iterator[bytes]:
+    asked = text if STREAMED[path] == "prompt" else [{"role": "user", "content": text}]
+    body = {"model": MODEL, "stream": True, "max_tokens": 1000, STREAMED[path]: asked}
+    answer = running.pool.request("POST", f"{running.url}{path}", json=body, preload_content=False, timeout=PATIENCE)
     assert answer.status == 200
     yield from answer
 
@@ -210,14 +217,21 @@ def test_streams_end_before_the_gateway_does(tmp_path: Path) -> None:
 
 
 def test_streams_that_take_too_long_end_with_an_error(tmp_path: Path) -> None:
+    """In every format, as the next event of the stream: a client that counts events misses none."""
     text = "[server]\nshutdown_seconds = 0.3\n"
-    with FakeLMStudio(strict=False, tokens_per_second=1) as fake, gateway(tmp_path, config_of([fake], text)) as running:
-        lines = stream_lines(running, "word " * 500)
-        first = next(lines)
+    with FakeLMStudio(strict=False, tokens_per_second=5) as fake, gateway(tmp_path, config_of([fake], text)) as running:
+        open_streams = {path: stream_lines(running, "word " * 500, path) for path in STREAMED}
+        begun = {path: next(lines) for path, lines in open_streams.items()}
         running.process.send_signal(signal.SIGTERM)
-        rest = b"".join([first, *lines])
-        assert b'"shutting_down"' in rest
-        assert b"[DONE]" not in rest
+        streams = {
+            path: Answer(200, {}, b"".join([begun[path], *lines])).events for path, lines in open_streams.items()
+        }
+        for path, events in streams.items():
+            assert "shutting down" in json.dumps(events[-1]["error"]), path
+        kinds = [event["type"] for event in streams["/v1/responses"]]
+        assert kinds.count("response.created") == 1
+        assert kinds[-2:] == ["response.failed", "error"]
+        assert [event["sequence_number"] for event in streams["/v1/responses"]] == list(range(len(kinds)))
         assert running.process.wait(PATIENCE) in (0, -signal.SIGTERM)
 
 

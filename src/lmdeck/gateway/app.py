@@ -27,7 +27,7 @@ from lmdeck.gateway.control import control_routes
 from lmdeck.gateway.dashboard.routes import dashboard_routes
 from lmdeck.gateway.delivery import ON_LOST, Delivery
 from lmdeck.gateway.estimates import cost_of, count_tokens
-from lmdeck.gateway.handlers import GatewayRequest, Handler, HandlerFactory
+from lmdeck.gateway.handlers import GatewayAnswer, GatewayRequest, Handler, HandlerFactory
 from lmdeck.gateway.history import LONGEST, History
 from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, Routes, json_answer, send_answer
 from lmdeck.gateway.listings import LISTS, find_model, list_models
@@ -391,6 +391,7 @@ class _Work:
         self._body = b""
         self._started = gateway.clock()
         self._request: GatewayRequest | None = None
+        self._sent: GatewayAnswer | None = None
         self._is_settled = False
         self.outcome = Outcome(
             request_id=f"req_{random.getrandbits(64):016x}",
@@ -478,7 +479,7 @@ class _Work:
         self.lease = await gateway.admission.admit(request.principal, ask)
         if request.streams:
             self.delivery.beat_every(gateway.config.queue.heartbeat, self._own_headers())
-        answer = await gateway.answer(request)
+        answer = self._sent = await gateway.answer(request)
         self._body = b""  # what is no longer needed while the answer is streamed, perhaps for minutes
         request.forget_body()
         outcome.first_token_seconds = gateway.clock() - self._started
@@ -519,12 +520,7 @@ class _Work:
             return
         await delivery.end_heartbeats()
         if delivery.is_started:
-            event = (
-                b""
-                if self._request is None or self._request.relay is None
-                else _error_event(self._request.relay, error)
-            )
-            if event:
+            if event := self._error_event(error):
                 await self.settle()
                 await delivery.end(event)
             else:  # a format without error events: a cut connection is the only sign
@@ -536,6 +532,13 @@ class _Work:
         await delivery.start(answer.status, {**answer.headers, "content-length": str(len(answer.body))})  # type: ignore[arg-type]  # bytes
         await delivery.end(answer.body)  # type: ignore[arg-type]  # bytes
 
+    def _error_event(self, error: LMStudioError) -> bytes:
+        """Return the event that ends a stream that has begun, if only with heartbeats."""
+        if self._sent is not None:
+            return self._sent.error_event(error)
+        relay = None if self._request is None else self._request.relay
+        return b"" if relay is None else relay.reader(200, {}).error_event(error)
+
 
 def _trusted_hosts(config: Config) -> AllowedHosts:
     """Return the host names that the gateway answers to.
@@ -544,11 +547,6 @@ def _trusted_hosts(config: Config) -> AllowedHosts:
     if config.auth.required:
         return AllowedHosts(names=frozenset({""}))
     return AllowedHosts.of(config.server.allowed_hosts, config.server.host)
-
-
-def _error_event(relay: RelayRequest, error: LMStudioError) -> bytes:
-    """Return the event that ends a stream of which only comments were sent."""
-    return relay.reader(200, {}).error_event(error)
 
 
 def _error(kind: Kind, error: LMStudioError, headers: Mapping[str, str] | None = None) -> HTTPAnswer:

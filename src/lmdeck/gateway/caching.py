@@ -162,7 +162,12 @@ class _Feed:
     def answer_for(self, request: GatewayRequest) -> GatewayAnswer:
         """Return the answer for one more client."""
         self._readers += 1
-        return GatewayAnswer(status=self.answer.status, headers=dict(self.answer.headers), chunks=self._chunks())
+        return GatewayAnswer(
+            status=self.answer.status,
+            headers=dict(self.answer.headers),
+            chunks=self._chunks(),
+            error_event=self.answer.error_event,
+        )
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         position = 0

@@ -230,7 +230,7 @@ class Dispatcher:
         }
         status = stream.response.status
         chunks = self._chunks(stream, reader, slot, request)
-        return GatewayAnswer(status=status, headers=headers, chunks=chunks)
+        return GatewayAnswer(status=status, headers=headers, chunks=chunks, error_event=reader.error_event)
 
     async def _chunks(
         self, stream: ResponseStream[Any], reader: RelayReader, slot: Slot, request: GatewayRequest

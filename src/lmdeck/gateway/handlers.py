@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
+from lmdeck.errors import LMStudioError
 from lmdeck.gateway.admission import Outcome, Principal
 from lmdeck.relay import Kind, RelayRequest, Route
 
@@ -55,12 +56,20 @@ class GatewayRequest(Struct, kw_only=True):
         return self.relay.streams if self.relay is not None else self.given.get("stream") is True
 
 
+def _no_event(_: LMStudioError) -> bytes:
+    return b""
+
+
 class GatewayAnswer(Struct, kw_only=True):
-    """An answer whose first bytes are known; closing `chunks` stops the model."""
+    """An answer whose first bytes are known; closing `chunks` stops the model.
+
+    `error_event` returns the event that ends the answer with an error where it is; `b""` if its format has none.
+    """
 
     status: int
     headers: dict[str, str]
     chunks: AsyncGenerator[bytes, None]
+    error_event: Callable[[LMStudioError], bytes] = _no_event
 
 
 Handler: TypeAlias = Callable[[GatewayRequest], Awaitable[GatewayAnswer]]
