@@ -85,8 +85,11 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def frameworks(session: nox.Session) -> None:
-    """Run the tests of other clients (openai, pydantic-ai, langchain, …) with the real packages; none may be missing."""
+    """Run the tests of other clients in Python and JavaScript with the real packages; none may be missing."""
     install(session, "--editable", ".[all]", "--group", "frameworks")
+    session.run(
+        "npm", "install", "--no-package-lock", "--no-audit", "--prefix", "tests/frameworks/javascript", external=True
+    )
     session.run(
         "python", "-m", "pytest", "tests/frameworks", "tests/contrib/test_openai_client.py", "--junitxml",
         "clients.xml", *session.posargs,

@@ -35,6 +35,11 @@ NAMES = {
     "LiteLLM": "LiteLLM",
     "DSPy": "DSPy",
     "LLM": "`llm`",
+    "AISDK": "AI SDK, `@ai-sdk/openai-compatible`",
+    "AISDKResponses": "AI SDK, `@ai-sdk/openai`",
+    "AISDKAnthropic": "AI SDK, `@ai-sdk/anthropic`",
+    "OpenAINode": "openai (Node)",
+    "AnthropicNode": "`@anthropic-ai/sdk` (Node)",
 }
 MARKED = re.compile(r"(<!-- clients -->\n).*?(\n<!-- /clients -->)", re.DOTALL)
 

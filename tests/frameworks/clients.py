@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 MODEL = "qwen2.5-7b-instruct"
@@ -14,20 +17,64 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "require
 FUNCTION = {"name": "get_weather", "description": "Tell the weather.", "parameters": SCHEMA}
 TOOL: Any = {"type": "function", "function": FUNCTION}
 HELLO: Any = [{"role": "user", "content": "Weather in Paris?"}]
+JAVASCRIPT = Path(__file__).with_name("javascript")
 Calls = list[tuple[str, dict[str, Any]]]
 
 
 class Client:
-    """What a framework does with an LM Studio at `url`; what it has no word for raises `NotImplementedError`."""
+    """What a framework does with an LM Studio at `url`; what it has no word for raises `NotImplementedError`.
+
+    With `is_plain`, it uses nothing of lmdeck, since what answers at `url` repairs.
+    """
 
     package = ""
+    kind = "chat"  # its wire format
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, is_plain: bool = False) -> None:
         self.url = url
+        self.is_plain = is_plain
+
+    def _http_client(self) -> Any:
+        """Return what OpenAI's client sends by; None is its own."""
+        if self.is_plain:
+            return None
+        from lmdeck.contrib.openai import http_client
+
+        return http_client()
+
+    def _openai(self) -> Any:
+        if not self.is_plain:
+            from lmdeck.contrib.openai import OpenAI
+
+            return OpenAI(base_url=self.url)
+        import openai
+
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none")
+
+    def _async_openai(self) -> Any:
+        if not self.is_plain:
+            from lmdeck.contrib.openai import AsyncOpenAI
+
+            return AsyncOpenAI(base_url=self.url)
+        import openai
+
+        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none")
 
     @classmethod
     def is_installed(cls) -> bool:
         return find_spec(cls.package) is not None
+
+    @contextmanager
+    def _proxy(self) -> Iterator[str]:
+        """Repair in a proxy, as `lmdeck run` starts one, for clients that take no transport."""
+        if self.is_plain:
+            yield self.url
+            return
+        from lmdeck.contrib.asgi import RepairProxy
+        from lmdeck.server.serve import BackgroundServer, listen
+
+        with BackgroundServer(RepairProxy(base_url=self.url), listen(), lifespan=True) as proxy:
+            yield proxy.base_url
 
     def calls(self, *, stream: bool, named: bool = False) -> Calls:
         """Return the calls of one answer; with `named`, the tool must be called."""
@@ -57,9 +104,8 @@ class OpenAIClient(Client):
     def _client(self) -> Iterator[Any]:
         import openai
 
-        from lmdeck.contrib.openai import http_client
-
-        with openai.OpenAI(base_url=f"{self.url}/v1", api_key="lm-studio", http_client=http_client()) as client:
+        options = {"base_url": f"{self.url}/v1", "api_key": "lm-studio", "http_client": self._http_client()}
+        with openai.OpenAI(**options) as client:
             yield client
 
     def _answer(self, messages: Any, *, stream: bool, **options: Any) -> Any:
@@ -104,6 +150,7 @@ class OpenAIClient(Client):
 
 class AnthropicClient(Client):
     package = "anthropic"
+    kind = "messages"
 
     def _answer(self, messages: Any, *, stream: bool, **options: Any) -> Any:
         import anthropic
@@ -111,7 +158,7 @@ class AnthropicClient(Client):
 
         from lmdeck.contrib.httpx2 import RepairTransport
 
-        http = httpx2.Client(transport=RepairTransport(), timeout=None)
+        http = None if self.is_plain else httpx2.Client(transport=RepairTransport(), timeout=None)
         asked: Any = {"model": MODEL, "max_tokens": 500, "messages": messages, **options}
         with anthropic.Anthropic(base_url=self.url, api_key="lm-studio", http_client=http) as client:
             if not stream:
@@ -146,9 +193,7 @@ class PydanticAI(Client):
         from pydantic_ai.models.openai import OpenAIChatModel
         from pydantic_ai.providers.openai import OpenAIProvider
 
-        from lmdeck.contrib.openai import AsyncOpenAI
-
-        provider = OpenAIProvider(openai_client=AsyncOpenAI(base_url=self.url))
+        provider = OpenAIProvider(openai_client=self._async_openai())
         return Agent(OpenAIChatModel(MODEL, provider=provider), **options)
 
     def _ran(self, *, stream: bool, agent: Any) -> str:
@@ -199,9 +244,7 @@ class LangChain(Client):
     def _model(self) -> Any:
         from langchain_openai import ChatOpenAI
 
-        from lmdeck.contrib.openai import http_client
-
-        return ChatOpenAI(model=MODEL, base_url=f"{self.url}/v1", api_key="lm-studio", http_client=http_client())
+        return ChatOpenAI(model=MODEL, base_url=f"{self.url}/v1", api_key="lm-studio", http_client=self._http_client())
 
     def _message(self, model: Any, messages: Any, *, stream: bool) -> Any:
         if not stream:
@@ -236,13 +279,11 @@ class LangChain(Client):
     def embed(self, text: str) -> list[float]:
         from langchain_openai import OpenAIEmbeddings
 
-        from lmdeck.contrib.openai import http_client
-
         embeddings = OpenAIEmbeddings(
             model=EMBEDDER,
             base_url=f"{self.url}/v1",
             api_key="lm-studio",
-            http_client=http_client(),
+            http_client=self._http_client(),
             check_embedding_ctx_length=False,
         )
         return list(embeddings.embed_query(text))
@@ -255,10 +296,8 @@ class Instructor(Client):
         import instructor
         from pydantic import create_model
 
-        from lmdeck.contrib.openai import OpenAI
-
         kind = create_model("City", city=(str, ...))
-        client = instructor.from_openai(OpenAI(base_url=self.url), mode=getattr(instructor.Mode, mode))
+        client = instructor.from_openai(self._openai(), mode=getattr(instructor.Mode, mode))
         made = client.chat.completions.create(model=MODEL, messages=HELLO, response_model=kind, max_retries=0)
         found: dict[str, Any] = made.model_dump()
         return found
@@ -280,12 +319,10 @@ class OpenAIAgents(Client):
 
         from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, set_tracing_disabled
 
-        from lmdeck.contrib.openai import AsyncOpenAI
-
         set_tracing_disabled(True)
 
         async def work() -> Any:
-            async with AsyncOpenAI(base_url=self.url) as client:
+            async with self._async_openai() as client:
                 model = OpenAIChatCompletionsModel(MODEL, client)
                 agent = Agent("weather", model=model, tools=tools, model_settings=ModelSettings(**settings))
                 if not stream:
@@ -326,9 +363,7 @@ class LiteLLM(Client):
     def _answer(self, messages: Any, *, stream: bool, **options: Any) -> Any:
         import litellm
 
-        from lmdeck.contrib.openai import OpenAI
-
-        with OpenAI(base_url=self.url) as client:
+        with self._openai() as client:
             asked = {"model": f"openai/{MODEL}", "messages": messages, "client": client, "stream": stream, **options}
             answer = litellm.completion(**asked)
             if stream:
@@ -357,15 +392,13 @@ class LiteLLM(Client):
     def embed(self, text: str) -> list[float]:
         import litellm
 
-        from lmdeck.contrib.openai import OpenAI
-
-        with OpenAI(base_url=self.url) as client:
+        with self._openai() as client:
             answer = litellm.embedding(model=f"openai/{EMBEDDER}", input=[text], client=client)
             return list(answer.data[0]["embedding"])
 
 
 class DSPy(Client):
-    """Through a proxy, as `lmdeck run` starts one: DSPy makes its clients itself."""
+    """It makes its clients itself, so that it needs a proxy."""
 
     package = "dspy"
 
@@ -373,13 +406,8 @@ class DSPy(Client):
     def _lm(self) -> Iterator[Any]:
         import dspy
 
-        from lmdeck.contrib.asgi import RepairProxy
-        from lmdeck.server.serve import BackgroundServer, listen
-
-        with BackgroundServer(RepairProxy(base_url=self.url), listen(), lifespan=True) as proxy:
-            lm = dspy.LM(
-                f"openai/{MODEL}", api_base=f"{proxy.base_url}/v1", api_key="lm-studio", cache=False, num_retries=0
-            )
+        with self._proxy() as url:
+            lm = dspy.LM(f"openai/{MODEL}", api_base=f"{url}/v1", api_key="lm-studio", cache=False, num_retries=0)
             with dspy.context(lm=lm):
                 yield dspy
 
@@ -452,4 +480,89 @@ class LLM(Client):
             return found
 
 
-CLIENTS = [OpenAIClient, AnthropicClient, PydanticAI, LangChain, Instructor, OpenAIAgents, LiteLLM, DSPy, LLM]
+class NodeClient(Client):
+    """A client in JavaScript: each call is a process of `javascript/client.mjs`."""
+
+    package = "javascript"
+    can_json = can_embed = True
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        return shutil.which("node") is not None and (JAVASCRIPT / "node_modules").is_dir()
+
+    def _call(self, name: str, **options: Any) -> Any:
+        with self._proxy() as url:
+            asked = {"client": type(self).__name__, "call": name, "url": url, "model": MODEL, "embedder": EMBEDDER}
+            command = ["node", str(JAVASCRIPT / "client.mjs"), json.dumps({**asked, "schema": SCHEMA, **options})]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+        answer = json.loads(done.stdout.splitlines()[-1])
+        if "error" not in answer:
+            return answer["value"]
+        kind = TypeError if answer["error"] in {"TypeError", "ReferenceError", "SyntaxError"} else RuntimeError
+        raise kind(f"{answer['error']}: {answer['message']}")
+
+    def calls(self, *, stream: bool, named: bool = False) -> Calls:
+        return [(name, given) for name, given in self._call("calls", stream=stream, named=named)]
+
+    def text(self, *, stream: bool) -> str:
+        return str(self._call("text", stream=stream))
+
+    def answer_after_tools(self, *, stream: bool) -> str:
+        return str(self._call("answer_after_tools", stream=stream))
+
+    def json(self) -> dict[str, Any]:
+        if not self.can_json:
+            raise NotImplementedError
+        found: dict[str, Any] = self._call("json")
+        return found
+
+    def embed(self, text: str) -> list[float]:
+        if not self.can_embed:
+            raise NotImplementedError
+        return list(self._call("embed", text=text))
+
+
+class AISDK(NodeClient):
+    """Vercel's AI SDK by `@ai-sdk/openai-compatible`."""
+
+
+class AISDKResponses(NodeClient):
+    """The AI SDK by `@ai-sdk/openai`, which asks `/v1/responses`."""
+
+    kind = "responses"
+
+
+class AISDKAnthropic(NodeClient):
+    """The AI SDK by `@ai-sdk/anthropic`; it asks for JSON by a tool."""
+
+    kind = "messages"
+    can_json = can_embed = False
+
+
+class OpenAINode(NodeClient):
+    """The package `openai` of npm."""
+
+
+class AnthropicNode(NodeClient):
+    """The package `@anthropic-ai/sdk` of npm."""
+
+    kind = "messages"
+    can_json = can_embed = False
+
+
+CLIENTS = [
+    OpenAIClient,
+    AnthropicClient,
+    PydanticAI,
+    LangChain,
+    Instructor,
+    OpenAIAgents,
+    LiteLLM,
+    DSPy,
+    LLM,
+    AISDK,
+    AISDKResponses,
+    AISDKAnthropic,
+    OpenAINode,
+    AnthropicNode,
+]

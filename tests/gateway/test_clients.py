@@ -1,4 +1,4 @@
-"""Clients of other languages and frameworks through the gateway: each gets the repaired answer in its own format."""
+"""What Claude Code, Codex, PHP, Node and curl send, through the gateway; `tests/frameworks` has the libraries."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import openai
 import pytest
+
 from gateways import MODEL, GatewayProcess, config_of, gateway
-
+from lmdeck.testing import Answer as FakeAnswer
 from lmdeck.testing import FakeLMStudio
+from lmdeck.testing.answers import PlannedCall
 
-EMBEDDING = "text-embedding-nomic-embed-text-v1.5"
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL: Any = {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}
 USER: Any = [{"role": "user", "content": "Weather in Paris?"}]
-GRAMMAR = {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"}
 DIALECT = "qwen3-coder-xml"
 
 
@@ -48,12 +47,6 @@ def client(running: GatewayProcess) -> Iterator[openai.OpenAI]:
         yield made
 
 
-@pytest.fixture
-def claude(running: GatewayProcess) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=running.url, api_key="none") as made:
-        yield made
-
-
 def script(*command: str, **variables: str) -> str:
     """Run a program and return what it printed."""
     if shutil.which(command[0]) is None:
@@ -68,31 +61,14 @@ def script(*command: str, **variables: str) -> str:
 # --- openai ---
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_openai_gets_an_embedded_call(fake: FakeLMStudio, client: openai.OpenAI, stream: bool) -> None:
+async def test_openai_gets_an_embedded_call_in_async_code(fake: FakeLMStudio, running: GatewayProcess) -> None:
     fake.tool_call("get_weather", city="Paris", dialect=DIALECT)
-    if stream:
-        with client.chat.completions.stream(model=MODEL, messages=USER, tools=[TOOL]) as events:
-            message = events.get_final_completion().choices[0].message
-    else:
-        message = client.chat.completions.create(model=MODEL, messages=USER, tools=[TOOL]).choices[0].message
+    async with (
+        openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none") as client,
+        client.chat.completions.stream(model=MODEL, messages=USER, tools=[TOOL]) as events,
+    ):
+        message = (await events.get_final_completion()).choices[0].message
     assert [call.function.arguments for call in message.tool_calls or []] == ['{"city": "Paris"}']
-
-
-def test_openai_sends_a_second_round_and_a_tool_choice(fake: FakeLMStudio, client: openai.OpenAI) -> None:
-    """`content: null` beside calls, and a tool-choice object, which LM Studio refuses."""
-    fake.reply("Sunny")
-    call = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
-    messages = [
-        *USER,
-        {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "call_1", "content": "sun"},
-    ]
-    choice: Any = {"type": "function", "function": {"name": "get_weather"}}
-    fake.tool_call("get_weather", city="Rome")
-    assert client.chat.completions.create(model=MODEL, messages=messages).choices[0].message.content == "Sunny"
-    asked = client.chat.completions.create(model=MODEL, messages=USER, tools=[TOOL], tool_choice=choice)
-    assert asked.choices[0].message.tool_calls
 
 
 def test_openai_sees_a_cut_as_an_error(fake: FakeLMStudio, client: openai.OpenAI) -> None:
@@ -105,32 +81,14 @@ def test_openai_sees_a_cut_as_an_error(fake: FakeLMStudio, client: openai.OpenAI
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_openai_gets_embeddings_models_json_and_responses(fake: FakeLMStudio, client: openai.OpenAI) -> None:
-    fake.embeds("one", [0.25, -0.5])
-    assert client.embeddings.create(model=EMBEDDING, input=["one"]).data[0].embedding == [0.25, -0.5]
+def test_openai_gets_models_responses_and_completions(fake: FakeLMStudio, client: openai.OpenAI) -> None:
     assert MODEL in [model.id for model in client.models.list()]
-    fake.reply('{"a": 1}').reply("Hello").reply("Hello")
-    asked = client.chat.completions.create(model=MODEL, messages=USER, response_format={"type": "json_object"})
-    assert json.loads(asked.choices[0].message.content or "") == {"a": 1}
+    fake.reply("Hello").reply("Hello")
     assert client.responses.create(model=MODEL, input="Hi").output_text == "Hello"
     assert client.completions.create(model=MODEL, prompt="Hi").choices[0].text == "Hello"
 
 
 # --- anthropic and Claude Code ---
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_anthropic_gets_an_embedded_call(fake: FakeLMStudio, claude: anthropic.Anthropic, stream: bool) -> None:
-    fake.tool_call("get_weather", city="Paris", dialect=DIALECT)
-    tools: Any = [{"name": "get_weather", "input_schema": PARAMETERS}]
-    if stream:
-        with claude.messages.stream(model=MODEL, max_tokens=99, messages=USER, tools=tools) as events:
-            message = events.get_final_message()
-    else:
-        message = claude.messages.create(model=MODEL, max_tokens=99, messages=USER, tools=tools)
-    assert [block.input for block in message.content if block.type == "tool_use"] == [{"city": "Paris"}]
-    assert message.stop_reason == "tool_use"
-    assert claude.messages.count_tokens(model=MODEL, messages=USER).input_tokens > 0
 
 
 def test_claude_codes_request_is_answered(fake: FakeLMStudio, running: GatewayProcess) -> None:
@@ -224,6 +182,46 @@ def test_codexs_request_is_answered(fake: FakeLMStudio, running: GatewayProcess)
     assert answer.events[-1]["type"] == "response.completed"
     calls = [item for item in answer.events[-1]["response"]["output"] if item["type"] == "function_call"]
     assert [(call["name"], json.loads(call["arguments"])) for call in calls] == [("shell", {"command": ["ls"]})]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_codex_goes_on_after_parallel_calls(fake: FakeLMStudio, running: GatewayProcess, stream: bool) -> None:
+    """It sends the whole history, since nothing is stored: encrypted reasoning, calls of its own tools, and their outputs."""
+    said = [{"type": "output_text", "text": "I look."}]
+    history = [
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "List files"}]},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"},
+        {"type": "message", "role": "assistant", "content": said},
+        {"type": "function_call", "name": "shell", "arguments": '{"command":["ls"]}', "call_id": "call_1"},
+        {"type": "custom_tool_call", "name": "apply_patch", "input": "*** Begin Patch", "call_id": "call_2"},
+        {"type": "function_call_output", "call_id": "call_1", "output": "a.py"},
+        {"type": "custom_tool_call_output", "call_id": "call_2", "output": "Done"},
+    ]
+    shell = {"type": "object", "properties": {"command": {"type": "array", "items": {"type": "string"}}}}
+    body = {
+        "model": MODEL,
+        "instructions": "You are Codex.",
+        "input": history,
+        "tools": [
+            {"type": "function", "name": "shell", "strict": False, "parameters": shell},
+            {"type": "custom", "name": "apply_patch", "format": {"type": "text"}},
+            {"type": "local_shell"},
+        ],
+        "parallel_tool_calls": True,
+        "store": False,
+        "stream": stream,
+        "include": ["reasoning.encrypted_content"],
+    }
+    calls = tuple(PlannedCall(name="shell", arguments={"command": [name]}) for name in ("pwd", "id"))
+    fake.respond(lambda _: FakeAnswer(calls=calls, dialect=DIALECT))
+    answer = running.request("POST", "/v1/responses", body)
+    assert answer.status == 200, answer.body
+    whole = answer.events[-1]["response"] if stream else answer.json
+    made = [item for item in whole["output"] if item["type"] == "function_call"]
+    assert [json.loads(item["arguments"]) for item in made] == [{"command": ["pwd"]}, {"command": ["id"]}]
+    assert len({item["call_id"] for item in made}) == 2
+    if stream:
+        assert [event["sequence_number"] for event in answer.events] == list(range(len(answer.events)))
 
 
 # --- other languages ---

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import urllib3
-from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
 
 from bodies import chunk
+from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
 from lmdeck.testing import FakeLMStudio
 
 playwright = pytest.importorskip("playwright.sync_api", reason="NO BROWSER TESTS: they need playwright")

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 
 import aiohttp
-from gateways import MODEL, GatewayProcess, config_of, gateway
 
+from gateways import MODEL, GatewayProcess, config_of, gateway
 from lmdeck.gateway.fair_queue import QUANTUM, FairQueue
 from lmdeck.gateway.hosts import FRESH_SECONDS
 from lmdeck.testing import FakeLMStudio, SentRequest

@@ -14,8 +14,8 @@ from typing import Any
 
 import openai
 import pytest
-from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
 
+from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
 from lmdeck.gateway.fair_queue import FairQueue
 from lmdeck.gateway.keys import new_key
 from lmdeck.gateway.scheduler import Ticket

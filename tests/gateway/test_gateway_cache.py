@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateways import MODEL, Answer, GatewayProcess, config_of, gateway
 
 from bodies import chunk
+from gateways import MODEL, Answer, GatewayProcess, config_of, gateway
 from lmdeck.testing import FakeLMStudio
 
 ONCE = {"temperature": 0}

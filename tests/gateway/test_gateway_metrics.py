@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
 
 from bodies import chunk
+from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
 from lmdeck.testing import FakeLMStudio
 
 PROMTOOL = shutil.which("promtool")

@@ -13,8 +13,8 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from gateways import GatewayProcess, config_of, gateway
 
+from gateways import GatewayProcess, config_of, gateway
 from lmdeck.gateway.keys import new_key
 from lmdeck.gateway.store import KeyLimits, open_store
 from lmdeck.testing import FakeLMStudio

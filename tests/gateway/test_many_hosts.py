@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from gateways import MODEL, PATIENCE, Answer, config_of, gateway
 
+from gateways import MODEL, PATIENCE, Answer, config_of, gateway
 from lmdeck.testing import FakeLMStudio
 from loopback import DONE, SSE_HEAD, Loopback, Request, chunk, completion, http_chunks, json_answer
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 import urllib3
-from gateways import MODEL, PATIENCE, config_of, gateway
 
+from gateways import MODEL, PATIENCE, config_of, gateway
 from lmdeck.gateway import Config
 from lmdeck.testing import FakeLMStudio
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
 
+from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
 from lmdeck.errors import ConfigurationError
 from lmdeck.gateway import Config
 from lmdeck.gateway.serve import check_exposure

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 import urllib3
-from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
 
+from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
 from lmdeck.gateway import Config, create_app
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.testing import FakeLMStudio

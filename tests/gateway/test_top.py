@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
 
 from bodies import chunk
+from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
 from lmdeck.testing import FakeLMStudio
 from terminals import Terminal
 

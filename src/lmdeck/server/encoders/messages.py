@@ -58,7 +58,7 @@ def content_block(block: OutputBlock) -> dict[str, Any]:
     """Return a complete block as part of a whole message."""
     match block.kind:
         case "text":
-            return {"type": "text", "text": block.text, "citations": None}
+            return {"type": "text", "text": block.text}
         case "reasoning":
             return {"type": "thinking", "thinking": block.text, "signature": ""}
         case "call":
