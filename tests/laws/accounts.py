@@ -53,36 +53,55 @@ def _blanked(text: str, spans: list[tuple[int, int]]) -> str:
 
 
 def _follow(text: str, emitted: str, may_miss: bytearray) -> str | None:
-    """Follow the emitted characters through the text; return where that fails."""
-    known: dict[int, frozenset[int]] = {}
+    """Follow the emitted characters through the text; return where that fails.
 
-    def reached(start: int) -> frozenset[int]:
-        if start not in known:
-            known[start] = _reached(text, start, may_miss)
-        return known[start]
-
-    states = reached(0)
+    A set of positions in the text is an integer with a bit for each, so that all of them take a step at once.
+    """
+    places: dict[str, int] = {}
+    for at, char in enumerate(text):
+        places[char] = places.get(char, 0) | 1 << at
+    skips = _Skips(text, may_miss)
+    states = skips.closure(1)
     for count, char in enumerate(emitted):
         if char.isspace():
             continue
-        following = [at + 1 for at in states if text[at : at + 1] == char]
+        following = (states & places.get(char, 0)) << 1
         if not following:
-            return (
-                f"{emitted[count : count + 40]!r} was emitted where the text went on with {text[max(states) :][:40]!r}"
-            )
-        states = frozenset().union(*map(reached, following))
-    return None if len(text) in states else f"{text[max(states) :][:60]!r} is nowhere"
+            rest = text[states.bit_length() - 1 :]
+            return f"{emitted[count : count + 40]!r} was emitted where the text went on with {rest[:40]!r}"
+        states = skips.closure(following)
+    return None if states >> len(text) else f"{text[states.bit_length() - 1 :][:60]!r} is nowhere"
 
 
-def _reached(text: str, start: int, may_miss: bytearray) -> frozenset[int]:
-    """Return the positions that are reached from one without emitting a character."""
-    seen: set[int] = set()
-    waiting = [start]
-    while waiting:
-        at = waiting.pop()
-        if at not in seen:
-            seen.add(at)
-            waiting += [found.end() for pattern in (_LITERAL, _HEADER) if (found := pattern.match(text, at))]
-            if may_miss[at] or text[at : at + 1].isspace() or (at < len(text) and text[at] in _BLANK):
-                waiting.append(at + 1)
-    return frozenset(seen)
+class _Skips:
+    """The steps through a text that emit nothing: over single characters, and over markup."""
+
+    def __init__(self, text: str, may_miss: bytearray) -> None:
+        self._single = 0
+        self._ends: dict[int, int] = {}
+        self._starts = 0
+        for at, char in enumerate(text):
+            if may_miss[at] or char.isspace() or char in _BLANK:
+                self._single |= 1 << at
+            ends = 0
+            for pattern in (_LITERAL, _HEADER):
+                if (found := pattern.match(text, at)) is not None:
+                    ends |= 1 << found.end()
+            if ends:
+                self._ends[at] = ends
+                self._starts |= 1 << at
+
+    def closure(self, states: int) -> int:
+        """Return all positions that are reached from some without emitting a character."""
+        followed = 0
+        while True:
+            # The carry of the sum runs through each run of single steps, from its first position on.
+            states |= ((states & self._single) + self._single) ^ self._single
+            waiting = states & self._starts & ~followed
+            if not waiting:
+                return states
+            followed |= waiting
+            while waiting:
+                lowest = waiting & -waiting
+                states |= self._ends[lowest.bit_length() - 1]
+                waiting ^= lowest
