@@ -25,12 +25,28 @@ PANELS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("Time per chunk, median", "s", [(quantile(0.5, "lmdeck_time_per_chunk_seconds"), "{{model}}")]),
     ("Cache", "reqps", [(f"sum by (result) (rate(lmdeck_cache_total{RATE}))", "{{result}}")]),
     ("Repairs and other problems", "short", [(f"sum by (code) (rate(lmdeck_problems_total{RATE}))", "{{code}}")]),
+    ("Repaired tool calls by dialect", "short", [
+        (f'sum by (dialect) (rate(lmdeck_problems_total{{code="repaired"}}{RATE}))', "{{dialect}}"),
+    ]),
     ("Broken streams and retries", "short", [
         (f"sum by (kind) (rate(lmdeck_broken_streams_total{RATE}))", "broken: {{kind}}"),
         (f"sum by (kind) (rate(lmdeck_retries_total{RATE}))", "retried: {{kind}}"),
     ]),
     ("Tool calls", "short", [(f"sum by (tool, outcome) (rate(lmdeck_tool_calls_total{RATE}))", "{{tool}} {{outcome}}")]),
     ("Duration of tools, p95", "s", [(quantile(0.95, "lmdeck_tool_duration_seconds", "tool"), "{{tool}}")]),
+    ("Gateway: requests by status", "reqps", [
+        (f"sum by (status) (rate(lmdeck_gateway_requests_total{RATE}))", "{{status}}"),
+    ]),
+    ("Gateway: requests waiting and running", "short", [
+        ("sum by (model) (lmdeck_gateway_requests_waiting)", "waiting: {{model}}"),
+        ("sum by (host) (lmdeck_gateway_host_requests)", "running: {{host}}"),
+    ]),
+    ("Gateway: repaired tool calls by dialect", "short", [
+        (f'sum by (dialect) (rate(lmdeck_gateway_problems_total{{code="repaired"}}{RATE}))', "{{dialect}}"),
+    ]),
+    ("Gateway: broken answers by kind", "short", [
+        (f"sum by (error, host) (rate(lmdeck_gateway_broken_answers_total{RATE}))", "{{error}} {{host}}"),
+    ]),
 ]  # fmt: skip
 
 

@@ -74,7 +74,8 @@ class Problem(Struct, frozen=True):
 
     `raw` is the text of a call that could not be parsed. If the code is `"adjusted"`, `rule` names the rule that changed the
     request; `lmdeck.rules()` lists them. `span` is the position of the affected text, `(begin, end)` in characters of the
-    model's text, or None.
+    model's text, or None. `dialect` is that of the tool call in question: a name of `lmdeck.dialects()`, `"native"` for a call
+    that the server sent as one, or `""`.
     """
 
     code: str
@@ -82,6 +83,7 @@ class Problem(Struct, frozen=True):
     raw: str = ""
     rule: str = ""
     span: tuple[int, int] | None = None
+    dialect: str = ""
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"

@@ -14,6 +14,7 @@ import pytest
 
 from bodies import chunk
 from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
+from lmdeck.gateway.store import open_store
 from lmdeck.testing import FakeLMStudio
 
 PROMTOOL = shutil.which("promtool")
@@ -56,6 +57,26 @@ def test_metrics_are_those_of_all_processes(fake: FakeLMStudio, tmp_path: Path, 
                 [PROMTOOL, "check", "metrics"], input=answer.body, capture_output=True, check=False, timeout=PATIENCE
             )
             assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_repairs_are_counted_by_dialect_and_broken_answers_by_kind(fake: FakeLMStudio, tmp_path: Path) -> None:
+    """In the metrics, the status and the dashboard; with a store, also for `lmdeck usage --problems`."""
+    fake.reply('<tool_call>{"name": "works", "arguments": {"city": "Paris",}}</tool_call>')
+    fake.fail("cut", reply="one two three")
+    tool = {"type": "function", "function": {"name": "works", "parameters": {"type": "object", "properties": {}}}}
+    store = tmp_path / "usage.db"
+    with gateway(tmp_path, f'[store]\nurl = "sqlite:///{store.as_posix()}"\n{config_of([fake])}') as running:
+        assert running.chat(tools=[tool]).status == 200
+        assert b'"error"' in running.chat(stream=True).body
+        page, status = running.get("/metrics").body.decode(), running.status()
+        repaired = {"code": "repaired", "dialect": "hermes-json"}
+        assert value(page, "lmdeck_gateway_problems_total", model=MODEL, **repaired) == 1
+        assert value(page, "lmdeck_gateway_broken_answers_total", host="a") == 1
+        assert {**repaired, "count": 1} in status["problems"]
+        assert sum(status["broken"].values()) == 1
+        assert "hermes-json" in running.get("/dashboard").body.decode()
+    with open_store(store) as opened:
+        assert ("repaired", "hermes-json", 1) in [(row.code, row.dialect, row.count) for row in opened.problems()]
 
 
 def begin(running: GatewayProcess) -> tuple[threading.Thread, list[Answer]]:

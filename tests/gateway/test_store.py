@@ -113,6 +113,16 @@ def test_usage_is_totalled_by_key_model_host_and_day(store: Store) -> None:
         store.usage(["user"])
 
 
+def test_problems_are_totalled_by_model_code_and_dialect(store: Store) -> None:
+    """Within days, and once for each request."""
+    kinds = {("repaired", "hermes-json"): 2, ("token_dropped", ""): 1}
+    for id_, at in (("r1", AT), ("r1", AT), ("r2", AT + 86400)):
+        store.record(a_record(id_, at=at, problem_kinds=kinds)).result(30)
+    found = [(row.model, row.code, row.dialect, row.count) for row in store.problems()]
+    assert found == [("qwen3-4b", "repaired", "hermes-json", 4), ("qwen3-4b", "token_dropped", "", 2)]
+    assert [row.count for row in store.problems(until=day_of(AT))] == [2, 1]
+
+
 def test_a_request_is_counted_once_however_often_it_is_recorded(store: Store) -> None:
     """A commit whose answer was lost is repeated."""
     for record in [a_record("r1"), a_record("r1"), a_record("r1", completion=7)]:

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest, start_http_ser
 from asking import alm, lm
 from bodies import chunk
 from lmdeck import LMStudioError, observe
+from lmdeck.gateway.metrics import GatewayMetrics
 from lmdeck.testing import FakeLMStudio
 from loopback import PATIENCE
 
@@ -93,6 +94,28 @@ async def test_running_requests_and_two_clients_in_one_registry(
     assert outcomes == {"abandoned": 1, "ok": 1}
 
 
+def test_repaired_calls_are_counted_by_dialect(fake: FakeLMStudio, registry: CollectorRegistry) -> None:
+    """A call in the text by the dialect that it is written in, a native one as native."""
+
+    def works(city: str) -> str:
+        """Work."""
+        return city
+
+    fake.reply('<tool_call>{"name": "works", "arguments": {"city": "Paris",}}</tool_call>')
+    fake.reply("<tool_call><function=works><parameter=city>Paris</tool_call>")
+    native = {"index": 0, "id": "1", "function": {"name": "works", "arguments": '{"city": "Paris",}'}}
+    first = chunk(choices=[{"index": 0, "delta": {"tool_calls": [native]}, "finish_reason": None}])
+    fake.frames(first, chunk(finish="tool_calls"))
+    with lm(fake.base_url) as client, observe.prometheus(client, registry):
+        for _ in range(3):
+            assert client.chat().user("Hi").with_tools([works]).stream().until_done().tool_calls
+    counted = {
+        dialect: registry.get_sample_value("lmdeck_problems_total", {"code": "repaired", "dialect": dialect})
+        for dialect in ("hermes-json", "qwen3-coder-xml", "native")
+    }
+    assert counted == {"hermes-json": 1, "qwen3-coder-xml": 1, "native": 1}
+
+
 def test_labels_stay_few(fake: FakeLMStudio, registry: CollectorRegistry) -> None:
     fake.when(lambda _: True).error(404, "no")
     with lm(fake.base_url) as client, observe.prometheus(client, registry):
@@ -157,7 +180,7 @@ def test_a_real_prometheus_scrapes_it(fake: FakeLMStudio, registry: CollectorReg
 
 
 def test_the_dashboard_asks_for_metrics_that_are_there(fake: FakeLMStudio, registry: CollectorRegistry) -> None:
-    """The file for Grafana is current, and each of its queries names a metric of the client."""
+    """The file for Grafana is current, and each of its queries names a metric of the client or the gateway."""
     spec = importlib.util.spec_from_file_location("_grafana", ROOT / "scripts" / "grafana_dashboard.py")
     assert spec is not None
     assert spec.loader is not None
@@ -167,7 +190,7 @@ def test_the_dashboard_asks_for_metrics_that_are_there(fake: FakeLMStudio, regis
     assert written == script.dashboard()
     with lm(fake.base_url) as client:
         observe.prometheus(client, registry).close()
-    known = {metric.name for metric in registry.collect()}
+    known = {metric.name for of in (registry, GatewayMetrics(dict).registry) for metric in of.collect()}
     queries = [target["expr"] for panel in written["panels"] for target in panel["targets"]]
     asked = {re.sub("(_total|_bucket)$", "", name) for query in queries for name in re.findall("lmdeck_[a-z_]+", query)}
     assert asked <= known

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
+from itertools import takewhile
 from typing import NamedTuple
 
 from lmdeck._parsing.dialects import REGISTRY, dialect_named, find_dialect
@@ -16,6 +18,8 @@ NO_ENDS = Stops(())
 INDENT = r"[^\S\n]*+"
 OF_CALLS = re.compile("tool|call|function", re.IGNORECASE)
 SPECIAL = re.compile(r"[|｜◁]|^\[[A-Z_/]+\]$|^<reserved_")
+SHAPE = re.compile(r'<[^\s<>=]*|\[[A-Z_]+\]|[{\[(]|"(?:arguments|parameters)"')
+SHAPE_CHARS = 400
 WORD = re.compile(r"</?\w+>|\[[A-Z]+ [A-Z ]+\]|</co: |[^<\[{◁\]`].*", re.DOTALL)
 
 
@@ -54,6 +58,28 @@ def _speakers(dialects: tuple[Dialect, ...]) -> dict[str, set[str]]:
         for literal in (*markers, *(tag.open for tag in dialect.reasoning), *dialect.drops):
             found.setdefault(literal, set()).add(dialect.name)
     return found
+
+
+def _callers(dialects: tuple[Dialect, ...]) -> dict[str, list[Dialect]]:
+    """Return the dialects by the markers of their calls; for calls without one, the general dialects come first."""
+    found: dict[str, list[Dialect]] = {}
+    for dialect in dialects:
+        for marker in (*dialect.markers, *dialect.own):
+            found.setdefault(marker.text, []).append(dialect)
+    for dialect in reversed(dialects):
+        for char in {*dialect.bare, *("[" if dialect.pythonic else "")}:
+            found.setdefault(char, []).append(dialect)
+    return found
+
+
+def _shape(text: str) -> list[str]:
+    """Return the first tags, brackets and keys of a call, which tell dialects with the same marker apart."""
+    return SHAPE.findall(text, 0, SHAPE_CHARS)
+
+
+def _likeness(one: list[str], other: list[str]) -> int:
+    """Return how many parts two shapes have in common from their beginning."""
+    return sum(1 for _ in takewhile(lambda parts: parts[0] == parts[1], zip(one, other, strict=False)))
 
 
 class Scan(NamedTuple):
@@ -96,6 +122,7 @@ class Grammar:
         ) - set(self.markers)
         self.reserved = frozenset(drop for drop in self.drops if "reserved" in drop)
         self.speakers = _speakers(dialects)
+        self._callers = _callers(dialects)
         self.special = frozenset(filter(is_special, self.speakers))
         self.words = frozenset(word for dialect in dialects for word in _unproved(dialect) if is_word(word))
         self.start_tokens = Stops((*self.starts,))
@@ -109,6 +136,17 @@ class Grammar:
         self.call_markers = tuple(text for text, marker in self.markers.items() if not marker.channel)
         self.inline = {text: marker for text, marker in self.markers.items() if marker.inline}
         self.has_calls = has_calls
+
+    def dialect_of(self, marker: Marker, text: str, spoken: AbstractSet[str]) -> str:
+        """Return the name of the dialect of a call: of those with the marker, one that is spoken, or the likest one.
+
+        The text is compared with the dialects' examples. `""` for a marker of no dialect.
+        """
+        callers = self._callers.get(marker.text, ())
+        shape = _shape(marker.text + text.removeprefix(marker.text))
+        known = [dialect for dialect in callers if dialect.name in spoken] or callers
+        likest = max(known, key=lambda dialect: _likeness(shape, _shape(dialect.example)), default=None)
+        return "" if likest is None else likest.name
 
     def scan(self, ends: Stops) -> Scan:
         """Return the literals to look for in a text that ends with one of `ends`; inside a message no other one begins."""

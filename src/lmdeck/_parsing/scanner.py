@@ -430,6 +430,8 @@ class Scanner:
         """Run a marker's reader; text that it refuses becomes content."""
         source, sink = self.source, self.sink
         completed, begin = len(sink.completed), source.place
+        grammar, spoken = self.grammar, self._spoken
+        outer, sink.dialect = sink.dialect, lambda: grammar.dialect_of(marker, source.marked(), spoken)
         source.mark()
         sink.begin_block(begin)
         source.at += 0 if marker.keeps else len(marker.text)
@@ -462,6 +464,7 @@ class Scanner:
             source.unmark()
         if len(sink.completed) > completed:
             yield from self._pass_ends_of_calls()
+        sink.dialect = outer
 
     def _is_markup(self, marker: Marker) -> Reader[bool]:
         """Whether a marker without a call is markup: a special token, or a tag before something like a call."""

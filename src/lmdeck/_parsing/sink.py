@@ -93,6 +93,7 @@ class Sink:
         self.reasoning = TextBuffer()
         self.code_spans = CodeSpans()
         self.coerces = False
+        self.dialect: Callable[[], str] = str
         self.long_looks = LONG_LOOKS
         self.reasoning_start = 0
         self._scanner = scanner
@@ -226,7 +227,8 @@ class Sink:
 
     def report(self, code: str, detail: str, raw: str = "", span: tuple[int, int] | None = None) -> None:
         """Add a problem; `span` is its place in the source text, without the template's part."""
-        self.problems.append(Problem(code, f"{detail}.", raw, span=span and (max(span[0], 0), max(span[1], 0))))
+        place = span and (max(span[0], 0), max(span[1], 0))
+        self.problems.append(Problem(code, f"{detail}.", raw, span=place, dialect=self.dialect()))
 
     def refuse(self, refusal: MalformedCall, text: str, span: tuple[int, int]) -> None:
         """Report a call that was left as text, with its place in the source text."""

@@ -77,6 +77,7 @@ class _Draft(Sink):
 
     def __init__(self, sink: Sink) -> None:
         super().__init__(sink.tools, str, sink.source)
+        self.dialect = sink.dialect
         self.begin_block(sink.source.place)
         self.names_tool = False
 

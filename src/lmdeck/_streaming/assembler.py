@@ -23,7 +23,7 @@ from lmdeck._streaming.figures import Figures
 from lmdeck._streaming.logprobs import LOGPROBS_MISSING, read_logprobs
 from lmdeck._streaming.mixed_calls import MixedCalls
 from lmdeck._streaming.model_names import is_same_model
-from lmdeck._streaming.tool_call_slots import ToolCallSlots
+from lmdeck._streaming.tool_call_slots import NATIVE, ToolCallSlots
 from lmdeck._streaming.wire_chunks import Choice, Completion, Delta, content_text
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallMissingError, ToolCallParseError
 from lmdeck.events import Chunk
@@ -325,7 +325,8 @@ class ChatAssembler:
         self._problems += problems
         for call in calls:
             if self._tools and self._tools.resolve(call.name) is None:
-                self._note_once("unoffered_tool", f"The server called {call.name!r}, a tool that was not offered.")
+                detail = f"The server called {call.name!r}, a tool that was not offered."
+                self._note_once("unoffered_tool", detail, dialect=NATIVE)
 
     def _note_missing(self) -> None:
         """Note what was asked for and is not in the answer."""
@@ -339,8 +340,8 @@ class ChatAssembler:
         if self._finish_reason == "length" and not self._has_answer and self._reasoning.getvalue().strip():
             self._note_once("reasoning_used_budget", REASONING_USED_BUDGET)
 
-    def _note_once(self, code: str, detail: str) -> None:
-        problem = Problem(code, detail)
+    def _note_once(self, code: str, detail: str, *, dialect: str = "") -> None:
+        problem = Problem(code, detail, dialect=dialect)
         if problem not in self._problems:
             self._problems.append(problem)
 

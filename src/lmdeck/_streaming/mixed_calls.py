@@ -12,6 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from lmdeck._parsing.offered_tools import OfferedTools
+from lmdeck._streaming.tool_call_slots import NATIVE
 from lmdeck.events import Chunk, ToolCallDelta
 from lmdeck.messages import Problem, ToolCall
 
@@ -81,9 +82,8 @@ class MixedCalls:
 
     def _with_arguments(self, call: ToolCall, twin: ToolCall, chunks: list[Chunk]) -> ToolCall:
         """Return a native call that came without arguments with those of its twin in the text."""
-        self.problems.append(
-            Problem("repaired", f"The native call of {call.name!r} had no arguments; those in the text are used.")
-        )
+        detail = f"The native call of {call.name!r} had no arguments; those in the text are used."
+        self.problems.append(Problem("repaired", detail, dialect=NATIVE))
         if call.id in self._indices and call.id not in self._written:
             delta = ToolCallDelta(self._indices[call.id], call.id, "", twin.raw_arguments)
             chunks.append(Chunk("", "", None, delta))

@@ -20,6 +20,9 @@ from lmdeck.errors import MalformedStreamError
 from lmdeck.events import ToolCallDelta
 from lmdeck.messages import Problem, ToolCall
 
+NATIVE = "native"
+"""The dialect of calls that the server sent as calls, in problems."""
+
 
 class _Slot:
     """A call that is being assembled."""
@@ -72,9 +75,8 @@ class ToolCallSlots:
         if not (new_name or arguments):
             return None
         if slot.index < self._returned:
-            self._late.append(
-                Problem("tool_call_late", f"The call of {slot.name!r} continued after its end: {arguments[:2000]}")
-            )
+            detail = f"The call of {slot.name!r} continued after its end: {arguments[:2000]}"
+            self._late.append(Problem("tool_call_late", detail, dialect=NATIVE))
             return None
         slot.name += new_name
         slot.size += len(arguments)
@@ -173,15 +175,14 @@ def _read(slot: _Slot, tools: OfferedTools, *, truncated: bool) -> tuple[ToolCal
     raw = slot.raw
     if not slot.name:
         detail = f"A tool call without a name was dropped; its arguments: {raw[:2000]}"
-        return None, Problem("tool_call_unnamed", detail, raw)
+        return None, Problem("tool_call_unnamed", detail, raw, dialect=NATIVE)
     arguments, problem = None if truncated and not raw.strip() else _decode(raw), None
     if arguments is None and not truncated:
         arguments, problem = _repaired(slot.name, raw, tools)
     if arguments is None:
         code = "tool_call_incomplete" if truncated else "tool_call_unparsed"
-        return None, Problem(
-            code, f"The arguments of the call of {slot.name!r} are not a JSON object: {raw[:2000]}", raw
-        )
+        detail = f"The arguments of the call of {slot.name!r} are not a JSON object: {raw[:2000]}"
+        return None, Problem(code, detail, raw, dialect=NATIVE)
     return ToolCall(id=slot.id, name=slot.name, arguments=arguments, raw_arguments=raw or "{}"), problem
 
 
@@ -194,7 +195,9 @@ def _repaired(name: str, raw: str, tools: OfferedTools) -> tuple[dict[str, Any] 
         return None, None
     written, notes = found
     notes = notes or ["half a surrogate pair"]
-    return decode_arguments(written), Problem("repaired", f"In the call of {name!r}: {', '.join(notes)}.")
+    return decode_arguments(written), Problem(
+        "repaired", f"In the call of {name!r}: {', '.join(notes)}.", dialect=NATIVE
+    )
 
 
 def _as_text(arguments: str | dict[str, Any] | list[Any] | None) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, cast
 
+import msgspec
 import typer
 
 from lmdeck.cli.stores import ConfigPath, Json, StoreURL, chosen_store, day
 from lmdeck.cli.terminal import console, echo_json, show_table
-from lmdeck.gateway.store import UsageColumn, UsageRow
+from lmdeck.gateway.store import ProblemRow, UsageColumn, UsageRow
 
 
 def usage(
@@ -19,6 +20,9 @@ def usage(
         str | None, typer.Option(metavar="WHEN", help="The first day: 2026-11-25, or how long ago: 7d (UTC).")
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="WHEN", help="The last day, as with --since.")] = None,
+    problems: Annotated[
+        bool, typer.Option("--problems", help="Show repairs and other problems of answers, by model and dialect.")
+    ] = False,
     store: StoreURL = None,
     config: ConfigPath = None,
     as_json: Json = False,
@@ -28,10 +32,12 @@ def usage(
     Answers from the cache are requests without tokens.
     """
     columns = cast("list[UsageColumn]", [name.strip() for name in by.split(",") if name.strip()])
+    first, last = None if since is None else day(since), None if until is None else day(until)
     with chosen_store(store, config, must_exist=True) as opened:
-        rows = opened.usage(
-            columns, since=None if since is None else day(since), until=None if until is None else day(until)
-        )
+        if problems:
+            _show_problems(opened.problems(since=first, until=last), as_json=as_json)
+            return
+        rows = opened.usage(columns, since=first, until=last)
     if as_json:
         echo_json([_for_programs(row) for row in rows])
         return
@@ -39,6 +45,17 @@ def usage(
         console.print("There was no request.")
         return
     _show(columns, rows)
+
+
+def _show_problems(rows: list[ProblemRow], *, as_json: bool) -> None:
+    if as_json:
+        echo_json([msgspec.to_builtins(row) for row in rows])
+        return
+    if not rows:
+        console.print("No answer had a problem.")
+        return
+    shown = [(row.model or "–", row.code, row.dialect or "–", f"{row.count:,}") for row in rows]
+    show_table(("model", "problem", "dialect", "count"), shown, right=("count",))
 
 
 def _for_programs(row: UsageRow) -> dict[str, object]:

@@ -4,16 +4,20 @@ The default admits everybody.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from lmdeck.errors import LMStudioError
 from lmdeck.relay import Kind
 
 __all__ = ["Admission", "Ask", "Lease", "OpenAdmission", "Outcome", "Principal", "Refusal"]
+
+CLIENT_GONE = 499
+"""The status of a request whose client left, as in nginx's logs."""
 
 
 class Principal(Struct, frozen=True, kw_only=True):
@@ -45,7 +49,8 @@ class Outcome(Struct, kw_only=True):
 
     `error` is the name of an error class, or `""`. `model` is the one that answered, or was requested. Token counts are the
     host's; if a client left early, the number of chunks that it received. `failure` is the error itself, `cassette` the path
-    of a recording, if there is one. `has_flaws` marks an answer with problems for which it is not cached.
+    of a recording, if there is one. `problems` counts those of the answer by code and dialect; `has_flaws` marks an answer with
+    problems for which it is not cached.
     """
 
     request_id: str
@@ -67,11 +72,16 @@ class Outcome(Struct, kw_only=True):
     seconds: float = 0.0
     attempts: int = 0
     finish_reason: str = ""
-    problems: int = 0
+    problems: Counter[tuple[str, str]] = field(default_factory=Counter)
     has_flaws: bool = False
     cache: str = ""
     cassette: str = ""
     failure: LMStudioError | None = None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the answer failed after it had begun; a client that left has not broken it."""
+        return bool(self.error) and self.first_token_seconds is not None and self.status != CLIENT_GONE
 
 
 class Refusal(Exception):  # a refusal is an answer, not a failure

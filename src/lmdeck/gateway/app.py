@@ -18,7 +18,7 @@ import msgspec
 from lmdeck._requests.token_estimates import TokenEstimator
 from lmdeck._responses.model_lists import choose_model
 from lmdeck.errors import APIError, InvalidRequestError, LMStudioError, ServerError
-from lmdeck.gateway.admission import Admission, Ask, Lease, OpenAdmission, Outcome, Principal, Refusal
+from lmdeck.gateway.admission import CLIENT_GONE, Admission, Ask, Lease, OpenAdmission, Outcome, Principal, Refusal
 from lmdeck.gateway.batch.endpoints import batch_routes
 from lmdeck.gateway.batch.runner import BatchRunner
 from lmdeck.gateway.caching import CachedAnswers, open_cache
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Gateway", "admission_from"]
 
-CLIENT_GONE = 499  # as in nginx's logs
 LEAST_SAMPLE = 200  # tokens of a prompt from which estimates are learned: a short one is mostly template
 SHOWN_LIVE = 200
 MOST_LOADED = 100_000

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, cast
 
@@ -331,7 +332,7 @@ def _note_usage(request: GatewayRequest, stream: ResponseStream[Any]) -> None:
     reply = getattr(stream.reader, "reply", None)
     if reply is not None:
         outcome.finish_reason = reply.finish_reason
-        outcome.problems = len(reply.problems)
+        outcome.problems = Counter((problem.code, problem.dialect) for problem in reply.problems)
         outcome.has_flaws = has_flaws(reply)
     usage = reply.usage if reply is not None else _usage_of(getattr(stream.reader, "value", None))
     if usage is None:

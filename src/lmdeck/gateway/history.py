@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -52,6 +52,8 @@ class History:
         self._rings: dict[str, deque[Bucket]] = {name: deque(maxlen=count) for name, (_, count) in RANGES.items()}
         self.totals = Bucket(at=clock())
         self.errors: deque[dict[str, Any]] = deque(maxlen=SHOWN_ERRORS)
+        self._problems: Counter[tuple[str, str]] = Counter()
+        self._broken: Counter[str] = Counter()
 
     def note(self, outcome: Outcome) -> None:
         """Count a request that has ended."""
@@ -62,12 +64,15 @@ class History:
             requests=1,
             errors=int(bool(outcome.error)),
             tokens=0 if is_hit else outcome.completion_tokens,
-            problems=outcome.problems,
+            problems=outcome.problems.total(),
             hits=int(is_hit),
             longest_queue=outcome.queue_seconds,
         )
         self.totals.add(counted)
         self._count(counted)
+        self._problems.update(outcome.problems)
+        if outcome.is_broken:
+            self._broken[outcome.error] += 1
         if outcome.error:
             self._note_error(outcome, now)
 
@@ -96,8 +101,17 @@ class History:
         return [known.get(at) or Bucket(at=at) for at in times]
 
     def status(self) -> dict[str, Any]:
-        """Return totals and failures for `/gateway/status`."""
-        return {"totals": asdict(self.totals), "errors": list(self.errors)}
+        """Return totals, problems of answers, broken answers by class of error, and failures, for `/gateway/status`."""
+        problems = [
+            {"code": code, "dialect": dialect, "count": count}
+            for (code, dialect), count in self._problems.most_common()
+        ]
+        return {
+            "totals": asdict(self.totals),
+            "problems": problems,
+            "broken": dict(self._broken.most_common()),
+            "errors": list(self.errors),
+        }
 
     def _count(self, counted: Bucket) -> None:
         for name, ring in self._rings.items():

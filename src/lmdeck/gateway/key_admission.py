@@ -259,7 +259,8 @@ def usage_record(outcome: Outcome) -> UsageRecord:
         seconds=outcome.seconds,
         finish_reason=outcome.finish_reason,
         error=outcome.error,
-        problems=outcome.problems,
+        problems=outcome.problems.total(),
+        problem_kinds=outcome.problems,
         cache=outcome.cache,
     )
 

@@ -61,7 +61,16 @@ class GatewayMetrics:
             "lmdeck_gateway_tokens", "Tokens that models read and wrote.", ["key", "model", "type"], registry=registry
         )
         self._problems = Counter(
-            "lmdeck_gateway_problems", "Repairs and other problems of answers.", ["model"], registry=registry
+            "lmdeck_gateway_problems",
+            "Repairs and other problems of answers, by code and dialect of the call; see the page on problems.",
+            ["model", "code", "dialect"],
+            registry=registry,
+        )
+        self._broken = Counter(
+            "lmdeck_gateway_broken_answers",
+            "Answers that failed after their beginning, by class of error.",
+            ["error", "host"],
+            registry=registry,
         )
         self._repeated = Counter(
             "lmdeck_gateway_repeated_attempts",
@@ -98,8 +107,10 @@ class GatewayMetrics:
             self._errors.labels(self._error(outcome.error)).inc()
         if outcome.cache:
             self._cache.labels(outcome.cache).inc()
-        if outcome.problems:
-            self._problems.labels(model).inc(outcome.problems)
+        for (code, dialect), count in outcome.problems.items():
+            self._problems.labels(model, code, dialect).inc(count)
+        if outcome.is_broken:
+            self._broken.labels(self._error(outcome.error), host).inc()
         if outcome.attempts > 1:
             self._repeated.labels(host).inc(outcome.attempts - 1)
         if outcome.attempts:

@@ -154,7 +154,9 @@ class _Instruments:
         self.agent = histogram("gen_ai.invoke_agent.duration", "s", "Duration of a run.", DURATIONS)
         self.queue = histogram("lmdeck.queue.wait", "s", "Time in the client's own queue.", DURATIONS)
         self.load = histogram("lmdeck.model_load.duration", "s", "Time to load a model for a request.", DURATIONS)
-        self.problems = meter.create_counter("lmdeck.problems", "{problem}", "Problems of answers, by code.")
+        self.problems = meter.create_counter(
+            "lmdeck.problems", "{problem}", "Problems of answers, by code and dialect."
+        )
         self.broken = meter.create_counter("lmdeck.stream.broken", "{stream}", "Answers that broke midway, by kind.")
         self.cache = meter.create_counter("lmdeck.cache", "{request}", "Requests that asked the cache, by result.")
         self.retries = meter.create_counter("lmdeck.retries", "{attempt}", "Failed attempts that were repeated.")
@@ -171,6 +173,7 @@ class OpenTelemetryObservation(Observation):
         self._run: ContextVar[_Run | None] = ContextVar("lmdeck_otel_run", default=None)
         self._model = BoundedLabels()
         self._tool = BoundedLabels()
+        self._word = BoundedLabels()
         super().__init__(
             client,
             {
@@ -263,7 +266,8 @@ class OpenTelemetryObservation(Observation):
         if event.reply is not None and event.reply.stats.model_load_time is not None:
             instruments.load.record(event.reply.stats.model_load_time, labels)
         for problem in event.problems:
-            instruments.problems.add(1, {**labels, "lmdeck.problem.code": problem.code})
+            kind = {"lmdeck.problem.code": self._word(problem.code), "lmdeck.dialect": self._word(problem.dialect)}
+            instruments.problems.add(1, {**labels, **kind})
 
     def _on_failed(self, event: RequestFailed) -> None:
         request = self._requests.pop(event.request_id, None)

@@ -88,7 +88,9 @@ class ClientMetrics:
         self.tokens = counter("lmdeck_tokens", "Tokens that models read and wrote.", ["model", "type"])
         self.chunks = counter("lmdeck_chunks", "Chunks of answers.", ["model"])
         self.problems = counter(
-            "lmdeck_problems", "Repairs and other problems of answers, by code; see the page on problems.", ["code"]
+            "lmdeck_problems",
+            "Repairs and other problems of answers, by code and dialect of the call; see the page on problems.",
+            ["code", "dialect"],
         )
         self.broken = counter(
             "lmdeck_broken_streams", "Answers that broke after their beginning, by class of error.", ["kind"]
@@ -156,8 +158,9 @@ class PrometheusObservation(Observation):
             self._count_reply(event, series)
 
     def _count_reply(self, event: RequestFinished, series: _Series) -> None:
+        word = self._metrics.word
         for problem in event.problems:
-            self._metrics.problems.labels(self._metrics.word(problem.code)).inc()
+            self._metrics.problems.labels(word(problem.code), word(problem.dialect)).inc()
         load = None if event.reply is None else event.reply.stats.model_load_time
         if load is not None:
             series.load.observe(load)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -58,6 +59,7 @@ class UsageRecords:
             first_token=event.time_to_first_token,
             finish_reason=event.finish_reason,
             problems=len(event.problems),
+            problem_kinds=Counter((problem.code, problem.dialect) for problem in event.problems),
             cache=event.cache or "",
         )
 

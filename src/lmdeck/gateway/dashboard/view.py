@@ -47,6 +47,7 @@ def main_part(status: Row, series: Sequence[Bucket], range_name: str, usage: Seq
             _section("Models", _models(status)),
             _section("Open requests", _live(status["live"])),
             _section("Activity", _ranges(range_name) + _charts(series, range_name)),
+            _section("Problems of answers", _problems(status)),
             _section("Last failures", _errors(status["errors"])),
             _section("Usage of 30 days", _usage(usage)),
         )
@@ -162,6 +163,13 @@ def _charts(series: Sequence[Bucket], range_name: str) -> str:
         + bar_chart("Longest wait in the queue, seconds", series, "longest_queue", range_name, total=max)
     )
     return f'<div class="charts">{charts}</div>'
+
+
+def _problems(status: Row) -> str:
+    """Return what answers were repaired from, and how they broke, since the start."""
+    rows = [(escape(one["code"]), escape(one["dialect"]), f"{one['count']:,}") for one in status["problems"]]
+    rows += [(f"broken: {escape(error)}", "", f"{count:,}") for error, count in status["broken"].items()]
+    return _table(("problem", "dialect", "answers"), rows)
 
 
 def _errors(errors: Iterable[Row]) -> str:

@@ -86,7 +86,20 @@ _FIRST = (
     "CREATE INDEX lmdeck_failures_at ON lmdeck_failures (ended_at, id)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_PROBLEMS = (
+    """
+    CREATE TABLE lmdeck_problems (
+        day TEXT NOT NULL,
+        model TEXT NOT NULL,
+        code TEXT NOT NULL,
+        dialect TEXT NOT NULL,
+        count BIGINT NOT NULL,
+        PRIMARY KEY (day, model, code, dialect)
+    )
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _PROBLEMS)
 """Step n is `MIGRATIONS[n - 1]`."""
 
 VERSION = len(MIGRATIONS)

@@ -9,12 +9,22 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from lmdeck.errors import APIError, LMStudioError, describe
 from lmdeck.stats import Usage
 
-__all__ = ["FailureGroup", "FailureRecord", "Key", "KeyLimits", "UsageColumn", "UsageRecord", "UsageRow", "day_of"]
+__all__ = [
+    "FailureGroup",
+    "FailureRecord",
+    "Key",
+    "KeyLimits",
+    "ProblemRow",
+    "UsageColumn",
+    "UsageRecord",
+    "UsageRow",
+    "day_of",
+]
 
 UsageColumn: TypeAlias = Literal["day", "key", "model", "host"]
 MESSAGE_CHARS = 500
@@ -65,8 +75,8 @@ class UsageRecord(Struct, frozen=True, kw_only=True):
     """One finished request: who asked which model where, the tokens, and the times in seconds.
 
     `id` is unique and not chosen by a client: a second record of the same id is ignored. `at` is when the request ended, in
-    seconds since 1970. `error` is the class of the error that ended it, or `""`; `problems` is the number of repairs; `cache`
-    is as in the header `x-lmdeck-cache`.
+    seconds since 1970. `error` is the class of the error that ended it, or `""`; `problems` is the number of repairs,
+    `problem_kinds` that of each code and dialect, which is added to totals only; `cache` is as in the header `x-lmdeck-cache`.
     """
 
     id: str
@@ -83,6 +93,7 @@ class UsageRecord(Struct, frozen=True, kw_only=True):
     finish_reason: str = ""
     error: str = ""
     problems: int = 0
+    problem_kinds: Mapping[tuple[str, str], int] = field(default_factory=dict)
     cache: str = ""
 
     @property
@@ -112,6 +123,15 @@ class UsageRow(Struct, frozen=True, kw_only=True):
     def tokens(self) -> int:
         """Prompt and completion tokens."""
         return self.prompt_tokens + self.completion_tokens
+
+
+class ProblemRow(Struct, frozen=True, kw_only=True):
+    """How often a problem occurred in the answers of a model: `code` and `dialect` are those of `lmdeck.messages.Problem`."""
+
+    model: str
+    code: str
+    dialect: str
+    count: int
 
 
 class FailureRecord(Struct, frozen=True, kw_only=True):

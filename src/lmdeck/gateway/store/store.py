@@ -26,6 +26,7 @@ from lmdeck.gateway.store.records import (
     FailureRecord,
     Key,
     KeyLimits,
+    ProblemRow,
     UsageColumn,
     UsageRecord,
     UsageRow,
@@ -71,6 +72,10 @@ _ADD_USAGE = f"""
     ON CONFLICT (day, key, model, host) DO UPDATE SET
     {", ".join(f"{name} = lmdeck_usage.{name} + excluded.{name}" for name in _SUMS.split(", "))}
 """  # noqa: S608  # our own names
+_ADD_PROBLEMS = """
+    INSERT INTO lmdeck_problems (day, model, code, dialect, count) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (day, model, code, dialect) DO UPDATE SET count = lmdeck_problems.count + excluded.count
+"""
 _TRIM_FAILURES = f"""
     DELETE FROM lmdeck_failures WHERE (ended_at, id) <=
     (SELECT ended_at, id FROM lmdeck_failures ORDER BY ended_at DESC, id DESC LIMIT 1 OFFSET {MOST_FAILURES})
@@ -165,6 +170,22 @@ class Store:
             (since or "", until or "9999-12-31"),
         )
         return [_usage_row(columns, row) for row in rows]
+
+    def problems(self, *, since: str | None = None, until: str | None = None) -> list[ProblemRow]:
+        """Return how often each problem occurred by model, the most frequent first; days are those of `usage`.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        rows = self._read(
+            "SELECT model, code, dialect, CAST(SUM(count) AS DOUBLE PRECISION) FROM lmdeck_problems "
+            "WHERE day >= ? AND day <= ? GROUP BY model, code, dialect ORDER BY 4 DESC, model, code, dialect",
+            (since or "", until or "9999-12-31"),
+        )
+        return [
+            ProblemRow(model=model, code=code, dialect=dialect, count=int(count))
+            for model, code, dialect, count in rows
+        ]
 
     def tokens_of_day(self, day: str) -> dict[str, int]:
         """Return the tokens of each key on a day, with which budgets continue after a restart.
@@ -325,6 +346,8 @@ def _add_request(connection: Connection, record: UsageRecord, trim_before: float
         )  # fmt: skip
         totals = (1, 1 if record.error else 0, *map(_count, counts), _seconds(record.seconds))
         connection.run(_ADD_USAGE, (*group, *totals))
+        for (code, dialect), count in record.problem_kinds.items():
+            connection.run(_ADD_PROBLEMS, (group[0], group[2], _text(code), _text(dialect), _count(count)))
     if trim_before is not None:
         connection.run("DELETE FROM lmdeck_requests WHERE ended_at < ?", (trim_before,))
 
