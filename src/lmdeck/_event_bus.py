@@ -55,7 +55,8 @@ class EventBus:
     def on(
         self, kind: type[E], handler: Handler[E] | None = None, *, once: bool = False
     ) -> Subscription | Callable[[Handler[E]], Handler[E]]:
-        """Register a handler for every event of a type or, with `once`, the next one; also a decorator.
+        """Register a handler for every event of a type or, with `once`, the next one.
+        Without a handler, it is a decorator.
 
         Raises:
             ConfigurationError: `kind` is not an event type, or the handler is async and the client is not.
@@ -80,7 +81,9 @@ class EventBus:
         return bool(self._listeners)
 
     def has_listeners_for(self, *kinds: type) -> bool:
-        """Whether a handler is registered for one of these types; if not, the event need not be created."""
+        """Whether a handler is registered for one of these types.
+        If not, the event need not be created.
+        """
         return bool(self._listeners) and any(kind in self._listeners for kind in kinds)
 
     def emit(self, event: object) -> None:

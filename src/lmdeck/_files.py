@@ -50,7 +50,8 @@ def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def append_line(path: str | os.PathLike[str], line: bytes) -> None:
-    """Append a line to a file that may have other writers; start a new line if the last one is incomplete.
+    """Append a line to a file that may have other writers.
+    Start a new line if the last one is incomplete.
 
     Raises:
         FileWriteError: The line could not be written; the file is unchanged.
@@ -95,7 +96,9 @@ def _open_private(path: str, flags: int) -> int:
 
 
 def _write_all(file: IO[bytes], data: bytes) -> None:
-    """Write all bytes; one write to an unbuffered file may be partial, for example on a nearly full disk."""
+    """Write all bytes.
+    One write to an unbuffered file may be partial, for example on a nearly full disk.
+    """
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]

@@ -6,7 +6,8 @@ from msgspec import Struct
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """The limits of one answer, in bytes unless the name says otherwise; exceeding one raises an error.
+    """The limits of one answer, in bytes unless the name says otherwise.
+    Exceeding one raises an error.
 
     Except for `raw_bytes`: as much of a stream is kept as it arrived, for `Reply.raw`; 0 keeps nothing.
     """

@@ -83,7 +83,7 @@ def from_files(folder: Path) -> list[Found]:
 
 
 def from_lm_studio(home: Path) -> list[Found]:
-    """Return the port on which LM Studio serves, from its own file; nothing if it is not installed."""
+    """Return LM Studio's port as a setting, from its own file; nothing if it is not installed."""
     path = lm_studio_folder(home) / ".internal" / "http-server-config.json"
     port = _port_in(path)
     return [] if port is None else [Found("port", port, f"LM Studio's file {path}")]
@@ -115,7 +115,9 @@ def lm_studio_api_ports(home: Path, environ: Mapping[str, str]) -> Sequence[int]
 
 
 def _port_in(path: Path) -> int | None:
-    """Return the `port` in one of LM Studio's files, which may hold anything; None if there is none."""
+    """Return the `port` in one of LM Studio's files, which may hold anything.
+    None if there is none.
+    """
     try:
         with path.open("rb") as file:
             config = json.loads(file.read(CONFIG_FILE_BYTES))
@@ -171,7 +173,9 @@ def misspelled_variables(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _nearest_setting(name: str) -> str | None:
-    """Return the setting with the most similar name, ignoring underscores; None if none is similar."""
+    """Return the setting with the most similar name, ignoring underscores.
+    None if none is similar.
+    """
     from difflib import get_close_matches  # imported late: needed for misspelled variables only
 
     if name in FOREIGN_NAMES:

@@ -11,7 +11,9 @@ INTEGERS = range(-(2**63), 2**64)
 
 
 def replace_lone_surrogates(text: str) -> str:
-    """Return text with lone surrogates replaced by U+FFFD, which files and databases can store; join pairs."""
+    """Return text with lone surrogates replaced by U+FFFD, and pairs joined.
+    Files and databases can store such text.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:

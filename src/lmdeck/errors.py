@@ -224,7 +224,9 @@ class AuthenticationError(APIError):
 
 
 class CacheMissError(APIError):
-    """The request asked for a cached answer only (`only-if-cached`), and there is none; its status is 504 (RFC 9111)."""
+    """The request asked for a cached answer only (`only-if-cached`), and there is none.
+    Its status is 504 (RFC 9111).
+    """
 
     default_hint = "Ask without `only-if-cached`, so that the model answers."
 

@@ -141,7 +141,9 @@ class RoundFinished(Event, frozen=True, kw_only=True):
 
 
 class RunPaused(Event, frozen=True, kw_only=True):
-    """A run ended because `calls` wait for a decision; `id` is that of the `PausedRun`, `reply` the answer with the calls."""
+    """A run ended because `calls` wait for a decision.
+    `id` is that of the `PausedRun`; `reply` is the answer with the calls.
+    """
 
     id: str
     calls: Sequence[ToolCall]
@@ -150,13 +152,17 @@ class RunPaused(Event, frozen=True, kw_only=True):
 
 
 class RunStarted(Event, frozen=True, kw_only=True):
-    """A run was started with `chat.run()` or `run_stream()`; `model` is the requested model or `""`."""
+    """A run was started with `chat.run()` or `run_stream()`.
+    `model` is the requested model or `""`.
+    """
 
     model: str = ""
 
 
 class RunEnded(Event, frozen=True, kw_only=True):
-    """A run ended after `seconds`: with its `reply`, which `repr` omits, or an `error`; with neither, it was left."""
+    """A run ended after `seconds`: with a `reply`, which `repr` omits, or an `error`.
+    With neither, it was abandoned.
+    """
 
     seconds: float
     reply: Reply | None = None
@@ -315,7 +321,8 @@ class ModelLoadProgress(Event, frozen=True, gc=False):
 
 
 class ModelEvicted(Event, frozen=True, kw_only=True):
-    """A model that this client used `idle` seconds ago was unloaded, and must be loaded again; `loaded` are those in memory.
+    """A model that this client used `idle` seconds ago was unloaded, and must be loaded again.
+    `loaded` are the models in memory.
 
     `ttl` is the time to live in seconds that the earlier request set, or None.
     """
@@ -365,7 +372,9 @@ _RENAMED: dict[str, type[Event]] = {
 
 
 def renamed(name: str, *, stacklevel: int = 2) -> type[Event] | None:
-    """Return the event type that had this name before lmdeck 0.2, with a warning; None if there was none."""
+    """Return the event type that had this name before lmdeck 0.2, with a warning.
+    None if there was none.
+    """
     event = _RENAMED.get(name)
     if event is not None:
         message = f"{name} is now called {event.__name__}; the old name is removed in lmdeck 0.3."

@@ -183,7 +183,9 @@ StreamEvent: TypeAlias = NativeEvent | ServerEvent
 
 
 def read_native_event(data: dict[str, Any]) -> StreamEvent:
-    """Return the typed event; one that is unknown, or not as documented, becomes a `ServerEvent`."""
+    """Return the typed event.
+    One that is unknown, or not as documented, becomes a `ServerEvent`.
+    """
     try:
         return msgspec.convert(data, NativeEvent)  # type: ignore[no-any-return, call-overload, unused-ignore]
     except msgspec.ValidationError:

@@ -1,1 +1,1 @@
-"""The agent loop, as a plan without I/O: when to call the model, which tools to run, and the limits."""
+"""The agent loop, as a plan without I/O: when to call the model, which tools to run, and limits."""

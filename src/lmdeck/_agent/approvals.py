@@ -26,7 +26,7 @@ PausingApprove: TypeAlias = Callable[[ToolCall], "Decision | Pause | Awaitable[D
 
 
 def refusal_of(decision: object) -> str | None:
-    """Return the reason why a call is refused, `""` for none given; None if it is allowed."""
+    """Return why a call is refused (`""`: without a reason); None if it is allowed."""
     if isinstance(decision, str):
         return decision
     return None if decision else ""

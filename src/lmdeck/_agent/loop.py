@@ -31,13 +31,13 @@ class AskModel(Struct, frozen=True):
 
 
 class AskApproval(Struct, frozen=True):
-    """Effect: decide on these calls; the result is the list of the decisions in the same order."""
+    """Effect: decide on these calls; the result is the list of decisions in the same order."""
 
     ready: tuple[PreparedCall, ...]
 
 
 class RunTools(Struct, frozen=True):
-    """Effect: run these calls concurrently; the result is the list of their results in the same order."""
+    """Effect: run these calls concurrently; the result is the list of results in the same order."""
 
     ready: tuple[PreparedCall, ...]
     round: int
@@ -53,9 +53,10 @@ AgentEffect: TypeAlias = AskModel | AskApproval | RunTools | EmitEvent
 
 
 class PendingRound(Struct, frozen=True, kw_only=True):
-    """Where a run paused: its finished `rounds`, the `reply` with the calls, and what was decided on them, by call id.
+    """Where a run paused: its finished `rounds`, the `reply` with the calls, and the decisions.
+    Decisions are stored by call id.
 
-    No call of `reply` was run. The calls in `waiting` need a decision; in `decided` are the decisions made already.
+    No call of `reply` was run. The calls in `waiting` need a decision; `decided` has those already made.
     """
 
     id: str
@@ -73,7 +74,8 @@ def agent_plan(
     one_at_a_time: bool = False,
     resumed: PendingRound | None = None,
 ) -> Generator[AgentEffect, Any, Reply | PendingRound]:
-    """Plan a run. A call of a tool in `elsewhere`, which has no handler here, ends the run with that reply.
+    """Plan a run.
+    A call of a tool in `elsewhere`, which has no handler here, ends the run with that reply.
 
     Equal calls in one answer are run once. With `one_at_a_time`, only the first of several different calls is run. If the
     decision on a call is `PAUSE`, no call of that answer is run, and the run ends with a `PendingRound`; `resumed` is one
@@ -167,7 +169,7 @@ class _Run:
     def decide(
         self, groups: Sequence[_Group], made: Mapping[str, Decision]
     ) -> Generator[AgentEffect, Any, dict[str, Decision | Pause]]:
-        """Return the decisions on the calls that are to be run, by call id; those `made` before are not asked for again."""
+        """Return the decisions on the calls that are to be run, by call id; earlier ones are reused."""
         to_run = self._to_run(groups, self._settled(groups))
         asked = [item for item in to_run.values() if item.call.id not in made]
         answers: list[Decision | Pause] = (yield AskApproval(tuple(asked))) if asked else []
@@ -195,7 +197,9 @@ class _Run:
         number: int,
         decisions: Mapping[str, Decision | Pause],
     ) -> Generator[AgentEffect, Any, list[ToolResult]]:
-        """Return the results of all calls; equal ones are run once, invalid and refused ones are not run."""
+        """Return the results of all calls.
+        Equal ones are run once, invalid and refused ones not at all.
+        """
         results = self._settled(groups)
         for group in groups:
             result = results.get(group.key)
@@ -279,7 +283,7 @@ class _Run:
             )  # fmt: skip
 
     def reply(self, last: Reply | None = None) -> Reply:
-        """Return the last reply with all rounds, their messages, their problems and the total usage."""
+        """Return the last reply with all rounds, their messages and problems, and the total usage."""
         given = last or (self._rounds[-1].reply if self._rounds else Reply())
         problems = [problem for one in self._rounds for problem in one.problems]
         return replace(

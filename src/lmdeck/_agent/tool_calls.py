@@ -60,7 +60,9 @@ def prepare(call: ToolCall, tools: Mapping[str, Tool[..., Any]]) -> PreparedCall
 
 
 def finished(ready: PreparedCall, value: object, seconds: float) -> ToolResult:
-    """Return the result of a handler that returned; an image that cannot be shown is named in the text."""
+    """Return the result of a handler that returned.
+    An image that cannot be shown is named in the text.
+    """
     try:
         text, images = read_result(value)
     except TypeError as error:
@@ -77,7 +79,9 @@ def finished(ready: PreparedCall, value: object, seconds: float) -> ToolResult:
 
 
 def failed(ready: PreparedCall, error: Exception, seconds: float) -> ToolResult:
-    """Return the result of a handler that raised: the message of a `ToolFailed`, else only the exception's type."""
+    """Return the result of a handler that raised.
+    It is the message of a `ToolFailed`, else only the exception's type.
+    """
     name = ready.call.name
     raised = ToolExecutionError(f"The tool {name!r} raised {type(error).__name__}: {error}")
     raised.__cause__ = error
@@ -119,13 +123,13 @@ def repeated(call: ToolCall, earlier: ToolResult) -> ToolResult:
 
 
 def not_run(call: ToolCall) -> ToolResult:
-    """Return the result of a call that was not run because the answer may have only one call."""
+    """Return the result of a call that was not run because the answer may have only one."""
     note = Problem("parallel_calls", f"{call.name}: the call was not run because parallel_tool_calls is False.")
     return ToolResult(call=call, content=ONE_AT_A_TIME, problems=[note])
 
 
 def was_run(result: ToolResult) -> bool:
-    """Whether a result is that of a call itself, not one shared with another call or put off."""
+    """Whether a result is that of the call itself, not shared with another call or deferred."""
     return not result.repeated and not any(problem.code == "parallel_calls" for problem in result.problems)
 
 

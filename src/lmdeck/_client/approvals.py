@@ -35,7 +35,9 @@ def approver(approve: AnyApprove) -> PausingApprove:
 
 
 def decide(ready: tuple[PreparedCall, ...], approve: PausingApprove) -> list[Decision | Pause]:
-    """Ask about each call; an async `approve` is run in another thread, since this one may run an event loop."""
+    """Ask about each call.
+    An async `approve` runs in another thread, since this one may have a running event loop.
+    """
     return [
         _awaited_apart(answer) if isawaitable(answer) else answer for answer in (approve(item.call) for item in ready)
     ]

@@ -64,7 +64,9 @@ def limits_of(max_rounds: int, limits: RunLimits) -> AgentLimits:
 
 
 class _Builder(Generic[TransportT]):
-    """The base class of both chats. Every `with_…` method returns a new chat; this one is unchanged."""
+    """The base class of both chats.
+    Every `with_…` method returns a new chat; the original is unchanged.
+    """
 
     __slots__ = ("_session", "_spec", "_transport")
 

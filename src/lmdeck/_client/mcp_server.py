@@ -231,7 +231,9 @@ class _Connection:
         return _ConnectionLost(self.reason, may_have_started=not was_refused)
 
     async def _note_answer(self, response: httpx2.Response) -> None:
-        """Count a response; a restarted server rejects the session with 404, as specified, or with 400."""
+        """Count a response.
+        A restarted server rejects the session with 404, as specified, or with 400.
+        """
         self._answered += 1
         self._session_is_lost |= "mcp-session-id" in response.request.headers and response.status_code in (400, 404)
 

@@ -15,7 +15,9 @@ from lmdeck.messages import Reply
 
 
 def run_closed(partial: Reply | None = None) -> IncompleteStreamError:
-    """Return the error of reading a run that was closed; `partial` is the answer so far of its last round."""
+    """Return the error for reading a closed run.
+    `partial` is the answer of its last round so far.
+    """
     return IncompleteStreamError("The run is closed.", hint="Start a new run.", partial=partial)
 
 

@@ -192,7 +192,9 @@ class Session:
         return stream.reader.value
 
     def _look_up_parallel(self) -> Plan[int | None]:
-        """Return how many requests the loaded model processes in parallel; None if LM Studio does not report it."""
+        """Return how many requests the loaded model processes in parallel.
+        None if LM Studio does not report it.
+        """
         models = yield from self._look_up_models()
         return _most_parallel(models or ()) or (NO_LIMIT if self._is_foreign else None)
 
@@ -206,7 +208,9 @@ class Session:
         return is_loaded
 
     def _look_up_variant(self, model: str) -> Plan[str]:
-        """Return the variant and quantization of a model, looked up once a minute; `""` if it is not in the list."""
+        """Return the variant and quantization of a model, looked up once a minute.
+        `""` if it is not in the list.
+        """
         if self.clock() >= self._variants_until:
             self._variants_until = self.clock() + VARIANT_SECONDS  # others need not look up meanwhile
             yield from self._look_up_models()
@@ -255,7 +259,9 @@ class Session:
         )
 
     def profile_to_apply(self, model: str) -> Mapping[str, Any] | None:
-        """Return the load options of a model's profile; None if there are none, or they were applied a short time ago."""
+        """Return the load options of a model's profile.
+        None if there are none, or they were applied a short time ago.
+        """
         profile = self.settings.profiles.get(model)
         if not profile or self.clock() < self._profiled_until.get(model, 0.0):
             self.note_profile(model)

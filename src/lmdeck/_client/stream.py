@@ -205,7 +205,9 @@ def _read(state: _StreamState[Transport]) -> Iterator[Chunk]:
 
 
 async def _begin_async(state: _StreamState[AsyncTransport]) -> ResponseStream[ChatReader]:
-    """Wait for the first chunk; another task or thread that closes the stream ends the wait, and not the task."""
+    """Wait for the first chunk.
+    If another task or thread closes the stream, the wait ends, but the task is not cancelled.
+    """
     import asyncio  # imported late: the sync client needs none of it
 
     loop, task, is_waiting = asyncio.get_running_loop(), asyncio.current_task(), True

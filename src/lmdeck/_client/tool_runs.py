@@ -41,7 +41,8 @@ def run_in_threads(
     limits: AgentLimits,
     interruption: Interruption,
 ) -> Generator[AgentEvent, None, list[ToolResult]]:
-    """Run a round's calls in threads; yield an event as each ends, and return the results in order.
+    """Run a round's calls in threads.
+    Yield an event as each ends, and return the results in order.
 
     Raises:
         IncompleteStreamError: The run was closed by another thread.
@@ -112,7 +113,9 @@ async def run_in_tasks(
     limits: AgentLimits,
     results: dict[int, ToolResult],
 ) -> AsyncGenerator[AgentEvent, None]:
-    """Run a round's calls in tasks; yield an event as each ends, and store its result in `results`."""
+    """Run a round's calls in tasks.
+    Yield an event as each ends, and store its result in `results`.
+    """
     import asyncio
 
     happened: asyncio.Queue[tuple[int, Happened]] = asyncio.Queue()
@@ -190,7 +193,9 @@ async def _work_async(item: PreparedCall, limit: float | None) -> ToolResult:
 
 
 def _failed(item: PreparedCall, error: Exception, limit: float | None, seconds: float) -> ToolResult:
-    """Return the result of a handler that raised; our timeout is distinguished from its own `TimeoutError`."""
+    """Return the result of a handler that raised.
+    Our timeout is distinguished from its own `TimeoutError`.
+    """
     if isinstance(error, TimeoutError) and limit is not None and seconds >= limit:
         return timed_out(item, limit)
     return failed(item, error, seconds)

@@ -57,7 +57,9 @@ class CodeSpans:
         return self._is_line_start
 
     def inside_code(self, token: str = "") -> bool:
-        """Whether the next text is inside code or a quote; indentation does not make a special `token` code."""
+        """Whether the next text is inside code or a quote.
+        Indentation does not make a special `token` code.
+        """
         self._look()
         self._settle()
         self._is_quoted = self._is_quoted or OPENING_QUOTE.search(self._last) is not None

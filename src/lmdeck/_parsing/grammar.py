@@ -41,7 +41,9 @@ def _unproved(dialect: Dialect) -> Iterator[str]:
 
 
 def _heads(literals: Iterable[str]) -> str:
-    """Return an expression of the starts of literals; after `<` a bar or a name that is not an HTML tag."""
+    """Return an expression of the starts of literals.
+    After `<`, that is a bar or a name that is not an HTML tag.
+    """
     starts = {literal[:BEGUN_LENGTH] for literal in literals}
     others = {start for start in starts if start[0] != "<"}
     choices = [alternatives(others, or_end=True)] if others else []
@@ -90,7 +92,8 @@ class Scan(NamedTuple):
 
 
 class Grammar:
-    """The literals of some dialects; of the `spoken` one also those that are looked for in no other text.
+    """The literals of some dialects.
+    Of the `spoken` dialect, also those that are not looked for in other texts.
 
     `speakers` maps each literal to the dialects that have it. A literal that ordinary text may hold is a word: it acts only
     where one of its dialects is known to be spoken, by name, by architecture or by a special token of that dialect.
@@ -149,7 +152,9 @@ class Grammar:
         return "" if likest is None else likest.name
 
     def scan(self, ends: Stops) -> Scan:
-        """Return the literals to look for in a text that ends with one of `ends`; inside a message no other one begins."""
+        """Return the literals to look for in a text that ends with one of `ends`.
+        Inside a message, no other message begins.
+        """
         if ends not in self._scans:
             channels = (text for text, marker in self.markers.items() if marker.channel and not marker.inline)
             tokens = {*(self._tokens.difference(channels) if ends.literals else self._tokens), *ends.literals}
@@ -187,7 +192,8 @@ class Grammar:
 
 @lru_cache(maxsize=256)
 def grammar_for(dialect: str, architecture: str = "", *, has_calls: bool) -> Grammar:
-    """Return the grammar of one dialect, or of all; `architecture` tells which of them is likely.
+    """Return the grammar of one dialect, or of all.
+    `architecture` is that of the model, from which the likely dialect follows.
 
     Without tools (`has_calls`), markers of calls are not looked for.
 

@@ -56,7 +56,9 @@ def json_text(source: Source, note: Callable[[str], object], *, is_key: bool = F
 def json_arguments(
     source: Source, put: Callable[[str], object], sink: Sink, ends: Stops, *, enclosing: str = ""
 ) -> Reader[None]:
-    """Read arguments: an object, an object in a string, or nothing; `enclosing` closes the text around them."""
+    """Read arguments: an object, an object in a string, or nothing.
+    `enclosing` closes the text around them.
+    """
     char = yield from source.skip_space()
     if char == "{":
         yield from LiteralReader(source, put, sink.note, ends=ends, enclosing=enclosing).read()
@@ -92,7 +94,9 @@ def code_arguments(source: Source, sink: Sink, ends: Stops) -> Reader[None]:
 
 
 def json_call(source: Source, sink: Sink, ends: Stops, *, strictly: bool = False, default: str = "") -> Reader[None]:
-    """Read one call as a JSON object, and superfluous closing brackets after it; of a refused one only its own text."""
+    """Read one call as a JSON object, and superfluous closing brackets after it.
+    Of a refused call, only its own text is read.
+    """
     block = Block(source, sink)
     yield from block.member(json_member(source, sink, ends, strictly=strictly, default=default), ends)
     block.end()
@@ -239,7 +243,9 @@ def _rest_of_object(source: Source, ends: Stops) -> Reader[None]:
 
 
 def json_calls(source: Source, sink: Sink, ends: Stops, *, strictly: bool = False) -> Reader[None]:
-    """Read `[{…}, {…}]`, each member separately; separators and the closing bracket may be missing."""
+    """Read `[{…}, {…}]`, each member separately.
+    Separators and the closing bracket may be missing.
+    """
     source.at += 1
     block = Block(source, sink)
     while True:

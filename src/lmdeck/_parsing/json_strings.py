@@ -19,7 +19,9 @@ class JSONStrings:
         self._begun = ""  # a backslash at the end of the text so far
 
     def feed(self, text: str) -> None:
-        """Add text; tracking ends at the end of the value, or at a line end in a string, which JSON does not allow."""
+        """Add text.
+        Tracking ends at the end of the value, or at a line end in a string, which JSON does not allow.
+        """
         if self._is_over or not (self._depth or text.lstrip()):
             return
         if not self._depth and text.lstrip()[0] not in "{[":

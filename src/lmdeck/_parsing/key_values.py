@@ -191,7 +191,9 @@ class _Pairs:
         return True
 
     def _key(self) -> Reader[str | None]:
-        """Return a key, read with the tags around it; `""` for a stray tag only, None if no key follows."""
+        """Return a key, read with the tags around it.
+        It is `""` for a lone stray tag, None if no key follows.
+        """
         source, sink, pairs = self._source, self._sink, self._pairs
         opening = yield from source.take(stops(pairs.key[0], pairs.begins))
         if opening:
@@ -221,7 +223,8 @@ class _Pairs:
         return key
 
     def _begins_value(self, key: str) -> Reader[bool]:
-        """Read the tags before a value; return whether there is one, rather than the end of the call.
+        """Read the tags before a value.
+        Return whether there is one, rather than the end of the call.
 
         Raises:
             MalformedCall: Other tags follow.

@@ -60,7 +60,9 @@ class LiteralReader:
         self, source: Source, put: Callable[[str], object], note: Callable[[str], object], *, python: bool = False,
         ends: Stops | None = None, closes_at_end: bool = False, enclosing: str = "",
     ) -> None:  # fmt: skip
-        """Read from `source` and write to `put`; `enclosing` are the closing brackets of the text around the value."""
+        """Read from `source` and write to `put`.
+        `enclosing` contains the closing brackets of the text around the value.
+        """
         self._source = source
         self._put = put
         self._note = note
@@ -196,7 +198,9 @@ class LiteralReader:
         self._put(":")
 
     def string(self, *, is_key: bool = False) -> Reader[None]:
-        """Read a string; several in a row are one in Python. In `"key="value"` the key ends before the second quote."""
+        """Read a string.
+        In Python, several in a row are one. In `"key="value"` the key ends before the second quote.
+        """
         source = self._source
         quote = source.text[source.at]
         if quote == "'" and not self._python:

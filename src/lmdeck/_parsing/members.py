@@ -97,7 +97,9 @@ class Block:
 
 
 def _balanced(source: Source, ends: Stops, read: list[str]) -> Reader[bool]:
-    """Read up to the bracket that closes the first one; whether there is one. With a bracket those inside are closed, too."""
+    """Read up to the bracket that closes the first one; return whether there is one.
+    A bracket also closes all brackets inside it.
+    """
     wanted = stops(*BRACKETS, *ends.literals)
     opened: list[str] = []
     while True:
@@ -118,7 +120,7 @@ def _balanced(source: Source, ends: Stops, read: list[str]) -> Reader[bool]:
 
 
 def _closes(bracket: str, opened: list[str]) -> bool:
-    """Close the last one of the open brackets that a bracket closes, and those inside; whether there is one."""
+    """Close the last open bracket of a kind, and those inside it; return whether there is one."""
     while opened:
         if opened.pop() == OPENED_BY[bracket]:
             return True
@@ -126,7 +128,9 @@ def _closes(bracket: str, opened: list[str]) -> bool:
 
 
 def _is_string(source: Source, quote: str, read: list[str]) -> Reader[bool]:
-    """Read up to the end of a string; whether it is one, and not what stands between two of them."""
+    """Read up to the end of a string.
+    Return whether it is a string, and not the text between two strings.
+    """
     wanted, begin = stops(quote, "\\"), len(read)
     while True:
         found = yield from source.until(wanted, read.append)

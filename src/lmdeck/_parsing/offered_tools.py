@@ -40,7 +40,9 @@ class OfferedTools:
         return bool(self.schemas)
 
     def resolve(self, name: str) -> str | None:
-        """Return the tool that a name means, None if it was not offered; models add `functions.` or repeat the name."""
+        """Return the tool that a name means, None if it was not offered.
+        Models add `functions.` or repeat the name.
+        """
         name = name.strip()
         if name in self.schemas:
             return name
@@ -123,7 +125,7 @@ def _type_name(value: object) -> str:
 
 
 def json_for(text: str, types: frozenset[str]) -> str:  # noqa: C901 - one grammar, read top down
-    """Write a parameter's text as JSON of one of its types; as a string where it is not one of them."""
+    """Write a parameter's text as JSON of one of its types, or else as a string."""
     bare = text.strip()
     value = _decoded(bare)
     if types == ANY:

@@ -110,7 +110,9 @@ class StreamParser:
         self.feed_into(text, chunks)
 
     def finish(self, *, answered: bool = False) -> list[Chunk]:
-        """Read the end of the text and return the last chunks; with `answered`, calls in the reasoning do not count."""
+        """Read the end of the text and return the last chunks.
+        With `answered`, calls in the reasoning do not count.
+        """
         if self._is_finished:
             return []
         chunks, self._early = self._early, []

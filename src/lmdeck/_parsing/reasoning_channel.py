@@ -9,7 +9,9 @@ from lmdeck._parsing.source import Source
 
 
 class ReasoningChannel:
-    """One run of reasoning; from a possible call on, its text is held until it is known whether an answer follows."""
+    """One run of reasoning.
+    From a possible call on, its text is held back until it is known whether an answer follows.
+    """
 
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner
@@ -26,7 +28,9 @@ class ReasoningChannel:
         self._advance()
 
     def end(self, *, answered: bool) -> None:
-        """Read the end of the text; unless `answered`, its calls count. They have no span in the content's text."""
+        """Read the end of the text.
+        Unless the model `answered`, calls in the reasoning count. They have no span in the content's text.
+        """
         sink = self._scanner.sink
         completed, problems = len(sink.completed), len(sink.problems)
         self._is_answered = answered

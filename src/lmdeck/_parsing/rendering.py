@@ -1,4 +1,6 @@
-"""Write a whole answer as a model of a dialect would: reasoning, content and calls; the inverse of `parse`."""
+"""Write a whole answer as a model of a dialect would: reasoning, content and calls.
+The inverse of `parse`.
+"""
 
 from __future__ import annotations
 

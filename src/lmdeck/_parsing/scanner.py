@@ -48,7 +48,9 @@ LONGEST_THOUGHT = 16_000
 
 
 class Scanner:
-    """A scanner of one answer, of the bodies of its messages and of its reasoning; their text goes to different places."""
+    """A scanner of one answer, of the bodies of its messages and of its reasoning.
+    Their text goes to different places.
+    """
 
     _reasoning_spans: CodeSpans
 
@@ -335,7 +337,8 @@ class Scanner:
             source.at += len(found)
 
     def _scan_reasoning(self, closing: Stops, is_answered: Callable[[], bool] = lambda: False) -> Reader[str]:
-        """Read reasoning up to one of some ends and return that, unread; `""` where a call or the end of the text ends it.
+        """Read reasoning up to one of its possible ends and return that, unread.
+        It is `""` if a call or the end of the text ends the reasoning.
 
         What looks like a call is one if no end follows and nothing answered.
         """

@@ -24,7 +24,9 @@ LONG_LOOKS = 16
 
 
 def decode_arguments(raw: str) -> Any:
-    """Return the value of JSON text, None for other text. Lone surrogates become U+FFFD; numbers must be finite."""
+    """Return the value of JSON text, None for other text.
+    Lone surrogates become U+FFFD; numbers must be finite.
+    """
     return decode_repaired(raw)[0]
 
 
@@ -246,7 +248,9 @@ class Sink:
             self.report("text_left_out", f"{what} was left out: {text}", span=(begin, source.place))
 
     def open(self, name: str) -> None:
-        """Open a call; a call of a tool that was not offered is read like any other and refused by `close`."""
+        """Open a call.
+        A call of a tool that was not offered is read like any other and refused by `close`.
+        """
         resolved = self.tools.resolve(name)
         if resolved is None:
             self._reset()
@@ -274,7 +278,9 @@ class Sink:
             self.note(f"the name {said!r}")
 
     def begin_block(self, place: int) -> None:
-        """Start a block of calls at a place of the source text; its calls and refused parts divide its text."""
+        """Start a block of calls at a place of the source text.
+        Its calls and refused parts divide its text.
+        """
         self._block = place
         self._last = None
 
@@ -356,7 +362,8 @@ class Sink:
             self.chunks.append(Chunk("", "", None, ToolCallDelta(self._index, self._id, name, fragment)))
 
     def close(self, place: int | None = None) -> None:
-        """Complete the open call; it ends at `place` in the source text, by default where reading has come to.
+        """Complete the open call.
+        It ends at `place` in the source text, by default at the current position.
 
         Raises:
             MalformedCall: The arguments are not an object.

@@ -179,7 +179,9 @@ class Source:
         return True
 
     def sleep(self, stop: Callable[[str], object], put: Callable[[str], object]) -> Reader[None]:
-        """Wait for text in which `stop` finds something; what comes before goes to `put`, with text that was not read yet."""
+        """Wait for text in which `stop` finds something.
+        The text before that goes to `put`, as does text not read yet.
+        """
         self.feed("")
         self.stop, self.put = stop, put
         yield
@@ -258,7 +260,9 @@ class Source:
         return found
 
     def until(self, wanted: Stops, put: Callable[[str], object]) -> Reader[str]:
-        """Pass text to `put` up to the first of some literals and return that, unread; `""` at the end."""
+        """Pass text to `put` up to the first of some literals and return that, unread.
+        It is `""` at the end of the text.
+        """
         while True:
             text, at = self.text, self.at
             end, literal = wanted.find(text, at, closed=self.closed)
@@ -270,7 +274,9 @@ class Source:
             yield from self.sleep(wanted.begun.search, put)
 
     def ends_inside(self, wanted: Stops, least: int = 2) -> Reader[bool]:
-        """Read the rest of the text if it is the start of a literal, at least `least` long; return whether it is."""
+        """Read the rest of the text if it is the start of a literal, at least `least` long.
+        Return whether it is.
+        """
         while True:
             rest = len(self.text) - self.at
             if rest >= wanted.longest or self.text[self.at :].rstrip() not in wanted.prefixes:
@@ -283,7 +289,8 @@ class Source:
             yield
 
     def within(self, wanted: Stops, limit: int) -> Reader[tuple[str, str]]:
-        """Return the text up to the first of some literals, and the literal, unread; `""` at the end.
+        """Return the text up to the first of some literals, and the literal, unread.
+        The literal is `""` at the end of the text.
 
         Raises:
             NotACall: More than `limit` characters come before; none of them is read.

@@ -46,7 +46,9 @@ def json_values(text: str) -> Iterator[tuple[Any, str]]:
 
 
 def partial_value(text: str) -> Any:
-    """Return the JSON value that has come so far, its open strings, arrays and objects closed; `NOTHING` before it begins."""
+    """Return the JSON value received so far, with open strings, arrays and objects closed.
+    It is `NOTHING` before the value begins.
+    """
     found = OPENING.search(text)
     if found is None:
         return NOTHING

@@ -56,7 +56,9 @@ class _Trimmed:
             self._put(text[:at])
 
     def end(self, *, is_forgotten: bool = False) -> None:
-        """Emit the rest of the value; if its end tag is missing, without the line end before the next tag."""
+        """Emit the rest of the value.
+        If its end tag is missing, the line end before the next tag is not part of it.
+        """
         held, self._deferred = self._deferred, ""
         if not held:
             return

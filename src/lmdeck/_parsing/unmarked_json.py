@@ -71,7 +71,9 @@ SCHEMA_KEYS = frozenset({"type", "properties"})
 
 
 class _Draft(Sink):
-    """A sink of calls that are not announced yet; it records whether one of them names an offered tool."""
+    """A sink of calls that are not announced yet.
+    It records whether one of them names an offered tool.
+    """
 
     is_draft = True
 

@@ -101,7 +101,9 @@ class _Value:
         self._size += len(text)
 
     def read(self) -> Reader[str]:
-        """Read up to the end of the value and return its end tag, unread; `""` at the end of the text."""
+        """Read up to the end of the value and return its end tag, unread.
+        It is `""` at the end of the text.
+        """
         source, end = self._source, self._end
         wanted = end.wanted
         while True:
@@ -238,7 +240,8 @@ class _Value:
 
 
 def read_value(source: Source, put: Callable[[str], object], end: ValueEnd, sink: Sink) -> Reader[str]:
-    """Emit the text of a value and return the tag that ended it, unread; `""` at the end of the text.
+    """Emit the text of a value and return the tag that ended it, unread.
+    It is `""` at the end of the text.
 
     The number of vain searches to the end of the text is limited per answer; after that the first tag is the end.
     """

@@ -48,7 +48,9 @@ def wrapped(begin: str, form: Form, end: str, between: str = "") -> Writer:
 
 
 def call_object(name: str = "name", arguments: str = "arguments") -> Form:
-    """Write a call as a JSON object with a name and arguments under these keys; without a name's key, `{name: arguments}`."""
+    """Write a call as a JSON object with a name and arguments under these keys.
+    Without a key for the name, it is `{name: arguments}`.
+    """
 
     def write(call: Call, _: int) -> str:
         return json_text({name: call[0], arguments: call[1]} if name else {call[0]: call[1]})
@@ -71,7 +73,8 @@ def elements(
     function: str, function_end: str, parameter: str, parameter_end: str, *,
     around: str = "", between: str = "\n", pads_lines: bool = False,
 ) -> Form:  # fmt: skip
-    """Write a call as elements; `$NAME` and `$KEY` stand for the names, `$TYPE` and `$IS_TEXT` for a value's type.
+    """Write a call as elements.
+    `$NAME` and `$KEY` stand for the names, `$TYPE` and `$IS_TEXT` for a value's type.
 
     With `pads_lines`, text between two line ends gets two more, because readers remove one at each end as padding.
     """
@@ -106,7 +109,9 @@ def _for_value(text: str, value: object) -> str:
 
 
 def pairs(mark: str = "", line: str = "\n", space: str = "") -> Form:
-    """Write a call as its name, then keys and values in turn; `space` stands before the tags' names."""
+    """Write a call as its name, then keys and values in turn.
+    `space` stands before the tags' names.
+    """
 
     def write(call: Call, _: int) -> str:
         inside = "".join(

@@ -64,7 +64,9 @@ class Elements:
         return replace(self, function_end=same or self.function_end)
 
     def value_end(self, opening: str, is_opening: Callable[[str], bool]) -> ValueEnd:
-        """Return the tags that end the text after `opening`; `is_opening` tells whether a tag in it opens a parameter."""
+        """Return the tags that end the text after `opening`.
+        `is_opening` returns whether a tag in it opens a parameter.
+        """
         word = WORD.match(opening)
         same = tuple(end for end in self.parameter_end if word and end == f"</{word.group(1)}>")
         return ValueEnd(

@@ -1,4 +1,5 @@
-"""Limit simultaneous answers; further requests wait in a fair queue, first come, first served.
+"""Limit simultaneous answers.
+Further requests wait in a fair queue, first come, first served.
 
 A loaded instance of LM Studio answers `parallel` requests at once, four by default, and queues the rest silently while the
 client's time limits run. No time limit applies to a request that waits here, except the caller's. The server's limit is looked

@@ -53,13 +53,17 @@ class Sleep(Struct, frozen=True):
 
 
 class RunBlocking(Struct, frozen=True):
-    """Effect: call a function that may block. The result is its result; the async driver calls it in a thread."""
+    """Effect: call a function that may block, and return its result.
+    The async driver calls it in a thread.
+    """
 
     function: Callable[[], object]
 
 
 class RunCallback(Struct, frozen=True):
-    """Effect: call the user's callback with a value; the async driver awaits an awaitable result."""
+    """Effect: call the user's callback with a value.
+    The async driver awaits an awaitable result.
+    """
 
     callback: Callable[[Any], object]
     value: object
@@ -69,7 +73,9 @@ class Queue(Protocol):
     """A queue of waiting slots, such as a `FairSemaphore`."""
 
     def enqueue(self, wake: Callable[[], object]) -> Slot:
-        """Return a place at the end of the queue; `is_granted` is True at once if there is nothing to wait for."""
+        """Return a place at the end of the queue.
+        `is_granted` is True at once if there is nothing to wait for.
+        """
         ...
 
     def release(self, slot: Slot) -> None:
@@ -78,7 +84,9 @@ class Queue(Protocol):
 
 
 class Acquire(Struct, frozen=True):
-    """Effect: wait in the queue. The result is the acquired `Slot`; after `patience` seconds `on_long_wait` is called, once."""
+    """Effect: wait in the queue.
+    The result is the acquired `Slot`; after `patience` seconds `on_long_wait` is called, once.
+    """
 
     queue: Queue
     patience: float | None = None

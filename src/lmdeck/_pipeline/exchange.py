@@ -197,7 +197,9 @@ class ResponseStream(Generic[R]):
         self._when_closed.append(callback)
 
     def close(self) -> None:
-        """Close the response; if its body was not read to the end, the connection is cut, so that the server stops."""
+        """Close the response.
+        If its body was not read to the end, the connection is cut, so that the server stops.
+        """
         try:
             self.response.close()
         finally:
@@ -249,7 +251,9 @@ class ResponseStream(Generic[R]):
 
 
 class Handler(Protocol):
-    """A callable that turns a call into the plan of its response; a handler factory wraps one around the next."""
+    """A callable that turns a call into the plan of its response.
+    A handler factory wraps one around the next.
+    """
 
     def __call__(self, call: Call[R], /) -> Plan[ResponseStream[R]]:
         """Return the plan."""

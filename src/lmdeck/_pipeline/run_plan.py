@@ -1,4 +1,6 @@
-"""Run a plan: perform each effect that it yields and send the result back; one runner for sync, one for async."""
+"""Run a plan: perform each effect that it yields and send the result back.
+One runner for sync, one for async.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def drive(plan: Plan[T], transport: Transport, interruption: Interruption | None
 
 
 async def drive_async(plan: Plan[T], transport: AsyncTransport) -> T:
-    """Run a plan of pipeline effects over an async transport; a cancellation closes the plan and its connection."""
+    """Run a plan of pipeline effects over an async transport.
+    A cancellation closes the plan and its connection.
+    """
     return await run_plan_async(plan, partial(_perform_async, transport))
 
 

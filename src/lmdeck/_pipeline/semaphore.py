@@ -99,7 +99,9 @@ class FairSemaphore:
         return len(self._running)
 
     def should_learn_limit(self) -> bool:
-        """Return True to exactly one caller while the limit is unknown; that caller must look it up and call `resize`."""
+        """Return True to exactly one caller while the limit is unknown.
+        That caller must look it up and call `resize`.
+        """
         with self._lock:
             is_first = self._limit is None and not self._is_being_learned
             self._is_being_learned = self._is_being_learned or is_first

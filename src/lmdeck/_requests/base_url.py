@@ -34,7 +34,8 @@ class BaseURL(Struct, frozen=True):
 
     @classmethod
     def from_url(cls, url: str) -> BaseURL:
-        """Read a base URL; the default scheme is `http://`, and a trailing `/`, `/v1` or `/api/v1` is removed.
+        """Read a base URL.
+        The default scheme is `http://`, and a trailing `/`, `/v1` or `/api/v1` is removed.
 
         Raises:
             ConfigurationError: The URL has no host, or a port that is not a number from 1 to 65535.

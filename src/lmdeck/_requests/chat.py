@@ -1,4 +1,5 @@
-"""The request body of a chat, made acceptable to LM Studio; each change is an `adjusted` problem of the reply.
+"""The request body of a chat, made acceptable to LM Studio.
+Each change is an `adjusted` problem of the reply.
 
 The requirements come from LM Studio's docs (`3_openai-compat`) and its bug tracker: content must not be null, `tool_choice` is
 one of three strings, every tool has `{"type": "object", "properties": {…}}`, `response_format` is `text` or `json_schema`,

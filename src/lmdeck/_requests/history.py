@@ -75,7 +75,9 @@ def _content(message: Mapping[str, Any], where: str, fixes: CompatibilityFixes) 
 
 
 def _are_parts(content: object, *, any_mapping: bool) -> TypeGuard[Sequence[Mapping[str, Any]]]:
-    """Whether a list consists of content parts, which name their type; a tool's result may be any list."""
+    """Whether a list consists of content parts, which name their type.
+    A tool's result may be any list.
+    """
     if not isinstance(content, (list, tuple)) or not (content or any_mapping):
         return False
     return all(isinstance(part, Mapping) and (any_mapping or isinstance(part.get("type"), str)) for part in content)
@@ -146,7 +148,8 @@ class CallIds:
         return {"name": str(function["name"]), "arguments": _as_json(arguments or {}, where)}
 
     def result(self, given: object, where: str) -> str:
-        """Return the id of the call that a result belongs to; without an id, the first call that has no result.
+        """Return the id of the call that a result belongs to.
+        Without an id, the first call that has no result.
 
         Raises:
             ConfigurationError: The result has no id, and no call is without a result.

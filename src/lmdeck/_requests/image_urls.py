@@ -26,7 +26,9 @@ ISATAP = {0x00005EFE, 0x02005EFE}  # RFC 5214: the 32 bits before the IPv4 addre
 
 
 class AddressGuard:
-    """A check that refuses addresses outside the public internet; `refused` is the last refused address."""
+    """A check that refuses addresses outside the public internet.
+    `refused` is the last refused address.
+    """
 
     def __init__(self, *, allow_private: bool = False) -> None:
         self.allow_private = allow_private

@@ -27,7 +27,8 @@ _DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,(?P<data>[A-Za-z0-9+/=\
 
 
 def image_part(image: ImageSource, *, as_given: bool = False) -> dict[str, Any]:
-    """Return the content part of an image: a path, bytes or a data URI; with `as_given`, also any URL.
+    """Return the content part of an image: a path, bytes or a data URI.
+    With `as_given`, also any URL.
 
     Raises:
         ConfigurationError: The file cannot be read, is too large, or is not an image of a known format.
@@ -45,7 +46,8 @@ def image_part(image: ImageSource, *, as_given: bool = False) -> dict[str, Any]:
 
 
 def checked_url(url: str, fixes: CompatibilityFixes) -> str:
-    """Return the data URI of a PNG or JPEG that LM Studio accepts; conversion and downscaling are recorded.
+    """Return the data URI of a PNG or JPEG that LM Studio accepts.
+    Conversion and downscaling are recorded.
 
     Raises:
         ConfigurationError: It is not a base64 data URI of an image.

@@ -47,7 +47,9 @@ def _misplaced(role: str, before: str, waiting: Iterable[str]) -> str | None:
 
 
 def items_order(items: object, *, continues: bool) -> Iterator[Problem]:
-    """Yield the order problems of the input of `/v1/responses`; a stored response may contain the calls."""
+    """Yield the order problems of the input of `/v1/responses`.
+    A stored response may contain the calls.
+    """
     if continues or not isinstance(items, (list, tuple)):
         return
     calls: set[object] = set()

@@ -107,7 +107,8 @@ def responses_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[
 
 
 def anthropic_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
-    """Return the body of `/v1/messages`; system messages and tools may also be in OpenAI's format.
+    """Return the body of `/v1/messages`.
+    System messages and tools may also be in OpenAI's format.
 
     Raises:
         ConfigurationError: There is no message, or a tool has no name.

@@ -22,7 +22,8 @@ class _TooMuchError(Exception):
 
 
 def plain_schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the schema with references inlined and lists of types as `anyOf`; the given one if nothing changes.
+    """Return the schema with references inlined and lists of types as `anyOf`.
+    If nothing changes, it is the given object.
 
     The result is remembered, as a client sends the same tools with each request: do not change it.
     """

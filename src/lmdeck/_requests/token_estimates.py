@@ -89,7 +89,9 @@ class TokenEstimator:
         return TokenCount(tokens=max(round(base + slope * sizes[way]), 1), error=round(error, 3))
 
     def _fit(self, model: str, sizes: Sizes) -> tuple[int, float, float]:
-        """Return the way of measuring that fits the counts of a model best, and its line; the length must fit twice as well."""
+        """Return the measure that fits the counts of a model best, and its line.
+        The text's length is chosen only if it fits twice as well.
+        """
         samples = self._samples.get(model, ())
         lines = [(way, *_line([(each[way], count) for each, count in samples])) for way in range(len(sizes))]
         return min(lines, key=lambda line: _worst(samples, *line) * (len(sizes) - line[0]))

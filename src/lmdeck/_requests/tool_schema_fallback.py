@@ -97,7 +97,9 @@ def tool_key(body: Mapping[str, Any], tool: object) -> bytes:
 
 
 def simplified_schema(schema: object, dropped: set[str], depth: int = 0) -> Any:  # JSON
-    """Return a schema with supported keywords only; the names of the others are added to `dropped`."""
+    """Return a schema with supported keywords only.
+    The names of the others are added to `dropped`.
+    """
     if not isinstance(schema, Mapping):
         return schema
     if depth > MAX_DEPTH:
@@ -144,7 +146,9 @@ def _named_by_server(error: InvalidRequestError, tools: Sequence[Any]) -> list[s
 
 
 def _suspects(error: InvalidRequestError, tools: Iterable[Any]) -> list[str]:
-    """Return the tools with unsupported keywords; if the error is about patterns, those with such a pattern."""
+    """Return the tools with unsupported keywords.
+    If the error is about patterns, return those with such a pattern.
+    """
     if _UNANCHORED.search(error.message):
         return _unique(_name(tool) for tool in tools if _has_unanchored_pattern(tool))
     return _unique(_name(tool) for tool in tools if _simplified_tool(tool)[1])

@@ -138,7 +138,9 @@ def is_loading(error: LMStudioError) -> bool:
 
 
 def _read(decoded: object, status: int) -> ErrorInfo:
-    """Return message, type, code and param of a nested error; the innermost values describe the cause."""
+    """Return message, type, code and param of a nested error.
+    The innermost values describe the cause.
+    """
     error = decoded
     sentences: list[str] = []
     found: dict[str, str | None] = {"type": None, "code": None, "param": None}
@@ -163,7 +165,9 @@ def _read(decoded: object, status: int) -> ErrorInfo:
 
 
 def _embedded_json(text: str) -> tuple[str, object] | None:
-    """Return the sentence and the JSON error object or list of issues that follows it; None if there is none."""
+    """Return the sentence and the JSON error object or list of issues that follows it.
+    None if there is none.
+    """
     for start in itertools.islice(_OPENERS.finditer(text), NESTING_LIMIT):
         try:
             value, _ = _DECODER.raw_decode(text, start.start())
@@ -228,7 +232,9 @@ def _kind(info: ErrorInfo, status: int) -> type[APIError]:
 
 
 def _kind_of_status(info: ErrorInfo, status: int) -> type[APIError]:
-    """Return the error class of a status; an unknown message with a success status is a failure of the server."""
+    """Return the error class of a status.
+    An unknown message with a success status is a failure of the server.
+    """
     if status in STATUSES:
         return STATUSES[status]
     if status >= 500:

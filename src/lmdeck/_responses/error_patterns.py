@@ -27,7 +27,9 @@ from lmdeck.errors import (
 
 
 class Words:
-    """Expressions of which one must occur; they are compiled by the first search, since most programs see no error."""
+    """Expressions of which one must occur.
+    The first search compiles them, since most programs see no error.
+    """
 
     def __init__(self, *patterns: str, flags: int = re.IGNORECASE) -> None:
         self._patterns = patterns

@@ -202,7 +202,7 @@ OTHER_PAGE = "The response is a web page, not an API answer: check `base_url` an
 
 
 def proxy_hint(status: int, *, is_page: bool, is_bare: bool) -> str | None:
-    """Return the hint for an error from a proxy: a web page, or a gateway status without JSON; else None."""
+    """Return the hint for a proxy's error (a web page, or a gateway status without JSON), or None."""
     if is_page:
         return PAGES.get(status, OTHER_PAGE)
     return PAGES[status] if is_bare and status in GATEWAY_STATUSES else None

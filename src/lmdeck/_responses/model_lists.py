@@ -127,7 +127,8 @@ def _from_v0(entry: Mapping[str, Any]) -> ModelInfo:
 
 
 def _from_openai(entry: Mapping[str, Any]) -> ModelInfo:
-    """Return the model of an entry with little more than an id; embedding models are recognized by name.
+    """Return the model of an entry with little more than an id.
+    Embedding models are recognized by name.
 
     llama.cpp tells of its model in `meta`, and as a router in `status` whether it is loaded; it and vLLM hold what they list.
     """
@@ -165,7 +166,9 @@ _READERS = {"v1": _from_v1, "v0": _from_v0, "openai": _from_openai}
 
 
 def _type(given: object, *, vision: bool = False) -> str:
-    """Return what a model is for; a word that is not known here stays, so that such a model is not taken for another."""
+    """Return what a model is for.
+    An unknown word is returned unchanged, so that such a model is not mistaken for another kind.
+    """
     if given == "embeddings":
         return "embedding"
     kind = _text(given) or "llm"

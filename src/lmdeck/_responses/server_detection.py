@@ -96,7 +96,9 @@ def product_from_error(*refusals: str) -> str | None:
 
 
 def read_status(body: object) -> Product | None:
-    """Return the program that an answer of `/lms-status` names, and its version; None if it is another answer."""
+    """Return the program that an answer of `/lms-status` names, and its version.
+    None if it is another answer.
+    """
     package = body.get("package") if isinstance(body, Mapping) else None
     version = _version(body.get("version")) if isinstance(body, Mapping) else None
     if not isinstance(package, str) or version is None:

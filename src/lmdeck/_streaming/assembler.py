@@ -304,7 +304,7 @@ class ChatAssembler:
                 chunks.append(chunk)
 
     def _finish(self, reason: str, chunks: list[Chunk]) -> None:
-        """Read a finish reason: every call is complete now, or never will be. Only the first one counts."""
+        """Read a finish reason, after which no call continues; only the first one counts."""
         following = NEXT.get((self._stage, "finish_reason"))
         if following is None:
             return

@@ -79,7 +79,9 @@ class ChatReader:
         return self._assembler.is_in_call
 
     def is_whole_without_end(self, error: TransportError) -> bool:
-        """Whether the answer was complete before `error` broke the connection; if so, add a problem to the reply."""
+        """Whether the answer was complete before `error` broke the connection.
+        If so, add a problem to the reply.
+        """
         if not self._assembler.is_complete:
             return False
         self._assembler.note(Problem("end_missing", f"The connection broke after the finish reason: {error.message}"))
@@ -107,7 +109,8 @@ class ChatReader:
         return []
 
     def finish(self) -> list[Chunk]:
-        """Read the end of the bytes and return the last chunks; a last event without its blank line counts.
+        """Read the end of the bytes and return the last chunks.
+        A last event without its blank line counts.
 
         Raises:
             IncompleteStreamError: The answer was cut off.
@@ -155,7 +158,9 @@ class ChatReader:
         return replace(reply, raw=list(self._raw), problems=[*reply.problems, shortened])
 
     def _detect_format(self, data: bytes) -> list[Chunk]:
-        """Read the first bytes until they show whether events or a body follow; blanks before either are a heartbeat."""
+        """Read the first bytes until they show whether events or a body follow.
+        White space before either is a heartbeat.
+        """
         self._start = start = (self._start + data).removeprefix(BOM).lstrip(BLANKS)
         if start[:1] in {b"{", b"["}:
             self._body.append(start)
@@ -233,7 +238,9 @@ class ChatReader:
             self._raw_is_short = True
 
     def _decode_repaired(self, data: bytes) -> Completion | None:
-        """Decode JSON with half a surrogate pair, as sent by servers that cut UTF-16 text; None if something else is wrong."""
+        """Decode JSON with half a surrogate pair, as sent by servers that cut UTF-16 text.
+        None if something else is wrong.
+        """
         repaired = without_lone_surrogates(data)
         if repaired == data:
             return None
@@ -245,7 +252,9 @@ class ChatReader:
         return completion
 
     def _check_event(self, event: ServerSentEvent, completion: Completion) -> None:
-        """Raise what an event means that is an error or not a chunk; a chunk without choices may hold usage only."""
+        """Raise the error of an event that is an error or not a chunk.
+        A chunk without choices may contain only usage.
+        """
         decoded = decoded_or_text(event.data)
         if event.event == "error" or is_error_body(decoded):
             error = api_error(self._status, decoded, self._headers)

@@ -19,7 +19,9 @@ DRAFT_TOKEN_COUNTS = ("total_draft_tokens_count", "accepted_draft_tokens_count",
 
 
 class Figures:
-    """The figures of one answer, from all chunks that carry any; later ones replace earlier ones."""
+    """The figures of one answer, from all chunks that carry any.
+    Later ones replace earlier ones.
+    """
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
@@ -62,7 +64,9 @@ def _decode_object(raw: Raw) -> dict[str, Any]:
 
 
 def flatten_usage(usage: dict[str, Any]) -> dict[str, Any]:
-    """Return a usage with cached and reasoning tokens beside the totals; OpenAI nests them in `…_tokens_details`."""
+    """Return a usage with cached and reasoning tokens beside the totals.
+    OpenAI nests them in `…_tokens_details`.
+    """
     prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     flat = dict(usage)
     if isinstance(prompt, dict):

@@ -50,7 +50,9 @@ def _list(value: object) -> list[Any]:
 def _token(
     token: object, logprob: object, spelled: object = None, top: list[TokenLogprob] | None = None
 ) -> TokenLogprob | None:
-    """Return a token, None if it cannot be read; the first token of an echoed prompt has no probability."""
+    """Return a token, None if it cannot be read.
+    The first token of an echoed prompt has no probability.
+    """
     if not isinstance(token, str) or not isinstance(logprob, (int, float)) or isinstance(logprob, bool):
         return None
     return TokenLogprob(token=token, logprob=float(logprob), bytes=_bytes(spelled), top_logprobs=top or [])

@@ -90,7 +90,9 @@ class MixedCalls:
         return replace(call, arguments=twin.arguments, raw_arguments=twin.raw_arguments)
 
     def _pop_twin(self, call: ToolCall, others: list[ToolCall]) -> ToolCall | None:
-        """Remove the same call from `others` and return it; a native call may lack arguments that the text has."""
+        """Remove the same call from `others` and return it.
+        A native call may lack arguments that the call in the text has.
+        """
         wanted = self._canonical_arguments(call)
         for index, other in enumerate(others):
             if other.name == call.name and (not call.arguments or self._canonical_arguments(other) == wanted):

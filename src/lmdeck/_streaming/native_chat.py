@@ -1,4 +1,6 @@
-"""`/api/v1/chat`: LM Studio's own events and body. Source: LM Studio docs `2_rest/chat.md` and `streaming-events.md`."""
+"""`/api/v1/chat`: LM Studio's own events and body.
+Source: LM Studio docs `2_rest/chat.md` and `streaming-events.md`.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ class NativeTranslator:
         return Completion(choices=[Choice(message=message, finish_reason=self._finish_reason(body))], **_head(body))
 
     def _finish_reason(self, result: Json) -> str:
-        """Return `length` if the token limit was reached; LM Studio does not report the reason on this endpoint."""
+        """Return `length` if the token limit was reached.
+        LM Studio does not report the reason on this endpoint.
+        """
         stats = result.get("stats")
         written = stats.get("total_output_tokens") if isinstance(stats, Mapping) else None
         if isinstance(self._limit, int) and isinstance(written, (int, float)) and written >= self._limit:

@@ -34,7 +34,9 @@ ARGUMENTS = "response.function_call_arguments"
 
 
 class ResponsesTranslator:
-    """A translator for `/v1/responses`; text that came as deltas is not read again from `done` or the whole response."""
+    """A translator for `/v1/responses`.
+    Text that came as deltas is not read again from `done` or the whole response.
+    """
 
     def __init__(self) -> None:
         self.is_done = False
@@ -118,7 +120,9 @@ class ResponsesTranslator:
         yield completion(Delta(tool_calls=[delta]))
 
     def _rest(self, item: Json, index: int | None) -> Iterator[Completion]:
-        """Yield the text of a finished item that no event brought; an event without item covers all items of its kind."""
+        """Yield the text of a finished item that no event contained.
+        An event without an item covers all items of its kind.
+        """
         match item.get("type"):
             case "message" if not self._seen & {(index, False), (None, False)} and (text := _content(item)):
                 self._seen.add((index, False))
@@ -172,7 +176,9 @@ class _ItemNumbers:
         self._count = 0
 
     def of(self, id_: object, index: object, *, opens: bool = False) -> int | None:
-        """Return the number of an event's item, None if it names none; `opens` marks the event that begins an item."""
+        """Return the number of an event's item, None if it names none.
+        `opens` marks the event that begins an item.
+        """
         name, position = id_ if isinstance(id_, str) else "", index if isinstance(index, int) else None
         if not name and position is None:
             return None

@@ -102,7 +102,9 @@ class SSEDecoder:
         return events
 
     def _read_field(self, line: bytes) -> None:
-        """Read a line of any kind; comments, which begin with a colon, and unknown fields are ignored."""
+        """Read a line of any kind.
+        Comments, which begin with a colon, and unknown fields are ignored.
+        """
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":

@@ -43,7 +43,9 @@ class _Slot:
         return "".join(self.fragments)
 
     def is_whole(self) -> bool:
-        """Whether the arguments are a complete object; the end of the last fragment is checked first, as that is cheap."""
+        """Whether the arguments are a complete object.
+        The end of the last fragment is checked first, as that is cheap.
+        """
         return bool(self.fragments) and self.fragments[-1].rstrip()[-1:] == "}" and _decode(self.raw) is not None
 
 
@@ -136,7 +138,9 @@ class ToolCallSlots:
 
     @staticmethod
     def _begins_another(slot: _Slot, index: int | None, wire_id: str, name: str, *, has_arguments: bool) -> bool:
-        """Whether a delta that points to a known call begins another one all the same; only a delta with a name can."""
+        """Whether a delta that refers to a known call begins another one nevertheless.
+        Only a delta with a name can.
+        """
         if not (name and slot.name):
             return False
         if wire_id and slot.wire_id and wire_id != slot.wire_id:
@@ -207,7 +211,9 @@ def _as_text(arguments: str | dict[str, Any] | list[Any] | None) -> str:
 
 
 def _decode(raw: str) -> dict[str, Any] | None:
-    """Return arguments, given as an object, as an object inside a string or as nothing; None if they are something else."""
+    """Return arguments that are an object, an object inside a string, or missing.
+    None if they are anything else.
+    """
     if not raw.strip():
         return {}
     try:

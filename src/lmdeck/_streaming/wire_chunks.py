@@ -18,7 +18,9 @@ _SURROGATES = re.compile(
 
 
 class FunctionDelta(Struct, gc=False):
-    """The function part of a tool-call delta; arguments are text or, from some servers, the object itself."""
+    """The function part of a tool-call delta.
+    Arguments are text or, from some servers, the object itself.
+    """
 
     name: str | None = None
     arguments: str | dict[str, Any] | list[Any] | None = None
@@ -75,5 +77,7 @@ def content_text(content: str | list[dict[str, Any]]) -> str:
 
 
 def without_lone_surrogates(data: bytes) -> bytes:
-    """Return JSON with U+FFFD for each half of a surrogate pair; whole pairs and escaped backslashes stay as they are."""
+    """Return JSON with U+FFFD for each half of a surrogate pair.
+    Whole pairs and escaped backslashes stay as they are.
+    """
     return _SURROGATES.sub(lambda match: match[1] or rb"\ufffd", data)

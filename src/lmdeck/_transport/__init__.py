@@ -65,7 +65,9 @@ CheckAddress: TypeAlias = Callable[[str], None]
 
 
 class Response(Protocol):
-    """The head of an answer; `close` ends the connection at once, unless the body was read to its end."""
+    """The head of an answer.
+    `close` ends the connection at once, unless the body was read to its end.
+    """
 
     @property
     def status(self) -> int:
@@ -83,7 +85,9 @@ class Response(Protocol):
         ...
 
     def close(self) -> None:
-        """Release the connection; if the body was not read to its end, the connection is cut, so that the server stops."""
+        """Release the connection.
+        If the body was not read to its end, the connection is cut, so that the server stops.
+        """
         ...
 
     def be_patient(self, *, wanted: bool) -> None:

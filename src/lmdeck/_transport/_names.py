@@ -40,7 +40,8 @@ def look_up(host: str, port: int, seconds: float | None) -> Sequence[AddressInfo
 
 
 async def look_up_async(host: str, port: int) -> Sequence[AddressInfo]:
-    """Return the addresses of a name; a cancelled look-up goes on in its thread, for which no event loop waits.
+    """Return the addresses of a name.
+    A cancelled look-up continues in its thread, for which no event loop waits.
 
     Raises:
         OSError: The name is unknown.

@@ -160,7 +160,7 @@ def _proxy(setting: str | None) -> tuple[URL | None, dict[str, str]]:
 
 
 class _Resolver(AbstractResolver):
-    """Looks names up in threads that nobody waits for; the event loop waits for its own threads at its end."""
+    """Looks names up in separate threads, since an event loop waits for its own threads at its end."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -370,12 +370,16 @@ def _forget_headers(error: Exception) -> None:
 
 
 def _is_limit(error: Exception) -> bool:
-    """Whether one of our own limits was exceeded; where the system gave up a connection, there is an error number."""
+    """Whether one of our own limits was exceeded.
+    If the system gave up the connection, the error has a number.
+    """
     return isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError) and error.errno is None
 
 
 def translate(error: Exception, request: WireRequest) -> LMStudioError:
-    """Return lmdeck's error for one of aiohttp or the socket; the most specific translation wins."""
+    """Return lmdeck's error for one of aiohttp or the socket.
+    The most specific translation wins.
+    """
     if isinstance(error, aiohttp.ServerTimeoutError):
         return Deadlines(request.timeouts).expired("connect")
     for kind, make in TRANSLATIONS:

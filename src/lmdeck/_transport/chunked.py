@@ -94,7 +94,9 @@ class ChunkedDecoder:
 
 @lru_cache(maxsize=4096)  # an answer's chunks have few different sizes
 def _length(line: bytes, end_is_due: bool) -> int:  # positional arguments: the cache is faster
-    """Return the length in a size line, which may begin with the end of the chunk before; extensions are ignored."""
+    """Return the length in a size line, which may begin with the end of the chunk before.
+    Extensions are ignored.
+    """
     if end_is_due:
         if not line.startswith(b"\r\n"):
             raise ChunkedError("a chunk's data does not end where its size says")

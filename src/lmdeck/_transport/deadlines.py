@@ -45,7 +45,9 @@ class Deadlines:
 
     @property
     def _silence(self) -> float:
-        """The longest silence between two bytes; longer while a tool call is written, which may come in one piece."""
+        """The longest silence between two bytes.
+        It is longer while a tool call is generated, which may arrive in one piece.
+        """
         return max(self._timeouts.idle, self._timeouts.first_token) if self.is_patient else self._timeouts.idle
 
     def expired(self, phase: TimeoutPhase) -> RequestTimeoutError:

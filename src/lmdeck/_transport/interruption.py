@@ -18,7 +18,9 @@ class Interruption:
         self.is_set = False
 
     def watch(self, wake: Callable[[], object] | None) -> None:
-        """Register what ends the next wait, replacing the one before; call it at once if the interruption is set."""
+        """Register what ends the next wait, replacing the one before.
+        Call it at once if the interruption is set.
+        """
         with self._lock:
             self._wake = wake
             was_set = self.is_set

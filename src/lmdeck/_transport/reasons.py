@@ -11,7 +11,9 @@ DEEPEST = 10
 
 
 def reason_of(error: BaseException | None) -> str:
-    """Return the reason as the end of a sentence, such as `: connection refused`; `""` if it is unknown."""
+    """Return the reason as the end of a sentence, such as `: connection refused`.
+    `""` if it is unknown.
+    """
     for _ in range(DEEPEST):
         if error is None:
             break

@@ -13,7 +13,8 @@ TLS_HINT = (
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return the context that the settings describe; None if they describe none and the address is not HTTPS.
+    """Return the context that the settings describe.
+    None if there are no such settings and the address is not HTTPS.
 
     The transports for other libraries take the address from each request, so any TLS setting counts.
 

@@ -241,7 +241,9 @@ class Ledger:
                 self._set(name, value)
 
     def add_rows(self, start: int, rows: Sequence[InputRow]) -> None:
-        """Add rows, numbered from `start`; existing ones are skipped. The first row of the input is 0."""
+        """Add rows, numbered from `start`.
+        Existing ones are skipped. The first row of the input is 0.
+        """
         with self._translated(), self._transaction():
             imported = self._get("imported") or 0
             for number, row in enumerate(rows, start):

@@ -61,7 +61,8 @@ def root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Talk to LM Studio's local server. Without a command: show the server's status and what to do next.
+    """Talk to LM Studio's local server.
+    Without a command: show the server's status and what to do next.
 
     Where no option says otherwise, settings come from the environment, lmdeck.toml or pyproject.toml; LM_API_TOKEN holds the
     server's token.

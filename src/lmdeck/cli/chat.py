@@ -108,7 +108,9 @@ class TerminalChat:
         }
 
     def run(self) -> bool:
-        """Read and answer lines until the user leaves; return whether the last question was answered."""
+        """Read and answer lines until the user leaves.
+        Return whether the last question was answered.
+        """
         is_good = True
         if sys.stdin.isatty():
             self._greet()

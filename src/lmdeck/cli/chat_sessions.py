@@ -1,4 +1,6 @@
-"""Saved conversations of `lmdeck chat`: one JSON file each, readable by its owner only; the newest hundred are kept."""
+"""Saved conversations of `lmdeck chat`: one JSON file each, readable by its owner only.
+The newest hundred are kept.
+"""
 
 from __future__ import annotations
 

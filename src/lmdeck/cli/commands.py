@@ -1,4 +1,6 @@
-"""The commands by name: where each is implemented, and its one-line summary. Modules are imported when a command is used."""
+"""The commands by name: where each is implemented, and its one-line summary.
+Modules are imported when a command is used.
+"""
 
 from __future__ import annotations
 

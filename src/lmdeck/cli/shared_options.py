@@ -34,7 +34,9 @@ class Shared:
 
     @property
     def settings(self) -> ClientSettings:
-        """The settings of all levels; an address of a later level replaces an earlier one as a whole."""
+        """The settings of all levels.
+        An address of a later level replaces an earlier one as a whole.
+        """
         merged: dict[str, Any] = {}
         for level in self.levels:
             if level.keys() & ADDRESS:

@@ -82,7 +82,9 @@ def show_table(
 
 
 def echo_json(value: object, *, on_one_line: bool = False) -> None:
-    """Print a value as JSON; control characters, and what the output's encoding lacks, are escaped."""
+    """Print a value as JSON.
+    Control characters, and what the output's encoding lacks, are escaped.
+    """
     encoded = msgspec.json.encode(value)
     if not (sys.stdout.encoding or "utf-8").lower().replace("-", "").startswith("utf"):
         encoded = json.dumps(json.loads(encoded), separators=(",", ":")).encode()
@@ -127,7 +129,9 @@ def size(count: int) -> str:
 
 
 def write(text: str) -> None:
-    """Write text to standard output and flush; a closed pipe (`… | head -1`) ends the command silently."""
+    """Write text to standard output and flush.
+    A closed pipe (`… | head -1`) ends the command silently.
+    """
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

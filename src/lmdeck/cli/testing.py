@@ -153,7 +153,9 @@ def replay(
     cassette: Annotated[Path, typer.Argument(metavar="CASSETTE", help="A recording made by `lmdeck record`.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Parse a recording again, offline, and show the results; the exit code is 1 if an answer has an error."""
+    """Parse a recording again, offline, and show the results.
+    The exit code is 1 if an answer has an error.
+    """
     from lmdeck.testing.recordings.cassette import load
     from lmdeck.testing.recordings.replay import understand
 

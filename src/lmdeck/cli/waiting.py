@@ -10,7 +10,9 @@ from lmdeck.cli.terminal import errors
 
 
 def waiting(what: str) -> AbstractContextManager[object]:
-    """Show a spinner and the elapsed time until the block ends; nothing if standard error is not a terminal."""
+    """Show a spinner and the elapsed time until the block ends.
+    If standard error is not a terminal, it shows nothing.
+    """
     if not errors.is_terminal:
         return nullcontext()
     progress = Progress(

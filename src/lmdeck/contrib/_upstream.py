@@ -1,4 +1,4 @@
-"""Connections to the server for other client libraries: lmdeck's transports, retries and queue around `lmdeck.relay`.
+"""Connections to the server for other client libraries: transports and retries around `lmdeck.relay`.
 
 An upstream is one pool of connections that threads (sync) or tasks (async) may share. A forked process opens a new one.
 """
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class ClientTimeouts(Struct, frozen=True, kw_only=True):
-    """The time limits of the calling client, in seconds; they apply if they are shorter than lmdeck's."""
+    """The time limits of the calling client, in seconds; they apply if shorter than lmdeck's."""
 
     connect: float | None = None
     read: float | None = None
@@ -60,7 +60,9 @@ NO_LIMITS = ClientTimeouts()
 
 
 def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return the headers of an httpx request, repeated ones joined; bytes beyond ASCII are kept as they are sent."""
+    """Return the headers of an httpx request, repeated ones joined.
+    Bytes beyond ASCII are passed on unchanged.
+    """
     headers: dict[str, str] = {}
     for name_bytes, value_bytes in raw:
         name, value = name_bytes.decode("latin-1").lower(), value_bytes.decode("latin-1")
@@ -73,7 +75,7 @@ def _shorter(own: float, given: float | None) -> float:
 
 
 class ClientTimeoutError(Exception):
-    """A time limit of the calling client was exceeded; the client raises its own exception type for it."""
+    """A time limit of the calling client was exceeded; the client raises its own exception."""
 
     def __init__(self, error: LMStudioError) -> None:
         super().__init__(str(error))
@@ -89,7 +91,7 @@ class RelayedResponse(Struct, frozen=True, kw_only=True):
     answer: ResponseStream[Any] | None = None
 
     def close(self) -> None:
-        """Release the connection; an unfinished body is aborted, so that the server stops."""
+        """Release the connection; an unfinished body is aborted, which stops the server."""
         if self.answer is not None:
             self.answer.close()
 
@@ -103,13 +105,13 @@ class AsyncRelayedResponse(Struct, frozen=True, kw_only=True):
     answer: ResponseStream[Any] | None = None
 
     def close(self) -> None:
-        """Release the connection; an unfinished body is aborted, so that the server stops."""
+        """Release the connection; an unfinished body is aborted, which stops the server."""
         if self.answer is not None:
             self.answer.close()
 
 
 class _UpstreamBase(Generic[T]):
-    """The settings, one session per server, and one transport; recreated in a forked process."""
+    """The settings, one session per server, and one transport; a forked process creates its own."""
 
     def __init__(self, given: ClientSettings) -> None:
         self.settings = Settings.resolve(given)
@@ -236,7 +238,7 @@ class AsyncUpstream(_UpstreamBase[AsyncTransport]):
         return AsyncRelayedResponse(status=answer.response.status, headers=reader.head(), chunks=chunks, answer=answer)
 
     def prepare(self) -> None:
-        """Create the transport in advance, so that the first request does not wait for its import."""
+        """Create the transport in advance: the first request need not wait for its import."""
         self._check_process()
         self._opened()
 

@@ -35,7 +35,7 @@ MAX_BODY_BYTES = 64 << 20
 
 
 class RepairProxy:
-    """A proxy that relays requests to LM Studio, and returns the answers repaired in the same wire format.
+    """A proxy that relays requests to LM Studio and repairs the answers in their wire format.
 
     The keywords are those of `LMStudio`; its settings select the server. Requests of foreign web pages, and requests to host
     names that `hosts` does not allow, are refused.

@@ -104,7 +104,7 @@ class AsyncRepairTransport(httpx.AsyncBaseTransport):
 
 
 class _RelayedStream(httpx.SyncByteStream):
-    """The body of an answer; closing it, or dropping it unread, stops the generation on the server."""
+    """The body of an answer; closing or dropping it stops the generation on the server."""
 
     def __init__(self, relayed: RelayedResponse, request: httpx.Request) -> None:
         self._relayed = relayed
@@ -126,7 +126,7 @@ class _RelayedStream(httpx.SyncByteStream):
 
 
 class _AsyncRelayedStream(httpx.AsyncByteStream):
-    """The body of an answer; closing it, or dropping it unread, stops the generation on the server."""
+    """The body of an answer; closing or dropping it stops the generation on the server."""
 
     def __init__(self, relayed: AsyncRelayedResponse, request: httpx.Request) -> None:
         self._relayed = relayed

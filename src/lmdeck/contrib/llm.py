@@ -1,4 +1,4 @@
-"""The plugin `llm-lmdeck` for Simon Willison's `llm`: LM Studio's models, with repaired answers.
+"""The plugin `llm-lmdeck` for Simon Willison's `llm`: LM Studio's models, repaired answers.
 
 It is part of lmdeck (`llm install lmdeck`). Model ids are `lmdeck/` and the key in LM Studio; lmdeck's settings select the
 server (`LMDECK_BASE_URL`, …). Tools, schemas, images, streams and logs are those of `llm`.

@@ -1,4 +1,4 @@
-"""Batches on Ray: `Ask` for `ray.data.Dataset.map_batches`, and the hosts of `lmdeck batch run --ray`.
+"""Batches on Ray: `Ask` for `ray.data.Dataset.map_batches`, and hosts for `lmdeck batch run --ray`.
 
     import ray
     from lmdeck.contrib.ray import Ask
@@ -42,14 +42,16 @@ T = TypeVar("T")
 
 
 class Ask:
-    """A callable that answers the rows of a batch; an instance is one client, and may be called again and again.
+    """A callable that answers the rows of a batch; one instance is one client and is reusable.
 
-    Rows have a `prompt`, `input` or `messages` column, or the columns that `template` names. They come as a dict of arrays, an
-    Arrow table or a pandas DataFrame, and are returned with the columns `content`, `tool_calls`, `usage` and `error` (of
-    embeddings also `embedding`), as a DataFrame if one was given, else as an Arrow table. `prefix` goes before these names.
+    Rows have a `prompt`, `input` or `messages` column, or the columns that `template` names. They come as a dict of
+    arrays, an Arrow table or a pandas DataFrame, and are returned with the columns `content`, `tool_calls`, `usage` and
+    `error` (of embeddings also `embedding`), as a DataFrame if one was given, else as an Arrow table. `prefix` goes
+    before these names.
 
-    The rows of a batch are asked at once, as many as the host processes in parallel; equal rows once. A row that fails is asked
-    again as in `LMStudio.batch`, and then has an `error` (`code`, `message`). `settings` are those of `LMStudio`.
+    The rows of a batch are sent together, as many at a time as the host processes in parallel; equal rows are sent
+    once. A row that fails is retried as in `LMStudio.batch`, and then has an `error` (`code`, `message`). `settings`
+    are those of `LMStudio`.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Ask:
         prefix: str = "",
         **settings: Any,  # those of `ClientSettings`, which are checked when they are resolved
     ) -> None:
-        """Open nothing yet.
+        """Check the arguments; connections are opened later.
 
         Raises:
             ConfigurationError: An argument is wrong, or pyarrow is not installed.
@@ -130,7 +132,7 @@ class Ask:
         return batch
 
     async def _answered(self, rows: list[dict[str, Any]]) -> list[StoredRow]:
-        """Answer rows like a batch whose ledger is in memory."""
+        """Answer rows like a batch with a ledger in memory."""
         ledger = Ledger(None)
         try:
             records = [
@@ -144,7 +146,7 @@ class Ask:
             ledger.close()
 
     def _types(self) -> dict[str, Any]:
-        """Return the types of the columns that are added."""
+        """Return the types of the added columns."""
         pa = self._pyarrow
         text, number = pa.string(), pa.int64()
         types = {
@@ -182,7 +184,7 @@ class Ask:
 
 
 class _LoopThread:
-    """An event loop in a thread, so that one async client serves calls from any thread; a daemon, as its process owns it."""
+    """An event loop in a daemon thread, so that one async client serves calls from any thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -210,7 +212,7 @@ def _pyarrow() -> Any:
 
 
 class RayHost:
-    """A host that is asked by an actor on a node of a Ray cluster."""
+    """A host that is used through an actor on a node of a Ray cluster."""
 
     def __init__(self, actor: Any, node: str, root: str) -> None:
         self.name = f"{root} from {node}"
@@ -218,7 +220,7 @@ class RayHost:
         self._root = root
 
     async def ask(self, lease: Lease) -> Answer:
-        """Return the answer that the actor got.
+        """Return the answer that the actor received.
 
         Raises:
             LMStudioError: It got none, or its node is gone.
@@ -227,7 +229,7 @@ class RayHost:
         return result
 
     async def look_up(self) -> HostState:
-        """Return what the actor knows of the host.
+        """Return the state of the host, as the actor sees it.
 
         Raises:
             LMStudioError: The host or the node does not answer.
@@ -256,7 +258,7 @@ class RayHost:
 
 
 class _Asker:
-    """The actor: it asks hosts by their own connections, and returns errors as values, which Ray would wrap."""
+    """The actor: it sends requests to hosts, and returns errors as values, which Ray would wrap."""
 
     def __init__(self, settings: ClientSettings, hosts: Sequence[str]) -> None:
         session = Session(Settings.resolve(settings))
@@ -277,7 +279,8 @@ class _Asker:
 
 
 def ray_hosts(address: str, settings: ClientSettings, hosts: Sequence[str] = ()) -> list[RayHost]:
-    """Return the hosts of a batch as seen from each node of a Ray cluster; `localhost` is the node itself.
+    """Return the hosts of a batch as seen from each node of a Ray cluster.
+    `localhost` is the node itself.
 
     `address` is that of the cluster, `"auto"` for the one of this machine, or `"local"` to start one. An actor whose node dies
     is started again on another node.

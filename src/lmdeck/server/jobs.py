@@ -188,14 +188,18 @@ class DecisionJob(Struct, frozen=True, kw_only=True):
 
 
 class Decided(Struct, frozen=True, kw_only=True):
-    """The probabilities of each question's options, in order; None if the model declines to answer it."""
+    """The probabilities of each question's options, in order.
+    None if the model declines to answer it.
+    """
 
     distributions: tuple[tuple[float, ...] | None, ...]
     prompt_tokens: int
 
 
 class LoadJob(Struct, frozen=True, kw_only=True):
-    """A model to load; `config` holds the other parameters of `POST /api/v1/models/load` that were sent."""
+    """A model to load.
+    `config` holds the other parameters of `POST /api/v1/models/load` that were sent.
+    """
 
     model: str
     context_length: int | None = None
@@ -211,7 +215,9 @@ class Loaded(Struct, frozen=True, kw_only=True):
 
 
 class DownloadState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The progress of a download, in LM Studio's fields (docs, `2_rest/download-status.md`); times are ISO 8601."""
+    """The progress of a download, in LM Studio's fields (docs, `2_rest/download-status.md`).
+    Times are ISO 8601.
+    """
 
     status: Literal["downloading", "paused", "completed", "failed", "already_downloaded"]
     job_id: str | None = None

@@ -144,7 +144,9 @@ def base_url(listener: socket.socket) -> str:
 
 
 def run(app: ASGIApp, listener: socket.socket, on_ready: Callable[[str], object] | None = None) -> None:
-    """Serve until Ctrl-C or SIGTERM; `on_ready` is called with the base URL once connections are accepted."""
+    """Serve until Ctrl-C or SIGTERM.
+    `on_ready` is called with the base URL once connections are accepted.
+    """
     url = base_url(listener)
     server = _Server(app, None if on_ready is None else lambda: on_ready(url))
     with suppress(KeyboardInterrupt):  # uvicorn has shut down cleanly and raises the signal again

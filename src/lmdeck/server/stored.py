@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 class StoredResponses:
-    """The most recent responses of this server, each with its whole history; the oldest are dropped first."""
+    """The most recent responses of this server, each with its whole history.
+    The oldest are dropped first.
+    """
 
     def __init__(self, limit: int = 1000) -> None:
         self._limit = limit

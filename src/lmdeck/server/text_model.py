@@ -41,7 +41,9 @@ class LetterChoice(Struct, frozen=True):
 
 
 class Generation(Struct, frozen=True, kw_only=True):
-    """A text to generate; `prompt` is a history for the chat template, or a raw text to continue."""
+    """A text to generate.
+    `prompt` is a history for the chat template, or a raw text to continue.
+    """
 
     model: str
     prompt: tuple[Turn, ...] | str

@@ -22,7 +22,9 @@ _CONVERTED = frozenset({"chat", "completions", "messages", "responses"})
 
 
 class ToleranceMiddleware:
-    """Middleware that converts request bodies; what cannot be converted is passed on, and refused in LM Studio's words."""
+    """Middleware that converts request bodies.
+    Bodies that cannot be converted are passed on, and refused with LM Studio's message.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -116,7 +116,9 @@ class CallFinder:
 
 
 class ConstrainedCall:
-    """A parser of the single call that the grammar allows; it passes the arguments on as they arrive."""
+    """A parser of the single call that the grammar allows.
+    It passes the arguments on as they arrive.
+    """
 
     def __init__(self) -> None:
         self._started = False
@@ -139,7 +141,9 @@ class ConstrainedCall:
             yield ToolArgumentsDelta(text[: len(text) - pending])
 
     def finish(self) -> Iterator[BackendEvent]:
-        """Yield the pending arguments without the end marker; a call cut off before its name ends is text."""
+        """Yield the pending arguments without the end marker.
+        A call cut off before its name ends is text.
+        """
         rest, self._pending = self._pending.removesuffix(_TAIL), ""
         if rest:
             yield ToolArgumentsDelta(rest) if self._started else TextDelta(rest)

@@ -165,7 +165,7 @@ class ScriptedBackend:
                 yield event
 
     async def embed(self, job: EmbeddingJob) -> Embedded:
-        """Return the scripted vectors, and for other texts vectors that depend only on the text."""
+        """Return the scripted vectors; other texts get vectors that depend only on the text."""
         self._raise_scripted_error(CURRENT.get())
         async for _ in self._models.ensure_loaded(job.model):
             continue  # these endpoints do not report load progress
@@ -191,7 +191,9 @@ class ScriptedBackend:
         )
 
     def _raise_scripted_error(self, exchange: FakeExchange) -> None:
-        """Use the next scripted answer if it is a refusal, a fault or the function of a path; no other fits embeddings."""
+        """Use the next scripted answer if it is a refusal, a fault or the function of a path.
+        No other kind fits embeddings.
+        """
         first = self._script.peek(exchange.rule)
         is_refusal = isinstance(first, Answer) and (first.refusal is not None or first.fault is not None)
         if is_refusal or (callable(first) and exchange.rule is not None and exchange.rule.anywhere):
@@ -237,7 +239,9 @@ def _from_schema(answer: Answer, job: ChatJob) -> Answer:
 
 
 def _limited(events: Iterable[BackendEvent], prompt_tokens: int, max_tokens: int) -> Iterator[BackendEvent]:
-    """Yield the events of an answer up to `max_tokens` pieces of text and reasoning; calls are never cut."""
+    """Yield the events of an answer up to `max_tokens` pieces of text and reasoning.
+    Calls are never cut.
+    """
     left = max_tokens
     for event in events:
         if isinstance(event, TextDelta | ReasoningTextDelta):

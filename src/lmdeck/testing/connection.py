@@ -52,7 +52,9 @@ class Wire:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, data: bytes) -> None:
-        """Send bytes; sometimes split in two at a random position, even within a character or a marker."""
+        """Send bytes, sometimes split in two at a random position.
+        The split may fall within a character or a marker.
+        """
         if self._cuts and len(data) > 1 and self.rng.random() < _CUT_CHANCE:
             at = self.rng.randrange(1, len(data))
             await self.send_unsplit(data[:at])
@@ -114,7 +116,7 @@ class Wire:
 
 
 class PlannedResponse:
-    """The response as it would be without the fault: its head, then its bytes as the application sends them."""
+    """The response without the fault: its head, then its bytes as the application sends them."""
 
     def __init__(self, status: int, headers: Headers) -> None:
         self.status = status
@@ -146,7 +148,7 @@ class PlannedResponse:
 
 
 class ResponseSender:
-    """The sender of what the application produces: directly, or through the fault of this response."""
+    """Sends what the application produces: directly, or through the fault of this response."""
 
     def __init__(self, wire: Wire, fault: Callable[[], Callable[[Wire, PlannedResponse], Any] | None]) -> None:
         self._wire = wire

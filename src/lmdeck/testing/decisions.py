@@ -1,4 +1,4 @@
-"""What a script says to a typed question, as a probability for each of its options."""
+"""Scripted answers to typed questions, as a probability for each option."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def distribution(question: DecisionQuestion, scripted: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """Return the probability of each option; None where the script declines to answer.
+    """Return the probability of each option; None if the script declines to answer.
 
     Raises:
         BackendError: The script names an option that the question does not have.

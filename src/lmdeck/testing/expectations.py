@@ -1,4 +1,4 @@
-"""Assertions about the received requests, whose messages show what was sent instead."""
+"""Assertions about received requests; their messages show what was sent instead."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ POLL_SECONDS = 0.005
 
 
 class Expectations:
-    """Assertions about the requests that were received.
+    """Assertions about the received requests.
 
-    Listings of models do not count as requests here.
+    Model lists do not count as requests here.
     """
 
     requests: list[SentRequest]
@@ -36,18 +36,18 @@ class Expectations:
         raise NotImplementedError
 
     def wait_until_busy(self, seconds: float = 5.0) -> None:
-        """Wait until an answer is being made, as long as this at most.
+        """Wait until an answer is being generated.
 
         Raises:
-            AssertionError: None was.
+            AssertionError: None was within the given time.
         """
         self._wait(lambda: self.in_progress > 0, seconds, "no answer was begun")
 
     def wait_until_idle(self, seconds: float = 5.0) -> None:
-        """Wait until no answer is being made: none is asked for, or whoever asked has gone away.
+        """Wait until no answer is being generated: none is requested, or its client has left.
 
         Raises:
-            AssertionError: After this time the model is still at it.
+            AssertionError: The model was still busy after the given time.
         """
         self._wait(lambda: not self.in_progress, seconds, "an answer is still being made")
 
@@ -62,18 +62,18 @@ class Expectations:
         """Check that every scripted answer was used.
 
         Raises:
-            AssertionError: Some were not.
+            AssertionError: An answer was not used.
         """
         if self.pending:
             raise AssertionError(f"{self.pending} scripted answer(s) were not asked for.{self._shown()}")
 
     def assert_expected(self) -> None:
-        """Check that no request came for which nothing was scripted.
+        """Check that every request had a scripted answer.
 
-        The end of the `with` block does so.
+        The end of the `with` block does the same.
 
         Raises:
-            AssertionError: One came.
+            AssertionError: A request had none.
         """
         if self.unexpected:
             first = self.unexpected[0]
@@ -94,13 +94,13 @@ class Expectations:
         tools: Sequence[str] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> SentRequest:
-        """Check that a request was sent that fits all that is given, and give the last one.
+        """Check that a request matching all arguments was sent, and return the last one.
 
-        `contains` is looked for in what the user said last; `body` in the request's JSON, as a part of it. `times` None: at
-        least once.
+        `contains` is a part of the last user message; `body` is a part of the request's JSON. `times` is the exact
+        number of such requests; None is at least one.
 
         Raises:
-            AssertionError: There was none, or not as often; the message shows what was sent.
+            AssertionError: There was none, or another number; the message shows what was sent.
         """
         wanted = {"path": path, "model": model, "contains": contains, "tools": tools, "body": body}
         asked = [request for request in self.requests if _fits(request, wanted) and (fits is None or fits(request))]
@@ -111,9 +111,9 @@ class Expectations:
         raise AssertionError(f"Expected {expected}, found {len(asked)}.{self._shown()}{self._difference(body)}")
 
     def assert_tool_called(self, name: str, /, *, result: str | None = None, **arguments: object) -> ToolUse:
-        """Check that the application ran a tool with these arguments, and sent back its result.
+        """Check that the application ran a tool with these arguments and sent back its result.
 
-        Other arguments may be there too.
+        It may have used other arguments as well.
 
         Raises:
             AssertionError: It did not; the message shows the calls that it made.
@@ -134,7 +134,7 @@ class Expectations:
         """Check how many requests for an answer were sent.
 
         Raises:
-            AssertionError: It was another number.
+            AssertionError: The number was different.
         """
         asked = [request for request in self._asked() if path in (None, request.path)]
         if len(asked) != count:
@@ -144,7 +144,7 @@ class Expectations:
         """Check that no request for an answer was sent.
 
         Raises:
-            AssertionError: One was.
+            AssertionError: A request was sent.
         """
         self.assert_call_count(0)
 

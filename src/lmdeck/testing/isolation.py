@@ -59,7 +59,8 @@ def environment(fake: FakeLMStudio) -> Iterator[None]:
 
 @contextmanager
 def block_other_connections(fake: FakeLMStudio, *, allow_all: bool = False) -> Iterator[None]:
-    """Block connections to other machines and to LM Studio's port; other local servers stay reachable.
+    """Block connections to other machines and to LM Studio's port.
+    Other local servers remain reachable.
 
     Raises:
         RealRequestError: Raised within the block by a blocked connection.

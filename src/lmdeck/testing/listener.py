@@ -1,4 +1,4 @@
-"""The listening port of the fake, which can be closed for a while to simulate a server that is not running."""
+"""The listening port of the fake, which can be closed to simulate a server that is not running."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ListeningPort:
     def close(
         self, server: BackgroundServer, seconds: float = threading.TIMEOUT_MAX, then: Callable[[], None] | None = None
     ) -> None:
-        """Close the port for the given number of seconds, counted from now; then call `then`."""
+        """Close the port for the given number of seconds from now, then call `then`."""
 
         def end() -> None:
             self.reopen(server)

@@ -105,7 +105,9 @@ class FakeModelStore:
             model.add_instance()
 
     def describe(self) -> list[ModelDescription]:
-        """Return the models, loaded ones first, since the first one answers requests that do not name a model."""
+        """Return the models, loaded ones first.
+        The first one answers requests that do not name a model.
+        """
         models = sorted(self.models.values(), key=lambda model: (model.type in NO_CHAT, not model.instances))
         return [msgspec.structs.replace(model.describe(), on_demand=self.jit) for model in models]
 
@@ -237,7 +239,7 @@ class ModelScripting:
         size_bytes: int = DEFAULT_SIZE_BYTES,
         refuses_to_load: str | None = None,
     ) -> FakeModel:
-        """Add a model; if it is not loaded, the first request loads it, which takes `load_seconds`."""
+        """Add a model; if it is not loaded, the first request loads it in `load_seconds`."""
         model = FakeModel(
             key=key,
             type=type,

@@ -30,7 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def fake_lmstudio(request: pytest.FixtureRequest) -> Iterator[FakeLMStudio]:
-    """A fake LM Studio for this test, see `lmdeck.testing.FakeLMStudio`; the marker `lmstudio` sets it up."""
+    """A fake LM Studio for this test, see `lmdeck.testing.FakeLMStudio`.
+    The marker `lmstudio` sets its options.
+    """
     marker = request.node.get_closest_marker("lmstudio")
     with _fake({} if marker is None else dict(marker.kwargs)) as fake:
         yield fake
@@ -38,7 +40,7 @@ def fake_lmstudio(request: pytest.FixtureRequest) -> Iterator[FakeLMStudio]:
 
 @pytest.fixture
 def async_fake_lmstudio(fake_lmstudio: FakeLMStudio) -> FakeLMStudio:
-    """The same fake under a name that says what the test is: `async_client()` makes its clients."""
+    """The same fake under a name for async tests, which use its `async_client()`."""
     return fake_lmstudio
 
 

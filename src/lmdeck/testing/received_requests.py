@@ -21,7 +21,9 @@ ANSWERING = (
 
 
 class ToolUse(Struct, frozen=True, kw_only=True):
-    """A tool call that the application answered, with its arguments and result, read from its next request."""
+    """A tool call that the application answered, with its arguments and result.
+    It is read from the application's next request.
+    """
 
     name: str
     arguments: Mapping[str, Any]

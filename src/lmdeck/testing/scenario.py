@@ -98,7 +98,7 @@ class _AnswerEntry(Struct, forbid_unknown_fields=True, kw_only=True):
         )
 
     def _content(self) -> str:
-        """Return the text of the answer: some words if only a fault is given, so that there is something to cut."""
+        """Return the text of the answer; if only a fault is given, some words that it can cut."""
         if self.json is not None:
             return msgspec.json.encode(self.json).decode()
         has_answer = self.reply or self.reasoning or self.tool_call or self.tool_calls or self.from_schema
@@ -106,7 +106,9 @@ class _AnswerEntry(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Scenario(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A whole scenario file. Without `strict`, a request for which nothing is scripted is answered with its own words."""
+    """A scenario file.
+    Without `strict`, a request without a scripted answer is answered with its own words.
+    """
 
     seed: int = 0
     strict: bool = False
@@ -162,7 +164,7 @@ def load_scenario(path: str | Path) -> Scenario:
     """Read a scenario file.
 
     Raises:
-        ConfigurationError: It cannot be read, is no TOML, or holds what a scenario does not have.
+        ConfigurationError: It cannot be read, is not TOML, or has an unknown field.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")

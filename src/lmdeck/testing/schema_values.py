@@ -21,10 +21,10 @@ _FORMATS = {
 
 
 def value_for(schema: object, root: Mapping[str, Any] | None = None, depth: int = 0) -> Any:  # noqa: C901  # JSON; one case a keyword
-    """Return a value that matches a schema, always the same one; references are resolved in `root`.
+    """Return a value that matches a schema, always the same one; `root` resolves references.
 
     Raises:
-        ConfigurationError: The schema is nested without end, or uses what is not known here (`pattern`).
+        ConfigurationError: The schema is nested without end, or uses an unsupported keyword (`pattern`).
     """
     if not isinstance(schema, Mapping):
         return None if schema is False else "text"

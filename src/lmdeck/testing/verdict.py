@@ -1,9 +1,9 @@
-"""What an application makes of each fault: its program is run against a fake that fails in that way, and watched.
+"""How an application handles each fault: its program runs against a fake that fails in that way.
 
-First it is run without a fault, which shows what it says when all is well. Then, for each fault, as it is and with lmdeck's
-repair between (as `lmdeck run` puts it there): *survived* (it said the
-same), *reported* (it ended with an error of its own), *wrong answer* (it ended well and said something else), *crashed* (a
-traceback or a signal) or *hung* (it did not end in time).
+It first runs without a fault, which shows its normal output. Then it runs with each fault, once directly and once
+through lmdeck's repair (as in `lmdeck run`). The outcomes are *survived* (the same output), *reported* (it ended with
+an error of its own), *wrong answer* (it ended normally with another output), *crashed* (a traceback or a signal) and
+*hung* (it did not end in time).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHOWN = 2000
 
 
 class Trial(Struct, frozen=True, kw_only=True):
-    """One run of the program: `is_right` tells whether the outcome is one to be content with."""
+    """One run of the program; `is_right` is whether the outcome is acceptable."""
 
     fault: str
     outcome: Outcome
@@ -43,7 +43,7 @@ class Trial(Struct, frozen=True, kw_only=True):
 
 
 class Repaired(Struct, frozen=True, kw_only=True):
-    """The run of the same fault with repaired answers."""
+    """A run with the same fault and repaired answers."""
 
     outcome: Outcome
     seconds: float
@@ -64,7 +64,7 @@ class _ProgramRun(Struct, frozen=True, kw_only=True):
 
 
 def baseline(command: Sequence[str], scenario: Scenario, timeout: float, *, repaired: bool = False) -> str:
-    """Run the program without a fault, with repaired answers or as it is, and give what it says.
+    """Run the program without a fault, with repaired answers or directly, and return its output.
 
     Raises:
         ConfigurationError: It cannot be run, fails, or does not end.
@@ -91,9 +91,9 @@ def try_faults(
     faults: Sequence[str] | None = None,
     repaired: str | None = None,
 ) -> Iterator[Trial]:
-    """Run the program once under each fault; every one of its answers fails in that way.
+    """Run the program once with each fault; every one of its answers fails in that way.
 
-    With `repaired`, what it says with repaired answers when all is well, it is run once more with them.
+    `repaired` is the normal output with repaired answers; if it is given, the program runs with them, too.
     """
     for name in faults or FAULTS:
         run = _run(command, scenario, name, timeout)
@@ -149,7 +149,9 @@ def _run(
 
 @contextmanager
 def _server(fake: FakeLMStudio, timeout: float, *, repaired: bool) -> Iterator[str]:
-    """Return the address that the program asks; the repair's limits on silence run out before the program counts as hung."""
+    """Return the address for the program.
+    The repair's limits on silence expire before the program counts as hung.
+    """
     if not repaired:
         yield fake.base_url
         return
@@ -160,7 +162,7 @@ def _server(fake: FakeLMStudio, timeout: float, *, repaired: bool) -> Iterator[s
 
 
 def _arm(fake: FakeLMStudio, fault: str | None) -> None:
-    """Make every answer fail; a closed port stays closed as long as the program runs."""
+    """Make every answer fail; a closed port stays closed while the program runs."""
     if fault is not None and FAULTS[fault].closes_port:
         fake.close_port()
     else:

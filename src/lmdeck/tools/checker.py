@@ -44,7 +44,7 @@ class Checker:
         return [_line(error) for error in islice(validator.iter_errors(value), MAX_ERRORS)]
 
     def coerce(self, value: object, name: str, problems: list[Problem]) -> object:
-        """Return a value coerced to the schema where that is lossless, and add each change to `problems`."""
+        """Return a value, losslessly coerced to the schema where needed; add changes to `problems`."""
         return _coerce(value, self.schema, self.schema, "", name, problems)
 
     def _compiled(self) -> Validator:
@@ -93,7 +93,7 @@ def _coerce(
 
 
 def _branch(schema: Mapping[str, Any], value: object, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the alternative of a union that a list or object matches; the schema itself without a match."""
+    """Return the alternative of a union that a value matches; without a match, the schema itself."""
     wanted = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else ""
     for choice in ("anyOf", "oneOf"):
         for option in schema.get(choice, ()):
@@ -103,7 +103,7 @@ def _branch(schema: Mapping[str, Any], value: object, root: Mapping[str, Any]) -
 
 
 def _coerce_scalar(value: object, schema: Mapping[str, Any], types: frozenset[str], root: Mapping[str, Any]) -> object:
-    """Return a value as one of the types; the same value if it needs or allows no change."""
+    """Return a value as one of the types; unchanged if it needs or allows no change."""
     if isinstance(value, str) and types and "string" not in types:
         read = _read(value, types)
         if read is not value:

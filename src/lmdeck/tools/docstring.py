@@ -1,4 +1,4 @@
-"""Descriptions of a function and its parameters from a docstring in Google, NumPy or Sphinx style.
+"""Descriptions of a function and its parameters from a docstring: Google, NumPy or Sphinx style.
 
 docstring-parser reads all three styles; it is imported only for a function with a docstring.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 def parse_docstring(function: Callable[..., object]) -> tuple[str, dict[str, str]]:
-    """Return the description of a function, and those of its parameters by name, on one line each."""
+    """Return the description of a function, and those of its parameters, on one line each."""
     text = inspect.getdoc(function)
     if not text:
         return "", {}

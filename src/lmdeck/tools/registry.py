@@ -59,7 +59,7 @@ class ToolRegistry:
 
 
 def offered_tool(offer: Offer, registry: ToolRegistry) -> Tool[..., Any] | Mapping[str, Any]:
-    """Return the tool for a `Tool`, a function or a registered name; an OpenAI-style dict is unchanged.
+    """Return the tool for a `Tool`, a function or a registered name; an OpenAI dict is unchanged.
 
     Raises:
         ConfigurationError: The signature of a function cannot be described.
@@ -76,6 +76,6 @@ def offered_tool(offer: Offer, registry: ToolRegistry) -> Tool[..., Any] | Mappi
 
 
 def _origin(item: Tool[..., Any]) -> tuple[str, str]:
-    """Return the module and qualified name of a tool's function, which stay the same if it is redefined."""
+    """Return the module and qualified name of a tool's function; redefining it keeps them."""
     handler = item.handler
     return getattr(handler, "__module__", ""), getattr(handler, "__qualname__", repr(handler))

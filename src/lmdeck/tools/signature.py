@@ -16,7 +16,7 @@ from lmdeck.tools.schema import schema_of
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """The signature of a function: its description, the schema, and the Struct of its arguments."""
+    """The signature of a function: its description, schema, and the Struct of its arguments."""
 
     description: str
     schema: dict[str, Any]

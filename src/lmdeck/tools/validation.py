@@ -13,7 +13,7 @@ SHOWN = 200
 
 
 def checked_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the keyword arguments for the handler, typed by its signature, and the problems of coercion.
+    """Return the keyword arguments for the handler, typed by its signature, and coercion problems.
 
     Raises:
         ToolArgumentsError: They do not match the schema; `errors` has one line for each mismatch.

@@ -34,14 +34,15 @@ OnEndAsync: TypeAlias = Callable[[Any], Awaitable[object]]
 
 
 class ResumedRun(Struct, frozen=True):
-    """A paused run that goes on, and the decisions on its calls."""
+    """A paused run that is resumed, and the decisions on its calls."""
 
     paused: PausedRun
     decisions: Decisions
 
 
 class StreamedAnswer:
-    """One answer to one request; `outcome` is the complete reply, the paused run, or the part received so far.
+    """One answer to one request.
+    `outcome` is the complete reply, the paused run, or the part received so far.
 
     The sender checks `is_finished` at each frame and calls `end` or `end_async` once it is true, before it requests the next
     frame. The last frame then reports whether saving the reply succeeded. The frame before it is empty and need not be sent.
@@ -57,7 +58,8 @@ class StreamedAnswer:
         with_details: bool = False,
         resumed: ResumedRun | None = None,
     ) -> None:
-        """`chat` returns the chat to run; it is called on the event loop of the run. `resumed` is a paused run to go on with.
+        """Prepare the answer to `chat`, a function that returns the chat to run.
+        It is called on the event loop of the run. `resumed` is a paused run to resume.
 
         `with_details` is for developers: errors are sent unchanged. Otherwise a neutral sentence is sent, with the number under
         which the error was logged.
@@ -79,14 +81,17 @@ class StreamedAnswer:
 
     @property
     def outcome(self) -> Reply | PausedRun:
-        """The reply: a complete one, or a partial one with an empty `finish_reason` and a problem that says how it ended.
+        """The reply: complete, or partial with a problem that says how it ended.
+        A partial reply has an empty `finish_reason`.
 
         If calls wait for a decision, it is the paused run.
         """
         return self._outcome or self._partial.reply(self._ending)
 
     def end(self, on_end: OnEnd | None) -> None:
-        """Call `on_end` with the outcome, once; an exception is logged and reported in the last frame."""
+        """Call `on_end` with the outcome, once.
+        An exception is logged, and reported in the last frame.
+        """
         if on_end is None or self._is_ended or not self.is_started:
             return
         self._is_ended = True

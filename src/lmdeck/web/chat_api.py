@@ -37,7 +37,9 @@ NOT_LOGGED_IN = RefusedRequest(401, "You are not logged in.", "Log in and ask ag
 
 
 class AskedChat(Struct, Generic[C], frozen=True, kw_only=True):
-    """A chat to run and stream; `conversation` is the id of the stored conversation, to which `on_end` appends the reply."""
+    """A chat to run and stream.
+    `conversation` is the id of the stored conversation, to which `on_end` appends the reply.
+    """
 
     chat: C
     encoding: Encoding
@@ -80,7 +82,7 @@ class ChatApi(Struct, frozen=True, kw_only=True):
         return cls(store=store, encoding=chosen, title=title, examples=tuple(examples))
 
     def ask(self, body: bytes, chat: C, owner: str) -> AskedChat[C] | RefusedRequest:
-        """Return the chat that answers a question; a stored conversation has the question from now on."""
+        """Return the chat that answers a question, after storing the question in its conversation."""
         if len(body) > MAX_BODY_BYTES:
             return TOO_LARGE
         try:
@@ -134,7 +136,9 @@ class ChatApi(Struct, frozen=True, kw_only=True):
 
 
 def login_redirect(login_url: str | None, method: str, accept: str, path: str) -> str | None:
-    """Return where a browser that opens the page without being logged in is sent; None for all other requests."""
+    """Return where to send a browser that opens the page without being logged in.
+    None for all other requests.
+    """
     if login_url is None or method != "GET" or not prefers_html(accept):
         return None
     return f"{login_url}{'&' if '?' in login_url else '?'}next={quote(path)}"

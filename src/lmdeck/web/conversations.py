@@ -43,7 +43,7 @@ CREATE INDEX IF NOT EXISTS conversation_of_owner ON conversation (owner, updated
 
 
 class StoredQuestion(NamedTuple):
-    """A question that was stored: its conversation, the messages to send, and its id, for the answer."""
+    """A stored question: its conversation, the messages to send, and its id for the answer."""
 
     conversation: str
     messages: list[Message]
@@ -51,9 +51,9 @@ class StoredQuestion(NamedTuple):
 
 
 class Turn(Struct, frozen=True, kw_only=True):
-    """One turn of a stored conversation: its messages, and the paused run that goes on with it, if any.
+    """One turn of a stored conversation: its messages, and the paused run that it resumes, if any.
 
-    `question` is the id of the question that begins it.
+    `question` is the id of the question that starts it.
     """
 
     key: str
@@ -63,7 +63,7 @@ class Turn(Struct, frozen=True, kw_only=True):
 
     @property
     def paused(self) -> PausedRun | None:
-        """The run that goes on."""
+        """The run to resume."""
         return None if self.resumed is None else self.resumed.paused
 
 
@@ -99,7 +99,7 @@ class Conversations:
             return [{"id": key, "title": title, "updated": updated} for key, title, updated in rows]
 
     def begin(self, request: PageQuestion | PageDecisions, owner: str) -> Turn | RefusedRequest:
-        """Return the turn that a request begins: that of a new question, or of a paused run, which is taken.
+        """Return the turn of a request: that of a new question, or of a paused run, which it removes.
 
         Raises:
             ConfigurationError: The decisions do not fit the calls that wait.
@@ -119,8 +119,8 @@ class Conversations:
     def ask(self, question: PageQuestion, owner: str) -> StoredQuestion | None:
         """Append a question to its conversation, or to a new one; return it with all messages to send.
 
-        A question that replaces another one removes it and all messages after it. Calls of the conversation that wait for a
-        decision no longer do. None if the owner has no such conversation.
+        A question that replaces another one removes it and all messages after it. Calls of the conversation that wait
+        for a decision are then discarded. None if the owner has no such conversation.
         """
         asked = question.asked()
         asked = replace(asked, content=storable_text(asked.content), id=secrets.token_urlsafe(12))
@@ -152,8 +152,9 @@ class Conversations:
     ) -> None:
         """Append an answer with all its rounds; of an interrupted answer, the part that was received.
 
-        A paused run is stored with it, until `take_paused`. The answer of a `resumed` run goes on where that was paused.
-        Nothing is appended if the conversation, or the `question` with this id, has been removed or replaced meanwhile.
+        A paused run is stored with it, until `take_paused`. The answer of a `resumed` run continues the one that was
+        paused. Nothing is appended if the conversation, or the `question` with this id, has been removed or replaced
+        meanwhile.
         """
         messages = [StoredMessage.of_round(one) for one in new_rounds(outcome, resumed)]
         with self._open() as database:
@@ -169,7 +170,9 @@ class Conversations:
                 )
 
     def paused(self, key: str, owner: str) -> PausedRun | None:
-        """Return the paused run of a conversation, without taking it; None if no calls wait for a decision."""
+        """Return the paused run of a conversation, without removing it.
+        None if no calls wait for a decision.
+        """
         with self._open() as database:
             row = database.execute(
                 "SELECT body FROM paused JOIN conversation ON id = conversation WHERE id = ? AND owner = ?",
@@ -178,7 +181,8 @@ class Conversations:
         return None if row is None else PausedRun.from_json(row[0])
 
     def take_paused(self, key: str, owner: str, run: str) -> PausedRun | None:
-        """Return a paused run and remove it, so that it is resumed once; None if it no longer waits.
+        """Return a paused run and remove it, so that it is resumed once.
+        None if it no longer waits.
 
         Of several threads and processes, one gets it. If that one dies, the calls are lost rather than repeated.
         """
@@ -223,7 +227,8 @@ class Conversations:
         *,
         in_place_of: str | None = None,
     ) -> None:
-        """Append messages; the first user message becomes the title. A conversation that was removed is not recreated.
+        """Append messages; the first user message becomes the title.
+        A removed conversation is not created again.
 
         The first message replaces the one with the call `in_place_of`, if there is one.
         """
@@ -252,7 +257,9 @@ class Conversations:
 
 
 def _before_question(messages: list[StoredMessage], index: int) -> list[StoredMessage]:
-    """Return the messages before the question with an index, counted from 0; all of them if there is no such question."""
+    """Return the messages before the question with an index, counted from 0.
+    All of them if there is no such question.
+    """
     questions = [at for at, message in enumerate(messages) if message.role == "user"]
     return messages[: questions[index]] if 0 <= index < len(questions) else messages
 

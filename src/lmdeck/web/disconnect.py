@@ -1,7 +1,7 @@
 """ASGI requests whose client may leave: work that stops with it, and bodies of bounded size.
 
-Starlette's own `StreamingResponse` notices a client that has left only when it writes. A request that waits in a queue, or for
-its prompt to be processed, writes nothing; so the connection is watched from the first moment on.
+Starlette's own `StreamingResponse` notices a client that has left only when it writes. A request that waits in a queue,
+or for its prompt to be processed, writes nothing; so the connection is watched from the beginning.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -
 
 
 async def wait_for_disconnect(receive: Receive) -> None:
-    """Return when the client has disconnected; parts of the request body that arrive late are ignored."""
+    """Return when the client has disconnected; late parts of the request body are ignored."""
     while (await receive())["type"] != "http.disconnect":
         continue
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
-    """Return the request body, or its first `limit` + 1 bytes if it is longer than `limit` bytes."""
+    """Return the request body; of one longer than `limit` bytes, the first `limit` + 1."""
     body = bytearray()
     while True:
         message = await receive()

@@ -1,4 +1,6 @@
-"""What a visitor learns of an error: everything in development, else a neutral sentence and the number of the log entry."""
+"""What a visitor sees of an error: everything in development, else a neutral sentence.
+The sentence has the number of the log entry.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,7 @@ class ErrorAnswer(Struct, frozen=True, kw_only=True):
 
 
 def report(error: Exception, what: str, *, with_details: bool) -> LMStudioError:
-    """Log an error and return the one to show: itself, or neutral with the number of the log entry.
+    """Log an error and return the one to show: itself, or a neutral one with the log entry's number.
 
     `what` is a sentence for visitors. With `with_details`, an error of the application's own code is named, too.
     """
@@ -88,7 +90,8 @@ def report(error: Exception, what: str, *, with_details: bool) -> LMStudioError:
 
 
 def error_answer(error: LMStudioError, *, accept: str, with_details: bool) -> ErrorAnswer:
-    """Return the answer of a view that raised `error`: a page if the `Accept` header prefers HTML, otherwise JSON.
+    """Return the answer of a view that raised `error`.
+    It is a page if the `Accept` header prefers HTML, otherwise JSON.
 
     The status is 413, 500, 502, 503 or 504: never one that blames the visitor for the site's token or model.
     """
@@ -109,17 +112,21 @@ def error_answer(error: LMStudioError, *, accept: str, with_details: bool) -> Er
 
 
 def sentence_for(error: Exception, otherwise: str) -> str:
-    """Return what a visitor can make use of: the model is not there or too slow, or the text too long; else `otherwise`."""
+    """Return a sentence that helps a visitor, else `otherwise`.
+    It says that the model is unavailable or too slow, or the text too long.
+    """
     status = status_of(error) if isinstance(error, LMStudioError) else 500
     return _SENTENCES[status] if status in {413, 503, 504} else otherwise
 
 
 def status_of(error: LMStudioError) -> int:
-    """Return the status that a visitor gets; 502 unless the error says more."""
+    """Return the status for a visitor; 502 unless the error is more specific."""
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 502)
 
 
 def prefers_html(accept: str) -> bool:
-    """Whether HTML is accepted by name, and JSON is not; browsers name HTML when they open a page."""
+    """Whether HTML is accepted by name, and JSON is not.
+    Browsers name HTML when they open a page.
+    """
     types = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
     return "text/html" in types and "application/json" not in types

@@ -1,4 +1,4 @@
-"""Event loops in native threads, also under gevent's monkey patches, and waiting for them from greenlets."""
+"""Event loops in native threads, also under gevent's patches, and waiting for them from greenlets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop for a native thread, whose selector and executor are not patched by gevent."""
+    """Return an event loop for a native thread; gevent patches neither its selector nor executor."""
     if not is_patched():
         return asyncio.new_event_loop()
     loop = asyncio.SelectorEventLoop(original("selectors", "DefaultSelector")())
@@ -24,7 +24,8 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def wait_for(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
-    """Run a coroutine on a loop in another thread, with this thread's context variables, and return its result.
+    """Run a coroutine on a loop in another thread, with this thread's context variables.
+    Return its result.
 
     A greenlet is woken through its hub, as in gevent's thread pool, because gevent's locks work within one thread only.
     """

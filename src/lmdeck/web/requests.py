@@ -24,7 +24,7 @@ _IMAGE = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,
 
 
 class PageMessage(Struct, frozen=True):
-    """A message that the page sends along, because the server does not store the conversation."""
+    """A message that the page sends along because the server does not store the conversation."""
 
     role: str
     content: str
@@ -33,7 +33,7 @@ class PageMessage(Struct, frozen=True):
     calls: tuple[StoredCall, ...] = ()
 
     def stored(self) -> StoredMessage:
-        """Return the message; a page may not set a system message, so every role but assistant is user."""
+        """Return the message; every role but assistant becomes user, since a page sets no system message."""
         is_answer = self.role == "assistant"
         return StoredMessage(
             role="assistant" if is_answer else "user",
@@ -73,7 +73,9 @@ class PageQuestion(Struct, frozen=True):
 
 
 class PageDecisions(Struct, frozen=True):
-    """The decisions on the calls of a paused `run` of a stored `conversation`, by call id; see `lmdeck.PausedRun`."""
+    """The decisions on the calls of a paused `run` of a stored `conversation`, by call id.
+    See `lmdeck.PausedRun`.
+    """
 
     conversation: str
     run: str
@@ -81,12 +83,12 @@ class PageDecisions(Struct, frozen=True):
 
 
 def shown_paused(paused: PausedRun | None) -> dict[str, Any] | None:
-    """Return what the page needs of a paused run: its id, and the ids of the calls that wait for a decision."""
+    """Return what the page needs of a paused run: its id, and the ids of the waiting calls."""
     return None if paused is None else {"run": paused.id, "calls": [call.id for call in paused.calls]}
 
 
 def check_store(approve: object, store: object) -> None:
-    """Refuse to pause runs that nobody stores.
+    """Check that paused runs can be stored.
 
     Raises:
         ConfigurationError: `approve` pauses runs, and there is no store.

@@ -1,4 +1,4 @@
-"""The state of the model that a chat would ask, for the start of the page."""
+"""The state of the model that a chat would use, for the start of the page."""
 
 from __future__ import annotations
 

@@ -66,7 +66,8 @@ class StoredMessage(Struct, frozen=True, kw_only=True):
         return self.ended in INTERRUPTED
 
     def history(self) -> list[Message]:
-        """Return the messages to send: without reasoning, and without calls that have no result, which servers reject.
+        """Return the messages to send, without reasoning and without calls that have no result.
+        Servers reject such calls.
 
         An interrupted answer ends with a note; without it, models imitate the abrupt ending.
         """
@@ -102,9 +103,9 @@ def ending_of(reply: Reply) -> Ending | None:
 
 
 def new_rounds(outcome: Reply | PausedRun, resumed: PausedRun | None = None) -> Iterator[Round]:
-    """Yield the rounds to store of an answer, without those that were stored when the run was paused.
+    """Yield the rounds of an answer to store, without those stored when the run was paused.
 
-    The first round after a pause is that of the calls that waited: it replaces the stored one.
+    The first round after a pause contains the calls that waited: it replaces the stored one.
     """
     reply = outcome if isinstance(outcome, Reply) else outcome.partial
     for each in islice(_rounds(reply), 0 if resumed is None else len(resumed.rounds), None):
@@ -137,7 +138,9 @@ def _rounds(reply: Reply) -> Iterator[Round]:
 
 
 def _rounds_of_messages(reply: Reply) -> Iterator[Round]:
-    """Reconstruct the rounds of a reply that the application built from messages; the last has the reply's reasoning."""
+    """Reconstruct the rounds of a reply that the application built from messages.
+    The last round has the reply's reasoning.
+    """
     outcomes = {message.tool_call_id: _text(message) for message in reply.messages if message.role == "tool"}
     answers = [message for message in reply.messages if message.role == "assistant"]
     for message in answers:

@@ -1,4 +1,4 @@
-"""Request checks of a local server: it answers its own pages and programs, and refuses pages of other sites.
+"""Request checks of a local server: it answers its own pages and programs, not those of other sites.
 
 A browser lets any web page send requests to this machine. Three checks detect them. The `Host` header must be an allowed name;
 a foreign name that resolves to this machine (DNS rebinding) is not. `Sec-Fetch-Site` and `Origin` identify the site of the
@@ -61,7 +61,7 @@ LOOPBACK = AllowedHosts()
 def refuse_request(
     method: str, headers: Mapping[str, str], hosts: AllowedHosts = LOOPBACK, *, needs_json: bool = True
 ) -> RefusedRequest | None:
-    """Return the refusal of a request, or None if it is accepted; the names in `headers` are in lower case.
+    """Return the refusal of a request, or None if it is accepted; `headers` are in lower case.
 
     With `needs_json`, the body of a request with an unsafe method must be JSON.
     """
@@ -82,7 +82,9 @@ def refuse_request(
 
 
 def _is_same_site(headers: Mapping[str, str], host: str, hosts: AllowedHosts) -> bool:
-    """Whether a request comes from a page of this server or from a program, which sends neither header."""
+    """Whether a request comes from a page of this server, or from a program.
+    A program sends neither header.
+    """
     if headers.get("sec-fetch-site", "none").lower() not in {"same-origin", "none"}:
         return False
     origin = headers.get("origin")
@@ -93,7 +95,9 @@ def _is_same_site(headers: Mapping[str, str], host: str, hosts: AllowedHosts) ->
 
 
 def _has_body(headers: Mapping[str, str]) -> bool:
-    """Whether a request has a body: by its framing (RFC 9112, section 6), or by its media type, as in HTTP/2."""
+    """Whether a request has a body: by its framing (RFC 9112, section 6), or its media type.
+    HTTP/2 has only the latter.
+    """
     return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers or "content-type" in headers
 
 
@@ -133,7 +137,8 @@ def _is_local(name: str) -> bool:
 
 
 def content_security_policy(static_origin: str = "", *, framed: bool = False) -> str:
-    """Return the policy of the chat page: scripts and styles only from its origin or `static_origin`, and no framing.
+    """Return the policy of the chat page: own scripts and styles only, and no framing.
+    Its origin and `static_origin` are allowed sources.
 
     With `framed`, pages of the same origin may frame it.
     """

@@ -54,7 +54,9 @@ def _learn_tokens(session: Session, sent: Mapping[str, Any], answer: ResponseStr
 
 
 def final_reply(stream: ResponseStream[ChatReader]) -> Reply:
-    """Return the reply of a finished response; measured times replace those that the server omits."""
+    """Return the reply of a finished response.
+    Measured times replace those that the server omits.
+    """
     reader = stream.reader
     reply, measured = reader.reply(), stream.measured()
     if not reader.is_streamed:
@@ -101,7 +103,9 @@ def _build(
 
 
 def _complete_stats(reply: Reply, measured: Measured, stream: ResponseStream[ChatReader]) -> Stats:
-    """Return the statistics with missing values measured; without a token count, each chunk is one token."""
+    """Return the statistics with missing values measured.
+    Without a token count, each chunk is one token.
+    """
     stats = reply.stats
     speed = stats.tokens_per_second
     tokens = reply.usage.completion_tokens if reply.usage else stream.chunk_count

@@ -54,7 +54,9 @@ def check_health(session: Session, clock: Callable[[], float] = time.monotonic) 
 
 
 def _identify(session: Session, listing: Listing) -> Plan[Product]:
-    """Return the product that sent the list; LM Studio and lmdeck's engine need no further request."""
+    """Return the product that sent the list.
+    LM Studio and lmdeck's engine need no further request.
+    """
     product = recognize(listing.api, listing.body, listing.headers, listing.refusals)
     product = Product(product.name or session.peer.product, product.version)
     if product.name == LM_STUDIO:
@@ -79,7 +81,7 @@ def _edition(session: Session) -> Plan[Product]:
 
 
 def find_local_edition(session: Session) -> Plan[Product | None]:
-    """Return the one of LM Studio's programs that runs on this machine, by its API for SDKs; None if none does."""
+    """Return which program of LM Studio runs on this machine, by its API for SDKs; None if none does."""
     for port in lm_studio_api_ports(Path.home(), os.environ):
         named = read_status((yield from session.probe(STATUS, port)))
         if named is not None:

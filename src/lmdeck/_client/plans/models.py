@@ -156,7 +156,9 @@ def _report_progress(
 
 
 def unload(session: Session, instance_id: str) -> Plan[str]:
-    """Unload an instance, and return its id; if the response is lost, the list shows the outcome."""
+    """Unload an instance, and return its id.
+    If the response is lost, the list shows the outcome.
+    """
     session.forget_model()
     body = {"instance_id": instance_id}
     try:
@@ -314,7 +316,8 @@ def _list_or_empty(session: Session) -> Plan[list[ModelInfo]]:
 
 
 def _list_after(error: LMStudioError, session: Session) -> Plan[list[ModelInfo]]:
-    """List the models after a failed request that may have taken effect; empty if it cannot have.
+    """List the models after a failed request that may have taken effect.
+    The list is empty if it cannot have taken effect.
 
     Raises:
         LMStudioError: `error` itself, if the list cannot be fetched either.

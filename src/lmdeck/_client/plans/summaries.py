@@ -24,7 +24,9 @@ Ask: TypeAlias = Callable[[ChatSpec], Plan[str]]
 
 
 def summarised(summaries: Summaries, spec: ChatSpec, count: TokenCount, room: int, ask: Ask) -> Plan[ChatSpec]:
-    """Return the chat with a summary in the place of its oldest exchanges; `spec` itself where it has one exchange only."""
+    """Return the chat with a summary in place of its oldest exchanges.
+    A chat of one exchange is unchanged.
+    """
     messages = messages_of(spec)
     is_led = bool(messages) and messages[0].role == "system"
     exchanges = exchanges_of(messages[is_led:])

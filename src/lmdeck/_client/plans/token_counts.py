@@ -35,7 +35,9 @@ def count_tokens(session: Session, spec: ChatSpec) -> Plan[TokenCount]:
 
 
 def _counted(session: Session, body: Mapping[str, Any]) -> Plan[int | None]:
-    """Ask llama.cpp (`tools/server/README.md`), or a server with Anthropic's `count_tokens`; None where neither is there."""
+    """Ask llama.cpp (`tools/server/README.md`), or a server with Anthropic's `count_tokens`.
+    None if the server has neither.
+    """
     try:
         if session.peer.product == LLAMA_CPP:
             asked = {name: body[name] for name in ("messages", "tools") if name in body}
@@ -62,7 +64,8 @@ def _learn_models(session: Session) -> Plan[None]:
 
 
 def guarded(session: Session, spec: ChatSpec, ask: Ask) -> Plan[tuple[ChatSpec, list[Problem]]]:
-    """Return a chat that fits the context of its model, and what was left out of it; `ask` asks a model for a summary.
+    """Return a chat that fits its model's context, and what was left out.
+    `ask` requests a summary from a model.
 
     Raises:
         ContextLengthError: It does not fit, or not even its last exchange does.

@@ -1,4 +1,6 @@
-"""The registry of dialects. A new one is declared in the file of its family, or in a new file that is listed here."""
+"""The registry of dialects.
+A new dialect is declared in the file of its family, or in a new file that is listed here.
+"""
 
 from __future__ import annotations
 

@@ -38,7 +38,9 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningTags:
-    """The tags around reasoning, `anywhere` or only at the start of the answer; special tokens count anywhere."""
+    """The tags around reasoning, `anywhere` or only at the start of the answer.
+    Special tokens count anywhere.
+    """
 
     open: str
     close: str

@@ -70,7 +70,9 @@ def header_of(source: Source, sink: Sink) -> Reader[str]:
 
 
 def message(source: Source, sink: Sink, default: str = "user") -> Reader[None]:
-    """Read one message, from its first token on; without channel and recipient it is for `default`."""
+    """Read one message from its first token on.
+    Without a channel and a recipient, it is for `default`.
+    """
     header = yield from header_of(source, sink)
     if not header:
         return
@@ -114,7 +116,9 @@ def to_user(source: Source, sink: Sink, ends: Stops) -> Reader[None]:
 
 
 def to_itself(source: Source, sink: Sink) -> Reader[None]:
-    """Read a message to `assistant`, which is not a tool; unless it ends as a call does, it is for the user."""
+    """Read a message to `assistant`, which is not a tool.
+    Unless it ends like a call, it is for the user.
+    """
     begin, parts = source.place, list[str]()
     end = yield from source.until(MESSAGE_ENDS, parts.append)
     text = "".join(parts)

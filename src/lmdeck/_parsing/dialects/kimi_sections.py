@@ -35,7 +35,9 @@ CONTROL = re.compile(r"<\|[\w.:\-]{1,40}\|>")
 
 
 def kimi(source: Source, sink: Sink) -> Reader[None]:
-    """Read one of Kimi K3's sections, from `<|open|>` or `<|close|>` on; without tools, those of calls are text."""
+    """Read one of Kimi K3's sections, from `<|open|>` or `<|close|>` on.
+    Without tools, those of calls are text.
+    """
     begin = source.place
     if (yield from source.take(TURN)) == "<|close|>":
         yield from _end_of_section(source, sink, begin)
@@ -86,7 +88,9 @@ def _end_of_section(source: Source, sink: Sink, begin: int) -> Reader[None]:
 
 
 def attributes_in(header: str) -> dict[str, str]:
-    """Return the attributes of a header; quotes in them are escaped with backslashes or as in XML."""
+    """Return the attributes of a header.
+    Quotes in them are escaped with backslashes or as in XML.
+    """
     return {key: html.unescape(re.sub(r"\\(.)", r"\1", value)) for key, value in ATTRIBUTE.findall(header)}
 
 

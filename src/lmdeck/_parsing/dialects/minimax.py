@@ -123,7 +123,9 @@ def end_of(source: Source, sink: Sink, name: str, text: str = "") -> Reader[None
 
 
 def value(source: Source, sink: Sink, schema: object, name: str, depth: int) -> Reader[str]:
-    """Return the inside of an element as JSON: text, members or items; text between members becomes `$text`."""
+    """Return the inside of an element as JSON: text, members or items.
+    Text between members becomes `$text`.
+    """
     if depth > DEFAULT_LIMITS.nested_values:
         raise MalformedCall(f"more than {DEFAULT_LIMITS.nested_values} values in one another")
     texts: list[str] = []

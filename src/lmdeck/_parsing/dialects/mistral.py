@@ -1,4 +1,5 @@
-"""Mistral: `[TOOL_CALLS]` with an array, an object, or `NAME[ARGS]{…}` after it; Salesforce's xLAM takes it, too.
+"""Mistral: `[TOOL_CALLS]` with an array, an object, or `NAME[ARGS]{…}` after it.
+Salesforce's xLAM uses it, too.
 
 Sources: Mistral's `mistral-common` tokenizers; the models' chat templates on Hugging Face; vLLM, SGLang, llama.cpp.
 """

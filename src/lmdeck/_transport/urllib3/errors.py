@@ -34,7 +34,9 @@ from lmdeck.errors import (
 
 
 def translate(error: Exception, request: WireRequest) -> LMStudioError:
-    """Return lmdeck's error for one of urllib3, `http.client` or the socket; the most specific translation wins."""
+    """Return lmdeck's error for one of urllib3, `http.client` or the socket.
+    The most specific translation wins.
+    """
     cause = root_of(error)
     if isinstance(error, NewConnectionError):
         return ServerUnreachableError(f"Nothing answers at {request.server}{reason_of(error)}.")
@@ -54,7 +56,9 @@ def root_of(error: BaseException) -> BaseException:
 
 
 def is_broken_by_system(error: BaseException) -> bool:
-    """Whether the system gave up a connection (`ETIMEDOUT`); timeouts that a limit sets have no error number."""
+    """Whether the system gave up a connection (`ETIMEDOUT`).
+    Timeouts of our own limits have no error number.
+    """
     cause = error.__cause__ if isinstance(error, ReadTimeoutError) else error
     return isinstance(cause, TimeoutError) and cause.errno is not None
 

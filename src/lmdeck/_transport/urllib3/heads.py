@@ -24,7 +24,8 @@ _find_control = re.compile(r"[\0\r]").search
 
 
 def request_head(method: str, target: str, host: str, body: bytes | None, fields: Mapping[str, str]) -> bytes:
-    """Return the head of a request; `host` is the value of `Host` if the fields do not contain one.
+    """Return the head of a request.
+    `host` is the value of `Host` if the fields do not contain one.
 
     Raises:
         ValueError: A part contains characters that HTTP does not allow there.
@@ -43,7 +44,8 @@ def request_head(method: str, target: str, host: str, body: bytes | None, fields
 
 
 def read_fields(file: BinaryIO) -> HTTPHeaderDict:
-    """Read headers up to and including the blank line; a folded line continues the header before it.
+    """Read headers up to and including the blank line.
+    A folded line continues the header before it.
 
     Raises:
         http.client.HTTPException: A line is invalid or too long, there are too many, or the connection ended.

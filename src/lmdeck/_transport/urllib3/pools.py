@@ -136,7 +136,9 @@ class _BulkHTTPResponse(http.client.HTTPResponse):
         self._frame()
 
     def _frame(self) -> None:
-        """Determine where the body ends (RFC 9112, section 6.3); the first of repeated fields counts."""
+        """Determine where the body ends (RFC 9112, section 6.3).
+        The first of repeated fields counts.
+        """
         coding = self.fields.getlist("transfer-encoding", ("",))[0]
         length = self.fields.getlist("content-length", ("",))[0]
         self.chunked = coding.lower() == "chunked"
@@ -226,7 +228,9 @@ class PooledConnection(HTTPConnection):
             raise NewConnectionError(self, f"Failed to establish a new connection: {error}") from error
 
     def _connected(self, addresses: Sequence[AddressInfo], by: float | None) -> socket.socket:
-        """Connect to the first address that answers; each gets half of the remaining time, the last one all of it."""
+        """Connect to the first address that answers.
+        Each gets half of the remaining time, the last one all of it.
+        """
         failure = OSError("the name has no address")
         for number, (family, kind, protocol, _, address) in enumerate(addresses, 1):
             sock = socket.socket(family, kind, protocol)

@@ -138,7 +138,9 @@ def check_structured(context: DoctorContext) -> str:
 
 
 def _send_optional(what: str, send: Callable[[], Reply]) -> Reply:
-    """Send an optional request; errors of the model become a warning, transport errors propagate."""
+    """Send an optional request.
+    Errors of the model become a warning, transport errors propagate.
+    """
     with waiting(what):
         try:
             return send()

@@ -10,7 +10,9 @@ from lmdeck.web.page import STATIC
 
 
 def add_static_files() -> None:
-    """Add the folder of the page's files, which all frameworks share, to those that `staticfiles` searches."""
+    """Add the folder of the page's files to those that `staticfiles` searches.
+    All frameworks share it.
+    """
     folders: list[object] = list(settings.STATICFILES_DIRS)
     folder = ("lmdeck", str(STATIC))
     if folder not in folders:

@@ -23,7 +23,8 @@ def answer(
     options: Mapping[str, Any] | None = None,
     max_rounds: int | None = None,
 ) -> dict[str, Any]:
-    """Run a chat with the named tools; return `reply.to_dict()` with `messages`, the ones that the run has added.
+    """Run a chat with the named tools.
+    Return `reply.to_dict()` and, as `messages`, those that the run has added.
 
     With `conversation`, the id of a stored conversation, its messages come first, and the answer is appended to it.
 

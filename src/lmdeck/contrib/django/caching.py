@@ -1,4 +1,4 @@
-"""Replies in Django's cache, for repeated questions: `lmdeck.cache` over the cache that `LMDECK["CACHE"]` names."""
+"""Replies in Django's cache, for repeated questions: `lmdeck.cache` over a cache of Django."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ C = TypeVar("C", Chat, AsyncChat)
 
 
 def cached_reply(chat: Chat, *, seconds: float | None = HOUR) -> Reply:
-    """Return the cached reply to this chat, or `send` it and cache the reply for `seconds` (None: forever).
+    """Return the cached reply to this chat, or `send` it and cache the reply.
+    It is cached for `seconds` (None: forever).
 
-    The key consists of server, token, model, messages, tools and options, as that of `LMStudio(cache=…)`. Replies that ended at
-    `max_tokens` or have problems are not cached. `LMDECK["CACHE"]` names the cache.
+    The key consists of server, token, model, messages, tools and options, like that of `LMStudio(cache=…)`. Replies
+    that ended at `max_tokens` or have problems are not cached. `LMDECK["CACHE"]` names the cache.
 
     Raises:
         LMStudioError: The reply was not cached, and the request failed.
@@ -72,7 +73,7 @@ class DjangoStore:
         caches[self._alias].set(_name(key), _encode(entry), self._seconds)
 
     def clear(self) -> None:
-        """Forget everything in this cache of Django's."""
+        """Remove everything from this cache of Django."""
         caches[self._alias].clear()
 
     def close(self) -> None:

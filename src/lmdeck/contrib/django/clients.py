@@ -84,7 +84,9 @@ class _Lm(_ClientProxy):
 
 
 class _Alm(_ClientProxy):
-    """The proxy of one client per event loop; code without a loop, such as a sync view, has one client per thread."""
+    """The proxy of one client per event loop.
+    Code without a loop, such as a sync view, has one client per thread.
+    """
 
     def __init__(self) -> None:
         self._renew()

@@ -1,4 +1,4 @@
-"""Access control of the pages: login and rate limit. CSRF protection is Django's and stays on."""
+"""Access control of the pages: login and rate limit. CSRF protection is Django's own."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class GuardedView(View):
 
 
 def _database_failure(error: OperationalError) -> JsonResponse:
-    """Return the response while the database is locked, full or not reachable."""
+    """Return the response for a database that is locked, full or unreachable."""
     failure = ConversationsError(
         f"The database is not available: {error}.", hint="Look at the database, and try again."
     )
@@ -105,7 +105,9 @@ def _database_failure(error: OperationalError) -> JsonResponse:
 
 
 def rate_limited(view: V) -> V:
-    """Apply the rate limit of `LMDECK` to a sync or async view; decorate with Django's `login_required` above it."""
+    """Apply the rate limit of `LMDECK` to a sync or async view.
+    Put Django's `login_required` above this decorator.
+    """
     if iscoroutinefunction(view):
 
         @wraps(view)
@@ -138,7 +140,8 @@ def is_known(request: HttpRequest) -> bool:
 
 
 def seconds_to_wait(request: HttpRequest, now: float | None = None) -> int:
-    """Count a request of its user, in a window of fixed length; return the seconds to wait if the limit is exceeded, else 0.
+    """Count a request of its user in a window of fixed length.
+    Return the seconds to wait if the limit is exceeded, else 0.
 
     A user who is not logged in is identified by `REMOTE_ADDR`; behind a proxy, the proxy or a middleware must set it.
     """

@@ -27,7 +27,7 @@ def current_time() -> str:
 
 
 def init_project(label: str | None) -> Iterator[str]:
-    """Write `lmdeck_tools.py`, unless it exists; yield lines with what was done and what to do next.
+    """Write `lmdeck_tools.py`, unless it exists; yield what was done and what to do next.
 
     It is written into the named application, or the first one of the project, or beside its `urls.py` if it has none.
 

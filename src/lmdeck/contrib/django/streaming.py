@@ -69,7 +69,9 @@ def stream_response(
 
 
 def _on_this_loop(chat: Chat | AsyncChat) -> AsyncChat:
-    """Return the chat bound to this loop's client; a chat of the caller's own async client is unchanged."""
+    """Return the chat bound to this loop's client.
+    A chat of the caller's own async client is unchanged.
+    """
     if isinstance(chat, AsyncChat) and chat.settings != alm.settings:
         return chat
     return alm.adopt(chat)
@@ -125,7 +127,9 @@ class ChatResponse(StreamingHttpResponse):
             self._end()
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
-        """Iterate over the content as wrapped by middleware, and close the answer at the end, which Django does not do."""
+        """Iterate over the content as wrapped by middleware, then close the answer.
+        Django itself does not close it.
+        """
         async with aclosing(self._content):
             async for piece in cast("AsyncIterator[bytes]", self.streaming_content):
                 yield piece

@@ -20,7 +20,7 @@ from lmdeck.contrib.django.background import answer
 
 
 class _UnqueuedTask:
-    """A stand-in for the task without a framework: calling it works, queueing it raises."""
+    """A stand-in for the task if no framework is installed: it can be called but not queued."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.call = function

@@ -40,7 +40,8 @@ class override_lmdeck(TestContextDecorator):  # noqa: N801  # named like Django'
 
 
 class LMDeckTestMixin(FakeLMStudioMixin):
-    """A mixin with a separate `FakeLMStudio` for each test, `self.fake`, to which `lm` and `alm` connect.
+    """A mixin with a separate `FakeLMStudio` for each test, to which `lm` and `alm` connect.
+    The fake is `self.fake`.
 
     A request without a scripted answer fails the test, and connections to a real LM Studio are blocked.
     """

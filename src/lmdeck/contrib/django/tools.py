@@ -22,7 +22,9 @@ MODULE = "lmdeck_tools"
 
 
 class _Registry(ToolRegistry):
-    """The tools of all clients of the process; database connections of sync handlers are closed after each call."""
+    """The tools of all clients of the process.
+    Database connections of sync handlers are closed after each call.
+    """
 
     def add(self, new: Tool[..., Any]) -> Tool[..., Any]:
         if new.is_async:  # it runs on the event loop, and its queries in threads that Django cleans up
@@ -34,7 +36,7 @@ registry: ToolRegistry = _Registry()
 
 
 def discover() -> None:
-    """Register all tools in the `lmdeck_tools.py` of the project's package and of all installed applications.
+    """Register all tools in `lmdeck_tools.py` of the project's package and its applications.
 
     Raises:
         ConfigurationError: Two applications have different tools with the same name.
@@ -58,7 +60,7 @@ def project_package() -> ModuleType | None:
 
 
 def _closing(handler: Callable[P, R]) -> Callable[P, R]:
-    """Close the database connections that the handler opens: each call runs in a new thread."""
+    """Close the database connections that the handler opens, since each call runs in a new thread."""
 
     @wraps(handler)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

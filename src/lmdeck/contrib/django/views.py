@@ -33,7 +33,9 @@ from lmdeck.web.trust import content_security_policy
 
 
 class PageView(GuardedView):
-    """The page; its content security policy allows the chat's script and style sheet, and a custom template may need more."""
+    """The page.
+    Its content security policy allows the chat's own files; a custom template may need more.
+    """
 
     is_page = True
     template_name = "lmdeck/page.html"
@@ -68,7 +70,7 @@ class AskView(GuardedView):
     approve: Literal["pause"] | None = None
 
     def get_approve(self, request: HttpRequest) -> AnyApprove:  # used by subclasses
-        """Return who decides on the tool calls of this request: a function, `"pause"`, or None for all."""
+        """Return who approves this request's tool calls: a function, `"pause"`, or None to allow all."""
         return self.approve
 
     def get_chat(self, request: HttpRequest) -> Chat:  # used by subclasses
@@ -80,7 +82,9 @@ class AskView(GuardedView):
         return chat.with_system(system) if system else chat
 
     def post(self, request: HttpRequest) -> HttpResponseBase:
-        """Stream the answer as server-sent events; the header `X-Conversation` has the id of a stored conversation."""
+        """Stream the answer as server-sent events.
+        The header `X-Conversation` has the id of a stored conversation.
+        """
         if request.content_type != "application/json":
             return error_response(
                 415, "The question is not JSON.", "Send it with the header `Content-Type: application/json`."
@@ -113,7 +117,7 @@ class AskView(GuardedView):
     def _resume(
         self, conversation: Any, asked: PageDecisions, stream: Callable[..., ChatResponse]
     ) -> HttpResponseBase:  # the model exists only if its application is installed
-        """Go on with the paused run of a conversation, which is taken from it."""
+        """Resume the paused run of a conversation, and remove it from there."""
         waiting = conversation.paused
         try:
             if waiting is not None and waiting.id == asked.run:
@@ -130,7 +134,7 @@ class AskView(GuardedView):
 
 
 class StateView(GuardedView):
-    """The state of the server, and the model that answers; `ask_view` is the view whose chat it is about."""
+    """The state of the server, and the model that answers the chat of `ask_view`."""
 
     ask_view: type[AskView] = AskView
 
@@ -193,7 +197,7 @@ def _conversation_id(conversation: str | None) -> UUID | None:
 
 
 def _history_enabled(request: HttpRequest) -> bool:
-    """Whether the conversation is stored: the history application is installed, and the user is logged in."""
+    """Whether the conversation is stored: the history is installed and the user logged in."""
     return apps.is_installed("lmdeck.contrib.django.history") and is_known(request)
 
 

@@ -1,4 +1,4 @@
-"""The FastAPI integration: one client for the lifetime of the application, and answers streamed to the browser.
+"""The FastAPI integration: one client per application, and answers streamed to the browser.
 
     from fastapi import FastAPI
     from lmdeck.contrib.fastapi import LM, lifespan, stream_response

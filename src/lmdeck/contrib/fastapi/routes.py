@@ -148,7 +148,7 @@ def _owner_by(auth: Callable[..., Any] | None) -> Callable[..., str]:
 
 
 def _refuse_credentials(auth: object) -> None:
-    """Refuse a dependency that returns credentials, which would be stored as the owner of conversations."""
+    """Refuse a dependency that returns credentials: they would be stored as the owner."""
     hints = getattr(auth, "__annotations__", {}) if inspect.isroutine(auth) else {}
     returned = hints.get("return")
     is_credentials = isinstance(auth, SecurityBase) or (inspect.isclass(auth) and issubclass(auth, SecurityBase))
@@ -190,7 +190,7 @@ def _guarded(hosts: AllowedHosts, login_url: str | None) -> type[APIRoute]:
 
 
 async def _body(request: Request) -> bytes:
-    """Read a body, or a little more than `MAX_BODY_BYTES` of a larger one."""
+    """Read a body; of one larger than `MAX_BODY_BYTES`, only slightly more than that."""
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():

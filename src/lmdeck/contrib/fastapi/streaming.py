@@ -53,7 +53,7 @@ def stream_response(
 
 
 class ChatResponse(Response):
-    """A response of server-sent events that detects a disconnect at any time, not only when it writes."""
+    """A response of server-sent events that detects a disconnect even while it writes nothing."""
 
     def __init__(
         self, answer: StreamedAnswer, headers: Mapping[str, str], *, heartbeat: float, on_end: OnEnd | None

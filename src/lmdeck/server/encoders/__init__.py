@@ -1,1 +1,3 @@
-"""Encoders of events on the wire, one module for each format; without I/O, shared by the server and the relay."""
+"""Encoders of events on the wire, one module for each format.
+They do no I/O; the server and the relay share them.
+"""

@@ -1,1 +1,3 @@
-"""Validation of requests into typed jobs, one module for each endpoint; refuses what LM Studio refuses."""
+"""Validation of requests into typed jobs, one module for each endpoint.
+Requests that LM Studio refuses are refused.
+"""

@@ -51,7 +51,8 @@ async def read_body(request: Request) -> dict[str, Any]:
 
 
 def choose_model(name: object, models: Sequence[ModelDescription]) -> str:
-    """Return the key of the model that is named by its key or an instance id; of the first one if `name` is empty.
+    """Return the key of a model named by its key or an instance id.
+    If `name` is empty, it is the first model's.
 
     Raises:
         Refusal: There is no such model, or there are no models.

@@ -142,7 +142,9 @@ def _systemone_question(name: str, given: object) -> DecisionQuestion:
 
 
 def _lines(item: object, images: list[str]) -> Iterator[str]:
-    """Yield the text of an item of `input`; collect the images of a message, write other items as JSON."""
+    """Yield the text of an item of `input`.
+    Images of a message are collected; other items are written as JSON.
+    """
     if not isinstance(item, dict):
         raise invalid("'input' field must be a string or an array of messages", param="input")
     if item.get("type", "message") != "message":

@@ -78,7 +78,8 @@ def _wrong_type(expected: str, value: object, path: list[int | str]) -> dict[str
 
 
 def responses_tools(tools: object) -> list[ChatTool]:
-    """Return the functions among the `tools` of `/v1/responses`; MCP servers become `integrations`.
+    """Return the functions among the `tools` of `/v1/responses`.
+    MCP servers become `integrations`.
 
     Raises:
         Refusal: A tool has another type, or a function lacks the type of its parameters.

@@ -1,4 +1,4 @@
-"""Recordings: requests and the exact bytes of their responses, with timing, one exchange per line of JSON.
+"""Recordings: requests and the exact bytes of their responses, with timing, as JSON lines.
 
 Secrets are removed before anything is written (`redaction`), and the file is readable by its owner alone. A body that is not
 UTF-8 is stored as base64.
@@ -26,7 +26,9 @@ LEFT = "the application went away"
 
 
 class RecordedPiece(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A piece of a response, received `at` seconds after the request was sent; `base64` if it is not UTF-8."""
+    """A piece of a response, received `at` seconds after the request was sent.
+    It has `base64` if it is not UTF-8.
+    """
 
     at: float
     text: str | None = None
@@ -47,7 +49,9 @@ class RecordedPiece(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RecordedExchange(Struct, kw_only=True, omit_defaults=True):
-    """A recorded request and its response; `ended` is "whole", or the reason why it was cut off."""
+    """A recorded request and its response.
+    `ended` is "whole", or the reason why the response was cut off.
+    """
 
     method: str
     path: str
@@ -65,7 +69,7 @@ class RecordedExchange(Struct, kw_only=True, omit_defaults=True):
 
 
 def load(path: str | Path, skipped: Callable[[str], object] = _log.warning) -> list[RecordedExchange]:
-    """Return the exchanges of a recording; `skipped` is called with a message for each incomplete line.
+    """Return the exchanges of a recording; `skipped` gets a message for each incomplete line.
 
     Raises:
         ConfigurationError: It cannot be read, or a line is not an exchange.
@@ -104,7 +108,7 @@ def save(exchanges: Iterable[RecordedExchange], path: str | Path) -> None:
 
 
 def append(exchange: RecordedExchange, path: str | Path) -> None:
-    """Append one exchange to a recording; other threads and processes may append at the same time.
+    """Append one exchange to a recording; other threads and processes may append as well.
 
     Raises:
         FileWriteError: It could not be written; the recording is as it was before.

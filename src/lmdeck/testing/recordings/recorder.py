@@ -44,7 +44,7 @@ def _log_lost(error: FileWriteError) -> None:
 
 
 class Recorder:
-    """An ASGI application that forwards requests to `upstream` and appends each finished exchange to a file."""
+    """An ASGI application that forwards requests to `upstream` and records finished exchanges."""
 
     def __init__(
         self,
@@ -55,7 +55,9 @@ class Recorder:
         tell_lost: Callable[[FileWriteError], object] = _log_lost,
         hosts: AllowedHosts = LOOPBACK,
     ) -> None:
-        """`tell` is told of each exchange that was recorded, `tell_lost` why one was not; it answers to `hosts`."""
+        """Create a recorder that answers to the host names in `hosts`.
+        `tell` is called with each recorded exchange, `tell_lost` with the reason why one was not recorded.
+        """
         self._upstream = upstream.rstrip("/").removesuffix("/v1")
         self._path = Path(path)
         self._tell = tell
@@ -146,7 +148,9 @@ async def _pass_back(answer: AsyncResponse, exchange: RecordedExchange, began: f
 
 
 def _refusal(scope: Scope, headers: dict[str, str], hosts: AllowedHosts) -> Response | None:
-    """Return the refusal of a request from a page of another site or with an invalid path; None if it is allowed."""
+    """Return the refusal of a request from a page of another site, or with an invalid path.
+    None if it is allowed.
+    """
     refusal = refuse_request(scope["method"], headers, hosts)
     if refusal is None and not _raw_path(scope).startswith("/"):
         refusal = RefusedRequest(
@@ -170,7 +174,7 @@ def _raw_path(scope: Scope) -> str:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """Read a body; None where it is larger than allowed."""
+    """Return the body of a request; None if it is larger than allowed."""
     parts: list[bytes] = []
     size = 0
     while True:

@@ -1,7 +1,7 @@
 """Removal of secrets from recordings: tokens, passwords and cookies in requests and responses.
 
-A secret is known by the name of its header or field, by the form of its value, or because it was removed elsewhere in the same
-exchange. In the bytes of an answer it is overwritten letter by letter, so that lengths and frames stay true.
+A secret is recognised by the name of its header or field, by its form, or because it was removed elsewhere in the same
+exchange. In the bytes of an answer each of its characters is overwritten, so that lengths and frames stay correct.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _IN_TEXT = (
 
 
 class Redaction:
-    """The redaction of one exchange; secrets found in the request are also removed from the response."""
+    """The redaction of one exchange; secrets of the request are removed from the response, too."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
@@ -57,7 +57,7 @@ class Redaction:
         return {name.lower(): self._header(name, value) for name, value in given.items()}
 
     def body(self, value: object, name: str = "") -> Any:  # JSON is anything
-        """Return a decoded body with its secrets replaced; `name` is that of the field that holds it.
+        """Return a decoded body with its secrets replaced; `name` is the field that contains it.
 
         Raises:
             RecursionError: It is nested too deeply.
@@ -81,7 +81,9 @@ class Redaction:
         return text
 
     def pieces(self, pieces: Sequence[RecordedPiece]) -> list[RecordedPiece]:
-        """Return the pieces of an answer, each as long as it was, secrets overwritten also where two pieces share one."""
+        """Return the pieces of an answer with secrets overwritten, also across two pieces.
+        Each piece keeps its length.
+        """
         whole = b"".join(piece.data for piece in pieces)
         for secret in self._longest_first():
             written = secret.encode("utf-8", "replace")

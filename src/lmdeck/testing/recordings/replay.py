@@ -33,7 +33,8 @@ _LENGTH = ("content-length", "transfer-encoding", "connection", "keep-alive", "d
 
 
 class ReplayApp:
-    """An ASGI application that answers from a recording; each exchange is used once, in order for its method and path.
+    """An ASGI application that answers from a recording.
+    Each exchange is used once, in order for its method and path.
 
     `speed` divides the recorded delays; 0 removes them.
     """
@@ -77,7 +78,7 @@ class ReplayApp:
 class Understood(Struct, frozen=True, kw_only=True):
     """How lmdeck reads a recorded response: as a reply, or as an error with the partial reply.
 
-    Both are None for a response that is not a chat: a listing, embeddings, a load.
+    Both are None for a response that is not an answer: a model list, embeddings, a load.
     """
 
     exchange: RecordedExchange

@@ -1,4 +1,4 @@
-"""Encodings of an answer as server-sent events: lmdeck's own for its page, AG-UI and the Vercel AI SDK."""
+"""Encodings of an answer as server-sent events: lmdeck's own, AG-UI and the Vercel AI SDK."""
 
 from lmdeck.errors import ConfigurationError
 from lmdeck.web.encodings.ag_ui import AG_UI, ag_ui

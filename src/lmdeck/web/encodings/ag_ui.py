@@ -1,4 +1,5 @@
-"""The encoding of AG-UI, the Agent User Interaction protocol, which CopilotKit and others read, and its request.
+"""The encoding of AG-UI, the Agent User Interaction protocol, and its request.
+CopilotKit and others use it.
 
 Source: docs.ag-ui.com, "Events", "Reasoning", "Interrupts", "Messages", and `RunAgentInput`. Types are in capitals, fields in
 camel case, and each event is the data of one server-sent event.
@@ -75,12 +76,12 @@ class _AGUIEncoder(BlockEncoder):
 
 
 def ag_ui(thread_id: str = "", run_id: str = "") -> Encoding:
-    """Return the encoding of one run, whose events have the ids of the client's `RunAgentInput`."""
+    """Return the encoding of one run, with the ids of the client's `RunAgentInput`."""
     return replace(AG_UI, encoder=partial(_AGUIEncoder, thread_id, run_id))
 
 
 def _read(body: bytes, _: Encoding) -> tuple[PageQuestion | PageDecisions, Encoding]:
-    """Read a `RunAgentInput`: all messages of the thread; the last user message is the question."""
+    """Read a `RunAgentInput`: all messages of the thread, of which the last user message is the question."""
     ids = ("", "")
 
     def question(sent: dict[str, Any]) -> PageQuestion:

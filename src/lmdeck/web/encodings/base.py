@@ -1,4 +1,4 @@
-"""The interface of an encoding: it writes the events of an answer as server-sent events for one kind of front end."""
+"""The interface of an encoding, which writes an answer's events for one kind of front end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def _read(body: bytes, encoding: Encoding) -> tuple[PageQuestion | PageDecisions
 
 
 class Encoding(Struct, frozen=True, kw_only=True):
-    """An encoding of answers: its name, the response headers, and a factory of encoders, one per answer.
+    """An encoding of answers: its name, the response headers, and a factory of encoders.
+    Each answer has its own encoder.
 
     `read` decodes the request body of its front end; it returns the question, and the encoding with the ids of the request.
     """

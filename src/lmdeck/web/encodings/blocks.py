@@ -1,4 +1,4 @@
-"""The events of a run as blocks that begin and end, which the encodings of other front ends have in common.
+"""The events of a run as blocks that begin and end, shared by the encodings of other front ends.
 
 A text, a reasoning and a tool call have a beginning, deltas and an end; one block is open at a time, and a round is a step.
 """
@@ -31,7 +31,9 @@ Fields: TypeAlias = dict[str, Any]
 
 
 class BlockEncoder:
-    """An encoder of one answer; subclasses return the fields of each block's events, and none for those they do without."""
+    """An encoder of one answer.
+    Subclasses return the fields of each block's events, and none for events that they do not have.
+    """
 
     def __init__(self) -> None:
         self._is_started = False

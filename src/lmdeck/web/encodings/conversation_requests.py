@@ -1,4 +1,4 @@
-"""Requests of front ends that send the whole conversation each time: its last user message is the question."""
+"""Requests of front ends that send the whole conversation: its last user message is the question."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lmdeck.web.stored_messages import StoredCall
 
 
 def read_conversation(body: bytes, question: Callable[[dict[str, Any]], PageQuestion]) -> PageQuestion | PageDecisions:
-    """Decode and check a request; the page's own form of a question, or of decisions, is accepted, too.
+    """Decode and check a request; the page's own question or decisions are accepted, too.
 
     Raises:
         ConfigurationError: The body is not a request of this front end, or the question is empty or too long.

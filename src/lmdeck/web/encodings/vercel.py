@@ -1,4 +1,4 @@
-"""The encoding of Vercel's AI SDK: the UI message stream that `useChat` reads, and the request that it sends.
+"""The encoding of Vercel's AI SDK: the UI message stream of `useChat`, and its request.
 
 Source: ai-sdk.dev, AI SDK UI, "Stream Protocols" (data stream protocol): JSON parts in server-sent events, the header
 `x-vercel-ai-ui-message-stream: v1`, `[DONE]` at the end; "Transport" and the type `UIMessage` for the request.
@@ -81,7 +81,7 @@ class _VercelEncoder(BlockEncoder):
 
 
 def _output(content: str) -> Any:
-    """Return a tool's output as the value that it is in JSON; text that is not JSON stays text."""
+    """Return a tool's output as a JSON value; text that is not JSON stays text."""
     try:
         return msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -89,7 +89,7 @@ def _output(content: str) -> Any:
 
 
 def _read(body: bytes, encoding: Encoding) -> tuple[PageQuestion | PageDecisions, Encoding]:
-    """Read the request of `useChat`: all messages, each in parts; the last user message is the question."""
+    """Read the request of `useChat`: messages in parts; the last user message is the question."""
     return read_conversation(body, lambda sent: question_of(_messages(sent))), encoding
 
 
@@ -105,7 +105,7 @@ def _messages(sent: dict[str, Any]) -> Iterator[PageMessage]:
 
 
 def _message(role: str, parts: list[Any]) -> PageMessage:
-    """Return one step of a message; parts of other types, such as sources, do not concern the model."""
+    """Return one step of a message; parts that do not concern the model are skipped, such as sources."""
     files = (part for part in parts if part["type"] == "file" and part["mediaType"].startswith("image/"))
     return PageMessage(
         role=role,

@@ -1,4 +1,5 @@
-"""Conversations in the database: add `"lmdeck.contrib.django.history"` to `INSTALLED_APPS` and run `manage.py migrate`.
+"""Conversations in the database, as a separate Django application.
+Add `"lmdeck.contrib.django.history"` to `INSTALLED_APPS` and run `manage.py migrate`.
 
-It is a separate application, so that projects that do not store conversations have no tables for them.
+Projects that do not store conversations have no tables for them.
 """

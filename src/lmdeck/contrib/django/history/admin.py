@@ -82,7 +82,9 @@ class ConversationAdmin(_ReadOnly, _ConversationAdmin):
 
 @admin.register(PendingApproval)
 class PendingApprovalAdmin(_ReadOnly, _PendingApprovalAdmin):
-    """The runs whose tool calls wait for a decision, the oldest first; deleting one discards the run."""
+    """The runs whose tool calls wait for a decision, the oldest first.
+    Deleting one discards the run.
+    """
 
     list_display = ("__str__", "conversation", "created")
     list_filter = ("created",)
@@ -98,7 +100,7 @@ class PendingApprovalAdmin(_ReadOnly, _PendingApprovalAdmin):
 
 @admin.register(Usage)
 class UsageAdmin(_ReadOnly, _UsageAdmin):
-    """The token usage of answers, with two charts above the list that follow its filters."""
+    """The token usage of answers; two charts above the list follow its filters."""
 
     list_display = (
         "created", "model", "user", "prompt_tokens", "completion_tokens", "time_to_first_token", "tokens_per_second",

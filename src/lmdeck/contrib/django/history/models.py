@@ -71,19 +71,23 @@ class Conversation(models.Model):
         return self.title or str(self.id)
 
     def history(self) -> History:
-        """Return the messages as a `lmdeck.History`, without calls that have no result, which servers reject."""
+        """Return the messages as a `lmdeck.History`, without calls that have no result.
+        Servers reject such calls.
+        """
         stored = self.messages.prefetch_related("tool_calls").order_by("position")
         return History(tuple(value for message in stored for value in message.values()))
 
     def add_user(self, text: str) -> Message:
-        """Append a user message; the first one becomes the title. Calls that wait for a decision no longer do."""
+        """Append a user message; the first one becomes the title.
+        Calls that wait for a decision are discarded.
+        """
         self.pending_approvals.using(self._database).all().delete()
         return self._append(role="user", content=storable_text(text))
 
     def ask(self, question: PageQuestion) -> Message:
         """Append a question of the page; one that replaces another removes that and all later messages.
 
-        Calls that wait for a decision no longer do.
+        Calls that wait for a decision are discarded.
         """
         with transaction.atomic(using=self._database):
             if not self._lock():
@@ -111,10 +115,11 @@ class Conversation(models.Model):
         question: Message | None = None,
         resumed: lmdeck.PausedRun | None = None,
     ) -> list[Message]:
-        """Append an answer with all its rounds, calls and results; of an interrupted answer, the part that was received.
+        """Append an answer with all its rounds, calls and results.
+        Of an interrupted answer, that is the part that was received.
 
-        A paused run is stored with it, until `take_paused`. The answer of a `resumed` run goes on where that was paused.
-        Nothing is appended if the conversation, or the `question` that it answers, was removed meanwhile.
+        A paused run is stored with it, until `take_paused`. The answer of a `resumed` run continues the one that was
+        paused. Nothing is appended if the conversation, or the `question` that it answers, was removed meanwhile.
         """
         with transaction.atomic(using=self._database):
             if not self._lock() or (question is not None and not self.messages.filter(pk=question.pk).exists()):
@@ -131,12 +136,13 @@ class Conversation(models.Model):
 
     @property
     def paused(self) -> lmdeck.PausedRun | None:
-        """The paused run of the conversation, without taking it; None if no calls wait for a decision."""
+        """The paused run of the conversation, which is not removed; None if no calls wait."""
         pending = self.pending_approvals.using(self._database).last()
         return None if pending is None else pending.paused
 
     def take_paused(self, run: str) -> lmdeck.PausedRun | None:
-        """Return a paused run and remove it, so that it is resumed once; None if it no longer waits.
+        """Return a paused run and remove it, so that it is resumed once.
+        None if it no longer waits.
 
         Of several threads and processes, one gets it. If that one dies, the calls are lost rather than repeated.
         """
@@ -146,12 +152,12 @@ class Conversation(models.Model):
         return pending.paused if pending is not None and removed else None
 
     def _message_of(self, paused: lmdeck.PausedRun) -> Message | None:
-        """Return the message with the calls that waited, to be written again with their results."""
+        """Return the message with the calls that waited, to be stored again with their results."""
         call_id = storable_text(paused.reply.tool_calls[0].id)
         return self.messages.filter(ended="paused", tool_calls__call_id=call_id).last()
 
     def _append_round(self, rows: RoundRows, replaced: Message | None = None) -> Message:
-        """Append a round, or write it in the place of a message."""
+        """Append a round, or store it in place of a message."""
         if replaced is None:
             message = self._append(**rows.message)
         else:
@@ -274,7 +280,9 @@ class Message(models.Model):
 
     @property
     def ending(self) -> Ending | None:
-        """How an incomplete answer ended: `stopped`, `cut`, `failed`, `paused`, or `length` at the token limit; else None."""
+        """How an incomplete answer ended: `stopped`, `cut`, `failed`, `paused` or `length`; else None.
+        `length` is the token limit.
+        """
         if self.ended == "paused":
             return "paused"
         if self.role != Message.Role.ASSISTANT or (self.finish_reason and self.finish_reason != "length"):
@@ -310,7 +318,9 @@ class ToolCall(models.Model):
 
 
 class PendingApproval(models.Model):
-    """A run that waits for decisions on its tool calls; it is removed when the run is resumed, or a new question is asked."""
+    """A run that waits for decisions on its tool calls.
+    It is removed when the run is resumed, or a new question is asked.
+    """
 
     conversation = models.ForeignKey(
         Conversation, on_delete=models.CASCADE, related_name="pending_approvals", verbose_name=_("conversation")
@@ -336,12 +346,14 @@ class PendingApproval(models.Model):
 
     @property
     def calls_text(self) -> str:
-        """The calls that wait, one a line."""
+        """The calls that wait, one per line."""
         return "\n".join(f"{call.name} {json.dumps(call.arguments, ensure_ascii=False)}" for call in self.paused.calls)
 
 
 class Usage(models.Model):
-    """The token usage of one answer; it outlives its message and its user, so that totals stay correct."""
+    """The token usage of one answer.
+    It remains after its message and user are deleted, so that totals stay correct.
+    """
 
     message = models.OneToOneField(
         Message, on_delete=models.SET_NULL, null=True, blank=True, related_name="usage", verbose_name=_("message")

@@ -19,7 +19,7 @@ LARGEST_COUNT = 2**31 - 1
 
 
 class RoundRows(Struct, frozen=True, kw_only=True):
-    """The fields of one round: its message, its tool calls, and its usage if the server reported it."""
+    """The fields of one round: its message, its tool calls, and its usage if reported."""
 
     message: dict[str, Any]
     tool_calls: list[dict[str, Any]]

@@ -1,4 +1,4 @@
-"""How an answer ended that is not whole, and ids of calls of any length."""
+"""How an incomplete answer ended, and ids of calls of any length."""
 
 from django.db import migrations, models
 

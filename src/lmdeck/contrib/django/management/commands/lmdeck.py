@@ -25,7 +25,7 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Collect all arguments unparsed, for lmdeck's parser."""
+        """Collect all arguments unparsed; lmdeck parses them."""
         parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="COMMAND …")
 
     def handle(self, *_: object, arguments: list[str], **__: Any) -> None:  # Django's form
