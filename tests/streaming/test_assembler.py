@@ -431,6 +431,10 @@ class Shouting:
         self._held = text[-1:]
         chunks += self._said(text[:-1])
 
+    def feed_texts(self, texts: list[str], chunks: list[Chunk]) -> None:
+        for text in texts:
+            self.feed_into(text, chunks)
+
     def feed_reasoning(self, text: str, chunks: list[Chunk]) -> None:
         self.reasoning.write(text)
         chunks.append(Chunk(reasoning=text))

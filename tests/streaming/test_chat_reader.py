@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmdeck._limits import Limits
+from lmdeck._parsing.parser import StreamParser
 from lmdeck._responses.json_reader import JSONReader
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader
@@ -548,3 +549,30 @@ def test_what_is_no_json_body(body: bytes, kind: type[LMStudioError]) -> None:
     """A refusal, a page, half a body, or too much of it."""
     with pytest.raises(kind):
         read_json(body)
+
+
+@pytest.mark.parametrize("parser", [StreamParser, lambda: None])
+def test_each_text_of_one_read_is_a_chunk(parser: Any) -> None:
+    """However many events a read holds, and with markup between them, no text is lost, joined or moved."""
+    words = ["One", " two", "\n", "- <b>", "three", "</b>\n\n", "`x[0]`", " {", "}", " \u2013"] * 20
+    whole = b"".join(chunk({"content": word}) for word in words) + chunk(finish="stop") + event(b"[DONE]")
+    reply, chunks = read(whole, headers=SSE, text_parser=parser())
+    assert reply.content == "".join(words)
+    assert [each.content for each in chunks if each.content][:2] == ["One", " two"]
+    one_by_one, _ = read(*(bytes([byte]) for byte in whole), headers=SSE, text_parser=parser())
+    assert one_by_one == reply
+    plain = [word for word in words if word.isalpha() or word.isspace()]
+    told = read(*([b"".join(chunk({"content": word}) for word in plain)]), chunk(finish="stop"), text_parser=parser())[
+        1
+    ]
+    assert [each.content for each in told if each.content] == plain
+
+
+def test_an_error_after_texts_of_the_same_read_has_them_in_its_partial_reply() -> None:
+    """The texts come first, then the error."""
+    target = reader(SSE, text_parser=StreamParser())
+    texts = [chunk({"content": word}) for word in ("One", " two", " three")]
+    assert [each.content for each in target.feed(b"".join([*texts, event(b"{broken")]))] == ["One", " two", " three"]
+    assert isinstance(target.failure, MalformedStreamError)
+    assert target.failure.partial is not None
+    assert target.failure.partial.content == "One two three"

@@ -18,6 +18,7 @@ from lmdeck._parsing.source import MalformedCall
 from lmdeck.events import Chunk
 from lmdeck.messages import ParsedMessage
 
+TEXTS_AT_ONCE = 32
 BYTE_LEVEL = str.maketrans({"Ġ": " ", "Ċ": "\n"})
 
 
@@ -73,6 +74,29 @@ class StreamParser:
             self._advance()
         elif sink.name:
             self._flush()
+
+    def feed_texts(self, texts: list[str], chunks: list[Chunk]) -> None:
+        """Read new texts, which came together, and append the chunks that are certain.
+
+        Texts without markup are looked at together, and are a chunk each.
+        """
+        for begin in range(0, len(texts), TEXTS_AT_ONCE):
+            some = texts[begin : begin + TEXTS_AT_ONCE]
+            if not self._pass_together(some, chunks):
+                for text in some:
+                    self.feed_into(text, chunks)
+
+    def _pass_together(self, texts: list[str], chunks: list[Chunk]) -> bool:
+        """Read texts at once if nothing in them concerns the readers; return whether that is so."""
+        if len(texts) == 1 or self._byte_level or self._channel is not None or self._early or self._sink.name:
+            return False
+        whole, first = "".join(texts), len(chunks)
+        self._sink.chunks = chunks
+        if self._is_finished or not self._scanner.source.passes(whole):
+            return False
+        if len(chunks) == first + 1 and chunks[first].content == whole:
+            chunks[first:] = map(Chunk, texts)
+        return True
 
     def feed_reasoning(self, text: str, chunks: list[Chunk]) -> None:
         """Read new text of the server's own reasoning channel and append the chunks that are certain."""

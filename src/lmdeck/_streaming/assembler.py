@@ -72,6 +72,10 @@ class TextParser(Protocol):
         """Read new text and append the chunks that are certain."""
         ...
 
+    def feed_texts(self, texts: list[str], chunks: list[Chunk]) -> None:
+        """Read new texts, which came together, and append the chunks that are certain."""
+        ...
+
     def feed_reasoning(self, text: str, chunks: list[Chunk]) -> None:
         """Read new text of the server's own reasoning channel and append the chunks that are certain."""
         ...
@@ -135,6 +139,31 @@ class ChatAssembler:
         """The tokens that the server counted, once it has reported them."""
         return self._figures.usage
 
+    def text_alone(self, completion: Completion) -> str:
+        """Return the text of a chunk that goes on with the answer and holds nothing else, as most do; otherwise `""`."""
+        choices = completion.choices
+        if not choices or len(choices) > 1 or self._stage is not Stage.STREAMING or not self._head.is_whole:
+            return ""
+        choice = choices[0]
+        delta = choice.delta
+        if delta is None or choice.finish_reason or choice.logprobs is not None or choice.index != self._choice:
+            return ""
+        if delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal:
+            return ""
+        content = delta.content
+        return content if isinstance(content, str) else ""
+
+    def feed_texts(self, texts: list[str], chunks: list[Chunk]) -> None:
+        """Read the texts of chunks that hold nothing else, and append a chunk for each one, unless it holds markup."""
+        if self._text_parser is None:
+            self._content.write("".join(texts))
+            chunks += map(Chunk, texts)
+            return
+        first = len(chunks)
+        self._text_parser.feed_texts(texts, chunks)
+        if any(chunk.tool_call_delta or chunk.tool_call for chunk in chunks[first:]):
+            self._merge_embedded_calls(chunks, first)
+
     def feed(self, completion: Completion, chunks: list[Chunk]) -> None:
         """Read a chunk of the wire, or a whole body, and append what happened in it to `chunks`."""
         if not self._head.is_whole:
@@ -143,18 +172,8 @@ class ChatAssembler:
         if not choices:
             self._figures.read(completion)
             return
-        choice = choices[0]
         if self._choice is UNSET:
-            self._choice = choice.index
-        if (
-            len(choices) == 1
-            and choice.index == self._choice
-            and self._stage is Stage.STREAMING
-            and choice.delta is not None
-            and (text := _text_alone(choice, choice.delta))
-        ):
-            self._read_content(text, chunks)
-            return
+            self._choice = choices[0].index
         for choice in choices:
             if choice.index == self._choice:
                 self._read_choice(choice, completion, chunks)
@@ -359,20 +378,6 @@ class _Head:
         self.id = self.id or completion.id or ""
         self.model = self.model or completion.model or ""
         self.is_whole = bool(self.id and self.model)
-
-
-def _text_alone(choice: Choice, delta: Delta) -> str:
-    """Return the text of a streamed choice that holds nothing else, as most do; otherwise `""`."""
-    if (
-        choice.finish_reason is not None
-        or choice.logprobs is not None
-        or delta.tool_calls is not None
-        or delta.reasoning_content is not None
-        or delta.reasoning is not None
-        or delta.refusal is not None
-    ):
-        return ""
-    return delta.content if isinstance(delta.content, str) else ""
 
 
 def _why_empty(reply: Reply) -> str:

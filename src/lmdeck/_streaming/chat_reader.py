@@ -124,8 +124,7 @@ class ChatReader:
             return self._finish_body()
         chunks: list[Chunk] = []
         try:
-            for event in self._sse.finish():
-                self._read_observed(event, chunks)
+            self._read_observed(self._sse.finish(), chunks)
         except MalformedStreamError as error:
             raise IncompleteStreamError(
                 "The stream was cut off in the middle of an event.", partial=self.partial()
@@ -189,40 +188,59 @@ class ChatReader:
 
     def _read_events(self, data: bytes) -> list[Chunk]:
         chunks: list[Chunk] = []
-        read = self._read_event if self._observe is None else self._read_observed
-        for event in self._sse.feed(data):
-            try:
-                read(event, chunks)
-            except LMStudioError as error:
-                if not chunks:
-                    raise
-                self.failure = error
-                break
+        try:
+            self._read_observed(self._sse.feed(data), chunks)
+        except LMStudioError as error:
+            if not chunks:
+                raise
+            self.failure = error
         return chunks
 
-    def _read_observed(self, event: ServerSentEvent, chunks: list[Chunk]) -> None:
-        first = len(chunks)
-        self._read_event(event, chunks)
-        if self._observe is not None:
+    def _read_observed(self, events: list[ServerSentEvent], chunks: list[Chunk]) -> None:
+        """Read events and append their chunks; with `observe`, one after the other."""
+        if self._observe is None:
+            self._read_batch(events, chunks)
+            return
+        for event in events:
+            first = len(chunks)
+            self._read_batch([event], chunks)
             self._observe(event.data, chunks[first:])
 
-    def _read_event(self, event: ServerSentEvent, chunks: list[Chunk]) -> None:
-        """Decode an event and append its chunks; its data may also be the end mark or blank."""
-        data = event.data
-        if data[:1] != b"{":
-            data = data.strip()
-            if data == DONE:
-                self._end()
-            if data == DONE or not data:
-                return
-        self._record(data)
-        try:
-            completion = _decode_completion(data)
-        except DECODE_ERRORS as error:
-            completion = self._decode_repaired(data) or self._refuse_event(event, error)
+    def _read_batch(self, events: list[ServerSentEvent], chunks: list[Chunk]) -> None:
+        """Decode events and append their chunks; the texts of events that hold nothing else are parsed together."""
+        assembler, texts = self._assembler, list[str]()
+        for event in events:
+            try:
+                completion = _decode_completion(event.data)
+            except DECODE_ERRORS:  # the end mark, for example
+                completion = None
+            text = "" if completion is None or event.event else assembler.text_alone(completion)
+            if text:
+                self._record(event.data)
+                texts.append(text)
+                continue
+            if texts:
+                assembler.feed_texts(texts, chunks)
+                texts = []
+            self._read_event(event, completion, chunks)
+        if texts:
+            assembler.feed_texts(texts, chunks)
+
+    def _read_event(self, event: ServerSentEvent, completion: Completion | None, chunks: list[Chunk]) -> None:
+        """Append the chunks of an event; one without a completion is the end mark, blank or broken."""
+        if completion is None and self._is_mark(event.data.strip()):
+            return
+        self._record(event.data)
+        completion = completion or self._decode_repaired(event)
         if not completion.choices or event.event:
             self._check_event(event, completion)
         self._assembler.feed(completion, chunks)
+
+    def _is_mark(self, data: bytes) -> bool:
+        """Whether the data of an event is blank or the end mark, which ends the answer."""
+        if data == DONE:
+            self._end()
+        return data == DONE or not data
 
     def _end(self) -> None:
         self.is_done = True
@@ -237,15 +255,25 @@ class ChatReader:
         else:
             self._raw_is_short = True
 
-    def _decode_repaired(self, data: bytes) -> Completion | None:
+    def _decode_repaired(self, event: ServerSentEvent) -> Completion:
         """Decode JSON with half a surrogate pair, as sent by servers that cut UTF-16 text.
-        None if something else is wrong.
+
+        Raises:
+            MalformedStreamError: Something else is wrong with it.
+            APIError: It is an error that the server reports.
         """
-        repaired = without_lone_surrogates(data)
-        if repaired == data:
+        try:
+            return self._mended(event.data) or _decode_completion(event.data)
+        except DECODE_ERRORS as error:
+            self._refuse_event(event, error)
+
+    def _mended(self, data: bytes) -> Completion | None:
+        """Decode JSON with U+FFFD for each half of a surrogate pair; None if that does not help."""
+        mended = without_lone_surrogates(data)
+        if mended == data:
             return None
         try:
-            completion = _decode_completion(repaired)
+            completion = _decode_completion(mended)
         except DECODE_ERRORS:
             return None
         self._assembler.note(Problem("text_mended", "Half a surrogate pair was replaced by U+FFFD."))
@@ -282,7 +310,7 @@ class ChatReader:
         try:
             completion = _decode_completion(body)
         except DECODE_ERRORS as error:
-            completion = self._decode_repaired(body) or self._refuse_body(body, error)
+            completion = self._mended(body) or self._refuse_body(body, error)
         if completion.choices:
             return self._read_completion(body, completion)
         raise self._error_in(body) or MalformedStreamError(

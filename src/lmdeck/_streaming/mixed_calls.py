@@ -38,17 +38,25 @@ class MixedCalls:
 
     def announce(self, delta: ToolCallDelta, chunks: list[Chunk], *, embedded: bool) -> None:
         """Append a delta of a call to `chunks`, or hold it back while the call may be a duplicate of the other kind."""
-        held = self._held.get(delta.id)
-        if held is None and delta.id not in self._indices and delta.name in self._names[not embedded]:
-            held = self._held[delta.id] = []
-        if held is not None:
-            held.append(delta)
-            return
+        index = self._indices.get(delta.id)
+        if index is None:
+            if self._is_held(delta, embedded=embedded):
+                return
+            index = self._number(delta.id)
         if delta.name:
             self._names[embedded].add(delta.name)
         if delta.arguments:
             self._written.add(delta.id)
-        chunks.append(Chunk("", "", None, self._renumbered(delta)))
+        chunks.append(Chunk("", "", None, delta if index == delta.index else replace(delta, index=index)))
+
+    def _is_held(self, delta: ToolCallDelta, *, embedded: bool) -> bool:
+        """Hold back a delta of a call that is not announced if it may be a duplicate; return whether it is held back."""
+        held = self._held.get(delta.id)
+        if held is None and delta.name in self._names[not embedded]:
+            held = self._held[delta.id] = []
+        if held is not None:
+            held.append(delta)
+        return held is not None
 
     def add_embedded(self, call: ToolCall, chunks: list[Chunk]) -> None:
         """Add a complete call of the text."""
@@ -72,13 +80,16 @@ class MixedCalls:
         self._native += new
         self._embedded += self._waiting
         for call in (*new, *self._waiting):
-            chunks += [Chunk("", "", None, self._renumbered(delta)) for delta in self._held.pop(call.id, ())]
+            chunks += [
+                Chunk("", "", None, replace(delta, index=self._number(delta.id)))
+                for delta in self._held.pop(call.id, ())
+            ]
             chunks.append(Chunk("", "", call))
         self._waiting.clear()
 
-    def _renumbered(self, delta: ToolCallDelta) -> ToolCallDelta:
-        index = self._indices.setdefault(delta.id, len(self._indices))
-        return delta if index == delta.index else replace(delta, index=index)
+    def _number(self, call_id: str) -> int:
+        """Return the position of a call among those announced."""
+        return self._indices.setdefault(call_id, len(self._indices))
 
     def _with_arguments(self, call: ToolCall, twin: ToolCall, chunks: list[Chunk]) -> ToolCall:
         """Return a native call that came without arguments with those of its twin in the text."""

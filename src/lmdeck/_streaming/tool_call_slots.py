@@ -70,9 +70,9 @@ class ToolCallSlots:
             MalformedStreamError: There are more calls, or longer arguments, than the limits allow.
         """
         function = delta.function
-        name = (function.name or "") if function else ""
-        arguments = _as_text(function.arguments) if function else ""
-        slot = self._slot_for(delta, name, has_arguments=bool(arguments) and not arguments.isspace())
+        name, given = ("", None) if function is None else (function.name or "", function.arguments)
+        arguments = given if isinstance(given, str) else _as_text(given)
+        slot = self._slot_for(delta, name, arguments)
         new_name = "" if name == slot.name or slot.fragments else name
         if not (new_name or arguments):
             return None
@@ -112,14 +112,16 @@ class ToolCallSlots:
                 problems.append(problem)
         return calls, problems
 
-    def _slot_for(self, delta: ToolDelta, name: str, *, has_arguments: bool) -> _Slot:
+    def _slot_for(self, delta: ToolDelta, name: str, arguments: str) -> _Slot:
         wire_id = "" if delta.id is None else str(delta.id)
         slot = None if delta.index is None else self._by_index.get(delta.index)
+        if slot is not None and not (name or wire_id):
+            return slot
         if wire_id and (slot is None or slot.wire_id != wire_id):
             slot = self._by_id.get(wire_id, slot)
         if slot is None and delta.index is None:
             slot = self._continued(wire_id, name)
-        if slot is None or self._begins_another(slot, delta.index, wire_id, name, has_arguments=has_arguments):
+        if slot is None or self._begins_another(slot, delta.index, wire_id, name, arguments):
             slot = self._open(delta.index, wire_id)
         if delta.index is not None:
             self._by_index[delta.index] = slot
@@ -137,8 +139,9 @@ class ToolCallSlots:
         return last if is_in_the_middle or not (name and last.name) else None
 
     @staticmethod
-    def _begins_another(slot: _Slot, index: int | None, wire_id: str, name: str, *, has_arguments: bool) -> bool:
+    def _begins_another(slot: _Slot, index: int | None, wire_id: str, name: str, arguments: str) -> bool:
         """Whether a delta that refers to a known call begins another one nevertheless.
+
         Only a delta with a name can.
         """
         if not (name and slot.name):
@@ -147,6 +150,7 @@ class ToolCallSlots:
             return True
         if index is not None and slot.wire_index is not None and index != slot.wire_index:
             return True  # one id for several calls (lmstudio-bug-tracker #830)
+        has_arguments = bool(arguments) and not arguments.isspace()
         if not slot.fragments:
             return name != slot.name and has_arguments  # without arguments it continues the name
         # Some servers repeat the name on every delta, including a last, empty one.
@@ -204,10 +208,8 @@ def _repaired(name: str, raw: str, tools: OfferedTools) -> tuple[dict[str, Any] 
     )
 
 
-def _as_text(arguments: str | dict[str, Any] | list[Any] | None) -> str:
-    if arguments is None or isinstance(arguments, str):
-        return arguments or ""
-    return msgspec.json.encode(arguments).decode()
+def _as_text(arguments: dict[str, Any] | list[Any] | None) -> str:
+    return "" if arguments is None else msgspec.json.encode(arguments).decode()
 
 
 def _decode(raw: str) -> dict[str, Any] | None:

@@ -49,7 +49,11 @@ class TranslatingReader(ChatReader):
         """Return the complete reply; valid after `finish`."""
         return replace(super().reply(), server_calls=list(self._translator.server_calls))
 
-    def _read_event(self, event: ServerSentEvent, chunks: list[Chunk]) -> None:
+    def _read_batch(self, events: list[ServerSentEvent], chunks: list[Chunk]) -> None:
+        for event in events:
+            self._translate(event, chunks)
+
+    def _translate(self, event: ServerSentEvent, chunks: list[Chunk]) -> None:
         data = event.data.strip()
         if data == DONE or not data:
             return

@@ -127,7 +127,7 @@ class Urllib3Response:
         try:
             if self._reads is not None:
                 self._reads.limit(left)
-            data = b"" if self._was_read_whole else self._response.read1(READ_BYTES)
+            data = b"" if self._was_read_whole else self._response.read1(READ_BYTES, decode_content=self._is_coded)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             if isinstance(error, ReadTimeoutError) and not is_broken_by_system(error):

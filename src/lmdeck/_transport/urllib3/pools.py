@@ -40,7 +40,7 @@ from lmdeck.config import Settings
 IDLE_SECONDS = 4.0
 MAX_INTERIM_ANSWERS = 100
 MAX_LENGTH_DIGITS = 20
-READ_BYTES = 1 << 18
+READ_BYTES = 1 << 17
 POOL_SIZE = 100
 
 
