@@ -256,7 +256,7 @@ class RequestFailed(Event, frozen=True, kw_only=True):
 
 
 class RequestAbandoned(Event, frozen=True, kw_only=True):
-    """An answer was left before its end, after `seconds` and `chunks`: by `break`, `close`, a cancellation or Ctrl-C."""
+    """An answer was abandoned after `seconds` and `chunks`: by `break`, `close`, a cancellation or Ctrl-C."""
 
     request_id: str
     endpoint: str = ""

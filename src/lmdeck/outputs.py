@@ -67,7 +67,7 @@ class Completion(Struct, frozen=True, kw_only=True):
 class TokenCount(Struct, frozen=True, kw_only=True):
     """The tokens of a chat's prompt.
 
-    `error` is how far an estimate may be off, as a fraction, 0 for an exact count.
+    `error` is the possible error of an estimate as a fraction of it; 0 for an exact count.
     """
 
     tokens: int

@@ -95,7 +95,7 @@ def test_status_and_cancel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (("status",), "No batch was named"),
         (("status", "missing"), "There is no ledger"),
         (("run", "missing.jsonl", "--out", "out.jsonl"), "missing.jsonl cannot be read"),
-        (("run", "in.jsonl", "--out", "out.txt"), "no known format"),
+        (("run", "in.jsonl", "--out", "out.txt"), "known ending"),
         (("run", "in.jsonl", "--out", "out.jsonl", "--schema", "missing"), "missing cannot be read"),
         (("run", "in.jsonl", "--out", "out.jsonl", "--schema", "in.jsonl"), "is not JSON"),
     ],

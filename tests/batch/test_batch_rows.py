@@ -338,7 +338,7 @@ def test_a_changed_input_or_other_options_are_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"out": "out.txt"}, "no known format"),
+        ({"out": "out.txt"}, "known ending"),
         ({"endpoint": "/v1/models"}, "not an endpoint"),
         ({"schema": {"type": 3}}, "not a JSON Schema"),
         ({"schema": {}, "endpoint": "/v1/embeddings"}, "no structured output"),

@@ -50,7 +50,7 @@ def test_another_model_answered(fake: FakeLMStudio, way: Way, answered: str, dif
     reply = way.ask(fake.base_url)
     assert [problem.code for problem in reply.problems] == ["model_differs"] * differs
     if differs:
-        assert "other answered, though m was asked" in reply.problems[0].detail
+        assert "other answered instead of m" in reply.problems[0].detail
 
 
 def test_an_instance_may_have_any_name(fake: FakeLMStudio) -> None:

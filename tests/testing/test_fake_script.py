@@ -46,7 +46,7 @@ def test_a_test_waits_for_the_model_to_begin_and_to_stop() -> None:
             with pytest.raises(AssertionError, match=r"(?s)After 0.01 s an answer is still.*'Sing'"):
                 fake.wait_until_idle(0.01)
         fake.wait_until_idle()
-        with pytest.raises(AssertionError, match="no answer was begun"):
+        with pytest.raises(AssertionError, match="no answer was started"):
             fake.wait_until_busy(0.01)
 
 

@@ -268,7 +268,7 @@ def json_calls(source: Source, sink: Sink, ends: Stops, *, strictly: bool = Fals
         elif block.has_calls:
             value: list[str] = []
             yield from LiteralReader(source, value.append, _ignore, ends=ends).read()
-            sink.report("tool_call_unparsed", f"A value that is no call stood among the calls: {''.join(value)}")
+            sink.report("tool_call_unparsed", f"A value that is not a call was among the calls: {''.join(value)}")
         else:
             raise MalformedCall(f"{char!r} stands where a call was expected")
     block.end()

@@ -434,7 +434,7 @@ class LiteralReader:
         if written is None:
             if not following:
                 raise TruncatedCall
-            raise MalformedCall(f"{(word or following)[:40]!r} is no value")
+            raise MalformedCall(f"{(word or following)[:40]!r} is not a value")
         self._flush()
         self._put(written)
 

@@ -112,7 +112,7 @@ def typed_value(
     trimmed.end(is_forgotten=end not in value_end.own)
     written = json_for("".join(kept), types)
     if types and "string" not in types and written[:1] == '"' and MARKUP.search(written):
-        raise MalformedCall(f"markup stands in a value that is no text: {written[:80]}")
+        raise MalformedCall(f"a value that is not text contains markup: {written[:80]}")
     sink.write(written)
     return end
 

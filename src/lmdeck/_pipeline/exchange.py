@@ -326,7 +326,7 @@ def _check_coding(response: Response) -> None:
     """
     if response.undecoded:
         raise MalformedStreamError(
-            f"The answer's body is coded as {response.undecoded!r}, which was not requested and cannot be decoded.",
+            f"The answer's body has the content coding {response.undecoded!r}, which was not requested and cannot be decoded.",
             hint="Switch off compression in the proxy between here and the server.",
         )
 

@@ -65,7 +65,7 @@ def _checked(name: object, question: object) -> AskedQuestion:
             hint='Write it as `"angry": (bool, "Is the customer angry?")`, or use `lmdeck.Question`.',
         )
     if not str(question.instructions).strip():
-        raise ConfigurationError(f"The question {name!r} has no instructions.", hint="Say in words what is asked.")
+        raise ConfigurationError(f"The question {name!r} has no instructions.", hint="State the question as text.")
     kind, values = _values(name, question.type)
     described = {**(question.type if isinstance(question.type, Mapping) else {}), **question.descriptions}
     options = tuple(Option(value, _label(value), str(described.get(value) or "")) for value in values)
@@ -117,7 +117,7 @@ def state_text(given: object) -> str:
                 f"The input of a decision cannot be written as JSON: {error}.", hint="Pass text or plain data."
             ) from error
     if not text.strip():
-        raise ConfigurationError("There is nothing to decide about.", hint="Pass a text, or data, as `input`.")
+        raise ConfigurationError("The input of the decision is empty.", hint="Pass a text, or data, as `input`.")
     return text
 
 

@@ -31,6 +31,6 @@ def fill_in_the_middle(model: str, prefix: str, suffix: str) -> str:
         if re.search(pattern, model, re.IGNORECASE):
             return "".join(texts.get(piece, piece) for piece in pieces)
     raise ConfigurationError(
-        f"It is not known how the model {model!r} is asked to fill in the middle of a text.",
+        f"lmdeck does not know the marks with which the model {model!r} fills in the middle of a text.",
         hint="Write the model's own marks into the prompt, and leave `suffix` out.",
     )

@@ -42,8 +42,8 @@ def fitting_level(level: str, options: ReasoningOptions | None, model: str) -> s
     if level == "on" and levels:
         return default if default in levels else levels[len(levels) // 2]
     raise ConfigurationError(
-        f"The model {model} has no reasoning setting {level!r}: it takes {', '.join(allowed)}.",
-        hint="Choose one of these. Where the server's list is wrong, `with_options(reasoning_effort=…)` goes as given.",
+        f"The model {model} has no reasoning setting {level!r}: it supports {', '.join(allowed)}.",
+        hint="Choose one of these. If the server's list is wrong, `with_options(reasoning_effort=…)` is sent unchanged.",
     )
 
 

@@ -137,7 +137,7 @@ def read_completion(
         problems.append(Problem("extra_choice", "The server sent more than one choice; only the first is used."))
     answered = str(given.get("model") or model)
     if not is_same_model(model, answered):
-        problems.append(Problem("model_differs", f"The model {answered} answered, though {model} was asked."))
+        problems.append(Problem("model_differs", f"The model {answered} answered instead of {model}."))
     logprobs = read_logprobs(choice.get("logprobs"))
     if expects_logprobs and not logprobs:
         problems.append(Problem("logprobs_missing", LOGPROBS_MISSING))

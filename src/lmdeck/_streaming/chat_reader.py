@@ -130,7 +130,7 @@ class ChatReader:
                 "The stream was cut off in the middle of an event.", partial=self.partial()
             ) from error
         if not (self._event_count or self._assembler.is_complete):
-            raise MalformedStreamError(f"The stream of {self._byte_count} bytes held no event.")
+            raise MalformedStreamError(f"The stream of {self._byte_count} bytes contained no event.")
         return chunks + self._close()
 
     @property
@@ -152,7 +152,7 @@ class ChatReader:
         if not self._raw_is_short or not self._limits.raw_bytes:
             return replace(reply, raw=list(self._raw))
         shortened = Problem(
-            "raw_shortened", f"raw holds only the first {self._limits.raw_bytes} bytes (about) of the stream."
+            "raw_shortened", f"raw contains only the first {self._limits.raw_bytes} bytes (about) of the stream."
         )
         return replace(reply, raw=list(self._raw), problems=[*reply.problems, shortened])
 

@@ -201,7 +201,7 @@ class Ledger:
         elif version != SCHEMA_VERSION:
             raise ConfigurationError(
                 f"{self.path} is a ledger of version {version}, this lmdeck reads version {SCHEMA_VERSION}.",
-                hint="Finish the batch with the lmdeck that began it, or choose another --ledger.",
+                hint="Finish the batch with the version of lmdeck that started it, or choose another --ledger.",
             )
 
     def _use_wal(self) -> None:
@@ -516,7 +516,7 @@ class Ledger:
                 f"{self.path} cannot be written: {error}.",
                 path=str(self.path),
                 errno=number,
-                hint="Make room on the disk and run the batch again: what was answered is not asked again.",
+                hint="Free disk space and run the batch again: answered rows are not sent again.",
             ) from error
 
 

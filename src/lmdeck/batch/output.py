@@ -88,7 +88,7 @@ def writer_for(path: Path) -> Callable[[str, Iterator[StoredRow], Path], None]:
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
         raise ConfigurationError(
-            f"{path} is of no known format.", hint=f"Name the output as one of: {', '.join(sorted(_WRITERS))}."
+            f"{path} does not have a known ending.", hint=f"Name the output as one of: {', '.join(sorted(_WRITERS))}."
         )
     if writer is _write_parquet:
         _pyarrow()

@@ -45,7 +45,7 @@ def read_records(path: Path) -> Iterator[Record]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise ConfigurationError(
-            f"{path} is of no known format.", hint=f"Name it as what it is: {', '.join(sorted(_READERS))}."
+            f"{path} does not have a known ending.", hint=f"Use one of the endings {', '.join(sorted(_READERS))}."
         )
     try:
         yield from reader(path)

@@ -267,7 +267,9 @@ def _refuse() -> Plan[ResponseStream[R]]:
         CacheMissError: Always.
     """
     yield from ()
-    raise CacheMissError("No answer to this request is in the cache, and it asks for no other.", status=504)
+    raise CacheMissError(
+        "The cache has no answer to this request, which accepts no other (`only-if-cached`).", status=504
+    )
 
 
 def _end_failed(flight: Flight, stream: ResponseStream[Any]) -> None:

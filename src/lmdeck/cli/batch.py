@@ -61,22 +61,25 @@ def run(
     temperature: Annotated[
         float | None, typer.Option(metavar="NUMBER", min=0.0, help="The sampling temperature.")
     ] = None,
-    dedupe: Annotated[bool, typer.Option("--dedupe/--no-dedupe", help="Ask equal requests once.")] = True,
+    dedupe: Annotated[bool, typer.Option("--dedupe/--no-dedupe", help="Send equal requests once.")] = True,
     max_concurrency: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Simultaneous requests per host; default: what it processes."),
     ] = None,
     attempts: Annotated[
-        int, typer.Option(metavar="N", min=1, help="How often a request is asked that fails for a while.")
+        int, typer.Option(metavar="N", min=1, help="How often a request that fails temporarily is sent.")
     ] = 5,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Ask rows again that ended in an error.")
+        bool, typer.Option("--retry-failed", help="Send rows that ended in an error again.")
     ] = False,
     ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Ask from the nodes of a Ray cluster: `auto`, or its address.")
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Send requests from the nodes of a Ray cluster: `auto`, or its address."),
     ] = None,
     ledger: LedgerFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a second, then the summary.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per second, then the summary.")
+    ] = False,
 ) -> None:
     """Answer each row of a file, in order.
 
@@ -248,7 +251,7 @@ def _schema(path: Path) -> dict[str, Any]:
     """Return the JSON Schema in a file.
 
     Raises:
-        ConfigurationError: The file cannot be read, or holds no JSON object.
+        ConfigurationError: The file cannot be read, or does not contain a JSON object.
     """
     try:
         schema = msgspec.json.decode(path.read_bytes())
@@ -257,5 +260,5 @@ def _schema(path: Path) -> dict[str, Any]:
     except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not JSON: {error}.", hint="Write a JSON Schema into it.") from error
     if not isinstance(schema, dict):
-        raise ConfigurationError(f"{path} holds no JSON object.", hint="Write a JSON Schema into it.")
+        raise ConfigurationError(f"{path} does not contain a JSON object.", hint="Write a JSON Schema into it.")
     return schema

@@ -41,7 +41,7 @@ TokenEnv = Annotated[
     str,
     typer.Option("--token-env", metavar="NAME", help="The variable with the operators' token, for another machine."),
 ]
-Interval = Annotated[float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Time between two looks.")]
+Interval = Annotated[float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Time between two updates.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the state once, as JSON.")]
 
 

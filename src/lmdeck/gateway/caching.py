@@ -61,7 +61,9 @@ class CachedAnswers:
         if entry is not None:
             return _replay(request, entry)
         if control.only_if_cached:
-            raise CacheMissError("No answer to this request is in the cache, and it asks for no other.", status=504)
+            raise CacheMissError(
+                "The cache has no answer to this request, which accepts no other (`only-if-cached`).", status=504
+            )
         if key is None or control.no_store:
             return _marked(request, await self._inner(request), "bypass")
         if control.no_cache:

@@ -203,7 +203,7 @@ class KeyAdmission:
         if not committed.done() and not self._store_is_late:
             self._store_is_late = True
             _log.warning(
-                "The store is late: answers no longer wait until their usage is written (request %s).", record.id
+                "The store is slow: answers no longer wait until their usage is written (request %s).", record.id
             )
 
     def _note_commit(self, committed: asyncio.Future[None]) -> None:

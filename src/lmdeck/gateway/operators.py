@@ -121,7 +121,7 @@ async def _configure(gateway: Operated, arrived: Arrived) -> HTTPAnswer:
             "This request reaches only one of the gateway's processes.",
             status=409,
             code="several_workers",
-            hint="Change the configuration file and send SIGHUP to the parent process, which hands it on to all.",
+            hint="Change the configuration file and send SIGHUP to the parent process, which passes it to all of them.",
         )
     text = (await arrived.body()).decode("utf-8", "replace")
     await gateway.reconfigure(Config.parse(text, "the request"))

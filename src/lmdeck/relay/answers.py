@@ -159,7 +159,7 @@ class ChatRelay:
         """
         if reply.usage is not None:
             return reply
-        told = Problem("usage_missing", "The server did not say how many tokens there were.")
+        told = Problem("usage_missing", "The server did not report token counts.")
         return replace(reply, usage=Usage(), problems=[*reply.problems, told])
 
 

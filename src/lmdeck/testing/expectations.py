@@ -41,7 +41,7 @@ class Expectations:
         Raises:
             AssertionError: None was within the given time.
         """
-        self._wait(lambda: self.in_progress > 0, seconds, "no answer was begun")
+        self._wait(lambda: self.in_progress > 0, seconds, "no answer was started")
 
     def wait_until_idle(self, seconds: float = 5.0) -> None:
         """Wait until no answer is being generated: none is requested, or its client has left.
@@ -65,7 +65,7 @@ class Expectations:
             AssertionError: An answer was not used.
         """
         if self.pending:
-            raise AssertionError(f"{self.pending} scripted answer(s) were not asked for.{self._shown()}")
+            raise AssertionError(f"{self.pending} scripted answer(s) were not requested.{self._shown()}")
 
     def assert_expected(self) -> None:
         """Check that every request had a scripted answer.

@@ -175,9 +175,9 @@ def load_scenario(path: str | Path) -> Scenario:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(
-            f"The scenario {path} is not TOML: {error}.", hint="Repair the line it names."
+            f"The scenario {path} is not TOML: {error}.", hint="Correct the line that it names."
         ) from error
     except msgspec.ValidationError as error:
         raise ConfigurationError(
-            f"The scenario {path} is not right: {error}.", hint="`lmdeck fake --help` shows an example."
+            f"The scenario {path} is not valid: {error}.", hint="`lmdeck fake --help` shows an example."
         ) from error

@@ -30,7 +30,7 @@ def value_for(schema: object, root: Mapping[str, Any] | None = None, depth: int 
         return None if schema is False else "text"
     root = schema if root is None else root
     if depth > MAX_DEPTH:
-        raise ConfigurationError("The schema is nested without end.", hint="Script this answer with `.json(…)`.")
+        raise ConfigurationError("The schema is infinitely nested.", hint="Script this answer with `.json(…)`.")
     if "$ref" in schema:
         return value_for(_resolved(str(schema["$ref"]), root), root, depth + 1)
     for keyword in ("const", "default"):
@@ -79,7 +79,7 @@ def _array(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> li
 def _text(schema: Mapping[str, Any]) -> str:
     if "pattern" in schema:
         raise ConfigurationError(
-            "A schema with `pattern` has no value that can be made up.", hint="Script this answer with `.json(…)`."
+            "A value for a schema with `pattern` cannot be generated.", hint="Script this answer with `.json(…)`."
         )
     text = _FORMATS.get(str(schema.get("format")), "text")
     shortest, longest = int(schema.get("minLength", 0)), schema.get("maxLength")

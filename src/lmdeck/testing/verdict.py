@@ -72,7 +72,8 @@ def baseline(command: Sequence[str], scenario: Scenario, timeout: float, *, repa
     run = _run(command, scenario, None, timeout, repaired=repaired)
     if run.code is None:
         raise ConfigurationError(
-            f"The program did not end within {timeout:g} s, without any fault.", hint="Give it longer with --timeout."
+            f"The program did not end within {timeout:g} s, without any fault.",
+            hint="Increase the limit with --timeout.",
         )
     if run.code:
         raise ConfigurationError(

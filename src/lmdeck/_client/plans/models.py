@@ -272,7 +272,7 @@ class _DownloadLimit:
             f"{what} within {seconds:g} s.",
             phase=phase,
             seconds=seconds,
-            hint=f"It may go on: wait with `lm.models.wait_for_download({job_id!r})`, or look at LM Studio's Downloads.",
+            hint=f"It may continue: wait with `lm.models.wait_for_download({job_id!r})`, or look at LM Studio's Downloads.",
         )
 
 

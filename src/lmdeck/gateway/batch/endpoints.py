@@ -75,7 +75,7 @@ async def _upload(gateway: Served, arrived: Arrived) -> HTTPAnswer:
         raise ServerError(
             f"The gateway cannot store the file: {error.strerror or error}.",
             status=507,
-            hint="Make room on the gateway's disk.",
+            hint="Free disk space on the gateway's machine.",
         ) from error
     finally:
         path.unlink(missing_ok=True)
