@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from lmdeck.engine import cache_directory
+from ports import free_port
 
 __all__ = ["Launch", "launch_llama", "llama_binary", "llama_url"]
 
@@ -68,8 +69,7 @@ def launch_llama(llama_binary: list[str], weights: Path) -> Launch:
 
     @contextlib.contextmanager
     def launch(*arguments: str) -> Iterator[str]:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         own = [
             "--model",
             str(weights),

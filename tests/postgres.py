@@ -7,13 +7,14 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,8 +54,7 @@ def postgres(programs: Path) -> Iterator[dict[str, Any]]:
         ]
         made = subprocess.run(initdb, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=folder, **who)
         assert made.returncode == 0, made.stderr
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         options = {"port": port, "unix_socket_directories": folder, "listen_addresses": "127.0.0.1", "fsync": "off"}
         command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())]
         log = Path(folder) / "log"

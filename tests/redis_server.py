@@ -10,6 +10,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -29,8 +31,7 @@ def program() -> str | None:
 def redis_server(path: str) -> Iterator[str]:
     """Run a server without files, and yield its address."""
     with tempfile.TemporaryDirectory(prefix="lmdeck-redis-") as folder:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         options = {"bind": "127.0.0.1", "port": port, "dir": folder, "save": "", "appendonly": "no", "daemonize": "no"}
         command = [path, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)

@@ -20,6 +20,7 @@ from asking import alm, lm, until
 from lmdeck.cache import Cache, Entry, MemoryStore, RedisStore, SQLiteStore, Store, open_store
 from lmdeck.testing import FakeLMStudio
 from loopback import PATIENCE
+from ports import free_port
 
 REDIS = shutil.which("redis-server")
 
@@ -188,8 +189,7 @@ def test_redis_answers_sync_and_async_clients(fake: FakeLMStudio, redis_url: str
 
 def test_without_redis_the_model_answers(fake: FakeLMStudio, caplog: pytest.LogCaptureFixture) -> None:
     """A cache that is away is logged, and costs no answer."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     fake.at("/v1/chat/completions").reply("Hello.")
     with lm(fake.base_url, cache=f"redis://127.0.0.1:{port}/0") as client:
         assert client.chat().user("Hi").with_options(temperature=0).send().content == "Hello."

@@ -25,6 +25,7 @@ from lmdeck import (
     ServerUnreachableError,
 )
 from loopback import CLOSE, HANG, RESET, Answer, Loopback, Request, json_answer
+from ports import free_port
 
 LIST = "/api/v1/models"
 MCP = {"type": "mcp", "server_label": "files", "server_url": "https://files.example/mcp"}
@@ -116,8 +117,7 @@ def test_what_the_server_cannot_have_begun_is_sent_again(name: str, is_async: bo
             ask(server.url, question, is_async=is_async)
         assert [request.path for request in server.requests].count(path) == 3
     assert "was not sent again" not in caught.value.hint
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    port = free_port()
     with pytest.raises(ServerUnreachableError) as unreached:
         ask(f"http://127.0.0.1:{port}", question, is_async=is_async)
     assert unreached.value.attempts == 3

@@ -19,6 +19,7 @@ from lmdeck._requests import image_conversion
 from lmdeck._requests.image_urls import AddressGuard, redirected
 from lmdeck.testing import FakeLMStudio
 from loopback import HANG, SSE_HEAD, Answer, Loopback, head, http_chunks, json_answer, text_answer
+from ports import free_port
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"picture"
 BOTH = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -134,8 +135,7 @@ def test_the_bytes_say_what_an_image_is(kind: str, is_async: bool) -> None:
 @BOTH
 def test_a_server_that_is_not_there_or_silent(is_async: bool) -> None:
     """The hint is about the image, not about LM Studio."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    port = free_port()
     with pytest.raises(ServerUnreachableError) as caught:
         fetch(f"http://127.0.0.1:{port}/", is_async=is_async)
     assert "image's address" in caught.value.hint

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from asking import alm, lm
 from lmdeck import ConfigurationError, MCPTools, Reply, ToolError
 from lmdeck.testing import FakeLMStudio
 from loopback import PATIENCE
+from ports import free_port, wait_until_open
 
 pytest.importorskip("mcp")
 SERVER = str(Path(__file__).with_name("mcp_server.py"))
@@ -64,18 +63,12 @@ def test_a_started_server_serves_the_async_client(fake: FakeLMStudio) -> None:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     running = subprocess.Popen(
         [sys.executable, SERVER, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
+        wait_until_open(port, running)
         yield f"http://127.0.0.1:{port}/mcp"
     finally:
         running.terminate()

@@ -33,6 +33,7 @@ from lmdeck import (
     ToolServerLost,
 )
 from lmdeck.testing import FakeLMStudio
+from ports import free_port
 
 pytest.importorskip("mcp")
 MORTAL = str(Path(__file__).with_name("mcp_mortal.py"))
@@ -40,13 +41,6 @@ EVERYTHING = "@modelcontextprotocol/server-everything"
 EVERYTHING_VERSION = "2026.8.31"
 BOTH = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 KINDS = pytest.mark.parametrize("kind", ["stdio", "http"])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class HTTPServer:

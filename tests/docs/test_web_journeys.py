@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +22,7 @@ from lmdeck.testing import FakeLMStudio
 from lmdeck.testing.isolation import environment_for
 from lmdeck.web.background_loop import wait
 from loopback import PATIENCE
+from ports import free_port, wait_until_open
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,15 +118,7 @@ def running(command: list[str], port: int, environment: dict[str, str]) -> Itera
         [sys.executable, "-m", *command], env=environment, stdout=log, stderr=subprocess.STDOUT
     ) as process:  # fmt: skip
         try:
-            deadline = time.monotonic() + 2 * PATIENCE
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                    break
-                except OSError:
-                    assert process.poll() is None, Path("log").read_text()
-                    assert time.monotonic() < deadline, Path("log").read_text()
-                    time.sleep(0.05)
+            wait_until_open(port, process, Path("log"))
             yield
         finally:
             process.terminate()
@@ -136,8 +127,7 @@ def running(command: list[str], port: int, environment: dict[str, str]) -> Itera
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture(scope="module")

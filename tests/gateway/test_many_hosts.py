@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import socket
 import threading
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ import pytest
 from gateways import MODEL, PATIENCE, Answer, config_of, gateway
 from lmdeck.testing import FakeLMStudio
 from loopback import DONE, SSE_HEAD, Loopback, Request, chunk, completion, http_chunks, json_answer
+from ports import free_port
 
 FAST_PROBES = "[routing]\npoll = 0.2\nprobe = 0.1\n"
 
@@ -23,12 +23,6 @@ FAULTS = [
     "crash", "server_error", "overloaded", "reset_at_once", "close_at_once", "half_head", "rate_limit", "load_refused",
     "no_models_loaded", "channel_error", "bad_gateway", "model_not_found", "unauthorized",
 ]  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def at_once(count: int, work: Callable[[int], Answer]) -> list[Answer]:

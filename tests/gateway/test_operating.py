@@ -18,6 +18,7 @@ import urllib3
 from gateways import MODEL, PATIENCE, config_of, gateway
 from lmdeck.gateway import Config
 from lmdeck.testing import FakeLMStudio
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy" / "gateway"
@@ -92,9 +93,7 @@ def test_the_configuration_of_the_page_loads(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="SKIPPED: nginx is not installed (make system-packages)")
 def test_a_stream_passes_nginx_as_it_comes(tmp_path: Path) -> None:
     """With the file of `deploy/`, but without TLS; and what came through nginx is not from this machine."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = free_port()
     with FakeLMStudio(strict=False, tokens_per_second=20) as fake, gateway(tmp_path, config_of([fake])) as running:
         site = (DEPLOY / "nginx.conf").read_text().replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
         site = "\n".join(line for line in site.splitlines() if "ssl_certificate" not in line)

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -22,6 +21,7 @@ from lmdeck import LMStudioError, observe
 from lmdeck.gateway.metrics import GatewayMetrics
 from lmdeck.testing import FakeLMStudio
 from loopback import PATIENCE
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
@@ -151,8 +151,7 @@ def ask_prometheus(port: int, query: str) -> list[Any]:
 def test_a_real_prometheus_scrapes_it(fake: FakeLMStudio, registry: CollectorRegistry, tmp_path: Path) -> None:
     busy(fake, registry)
     server, thread = start_http_server(0, addr="127.0.0.1", registry=registry)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     job = {"job_name": "lmdeck", "static_configs": [{"targets": [f"127.0.0.1:{server.server_port}"]}]}
     config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}
     (tmp_path / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8")

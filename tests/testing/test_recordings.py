@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from lmdeck.testing import FakeLMStudio
 from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece, load, save
 from lmdeck.testing.recordings.recorder import Recorder
 from lmdeck.testing.recordings.replay import understand
+from ports import free_port
 
 MODEL = "qwen2.5-7b-instruct"
 
@@ -100,8 +100,7 @@ def test_bytes_that_are_no_text_are_kept_as_they_are(tmp_path: Path) -> None:
 
 
 def test_an_upstream_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     path = tmp_path / "c"
     with (
         BackgroundServer(Recorder(url, path), listen()) as recorder,

@@ -50,6 +50,7 @@ from loopback import (
     json_answer,
     text_answer,
 )
+from ports import free_port
 
 HTML = "<!doctype html><html><head><title>Sign in</title></head><body>Welcome to the router</body></html>"
 JSON = json.dumps(completion()).encode()
@@ -277,11 +278,10 @@ def test_an_endless_refusal_is_read_up_to_a_limit(way: Way) -> None:
 
 def test_nothing_listens(way: Way) -> None:
     """A wrong port is told with the address, and what to start."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        free_port = listener.getsockname()[1]
-    error = way.fail(f"http://127.0.0.1:{free_port}")
+    url = f"http://127.0.0.1:{free_port()}"
+    error = way.fail(url)
     assert isinstance(error, ServerUnreachableError)
-    assert f"http://127.0.0.1:{free_port}" in error.message
+    assert url in error.message
     assert "refused" in error.message
     assert "lms server start" in error.hint
 

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from lmdeck.testing import Answer, FakeLMStudio, SentRequest
 from lmdeck.testing.answers import PlannedCall
 from lmdeck.testing.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
 from loopback import PATIENCE
+from ports import free_port, wait_until_open
 
 HERE = Path(__file__).parent
 TESTS = HERE.parents[1]
@@ -155,8 +155,7 @@ COMMANDS = {
 @contextmanager
 def site(kind: str, folder: Path, **environment: str) -> Iterator[Site]:
     """Run a real server of the test project."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     where = str(port) if kind == "uvicorn" else f"127.0.0.1:{port}"
     ends, log = folder / "ends", folder / "log"
     with far_end() as lm_studio, log.open("wb") as output:
@@ -172,7 +171,7 @@ def site(kind: str, folder: Path, **environment: str) -> Iterator[Site]:
             stderr=subprocess.STDOUT,
         )
         try:
-            _wait_until_open(port, process, log)
+            wait_until_open(port, process, log)
             yield Site(kind, port, lm_studio, ends, log)
         finally:
             process.terminate()
@@ -181,15 +180,3 @@ def site(kind: str, folder: Path, **environment: str) -> Iterator[Site]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(PATIENCE)
-
-
-def _wait_until_open(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 2 * PATIENCE
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"the server did not start: {log.read_text(encoding='utf-8')}")

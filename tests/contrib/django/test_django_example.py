@@ -6,7 +6,6 @@ import http.cookiejar
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -20,14 +19,14 @@ import pytest
 from far_end import far_end
 
 from loopback import PATIENCE
+from ports import free_port
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "django_chat"
 
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO", "LMDECK"))}
     with far_end() as lm_studio:
         environment = {

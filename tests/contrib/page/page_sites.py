@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.answers import PlannedCall
 from lmdeck.testing.isolation import environment_for
 from loopback import PATIENCE
+from ports import free_port, wait_until_open
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,15 +143,14 @@ def site(kind: str, folder: Path, fake: FakeLMStudio) -> Iterator[str]:
         _make_django_project(folder, environment)
     else:
         (folder / "site_app.py").write_text(FASTAPI if kind == "fastapi" else FLASK, encoding="utf-8")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = COMMANDS[kind]
     place = f"127.0.0.1:{port}" if command[-1] == "--bind" else str(port)
     with (folder / "log").open("wb") as log, subprocess.Popen(
         [sys.executable, "-m", *command, place], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
     ) as process:  # fmt: skip
         try:
-            _wait_until_open(port, process, folder / "log")
+            wait_until_open(port, process, folder / "log")
             yield f"http://127.0.0.1:{port}/chat/"
         finally:
             process.terminate()
@@ -177,19 +175,6 @@ def _make_django_project(folder: Path, environment: dict[str, str]) -> None:
     (project / "urls.py").write_text(DJANGO_URLS, encoding="utf-8")
     run("manage.py", "migrate", "--verbosity", "0")
     run("manage.py", "shell", "-c", DJANGO_USER)
-
-
-def _wait_until_open(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 2 * PATIENCE
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            text = log.read_text(encoding="utf-8")
-            assert process.poll() is None, text
-            assert time.monotonic() < deadline, text
-            time.sleep(0.05)
 
 
 def log_in(page: Any) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loopback import PATIENCE
+from ports import free_port
 
 if TYPE_CHECKING:
     from lmdeck.engine import EngineServer
@@ -56,7 +57,4 @@ def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture
 def unused_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return free_port()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import runpy
-import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.answers import PlannedCall
 from lmdeck.testing.isolation import environment_for
 from loopback import PATIENCE
+from ports import free_port, wait_until_open
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,8 +81,7 @@ def _uvicorn(app: Any) -> Iterator[str]:
 
 @contextmanager
 def _gunicorn(history: Path) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     (history.parent / "site_under_test.py").write_text(
         f"import runpy\napp = runpy.run_path({str(EXAMPLES / 'flask_chat' / '__main__.py')!r})['make_app']({str(history)!r})\n"
     )
@@ -98,17 +96,12 @@ def _gunicorn(history: Path) -> Iterator[str]:
         "--worker-class",
         "gthread",
     ]
-    with subprocess.Popen([*command, "site_under_test:app"], cwd=history.parent, stderr=subprocess.PIPE) as process:
+    log = history.parent / "log"
+    with log.open("wb") as output, subprocess.Popen(
+        [*command, "site_under_test:app"], cwd=history.parent, stderr=output
+    ) as process:  # fmt: skip
         try:
-            deadline = time.monotonic() + 2 * PATIENCE
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                    break
-                except OSError:
-                    assert time.monotonic() < deadline
-                    assert process.poll() is None, process.stderr and process.stderr.read()
-                    time.sleep(0.05)
+            wait_until_open(port, process, log)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
