@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SHARED := ../shared
+# Tests start hundreds of Python processes: each would compile lmdeck again where nothing may be kept.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help system-packages demo demo-batch batch-kills test lint types tests pythons package live fuzz soak gateway-soak docs pictures bench shared format clean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tomllib
 from pathlib import Path
@@ -15,6 +16,9 @@ SHORT = [
     "tests/agent", "tests/client", "tests/files", "tests/parsing", "tests/pipeline", "tests/shape", "tests/streaming",
     "tests/tools", "tests/values",
 ]  # fmt: skip
+
+# Half of the time a test waits for a server, a browser or a process: two workers for each core keep it busy.
+WORKERS = 2 * (os.cpu_count() or 1)
 
 # The reading of answers has a gate of its own, of lines and branches together.
 CORE = "*/lmdeck/_parsing/*,*/lmdeck/_parsing/dialects/*,*/lmdeck/_streaming/*"
@@ -53,8 +57,9 @@ def tests(session: nox.Session) -> None:
     """Run every test that needs no LM Studio, with the coverage gates."""
     install(session, "--editable", ".[all]", "--group", "dev")
     session.run(
-        "python", "-m", "pytest", "-n", "auto", "--dist", "worksteal", "--cov", "--cov-report=term", *session.posargs
-    )
+        "python", "-m", "pytest", "-n", str(WORKERS), "--dist", "worksteal", "--cov", "--cov-report=term",
+        *session.posargs,
+    )  # fmt: skip
     session.run(
         "python", "-m", "coverage", "report", "--format=total", f"--include={CORE}", f"--fail-under={CORE_COVERAGE}"
     )

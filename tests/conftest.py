@@ -1,5 +1,10 @@
-"""What every test folder may use, and one hypothesis profile: the same examples in every run."""
+"""What every test folder may use, one hypothesis profile (the same examples in every run), and what `no_cover` means."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -13,3 +18,12 @@ settings.register_profile(
 settings.load_profile("lmdeck")
 
 pytest_plugins = ["engine_fixtures", "llama_cpp", "tls_fixtures"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Start the processes of a test that is marked `no_cover` without coverage, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("no_cover"):
+            patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        return (yield)

@@ -10,6 +10,7 @@ import pytest
 
 from loopback import PATIENCE
 
+pytestmark = pytest.mark.no_cover  # figures would be those of coverage
 ROOT = Path(__file__).parents[2]
 ALWAYS = {"lmdeck, sync", "lmdeck, async", "sockets + msgspec, sync", "sockets + msgspec, async"}
 HEADS = {"client", "process", "what grows"}

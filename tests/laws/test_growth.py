@@ -16,6 +16,7 @@ import pytest
 from laws.material import TOOLS
 from lmdeck import StreamParser, parse
 
+pytestmark = pytest.mark.no_cover  # the same lines on thousands of texts: measured, they would take three times as long
 SMALL, FACTOR, ALLOWED = 2_000, 8, 3
 SHAPES = {
     "prose lines": "The quick brown fox jumps over the lazy dog.\n",
