@@ -154,7 +154,7 @@ def test_a_disk_that_is_full_in_the_middle(tmp_path: Path) -> None:
         full = BatchProcess(*command).finish()
         assert full.returncode == 1, full
         assert "out.jsonl.ledger cannot be written" in full.stderr
-        assert "Make room on the disk" in full.stderr
+        assert "Free disk space" in full.stderr
         assert 0 < asked(fake).total() < len(set(texts(ROWS)))
         make_room()
         done = BatchProcess(*command).finish()

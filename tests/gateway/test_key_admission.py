@@ -298,7 +298,7 @@ async def test_a_store_that_is_busy_delays_no_answer_for_ever(
     with caplog.at_level(logging.WARNING, "lmdeck.gateway"):
         await lease.settle(an_outcome())
         await (await admission.admit(holder, an_ask())).settle(an_outcome("r2"))
-    assert caplog.text.count("The store is late") == 1
+    assert caplog.text.count("The store is slow") == 1
     other.execute("ROLLBACK")
     other.close()
     for _ in range(1000):

@@ -355,7 +355,7 @@ class ChatAssembler:
             self._note_once("parallel_calls", f"The answer has {count} calls though only one was allowed.")
         requested, answered = self._head.requested_model, self._head.model
         if answered not in self._model_names and not is_same_model(requested, answered):
-            self._note_once("model_differs", f"The model {answered} answered, though {requested} was asked.")
+            self._note_once("model_differs", f"The model {answered} answered instead of {requested}.")
         if self._finish_reason == "length" and not self._has_answer and self._reasoning.getvalue().strip():
             self._note_once("reasoning_used_budget", REASONING_USED_BUDGET)
 

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Unpack
 
 from lmdeck.contrib._extras import missing_extra
@@ -20,16 +19,8 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra(error, "httpx") from error
 
-from lmdeck.contrib._upstream import (
-    AsyncRelayedResponse,
-    AsyncUpstream,
-    ClientTimeoutError,
-    ClientTimeouts,
-    RelayedResponse,
-    Upstream,
-    headers_of,
-)
-from lmdeck.errors import LMStudioError
+from lmdeck.contrib._httpx_transports import AsyncRelayedStream, RelayedStream, relay, relay_async
+from lmdeck.contrib._upstream import AsyncUpstream, Upstream
 
 if TYPE_CHECKING:
     from lmdeck.config import ClientSettings
@@ -53,18 +44,8 @@ class RepairTransport(httpx.BaseTransport):
         Raises:
             httpx.TimeoutException: A time limit of the client was exceeded.
         """
-        body = request.read()
-        try:
-            relayed = self._upstream.send(
-                request.method,
-                str(request.url),
-                headers_of(request.headers.raw),
-                body,
-                ClientTimeouts.of(request.extensions),
-            )
-        except ClientTimeoutError as error:
-            raise _timeout(error, request) from error
-        return httpx.Response(relayed.status, headers=dict(relayed.headers), stream=_RelayedStream(relayed, request))
+        response: httpx.Response = relay(self._upstream, request, httpx, _Stream)
+        return response
 
     def close(self) -> None:
         """Close all connections; the transport can be used again, with new ones."""
@@ -83,71 +64,17 @@ class AsyncRepairTransport(httpx.AsyncBaseTransport):
         Raises:
             httpx.TimeoutException: A time limit of the client was exceeded.
         """
-        body = await request.aread()
-        try:
-            relayed = await self._upstream.send(
-                request.method,
-                str(request.url),
-                headers_of(request.headers.raw),
-                body,
-                ClientTimeouts.of(request.extensions),
-            )
-        except ClientTimeoutError as error:
-            raise _timeout(error, request) from error
-        return httpx.Response(
-            relayed.status, headers=dict(relayed.headers), stream=_AsyncRelayedStream(relayed, request)
-        )
+        response: httpx.Response = await relay_async(self._upstream, request, httpx, _AsyncStream)
+        return response
 
     async def aclose(self) -> None:
         """Close all connections; the transport can be used again, with new ones."""
         await self._upstream.aclose()
 
 
-class _RelayedStream(httpx.SyncByteStream):
-    """The body of an answer; closing or dropping it stops the generation on the server."""
-
-    def __init__(self, relayed: RelayedResponse, request: httpx.Request) -> None:
-        self._relayed = relayed
-        self._request = request
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self._relayed.chunks
-        except ClientTimeoutError as error:
-            raise _timeout(error, self._request) from error
-        except LMStudioError as error:
-            raise httpx.ReadError(str(error), request=self._request) from error
-
-    def close(self) -> None:
-        self._relayed.close()
-
-    def __del__(self) -> None:
-        self._relayed.close()
+class _Stream(RelayedStream, httpx.SyncByteStream):
+    library = httpx
 
 
-class _AsyncRelayedStream(httpx.AsyncByteStream):
-    """The body of an answer; closing or dropping it stops the generation on the server."""
-
-    def __init__(self, relayed: AsyncRelayedResponse, request: httpx.Request) -> None:
-        self._relayed = relayed
-        self._request = request
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._relayed.chunks:
-                yield chunk
-        except ClientTimeoutError as error:
-            raise _timeout(error, self._request) from error
-        except LMStudioError as error:
-            raise httpx.ReadError(str(error), request=self._request) from error
-
-    async def aclose(self) -> None:
-        self._relayed.close()
-
-    def __del__(self) -> None:
-        self._relayed.close()
-
-
-def _timeout(error: ClientTimeoutError, request: httpx.Request) -> httpx.TimeoutException:
-    kind = httpx.ConnectTimeout if error.is_connect else httpx.ReadTimeout
-    return kind(str(error), request=request)
+class _AsyncStream(AsyncRelayedStream, httpx.AsyncByteStream):
+    library = httpx
