@@ -22,6 +22,7 @@ from lmdeck import (
     ToolCallParseError,
 )
 from lmdeck._client import session
+from lmdeck._client.known_models import CHOICE_SECONDS
 from lmdeck.testing import FakeLMStudio, RawAnswer
 from lmdeck.testing.models import DEFAULT_MODEL
 from loopback import Loopback, json_answer
@@ -139,7 +140,7 @@ def test_a_choice_is_remembered_for_a_while(hello: FakeLMStudio, monkeypatch: py
     with lm(hello.base_url, model=None, timeout=100.0) as client:
         client.chat().user("Hi").send()
         client.chat().user("Hi").stream().until_done()
-        past = session.CHOICE_SECONDS + 1
+        past = CHOICE_SECONDS + 1
         client.chat().user("Hi").send()
     assert [request.path for request in hello.requests] == [LISTS[0], CHAT, CHAT, LISTS[0], CHAT]
 

@@ -14,7 +14,7 @@ from lmdeck._agent.limits import AgentLimits
 from lmdeck._agent.loop import AgentEffect, AskModel, PendingRound, agent_plan
 from lmdeck._client.approvals import AnyApprove, approver
 from lmdeck._client.paused_run import RESUMED, Decisions, PausedRun
-from lmdeck._client.plans.chat import begin_chat
+from lmdeck._client.plans.chat import begin_chat, send_chat
 from lmdeck._client.run import AsyncChatRun, ChatRun
 from lmdeck._client.run_agent import run_agent, run_agent_async
 from lmdeck._client.run_events import publish_events, publish_events_async
@@ -22,7 +22,7 @@ from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._client.structured import AsyncParseStream, OutputRequest, OutputType, ParseStream, plan_attempts
 from lmdeck._compatibility import ALL, check_rules
-from lmdeck._pipeline.run_plan import run_plan, run_plan_async
+from lmdeck._pipeline.run_plan import drive, drive_async, run_plan, run_plan_async
 from lmdeck._requests.chat import ChatSpec, checked_options, checked_tool, tool_name
 from lmdeck._requests.images import image_part
 from lmdeck._requests.reasoning import check_level
@@ -432,7 +432,7 @@ class Chat(_Builder[Transport]):
         Raises:
             LMStudioError: The answer is not complete; the class says why, `hint` what to do.
         """
-        return self._open(self._spec, stream=False).until_done()
+        return drive(send_chat(self._session, self._spec), self._transport())
 
     @overload
     def stream(self) -> ChatStream: ...
@@ -554,7 +554,7 @@ class AsyncChat(_Builder[AsyncTransport]):
 
     async def send(self) -> Reply:
         """Async version of `Chat.send`."""
-        return await self._open(self._spec, stream=False).until_done()
+        return await drive_async(send_chat(self._session, self._spec), self._transport())
 
     @overload
     def stream(self) -> AsyncChatStream: ...

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from lmdeck._client.plans.chat import whole_reply
 from lmdeck._client.plans.endpoints import MESSAGES, RESPONSES, Endpoint, begin_endpoint
 from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import ResponseStream
+from lmdeck._pipeline.run_plan import drive, drive_async
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck.messages import Message, Reply
@@ -28,10 +30,8 @@ class _Endpoint(Generic[TransportT]):
         self._session = session
         self._transport = transport
 
-    def _begin(
-        self, model: str | None, given: Mapping[str, Any], *, stream: bool
-    ) -> Callable[[], Plan[ResponseStream[ChatReader]]]:
-        return partial(begin_endpoint, self._session, self._endpoint, model, given, stream=stream)
+    def _begin(self, model: str | None, given: Mapping[str, Any], *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
+        return begin_endpoint(self._session, self._endpoint, model, given, stream=stream)
 
 
 class Responses(_Endpoint[Transport]):
@@ -58,7 +58,7 @@ class Responses(_Endpoint[Transport]):
             LMStudioError: The answer is not complete; the class says why, `hint` what to do.
         """
         given = {"input": input if isinstance(input, str) else list(input), **options}
-        return ChatStream(self._transport(), self._begin(model, given, stream=False)).until_done()
+        return drive(whole_reply(self._begin(model, given, stream=False)), self._transport())
 
     def stream(
         self,
@@ -73,7 +73,7 @@ class Responses(_Endpoint[Transport]):
             LMStudioError: The stream raises it when it is read.
         """
         given = {"input": input if isinstance(input, str) else list(input), **options}
-        return ChatStream(self._transport(), self._begin(model, given, stream=True))
+        return ChatStream(self._transport(), partial(self._begin, model, given, stream=True))
 
 
 class Messages(_Endpoint[Transport]):
@@ -101,7 +101,7 @@ class Messages(_Endpoint[Transport]):
             LMStudioError: The answer is not complete; the class says why, `hint` what to do.
         """
         given = {"messages": list(messages), "max_tokens": max_tokens, **options}
-        return ChatStream(self._transport(), self._begin(model, given, stream=False)).until_done()
+        return drive(whole_reply(self._begin(model, given, stream=False)), self._transport())
 
     def stream(
         self,
@@ -117,7 +117,7 @@ class Messages(_Endpoint[Transport]):
             LMStudioError: The stream raises it when it is read.
         """
         given = {"messages": list(messages), "max_tokens": max_tokens, **options}
-        return ChatStream(self._transport(), self._begin(model, given, stream=True))
+        return ChatStream(self._transport(), partial(self._begin, model, given, stream=True))
 
 
 class AsyncResponses(_Endpoint[AsyncTransport]):
@@ -137,7 +137,7 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
     ) -> Reply:
         """Async version of `Responses.create`."""
         given = {"input": input if isinstance(input, str) else list(input), **options}
-        return await AsyncChatStream(self._transport(), self._begin(model, given, stream=False)).until_done()
+        return await drive_async(whole_reply(self._begin(model, given, stream=False)), self._transport())
 
     def stream(
         self,
@@ -148,7 +148,7 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
     ) -> AsyncChatStream:
         """Async version of `Responses.stream`."""
         given = {"input": input if isinstance(input, str) else list(input), **options}
-        return AsyncChatStream(self._transport(), self._begin(model, given, stream=True))
+        return AsyncChatStream(self._transport(), partial(self._begin, model, given, stream=True))
 
 
 class AsyncMessages(_Endpoint[AsyncTransport]):
@@ -169,7 +169,7 @@ class AsyncMessages(_Endpoint[AsyncTransport]):
     ) -> Reply:
         """Async version of `Messages.create`."""
         given = {"messages": list(messages), "max_tokens": max_tokens, **options}
-        return await AsyncChatStream(self._transport(), self._begin(model, given, stream=False)).until_done()
+        return await drive_async(whole_reply(self._begin(model, given, stream=False)), self._transport())
 
     def stream(
         self,
@@ -181,4 +181,4 @@ class AsyncMessages(_Endpoint[AsyncTransport]):
     ) -> AsyncChatStream:
         """Async version of `Messages.stream`."""
         given = {"messages": list(messages), "max_tokens": max_tokens, **options}
-        return AsyncChatStream(self._transport(), self._begin(model, given, stream=True))
+        return AsyncChatStream(self._transport(), partial(self._begin, model, given, stream=True))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec.structs import replace
 
+from lmdeck._client.known_models import KnownModels
 from lmdeck._client.summary_store import Summaries
 from lmdeck._event_bus import EventBus
 from lmdeck._forking import on_fork
@@ -41,7 +42,7 @@ from lmdeck._version import __version__
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError, EndpointNotFoundError, LMStudioError, MalformedStreamError
 from lmdeck.events import ModelEvicted, RequestQueued
-from lmdeck.model_info import ModelInfo, ReasoningOptions
+from lmdeck.model_info import ModelInfo
 from lmdeck.tools.registry import ToolRegistry
 
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ EVICTED = (
     "Loaded now: {}. LM Studio unloads a model that it loaded on demand when it loads another one: load both with "
     "`lm.models.load`, which it keeps, or turn off auto-evict in its server settings."
 )
-CHOICE_SECONDS = 30.0
-VARIANT_SECONDS = 60.0
 PROBE_SECONDS = 2.0
 MOST_UNCOMPILABLE = 1000
 PROBE_LIMITS = Limits(answer_bytes=1 << 20)
@@ -71,7 +70,7 @@ class Session:
     Generation requests go through `handler`, others through `unlimited`, probes through `once`. `prompt` is like `unlimited`,
     but does not wait for a model that is being loaded: it is for health checks.
 
-    The only state is the recently chosen model, what is known of models and tools, and the queue.
+    The only state is what is known of models and tools, and the queue.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class Session:
         self.load_once = LoadOnce(limited, threading.Lock, clock, self._is_loaded, self.semaphore.forget_limit)
         on_fork(self.load_once, LoadOnce.after_fork)
         self._evictions = WatchEvictions(
-            self.load_once, threading.Lock, clock, self._look_up_models, self._report_eviction
+            self.load_once, threading.Lock, clock, self.load_once.last_use, self._look_up_models, self._report_eviction
         )
         on_fork(self._evictions, WatchEvictions.after_fork)
         factories = tuple(handlers)
@@ -117,15 +116,9 @@ class Session:
         self.clock = clock
         self.handler: Handler = self._answering_handler(self.cache)
         self._timeouts = Timeouts.from_settings(settings)
-        self._chosen: dict[str, float] = {}
-        self._architectures: dict[str, str] = {}
-        self._names: dict[str, set[str]] = {}
-        self._contexts: dict[str, int] = {}
-        self._variants: dict[str, str] = {}
-        self._variants_until = clock()
+        self.models = KnownModels(clock)
         self.estimator = TokenEstimator()
         self.summaries = Summaries()
-        self._reasoning: dict[str, ReasoningOptions | None] = {}
         self.uncompilable: set[bytes] = set()
         self._is_foreign = False
         self._has_warned_of_queue = False
@@ -211,10 +204,10 @@ class Session:
         """Return the variant and quantization of a model, looked up once a minute.
         `""` if it is not in the list.
         """
-        if self.clock() >= self._variants_until:
-            self._variants_until = self.clock() + VARIANT_SECONDS  # others need not look up meanwhile
+        if self.models.has_old_variants:
+            self.models.expect_variants()
             yield from self._look_up_models()
-        return self._variants.get(model, "")
+        return self.models.facts(model).variant
 
     def _look_up_models(self) -> Plan[list[ModelInfo] | None]:
         """Return LM Studio's model list; if there is none, record whether this is another server."""
@@ -297,30 +290,7 @@ class Session:
 
     def learn(self, models: Collection[ModelInfo]) -> None:
         """Record the names, architectures and options of listed models, and their parallel limit."""
-        self._architectures = {
-            name: model.architecture
-            for model in models
-            if model.architecture
-            for name in (model.key, *(instance.id for instance in model.instances))
-        }
-        self._reasoning = {
-            name: model.reasoning for model in models for name in (model.key, *(one.id for one in model.instances))
-        }
-        self._contexts = {
-            name: one.context_length
-            for model in models
-            for one in reversed(model.instances)
-            if one.context_length
-            for name in (model.key, one.id)
-        }
-        self._variants = {
-            name: f"{model.selected_variant or ''} {model.quantization or ''}".strip()
-            for model in models
-            for name in (model.key, *(one.id for one in model.instances))
-        }
-        self._variants_until = self.clock() + VARIANT_SECONDS
-        names = [{model.key, *(one.id for one in model.instances)} for model in models]
-        self._names = {name: group for group in names for name in group}
+        self.models.learn(models)
         self.load_once.note_loaded(name for model in models for one in model.instances for name in (model.key, one.id))
         if self.settings.max_concurrency is not None:
             return
@@ -337,43 +307,6 @@ class Session:
     def _publish_queued(self, event: RequestQueued) -> None:
         _log.info("%s waited %.3f s in the queue", event.request_id, event.seconds)
         self.bus.emit(event)
-
-    def context_length(self, model: str) -> int | None:
-        """Return the context of a loaded model in tokens, None where the server did not say."""
-        return self._contexts.get(model)
-
-    def note_unlisted(self, model: str) -> None:
-        """Record that a model is not in the list, so that it is not looked up again."""
-        self._reasoning.setdefault(model, None)
-
-    def names_of(self, model: str | None) -> Collection[str]:
-        """Return all names of a listed model: its key and the ids of its instances."""
-        return self._names.get(model or "", ())
-
-    def knows(self, model: str) -> bool:
-        """Whether a model has been looked up in the list."""
-        return model in self._reasoning
-
-    def reasoning_options(self, model: str | None) -> ReasoningOptions | None:
-        """Return the reasoning options of a model, or None if the server did not report them."""
-        return self._reasoning.get(model or "")
-
-    def architecture(self, model: str | None) -> str:
-        """Return the architecture of a listed model, or `""`."""
-        return self._architectures.get(model or "", "")
-
-    def remembered_model(self) -> str | None:
-        """Return the recently chosen model, or None."""
-        return next((model for model, until in self._chosen.items() if self.clock() <= until), None)
-
-    def remember_model(self, model: str) -> None:
-        """Remember the chosen model for a while, so that not every request fetches the list."""
-        self._chosen.clear()
-        self._chosen[model] = self.clock() + CHOICE_SECONDS
-
-    def forget_model(self) -> None:
-        """Forget the chosen model, which the server no longer has."""
-        self._chosen.clear()
 
     def with_cache(self, cache: Cache) -> Session:
         """Return a session of the same client over another cache."""

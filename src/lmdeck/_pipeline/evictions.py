@@ -11,28 +11,19 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from msgspec import Struct
-
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream
+from lmdeck._pipeline.loading import ModelUse
 from lmdeck.events import ModelEvicted
 from lmdeck.model_info import ModelInfo
 
 SECONDS_BETWEEN_LOOKS = 60.0
-MOST_MODELS = 64
-
-
-class _Use(Struct, frozen=True):
-    """When a model last began to answer, and the `ttl` of that request."""
-
-    at: float
-    ttl: float | None
 
 
 class WatchEvictions:
     """Runs the next handler, and reports models that were unloaded between two of their requests.
 
-    `look_up` is a plan of the server's list, None where there is none.
+    `last_use` returns the last request for a model; `look_up` is a plan of the server's list, None where there is none.
     """
 
     def __init__(
@@ -40,12 +31,14 @@ class WatchEvictions:
         inner: Handler,
         make_lock: Callable[[], AbstractContextManager[Any]],
         clock: Callable[[], float],
+        last_use: Callable[[str], ModelUse | None],
         look_up: Callable[[], Plan[list[ModelInfo] | None]],
         report: Callable[[ModelEvicted], object],
     ) -> None:
         self._inner = inner
         self._make_lock = make_lock
         self._clock = clock
+        self._last_use = last_use
         self._look_up = look_up
         self._report = report
         self.after_fork()
@@ -55,35 +48,34 @@ class WatchEvictions:
         self._lock = self._make_lock()
         self._last = ""
         self._looked_at = -math.inf
-        self._used: dict[str, _Use] = {}
 
     def __call__(self, call: Call[R]) -> Plan[ResponseStream[R]]:
-        """Return a plan of the call.
+        """Return the plan of the next handler, with a look at the list before it if one is due.
 
         Raises:
             LMStudioError: What the next handler raises.
         """
+        if call.model == self._last:
+            return self._inner(call)
         earlier = self._switch(call.model)
-        if earlier is not None:
-            yield from self._look(call.model, earlier)
-        stream = yield from self._inner(call)
-        with self._lock:
-            if len(self._used) >= MOST_MODELS:
-                self._used.clear()
-            self._used[call.model] = _Use(self._clock(), call.ttl)
-        return stream
+        return self._inner(call) if earlier is None else self._look_first(call, earlier)
 
-    def _switch(self, model: str) -> _Use | None:
-        """Return the earlier use of a model if the client returns to it and the list is to be looked at."""
+    def _switch(self, model: str) -> ModelUse | None:
+        """Return the earlier use of another model than the last one, if the list is to be looked at."""
         with self._lock:
-            is_return = model != self._last and self._clock() - self._looked_at >= SECONDS_BETWEEN_LOOKS
             self._last = model
-            earlier = self._used.get(model) if is_return else None
+            if self._clock() - self._looked_at < SECONDS_BETWEEN_LOOKS:
+                return None
+            earlier = self._last_use(model)
             if earlier is not None:
                 self._looked_at = self._clock()
             return earlier
 
-    def _look(self, model: str, earlier: _Use) -> Plan[None]:
+    def _look_first(self, call: Call[R], earlier: ModelUse) -> Plan[ResponseStream[R]]:
+        yield from self._look(call.model, earlier)
+        return (yield from self._inner(call))
+
+    def _look(self, model: str, earlier: ModelUse) -> Plan[None]:
         models = yield from self._look_up()
         named = [each for each in models or () if model in (each.key, *(one.id for one in each.instances))]
         if not named or any(each.instances for each in named):

@@ -11,12 +11,22 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
 from lmdeck._pipeline.effects import Acquire, Plan
 from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream
 from lmdeck._pipeline.semaphore import Latch
 
 READY_SECONDS = 30.0
+MOST_MODELS = 64
 T = TypeVar("T")
+
+
+class ModelUse(Struct, frozen=True):
+    """When a model that has answered was last asked, and the `ttl` of that request."""
+
+    at: float
+    ttl: float | None
 
 
 class ModelWait(Latch):
@@ -52,22 +62,33 @@ class LoadOnce:
         self._lock = self._make_lock()
         self._loading: dict[str, ModelWait] = {}
         self._ready_until: dict[str, float] = {}
+        self._uses: dict[str, ModelUse] = {}
 
     def __call__(self, call: Call[R]) -> Plan[ResponseStream[R]]:
-        """Return a plan of the call, which waits for the request that loads its model.
+        """Return the plan of the next handler; if the model may not be loaded, it waits for the request that loads it.
 
         Raises:
             LMStudioError: What the next handler raises.
         """
-        model = call.model
-        while not self._is_ready(model):
-            is_first, loading = self._begin(model)
+        if self._seconds_ready(call.model) > READY_SECONDS / 2:
+            self._note_use(call)
+            return self._inner(call)
+        return self._send_once_ready(call)
+
+    def last_use(self, model: str) -> ModelUse | None:
+        """Return the last request for a model that has answered."""
+        return self._uses.get(model)
+
+    def _send_once_ready(self, call: Call[R]) -> Plan[ResponseStream[R]]:
+        while self._seconds_ready(call.model) <= 0:
+            is_first, loading = self._begin(call.model)
             if is_first:
                 return (yield from self._go_first(call, loading))
-            yield from self._check_loaded(model, loading)
+            yield from self._check_loaded(call.model, loading)
             yield Acquire(loading)
         stream = yield from self._inner(call)
-        self._ready_until[model] = self._clock() + READY_SECONDS
+        self.note_loaded([call.model])
+        self._note_use(call)
         return stream
 
     def exclusively(self, model: str, make: Callable[[], Plan[T]]) -> Plan[T]:
@@ -89,11 +110,11 @@ class LoadOnce:
         return result
 
     def note_loaded(self, models: Iterable[str]) -> None:
-        """Note the models that a list reports as loaded now."""
+        """Note models that are loaded now: they have answered, or a list says so."""
         self._ready_until |= dict.fromkeys(models, self._clock() + READY_SECONDS)
 
-    def _is_ready(self, model: str) -> bool:
-        return self._clock() < self._ready_until.get(model, 0.0)
+    def _seconds_ready(self, model: str) -> float:
+        return self._ready_until.get(model, 0.0) - self._clock()
 
     def _begin(self, model: str) -> tuple[bool, ModelWait]:
         """Return whether this is the first request for the model, and its `ModelWait`."""
@@ -108,6 +129,7 @@ class LoadOnce:
         try:
             stream = yield from self._inner(call)
             self._note_ready(call.model, loading)
+            self._note_use(call)
         finally:  # after a failure the next request goes first
             self._end(call.model, loading)
         return stream
@@ -129,6 +151,11 @@ class LoadOnce:
         if not loading.is_cold:
             self._note_ready(model, loading)
             loading.open()
+
+    def _note_use(self, call: Call[R]) -> None:
+        if len(self._uses) >= MOST_MODELS and call.model not in self._uses:
+            self._uses.clear()
+        self._uses[call.model] = ModelUse(self._clock(), call.ttl)
 
     def _note_ready(self, model: str, loading: ModelWait) -> None:
         with self._lock:

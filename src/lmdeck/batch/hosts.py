@@ -134,7 +134,7 @@ class ServerHost:
     async def _with_model(self, body: bytes, *, embeds: bool) -> bytes:
         """Return a body with a model: its own, else the client's, a loaded one, or the smallest."""
         plan = choose_embedder(self._session) if embeds else choose(self._session)
-        chosen = self._session.settings.model or (None if embeds else self._session.remembered_model())
+        chosen = self._session.settings.model or (None if embeds else self._session.models.chosen)
         chosen = chosen or await drive_async(plan, self._transport)
         return body if chosen is None else msgspec.json.encode({**msgspec.json.decode(body), "model": chosen})
 

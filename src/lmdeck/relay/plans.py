@@ -75,7 +75,7 @@ def begin_request(
     """
 
     def make_reader(status: int, headers: Mapping[str, str]) -> Any:  # a RelayReader
-        return request.reader(status, headers, architecture=session.architecture(request.model))
+        return request.reader(status, headers, architecture=session.models.facts(request.model).architecture)
 
     sent = GenerationRequest(
         path=route.path,

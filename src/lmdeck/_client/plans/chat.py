@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from functools import partial
+from typing import get_args
 
 from msgspec.structs import replace
 
@@ -23,34 +24,40 @@ from lmdeck.messages import CacheResult, Problem, Reply
 from lmdeck.stats import Measured, Stats
 
 
+def send_chat(session: Session, spec: ChatSpec) -> Plan[Reply]:
+    """Return the plan of a chat's whole answer."""
+    return whole_reply(begin_chat(session, spec, stream=False))
+
+
+def whole_reply(begin: Plan[ResponseStream[ChatReader]]) -> Plan[Reply]:
+    """Read the response that a plan begins to its end, and return the reply."""
+    answer = yield from begin
+    yield from read_rest(answer)
+    return final_reply(answer)
+
+
 def begin_chat(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
-    """Send the request, and read the response up to its first chunks."""
-    problems: list[Problem] = []
+    """Return the plan that sends the request and reads the response up to its first chunks."""
     if spec.context_guard is not None:
-        spec, problems = yield from guarded(session, spec, lambda asked: _ask(session, asked))
-    sent: dict[str, Any] = {}
+        return _begin_guarded(session, spec, stream=stream)
+    return _begin(session, spec, (), stream=stream)
 
-    def build(model: str | None) -> GenerationRequest[ChatReader]:
-        request = _build(session, spec, model, problems, stream=stream)
-        sent.update(request.body)
-        return request
 
-    answer = yield from generate(session, spec.model, build, spec.reasoning)
-    answer.when_finished(lambda: _learn_tokens(session, sent, answer))
-    return answer
+def _begin_guarded(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
+    fitting, problems = yield from guarded(session, spec, partial(_ask, session))
+    return (yield from _begin(session, fitting, problems, stream=stream))
 
 
 def _ask(session: Session, spec: ChatSpec) -> Plan[str]:
-    """Ask a chat within a plan, and return the content of the answer."""
-    answer = yield from begin_chat(session, spec, stream=False)
-    yield from read_rest(answer)
-    return final_reply(answer).content
+    """Return the plan of the content of an answer."""
+    return (yield from send_chat(session, spec)).content
 
 
-def _learn_tokens(session: Session, sent: Mapping[str, Any], answer: ResponseStream[ChatReader]) -> None:
-    usage = answer.reader.usage
-    if usage is not None:
-        session.estimator.learn(str(sent.get("model") or ""), sent, usage.prompt_tokens)
+def _begin(
+    session: Session, spec: ChatSpec, problems: Sequence[Problem], *, stream: bool
+) -> Plan[ResponseStream[ChatReader]]:
+    build = partial(_build, session, spec, problems=problems, stream=stream)
+    return generate(session, spec.model, build, spec.reasoning)
 
 
 def final_reply(stream: ResponseStream[ChatReader]) -> Reply:
@@ -72,13 +79,13 @@ def _cache_result(stream: ResponseStream[ChatReader]) -> CacheResult | None:
 
 
 def _build(
-    session: Session, spec: ChatSpec, model: str | None, problems: Sequence[Problem], *, stream: bool
+    session: Session, spec: ChatSpec, model: str | None, *, problems: Sequence[Problem], stream: bool
 ) -> GenerationRequest[ChatReader]:
     fixes = CompatibilityFixes((*session.settings.without_rules, *spec.without_rules), problems)
     body = build_chat(spec, model, fixes, stream=stream)
+    facts = session.models.facts(model)
     if spec.reasoning is not None:
-        level = fitting_level(spec.reasoning, session.reasoning_options(model), model or "")
-        body.update(chat_reasoning(level, body))
+        body.update(chat_reasoning(fitting_level(spec.reasoning, facts.reasoning, model or ""), body))
     offered = OfferedTools(() if body.get("tool_choice") == "none" else body.get("tools"))
 
     def make_reader(status: int, headers: Mapping[str, str]) -> ChatReader:
@@ -88,17 +95,26 @@ def _build(
             expects_logprobs=spec.expects_logprobs,
             expects_one_call=spec.expects_one_call,
             expects_call=demands_call(body.get("tool_choice")),
-            text_parser=StreamParser(offered, architecture=session.architecture(model)),
+            text_parser=StreamParser(offered, architecture=facts.architecture),
             tools=offered,
             problems=fixes.problems,
             model=model or "",
-            model_names=session.names_of(model),
+            model_names=facts.names,
         )
         return ChatReader(status, headers, assembler)
 
-    headers = {"Cache-Control": spec.cache_control} if spec.cache_control else {}
+    def learn_tokens(answer: ResponseStream[ChatReader]) -> None:
+        usage = answer.reader.usage
+        if usage is not None:
+            session.estimator.learn(model or "", body, usage.prompt_tokens)
+
     return GenerationRequest(
-        path="/v1/chat/completions", body=body, fixes=fixes, make_reader=make_reader, headers=headers
+        path="/v1/chat/completions",
+        body=body,
+        fixes=fixes,
+        make_reader=make_reader,
+        headers={"Cache-Control": spec.cache_control} if spec.cache_control else {},
+        on_finished=learn_tokens,
     )
 
 

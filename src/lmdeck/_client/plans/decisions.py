@@ -7,8 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from msgspec import Struct
 
-from lmdeck._client.plans.chat import begin_chat, final_reply
-from lmdeck._client.plans.generation import read_rest
+from lmdeck._client.plans.chat import send_chat
 from lmdeck._client.plans.model_lists import ask_json, ask_listing
 from lmdeck._client.plans.models import apply_profile
 from lmdeck._client.session import Session
@@ -111,9 +110,7 @@ def _ask_chat_model(session: Session, request: _DecisionRequest, model: str | No
         if attempt.instruction:
             messages = (*messages, Message(role="user", content=attempt.instruction))
         options = {"response_format": output_type.response_format} if attempt.uses_schema else {}
-        stream = yield from begin_chat(session, ChatSpec(model=model, messages=messages, options=options), stream=False)
-        yield from read_rest(stream)
-        return final_reply(stream)
+        return (yield from send_chat(session, ChatSpec(model=model, messages=messages, options=options)))
 
     value, reply, problems = yield from _run_attempts(plan_attempts(output_type, 1), ask)
     return Decisions(

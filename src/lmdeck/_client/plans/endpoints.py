@@ -93,7 +93,7 @@ def begin_endpoint(
     def build(named: str | None) -> GenerationRequest[ChatReader]:
         reasoning: dict[str, Any] = {}
         if isinstance(level, str):
-            fitting = fitting_level(level, session.reasoning_options(named), named or "")
+            fitting = fitting_level(level, session.models.facts(named).reasoning, named or "")
             reasoning = endpoint.reasoning(fitting, body)
 
         def make_reader(status: int, headers: Mapping[str, str]) -> TranslatingReader:
@@ -106,7 +106,7 @@ def begin_endpoint(
                 tools=offered,
                 problems=fixes.problems,
                 model=named or "",
-                model_names=session.names_of(named),
+                model_names=session.models.facts(named).names,
             )
             return TranslatingReader(status, headers, assembler, endpoint.translator(body))
 

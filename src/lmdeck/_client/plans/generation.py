@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Generic, TypeAlias
 
 from msgspec import Struct
@@ -13,7 +14,7 @@ from lmdeck._client.plans.models import apply_profile
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.effects import Plan, Read
-from lmdeck._pipeline.exchange import R, ResponseStream
+from lmdeck._pipeline.exchange import Call, R, ResponseStream
 from lmdeck._requests.images import suspect_images
 from lmdeck._requests.tool_schema_fallback import (
     is_grammar_error,
@@ -34,7 +35,10 @@ from lmdeck.errors import (
 
 
 class GenerationRequest(Struct, Generic[R], frozen=True, kw_only=True):
-    """A request for one model: its path, body, compatibility fixes, and the reader of its answer."""
+    """A request for one model: its path, body, compatibility fixes, and the reader of its answer.
+
+    `on_finished` is called with the response once the answer is complete.
+    """
 
     path: str
     body: Mapping[str, Any]
@@ -42,6 +46,7 @@ class GenerationRequest(Struct, Generic[R], frozen=True, kw_only=True):
     make_reader: Callable[[int, Mapping[str, str]], R]
     headers: Mapping[str, str] = {}
     timeouts: Timeouts | None = None
+    on_finished: Callable[[ResponseStream[R]], object] | None = None
 
 
 Build: TypeAlias = Callable[[str | None], GenerationRequest[R]]
@@ -50,33 +55,41 @@ Build: TypeAlias = Callable[[str | None], GenerationRequest[R]]
 def generate(
     session: Session, named: str | None, build: Build[R], reasoning: str | None = None
 ) -> Plan[ResponseStream[R]]:
-    """Send a request to the named model, the client's default, the remembered choice, or a new one.
+    """Return the plan of a request to the named model or the client's default; without either, one is chosen.
 
     With `reasoning`, the reasoning settings of the model are looked up first, unless they are known.
     """
-    remembered = session.remembered_model()
-    known = named or session.settings.model or remembered
-    if known is not None:
-        if reasoning is not None:
-            yield from _learn_reasoning(session, known)
+    model = named or session.settings.model
+    if not model:
+        return _generate_with_any(session, build, reasoning)
+    if reasoning is not None and not session.models.knows(model):
+        return _generate_with_reasoning(session, model, build)
+    return send_generation(session, build(model))
+
+
+def _generate_with_any(session: Session, build: Build[R], reasoning: str | None) -> Plan[ResponseStream[R]]:
+    """Send a request to the model that was chosen a short time ago, or to a new one."""
+    chosen = session.models.chosen
+    if chosen is not None:
         try:
-            return (yield from send_generation(session, build(known)))
+            return (yield from generate(session, chosen, build, reasoning))
         except (ModelNotFoundError, NoModelLoadedError):
-            if named or session.settings.model:
-                raise
-            session.forget_model()
+            session.models.forget_choice()
     return (yield from send_generation(session, build((yield from choose(session)))))
 
 
+def _generate_with_reasoning(session: Session, model: str, build: Build[R]) -> Plan[ResponseStream[R]]:
+    yield from _learn_reasoning(session, model)
+    return (yield from send_generation(session, build(model)))
+
+
 def _learn_reasoning(session: Session, model: str) -> Plan[None]:
-    """List the models once, if the reasoning options of a model are not known."""
-    if session.knows(model):
-        return
+    """List the models, as the reasoning options of a model are not known."""
     try:
         yield from list_models(session)
     except (EndpointNotFoundError, MalformedStreamError):
         """A server without a list gets every reasoning setting unchanged."""
-    session.note_unlisted(model)
+    session.models.note_unlisted(model)
 
 
 def choose(session: Session) -> Plan[str | None]:
@@ -87,7 +100,7 @@ def choose(session: Session) -> Plan[str | None]:
         return None
     with fitting_hints(session):
         model = choose_model(models)
-    session.remember_model(model)
+    session.models.choose(model)
     return model
 
 
@@ -96,19 +109,35 @@ def send_generation(session: Session, request: GenerationRequest[R]) -> Plan[Res
 
     Schemas that could not be compiled are remembered, since the next round of a run offers the same tools.
     """
-    yield from apply_profile(session, str(request.body.get("model") or ""))
+    model = str(request.body.get("model") or "")
+    if model in session.settings.profiles:
+        yield from apply_profile(session, model)
     if session.uncompilable:
         request = _simplified(request, session.uncompilable) or request
     try:
-        return (yield from _post(session, request))
+        stream = yield from session.handler(_call(session, request))
     except InvalidRequestError as error:
-        simpler = _simplified(request) if is_grammar_error(error) else None
-        if simpler is None:
-            raise _explained(error, request) from None
+        stream = yield from _send_simpler(session, request, error)
+    if request.on_finished is not None:
+        stream.when_finished(partial(request.on_finished, stream))
+    return stream
+
+
+def _send_simpler(
+    session: Session, request: GenerationRequest[R], error: InvalidRequestError
+) -> Plan[ResponseStream[R]]:
+    """Send a refused request with simplified tool schemas.
+
+    Raises:
+        InvalidRequestError: The server refuses that, too, or the schemas were not the reason.
+    """
+    simpler = _simplified(request) if is_grammar_error(error) else None
+    if simpler is None:
+        raise _explained(error, request) from None
     try:
-        stream = yield from _post(session, simpler)
-    except InvalidRequestError as error:
-        raise _explained(error, simpler) from None
+        stream = yield from session.handler(_call(session, simpler))
+    except InvalidRequestError as again:
+        raise _explained(again, simpler) from None
     session.note_uncompilable(simplified_tool_keys(request.body, simpler.body))
     return stream
 
@@ -127,11 +156,10 @@ def read_rest(stream: ResponseStream[R]) -> Plan[None]:
         stream.close()
 
 
-def _post(session: Session, request: GenerationRequest[R]) -> Plan[ResponseStream[R]]:
-    call = session.call(
+def _call(session: Session, request: GenerationRequest[R]) -> Call[R]:
+    return session.call(
         "POST", request.path, request.make_reader, request.body, timeouts=request.timeouts, headers=request.headers
     )
-    return session.handler(call)
 
 
 def _simplified(request: GenerationRequest[R], tools: Collection[bytes] | None = None) -> GenerationRequest[R] | None:

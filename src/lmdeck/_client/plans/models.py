@@ -113,7 +113,7 @@ def _load(session: Session, key: str, checked: Mapping[str, Any], before: list[M
     If the response is lost, the request is not repeated, which could load two instances: the list shows the outcome.
     """
     body = {"model": key, "echo_load_config": True, **checked}
-    session.forget_model()
+    session.models.forget_choice()
     try:
         answer = yield from _manage(session, "POST", f"{MANAGEMENT}/load", body, has_effects=True)
     except LMStudioError as error:
@@ -159,7 +159,7 @@ def unload(session: Session, instance_id: str) -> Plan[str]:
     """Unload an instance, and return its id.
     If the response is lost, the list shows the outcome.
     """
-    session.forget_model()
+    session.models.forget_choice()
     body = {"instance_id": instance_id}
     try:
         answer = yield from _manage(session, "POST", f"{MANAGEMENT}/unload", body, has_effects=True)

@@ -64,7 +64,7 @@ def complete(
     stream = yield from generate(session, model, build)
     return read_completion(
         stream.reader.value,
-        model or session.settings.model or session.remembered_model() or "",
+        model or session.settings.model or session.models.chosen or "",
         expects_tokens=options.get("max_tokens") != 0,
         expects_logprobs=options.get("logprobs") not in (None, False),
     )
@@ -83,7 +83,7 @@ def begin_completion(
                 expects_logprobs=options.get("logprobs") not in (None, False),
                 problems=fixes.problems,
                 model=named or "",
-                model_names=session.names_of(named),
+                model_names=session.models.facts(named).names,
             )
             return TranslatingReader(status, headers, assembler, CompletionTranslator())
 

@@ -26,7 +26,7 @@ DOES_NOT_FIT = "The chat has about {count} tokens, and {room} of the context's {
 
 def count_tokens(session: Session, spec: ChatSpec) -> Plan[TokenCount]:
     """Count the tokens of a chat's prompt: exactly where the server can, else by estimate."""
-    model = spec.model or session.settings.model or session.remembered_model() or (yield from choose(session)) or ""
+    model = spec.model or session.settings.model or session.models.chosen or (yield from choose(session)) or ""
     if session.peer.product is None:
         yield from _learn_models(session)
     body = build_chat(spec, model, CompatibilityFixes(session.settings.without_rules), stream=False)
@@ -70,10 +70,10 @@ def guarded(session: Session, spec: ChatSpec, ask: Ask) -> Plan[tuple[ChatSpec, 
     Raises:
         ContextLengthError: It does not fit, or not even its last exchange does.
     """
-    model = spec.model or session.settings.model or session.remembered_model() or (yield from choose(session)) or ""
-    if not session.knows(model):
+    model = spec.model or session.settings.model or session.models.chosen or (yield from choose(session)) or ""
+    if not session.models.knows(model):
         yield from _learn_models(session)
-    context = session.context_length(model)
+    context = session.models.facts(model).context_length
     if context is None:  # nothing is known to keep within
         return spec, []
     asked_for = spec.options.get("max_tokens")
