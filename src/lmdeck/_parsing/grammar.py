@@ -119,7 +119,9 @@ class Grammar:
         tags = [tag for dialect in dialects for tag in dialect.reasoning]
         self.openers = {tag.open: tag for tag in reversed(tags)}
         self.anywhere = {tag.open: tag for tag in tags if tag.anywhere or is_special(tag.open)}
-        self.closers = frozenset(tag.close for tag in tags if tag.close.startswith("<"))
+        self.closers = frozenset(
+            literal for tag in tags for literal in (tag.close, *tag.content) if literal.startswith("<")
+        )
         self.drops = frozenset(
             drop for dialect in dialects for drop in dialect.drops if has_calls or not OF_CALLS.search(drop)
         ) - set(self.markers)
@@ -134,7 +136,7 @@ class Grammar:
         self._line = rf"\n{INDENT}(?={heads})" if self.starts else ""
         self._first_line = rf"(?:\A|\n){INDENT}(?={heads})" if self.starts else ""
         self._tokens = frozenset({*self.markers, *self.anywhere, *self.drops, *self.closers})
-        self._scans: dict[Stops, Scan] = {}
+        self._scans: dict[tuple[Stops, tuple[str, ...]], Scan] = {}
         self.opening = Stops((*self.openers, *self.closers))
         self.call_markers = tuple(text for text, marker in self.markers.items() if not marker.channel)
         self.inline = {text: marker for text, marker in self.markers.items() if marker.inline}
@@ -151,16 +153,19 @@ class Grammar:
         likest = max(known, key=lambda dialect: _likeness(shape, _shape(dialect.example)), default=None)
         return "" if likest is None else likest.name
 
-    def scan(self, ends: Stops) -> Scan:
+    def scan(self, ends: Stops, closers: tuple[str, ...] = ()) -> Scan:
         """Return the literals to look for in a text that ends with one of `ends`.
         Inside a message, no other message begins.
+
+        The `closers` are the end tags of a block of calls that is still open.
         """
-        if ends not in self._scans:
+        key = (ends, closers)
+        if key not in self._scans:
             channels = (text for text, marker in self.markers.items() if marker.channel and not marker.inline)
-            tokens = {*(self._tokens.difference(channels) if ends.literals else self._tokens), *ends.literals}
+            tokens = {*(self._tokens.difference(channels) if ends.literals else self._tokens), *ends.literals, *closers}
             usual = Stops(tokens, self._line)
-            self._scans[ends] = Scan(usual, Stops(tokens, self._first_line) if self._line else usual)
-        return self._scans[ends]
+            self._scans[key] = Scan(usual, Stops(tokens, self._first_line) if self._line else usual)
+        return self._scans[key]
 
     def is_plain(self, text: str) -> bool:
         """Whether a whole text has nothing that the scanner would look at: no token, no opening, no start marker."""

@@ -18,6 +18,7 @@ from lmdeck._parsing.value_ends import ValueEnd, literal_behind
 NAME = re.compile(r"[\w.\-]*")
 KEY = re.compile(r"[^\s<>{}\"]{1,200}\Z")
 KEY_LIMIT = 400
+PAIR_LIMIT = 4000
 LINE_END = "\\n"  # a line end that was written as backslash and n
 
 
@@ -241,7 +242,7 @@ class _Pairs:
             return True
         if not (yield from source.peek()):
             raise TruncatedCall
-        if (yield from source.ahead(stops(*pairs.ends))):
+        if (yield from source.ahead(stops(*pairs.ends))) or (yield from self._begins_pair()):
             sink.note(f"a key {key!r} without a value")
             return False
         if (yield from source.ahead(stops(pairs.value[1]))):
@@ -249,6 +250,26 @@ class _Pairs:
         sink.note("a misplaced element")
         yield from source.take(stops(pairs.key[0]))
         return True
+
+    def _begins_pair(self) -> Reader[bool]:
+        """Whether a whole pair follows, after which neither a value nor its end is left over."""
+        source, pairs = self._source, self._pairs
+        if not (yield from source.ahead(stops(pairs.key[0]))):
+            return False
+        wanted, sequence, at = stops(*pairs.tags, *pairs.ends), (*pairs.key, *pairs.value), source.at
+        for number in range(len(sequence) + 1):
+            while not (found := wanted.pattern.search(source.text, at)):
+                if source.closed or len(source.text) - source.at > PAIR_LIMIT:
+                    return False
+                offset = at - source.at
+                yield
+                at = source.at + offset
+            if number == len(sequence):
+                return found.group() in (pairs.key[0], *pairs.ends)
+            if found.group() != sequence[number]:
+                return False
+            at = found.end()
+        return False
 
     def _doubled(self, tag: str) -> Reader[None]:
         """Read a tag again that was read."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from lmdeck._parsing.json_calls import json_member, json_text
+from lmdeck._parsing.json_calls import json_arguments, json_member, json_text
 from lmdeck._parsing.literals import LiteralReader
 from lmdeck._parsing.members import Block, extra_closers
 from lmdeck._parsing.sink import Sink
@@ -17,6 +17,7 @@ from lmdeck._parsing.source import (
     Source,
     Stops,
     TruncatedCall,
+    stops,
 )
 
 IDENTIFIER = re.compile(r"[\w.\-]*")
@@ -57,9 +58,17 @@ def _python_call(source: Source, sink: Sink, ends: Stops, closer: str) -> Reader
 
 
 def python_call(source: Source, sink: Sink, ends: Stops, name: str, *, closer: str = "") -> Reader[None]:
-    """Read `key=literal, …)` after the opening bracket; `closer` ends the list around the call."""
+    """Read `key=literal, …)` after the opening bracket, or `{…})`; `closer` ends the list around the call."""
     sink.open(name)
     sink.flush()
+    if (yield from source.skip_space()) == "{":
+        sink.note("an object for keywords")
+        yield from json_arguments(source, sink.write, sink, ends, enclosing=")" + closer)
+        yield from source.skip_space()
+        if not (yield from source.take(stops(")"))) and (yield from source.peek()):
+            raise MalformedCall("more than one positional argument")
+        sink.close()
+        return
     sink.write("{")
     is_first = True
     while True:
@@ -82,9 +91,6 @@ def python_call(source: Source, sink: Sink, ends: Stops, name: str, *, closer: s
 
 
 def _keyword(source: Source, sink: Sink, ends: Stops, closer: str, *, is_first: bool) -> Reader[None]:
-    quoted = yield from source.peek()
-    if quoted == "{" and is_first:  # f({"a": 1})
-        raise MalformedCall("positional arguments")
     key = yield from json_text(source, sink.note, is_key=True)
     char = yield from source.skip_space()
     if char not in ("=", ":"):

@@ -36,10 +36,13 @@ END_OF_CALL = re.compile(
     re.IGNORECASE,
 )
 END_OF_CALL_BEGUN = re.compile(
-    r"(?:\]<\]minimax\[>\[)?<[^<>\n]{0,80}\Z|\](?:<(?:\](?:m[a-z]*(?:\[(?:>\[?)?)?)?)?)?\Z|\[[A-Z_/]{0,30}\Z"
+    r"(?:\]<\]minimax\[>\[)?<[^<>\n]{0,80}\Z|\](?:<(?:\](?:m[a-z]*(?:\[(?:>\[?)?)?)?)?)?\Z|\[[A-Z_/]{0,30}\Z|`{1,2}\Z|>{1,2}\Z"
 )
+CUT_LENGTH = 80
+CUT_TAG = re.compile(r"\]<[\]\[>a-z]*\Z|(?:\]<\]minimax\[>\[)?[<\[][/|｜]?[\w:|｜▁ ]{0,40}\Z|`{1,2}\Z|>{1,2}\Z")
 ELEMENT = re.compile(r"\s*<(?:parameter|param|arg_|invoke|function|\||｜)")
 BODY_LENGTH = 16
+WORD_TAG = re.compile(r"<[A-Za-z]")
 NO_ENDS = stops()
 REFUSED = frozenset({"tool_call_unparsed", "tool_call_incomplete", "unoffered_tool", "markup_kept"})
 QUOTED = 80
@@ -124,8 +127,9 @@ class Scanner:
 
     def _scan_content(self, ends: Stops = NO_ENDS) -> Reader[str]:
         """Read text up to one of `ends` and return that, unread; `""` at the end of all text."""
-        sink, scan = self.sink, self.grammar.scan(ends)
+        sink = self.sink
         while True:
+            scan = self.grammar.scan(ends, sink.open_block)
             if sink.is_at_start and (yield from self._read_opening(ends)):
                 continue
             if (yield from self._read_start_marker(ends)):
@@ -133,18 +137,22 @@ class Scanner:
             token = yield from self._scan_text(scan)
             if not token or token in ends.literals:
                 return token
-            if token[0] != "\n":
+            if token in sink.open_block and not sink.code_spans.inside_code(token):
+                sink.open_block = ()
+                self._drop_end_of_call(token)
+            elif token[0] != "\n":
                 yield from self._read_token(token)
 
     def _read_opening(self, ends: Stops) -> Reader[bool]:
         """Read white space and reasoning before any content; whether there was reasoning."""
         source, grammar = self.source, self.grammar
-        yield from self._pass_space()
+        is_new_line = yield from self._pass_space()
         found = yield from source.ahead(grammar.opening)
         if not found or found in ends.literals:
             return False
         if found in grammar.openers:
-            if (self.had_reasoning and found not in grammar.anywhere) or not self._is_active(found):
+            is_glued = self.had_reasoning and not is_new_line
+            if (is_glued and found not in grammar.anywhere) or not self._is_active(found):
                 return False
             source.at += len(found)
             yield from self._reasoning(grammar.openers[found])
@@ -182,17 +190,19 @@ class Scanner:
         yield from self._call(grammar.starts[found])
         return True
 
-    def _pass_space(self) -> Reader[None]:
-        source = self.source
+    def _pass_space(self) -> Reader[bool]:
+        """Emit white space; return whether there was a line end in it."""
+        source, is_new_line = self.source, False
         while True:
             begin = source.at
             found = NON_SPACE.search(source.text, begin)
             end = found.start() if found else len(source.text)
             if end > begin:
                 source.at = end
+                is_new_line = is_new_line or "\n" in source.text[begin:end]
                 self.sink.emit_content(source.text[begin:end])
             if found or source.closed:
-                return
+                return is_new_line
             yield
 
     def _scan_text(self, scan: Scan) -> Reader[str]:
@@ -324,8 +334,6 @@ class Scanner:
             return
         source.at += len(found)
         sink.defer_space()
-        if sink.is_at_start:
-            yield from source.skip_space()
 
     def read_channel(self, source: Source, is_answered: Callable[[], bool]) -> Reader[None]:
         """Read reasoning that comes as a separate text; tags around it are markup."""
@@ -428,6 +436,11 @@ class Scanner:
         sink.problems.clear()
         if sink.completed:
             sink.report("calls_in_reasoning", "The calls were in the reasoning")
+        elif markup := unread_call_markup(text, self.tools.schemas):
+            sink.report(
+                "tool_call_unparsed",
+                f"The reasoning ends without an answer, and no call in it could be read: {markup!r}",
+            )
 
     def _call(self, marker: Marker) -> Reader[None]:
         """Run a marker's reader; text that it refuses becomes content."""
@@ -437,6 +450,7 @@ class Scanner:
         outer, sink.dialect = sink.dialect, lambda: grammar.dialect_of(marker, source.marked(), spoken)
         source.mark()
         sink.begin_block(begin)
+        sink.open_block = ()
         source.at += 0 if marker.keeps else len(marker.text)
         try:
             yield from marker.read(source, sink)
@@ -481,20 +495,48 @@ class Scanner:
 
     def _pass_ends_of_calls(self) -> Reader[None]:
         """Skip end tags directly after a call, and report them."""
-        source, sink = self.source, self.sink
+        source = self.source
         while True:
             yield from self._pass_space()
             found = END_OF_CALL.match(source.text, source.at)
             if found:
-                place = source.place
-                source.at = found.end()
-                tag, name = found.group(), sink.completed[-1].name
-                sink.report("repaired", f"After the call of {name!r}: a superfluous {tag}", tag, (place, source.place))
-                sink.defer_space()
-            elif source.closed or not END_OF_CALL_BEGUN.match(source.text, source.at):
+                self._drop_end_of_call(found.group())
+                continue
+            rest = source.text[source.at : source.at + CUT_LENGTH]
+            if not (END_OF_CALL_BEGUN.match(rest) or self._begins_marker(rest)):
                 return
-            else:
-                yield
+            if source.closed:
+                if CUT_TAG.match(rest) or self._begins_marker(rest):
+                    self._drop_cut_tag(rest)
+                return
+            yield
+
+    def _begins_marker(self, rest: str) -> bool:
+        """Whether the rest of the text is the start of a marker of calls, not a whole one."""
+        return bool(rest) and any(marker.startswith(rest) and marker != rest for marker in self.grammar.call_markers)
+
+    def _drop_cut_tag(self, tag: str) -> None:
+        """Drop the start of a tag with which the text ends, and report it."""
+        source, sink = self.source, self.sink
+        place = source.place
+        source.at += len(tag)
+        begins_call = len(tag) > 1 and self._begins_marker(tag)
+        what = "A call" if begins_call else f"The end of the call of {sink.completed[-1].name!r}"
+        sink.report(
+            "tool_call_incomplete" if begins_call else "repaired",
+            f"{what} is cut off: {tag}",
+            tag,
+            (place, source.place),
+        )
+
+    def _drop_end_of_call(self, tag: str) -> None:
+        """Drop an end tag that belongs to no call, or is cut off, and report it."""
+        source, sink = self.source, self.sink
+        place = source.place
+        source.at += len(tag)
+        name = sink.completed[-1].name
+        sink.report("repaired", f"After the call of {name!r}: a superfluous {tag}", tag, (place, source.place))
+        sink.defer_space()
 
     def _emit_as_text(self, marker: Marker) -> str:
         """Emit what a reader has read as content, and return it."""
@@ -520,7 +562,8 @@ class Scanner:
         text = source.marked()
         name = sink.cancel()
         sink.end_block(source.marked_span()[0])
-        if text.strip() == marker.text and marker.text.startswith("<") and marker.text[1].isalpha():
+        follows_call = bool(sink.completed) and not sink.is_flowing
+        if text.strip() == marker.text and WORD_TAG.match(text) and not follows_call:
             sink.emit_content(text)
         elif text.strip():
             what = f"The call of {name!r}" if name else "A call"

@@ -104,6 +104,7 @@ class Sink:
         self._last: ToolCall | Problem | None = None
         self._gap: list[str] = []
         self._deferred: list[tuple[str, int]] = []
+        self.open_block: tuple[str, ...] = ()  # the end tags of a block of calls that was left before its end
         self._has_markup = False
         self._kind = ""
         self._new_id = new_id

@@ -30,6 +30,8 @@ WORD = re.compile(r"<([^\s=]*)")
 CDATA = ("<![CDATA[", "]]>")
 KEY = re.compile(r"""\s*["']?([^"'<>\s]+)["']?(?:\s[^<>]*)?>""")
 HEADER_LIMIT = 300
+GAP_LIMIT = 400
+"""How much text may stand before the first parameter."""
 HEADER_END = stops(">", "<")
 SPACE = re.compile(r"\s*")
 WHOLE = ARGUMENT_KEYS | {"properties"}
@@ -114,6 +116,9 @@ def elements_call(source: Source, sink: Sink, elements: Elements) -> Reader[None
         if (yield from source.peek()) == "{":
             sink.release()
             yield from json_arguments(source, sink.write, sink, stops(*elements.function_end))
+        elif (yield from source.ahead(_named_openings(sink))):
+            sink.release()
+            yield from _named_parameters(source, sink, elements)
         else:
             yield from parameters(source, sink, elements, space)
         yield from source.skip_space()
@@ -132,14 +137,21 @@ def parameters(source: Source, sink: Sink, elements: Elements, space: str = "") 
     opening = set(elements.parameter)
     while True:
         between: list[str] = []
-        found = yield from source.until(body, between.append)
+        if is_first:
+            text, found = yield from source.within(body, GAP_LIMIT)
+            between.append(text)
+        else:
+            found = yield from source.until(body, between.append)
         gap = "".join((space, *between))
         space = ""
         if not found and elements.ends_with_text and not is_first and not gap.strip():
             sink.note("a missing closing element")
             break
         if not found:
-            if not gap.strip() or not begins_end(gap.strip(), elements.function_end + elements.ends):
+            rest = gap.strip()
+            if is_first and rest and not any(tag.startswith(rest[rest.rfind("<") :]) for tag in body.literals):
+                raise NotACall
+            if not rest or not begins_end(rest, elements.function_end + elements.ends):
                 raise TruncatedCall
             sink.note("a missing closing element")
             break
@@ -154,6 +166,38 @@ def parameters(source: Source, sink: Sink, elements: Elements, space: str = "") 
         indent = gap[gap.rfind("\n") + 1 :] if "\n" in gap else ""
         source.at += len(found)
         is_first = yield from _parameter(source, sink, elements, found, indent=indent, is_first=is_first)
+    sink.write("}")
+
+
+def _named_openings(sink: Sink) -> Stops:
+    """Return elements that have the names of the open call's parameters."""
+    return stops(*(f"<{key}>" for key in sink.tools.properties(sink.name)))
+
+
+def _named_parameters(source: Source, sink: Sink, elements: Elements) -> Reader[None]:
+    """Read parameters as elements of their own names, `<KEY>VALUE</KEY>`, as some models write them."""
+    openings = _named_openings(sink)
+    sink.note("elements named like parameters")
+    sink.write("{")
+    is_first = True
+    while True:
+        yield from source.skip_space()
+        opening = yield from source.take(openings)
+        if not opening:
+            break
+        key, closing = opening[1:-1], f"</{opening[1:]}"
+        value_end = ValueEnd(
+            own=(closing,), opens=openings.literals, call_ends=elements.function_end, block_ends=elements.ends
+        )
+        sink.write_key(key, is_first=is_first)
+        is_first = False
+        end = yield from typed_value(source, sink, value_end, sink.tools.types(sink.name, key), trims=elements.trims)
+        if end != closing:
+            sink.note("a missing closing element")
+        else:
+            source.at += len(closing)
+    if not (yield from source.peek()) or (yield from source.ends_inside(elements.body, least=1)):
+        raise TruncatedCall
     sink.write("}")
 
 

@@ -40,6 +40,8 @@ class Marker:
 class ReasoningTags:
     """The tags around reasoning, `anywhere` or only at the start of the answer.
     Special tokens count anywhere.
+
+    A `label` may follow the opening tag; the `content` openings are those of the answer itself, and are dropped.
     """
 
     open: str
@@ -47,6 +49,7 @@ class ReasoningTags:
     anywhere: bool = False
     also_closes: tuple[str, ...] = ()
     label: str = ""
+    content: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

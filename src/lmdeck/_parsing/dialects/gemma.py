@@ -14,13 +14,23 @@ from lmdeck._limits import DEFAULT_LIMITS
 from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker, ReasoningTags
 from lmdeck._parsing.json_calls import json_objects
 from lmdeck._parsing.literals import LiteralReader, escaped
+from lmdeck._parsing.members import Block
 from lmdeck._parsing.offered_tools import STRING, json_for, types_of
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import NON_SPACE, MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
+from lmdeck._parsing.unmarked_json import drafted
+from lmdeck._parsing.value_ends import literal_behind
 from lmdeck._parsing.writers import colons, each
 
+GEMMA_QUOTE, ESCAPE = STRING_TOKENS = ('<|"|>', "<escape>")
+BEGIN = stops("call:")
+PROOF = stops(GEMMA_QUOTE, "}")
+PROOF_LIMIT = 400
 NAME = re.compile(r"[^\s{}<(]*")
 NUMBER = re.compile(r"-?\d")
+BARE_CALL = re.compile(r"call:([\w.\-]{1,80})\{")
+BARE_CALL_BEGUN = re.compile(r"call:[\w.\-]{0,80}\Z")
+CONTENT_CHANNELS = tuple(f"<|channel>{label}\n" for label in ("content", "final", "response", "answer"))
 
 
 def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, read top down
@@ -35,27 +45,46 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             raise TruncatedCall
         if char == "{":
             yield from json_objects(source, sink, wanted)
+        elif (yield from source.ahead(BEGIN)):
+            yield from calls(source, sink)
+        elif (yield from source.ends_inside(BEGIN, least=1)):
+            raise TruncatedCall
         else:
-            if not (yield from source.take(stops("call:"))):
-                raise NotACall
-            yield from source.skip_space()
-            name = yield from source.collect_while(NAME)
-            char = yield from source.skip_space()
-            if not char:
-                raise TruncatedCall
-            if char not in "{<(":
-                raise MalformedCall(f"{char!r} stands where a brace was expected")
-            sink.open(name)
-            sink.flush()
-            if char == "(":
-                yield from in_brackets(source, sink)
-            elif char == "{":
-                source.at += 1
-                yield from object_(source, sink, sink.tools.schemas.get(sink.name, {}), 0)
-            sink.close()
+            raise NotACall
         source.mark()
         yield from source.skip_space()
         yield from source.take(wanted)
+
+    def calls(source: Source, sink: Sink) -> Reader[None]:
+        """Read one call, or several directly after one another, each by itself."""
+        block = Block(source, sink)
+        while True:
+            yield from block.member(call(source, sink), wanted)
+            char = yield from source.skip_space()
+            if char == "," and (yield from literal_behind(source, 1, BEGIN)):
+                source.at += 1
+                yield from source.skip_space()
+            if not (yield from source.ahead(BEGIN)):
+                break
+        block.end()
+
+    def call(source: Source, sink: Sink) -> Reader[None]:
+        yield from source.take(BEGIN)
+        yield from source.skip_space()
+        name = yield from source.collect_while(NAME)
+        char = yield from source.skip_space()
+        if not char:
+            raise TruncatedCall
+        if char not in "{<(":
+            raise MalformedCall(f"{char!r} stands where a brace was expected")
+        sink.open(name)
+        sink.flush()
+        if char == "(":
+            yield from in_brackets(source, sink)
+        elif char == "{":
+            source.at += 1
+            yield from object_(source, sink, sink.tools.schemas.get(sink.name, {}), 0)
+        sink.close()
 
     def in_brackets(source: Source, sink: Sink) -> Reader[None]:
         """Read `({…})` or `(key=value, …)`, which models write for `{…}` (hermes-agent #7449)."""
@@ -188,6 +217,8 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
 
     def bare(source: Source, sink: Sink, schema: object, closer: str) -> Reader[None]:
         text = (yield from source.collect(stops(*bare_end.literals, closer))).strip()
+        if any(token in text for token in STRING_TOKENS if token != quote):
+            raise MalformedCall("a string token of another dialect")
         if (yield from source.take(string_end)):
             sink.note("a missing string token")
         if text == "null":
@@ -202,20 +233,43 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
     return read
 
 
-GEMMA_QUOTE = '<|"|>'
+GEMMA_CALLS = braces(GEMMA_QUOTE, "<tool_call|>")
+
+
+def bare_calls(source: Source, sink: Sink) -> Reader[None]:
+    """Read calls whose first token a server has removed: `call:NAME{key:<|"|>…<|"|>}` that stands alone.
+
+    Raises:
+        NotACall: Another word follows, no tool of that name was offered, or no string token proves the dialect.
+    """
+    while not (found := BARE_CALL.match(source.text, source.at)):
+        if source.closed or not BARE_CALL_BEGUN.match(source.text, source.at):
+            raise NotACall
+        yield
+    if sink.tools.resolve(found.group(1)) is None:
+        raise NotACall
+    while not (proof := PROOF.pattern.search(source.text, source.at)):
+        if source.closed or len(source.text) - source.at > PROOF_LIMIT:
+            raise NotACall
+        yield
+    if proof.group() != GEMMA_QUOTE:
+        raise NotACall
+    yield from drafted(source, sink, GEMMA_CALLS)
+
 
 DIALECTS = (
     Dialect(
         name="gemma4", writes=each("<|tool_call>", colons(GEMMA_QUOTE), "<tool_call|>", between=""),
-        models="Gemma 4", markers=(Marker("<|tool_call>", braces(GEMMA_QUOTE, "<tool_call|>")),),
-        reasoning=(ReasoningTags("<|channel>", "<channel|>", anywhere=True, label="thought"),),
+        models="Gemma 4",
+        markers=(Marker("<|tool_call>", GEMMA_CALLS), Marker("call:", bare_calls, keeps=True, at_start=True)),
+        reasoning=(ReasoningTags("<|channel>", "<channel|>", anywhere=True, label="thought", content=CONTENT_CHANNELS),),
         drops=("<tool_call|>", "<|tool_response>", "<turn|>", "<tool_response|>"), architectures=("gemma4",),
         example='<|tool_call>call:f{a:<|"|>x<|"|>,n:1}<tool_call|>',
     ),
     Dialect(
-        name="functiongemma", writes=each("<start_function_call>", colons("<escape>"), "<end_function_call>", between=""),
+        name="functiongemma", writes=each("<start_function_call>", colons(ESCAPE), "<end_function_call>", between=""),
         models="FunctionGemma 270M",
-        markers=(Marker("<start_function_call>", braces("<escape>", "<end_function_call>")),), architectures=("gemma3",),
+        markers=(Marker("<start_function_call>", braces(ESCAPE, "<end_function_call>")),), architectures=("gemma3",),
         drops=("<end_function_call>", "<start_function_response>"),
         example="<start_function_call>call:f{a:<escape>x<escape>,n:1}<end_function_call>",
     ),

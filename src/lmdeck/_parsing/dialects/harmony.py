@@ -44,15 +44,35 @@ GLUED = ("json", "code", "xml")
 HEADER_LIMIT = 400
 KNOWN_HEADER = re.compile(
     r"<\|start\|>\s*(?:assistant|user|system|developer|tool|functions)?(?:\.[\w.\-]+)?"
-    r"|<\|channel\|>\s*(?:analysis|commentary|final)?|<\|constrain\|>\s*(?:json|xml)?"
+    r"|<\|channel\|>\s*(?:analysis|commentary|final)?|<\|constrain\|>\s*(?i:json|xml)?"
 )
-HEADER = re.compile(r"(?:<\|start\|>[\w.\-]*)?\s*(?:to=|<\|channel\|>\s*\w|<\|channel\|>\Z|\Z)")
+WHOLE_HEADER = re.compile(
+    r"(?:<\|start\|>assistant)?\s*(?:to=[^\s<]+\s*)?<\|channel\|>\s*(?:analysis|commentary|final)\b\s*(?:to=[^\s<]+\s*)?"
+    r"(?:<\|constrain\|>\s*(?i:json|xml)\b\s*)?"
+)
+HEADER = re.compile(
+    r"(?:<\|start\|>[\w.\-]*)?\s*(?:to=|to?\Z|<\|channel\|>\s*\w|<\|channel\|>\Z|<(?:\|[a-z]*\|?)?\Z|\Z)"
+)
 
 
 def header_of(source: Source, sink: Sink) -> Reader[str]:
-    """Return a message's header, read up to its text; `""` if the message has no text."""
+    """Return a message's header, read up to its text; `""` if the message has no text.
+
+    Raises:
+        NotACall: It is no header, or prose that quotes the start of one.
+        TruncatedCall: The text ended inside it.
+    """
     begin = source.place
-    header, end = yield from source.within(HEADER_END, HEADER_LIMIT)
+    header, end = yield from _up_to_text(source)
+    if end != "<|message|>" and (size := _begin_of_text(header)):
+        source.unread(header[size:])
+        if sink.is_at_start or header.startswith("<|start|>"):
+            sink.report("repaired", "The header of a message had no end", header[:size], (begin, source.place))
+            return header[:size]
+        if not end:
+            source.unread(header[:size])
+            raise NotACall
+        source.at += len(header) - size
     if (end != "<|message|>" and header.startswith("to=")) or not HEADER.match(header):
         raise NotACall
     if not end:
@@ -67,6 +87,25 @@ def header_of(source: Source, sink: Sink) -> Reader[str]:
         detail = f"A message to {recipient.group(1)!r} had no text"
         sink.report("text_left_out", detail, header, (begin, source.place))
     return ""
+
+
+def _up_to_text(source: Source) -> Reader[tuple[str, str]]:
+    """Return the text up to a token, and the token, unread; of longer text without one only a header that it begins with."""
+    try:
+        return (yield from source.within(HEADER_END, HEADER_LIMIT))
+    except NotACall:
+        header = source.text[source.at : source.at + HEADER_LIMIT]
+        if not _begin_of_text(header):
+            raise
+        source.at += len(header)
+        return header, ""
+
+
+def _begin_of_text(header: str) -> int:
+    """Return the length of a whole header that text follows without a token between; 0 if it is no such header."""
+    found = WHOLE_HEADER.match(header)
+    text = header[found.end() :] if found else ""
+    return found.end() if found and text[:1] not in ("", "<") and not "to=".startswith(text) else 0
 
 
 def message(source: Source, sink: Sink, default: str = "user") -> Reader[None]:
@@ -219,6 +258,8 @@ def addressed(source: Source, sink: Sink, name: str) -> Reader[None]:
 def atem_calls(source: Source, sink: Sink) -> Reader[None]:
     """Read a block of `<atem:invoke>` elements, or one without its block."""
     yield from source.take(stops(ATEM_BEGINS[0]))
+    if not (yield from source.skip_space()) or (yield from source.ends_inside(stops(*ATEM.function), least=1)):
+        raise TruncatedCall
     yield from elements_calls(source, sink, ATEM)
     yield from source.skip_space()
     yield from source.take(stops("</atem:function_calls>"))

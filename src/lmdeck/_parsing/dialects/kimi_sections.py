@@ -68,7 +68,9 @@ def _behind_call(source: Source, sink: Sink) -> Reader[None]:
     begin, parts = source.place, list[str]()
     end = yield from source.until(TURN, parts.append)
     text = "".join(parts)
-    if end == "<|close|>" and text.strip():
+    if not end and text.strip() and any(token.startswith(text.strip()) for token in HEADER_ENDS.literals):
+        sink.report("repaired", "The end of a section is cut off", text, (begin, source.place))
+    elif end == "<|close|>" and text.strip():
         sink.report("text_left_out", f"Text behind a call was left out: {text.strip()}", text, (begin, source.place))
     elif text:
         raise NotACall
@@ -151,7 +153,7 @@ DIALECTS = (
         name="kimi-k3", writes=K3_CALLS,
         content_frame=("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
         thought_frame=("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
-        models="Kimi-K3",
+        models="Kimi-K3", drops=("<|end_of_msg|>",),
         markers=(
             Marker("<|open|>", kimi, keeps=True, channel=True), Marker("<|close|>", kimi, keeps=True, channel=True),
         ),

@@ -35,7 +35,20 @@ LONGCAT = KeyValue(
     key=("<longcat_arg_key>", "</longcat_arg_key>"), value=("<longcat_arg_value>", "</longcat_arg_value>"),
     ends=("</longcat_tool_call>",), begins="<longcat_tool_call>",
 )  # fmt: skip
+IQUEST = KeyValue(ends=("</iquest_tool_call>",), begins="<iquest_tool_call>")
+OPEN_HUNYUAN = KeyValue(
+    key=("<arg_key:opensource>", "</arg_key:opensource>"), value=("<arg_value:opensource>", "</arg_value:opensource>"),
+    separator="<tool_sep:opensource>", begins="<tool_call:opensource>",
+    ends=("</tool_call:opensource>", "<end_of_tool_call:opensource>"),
+)  # fmt: skip
 TOOL_CALLS = Marker("<tool_calls>", tag_block("</tool_calls>", inner="<tool_call>"))
+OPEN_HUNYUAN_MARKERS = (
+    Marker(
+        "<tool_calls:opensource>",
+        tag_block("</tool_calls:opensource>", pairs=OPEN_HUNYUAN, inner="<tool_call:opensource>"),
+    ),
+    Marker("<tool_call:opensource>", tag_block(*OPEN_HUNYUAN.ends, pairs=OPEN_HUNYUAN)),
+)
 FUNCTION_NAME = Marker(
     "<function name=",
     tag_block(
@@ -61,6 +74,7 @@ THOUGHT_PROCESS = tuple(
     ReasoningTags(f"{here} my thought process:", "Here is my response:", also_closes=("Here's my response:",))
     for here in ("Here is", "Here's")
 )
+BOX = ("<|begin_of_box|>", "<|end_of_box|>")
 SEED_THINK = ReasoningTags("<seed:think>", "</seed:think>")
 OBJECTS = each("<tool_call>\n", call_object(), "\n</tool_call>")
 TIGHT_OBJECTS = each("<tool_call>", call_object(), "</tool_call>")
@@ -137,7 +151,8 @@ DIALECTS = (
     ),
     Dialect(
         name="glm45-xml", writes=each("<tool_call>", pairs(), "</tool_call>"),
-        models="GLM-4.5, GLM-4.6", markers=(TOOL_CALL,), reasoning=(THINK,), architectures=("glm4moe",),
+        models="GLM-4.5, GLM-4.6, GLM-4.5V, GLM-4.6V", markers=(TOOL_CALL,), reasoning=(THINK,), drops=BOX,
+        architectures=("glm4moe", "glm4v", "glm4v_moe"),
         example="<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
     ),
     Dialect(
@@ -151,6 +166,12 @@ DIALECTS = (
         example="<tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value></tool_call>",
     ),
     Dialect(
+        name="iquest-q1", writes=each("<iquest_tool_call>", pairs(line=""), "</iquest_tool_call>"),
+        models="IQuest Q1", markers=(Marker("<iquest_tool_call>", tag_block("</iquest_tool_call>", pairs=IQUEST)),),
+        reasoning=(THINK,), drops=("<|iquest_end|>",),
+        example="<iquest_tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value></iquest_tool_call>",
+    ),
+    Dialect(
         name="poolside-v1", writes=each("<tool_call>", pairs(), "</tool_call>"),
         models="Poolside Laguna", reasoning=(THINK,), bare="{",
         markers=(TOOL_CALL,), own=(Marker("<user>", tag_block("</user>")),),
@@ -158,7 +179,8 @@ DIALECTS = (
     ),
     Dialect(
         name="hunyuan-v3", writes=SEPARATED_PAIRS,
-        models="Hunyuan (HY) V3, V4", markers=(TOOL_CALLS, TOOL_CALL), reasoning=(THINK,),
+        models="Hunyuan (HY) V3, V4", markers=(TOOL_CALLS, TOOL_CALL, *OPEN_HUNYUAN_MARKERS),
+        reasoning=(THINK, ReasoningTags("<think:opensource>", "</think:opensource>")),
         example="<tool_calls><tool_call>f<tool_sep><arg_key>a</arg_key><arg_value>1</arg_value></tool_call></tool_calls>",
     ),
     Dialect(

@@ -16,11 +16,13 @@ from lmdeck._parsing.value_ends import literal_behind
 from lmdeck._parsing.xml_calls import Elements, elements_calls
 
 NAMED = stops("<function>")
+ARGUMENTS = stops("<arguments>", "<parameters>")
+ENDS_OF_ARGUMENTS = stops("</arguments>", "</parameters>", "</function>")
 THINK = ReasoningTags("<think>", "</think>")
 FUNCTION = Elements(
     function=("<function=", "<function name=", "<invoke name="),
     function_end=("</function>", "</invoke>"),
-    parameter=("<parameter=", "<parameter name=", "<param name="),
+    parameter=("<parameter=", "<parameter name=", "<param name=", "<param="),
     parameter_end=("</parameter>", "</param>"),
     ends=("</tool_call>",),
 )
@@ -49,7 +51,11 @@ def tag_block(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None 
                 if not char and len(sink.completed) == count:
                     raise TruncatedCall
                 return
+            if len(sink.completed) > count and char in "[<" and (yield from source.ends_inside(wanted, least=1)):
+                sink.report("repaired", f"The end of the call of {sink.completed[-1].name!r} is cut off")
+                return
             if len(sink.completed) > count and char not in "{[<,;.":
+                sink.open_block = wanted.literals
                 return
             if char == "{":
                 yield from json_objects(source, sink, around)
@@ -66,6 +72,7 @@ def tag_block(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None 
             elif in_block and (yield from source.take(stops(inner))):
                 yield from in_block(source, sink)
             elif len(sink.completed) > count:
+                sink.open_block = wanted.literals
                 return
             elif char == "<" and (yield from source.ends_inside(inside, least=1)):
                 raise TruncatedCall
@@ -78,11 +85,15 @@ def tag_block(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None 
 
 
 def named_function(source: Source, sink: Sink, ends: Stops) -> Reader[None]:
-    """Read `NAME</function>` and JSON after it, after `<function>` (mlx-omni-server #126)."""
-    name, end = yield from source.within(stops("</function>"), 100)
+    """Read `NAME</function>` or `<name>NAME</name>` and JSON after it, after `<function>` (mlx-omni-server #126)."""
+    is_element = yield from source.take(stops("<name>"))
+    name, end = yield from source.within(stops("</name>" if is_element else "</function>"), 100)
     if not end:
         raise TruncatedCall
     source.at += len(end)
+    if is_element:
+        yield from source.skip_space()
+        yield from source.take(ARGUMENTS)
     if sink.tools.resolve(name) is None:
         raise NotACall
     char = yield from source.skip_space()
@@ -93,6 +104,9 @@ def named_function(source: Source, sink: Sink, ends: Stops) -> Reader[None]:
     sink.open(name)
     sink.flush()
     yield from json_arguments(source, sink.write, sink, ends)
+    yield from source.skip_space()
+    while is_element and (yield from source.take(ENDS_OF_ARGUMENTS)):
+        yield from source.skip_space()
     sink.close()
 
 

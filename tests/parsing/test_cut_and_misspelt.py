@@ -1,0 +1,142 @@
+# ruff: noqa: E501 - a table of texts
+"""Calls that end too early, and forms that models of 2026 mix: whole and character by character with one result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lmdeck import ConfigurationError, ParsedMessage, StreamParser, dialects, parse, render
+
+TOOLS = [
+    {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": properties}}}
+    for name, properties in (
+        ("plan", {"place": {"type": "string"}, "days": {"type": "integer"}}),
+        ("ping", {}),
+    )
+]
+ROME: tuple[str, dict[str, Any]] = ("plan", {"place": "Rome"})
+OSLO: tuple[str, dict[str, Any]] = ("plan", {"place": "Oslo"})
+PING: tuple[str, dict[str, Any]] = ("ping", {})
+
+
+def read(text: str, dialect: str = "auto") -> ParsedMessage:
+    """Read a text whole and character by character, and return the one result of both."""
+    whole = parse(text, TOOLS, dialect)
+    parser = StreamParser(TOOLS, dialect)
+    for char in text:
+        parser.feed(char)
+    parser.finish()
+    pieces = parser.result
+    assert (pieces.content, pieces.reasoning, calls_of(pieces)) == (whole.content, whole.reasoning, calls_of(whole))
+    assert [problem.code for problem in pieces.problems] == [problem.code for problem in whole.problems]
+    return whole
+
+
+def calls_of(parsed: ParsedMessage) -> list[tuple[str, dict[str, Any]]]:
+    return [(call.name, call.arguments) for call in parsed.tool_calls]
+
+
+FORMS: dict[str, tuple[str, str, list[tuple[str, dict[str, Any]]]]] = {
+    "two Gemma calls in one block": (
+        '<|tool_call>call:plan{place:<|"|>Rome<|"|>}call:plan{place:<|"|>Oslo<|"|>}<tool_call|>', "", [ROME, OSLO],
+    ),
+    "a Gemma call whose token is gone": ('call:plan{place:<|"|>Rome<|"|>}', "", [ROME]),
+    "a Gemma channel for the answer": ("<|channel>thought\nHm.<channel|><|channel>final\nIt rains.", "It rains.", []),
+    "an object in a list as in Python": ('[plan({"place": "Rome"}), ping({})]', "", [ROME, PING]),
+    "an object between LFM2's tokens": ('<|tool_call_start|>[plan({"place": "Rome"})]<|tool_call_end|>', "", [ROME]),
+    "GLM's box": ("<think>Hm.</think><|begin_of_box|>It rains.<|end_of_box|>", "It rains.", []),
+    "tokens with a suffix": (
+        ("<think:opensource>Hm.</think:opensource><tool_call:opensource>plan<tool_sep:opensource>"
+        "<arg_key:opensource>place</arg_key:opensource><arg_value:opensource>Rome</arg_value:opensource>"
+        "<end_of_tool_call:opensource><tool_call:opensource>ping<tool_sep:opensource>{}<end_of_tool_call:opensource>"),
+        "", [ROME, PING],
+    ),
+    "name and arguments as elements": (
+        '<function><name>plan</name><arguments>{"place": "Rome"}</arguments></function>', "", [ROME],
+    ),
+    "elements named like parameters": (
+        "<tool_call>\n<function=plan>\n<place>\nRome\n</place>\n<days>\n2\n</days>\n</function>\n</tool_call>", "",
+        [("plan", {"place": "Rome", "days": 2})],
+    ),
+    "a shorter parameter element": ("<tool_call><function=plan><param=place>Rome</param></function></tool_call>", "", [ROME]),
+    "text before the end of the block": (
+        "<tool_call><function=plan><parameter=place>Rome</parameter></function> and so on </tool_call>", "and so on", [ROME],
+    ),
+    "a key without its value": (
+        "<tool_call>plan<arg_key>days</arg_key><arg_key>place</arg_key><arg_value>Rome</arg_value></tool_call>", "", [ROME],
+    ),
+    "IQuest's tags": (
+        "<iquest_tool_call>plan\n<arg_key>place</arg_key><arg_value>Rome</arg_value>\n</iquest_tool_call><|iquest_end|>", "", [ROME],
+    ),
+    "Kimi K3's last token": ("<|open|>response<|sep|>It rains.<|close|>response<|sep|><|end_of_msg|>", "It rains.", []),
+    "a header without its end before arguments": (
+        '<|channel|>commentary to=functions.plan <|constrain|>json {"place": "Rome"}<|call|>', "", [ROME],
+    ),
+    "a header without its end before the answer": (
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final It rains.<|return|>", "It rains.", [],
+    ),
+    "the type of the body in capitals": ('<|channel|>final <|constrain|>JSON<|message|>{"a": 1}<|return|>', '{"a": 1}', []),
+    "a second, empty thought": ("<think>Hm.</think>\n\n<think></think>\n\nIt rains.", "It rains.", []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_form_is_read(form: str) -> None:
+    text, content, calls = FORMS[form]
+    parsed = read(text)
+    assert (parsed.content, calls_of(parsed)) == (content, calls)
+
+
+PROSE = [
+    "Write <function=plan> to plan a trip, as the page says.",
+    "call:plan{place:Rome}",
+    'The page says: call:plan{place:<|"|>Rome<|"|>} begins a call, and so on.',
+    "gpt-oss opens with <|channel|>final and then answers.",
+]
+
+
+@pytest.mark.parametrize("text", PROSE)
+def test_prose_about_a_call_stays_text(text: str) -> None:
+    parsed = read(text)
+    assert (parsed.content, parsed.tool_calls) == (text, [])
+
+
+def test_a_bad_neighbour_in_a_gemma_block_changes_no_other_call() -> None:
+    parsed = read('<|tool_call>call:other{a:1}call:plan{place:<|"|>Rome<|"|>}<tool_call|>')
+    assert calls_of(parsed) == [ROME]
+    assert [problem.code for problem in parsed.problems] == ["unoffered_tool"]
+
+
+def test_a_string_token_of_another_dialect_is_no_text_of_a_value() -> None:
+    assert read("<|tool_call>call:plan{place:<escape>Rome<escape>}<tool_call|>").tool_calls == []
+
+
+def test_a_broken_call_in_reasoning_without_an_answer_is_reported() -> None:
+    parsed = read("<think>I look.\n<tool_call>\n<function=plan>\n<parameter=place>Rome</parameter>\n</think>\n")
+    assert (parsed.content, parsed.tool_calls) == ("", [])
+    assert [problem.code for problem in parsed.problems] == ["tool_call_unparsed"]
+
+
+def speaking() -> list[str]:
+    """Return the dialects that write calls and whose words count in every text."""
+    names = []
+    for name in dialects():
+        try:
+            text = render(name, calls=[{"name": "ping", "arguments": {}}])
+        except ConfigurationError:
+            continue
+        if parse(text, TOOLS).tool_calls:
+            names.append(name)
+    return names
+
+
+@pytest.mark.parametrize("dialect", speaking())
+def test_text_that_ends_behind_a_call_leaves_no_piece_of_a_tag(dialect: str) -> None:
+    """Wherever two calls are cut behind the first, the content is empty: what follows was markup."""
+    calls = [{"name": "plan", "arguments": {"place": place}} for place in ("Rome", "Oslo")]
+    text = render(dialect, calls=calls)
+    for end in range(len(text)):
+        parsed = parse(text[:end], TOOLS, dialect)
+        assert not parsed.tool_calls or not parsed.content, text[:end]
