@@ -67,6 +67,33 @@ def compare(
     return min(observed) - min(without)
 
 
+def sdk_alone(send: Callable[[], object], times: int, rounds: int) -> float:
+    """Give what a span and three histograms as of `observe.otel` add to a request without lmdeck's part, in µs."""
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+
+    tracer = TracerProvider().get_tracer("alone")
+    meter = MeterProvider([InMemoryMetricReader()]).get_meter("alone")
+    duration, tokens = meter.create_histogram("duration"), meter.create_histogram("tokens")
+    labels = {f"gen_ai.label{number}": "qwen2.5-7b-instruct" for number in range(4)}
+    typed = {**labels, "gen_ai.token.type": "input"}
+    start = {**labels, "server.address": "127.0.0.1", "server.port": 1234, "lmdeck.request.id": "x"}
+    end = {"lmdeck.attempts": 1, "usage.input": 31, "usage.output": 22, "finish_reasons": ["stop"], "response.id": "x"}
+
+    def work() -> None:
+        send()
+        span = tracer.start_span("chat qwen2.5-7b-instruct", attributes=start)
+        duration.record(0.5, labels)
+        tokens.record(31, typed)
+        tokens.record(22, typed)
+        span.set_attributes(end)
+        span.end()
+
+    pairs = [(cpu(send, times), cpu(work, times)) for _ in range(rounds)]
+    return min(with_sdk for _, with_sdk in pairs) - min(without for without, _ in pairs)
+
+
 def hit(fake: FakeLMStudio, cache: str, times: int, *, streamed: bool = False) -> float:
     """Give what an answer from the cache costs, in µs."""
     with LMStudio(base_url=fake.base_url, model="m", cache=cache) as lm:
@@ -96,9 +123,11 @@ def run(port: int, folder: Path, *, quick: bool) -> list[tuple[str, float, str]]
     known = observers(folder)
     rows = []
     with LMStudio(host="127.0.0.1", port=port) as lm:
-        whole = lm.chat("whole").user("Hi")
+        whole = lm.chat(str(stub.HEAD["model"])).user("Hi")
         long = lm.chat(f"chunks-{chunks}").user("Hi")
         whole.send()
+        figure = sdk_alone(whole.send, requests, rounds)
+        rows.append(("OpenTelemetry's SDK alone", figure, "µs a request"))
         for name, starts in [*((name, [start]) for name, start in known.items()), ("all", list(known.values()))]:
             rows.append((name, compare(lm, starts, whole.send, requests, rounds), "µs a request"))
             a_stream = compare(lm, starts, lambda: long.stream().until_done(), 1, rounds)

@@ -84,7 +84,7 @@ class EventBus:
         """Whether a handler is registered for one of these types.
         If not, the event need not be created.
         """
-        return bool(self._listeners) and any(kind in self._listeners for kind in kinds)
+        return not self._listeners.keys().isdisjoint(kinds)
 
     def emit(self, event: object) -> None:
         """Call the handlers of the event's type."""

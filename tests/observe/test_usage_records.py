@@ -20,6 +20,7 @@ from lmdeck import AsyncLMStudio, LMStudio
 from lmdeck.errors import LMStudioError
 from lmdeck.gateway.store import open_store
 from lmdeck.testing import FakeLMStudio
+from loopback import PATIENCE
 from lmdeck.testing.recordings.cassette import RecordedExchange, load
 from lmdeck.testing.recordings.replay import understand
 
@@ -120,6 +121,26 @@ def test_what_was_written_survives_kill(tmp_path: Path) -> None:
         assert killed.returncode == -9
     with open_store(tmp_path / "usage.db") as store:
         assert store.usage([])[0].requests == 1
+
+
+FORGOTTEN = """
+import sys
+import lmdeck, lmdeck.observe
+lm = lmdeck.LMStudio(base_url=sys.argv[1])
+lmdeck.observe.usage(lm, sys.argv[2])
+for _ in range(3):
+    lm.chat().user("Hi").send()
+"""
+
+
+def test_the_end_of_the_program_writes_the_last_rows(tmp_path: Path) -> None:
+    """Nothing was closed."""
+    with FakeLMStudio() as fake:
+        fake.when(lambda _: True).reply("One")
+        command = [sys.executable, "-c", FORGOTTEN, fake.base_url, str(tmp_path / "usage.db")]
+        subprocess.run(command, check=True, timeout=PATIENCE)
+    with open_store(tmp_path / "usage.db") as store:
+        assert store.usage([])[0].requests == 3
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Self
 
 from lmdeck._client.clients import AsyncLMStudio, LMStudio
@@ -50,6 +51,7 @@ class BoundedLabels:
         return value
 
 
+@lru_cache(maxsize=256)
 def operation_of(endpoint: str) -> str:
     """Return OpenTelemetry's name for an endpoint's operation; `""` if no model is used."""
     return next((name for ending, name in OPERATIONS if endpoint.endswith(ending)), "")

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
+from weakref import finalize
 
 from lmdeck._client.clients import AsyncLMStudio, LMStudio
 from lmdeck.events import RequestAbandoned, RequestFailed, RequestFinished
@@ -18,6 +19,7 @@ __all__ = ["UsageRecords", "usage"]
 
 _GENERATES = ("completions", "responses", "messages", "chat", "embeddings", "decisions", "systemone")
 ABANDONED = "abandoned"
+PAUSE_SECONDS = 0.1
 
 
 class UsageRecords:
@@ -27,6 +29,7 @@ class UsageRecords:
         self, client: LMStudio | AsyncLMStudio, store: Store, key: str, recorder: RecordFailures | None
     ) -> None:
         self.store = store
+        self._close_store = finalize(self, store.close)  # also at the end of the program
         self._host = urlsplit(client.base_url).netloc
         self._key = key
         self._recorder = recorder
@@ -40,7 +43,7 @@ class UsageRecords:
         """Stop recording, and write what is queued."""
         for subscription in self._subscriptions:
             subscription.remove()
-        self.store.close()
+        self._close_store()
 
     def __enter__(self) -> Self:
         return self
@@ -110,11 +113,11 @@ def usage(
     """Record the usage and failures of a client in a store: a file, or `postgresql://…`.
 
     Programs may share a store; `key` then distinguishes them. `lmdeck usage --store usage.db` and `lmdeck errors` show
-    it. A separate thread writes the records within milliseconds; `close` waits for the last one. If `recorder` is one
-    of the client's handlers, failures name their recordings.
+    it. A separate thread writes the records within a tenth of a second; `close` and the end of the program wait for the
+    last one. If `recorder` is one of the client's handlers, failures name their recordings.
 
     Raises:
         ConfigurationError: The store cannot be used.
         StoreError: The store does not answer.
     """
-    return UsageRecords(client, open_store(store), key, recorder)
+    return UsageRecords(client, open_store(store, pause=PAUSE_SECONDS), key, recorder)

@@ -45,11 +45,12 @@ DEFAULT_URL = "sqlite:///gateway.db"
 SQLITE, POSTGRES = "sqlite:///", ("postgresql://", "postgres://")
 
 
-def open_store(url: str | Path, *, keep_days: float = KEEP_DAYS) -> Store:
+def open_store(url: str | Path, *, keep_days: float = KEEP_DAYS, pause: float = 0.0) -> Store:
     """Open a store, and create it if it is not there.
 
     `url` is `sqlite:///gateway.db` (relative to the working directory), `sqlite:////var/lib/lmdeck/gateway.db`, the path of a
     file, or `postgresql://user@host/database`. Rows of single requests are removed after `keep_days`, totals stay.
+    Each write waits `pause` seconds for others, with which it shares a commit.
 
     Raises:
         ConfigurationError: The address is wrong, access is denied, or a newer lmdeck has written the store.
@@ -59,8 +60,8 @@ def open_store(url: str | Path, *, keep_days: float = KEEP_DAYS) -> Store:
     if text.startswith(POSTGRES):
         from lmdeck.gateway.store.postgres import Postgres  # imported late: psycopg is an extra
 
-        return Store(Postgres(text), keep_days=keep_days)
-    return Store(SQLite(sqlite_path(text)), keep_days=keep_days)
+        return Store(Postgres(text), keep_days=keep_days, pause=pause)
+    return Store(SQLite(sqlite_path(text)), keep_days=keep_days, pause=pause)
 
 
 def sqlite_path(url: str) -> str:

@@ -90,7 +90,12 @@ class Store:
     """
 
     def __init__(
-        self, database: Database, *, keep_days: float = KEEP_DAYS, clock: Callable[[], float] = time.time
+        self,
+        database: Database,
+        *,
+        keep_days: float = KEEP_DAYS,
+        clock: Callable[[], float] = time.time,
+        pause: float = 0.0,
     ) -> None:
         self.label = database.label
         self._database = database
@@ -111,7 +116,7 @@ class Store:
         except BaseException:
             self._reader.close()
             raise
-        self._writer = Writer(database)
+        self._writer = Writer(database, pause)
         on_fork(self, Store._after_fork)
 
     # --- keys ---

@@ -34,10 +34,15 @@ CLOSE_SECONDS = 10.0
 
 
 class Writer:
-    """The writing thread of one process; it starts with the first write."""
+    """The writing thread of one process; it starts with the first write.
 
-    def __init__(self, database: Database) -> None:
+    Before a commit it waits `pause` seconds for more writes.
+    """
+
+    def __init__(self, database: Database, pause: float = 0.0) -> None:
         self._database = database
+        self._pause = pause
+        self._closing = threading.Event()
         self._connection: Connection | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -67,6 +72,7 @@ class Writer:
                 return
             self._is_closed = True
             self._give_up_at = time.monotonic() + CLOSE_SECONDS
+            self._closing.set()
             self._jobs.put(None)
         if self._thread is not None:
             self._thread.join()
@@ -75,7 +81,7 @@ class Writer:
         """Start anew in a forked process: thread, connection and queue belong to the parent."""
         if self._connection is not None:
             self._connection.abandon()
-        self.__init__(self._database)  # type: ignore[misc]  # every part of the state is the parent's
+        self.__init__(self._database, self._pause)  # type: ignore[misc]  # every part of the state is the parent's
 
     def _run(self) -> None:
         is_open = True
@@ -89,6 +95,8 @@ class Writer:
         """Wait for a job; return it with the queued ones, and whether more may come."""
         jobs: list[_Job] = []
         job = self._jobs.get()
+        if job is not None and self._pause:
+            self._closing.wait(self._pause)
         while job is not None:
             jobs.append(job)
             if len(jobs) == MOST_IN_ONE_TRANSACTION:
