@@ -20,9 +20,9 @@ from lmdeck import AsyncLMStudio, LMStudio
 from lmdeck.errors import LMStudioError
 from lmdeck.gateway.store import open_store
 from lmdeck.testing import FakeLMStudio
-from loopback import PATIENCE
 from lmdeck.testing.recordings.cassette import RecordedExchange, load
 from lmdeck.testing.recordings.replay import understand
+from loopback import PATIENCE
 
 
 def test_each_answer_is_a_record(tmp_path: Path) -> None:
