@@ -441,6 +441,16 @@ class FileWriteError(LMStudioError, OSError):
         return rebuild, arguments, {**state, "errno": self.errno}  # OSError keeps it outside of __dict__
 
 
+def summary(error: LMStudioError) -> str:
+    """Return an error's message for stores and telemetry, without text of answers, arguments and results.
+
+    Errors of streams, tools and structured output quote it behind a colon.
+    """
+    if isinstance(error, StreamError | ToolError | StructuredOutputError):
+        return f"{error.message.partition(': ')[0].rstrip('.')}."
+    return error.message
+
+
 def describe(body: Mapping[str, object] | str | None, limit: int = 200) -> str:
     """Return a response body as one printable line of at most `limit` characters, for a message."""
     text = printable(" ".join(str(body).split()))

@@ -256,6 +256,20 @@ def test_another_quantization_answers_anew(fake: FakeLMStudio, cache: Cache) -> 
         assert [chat.send().content for _ in range(2)] == ["large", "large"]
 
 
+def test_an_answer_from_the_future_has_no_age(
+    fake: FakeLMStudio, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock went back after it was stored: with a time to live it would be used for too long."""
+    fake.reply("first").reply("second")
+    now = time.time()
+    with lm(fake.base_url, cache=cache) as one:
+        chat = one.chat().user("Hi").cached(60)
+        with monkeypatch.context() as patch:
+            patch.setattr("lmdeck.cache.handler.time.time", lambda: now + 86400)
+            assert chat.send().content == "first"
+        assert [chat.send().content for _ in range(2)] == ["second", "second"]
+
+
 def test_the_cache_answers_while_the_server_is_away(fake: FakeLMStudio, tmp_path: Path) -> None:
     """From the file, in a new client."""
     fake.reply("Hello.")

@@ -168,6 +168,44 @@ def test_a_file_that_is_no_database_is_only_logged(
     assert path.read_text(encoding="utf-8").startswith("This is my novel.")
 
 
+FULL = """
+import resource, signal, sys
+from lmdeck import LMStudio
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with LMStudio(base_url=sys.argv[1], cache="sqlite:///" + sys.argv[2]) as lm:
+    chat = lm.chat("m").user("Hi").with_options(temperature=0)
+    chat.send()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    for number in range(20):
+        assert lm.chat("m").user(f"Hi {number}").with_options(temperature=0).send().content.startswith("Hello")
+    assert chat.send().cache == "hit"
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of the size of files")
+def test_a_full_disk_does_not_stop_answers(fake: FakeLMStudio, tmp_path: Path) -> None:
+    """And what was stored before can still be read."""
+    fake.at("/v1/chat/completions").reply("Hello. " * 3000)
+    command = [sys.executable, "-c", FULL, fake.base_url, str(tmp_path / "answers.db")]
+    done = subprocess.run(command, check=True, timeout=PATIENCE, capture_output=True, text=True)
+    assert "The cache cannot be written" in done.stderr
+
+
+def test_a_locked_file_does_not_stop_answers(fake: FakeLMStudio, tmp_path: Path) -> None:
+    """Another program writes to it: answers are read from it, and new ones are not stored."""
+    path = tmp_path / "answers.db"
+    fake.at("/v1/chat/completions").reply("Hello.")
+    with lm(fake.base_url, cache=f"sqlite:///{path}") as client:
+        chat = client.chat().user("Hi").with_options(temperature=0)
+        other = client.chat().user("Ho").with_options(temperature=0)
+        chat.send()
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
+            holder.execute("BEGIN EXCLUSIVE")
+            assert [chat.send().cache for _ in range(300)] == ["hit"] * 300
+            assert [other.send().cache for _ in range(2)] == ["miss", "miss"]
+        assert [other.send().cache for _ in range(2)] == ["miss", "hit"]
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_redis_answers_sync_and_async_clients(fake: FakeLMStudio, redis_url: str, streamed: bool) -> None:
     """A stream's bytes are written in a thread, and nobody asks again meanwhile."""

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bodies import chunk
-from gateways import MODEL, Answer, GatewayProcess, config_of, gateway
+from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
+from lmdeck.cache import Cache
+from lmdeck.gateway.admission import Outcome
+from lmdeck.gateway.caching import CachedAnswers
+from lmdeck.gateway.handlers import GatewayAnswer, GatewayRequest
+from lmdeck.relay import route_of
 from lmdeck.testing import FakeLMStudio
 
 ONCE = {"temperature": 0}
@@ -152,3 +163,103 @@ def test_a_key_sees_its_own_answers_only(fake: FakeLMStudio, tmp_path: Path, sha
     with gateway(tmp_path, config_of([fake], more), "--workers", "2") as running:
         for _ in range(4):
             assert result(running.chat("Mine", headers=keys["alice"], **ONCE)) == "hit"
+
+
+def test_a_new_key_with_the_name_of_a_revoked_one_starts_anew(fake: FakeLMStudio, tmp_path: Path) -> None:
+    """It may belong to somebody else."""
+    more = "[cache]\nenabled = true\n[auth]\nrequired = true\n"
+    (tmp_path / "gateway.toml").write_text(config_of([fake], more))
+    fake.at("/v1/chat/completions").reply("Hello.")
+    results = []
+    for _ in range(2):
+        header = {"Authorization": f"Bearer {key(tmp_path, 'alice')}"}
+        with gateway(tmp_path, config_of([fake], more)) as running:
+            results.append([result(running.chat("Mine", headers=header, **ONCE)) for _ in range(2)])
+        revoke = ["gateway", "keys", "revoke", "alice", "--config", str(tmp_path / "gateway.toml")]
+        subprocess.run([sys.executable, "-m", "lmdeck", *revoke], check=True, cwd=tmp_path, capture_output=True)
+    assert results == [["miss", "hit"]] * 2
+
+
+@pytest.mark.parametrize("field", ["user", "metadata"])
+def test_what_an_answer_repeats_of_its_request_is_in_the_key(
+    fake: FakeLMStudio, running: GatewayProcess, field: str
+) -> None:
+    """The Responses API returns these fields."""
+    fake.reply("one").reply("two")
+    body = {"model": MODEL, "input": f"With {field}", "store": False, **ONCE}
+    values: list[Any] = ["a", "b"] if field == "user" else [{"a": "b"}, {"a": "c"}]
+    answers = [running.request("POST", "/v1/responses", {**body, field: value}) for value in values]
+    assert [result(answer) for answer in answers] == ["miss", "miss"]
+
+
+def listing(quantization: str) -> dict[str, Any]:
+    return {"models": [{"type": "llm", "key": MODEL, "quantization": {"name": quantization, "bits_per_weight": 4}}]}
+
+
+def test_another_quantization_answers_anew(tmp_path: Path) -> None:
+    """As soon as the host lists the model with it."""
+    with FakeLMStudio(seed=0) as fake:
+        fake.at("/api/v1/models").body(listing("Q4_K_M"))
+        fake.reply("small").reply("large")
+        more = '[cache]\nenabled = true\nurl = "memory:"\n[routing]\npoll = 0.1\nprobe = 0.1'
+        with gateway(tmp_path, config_of([fake], more)) as running:
+            assert [result(running.chat(**ONCE)) for _ in range(2)] == ["miss", "hit"]
+            fake.reset()
+            fake.reply("large")
+            fake.at("/api/v1/models").body(listing("Q8_0"))
+            deadline = time.monotonic() + PATIENCE
+            while result(answer := running.chat(**ONCE)) == "hit":
+                assert time.monotonic() < deadline
+            assert answer.json["choices"][0]["message"]["content"] == "large"
+            assert result(running.chat(**ONCE)) == "hit"
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["ask", "ask", "one", "two", "down"]), st.sampled_from(["Q4", "Q8", "F16"])), max_size=30
+)
+
+
+@settings(max_examples=60)
+@given(steps=STEPS, seed=st.integers(0, 9))
+def test_no_answer_of_a_variant_that_no_host_has_is_used(steps: list[tuple[str, str]], seed: int) -> None:
+    """Two hosts change the variant of one model and go away: an answer is always of a variant that a usable host has."""
+    hosts: dict[str, str] = {"one": "Q4", "two": "Q4"}
+    choose = random.Random(seed).choice
+
+    async def variants(_: str) -> set[str] | None:
+        return set(hosts.values()) or None
+
+    async def answer(request: GatewayRequest) -> GatewayAnswer:
+        request.outcome.variant = choose(sorted(hosts.values()))
+        request.outcome.finish_reason = "stop"
+
+        async def chunks() -> AsyncGenerator[bytes, None]:
+            yield request.outcome.variant.encode()
+
+        return GatewayAnswer(status=200, headers={}, chunks=chunks())
+
+    async def ask(cached: CachedAnswers) -> bytes:
+        given = {"model": "m", **ONCE}
+        request = GatewayRequest(
+            outcome=Outcome(request_id="r", started_at=0.0),
+            method="POST",
+            route=route_of("POST", "/v1/chat/completions"),
+            headers={},
+            body=msgspec.json.encode(given),
+            given=given,
+            model="m",
+        )
+        got = await cached(request)
+        return b"".join([piece async for piece in got.chunks])
+
+    async def main() -> None:
+        cached = CachedAnswers(Cache.open("memory:"), answer, variants, is_shared=True)
+        for what, variant in steps:
+            if what == "down":
+                hosts.clear()
+            elif what != "ask":
+                hosts[what] = variant
+            elif hosts:
+                assert (await ask(cached)).decode() in hosts.values()
+
+    asyncio.run(main())

@@ -25,6 +25,7 @@ from lmdeck import LMStudioError, observe
 from lmdeck.testing import FakeLMStudio, RawAnswer
 
 HI = [{"role": "user", "content": "Hi"}]
+SECRET = "four-one-one-one"
 
 
 class Recorder:
@@ -289,6 +290,31 @@ def test_content_is_recorded_only_if_asked_for(
     assert found["gen_ai.tool.definitions"][0]["function"]["name"] == "weather"
     tool = dict(recorder.span("execute_tool weather").attributes or {})
     assert (tool["gen_ai.tool.call.arguments"], tool["gen_ai.tool.call.result"]) == ('{"city":"Paris"}', "Sunny.")
+
+
+def test_errors_quote_no_content_unless_asked_for(fake: FakeLMStudio, recorder: Recorder) -> None:
+    """Of a broken call, of a tool, and of an answer that is not what was asked for."""
+
+    def pay(card: int) -> str:
+        """Pay."""
+        raise ValueError(f"no such card: {SECRET}")
+
+    fake.reply(f'<tool_call>{{"name": "pay", "arguments": {{"card": {SECRET}}}</tool_call>')
+    fake.tool_call("pay", card=1).reply("Oh.").tool_call("pay", card=SECRET).reply("Oh.")
+    fake.reply(f"I can not say {SECRET}.").reply(f"No {SECRET}.").body(f"<html>{SECRET}</html>")
+    with lm(fake.base_url) as client, recorder.observe(client):
+        chat = client.chat().user("Hi").with_tools([pay])
+        with pytest.raises(LMStudioError):
+            chat.with_strict().send()
+        chat.run()
+        chat.run()
+        with pytest.raises(LMStudioError):
+            client.chat().user("Hi").parse(list[int])
+        with pytest.raises(LMStudioError):
+            client.chat().user("Hi").send()
+    told = [(span.name, dict(span.attributes or {}), span.status.description, span.events) for span in recorder.spans]
+    assert sum(span.status.status_code is StatusCode.ERROR for span in recorder.spans) >= 3
+    assert SECRET not in str(told)
 
 
 def test_closing_ends_the_observation(fake: FakeLMStudio, recorder: Recorder) -> None:

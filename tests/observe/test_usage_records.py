@@ -88,6 +88,18 @@ def test_failures_and_answers_that_are_left_are_recorded(tmp_path: Path) -> None
     assert failures[-1].endpoint == "/v1/chat/completions"
 
 
+def test_a_failure_does_not_quote_the_answer(tmp_path: Path) -> None:
+    with FakeLMStudio() as fake, LMStudio(base_url=fake.base_url) as lm:
+        fake.body("<html>my diary</html>")
+        with lmdeck.observe.usage(lm, tmp_path / "usage.db"), pytest.raises(LMStudioError, match="my diary"):
+            lm.chat().user("Hi").send()
+    with open_store(tmp_path / "usage.db") as store:
+        (failure,) = store.failures()
+    assert failure.kind == "MalformedStreamError"
+    assert "diary" not in failure.message
+    assert failure.hint
+
+
 def test_nothing_is_recorded_after_close(tmp_path: Path) -> None:
     """The client goes on."""
     with FakeLMStudio() as fake, LMStudio(base_url=fake.base_url) as lm:

@@ -24,6 +24,8 @@ HARMLESS = {"adjusted", "context_trimmed", "raw_shortened", "usage_missing"}
 """Codes of problems that are the request's, or do not touch the answer."""
 MOST_FAILED_FLIGHTS = 2
 """After how many failures of other senders a request is sent by itself, so that nobody waits for a long row of failures."""
+CLOCK_SKEW = 60.0
+"""How far in the future an answer may have been stored, by another machine's clock, in seconds."""
 _log = logging.getLogger("lmdeck.cache")
 
 
@@ -89,7 +91,9 @@ class Cache:
         if entry is None:
             return None
         ages = [age for age in (self.ttl, control.max_age) if age is not None]
-        return None if ages and time.time() - entry.created > min(ages) else entry
+        if not ages:
+            return entry
+        return entry if -CLOCK_SKEW <= time.time() - entry.created <= min(ages) else None
 
     def save(self, key: bytes, entry: Entry) -> None:
         """Store an answer; an error of the store is logged."""

@@ -23,7 +23,8 @@ SAMPLED = ("/chat/completions", "/v1/completions", "/v1/messages", "/v1/response
 DETERMINED = ("/v1/embeddings", "/v1/decisions", "/v1/systemone", "/v1/rerank")
 STORED_BY_SERVER = ("/v1/responses", "/api/v1/chat")
 WITHOUT_EFFECT = {"user", "ttl", "metadata"}
-"""Fields of a body that do not change the answer."""
+"""Fields of a body that do not change the answer; the Responses API returns those of `RETURNED` in it."""
+RETURNED = {"user", "metadata"}
 WITHOUT_IDENTITY = {
     "accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-length", "content-type", "host",
     "pragma", "traceparent", "tracestate", "user-agent", "x-request-id",
@@ -122,7 +123,8 @@ def _digest(url: str, fields: Mapping[str, Raw], token: Secret | None, headers: 
 
     Only the order of the outer fields is normalized: the order inside of schemas and messages reaches the model's prompt.
     """
-    body = sorted((name, value) for name, value in fields.items() if name not in WITHOUT_EFFECT)
+    ignored = WITHOUT_EFFECT - RETURNED if urlsplit(url).path.endswith("/v1/responses") else WITHOUT_EFFECT
+    body = sorted((name, value) for name, value in fields.items() if name not in ignored)
     identity = sorted((name.lower(), value) for name, value in headers.items() if name.lower() not in WITHOUT_IDENTITY)
     whole = msgspec.json.encode([url, scope, None if token is None else token.reveal(), identity, body])
     return hashlib.blake2b(whole, digest_size=24).digest()

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,8 @@ from lmdeck.errors import ConfigurationError
 
 DEFAULT_BYTES = 1_000_000_000
 MEMORY_BYTES = 100_000_000
-BUSY_SECONDS = 1.0
+BUSY_SECONDS = 0.25
+"""How long a locked file is waited for; an event loop waits, too."""
 REDIS_SECONDS = 0.5
 TOUCHED = 256
 """After how many uses the times of use are written to the file."""
@@ -167,7 +169,8 @@ class SQLiteStore:
                 return None
             self._used[key] = time.time()
             if len(self._used) >= TOUCHED:
-                self._write_times()
+                with suppress(sqlite3.Error):  # a locked or full file can be read all the same
+                    self._write_times()
         return _decode(row[0])
 
     def put(self, key: bytes, entry: Entry) -> None:

@@ -30,6 +30,11 @@ class Principal(Struct, frozen=True, kw_only=True):
     name: str = ""
     models: tuple[str, ...] = ()
 
+    @property
+    def scope(self) -> str:
+        """The name under which answers for the holder are cached, which no other holder has."""
+        return f"key {self.name}"
+
     def may_use(self, model: str) -> bool:
         """Whether the key may use a model."""
         return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
@@ -47,10 +52,11 @@ class Ask(Struct, frozen=True, kw_only=True):
 class Outcome(Struct, kw_only=True):
     """How a request ended; times are in seconds, `started_at` is Unix time.
 
-    `error` is the name of an error class, or `""`. `model` is the one that answered, or was requested. Token counts are the
-    host's; if a client left early, the number of chunks that it received. `failure` is the error itself, `cassette` the path
-    of a recording, if there is one. `problems` counts those of the answer by code and dialect; `has_flaws` marks an answer with
-    problems for which it is not cached.
+    `error` is the name of an error class, or `""`. `model` is the one that answered, or was requested, `variant` its
+    key with variant and quantization, as far as the host lists them. Token counts are the host's; if a client left early, the
+    number of chunks that it received. `failure` is the error itself, `cassette` the path of a recording, if there is one.
+    `problems` counts those of the answer by code and dialect; `has_flaws` marks an answer with problems for which it is not
+    cached.
     """
 
     request_id: str
@@ -60,6 +66,7 @@ class Outcome(Struct, kw_only=True):
     method: str = ""
     path: str = ""
     model: str = ""
+    variant: str = ""
     host: str = ""
     status: int = 0
     error: str = ""

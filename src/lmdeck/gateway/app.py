@@ -109,7 +109,7 @@ class Gateway:
         self.answer: Handler = self.pool.dispatcher.answer
         self.cache = open_cache(config.cache)
         if self.cache is not None:
-            self.answer = CachedAnswers(self.cache, self.answer, is_shared=config.cache.shared)
+            self.answer = CachedAnswers(self.cache, self.answer, self.pool.variants, is_shared=config.cache.shared)
         for factory in reversed(list(around)):
             self.answer = factory(self.answer)
         self._tasks: list[asyncio.Task[None]] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from weakref import WeakKeyDictionary
 
 from lmdeck._transport import WireRequest
@@ -42,9 +42,12 @@ class CachedAnswers:
     Otherwise it runs the next handler and stores its answer.
     """
 
-    def __init__(self, cache: Cache, inner: Handler, *, is_shared: bool) -> None:
+    def __init__(
+        self, cache: Cache, inner: Handler, variants: Callable[[str], Awaitable[set[str] | None]], *, is_shared: bool
+    ) -> None:
         self._cache = cache
         self._inner = inner
+        self._variants = variants
         self._is_shared = is_shared
         self._feeds: WeakKeyDictionary[Flight, _Feed] = WeakKeyDictionary()
 
@@ -57,7 +60,7 @@ class CachedAnswers:
         """
         control = CacheControl.of(request.headers)
         key = self._key(request, control)
-        entry = None if key is None or control.no_cache else await self._find(key, control)
+        entry = None if key is None or control.no_cache else await self._find(key, control, request.model)
         if entry is not None:
             return _replay(request, entry)
         if control.only_if_cached:
@@ -73,12 +76,18 @@ class CachedAnswers:
     def _key(self, request: GatewayRequest, control: CacheControl) -> bytes | None:
         headers = {name: request.headers[name] for name in _VARYING if name in request.headers}
         asked = WireRequest(method=request.method, url=request.route.path, body=request.body, headers=headers)
-        return request_key(asked, control, "" if self._is_shared else f"key {request.principal.name}")
+        return request_key(asked, control, "" if self._is_shared else request.principal.scope)
 
-    async def _find(self, key: bytes, control: CacheControl) -> Entry | None:
+    async def _find(self, key: bytes, control: CacheControl, model: str) -> Entry | None:
+        """Return the stored answer, unless a variant of the model gave it that no host has now."""
         if self._cache.store.is_remote:
-            return await asyncio.to_thread(self._cache.find, key, control)
-        return self._cache.find(key, control)
+            entry = await asyncio.to_thread(self._cache.find, key, control)
+        else:
+            entry = self._cache.find(key, control)
+        if entry is None:
+            return None
+        variants = await self._variants(model)
+        return entry if variants is None or entry.variant in variants else None
 
     async def _send_or_join(self, request: GatewayRequest, key: bytes) -> GatewayAnswer:
         failures = 0
@@ -110,16 +119,16 @@ class CachedAnswers:
         try:
             await feed.read()
             if feed.failure is None and _is_sound(request, feed.answer):
-                await self._save(key, feed)
+                await self._save(request, key, feed)
         finally:
             flight.end()
 
-    async def _save(self, key: bytes, feed: _Feed) -> None:
+    async def _save(self, request: GatewayRequest, key: bytes, feed: _Feed) -> None:
         entry = Entry(
             created=time.time(),
             status=feed.answer.status,
             content_type=feed.answer.headers.get("content-type", ""),
-            variant="",
+            variant=request.outcome.variant,
             body=b"".join(feed.pieces),
         )
         if len(entry.body) > self._cache.store.max_entry:

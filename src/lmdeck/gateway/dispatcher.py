@@ -223,6 +223,7 @@ class Dispatcher:
     def _answer_of(self, stream: ResponseStream[Any], slot: Slot, request: GatewayRequest) -> GatewayAnswer:
         reader = cast("RelayReader", stream.reader)
         outcome = request.outcome
+        outcome.variant = slot.host.variant_of(slot.model)
         headers = {
             **reader.head(),
             "x-lmdeck-host": slot.host.name,

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from lmdeck.errors import summary
 from lmdeck.gateway.admission import Outcome
 from lmdeck.gateway.store import UsageRecord
 
@@ -128,7 +129,7 @@ class History:
                 "at": now,
                 "request_id": outcome.request_id,
                 "error": outcome.error,
-                "message": "" if failure is None else failure.message,
+                "message": "" if failure is None else summary(failure),
                 "hint": "" if failure is None else failure.hint,
                 "model": outcome.model,
                 "host": outcome.host,

@@ -105,6 +105,12 @@ class Host:
         info = self.models.get(model)
         return model if info is None else info.key
 
+    def variant_of(self, model: str) -> str:
+        """Return the key, variant and quantization of a model, as far as the host lists them."""
+        info = self.models.get(model)
+        given = () if info is None else (info.key, info.selected_variant, info.quantization)
+        return " ".join(str(part) for part in given if part) or model
+
     def is_loaded(self, model: str) -> bool:
         """Whether a model is loaded, by the last list or by an answer since."""
         info = self.models.get(model)

@@ -42,6 +42,11 @@ class KeyHolder(Principal, frozen=True, kw_only=True):
 
     key: Key
 
+    @property
+    def scope(self) -> str:
+        """The name under which answers for the holder are cached; the key's name may be used again after it is revoked."""
+        return f"key {self.key.digest}"
+
 
 class KeyAdmission:
     """Admits the holders of keys; stores usage and failures.

@@ -50,6 +50,14 @@ class Pool:
         self._polls.clear()
         await self._transport.aclose()
 
+    async def variants(self, model: str) -> set[str] | None:
+        """Return the variants of a requested model on the usable hosts; None if they are not known."""
+        usable = [host for host in self.hosts if host.is_usable]
+        if not (usable and model):
+            return None
+        models = self.config.models_of(model)
+        return {host.variant_of(each) for host in usable for each in models if host.has(each)}
+
     async def reconfigure(self, config: Config) -> None:
         """Use other hosts: those that remain keep their state, removed ones finish their requests.
 

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct, field
 
 from lmdeck._version import __version__
-from lmdeck.errors import ConfigurationError
+from lmdeck.errors import ConfigurationError, LMStudioError, summary
 from lmdeck.events import (
     RequestAbandoned,
     RequestFailed,
@@ -278,7 +278,7 @@ class OpenTelemetryObservation(Observation):
         self._instruments.duration.record(time.perf_counter() - request.started, labels)
         if event.error.partial is not None:
             self._instruments.broken.add(1, labels)
-        _fail(request.span, kind, event.error.message)
+        _fail(request.span, kind, self._message(event.error))
 
     def _on_abandoned(self, event: RequestAbandoned) -> None:
         request = self._requests.pop(event.request_id, None)
@@ -286,6 +286,12 @@ class OpenTelemetryObservation(Observation):
             labels = {**request.labels, "error.type": "abandoned"}
             self._instruments.duration.record(time.perf_counter() - request.started, labels)
             _fail(request.span, "abandoned", "The answer was left before its end.")
+
+    def _message(self, error: BaseException) -> str:
+        """Return the message of an error; without capture of content, it quotes none."""
+        if not isinstance(error, LMStudioError):
+            return str(error) if self._captures else type(error).__name__
+        return error.message if self._captures else summary(error)
 
     def _on_run(self, event: RunStarted) -> None:
         """Begin the span of a run in the context of the run, where it remains current."""
@@ -310,7 +316,8 @@ class OpenTelemetryObservation(Observation):
             labels["error.type"] = kind
         self._instruments.agent.record(event.seconds, labels)
         if event.reply is None:
-            _fail(run.span, kind, str(event.error or "The run was left before its end."))
+            message = "The run was left before its end." if event.error is None else self._message(event.error)
+            _fail(run.span, kind, message)
             return
         run.span.set_attributes(_usage(event.reply.usage) | {"lmdeck.run.rounds": len(event.reply.rounds)})
         run.span.end()
@@ -345,7 +352,7 @@ class OpenTelemetryObservation(Observation):
             span.end()
         else:
             labels["error.type"] = type(result.error).__name__
-            _fail(span, labels["error.type"], result.error.message)
+            _fail(span, labels["error.type"], self._message(result.error))
         self._instruments.tool.record(result.seconds, labels)
 
 

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct, field
 
-from lmdeck.errors import APIError, LMStudioError, describe
+from lmdeck.errors import APIError, LMStudioError, describe, summary
 from lmdeck.stats import Usage
 
 __all__ = [
@@ -177,7 +177,7 @@ class FailureRecord(Struct, frozen=True, kw_only=True):
             id=id or error.request_id or secrets.token_hex(8),
             at=time.time() if at is None else at,
             kind=type(error).__name__,
-            message=describe(error.message, MESSAGE_CHARS),
+            message=describe(summary(error), MESSAGE_CHARS),
             hint=describe(error.hint, MESSAGE_CHARS),
             key=key,
             model=model,
