@@ -25,7 +25,7 @@ help:
 	@echo "make gateway-soak half an hour of faults, restarts and kills of the gateway"
 	@echo "make docs    the documentation site, in site/"
 	@echo "make pictures the pictures of the README"
-	@echo "make bench   lmdeck beside other clients, CPU per chunk and request"
+	@echo "make bench   lmdeck beside other ways, CPU and memory, with a report in bench.html"
 	@echo "make format  lay out the code"
 	@echo "make clean   remove what these targets made"
 
@@ -87,7 +87,7 @@ batch-kills: $(VENV)/.installed-dev
 		$(BIN)/python -m pytest tests/batch/test_batch_kills.py -s --no-cov --timeout 1800
 
 bench: .venv-bench/.installed
-	@.venv-bench/bin/python benchmarks/run.py
+	@.venv-bench/bin/python benchmarks/run.py --json bench.json --html bench.html
 
 # Recorded answers of LM Studio and of models, where the checkout has them beside it: each file with the share that must pass.
 CORPUS := dev:0.995 kinds:0.98 fresh:0.98 negatives:1.0
@@ -146,5 +146,5 @@ system-packages:
 .venv-bench/.installed: pyproject.toml
 	@$(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
-	@.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --editable . --group bench
+	@.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[cli,django,fastapi,flask,testing]' --group bench
 	@touch $@

@@ -2,47 +2,34 @@
 
     python benchmarks/compare.py NEW.json [OLD.json]
 
-Only ratios are compared, as absolute figures belong to a machine: lmdeck to each other client, a start to that of Python, a
-growth step to its size. In GitHub's CI the warnings are annotations. The status is 0 all the same: shared machines are noisy.
+Only ratios are compared, as absolute figures belong to a machine: each figure of lmdeck to those of the other contenders, and
+the exponents of growth. In GitHub's CI the warnings are annotations. The status is 0 all the same: shared machines are noisy.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
-from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from results import RESULTS, Run, latest, read_run
+
 NOISE = 1.25  # a ratio may be so many times the kept one
 
 
-def ratios(run: dict[str, Any]) -> Iterator[tuple[str, float]]:
+def ratios(run: Run) -> Iterator[tuple[str, float]]:
     """Yield the ratios of a run, each with its name; less is better."""
-    for job in run["jobs"]:
-        for key, rounds in job["rounds"].items():
-            name, _, way = key.rpartition(", ")
-            mine = job["rounds"].get(f"lmdeck, {way}")
-            if mine and name != "lmdeck":
-                within = median(one / other for one, other in zip(mine, rounds, strict=True))
-                yield f"{job['title']}: lmdeck, {way}, to {name}", within
-    starts = run.get("starts", {})
-    for name, cost in starts.items():
-        if name != "Python":
-            yield f"start: {name}, to Python", cost / starts["Python"]
-    for kind, row in run.get("growth", {}).items():
-        for (small, less), (large, more) in pairwise(row.items()):
-            yield f"growth: {kind} from {small} to {large}", more / less
-
-
-def latest(results: Path = RESULTS) -> Path | None:
-    """Return the last kept run; its name begins with its date."""
-    return max(results.glob("*.json"), default=None)
+    for figures in run.figures:
+        for key in figures.rounds:
+            for anchor in figures.anchors:
+                ratio = figures.ratio_to(key, anchor)
+                if ratio is not None and not key.startswith(figures.anchors):
+                    yield f"{figures.title}: {key}, to {anchor}", ratio
+    for growth in run.growth:
+        for curve in growth.curves:
+            yield f"{growth.title}: exponent of {curve}", growth.exponent(curve)
 
 
 def main() -> int:
@@ -54,13 +41,13 @@ def main() -> int:
     if given.old is None:
         sys.stdout.write(f"No run is kept in {RESULTS}.\n")
         return 0
-    kept = dict(ratios(json.loads(given.old.read_text())))
+    kept = dict(ratios(read_run(given.old)))
     prefix = "::warning::" if os.environ.get("GITHUB_ACTIONS") else "WARNING "
     sys.stdout.write(f"| ratio | {given.old.stem} | now | change |\n|---|---:|---:|---:|\n")
     worse = []
-    for name, now in ratios(json.loads(given.new.read_text())):
+    for name, now in ratios(read_run(given.new)):
         before = kept.get(name)
-        if before is None:
+        if before is None or before <= 0:
             continue
         sys.stdout.write(f"| {name} | {before:.3g} | {now:.3g} | {now / before - 1:+.0%} |\n")
         if now > before * NOISE:

@@ -1,31 +1,42 @@
-"""What grows with what: `python benchmarks/growth.py [--json FILE]`. Nothing may grow faster than its size.
+"""What grows with what. Nothing may grow faster than its size: the exponent that fits the larger half of the sizes is shown.
 
-CPU of one request over a handler that answers from memory, so that only lmdeck's own work is measured, by the length of the
-answer, the number of tools, of messages and of handlers. Each figure is the least of some rounds. A size is four times the one
-before, and may cost at most six times as much.
+The length of the answer, the number of tools, of messages and of handlers: CPU of one request over a handler that answers
+from memory, so that only lmdeck's own work is measured. The chunks of a stream and the streams at once are read from the stub,
+beside bare sockets. The sizes take turns in each round, and the least of the rounds counts.
 """
 
 from __future__ import annotations
 
-import argparse
+import gc
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator
-from itertools import pairwise
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import stub
 from lmdeck import Chat, LMStudio
 from lmdeck.handlers import Call, Handler, Plan, R, ResponseStream
-from report import Bound
+from measure import Running
+from results import Growth
 
-SIZES = {"answer, characters": (2_000, 8_000, 32_000, 128_000), "tools": (4, 16, 64, 256)}
-SIZES |= {"messages": (16, 64, 256, 1024), "handlers": (1, 4, 16, 64)}
-MOST = 6.0
-ROUNDS = 5
-TOO_SHORT = 0.02  # seconds that a round takes at least
+SIZES = {
+    "answer": (2_000, 8_000, 32_000, 128_000),
+    "tools": (4, 16, 64, 256),
+    "messages": (16, 64, 256, 1024),
+    "handlers": (1, 4, 16, 64),
+    "chunks": (1_000, 4_000, 16_000, 64_000),
+    "streams": (1, 4, 16, 64, 250, 1_000, 2_000),
+}
+TITLES = {
+    "answer": "Characters of a whole answer",
+    "tools": "Tools offered in a request",
+    "messages": "Messages of a conversation",
+    "handlers": "Handlers of a client",
+    "chunks": "Chunks of a stream",
+    "streams": "Streams at once, 100 chunks a second each",
+}
+BESIDE = {"lmdeck, async": "lmdeck", "sockets + msgspec, async": "sockets + msgspec"}
+SHORTEST = 0.02  # seconds of CPU that a round of a small size takes at least
 
 
 class Replayed:
@@ -70,66 +81,60 @@ def chat(text: str = "Well.", tools: int = 0, messages: int = 1, handlers: int =
     return client.chat("m").with_messages(history).with_tools(tool(each) for each in range(tools))
 
 
-def least(act: Callable[[], object]) -> float:
-    """Return the microseconds of CPU of a call, the least of the rounds."""
+REQUESTS: dict[str, Callable[[int], Chat]] = {
+    "answer": lambda size: chat(text=(stub.TEXT * (size // len(stub.TEXT) + 1))[:size]),
+    "tools": lambda size: chat(tools=size),
+    "messages": lambda size: chat(messages=size),
+    "handlers": lambda size: chat(handlers=size),
+}
+
+
+def cpu_of(act: Callable[[], object], times: int = 1) -> float:
+    """Return the microseconds of CPU of a call."""
+    gc.collect()
+    started = time.process_time_ns()
+    for _ in range(times):
+        act()
+    return (time.process_time_ns() - started) / times / 1000
+
+
+def often_enough(act: Callable[[], object]) -> int:
+    """Return how often a call must be repeated to be measured; the first call warms up."""
     act()
-    count, best = 1, float("inf")
-    for _ in range(ROUNDS):
-        while True:
-            started = time.process_time()
-            for _ in range(count):
-                act()
-            spent = time.process_time() - started
-            if spent >= TOO_SHORT:
-                break
-            count *= 4
-        best = min(best, spent / count * 1e6)
-    return best
+    times = 1
+    while cpu_of(act, times) * times < SHORTEST * 1e6:
+        times *= 4
+    return times
 
 
-def measured(*, quick: bool) -> dict[str, dict[int, float]]:
-    """Return the cost of each size of each kind."""
-    ways: dict[str, Callable[[int], Chat]] = {
-        "answer, characters": lambda size: chat(text=(stub.TEXT * (size // len(stub.TEXT) + 1))[:size]),
-        "tools": lambda size: chat(tools=size),
-        "messages": lambda size: chat(messages=size),
-        "handlers": lambda size: chat(handlers=size),
-    }
-    wanted = slice(2 if quick else None)
-    return {kind: {size: least(way(size).send) for size in SIZES[kind][wanted]} for kind, way in ways.items()}
+def of_requests(kind: str, rounds: int, *, quick: bool) -> Growth:
+    """Return the cost of a request by a size of its own."""
+    growth = Growth(kind, TITLES[kind], "µs of CPU per request")
+    acts = {size: REQUESTS[kind](size).send for size in SIZES[kind][: 2 if quick else None]}
+    times = {size: often_enough(act) for size, act in acts.items()}
+    curve = growth.curves["lmdeck"] = {size: [] for size in acts}
+    for _ in range(rounds):
+        for size, act in acts.items():
+            curve[size].append(cpu_of(act, times[size]))
+    return growth
 
 
-def steps(row: dict[int, float]) -> list[float]:
-    """Return how many times the size before each size costs."""
-    return [more / less for less, more in pairwise(row.values())]
+def of_streams(kind: str, running: list[Running], rounds: int, *, chunks: int, quick: bool) -> Growth:
+    """Return the cost of streams by their length, or by their number with so many chunks in each."""
+    growth = Growth(kind, TITLES[kind], "µs of CPU of all together")
+    beside = {BESIDE[one.contender.key]: one for one in running if one.contender.key in BESIDE}
 
+    def act(one: Running, size: int) -> None:
+        if kind == "chunks":
+            one.stream(size)
+        else:
+            one.stream_many(chunks, size)
 
-def bounds(costs: dict[str, dict[int, float]]) -> Iterator[Bound]:
-    """Yield the largest step of each kind."""
-    for kind, row in costs.items():
-        yield Bound(f"{kind}, four times the size", max(steps(row)), MOST)
-
-
-def table(costs: dict[str, dict[int, float]]) -> str:
-    """Return the costs as a table."""
-    lines = ["**Growth** (µs of CPU of a request, by size)", "", "| what grows | by size | steps |", "|---|---|---|"]
-    for kind, row in costs.items():
-        shown = ", ".join(f"{size:,}: {cost:,.0f}" for size, cost in row.items())
-        lines.append(f"| {kind} | {shown} | {', '.join(f'{step:.1f}' for step in steps(row))} |")
-    return "\n".join(lines)
-
-
-def main() -> int:
-    """Measure, print the table, and return 1 where something grows too fast."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
-    given = parser.parse_args()
-    costs = measured(quick=False)
-    sys.stdout.write(f"{table(costs)}\n")
-    if given.json:
-        given.json.write_text(json.dumps(costs, indent=1) + "\n")
-    return int(not all(bound.is_kept for bound in bounds(costs)))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    for one in beside.values():
+        act(one, 1)
+    for _ in range(rounds):
+        for size in SIZES[kind][: 2 if quick else None]:
+            for name, one in beside.items():
+                cost = cpu_of(lambda one=one, size=size: act(one, size))
+                growth.curves.setdefault(name, {}).setdefault(size, []).append(cost)
+    return growth

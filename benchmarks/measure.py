@@ -8,11 +8,11 @@ import importlib
 import importlib.util
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from statistics import median
+from dataclasses import dataclass
 from typing import Any
 
 import stub
+from results import Figures
 
 STREAMS = 64  # how many paced streams are read at once
 
@@ -74,11 +74,17 @@ class Running:
         )
         self._check("".join(texts), stub.WHOLE * requests)
 
-    def stream_many(self, chunks: int) -> None:
+    def call(self, deltas: int) -> None:
+        """Read the arguments of one tool call, as fast as they come."""
+        model = f"tool-{deltas}"
+        text = self._client.call(model) if self._runner is None else self._runner.run(self._client.call(model))
+        self._check(text, stub.arguments_of(deltas))
+
+    def stream_many(self, chunks: int, streams: int = STREAMS) -> None:
         """Read many paced streams at once."""
         if self._runner is None:
             raise TypeError("many streams at once are for the async clients")
-        for text in self._runner.run(self._gather(f"paced-{chunks}")):
+        for text in self._runner.run(self._gather(f"paced-{chunks}", streams)):
             self._check(text, stub.content_of(chunks))
 
     def close(self) -> None:
@@ -92,26 +98,13 @@ class Running:
     async def _ask_in_turn(self, requests: int) -> list[str]:
         return [await self._client.ask("whole") for _ in range(requests)]
 
-    async def _gather(self, model: str) -> list[str]:
-        return list(await asyncio.gather(*(self._client.stream(model) for _ in range(STREAMS))))
+    async def _gather(self, model: str, streams: int) -> list[str]:
+        return list(await asyncio.gather(*(self._client.stream(model) for _ in range(streams))))
 
     def _check(self, text: str, expected: str) -> None:
         """Refuse a wrong answer: it must not look fast."""
         if text != expected:
             raise ValueError(f"{self.contender.key} read {len(text)} characters instead of the {len(expected)} sent")
-
-
-@dataclass
-class Figures:
-    """What one job cost: microseconds of CPU per unit, one figure a round for each contender."""
-
-    title: str
-    unit: str
-    rounds: dict[str, list[float]] = field(default_factory=dict)
-
-    def ratio(self, key: str, other: str) -> float:
-        """Give the median of the ratios within each round, which shared noise moves least."""
-        return median(mine / theirs for mine, theirs in zip(self.rounds[key], self.rounds[other], strict=True))
 
 
 def measured(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 from statistics import median
 
-from measure import STREAMS, Contender, Figures, Running, measured
+from measure import STREAMS, Contender, Running, measured
+from results import Figures
 from run import say
 from stub import stub_server
 
@@ -40,11 +41,11 @@ def main() -> int:
             running = [Running(contender, port) for contender in pair]
             way = "async" if pair[0].is_async else "sync"
             chunk = measured(
-                Figures(f"{way}, a chunk of a stream", "chunk"),
+                Figures("chunk", f"{way}, a chunk of a stream", "µs per chunk"),
                 running, lambda each: each.stream(given.chunks), given.chunks, given.rounds,
             )  # fmt: skip
             asked = measured(
-                Figures(f"{way}, a whole answer", "request"),
+                Figures("request", f"{way}, a whole answer", "µs per request"),
                 running, lambda each: each.ask(given.requests), given.requests, given.rounds,
             )  # fmt: skip
             is_kept = _show(chunk, pair) <= CHUNK_BOUND and is_kept
@@ -52,7 +53,7 @@ def main() -> int:
             is_kept = asked.ratio(pair[1].key, pair[0].key) <= REQUEST_BOUND and is_kept
             if pair[0].is_async:
                 many = measured(
-                    Figures(f"{STREAMS} paced streams at once, a chunk", "chunk"),
+                    Figures("paced", f"{STREAMS} paced streams at once, a chunk", "µs per chunk"),
                     running, lambda each: each.stream_many(given.paced_chunks), given.paced_chunks * STREAMS, 3,
                 )  # fmt: skip
                 is_kept = _show(many, pair) <= CHUNK_BOUND and is_kept

@@ -1,82 +1,99 @@
-"""Figures as Markdown tables, and the bounds that lmdeck has set itself."""
+"""A run as Markdown: ratios first, then the figures; growth with its exponent; and the goals.
+
+    python benchmarks/report.py [FILE.json]
+
+writes a kept run, by default the last one, into the results of `benchmarks/README.md`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from statistics import median
 
-from measure import Figures
+from goals import Outcome, outcomes
+from results import Figures, Growth, Run, latest, read_run
 
-COLUMNS = ("client", "µs", "least to most", "to sockets + msgspec", "to lmdeck")
-
-
-@dataclass(frozen=True)
-class Bound:
-    """One promise: what was measured, and what it may be at most."""
-
-    text: str
-    value: float
-    most: float
-
-    @property
-    def is_kept(self) -> bool:
-        return self.value <= self.most
-
-    def __str__(self) -> str:
-        word = "kept" if self.is_kept else "MISSED"
-        return f"{word}: {self.text}: {self.value:.3g}, at most {self.most:.3g}"
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- results: written by report.py -->", "<!-- end of results -->"
 
 
-def table(figures: Figures) -> str:
-    """Give one job's table; each ratio is to the contender of the same kind, sync or async."""
-    lines = [
-        f"**{figures.title}** (µs of CPU per {figures.unit})",
-        "",
-        row(COLUMNS),
-        row(["---", *["---:"] * (len(COLUMNS) - 1)]),
-    ]
-    for key, rounds in figures.rounds.items():
-        span = f"{min(rounds):.2f} to {max(rounds):.2f}"
-        others = (other_of(key, "sockets + msgspec"), other_of(key, "lmdeck"))
-        ratios = [f"{figures.ratio(key, other):.2f}" if other in figures.rounds else "" for other in others]
-        lines.append(row([key, f"{median(rounds):.2f}", span, *ratios]))
-    return "\n".join(lines)
-
-
-def row(cells: list[str] | tuple[str, ...]) -> str:
+def row(cells: Iterable[str]) -> str:
     """Write one line of a table."""
     return f"| {' | '.join(cells)} |"
 
 
-def other_of(key: str, name: str) -> str:
-    """Give the key of another contender of the same kind."""
-    return f"{name}, {key.rpartition(', ')[2]}"
+def number(value: float) -> str:
+    """Write a number with three figures."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def memory_table(memory: dict[str, dict[str, int]]) -> str:
-    """Give the memory of one long stream."""
+def value_of(outcome: Outcome, value: float) -> str:
+    """Write the value of a goal: a small ratio as a fraction."""
+    return f"1/{1 / value:.3g}" if outcome.is_ratio and 0 < value < 0.5 else number(value)
+
+
+def head_of(figures: Figures) -> list[str]:
+    """Return the columns of a table."""
+    return ["client", *(f"to {anchor}" for anchor in figures.anchors), "median", "least to most"]
+
+
+def cells_of(figures: Figures, key: str) -> list[str]:
+    """Return the cells of a contender: its ratios, then its figures."""
+    rounds = figures.rounds[key]
+    ratios = [figures.ratio_to(key, anchor) for anchor in figures.anchors]
+    span = f"{number(min(rounds))} to {number(max(rounds))}"
+    return [key, *("–" if ratio is None else f"{ratio:.2f}" for ratio in ratios), number(median(rounds)), span]
+
+
+def table(figures: Figures) -> str:
+    """Return one job's table; each ratio is to the contender of the same kind, sync or async."""
+    head = head_of(figures)
+    lines = [f"**{figures.title}** ({figures.unit})", "", row(head), row(["---", *["---:"] * (len(head) - 1)])]
+    return "\n".join([*lines, *(row(cells_of(figures, key)) for key in figures.rounds)])
+
+
+def growth_table(growths: Sequence[Growth]) -> str:
+    """Return what grows with what, the exponent first."""
     lines = [
-        "**Memory of one long stream**, its chunks not kept (MiB)",
+        "**Growth** (exponent: 1 is linear)",
         "",
-        row(["client", "chunks", "after 20,000", "at the end", "growth", "peak"]),
-        row(["---", *["---:"] * 5]),
+        row(["by", "client", "exponent", "cost by size"]),
+        "|---|---|---:|---|",
     ]
-    for way, kib in memory.items():
-        early, late, peak = (kib[name] / 1024 for name in ("early_kib", "late_kib", "peak_kib"))
-        cells = [f"{early:.1f}", f"{late:.1f}", f"{late - early:.1f}", f"{peak:.1f}"]
-        lines.append(row([f"lmdeck, {way}", f"{kib['chunks']:,}", *cells]))
+    for growth in growths:
+        for curve in growth.curves:
+            costs = ", ".join(f"{size:,}: {number(cost)}" for size, cost in growth.costs(curve).items())
+            lines.append(row([growth.title, curve, f"{growth.exponent(curve):.2f}", f"{costs} {growth.unit}"]))
     return "\n".join(lines)
 
 
-def bounds(streamed: Figures, asked: Figures, memory: dict[str, dict[str, int]]) -> Iterator[Bound]:
-    """Compare with what lmdeck promises, as far as the contenders were installed."""
-    for way in ("sync", "async"):
-        mine, sockets, openai = (f"{name}, {way}" for name in ("lmdeck", "sockets + msgspec", "openai-python"))
-        yield Bound(f"{way} chunk, to sockets + msgspec", streamed.ratio(mine, sockets), 2.5)
-        if openai in streamed.rounds:
-            yield Bound(f"{way} chunk, to openai-python", streamed.ratio(mine, openai), 1 / 15)
-            yield Bound(f"{way} request, to openai-python", asked.ratio(mine, openai), 1 / 3)
-    for way, kib in memory.items():
-        grown = (kib["late_kib"] - kib["early_kib"]) / 1024
-        yield Bound(f"{way} memory, MiB grown between 20,000 chunks and the end", grown, 4.0)
+def goals_list(found: Iterable[Outcome]) -> str:
+    """Return the goals as a list, those that are missed first."""
+    lines = []
+    for each in sorted(found, key=lambda each: each.is_met):
+        word = "met" if each.is_met else "MISSED"
+        lines.append(f"- {word}: {each.text}: {value_of(each, each.value)}, at most {value_of(each, each.most)}")
+    return "\n".join(lines)
+
+
+def markdown(run: Run) -> str:
+    """Return all of a run."""
+    about = ", ".join(f"{name} {value}" for name, value in run.about.items())
+    parts = [about, goals_list(outcomes(run)), *map(table, run.figures), growth_table(run.growth)]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Write the run between the marks of the README."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, nargs="?", default=latest())
+    run = read_run(parser.parse_args().file)
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    README.write_text(f"{before}{BEGIN}\n\n{markdown(run)}\n\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

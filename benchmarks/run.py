@@ -1,28 +1,41 @@
-"""Run the benchmarks: `python benchmarks/run.py [--quick] [--json FILE] [--keep]`."""
+"""Run all benchmarks, and write a report.
+
+    python benchmarks/run.py [--quick] [--only NAME …] [--json FILE] [--html FILE] [--keep]
+
+Each job is measured in rounds in which the contenders take turns. A full run takes about ten minutes on two quiet cores.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import importlib.metadata
-import json
+import importlib.util
+import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import fakes
 import growth
 import memory
+import pages
 import starts
-from measure import CONTENDERS, STREAMS, Figures, Running, measured
-from report import bounds, memory_table, table
-from stub import stub_server
+from goals import outcomes
+from measure import CONTENDERS, STREAMS, Running, measured
+from report import goals_list, growth_table, table
+from results import Figures, Growth, Run
+from stub import allow_sockets, stub_server
 
 HERE = Path(__file__).parent
-PACKAGES = ("lmdeck", "msgspec", "urllib3", "aiohttp", "httpx2", "openai", "pydantic")
+PACKAGES = ("lmdeck", "msgspec", "urllib3", "aiohttp", "httpx2", "openai", "pydantic", "django", "fastapi", "flask")
+Result = list[Figures] | list[Growth]
 
 
 @dataclass(frozen=True)
@@ -32,14 +45,25 @@ class Size:
     rounds: int
     chunks: int
     requests: int
-    paced_rounds: int
+    deltas: int
+    few_rounds: int
     paced_chunks: int
+    open_streams: int
     long_stream: int
-    starts: int
+    fake_requests: int
+    fake_streams: int
+    browsers: int
+    growth_chunks: int
 
 
-FULL = Size(rounds=7, chunks=20_000, requests=200, paced_rounds=3, paced_chunks=50, long_stream=200_000, starts=5)
-QUICK = Size(rounds=1, chunks=100, requests=3, paced_rounds=1, paced_chunks=2, long_stream=20_100, starts=0)
+FULL = Size(
+    rounds=7, chunks=20_000, requests=200, deltas=5_000, few_rounds=3, paced_chunks=50, open_streams=1000,
+    long_stream=200_000, fake_requests=300, fake_streams=5, browsers=100, growth_chunks=20,
+)  # fmt: skip
+QUICK = Size(
+    rounds=1, chunks=100, requests=3, deltas=20, few_rounds=1, paced_chunks=2, open_streams=60,
+    long_stream=20_100, fake_requests=3, fake_streams=1, browsers=4, growth_chunks=2,
+)  # fmt: skip
 
 
 def say(text: str = "") -> None:
@@ -48,109 +72,148 @@ def say(text: str = "") -> None:
     sys.stdout.flush()
 
 
-def kept_file() -> Path:
-    """Return where this run is kept: by its date and the commit."""
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=HERE).strip()
-    return HERE / "results" / f"{datetime.now(UTC):%Y-%m-%d}-{commit}.json"
-
-
-def installed(port: int) -> list[Running]:
-    """Make every contender whose package is there, and name those that are left out."""
-    for contender in CONTENDERS:
-        if not contender.is_installed:
-            say(f"SKIPPED {contender.key}: {contender.needs} is not installed (`make bench` installs it).")
-    return [Running(contender, port) for contender in CONTENDERS if contender.is_installed]
-
-
-def long_streams(port: int, chunks: int) -> dict[str, dict[str, int]]:
-    """Measure the memory of a long stream, each way in a process of its own."""
-    if not memory.STATUS.exists():
-        say(f"SKIPPED the memory of long streams: {memory.STATUS} is not there.")
-        return {}
-    command = [sys.executable, str(HERE / "memory.py")]
-    return {
-        way: json.loads(subprocess.check_output([*command, way, str(port), str(chunks)], text=True))
-        for way in ("sync", "async")
-    }
-
-
-def machine() -> dict[str, str]:
-    """Tell what the figures were measured with."""
+def about() -> dict[str, str]:
+    """Return what the figures were measured with."""
     versions = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    return {"Python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", **versions}
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "commit": commit(),
+        "Python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "load": f"{os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else "unknown",
+        **versions,
+    }
 
 
-def jobs(size: Size) -> list[tuple[Figures, Callable[[Running], None], int, int, bool]]:
-    """Give each job: where its figures go, what it does, its units, its rounds, and whether it is for async clients only."""
-    paced = f"{STREAMS} paced streams at once, {size.paced_chunks} chunks each"
-    return [
-        (
-            Figures(f"One stream of {size.chunks:,} chunks", "chunk"),
-            lambda running: running.stream(size.chunks),
-            size.chunks,
-            size.rounds,
-            False,
+def commit() -> str:
+    """Return the commit that is measured."""
+    try:
+        return subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=HERE).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def kept_file() -> Path:
+    """Return where this run is kept: by its date and the commit."""
+    return HERE / "results" / f"{datetime.now(UTC):%Y-%m-%d}-{commit()}.json"
+
+
+def left_out() -> Iterator[str]:
+    """Yield what cannot be measured here, and why."""
+    for contender in CONTENDERS:
+        if not contender.is_installed:
+            yield f"{contender.key}: {contender.needs} is not installed"
+    for name in ("uvicorn", "typer", "django", "fastapi", "flask", "gunicorn"):
+        if importlib.util.find_spec(name) is None:
+            yield f"what needs {name}: it is not installed"
+    if not memory.STATUS.exists():
+        yield f"memory and the CPU of pages: {memory.STATUS} is not there"
+
+
+def jobs(size: Size, port: int, running: list[Running], *, quick: bool) -> dict[str, Callable[[], Result]]:
+    """Return each job by its name, in the order in which they run."""
+    everyone = [one for one in running if not one.contender.only_paced]
+    paced = [one for one in running if one.contender.is_async]
+    apart = [one for one in everyone if one.contender.is_async]
+
+    def client(name: str, title: str, unit: str, act: Callable[[Running], None], units: int) -> Callable[[], Result]:
+        figures = Figures(name, title, f"µs of CPU per {unit}")
+        return lambda: [measured(figures, everyone, act, units, size.rounds)]
+
+    def paced_streams() -> Result:
+        figures = Figures("paced", f"{STREAMS} streams at once, 100 chunks a second each", "µs of CPU per chunk")
+        units = STREAMS * size.paced_chunks
+        return [measured(figures, paced, lambda one: one.stream_many(size.paced_chunks), units, size.few_rounds)]
+
+    def grown(kind: str) -> Callable[[], Result]:
+        if kind in growth.REQUESTS:
+            return lambda: [growth.of_requests(kind, size.few_rounds, quick=quick)]
+        beside = [one for one in apart if one.contender.key in growth.BESIDE]
+        return lambda: [growth.of_streams(kind, beside, size.few_rounds, chunks=size.growth_chunks, quick=quick)]
+
+    return {
+        "chunk": client("chunk", "One stream", "chunk", lambda one: one.stream(size.chunks), size.chunks),
+        "tool": client("tool", "One tool call", "delta", lambda one: one.call(size.deltas), size.deltas),
+        "request": client("request", "Whole answers", "request", lambda one: one.ask(size.requests), size.requests),
+        "paced": paced_streams,
+        "memory": lambda: memory.measured(
+            port, [one.contender for one in apart], size.few_rounds, size.open_streams, size.long_stream
         ),
-        (
-            Figures(f"{size.requests} whole answers in turn", "request"),
-            lambda running: running.ask(size.requests),
-            size.requests,
-            size.rounds,
-            False,
-        ),
-        (
-            Figures(paced, "chunk"),
-            lambda running: running.stream_many(size.paced_chunks),
-            STREAMS * size.paced_chunks,
-            size.paced_rounds,
-            True,
-        ),
-    ]
+        "starts": lambda: [starts.measured(port, size.rounds)],
+        "fake": lambda: fakes.measured(size.few_rounds, size.fake_requests, size.fake_streams),
+        "pages": lambda: pages.measured(port, size.few_rounds, size.paced_chunks, size.browsers, quick=quick),
+        **{f"growth: {kind}": grown(kind) for kind in growth.SIZES},
+    }
+
+
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+    """Let processes compile modules only once, as installed ones are, also where Python writes no byte code."""
+    if not sys.dont_write_bytecode:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.update({"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": folder})
+        yield
+
+
+def measure(size: Size, only: list[str], *, quick: bool) -> Run:
+    """Run the jobs, and show how far they have come."""
+    run = Run(about())
+    with compiled_once(), stub_server() as port, contextlib.ExitStack() as stack:
+        running = [Running(contender, port) for contender in CONTENDERS if contender.is_installed]
+        for one in running:
+            stack.callback(one.close)
+        chosen = {
+            name: job
+            for name, job in jobs(size, port, running, quick=quick).items()
+            if not only or any(name.startswith(part) for part in only)
+        }
+        for at, (name, job) in enumerate(chosen.items(), 1):
+            began = time.monotonic()
+            say(f"\n[{at} of {len(chosen)}] {name} …")
+            for result in job():
+                if isinstance(result, Growth):
+                    run.growth.append(result)
+                elif result.rounds:
+                    run.figures.append(result)
+                    say(f"\n{table(result)}\n")
+            say(f"{time.monotonic() - began:.0f} s")
+    return run
 
 
 def main() -> int:
-    """Measure, print the tables, and say which bounds were kept; 1 if one was missed by a full run."""
-    parser = argparse.ArgumentParser(description="Compare lmdeck's CPU time with that of other clients.")
+    """Measure, print the tables, write the report, and return 1 if a full run missed a goal."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a run of seconds that shows that everything works")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="jobs whose names begin so")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of each round to a file")
-    parser.add_argument("--keep", action="store_true", help="write them to benchmarks/results, for later comparison")
-    options = parser.parse_args()
-    size = QUICK if options.quick else FULL
-    about = machine()
-    say(", ".join(f"{name} {value}" for name, value in about.items()))
-    results: list[Figures] = []
-    with stub_server() as port:
-        running = installed(port)
-        for figures, job, units, rounds, only_async in jobs(size):
-            paced = [one for one in running if one.contender.is_async]
-            taking_part = paced if only_async else [one for one in running if not one.contender.only_paced]
-            results.append(measured(figures, taking_part, job, units, rounds))
-            say(f"\n{table(figures)}")
-        for one in running:
-            one.close()
-        grown = long_streams(port, size.long_stream)
-        begun = starts.measured(port, size.starts)
-    if grown:
-        say(f"\n{memory_table(grown)}")
-    say(f"\n{starts.table(begun)}")
-    sizes = growth.measured(quick=options.quick)
-    say(f"\n{growth.table(sizes)}")
-    promises = [*bounds(results[0], results[1], grown), *growth.bounds(sizes)]
-    plain = {"about": about, "jobs": [asdict(figures) for figures in results], "memory": grown}
-    plain |= {"starts": begun, "growth": sizes}
-    for file in [options.json] * bool(options.json) + [kept_file()] * options.keep:
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(plain, indent=1) + "\n")
-    if options.quick:
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report with plots to a file")
+    parser.add_argument("--keep", action="store_true", help="write the figures to benchmarks/results, for comparison")
+    given = parser.parse_args()
+    allow_sockets(20_000)
+    run = measure(QUICK if given.quick else FULL, given.only, quick=given.quick)
+    if run.growth:
+        say(f"\n{growth_table(run.growth)}")
+    say("\n" + ", ".join(f"{name} {value}" for name, value in run.about.items()))
+    for reason in left_out():
+        say(f"SKIPPED {reason} (`make bench` installs what is needed).")
+    for file in [given.json] * bool(given.json) + [kept_file()] * given.keep:
+        run.write(file)
+    if given.html:
+        from html_report import write
+
+        write(run, given.html)
+        say(f"\nThe report: {given.html}")
+    if given.quick:
         say("\nA quick run shows that everything works; its figures mean nothing.")
         return 0
-    say()
-    for bound in promises:
-        say(f"- {bound}")
-    return 0 if all(bound.is_kept for bound in promises) else 1
+    found = list(outcomes(run))
+    say(f"\n{goals_list(found)}")
+    return 0 if all(outcome.is_met for outcome in found) else 1
 
 
 if __name__ == "__main__":

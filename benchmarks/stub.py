@@ -1,8 +1,9 @@
 """A loopback server that answers as LM Studio does, from bytes that are made once.
 
-The model's name says what is wanted: `chunks-20000` streams so many chunks as fast as they are read, `paced-50` streams them
-one by one with a pause after each, and without `stream` in the request every model gives one whole answer. As LM Studio does,
-a stream is sent with `Transfer-Encoding: chunked`, each event an HTTP chunk of its own, and the connection is kept.
+The model's name says what is wanted: `chunks-20000` streams that many chunks as fast as they are read, `tool-5000` one tool
+call in that many deltas, `paced-50` chunks at a rate of 100 a second, `open-15` paced chunks and then silence until the client
+leaves. Without `stream` in the request every model gives one whole answer. As LM Studio does, a stream is sent with
+`Transfer-Encoding: chunked`, each event an HTTP chunk of its own, and the connection is kept.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
+from itertools import cycle, islice
+from typing import Any
 
 TEXT = """\
 Here is what I found about naïve cafés \u2013 three things:
@@ -42,9 +46,10 @@ So there are 12 of them. Shall I go on?
 """
 """Prose, lists, code, HTML and a table, with their line ends: what models write, and what a parser must look at."""
 PIECES = re.findall(r"\s?\S{1,7}|\s", TEXT)  # about as long as tokens
+ESCAPED = [json.dumps(piece, ensure_ascii=False)[1:-1] for piece in PIECES]  # as parts of a JSON text
 WHOLE = TEXT.strip()
 BLOCK = 1000  # how many chunks are written at once where no pause is wanted
-PAUSE = 0.02
+RATE = 100  # paced chunks a second
 HEAD = {
     "id": "chatcmpl-turc940nek7uo7ucc5536",
     "object": "chat.completion.chunk",
@@ -61,7 +66,19 @@ def content_of(chunks: int) -> str:
     return "".join(PIECES) * rounds + "".join(PIECES[:rest])
 
 
-def event_of(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+def arguments_of(deltas: int) -> str:
+    """Return the arguments of a tool call of so many deltas: an object with one long text."""
+    return "".join(argument_pieces(deltas))
+
+
+def argument_pieces(deltas: int) -> Iterator[str]:
+    """Yield the arguments in pieces of the size of tokens."""
+    yield '{"text": "'
+    yield from islice(cycle(ESCAPED), deltas - 2)
+    yield '"}'
+
+
+def event_of(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
     """Write one chunk as LM Studio does."""
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
     return (
@@ -76,12 +93,12 @@ def framed(event: bytes) -> bytes:
 
 FRAMES = [framed(event_of({"role": "assistant", "content": piece})) for piece in PIECES]
 CYCLE = b"".join(FRAMES)
-END = (
-    framed(event_of({}, "stop"))
-    + framed(b"data: %s\n\n" % json.dumps({**HEAD, "choices": [], "usage": USAGE}, separators=(",", ":")).encode())
+AFTER = (
+    framed(b"data: %s\n\n" % json.dumps({**HEAD, "choices": [], "usage": USAGE}, separators=(",", ":")).encode())
     + framed(b"data: [DONE]\n\n")
     + b"0\r\n\r\n"
 )
+END = framed(event_of({}, "stop")) + AFTER
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nConnection: keep-alive\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
@@ -125,6 +142,27 @@ def blocks_of(chunks: int) -> Iterator[bytes]:
     yield b"".join(FRAMES[:rest])
 
 
+def allow_sockets(wanted: int) -> None:
+    """Let this process hold that many open files, as far as the system allows."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(hard, wanted), hard)
+        )
+
+
+@cache
+def tool_frames(deltas: int) -> bytes:
+    """Return the frames of a tool call, to its finish reason."""
+    named = {"index": 0, "id": "365174485", "type": "function", "function": {"name": "write", "arguments": ""}}
+    calls = [named, *({"index": 0, "function": {"arguments": piece}} for piece in argument_pieces(deltas))]
+    return b"".join([*(framed(event_of({"tool_calls": [call]})) for call in calls), framed(event_of({}, "tool_calls"))])
+
+
 @contextlib.contextmanager
 def stub_server() -> Iterator[int]:
     """Run the stub in a process of its own, and yield its port."""
@@ -144,35 +182,64 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 writer.write(NOT_FOUND)
                 continue
             length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            await answer(json.loads(await reader.readexactly(length)), writer)
+            await answer(json.loads(await reader.readexactly(length)), reader, writer)
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
     finally:
         writer.close()
 
 
-async def answer(request: dict[str, object], writer: asyncio.StreamWriter) -> None:
+async def answer(request: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Write the answer that the request asks for."""
     if not request.get("stream"):
         writer.write(WHOLE_ANSWER)
         return
     way, _, count = str(request["model"]).partition("-")
     writer.write(STREAM_HEAD)
-    if way == "paced":
-        for position in range(int(count)):
-            writer.write(FRAMES[position % len(FRAMES)])
-            await asyncio.sleep(PAUSE)
-    else:
-        for block in blocks_of(int(count)):
-            writer.write(block)
-            await writer.drain()
-    writer.write(END)
+    await WAYS[way](int(count), reader, writer)
     await writer.drain()
+
+
+async def write_at_once(chunks: int, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Write a stream as fast as it is read."""
+    for block in blocks_of(chunks):
+        writer.write(block)
+        await writer.drain()
+    writer.write(END)
+
+
+async def write_call(deltas: int, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Write a tool call as fast as it is read."""
+    writer.write(tool_frames(deltas) + AFTER)
+
+
+async def write_paced(chunks: int, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Write a stream, each chunk when it is due."""
+    await write_in_turn(chunks, writer)
+    writer.write(END)
+
+
+async def write_and_wait(chunks: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Write some chunks, and leave the stream open until the client closes it."""
+    await write_in_turn(chunks, writer)
+    await reader.read()
+
+
+async def write_in_turn(chunks: int, writer: asyncio.StreamWriter) -> None:
+    """Write one chunk after the other, each when it is due."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for position in range(chunks):
+        writer.write(FRAMES[position % len(FRAMES)])
+        await asyncio.sleep(max(0.0, began + (position + 1) / RATE - loop.time()))
+
+
+WAYS = {"chunks": write_at_once, "tool": write_call, "paced": write_paced, "open": write_and_wait}
 
 
 async def main() -> None:
     """Serve on a free port, and print it."""
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=512)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=4096)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     async with server:
@@ -180,6 +247,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    allow_sockets(20_000)
     try:
         asyncio.run(main())
     except KeyboardInterrupt:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 QUESTION = "Count the sheep."
 PATH = "/v1/chat/completions"
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "write",
+        "description": "Write a text.",
+        "parameters": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
+    },
+}
 
 
 class Function(Struct, gc=False):
@@ -53,11 +62,13 @@ class Answer(Struct, gc=False):
 decode = msgspec.json.Decoder(Answer).decode
 
 
-def request_body(model: str, *, stream: bool) -> bytes:
+def request_body(model: str, *, stream: bool, tools: list[dict[str, Any]] | None = None) -> bytes:
     """Write the same request that a client writes."""
     body: dict[str, object] = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "stream": stream}
     if stream:
         body["stream_options"] = {"include_usage": True}
+    if tools:
+        body["tools"] = tools
     return msgspec.json.encode(body)
 
 
@@ -77,7 +88,7 @@ class Events:
         self.done = False
 
     def feed(self, data: bytes) -> Iterator[str]:
-        """Give the content of each whole event in the bytes."""
+        """Yield the content, or the arguments of a call, of each whole event in the bytes."""
         events = (self._rest + data).split(b"\n\n")
         self._rest = events.pop()
         for event in events:
@@ -85,8 +96,11 @@ class Events:
                 self.done = True
             elif event.startswith(b"data: "):
                 choices = decode(event[6:]).choices
-                if choices and (delta := choices[0].delta) and delta.content:
-                    yield delta.content
+                if choices and (delta := choices[0].delta):
+                    if delta.content:
+                        yield delta.content
+                    elif delta.tool_calls and (function := delta.tool_calls[0].function) and function.arguments:
+                        yield function.arguments
 
 
 class Chunked:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import httpx2
 
-from wire import PATH, Events, request_body, whole
+from wire import PATH, TOOL, Events, request_body, whole
 
 JSON = {"Content-Type": "application/json"}
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
@@ -18,10 +20,16 @@ class Sync:
 
     def stream(self, model: str) -> str:
         """Ask, and take every piece of content."""
+        return self._read(request_body(model, stream=True))
+
+    def call(self, model: str) -> str:
+        """Ask with a tool, and return the arguments of the call."""
+        return self._read(request_body(model, stream=True, tools=[TOOL]))
+
+    def _read(self, request: bytes) -> str:
         pieces: list[str] = []
         events = Events()
-        body = request_body(model, stream=True)
-        with self._client.stream("POST", PATH, content=body, headers=JSON) as response:
+        with self._client.stream("POST", PATH, content=request, headers=JSON) as response:
             response.raise_for_status()
             for data in response.iter_raw():
                 pieces.extend(events.feed(data))
@@ -49,10 +57,26 @@ class Async:
 
     async def stream(self, model: str) -> str:
         """Ask, and take every piece of content."""
+        return await self._read(request_body(model, stream=True))
+
+    async def call(self, model: str) -> str:
+        """Ask with a tool, and return the arguments of the call."""
+        return await self._read(request_body(model, stream=True, tools=[TOOL]))
+
+    async def contents(self, model: str) -> AsyncIterator[str]:
+        """Ask, and yield each piece of content."""
+        events = Events()
+        request = request_body(model, stream=True)
+        async with self._client.stream("POST", PATH, content=request, headers=JSON) as response:
+            response.raise_for_status()
+            async for data in response.aiter_raw():
+                for piece in events.feed(data):
+                    yield piece
+
+    async def _read(self, request: bytes) -> str:
         pieces: list[str] = []
         events = Events()
-        body = request_body(model, stream=True)
-        async with self._client.stream("POST", PATH, content=body, headers=JSON) as response:
+        async with self._client.stream("POST", PATH, content=request, headers=JSON) as response:
             response.raise_for_status()
             async for data in response.aiter_raw():
                 pieces.extend(events.feed(data))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import aiohttp
 import urllib3
 
-from wire import PATH, Events, request_body, whole
+from wire import PATH, TOOL, Events, request_body, whole
 
 JSON = {"Content-Type": "application/json"}
 READ_BYTES = 1 << 18
@@ -19,11 +21,16 @@ class Sync:
 
     def stream(self, model: str) -> str:
         """Ask, and take every piece of content."""
+        return self._read(request_body(model, stream=True))
+
+    def call(self, model: str) -> str:
+        """Ask with a tool, and return the arguments of the call."""
+        return self._read(request_body(model, stream=True, tools=[TOOL]))
+
+    def _read(self, request: bytes) -> str:
         pieces: list[str] = []
         events = Events()
-        response = self._pool.urlopen(
-            "POST", PATH, body=request_body(model, stream=True), headers=JSON, preload_content=False
-        )
+        response = self._pool.urlopen("POST", PATH, body=request, headers=JSON, preload_content=False)
         while data := response.read1(READ_BYTES):
             pieces.extend(events.feed(data))
         response.release_conn()
@@ -54,10 +61,25 @@ class Async:
 
     async def stream(self, model: str) -> str:
         """Ask, and take every piece of content."""
+        return await self._read(request_body(model, stream=True))
+
+    async def call(self, model: str) -> str:
+        """Ask with a tool, and return the arguments of the call."""
+        return await self._read(request_body(model, stream=True, tools=[TOOL]))
+
+    async def contents(self, model: str) -> AsyncIterator[str]:
+        """Ask, and yield each piece of content."""
+        events = Events()
+        request = request_body(model, stream=True)
+        async with self._opened().post(self._url, data=request, headers=JSON) as response:
+            async for data in response.content.iter_any():
+                for piece in events.feed(data):
+                    yield piece
+
+    async def _read(self, request: bytes) -> str:
         pieces: list[str] = []
         events = Events()
-        body = request_body(model, stream=True)
-        async with self._opened().post(self._url, data=body, headers=JSON) as response:
+        async with self._opened().post(self._url, data=request, headers=JSON) as response:
             async for data in response.content.iter_any():
                 pieces.extend(events.feed(data))
         if not events.done:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 
-from wire import PATH, Chunked, Events, request_body, whole
+from wire import PATH, TOOL, Chunked, Events, request_body, whole
 
 READ_BYTES = 1 << 18
 
@@ -38,7 +38,11 @@ class Sync:
 
     def stream(self, model: str) -> str:
         """Ask, and take every piece of content."""
-        return "".join(self._contents(model))
+        return "".join(self._contents(request_body(model, stream=True)))
+
+    def call(self, model: str) -> str:
+        """Ask with a tool, and return the arguments of the call."""
+        return "".join(self._contents(request_body(model, stream=True, tools=[TOOL])))
 
     def ask(self, model: str) -> str:
         """Ask for the whole answer."""
@@ -51,8 +55,8 @@ class Sync:
         """Close the connection."""
         self._socket.close()
 
-    def _contents(self, model: str) -> Iterator[str]:
-        _, data = self._open(request_body(model, stream=True))
+    def _contents(self, request: bytes) -> Iterator[str]:
+        _, data = self._open(request)
         body, events = Chunked(), Events()
         while True:
             yield from events.feed(body.feed(data))
@@ -86,7 +90,16 @@ class Async:
 
     async def stream(self, model: str) -> str:
         """Ask, and take every piece of content."""
-        return "".join([content async for content in self._contents(model)])
+        return "".join([content async for content in self.contents(model)])
+
+    async def call(self, model: str) -> str:
+        """Ask with a tool, and return the arguments of the call."""
+        request = request_body(model, stream=True, tools=[TOOL])
+        return "".join([piece async for piece in self._contents(request)])
+
+    def contents(self, model: str) -> AsyncIterator[str]:
+        """Ask, and yield each piece of content."""
+        return self._contents(request_body(model, stream=True))
 
     async def ask(self, model: str) -> str:
         """Ask for the whole answer."""
@@ -100,8 +113,8 @@ class Async:
         for _, writer in self._idle:
             writer.close()
 
-    async def _contents(self, model: str) -> AsyncIterator[str]:
-        _, reader, writer = await self._open(request_body(model, stream=True))
+    async def _contents(self, request: bytes) -> AsyncIterator[str]:
+        _, reader, writer = await self._open(request)
         body, events = Chunked(), Events()
         while not body.done:
             data = await reader.read(READ_BYTES)

@@ -139,7 +139,7 @@ CHECKS: dict[str, Callable[[object], object]] = {
     "total_timeout": _seconds,
     "retry_attempts": _integer(1, 100),
     "retry_delay": _delay,
-    "max_concurrency": _integer(1, 1000),
+    "max_concurrency": _integer(1, 10_000),
     "without_rules": _rules,
     "debug": _boolean,
     "discover": _boolean,
