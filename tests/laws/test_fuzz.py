@@ -18,6 +18,12 @@ CHARACTERS = 250_000
 FOUND = (
     Sample('<function=save>{"":"""c":3},{}', seed=196410857),
     Sample('<|function_call|>{"name":"look","":{"":\u2028 """s":2}}', prefix=">>>", seed=96911944),
+    Sample("<|start|><|message|><atem:function_calls><atem:invoke name=ping\n</atem:invoke>;", seed=724237733),
+    Sample("[/THINK]<ML‖_[THINK] ", seed=1052085144),
+    Sample("n<|content_thinking|><|START_ACTION|>n</think>", prefix="<think>", seed=568258644),
+    Sample('[TOOL_REQUEST][{"name":"ping","":{}}]{}{', seed=119312027),
+    Sample('<tool_call>{"name":{"name":"save""s":""}"":}', seed=853454327),
+    Sample("<tool_call>l</arg_key>e\n<arg_value>", "poolside-v1", seed=340369742),
 )
 TESTS = Path(__file__).parents[1]
 

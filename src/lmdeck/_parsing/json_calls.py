@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from json.encoder import encode_basestring
 
 from lmdeck._parsing.literals import LiteralReader, escaped
@@ -222,7 +223,12 @@ def json_member(  # noqa: C901 - one grammar, read top down
 
 
 def _rest_of_object(source: Source, ends: Stops) -> Reader[None]:
-    """Read the rest of an object after its nested call."""
+    """Read the rest of an object after its nested call, as far as it can be read."""
+    with suppress(MalformedCall):
+        yield from _other_members(source, ends)
+
+
+def _other_members(source: Source, ends: Stops) -> Reader[None]:
     while True:
         char = yield from source.skip_space()
         if not char or (yield from source.ahead(ends)):

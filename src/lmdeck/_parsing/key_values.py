@@ -105,7 +105,8 @@ def _word_before(source: Source, tags: Stops) -> Reader[bool]:
         if found:
             return KEY.match(source.text[source.at : found.start()].strip()) is not None
         rest = source.text[source.at : source.at + KEY_LIMIT]
-        if source.closed or len(rest) == KEY_LIMIT or len(rest.split()) > 1 or "<" in rest[: -tags.longest]:
+        words = rest.partition("<")[0].split()
+        if source.closed or len(rest) == KEY_LIMIT or len(words) > 1 or "<" in rest[: -tags.longest]:
             return False
         yield
 

@@ -54,6 +54,9 @@ class Block:
             source.unread(source.marked()[begin:])
             yield from _to_tag(source, tags, ends) if tags else self._pass_over(ends)
             self._refuse(refusal, source.marked()[begin:])
+        except TruncatedCall:
+            self._rewind()
+            raise
         else:
             self._mark()
             self._settle()
@@ -65,9 +68,14 @@ class Block:
             MalformedCall: No member is a call, and one was refused.
         """
         if self._refused and not self.has_calls:
-            refusal, _, (begin, _) = self._refused[0]
+            self._rewind()
+            raise self._refused[0][0]
+
+    def _rewind(self) -> None:
+        """Leave the refused members to the text of the block."""
+        if self._refused:
+            _, _, (begin, _) = self._refused[0]
             self._sink.rewind_block(begin)
-            raise refusal
 
     def _refuse(self, refusal: MalformedCall, text: str) -> None:
         self._refused.append((refusal, text, self._sink.part_of_block(self._source.place)))

@@ -276,7 +276,7 @@ class Scanner:
         ):
             return True
         while not source.closed and len(source.text) - source.at < LONGEST_THOUGHT:
-            if tags.close in source.text:
+            if source.text.find(tags.close, source.at) >= 0:
                 return True
             yield
         return source.text.find(tags.close, source.at) >= 0
@@ -303,6 +303,7 @@ class Scanner:
 
     def read_message(self, ends: Stops) -> Reader[str]:
         """Read the body of a message to the user up to one of `ends` and return that, unread."""
+        self.sink.end_block(self.source.place)
         self.source.unmark()
         found = yield from self._scan_content(ends)
         self.source.mark()
@@ -412,17 +413,18 @@ class Scanner:
 
     def _read_final_calls(self, text: str, place: int) -> None:
         """Read the calls that end a reasoning; other text there is reasoning."""
-        self._read_again(Source(text, closed=True, base=place), self.sink.emit_reasoning)
+        self._read_again(Source(text, closed=True, base=place), self.sink.write_reasoning)
 
     def _read_again(self, source: Source, redirect: Callable[[str], object]) -> None:
-        """Read the calls in a text that is complete; other text goes to `redirect`."""
-        sink, code_spans, outer = self.sink, self.sink.code_spans, self.source
-        sink.redirect, sink.code_spans = redirect, CodeSpans()
+        """Read the calls in a text that is complete; other text goes to `redirect`, or where all text goes already."""
+        sink, outer = self.sink, self.source
+        redirected, code_spans = sink.redirect, sink.code_spans
+        sink.redirect, sink.code_spans = redirected or redirect, CodeSpans()
         self.source = sink.source = source
         for _ in self._scan_content():
             pass
         self.source = sink.source = outer
-        sink.redirect, sink.code_spans = None, code_spans
+        sink.redirect, sink.code_spans = redirected, code_spans
 
     def _reconsider_reasoning(self) -> None:
         """Look for calls in the reasoning if the answer itself is empty."""

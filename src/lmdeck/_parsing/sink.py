@@ -208,6 +208,13 @@ class Sink:
 
     def emit_reasoning(self, text: str) -> None:
         """Emit reasoning."""
+        if self.redirect is not None:
+            self.redirect(text)
+        else:
+            self.write_reasoning(text)
+
+    def write_reasoning(self, text: str) -> None:
+        """Emit reasoning, also where text is redirected."""
         self._has_markup = True
         if not self.reasoning:
             space = len(text) - len(text.lstrip())
