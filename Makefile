@@ -3,12 +3,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# uv installs in a fraction of the time, where it is at hand.
+INSTALL := $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/python -m pip --disable-pip-version-check install) --quiet
 SHARED := ../shared
 # Tests start hundreds of Python processes: each would compile lmdeck again where nothing may be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help system-packages demo demo-batch batch-kills test lint types tests pythons package live fuzz soak gateway-soak docs pictures bench shared format clean
+.PHONY: help system-packages demo demo-batch batch-kills test lint types tests pythons package live fuzz soak gateway-soak docs pictures bench shared shared-reports format clean
 
 help:
 	@echo "make demo    a real conversation with a small model, no LM Studio needed"
@@ -89,16 +90,26 @@ batch-kills: $(VENV)/.installed-dev
 bench: .venv-bench/.installed
 	@.venv-bench/bin/python benchmarks/run.py --json bench.json --html bench.html
 
-# Recorded answers of LM Studio and of models, where the checkout has them beside it: each file with the share that must pass.
-CORPUS := dev:0.995 kinds:0.98 fresh:0.98 negatives:1.0
-REPLAYS := dev:0.99 kinds:1.0
-
+# Recorded answers of LM Studio and of models, where the checkout has them beside it. Most of the time they wait: two run at once.
 shared: $(VENV)/.installed-dev
-	@if ! test -d $(SHARED)/checks; then echo "SKIPPED the shared checks: $(SHARED)/checks is not there"; exit 0; fi; set -e; \
-	for one in $(CORPUS); do echo "corpus $${one%:*}"; \
-		$(BIN)/python $(SHARED)/checks/check_corpus.py $(SHARED)/corpus/$${one%:*}.jsonl --min-firm $${one#*:} --show 5; done; \
-	for one in $(REPLAYS); do echo "replays $${one%:*}"; \
-		$(BIN)/python $(SHARED)/checks/check_replays.py $(SHARED)/replays/$${one%:*}.jsonl --min-pass $${one#*:}; done
+	@if ! test -d $(SHARED)/checks; then echo "SKIPPED the shared checks: $(SHARED)/checks is not there"; \
+	else $(MAKE) --no-print-directory --jobs=2 --output-sync=target shared-replays-dev shared-replays-kinds \
+		shared-corpus-dev shared-corpus-kinds shared-corpus-fresh shared-corpus-negatives shared-reports; fi
+
+# Each file with the share that must pass.
+shared-replays-dev: SHARE := 0.99
+shared-replays-kinds: SHARE := 1.0
+shared-corpus-dev: SHARE := 0.995
+shared-corpus-kinds shared-corpus-fresh: SHARE := 0.98
+shared-corpus-negatives: SHARE := 1.0
+
+shared-replays-%:
+	@echo "replays $*"; $(BIN)/python $(SHARED)/checks/check_replays.py $(SHARED)/replays/$*.jsonl --min-pass $(SHARE)
+
+shared-corpus-%:
+	@echo "corpus $*"; $(BIN)/python $(SHARED)/checks/check_corpus.py $(SHARED)/corpus/$*.jsonl --min-firm $(SHARE) --show 5
+
+shared-reports:
 	@if test -f $(SHARED)/reports/run.py; then echo "public reports"; $(BIN)/python $(SHARED)/reports/run.py --min-pass 0.97; fi
 
 format: $(VENV)/.installed-dev
@@ -114,17 +125,17 @@ $(VENV)/.created:
 	@echo "Making $(VENV) …"
 	@$(PYTHON) -m venv $(VENV) \
 		|| { echo "Python's venv module is missing; on Debian: apt-get install python3-venv"; exit 2; }
-	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(INSTALL) --upgrade 'pip>=25.1'
 	@touch $@
 
 $(VENV)/.installed-demo: $(VENV)/.created pyproject.toml
 	@echo "Installing lmdeck with its command line, its engine and openai-python, to compare (about 45 MB to download) …"
-	@$(PIP) install --editable '.[cli,engine,openai]'
+	@$(INSTALL) --editable '.[cli,engine,openai]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 	@echo "Installing lmdeck and what its tests need (about 60 MB to download) …"
-	@$(PIP) install --editable '.[all]' --group dev
+	@$(INSTALL) --editable '.[all]' --group dev
 	@touch $@ $(VENV)/.installed-demo
 
 # Debian's packages that some tests need; where they cannot be installed, those tests are skipped and say so.

@@ -69,7 +69,7 @@ def tests(session: nox.Session) -> None:
 def short(session: nox.Session) -> None:
     """Run the tests that depend on nothing but Python, on each version that is installed."""
     install(session, "--editable", ".[all]", "--group", "dev")
-    session.run("python", "-m", "pytest", "-n", "auto", "--dist", "worksteal", *(session.posargs or SHORT))
+    session.run("python", "-m", "pytest", "-n", str(WORKERS), "--dist", "worksteal", *(session.posargs or SHORT))
 
 
 @nox.session
