@@ -70,6 +70,7 @@ class Stats(Struct, frozen=True, kw_only=True, gc=False):
 
     The figures are LM Studio's if it sends them (`/api/v0` and non-streamed `/v1` answers do, see LM Studio's docs,
     `2_rest/endpoints.md`), otherwise the client's; `measured` always has the client's.
+    A speed is measured only if the generation took 20 ms or more: an answer that arrives at once has none.
     `stop_reason` is LM Studio's value (`"eosFound"`, `"maxPredictedTokensReached"`, …), never the finish reason.
     `model_load_time` is set if the request loaded the model. `queue_time` is the wait in this client's queue.
     `draft_tokens` is set if a draft model helped.

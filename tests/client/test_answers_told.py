@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from lmdeck import (
     ToolCallMissingError,
     ToolError,
 )
+from lmdeck._client import session
 from lmdeck.testing import FakeLMStudio
 
 TOOL = {"name": "noop", "parameters": {"type": "object", "properties": {}}}
@@ -211,3 +213,24 @@ def test_the_middle_is_filled_in_the_model_s_own_marks(fake: FakeLMStudio, model
         assert "suffix" not in fake.requests[-1].body
         with pytest.raises(ConfigurationError, match="fills in the middle"):
             client.complete("a", suffix="z", model="llama-3")
+
+
+@pytest.mark.parametrize(("seconds", "has_speed"), [(0.0, False), (1.0, True)])
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_an_answer_that_arrives_at_once_has_no_speed(
+    fake: FakeLMStudio, monkeypatch: pytest.MonkeyPatch, is_streamed: bool, seconds: float, has_speed: bool
+) -> None:
+    """Tokens divided by next to nothing would be a speed that no model has; `seconds` pass between two looks at the clock."""
+    times = itertools.count(0.0, seconds)
+    made = session.Session.__init__
+
+    def make(self: session.Session, settings: Any, **seams: Any) -> None:
+        made(self, settings, clock=lambda: next(times), **seams)
+
+    monkeypatch.setattr(session.Session, "__init__", make)
+    _ = fake.frames(chunk("One two", "stop")) if is_streamed else fake.body(completion(content="One two"))
+    with lm(fake.base_url) as client:
+        chat = client.chat().user("Hi")
+        stats = (chat.stream().until_done() if is_streamed else chat.send()).stats
+    assert (stats.tokens_per_second is not None) is has_speed
+    assert stats.measured.total_time is not None

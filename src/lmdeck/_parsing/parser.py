@@ -41,6 +41,7 @@ class StreamParser:
         self.problems = self._sink.problems  # what was repaired, dropped or left as text
         self._has_started = bool(prefix)
         self._is_finished = False
+        self._is_plain = False  # whether all text came in one piece and held no markup
         self._byte_level = self._grammar.byte_level
         self._channel: ReasoningChannel | None = None
         self._early: list[Chunk] = []  # chunks of the prefix
@@ -126,6 +127,7 @@ class StreamParser:
         if is_all and self._channel is None and self._grammar.is_plain(text):
             self._sink.chunks = chunks
             self._scanner.pass_plain(text)
+            self._is_plain = True
             return
         tag = self._grammar.opened_by_template(text) if is_all else None
         if tag is not None:
@@ -138,6 +140,10 @@ class StreamParser:
         With `answered`, calls in the reasoning do not count.
         """
         if self._is_finished:
+            return []
+        if self._is_plain and not self._has_started and self._channel is None:
+            self._is_finished = True
+            self._scanner.report_left_over_call()
             return []
         chunks, self._early = self._early, []
         self._sink.chunks = chunks

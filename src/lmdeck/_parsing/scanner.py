@@ -75,7 +75,7 @@ class Scanner:
         yield from self._scan_content()
         self.sink.end()
         self._reconsider_reasoning()
-        self._report_left_over_call()
+        self.report_left_over_call()
         self._report_unopened_reasoning()
 
     def _report_unopened_reasoning(self) -> None:
@@ -94,7 +94,7 @@ class Scanner:
         self.source.at = len(text)
         self.sink.emit_content(text)
 
-    def _report_left_over_call(self) -> None:
+    def report_left_over_call(self) -> None:
         """Report markup of a call in the content, unless another problem covers it."""
         sink = self.sink
         if not self.tools or any(problem.code in REFUSED for problem in sink.problems):

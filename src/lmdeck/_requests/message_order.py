@@ -30,9 +30,13 @@ def chat_order(messages: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
             detail = _misplaced(role, before, waiting)
             if detail:
                 yield Problem("role_order", f"Message {position} {detail}, which some templates refuse.")
-            waiting = {str(call.get("id")) for call in message.get("tool_calls") or ()}
+            waiting = _ids_of(message["tool_calls"]) if message.get("tool_calls") else set()
             calls |= waiting
         before = role
+
+
+def _ids_of(calls: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {str(call.get("id")) for call in calls}
 
 
 def _misplaced(role: str, before: str, waiting: Iterable[str]) -> str | None:

@@ -330,7 +330,8 @@ class ChatAssembler:
         if self._text_parser is not None:
             first = len(chunks)
             chunks += self._text_parser.finish(answered=bool(self._native.slots))
-            self._merge_embedded_calls(chunks, first)
+            if len(chunks) > first:
+                self._merge_embedded_calls(chunks, first)
         self._add_native_calls(chunks, truncated=reason == "length")
         self._stage, self._finish_reason = following, reason
         chunks.append(Chunk("", "", None, None, "tool_calls" if self._calls.complete else reason))

@@ -20,7 +20,6 @@ from lmdeck.messages import Reply
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
-SHORTEST_MEASURED = 0.02  # seconds; an answer that arrived at once has no meaningful speed
 Mark = tuple[str, str]
 GOOD: Mark = ("✓", "green")
 WARNING: Mark = ("!", "yellow")
@@ -108,7 +107,7 @@ def stats_line(reply: Reply) -> Text:
     parts = [reply.model or "?"]
     if reply.usage:
         parts.append(f"{reply.usage.completion_tokens} tokens")
-    if reply.stats.tokens_per_second and (reply.stats.generation_time or 0) >= SHORTEST_MEASURED:
+    if reply.stats.tokens_per_second:
         parts.append(f"{reply.stats.tokens_per_second:.1f} tokens/s")
     if reply.stats.time_to_first_token is not None:
         parts.append(f"first after {reply.stats.time_to_first_token:.2f} s")

@@ -21,7 +21,10 @@ from lmdeck._requests.reasoning import chat_reasoning, fitting_level
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck.messages import CacheResult, Problem, Reply
-from lmdeck.stats import Measured, Stats
+from lmdeck.stats import Stats
+
+CACHE_RESULTS = get_args(CacheResult)
+SHORTEST_GENERATION = 0.02  # seconds; an answer that arrives at once has no meaningful speed
 
 
 def send_chat(session: Session, spec: ChatSpec) -> Plan[Reply]:
@@ -61,21 +64,10 @@ def _begin(
 
 
 def final_reply(stream: ResponseStream[ChatReader]) -> Reply:
-    """Return the reply of a finished response.
-    Measured times replace those that the server omits.
-    """
-    reader = stream.reader
-    reply, measured = reader.reply(), stream.measured()
-    if not reader.is_streamed:
-        # The first token came with the last, so only the total time is known.
-        measured = replace(measured, time_to_first_token=measured.total_time, generation_time=measured.total_time)
-    return replace(reply, stats=_complete_stats(reply, measured, stream), cache=_cache_result(stream))
-
-
-def _cache_result(stream: ResponseStream[ChatReader]) -> CacheResult | None:
-    """Return what this client's cache did, or a gateway's."""
-    result = stream.cache or stream.response.headers.get("x-lmdeck-cache")
-    return next((known for known in get_args(CacheResult) if known == result), None)
+    """Return the reply of a finished response; measured times replace those that the server omits."""
+    reply = stream.reader.reply()
+    cache = stream.cache or stream.response.headers.get("x-lmdeck-cache")  # of this client, or of a gateway
+    return replace(reply, stats=_complete_stats(reply, stream), cache=cache if cache in CACHE_RESULTS else None)
 
 
 def _build(
@@ -118,19 +110,17 @@ def _build(
     )
 
 
-def _complete_stats(reply: Reply, measured: Measured, stream: ResponseStream[ChatReader]) -> Stats:
-    """Return the statistics with missing values measured.
-    Without a token count, each chunk is one token.
-    """
-    stats = reply.stats
-    speed = stats.tokens_per_second
+def _complete_stats(reply: Reply, stream: ResponseStream[ChatReader]) -> Stats:
+    """Return the statistics with missing values measured; without a token count, each chunk is one token."""
+    stats, measured = reply.stats, stream.measured()
+    if not stream.reader.is_streamed:
+        # The first token came with the last, so only the total time is known.
+        measured = replace(measured, time_to_first_token=measured.total_time, generation_time=measured.total_time)
     tokens = reply.usage.completion_tokens if reply.usage else stream.chunk_count
-    if speed is None and tokens and measured.generation_time:
-        speed = tokens / measured.generation_time
     return Stats(
-        time_to_first_token=_server_value_or_measured(stats.time_to_first_token, measured.time_to_first_token),
-        tokens_per_second=speed,
-        generation_time=_server_value_or_measured(stats.generation_time, measured.generation_time),
+        time_to_first_token=_first_known(stats.time_to_first_token, measured.time_to_first_token),
+        tokens_per_second=_first_known(stats.tokens_per_second, _speed(tokens, measured.generation_time)),
+        generation_time=_first_known(stats.generation_time, measured.generation_time),
         stop_reason=stats.stop_reason,
         model_load_time=stats.model_load_time,
         draft_tokens=stats.draft_tokens,
@@ -139,5 +129,9 @@ def _complete_stats(reply: Reply, measured: Measured, stream: ResponseStream[Cha
     )
 
 
-def _server_value_or_measured(server: float | None, measured: float | None) -> float | None:
+def _speed(tokens: int, seconds: float | None) -> float | None:
+    return tokens / seconds if tokens and seconds is not None and seconds >= SHORTEST_GENERATION else None
+
+
+def _first_known(server: float | None, measured: float | None) -> float | None:
     return measured if server is None else server

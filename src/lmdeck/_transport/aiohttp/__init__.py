@@ -1,0 +1,181 @@
+"""The async transport, on aiohttp.
+
+A session belongs to an event loop: it is opened by the first request and closed at the end of the loop at the latest, so a
+client can be used under several loops in turn, as in two `asyncio.run` calls. A forked process opens its own. Proxies from the
+environment, cookies and redirects are off: the server is a local API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+from collections.abc import AsyncGenerator, Callable, Mapping
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from yarl import URL
+
+from lmdeck._forking import on_fork
+from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_left
+from lmdeck._transport.aiohttp.connections import Connector, keep_session, proxy_address
+from lmdeck._transport.aiohttp.errors import forget_headers, is_limit, translate
+from lmdeck._transport.aiohttp.read_timer import ReadTimer
+from lmdeck._transport.deadlines import Deadlines
+from lmdeck._transport.frames import without_locals
+from lmdeck._transport.tls import ssl_context
+from lmdeck.config import Settings
+
+LARGE_BODY = 1 << 20  # larger ones are sent piece by piece: aiohttp warns of bytes that would block the loop
+DECODED = frozenset({"gzip", "deflate", "br", "zstd"})
+
+
+class AiohttpTransport:
+    """The async transport over a pool of connections; can be shared between tasks."""
+
+    def __init__(self, settings: Settings, check_address: CheckAddress | None = None) -> None:
+        self._ssl = ssl_context(settings)
+        self._check_address = check_address
+        self._proxy, self._proxy_headers = proxy_address(settings.proxy)
+        self._session: aiohttp.ClientSession | None = None
+        self._keeper: AsyncGenerator[aiohttp.ClientSession, None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        on_fork(self, AiohttpTransport.after_fork)
+
+    async def open(self, request: WireRequest, /) -> AiohttpResponse:
+        """Send a request and wait for the head of its answer.
+
+        Raises:
+            TransportError: Nothing listens there, the connection broke, or a time limit was exceeded.
+        """
+        deadlines = Deadlines(request.timeouts)
+        left, phase = deadlines.remaining()
+        limits = aiohttp.ClientTimeout(total=None, connect=request.timeouts.connect)
+        body, is_tunnelled = request.body, request.url.startswith("https://")
+        try:
+            async with asyncio.timeout(left):
+                session = await self._opened_session()
+                with without_locals():
+                    response = await session.request(
+                        request.method,
+                        URL(request.url, encoded=True),
+                        data=body if body is None or len(body) < LARGE_BODY else io.BytesIO(body),
+                        # Through a tunnel the proxy's headers would reach the server.
+                        headers=request.wire_headers() | ({} if is_tunnelled else self._proxy_headers),
+                        allow_redirects=False,
+                        proxy=self._proxy,
+                        proxy_headers=self._proxy_headers if is_tunnelled else None,
+                        timeout=limits,
+                    )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            forget_headers(error)
+            if is_limit(error):
+                raise deadlines.expired(phase) from error
+            raise translate(error, request) from error
+        return AiohttpResponse(response, deadlines, request)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        keeper, self._keeper, self._session = self._keeper, None, None
+        if keeper is not None and self._loop is asyncio.get_running_loop():
+            await keeper.aclose()
+
+    def after_fork(self) -> None:
+        """Leave session and connections to the parent process, whose event loop uses them."""
+        keeper, session, self._keeper, self._session, self._loop = self._keeper, self._session, None, None, None
+        if session is not None and isinstance(session.connector, Connector):
+            session.connector.disown()
+            _parents.append((keeper, session))
+
+    async def _opened_session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is not loop or self._session.closed:
+            self._keeper = keep_session(self._ssl, self._check_address)
+            self._session = await anext(self._keeper)  # does not wait, so no other task runs in between
+            self._loop = loop
+        return self._session
+
+
+_parents: list[object] = []
+"""Objects inherited from the parent process; their finalizers would wake its event loop, so they must not run."""
+
+
+class AiohttpResponse:
+    """An answer whose body is awaited as it arrives."""
+
+    def __init__(self, response: aiohttp.ClientResponse, deadlines: Deadlines, request: WireRequest) -> None:
+        self._response = response
+        self._content = response.content
+        if response.connection is not None and response.connection.protocol is not None:
+            _end_with(response.connection.protocol, response.content)
+        self._timer = ReadTimer(response.content)
+        self._deadlines = deadlines
+        self._request = request
+        self.status = response.status
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        # aiohttp decodes a single coding only, and refuses a known one whose library is missing.
+        is_one = "," not in self.headers.get("content-encoding", "")
+        self.undecoded = codings_left(self.headers, DECODED if is_one else ())
+
+    async def read(self) -> bytes:
+        """Return the bytes that have arrived, at least one; `b""` at the end of the body.
+
+        Raises:
+            TransportError: The connection broke, or a time limit was exceeded.
+        """
+        left, phase = self._deadlines.remaining()
+        self._timer.begin_wait(left)
+        try:
+            data = await self._content.readany()
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            self.close()
+            if is_limit(error):
+                raise self._deadlines.expired(phase) from error
+            raise translate(error, self._request) from error
+        finally:
+            self._timer.end_wait()
+        self._deadlines.note_bytes()
+        return data
+
+    def be_patient(self, *, wanted: bool) -> None:
+        """Allow silences as long as the wait for the first byte (`wanted`), or stop allowing them."""
+        self._deadlines.is_patient = wanted
+
+    async def drain(self) -> None:
+        """Read the rest of a finished answer, but only briefly, so that the connection can be reused."""
+        with contextlib.suppress(aiohttp.ClientError, OSError, ValueError):  # then `close` cuts the connection
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self._content.at_eof() and not await self._content.readany():
+                    continue
+        self.close()
+
+    def close(self) -> None:
+        """Release the connection; if the body was not read to its end, the connection is cut."""
+        self._timer.cancel()
+        self._response.close()
+
+
+def _end_with(protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:
+    """End a body with its connection: on broken framing after the head, aiohttp closes without notifying the reader."""
+
+    def end(_: object) -> None:
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection ended"), protocol.exception() or OSError())
+
+    closed = protocol.closed
+    if closed is None:
+        end(None)
+    else:
+        closed.remove_done_callback(_retrieve_exception)  # once is enough for all answers of a connection
+        closed.add_done_callback(_retrieve_exception)
+        closed.add_done_callback(end)
+        content.on_eof(lambda: _forget(closed, end))
+
+
+def _forget(closed: asyncio.Future[None], end: Callable[[object], None]) -> None:
+    closed.remove_done_callback(end)
+
+
+def _retrieve_exception(closed: asyncio.Future[None]) -> None:
+    """Retrieve the exception of a closed connection; otherwise asyncio logs that nobody did."""
+    closed.exception()

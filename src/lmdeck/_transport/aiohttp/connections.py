@@ -1,0 +1,148 @@
+"""Connections, pools and sessions for aiohttp.
+
+A connection that was idle for four seconds is not reused, because LM Studio closes it after five; nor is one on which bytes
+have arrived, which belong to no request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import select
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
+from yarl import URL
+
+from lmdeck._forking import disown
+from lmdeck._transport import CheckAddress
+from lmdeck._transport._names import look_up_async
+
+IDLE_SECONDS = 4.0
+READ_BUFFER = 1 << 18
+
+
+async def keep_session(
+    tls: ssl.SSLContext | None, check_address: CheckAddress | None
+) -> AsyncGenerator[aiohttp.ClientSession, None]:
+    """Yield a session and close it with the generator, which the loop does at its end and the garbage collector before."""
+    connector = Connector(
+        limit=0,
+        keepalive_timeout=IDLE_SECONDS,
+        ssl=True if tls is None else tls,
+        resolver=Resolver(),
+        socket_factory=None if check_address is None else partial(_checked_socket, check_address),
+    )
+    async with aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, read_bufsize=READ_BUFFER
+    ) as session:
+        # aiohttp would silently repeat a GET or PUT; its own test client turns that off in the same way.
+        session._retry_connection = False  # noqa: SLF001  # there is no public switch
+        yield session
+
+
+def _checked_socket(check_address: CheckAddress, info: aiohttp.AddrInfoType) -> socket.socket:
+    """Return a socket for an address that may be connected to."""
+    family, kind, protocol, _, address = info
+    check_address(str(address[0]))
+    return socket.socket(family, kind, protocol)
+
+
+def proxy_address(setting: str | None) -> tuple[URL | None, dict[str, str]]:
+    """Return a proxy's address without its credentials, which aiohttp's errors would show, and a header with them."""
+    if setting is None:
+        return None, {}
+    url = URL(setting if "://" in setting else f"http://{setting}")
+    if url.user is None:
+        return url, {}
+    credentials = base64.b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
+    return url.with_user(None), {"Proxy-Authorization": f"Basic {credentials}"}
+
+
+class Resolver(AbstractResolver):
+    """Looks names up in separate threads, since an event loop waits for its own threads at its end."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name."""
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=address[1],
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, address in await look_up_async(host, port)
+            if family in (socket.AF_UNSPEC, kind)
+        ]
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing to release."""
+
+
+class Protocol(ResponseHandler):
+    """A connection that is closed by bytes that arrive while it is idle, as they would be read as the next answer."""
+
+    is_idle = False
+
+    def data_received(self, data: bytes) -> None:
+        """Receive bytes from the server."""
+        if self.is_idle and data:
+            self.force_close()
+        super().data_received(data)
+
+    def is_connected(self) -> bool:
+        """Whether the connection can be used."""
+        if self.is_idle and (self.should_close or _has_bytes(self)):
+            self.abort()
+        return super().is_connected()
+
+
+class Connector(aiohttp.TCPConnector):
+    """Aborts connections that cannot be reused: a plain close waits until the server has read everything written."""
+
+    def __init__(self, **options: Any) -> None:  # the base's options
+        super().__init__(**options)
+        self._factory: Callable[[], ResponseHandler] = partial(Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]  # of a subclass
+
+    async def _get(self, key: Any, traces: Any) -> Any:  # as below
+        connection = await super()._get(key, traces)
+        if connection is not None and isinstance(connection.protocol, Protocol):
+            connection.protocol.is_idle = False
+        return connection
+
+    def disown(self) -> None:
+        """Leave every connection to the parent process."""
+        idle = [protocol for protocols in self._conns.values() for protocol, _ in protocols]
+        for protocol in [*idle, *self._acquired]:
+            if protocol.transport is not None:
+                disown(protocol.transport.get_extra_info("socket").fileno())
+        self._conns.clear()
+        self._acquired.clear()
+        self._closed = True
+
+    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        if should_close:
+            protocol.abort()
+        super()._release(key, protocol, should_close=should_close)
+        if isinstance(protocol, Protocol):
+            protocol.is_idle = True
+
+
+def _has_bytes(protocol: ResponseHandler) -> bool:
+    """Whether bytes, or the end, have arrived on a connection that the event loop has not read yet."""
+    sock = None if protocol.transport is None else protocol.transport.get_extra_info("socket")
+    if sock is None or not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
