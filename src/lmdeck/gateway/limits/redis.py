@@ -23,7 +23,7 @@ from lmdeck.gateway.store import KeyLimits
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["RedisBudgets", "connect", "unreachable"]
+__all__ = ["RedisBudgets", "answering", "connect"]
 
 _log = logging.getLogger("lmdeck.gateway")
 LEASE_SECONDS = 60.0
@@ -110,7 +110,7 @@ def connect(url: str) -> Redis:
         ) from error
 
 
-def unreachable(url: str, reason: object) -> ServerError:
+def _unreachable(url: str, reason: object) -> ServerError:
     """Return the error for limits that cannot be checked."""
     return ServerError(
         f"The limits cannot be checked: {redact_url(url)} does not answer: {describe(str(reason))}.",
@@ -119,6 +119,21 @@ def unreachable(url: str, reason: object) -> ServerError:
         retry_after=1.0,
         hint="Try again; the gateway's operator should look at its Redis server.",
     )
+
+
+@asynccontextmanager
+async def answering(url: str) -> AsyncIterator[None]:
+    """Run commands on the Redis server at an address.
+
+    Raises:
+        ServerError: It does not answer.
+    """
+    from redis.exceptions import RedisError
+
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise _unreachable(url, error) from error
 
 
 class RedisBudgets:
@@ -148,7 +163,7 @@ class RedisBudgets:
         arguments: list[Any] = [id_, tokens, LEASE_SECONDS, -1 if limits.parallel is None else limits.parallel]
         for window, limit in windows:
             arguments += [window.slot_seconds, window.slots, limit, spent if window.slots == 1 else 0]
-        async with self._answering():
+        async with answering(self._url):
             refused, now, reserved, running, held = await self._reserve(
                 keys=self._names(account, limits), args=arguments
             )
@@ -178,7 +193,7 @@ class RedisBudgets:
         arguments: list[Any] = [reservation.id, tokens]
         for window, _ in counted_windows(limits):
             arguments += [window.slot_seconds, window.slots]
-        async with self._answering():
+        async with answering(self._url):
             await self._settle(keys=self._names(account, limits), args=arguments)
 
     async def aclose(self) -> None:
@@ -202,7 +217,7 @@ class RedisBudgets:
         while self._running:
             await asyncio.sleep(LEASE_SECONDS / 3)
             try:
-                async with self._answering(), self._redis.pipeline(transaction=False) as commands:
+                async with answering(self._url), self._redis.pipeline(transaction=False) as commands:
                     now = int((await self._redis.time())[0])
                     for id_, name in self._running.items():
                         commands.zadd(name, {id_: now + LEASE_SECONDS}, xx=True)
@@ -210,15 +225,6 @@ class RedisBudgets:
                     await commands.execute()
             except ServerError as error:
                 _log.warning("%s", error)
-
-    @asynccontextmanager
-    async def _answering(self) -> AsyncIterator[None]:
-        from redis.exceptions import RedisError
-
-        try:
-            yield
-        except (RedisError, OSError) as error:
-            raise unreachable(self._url, error) from error
 
 
 def _slots(text: str) -> dict[int, int]:
