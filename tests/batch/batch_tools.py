@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -140,6 +139,8 @@ class Milestones:
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Callable[[], None]]:
     """Make a folder a disk of that size, a tmpfs or a limit on the size of files, and yield a function that gives it room."""
+    import resource  # not on Windows
+
     folder.mkdir()
     mount = shutil.which("mount")
     command = [mount or "mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]

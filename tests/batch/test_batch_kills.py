@@ -30,6 +30,7 @@ from lmdeck.testing.received_requests import SentRequest
 
 ROWS = int(os.environ.get("LMDECK_BATCH_ROWS", "200"))
 KILLS = int(os.environ.get("LMDECK_BATCH_KILLS", "2"))
+SMALL_DISK = pytest.mark.skipif(sys.platform == "win32", reason="needs a small disk, or a limit on the size of files")
 
 
 def arguments(tmp_path: Path, *fakes: FakeLMStudio) -> list[str | Path]:
@@ -145,6 +146,7 @@ def test_a_host_that_dies_and_returns(tmp_path: Path) -> None:
     assert_answered_in_order(tmp_path / "out.jsonl", ROWS)
 
 
+@SMALL_DISK
 def test_a_disk_that_is_full_in_the_middle(tmp_path: Path) -> None:
     """The batch stops with an error; with room, it goes on, and asks again only what ran."""
     disk = tmp_path / "disk"
@@ -163,6 +165,7 @@ def test_a_disk_that_is_full_in_the_middle(tmp_path: Path) -> None:
         assert asked(fake).total() <= len(set(texts(ROWS))) + CONCURRENCY
 
 
+@SMALL_DISK
 def test_a_disk_that_is_full_at_the_output(tmp_path: Path) -> None:
     """An earlier output is unchanged, nothing is left beside it, and no row is asked again."""
     disk = tmp_path / "disk"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import threading
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,37 @@ def test_a_row_of_csv_that_is_faulty_costs_only_itself(tmp_path: Path) -> None:
             tmp_path / "in.csv", out=tmp_path / "out.jsonl", template="{prompt} {style}", model=DEFAULT_MODEL
         ).run()
     assert errors_of(tmp_path / "out.jsonl") == [None, "invalid_row", "invalid_row", "invalid_row", None]
+
+
+def test_values_of_parquet_that_json_has_not(tmp_path: Path) -> None:
+    """Dates and decimals are text in a prompt; bytes, text that is not UTF-8 and nothing cost only their own row."""
+    day, broken = datetime(2026, 11, 25, 8, 30, tzinfo=UTC), pa.array([b"fine", b"\xff"]).buffers()
+    columns: list[tuple[str, Any, list[str | None]]] = [
+        ("date", [day, None], [f"answer to Say {day}", None]),
+        ("decimal", [Decimal("1.50"), Decimal(2)], ["answer to Say 1.50", "answer to Say 2.00"]),
+        ("bytes", [b"abc", b"\xff"], ["answer to Say abc", None]),
+        ("list", [[day], []], [f'answer to Say ["{day}"]', "answer to Say []"]),
+        ("text", pa.Array.from_buffers(pa.string(), 2, broken), ["answer to Say fine", None]),
+    ]
+    with answering_fake() as fake:
+        for name, values, expected in columns:
+            source = tmp_path / f"{name}.parquet"
+            parquet.write_table(pa.table({"x": values, "id": [b"a", b"b"]}), source)
+            out = tmp_path / f"{name}.jsonl"
+            job = fake.client().batch(source, out=out, template="Say {x}", model=DEFAULT_MODEL)
+            job.run()
+            assert errors_of(out) == [None if text else "invalid_row" for text in expected], name
+            found = list(job.results())
+            assert found[0].custom_id == "a"
+            assert [row.reply.content if isinstance(row.reply, Reply) else None for row in found] == expected
+
+
+def test_utf_16_is_named(tmp_path: Path) -> None:
+    """Some editors and shells of Windows write it."""
+    for name in ("in.jsonl", "in.csv"):
+        (tmp_path / name).write_text('{"prompt": "a"}\n', encoding="utf-16")
+        with answering_fake() as fake, pytest.raises(ConfigurationError, match=r"is UTF-16\. Save it as UTF-8"):
+            fake.client().batch(tmp_path / name, out=tmp_path / "out.jsonl", model=DEFAULT_MODEL).run()
 
 
 @pytest.mark.parametrize("temperature", [None, 0, 0.8])

@@ -111,6 +111,7 @@ def test_a_batch_from_its_file_to_its_answers(tmp_path: Path) -> None:
         ([{**row(0, "a"), "body": 3}], ["`body` is not a JSON object"]),
         ([{"prompt": "a"}, "{}"], ["`custom_id` is missing", "`custom_id` is missing"]),
         ([], ["no requests"]),
+        (["[" * 100_000, '{"a": NaN}', '{"a": 1e999}'], ["not JSON"] * 3),
     ],
 )
 def test_a_faulty_file_fails_as_a_whole(tmp_path: Path, rows: list[Any], messages: list[str]) -> None:
@@ -124,6 +125,18 @@ def test_a_faulty_file_fails_as_a_whole(tmp_path: Path, rows: list[Any], message
             assert words in error.message
         assert batch.errors.data[0].line in (1, 2, None)
         assert not any(request.wants_answer for request in fake.requests)
+
+
+def test_a_file_of_windows_is_read(tmp_path: Path) -> None:
+    """With a byte order mark, `\\r\\n` and empty lines, and without a line end at its end."""
+    rows = [json.dumps(row(number, f"{number}")) for number in range(3)]
+    data = b"\xef\xbb\xbf" + "\r\n\r\n".join(rows).encode()
+    with answering(tmp_path) as (_, running), client_of(running) as client:
+        file = client.files.create(file=("rows.jsonl", data), purpose="batch")
+        made = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+        batch, _ = followed(client, made.id)
+        assert (batch.status, batch.request_counts.completed) == ("completed", 3)
+        assert client.files.content(file.id).content == data
 
 
 def test_a_batch_is_cancelled(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ U+2028.
 from __future__ import annotations
 
 import csv
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -78,13 +79,21 @@ def read_jsonl(path: Path) -> Iterator[Record]:
 
     Raises:
         OSError: It cannot be read.
+        ConfigurationError: It is UTF-16, as some editors and shells of Windows write.
     """
+    _refuse_utf16(path)
     with path.open("rb") as file:
         for number, (line, is_whole) in enumerate(_lines(file), 1):
             if not is_whole:
                 yield Record(number, {}, f"The line is longer than {MAX_LINE_BYTES} bytes.")
             elif text := (line.removeprefix(BOM) if number == 1 else line).strip(b" \t\r\n"):
                 yield _json_record(number, text)
+
+
+def _refuse_utf16(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE):
+            raise ConfigurationError(f"{path} is UTF-16.", hint="Save it as UTF-8.")
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
@@ -107,6 +116,7 @@ def _json_record(number: int, text: bytes) -> Record:
 
 
 def _read_csv(path: Path) -> Iterator[Record]:
+    _refuse_utf16(path)
     csv.field_size_limit(MAX_LINE_BYTES)
     # Bytes that are not UTF-8 become surrogates, so that only their own row is faulty.
     with path.open("r", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -143,11 +153,31 @@ def _read_parquet(path: Path) -> Iterator[Record]:
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=PARQUET_ROWS):
-                for values in batch.to_pylist():
+                for values in _rows_of(batch):
                     number += 1
-                    yield Record(number, {name: value for name, value in values.items() if value is not None})
+                    yield _parquet_record(number, values)
     except ArrowException as error:
         raise ConfigurationError(f"{path} is not a Parquet file: {error}.", hint="Write it again.") from error
+
+
+def _rows_of(batch: Any) -> Iterator[Mapping[str, Any] | ValueError]:
+    """Yield the rows of a batch of Parquet, or what is wrong with a row."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except (ValueError, OverflowError):  # one of them has a value that Python has not, or text that is not UTF-8
+        pass
+    for at in range(batch.num_rows):
+        try:
+            yield from batch.slice(at, 1).to_pylist()
+        except (ValueError, OverflowError) as error:
+            yield ValueError(str(error))
+
+
+def _parquet_record(number: int, values: Mapping[str, Any] | ValueError) -> Record:
+    if isinstance(values, ValueError):
+        return Record(number, {}, f"The row cannot be read: {values}.")
+    return Record(number, {name: value for name, value in values.items() if value is not None})
 
 
 _READERS: Mapping[str, Callable[[Path], Iterator[Record]]] = {

@@ -98,11 +98,12 @@ def request_of(record: Mapping[str, Any], options: BatchOptions) -> BatchRequest
     if model:
         body["model"] = model
     shares = options.dedupe and not _samples(body)
+    encoded, normalized = _encoded(body)
     return BatchRequest(
         endpoint=path,
         model=model or "",
-        body=msgspec.json.encode(body),
-        key=blake2b(path.encode() + b"\0" + _encode_sorted(body), digest_size=KEY_BYTES).digest() if shares else None,
+        body=encoded,
+        key=blake2b(path.encode() + b"\0" + normalized, digest_size=KEY_BYTES).digest() if shares else None,
     )
 
 
@@ -113,7 +114,7 @@ def custom_id_of(record: Mapping[str, Any], number: int) -> str:
         given = record.get("id")
     if given is None or isinstance(given, Mapping | list):
         return f"row-{number}"
-    return given if isinstance(given, str) else str(given)
+    return given.decode("utf-8", "replace") if isinstance(given, bytes) else str(given)
 
 
 @lru_cache(maxsize=64)
@@ -203,10 +204,33 @@ def filled(template: str, record: Mapping[str, Any]) -> str:
             return found[0][0]
         if record.get(name) is None:
             raise InvalidRowError(f"There is no {name!r}, which the template names.")
-        given = record[name]
-        return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+        return _as_text(name, record[name])
 
     return _FIELD.sub(value, template)
+
+
+def _as_text(name: str, given: Any) -> str:
+    """Return a value of a column as text: lists, objects and numbers as JSON, dates and decimals as Python writes them."""
+    if isinstance(given, bytes):
+        try:
+            return given.decode()
+        except UnicodeDecodeError:
+            raise InvalidRowError(f"{name!r} is not text.") from None
+    if isinstance(given, dict | list | bool | int | float):
+        return json.dumps(given, ensure_ascii=False, default=str)
+    return str(given)
+
+
+def _encoded(body: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """Return a body as JSON, and as JSON with sorted keys.
+
+    Raises:
+        InvalidRowError: A value in it has no form in JSON.
+    """
+    try:
+        return msgspec.json.encode(body), _encode_sorted(body)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRowError(f"The row cannot be written as JSON: {error}.") from None
 
 
 def _defaults(kind: Kind, options: BatchOptions) -> dict[str, Any]:
