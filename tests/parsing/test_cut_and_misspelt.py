@@ -45,6 +45,7 @@ FORMS: dict[str, tuple[str, str, list[tuple[str, dict[str, Any]]]]] = {
     "a Gemma call whose token is gone": ('call:plan{place:<|"|>Rome<|"|>}', "", [ROME]),
     "a Gemma channel for the answer": ("<|channel>thought\nHm.<channel|><|channel>final\nIt rains.", "It rains.", []),
     "an object in a list as in Python": ('[plan({"place": "Rome"}), ping({})]', "", [ROME, PING]),
+    "a list behind a colon": ('I look it up: [plan(place="Rome")]', "I look it up:", [ROME]),
     "an object between LFM2's tokens": ('<|tool_call_start|>[plan({"place": "Rome"})]<|tool_call_end|>', "", [ROME]),
     "GLM's box": ("<think>Hm.</think><|begin_of_box|>It rains.<|end_of_box|>", "It rains.", []),
     "tokens with a suffix": (
@@ -92,6 +93,8 @@ def test_the_form_is_read(form: str) -> None:
 PROSE = [
     "Write <function=plan> to plan a trip, as the page says.",
     "call:plan{place:Rome}",
+    'The answer holds {"calls": [plan(place=1)]} as a string.',
+    "The days are: [3, 4], the places: [Rome, Oslo].",
     'The page says: call:plan{place:<|"|>Rome<|"|>} begins a call, and so on.',
     "gpt-oss opens with <|channel|>final and then answers.",
 ]

@@ -56,6 +56,12 @@ class CodeSpans:
         self._look()
         return self._is_line_start
 
+    @property
+    def follows_quote(self) -> bool:
+        """Whether the text ends with a quotation mark."""
+        self._look()
+        return self._last[-1:] in ('"', "'")
+
     def inside_code(self, token: str = "") -> bool:
         """Whether the next text is inside code or a quote.
         Indentation does not make a special `token` code.

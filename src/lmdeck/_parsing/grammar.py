@@ -12,7 +12,14 @@ from typing import NamedTuple
 from lmdeck._parsing.dialects import REGISTRY, dialect_named, find_dialect
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
 from lmdeck._parsing.source import BEGUN_LENGTH, NON_SPACE, Stops, alternatives
-from lmdeck._parsing.unmarked_json import NO_WRAPPER, list_behind_colon, read_unmarked_json, wrapped_json
+from lmdeck._parsing.unmarked_json import (
+    LIST_GUARDS,
+    LIST_OPENERS,
+    NO_WRAPPER,
+    list_behind_colon,
+    read_unmarked_json,
+    wrapped_json,
+)
 
 NO_ENDS = Stops(())
 INDENT = r"[^\S\n]*+"
@@ -107,7 +114,7 @@ class Grammar:
         self.markers = {marker.text: marker for marker in reversed(every) if not marker.at_start}
         self.starts = {marker.text: marker for marker in reversed(every) if marker.at_start}
         if has_calls and any(dialect.pythonic for dialect in dialects):
-            self.markers |= {text: Marker(text, list_behind_colon, keeps=True) for text in (":[", ": [")}
+            self.markers |= {text: Marker(text, list_behind_colon, keeps=True) for text in LIST_OPENERS}
         self.bare = "".join({dialect.bare for dialect in dialects}) if has_calls else ""
         if has_calls and "[" not in self.bare and any(dialect.pythonic for dialect in dialects):
             self.bare += "["
@@ -163,8 +170,8 @@ class Grammar:
         if key not in self._scans:
             channels = (text for text, marker in self.markers.items() if marker.channel and not marker.inline)
             tokens = {*(self._tokens.difference(channels) if ends.literals else self._tokens), *ends.literals, *closers}
-            usual = Stops(tokens, self._line)
-            self._scans[key] = Scan(usual, Stops(tokens, self._first_line) if self._line else usual)
+            usual = Stops(tokens, self._line, LIST_GUARDS)
+            self._scans[key] = Scan(usual, Stops(tokens, self._first_line, LIST_GUARDS) if self._line else usual)
         return self._scans[key]
 
     def is_plain(self, text: str) -> bool:

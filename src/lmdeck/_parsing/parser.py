@@ -184,6 +184,8 @@ class StreamParser:
 
 def _joined(chunks: list[Chunk]) -> list[Chunk]:
     """Join neighbours of the same kind."""
+    if all(chunk.content for chunk in chunks):
+        return [Chunk("".join(chunk.content for chunk in chunks))]
     joined: list[Chunk] = []
     for kind, group in groupby(chunks, key=_kind):
         if kind == "content":

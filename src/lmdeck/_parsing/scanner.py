@@ -25,7 +25,7 @@ from lmdeck._parsing.source import (
     TruncatedCall,
     stops,
 )
-from lmdeck._parsing.unmarked_json import starts_unmarked_json
+from lmdeck._parsing.unmarked_json import LIST_BEHIND, LIST_OPENERS, starts_unmarked_json
 
 SHOWN = 2000
 BODY = re.compile(r"\s*(?:[\[{]|<(?:function|invoke|tool_call>|\||｜|arg_key)|call:|functions?[.<]|$)")
@@ -219,11 +219,24 @@ class Scanner:
             if end > at:
                 emit_content(text[at:end])
                 source.at = end
+            if token in LIST_OPENERS and not (yield from self._begins_list(token)):
+                continue
             if token or source.closed:
                 return token
             yield from self._wait(scan, text[at:end])
             if self._is_line_start and self.grammar.begins_start(source.text):
                 return "\n"
+
+    def _begins_list(self, opener: str) -> Reader[bool]:
+        """Whether a list of calls may begin here; if not, the colon is emitted as text."""
+        source, sink = self.source, self.sink
+        while source.at + len(opener) == len(source.text) and not source.closed:
+            yield
+        if not sink.code_spans.follows_quote and LIST_BEHIND.match(source.text, source.at + len(opener)):
+            return True
+        source.at += 1
+        sink.emit_content(":")
+        return False
 
     def _wait(self, scan: Scan, said: str) -> Reader[None]:
         """Wait for a token after the emitted text; text before it is emitted as it arrives."""

@@ -8,13 +8,17 @@ that has arrived; what it has emitted is never taken back.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import cached_property, lru_cache
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 Reader = Generator[None, None, T]
 NON_SPACE = re.compile(r"\S")
+KEPT_LENGTH = 200
+"""How much text is kept at most without asking the reader that waits for it."""
+NO_GUARDS: Mapping[str, tuple[str, str]] = MappingProxyType({})
 BEGUN_LENGTH = 4
 """How many characters of a literal `begun` looks for: enough to pass by HTML, few enough to compile quickly."""
 
@@ -42,22 +46,37 @@ class Stops:
     expressions are compiled on first use, because an answer is written in one of many dialects.
     """
 
-    def __init__(self, literals: Iterable[str], also: str = "") -> None:
-        """Look for `literals`, and for what the expression `also` matches."""
+    def __init__(
+        self, literals: Iterable[str], also: str = "", guards: Mapping[str, tuple[str, str]] = NO_GUARDS
+    ) -> None:
+        """Look for `literals`, and for what the expression `also` matches.
+
+        The guards of a literal are the characters behind which it does not count, and an expression of what follows it.
+        """
         self.literals = tuple(sorted({literal for literal in literals if literal}, key=len, reverse=True))
         self.longest = max(map(len, self.literals), default=1)
         self._also = also
+        self._guards = {literal: guard for literal, guard in guards.items() if literal in self.literals}
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         """The expression of the literals."""
-        return re.compile(_either(alternatives(self.literals), self._also))
+        free = [literal for literal in self.literals if literal not in self._guards]
+        guarded = (
+            _first(literal, not_behind) + re.escape(literal[1:]) + after
+            for literal, (not_behind, after) in self._guards.items()
+        )
+        return re.compile(_either(alternatives(free), self._also, *guarded))
 
     @cached_property
     def begun(self) -> re.Pattern[str]:
         """The expression of the starts of the literals; `find` decides what they are."""
-        starts = {literal[:BEGUN_LENGTH] for literal in self.literals}
-        return re.compile(_either(alternatives(starts, or_end=True), self._also))
+        starts = {literal[:BEGUN_LENGTH] for literal in self.literals if literal not in self._guards}
+        guarded = (
+            f"{_first(literal, not_behind)}(?:{re.escape(literal[1:])}{after}|{_prefixes_at_end(literal[1:])})"
+            for literal, (not_behind, after) in self._guards.items()
+        )
+        return re.compile(_either(alternatives(starts, or_end=True), self._also, *guarded))
 
     @cached_property
     def prefixes(self) -> frozenset[str]:
@@ -82,8 +101,19 @@ class Stops:
         return len(text), ""
 
 
-def _either(expression: str, other: str) -> str:
-    return f"{expression}|{other}" if other else expression
+def _either(*expressions: str) -> str:
+    return "|".join(filter(None, expressions))
+
+
+def _first(literal: str, not_behind: str) -> str:
+    """Return an expression of the first character of a literal, not behind some characters; with it, `re` is fast."""
+    first = re.escape(literal[0])
+    return f"{first}(?<![{not_behind}]{first})"
+
+
+def _prefixes_at_end(literal: str) -> str:
+    """Return an expression of the proper prefixes of a literal, also none of it, at the end of the text."""
+    return "(?:" + "|".join(re.escape(literal[:size]) for size in reversed(range(len(literal)))) + r")\Z"
 
 
 def alternatives(literals: Iterable[str], *, or_end: bool = False) -> str:
@@ -128,10 +158,11 @@ class Source:
     """Text that is still arriving, the position up to which it was read, and the text read since a mark.
 
     `base` is the number of characters before `text`. A reader that waits for literals sets `stop` and `put`: new text in which
-    `stop` finds nothing goes to `put`, and the reader is not resumed.
+    `stop` finds nothing goes to `put`, and the reader is not resumed. With `keep` it is not resumed while that matches all text
+    that was not read.
     """
 
-    __slots__ = ("_kept", "_mark", "at", "base", "closed", "put", "stop", "text")
+    __slots__ = ("_kept", "_mark", "at", "base", "closed", "keep", "put", "stop", "text")
 
     def __init__(self, text: str = "", *, closed: bool = False, base: int = 0) -> None:
         self.text = text
@@ -140,6 +171,7 @@ class Source:
         self.closed = closed
         self.stop: Callable[[str], object] | None = None
         self.put: Callable[[str], object] | None = None
+        self.keep: Callable[[str], object] | None = None
         self._kept: list[str] = []
         self._mark = -1
 
@@ -166,7 +198,7 @@ class Source:
         """Whether new text does not concern the waiting reader; if so, it has been passed to `put`."""
         stop, put = self.stop, self.put
         if stop is None or put is None:
-            return False
+            return self.keep is not None and self._keeps(text, self.keep)
         if self.text:
             text = self.text + text
         if stop(text) is not None:
@@ -177,6 +209,22 @@ class Source:
             self._kept.append(text)
         put(text)
         return True
+
+    def _keeps(self, text: str, keep: Callable[[str], object]) -> bool:
+        """Add new text if the waiting reader can decide nothing on it yet; return whether that is so."""
+        if self.at or self._mark >= 0:
+            self.feed("")
+        whole = self.text + text
+        if len(whole) >= KEPT_LENGTH or keep(whole) is None:
+            return False
+        self.text = whole
+        return True
+
+    def doze(self, keep: Callable[[str], object]) -> Reader[None]:
+        """Wait for text, from where reading has come to, that `keep` does not match."""
+        self.keep = keep
+        yield
+        self.keep = None
 
     def sleep(self, stop: Callable[[str], object], put: Callable[[str], object]) -> Reader[None]:
         """Wait for text in which `stop` finds something.

@@ -21,6 +21,7 @@ from lmdeck._parsing.json_calls import (
 from lmdeck._parsing.python_calls import python_call, python_calls
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import (
+    KEPT_LENGTH,
     NON_SPACE,
     MalformedCall,
     NotACall,
@@ -33,7 +34,12 @@ from lmdeck._parsing.source import (
 )
 
 ENDS = stops("<|eom_id|>", "<|eot_id|>", "<|python_end|>")
-LOOKAHEAD = 200
+LOOKAHEAD = KEPT_LENGTH
+LIST_OPENERS = frozenset({":[", ": ["})
+"""What stands before a bare list of calls on a line of text."""
+LIST_BEHIND = re.compile(r"\s*+(?:[A-Za-z_]|\Z)")
+LIST_GUARDS = dict.fromkeys(LIST_OPENERS, ("\"'", rf"(?={LIST_BEHIND.pattern})"))
+"""No list of calls is what stands behind a quoted key, or does not begin with a name."""
 PYTHON_LIST = re.compile(r"\[\s*([A-Za-z_][\w.\-]*)\(")
 LIST_BEGUN = re.compile(r"\[\s*[\w.\-]*")
 SENTENCE = re.compile(
@@ -67,6 +73,11 @@ SECOND_KEY = re.compile(r'\s*"[^"\\\n]*"\s*,\s*"([\w\-]+)"\s*:')
 KEYS_BEGUN = re.compile(
     r'\{\s*(?:"[\w\-]*(?:"\s*(?::\s*(?:"[^"\\\n]*(?:"\s*(?:,\s*(?:"[\w\-]*(?:"\s*)?)?)?)?)?)?)?)?\Z'
 )
+KEYS_OPEN = re.compile(
+    rf'\{{\s*(?:"(?:[\w\-]*(?:"\s*)?|(?:{"|".join(sorted(NAME_KEYS))})"\s*:\s*'
+    r'(?:"[^"\\\n]*(?:"\s*(?:,\s*(?:"[\w\-]*(?:"\s*)?)?)?)?)?)?)?\Z'
+)
+"""Text on which `_begins_with_keys_of_call` decides nothing yet."""
 SCHEMA_KEYS = frozenset({"type", "properties"})
 
 
@@ -165,7 +176,7 @@ def _begins_with_keys_of_call(source: Source) -> Reader[bool]:
                 return second.group(1) in NAME_KEYS | ARGUMENT_KEYS | OTHER_KEYS
         if source.closed or len(rest) == LOOKAHEAD or not KEYS_BEGUN.match(rest):
             return True
-        yield
+        yield from source.doze(KEYS_OPEN.match)
 
 
 def read_unmarked_json(source: Source, sink: Sink) -> Reader[None]:
