@@ -9,7 +9,7 @@ SHARED := ../shared
 # Tests start hundreds of Python processes: each would compile lmdeck again where nothing may be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help system-packages demo demo-batch batch-kills test lint types tests pythons package live fuzz soak gateway-soak docs pictures bench shared shared-reports format clean
+.PHONY: help system-packages demo demo-batch batch-kills test lint types tests pythons package live fuzz round-trips wire soak gateway-soak docs pictures bench shared shared-reports format clean
 
 help:
 	@echo "make demo    a real conversation with a small model, no LM Studio needed"
@@ -20,6 +20,7 @@ help:
 	@echo "make system-packages what some tests need from Debian, where root may install it"
 	@echo "make live    the same conversations against LM Studio at LMDECK_LIVE_URL"
 	@echo "make fuzz    a hundred million random characters through the parser"
+	@echo "make round-trips  many calls of every dialect, written and read again"
 	@echo "make wire    every fault on the wire at every operation"
 	@echo "make batch-kills 10,000 rows killed at 20 random moments, by one and by two workers"
 	@echo "make soak    ten minutes of random faults over 64 chats at once"
@@ -77,6 +78,10 @@ gateway-soak: $(VENV)/.installed-dev
 
 soak: $(VENV)/.installed-dev
 	@LMDECK_SOAK_SECONDS=$${LMDECK_SOAK_SECONDS:-600} LMDECK_SOAK_SEED=$${LMDECK_SOAK_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/testing/test_soak.py -s --timeout 900
+
+# Hostile values in calls of every dialect; in `make test` they are a sample.
+round-trips: $(VENV)/.installed-dev
+	@LMDECK_ROUND_TRIPS=$${LMDECK_ROUND_TRIPS:-200} $(BIN)/python -m pytest -n auto tests/laws/test_round_trip.py --timeout 3600
 
 # Every fault on the wire at every operation, sync and async; in `make test` it is a sample.
 wire: $(VENV)/.installed-dev

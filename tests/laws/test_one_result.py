@@ -59,7 +59,7 @@ def test_sent_streamed_and_parsed_text_has_one_result(offers_tools: bool) -> Non
 def test_no_text_is_too_deep(piece: str) -> None:
     """Hundreds of openings in one another raise nothing, and are text in the end, or a problem tells of them."""
     for head in ("", '<tool_call>{"name": "save", "arguments": {"text": ', "<think>"):
-        text = head + piece * 300
+        text = head + piece * 200
         parser = StreamParser(TOOLS)
         for at in range(0, len(text), 50):
             parser.feed(text[at : at + 50])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 
@@ -25,6 +26,7 @@ SHAPES = (
     "'{}'",
     "`{}`",
 )
+VALUES = int(os.environ.get("LMDECK_ROUND_TRIPS", "14"))
 AMBIGUOUS: dict[str, tuple[str, ...]] = {
     "gemma4": ('<|"|>',),
     "functiongemma": ("<escape>",),
@@ -80,7 +82,7 @@ def judge(dialect: str, tried: list[tuple[str, list[Call]]], rng: random.Random)
 def test_values_may_hold_anything(dialect: str) -> None:
     rng = random.Random(f"values of {dialect}")
     tried: list[tuple[str, list[Call]]] = []
-    for value in hostile_values(dialect, rng, 25):
+    for value in hostile_values(dialect, rng, VALUES):
         tried.append((value, [{"name": "save", "arguments": {"text": value}}]))
         both = [
             {"name": "save", "arguments": {"text": value, "count": 3}},
@@ -95,6 +97,6 @@ def test_lists_and_objects_may_hold_anything(dialect: str) -> None:
     rng = random.Random(f"lists of {dialect}")
     arguments = [
         (value, {"tags": ["x", value], "more": {"a": value, "b": [1, None, True]}, "count": 1})
-        for value in hostile_values(dialect, rng, 8)
+        for value in hostile_values(dialect, rng, VALUES // 2)
     ]
     judge(dialect, [(value, [{"name": "save", "arguments": given}]) for value, given in arguments], rng)
