@@ -72,7 +72,7 @@ docs: .venv-docs/.installed
 pictures: $(VENV)/.installed-dev
 	@$(BIN)/python scripts/pictures.py
 
-# Ten minutes of random faults over 64 chats at once; in `make test` it is twenty seconds.
+# Ten minutes of random faults over 64 chats at once; in `make test` it is eight seconds.
 gateway-soak: $(VENV)/.installed-dev
 	@$(BIN)/python scripts/gateway_soak.py --minutes $${LMDECK_SOAK_MINUTES:-30}
 

@@ -13,6 +13,7 @@ from cli_tools import COMMAND, Run, Speaker
 from lmdeck.server.app import create_app
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.server.tool_use import DefaultToolUse
+from loopback import PATIENCE
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def run(environment: dict[str, str]) -> Run:
             env={**environment, **more},
             capture_output=True,
             encoding=more.get("PYTHONIOENCODING", "utf-8"),
-            timeout=60,
+            timeout=PATIENCE * 4,
             check=False,
         )
 

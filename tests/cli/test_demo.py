@@ -9,6 +9,8 @@ import subprocess
 import pytest
 from cli_tools import COMMAND
 
+from loopback import PATIENCE
+
 
 @pytest.mark.engine
 @pytest.mark.usefixtures("weights")
@@ -21,7 +23,7 @@ def test_demo() -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=PATIENCE * 9,
         check=False,
     )
     assert done.returncode == 0, done.stderr

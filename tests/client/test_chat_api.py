@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -303,14 +304,17 @@ def paced(request: SentRequest) -> RawAnswer:
 def test_times_are_measured_where_the_server_is_silent(fake: FakeLMStudio, way: Way) -> None:
     """Without the server's figures the client's own clock gives them."""
     fake.respond(paced)
+    began = time.monotonic()
     stats = way.ask(fake.base_url).stats
+    took = time.monotonic() - began
     assert stats.stop_reason is None
     assert stats.time_to_first_token is not None
     assert stats.generation_time is not None
     assert stats.tokens_per_second is not None
-    assert 0.14 < stats.time_to_first_token < 2.0
-    assert 0.14 < stats.generation_time < 2.0
+    assert 0.14 < stats.time_to_first_token < took
+    assert 0 < stats.generation_time < took
     assert stats.measured.total_time is not None
+    assert stats.measured.total_time > (0.29 if way.is_streamed else 0.14)
     if way.is_streamed:
         assert stats.measured.total_time == pytest.approx(stats.time_to_first_token + stats.generation_time)
         assert stats.tokens_per_second == pytest.approx(3 / stats.generation_time)
@@ -328,11 +332,13 @@ def test_the_servers_figures_win(fake: FakeLMStudio, way: Way) -> None:
         return RawAnswer.json(completion("Hello.", stats=said))
 
     fake.respond(answer)
+    began = time.monotonic()
     stats = way.ask(fake.base_url).stats
+    took = time.monotonic() - began
     assert (stats.tokens_per_second, stats.time_to_first_token, stats.generation_time) == (51.5, 0.125, 9.5)
     assert stats.stop_reason == "eosFound"
     assert stats.measured.total_time is not None
-    assert stats.measured.total_time < 5
+    assert stats.measured.total_time < took
 
 
 def test_cookies_are_not_kept(fake: FakeLMStudio) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from lmdeck import AuthenticationError, IncompleteStreamError, LMStudioError, ServerError
 from lmdeck.testing import Answer, FakeLMStudio, RawAnswer
+from loopback import PATIENCE
 
 CHAT, LIST = "/v1/chat/completions", "/api/v1/models"
 ASKED = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -24,7 +25,7 @@ def chunk(content: str, finish: str | None = None) -> dict[str, Any]:
 
 def said(fake: FakeLMStudio, body: object) -> tuple[int, http.client.HTTPMessage, bytes]:
     """Ask without lmdeck, and give status, headers and body."""
-    with closing(http.client.HTTPConnection(str(urlsplit(fake.base_url).netloc), timeout=5)) as connection:
+    with closing(http.client.HTTPConnection(str(urlsplit(fake.base_url).netloc), timeout=PATIENCE)) as connection:
         connection.request("POST", CHAT, json.dumps(body))
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read()

@@ -27,7 +27,7 @@ from loopback import PATIENCE
 if TYPE_CHECKING:
     from lmdeck.testing import SentRequest
 
-SECONDS = float(os.environ.get("LMDECK_SOAK_SECONDS", "20"))
+SECONDS = float(os.environ.get("LMDECK_SOAK_SECONDS", "8"))
 SEED = int(os.environ.get("LMDECK_SOAK_SEED", "1"))
 ASYNC_CHATS, SYNC_CHATS = 48, 16
 SETTINGS: dict[str, Any] = {

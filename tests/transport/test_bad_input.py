@@ -224,13 +224,13 @@ def test_words_that_keep_coming_are_no_silence(way: Way) -> None:
 
     def slow(_: Request) -> Iterator[Step]:
         yield SSE_HEAD
-        for _ in range(6):
-            yield 0.2
+        for _ in range(7):
+            yield 0.3
             yield http_chunks(chunk("la "), last=False)
         yield http_chunks(chunk(finish="stop"))
 
     with Loopback(slow) as server:
-        assert way.ask(server.url, timeout=1.0, first_token_timeout=1.0).content == " ".join(["la"] * 6)
+        assert way.ask(server.url, timeout=2.0, first_token_timeout=2.0).content == " ".join(["la"] * 7)
 
 
 @pytest.mark.parametrize("framing", [head(**SSE), head(**SSE, content_length=BIG), SSE_HEAD])
