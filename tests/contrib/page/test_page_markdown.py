@@ -195,3 +195,62 @@ def test_a_whole_conversation_of_hostile_text_is_harmless(page: Any) -> None:
     assert page.locator("article img, article script, article iframe, article style").count() == 0
     title = page.get_by_role("navigation").locator("li").first
     assert title.locator("img, script").count() == 0
+
+
+GROW = """
+async ([text, size]) => {
+  const { GrowingMarkdown } = await import("/chat/static/markdown.js");
+  const place = document.querySelector(".lmdeck-log").appendChild(document.createElement("div"));
+  place.className = "lmdeck-text";
+  let drawn;
+  const markdown = new GrowingMarkdown(place, () => drawn?.());
+  const whenDrawn = () => new Promise((resolve) => { drawn = () => { if (markdown.isDrawn) resolve(); }; });
+  for (let at = 0; at < text.length; at += size) {
+    const now = whenDrawn();
+    markdown.add(text.slice(at, at + size));
+    await now;
+  }
+  const end = whenDrawn();
+  markdown.end();
+  await end;
+  const all = (selector) => [...place.querySelectorAll(selector)];
+  const places = (row) => [...row.cells].map((cell) => Math.round(cell.getBoundingClientRect().left));
+  const rows = all("tr");
+  return {
+    items: all("li").map((item) => item.textContent), loose: all("li > p").length,
+    starts: all("ol").map((list) => [list.start, list.childElementCount]),
+    cells: rows.map((row) => row.textContent), tables: all("table").length,
+    columns: rows.length ? [places(rows[0]), places(rows.at(-1))] : [],
+    chunks: all(".lmdeck-chunk").length, after: all("h2").length,
+  };
+}
+"""
+
+
+def grow(page: Any, text: str) -> dict[str, Any]:
+    """Draw a text in pieces, below a first answer, so that the page shows it."""
+    page.get_by_label("Your question").fill("say hello")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Try again").last.wait_for()
+    drawn: dict[str, Any] = page.evaluate(GROW, [text, 2_000])
+    return drawn
+
+
+def test_a_long_list_is_numbered_through_its_chunks(page: Any) -> None:
+    drawn = grow(page, "".join(f"{number}. item {number}\n" for number in range(3, 453)) + "\n9. loose\n\n## end")
+    assert drawn["items"][:-1] == [f"item {number}" for number in range(3, 453)]
+    assert drawn["starts"][0][0] == 3
+    for (start, count), (following, _) in zip(drawn["starts"], drawn["starts"][1:], strict=False):
+        assert following == start + count
+    assert drawn["loose"] == len(drawn["items"]) == 451  # the blank line before the last item concerns all
+    assert (drawn["chunks"], drawn["after"]) == (len(drawn["starts"]) - 1, 1)
+    assert drawn["chunks"] >= 1
+
+
+def test_a_long_table_keeps_its_columns_through_its_chunks(page: Any) -> None:
+    head = "| name | a much longer heading | n |\n|---|---|---:|\n"
+    drawn = grow(page, head + "".join(f"| row {number} | x | {number} |\n" for number in range(450)) + "\n## end")
+    assert drawn["cells"][1:] == [f"row {number}x{number}" for number in range(450)]
+    assert (drawn["tables"], drawn["after"]) == (1, 1)
+    assert drawn["chunks"] >= 1
+    assert drawn["columns"][0] == drawn["columns"][1]

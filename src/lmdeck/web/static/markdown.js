@@ -13,6 +13,7 @@ const REST = 4; // after a draw, this many times its duration is left to the bro
 const MOST_HIGHLIGHTED = 12_000; // characters of a block of code
 const HIGHLIGHTED_AT_ONCE = 3_000; // while it grows
 const MOST_OPEN_CHILDREN = 8; // of a list or table
+const CHUNK = 200; // items of a list or rows of a table that are laid out together
 const LINES_PIECE = 4_000; // characters of code that are laid out together
 const ATTRIBUTES = new Set(["href", "title", "start", "class"]);
 const WITHIN_CODE = { RETURN_DOM_FRAGMENT: true, ALLOWED_TAGS: ["span"], ALLOWED_ATTR: ["class"] };
@@ -235,20 +236,51 @@ class Children {
 }
 
 // A long list or table, whose items or rows settle one by one. A table's rows are parsed with its head before them.
+//
+// It is divided into chunks, further lists or bodies of the table. A full one has the class `lmdeck-chunk`: the browser lays it
+// out and paints it only where it is seen, so that the work of a frame does not grow with the list.
 class Container {
   constructor(block, head) {
     const place = placeOfChildren(block);
     this.head = head;
     this.isLoose = false;
     this.children = new Children(place, [...place.childNodes]);
+    this.places = [place];
   }
 
   // A blank line between two items makes paragraphs of the texts of all items.
   loosen(isLoose) {
     if (!isLoose || this.isLoose) return;
     this.isLoose = true;
-    for (const item of this.children.place.children) if (!this.children.open.includes(item)) makeParagraphs(item);
+    const items = this.places.flatMap((place) => [...place.children]);
+    for (const item of items) if (!this.children.open.includes(item)) makeParagraphs(item);
   }
+
+  settle(count) {
+    this.children.settle(count);
+    const { place, open } = this.children;
+    const settled = place.childElementCount - open.length;
+    if (settled >= CHUNK) this.beginChunk(place, settled);
+  }
+
+  beginChunk(place, settled) {
+    const next = place.cloneNode(false);
+    if (place.tagName === "OL") next.start = place.start + settled;
+    else if (place.tagName === "TBODY" && this.places.length === 1) keepColumns(place.parentElement);
+    next.append(...this.children.open);
+    place.after(next);
+    place.classList.add("lmdeck-chunk");
+    this.children.place = next;
+    this.places.push(next);
+  }
+}
+
+// Give all rows the columns that the first ones have, as a table with many rows is slow to lay out.
+function keepColumns(table) {
+  if (!table.offsetWidth) return; // it is not shown
+  const widths = [...table.rows[0].cells].map((cell) => `${cell.getBoundingClientRect().width}px`);
+  table.style.setProperty("--columns", widths.join(" "));
+  table.classList.add("lmdeck-long");
 }
 
 function placeOfChildren(block) {
@@ -387,7 +419,7 @@ export class GrowingMarkdown {
     const { head, children } = this.container;
     const sources = tail.sources(tail.children).slice(0, count).map((source) => head + source);
     this.noteBrackets(children.open, sources, (root) => placeOfChildren(root.firstChild).firstChild);
-    children.settle(count);
+    this.container.settle(count);
   }
 
   settleText(text) {
@@ -404,7 +436,7 @@ export class GrowingMarkdown {
   finish() {
     this.isFinished = true;
     parser.parse(this.text.slice(this.settled), { references: this.references });
-    this.container?.children.settle(Infinity);
+    this.container?.settle(Infinity);
     this.blocks.settle(Infinity);
     if (!Object.keys(this.references).length) return;
     for (const { node, source, find } of this.withBrackets) {
