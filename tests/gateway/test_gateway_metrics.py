@@ -79,6 +79,23 @@ def test_repairs_are_counted_by_dialect_and_broken_answers_by_kind(fake: FakeLMS
         assert ("repaired", "hermes-json", 1) in [(row.code, row.dialect, row.count) for row in opened.problems()]
 
 
+def test_models_that_no_host_has_get_no_label_and_no_total(fake: FakeLMStudio, tmp_path: Path) -> None:
+    """A client may invent as many as it likes; the failures name them."""
+    fake.at("/v1/chat/completions").reply("Hello.")
+    store = tmp_path / "usage.db"
+    with gateway(tmp_path, f'[store]\nurl = "sqlite:///{store.as_posix()}"\n{config_of([fake])}') as running:
+        for number in range(5):
+            assert running.chat(model=f"invented-{number}").status == 404
+        assert running.chat().status == 200
+        page = running.get("/metrics").body.decode()
+    assert "invented" not in page
+    assert value(page, "lmdeck_gateway_requests_total", model="other", status="404") == 5
+    assert value(page, "lmdeck_gateway_requests_total", model=MODEL) == 1
+    with open_store(store) as opened:
+        assert {row.group["model"]: row.requests for row in opened.usage(("model",))} == {"": 5, MODEL: 1}
+        assert {failure.model for failure in opened.failures()} == {f"invented-{number}" for number in range(5)}
+
+
 def begin(running: GatewayProcess) -> tuple[threading.Thread, list[Answer]]:
     """Ask for a stream in a thread."""
     answers: list[Answer] = []

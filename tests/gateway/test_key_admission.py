@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,13 @@ async def test_when_settle_returns_the_request_is_committed(
     holder = await admission.authenticate(bearer(create()))
     lease = await admission.admit(holder, an_ask())
     await lease.settle(
-        an_outcome(queue_seconds=0.5, first_token_seconds=0.75, seconds=2.0, finish_reason="stop", problems=1)
+        an_outcome(
+            queue_seconds=0.5,
+            first_token_seconds=0.75,
+            seconds=2.0,
+            finish_reason="stop",
+            problems=Counter({("repaired", "hermes-json"): 1}),
+        )
     )
     await lease.settle(an_outcome("r2"))  # a second call does nothing
     with sqlite3.connect(url.removeprefix("sqlite:///")) as other:

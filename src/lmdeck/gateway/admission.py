@@ -86,6 +86,11 @@ class Outcome(Struct, kw_only=True):
     failure: LMStudioError | None = None
 
     @property
+    def names_model(self) -> bool:
+        """Whether a host has the model, as an answer or an attempt shows; a client may name any."""
+        return self.attempts > 0 or not self.error
+
+    @property
     def is_broken(self) -> bool:
         """Whether the answer failed after it had begun; a client that left has not broken it."""
         return bool(self.error) and self.first_token_seconds is not None and self.status != CLIENT_GONE

@@ -76,6 +76,7 @@ class KeyAdmission:
         self._counted: tuple[str, set[str]] = ("", set())
         self._ending: set[asyncio.Task[None]] = set()
         self._store_is_late = False
+        self._models: set[str] = set()
 
     async def start(self) -> None:
         """Open the store and read the keys.
@@ -195,7 +196,7 @@ class KeyAdmission:
         await asyncio.shield(ending)
 
     async def _end(self, admitted: Admitted, outcome: Outcome) -> None:
-        record = usage_record(outcome)
+        record = usage_record(outcome, self._known_model(outcome))
         if outcome.failure is not None:
             self.store.record_failure(_failure_record(outcome, outcome.failure, self._recording_of(outcome)))
         committed = asyncio.wrap_future(self.store.record(record))
@@ -210,6 +211,12 @@ class KeyAdmission:
             _log.warning(
                 "The store is slow: answers no longer wait until their usage is written (request %s).", record.id
             )
+
+    def _known_model(self, outcome: Outcome) -> str:
+        """Return the model for which a request counts: `""` for one that no host has, as totals are kept for ever."""
+        if outcome.names_model:
+            self._models.add(outcome.model)
+        return outcome.model if outcome.model in self._models else ""
 
     def _note_commit(self, committed: asyncio.Future[None]) -> None:
         """Note that the store can be written again, or that the usage of a request is lost."""
@@ -242,13 +249,13 @@ class _KeyLease:
             await self._admission.end(admitted, outcome)
 
 
-def usage_record(outcome: Outcome) -> UsageRecord:
-    """Return the row of a request that has ended."""
+def usage_record(outcome: Outcome, model: str) -> UsageRecord:
+    """Return the row of a request that has ended; it counts for `model`."""
     return UsageRecord(
         id=outcome.request_id,
         at=outcome.started_at + outcome.seconds,
         key=outcome.key,
-        model=outcome.model,
+        model=model,
         host=outcome.host,
         endpoint=outcome.endpoint,
         status=outcome.status,

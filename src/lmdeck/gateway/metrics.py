@@ -100,7 +100,8 @@ class GatewayMetrics:
 
     def note(self, outcome: Outcome) -> None:
         """Count a request that has ended."""
-        model, host = self._model(outcome.model), outcome.host
+        model = self._model(outcome.model) if outcome.names_model else self._model.known(outcome.model)
+        host = outcome.host
         self._requests.labels(outcome.endpoint, model, host, str(outcome.status)).inc()
         self._duration.labels(model).observe(outcome.seconds)
         if outcome.error:

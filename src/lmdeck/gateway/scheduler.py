@@ -161,9 +161,9 @@ class Scheduler:
         ticket.future = asyncio.get_running_loop().create_future()
         lane.queue.push(ticket)
         self._serve(lane)
-        if ticket.future.done():
-            return ticket.future.result()
         try:
+            if ticket.future.done():
+                return ticket.future.result()
             async with asyncio.timeout(None if ticket.is_background else limits.max_wait):
                 return await ticket.future
         except TimeoutError:
@@ -175,6 +175,8 @@ class Scheduler:
             raise
         finally:
             lane.queue.remove(ticket)
+            if not (len(lane.queue) or any(host.has(model) for host in self.hosts)):
+                self._lanes.pop(model, None)  # a client may invent models without end
 
     def note_service(self, model: str, seconds: float) -> None:
         """Record how long an answer took, for estimates of waits."""

@@ -50,6 +50,10 @@ class BoundedLabels:
         self._known.add(value)
         return value
 
+    def known(self, value: str) -> str:
+        """Return a value that was used before, else `"other"`: for values that anybody may invent."""
+        return value if value in self._known else OTHER
+
 
 @lru_cache(maxsize=256)
 def operation_of(endpoint: str) -> str:
