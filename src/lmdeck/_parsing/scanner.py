@@ -90,8 +90,7 @@ class Scanner:
 
     def pass_plain(self, text: str) -> None:
         """Read a whole answer that is plain text."""
-        self.source.feed(text)
-        self.source.at = len(text)
+        self.source.base += len(text)
         self.sink.emit_content(text)
 
     def report_left_over_call(self) -> None:

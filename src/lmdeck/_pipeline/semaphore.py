@@ -148,7 +148,7 @@ class FairSemaphore:
                 self._running.discard(slot)
             elif slot in self._queue:
                 self._queue.remove(slot)
-            granted = self._grant_waiting()
+            granted = self._grant_waiting() if self._queue else []
         _wake(granted)
 
     def _grant_waiting(self) -> list[Slot]:

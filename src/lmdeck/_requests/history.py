@@ -34,8 +34,8 @@ def normal_messages(
     ids = CallIds(fixes, new_id)
     normal = [_normal(message, position, fixes, ids) for position, message in enumerate(messages)]
     fixes.problems += chat_order(normal)
-    has_results = any(message["role"] == "tool" for message in normal)
-    return list(with_images_after_results(normal, fixes)) if has_results else normal
+    roles = {message["role"] for message in normal}
+    return list(with_images_after_results(normal, fixes)) if "tool" in roles else normal
 
 
 def _normal(

@@ -147,7 +147,7 @@ def runs_tools_on_server(body: Mapping[str, Any]) -> bool:
         return True
     tools = body.get("tools")
     offered = tools if isinstance(tools, (list, tuple)) else ()
-    return any(
+    return bool(offered) and any(
         isinstance(tool, Mapping) and (tool.get("type") or "function") not in CLIENT_TOOL_TYPES for tool in offered
     )
 

@@ -119,7 +119,10 @@ class ChatAssembler:
         self._stage = Stage.STREAMING
         self._finish_reason = ""
         self._choice: int | UnsetType | None = UNSET
-        self._head = _Head(requested_model=model)
+        self._requested_model = model
+        self._id = ""
+        self._model = ""
+        self.is_in_call = False  # whether a native call has begun and the answer goes on
         self._model_names = model_names
         self._figures = Figures()
         self._logprobs: list[TokenLogprob] = []
@@ -130,19 +133,16 @@ class ChatAssembler:
         return self._stage is not Stage.STREAMING
 
     @property
-    def is_in_call(self) -> bool:
-        """Whether a native call has begun and the answer goes on."""
-        return self._stage is Stage.STREAMING and bool(self._native.slots)
-
-    @property
     def usage(self) -> Usage | None:
         """The tokens that the server counted, once it has reported them."""
         return self._figures.usage
 
     def text_alone(self, completion: Completion) -> str:
         """Return the text of a chunk that goes on with the answer and holds nothing else, as most do; otherwise `""`."""
+        if not (self._id and self._model):
+            self._read_head(completion)
         choices = completion.choices
-        if not choices or len(choices) > 1 or self._stage is not Stage.STREAMING or not self._head.is_whole:
+        if not choices or len(choices) > 1 or self._stage is not Stage.STREAMING:
             return ""
         choice = choices[0]
         delta = choice.delta
@@ -166,8 +166,7 @@ class ChatAssembler:
 
     def feed(self, completion: Completion, chunks: list[Chunk]) -> None:
         """Read a chunk of the wire, or a whole body, and append what happened in it to `chunks`."""
-        if not self._head.is_whole:
-            self._head.read(completion)
+        self._read_head(completion)
         choices = completion.choices
         if not choices:
             self._figures.read(completion)
@@ -182,6 +181,7 @@ class ChatAssembler:
 
     def end(self) -> None:
         """Read the end mark, `[DONE]`."""
+        self.is_in_call = False
         self._stage = NEXT.get((self._stage, "end_mark"), self._stage)
 
     def note(self, problem: Problem) -> None:
@@ -198,10 +198,11 @@ class ChatAssembler:
             ToolCallMissingError: With `strict`, a call was demanded and none came.
         """
         chunks: list[Chunk] = []
-        if not self.is_complete:
+        if self._stage is Stage.STREAMING:
             raise IncompleteStreamError("The stream ended without a finish reason or [DONE].", partial=self.partial())
         self._finish("stop", chunks)
-        self._add_native_calls(chunks)  # deltas may come after the finish reason
+        if self._native.slots:
+            self._add_native_calls(chunks)  # deltas may come after the finish reason
         self._note_missing()
         lost = [problem for problem in self._all_problems() if problem.code.startswith("tool_call_")]
         if lost and self._strict:
@@ -233,8 +234,8 @@ class ChatAssembler:
             reasoning=self._reasoning.getvalue().strip(),
             tool_calls=calls,
             finish_reason="tool_calls" if calls and self._finish_reason else self._finish_reason,
-            model=self._head.model or self._head.requested_model,
-            id=self._head.id,
+            model=self._model or self._requested_model,
+            id=self._id,
             usage=figures.usage,
             stats=figures.stats,
             problems=self._all_problems(),
@@ -250,6 +251,10 @@ class ChatAssembler:
     def _all_problems(self) -> list[Problem]:
         in_text = () if self._text_parser is None else self._text_parser.problems
         return [*self._problems, *self._calls.problems, *in_text]
+
+    def _read_head(self, completion: Completion) -> None:
+        self._id = self._id or completion.id or ""
+        self._model = self._model or completion.model or ""
 
     def _read_choice(self, choice: Choice, completion: Completion, chunks: list[Chunk]) -> None:
         first = len(chunks)
@@ -275,6 +280,7 @@ class ChatAssembler:
             self._note_once("refusal", "The model declined; the content is its refusal.")
             self._read_content(delta.refusal, chunks, is_whole=is_whole)
         for tool_delta in delta.tool_calls or ():
+            self.is_in_call = self._stage is Stage.STREAMING
             new = self._native.feed(tool_delta)
             if new is not None:
                 self._calls.announce(new, chunks, embedded=False)
@@ -332,14 +338,14 @@ class ChatAssembler:
             chunks += self._text_parser.finish(answered=bool(self._native.slots))
             if len(chunks) > first:
                 self._merge_embedded_calls(chunks, first)
-        self._add_native_calls(chunks, truncated=reason == "length")
+        if self._native.slots:
+            self._add_native_calls(chunks, truncated=reason == "length")
+        self.is_in_call = False
         self._stage, self._finish_reason = following, reason
         chunks.append(Chunk("", "", None, None, "tool_calls" if self._calls.complete else reason))
 
     def _add_native_calls(self, chunks: list[Chunk], *, truncated: bool = False) -> None:
         """Add the native calls that are complete now."""
-        if not self._native.slots:
-            return
         calls, problems = self._native.finish(truncated=truncated)
         self._calls.add_native(calls, chunks)
         self._problems += problems
@@ -354,7 +360,7 @@ class ChatAssembler:
             self._note_once("logprobs_missing", LOGPROBS_MISSING)
         if self._expects_one_call and (count := len(self._calls.complete)) > 1:
             self._note_once("parallel_calls", f"The answer has {count} calls though only one was allowed.")
-        requested, answered = self._head.requested_model, self._head.model
+        requested, answered = self._requested_model, self._model
         if answered not in self._model_names and not is_same_model(requested, answered):
             self._note_once("model_differs", f"The model {answered} answered instead of {requested}.")
         if self._finish_reason == "length" and not self._has_answer and self._reasoning.getvalue().strip():
@@ -364,21 +370,6 @@ class ChatAssembler:
         problem = Problem(code, detail, dialect=dialect)
         if problem not in self._problems:
             self._problems.append(problem)
-
-
-class _Head:
-    """Id and model of an answer, from the first chunks that have them."""
-
-    def __init__(self, requested_model: str) -> None:
-        self.requested_model = requested_model
-        self.id = ""
-        self.model = ""
-        self.is_whole = False
-
-    def read(self, completion: Completion) -> None:
-        self.id = self.id or completion.id or ""
-        self.model = self.model or completion.model or ""
-        self.is_whole = bool(self.id and self.model)
 
 
 def _why_empty(reply: Reply) -> str:

@@ -78,6 +78,8 @@ def flatten_usage(usage: dict[str, Any]) -> dict[str, Any]:
 
 def with_draft_tokens(stats: dict[str, Any]) -> dict[str, Any]:
     """Return LM Studio's `stats` with the counts of speculative decoding as one object (docs, `api-changelog.md`)."""
+    if stats.keys().isdisjoint(DRAFT_TOKEN_COUNTS):
+        return stats
     total, accepted, rejected = map(stats.get, DRAFT_TOKEN_COUNTS)
     return {**stats, **_draft_tokens(total, accepted, rejected)}
 

@@ -21,12 +21,8 @@ class Deadlines:
         start = clock()
         self._first_byte_by = start + timeouts.first_token
         self.all_by = None if timeouts.total is None else start + timeouts.total
-        self._has_bytes = False
+        self.has_bytes = False  # of the body: then the limit applies between two reads
         self.is_patient = False
-
-    def note_bytes(self) -> None:
-        """Note that bytes of the body have come: from now on the limit applies between two reads."""
-        self._has_bytes = True
 
     def remaining(self) -> tuple[float, TimeoutPhase]:
         """Return the seconds that the next byte may take, and which limit that is.
@@ -34,9 +30,9 @@ class Deadlines:
         Raises:
             RequestTimeoutError: A limit is exceeded.
         """
-        phase: TimeoutPhase = "idle" if self._has_bytes else "first_token"
+        phase: TimeoutPhase = "idle" if self.has_bytes else "first_token"
         now = self._clock()
-        left = self._silence if self._has_bytes else self._first_byte_by - now
+        left = self._silence if self.has_bytes else self._first_byte_by - now
         if self.all_by is not None and self.all_by - now < left:
             left, phase = self.all_by - now, "total"
         if left <= 0:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 
-@contextmanager
-def without_locals() -> Iterator[None]:
+class without_locals:  # noqa: N801  # used like a function
     """Clear the local variables of the frames that an exception has left, so that reports with locals do not show them.
 
     pytest's `-l`, `cgitb` and error trackers print them; the lines of the traceback stay.
     """
-    before = sys.exc_info()[1]  # an exception that the caller is handling: not ours to change
-    try:
-        yield
-    except BaseException as error:
-        _clear(error, before)
-        raise
+
+    def __enter__(self) -> None:
+        self._before = sys.exc_info()[1]  # an exception that the caller is handling: not ours to change
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            _clear(error, self._before)
 
 
 def _clear(error: BaseException, before: BaseException | None) -> None:

@@ -134,7 +134,7 @@ class AiohttpResponse:
             raise translate(error, self._request) from error
         finally:
             self._timer.end_wait()
-        self._deadlines.note_bytes()
+        self._deadlines.has_bytes = True
         return data
 
     def be_patient(self, *, wanted: bool) -> None:

@@ -113,7 +113,7 @@ class Urllib3Response:
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
         self._is_coded = "content-encoding" in self.headers
-        self.undecoded = codings_left(self.headers, BaseHTTPResponse.CONTENT_DECODERS)
+        self.undecoded = codings_left(self.headers, BaseHTTPResponse.CONTENT_DECODERS) if self._is_coded else ""
 
     def read(self) -> bytes:
         """Return the bytes that have arrived, at least one; `b""` at the end of the body.
@@ -133,7 +133,7 @@ class Urllib3Response:
             if isinstance(error, ReadTimeoutError) and not is_broken_by_system(error):
                 raise self._deadlines.expired(phase) from error
             raise translate(error, self._request) from error
-        self._deadlines.note_bytes()
+        self._deadlines.has_bytes = True
         if not data:
             if self._is_finished:  # by `close`, perhaps in another thread
                 raise ConnectionLostError("The answer was closed before its end.")

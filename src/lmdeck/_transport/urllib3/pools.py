@@ -120,7 +120,7 @@ class _BulkHTTPResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:  # the base's signature
         self.reads = _TimedReads(sock)
         super().__init__(self.reads, *args, **kwargs)  # type: ignore[arg-type]  # asked for its file only
-        self._decoder = ChunkedDecoder()
+        self._decoder: ChunkedDecoder | None = None
 
     def begin(self) -> None:
         """Read the whole head within the socket's timeout and determine how the body is framed."""
@@ -142,6 +142,7 @@ class _BulkHTTPResponse(http.client.HTTPResponse):
         coding = self.fields.getlist("transfer-encoding", ("",))[0]
         length = self.fields.getlist("content-length", ("",))[0]
         self.chunked = coding.lower() == "chunked"
+        self._decoder = ChunkedDecoder() if self.chunked else None
         is_counted = length.isdecimal() and length.isascii() and len(length) < MAX_LENGTH_DIGITS and not self.chunked
         self.length = int(length) if is_counted else None
         if self.status in {101, 204, 304} or self._method == "HEAD":  # type: ignore[attr-defined]  # typeshed leaves it out
@@ -159,16 +160,17 @@ class _BulkHTTPResponse(http.client.HTTPResponse):
 
     def read1(self, n: int = -1) -> bytes:
         """Return the bytes that have arrived, at least one; `b""` at the end of the body."""
-        if not self.chunked or self.fp is None:
+        decoder = self._decoder
+        if decoder is None or self.fp is None:
             return super().read1(n)
-        while not self._decoder.is_finished:
+        while not decoder.is_finished:
             wire = self.fp.read1(n if n > 0 else READ_BYTES)
             if not wire:
                 raise http.client.IncompleteRead(b"")
-            data = self._decoder.feed(wire)
+            data = decoder.feed(wire)
             if data:
                 return data
-        if self._decoder.excess:
+        if decoder.excess:
             raise ChunkedError("the server sent more than the answer")
         self.close()
         return b""
