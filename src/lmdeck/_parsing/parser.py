@@ -81,6 +81,9 @@ class StreamParser:
 
         Texts without markup are looked at together, and are a chunk each.
         """
+        if len(texts) == 1:
+            self.feed_into(texts[0], chunks)
+            return
         for begin in range(0, len(texts), TEXTS_AT_ONCE):
             some = texts[begin : begin + TEXTS_AT_ONCE]
             if not self._pass_together(some, chunks):
@@ -89,7 +92,7 @@ class StreamParser:
 
     def _pass_together(self, texts: list[str], chunks: list[Chunk]) -> bool:
         """Read texts at once if nothing in them concerns the readers; return whether that is so."""
-        if len(texts) == 1 or self._byte_level or self._channel is not None or self._early or self._sink.name:
+        if self._byte_level or self._channel is not None or self._early or self._sink.name:
             return False
         whole, first = "".join(texts), len(chunks)
         self._sink.chunks = chunks

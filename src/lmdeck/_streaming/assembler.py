@@ -161,7 +161,8 @@ class ChatAssembler:
             return
         first = len(chunks)
         self._text_parser.feed_texts(texts, chunks)
-        if any(chunk.tool_call_delta or chunk.tool_call for chunk in chunks[first:]):
+        is_one_text = len(chunks) == first + 1 and chunks[first].content
+        if not is_one_text and any(chunk.tool_call_delta or chunk.tool_call for chunk in chunks[first:]):
             self._merge_embedded_calls(chunks, first)
 
     def feed(self, completion: Completion, chunks: list[Chunk]) -> None:

@@ -188,8 +188,9 @@ class ChatReader:
 
     def _read_events(self, data: bytes) -> list[Chunk]:
         chunks: list[Chunk] = []
+        read = self._read_batch if self._observe is None else self._read_observed
         try:
-            self._read_observed(self._sse.feed(data), chunks)
+            read(self._sse.feed(data), chunks)
         except LMStudioError as error:
             if not chunks:
                 raise
@@ -197,14 +198,12 @@ class ChatReader:
         return chunks
 
     def _read_observed(self, events: list[ServerSentEvent], chunks: list[Chunk]) -> None:
-        """Read events and append their chunks; with `observe`, one after the other."""
-        if self._observe is None:
-            self._read_batch(events, chunks)
-            return
+        """Read events one after the other, as `observe` is called with the chunks of each."""
         for event in events:
             first = len(chunks)
             self._read_batch([event], chunks)
-            self._observe(event.data, chunks[first:])
+            if self._observe is not None:
+                self._observe(event.data, chunks[first:])
 
     def _read_batch(self, events: list[ServerSentEvent], chunks: list[Chunk]) -> None:
         """Decode events and append their chunks; the texts of events that hold nothing else are parsed together."""

@@ -30,11 +30,12 @@ class Deadlines:
         Raises:
             RequestTimeoutError: A limit is exceeded.
         """
-        phase: TimeoutPhase = "idle" if self.has_bytes else "first_token"
-        now = self._clock()
-        left = self._silence if self.has_bytes else self._first_byte_by - now
-        if self.all_by is not None and self.all_by - now < left:
-            left, phase = self.all_by - now, "total"
+        phase: TimeoutPhase = "idle"
+        left = self._silence
+        if not self.has_bytes:
+            left, phase = self._first_byte_by - self._clock(), "first_token"
+        if self.all_by is not None and (rest := self.all_by - self._clock()) < left:
+            left, phase = rest, "total"
         if left <= 0:
             raise self.expired(phase)
         return left, phase
