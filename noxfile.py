@@ -125,6 +125,25 @@ def newest(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *(session.posargs or SHORT))
 
 
+@nox.session(venv_backend="uv", python="3.11")
+def locked(session: nox.Session) -> None:
+    """Run the short set with the versions in constraints.txt, as a contributor can install them."""
+    session.install("--constraint", "constraints.txt", "--editable", ".[all]", "--group", "dev")
+    session.run("python", "-m", "pytest", *(session.posargs or SHORT))
+
+
+@nox.session(venv_backend="none")
+def lock(session: nox.Session) -> None:
+    """Write constraints.txt: the newest versions for all platforms, without the address of a package index."""
+    groups = [part for name in ("dev", "docs", "bench", "package") for part in ("--group", name)]
+    session.run(
+        "uv", "pip", "compile", "pyproject.toml", "--all-extras", *groups, "--universal", "--python-version", "3.11",
+        "--upgrade", "--no-annotate", "--no-emit-index-url", "--quiet", "--output-file", "constraints.txt",
+        "--custom-compile-command", "nox -s lock",
+        external=True,
+    )  # fmt: skip
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation site in site/; a broken link is an error."""
