@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import shutil
 import signal
@@ -78,6 +77,8 @@ def _unprivileged(folder: Path) -> dict[str, Any]:
     """Return what makes a process run as an ordinary user, who owns the folder: PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return {}
+    import pwd  # not on Windows
+
     user = pwd.getpwnam("nobody")
     os.chown(folder, user.pw_uid, user.pw_gid)
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}

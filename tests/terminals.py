@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import re
 import select
 import signal
 import struct
 import subprocess
-import termios
 import time
 
 import pyte
+import pytest
 
 from loopback import PATIENCE
 
 __all__ = ["ESCAPES", "Terminal"]
+
+# What imports this module is skipped on Windows.
+fcntl, pty, termios = (
+    pytest.importorskip(name, reason="NO TERMINAL TESTS: Windows has no pty") for name in ("fcntl", "pty", "termios")
+)
 
 ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\^_=>])")
 

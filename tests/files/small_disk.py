@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +22,8 @@ BYTES = 64 << 10
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
     """Yield a folder in which no more than 64 KiB fit."""
+    if sys.platform == "win32":
+        pytest.skip("NO SMALL DISK: Windows has neither tmpfs nor a limit on the size of files")
     folder.mkdir()
     mount = shutil.which("mount")
     is_mounted = (
@@ -41,6 +45,8 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _small_files() -> Iterator[None]:
+    import resource
+
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (BYTES, before[1]))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -184,6 +185,8 @@ class ServerConfig(_Section, frozen=True):
     def __post_init__(self) -> None:
         _check(ok=0 <= self.port <= 65535, name="port", reason="it must be between 0 and 65535")
         _check(ok=1 <= self.workers <= 128, name="workers", reason="it must be between 1 and 128")
+        # A worker inherits the socket of its parent, which Windows does not allow.
+        _check(ok=self.workers == 1 or sys.platform != "win32", name="workers", reason="it must be 1 on Windows")
         _check(ok=self.shutdown_seconds >= 0, name="shutdown_seconds", reason="it must not be negative")
 
 
