@@ -107,6 +107,11 @@ def config_of(hosts: Mapping[str, str] | Sequence[FakeLMStudio], more: str = "")
     return "\n".join([*tables, more, ""])
 
 
+def _unmeasured() -> dict[str, str]:
+    """Return the environment without coverage: a gateway ends by a signal, and would be slowed down for no figures."""
+    return {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
+
+
 @contextmanager
 def gateway(folder: Path, text: str, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[GatewayProcess]:
     """Run a gateway with a configuration, on a free port."""
@@ -115,7 +120,7 @@ def gateway(folder: Path, text: str, *arguments: str, env: Mapping[str, str] | N
     command = [sys.executable, "-m", "lmdeck", "gateway", "serve", "--config", str(config), "--port", "0", *arguments]
     with (folder / "gateway.log").open("a") as log:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **(env or {})}, cwd=folder
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env={**_unmeasured(), **(env or {})}, cwd=folder
         )
     assert process.stdout is not None
     line = process.stdout.readline()

@@ -201,6 +201,7 @@ except openai.OpenAIError as error:
 """
 
 
+@pytest.mark.no_cover  # OpenAI's client takes a second to start, and twice as long where it is measured
 def test_the_same_program_is_tried_with_repaired_answers() -> None:
     """What OpenAI's client takes for an answer, it says is an error; and retries are made for it."""
     pytest.importorskip("openai")

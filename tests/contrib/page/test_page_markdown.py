@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from lmdeck.testing import FakeLMStudio
 
+pytestmark = pytest.mark.no_cover  # the script of the page is tested: the sites have tests of their own
 CONSTRUCTS = [
     "plain text",
     "two\nlines",

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lmdeck.testing import FakeLMStudio
 
 
+pytestmark = pytest.mark.no_cover  # the script of the page is tested: the sites have tests of their own
+
+
 @pytest.fixture(scope="module")
 def url(fake: FakeLMStudio) -> Iterator[str]:
     app = FastAPI(lifespan=lifespan(base_url=fake.base_url, model="seer"))
