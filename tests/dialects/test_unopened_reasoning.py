@@ -5,11 +5,19 @@ from __future__ import annotations
 import pytest
 
 from lmdeck import StreamParser, parse
+from lmdeck.testing import FakeLMStudio
 
 TEXTS = [
     ("Paris is in France.\n</think>\n\nParis.", True),
     ("Hm.</think>\nParis.", True),
-    ("Some content</think>More content", False),
+    ("Some content</think>More content", True),
+    ("Hm. I see.</think>**Paris**", True),
+    ("Hm.\n</think>\n\n<think></think>\n\nParis.", True),
+    ("Write </think> to end it.", False),
+    ("It ends with </think>.", False),
+    ("Say '</think>' aloud.", False),
+    ("```\na</think>b\n```", False),
+    ("| tag | </think>|", False),
     ("The tag `</think>` ends it.", False),
     ("<think>Hm.</think>\nParis.", False),
     ("</think>\nParis.", False),
@@ -18,7 +26,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize(("text", "is_reported"), TEXTS)
-def test_a_lone_end_tag_at_the_end_of_a_line_is_reported(text: str, is_reported: bool) -> None:
+def test_a_lone_end_tag_is_reported(text: str, is_reported: bool) -> None:
     codes = [problem.code for problem in parse(text).problems]
     assert codes == (["reasoning_unopened"] if is_reported else [])
 
@@ -30,3 +38,18 @@ def test_a_stream_reports_the_same(text: str, is_reported: bool) -> None:
     chunks += parser.finish()
     assert parser.result == parse(text)
     assert "".join(chunk.content for chunk in chunks).strip() == parser.result.content
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "content"),
+    [
+        ("Hm. I see.</think>Paris.", "Hm. I see.", "Paris."),
+        ("Hm.\n</think>\n\n<think></think>\n\nParis.", "Hm.", "Paris."),
+        ("Write </think> to end it.", "", "Write </think> to end it."),
+    ],
+)
+def test_a_whole_answer_is_separated(text: str, reasoning: str, content: str) -> None:
+    with FakeLMStudio() as fake:
+        fake.reply(text)
+        reply = fake.client().chat().user("a").send()
+    assert (reply.reasoning, reply.content) == (reasoning, content)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import NamedTuple
 
+from lmdeck._parsing.code_spans import CodeSpans
 from lmdeck._parsing.dialects import REGISTRY, dialect_named, find_dialect
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
 from lmdeck._parsing.source import BEGUN_LENGTH, NON_SPACE, Stops, alternatives
@@ -22,6 +23,9 @@ from lmdeck._parsing.unmarked_json import (
 )
 
 NO_ENDS = Stops(())
+JSON_BEGINS = ("{", "[")
+MENTIONED = re.compile(r"[\s.,;:!?)\]\"'`\u2019\u201d\u00bb\\|}]")
+"""What follows a tag that prose, program text or a table mentions."""
 INDENT = r"[^\S\n]*+"
 OF_CALLS = re.compile("tool|call|function", re.IGNORECASE)
 SPECIAL = re.compile(r"[|｜◁]|^\[[A-Z_/]+\]$|^<reserved_")
@@ -190,16 +194,34 @@ class Grammar:
         return any(wanted.pattern.match(text) for wanted in (self.scan(NO_ENDS).usual, self.opening))
 
     def opened_by_template(self, text: str) -> ReasoningTags | None:
-        """Return the reasoning tags that a whole text closes, once at a line's end and outside of code, but does not open."""
-        if "</" not in text:
+        """Return the reasoning tags that a whole text closes before it opens them, outside of code and quotes.
+
+        The end tag must end a line, or follow text and precede text without a space, as models write it and prose does not.
+        Empty reasoning may follow (LM Studio bug tracker #1368, #1495).
+        """
+        if "</" not in text or text.lstrip()[:1] in JSON_BEGINS:
             return None
         for tag in self.openers.values():
-            if tag.open in text or text.count(tag.close) != 1 or not tag.close.startswith("</"):
-                continue
-            before, _, after = text.partition(tag.close)
-            if before.count("`") % 2 == 0 and before.strip() and (not after.strip() or after[:1] in "\r\n"):
+            before, close, after = text.partition(tag.close)
+            if (
+                close
+                and before.strip()
+                and tag.close.startswith("</")
+                and tag.open not in before
+                and after.count(tag.close) == after.count(tag.open)
+                and _ends_reasoning(before, after)
+            ):
                 return tag
         return None
+
+
+def _ends_reasoning(before: str, after: str) -> bool:
+    """Whether an end tag between two texts ends reasoning, rather than being mentioned."""
+    if after.strip() and after[:1] not in "\r\n" and (before[-1:].isspace() or MENTIONED.match(after)):
+        return False
+    spans = CodeSpans()
+    spans.feed(before)
+    return not spans.inside_code()
 
 
 @lru_cache(maxsize=256)
