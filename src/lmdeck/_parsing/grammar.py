@@ -209,19 +209,30 @@ class Grammar:
                 and tag.close.startswith("</")
                 and tag.open not in before
                 and after.count(tag.close) == after.count(tag.open)
-                and _ends_reasoning(before, after)
+                and (
+                    _ends_line(after) or (not is_special(close) and self.is_plain(before) and _is_glued(before, after))
+                )
+                and not _is_in_code(before)
             ):
                 return tag
         return None
 
 
-def _ends_reasoning(before: str, after: str) -> bool:
-    """Whether an end tag between two texts ends reasoning, rather than being mentioned."""
-    if after.strip() and after[:1] not in "\r\n" and (before[-1:].isspace() or MENTIONED.match(after)):
-        return False
+def _ends_line(after: str) -> bool:
+    """Whether a line ends before a text."""
+    return not after.strip() or after[0] in "\r\n"
+
+
+def _is_glued(before: str, after: str) -> bool:
+    """Whether a tag between two texts is part of neither, and is not mentioned by them."""
+    return not (before[-1].isspace() or MENTIONED.match(after))
+
+
+def _is_in_code(before: str) -> bool:
+    """Whether what follows a text is code or quoted."""
     spans = CodeSpans()
     spans.feed(before)
-    return not spans.inside_code()
+    return spans.inside_code()
 
 
 @lru_cache(maxsize=256)
