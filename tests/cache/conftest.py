@@ -1,25 +1,3 @@
-from __future__ import annotations
+from way_fixtures import fake, leaves_nothing, way
 
-from collections.abc import Iterator
-
-import pytest
-
-from asking import WAYS, Way, nothing_left_behind
-from lmdeck.testing import FakeLMStudio
-
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing() -> Iterator[None]:
-    with nothing_left_behind():
-        yield
-
-
-@pytest.fixture(params=WAYS, ids=str)
-def way(request: pytest.FixtureRequest) -> Way:
-    return request.param
-
-
-@pytest.fixture
-def fake(fake_lmstudio: FakeLMStudio) -> FakeLMStudio:
-    fake_lmstudio.add_model("m")
-    return fake_lmstudio
+__all__ = ["fake", "leaves_nothing", "way"]

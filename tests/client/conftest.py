@@ -1,29 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from asking import WAYS, Way, nothing_left_behind
 from lmdeck.testing import FakeLMStudio
+from way_fixtures import fake, leaves_nothing, way
 
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing() -> Iterator[None]:
-    with nothing_left_behind():
-        yield
-
-
-@pytest.fixture(params=WAYS, ids=str)
-def way(request: pytest.FixtureRequest) -> Way:
-    return request.param
-
-
-@pytest.fixture
-def fake(fake_lmstudio: FakeLMStudio) -> FakeLMStudio:
-    """A fake that has the model "m", which the clients of `asking` ask for."""
-    fake_lmstudio.add_model("m")
-    return fake_lmstudio
+__all__ = ["fake", "hello", "leaves_nothing", "way"]
 
 
 @pytest.fixture
