@@ -9,7 +9,7 @@ SHARED := ../shared
 # Tests start hundreds of Python processes: each would compile lmdeck again where nothing may be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help system-packages demo demo-batch batch-kills test lint types tests pythons package live fuzz round-trips wire soak gateway-soak docs pictures bench shared shared-reports format clean
+.PHONY: help system-packages demo demo-batch batch-kills test lint types tests pythons package live fuzz round-trips wire soak gateway-soak races docs pictures bench shared shared-reports format clean
 
 help:
 	@echo "make demo    a real conversation with a small model, no LM Studio needed"
@@ -25,6 +25,7 @@ help:
 	@echo "make batch-kills 10,000 rows killed at 20 random moments, by one and by two workers"
 	@echo "make soak    ten minutes of random faults over 64 chats at once"
 	@echo "make gateway-soak half an hour of faults, restarts and kills of the gateway"
+	@echo "make races   1,000 races of requests for a model that is not loaded"
 	@echo "make docs    the documentation site, in site/"
 	@echo "make pictures the pictures of the README"
 	@echo "make bench   lmdeck beside other ways, CPU and memory, with a report in bench.html"
@@ -72,10 +73,15 @@ docs: .venv-docs/.installed
 pictures: $(VENV)/.installed-dev
 	@$(BIN)/python scripts/pictures.py
 
-# Ten minutes of random faults over 64 chats at once; in `make test` it is eight seconds.
+# A thousand seeded races of requests for a model that is not loaded; in `make test` it is a dozen.
+races: $(VENV)/.installed-dev
+	@LMDECK_RACES=$${LMDECK_RACES:-1000} $(BIN)/python -m pytest tests/gateway/test_fairness.py -k every_race -s --no-cov --timeout 3600
+
+# Half an hour of faults, restarts and kills of the gateway; in `make test` it is twelve seconds.
 gateway-soak: $(VENV)/.installed-dev
 	@$(BIN)/python scripts/gateway_soak.py --minutes $${LMDECK_SOAK_MINUTES:-30}
 
+# Ten minutes of random faults over 64 chats at once; in `make test` it is eight seconds.
 soak: $(VENV)/.installed-dev
 	@LMDECK_SOAK_SECONDS=$${LMDECK_SOAK_SECONDS:-600} LMDECK_SOAK_SEED=$${LMDECK_SOAK_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/testing/test_soak.py -s --timeout 900
 

@@ -23,7 +23,7 @@ class Controlled(Protocol):
 
     config: Config
 
-    def cancel(self, request_id: str) -> bool:
+    async def cancel(self, request_id: str) -> bool:
         """End an open request; return whether one with this id was found."""
         ...
 
@@ -47,7 +47,7 @@ def control_routes(gateway: Controlled) -> Iterator[tuple[str, str, Endpoint, Ac
 async def _cancel(gateway: Controlled, arrived: Arrived) -> HTTPAnswer:
     """End an open request with an error in its format."""
     request_id = arrived.params["id"]
-    if not gateway.cancel(request_id):
+    if not await gateway.cancel(request_id):
         raise _not_found(f"No request {request_id!r} is open.", "Look at /gateway/status: it may have ended.")
     return json_answer({"cancelled": request_id})
 

@@ -13,31 +13,36 @@ from msgspec.structs import replace
 
 from lmdeck._client.plans.health import check_health
 from lmdeck._client.plans.model_lists import Listing, ask_listing
-from lmdeck._client.session import Session
-from lmdeck._pipeline.retry import RetryPolicy
 from lmdeck._pipeline.run_plan import drive_async
 from lmdeck._transport import AsyncTransport
-from lmdeck.config import Settings
-from lmdeck.errors import LMStudioError
+from lmdeck.errors import (
+    APIError,
+    AuthenticationError,
+    LMStudioError,
+    ModelNotFoundError,
+    NoModelLoadedError,
+    ServerUnreachableError,
+    TransportError,
+)
 from lmdeck.gateway.breaker import Breaker
 from lmdeck.gateway.config import Config, HostConfig
+from lmdeck.gateway.upstream import Upstream
 from lmdeck.model_info import ModelInfo
-from lmdeck.observe.failure_recordings import RecordFailures
 
 __all__ = ["DEFAULT_PARALLEL", "Host"]
 
 DEFAULT_PARALLEL = 4
-FRESH_SECONDS = 0.25
-NO_LIMIT = 1 << 30
+FRESH_SECONDS = 0.25  # how old a list may be before a load by profile is left out
+ARRIVAL_SECONDS = 0.05  # within which a request has reached the host
+LOOK_SECONDS = 0.1  # between two lists that requests wait for
 _log = logging.getLogger("lmdeck.gateway")
 
 
-class Host:
-    """One LM Studio server.
+class Host(Upstream):
+    """One LM Studio server, as the scheduler knows it.
 
     `models` are those of its last list, `running` counts the gateway's requests by model. `is_up` is whether it answered the
-    last poll. `cold` are the models that a first request may be loading now; others wait for its first byte, or until the
-    list says that the model is loaded.
+    last poll.
     """
 
     def __init__(
@@ -47,21 +52,8 @@ class Host:
         transport: AsyncTransport,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.config = config
+        super().__init__(config, gateway, transport)
         self.clock = clock
-        self.transport = transport
-        limits = gateway.timeouts
-        settings = Settings(
-            base_url=config.url,
-            api_token=config.token,
-            timeout=limits.idle,
-            first_token_timeout=limits.first_token,
-            connect_timeout=limits.connect,
-            total_timeout=limits.total,
-            max_concurrency=NO_LIMIT,  # the gateway has its own queue
-        )
-        recorders = [RecordFailures(gateway.store.recordings)] if gateway.store.recordings else []
-        self.session = Session(settings, retry=RetryPolicy(attempts=1, loading=limits.first_token), handlers=recorders)
         self.breaker = Breaker(gateway.routing.faults, gateway.routing.fault_window, clock)
         self.models: dict[str, ModelInfo] = {}
         self.entries: dict[str, Mapping[str, Any]] = {}
@@ -74,7 +66,6 @@ class Host:
         self.error = ""
         self.running: Counter[str] = Counter()
         self.last_used: dict[str, float] = {}
-        self.cold: set[str] = set()
         self.loading: str | None = None
         self.unloading: str | None = None
         self.reserved_for: str | None = None
@@ -82,14 +73,10 @@ class Host:
         self.load_errors: dict[str, tuple[LMStudioError, float]] = {}
         self.is_being_looked_at = False
         self.changes = 0
-        self._answering: Counter[str] = Counter()
+        self.looked_at = 0.0
+        self._sent: dict[str, dict[int, float]] = {}
         self._assumed_loaded: dict[str, float] = {}
         self._seen_loaded: dict[str, float] = {}
-
-    @property
-    def name(self) -> str:
-        """The name in the configuration."""
-        return self.config.name
 
     @property
     def is_usable(self) -> bool:
@@ -128,16 +115,32 @@ class Host:
     def free_slots(self, model: str) -> int:
         """Return how many more answers of a loaded model the host can generate now."""
         key = self.key_of(model)
-        if self.reserved_for not in (None, key) or key in self.cold or key == self.unloading:
+        if self.reserved_for not in (None, key) or key == self.unloading:
             return 0
         return self.parallel(model) - self.running[key]
 
-    def is_surely_loaded(self, model: str) -> bool:
-        """Whether a model generates an answer now, or was seen loaded just now.
-        LM Studio unloads idle models on its own.
+    def may_be_loading(self, model: str) -> bool:
+        """Whether a running request may be loading the model, so that another one would load it again (LM Studio's bug #1751).
+
+        It is not if the model has answered or was listed as loaded since the oldest running request arrived: a model that
+        generates is not unloaded, but one that was idle may have been, whatever the list says.
         """
         key = self.key_of(model)
-        return self._answering[key] > 0 or self.clock() - self._seen_loaded.get(key, -FRESH_SECONDS) < FRESH_SECONDS
+        oldest = next(iter(self._sent.get(key, {}).values()), None)
+        return oldest is not None and self._seen_loaded.get(key, -1.0) < oldest
+
+    @property
+    def may_be_loading_any(self) -> bool:
+        """Whether a running request may be loading a model."""
+        return any(map(self.may_be_loading, self._sent))
+
+    def was_just_loaded(self, model: str) -> bool:
+        """Whether a model was seen loaded a moment ago."""
+        return self.clock() - self._seen_loaded.get(self.key_of(model), -FRESH_SECONDS) < FRESH_SECONDS
+
+    def needs_look(self) -> bool:
+        """Whether a list of now could tell requests that wait for it more than the last one."""
+        return not self.is_being_looked_at and self.clock() - self.looked_at >= LOOK_SECONDS
 
     def load(self, model: str) -> float:
         """Return how busy the host is with a model: running answers by parallelism and weight."""
@@ -158,9 +161,33 @@ class Host:
         self._assumed_loaded[key] = self._seen_loaded[key] = self.clock()
         self.load_errors.pop(key, None)
 
-    def note_answering(self, model: str, change: int) -> None:
-        """Record that an answer of a model has begun (1) or ended (-1)."""
-        self._answering[self.key_of(model)] += change
+    def note_sent(self, key: str, request: int) -> None:
+        """Record that a request for a model is sent."""
+        self.running[key] += 1
+        if key:
+            self._sent.setdefault(key, {})[request] = self.clock()
+
+    def note_ended(self, key: str, request: int) -> None:
+        """Record that a request has ended."""
+        self.running[key] -= 1
+        self.last_used[key] = self.clock()
+        sent = self._sent.get(key, {})
+        sent.pop(request, None)
+        if not sent:
+            self._sent.pop(key, None)
+
+    def note_failure(self, model: str, error: LMStudioError) -> None:
+        """Record what a failed request says about the host."""
+        if isinstance(error, ServerUnreachableError):
+            self.breaker.note_fault(is_down=True)
+            self._note_down(error)
+        elif isinstance(error, (TransportError, AuthenticationError)):
+            self.breaker.note_fault()
+        elif isinstance(error, (ModelNotFoundError, NoModelLoadedError)):
+            self.note_unloaded(model)
+            self.loads_explicitly = self.api == "v1"
+        elif isinstance(error, APIError) and error.status >= 500:
+            self.breaker.note_fault()
 
     def note_unloaded(self, model: str) -> None:
         """Record that a model is no longer loaded, until the next list says so."""
@@ -175,6 +202,7 @@ class Host:
     async def poll(self) -> bool:
         """Fetch the model list; return whether the host answered."""
         asked_at, changes = self.clock(), self.changes
+        self.looked_at = asked_at
         try:
             listing = await drive_async(ask_listing(self.session, self.session.once), self.transport)
             if not self.product:
@@ -199,11 +227,6 @@ class Host:
         self.first_poll.set()
         self._assumed_loaded.clear()
 
-    def note_unreachable(self, error: LMStudioError) -> None:
-        """Record that nothing listened at the host's address."""
-        self.breaker.note_fault(is_down=True)
-        self._note_down(error)
-
     def _learn(self, listing: Listing, asked_at: float) -> None:
         self.api = listing.api
         self.models = {
@@ -214,9 +237,9 @@ class Host:
         self.entries = {
             str(entry.get("key") or entry.get("id")): entry for entry in entries if isinstance(entry, Mapping)
         }
-        loaded = {info.key for info in listing.models if info.loaded}
-        self._seen_loaded |= dict.fromkeys(loaded, asked_at)
-        self.cold -= loaded
+        # Other servers than LM Studio list what they serve.
+        loaded = {info.key for info in listing.models if info.loaded or listing.api == "openai"}
+        self._seen_loaded |= dict.fromkeys(loaded, asked_at - ARRIVAL_SECONDS)
         # An answer that came after the list was asked for knows better.
         self._assumed_loaded = {key: at for key, at in self._assumed_loaded.items() if at >= asked_at}
         if listing.api == "openai":  # lists no instances: what it lists answers

@@ -13,15 +13,16 @@ from urllib.parse import parse_qsl, quote, unquote
 import msgspec
 from msgspec import Struct
 
-from lmdeck.errors import InvalidRequestError
+from lmdeck.errors import APIError, InvalidRequestError, LMStudioError, ServerError
 from lmdeck.gateway.admission import Principal
 from lmdeck.gateway.config import LimitsConfig
+from lmdeck.relay import Kind, error_answer
 from lmdeck.web.disconnect import ClientGoneError
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["Access", "Arrived", "Endpoint", "HTTPAnswer", "Routes", "json_answer"]
+__all__ = ["Access", "Arrived", "Endpoint", "HTTPAnswer", "Routes", "error_response", "internal_error", "json_answer"]
 
 Access: TypeAlias = Literal["open", "key", "operator"]
 JSON_TYPE = "application/json"
@@ -39,6 +40,20 @@ def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | N
     """Return a response with a JSON body."""
     body = msgspec.json.encode(value)
     return HTTPAnswer(status=status, headers={"content-type": JSON_TYPE, **(headers or {})}, body=body)
+
+
+def error_response(kind: Kind, error: LMStudioError, headers: Mapping[str, str] | None = None) -> HTTPAnswer:
+    """Return an error as a response; with `retry_after`, it asks the client to retry."""
+    answer = error_answer(kind, error)
+    repeat = {"x-should-retry": "true"} if isinstance(error, APIError) and error.retry_after is not None else {}
+    return HTTPAnswer(status=answer.status, headers={**answer.headers, **repeat, **(headers or {})}, body=answer.body)
+
+
+def internal_error(error: Exception) -> ServerError:
+    """Return a safe error for an unexpected exception: its type, without its text."""
+    return ServerError(
+        f"The gateway failed while answering ({type(error).__name__}).", status=500, hint="See the gateway's log."
+    )
 
 
 class Arrived:

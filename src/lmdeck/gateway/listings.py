@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, Protocol
 
 from lmdeck.errors import ModelNotFoundError
 from lmdeck.gateway.admission import Principal
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.hosts import Host
+from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, json_answer
 from lmdeck.model_info import ModelInfo
 
-__all__ = ["LISTS", "find_model", "list_models"]
+__all__ = ["listing_routes"]
 
 LISTS = {"/v1/models": "openai", "/api/v0/models": "v0", "/api/v1/models": "v1"}
+
+
+class Listed(Protocol):
+    """What the lists need of a gateway."""
+
+    hosts: list[Host]
+    config: Config
+
+
+def listing_routes(gateway: Listed) -> Iterator[tuple[str, str, Endpoint, Access]]:
+    """Yield the endpoints: method, path, endpoint and access."""
+    for path, api in LISTS.items():
+        yield "GET", path, partial(_list, gateway, api), "key"
+        if api != "v1":  # LM Studio's own API has no such endpoint
+            yield "GET", f"{path}/{{model:path}}", partial(_find, gateway, api), "key"
+
+
+async def _list(gateway: Listed, api: str, arrived: Arrived) -> HTTPAnswer:
+    return json_answer(list_models(api, gateway.hosts, gateway.config, arrived.principal))
+
+
+async def _find(gateway: Listed, api: str, arrived: Arrived) -> HTTPAnswer:
+    name = arrived.params["model"]
+    return json_answer(find_model(api, name, gateway.hosts, gateway.config, arrived.principal))
 
 
 def list_models(api: str, hosts: Iterable[Host], config: Config, principal: Principal) -> dict[str, Any]:

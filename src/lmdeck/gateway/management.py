@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
+from lmdeck._pipeline.run_plan import drive_async
+from lmdeck._transport import AsyncResponse
 from lmdeck.errors import InvalidRequestError, ModelNotFoundError, ServerError
+from lmdeck.gateway.dispatcher import read_on
 from lmdeck.gateway.hosts import Host
 from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer
 from lmdeck.gateway.pool import Pool
-from lmdeck.relay import route_of
+from lmdeck.relay import RelayReader, Route, pass_on, route_of
 
 __all__ = ["management_routes"]
 
@@ -39,8 +42,7 @@ async def _load(pool: Pool, arrived: Arrived) -> HTTPAnswer:
     body = await arrived.body()
     model = str(_object(body).get("model") or "")
     host = _host(pool, arrived, lambda host: host.has(model), model)
-    async with pool.dispatcher.guard.hold(host):
-        return await _passed(pool, host, arrived, body)
+    return await _passed(pool, host, arrived, body)
 
 
 async def _unload(pool: Pool, arrived: Arrived) -> HTTPAnswer:
@@ -96,12 +98,32 @@ def _host(pool: Pool, arrived: Arrived, fits: Callable[[Host], bool], what: str)
 async def _passed(pool: Pool, host: Host, arrived: Arrived, body: bytes) -> HTTPAnswer:
     """Pass a request on to a host, and return the answer; fetch its model list after a change."""
     route = route_of(arrived.method, arrived.url)
-    answer = await pool.dispatcher.pass_to(host, arrived.method, route, body)
+    answer = await _whole_answer(host, arrived.method, route, body)
     if arrived.method != "GET":
         host.changes += 1
         await host.poll()
         pool.scheduler.wake()
     return answer
+
+
+async def _whole_answer(host: Host, method: str, route: Route, body: bytes) -> HTTPAnswer:
+    """Send a request to a host unchanged, and return its whole answer.
+
+    Raises:
+        LMStudioError: The host has refused it, or cannot be reached.
+    """
+    plan = pass_on(host.session, method, route, {"Content-Type": "application/json"} if body else {}, body or None)
+    stream = await drive_async(plan, host.transport)
+    reader = cast("RelayReader", stream.reader)
+    try:
+        parts = [reader.take()]
+        while stream.has_more():
+            await read_on(stream, cast("AsyncResponse", stream.response))
+            parts.append(reader.take())
+    finally:
+        stream.close()
+    headers = {**reader.head(), "x-lmdeck-host": host.name}
+    return HTTPAnswer(status=stream.response.status, headers=headers, body=b"".join(parts))
 
 
 def _instances(host: Host) -> list[Any]:

@@ -1,37 +1,27 @@
-"""The gateway's metrics for Prometheus, over all of its processes.
-
-Several processes write their figures into files of one folder (`PROMETHEUS_MULTIPROC_DIR`, set by the parent process), and
-whichever process is scraped returns the sum. All labels are bounded.
-"""
+"""The gateway's metrics for Prometheus, counted in the hub, so that they are those of all processes. All labels are bounded."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from lmdeck.gateway.admission import Outcome
-from lmdeck.gateway.http import Arrived, HTTPAnswer
+from lmdeck.gateway.http import HTTPAnswer
 from lmdeck.observe.listening import BoundedLabels
 
-__all__ = ["FOLDER", "GatewayMetrics", "forget_process"]
+__all__ = ["GatewayMetrics"]
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-REFRESH_SECONDS = 1.0
 DURATIONS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 TOKEN_TIMES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 1, 2.5)
 
 
 class GatewayMetrics:
-    """Counts the outcomes of requests, and the state of hosts and queues that `status` returns."""
+    """Counts the outcomes of requests, and shows the state of hosts and queues."""
 
-    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
-        self.registry = registry = CollectorRegistry()
-        self._status = status
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
         self._model, self._key, self._error = BoundedLabels(), BoundedLabels(), BoundedLabels()
         self._requests = Counter(
             "lmdeck_gateway_requests",
@@ -82,20 +72,16 @@ class GatewayMetrics:
         self._open = Gauge(
             "lmdeck_gateway_requests_in_progress",
             "Requests that are open.",
-            multiprocess_mode="livesum",
             registry=registry,
         )
         self._waiting = Gauge(
-            "lmdeck_gateway_requests_waiting", "Requests in the queue.", ["model"], multiprocess_mode="livesum",
-            registry=registry,
+            "lmdeck_gateway_requests_waiting", "Requests in the queue.", ["model"], registry=registry
         )  # fmt: skip
         self._running = Gauge(
-            "lmdeck_gateway_host_requests", "Requests that a host answers.", ["host"], multiprocess_mode="livesum",
-            registry=registry,
+            "lmdeck_gateway_host_requests", "Requests that a host answers.", ["host"], registry=registry
         )  # fmt: skip
         self._up = Gauge(
-            "lmdeck_gateway_host_up", "Whether a host answers and gets requests, as every process sees it.", ["host"],
-            multiprocess_mode="livemin", registry=registry,
+            "lmdeck_gateway_host_up", "Whether a host answers and gets requests.", ["host"], registry=registry
         )  # fmt: skip
 
     def note(self, outcome: Outcome) -> None:
@@ -118,9 +104,8 @@ class GatewayMetrics:
             self._queue.labels(model).observe(outcome.queue_seconds)
             self._count_answer(outcome, model)
 
-    def refresh(self) -> None:
-        """Set the gauges to the current state."""
-        status = self._status()
+    def page(self, status: Mapping[str, Any]) -> HTTPAnswer:
+        """Return the metrics, with the state of hosts and queues that `/gateway/status` shows."""
         self._open.set(status["requests"])
         for host in status["hosts"]:
             is_usable = host["up"] and host["breaker"] != "open" and not host["draining"]
@@ -128,23 +113,7 @@ class GatewayMetrics:
             self._running.labels(host["name"]).set(host["running"])
         for model, queue in status["queues"].items():
             self._waiting.labels(self._model(model)).set(queue["waiting"])
-
-    async def keep_fresh(self) -> None:
-        """Set the gauges regularly, since another process may be scraped.
-        With one process, a scrape sets them itself.
-        """
-        while FOLDER in os.environ:
-            self.refresh()
-            await asyncio.sleep(REFRESH_SECONDS)
-
-    async def page(self, _: Arrived) -> HTTPAnswer:
-        """Return the metrics of all processes."""
-        self.refresh()
-        registry = self.registry
-        if FOLDER in os.environ:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # prometheus-client has no types there
-        return HTTPAnswer(headers={"content-type": CONTENT_TYPE_LATEST}, body=generate_latest(registry))
+        return HTTPAnswer(headers={"content-type": CONTENT_TYPE_LATEST}, body=generate_latest(self._registry))
 
     def _count_answer(self, outcome: Outcome, model: str) -> None:
         key = self._key(outcome.key)
@@ -155,8 +124,3 @@ class GatewayMetrics:
             self._first.labels(model).observe(first)
             if outcome.completion_tokens > 1:
                 self._per_token.labels(model).observe((outcome.seconds - first) / (outcome.completion_tokens - 1))
-
-
-def forget_process(folder: str, pid: int) -> None:
-    """Remove the gauges of an ended process; its counters stay in the sum."""
-    mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]  # as above

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from lmdeck.errors import APIError, AuthenticationError
 from lmdeck.gateway.admission import Refusal
 from lmdeck.gateway.config import AdminConfig, Config, to_builtins
+from lmdeck.gateway.hosts import Host
 from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, json_answer
-from lmdeck.gateway.pool import Pool
 from lmdeck.web.trust import is_loopback
 
 __all__ = ["Operated", "Operators", "operator_routes"]
@@ -28,10 +28,10 @@ class Operated(Protocol):
     """What the endpoints need of a gateway."""
 
     config: Config
-    pool: Pool
+    hosts: list[Host]
     is_draining: bool
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         """Return the state of hosts, models and queues."""
         ...
 
@@ -83,23 +83,18 @@ def _token_of(authorization: str) -> str | None:
 
 def operator_routes(gateway: Operated) -> Iterator[tuple[str, str, Endpoint, Access]]:
     """Yield the operators' endpoints: method, path, endpoint and access."""
-    yield "GET", "/health", _health, "open"
     yield "GET", "/ready", partial(_ready, gateway), "open"
     yield "GET", "/gateway/status", partial(_status, gateway), "operator"
     yield "GET", "/gateway/config", partial(_config, gateway), "operator"
     yield "PUT", "/gateway/config", partial(_configure, gateway), "operator"
 
 
-async def _health(_: Arrived) -> HTTPAnswer:
-    return json_answer({"status": "ok"})
-
-
 async def _ready(gateway: Operated, _: Arrived) -> HTTPAnswer:
-    usable = sum(host.is_usable for host in gateway.pool.hosts)
+    usable = sum(host.is_usable for host in gateway.hosts)
     is_ready = usable > 0 and not gateway.is_draining
     body = {
         "ready": is_ready,
-        "hosts": len(gateway.pool.hosts),
+        "hosts": len(gateway.hosts),
         "usable_hosts": usable,
         "draining": gateway.is_draining,
     }
@@ -107,7 +102,7 @@ async def _ready(gateway: Operated, _: Arrived) -> HTTPAnswer:
 
 
 async def _status(gateway: Operated, _: Arrived) -> HTTPAnswer:
-    return json_answer(gateway.status())
+    return json_answer(await gateway.status())
 
 
 async def _config(gateway: Operated, _: Arrived) -> HTTPAnswer:
@@ -116,13 +111,6 @@ async def _config(gateway: Operated, _: Arrived) -> HTTPAnswer:
 
 async def _configure(gateway: Operated, arrived: Arrived) -> HTTPAnswer:
     """Use the configuration in the body, TOML or JSON, until the next start."""
-    if gateway.config.server.workers > 1:
-        raise APIError(
-            "This request reaches only one of the gateway's processes.",
-            status=409,
-            code="several_workers",
-            hint="Change the configuration file and send SIGHUP to the parent process, which passes it to all of them.",
-        )
     text = (await arrived.body()).decode("utf-8", "replace")
     await gateway.reconfigure(Config.parse(text, "the request"))
-    return json_answer(gateway.status())
+    return json_answer(await gateway.status())

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
+from lmdeck._client.plans.models import load, unload
+from lmdeck._pipeline.run_plan import drive_async
+from lmdeck._responses.model_lists import choose_model
 from lmdeck._transport.aiohttp import AiohttpTransport
 from lmdeck.config import Settings
+from lmdeck.errors import LMStudioError, ServerError
+from lmdeck.gateway.admission import Principal
 from lmdeck.gateway.config import Config, HostConfig
-from lmdeck.gateway.dispatcher import Dispatcher
 from lmdeck.gateway.hosts import Host
-from lmdeck.gateway.load_guard import LoadGuard
-from lmdeck.gateway.scheduler import Scheduler
+from lmdeck.gateway.routing import Capacity, Wanted
+from lmdeck.gateway.scheduler import Scheduler, Slot, Ticket
 from lmdeck.gateway.sticky import StickyHosts
 
 __all__ = ["Pool"]
 
 FIRST_POLL_SECONDS = 3.0
 TICK_SECONDS = 0.25
+_log = logging.getLogger("lmdeck.gateway")
 
 
 class Pool:
-    """The hosts of a configuration, their scheduler and dispatcher."""
+    """The hosts of a configuration, their queues, and what is bound to them."""
 
-    def __init__(self, config: Config, clock: Callable[[], float], locks: Path | None = None) -> None:
+    def __init__(self, config: Config, clock: Callable[[], float]) -> None:
         self.config = config
         self._clock = clock
         self._transport = AiohttpTransport(Settings())
         self.hosts = [self._host(each, config) for each in config.hosts]
         self.scheduler = Scheduler(config, self.hosts, self._start_load, self._look, clock)
-        self.dispatcher = Dispatcher(config, self.scheduler, StickyHosts(config.sticky, clock), LoadGuard(locks))
+        self._sticky = StickyHosts(clock)
         self._polls: dict[Host, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
 
@@ -72,12 +77,80 @@ class Pool:
             hosts.append(host)
         self._watch_hosts({*hosts, *self.hosts})
         await _wait_for_polls(hosts)
-        self.config = self.scheduler.config = self.dispatcher.config = config
+        has_new_settings = (config.timeouts, config.store) != (self.config.timeouts, self.config.store)
+        self.config = self.scheduler.config = config
         for host, each in zip(hosts, config.hosts, strict=True):
+            if has_new_settings:
+                host.use(each, config)
             host.config = each
         self.hosts[:] = hosts
         self._watch_hosts(set(hosts))
         self.scheduler.wake()
+
+    # --- routing ---
+
+    async def acquire(self, wanted: Wanted) -> Slot:
+        """Wait for a slot on a host.
+
+        Raises:
+            LMStudioError: No host has a model, the queue is full, or the wait was too long.
+        """
+        if not wanted.models:
+            return self._slot_anywhere()
+        excluded = self._excluded(wanted)
+        model = self.scheduler.usable_model(wanted.models, excluded)
+        ticket = Ticket(
+            wanted.request_id,
+            wanted.key,
+            wanted.cost,
+            self._sticky.host_of(wanted.conversation),
+            excluded,
+            is_background=wanted.is_background,
+        )
+        slot = await self.scheduler.acquire(model, ticket)
+        ttl = self.config.sticky.ttl
+        slot.on_answer = lambda: self._sticky.bind(wanted.conversation, slot.host.name, ttl)
+        return slot
+
+    async def has_other(self, wanted: Wanted) -> bool:
+        """Whether a host that is not avoided may answer."""
+        excluded = self._excluded(wanted)
+        return any(
+            host.is_usable and host.name not in excluded and any(map(host.has, wanted.models)) for host in self.hosts
+        )
+
+    def bind_response(self, response: bytes, host: str) -> None:
+        """Record which host stores a response."""
+        self._sticky.bind(response, host, self.config.sticky.ttl)
+
+    async def default_model(self, principal: Principal) -> str:
+        """Return the model of a request that names none: one that is loaded, else the smallest."""
+        usable = [host for host in self.hosts if host.is_usable]
+        return choose_model(info for host in usable for info in host.models.values() if principal.may_use(info.key))
+
+    async def capacity(self) -> Capacity:
+        """Return how many answers the hosts generate at once, one slot of each host left free."""
+        names = {name for host in self.hosts for name in host.models}
+        parallel = {
+            name: sum(max(host.parallel(name) - 1, 1) for host in self.hosts if host.has(name)) for name in names
+        }
+        return Capacity(parallel=parallel, hosts=len(self.hosts))
+
+    def _slot_anywhere(self) -> Slot:
+        """Return a slot on the least busy host, for a request that names no model."""
+        usable = [host for host in self.hosts if host.is_usable]
+        if not usable:
+            raise ServerError("No host can answer now.", status=503, code="no_host_available", retry_after=2.0)
+        host = min(usable, key=lambda host: sum(host.running.values()) / host.config.weight)
+        return Slot(self.scheduler, host, "")
+
+    def _excluded(self, wanted: Wanted) -> frozenset[str]:
+        """Return the hosts that cannot answer: those to avoid and, for a stored response, all but the one that made it."""
+        names = {host.name for host in self.hosts}
+        owner = self._sticky.host_of(wanted.response)
+        return wanted.avoided | (names - {owner} if owner in names else set())
+
+    # --- hosts ---
 
     def _host(self, config: HostConfig, gateway: Config) -> Host:
         return Host(config, gateway, self._transport, self._clock)
@@ -117,7 +190,29 @@ class Pool:
             self.scheduler.wake()
 
     def _start_load(self, host: Host, model: str, victim: str | None) -> None:
-        self._run(self.dispatcher.load(host, model, victim))
+        self._run(self._load(host, model, victim))
+
+    async def _load(self, host: Host, model: str, victim: str | None) -> None:
+        """Load a model on a host, by its profile, after unloading `victim`; the scheduler is told the result."""
+        key = host.key_of(model)
+        error: LMStudioError | None = None
+        try:
+            if victim is not None:
+                await host.poll()  # which instances there are now
+                for instance in host.models[victim].instances if host.has(victim) else ():
+                    _log.info("host %s unloads %s for %s", host.name, victim, key)
+                    await drive_async(unload(host.session, instance.id), host.transport)
+                host.note_unloaded(victim)
+            _log.info("host %s loads %s", host.name, key)
+            options = self.config.profile_of(key) or {}
+            await drive_async(load(host.session, key, options, force=False), host.transport)
+            host.changes += 1
+            await host.poll()
+        except LMStudioError as raised:
+            _log.warning("host %s could not load %s: %s", host.name, key, raised.message)
+            error = raised
+        finally:
+            self.scheduler.note_load_ended(host, model, error)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

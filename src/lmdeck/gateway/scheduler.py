@@ -60,47 +60,45 @@ class Ticket:
 
 
 class Slot:
-    """The right to run one request on a host; `is_first` if the request loads the model."""
+    """The right to run one request on a host; `on_answer` is called when the first byte has come."""
 
-    def __init__(self, scheduler: Scheduler, host: Host, model: str, *, is_first: bool) -> None:
+    def __init__(self, scheduler: Scheduler, host: Host, model: str) -> None:
         self.host = host
         self.model = model
-        self.is_first = is_first
         self.is_released = False
-        self._has_answered = False
+        self.on_answer: Callable[[], object] | None = None
         self._scheduler = scheduler
         self._started = scheduler.clock()
-        host.running[host.key_of(model)] += 1
+        self._key = host.key_of(model)
+        host.note_sent(self._key, id(self))
         host.granted_at = self._started
         host.breaker.note_sent()
-        if is_first:
-            host.cold.add(host.key_of(model))
+
+    @property
+    def variant(self) -> str:
+        """The key, variant and quantization of the model, as far as the host lists them."""
+        return self.host.variant_of(self.model)
 
     def note_first_byte(self) -> None:
-        """Record that the model has answered: it is loaded, and requests that waited for that go on."""
+        """Record that the model has answered: it is loaded, and the requests that waited for it may go on."""
         self.host.breaker.note_success()
-        if not self.model:
-            return
-        self.host.note_loaded(self.model)
-        self.host.note_answering(self.model, 1)
-        self._has_answered = True
-        if self.is_first:
-            self.host.cold.discard(self.host.key_of(self.model))
+        if self.on_answer is not None:
+            self.on_answer()
+        if self.model:
+            self.host.note_loaded(self.model)
             self._scheduler.wake()
+
+    def note_failure(self, error: LMStudioError) -> None:
+        """Record what a failure says about the host."""
+        self.host.note_failure(self.model, error)
 
     def release(self) -> None:
         """Return the slot; a second call does nothing."""
         if self.is_released:
             return
         self.is_released = True
-        host, key = self.host, self.host.key_of(self.model)
-        host.running[key] -= 1
-        if self._has_answered:
-            host.note_answering(key, -1)
-        host.last_used[key] = self._scheduler.clock()
-        host.breaker.note_abandoned()
-        if self.is_first:
-            host.cold.discard(key)
+        self.host.note_ended(self._key, id(self))
+        self.host.breaker.note_abandoned()
         if self.model:
             self._scheduler.note_service(self.model, self._scheduler.clock() - self._started)
         self._scheduler.wake()
@@ -247,13 +245,13 @@ class Scheduler:
         model = lane.model
         ready = [host for host in hosts if host.is_loaded(model)]
         free = [host for host in ready if host.free_slots(model) > _kept_free(host, ticket, model)]
-        if free:
-            bound = next((host for host in free if host.name == ticket.sticky), None)
-            chosen = bound or min(free, key=lambda host: (host.load(model), host.granted_at))
+        sure = [host for host in free if not host.may_be_loading(model)]
+        if sure:
+            bound = next((host for host in sure if host.name == ticket.sticky), None)
+            chosen = bound or min(sure, key=lambda host: (host.load(model), host.granted_at))
             return self._place_on(chosen, model)
-        for host in ready:
-            if host.key_of(model) in host.cold:
-                self._look(host)
+        for host in free:
+            self._look_at(host)
         if ready or any(_is_loading(host, model) for host in hosts):
             return None
         return self._load_somewhere(lane, hosts)
@@ -261,15 +259,21 @@ class Scheduler:
     def _place_on(self, host: Host, model: str) -> Slot | None:
         """Return a slot on a host that has listed a model as loaded.
 
-        If that was some time ago, the model may have been unloaded since; several requests at once would load it several times
-        (LM Studio's bug #1751). Then one request goes first, or, if the model has a profile, the list is fetched first.
+        If nothing runs there, the model may have been unloaded since, and this request loads it again; others wait for its
+        first byte. A model with a profile is not loaded so: the list is fetched first.
         """
-        if host.is_surely_loaded(model):
-            return Slot(self, host, model, is_first=False)
-        if self._loads_explicitly(host, model):
-            self._look(host)
+        if (
+            not host.running[host.key_of(model)]
+            and self._loads_explicitly(host, model)
+            and not host.was_just_loaded(model)
+        ):
+            self._look_at(host)
             return None
-        return Slot(self, host, model, is_first=True)
+        return Slot(self, host, model)
+
+    def _look_at(self, host: Host) -> None:
+        if host.needs_look():
+            self._look(host)
 
     def _load_somewhere(self, lane: _Lane, hosts: list[Host]) -> Slot | None:
         """Choose the host that loads a model; return a slot if the request itself loads it.
@@ -281,7 +285,7 @@ class Scheduler:
         able = [host for host in hosts if host.load_error(model) is None]
         if not able:
             raise _load_failed(hosts[0].load_error(model))
-        idle = [host for host in able if host.loading is None and not host.cold]
+        idle = [host for host in able if host.loading is None and not host.may_be_loading_any]
         for host in sorted(idle, key=lambda host: (not self._has_room(host), host.load(model))):
             victim = None
             if not self._has_room(host):
@@ -289,7 +293,7 @@ class Scheduler:
                 if victim is None:
                     continue
             if victim is None and not self._loads_explicitly(host, model):
-                return Slot(self, host, model, is_first=True)
+                return Slot(self, host, model)
             host.loading, host.unloading = host.key_of(model), victim
             self._start_load(host, model, victim)
             return None
@@ -401,7 +405,7 @@ def _kept_free(host: Host, ticket: Ticket, model: str) -> int:
 
 def _is_loading(host: Host, model: str) -> bool:
     key = host.key_of(model)
-    return host.loading == key or key in host.cold
+    return host.loading == key or host.may_be_loading(model)
 
 
 def _grant(ticket: Ticket, slot: Slot) -> None:

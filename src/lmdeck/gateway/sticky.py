@@ -11,36 +11,37 @@ import msgspec
 
 from lmdeck.gateway.config import StickyConfig
 
-__all__ = ["StickyHosts"]
+__all__ = ["StickyHosts", "conversation_key", "response_key"]
 
 MOST_BINDINGS = 100_000
 PREFIX_BYTES = 4096
 
 
-class StickyHosts:
-    """The hosts that conversations are bound to, for `ttl` seconds after their last request."""
+def conversation_key(
+    config: StickyConfig, headers: Mapping[str, str], owner: str, model: str, given: Mapping[str, Any]
+) -> bytes | None:
+    """Return what identifies a conversation, or None.
+    `owner` separates the conversations of different keys.
+    """
+    for each in config.by:
+        name = each.lower().removeprefix("header:")
+        if name != "prefix" and (value := headers.get(name)):
+            return _hashed(b"header", name.encode(), owner.encode(), value.encode())
+    start = _start_of(given) if "prefix" in config.by else None
+    return None if start is None else _hashed(b"prefix", owner.encode(), model.encode(), start)
 
-    def __init__(self, config: StickyConfig, clock: Callable[[], float]) -> None:
-        self._headers = [each.lower().removeprefix("header:") for each in config.by if each.lower() != "prefix"]
-        self._uses_prefix = "prefix" in config.by
-        self._ttl = config.ttl
+
+def response_key(response_id: object) -> bytes | None:
+    """Return what identifies a stored response, which only the host that made it can continue."""
+    return _hashed(b"response", response_id.encode()) if isinstance(response_id, str) else None
+
+
+class StickyHosts:
+    """The hosts that conversations and stored responses are bound to, for some time after their last request."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._hosts: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
-
-    def key_of(self, headers: Mapping[str, str], owner: str, model: str, given: Mapping[str, Any]) -> bytes | None:
-        """Return what identifies a conversation, or None.
-        `owner` separates the conversations of different keys.
-        """
-        for name in self._headers:
-            if value := headers.get(name):
-                return _hashed(b"header", name.encode(), owner.encode(), value.encode())
-        start = _start_of(given) if self._uses_prefix else None
-        return None if start is None else _hashed(b"prefix", owner.encode(), model.encode(), start)
-
-    @staticmethod
-    def response_key(response_id: str) -> bytes:
-        """Return what identifies a stored response, which only the host that made it can continue."""
-        return _hashed(b"response", response_id.encode())
 
     def host_of(self, key: bytes | None) -> str | None:
         """Return the name of the host that a conversation is bound to, or None."""
@@ -49,11 +50,11 @@ class StickyHosts:
         name, until = self._hosts.get(key, (None, 0.0))
         return name if self._clock() < until else None
 
-    def bind(self, key: bytes | None, host: str) -> None:
+    def bind(self, key: bytes | None, host: str, seconds: float) -> None:
         """Bind a conversation to the host that answered it."""
         if key is None:
             return
-        self._hosts[key] = (host, self._clock() + self._ttl)
+        self._hosts[key] = (host, self._clock() + seconds)
         self._hosts.move_to_end(key)
         if len(self._hosts) > MOST_BINDINGS:
             self._hosts.popitem(last=False)

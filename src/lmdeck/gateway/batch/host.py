@@ -19,7 +19,7 @@ from lmdeck.gateway.admission import Admission, Ask, Outcome, Principal, Refusal
 from lmdeck.gateway.admission import Lease as Admitted
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.handlers import GatewayRequest, Handler
-from lmdeck.gateway.pool import Pool
+from lmdeck.gateway.hub import AnyHub
 from lmdeck.relay import Route
 
 __all__ = ["BatchGateway", "GatewayHost"]
@@ -29,13 +29,13 @@ class BatchGateway(Protocol):
     """What batches need of a gateway."""
 
     config: Config
-    pool: Pool
+    hub: AnyHub
     admission: Admission
     answer: Handler
     observers: list[Callable[[Outcome], object]]
     clock: Callable[[], float]
 
-    def request_of(
+    async def request_of(
         self,
         outcome: Outcome,
         principal: Principal,
@@ -77,7 +77,7 @@ class GatewayHost:
         admitted: Admitted | None = None
         try:
             principal = await gateway.admission.principal_of(self._owner)
-            request = gateway.request_of(
+            request = await gateway.request_of(
                 outcome, principal, Route(root="http://gateway", path=path, kind=kind), lease.body
             )
             request.is_background = True
@@ -118,13 +118,12 @@ class GatewayHost:
         """Return how many requests all hosts process of each model.
         One slot of each host is left free for others.
         """
-        hosts, aliases = self._gateway.pool.hosts, self._gateway.config.aliases
-        names = {name for host in hosts for name in host.models}
-        parallel = {name: sum(max(host.parallel(name) - 1, 1) for host in hosts if host.has(name)) for name in names}
-        for alias in aliases:
+        capacity = await self._gateway.hub.capacity()
+        parallel = dict(capacity.parallel)
+        for alias in self._gateway.config.aliases:
             parallel[alias] = sum(parallel.get(name, 0) for name in self._gateway.config.models_of(alias))
         known = {name: count for name, count in parallel.items() if count}
-        return HostState(parallel=known, default_parallel=DEFAULT_LIMIT * len(hosts))
+        return HostState(parallel=known, default_parallel=DEFAULT_LIMIT * capacity.hosts)
 
     async def aclose(self) -> None:
         """Do nothing: the connections are the gateway's."""

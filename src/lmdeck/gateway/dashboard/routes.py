@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from lmdeck.gateway.dashboard.view import main_part, page
-from lmdeck.gateway.history import RANGES, History
+from lmdeck.gateway.history import RANGES, Bucket
 from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer
 
 __all__ = ["Shown", "dashboard_routes"]
@@ -39,12 +39,11 @@ _COLUMNS = ("day", "key", "model", "requests", "failures", "prompt_tokens", "com
 class Shown(Protocol):
     """What the dashboard needs of a gateway."""
 
-    history: History
     admission: Any
     is_draining: bool
 
-    def status(self) -> dict[str, Any]:
-        """Return the state of hosts, models, queues and requests."""
+    async def overview(self, range_name: str) -> tuple[dict[str, Any], list[Bucket]]:
+        """Return the state of hosts, models, queues and requests, and the history of a range."""
         ...
 
 
@@ -82,7 +81,8 @@ async def _updates(gateway: Shown, name: str) -> AsyncIterator[bytes]:
 
 
 async def _main(gateway: Shown, name: str, usage: list[Mapping[str, Any]] | None) -> str:
-    return main_part(gateway.status(), gateway.history.series(name), name, usage)
+    status, series = await gateway.overview(name)
+    return main_part(status, series, name, usage)
 
 
 async def _usage(gateway: Shown, by: tuple[str, ...]) -> list[Mapping[str, Any]] | None:

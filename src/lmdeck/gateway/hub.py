@@ -1,0 +1,188 @@
+"""The hub of a gateway: what it has once, however many processes serve its clients.
+
+These are the hosts with their queues, the history, and the configuration in use. Where one process serves, the hub is in it;
+where several do, it is in their parent, and they reach it by a `RemoteHub`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from lmdeck.errors import LMStudioError
+from lmdeck.gateway.admission import Outcome, Principal
+from lmdeck.gateway.config import Config
+from lmdeck.gateway.control import control_routes
+from lmdeck.gateway.history import LONGEST, Bucket, History
+from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, Routes
+from lmdeck.gateway.listings import listing_routes
+from lmdeck.gateway.management import management_routes
+from lmdeck.gateway.metrics import GatewayMetrics
+from lmdeck.gateway.operators import operator_routes
+from lmdeck.gateway.pool import Pool
+from lmdeck.gateway.routing import Capacity, Router
+from lmdeck.gateway.store import Store
+
+__all__ = ["AnyHub", "Hub", "Server", "ServerState"]
+
+SHOWN_LIVE = 200
+MOST_LOADED = 100_000
+_log = logging.getLogger("lmdeck.gateway")
+
+
+class ServerState(Struct, kw_only=True):
+    """What a process that serves has to say for the status: the number of its open requests, and some of them."""
+
+    requests: int
+    live: Sequence[Mapping[str, Any]]
+
+
+class Server(Protocol):
+    """A process that serves clients."""
+
+    def state(self) -> Awaitable[ServerState]:
+        """Return its open requests."""
+        ...
+
+    def cancel(self, request_id: str) -> Awaitable[bool]:
+        """End an open request with an error; return whether it has one of this id."""
+        ...
+
+    def use(self, config: Config) -> Awaitable[None]:
+        """Use another configuration."""
+        ...
+
+
+class AnyHub(Router, Protocol):
+    """The hub, as a process that serves sees it."""
+
+    servers: list[Server]
+    is_draining: bool
+
+    def start(self) -> Awaitable[None]:
+        """Get ready."""
+        ...
+
+    def aclose(self) -> Awaitable[None]:
+        """Close what was opened."""
+        ...
+
+    def routes(self) -> Awaitable[Sequence[tuple[str, str, Access]]]:
+        """Return the endpoints that the hub answers: method, path, and who may use them."""
+        ...
+
+    def answer(self, arrived: Arrived) -> Awaitable[HTTPAnswer]:
+        """Answer a request for one of them."""
+        ...
+
+    def default_model(self, principal: Principal) -> Awaitable[str]:
+        """Return the model of a request that names none."""
+        ...
+
+    def capacity(self) -> Awaitable[Capacity]:
+        """Return how many answers the hosts generate at once."""
+        ...
+
+    def variants(self, model: str) -> Awaitable[set[str] | None]:
+        """Return the variants of a requested model on the usable hosts; None if they are not known."""
+        ...
+
+    def overview(self, range_name: str) -> Awaitable[tuple[dict[str, Any], list[Bucket]]]:
+        """Return the status, and the history of a range."""
+        ...
+
+    def note(self, outcome: Outcome) -> object:
+        """Record a request that has ended."""
+        ...
+
+
+class Hub(Pool):
+    """The hub; `servers` are the processes that serve."""
+
+    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(config, clock)
+        self.history = History()
+        self.servers: list[Server] = []
+        self.is_draining = False
+        self._metrics = GatewayMetrics()
+        self._reconfiguring = asyncio.Lock()
+        self._routes = Routes()
+        for each in self._endpoints():
+            self._routes.add(*each)
+
+    def _endpoints(self) -> Iterator[tuple[str, str, Endpoint, Access]]:
+        yield from listing_routes(self)
+        yield from management_routes(self, for_operators=bool(self.config.auth.required))
+        yield from operator_routes(self)
+        yield from control_routes(self)
+        yield "GET", "/metrics", self._metrics_page, "operator"
+
+    async def routes(self) -> Sequence[tuple[str, str, Access]]:
+        """Return the endpoints that the hub answers."""
+        return [(method, path, access) for method, path, _, access in self._endpoints()]
+
+    async def answer(self, arrived: Arrived) -> HTTPAnswer:
+        """Answer a request for one of them; who asks has been checked."""
+        found = self._routes.find(arrived.method, arrived.path)
+        assert found is not None, arrived.path
+        endpoint, _, arrived.params = found
+        return await endpoint(arrived)
+
+    async def load_history(self, store: Store) -> None:
+        """Read what the store knows of requests before the start, for the dashboard."""
+        since = time.time() - LONGEST
+        self.history.load(reversed(await asyncio.to_thread(store.requests, since=since, limit=MOST_LOADED)))
+
+    def note(self, outcome: Outcome) -> None:
+        """Record a request that has ended."""
+        self.history.note(outcome)
+        self._metrics.note(outcome)
+
+    async def status(self) -> dict[str, Any]:
+        """Return the state of hosts, models, queues and requests, as in `/gateway/status`."""
+        states = await asyncio.gather(*(server.state() for server in self.servers))
+        live = [one for state in states for one in state.live]
+        return {
+            "draining": self.is_draining,
+            "requests": sum(state.requests for state in states),
+            "hosts": [host.status() for host in self.hosts],
+            "queues": self.scheduler.status(),
+            "live": live[:SHOWN_LIVE],
+            **self.history.status(),
+        }
+
+    async def overview(self, range_name: str) -> tuple[dict[str, Any], list[Bucket]]:
+        """Return the status, and the history of a range."""
+        return await self.status(), self.history.series(range_name)
+
+    async def cancel(self, request_id: str) -> bool:
+        """End an open request with an error; return whether there is one of this id."""
+        return any(await asyncio.gather(*(server.cancel(request_id) for server in self.servers)))
+
+    async def reconfigure(self, config: Config) -> None:
+        """Use another configuration everywhere: hosts come and go without losing a request.
+
+        Server and store stay as they are.
+        """
+        async with self._reconfiguring:
+            await super().reconfigure(config)
+            await asyncio.gather(*(server.use(config) for server in self.servers))
+        _log.info("configuration loaded: hosts %s", ", ".join(host.name for host in self.hosts))
+
+    async def reload(self, path: str | None) -> None:
+        """Read the configuration file again; an invalid one changes nothing."""
+        if path is None:
+            _log.warning("SIGHUP: the gateway was started without a configuration file")
+            return
+        try:
+            await self.reconfigure(Config.load(path))
+        except LMStudioError as error:
+            _log.error("the configuration was not changed: %s", error)
+
+    async def _metrics_page(self, _: Arrived) -> HTTPAnswer:
+        return self._metrics.page(await self.status())

@@ -1,0 +1,270 @@
+"""The two ends between the hub in the parent process and a process that serves: `RemoteHub` there, `Worker` here."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from lmdeck._transport.aiohttp import AiohttpTransport
+from lmdeck.config import Settings
+from lmdeck.errors import LMStudioError
+from lmdeck.gateway.admission import Outcome, Principal
+from lmdeck.gateway.config import Config, HostConfig
+from lmdeck.gateway.history import Bucket
+from lmdeck.gateway.http import Access, Arrived, HTTPAnswer
+from lmdeck.gateway.hub import Hub, Server, ServerState
+from lmdeck.gateway.link import Link
+from lmdeck.gateway.routing import Capacity, Wanted
+from lmdeck.gateway.scheduler import Slot
+from lmdeck.gateway.upstream import Upstream
+from lmdeck.model_info import ModelInfo
+
+__all__ = ["RemoteHub", "Worker"]
+
+
+class _Grant(Struct, kw_only=True):
+    """A place on a host, as the hub tells it."""
+
+    name: str
+    url: str
+    token_env: str
+    model: str
+    variant: str
+    architecture: str
+
+
+class _RemotePlace:
+    """A place that the hub has granted to a process that serves."""
+
+    def __init__(self, link: Link, number: int, host: Upstream, grant: _Grant) -> None:
+        self.host = host
+        self.model = grant.model
+        self.variant = grant.variant
+        self._link = link
+        self._number = number
+        self._is_released = False
+
+    def note_first_byte(self) -> None:
+        """Record that the model has answered."""
+        self._link.tell("answered", self._number)
+
+    def note_failure(self, error: LMStudioError) -> None:
+        """Record what a failure says about the host."""
+        self._link.tell("failed", self._number, _without_partial(error))
+
+    def release(self) -> None:
+        """Return the place; a second call does nothing."""
+        if not self._is_released:
+            self._is_released = True
+            self._link.tell("release", self._number)
+
+
+class RemoteHub:
+    """The hub, seen from a process that serves; `end` is its end of the connection."""
+
+    def __init__(self, config: Config, end: socket.socket, on_lost: Callable[[], object]) -> None:
+        self.is_draining = False
+        self.servers: list[Server] = []
+        self._config = config
+        self._end = end
+        self._on_lost = on_lost
+        self._numbers = itertools.count()
+        self._transport = AiohttpTransport(Settings())
+        self._upstreams: dict[tuple[str, str, str], Upstream] = {}
+        self._architectures: dict[Upstream, dict[str, str]] = {}
+        self._link: Link
+
+    async def start(self) -> None:
+        """Connect to the hub."""
+        (server,) = self.servers
+        functions: dict[str, Callable[..., Any]] = {"state": server.state, "cancel": server.cancel, "use": self._use}
+        self._link = await Link.open(self._end, functions, self._on_lost)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        self._link.close()
+        await self._transport.aclose()
+
+    async def _use(self, config: Config) -> None:
+        self._config = config
+        self._upstreams.clear()
+        self._architectures.clear()
+        for server in self.servers:
+            await server.use(config)
+
+    # --- routing ---
+
+    async def acquire(self, wanted: Wanted) -> _RemotePlace:
+        """Wait for a place on a host.
+
+        Raises:
+            LMStudioError: No host has a model, the queue is full, or the wait was too long.
+        """
+        number = next(self._numbers)
+        try:
+            grant: _Grant = await self._link.call("acquire", number, wanted)
+            return _RemotePlace(self._link, number, self._upstream(grant), grant)
+        except LMStudioError:
+            raise
+        except BaseException:  # it may have been granted in the moment in which the client left
+            self._link.tell("release", number)
+            raise
+
+    async def has_other(self, wanted: Wanted) -> bool:
+        """Whether a host that is not avoided may answer."""
+        return bool(await self._link.call("has_other", wanted))
+
+    def bind_response(self, response: bytes, host: str) -> None:
+        """Record which host stores a response."""
+        self._link.tell("bind_response", response, host)
+
+    def _upstream(self, grant: _Grant) -> Upstream:
+        address = (grant.name, grant.url, grant.token_env)
+        upstream = self._upstreams.get(address)
+        if upstream is None:
+            host = HostConfig(name=grant.name, url=grant.url, token_env=grant.token_env)
+            upstream = self._upstreams[address] = Upstream(host, self._config, self._transport)
+        if upstream.session.models.facts(grant.model).architecture != grant.architecture:
+            known = self._architectures.setdefault(upstream, {})
+            known[grant.model] = grant.architecture
+            upstream.session.learn([ModelInfo(key=key, architecture=each) for key, each in known.items()])
+        return upstream
+
+    # --- other questions ---
+
+    def note_ready(self) -> None:
+        """Tell the parent that this process serves."""
+        self._link.tell("ready")
+
+    async def routes(self) -> Sequence[tuple[str, str, Access]]:
+        """Return the endpoints that the hub answers."""
+        routes: Sequence[tuple[str, str, Access]] = await self._link.call("routes")
+        return routes
+
+    async def answer(self, arrived: Arrived) -> HTTPAnswer:
+        """Answer a request for one of them."""
+        scope = {name: arrived.scope.get(name) for name in ("method", "path", "raw_path", "query_string", "headers")}
+        answer: HTTPAnswer = await self._link.call("answer", scope, await arrived.body(), arrived.principal)
+        return answer
+
+    async def default_model(self, principal: Principal) -> str:
+        """Return the model of a request that names none."""
+        return str(await self._link.call("default_model", principal))
+
+    async def capacity(self) -> Capacity:
+        """Return how many answers the hosts generate at once."""
+        capacity: Capacity = await self._link.call("capacity")
+        return capacity
+
+    async def variants(self, model: str) -> set[str] | None:
+        """Return the variants of a requested model on the usable hosts; None if they are not known."""
+        variants: set[str] | None = await self._link.call("variants", model)
+        return variants
+
+    async def overview(self, range_name: str) -> tuple[dict[str, Any], list[Bucket]]:
+        """Return the status, and the history of a range."""
+        overview: tuple[dict[str, Any], list[Bucket]] = await self._link.call("overview", range_name)
+        return overview
+
+    def note(self, outcome: Outcome) -> None:
+        """Record a request that has ended."""
+        failure = outcome.failure
+        self._link.tell("note", outcome if failure is None else replace(outcome, failure=_without_partial(failure)))
+
+
+class Worker:
+    """A process that serves, seen from the hub; `on_ready` is called when it serves. When it ends, its places are free."""
+
+    def __init__(self, hub: Hub, on_ready: Callable[[], object]) -> None:
+        self._hub = hub
+        self._on_ready = on_ready
+        self._places: dict[int, Slot] = {}
+        self._link: Link
+
+    async def connect(self, end: socket.socket) -> None:
+        """Answer what the process asks over its end of a connection."""
+        hub = self._hub
+        functions: dict[str, Callable[..., Any]] = {
+            "acquire": self._acquire,
+            "answered": lambda number: self._places[number].note_first_byte(),
+            "failed": lambda number, error: self._places[number].note_failure(error),
+            "release": self._release,
+            "answer": self._answer,
+            "has_other": hub.has_other,
+            "bind_response": hub.bind_response,
+            "routes": hub.routes,
+            "ready": self._on_ready,
+            "default_model": hub.default_model,
+            "capacity": hub.capacity,
+            "overview": hub.overview,
+            "variants": hub.variants,
+            "note": hub.note,
+        }
+        self._link = await Link.open(end, functions, self._lost)
+        hub.servers.append(self)
+
+    async def state(self) -> ServerState:
+        """Return the open requests of the process."""
+        try:
+            state: ServerState = await self._link.call("state")
+        except LMStudioError:  # it has just ended
+            return ServerState(requests=0, live=())
+        return state
+
+    async def cancel(self, request_id: str) -> bool:
+        """End an open request of the process; return whether it has one of this id."""
+        try:
+            return bool(await self._link.call("cancel", request_id))
+        except LMStudioError:
+            return False
+
+    async def use(self, config: Config) -> None:
+        """Use another configuration in the process; one that has just ended starts with it."""
+        try:
+            await self._link.call("use", config)
+        except LMStudioError:
+            return
+
+    async def _acquire(self, number: int, wanted: Wanted) -> _Grant:
+        slot = self._places[number] = await self._hub.acquire(wanted)
+        host = slot.host.config
+        return _Grant(
+            name=host.name,
+            url=host.url,
+            token_env=host.token_env,
+            model=slot.model,
+            variant=slot.variant,
+            architecture=slot.host.session.models.facts(slot.model).architecture,
+        )
+
+    def _release(self, number: int) -> None:
+        slot = self._places.pop(number, None)
+        if slot is not None:
+            slot.release()
+
+    async def _answer(self, scope: dict[str, Any], body: bytes, principal: Principal) -> HTTPAnswer:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body}
+
+        arrived = Arrived({"type": "http", **scope}, receive, self._hub.config.limits)
+        arrived.principal = principal
+        return await self._hub.answer(arrived)
+
+    def _lost(self) -> None:
+        self._hub.servers.remove(self)
+        for slot in self._places.values():
+            slot.release()
+        self._places.clear()
+
+
+def _without_partial(error: LMStudioError) -> LMStudioError:
+    """Return an error without the answer so far, which nobody reads in the other process."""
+    error = copy.copy(error)
+    error.partial = None
+    return error

@@ -1,0 +1,88 @@
+"""What the relay of a request needs of the hosts, whether they are managed in this process or in the parent of several."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import Protocol
+
+from msgspec import Struct
+
+from lmdeck.errors import LMStudioError
+from lmdeck.gateway.upstream import Upstream
+
+__all__ = ["Capacity", "Place", "Router", "Wanted"]
+
+
+class Wanted(Struct, kw_only=True):
+    """A place that a request wants on a host.
+
+    `models` are tried in this order; without any, the least busy host is meant. `cost` is in tokens. `conversation` and
+    `response` identify what the request continues (see `sticky`), `avoided` are hosts that have failed it.
+    """
+
+    request_id: str
+    key: str
+    cost: int
+    models: tuple[str, ...]
+    conversation: bytes | None = None
+    response: bytes | None = None
+    avoided: frozenset[str] = frozenset()
+    is_background: bool = False
+
+
+class Capacity(Struct, kw_only=True):
+    """How many answers the hosts generate at once: of each model, and the number of hosts."""
+
+    parallel: Mapping[str, int]
+    hosts: int
+
+
+class Place(Protocol):
+    """The right to run one request on a host."""
+
+    @property
+    def host(self) -> Upstream:
+        """The host."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The model to ask; `""` if the request names none."""
+        ...
+
+    @property
+    def variant(self) -> str:
+        """The key, variant and quantization of the model, as far as the host lists them."""
+        ...
+
+    def note_first_byte(self) -> None:
+        """Record that the model has answered."""
+        ...
+
+    def note_failure(self, error: LMStudioError) -> None:
+        """Record what a failure says about the host."""
+        ...
+
+    def release(self) -> None:
+        """Return the place; a second call does nothing."""
+        ...
+
+
+class Router(Protocol):
+    """Chooses the hosts of requests."""
+
+    def acquire(self, wanted: Wanted) -> Awaitable[Place]:
+        """Wait for a place on a host.
+
+        Raises:
+            LMStudioError: No host has a model, the queue is full, or the wait was too long.
+        """
+        ...
+
+    def has_other(self, wanted: Wanted) -> Awaitable[bool]:
+        """Whether a host that is not avoided may answer."""
+        ...
+
+    def bind_response(self, response: bytes, host: str) -> None:
+        """Record which host stores a response: only it can continue it."""
+        ...

@@ -1,0 +1,130 @@
+"""The parent of several gateway processes: it has the hub, starts processes again when they die, and hands on the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import Callable
+from contextlib import closing, suppress
+
+import msgspec
+
+from lmdeck.gateway.config import Config
+from lmdeck.gateway.hub import Hub
+from lmdeck.gateway.remote import Worker
+from lmdeck.gateway.store import open_store
+
+__all__ = ["Supervisor"]
+
+END_SECONDS = 4.0  # beyond `server.shutdown_seconds`, after which a process is killed
+RESTART_PAUSE = 0.5
+_log = logging.getLogger("lmdeck.gateway")
+
+
+class Supervisor:
+    """Runs `count` processes that serve on one socket; `on_ready` is called when one of them serves."""
+
+    def __init__(
+        self,
+        config: Config,
+        config_path: str | None,
+        listener: socket.socket,
+        count: int,
+        on_ready: Callable[[], object] | None,
+    ) -> None:
+        self._hub = Hub(config)
+        self._path = config_path
+        self._listener = listener
+        self._count = count
+        self._on_ready = on_ready
+        self._processes: set[Process] = set()
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._is_ending = asyncio.Event()
+        self._is_serving = asyncio.Event()
+
+    def run(self) -> int:
+        """Run until SIGTERM or Ctrl-C; return the exit code."""
+        return asyncio.run(self._run())
+
+    async def _run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._is_ending.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        os.set_inheritable(self._listener.fileno(), True)
+        await self._load_history()
+        await self._hub.start()
+        try:
+            keeping = [asyncio.create_task(self._keep(await self._start())) for _ in range(self._count)]
+            announcing = asyncio.create_task(self._announce())
+            await self._is_ending.wait()
+            announcing.cancel()
+            self._end()
+            codes = await asyncio.gather(*keeping)
+        finally:
+            await self._hub.aclose()
+        return 0 if all(code in (0, -signal.SIGTERM) for code in codes) else 1
+
+    async def _announce(self) -> None:
+        await self._is_serving.wait()
+        if self._on_ready is not None:
+            self._on_ready()
+
+    async def _load_history(self) -> None:
+        config = self._hub.config
+        if config.auth.required or config.store.url:
+            with closing(await asyncio.to_thread(open_store, config.store_url)) as store:
+                await self._hub.load_history(store)
+
+    def _reload(self) -> None:
+        task = asyncio.ensure_future(self._hub.reload(self._path))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _start(self) -> Process:
+        """Start a process that serves, which has its own connection to the hub."""
+        here, there = socket.socketpair()
+        with there:
+            descriptors = (self._listener.fileno(), there.fileno())
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "lmdeck.gateway.worker", *map(str, descriptors),
+                pass_fds=descriptors, stdin=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+        self._processes.add(process)
+        assert process.stdin is not None
+        with suppress(BrokenPipeError, ConnectionResetError):  # it died at once, and will be replaced
+            process.stdin.write(msgspec.json.encode(self._hub.config) + b"\n")
+            await process.stdin.drain()
+        process.stdin.close()
+        await Worker(self._hub, self._is_serving.set).connect(here)
+        return process
+
+    async def _keep(self, process: Process) -> int:
+        """Start the process again whenever it ends; return its exit code in the end."""
+        while True:
+            code = await process.wait()
+            self._processes.discard(process)
+            if self._is_ending.is_set():
+                return code
+            _log.error("worker %d ended with code %s, starting another", process.pid, code)
+            await asyncio.sleep(RESTART_PAUSE)
+            process = await self._start()
+            if self._is_ending.is_set():
+                process.terminate()
+
+    def _end(self) -> None:
+        self._hub.is_draining = True
+        self._listener.close()
+        for process in self._processes:
+            process.terminate()
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._hub.config.server.shutdown_seconds + END_SECONDS, self._kill)
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            process.kill()
