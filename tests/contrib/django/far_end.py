@@ -30,7 +30,6 @@ CALL = Answer(
 )
 
 
-LINKS = "[a](https://a.b) [b](javascript:1)"
 ANSWERS = {
     "endless": Answer(content="la " * 20_000, tokens_per_second=60),
     "silent": Answer(content="never", time_to_first_token=60),
@@ -38,7 +37,6 @@ ANSWERS = {
     "slow": Answer(content=SLOW, tokens_per_second=20),
     "think": Answer(content="It is blue.", reasoning="Light is scattered."),
     "cut": Answer(content=HALF, fault="cut", fault_options={"after_chunks": 4}),
-    "markup": Answer(content=f"**bold** <img src=x onerror=alert(1)>\n\n```\nx < 1\n```\n{LINKS}"),
     "tool": CALL,
     "users": Answer(calls=(PlannedCall(name="count_users", arguments={}),)),
     "users later": Answer(calls=(PlannedCall(name="count_users_later", arguments={}),)),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from lmdeck.testing import SentRequest
 
+SLOW = "one two three four five six seven eight nine ten"
 KINDS = ("fastapi", "flask", "django-asgi", "django-wsgi")
 
 FASTAPI = """
@@ -109,6 +110,8 @@ def answer(request: SentRequest) -> Answer:
     match word:
         case "say":
             return Answer(content=rest, prompt_tokens=900, completion_tokens=70)
+        case "slow":
+            return Answer(content=SLOW, tokens_per_second=8)
         case "endless":
             return Answer(content="la " * 20_000, tokens_per_second=60)
         case "cut":

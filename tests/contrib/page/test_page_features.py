@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from page_sites import SLOW
 
 from loopback import PATIENCE
 
@@ -18,6 +19,15 @@ PIXEL = (
     b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x02\x00\x00\x00\x90wS\xde\x00\x00\x00\x0cIDAT"
     b"\x08\xd7c\xf8\xcf\xc0\x00\x00\x03\x01\x01\x00\x18\xdd\x8d\xb0\x00\x00\x00\x00IEND\xaeB`\x82"
 )
+
+ONE_SITE = pytest.mark.parametrize("url", ["fastapi"], indirect=True)
+"""For what only the script does, which is one file on all sites."""
+WATCH = """() => {
+  window.seen = [];
+  const note = () => window.seen.push(document.querySelector("article.lmdeck-assistant:last-of-type")?.textContent.trim());
+  const every = { characterData: true, childList: true, subtree: true };
+  new MutationObserver(note).observe(document.querySelector(".lmdeck-log"), every);
+}"""
 
 
 def ask(page: Any, text: str) -> Any:
@@ -55,6 +65,43 @@ def test_an_answer_is_shown_as_it_was_meant(page: Any) -> None:
     expect(page.get_by_role("status")).to_have_text(re.compile(r"seer.* · 70 tokens( · |$)"))
 
 
+def test_tokens_come_one_after_another(page: Any) -> None:
+    page.evaluate(WATCH)
+    expect(ask(page, "slow")).to_have_text(SLOW)
+    written = [text for text in page.evaluate("window.seen") if text]
+    assert all(SLOW.startswith(text) for text in written)
+    assert written.index(SLOW) > 0
+    finished(page)
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.locator("article")).to_have_count(0)
+    page.get_by_role("navigation").get_by_role("button", name="slow").first.click()
+    expect(page.locator("article")).to_have_text(["slow", SLOW])
+
+
+def test_reasoning_is_folded_and_still_there_after_a_reload(page: Any) -> None:
+    answer = ask(page, "hello")
+    reasoning = answer.locator("details.lmdeck-reasoning")
+    expect(reasoning.locator("pre")).to_have_text("It says so.")
+    finished(page)
+    page.reload()
+    expect(reasoning.locator("pre")).to_have_text("It says so.")
+    expect(reasoning.locator("pre")).not_to_be_visible()
+    reasoning.locator("summary").click()
+    expect(reasoning.locator("pre")).to_be_visible()
+    expect(answer).to_contain_text("You said hello.")
+
+
+@ONE_SITE
+def test_it_is_usable_by_keyboard_and_labelled(page: Any) -> None:
+    page.keyboard.type("hello")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("article", name="Answer")).to_contain_text("You said hello.")
+    expect(page.get_by_role("log")).to_have_attribute("aria-busy", "false")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Send", exact=True)).to_be_focused()
+
+
+@ONE_SITE
 def test_code_and_answers_can_be_copied(page: Any) -> None:
     answer = ask(page, "say Look:\n\n```python\nif a < b:\n    print(1)\n```")
     finished(page)
@@ -122,6 +169,7 @@ def test_an_image_is_attached_sent_and_stored(page: Any, fake: FakeLMStudio) -> 
     expect(page.get_by_role("img", name="Attached image")).to_be_visible()
 
 
+@ONE_SITE
 def test_the_end_follows_until_the_visitor_scrolls_up(page: Any) -> None:
     answer = ask(page, "say " + "\n\n".join(f"Paragraph {number}." for number in range(60)))
     finished(page)
@@ -135,6 +183,7 @@ def test_the_end_follows_until_the_visitor_scrolls_up(page: Any) -> None:
 def test_stopped_and_failed_answers_are_marked_for_good(page: Any, fake: FakeLMStudio) -> None:
     answer = ask(page, "endless")
     expect(answer).to_contain_text("la la")
+    assert fake.in_progress == 1
     page.keyboard.press("Escape")
     expect(page.get_by_role("status")).to_have_text("Stopped.")
     fake.wait_until_idle(PATIENCE)
@@ -149,6 +198,7 @@ def test_stopped_and_failed_answers_are_marked_for_good(page: Any, fake: FakeLMS
     expect(page.get_by_role("button", name="Try again")).to_have_count(2)
 
 
+@ONE_SITE
 def test_on_a_phone_the_list_opens_over_the_conversation(page: Any) -> None:
     page.set_viewport_size({"width": 390, "height": 700})
     expect(page.get_by_role("button", name="New conversation")).to_be_hidden()

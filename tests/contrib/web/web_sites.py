@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 KINDS = ("fastapi", "flask")
-SLOW = "one two three four five six seven eight nine ten"
 
 
 def answer(request: SentRequest) -> Answer:
@@ -34,15 +33,10 @@ def answer(request: SentRequest) -> Answer:
         return Answer(calls=(PlannedCall(name="current_time", arguments={"utc_offset": 1}),), tokens_per_second=20)
     if word == "wrong" and not request.tool_uses:
         return Answer(calls=(PlannedCall(name="nobody_has_it"),))
-    if word == "slow":
-        return Answer(content=SLOW, tokens_per_second=8)
     if word == "endless":
         return Answer(content="la " * 20_000, tokens_per_second=40)
     if word == "cut":
         return Answer(content="half an answer, and then nothing more", fault="cut", fault_options={"after_chunks": 4})
-    if word == "markup":
-        links = "[a](https://example.org) [b](javascript:alert(1))"
-        return Answer(content=f"**bold** <img src=x onerror=alert(1)> {links}\n\n```\nx < 1\n```")
     return Answer(content=f"You said {word}.", reasoning="It says so.")
 
 
