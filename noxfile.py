@@ -104,7 +104,10 @@ def frameworks(session: nox.Session) -> None:
 
 @nox.session
 def ray(session: nox.Session) -> None:
-    """Run the tests of batches on Ray, with a cluster of two nodes on this machine."""
+    """Run the tests of batches on Ray, with a cluster of two nodes on this machine.
+
+    Ray's processes take minutes to start, answer and notice a killed node, so this is a job of its own in CI.
+    """
     install(session, "--editable", ".[cli,ray,testing]", "--group", "ray")
     session.run(
         "python", "-m", "pytest", "--confcutdir=tests/on_ray", "tests/on_ray", *session.posargs, env={"LMDECK_RAY": "1"}
