@@ -114,7 +114,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 def _sockets() -> set[str]:
-    """Give the open sockets of this process, where the system tells."""
+    """Return the open sockets of this process, where the system lists them."""
     folder = Path("/proc/self/fd")
     found = set()
     for entry in folder.iterdir() if folder.is_dir() else ():

@@ -10,7 +10,7 @@ USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
 
 def completion(content: str = "Hello.", *, finish: str = "stop", **more: Any) -> dict[str, Any]:
-    """Give the body of an answer that is not streamed."""
+    """Return the body of an answer that is not streamed."""
     message = {"role": "assistant", "content": content}
     return {
         "id": "chatcmpl-1",
@@ -23,7 +23,7 @@ def completion(content: str = "Hello.", *, finish: str = "stop", **more: Any) ->
 
 
 def chunk(content: str | None = None, finish: str | None = None, **more: Any) -> dict[str, Any]:
-    """Give one chunk of a stream."""
+    """Return one chunk of a stream."""
     delta = {} if content is None else {"content": content}
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
     return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "m", "choices": [choice], **more}

@@ -193,7 +193,7 @@ class Loopback:
             self._answers.extend(answers)
 
     def connection(self, number: int = 0) -> Connection:
-        """Give a connection, waiting for it to be made."""
+        """Return a connection, waiting for it to be made."""
         self.until(lambda: len(self.connections) > number)
         return self.connections[number]
 
@@ -280,31 +280,31 @@ class Loopback:
 
 
 def head(status: int = 200, **headers: object) -> bytes:
-    """Give a head; `content_type=…` names the header `Content-Type`."""
+    """Return a head; `content_type=…` names the header `Content-Type`."""
     lines = [f"HTTP/1.1 {status} Said", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "\r\n"]).encode()
 
 
 def json_answer(body: object, status: int = 200, **headers: object) -> list[Step]:
-    """Give a JSON answer with its length."""
+    """Return a JSON answer with its length."""
     return text_answer(json.dumps(body), status, content_type="application/json", **headers)
 
 
 def text_answer(
     text: str | bytes, status: int = 200, *, content_type: str = "text/plain", **headers: object
 ) -> list[Step]:
-    """Give an answer with its length."""
+    """Return an answer with its length."""
     data = text.encode() if isinstance(text, str) else text
     return [head(status, content_type=content_type, content_length=len(data), **headers) + data]
 
 
 def event(data: object) -> bytes:
-    """Give one server-sent event."""
+    """Return one server-sent event."""
     return b"data: " + (data if isinstance(data, bytes) else json.dumps(data).encode()) + b"\n\n"
 
 
 def chunk(content: str | None = None, finish: str | None = None, **more: Any) -> bytes:
-    """Give the event of one chunk of a stream."""
+    """Return the event of one chunk of a stream."""
     return event(bodies.chunk(content, finish, **more))
 
 
@@ -321,7 +321,7 @@ SSE_HEAD = head(content_type="text/event-stream", transfer_encoding="chunked")
 
 
 def events(*contents: str, finish: str | None = "stop", done: bool = True) -> list[Step]:
-    """Give a whole streamed answer, as LM Studio frames it: each event in an HTTP chunk of its own."""
+    """Return a whole streamed answer, as LM Studio frames it: each event in a separate HTTP chunk."""
     pieces = [chunk(content) for content in contents or ("Hel", "lo.")]
     if finish is not None:
         pieces.append(chunk(finish=finish))

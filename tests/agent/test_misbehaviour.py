@@ -89,36 +89,36 @@ async def awaited(city: str) -> str:
 
 @tool
 def gives_bytes() -> bytes:
-    """Give bytes."""
+    """Return bytes."""
     return b"raw"
 
 
 @tool
 def gives_dataclass(city: str) -> Weather:
-    """Give a dataclass."""
+    """Return a dataclass."""
     return Weather(city, 21)
 
 
 @tool
 def gives_struct() -> Sky:
-    """Give a Struct."""
+    """Return a Struct."""
     return Sky(clear=True)
 
 
 @tool
 def gives_nothing() -> None:
-    """Give None."""
+    """Return None."""
 
 
 @tool
 def gives_an_object() -> object:
-    """Give what JSON cannot hold."""
+    """Return what JSON cannot hold."""
     return object()
 
 
 @tool
 def long() -> str:
-    """Give more than a context holds."""
+    """Return more than a context holds."""
     return "x" * (2 << 20)
 
 
@@ -129,7 +129,7 @@ TOOLS = [
 
 
 def calls(*named: tuple[str, dict[str, Any] | str], content: str = "") -> Answer:
-    """Give an answer that calls tools; arguments that are text go as they are."""
+    """Return an answer that calls tools; arguments that are text go as they are."""
     planned = [PlannedCall(id=f"call{at}", name=name, arguments=given) for at, (name, given) in enumerate(named)]
     return Answer(content=content, calls=tuple(planned), prompt_tokens=10, completion_tokens=2)
 

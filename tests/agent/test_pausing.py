@@ -91,7 +91,7 @@ def go(way: str, fake: FakeLMStudio, bank: Bank, verb: str, *given: Any, **run: 
 
 
 def chats(fake: FakeLMStudio) -> list[Any]:
-    """Give the requests for answers."""
+    """Return the requests for answers."""
     return [request for request in fake.requests if request.path == "/v1/chat/completions"]
 
 

@@ -48,7 +48,7 @@ def asked(loopback: Loopback) -> int:
 
 
 def waiting(cache: Cache) -> Callable[[], int]:
-    """Give what counts the requests that read the one answer on its way."""
+    """Return what counts the requests that read the one answer on its way."""
 
     def count() -> int:
         bodies = [flight.body for flight in list(cache.flights._flights.values())]

@@ -21,7 +21,7 @@ LLAMA = {"server": "llama.cpp"}
 
 
 def ids(owner: object = None, **headers: object) -> Answer:
-    """Give a list in OpenAI's form with one model of an owner."""
+    """Return a list in OpenAI's form with one model of an owner."""
     return json_answer({"object": "list", "data": [{"id": "m", "object": "model", "owned_by": owner}]}, **headers)
 
 

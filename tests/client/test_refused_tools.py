@@ -38,7 +38,7 @@ UNCOMPILED = "samplers could not be set up: error parsing grammar, rule 7"
 
 
 def is_hard(request: SentRequest) -> bool:
-    """Tell whether the tools of a request have a pattern or a bound."""
+    """Return whether the tools of a request have a pattern or a bound."""
     return "'pattern'" in str(request.body) or "'maxLength'" in str(request.body)
 
 

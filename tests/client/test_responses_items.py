@@ -63,7 +63,7 @@ def without(*names: str) -> Callable[[list[dict[str, Any]]], list[dict[str, Any]
 
 
 def rotating(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give every event another id, as GitHub Copilot's server does; the index stays."""
+    """Return every event another id, as GitHub Copilot's server does; the index stays."""
     out = []
     for number, event in enumerate(given):
         changed = {**event, "item_id": f"x{number}"} if "item_id" in event else dict(event)

@@ -155,7 +155,7 @@ def test_estimates_follow_the_tokenizer(fake: FakeLMStudio, count: Any) -> None:
 
 
 def asked_for_summaries(fake: FakeLMStudio) -> list[str]:
-    """Give the texts that the model was asked to summarise."""
+    """Return the texts that the model was asked to summarise."""
     return [request.last_user for request in fake.requests if "Summarise" in request.last_user]
 
 

@@ -27,7 +27,7 @@ def fake() -> Iterator[FakeLMStudio]:
 
 
 def value(page: str, name: str, **labels: str) -> float:
-    """Give the sum of a metric's samples with these labels."""
+    """Return the sum of a metric's samples with these labels."""
     found = re.findall(rf"^{name}(?:\{{(.*?)\}})? (\S+)$", page, re.MULTILINE)
     wanted = [f'{key}="{label}"' for key, label in labels.items()]
     return sum(float(number) for given, number in found if all(each in given for each in wanted))

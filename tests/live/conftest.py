@@ -12,7 +12,7 @@ PATIENCE = {"first_token_timeout": 300.0, "timeout": 120.0}
 
 
 def live_settings() -> dict[str, Any]:
-    """Give the address of the LM Studio to talk to; model and token come from `LMDECK_MODEL` and `LM_API_TOKEN`."""
+    """Return the address of the LM Studio to talk to; model and token come from `LMDECK_MODEL` and `LM_API_TOKEN`."""
     url = os.environ.get("LMDECK_LIVE_URL")
     if not url:
         pytest.skip("NO LIVE TESTS: set LMDECK_LIVE_URL, for example to http://localhost:1234")

@@ -66,7 +66,7 @@ def recorder() -> Iterator[Recorder]:
 
 
 def tree(spans: list[ReadableSpan]) -> dict[str, str | None]:
-    """Give the name of each span's parent."""
+    """Return the name of each span's parent."""
     names = {span.context.span_id: span.name for span in spans if span.context is not None}
     return {span.name: None if span.parent is None else names.get(span.parent.span_id, "elsewhere") for span in spans}
 

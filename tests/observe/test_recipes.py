@@ -21,7 +21,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "observability.md").read_text(encod
 
 
 def recipe(heading: str) -> str:
-    """Give the code under a heading of the page."""
+    """Return the code under a heading of the page."""
     section = PAGE.split(f"### {heading}\n", 1)[1]
     found = re.search(r"```python\n(.*?)```", section, re.DOTALL)
     assert found is not None

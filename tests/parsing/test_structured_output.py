@@ -12,7 +12,7 @@ WHOLE = {"name": 'Ro"m\\e', "people": 28, "rivers": ["Ti{ber", {"a": None}, []],
 
 
 def within(part: object, whole: object) -> bool:
-    """Tell whether a value may still become another: nothing in it is wrong."""
+    """Return whether a value may still become another: nothing in it is wrong."""
     if isinstance(part, dict) and isinstance(whole, dict):
         return all(key in whole and within(value, whole[key]) for key, value in part.items())
     if isinstance(part, list) and isinstance(whole, list):

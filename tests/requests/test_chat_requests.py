@@ -39,7 +39,7 @@ def build(
 
 
 def normal(*messages: Any) -> tuple[list[dict[str, Any]], list[str]]:
-    """Give normal messages, with ids that can be foretold."""
+    """Return normal messages, with predictable ids."""
     fixes = CompatibilityFixes()
     numbers = count(1)
     made = normal_messages(messages, fixes, lambda: f"new{next(numbers)}")

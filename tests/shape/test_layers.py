@@ -79,7 +79,7 @@ OUTSIDE = {
 
 
 def name_of(path: Path) -> str:
-    """Give a file's module name."""
+    """Return a file's module name."""
     parts = path.relative_to(SRC).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -108,7 +108,7 @@ def imports_of(module: str) -> frozenset[str]:
 
 
 def layer_of(module: str) -> int | None:
-    """Give the layer of a module: its own, or its package's."""
+    """Return the layer of a module: its own, or its package's."""
     while module != "lmdeck" and module not in LAYERS:
         module = module.rpartition(".")[0]
         if not module or module == "lmdeck":
@@ -165,7 +165,7 @@ def test_the_test_sees_the_modules_it_is_about() -> None:
 
 
 def documented(tree: ast.AST, inside_function: bool = False) -> list[str]:
-    """Give the public classes and functions that have no docstring."""
+    """Return the public classes and functions that have no docstring."""
     bare = []
     for node in ast.iter_child_nodes(tree):
         is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)

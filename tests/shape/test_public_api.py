@@ -111,7 +111,7 @@ COMPARED = {*RENAMED.values(), "__init__"}
 
 
 def methods(kind: type) -> dict[str, Any]:
-    """Give what a class offers, under the names of the sync one."""
+    """Return what a class offers, under the names of the sync one."""
     found = {RENAMED.get(name, name): member for name, member in inspect.getmembers(kind)}
     return {name: member for name, member in found.items() if not name.startswith("_") or name in COMPARED}
 

@@ -196,7 +196,7 @@ class Shape(TypedDict):
 
 @lmdeck.tool
 def area(side: float) -> float:
-    """Give the area of a square."""
+    """Return the area of a square."""
     return side * side
 
 

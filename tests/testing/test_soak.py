@@ -49,7 +49,7 @@ def get_weather(city: str) -> str:
 
 
 def answer(request: SentRequest) -> Answer:
-    """Give what the question asks for: `fault kind number`."""
+    """Return what the question asks for: `fault kind number`."""
     fault, kind, number = request.last_user.split()
     if kind == "text":
         made = Answer(content=text(number), reasoning=f"because {number}")

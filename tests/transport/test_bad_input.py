@@ -181,7 +181,7 @@ def test_silence_ends_with_the_limit_that_ran_out(way: Way, name: str) -> None:
 
 
 def drip(start: bytes, drop: bytes) -> Iterator[Step]:
-    """Give a start and then drops, 20 ms apart, for ever."""
+    """Return a start and then drops, 20 ms apart, without end."""
     yield start
     while True:
         yield 0.02

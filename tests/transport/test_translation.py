@@ -66,7 +66,7 @@ VALUES: dict[str, Any] = {
 
 
 def tree(base: type[BaseException]) -> Iterator[type[BaseException]]:
-    """Give a class and all below it, each once."""
+    """Return a class and all below it, each once."""
     seen = {base}
     yield from seen_in_order(base, seen)
 

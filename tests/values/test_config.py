@@ -29,7 +29,7 @@ def resolve(folder: Path, given: dict[str, Any] | None = None, **environ: str) -
 
 
 def refused(folder: Path, given: dict[str, Any] | None = None, **environ: str) -> str:
-    """Give the text of the refusal."""
+    """Return the text of the refusal."""
     with pytest.raises(ConfigurationError) as caught:
         resolve(folder, given, **environ)
     return str(caught.value)

@@ -50,7 +50,7 @@ def parts(encoding: str, script: Callable[[FakeLMStudio], object]) -> list[dict[
 
 
 def kinds(told: list[dict[str, Any]]) -> list[str]:
-    """Give the types, those that repeat once."""
+    """Return the types, those that repeat once."""
     names = [str(each["type"]) for each in told]
     return [name for at, name in enumerate(names) if at == 0 or names[at - 1] != name]
 
