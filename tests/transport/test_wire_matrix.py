@@ -50,12 +50,12 @@ OPERATIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "responses.stream": ("/v1/responses", lambda lm: lm.responses.stream(model="m", input="Hi").until_done()),
     "messages.create": (
         "/v1/messages",
-        lambda lm: lm.messages.create(model="m", messages=[{"role": "user", "content": "Hi"}], max_tokens=9),
+        lambda lm: lm.messages.create(model="m", messages=[{"role": "user", "content": "Hi"}], max_tokens=99),
     ),
     "messages.stream": (
         "/v1/messages",
         lambda lm: lm.messages.stream(
-            model="m", messages=[{"role": "user", "content": "Hi"}], max_tokens=9
+            model="m", messages=[{"role": "user", "content": "Hi"}], max_tokens=99
         ).until_done(),
     ),
     "complete": ("/v1/completions", lambda lm: lm.complete("Hi")),

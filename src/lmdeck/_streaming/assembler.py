@@ -201,7 +201,8 @@ class ChatAssembler:
         chunks: list[Chunk] = []
         if self._stage is Stage.STREAMING:
             raise IncompleteStreamError("The stream ended without a finish reason or [DONE].", partial=self.partial())
-        self._finish("stop", chunks)
+        if not self._finish_reason:
+            self._finish("stop", chunks)
         if self._native.slots:
             self._add_native_calls(chunks)  # deltas may come after the finish reason
         self._note_missing()

@@ -10,10 +10,7 @@ from lmdeck.errors import RequestTimeoutError, TimeoutPhase
 
 
 class Deadlines:
-    """The time limits of one request, measured from its sending: first byte, silence, total.
-
-    While `is_patient`, a silence may last as long as the wait for the first byte.
-    """
+    """The time limits of one request, measured from its sending: first byte, silence, total."""
 
     def __init__(self, timeouts: Timeouts, clock: Callable[[], float] = time.monotonic) -> None:
         self._timeouts = timeouts
@@ -22,7 +19,7 @@ class Deadlines:
         self._first_byte_by = start + timeouts.first_token
         self.all_by = None if timeouts.total is None else start + timeouts.total
         self.has_bytes = False  # of the body: then the limit applies between two reads
-        self.is_patient = False
+        self._silence = timeouts.idle
 
     def remaining(self) -> tuple[float, TimeoutPhase]:
         """Return the seconds that the next byte may take, and which limit that is.
@@ -40,12 +37,13 @@ class Deadlines:
             raise self.expired(phase)
         return left, phase
 
-    @property
-    def _silence(self) -> float:
-        """The longest silence between two bytes.
-        It is longer while a tool call is generated, which may arrive in one piece.
+    def be_patient(self, *, wanted: bool) -> None:
+        """Allow silences as long as the wait for the first byte (`wanted`), or stop allowing them.
+
+        It is wanted while a tool call is generated, which may arrive in one piece.
         """
-        return max(self._timeouts.idle, self._timeouts.first_token) if self.is_patient else self._timeouts.idle
+        limits = self._timeouts
+        self._silence = max(limits.idle, limits.first_token) if wanted else limits.idle
 
     def expired(self, phase: TimeoutPhase) -> RequestTimeoutError:
         """Return the error of an exceeded limit."""

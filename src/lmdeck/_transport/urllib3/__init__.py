@@ -147,7 +147,7 @@ class Urllib3Response:
 
     def be_patient(self, *, wanted: bool) -> None:
         """Allow silences as long as the wait for the first byte (`wanted`), or stop allowing them."""
-        self._deadlines.is_patient = wanted
+        self._deadlines.be_patient(wanted=wanted)
 
     def drain(self) -> None:
         """Read the rest of a finished answer, but only briefly, so that the connection can be reused."""

@@ -55,21 +55,17 @@ def read_fields(file: BinaryIO) -> HTTPHeaderDict:
         line = file.readline(MAX_LINE_BYTES + 1)
         if line in (b"\r\n", b"\n"):
             return HTTPHeaderDict(fields)
-        _add_line(fields, line)
+        if len(line) > MAX_LINE_BYTES:
+            raise http.client.LineTooLong("header line")
+        if not line.endswith(b"\n"):
+            raise http.client.IncompleteRead(line)
+        text = line.decode("latin-1").removesuffix("\n").removesuffix("\r")
+        name, colon, value = text.partition(":")
+        is_folded = text.startswith((" ", "\t")) and bool(fields)
+        if _find_control(text) or not (is_folded or (colon and _is_token(name))):
+            raise http.client.HTTPException("a line of the head is not a header")
+        if is_folded:
+            name, begun = fields.pop()
+            value = f"{begun} {text.lstrip()}"
+        fields.append((name, value.strip(" \t")))
     raise http.client.HTTPException(f"the head has more than {MAX_LINES} lines")
-
-
-def _add_line(fields: list[tuple[str, str]], line: bytes) -> None:
-    if len(line) > MAX_LINE_BYTES:
-        raise http.client.LineTooLong("header line")
-    if not line.endswith(b"\n"):
-        raise http.client.IncompleteRead(line)
-    text = line.decode("latin-1").removesuffix("\n").removesuffix("\r")
-    name, colon, value = text.partition(":")
-    is_folded = text.startswith((" ", "\t")) and bool(fields)
-    if _find_control(text) or not (is_folded or (colon and _is_token(name))):
-        raise http.client.HTTPException("a line of the head is not a header")
-    if is_folded:
-        name, begun = fields.pop()
-        value = f"{begun} {text.lstrip()}"
-    fields.append((name, value.strip(" \t")))
