@@ -139,7 +139,7 @@ def test_a_file_that_is_no_gguf(tmp_path: Path, content: bytes) -> None:
 def test_a_missing_extra_names_the_command_that_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF\x03\0\0\0" + b"\0" * 16)
-    monkeypatch.setitem(sys.modules, "mistralrs", None)
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
     with pytest.raises(EngineError) as caught:
         EngineServer.start(path)
     assert caught.value.hint == 'Install it with `pip install "lmdeck[engine]"`.'

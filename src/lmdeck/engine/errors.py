@@ -19,18 +19,23 @@ class EngineError(LMStudioError):
 
 @contextmanager
 def needs_extra() -> Iterator[None]:
-    """Raise an error that names the extra to install if an import fails.
+    """Raise an error that names what to install if an import fails.
 
     Raises:
-        EngineError: A package of the extra is missing.
+        EngineError: A package of the extra is missing, or a library of the system that one needs.
     """
     try:
         yield
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in {"mistralrs", "gguf", "starlette", "uvicorn"}:
+        if missing not in {"xllamacpp", "llguidance", "gguf", "starlette", "uvicorn"}:
             raise
         raise EngineError(
             f"The embedded engine needs the package {missing}, which is not installed.",
             hint='Install it with `pip install "lmdeck[engine]"`.',
+        ) from error
+    except ImportError as error:
+        raise EngineError(
+            f"The embedded engine cannot be loaded: {error}.",
+            hint="Install the system's library that is missing; libgomp is the package libgomp1 of Debian and Ubuntu.",
         ) from error

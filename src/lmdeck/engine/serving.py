@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ def serve(
     *,
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
-    requantize: str | None = "Q8_0",
+    requantize: str | None = None,
     api_token: str | None = None,
     allowed_hosts: Iterable[str] = (),
     tolerant: bool = False,
@@ -37,7 +38,7 @@ def serve(
 
     With `api_token`, requests need it. It answers to loopback names and `allowed_hosts`; listening on another `host`, also to
     addresses and names without a dot. `tolerant` accepts requests that LM Studio refuses, such as those of Claude Code
-    and Codex. `on_ready` is called with the base URL once requests are answered.
+    and Codex. `on_ready` is called with the base URL once requests are answered. `requantize` is deprecated and has no effect.
 
     Raises:
         EngineError: The extra is not installed, the weights are not there, or the model cannot be loaded.
@@ -79,13 +80,13 @@ class EngineServer:
         *,
         host: str = DEFAULT_HOST,
         port: int = 0,
-        requantize: str | None = "Q8_0",
+        requantize: str | None = None,
         api_token: str | None = None,
         tolerant: bool = False,
     ) -> Self:
         """Load a GGUF model and serve it; returns when requests are answered.
 
-        Without a `model`, it is the one that `pull` downloaded.
+        Without a `model`, it is the one that `pull` downloaded. `requantize` is deprecated and has no effect.
 
         Raises:
             EngineError: The extra is not installed, the weights are not there, or the model cannot be loaded.
@@ -128,8 +129,14 @@ class EngineServer:
 def _load(model: str | Path | None, requantize: str | None) -> EngineModel:
     from lmdeck.engine.model import EngineModel
 
+    if requantize is not None:
+        warnings.warn(
+            "requantize has no effect: the engine computes with the quantization of the file. Leave it out.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
     path = weights_path() if model is None else Path(model).expanduser()
     if not path.is_file():
         what = "The default model's weights are" if model is None else f"The model file {path} is"
         raise EngineError(f"{what} not there.", hint="Run `lmdeck engine pull`, or give the path of a GGUF file.")
-    return EngineModel(path, requantize=requantize)
+    return EngineModel(path)
