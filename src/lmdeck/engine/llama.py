@@ -1,24 +1,26 @@
 """llama.cpp in this process, through xllamacpp.
 
-What was measured of xllamacpp 2026.10.11549 on two shared cores with SmolLM2-135M Q4_1, and shapes this module:
+What was measured of xllamacpp 2026.10.11549 with SmolLM2-135M Q4_1 on two cores, and shapes this module:
 
-- Speed: 5.9 ms of CPU time for each token of a prompt and 17 ms for each generated one, where mistralrs took 10.6 ms and, for
-  weights requantized to Q8_0, about as much. Loading takes 0.3 s.
-- Access: its `Server` always listens. It listens here on a Unix socket in a folder that only this user may enter (where Python
-  has none, on a free loopback port), and requests need a random key. Its Python methods lack the native `/completion`,
-  `/apply-template` and `/tokenize`, and cannot be cancelled before the first token; over HTTP a closed connection cancels, within
-  a second and the batch in progress. It opens no other socket and installs no signal handlers.
-- Threads: OpenMP's wait for each other at every step, spinning by default: beside other busy programs two of them took four
-  times the CPU time. `OMP_WAIT_POLICY=passive` makes them sleep, which costs nothing that can be measured on prompts.
+- Speed: 5.9 ms of CPU time for a token of a prompt and 17 ms for a generated one; mistralrs took 10.5 and 17.7 ms in the same
+  run, and for that had to requantize the weights to Q8_0. Loading takes 0.3 s.
+- Access: its `Server` always listens. It does so on a Unix socket in a folder that only this user may enter (where Python has
+  none, on a free loopback port), and requests need a random key. Its Python methods lack `/completion`, `/apply-template` and
+  `/tokenize`, and cannot be cancelled before the first token; over HTTP a closed connection cancels, within a second and the
+  batch in progress. It opens no other socket and installs no signal handlers.
+- Threads: OpenMP's wait for each other at every step, by default spinning: beside other busy programs two of them took three
+  times the CPU time. `OMP_WAIT_POLICY=passive` lets them sleep, which makes nothing slower.
 - Reuse: it keeps earlier prompts in memory and does not compute the beginning again that a new one shares with them. Tokens
   computed in other batches differ in the last digits, so a seeded request computes the whole prompt.
 - Grammars: one that cannot be compiled is logged and ignored, so it is checked beforehand, see `check_grammar`.
-- Closing: freeing the server waits, with the GIL held, for the batch in progress and for open connections. Connections must
-  therefore have been closed before, and batches are small.
+- Closing: freeing the server waits, with the GIL held, for the batch in progress and for open connections. Batches are small,
+  therefore, and `_free` closes the connections before.
 """
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import os
 import secrets
 import socket
@@ -27,7 +29,7 @@ import weakref
 from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import aiohttp
 import msgspec
@@ -47,6 +49,11 @@ BATCH_TOKENS = 256
 
 KEPT_PROMPTS_MIB = 256
 """The memory for computed prompts besides the last one."""
+
+SECONDS_TO_CLOSE = 2.0
+
+_Sessions: TypeAlias = dict[aiohttp.ClientSession, asyncio.AbstractEventLoop]
+"""The session of each open request, and the loop that it runs in."""
 
 _OVERFLOW = (
     "The number of tokens to keep from the initial prompt is greater than the context length. "
@@ -80,7 +87,8 @@ class LlamaServer:
                 "LLAMA_ARG_LOG_VERBOSITY=1 shows llama.cpp's reason.",
             ) from error
         self._url = "http://llama.cpp" if self._socket else server[0].listening_address
-        self._close = weakref.finalize(self, _free, server, folder)  # also called when the interpreter exits
+        self._sessions: _Sessions = {}
+        self._close = weakref.finalize(self, _free, server, folder, self._sessions)  # also when the interpreter exits
 
     async def ask(self, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the JSON answer to one request.
@@ -110,9 +118,11 @@ class LlamaServer:
     async def _post(self, path: str, fields: Mapping[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
         connector = aiohttp.UnixConnector(self._socket) if self._socket else aiohttp.TCPConnector()
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+        session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        self._sessions[session] = asyncio.get_running_loop()
         try:
             async with (
-                aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session,
+                session,
                 session.post(self._url + path, data=msgspec.json.encode(fields), headers=headers) as response,
             ):
                 if response.status != 200:
@@ -120,13 +130,21 @@ class LlamaServer:
                 yield response
         except aiohttp.ClientError as error:
             raise BackendError(f"The engine failed: {error}. Send the request again.", status=500) from error
+        finally:
+            del self._sessions[session]
 
     def close(self) -> None:
-        """Free the model, after the batch in progress; a second call has no effect."""
+        """End open requests and free the model, after the batch in progress; a second call has no effect."""
         self._close()
 
 
-def _free(server: list[object], folder: tempfile.TemporaryDirectory[str]) -> None:
+def _free(server: list[object], folder: tempfile.TemporaryDirectory[str], sessions: _Sessions) -> None:
+    closing = [
+        asyncio.run_coroutine_threadsafe(session.close(), loop)
+        for session, loop in tuple(sessions.items())
+        if loop.is_running()
+    ]
+    concurrent.futures.wait(closing, SECONDS_TO_CLOSE)
     server.clear()
     folder.cleanup()
 
