@@ -140,17 +140,17 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.installed-demo: $(VENV)/.created pyproject.toml
-	@echo "Installing lmdeck with its command line, its engine and openai-python, to compare (about 45 MB to download) …"
+	@echo "Installing lmdeck with its command line, its engine and openai-python, to compare (about 75 MB to download) …"
 	@$(INSTALL) --editable '.[cli,engine,openai]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
-	@echo "Installing lmdeck and what its tests need (about 60 MB to download) …"
+	@echo "Installing lmdeck and what its tests need (about 90 MB to download) …"
 	@$(INSTALL) --editable '.[all]' --group dev
 	@touch $@ $(VENV)/.installed-demo
 
 # Debian's packages that some tests need; where they cannot be installed, those tests are skipped and say so.
-SYSTEM_PACKAGES := chromium nginx-light php-cli php-curl postgresql prometheus redis-server
+SYSTEM_PACKAGES := chromium libgomp1 nginx-light php-cli php-curl postgresql prometheus redis-server
 APT := DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $(SYSTEM_PACKAGES)
 system-packages:
 	@if test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null 2>&1; then \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lmdeck.engine import EngineError, EngineServer
+from lmdeck.engine.llama import LlamaServer
 from loopback import PATIENCE
 from wire_tools import ask, asking, chat, eventually, post
 
@@ -217,6 +219,44 @@ def test_ctrl_c_does_not_wait_for_a_long_prompt(weights: Path) -> None:
             process.wait(PATIENCE)
         assert process.stdout.read() == ""
     assert process.returncode == 0
+
+
+def test_the_beginning_of_a_prompt_is_processed_once_also_after_another_prompt(weights: Path) -> None:
+    async def processed() -> list[int]:
+        answers = [await server.ask("/completion", {"prompt": each, "n_predict": 1}) for each in prompts]
+        return [answer["timings"]["prompt_n"] for answer in answers]
+
+    tools = "The tools are: " + ", ".join(f"look_{number}" for number in range(20))
+    prompts = [f"{tools}. Look left.", "Something else.", f"{tools}. Look right."]
+    server = LlamaServer(weights, context_length=1024)
+    try:
+        first, _, second = asyncio.run(processed())
+    finally:
+        server.close()
+    assert first > 60
+    assert second < 10
+
+
+def test_a_program_that_ends_in_the_middle_of_an_answer_ends_cleanly(weights: Path) -> None:
+    program = f"""
+import json, urllib.request
+from lmdeck.engine import EngineServer
+server = EngineServer.start({str(weights)!r})
+fields = {{**{ENDLESS!r}, "max_tokens": 4000, "stream": True}}
+url, kind = server.base_url + "/v1/chat/completions", {{"Content-Type": "application/json"}}
+request = urllib.request.Request(url, json.dumps(fields).encode(), kind)
+answer = urllib.request.urlopen(request)
+answer.read(100)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=4 * PATIENCE, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_requantize_is_accepted_with_a_warning(tmp_path: Path) -> None:
+    with pytest.warns(DeprecationWarning, match="requantize has no effect"), pytest.raises(EngineError):
+        EngineServer.start(tmp_path / "none.gguf", requantize="Q8_0")
 
 
 def test_a_damaged_model_is_told_and_leaves_nothing_behind(weights: Path, tmp_path: Path) -> None:
