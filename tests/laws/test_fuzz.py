@@ -24,6 +24,7 @@ FOUND = (
     Sample('[TOOL_REQUEST][{"name":"ping","":{}}]{}{', seed=119312027),
     Sample('<tool_call>{"name":{"name":"save""s":""}"":}', seed=853454327),
     Sample("<tool_call>l</arg_key>e\n<arg_value>", "poolside-v1", seed=340369742),
+    Sample("t<reserved_14><|content_thinking|>}<|end_message|><", offers_tools=False, seed=351284302),
 )
 TESTS = Path(__file__).parents[1]
 

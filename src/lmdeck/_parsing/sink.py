@@ -216,6 +216,8 @@ class Sink:
     def write_reasoning(self, text: str) -> None:
         """Emit reasoning, also where text is redirected."""
         self._has_markup = True
+        if self._deferred:
+            self._drop_deferred()
         if not self.reasoning:
             space = len(text) - len(text.lstrip())
             self.reasoning_start += space
