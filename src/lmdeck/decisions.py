@@ -1,4 +1,6 @@
-"""Typed questions for decision models, and their answers with probabilities (LM Studio docs `3_openai-compat/decisions.md`)."""
+"""Typed questions for decision models, and their answers with probabilities.
+Source: LM Studio's docs, `3_openai-compat/decisions.md`.
+"""
 
 from __future__ import annotations
 

@@ -464,7 +464,9 @@ _LINE_ENDS = re.compile(r"[ \t]*[\r\n][\r\n\t ]*")
 
 
 def printable(text: str) -> str:
-    """Return a text as one line: line ends become a space, control characters and direction marks escapes."""
+    """Return a text as one line.
+    Line ends become a space, control characters and direction marks escapes.
+    """
     if text.isprintable():
         return text
     return _UNPRINTABLE.sub(_escape, _LINE_ENDS.sub(" ", text))

@@ -207,7 +207,7 @@ class RequestRetried(Event, frozen=True, kw_only=True):
 
 
 class RequestFinished(Event, frozen=True, kw_only=True):
-    """An answer is complete: its `status`, the number of `attempts`, and the `seconds` of the last one.
+    """An answer is complete: its `status`, its `attempts`, and the `seconds` of the last one.
 
     `model` is the model that answered, `usage` its token counts, `cache` is `"hit"`, `"shared"`, `"miss"` or None, as in
     `reply.cache`. `queue_time` and `time_to_first_token` are in seconds, `chunks` is the number of chunks. `is_streamed` is
@@ -256,7 +256,9 @@ class RequestFailed(Event, frozen=True, kw_only=True):
 
 
 class RequestAbandoned(Event, frozen=True, kw_only=True):
-    """An answer was abandoned after `seconds` and `chunks`: by `break`, `close`, a cancellation or Ctrl-C."""
+    """An answer was abandoned after `seconds` and `chunks`.
+    The cause is `break`, `close`, a cancellation or Ctrl-C.
+    """
 
     request_id: str
     endpoint: str = ""
@@ -334,7 +336,9 @@ class ModelEvicted(Event, frozen=True, kw_only=True):
 
 
 class RequestQueued(Event, frozen=True, gc=False):
-    """A request waited in this client's queue for `seconds`, because `limit` others were running."""
+    """A request waited in this client's queue for `seconds`.
+    Meanwhile, `limit` others were running.
+    """
 
     request_id: str
     seconds: float

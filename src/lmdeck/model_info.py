@@ -128,7 +128,7 @@ class DownloadJob(Struct, frozen=True, kw_only=True):
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """The health of a server: whether it answers, its latency (seconds), product, API and loaded models.
+    """The health of a server: whether it answers, latency (seconds), product and loaded models.
 
     `product` is `"LM Studio"`, `"llmster"` (its daemon), `"Bionic"`, `"lmdeck engine"`, `"llama.cpp"`, `"Ollama"`, `"vLLM"`,
     another name that the server reports, or `"an OpenAI-compatible server"`. `version` is None if the product does not report

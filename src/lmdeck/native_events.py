@@ -1,4 +1,4 @@
-"""The typed events of `/api/v1/chat`: all that LM Studio documents, and `ServerEvent` for the rest.
+"""The typed events of `/api/v1/chat`; `ServerEvent` stands for undocumented ones.
 
 Source: LM Studio docs `2_rest/streaming-events.md`. `chunk.event` has them, beside the content or reasoning that they carry.
 """

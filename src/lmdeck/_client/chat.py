@@ -232,7 +232,8 @@ class _Builder(Generic[TransportT]):
         return self._replace(strict=strict)
 
     def cached(self, ttl: float | bool = HOUR) -> Self:
-        """Accept a cached answer that is at most `ttl` seconds old, and let the answer be cached, whatever the temperature is.
+        """Accept a cached answer that is at most `ttl` seconds old.
+        The answer is cached, whatever the temperature is.
 
         With False, ask for a new answer that is not cached. The cache is the client's (`LMStudio(cache=…)`) or that of an
         lmdeck gateway: the wish is sent as the header `Cache-Control`. `reply.cache` reports what was done.
@@ -368,7 +369,7 @@ class Chat(_Builder[Transport]):
         approve: AnyApprove = "pause",
         **limits: Unpack[RunLimits],
     ) -> Reply | PausedRun:
-        """Go on with a paused run: run the calls that are allowed, report the others to the model, and ask again.
+        """Resume a paused run: run the allowed calls, report the others to the model, and continue.
 
         `decisions` has, by call id, True, False or the reason for a refusal; True or False alone applies to all calls. Model
         and messages are those of the paused run, tools and options those of this chat. `max_rounds` counts the rounds before

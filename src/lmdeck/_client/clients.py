@@ -200,7 +200,7 @@ class LMStudio(ClientBase):
         out: str | PathLike[str],
         **arguments: Unpack[BatchArguments],
     ) -> BatchJob:
-        """Return a batch: many requests from a file, each answered once, whatever is killed meanwhile.
+        """Return a batch: many requests from a file, each answered once, even after a kill.
 
         `source` holds lines of OpenAI's Batch API, or JSONL, CSV or Parquet with a `prompt` or `messages` column; `out` gets a
         line for each row, `.jsonl` or `.parquet`. Keywords: `model`, `endpoint`, `template`, `system`, `options` (a dict of

@@ -116,7 +116,8 @@ class History(Struct, frozen=True):
         return type(self)((*system, *kept))
 
     def summarised(self, chat: Asking, max_tokens: int, count: Callable[[Message], int] | None = None) -> Self:
-        """Return the history with a summary in the place of its oldest messages, so that it fits in about `max_tokens`.
+        """Return the history with a summary in place of its oldest messages.
+        It then fits in about `max_tokens`.
 
         `chat` asks for the summary: a chat of the sync client without messages, such as `lm.chat()`. What `trimmed` would drop
         is summarised and added to the system message; a history that fits is unchanged.

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def read_tool_result(result: CallToolResult, name: str) -> object:
-    """Return a result's text, or the list of its texts and images (MCP specification, `CallToolResult`).
+    """Return a result's text, or the list of its texts and images.
+    Source: MCP specification, `CallToolResult`.
 
     Raises:
         ToolFailed: The server says that the tool failed, in its words.

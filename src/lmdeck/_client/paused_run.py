@@ -23,7 +23,8 @@ Decisions: TypeAlias = Mapping[str, Decision] | bool
 
 
 class PausedRun(Struct, frozen=True, kw_only=True):
-    """A run that ended because calls wait for a decision: `chat.resume(paused, decisions)` goes on with it.
+    """A run that ended because calls wait for a decision.
+    `chat.resume(paused, decisions)` resumes it.
 
     `calls` are the calls to decide on. None of the calls of `reply`, the answer that contains them, was run. `model` and
     `messages` are what the chat asked, `rounds` the finished rounds before that answer, `decided` the decisions on its other
@@ -62,7 +63,9 @@ class PausedRun(Struct, frozen=True, kw_only=True):
 
     @property
     def partial(self) -> Reply:
-        """The reply so far: the answer with its calls, all rounds, the messages of the finished ones, a problem `paused`."""
+        """The reply so far, with a problem `paused`.
+        It has the answer with its calls, all rounds, and the messages of the finished ones.
+        """
         waiting = replace(self.reply, problems=[*self.reply.problems, PAUSED])
         rounds = [*self.rounds, Round(reply=waiting)]
         counted = [one.reply.usage for one in rounds if one.reply.usage is not None]

@@ -1,1 +1,1 @@
-"""Integrations: web frameworks and transports for other clients, each imported only on demand."""
+"""Integrations: web frameworks and transports for other clients, imported only on demand."""

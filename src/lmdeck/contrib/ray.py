@@ -1,4 +1,4 @@
-"""Batches on Ray: `Ask` for `ray.data.Dataset.map_batches`, and hosts for `lmdeck batch run --ray`.
+"""Batches on Ray: `Ask` for `map_batches`, and the hosts of `lmdeck batch run --ray`.
 
     import ray
     from lmdeck.contrib.ray import Ask

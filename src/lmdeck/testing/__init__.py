@@ -1,4 +1,4 @@
-"""Testing without LM Studio: a fake server over real HTTP, injected faults, recordings and verdicts.
+"""Testing without LM Studio: a fake server over HTTP, faults, recordings and verdicts.
 
 `pip install "lmdeck[testing]"` also installs the pytest fixtures `fake_lmstudio` and `async_fake_lmstudio`.
 """

@@ -1,4 +1,4 @@
-"""The scripted answers of the fake: text, reasoning and tool calls, or a refusal, with an optional fault."""
+"""The scripted answers of the fake: text, reasoning, tool calls or a refusal, maybe a fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ASGI application of the fake: records each request, and applies the fault of its answer."""
+"""The ASGI application of the fake: records requests, and applies the faults of answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Isolation of tests: settings that point to the fake, and a block on connections to other servers."""
+"""Isolation of tests: settings that point to the fake, and no connections to other servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The listening port of the fake, which can be closed to simulate a server that is not running."""
+"""The listening port of the fake; a closed one simulates a server that is not running."""
 
 from __future__ import annotations
 

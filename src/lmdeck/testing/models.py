@@ -1,4 +1,4 @@
-"""The models of a fake: how they are listed, loaded, unloaded and downloaded, and the methods that script them."""
+"""The models of a fake: lists, loading, unloading, downloads, and methods to script them."""
 
 from __future__ import annotations
 

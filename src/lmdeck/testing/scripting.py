@@ -1,4 +1,4 @@
-"""The script of a fake: the methods that add answers, the queue, and the rules that match requests."""
+"""The script of a fake: methods that add answers, the queue, and rules for requests."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ class Rule(Scripting):
 
 
 class Script:
-    """All scripted answers of a fake: the queue and the rules; a rule of None stands for the queue."""
+    """All scripted answers of a fake: the queue and the rules; None stands for the queue."""
 
     def __init__(self) -> None:
         self.queue: deque[Scripted] = deque()

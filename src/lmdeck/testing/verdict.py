@@ -1,4 +1,4 @@
-"""How an application handles each fault: its program runs against a fake that fails in that way.
+"""How an application handles each fault: its program runs against a failing fake.
 
 It first runs without a fault, which shows its normal output. Then it runs with each fault, once directly and once
 through lmdeck's repair (as in `lmdeck run`). The outcomes are *survived* (the same output), *reported* (it ended with

@@ -1,4 +1,5 @@
-"""Descriptions of a function and its parameters from a docstring: Google, NumPy or Sphinx style.
+"""Descriptions of a function and its parameters from a docstring.
+The styles are those of Google, NumPy and Sphinx.
 
 docstring-parser reads all three styles; it is imported only for a function with a docstring.
 """

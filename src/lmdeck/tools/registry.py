@@ -59,7 +59,8 @@ class ToolRegistry:
 
 
 def offered_tool(offer: Offer, registry: ToolRegistry) -> Tool[..., Any] | Mapping[str, Any]:
-    """Return the tool for a `Tool`, a function or a registered name; an OpenAI dict is unchanged.
+    """Return the tool for a `Tool`, a function or a registered name.
+    An OpenAI-style dict is unchanged.
 
     Raises:
         ConfigurationError: The signature of a function cannot be described.

@@ -36,7 +36,8 @@ def schema_of(kind: object, what: str) -> dict[str, Any]:
 
 
 def to_object(value: object, kind: type[T]) -> T:
-    """Return an object of a type from decoded JSON; dates, enums and the like are parsed from text.
+    """Return an object of a type from decoded JSON.
+    Dates, enums and similar types are parsed from text.
 
     Raises:
         msgspec.ValidationError: The value does not fit.

@@ -1,4 +1,4 @@
-"""A function's parameters as a msgspec Struct, which defines its schema and converts its arguments."""
+"""A function's parameters as a msgspec Struct, with its schema and conversion of arguments."""
 
 from __future__ import annotations
 

@@ -136,7 +136,8 @@ def make_tool(
     name: str, *, handler: Callable[..., Any], description: str = "", parameters: Mapping[str, Any] | None = None,
     required: Sequence[str] | None = None, timeout: float | None = None, repeatable: bool = False,
 ) -> Tool[..., Any]:  # fmt: skip
-    """Create a tool from a handler and parameters, JSON Schema or the short form `{"city": {"type": "string"}}`.
+    """Create a tool from a handler and parameters.
+    They are JSON Schema, or the short form `{"city": {"type": "string"}}`.
 
     Without `parameters`, the schema comes from the handler's signature. In the short form all parameters are required, unless
     `required` names those that are.

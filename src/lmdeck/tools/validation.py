@@ -1,4 +1,4 @@
-"""Validation of a call's arguments: JSON Schema, lossless coercion, conversion to typed objects."""
+"""Validation of a call's arguments: JSON Schema, lossless coercion, typed objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ SHOWN = 200
 
 
 def checked_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the keyword arguments for the handler, typed by its signature, and coercion problems.
+    """Return the keyword arguments for the handler, typed by its signature.
+    The problems of their coercion are returned, too.
 
     Raises:
         ToolArgumentsError: They do not match the schema; `errors` has one line for each mismatch.

@@ -115,7 +115,9 @@ class StreamedAnswer:
             self._save_error = report(error, NOT_SAVED, with_details=self.with_details)
 
     async def frames(self, heartbeat: float) -> AsyncGenerator[bytes, None]:
-        """Run the chat and yield server-sent events; a comment after each `heartbeat` seconds of silence."""
+        """Run the chat and yield server-sent events.
+        A comment follows each `heartbeat` seconds of silence.
+        """
         async with aclosing(self._run()) as events, aclosing(_with_heartbeat(events, heartbeat)) as frames:
             async for frame in frames:
                 yield frame

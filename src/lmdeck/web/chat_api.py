@@ -1,4 +1,4 @@
-"""What the page's script can ask for, without HTTP: one implementation for FastAPI and Flask.
+"""The requests of the page's script, without HTTP: one implementation for FastAPI and Flask.
 
 Each method returns the JSON to send, or the refusal; the routes of a framework add the status line and the user.
 """

@@ -51,7 +51,7 @@ class StoredQuestion(NamedTuple):
 
 
 class Turn(Struct, frozen=True, kw_only=True):
-    """One turn of a stored conversation: its messages, and the paused run that it resumes, if any.
+    """One turn of a stored conversation: its messages, and the paused run to resume, if any.
 
     `question` is the id of the question that starts it.
     """
@@ -90,7 +90,9 @@ class Conversations:
             database.executescript(_TABLES)
 
     def newest(self, owner: str) -> list[dict[str, Any]]:
-        """Return an owner's newest conversations first: `id`, `title`, `updated` (seconds since 1970)."""
+        """Return an owner's conversations, the newest first.
+        Each is `id`, `title` and `updated` (seconds since 1970).
+        """
         with self._open() as database:
             rows = database.execute(
                 "SELECT id, title, updated FROM conversation WHERE owner = ? ORDER BY updated DESC LIMIT ?",
@@ -99,7 +101,7 @@ class Conversations:
             return [{"id": key, "title": title, "updated": updated} for key, title, updated in rows]
 
     def begin(self, request: PageQuestion | PageDecisions, owner: str) -> Turn | RefusedRequest:
-        """Return the turn of a request: that of a new question, or of a paused run, which it removes.
+        """Return the turn of a request: of a new question, or of a paused run, which is removed.
 
         Raises:
             ConfigurationError: The decisions do not fit the calls that wait.
@@ -117,7 +119,7 @@ class Conversations:
         return Turn(key=request.conversation, messages=[], resumed=ResumedRun(paused, request.decisions))
 
     def ask(self, question: PageQuestion, owner: str) -> StoredQuestion | None:
-        """Append a question to its conversation, or to a new one; return it with all messages to send.
+        """Append a question to its conversation or a new one; return it with all messages to send.
 
         A question that replaces another one removes it and all messages after it. Calls of the conversation that wait
         for a decision are then discarded. None if the owner has no such conversation.
@@ -150,7 +152,8 @@ class Conversations:
         question: str | None = None,
         resumed: PausedRun | None = None,
     ) -> None:
-        """Append an answer with all its rounds; of an interrupted answer, the part that was received.
+        """Append an answer with all its rounds.
+        Of an interrupted answer, that is the part that was received.
 
         A paused run is stored with it, until `take_paused`. The answer of a `resumed` run continues the one that was
         paused. Nothing is appended if the conversation, or the `question` with this id, has been removed or replaced

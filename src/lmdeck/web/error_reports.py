@@ -71,7 +71,7 @@ class ErrorAnswer(Struct, frozen=True, kw_only=True):
 
 
 def report(error: Exception, what: str, *, with_details: bool) -> LMStudioError:
-    """Log an error and return the one to show: itself, or a neutral one with the log entry's number.
+    """Log an error and return the one to show: itself, or a neutral one with a log number.
 
     `what` is a sentence for visitors. With `with_details`, an error of the application's own code is named, too.
     """

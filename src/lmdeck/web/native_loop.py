@@ -1,4 +1,4 @@
-"""Event loops in native threads, also under gevent's patches, and waiting for them from greenlets."""
+"""Event loops in native threads, also under gevent, and waiting for them from greenlets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop for a native thread; gevent patches neither its selector nor executor."""
+    """Return an event loop for a native thread, without gevent's patches."""
     if not is_patched():
         return asyncio.new_event_loop()
     loop = asyncio.SelectorEventLoop(original("selectors", "DefaultSelector")())

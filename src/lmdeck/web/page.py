@@ -107,7 +107,8 @@ def chat_section(
     token: str = "",
     examples: Sequence[str] = EXAMPLES,
 ) -> str:
-    """Return the chat element for a page that loads the script and the style sheet; the values are escaped.
+    """Return the chat element, for a page that loads the script and the style sheet.
+    All values are escaped.
 
     `token` is a CSRF token.
     """

@@ -33,7 +33,7 @@ class PageMessage(Struct, frozen=True):
     calls: tuple[StoredCall, ...] = ()
 
     def stored(self) -> StoredMessage:
-        """Return the message; every role but assistant becomes user, since a page sets no system message."""
+        """Return the message; every role but assistant becomes user, as a page sets no system message."""
         is_answer = self.role == "assistant"
         return StoredMessage(
             role="assistant" if is_answer else "user",

@@ -31,7 +31,7 @@ class ConversationsError(LMStudioError):
 
 @contextmanager
 def typed_errors(path: str) -> Iterator[None]:
-    """Translate the errors of SQLite, and of rows that cannot be decoded, into a `ConversationsError`."""
+    """Translate errors of SQLite and of undecodable rows into a `ConversationsError`."""
     try:
         yield
     except sqlite3.Error as error:

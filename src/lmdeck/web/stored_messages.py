@@ -50,7 +50,7 @@ class StoredMessage(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of_round(cls, one: Round) -> StoredMessage:
-        """Return the stored form of a round; its texts contain only characters that databases accept."""
+        """Return the stored form of a round, with characters that databases accept."""
         results = {result.call.id: result for result in one.results}
         return cls(
             role="assistant",

@@ -1,4 +1,4 @@
-"""Request checks of a local server: it answers its own pages and programs, not those of other sites.
+"""Request checks of a local server: it answers its own pages and programs only.
 
 A browser lets any web page send requests to this machine. Three checks detect them. The `Host` header must be an allowed name;
 a foreign name that resolves to this machine (DNS rebinding) is not. `Sec-Fetch-Site` and `Origin` identify the site of the

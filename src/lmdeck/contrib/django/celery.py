@@ -24,5 +24,7 @@ from lmdeck.errors import ModelCrashedError, ServerUnreachableError
     max_retries=5,
 )
 def run_chat(*args: Any, **keywords: Any) -> dict[str, Any]:  # as `answer` has them
-    """Run a chat; see `lmdeck.contrib.django.background.answer` for the arguments and the result."""
+    """Run a chat.
+    See `lmdeck.contrib.django.background.answer` for the arguments and the result.
+    """
     return answer(*args, **keywords)

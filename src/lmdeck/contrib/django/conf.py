@@ -111,7 +111,8 @@ KNOWN = (*CLIENT, *OWN)
 
 @cache
 def configuration() -> Configuration:
-    """Return the checked value of `settings.LMDECK`; it is read once, and again after `setting_changed`.
+    """Return the checked value of `settings.LMDECK`.
+    It is read once, and again after `setting_changed`.
 
     Raises:
         ConfigurationError: The setting is invalid; the message names the key and the reason.

@@ -25,7 +25,7 @@ V = TypeVar("V", bound=Callable[..., Any])
 
 
 def body_of(request: HttpRequest) -> bytes | None:
-    """Return the body of a request; None if it is larger than `MAX_BODY_BYTES` or than Django's limit."""
+    """Return the body of a request; None if it exceeds `MAX_BODY_BYTES` or Django's limit."""
     try:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Background runs with Django's tasks framework: `django.tasks` in Django 6, `django-tasks` for 5.2.
+"""Background runs with Django's tasks: `django.tasks` in Django 6, `django-tasks` for 5.2.
 
     from lmdeck.contrib.django.tasks import run_chat
 
@@ -38,7 +38,9 @@ def _task(function: Callable[..., Any]) -> Any:  # a Task of whichever framework
 
 @_task
 def run_chat(*args: Any, **keywords: Any) -> dict[str, Any]:  # as `answer` has them
-    """Run a chat; see `lmdeck.contrib.django.background.answer` for the arguments and the result."""
+    """Run a chat.
+    See `lmdeck.contrib.django.background.answer` for the arguments and the result.
+    """
     return answer(*args, **keywords)
 
 

@@ -21,7 +21,9 @@ from lmdeck.testing import FakeLMStudioMixin
 
 
 class override_lmdeck(TestContextDecorator):  # noqa: N801  # named like Django's override_settings
-    """Override keys of `LMDECK` in a block, a test or a test class: `override_lmdeck(TIMEOUT=5)`."""
+    """Override keys of `LMDECK` in a block, a test or a test class.
+    For example `override_lmdeck(TIMEOUT=5)`.
+    """
 
     def __init__(self, **keys: Any) -> None:  # each key has its own type
         super().__init__()

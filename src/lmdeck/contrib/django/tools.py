@@ -1,4 +1,4 @@
-"""The tools of a project: those in each application's `lmdeck_tools.py`, and those of `@lm.tool`."""
+"""The tools of a project: those in `lmdeck_tools.py` files, and those of `@lm.tool`."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class AskView(GuardedView):
     approve: Literal["pause"] | None = None
 
     def get_approve(self, request: HttpRequest) -> AnyApprove:  # used by subclasses
-        """Return who approves this request's tool calls: a function, `"pause"`, or None to allow all."""
+        """Return who approves tool calls: a function, `"pause"`, or None to allow all."""
         return self.approve
 
     def get_chat(self, request: HttpRequest) -> Chat:  # used by subclasses

@@ -51,7 +51,8 @@ def router(
     approve: AnyApprove = None,
     login_url: str | None = None,
 ) -> APIRouter:
-    """Return a router with a chat: `POST ask`, `GET state`, `GET conversations/`, and the page at its root.
+    """Return a router with a chat.
+    Its routes are `POST ask`, `GET state`, `GET conversations/`, and the page at its root.
 
     `auth` is a dependency that returns the user's id (a text, an integer, a UUID, or an object with such an `id`), or None for
     an unknown user, who gets status 401; `auth=None` opens the chat to everybody. `make_chat` returns the chat with which

@@ -1,4 +1,4 @@
-"""`stream_response`: stream an answer to the browser, and stop it when the browser disconnects."""
+"""`stream_response`: stream an answer to the browser, and stop it on a disconnect."""
 
 from __future__ import annotations
 

@@ -47,7 +47,8 @@ def blueprint(
     approve: AnyApprove = None,
     login_url: str | None = None,
 ) -> Blueprint:
-    """Return a blueprint with a chat: `POST ask`, `GET state`, `GET conversations/`, and the page at its root.
+    """Return a blueprint with a chat.
+    Its routes are `POST ask`, `GET state`, `GET conversations/`, and the page at its root.
 
     `auth` returns the id of the current user (a text, an integer, a UUID, or an object with such an `id`), or None for an
     unknown user, who gets status 401; `auth=None` opens the chat to everybody. `make_chat` returns the chat with which

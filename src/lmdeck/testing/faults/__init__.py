@@ -1,4 +1,4 @@
-"""Injected faults by name: the failures that networks, proxies and LM Studio were observed to produce.
+"""Injected faults by name: failures that networks, proxies and LM Studio produce.
 
 Each fault is a function of the connection and the planned response; its docstring is what `lmdeck fake --faults` shows. The
 messages of LM Studio are from its bug tracker. Each fault declares what a good client does: return the right answer ("right")

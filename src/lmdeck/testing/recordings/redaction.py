@@ -1,4 +1,4 @@
-"""Removal of secrets from recordings: tokens, passwords and cookies in requests and responses.
+"""Removal of secrets from recordings: tokens, passwords and cookies.
 
 A secret is recognised by the name of its header or field, by its form, or because it was removed elsewhere in the same
 exchange. In the bytes of an answer each of its characters is overwritten, so that lengths and frames stay correct.

@@ -1,4 +1,4 @@
-"""Replay of a recording: over real HTTP by a fake, or offline through the parser of the client."""
+"""Replay of a recording: over HTTP by a fake, or offline through the client's parser."""
 
 from __future__ import annotations
 

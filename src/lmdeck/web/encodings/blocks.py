@@ -1,4 +1,4 @@
-"""The events of a run as blocks that begin and end, shared by the encodings of other front ends.
+"""The events of a run as blocks that begin and end, for encodings of other front ends.
 
 A text, a reasoning and a tool call have a beginning, deltas and an end; one block is open at a time, and a round is a step.
 """

@@ -1,4 +1,4 @@
-"""Requests of front ends that send the whole conversation: its last user message is the question."""
+"""Requests of front ends that send the whole conversation with each question."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class Conversation(models.Model):
         return self._append(role="user", content=storable_text(text))
 
     def ask(self, question: PageQuestion) -> Message:
-        """Append a question of the page; one that replaces another removes that and all later messages.
+        """Append a question of the page; it may replace another one and all later messages.
 
         Calls that wait for a decision are discarded.
         """
@@ -280,8 +280,8 @@ class Message(models.Model):
 
     @property
     def ending(self) -> Ending | None:
-        """How an incomplete answer ended: `stopped`, `cut`, `failed`, `paused` or `length`; else None.
-        `length` is the token limit.
+        """How an incomplete answer ended: `stopped`, `cut`, `failed`, `paused` or `length`.
+        None for a complete answer; `length` is the token limit.
         """
         if self.ended == "paused":
             return "paused"
