@@ -46,6 +46,11 @@ FORMS: dict[str, tuple[str, str, list[tuple[str, dict[str, Any]]]]] = {
     "a Gemma channel for the answer": ("<|channel>thought\nHm.<channel|><|channel>final\nIt rains.", "It rains.", []),
     "an object in a list as in Python": ('[plan({"place": "Rome"}), ping({})]', "", [ROME, PING]),
     "a list behind a colon": ('I look it up: [plan(place="Rome")]', "I look it up:", [ROME]),
+    "a tool's name in brackets": ('[plan]\n{"place": "Rome"}\n[END_TOOL_REQUEST]', "", [ROME]),
+    "a tool's name as a tag": ('<plan>{"place": "Rome"}</plan>', "", [ROME]),
+    "LM Studio's own form with another end": (
+        '[TOOL_REQUEST]{"name": "plan", "arguments": {"place": "Rome"}}[/TOOL_REQUEST]', "", [ROME],
+    ),
     "an object between LFM2's tokens": ('<|tool_call_start|>[plan({"place": "Rome"})]<|tool_call_end|>', "", [ROME]),
     "GLM's box": ("<think>Hm.</think><|begin_of_box|>It rains.<|end_of_box|>", "It rains.", []),
     "tokens with a suffix": (
@@ -93,6 +98,8 @@ def test_the_form_is_read(form: str) -> None:
 PROSE = [
     "Write <function=plan> to plan a trip, as the page says.",
     "call:plan{place:Rome}",
+    'See [plan] {"place": "Rome"} for an example, please.',
+    '[plan]\n{"pages": 3}',
     'The answer holds {"calls": [plan(place=1)]} as a string.',
     "The days are: [3, 4], the places: [Rome, Oslo].",
     'The page says: call:plan{place:<|"|>Rome<|"|>} begins a call, and so on.',

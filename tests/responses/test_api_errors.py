@@ -254,6 +254,13 @@ def test_the_models_that_are_there_are_listed() -> None:
         ("'url' field must be a base64 encoded image", "data URI"),
         ("Invalid discriminator value. Expected 'object'", '"type": "object"'),
         ("Failed to load model: insufficient system resources", "lms unload"),
+        ('Error rendering prompt with jinja template: "No user query found in messages."', "user message"),
+        ("Cannot pass both content and thinking in an assistant message with tool calls!", "not both"),
+        ("Error in iterating prediction stream: Cannot truncate prompt with n_keep (9) >= n_ctx (4)", "Shorten"),
+        ("Failed to process regex", "simplify"),
+        ("Unexpected empty grammar stack after accepting piece", "simplify"),
+        ("This model does not support tool use", "trained for tools"),
+        ("Model reloaded.", "Load the model"),
         ("something else", "Correct the field"),
     ],
 )

@@ -81,6 +81,14 @@ ODDITIES: dict[str, tuple[list[Delta], list[tuple[str, dict[str, Any]]]]] = {
     ),
     "no index, several calls without arguments": ([d(name="now"), d(name="then"), d(name="now")], [NOW, ("then", {}), NOW]),
     "null index and null id": ([d(id=..., name="weather", arguments=PARIS, index=...)], [W_PARIS]),
+    "an index for every fragment": (
+        [d(0, "a", "weather", ""), d(1, arguments='{"city": '), d(2, arguments='"Paris"}')],
+        [W_PARIS],
+    ),
+    "a used index for the second call, and another for its arguments": (
+        [d(0, "a", "weather", PARIS), d(0, "b", "time", ""), d(1, arguments=ROME)],
+        [W_PARIS, T_ROME],
+    ),
     "first index 1": ([d(1, "a", "weather", ""), d(1, arguments=PARIS)], [W_PARIS]),
     "indices with gaps, in falling order": (
         [d(7, "a", "weather", PARIS), d(3, "b", "time", ROME)],

@@ -11,7 +11,7 @@ ASIDE = re.compile(r"\s{0,3}[>|]")
 INDENTED = re.compile(r" {0,3}\t| {4}")
 SPECIAL = re.compile(r"[|｜]")
 HEAD = 16
-OPENING_QUOTE = re.compile(r"(?:^|[\s(\[{:=,])[\"'“‘«„][}\])]?\Z")
+OPENING_QUOTE = re.compile(r"(?:^|[\s(\[{:=,])[\"'“‘«„]\Z")
 UNSEEN = 1024
 
 

@@ -251,6 +251,21 @@ def _in_brackets(source: Source, sink: Sink, name: str, ends: Stops, *, closer: 
     sink.close()
 
 
+def _named_by_tag(source: Source, sink: Sink) -> Reader[None]:
+    """Read `[NAME] {…} [END_TOOL_REQUEST]` or `<NAME>{…}</NAME>`: arguments behind the name of a tool (openclaw #66178)."""
+    found = WRAPPER.match(source.text, source.at)
+    if found is None:
+        raise NotACall
+    word = found.group(1) or found.group(3)
+    source.at = found.end()
+    closing = stops(f"</{word}>", f"[/{word}]", f"[END_{word}]", "[END_TOOL_REQUEST]", "[/TOOL_REQUEST]")
+    sink.open(word)
+    yield from json_arguments(source, sink.write, sink, closing)
+    sink.close()
+    yield from source.skip_space()
+    yield from source.take(closing)
+
+
 def wrapped_json(source: Source, sink: Sink) -> Reader[None]:
     """Read calls between two tags that a model made up: `<action>{…}</action>`, `[TOOL_USE] NAME({…}) [/TOOL_USE]`."""
     while not (found := WRAPPER.match(source.text, source.at)):
@@ -259,6 +274,9 @@ def wrapped_json(source: Source, sink: Sink) -> Reader[None]:
         yield
     word = found.group(1) or found.group(3)
     name = found.group(2) or found.group(4)
+    if sink.tools.resolve(word) is not None and source.text[found.end() : found.end() + 1] == "{":
+        yield from drafted(source, sink, _named_by_tag)
+        return
     if name and (sink.tools.resolve(name) is None or not WORDS_OF_CALLS.search(word)):
         raise NotACall
     is_tag = bool(found.group(1))

@@ -102,7 +102,7 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
             r"model has crashed",
             r"model (process )?crashed",
             r"model (is|was|has been|got) unloaded",
-            r"model unloaded",
+            r"model (un|re)loaded",
             r"channel error",
             r"lost connection to (the )?(model|engine|worker)",
             r"runner process (has terminated|no longer running)",  # Ollama

@@ -12,6 +12,7 @@ from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
 from lmdeck._responses.error_patterns import Words
 from lmdeck.errors import (
     AuthenticationError,
+    ContextLengthError,
     EndpointNotFoundError,
     LMStudioError,
     MalformedStreamError,
@@ -101,6 +102,22 @@ HINTS: list[tuple[Words, str]] = [
             r"does not match the expected .{0,40}format",
         ),
         "The server could not parse the model's call: ask again, lower the temperature, or use a model trained for tools.",
+    ),
+    (
+        Words(r"cannot truncate prompt with n_keep"),
+        str(ContextLengthError.default_hint),
+    ),
+    (
+        Words(r"not support (tool use|tools|function calling)", r"tool (use|calling) is not supported"),
+        "Use a model trained for tools, or leave the tools out.",
+    ),
+    (
+        Words(r"no user query found"),
+        "Keep a user message with text in the history: the model's template needs one, also behind tool results.",
+    ),
+    (
+        Words(r"cannot pass both content and thinking"),
+        "Send assistant messages with calls either with content or with reasoning, not both; or update the model's template.",
     ),
     (
         Words(

@@ -121,6 +121,8 @@ class ToolCallSlots:
             slot = self._by_id.get(wire_id, slot)
         if slot is None and delta.index is None:
             slot = self._continued(wire_id, name)
+        elif slot is None and arguments and not (name or wire_id):
+            slot = self._unfinished()
         if slot is None or self._begins_another(slot, delta.index, wire_id, name, arguments):
             slot = self._open(delta.index, wire_id)
         if delta.index is not None:
@@ -137,6 +139,11 @@ class ToolCallSlots:
             return None
         is_in_the_middle = name == last.name and bool(last.fragments) and not last.is_whole()
         return last if is_in_the_middle or not (name and last.name) else None
+
+    def _unfinished(self) -> _Slot | None:
+        """Return the last call if its arguments are not complete: servers give its fragments indices of their own."""
+        last = self.slots[-1] if self.slots else None
+        return last if last is not None and last.name and not last.is_whole() else None
 
     @staticmethod
     def _begins_another(slot: _Slot, index: int | None, wire_id: str, name: str, arguments: str) -> bool:

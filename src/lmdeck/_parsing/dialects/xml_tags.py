@@ -16,6 +16,7 @@ from lmdeck._parsing.value_ends import literal_behind
 from lmdeck._parsing.xml_calls import Elements, elements_calls
 
 NAMED = stops("<function>")
+OBJECT = stops("{")
 ARGUMENTS = stops("<arguments>", "<parameters>")
 ENDS_OF_ARGUMENTS = stops("</arguments>", "</parameters>", "</function>")
 THINK = ReasoningTags("<think>", "</think>")
@@ -59,7 +60,7 @@ def tag_block(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None 
                 return
             if char == "{":
                 yield from json_objects(source, sink, around)
-            elif char == "[":
+            elif char == "[" and (len(sink.completed) == count or (yield from literal_behind(source, 1, OBJECT))):
                 yield from json_calls(source, sink, around)
             elif (char == "," and len(sink.completed) > count) or (
                 char in ";." and (yield from literal_behind(source, 1, wanted))
