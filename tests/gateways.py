@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,20 +107,21 @@ def config_of(hosts: Mapping[str, str] | Sequence[FakeLMStudio], more: str = "")
     return "\n".join([*tables, more, ""])
 
 
-def _unmeasured() -> dict[str, str]:
-    """Return the environment without coverage: a gateway ends by a signal, and would be slowed down for no figures."""
-    return {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
-
-
 @contextmanager
-def gateway(folder: Path, text: str, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[GatewayProcess]:
-    """Run a gateway with a configuration, on a free port."""
+def gateway(
+    folder: Path, text: str, *arguments: str, env: Mapping[str, str] | None = None, is_measured: bool = False
+) -> Iterator[GatewayProcess]:
+    """Run a gateway with a configuration, on a free port.
+
+    One that is measured by coverage ends by Ctrl-C, so that it writes its figures; the others are killed, and not slowed down.
+    """
+    given = {name: value for name, value in os.environ.items() if is_measured or name != "COVERAGE_PROCESS_CONFIG"}
     config = folder / "gateway.toml"
     config.write_text(text)
     command = [sys.executable, "-m", "lmdeck", "gateway", "serve", "--config", str(config), "--port", "0", *arguments]
     with (folder / "gateway.log").open("a") as log:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env={**_unmeasured(), **(env or {})}, cwd=folder
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env={**given, **(env or {})}, cwd=folder
         )
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -130,6 +131,10 @@ def gateway(folder: Path, text: str, *arguments: str, env: Mapping[str, str] | N
         yield running
     finally:
         running.pool.clear()
+        if is_measured:
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
         process.kill()
         process.wait()
         process.stdout.close()

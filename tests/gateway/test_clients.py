@@ -31,7 +31,9 @@ def fake() -> Iterator[FakeLMStudio]:
 
 @pytest.fixture(scope="module")
 def running(fake: FakeLMStudio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    with gateway(tmp_path_factory.mktemp("gateway"), config_of([fake], '[aliases]\n"claude-*" = "x"\n')) as process:
+    with gateway(
+        tmp_path_factory.mktemp("gateway"), config_of([fake], '[aliases]\n"claude-*" = "x"\n'), is_measured=True
+    ) as process:
         yield process
 
 

@@ -81,7 +81,7 @@ def test_a_day_in_the_life_of_an_operator(fake: FakeLMStudio, browser: Any, tmp_
         text = config_of([fake, other], more).replace('name = "a"', 'name = "a"\nparallel = 2')
         (tmp_path / "gateway.toml").write_text(text)
         held = keys(tmp_path, "flood")
-        with gateway(tmp_path, text) as running:
+        with gateway(tmp_path, text, is_measured=True) as running:
             page = open_page(browser, running.url)
             hosts = section(page, "Hosts")
             playwright.expect(hosts.get_by_text("✓ up")).to_have_count(2)

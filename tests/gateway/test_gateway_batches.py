@@ -67,7 +67,7 @@ def answering(folder: Path, more: str = "", **options: Any) -> Iterator[tuple[Fa
     with FakeLMStudio(cuts=False, **options) as fake:
         fake.when(lambda r: r.last_user == "refused").error(400, "Invalid request: no such thing")
         fake.when(lambda _: True).respond(lambda request: f"answer to {request.last_user}")
-        with gateway(folder, config_of([fake], more)) as running:
+        with gateway(folder, config_of([fake], more), is_measured=True) as running:
             yield fake, running
 
 

@@ -38,7 +38,7 @@ def fake() -> Iterator[FakeLMStudio]:
 @pytest.fixture(scope="module")
 def running(fake: FakeLMStudio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     text = config_of([fake], '[cache]\nenabled = true\nurl = "memory:"\n[routing]\nfaults = 1000')
-    with gateway(tmp_path_factory.mktemp("gateway"), text) as process:
+    with gateway(tmp_path_factory.mktemp("gateway"), text, is_measured=True) as process:
         yield process
 
 

@@ -28,7 +28,7 @@ def fake() -> Iterator[FakeLMStudio]:
 @pytest.fixture(scope="module")
 def running(fake: FakeLMStudio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     text = config_of([fake], '[aliases]\n"gpt-4o" = "qwen2.5-7b-instruct"\nfast = ["gone", "qwen2.5-7b-instruct"]')
-    with gateway(tmp_path_factory.mktemp("gateway"), text) as process:
+    with gateway(tmp_path_factory.mktemp("gateway"), text, is_measured=True) as process:
         yield process
 
 
