@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmdeck._version import __version__
+from lmdeck.cli import version_line
 from lmdeck.cli.command_tree import LazyGroup
 from lmdeck.cli.encodings import prepare_streams
 from lmdeck.cli.shared_options import Shared
@@ -33,7 +33,7 @@ UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer exports o
 
 def _show_version(wanted: bool) -> None:  # the signature that typer requires
     if wanted:
-        typer.echo(f"lmdeck {__version__}")
+        typer.echo(version_line())
         raise typer.Exit
 
 

@@ -11,8 +11,8 @@ import typer
 
 from lmdeck._client.chat import Chat
 from lmdeck._client.clients import LMStudio
+from lmdeck.cli.output import echo_json, safe, write
 from lmdeck.cli.shared_options import Model, System
-from lmdeck.cli.terminal import echo_json, errors, safe, stats_line, write
 from lmdeck.cli.waiting import waiting
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Reply
@@ -56,6 +56,8 @@ def ask(
     elif not stream:
         typer.echo(safe(reply.content))
     if stats:
+        from lmdeck.cli.terminal import errors, stats_line
+
         errors.print(stats_line(reply))
 
 

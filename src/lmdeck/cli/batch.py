@@ -23,8 +23,9 @@ from lmdeck.batch.hosts import Host
 from lmdeck.batch.job import cancel as cancel_batch
 from lmdeck.batch.job import ledger_of, progress_of
 from lmdeck.batch.progress import RowFigures, duration
+from lmdeck.cli.output import echo_json, safe
 from lmdeck.cli.shared_options import Model, System
-from lmdeck.cli.terminal import BAD, GOOD, NEXT, WARNING, console, echo_json, errors, safe, show_line
+from lmdeck.cli.terminal import BAD, GOOD, NEXT, WARNING, console, errors, show_line
 from lmdeck.config import ClientSettings, Settings
 from lmdeck.errors import ConfigurationError
 

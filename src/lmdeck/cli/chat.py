@@ -22,9 +22,10 @@ from lmdeck._version import __version__
 from lmdeck.cli.chat_sessions import Session, latest_session, load_session, new_session, recent_sessions
 from lmdeck.cli.chat_tools import load_tools
 from lmdeck.cli.clipboard import copy_to_clipboard
+from lmdeck.cli.output import safe
 from lmdeck.cli.rendering import SafeMarkdown, Screen
 from lmdeck.cli.shared_options import Model, System
-from lmdeck.cli.terminal import BAD, NEXT, WARNING, console, safe, show_error, show_line, stats_line
+from lmdeck.cli.terminal import BAD, NEXT, WARNING, console, show_error, show_line, stats_line
 from lmdeck.cli.waiting import waiting
 from lmdeck.errors import LMStudioError
 from lmdeck.events import AgentEvent, Chunk, ToolCallInvalid, ToolExecutionFailed, ToolFinished, ToolStarted

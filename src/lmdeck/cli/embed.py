@@ -9,7 +9,8 @@ import msgspec
 import typer
 from rich.text import Text
 
-from lmdeck.cli.terminal import console, echo_json, safe, write
+from lmdeck.cli.output import echo_json, safe, write
+from lmdeck.cli.terminal import console
 
 
 def embed(

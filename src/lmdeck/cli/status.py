@@ -6,7 +6,8 @@ from rich.text import Text
 
 from lmdeck._client.clients import LMStudio
 from lmdeck._version import __version__
-from lmdeck.cli.terminal import BAD, GOOD, NEXT, console, safe, show_line
+from lmdeck.cli.output import safe
+from lmdeck.cli.terminal import BAD, GOOD, NEXT, console, show_line
 from lmdeck.model_info import Health
 
 

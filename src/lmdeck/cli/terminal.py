@@ -1,19 +1,14 @@
-"""Terminal output: sanitized text, errors with a hint, human-readable figures."""
+"""What Rich writes: lines with a mark, tables, errors with a hint, human-readable figures."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import sys
 from collections.abc import Iterable, Sequence
 
-import msgspec
-import typer
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from lmdeck.cli.output import safe
 from lmdeck.errors import ConfigurationError, LMStudioError
 from lmdeck.messages import Reply
 
@@ -25,14 +20,6 @@ GOOD: Mark = ("✓", "green")
 WARNING: Mark = ("!", "yellow")
 BAD: Mark = ("✗", "bold red")
 NEXT: Mark = ("  →", "cyan")
-
-# What a terminal interprets: C0 and C1 controls except tab and newline, line separators, and direction marks.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-
-
-def safe(text: str) -> str:
-    """Remove from a model's or server's text the control characters that a terminal interprets."""
-    return _CONTROLS.sub("", text)
 
 
 def show_line(mark: Mark, text: str | Text, *, label: str = "", on: Console = console) -> None:
@@ -80,17 +67,6 @@ def show_table(
         console.print(line, soft_wrap=True, style="bold" if number == 0 else "")
 
 
-def echo_json(value: object, *, on_one_line: bool = False) -> None:
-    """Print a value as JSON.
-    Control characters, and what the output's encoding lacks, are escaped.
-    """
-    encoded = msgspec.json.encode(value)
-    if not (sys.stdout.encoding or "utf-8").lower().replace("-", "").startswith("utf"):
-        encoded = json.dumps(json.loads(encoded), separators=(",", ":")).encode()
-    text = (encoded if on_one_line else msgspec.json.format(encoded)).decode()
-    typer.echo(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
-
-
 def show_error(error: LMStudioError) -> None:
     """Print an error: what happened, and below it what to do."""
     show_line(BAD, " ".join(error.message.split()), on=errors)
@@ -125,16 +101,3 @@ def size(count: int) -> str:
             return f"{amount:.1f} {unit}" if unit == "GB" else f"{amount:.0f} {unit}"
         amount /= 1000
     return ""
-
-
-def write(text: str) -> None:
-    """Write text to standard output and flush.
-    A closed pipe (`… | head -1`) ends the command silently.
-    """
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The interpreter flushes once more at exit; without this, it would print an error then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit from None

@@ -7,8 +7,9 @@ from typing import Annotated, cast
 import msgspec
 import typer
 
+from lmdeck.cli.output import echo_json
 from lmdeck.cli.stores import ConfigPath, Json, StoreURL, chosen_store, day
-from lmdeck.cli.terminal import console, echo_json, show_table
+from lmdeck.cli.terminal import console, show_table
 from lmdeck.gateway.store import ProblemRow, UsageColumn, UsageRow
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
-
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-from lmdeck.cli.terminal import errors
 
 
 def waiting(what: str) -> AbstractContextManager[object]:
     """Show a spinner and the elapsed time until the block ends.
     If standard error is not a terminal, it shows nothing.
     """
-    if not errors.is_terminal:
+    if sys.stderr is None or not sys.stderr.isatty():
         return nullcontext()
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from lmdeck.cli.terminal import errors
+
     progress = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", "dim", markup=False),

@@ -12,7 +12,8 @@ import typer
 from lmdeck.cli.doctor.context import CheckResult
 from lmdeck.cli.doctor.gateway_checks import run_gateway_checks
 from lmdeck.cli.doctor.server_checks import run_checks
-from lmdeck.cli.terminal import BAD, GOOD, NEXT, WARNING, echo_json, show_line
+from lmdeck.cli.output import echo_json
+from lmdeck.cli.terminal import BAD, GOOD, NEXT, WARNING, show_line
 from lmdeck.cli.testing import require_extra
 
 MARKS = {"ok": GOOD, "warning": WARNING, "failed": BAD, "skipped": ("-", "dim")}
