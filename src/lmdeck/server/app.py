@@ -35,7 +35,6 @@ from lmdeck.server.errors import (
     unexpected_endpoint,
 )
 from lmdeck.server.stored import StoredResponses
-from lmdeck.server.tolerance import ToleranceMiddleware
 from lmdeck.web.disconnect import ClientGoneError
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request
 
@@ -107,7 +106,7 @@ def create_app(
         return partial(_answer, answer, (backend, *more))
 
     more = [route("/v1/messages/count_tokens", answering(answer_token_count))] if counts_tokens else []
-    converting = [Middleware(ToleranceMiddleware)] if tolerant else []
+    converting = _converting() if tolerant else []
     app = Starlette(
         routes=[
             *more,
@@ -144,6 +143,13 @@ def create_app(
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _converting() -> list[Middleware]:
+    """Return the middleware of tolerant servers; the conversion of requests needs most of the client."""
+    from lmdeck.server.tolerance import ToleranceMiddleware
+
+    return [Middleware(ToleranceMiddleware)]
 
 
 class _TrustMiddleware:

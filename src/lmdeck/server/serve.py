@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lmdeck._version import __version__
 from lmdeck.errors import ConfigurationError, LMStudioError
@@ -25,10 +26,79 @@ if TYPE_CHECKING:
 
 BACKLOG = 1024
 OWN_HEADERS = (("Server", f"lmdeck/{__version__}"),)
+JOINED_BYTES = 1 << 16
 TICK_SECONDS = 0.1
 SIGNAL_CHECK_SECONDS = 0.5  # on Windows, a wait without a limit does not see Ctrl-C
 SHUTDOWN_SECONDS = 5
 """How long open requests may take at shutdown to notice that their connection is closed."""
+
+
+class JoinedWrites(asyncio.Transport):
+    """A connection that sends what is written in one turn of the event loop in one piece.
+
+    A system call costs more than the work for a whole event, and an HTTP server writes the head and the body separately.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[bytes | bytearray | memoryview] = []
+        self._size = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send the data at the end of this turn, or at once if much of it waits."""
+        if not self._waiting:
+            self._loop.call_soon(self.flush)
+        self._waiting.append(data)
+        self._size += len(data)
+        if self._size >= JOINED_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, so that what is written later is a separate piece."""
+        if self._waiting:
+            data = b"".join(self._waiting)
+            self._waiting.clear()
+            self._size = 0
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close the connection after everything has been sent."""
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self.flush()
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        """Whether the connection is closing or closed."""
+        return self._transport.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return a fact about the connection."""
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        """Stop reading."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        self._transport.resume_reading()
+
+    def get_write_buffer_size(self) -> int:
+        """Return the number of bytes that are not sent yet."""
+        return self._size + self._transport.get_write_buffer_size()
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's protocol over joined writes; h11 is as strict and as slow everywhere, whatever else is installed."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(JoinedWrites(transport))
 
 
 class _Server(uvicorn.Server):
@@ -45,7 +115,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",  # as strict and as slow everywhere, whatever else is installed
+                http=_Protocol,
                 loop="asyncio",
                 access_log=False,
                 log_level="warning",
@@ -200,11 +270,12 @@ class BackgroundServer:
         finally:
             self._ready.set()
 
-    def transport(self, client: tuple[str, int] | None) -> asyncio.Transport | None:
+    def transport(self, client: tuple[str, int] | None) -> JoinedWrites | None:
         """Return the connection of a client address, for access below HTTP; None if there is none."""
         for connection in self._server.server_state.connections:
-            if getattr(connection, "client", None) == client:
-                return connection.transport
+            transport = getattr(connection, "transport", None)
+            if isinstance(transport, JoinedWrites) and getattr(connection, "client", None) == client:
+                return transport
         return None
 
     def stop_listening(self) -> None:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from lmdeck._parsing.dialects import dialect_named
-from lmdeck._parsing.rendering import write_answer
 from lmdeck.server.backend import BackendError
 from lmdeck.server.events import (
     Finished,
@@ -102,6 +100,9 @@ class Answer(Struct, frozen=True, kw_only=True):
                 yield ToolOutcome(call.output)
 
     def _in_dialect(self) -> str:
+        from lmdeck._parsing.dialects import dialect_named  # most answers need no dialect
+        from lmdeck._parsing.rendering import write_answer
+
         calls = [(call.name, call.arguments) for call in self.calls if isinstance(call.arguments, Mapping)]
         return write_answer(dialect_named(str(self.dialect)), self.content, calls, self.reasoning)
 

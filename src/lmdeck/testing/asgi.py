@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,11 +23,11 @@ from lmdeck.web.disconnect import read_body
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from lmdeck.server.serve import JoinedWrites
     from lmdeck.testing.connection import PlannedResponse
     from lmdeck.testing.scripting import Script
 
@@ -49,7 +50,7 @@ class FakeASGIApp:
         *,
         seed: int,
         cuts: bool,
-        transport_of: Callable[[Scope], asyncio.Transport | None],
+        transport_of: Callable[[Scope], JoinedWrites | None],
         on_request: Callable[[SentRequest], object],
         on_response: Callable[[], None],
         hosts: AllowedHosts = LOOPBACK,
@@ -83,7 +84,7 @@ class FakeASGIApp:
         self._on_request(request)
         exchange = FakeExchange(request, self._script.rule_for(request), rng)
         CURRENT.set(exchange)
-        wire = Wire(request.path, receive, send, rng, self._transport_of(scope), cuts=self._cuts)
+        wire = Wire(request.path, receive, send, rng, partial(self._transport_of, scope), cuts=self._cuts)
         sender = ResponseSender(wire, lambda: _fault(exchange))
         self._count_open(request, 1)
         try:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lmdeck.web.disconnect import wait_for_disconnect
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from starlette.types import Message, Receive, Send
+
+    from lmdeck.server.serve import JoinedWrites
 
 Headers = list[tuple[bytes, bytes]]
 _CUT_CHANCE = 0.4
@@ -27,7 +30,7 @@ class ResponseFinished(Exception):  # control flow, not an error
 class Wire:
     """The connection of one response.
 
-    `transport` is None if the fake runs without a socket; an abrupt end then raises a `ConnectionResetError`.
+    `find_transport` returns None if the fake runs without a socket; an abrupt end then raises a `ConnectionResetError`.
     """
 
     def __init__(
@@ -36,7 +39,7 @@ class Wire:
         receive: Receive,
         send: Send,
         rng: random.Random,
-        transport: asyncio.Transport | None,
+        find_transport: Callable[[], JoinedWrites | None],
         *,
         cuts: bool,
     ) -> None:
@@ -44,7 +47,7 @@ class Wire:
         self.rng = rng
         self._receive = receive
         self._send = send
-        self._transport = transport
+        self._find_transport = find_transport
         self._cuts = cuts
 
     async def start(self, status: int, headers: Headers) -> None:
@@ -58,6 +61,8 @@ class Wire:
         if self._cuts and len(data) > 1 and self.rng.random() < _CUT_CHANCE:
             at = self.rng.randrange(1, len(data))
             await self.send_unsplit(data[:at])
+            if self._transport is not None:
+                self._transport.flush()
             data = data[at:]
         await self.send_unsplit(data)
 
@@ -109,7 +114,11 @@ class Wire:
         """Wait until the client disconnects."""
         await wait_for_disconnect(self._receive)
 
-    def _socket(self) -> asyncio.Transport:
+    @cached_property
+    def _transport(self) -> JoinedWrites | None:
+        return self._find_transport()
+
+    def _socket(self) -> JoinedWrites:
         if self._transport is None:
             raise ConnectionResetError("the fake reset the connection")
         return self._transport

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lmdeck._client.clients import AsyncLMStudio, LMStudio
 from lmdeck._version import __version__
 from lmdeck.server.app import create_app
 from lmdeck.server.serve import listen
@@ -16,13 +15,10 @@ from lmdeck.testing.expectations import Expectations
 from lmdeck.testing.faults import FAULTS, find_fault
 from lmdeck.testing.listener import ListeningPort, WatchedServer
 from lmdeck.testing.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, FakeModel, FakeModelStore, ModelScripting
-from lmdeck.testing.recordings.cassette import load
-from lmdeck.testing.recordings.replay import ReplayApp
 from lmdeck.testing.scripting import Rule, Script, Scripting
 from lmdeck.web.trust import AllowedHosts
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
     from types import TracebackType
@@ -30,7 +26,9 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Scope
 
+    from lmdeck._client.clients import AsyncLMStudio, LMStudio
     from lmdeck.config import ClientSettings
+    from lmdeck.server.serve import JoinedWrites
     from lmdeck.testing.received_requests import SentRequest
     from lmdeck.testing.scripting import Scripted
 
@@ -108,6 +106,9 @@ class FakeLMStudio(Scripting, ModelScripting, Expectations):
         Raises:
             ConfigurationError: The recording cannot be read.
         """
+        from lmdeck.testing.recordings.cassette import load
+        from lmdeck.testing.recordings.replay import ReplayApp
+
         fake = cls(strict=False, cuts=False)
         fake._asgi_app = fake._wrap(ReplayApp(load(cassette), speed))
         return fake
@@ -191,10 +192,14 @@ class FakeLMStudio(Scripting, ModelScripting, Expectations):
 
     def client(self, **settings: Unpack[ClientSettings]) -> LMStudio:
         """Return a client of this server; keywords as for `LMStudio`."""
+        from lmdeck._client.clients import LMStudio  # the server alone does not need it
+
         return LMStudio(**self._settings(settings))
 
     def async_client(self, **settings: Unpack[ClientSettings]) -> AsyncLMStudio:
         """Return an async client of this server; keywords as for `AsyncLMStudio`."""
+        from lmdeck._client.clients import AsyncLMStudio  # as for `client`
+
         return AsyncLMStudio(**self._settings(settings))
 
     def _settings(self, given: ClientSettings) -> ClientSettings:
@@ -297,7 +302,7 @@ class FakeLMStudio(Scripting, ModelScripting, Expectations):
 
     # --- the socket ---
 
-    def _transport_of(self, scope: Scope) -> asyncio.Transport | None:
+    def _transport_of(self, scope: Scope) -> JoinedWrites | None:
         return None if self._server is None else self._server.transport(scope.get("client"))
 
     def _received(self, request: SentRequest) -> None:

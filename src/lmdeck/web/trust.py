@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -118,6 +119,7 @@ def _hostname(host: str) -> str:
     return (name if name and ":" not in name and port.isdigit() else text).removesuffix(".")
 
 
+@lru_cache(maxsize=256)
 def is_loopback(name: str) -> bool:
     """Whether a host name or address is loopback."""
     if name == "localhost" or name.endswith(".localhost"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import string
+from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from lmdeck.server.events import Finished, StopReason
 
 DONE = encode_event(b"[DONE]")
-_ID_LETTERS = string.ascii_lowercase + string.digits
+_ID_LETTERS = bytes(islice(cycle(string.ascii_lowercase.encode() + string.digits.encode()), 256))
+"""The letter or digit that stands for each byte."""
 _FINISH_REASONS: dict[StopReason, str] = {
     "eosFound": "stop",
     "stopStringFound": "stop",
@@ -26,7 +28,7 @@ _FINISH_REASONS: dict[StopReason, str] = {
 
 def answer_id(prefix: str) -> str:
     """Return an id in LM Studio's format: the prefix, a dash, letters and digits."""
-    return f"{prefix}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(22))}"
+    return f"{prefix}-{secrets.token_bytes(22).translate(_ID_LETTERS).decode()}"
 
 
 def item_id(prefix: str) -> str:
