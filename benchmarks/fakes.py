@@ -19,8 +19,7 @@ from starts import without_first
 FAKE, PLAIN = "lmdeck's fake", "Starlette + uvicorn"
 WAYS = {FAKE: "fake", PLAIN: "plain"}
 SERVER = Path(__file__).with_name("fake_server.py")
-WORDS = 5  # of which an answer has a multiple
-LONG = 200  # the multiple of a long answer
+LONG = 200  # times five words in a long answer
 
 
 class Served:
@@ -53,23 +52,23 @@ def served(name: str, words: int) -> Iterator[Served]:
             process.stdin.close()
 
 
-def cost(server: Served, turns: int, *, stream: bool) -> float:
-    """Return the microseconds of the server's CPU for an answer."""
+def cost(server: Served, turns: int, *, stream: bool) -> tuple[float, float]:
+    """Return the microseconds of the server's CPU for an answer, and the number of its chunks."""
     with LMStudio(base_url=server.url, model="m") as client:
         chat = client.chat().user("Hi")
 
-        def ask() -> None:
-            if stream:
-                chat.stream().until_done()
-            else:
+        def ask() -> int:
+            if not stream:
                 chat.send()
+                return 0
+            with chat.stream() as chunks:
+                return sum(1 for _ in chunks)
 
         for _ in range(3):
             ask()
         before = server.cpu
-        for _ in range(turns):
-            ask()
-        return (server.cpu - before) / turns * 1e6
+        count = sum(ask() for _ in range(turns))
+        return (server.cpu - before) / turns * 1e6, count / turns
 
 
 def measured(rounds: int, requests: int, streams: int) -> list[Figures]:
@@ -84,9 +83,9 @@ def measured(rounds: int, requests: int, streams: int) -> list[Figures]:
         for name in WAYS:
             with served(name, 1) as server:
                 start.rounds.setdefault(name, []).append(server.start * 1000)
-                request.rounds.setdefault(name, []).append(cost(server, requests, stream=False))
-                short = cost(server, streams, stream=True)
+                request.rounds.setdefault(name, []).append(cost(server, requests, stream=False)[0])
+                short, few = cost(server, streams, stream=True)
             with served(name, LONG) as server:
-                more = cost(server, streams, stream=True) - short
-            chunk.rounds.setdefault(name, []).append(more / (WORDS * (LONG - 1)))
+                long, many = cost(server, streams, stream=True)
+            chunk.rounds.setdefault(name, []).append((long - short) / (many - few))
     return [without_first(start), request, chunk]

@@ -1,12 +1,14 @@
 """Draw where the time of an answer goes: `python benchmarks/flames.py [--seconds N]` writes docs/pictures/flame-*.svg.
 
 The stack is sampled by CPU time while answers of the stub are read, one whole and one streamed kind, each for some seconds. The
-width of a box is the share of the samples in which the function ran, itself or through those above it.
+width of a box is the share of the samples in which the function ran, itself or through those above it. A table has the lines of
+lmdeck in which most of the time is spent: each sample counts for the line of lmdeck that ran, or that called what ran.
 """
 
 from __future__ import annotations
 
 import argparse
+import linecache
 import signal
 import sys
 import time
@@ -17,10 +19,14 @@ from html import escape
 from pathlib import Path
 from types import FrameType
 
+import lmdeck
 from lmdeck import LMStudio
 from stub import stub_server
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+PACKAGE = Path(lmdeck.__file__).parent
+MOST_LINES = 12
+Line = tuple[str, int]
 INTERVAL = 0.001
 WIDTH, ROW, LEAST = 1200, 18, 0.004  # pixels, pixels, share of a box that is drawn
 COLORS = {"lmdeck": "#7aa6da", "urllib3": "#e0a458", "http": "#d9c27c", "socket": "#c47ac0"}
@@ -36,12 +42,15 @@ class Box:
     inner: dict[str, Box] = field(default_factory=dict)
 
 
-def sampled(act: Callable[[], object], seconds: float) -> Box:
-    """Return the stacks of the samples of some seconds of CPU."""
+def sampled(act: Callable[[], object], seconds: float) -> tuple[Box, Counter[Line]]:
+    """Return the stacks of the samples of some seconds of CPU, and the samples of each line of lmdeck."""
     stacks: Counter[tuple[str, ...]] = Counter()
+    lines: Counter[Line] = Counter()
 
     def note(_: int, frame: FrameType | None) -> None:
         names = []
+        if line := line_of(frame):
+            lines[line] += 1
         while frame is not None and frame.f_code is not sampled.__code__:
             names.append(named(frame))
             frame = frame.f_back
@@ -62,7 +71,26 @@ def sampled(act: Callable[[], object], seconds: float) -> Box:
         for name in stack:
             box = box.inner.setdefault(name, Box(name))
             box.samples += count
-    return root
+    return root, lines
+
+
+def line_of(frame: FrameType | None) -> Line | None:
+    """Return the innermost line of lmdeck in a stack."""
+    while frame is not None:
+        if PACKAGE in Path(frame.f_code.co_filename).parents:
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
+    return None
+
+
+def line_table(lines: Counter[Line], total: int) -> str:
+    """Return the lines in which most samples were taken."""
+    rows = []
+    for (file, number), count in lines.most_common(MOST_LINES):
+        place = f"{Path(file).relative_to(PACKAGE)}:{number}"
+        code = linecache.getline(file, number).strip().replace("|", "\\|")
+        rows.append(f"| `{place}` | `{code}` | {count / total:.0%} |")
+    return "\n".join(["| line | code | share of the CPU |", "|---|---|---:|", *rows])
 
 
 def named(frame: FrameType) -> str:
@@ -135,7 +163,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="CPU time of each kind")
     given = parser.parse_args()
     with stub_server() as port, LMStudio(base_url=f"http://127.0.0.1:{port}") as client:
-        whole, streamed = client.chat("whole").user("Hi"), client.chat("paced-50").user("Hi")
+        whole, streamed = client.chat("whole").user("Hi"), client.chat("single-200").user("Hi")
 
         def read() -> None:
             with streamed.stream() as stream:
@@ -147,11 +175,11 @@ def main() -> int:
             "stream": ("A stream, one chunk a read", read),
         }
         for name, (title, act) in kinds.items():
-            root = sampled(act, given.seconds)
+            root, lines = sampled(act, given.seconds)
             (PICTURES / f"flame-{name}.svg").write_text(
                 drawn(root, f"{title}: {root.samples:,} samples"), encoding="utf-8"
             )
-            sys.stdout.write(f"\n{title}\n\n{shares(root)}\n")
+            sys.stdout.write(f"\n{title}\n\n{shares(root)}\n\n{line_table(lines, root.samples)}\n")
     return 0
 
 

@@ -31,7 +31,9 @@ def programs(port: int) -> Iterator[tuple[str, list[str], str]]:
         f'openai.{name}(base_url="{url}/v1", api_key="x").{ASK}' for name in ("OpenAI", "AsyncOpenAI")
     )
     openai_first = (
-        f"import asyncio, openai\nasync def main():\n  async for _ in await {openai_async}: break\nasyncio.run(main())"
+        "import asyncio, openai\nasync def main():\n"
+        f"  async with await {openai_async} as stream: await anext(stream)\n"
+        "asyncio.run(main())"
     )
     yield "Python", [*python, "pass"], "lmdeck"
     yield "import lmdeck", [*python, "import lmdeck"], "lmdeck"

@@ -1,9 +1,10 @@
 """A loopback server that answers as LM Studio does, from bytes that are made once.
 
 The model's name says what is wanted: `chunks-20000` streams that many chunks as fast as they are read, `tool-5000` one tool
-call in that many deltas, `paced-50` chunks at a rate of 100 a second, `open-15` paced chunks and then silence until the client
-leaves. Without `stream` in the request every model gives one whole answer. As LM Studio does, a stream is sent with
-`Transfer-Encoding: chunked`, each event an HTTP chunk of its own, and the connection is kept.
+call in that many deltas, `single-50` each chunk with a write of its own, `paced-50` the same at a rate of 100 a second,
+`open-15` paced chunks and then silence until the client leaves. Without `stream` in the request every model gives one whole
+answer. As LM Studio does, a stream is sent with `Transfer-Encoding: chunked`, each event an HTTP chunk of its own, and the
+connection is kept.
 """
 
 from __future__ import annotations
@@ -225,16 +226,28 @@ async def write_and_wait(chunks: int, reader: asyncio.StreamReader, writer: asyn
     await reader.read()
 
 
-async def write_in_turn(chunks: int, writer: asyncio.StreamWriter) -> None:
+async def write_singly(chunks: int, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Write a stream without pauses, but each chunk for itself."""
+    await write_in_turn(chunks, writer, rate=float("inf"))
+    writer.write(END)
+
+
+async def write_in_turn(chunks: int, writer: asyncio.StreamWriter, rate: float = RATE) -> None:
     """Write one chunk after the other, each when it is due."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     for position in range(chunks):
         writer.write(FRAMES[position % len(FRAMES)])
-        await asyncio.sleep(max(0.0, began + (position + 1) / RATE - loop.time()))
+        await asyncio.sleep(max(0.0, began + (position + 1) / rate - loop.time()))
 
 
-WAYS = {"chunks": write_at_once, "tool": write_call, "paced": write_paced, "open": write_and_wait}
+WAYS = {
+    "chunks": write_at_once,
+    "tool": write_call,
+    "paced": write_paced,
+    "single": write_singly,
+    "open": write_and_wait,
+}
 
 
 async def main() -> None:
