@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lmdeck._version import __version__
+from lmdeck.cli.version import VERSION_LINE
 
 if TYPE_CHECKING:
     from lmdeck.config import ClientSettings
@@ -19,14 +19,9 @@ NEEDED = ("typer", "rich", "prompt_toolkit")
 def main() -> None:
     """Run the command line and exit; the version alone is printed without loading it."""
     if sys.argv[1:] == ["--version"]:
-        print(version_line())
+        print(VERSION_LINE)
         return
     sys.exit(run())
-
-
-def version_line() -> str:
-    """Return the program's name and version."""
-    return f"lmdeck {__version__}"
 
 
 def run(arguments: Sequence[str] | None = None, settings: ClientSettings | None = None, name: str = "lmdeck") -> int:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmdeck.cli import version_line
 from lmdeck.cli.command_tree import LazyGroup
 from lmdeck.cli.encodings import prepare_streams
 from lmdeck.cli.shared_options import Shared
+from lmdeck.cli.version import VERSION_LINE
 
 if TYPE_CHECKING:
     from lmdeck.config import ClientSettings
@@ -33,7 +33,7 @@ UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer exports o
 
 def _show_version(wanted: bool) -> None:  # the signature that typer requires
     if wanted:
-        typer.echo(version_line())
+        typer.echo(VERSION_LINE)
         raise typer.Exit
 
 

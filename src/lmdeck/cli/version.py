@@ -1,0 +1,5 @@
+"""What `lmdeck --version` prints; it is printed before anything else is loaded."""
+
+from lmdeck._version import __version__
+
+VERSION_LINE = f"lmdeck {__version__}"
