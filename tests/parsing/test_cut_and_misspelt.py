@@ -76,6 +76,10 @@ FORMS: dict[str, tuple[str, str, list[tuple[str, dict[str, Any]]]]] = {
     "IQuest's tags": (
         "<iquest_tool_call>plan\n<arg_key>place</arg_key><arg_value>Rome</arg_value>\n</iquest_tool_call><|iquest_end|>", "", [ROME],
     ),
+    "Kimi K3's headers without the tokens between": (
+        ('<|open|>toolscall tool="plan" index="1"<|sep|><|open|>argument key="place" type="string"<|sep|>Rome<|close|>argument<|sep|>'
+        "<|close|>call<|sep|><|close|>tools<|sep|>"), "", [ROME],
+    ),
     "Kimi K3's last token": ("<|open|>response<|sep|>It rains.<|close|>response<|sep|><|end_of_msg|>", "It rains.", []),
     "a header without its end before arguments": (
         '<|channel|>commentary to=functions.plan <|constrain|>json {"place": "Rome"}<|call|>', "", [ROME],

@@ -342,3 +342,11 @@ def test_no_deltas_whatever_give_a_bad_call(deltas: list[Delta]) -> None:
     calls, _ = slots_of(*deltas)[0].finish()
     assert all(call.name and call.id for call in calls)
     assert len({call.id for call in calls}) == len(calls)
+
+
+def test_a_special_token_in_a_name_is_removed_and_told() -> None:
+    slots, announced = slots_of(d(0, "a", "weather<|channel|>commentary", PARIS))
+    calls, problems = slots.finish()
+    assert [(call.name, call.arguments) for call in calls] == [W_PARIS]
+    assert [delta.name for delta in announced] == ["weather"]
+    assert [problem.code for problem in problems] == ["repaired"]

@@ -20,6 +20,8 @@ from lmdeck.errors import MalformedStreamError
 from lmdeck.events import ToolCallDelta
 from lmdeck.messages import Problem, ToolCall
 
+CONTROL = "<|"
+"""The start of a special token, which gpt-oss's servers leave in names (vLLM #35906)."""
 NATIVE = "native"
 """The dialect of calls that the server sent as calls, in problems."""
 
@@ -72,6 +74,10 @@ class ToolCallSlots:
         function = delta.function
         name, given = ("", None) if function is None else (function.name or "", function.arguments)
         arguments = given if isinstance(given, str) else _as_text(given)
+        if CONTROL in name:
+            detail = f"The name of a call was {name[:200]!r}"
+            self._late.append(Problem("repaired", detail, dialect=NATIVE))
+            name = name.partition(CONTROL)[0].strip()
         slot = self._slot_for(delta, name, arguments)
         new_name = "" if name == slot.name or slot.fragments else name
         if not (new_name or arguments):
