@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -233,24 +232,6 @@ def test_streams_that_take_too_long_end_with_an_error(tmp_path: Path) -> None:
         assert kinds[-2:] == ["response.failed", "error"]
         assert [event["sequence_number"] for event in streams["/v1/responses"]] == list(range(len(kinds)))
         assert running.process.wait(PATIENCE) in (0, -signal.SIGTERM)
-
-
-def test_several_processes_share_the_port_and_one_may_die(tmp_path: Path) -> None:
-    with FakeLMStudio(strict=False) as fake, gateway(tmp_path, config_of([fake]), "--workers", "2") as running:
-        children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
-        assert running.chat().status == 200
-        if children.exists():
-            first = children.read_text().split()
-            assert len(first) == 2
-            os.kill(int(first[0]), signal.SIGKILL)
-            limit = time.monotonic() + PATIENCE
-            while len(set(children.read_text().split()) - set(first)) < 1:
-                assert time.monotonic() < limit
-                time.sleep(0.05)
-        running.pool.clear()
-        assert [running.chat(str(n), headers={"Connection": "close"}).status for n in range(6)] == [200] * 6
-        running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(PATIENCE) == 0
 
 
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:
