@@ -145,6 +145,45 @@ def test_a_wrong_body_is_an_error_of_the_client(running: GatewayProcess, body: b
         assert answer.json["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/gateway/status/", "//gateway/status", "/v1/../gateway/status", "/%67ateway/status", "/v1/%2e%2e/Gateway/Status"],
+)
+def test_no_spelling_of_a_path_gets_around_its_checks(fake: FakeLMStudio, running: GatewayProcess, path: str) -> None:
+    """Hosts do not mind a slash more, or capitals."""
+    before = len(fake.requests)
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 1.2.3.4\r\nConnection: close\r\n\r\n"
+    assert answer_to(running, head.encode()).startswith(b"HTTP/1.1 403 ")
+    assert not any("ateway" in request.path.lower() for request in fake.requests[before:])
+
+
+def test_an_answer_is_repaired_however_its_path_is_spelt(fake: FakeLMStudio, running: GatewayProcess) -> None:
+    for path in ("/v1/chat/completions/", "/V1/Chat/completions", "//v1/chat/completions"):
+        assert "lmdeck" in running.request("POST", path, CHAT).json, path
+
+
+def test_methods_of_browsers_and_load_balancers_do_not_reach_a_host(
+    fake: FakeLMStudio, running: GatewayProcess
+) -> None:
+    before = len(fake.requests)
+    for path in ("/health", "/v1/models", "/gateway/status"):
+        answer = running.request("HEAD", path)
+        assert (answer.status, answer.body) == (200, b"")
+    asked = running.request("OPTIONS", "/v1/chat/completions", Origin="https://evil.example")
+    assert "access-control-allow-origin" not in asked.headers
+    assert not any(request.method in {"HEAD", "OPTIONS"} for request in fake.requests[before:])
+
+
+def test_text_that_other_languages_cut_or_mark_is_read(fake: FakeLMStudio, running: GatewayProcess) -> None:
+    """Half of an emoji, as JavaScript leaves it, and a byte order mark, as PowerShell writes it."""
+    cut = CHAT.replace(b"Hi", b"Hi \\ud83d")
+    for body in (cut, b"\xef\xbb\xbf" + CHAT):
+        answer = running.request("POST", "/v1/chat/completions", body)
+        assert answer.status == 200, answer.body
+    packed = running.request("POST", "/v1/chat/completions", CHAT, **{"Content-Encoding": "gzip"})
+    assert (packed.status, "Content-Encoding" in packed.json["error"]["message"]) == (415, True)
+
+
 def test_a_slow_reader_is_cut_and_stalls_nobody(fake: FakeLMStudio, running: GatewayProcess) -> None:
     """What it does not read is bounded, and its slot is free again."""
     words = "word " * 400_000

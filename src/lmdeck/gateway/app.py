@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import posixpath
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["Gateway", "admission_from"]
 
 SHOWN_LIVE = 200
+_METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 _NO_WEBSOCKETS = (
     "The gateway speaks HTTP only. LM Studio's own SDKs (lmstudio-python, lmstudio-js) need LM Studio's WebSocket API: use "
@@ -211,6 +214,7 @@ class Gateway:
             await self._run_lifespan(receive, send)
         if scope["type"] != "http":
             return
+        scope = self._usual(scope)
         arrived = Arrived(scope, receive, self.config.limits)
         own = self._routes.find(arrived.method, arrived.path)
         # Pages of other sites cannot send PUT, and are refused by their origin; an upload is not JSON.
@@ -229,10 +233,26 @@ class Gateway:
                     if isinstance(answer.body, bytes)
                     else run_until_disconnect(receive, send_answer(send, answer))
                 )
+        elif arrived.method == "OPTIONS":  # asked by browsers for pages of other origins, which are not served
+            await send_answer(send, HTTPAnswer(headers={"allow": _METHODS}))
         elif arrived.headers.get("upgrade", "").lower() == "websocket":
             await send_answer(send, json_answer({"error": {"message": _NO_WEBSOCKETS}}, 426, {"upgrade": "HTTP/1.1"}))
         else:
             await self._relay(arrived, receive, send)
+
+    def _usual(self, scope: Scope) -> Scope:
+        """Return a request for an endpoint in its usual form; the server leaves out the body of an answer to `HEAD`.
+
+        Hosts do not mind other spellings: `/API/v1//models/load/` would reach one without the checks of `/api/v1/models/load`.
+        """
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        usual = posixpath.normpath(f"/{scope['path'].lstrip('/')}").lower()
+        if self._routes.find(method, scope["path"]):
+            return scope if method == scope["method"] else {**scope, "method": method}
+        is_known = self._routes.find(method, usual) or route_of(method, f"http://gateway{usual}").kind != "other"
+        if usual == scope["path"] or not is_known:
+            return scope
+        return {**scope, "method": method, "path": usual, "raw_path": quote(usual).encode()}
 
     async def _own_answer(self, arrived: Arrived, endpoint: Endpoint, access: Access) -> HTTPAnswer:
         """Return the answer of one of the gateway's own endpoints, after checking who asks."""
@@ -330,7 +350,9 @@ class Gateway:
         """
         relay = RelayRequest(route.kind, body) if route.kind != "other" else None
         given = relay.given if relay is not None else _object_or_empty(body)
-        model = str(given.get("model") or "")
+        model = given.get("model") or ""
+        if not isinstance(model, str):
+            raise InvalidRequestError("The field `model` is not a string.", status=400, hint="Name one model.")
         if not model and relay is not None:
             model = await self.hub.default_model(principal)
         prompt, longest = cost_of(given, len(body))

@@ -111,6 +111,10 @@ class Arrived:
         usual, seconds = self._limits.body_bytes, self._limits.body_seconds
         size, limit = 0, usual if limit is None else limit
         seconds *= max(1.0, limit / usual)
+        coding = self.headers.get("content-encoding", "identity").strip().lower()
+        if coding != "identity":
+            reason = f"The request's body has the content coding {coding[:40]!r}, which the gateway does not read."
+            raise InvalidRequestError(reason, status=415, hint="Send it without `Content-Encoding`.")
         announced = self.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > limit:
             raise _too_large(limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from lmdeck._streaming.openai_completions import CompletionTranslator
 from lmdeck._streaming.openai_responses import ResponsesTranslator
 from lmdeck._streaming.translating_reader import TranslatingReader
 from lmdeck._streaming.translator import Translator
+from lmdeck._streaming.wire_chunks import without_lone_surrogates
 from lmdeck.errors import InvalidRequestError, LMStudioError
 from lmdeck.messages import Problem
 from lmdeck.relay.answers import ChatRelay, EmbeddingRelay, RelayReader
@@ -174,8 +176,13 @@ _TRANSLATORS: dict[str, Callable[[], Translator]] = {
 
 
 def _decoded(data: bytes) -> dict[str, Any]:
+    """Decode a request's body, which may begin with a byte order mark or have halves of characters (JavaScript cuts emoji)."""
+    data = data.removeprefix(BOM_UTF8)
     try:
-        given = msgspec.json.decode(data)
+        try:
+            given = msgspec.json.decode(data)
+        except msgspec.DecodeError:
+            given = msgspec.json.decode(without_lone_surrogates(data))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequestError(f"The request's body is not JSON: {error}.", status=400) from error
     if not isinstance(given, dict):
