@@ -43,7 +43,6 @@ def test_an_unoffered_call_changes_no_other(dialect: str, name: str) -> None:
         assert others(text, dialect if name == "named" else "auto", "nope") == expected, text
 
 
-@pytest.mark.no_cover  # the same lines on thousands of texts: measured, it would take three times as long
 @pytest.mark.parametrize("name", ["named", "auto"])
 @pytest.mark.parametrize("dialect", WRITERS)
 def test_a_broken_call_changes_no_other(dialect: str, name: str) -> None:
