@@ -11,7 +11,8 @@ import pytest
 
 from loopback import PATIENCE
 
-pytestmark = pytest.mark.no_cover  # figures would be those of coverage
+# Figures would be those of coverage; and a busy machine takes minutes for them.
+pytestmark = [pytest.mark.no_cover, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 RUN = [sys.executable, ROOT / "benchmarks" / "run.py", "--quick"]
 ALWAYS = {"lmdeck, sync", "lmdeck, async", "sockets + msgspec, sync", "sockets + msgspec, async"}
@@ -25,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict, str]:
     """One quick run: what it printed, the figures that it wrote, and its report."""
     folder = tmp_path_factory.mktemp("bench")
     command = [*RUN, "--json", folder / "figures.json", "--html", folder / "report.html"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE * 10).stdout
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE * 28).stdout
     return printed, json.loads((folder / "figures.json").read_text()), (folder / "report.html").read_text()
 
 
