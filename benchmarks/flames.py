@@ -172,7 +172,7 @@ def main() -> int:
 
         kinds = {
             "whole": ("A whole answer of 500 characters", whole.send),
-            "stream": ("A stream, one chunk a read", read),
+            "stream": ("A stream of 200 chunks, each written alone", read),
         }
         for name, (title, act) in kinds.items():
             root, lines = sampled(act, given.seconds)
