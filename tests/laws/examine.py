@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laws.accounts import unaccounted
-from laws.material import TOOLS, WRITERS, cut, damaged_text, mixed_text
+from laws.material import TOOLS, WRITERS, cut, damaged_text, mixed_text, stretched
 from lmdeck import Chunk, ParsedMessage, StreamParser, dialects, parse
 
 __all__ = ["Sample", "broken_law", "random_sample", "shrink"]
@@ -29,12 +29,14 @@ class Sample:
 
 
 def random_sample(rng: random.Random) -> Sample:
-    """Return a text of many dialects, or of one that is somewhat damaged."""
+    """Return a text of many dialects, or of one that is somewhat damaged; a few are stretched."""
     if rng.random() < 0.5:
         text, names = mixed_text(rng), NAMES
     else:
         dialect = rng.choice(WRITERS)
         text, names = damaged_text(rng, dialect), ("auto", dialect)
+    if rng.random() < 0.05:
+        text = stretched(text, rng)
     return Sample(text, rng.choice(names), rng.choice(PREFIXES), rng.random() < 0.9, rng.randrange(1 << 30))
 
 

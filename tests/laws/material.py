@@ -54,6 +54,9 @@ _DECLARED = (
 LITERALS = sorted(_DECLARED | {token for text in EXAMPLES.values() for token in TAG.findall(text)})
 """Every text that means something to some dialect."""
 
+SIZES = (90, 250, 256, 257, 300, 399, 400, 401, 420, 700, 4100)
+"""Of runs in stretched texts."""
+
 
 def is_unmistakable(literal: str) -> bool:
     """Whether a literal is a special token: text that no person writes and no other markup contains."""
@@ -146,6 +149,13 @@ def mixed_text(rng: random.Random) -> str:
         else:
             parts.append(f"W{number}Q")
     return "".join(parts)
+
+
+def stretched(text: str, rng: random.Random) -> str:
+    """Return the text with a long run somewhere, about as long as the parser looks ahead."""
+    run, size = rng.choice((" ", "\n", " \n", "x", "a ", "word", "[", '"')), rng.choice(SIZES)
+    at = rng.randrange(len(text) + 1)
+    return text[:at] + (run * size)[:size] + text[at:]
 
 
 def cut(text: str, rng: random.Random) -> list[str]:

@@ -259,8 +259,8 @@ class _Pairs:
             return False
         wanted, sequence, at = stops(*pairs.tags, *pairs.ends), (*pairs.key, *pairs.value), source.at
         for number in range(len(sequence) + 1):
-            while not (found := wanted.pattern.search(source.text, at)):
-                if source.closed or len(source.text) - source.at > PAIR_LIMIT:
+            while not (found := wanted.pattern.search(source.text, at, source.at + PAIR_LIMIT)):
+                if source.closed or len(source.text) - source.at >= PAIR_LIMIT:
                     return False
                 offset = at - source.at
                 yield

@@ -286,8 +286,8 @@ class LiteralReader:
         """Whether a quote ends its string: it does if the grammar allows the text after it."""
         source = self._source
         while True:
-            found = NON_SPACE.search(source.text, source.at + 1)
-            if found is None and not source.closed and len(source.text) - source.at <= LOOKAHEAD:
+            found = NON_SPACE.search(source.text, source.at + 1, source.at + LOOKAHEAD)
+            if found is None and not source.closed and len(source.text) - source.at < LOOKAHEAD:
                 yield
                 continue
             if found is None:
@@ -319,7 +319,7 @@ class LiteralReader:
         """Whether another member of the container with this `closer` begins at a position ahead, after a comma."""
         source, wanted = self._source, BEHIND_COMMA[closer]
         while True:
-            if wanted.match(source.text, source.at + place):
+            if wanted.match(source.text, source.at + place, source.at + place + LOOKAHEAD):
                 return True
             if source.closed:
                 rest = source.text[source.at + place : source.at + place + LOOKAHEAD]
@@ -333,12 +333,13 @@ class LiteralReader:
         """Whether the brackets at a position ahead close the open containers, and fitting text follows."""
         source = self._source
         while True:
-            run = CLOSERS.match(source.text, source.at + place)
+            limit = source.at + place + LOOKAHEAD
+            run = CLOSERS.match(source.text, source.at + place, limit)
             end = run.end() if run else source.at + place
-            if end < len(source.text) or source.closed or end - source.at > LOOKAHEAD:
+            if end < len(source.text) or source.closed:
                 break
             yield
-        char = source.text[end : end + 1]
+        char = source.text[end : end + 1] if end < limit else ""
         run_text = source.text[source.at + place : end]
         count = sum(not closer.isspace() for closer in run_text)
         open_ = len(self._closers)
@@ -361,7 +362,7 @@ class LiteralReader:
             if NEXT_KEY.match(source.text, source.at + place):
                 return True
             yield
-        return NEXT_KEY.match(source.text, source.at + place) is not None
+        return NEXT_KEY.match(source.text, source.at + place, source.at + place + LOOKAHEAD) is not None
 
     def _ends_before(self, place: int) -> Reader[bool]:
         """Whether an end marker of the dialect begins at a position ahead."""

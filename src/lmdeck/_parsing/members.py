@@ -178,7 +178,7 @@ def _before_next(source: Source, ends: Stops) -> Reader[None]:
         if found in ends.literals:
             return
         source.at += 1
-        while NEXT_MEMBER.match(source.text, source.at) is None:
+        while NEXT_MEMBER.match(source.text, source.at, source.at + LOOKAHEAD) is None:
             if source.closed and not source.text[source.at :].strip():
                 return
             if source.closed or len(source.text) - source.at >= LOOKAHEAD:

@@ -291,7 +291,7 @@ class Scanner:
             if source.text.find(tags.close, source.at) >= 0:
                 return True
             yield
-        return source.text.find(tags.close, source.at) >= 0
+        return source.text.find(tags.close, source.at, source.at + LONGEST_THOUGHT) >= 0
 
     def _drop_token(self, token: str) -> None:
         """Drop a token that is not part of the answer: special ones anywhere, others only at its start and end."""

@@ -54,14 +54,16 @@ def literal_behind(source: Source, distance: int, wanted: Stops) -> Reader[str |
     It is `""` if the text ends there or inside a literal, and None for other text.
     """
     while True:
-        text = source.text
-        found = NON_SPACE.search(text, source.at + distance)
+        text, begin = source.text, source.at + distance
+        found = NON_SPACE.search(text, begin, begin + LOOKAHEAD)
+        if found is None and len(text) - begin >= LOOKAHEAD:
+            return None
         at = found.start() if found else len(text)
         literal = wanted.pattern.match(text, at)
         if literal:
             return literal.group()
         is_begun = at == len(text) or (len(text) - at < wanted.longest and text[at:] in wanted.prefixes)
-        if not is_begun or at - source.at - distance > LOOKAHEAD:
+        if not is_begun:
             return None
         if source.closed:
             return "" if len(text) - at != 1 else None

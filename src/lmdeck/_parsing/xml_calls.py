@@ -365,10 +365,10 @@ def _is_quoted_bracket(source: Source, header: str) -> Reader[bool]:
         return False
     ends = stops(">", "<", "\n")
     while True:
-        found = ends.pattern.search(source.text, source.at + 1)
+        found = ends.pattern.search(source.text, source.at + 1, source.at + HEADER_LIMIT)
         if found:
             return found.group() == ">" and source.text[source.at + 1 : found.start()].count('"') % 2 == 1
-        if source.closed or len(source.text) - source.at > HEADER_LIMIT:
+        if source.closed or len(source.text) - source.at >= HEADER_LIMIT:
             return False
         yield
 

@@ -91,7 +91,7 @@ def call_section(  # noqa: C901 - one grammar, read top down
                 found = wanted.pattern.search(rest, len(lead_)) or found
                 header = rest[len(lead_) : found.start()].strip()
                 return "<" not in header and bool(named_by(header, sink))
-            if source.closed or len(rest) == ID_LIMIT or len(rest.split()) > 1:
+            if source.closed or len(rest) == ID_LIMIT or len(rest.partition("<")[0].split()) > 1:
                 return False
             yield
 

@@ -248,8 +248,8 @@ def bare_calls(source: Source, sink: Sink) -> Reader[None]:
         yield
     if sink.tools.resolve(found.group(1)) is None:
         raise NotACall
-    while not (proof := PROOF.pattern.search(source.text, source.at)):
-        if source.closed or len(source.text) - source.at > PROOF_LIMIT:
+    while not (proof := PROOF.pattern.search(source.text, source.at, source.at + PROOF_LIMIT)):
+        if source.closed or len(source.text) - source.at >= PROOF_LIMIT:
             raise NotACall
         yield
     if proof.group() != GEMMA_QUOTE:

@@ -195,11 +195,11 @@ def recipient(source: Source, sink: Sink) -> Reader[None]:
     begin = source.text[source.at : source.at + 3]
     size = 3
     while True:
-        found = ADDRESS.match(source.text, source.at)
+        found = ADDRESS.match(source.text, source.at, source.at + HEADER_LIMIT)
         if found is None:
             raise NotACall
         size = found.end() - source.at
-        if found.group(1) is not None or source.closed or size > HEADER_LIMIT:
+        if found.group(1) is not None or source.closed or size == HEADER_LIMIT:
             break
         yield
     if found.group(1) is None or not begin:

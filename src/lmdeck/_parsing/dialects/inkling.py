@@ -65,10 +65,10 @@ def _begins_message(source: Source) -> Reader[bool]:
 def named(source: Source, sink: Sink) -> Reader[None]:
     """Read a message that begins with the tool's name, as the template wrote its first token."""
     while True:
-        found = LEAD.match(source.text, source.at)
+        found = LEAD.match(source.text, source.at, source.at + HEADER_LIMIT)
         if found is None:
             raise NotACall
-        if found.group(1) is not None or source.closed or found.end() - source.at > HEADER_LIMIT:
+        if found.group(1) is not None or source.closed or found.end() - source.at == HEADER_LIMIT:
             break
         yield
     if not (found.group(1) or "").startswith("<|content_invoke_tool_"):
