@@ -9,7 +9,7 @@ SHARED := ../shared
 # Tests start hundreds of Python processes: each would compile lmdeck again where nothing may be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help system-packages demo demo-batch batch-kills test lint types tests pythons package live fuzz round-trips wire soak gateway-soak races docs pictures bench shared shared-reports format clean
+.PHONY: help system-packages openmp demo demo-batch batch-kills test lint types tests pythons package live fuzz round-trips wire soak gateway-soak races docs pictures bench shared shared-reports format clean
 
 help:
 	@echo "make demo    a real conversation with a small model, no LM Studio needed"
@@ -32,11 +32,11 @@ help:
 	@echo "make format  lay out the code"
 	@echo "make clean   remove what these targets made"
 
-demo: $(VENV)/.installed-demo
+demo: $(VENV)/.installed-demo openmp
 	@$(BIN)/lmdeck demo
 
 # Fifty prompts for the same model as a batch that is killed on purpose.
-demo-batch: $(VENV)/.installed-demo
+demo-batch: $(VENV)/.installed-demo openmp
 	@$(BIN)/python scripts/demo_batch.py
 
 test: lint types tests
@@ -158,6 +158,13 @@ system-packages:
 	elif dpkg --status $(SYSTEM_PACKAGES) >/dev/null 2>&1; then :; \
 	else echo "Installing $(SYSTEM_PACKAGES) …"; \
 		{ $(APT) || { apt-get update --quiet && $(APT); }; } >/dev/null 2>&1 || echo "They could not be installed: tests that need them are skipped"; fi
+
+# The library of OpenMP, which the engine needs; most systems have it.
+openmp:
+	@if test "$$(uname)" != Linux || PATH="$$PATH:/sbin" ldconfig -p 2>/dev/null | grep -q 'libgomp\.so\.1'; then :; \
+	elif test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1; then \
+		echo "Installing libgomp1 …"; { apt-get install --yes --quiet libgomp1 || { apt-get update --quiet && apt-get install --yes --quiet libgomp1; }; } >/dev/null 2>&1; \
+	else echo "The engine needs libgomp; on Debian and Ubuntu: apt-get install libgomp1"; fi
 
 .venv-docs/.installed: pyproject.toml
 	@$(PYTHON) -m venv .venv-docs
