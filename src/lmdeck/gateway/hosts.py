@@ -21,6 +21,7 @@ from lmdeck.errors import (
     LMStudioError,
     ModelNotFoundError,
     NoModelLoadedError,
+    RequestTimeoutError,
     ServerUnreachableError,
     TransportError,
 )
@@ -34,6 +35,7 @@ __all__ = ["DEFAULT_PARALLEL", "Host"]
 DEFAULT_PARALLEL = 4
 FRESH_SECONDS = 0.25  # how old a list may be before a load by profile is left out
 ARRIVAL_SECONDS = 0.05  # within which a request has reached the host
+MOST_MISSED = 3  # lists in a row that a host with running requests may owe
 LOOK_SECONDS = 0.1  # between two lists that requests wait for
 _log = logging.getLogger("lmdeck.gateway")
 
@@ -74,6 +76,7 @@ class Host(Upstream):
         self.is_being_looked_at = False
         self.changes = 0
         self.looked_at = 0.0
+        self._missed = 0
         self._sent: dict[str, dict[int, float]] = {}
         self._assumed_loaded: dict[str, float] = {}
         self._seen_loaded: dict[str, float] = {}
@@ -209,8 +212,12 @@ class Host(Upstream):
                 health = await drive_async(check_health(self.session), self.transport)
                 self.product, self.version = health.product or "", health.version
         except LMStudioError as error:
-            self._note_down(error)
-            return False
+            self._missed += 1
+            is_busy = isinstance(error, RequestTimeoutError) and self.running.total() > 0 and self._missed < MOST_MISSED
+            if not (self.is_up and is_busy):
+                self._note_down(error)
+            return self.is_up
+        self._missed = 0
         if changes == self.changes:  # else the list may be older than what the gateway has done itself
             self._learn(listing, asked_at)
         if not self.is_up:

@@ -245,13 +245,10 @@ class Scheduler:
         model = lane.model
         ready = [host for host in hosts if host.is_loaded(model)]
         free = [host for host in ready if host.free_slots(model) > _kept_free(host, ticket, model)]
-        sure = [host for host in free if not host.may_be_loading(model)]
-        if sure:
-            bound = next((host for host in sure if host.name == ticket.sticky), None)
-            chosen = bound or min(sure, key=lambda host: (host.load(model), host.granted_at))
+        if free:
+            bound = next((host for host in free if host.name == ticket.sticky), None)
+            chosen = bound or min(free, key=lambda host: (host.load(model), host.granted_at))
             return self._place_on(chosen, model)
-        for host in free:
-            self._look_at(host)
         if ready or any(_is_loading(host, model) for host in hosts):
             return None
         return self._load_somewhere(lane, hosts)
@@ -262,11 +259,8 @@ class Scheduler:
         If nothing runs there, the model may have been unloaded since, and this request loads it again; others wait for its
         first byte. A model with a profile is not loaded so: the list is fetched first.
         """
-        if (
-            not host.running[host.key_of(model)]
-            and self._loads_explicitly(host, model)
-            and not host.was_just_loaded(model)
-        ):
+        may_load = not host.running[host.key_of(model)] and not host.was_just_loaded(model)
+        if host.may_be_loading(model) or (may_load and self._loads_explicitly(host, model)):
             self._look_at(host)
             return None
         return Slot(self, host, model)
