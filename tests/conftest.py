@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,12 @@ settings.register_profile(
 settings.load_profile("lmdeck")
 
 pytest_plugins = ["engine_fixtures", "llama_cpp", "tls_fixtures"]
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C end the programs that tests start, also where the tests run as a shell's background job, which ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

@@ -220,7 +220,9 @@ def test_a_call_that_may_have_begun_is_not_repeated(mortal: Mortal, tmp_path: Pa
 
     def work(by: Run) -> None:
         pid = by.call("pid")
-        killing = threading.Thread(target=lambda: (until(path.exists, 30), mortal.kill(pid)))
+        killing = threading.Thread(
+            target=lambda: (until(lambda: path.exists() and path.read_text(), 30), mortal.kill(pid))
+        )
         killing.start()
         with pytest.raises(ToolFailed, match="the call may have taken effect"):
             by.call("note", path=str(path), seconds=30)
@@ -239,7 +241,9 @@ def test_a_call_that_does_no_harm_is_repeated(tmp_path: Path, is_async: bool) ->
 
     def work(by: Run) -> None:
         pid = by.call("pid")
-        killing = threading.Thread(target=lambda: (until(path.exists, 30), mortal.kill(pid)))
+        killing = threading.Thread(
+            target=lambda: (until(lambda: path.exists() and path.read_text(), 30), mortal.kill(pid))
+        )
         killing.start()
         assert by.call("peek", path=str(path), seconds=30) == "called 2 times"
         killing.join()

@@ -67,7 +67,10 @@ def running(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
             yield next(word for word in first.split() if word.startswith("http") and word.count(":") == 2), process
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(PATIENCE)
+            try:
+                process.wait(PATIENCE)
+            finally:
+                process.kill()
 
 
 @pytest.fixture

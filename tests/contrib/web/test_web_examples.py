@@ -40,7 +40,10 @@ def test_an_example_answers(name: str, engine: EngineServer, tmp_path: Path, unu
             assert '"type":"done"' in told
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(PATIENCE)
+            try:
+                process.wait(PATIENCE)
+            finally:
+                process.kill()
 
 
 def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
