@@ -17,6 +17,7 @@ _HEADER = re.compile(
     r"|<\|channel\|>\s*(?:analysis|commentary|final)|<\|constrain\|>\s*(?:json|xml)|\s*to=(?:self|user|assistant)\b"
     r"|<\|(?:open|close)\|>\s*(?:think|response|tools|message|call|argument)?[^<]*<\|sep\|>"
     r"|<\|channel>thought|>>>all"
+    r"|<\|(?:end|call|return|eom|eot)\|>(?:commentary|analysis|final|assistant)(?=<\|)"
 )
 """The words of a message's header, which are markup as its tokens are."""
 _BLANK = "ĠĊ"
