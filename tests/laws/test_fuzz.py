@@ -26,6 +26,7 @@ FOUND = (
     Sample("t<reserved_14><|content_thinking|>}<|end_message|><", offers_tools=False, seed=351284302),
     Sample('call:save{"' + "[" * 420 + '<|tool_call>call:save{text:<|"|>', "gemma4", seed=1021460283),
     Sample("<|channel|><|message|><|call|>assistant<|", "gpt-oss-harmony", "<think>", seed=785087182),
+    Sample('{""""""}{"\\\'\n', "xlam", seed=195690752),
     Sample('<|tool_call>call:save{text:<|"|>a<|"|>' + " " * 300 + "}<tool_call|>", "gemma4", seed=5),
     Sample('<tool_call>{"name": "save", "arguments": {"text": "a"' + "\n" * 257 + "}}</tool_call>", seed=2),
 )

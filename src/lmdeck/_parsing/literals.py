@@ -215,7 +215,7 @@ class LiteralReader:
         self._put('"')
 
     def _one_key(self, quote: str) -> Reader[None]:
-        put, parts = self._put, self._key_text
+        put, parts, begin = self._put, self._key_text, self._source.place
         parts.clear()
         self._put = parts.append
         try:
@@ -223,7 +223,8 @@ class LiteralReader:
         except (MalformedCall, TruncatedCall) as refusal:
             key = "".join(parts)
             is_key = isinstance(refusal, TruncatedCall) and NO_KEY.search(key) is None
-            if is_key or "\\" in key:
+            has_escapes = "\\" in key or len(quote + key) != self._source.place - begin
+            if is_key or has_escapes:
                 raise
             self._source.unread(quote + key)  # it may hold the calls that follow
             raise MalformedCall("a key has no end") from None

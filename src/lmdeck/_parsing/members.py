@@ -42,6 +42,13 @@ class Block:
         Raises:
             TruncatedCall: The text ended inside the member.
         """
+        try:
+            yield from self._member(read, ends, tags)
+        except TruncatedCall:
+            self._rewind()
+            raise
+
+    def _member(self, read: Reader[None], ends: Stops, tags: Stops | None) -> Reader[None]:
         source, sink = self._source, self._sink
         self._mark()
         begin = len(source.marked())
@@ -54,9 +61,6 @@ class Block:
             source.unread(source.marked()[begin:])
             yield from _to_tag(source, tags, ends) if tags else self._pass_over(ends)
             self._refuse(refusal, source.marked()[begin:])
-        except TruncatedCall:
-            self._rewind()
-            raise
         else:
             self._mark()
             self._settle()
