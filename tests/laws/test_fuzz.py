@@ -27,6 +27,7 @@ FOUND = (
     Sample('call:save{"' + "[" * 420 + '<|tool_call>call:save{text:<|"|>', "gemma4", seed=1021460283),
     Sample("<|channel|><|message|><|call|>assistant<|", "gpt-oss-harmony", "<think>", seed=785087182),
     Sample('{""""""}{"\\\'\n', "xlam", seed=195690752),
+    Sample("<|tool_call_start|>e(t='',s==", "lfm2", seed=761614814),
     Sample('<|tool_call>call:save{text:<|"|>a<|"|>' + " " * 300 + "}<tool_call|>", "gemma4", seed=5),
     Sample('<tool_call>{"name": "save", "arguments": {"text": "a"' + "\n" * 257 + "}}</tool_call>", seed=2),
 )

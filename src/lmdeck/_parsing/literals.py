@@ -39,11 +39,11 @@ BEHIND_COMMA = {
         r"""\s*(?:"(?:[^"\\\n]|\\.){0,200}"\s*[:=]|'(?:[^'\\\n]|\\.){0,200}'\s*[:=]|[\w.\-$]+\s*[:=]|[}\],])"""
     ),
     "]": re.compile(r"""\s*(?:["'{\[(\d\-+.\],]|true|false|null|True|False|None|NaN|[rbfu]["'])"""),
-    ")": re.compile(r"""\s*(?:[A-Za-z_]\w*\s*=(?!=)|"[\w.\- ]+"\s*[:=]|'[\w.\- ]+'\s*[:=]|\*\*|[),])"""),
+    ")": re.compile(r"""\s*(?:[A-Za-z_]\w*\s*=(?=[^=])|"[\w.\- ]+"\s*[:=]|'[\w.\- ]+'\s*[:=]|\*\*|[),])"""),
     "": re.compile(r"""\s*(?:["'{\[\])},;]|[A-Za-z_][\w.\-]*\s*(?:[:=]|\(\s*(?:\)|\{|["']?\w+["']?\s*[=:])))"""),
 }
 """What may follow a comma: in an object, an array, the arguments of a Python call, and outside of the value."""
-MEMBER_BEGUN = re.compile(r"""\s*(?:"[^"]*"?|'[^']*'?|[\w.\-$]*)\s*\Z""")
+MEMBER_BEGUN = re.compile(r"""\s*(?:"[^"]*"?|'[^']*'?|[\w.\-$]*)\s*=?\Z""")
 FIRST_OF_SET = re.compile(r"""\s*(?:'[^'\\]*'|"[^"\\]*"|-?\d[\d.]*)(\s*)([,:}])""")
 FIRST_OF_SET_BEGUN = re.compile(r"""\s*(?:'[^'\\]*'?\s*|"[^"\\]*"?\s*|-?[\d.]*\s*)""")
 
