@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 from typing import Any
 
 import msgspec
@@ -274,3 +276,18 @@ def test_the_application_itself_can_be_called_without_a_socket() -> None:
     assert client.post("/v1/chat/completions", json=asked).json()["choices"][0]["message"]["content"] == "Hello"
     with pytest.raises(ConnectionResetError):
         client.post("/v1/chat/completions", json=asked)
+
+
+def test_a_client_that_leaves_a_long_answer_ends_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is written to the connection that is gone, and the next request is answered."""
+    fake = FakeLMStudio()
+    fake.reply("word " * 200_000).reply("Hello")
+    body = b'{"model": "qwen2.5-7b-instruct", "stream": true, "messages": [{"role": "user", "content": "Hi"}]}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with fake, fake.client() as lm:
+        with socket.create_connection(("127.0.0.1", int(fake.base_url.rpartition(":")[2]))) as client:
+            client.sendall(head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+            assert client.recv(100)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert lm.chat("qwen2.5-7b-instruct").user("Hi").send().content == "Hello"
+    assert "socket.send()" not in caplog.text

@@ -56,12 +56,13 @@ class JoinedWrites(asyncio.Transport):
             self.flush()
 
     def flush(self) -> None:
-        """Send what waits, so that what is written later is a separate piece."""
+        """Send what waits, so that what is written later is a separate piece; a closed connection takes nothing more."""
         if self._waiting:
             data = b"".join(self._waiting)
             self._waiting.clear()
             self._size = 0
-            self._transport.write(data)
+            if not self._transport.is_closing():
+                self._transport.write(data)
 
     def close(self) -> None:
         """Close the connection after everything has been sent."""

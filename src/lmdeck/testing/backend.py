@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 DIMENSIONS = 8
 CHARACTERS_A_TOKEN = 4
+EVENTS_OF_A_TURN = 64
 _OVERFLOW = (
     "Trying to keep the first {tokens} tokens when context the overflows. However, the model is loaded with context length of "
     "only {limit} tokens, which is not enough. Try to load the model with a larger context length, or provide a shorter input"
@@ -157,11 +158,11 @@ class ScriptedBackend:
             await asyncio.sleep(self._time_to_first_token if wait is None else wait)
             speed = answer.tokens_per_second or self._tokens_per_second
             events = answer.events(exchange.rng, tokens)
-            for event in events if max_tokens is None else _limited(events, tokens, max_tokens):
+            for number, event in enumerate(events if max_tokens is None else _limited(events, tokens, max_tokens), 1):
                 if speed and isinstance(event, TextDelta | ReasoningTextDelta | ToolArgumentsDelta):
                     await asyncio.sleep(1 / speed)
-                elif isinstance(event, Finished):
-                    await asyncio.sleep(0)  # a disconnect is noticed before the end instead of after it
+                elif number % EVENTS_OF_A_TURN == 0 or isinstance(event, Finished):
+                    await asyncio.sleep(0)  # a disconnect is noticed, and other requests are answered
                 yield event
 
     async def embed(self, job: EmbeddingJob) -> Embedded:
