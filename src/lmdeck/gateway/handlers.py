@@ -5,15 +5,16 @@ A cache is such a handler.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from lmdeck.errors import LMStudioError
-from lmdeck.gateway.admission import Outcome, Principal
+from lmdeck.gateway.admission import Admission, Outcome, Principal
+from lmdeck.gateway.config import Config
 from lmdeck.relay import Kind, RelayRequest, Route
 
-__all__ = ["GatewayAnswer", "GatewayRequest", "Handler", "HandlerFactory"]
+__all__ = ["AnyGateway", "GatewayAnswer", "GatewayRequest", "Handler", "HandlerFactory"]
 
 
 class GatewayRequest(Struct, kw_only=True):
@@ -76,3 +77,27 @@ Handler: TypeAlias = Callable[[GatewayRequest], Awaitable[GatewayAnswer]]
 """Answers a request, or raises an `LMStudioError` or a `Refusal`."""
 
 HandlerFactory: TypeAlias = Callable[[Handler], Handler]
+
+
+class AnyGateway(Protocol):
+    """The gateway, as those who answer requests with it see it."""
+
+    config: Config
+    admission: Admission
+    answer: Handler
+
+    def clock(self) -> float:
+        """Return the time in seconds."""
+        ...
+
+    async def request_of(
+        self,
+        outcome: Outcome,
+        principal: Principal,
+        route: Route,
+        body: bytes,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+    ) -> GatewayRequest:
+        """Return a request in a form that hosts accept."""
+        ...

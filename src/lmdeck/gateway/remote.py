@@ -139,7 +139,7 @@ class RemoteHub:
     # --- other questions ---
 
     def note_ready(self) -> None:
-        """Tell the parent that this process serves."""
+        """Report to the parent that this process is ready to serve."""
         self._link.tell("ready")
 
     async def routes(self) -> Sequence[tuple[str, str, Access]]:

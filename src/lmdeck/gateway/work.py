@@ -12,12 +12,11 @@ from typing import Any, Protocol
 
 from lmdeck._requests.token_estimates import TokenEstimator
 from lmdeck.errors import LMStudioError, ServerError
-from lmdeck.gateway.admission import Admission, Ask, Lease, Outcome, Principal, Refusal
-from lmdeck.gateway.config import Config
+from lmdeck.gateway.admission import Ask, Lease, Outcome, Refusal
 from lmdeck.gateway.delivery import Delivery
-from lmdeck.gateway.handlers import GatewayAnswer, GatewayRequest, Handler
+from lmdeck.gateway.handlers import AnyGateway, GatewayAnswer, GatewayRequest
 from lmdeck.gateway.http import Arrived, error_response, internal_error
-from lmdeck.relay import Route, route_of
+from lmdeck.relay import route_of
 
 __all__ = ["Work", "Working"]
 
@@ -25,30 +24,11 @@ LEAST_SAMPLE = 200  # tokens of a prompt from which estimates are learned: a sho
 _log = logging.getLogger("lmdeck.gateway")
 
 
-class Working(Protocol):
+class Working(AnyGateway, Protocol):
     """What a request needs of its gateway."""
 
-    config: Config
-    admission: Admission
     estimator: TokenEstimator
-    answer: Handler
     is_draining: bool
-
-    def clock(self) -> float:
-        """Return the time in seconds."""
-        ...
-
-    async def request_of(
-        self,
-        outcome: Outcome,
-        principal: Principal,
-        route: Route,
-        body: bytes,
-        method: str = "POST",
-        headers: Mapping[str, str] | None = None,
-    ) -> GatewayRequest:
-        """Return a request in a form that hosts accept."""
-        ...
 
 
 class Work:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Protocol
 
@@ -15,37 +15,20 @@ from lmdeck.batch.hosts import Answer, HostState
 from lmdeck.batch.ledger import Lease
 from lmdeck.batch.requests import endpoint_of
 from lmdeck.errors import LMStudioError
-from lmdeck.gateway.admission import Admission, Ask, Outcome, Principal, Refusal
+from lmdeck.gateway.admission import Ask, Outcome, Refusal
 from lmdeck.gateway.admission import Lease as Admitted
-from lmdeck.gateway.config import Config
-from lmdeck.gateway.handlers import GatewayRequest, Handler
+from lmdeck.gateway.handlers import AnyGateway, GatewayRequest
 from lmdeck.gateway.hub import AnyHub
 from lmdeck.relay import Route
 
 __all__ = ["BatchGateway", "GatewayHost"]
 
 
-class BatchGateway(Protocol):
+class BatchGateway(AnyGateway, Protocol):
     """What batches need of a gateway."""
 
-    config: Config
     hub: AnyHub
-    admission: Admission
-    answer: Handler
     observers: list[Callable[[Outcome], object]]
-    clock: Callable[[], float]
-
-    async def request_of(
-        self,
-        outcome: Outcome,
-        principal: Principal,
-        route: Route,
-        body: bytes,
-        method: str = "POST",
-        headers: Mapping[str, str] | None = None,
-    ) -> GatewayRequest:
-        """Return a request in a form that hosts accept."""
-        ...
 
 
 class GatewayHost:
