@@ -1,4 +1,4 @@
-"""The databases on which the gateway's store and limits are tested: real ones, and an empty one for each test."""
+"""The host of gateways that serve a whole module, and real databases, with an empty one for each test."""
 
 from __future__ import annotations
 
@@ -11,6 +11,21 @@ import pytest
 
 import postgres
 import redis_server
+from lmdeck.testing import FakeLMStudio
+
+
+@pytest.fixture(scope="module")
+def fake() -> Iterator[FakeLMStudio]:
+    """A host for the gateway of a module."""
+    with FakeLMStudio(seed=0) as server:
+        yield server
+
+
+@pytest.fixture
+def clean(fake: FakeLMStudio) -> Iterator[None]:
+    """Forget the requests and the script of a test after it."""
+    yield
+    fake.reset()
 
 
 @pytest.fixture(scope="session")

@@ -21,12 +21,7 @@ PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "req
 TOOL: Any = {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}
 USER: Any = [{"role": "user", "content": "Weather in Paris?"}]
 DIALECT = "qwen3-coder-xml"
-
-
-@pytest.fixture(scope="module")
-def fake() -> Iterator[FakeLMStudio]:
-    with FakeLMStudio(seed=0) as server:
-        yield server
+pytestmark = pytest.mark.usefixtures("clean")
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +30,6 @@ def running(fake: FakeLMStudio, tmp_path_factory: pytest.TempPathFactory) -> Ite
         tmp_path_factory.mktemp("gateway"), config_of([fake], '[aliases]\n"claude-*" = "x"\n'), is_measured=True
     ) as process:
         yield process
-
-
-@pytest.fixture(autouse=True)
-def clean(fake: FakeLMStudio) -> Iterator[None]:
-    yield
-    fake.reset()
 
 
 @pytest.fixture

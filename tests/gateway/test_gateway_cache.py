@@ -27,12 +27,7 @@ from lmdeck.relay import route_of
 from lmdeck.testing import FakeLMStudio
 
 ONCE = {"temperature": 0}
-
-
-@pytest.fixture(scope="module")
-def fake() -> Iterator[FakeLMStudio]:
-    with FakeLMStudio(seed=0) as server:
-        yield server
+pytestmark = pytest.mark.usefixtures("clean")
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +35,6 @@ def running(fake: FakeLMStudio, tmp_path_factory: pytest.TempPathFactory) -> Ite
     text = config_of([fake], '[cache]\nenabled = true\nurl = "memory:"\n[routing]\nfaults = 1000')
     with gateway(tmp_path_factory.mktemp("gateway"), text, is_measured=True) as process:
         yield process
-
-
-@pytest.fixture(autouse=True)
-def clean(fake: FakeLMStudio) -> Iterator[None]:
-    yield
-    fake.reset()
 
 
 def asked(fake: FakeLMStudio) -> int:

@@ -17,12 +17,7 @@ WEATHER = {
     "type": "function",
     "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
 }
-
-
-@pytest.fixture(scope="module")
-def fake() -> Iterator[FakeLMStudio]:
-    with FakeLMStudio(seed=0) as server:
-        yield server
+pytestmark = pytest.mark.usefixtures("clean")
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +25,6 @@ def running(fake: FakeLMStudio, tmp_path_factory: pytest.TempPathFactory) -> Ite
     text = config_of([fake], '[aliases]\n"gpt-4o" = "qwen2.5-7b-instruct"\nfast = ["gone", "qwen2.5-7b-instruct"]')
     with gateway(tmp_path_factory.mktemp("gateway"), text, is_measured=True) as process:
         yield process
-
-
-@pytest.fixture(autouse=True)
-def clean(fake: FakeLMStudio) -> Iterator[None]:
-    yield
-    fake.reset()
 
 
 @pytest.mark.parametrize("stream", [False, True])
