@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lmdeck.batch import BatchJob, WorkerLimits
-from lmdeck.batch.hosts import Answer, HostState, tokens_of
+from lmdeck.batch.batch_hosts import HostAnswer, HostState, tokens_of
 from lmdeck.batch.ledger import Lease
 
 MICROSECONDS, MEGABYTES, LEDGER_BYTES = 500, 300, 1024  # a row, in all, a row beyond the answers
@@ -35,9 +35,9 @@ class InstantHost:
     name = "instant"
     body = json.dumps(ANSWER).encode()
 
-    async def ask(self, lease: Lease) -> Answer:
+    async def ask(self, lease: Lease) -> HostAnswer:
         await asyncio.sleep(0)
-        return Answer(body=self.body, request_id=f"req_{lease.id}", **tokens_of(self.body))
+        return HostAnswer(body=self.body, request_id=f"req_{lease.id}", **tokens_of(self.body))
 
     async def look_up(self) -> HostState:
         return HostState(models=frozenset(["m"]))

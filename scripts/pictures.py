@@ -27,8 +27,8 @@ import pyte
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from lmdeck.testing import Answer, FakeLMStudio, SentRequest
-from lmdeck.testing.answers import PlannedCall
 from lmdeck.testing.isolation import environment_for
+from lmdeck.testing.scripted_answers import PlannedCall
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"

@@ -12,7 +12,7 @@ import pytest
 from asking import alm, lm
 from lmdeck import MaxRoundsError, Reply, Tool, ToolExecutionFailed, ToolFinished, ToolStarted, tool
 from lmdeck.testing import Answer, FakeLMStudio
-from lmdeck.testing.answers import PlannedCall
+from lmdeck.testing.scripted_answers import PlannedCall
 
 WAYS = pytest.mark.parametrize("way", ["sync", "sync stream", "async", "async stream"])
 paid: list[int] = []

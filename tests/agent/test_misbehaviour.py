@@ -31,7 +31,7 @@ from lmdeck import (
     tool,
 )
 from lmdeck.testing import Answer, FakeLMStudio
-from lmdeck.testing.answers import PlannedCall
+from lmdeck.testing.scripted_answers import PlannedCall
 from loopback import PATIENCE
 
 DOCS = Path(__file__).parents[2] / "docs" / "tools.md"

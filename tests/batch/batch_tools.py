@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.models import DEFAULT_MODEL
+from lmdeck.testing.fake_models import DEFAULT_MODEL
 
 COMMAND = [sys.executable, "-c", "from lmdeck.cli import main; main()"]
 CONCURRENCY = 4

@@ -12,7 +12,7 @@ from batch_tools import answering_fake, asked
 from lmdeck import AuthenticationError, ConfigurationError, ServerUnreachableError
 from lmdeck.contrib.ray import Ask
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
+from lmdeck.testing.fake_models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
 
 
 def test_rows_in_rows_out() -> None:

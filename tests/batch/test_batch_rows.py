@@ -28,7 +28,7 @@ from lmdeck import (
 )
 from lmdeck.batch import BatchProgress
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
+from lmdeck.testing.fake_models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
 
 PROMPTS = ["one", "two, with a comma", 'three "quoted"\nand a second line', "vier 🙂 \u2028 fünf"]
 MESSAGES = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]

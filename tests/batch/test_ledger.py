@@ -7,8 +7,8 @@ import sys
 import threading
 from pathlib import Path
 
-from lmdeck.batch.ledger import LEASE_SECONDS, InputRow, Ledger, Outcome
-from lmdeck.batch.requests import BatchRequest
+from lmdeck.batch.input_requests import BatchRequest
+from lmdeck.batch.ledger import LEASE_SECONDS, InputRow, LeaseOutcome, Ledger
 
 ENDED_WORKER = """
 import os, sys
@@ -32,8 +32,8 @@ def rows(count: int) -> list[InputRow]:
     ]
 
 
-def answer(request: int, text: bytes) -> Outcome:
-    return Outcome(id=request, host="h", answer=text, completion_tokens=1)
+def answer(request: int, text: bytes) -> LeaseOutcome:
+    return LeaseOutcome(id=request, host="h", answer=text, completion_tokens=1)
 
 
 def test_the_leases_of_a_worker_that_is_not_seen_end(tmp_path: Path) -> None:

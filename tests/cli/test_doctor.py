@@ -15,8 +15,8 @@ from asking import lm
 from lmdeck.cli.doctor.context import CheckResult
 from lmdeck.cli.doctor.server_checks import run_checks
 from lmdeck.testing import Answer, FakeLMStudio
-from lmdeck.testing.answers import PlannedCall, refusal
-from lmdeck.testing.models import DEFAULT_MODEL
+from lmdeck.testing.fake_models import DEFAULT_MODEL
+from lmdeck.testing.scripted_answers import PlannedCall, refusal
 from loopback import Loopback, Request, Step, completion, json_answer
 
 CHECKS = ["settings", "server", "auth", "models", "loaded", "answer", "context", "tools", "structured"]

@@ -9,7 +9,7 @@ import pytest
 from cli_tools import Run
 
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
+from lmdeck.testing.fake_models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
 from loopback import Loopback, json_answer
 
 

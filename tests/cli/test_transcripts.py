@@ -11,7 +11,7 @@ import pytest
 from cli_tools import COMMAND, Run, Speaker
 
 from lmdeck.testing import Answer, FakeLMStudio
-from lmdeck.testing.answers import PlannedCall
+from lmdeck.testing.scripted_answers import PlannedCall
 from loopback import PATIENCE
 from terminals import Terminal
 

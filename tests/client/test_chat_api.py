@@ -27,7 +27,7 @@ from lmdeck import (
     ToolCall,
 )
 from lmdeck.testing import Answer, FakeLMStudio, RawAnswer, SentRequest
-from lmdeck.testing.answers import PlannedCall
+from lmdeck.testing.scripted_answers import PlannedCall
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}}

@@ -25,7 +25,7 @@ from lmdeck import (
 from lmdeck._client import session
 from lmdeck._client.known_models import CHOICE_SECONDS
 from lmdeck.testing import FakeLMStudio, RawAnswer
-from lmdeck.testing.models import DEFAULT_MODEL
+from lmdeck.testing.fake_models import DEFAULT_MODEL
 from loopback import Loopback, json_answer
 
 CHAT = "/v1/chat/completions"

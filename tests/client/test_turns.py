@@ -13,7 +13,7 @@ from asking import alm, lm, until
 from bodies import chunk
 from lmdeck import AsyncLMStudio, LMStudio, LMStudioError, Reply, RequestQueued
 from lmdeck.testing import FakeLMStudio, RawAnswer
-from lmdeck.testing.models import DEFAULT_MODEL
+from lmdeck.testing.fake_models import DEFAULT_MODEL
 from loopback import PATIENCE, Loopback, Request, Step, hello, json_answer
 
 LIST, CHAT = "/api/v1/models", "/v1/chat/completions"

@@ -17,7 +17,7 @@ from flask import Flask
 import lmdeck
 from lmdeck.contrib.flask import LMDeck
 from lmdeck.server.app import create_app
-from lmdeck.server.events import Finished
+from lmdeck.server.backend_events import Finished
 from lmdeck.server.jobs import Decided, Embedded, EmbeddingJob, EngineRuntime, Instance, ModelDescription
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.server.text_model import TextOnly

@@ -130,7 +130,7 @@ def test_a_tool_can_be_demanded_by_name(fake: FakeLMStudio, client: Clients, kin
 
     def call_it(request: Any) -> Any:
         from lmdeck.testing import Answer
-        from lmdeck.testing.answers import PlannedCall
+        from lmdeck.testing.scripted_answers import PlannedCall
 
         tools = request.body.get("tools")
         if request.body.get("tool_choice") in (None, "auto") or not tools:

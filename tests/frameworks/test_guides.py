@@ -13,7 +13,7 @@ import pytest
 from lmdeck.contrib.asgi import RepairProxy
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.testing import Answer, FakeLMStudio
-from lmdeck.testing.answers import PlannedCall
+from lmdeck.testing.scripted_answers import PlannedCall
 
 FOLDER = Path(__file__).parents[2] / "docs" / "clients"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)

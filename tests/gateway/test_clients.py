@@ -15,7 +15,7 @@ import pytest
 from gateways import MODEL, GatewayProcess, config_of, gateway
 from lmdeck.testing import Answer as FakeAnswer
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.answers import PlannedCall
+from lmdeck.testing.scripted_answers import PlannedCall
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL: Any = {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from bodies import chunk
 from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
 from lmdeck.cache import Cache
-from lmdeck.gateway.admission import Outcome
-from lmdeck.gateway.caching import CachedAnswers
-from lmdeck.gateway.handlers import GatewayAnswer, GatewayRequest
+from lmdeck.gateway.admission import RequestOutcome
+from lmdeck.gateway.answer_cache import CachedAnswers
+from lmdeck.gateway.request_handlers import GatewayAnswer, GatewayRequest
 from lmdeck.relay import route_of
 from lmdeck.testing import FakeLMStudio
 
@@ -230,7 +230,7 @@ def test_no_answer_of_a_variant_that_no_host_has_is_used(steps: list[tuple[str, 
     async def ask(cached: CachedAnswers) -> bytes:
         given = {"model": "m", **ONCE}
         request = GatewayRequest(
-            outcome=Outcome(request_id="r", started_at=0.0),
+            outcome=RequestOutcome(request_id="r", started_at=0.0),
             method="POST",
             route=route_of("POST", "/v1/chat/completions"),
             headers={},

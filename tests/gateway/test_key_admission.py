@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from lmdeck.errors import ConfigurationError, LMStudioError, ModelCrashedError
-from lmdeck.gateway.admission import Ask, Outcome, Refusal
+from lmdeck.gateway.admission import AdmissionRefused, AdmissionRequest, RequestOutcome
 from lmdeck.gateway.key_admission import KeyAdmission
 from lmdeck.gateway.keys import key_in, new_key
-from lmdeck.gateway.store import KeyLimits, Store, day_of, open_store
+from lmdeck.gateway.store import GatewayStore, KeyLimits, day_of, open_store
 from lmdeck.relay.errors import anthropic_error, error_headers, openai_error, status_of
 
 pytestmark = pytest.mark.usefixtures("one_day")
@@ -53,17 +53,17 @@ def bearer(secret: str) -> dict[str, str]:
     return {"authorization": f"Bearer {secret}"}
 
 
-def an_ask(model: str = "qwen3-4b", tokens: int = 100, id_: str = "r1") -> Ask:
-    return Ask(request_id=id_, endpoint="chat", model=model, tokens=tokens)
+def an_ask(model: str = "qwen3-4b", tokens: int = 100, id_: str = "r1") -> AdmissionRequest:
+    return AdmissionRequest(request_id=id_, endpoint="chat", model=model, tokens=tokens)
 
 
-def an_outcome(id_: str = "r1", prompt: int = 10, completion: int = 5, **more: Any) -> Outcome:
-    return Outcome(request_id=id_, started_at=time.time(), endpoint="chat", model="qwen3-4b", host="gpu1", status=200,
+def an_outcome(id_: str = "r1", prompt: int = 10, completion: int = 5, **more: Any) -> RequestOutcome:
+    return RequestOutcome(request_id=id_, started_at=time.time(), endpoint="chat", model="qwen3-4b", host="gpu1", status=200,
                    prompt_tokens=prompt, completion_tokens=completion, **more)  # fmt: skip
 
 
-async def refusal(waited_for: Any) -> Refusal:
-    with pytest.raises(Refusal) as caught:
+async def refusal(waited_for: Any) -> AdmissionRefused:
+    with pytest.raises(AdmissionRefused) as caught:
         await waited_for
     return caught.value
 
@@ -104,7 +104,7 @@ async def test_a_new_key_works_at_once_and_a_revoked_one_ends(
 async def is_refused(admission: KeyAdmission, secret: str) -> bool:
     try:
         await admission.authenticate(bearer(secret))
-    except Refusal as refused:
+    except AdmissionRefused as refused:
         return refused.error.message.endswith("is unknown or revoked.")
     return False
 
@@ -358,7 +358,7 @@ def test_a_key_is_random_and_only_its_digest_is_kept(url: str) -> None:
     assert len(key.start) == 8
     assert secret[8:] not in repr(key)
     assert key_in(bearer(secret)) == secret
-    store: Store
+    store: GatewayStore
     with open_store(url) as store:
         store.add_key(key)
     assert secret.encode() not in b"".join(

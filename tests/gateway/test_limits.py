@@ -15,7 +15,7 @@ from itertools import chain
 import pytest
 
 from lmdeck.errors import ConfigurationError, RateLimitError, ServerError
-from lmdeck.gateway.admission import Refusal
+from lmdeck.gateway.admission import AdmissionRefused
 from lmdeck.gateway.limits.budgets import MemoryBudgets
 from lmdeck.gateway.limits.limiter import Limiter, rate_limit_headers
 from lmdeck.gateway.limits.windows import WINDOWS, balance
@@ -38,8 +38,8 @@ def a_key(**limits: int) -> Key:
     return Key(name=f"alice-{uuid.uuid4().hex[:8]}", digest="d", start="lmk_", limits=KeyLimits(**limits))
 
 
-async def refused(limiter: Limiter, key: Key, tokens: int = 0) -> Refusal:
-    with pytest.raises(Refusal) as caught:
+async def refused(limiter: Limiter, key: Key, tokens: int = 0) -> AdmissionRefused:
+    with pytest.raises(AdmissionRefused) as caught:
         await limiter.admit(key, tokens)
     assert isinstance(caught.value.error, RateLimitError)
     assert caught.value.error.status == 429
@@ -177,7 +177,7 @@ async def test_a_budget_is_exceeded_by_at_most_what_was_running(limiter: Limiter
         while True:
             try:
                 admitted = await limiter.admit(key, 100)
-            except Refusal as refusal:
+            except AdmissionRefused as refusal:
                 if refusal.error.code == "insufficient_quota" and not running:
                     return
                 await asyncio.sleep(0.001)
@@ -309,7 +309,7 @@ async def test_redis_that_does_not_answer_is_a_typed_error_without_its_password(
 
 WORKER = """
 import asyncio, json, sys, time
-from lmdeck.gateway.admission import Refusal
+from lmdeck.gateway.admission import AdmissionRefused
 from lmdeck.gateway.limits.limiter import Limiter
 from lmdeck.gateway.store import Key, KeyLimits
 
@@ -317,7 +317,7 @@ async def ask(limiter, key, admitted):
     while True:
         try:
             one = await limiter.admit(key, 20)
-        except Refusal as refusal:
+        except AdmissionRefused as refusal:
             if refusal.error.retry_after > 1:
                 return
             await asyncio.sleep(0.002)  # only running requests hold the budget

@@ -20,9 +20,9 @@ import pytest
 from lmdeck.errors import ConfigurationError, RateLimitError, ServerUnreachableError
 from lmdeck.gateway.store import (
     FailureRecord,
+    GatewayStore,
     Key,
     KeyLimits,
-    Store,
     StoreError,
     UsageRecord,
     day_of,
@@ -35,7 +35,7 @@ AT = 1_780_000_000.0  # 2026-05-28, in UTC
 
 
 @pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
+def store(store_url: str) -> Iterator[GatewayStore]:
     with open_store(store_url) as opened:
         yield opened
 
@@ -54,7 +54,7 @@ def a_record(id_: str, *, at: float = AT, prompt: int = 10, completion: int = 5,
 # --- keys -----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_key_comes_back_as_it_was_added(store: Store) -> None:
+def test_a_key_comes_back_as_it_was_added(store: GatewayStore) -> None:
     """With every limit, pattern and time."""
     full = a_key(
         models=("qwen*", "gemma-3-4b"),
@@ -67,7 +67,7 @@ def test_a_key_comes_back_as_it_was_added(store: Store) -> None:
     assert store.list_keys() == [full, plain]
 
 
-def test_a_name_is_free_again_once_its_key_is_revoked(store: Store) -> None:
+def test_a_name_is_free_again_once_its_key_is_revoked(store: GatewayStore) -> None:
     """So that a key can be replaced under the name by which its usage is counted."""
     store.add_key(a_key())
     with pytest.raises(ConfigurationError, match="There is a key 'alice' already"):
@@ -85,7 +85,7 @@ def test_a_name_is_free_again_once_its_key_is_revoked(store: Store) -> None:
 # --- usage ----------------------------------------------------------------------------------------------------------------
 
 
-def test_usage_is_totalled_by_key_model_host_and_day(store: Store) -> None:
+def test_usage_is_totalled_by_key_model_host_and_day(store: GatewayStore) -> None:
     """By any of them, in any order, and within days."""
     records = [
         a_record("r1"),
@@ -113,7 +113,7 @@ def test_usage_is_totalled_by_key_model_host_and_day(store: Store) -> None:
         store.usage(["user"])
 
 
-def test_problems_are_totalled_by_model_code_and_dialect(store: Store) -> None:
+def test_problems_are_totalled_by_model_code_and_dialect(store: GatewayStore) -> None:
     """Within days, and once for each request."""
     kinds = {("repaired", "hermes-json"): 2, ("token_dropped", ""): 1}
     for id_, at in (("r1", AT), ("r1", AT), ("r2", AT + 86400)):
@@ -123,14 +123,14 @@ def test_problems_are_totalled_by_model_code_and_dialect(store: Store) -> None:
     assert [row.count for row in store.problems(until=day_of(AT))] == [2, 1]
 
 
-def test_a_request_is_counted_once_however_often_it_is_recorded(store: Store) -> None:
+def test_a_request_is_counted_once_however_often_it_is_recorded(store: GatewayStore) -> None:
     """A commit whose answer was lost is repeated."""
     for record in [a_record("r1"), a_record("r1"), a_record("r1", completion=7)]:
         store.record(record).result(30)
     assert [(row.requests, row.tokens) for row in store.usage(["key"])] == [(1, 15)]
 
 
-def test_a_record_comes_back_with_every_field(store: Store) -> None:
+def test_a_record_comes_back_with_every_field(store: GatewayStore) -> None:
     """The newest first."""
     full = a_record(
         "r1", endpoint="/v1/chat/completions", status=429, queued=0.25, first_token=0.5, seconds=2.0, finish_reason="stop",
@@ -144,7 +144,7 @@ def test_a_record_comes_back_with_every_field(store: Store) -> None:
     assert [record.id for record in store.requests(since=0, limit=1)] == ["r2"]
 
 
-def test_what_clients_and_servers_send_is_stored_whatever_it_is(store: Store) -> None:
+def test_what_clients_and_servers_send_is_stored_whatever_it_is(store: GatewayStore) -> None:
     """NUL, lone surrogates, quotation marks, megabytes, numbers that no token count is, and no number at all."""
     hostile = "a\0b\ud800'; DROP TABLE lmdeck_keys; --%s?\u202e" + "x" * 1_000_000
     usage = Usage(prompt_tokens=-5, completion_tokens=10**30, total_tokens=0, cached_tokens=10**30)
@@ -174,7 +174,7 @@ def test_single_requests_are_removed_in_time_and_totals_stay(store_url: str) -> 
 # --- failures -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_last_thousand_failures_are_kept(store: Store) -> None:
+def test_the_last_thousand_failures_are_kept(store: GatewayStore) -> None:
     """The newest first, the oldest removed."""
     futures = [
         store.record_failure(FailureRecord(id=f"f{n:04}", at=AT + n, kind="ServerError", message="m", hint="h"))
@@ -188,7 +188,7 @@ def test_the_last_thousand_failures_are_kept(store: Store) -> None:
     assert len(store.failures(limit=3)) == 3
 
 
-def test_failures_are_grouped_by_kind(store: Store) -> None:
+def test_failures_are_grouped_by_kind(store: GatewayStore) -> None:
     """With the message and hint of the last one."""
     error = RateLimitError("Too many requests for key 'bob'.", status=429)
     error.attempts, error.request_id = 2, "req_1"

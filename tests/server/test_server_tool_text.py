@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lmdeck.server import tool_text
-from lmdeck.server.events import TextDelta, ToolArgumentsDelta, ToolCallOpened
+from lmdeck.server.backend_events import TextDelta, ToolArgumentsDelta, ToolCallOpened
 from lmdeck.server.tool_text import CallFinder, ConstrainedCall, partial_marker_length
 
 CALL = '[TOOL_REQUEST]{"name": "f", "arguments": {"a": "}[é"}}[END_TOOL_REQUEST]'

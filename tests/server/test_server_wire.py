@@ -12,7 +12,7 @@ import pytest
 from lmdeck.errors import ConfigurationError
 from lmdeck.server.app import create_app
 from lmdeck.server.backend import BackendError
-from lmdeck.server.events import Finished
+from lmdeck.server.backend_events import Finished
 from lmdeck.server.requests import body as requests
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.server.tool_use import DefaultToolUse

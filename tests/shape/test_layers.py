@@ -47,7 +47,7 @@ LAYERS: dict[str, int] = {
     "lmdeck.relay": 4,
     "lmdeck.server.blocks": 4,  # how answers are written: also by `relay`
     "lmdeck.server.encoders": 4,
-    "lmdeck.server.events": 4,
+    "lmdeck.server.backend_events": 4,
     "lmdeck.server.jobs": 4,
     "lmdeck": 4,
     # edges

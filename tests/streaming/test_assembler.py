@@ -16,7 +16,7 @@ from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._parsing.text_buffer import TextBuffer
 from lmdeck._streaming.assembler import ChatAssembler
-from lmdeck._streaming.wire_chunks import Completion
+from lmdeck._streaming.wire_chunks import WireCompletion
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, MalformedStreamError, ToolCallParseError
 from lmdeck.events import Chunk, ToolCallDelta
 from lmdeck.messages import ModelDetails, Problem, Reply, Runtime, ToolCall
@@ -51,7 +51,7 @@ def feed(target: ChatAssembler, *wire: bytes) -> list[Chunk]:
     """Feed wire chunks."""
     chunks: list[Chunk] = []
     for data in wire:
-        target.feed(msgspec.json.decode(data, type=Completion), chunks)
+        target.feed(msgspec.json.decode(data, type=WireCompletion), chunks)
     return chunks
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from lmdeck import StreamParser
 from lmdeck._streaming.assembler import ChatAssembler
-from lmdeck._streaming.wire_chunks import Choice, Completion, Delta, FunctionDelta, ToolDelta
+from lmdeck._streaming.wire_chunks import Choice, Delta, FunctionDelta, ToolDelta, WireCompletion
 from lmdeck.events import Chunk
 from lmdeck.messages import Reply
 
@@ -33,8 +33,8 @@ def streamed(deltas: Sequence[Delta]) -> tuple[Reply, list[Chunk]]:
     assembler = ChatAssembler(tools=TOOLS, text_parser=StreamParser(TOOLS))
     chunks: list[Chunk] = []
     for delta in deltas:
-        assembler.feed(Completion(choices=[Choice(delta=delta)]), chunks)
-    assembler.feed(Completion(choices=[Choice(delta=Delta(), finish_reason="stop")]), chunks)
+        assembler.feed(WireCompletion(choices=[Choice(delta=delta)]), chunks)
+    assembler.feed(WireCompletion(choices=[Choice(delta=Delta(), finish_reason="stop")]), chunks)
     chunks += assembler.close()
     return assembler.reply(), chunks
 
@@ -46,7 +46,7 @@ def sent(deltas: Sequence[Delta]) -> Reply:
     )
     assembler = ChatAssembler(tools=TOOLS, text_parser=StreamParser(TOOLS))
     chunks: list[Chunk] = []
-    assembler.feed(Completion(choices=[Choice(message=message, finish_reason="stop")]), chunks)
+    assembler.feed(WireCompletion(choices=[Choice(message=message, finish_reason="stop")]), chunks)
     assembler.close()
     return assembler.reply()
 

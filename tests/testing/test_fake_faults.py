@@ -133,7 +133,7 @@ def test_tool_calls_survive_odd_streams(fake: FakeLMStudio, name: str, way: Way)
         return a + b
 
     from lmdeck.testing import Answer
-    from lmdeck.testing.answers import PlannedCall
+    from lmdeck.testing.scripted_answers import PlannedCall
 
     calls = tuple(PlannedCall(name="add", arguments={"a": number, "b": 1}) for number in (1, 2))
     fake.fail(name, reply=Answer(calls=calls)).reply("done")

@@ -20,8 +20,8 @@ from asking import nothing_left_behind
 from lmdeck import AsyncChat, AsyncLMStudio, Chat, LMStudio, LMStudioError, Reply
 from lmdeck._parsing.dialects import REGISTRY
 from lmdeck.testing import Answer, FakeLMStudio
-from lmdeck.testing.answers import PlannedCall
 from lmdeck.testing.faults import FAULTS
+from lmdeck.testing.scripted_answers import PlannedCall
 from loopback import PATIENCE
 
 if TYPE_CHECKING:

@@ -86,7 +86,7 @@ def agent_plan(
         ToolError: Too many calls in a row failed; this is the last failure.
         ToolCallMissingError: A call was demanded and none came.
     """
-    run = _Run(tools, limits, one_at_a_time=one_at_a_time)
+    run = _RunState(tools, limits, one_at_a_time=one_at_a_time)
     if resumed is not None:
         run.restore(resumed.rounds)
     for number in range(run.round, limits.max_rounds + 1):
@@ -116,7 +116,7 @@ class _Group(Struct, kw_only=True):
     indexes: list[int] = field(default_factory=list)
 
 
-class _Run:
+class _RunState:
     """The state of a run."""
 
     def __init__(self, tools: Mapping[str, Tool[..., Any]], limits: AgentLimits, *, one_at_a_time: bool) -> None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from lmdeck._agent.approvals import Approve, PausingApprove
 from lmdeck._agent.limits import AgentLimits
 from lmdeck._agent.loop import AgentEffect, AskModel, PendingRound, agent_plan
-from lmdeck._client.approvals import AnyApprove, approver
+from lmdeck._client.approve_callback import AnyApprove, approver
 from lmdeck._client.paused_run import RESUMED, Decisions, PausedRun
 from lmdeck._client.plans.chat import begin_chat, send_chat
 from lmdeck._client.run import AsyncChatRun, ChatRun

@@ -21,7 +21,7 @@ def run_closed(partial: Reply | None = None) -> IncompleteStreamError:
     return IncompleteStreamError("The run is closed.", hint="Start a new run.", partial=partial)
 
 
-class _Run:
+class _RunBase:
     """The base class of both runs: whether the run was closed, and how it ended once it has."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class _Run:
             raise run_closed()
 
 
-class ChatRun(_Run):
+class ChatRun(_RunBase):
     """A run of the sync client while it continues.
 
     A context manager and an iterator of chunks and tool events.
@@ -116,7 +116,7 @@ class ChatRun(_Run):
                 self._lock.release()
 
 
-class AsyncChatRun(_Run):
+class AsyncChatRun(_RunBase):
     """A run of the async client while it continues.
 
     An async context manager and iterator of chunks and tool events.

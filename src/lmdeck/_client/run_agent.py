@@ -14,7 +14,7 @@ from msgspec import Struct
 from lmdeck._agent.approvals import PausingApprove
 from lmdeck._agent.limits import AgentLimits
 from lmdeck._agent.loop import AskApproval, AskModel, EmitEvent, PendingRound, RunTools
-from lmdeck._client.approvals import decide, decide_async
+from lmdeck._client.approve_callback import decide, decide_async
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._client.tool_runs import run_in_tasks, run_in_threads
 from lmdeck._transport.interruption import Interruption

@@ -74,7 +74,7 @@ class _StreamState(Generic[TransportT]):
             self.response.close()
 
 
-class _Stream(Generic[TransportT]):
+class _StreamBase(Generic[TransportT]):
     """The base class of both streams: the state of the reading, and the resulting reply."""
 
     def __init__(self, transport: TransportT, begin: Begin) -> None:
@@ -105,7 +105,7 @@ class _Stream(Generic[TransportT]):
         return self._state.partial() if self._reply is None else self._reply
 
 
-class ChatStream(_Stream[Transport]):
+class ChatStream(_StreamBase[Transport]):
     """The stream of the sync client: a context manager and an iterator of `Chunk`."""
 
     def __init__(self, transport: Transport, begin: Begin) -> None:
@@ -146,7 +146,7 @@ class ChatStream(_Stream[Transport]):
         self._state.close()
 
 
-class AsyncChatStream(_Stream[AsyncTransport]):
+class AsyncChatStream(_StreamBase[AsyncTransport]):
     """The stream of the async client: an async context manager and an async iterator of `Chunk`."""
 
     def __init__(self, transport: AsyncTransport, begin: Begin) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lmdeck._streaming.translator import Json, call_delta, completion, entries, finished, text_of, token_usage, untyped
-from lmdeck._streaming.wire_chunks import Choice, Completion, Delta
+from lmdeck._streaming.wire_chunks import Choice, Delta, WireCompletion
 from lmdeck.messages import ServerCall
 from lmdeck.native_events import StreamEvent
 
@@ -41,7 +41,7 @@ class AnthropicTranslator:
         """Return an `error` event, the only form in which failures come."""
         return data if data.get("type") == "error" else None
 
-    def event(self, data: Json) -> Iterator[Completion]:
+    def event(self, data: Json) -> Iterator[WireCompletion]:
         """Yield the chunks that an event means."""
         match data.get("type"):
             case "message_start":
@@ -64,7 +64,7 @@ class AnthropicTranslator:
             case "message_stop":
                 self.is_done = True
 
-    def _open(self, index: int | None, block: Json) -> Iterator[Completion]:
+    def _open(self, index: int | None, block: Json) -> Iterator[WireCompletion]:
         kind = block.get("type")
         self.is_in_call = kind in SERVER_TOOLS
         if kind == "tool_use":
@@ -75,7 +75,7 @@ class AnthropicTranslator:
         elif delta := _block_delta(block):
             yield completion(delta)
 
-    def _delta(self, index: int | None, delta: Json) -> Iterator[Completion]:
+    def _delta(self, index: int | None, delta: Json) -> Iterator[WireCompletion]:
         match delta.get("type"):
             case "input_json_delta" if fragment := delta.get("partial_json"):
                 self._inputs.pop(index, None)
@@ -85,7 +85,7 @@ class AnthropicTranslator:
             case "thinking_delta" if text := text_of(delta.get("thinking")):
                 yield completion(Delta(reasoning_content=text))
 
-    def body(self, body: Json) -> Completion | None:
+    def body(self, body: Json) -> WireCompletion | None:
         """Return the chunk that a whole body means; None if it is not a body of this endpoint."""
         if not isinstance(body.get("content"), (list, str)):
             return None
@@ -106,7 +106,7 @@ class AnthropicTranslator:
             tool_calls=calls or None,
         )
         reason = str(body.get("stop_reason") or "end_turn")
-        return Completion(
+        return WireCompletion(
             choices=[Choice(message=message, finish_reason=REASONS.get(reason, reason))],
             id=str(body.get("id") or ""),
             model=str(body.get("model") or ""),

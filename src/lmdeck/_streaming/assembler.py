@@ -24,7 +24,7 @@ from lmdeck._streaming.logprobs import LOGPROBS_MISSING, read_logprobs
 from lmdeck._streaming.mixed_calls import MixedCalls
 from lmdeck._streaming.model_names import is_same_model
 from lmdeck._streaming.tool_call_slots import NATIVE, ToolCallSlots
-from lmdeck._streaming.wire_chunks import Choice, Completion, Delta, content_text
+from lmdeck._streaming.wire_chunks import Choice, Delta, WireCompletion, content_text
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallMissingError, ToolCallParseError
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply, TokenLogprob
@@ -137,7 +137,7 @@ class ChatAssembler:
         """The tokens that the server counted, once it has reported them."""
         return self._figures.usage
 
-    def text_alone(self, completion: Completion) -> str:
+    def text_alone(self, completion: WireCompletion) -> str:
         """Return the text of a chunk that goes on with the answer and holds nothing else, as most do; otherwise `""`."""
         if not (self._id and self._model):
             self._read_head(completion)
@@ -165,7 +165,7 @@ class ChatAssembler:
         if not is_one_text and any(chunk.tool_call_delta or chunk.tool_call for chunk in chunks[first:]):
             self._merge_embedded_calls(chunks, first)
 
-    def feed(self, completion: Completion, chunks: list[Chunk]) -> None:
+    def feed(self, completion: WireCompletion, chunks: list[Chunk]) -> None:
         """Read a chunk of the wire, or a whole body, and append what happened in it to `chunks`."""
         self._read_head(completion)
         choices = completion.choices
@@ -254,11 +254,11 @@ class ChatAssembler:
         in_text = () if self._text_parser is None else self._text_parser.problems
         return [*self._problems, *self._calls.problems, *in_text]
 
-    def _read_head(self, completion: Completion) -> None:
+    def _read_head(self, completion: WireCompletion) -> None:
         self._id = self._id or completion.id or ""
         self._model = self._model or completion.model or ""
 
-    def _read_choice(self, choice: Choice, completion: Completion, chunks: list[Chunk]) -> None:
+    def _read_choice(self, choice: Choice, completion: WireCompletion, chunks: list[Chunk]) -> None:
         first = len(chunks)
         if choice.delta is not None:
             self._read_delta(choice.delta, chunks)

@@ -18,7 +18,7 @@ from lmdeck._responses.api_errors import api_error, decoded_or_text, is_error_bo
 from lmdeck._responses.json_reader import DECODE_ERRORS, refuse_body
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.sse import BOM, ServerSentEvent, SSEDecoder
-from lmdeck._streaming.wire_chunks import Completion, without_lone_surrogates
+from lmdeck._streaming.wire_chunks import WireCompletion, without_lone_surrogates
 from lmdeck.errors import (
     APIError,
     IncompleteStreamError,
@@ -35,7 +35,7 @@ DONE = b"[DONE]"
 BLANKS = b" \t\r\n"
 SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 Observer: TypeAlias = Callable[[bytes, Sequence[Chunk]], None]
-_decode_completion = msgspec.json.Decoder(Completion).decode
+_decode_completion = msgspec.json.Decoder(WireCompletion).decode
 
 
 class ChatReader:
@@ -225,7 +225,7 @@ class ChatReader:
         if texts:
             assembler.feed_texts(texts, chunks)
 
-    def _read_event(self, event: ServerSentEvent, completion: Completion | None, chunks: list[Chunk]) -> None:
+    def _read_event(self, event: ServerSentEvent, completion: WireCompletion | None, chunks: list[Chunk]) -> None:
         """Append the chunks of an event; one without a completion is the end mark, blank or broken."""
         if completion is None and self._is_mark(event.data.strip()):
             return
@@ -254,7 +254,7 @@ class ChatReader:
         else:
             self._raw_is_short = True
 
-    def _decode_repaired(self, event: ServerSentEvent) -> Completion:
+    def _decode_repaired(self, event: ServerSentEvent) -> WireCompletion:
         """Decode JSON with half a surrogate pair, as sent by servers that cut UTF-16 text.
 
         Raises:
@@ -266,7 +266,7 @@ class ChatReader:
         except DECODE_ERRORS as error:
             self._refuse_event(event, error)
 
-    def _mended(self, data: bytes) -> Completion | None:
+    def _mended(self, data: bytes) -> WireCompletion | None:
         """Decode JSON with U+FFFD for each half of a surrogate pair; None if that does not help."""
         mended = without_lone_surrogates(data)
         if mended == data:
@@ -278,7 +278,7 @@ class ChatReader:
         self._assembler.note(Problem("text_mended", "Half a surrogate pair was replaced by U+FFFD."))
         return completion
 
-    def _check_event(self, event: ServerSentEvent, completion: Completion) -> None:
+    def _check_event(self, event: ServerSentEvent, completion: WireCompletion) -> None:
         """Raise the error of an event that is an error or not a chunk.
         A chunk without choices may contain only usage.
         """
@@ -316,7 +316,7 @@ class ChatReader:
             f"The body is not a chat completion: {describe(body[:400].decode('utf-8', 'replace'))}"
         )
 
-    def _read_completion(self, body: bytes, completion: Completion) -> list[Chunk]:
+    def _read_completion(self, body: bytes, completion: WireCompletion) -> list[Chunk]:
         """Return all chunks of an answer that came as one body."""
         chunks: list[Chunk] = []
         self._assembler.feed(completion, chunks)

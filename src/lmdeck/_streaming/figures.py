@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
-from lmdeck._streaming.wire_chunks import Completion
+from lmdeck._streaming.wire_chunks import WireCompletion
 from lmdeck.messages import ModelDetails, Runtime
 from lmdeck.stats import Stats, Usage
 
@@ -30,7 +30,7 @@ class Figures:
         self.runtime: Runtime | None = None
         self._stats: dict[str, Any] = {}
 
-    def read(self, completion: Completion) -> None:
+    def read(self, completion: WireCompletion) -> None:
         """Read the figures of a chunk or a whole body."""
         if completion.usage and (usage := _decode_object(completion.usage)):
             self.usage = _convert(flatten_usage(usage), Usage)

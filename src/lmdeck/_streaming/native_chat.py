@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from lmdeck._streaming.translator import Json, completion, entries, finished, text_of, token_usage
-from lmdeck._streaming.wire_chunks import Choice, Completion, Delta
+from lmdeck._streaming.wire_chunks import Choice, Delta, WireCompletion
 from lmdeck.messages import ServerCall
 from lmdeck.native_events import StreamEvent, read_native_event
 
@@ -35,7 +35,7 @@ class NativeTranslator:
         """Return an `error` event, the only form in which failures come."""
         return data if data.get("type") == "error" else None
 
-    def event(self, data: Json) -> Iterator[Completion]:
+    def event(self, data: Json) -> Iterator[WireCompletion]:
         """Yield the chunks that an event means."""
         kind = str(data.get("type") or "")
         self.is_in_call = kind.startswith("tool_call.") and kind not in {"tool_call.success", "tool_call.failure"}
@@ -55,7 +55,7 @@ class NativeTranslator:
             case "chat.end":
                 yield from self._end(data.get("result"))
 
-    def _end(self, result: object) -> Iterator[Completion]:
+    def _end(self, result: object) -> Iterator[WireCompletion]:
         """Yield what the whole answer holds and no delta brought, and its figures."""
         answer = _object(result)
         output = entries(answer.get("output"))
@@ -69,14 +69,14 @@ class NativeTranslator:
         self.is_done = True
         yield finished(self._finish_reason(answer), **_head(answer))
 
-    def body(self, body: Json) -> Completion | None:
+    def body(self, body: Json) -> WireCompletion | None:
         """Return the chunk that a whole body means; None if it is not a body of this endpoint."""
         if not isinstance(body.get("output"), list):
             return None
         output = entries(body["output"])
         self.server_calls = _calls(output)
         message = Delta(content=_texts(output, "message"), reasoning_content=_texts(output, "reasoning"))
-        return Completion(choices=[Choice(message=message, finish_reason=self._finish_reason(body))], **_head(body))
+        return WireCompletion(choices=[Choice(message=message, finish_reason=self._finish_reason(body))], **_head(body))
 
     def _finish_reason(self, result: Json) -> str:
         """Return `length` if the token limit was reached.

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from lmdeck._streaming.translator import Json, entries, untyped
-from lmdeck._streaming.wire_chunks import Choice, Completion, Delta
+from lmdeck._streaming.wire_chunks import Choice, Delta, WireCompletion
 from lmdeck.messages import ServerCall
 from lmdeck.native_events import StreamEvent
 
@@ -30,19 +30,19 @@ class CompletionTranslator:
         """Return an event that reports an error; otherwise None."""
         return data if data.get("error") else None
 
-    def event(self, data: Json) -> Iterator[Completion]:
+    def event(self, data: Json) -> Iterator[WireCompletion]:
         """Yield the chunk that an event means."""
         yield _completion(data, "delta")
 
-    def body(self, body: Json) -> Completion | None:
+    def body(self, body: Json) -> WireCompletion | None:
         """Return the chunk that a whole body means; None if it is not a body of this endpoint."""
         choices = entries(body.get("choices"))
         return _completion(body, "message") if choices and isinstance(choices[0].get("text"), str) else None
 
 
-def _completion(data: Json, part: str) -> Completion:
+def _completion(data: Json, part: str) -> WireCompletion:
     usage = data.get("usage")
-    return Completion(
+    return WireCompletion(
         choices=[_choice(choice, part) for choice in entries(data.get("choices"))],
         id=str(data.get("id") or ""),
         model=str(data.get("model") or ""),

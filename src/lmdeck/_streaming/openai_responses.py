@@ -23,7 +23,7 @@ from lmdeck._streaming.translator import (
     token_usage,
     untyped,
 )
-from lmdeck._streaming.wire_chunks import Choice, Completion, Delta
+from lmdeck._streaming.wire_chunks import Choice, Delta, WireCompletion
 from lmdeck.messages import ServerCall
 from lmdeck.native_events import StreamEvent
 
@@ -58,7 +58,7 @@ class ResponsesTranslator:
             return None
         return {"error": response.get("error") or {"message": "The response failed.", "type": "server_error"}}
 
-    def event(self, data: Json) -> Iterator[Completion]:
+    def event(self, data: Json) -> Iterator[WireCompletion]:
         """Yield the chunks that an event means."""
         kind = str(data.get("type") or "")
         name, _, stage = kind.rpartition(".")
@@ -74,7 +74,7 @@ class ResponsesTranslator:
         elif name in CONTENT + REASONING:
             yield from self._text(data, name, stage)
 
-    def _text(self, data: Json, name: str, stage: str) -> Iterator[Completion]:
+    def _text(self, data: Json, name: str, stage: str) -> Iterator[WireCompletion]:
         place = (self._items.of(data.get("item_id"), data.get("output_index")), name in REASONING)
         text = text_of(data.get("delta") if stage == "delta" else data.get("text", data.get("refusal")))
         if not text or (stage == "done" and place in self._seen) or stage not in {"delta", "done"}:
@@ -83,7 +83,7 @@ class ResponsesTranslator:
         delta = Delta(reasoning_content=text) if name in REASONING else Delta(content=text)
         yield completion(delta, data.get("logprobs"))
 
-    def _arguments(self, data: Json, stage: str) -> Iterator[Completion]:
+    def _arguments(self, data: Json, stage: str) -> Iterator[WireCompletion]:
         index = self._items.of(data.get("item_id"), data.get("output_index"))
         place = (index, "arguments")
         arguments = data.get("delta") if stage == "delta" else data.get("arguments")
@@ -93,7 +93,7 @@ class ResponsesTranslator:
         self._seen.add(place)
         yield completion(Delta(tool_calls=[call_delta(index, arguments=arguments)]))
 
-    def _item(self, data: Json, *, is_done: bool) -> Iterator[Completion]:
+    def _item(self, data: Json, *, is_done: bool) -> Iterator[WireCompletion]:
         item = data.get("item")
         if not isinstance(item, Mapping):
             return
@@ -106,7 +106,7 @@ class ResponsesTranslator:
         else:  # the arguments of a call that the server makes itself are not a call of the caller's
             self._seen.add((index, "server"))
 
-    def _call(self, item: Json, index: int | None, *, is_done: bool) -> Iterator[Completion]:
+    def _call(self, item: Json, index: int | None, *, is_done: bool) -> Iterator[WireCompletion]:
         """Yield the opening of a call once, and the item's arguments if no event brought them."""
         opening, filling = (index, "call"), (index, "arguments")
         arguments = item.get("arguments") if filling not in self._seen and (is_done or item.get("arguments")) else None
@@ -119,7 +119,7 @@ class ResponsesTranslator:
         delta = call_delta(index, item.get("call_id") or item.get("id"), name, arguments)
         yield completion(Delta(tool_calls=[delta]))
 
-    def _rest(self, item: Json, index: int | None) -> Iterator[Completion]:
+    def _rest(self, item: Json, index: int | None) -> Iterator[WireCompletion]:
         """Yield the text of a finished item that no event contained.
         An event without an item covers all items of its kind.
         """
@@ -131,7 +131,7 @@ class ResponsesTranslator:
                 self._seen.add((index, True))
                 yield completion(Delta(reasoning_content=text))
 
-    def _end(self, response: Json, timings: object) -> Iterator[Completion]:
+    def _end(self, response: Json, timings: object) -> Iterator[WireCompletion]:
         output = entries(response.get("output"))
         for position, item in enumerate(output):
             index = self._items.at_end(item.get("id"), position)
@@ -143,7 +143,7 @@ class ResponsesTranslator:
         self.is_done = True
         yield finished(_reason(response), **_head(response), timings=as_raw(timings))
 
-    def body(self, body: Json) -> Completion | None:
+    def body(self, body: Json) -> WireCompletion | None:
         """Return the chunk that a whole body means; None if it is not a body of this endpoint."""
         if not isinstance(body.get("output"), list):
             return None
@@ -160,7 +160,7 @@ class ResponsesTranslator:
             tool_calls=calls or None,
         )
         logprobs = [entry for item in output if item.get("type") == "message" for entry in _logprobs(item)]
-        return Completion(
+        return WireCompletion(
             choices=[Choice(message=message, finish_reason=_reason(body), logprobs=logprobs)],
             **_head(body),
             timings=as_raw(body.get("timings")),

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Raw
 
-from lmdeck._streaming.wire_chunks import Choice, Completion, Delta, FunctionDelta, ToolDelta
+from lmdeck._streaming.wire_chunks import Choice, Delta, FunctionDelta, ToolDelta, WireCompletion
 from lmdeck.messages import ServerCall
 from lmdeck.native_events import ServerEvent, StreamEvent
 
@@ -25,7 +25,7 @@ class Translator(Protocol):
     is_in_call: bool  # whether a call that the server itself runs is being written or run
     server_calls: list[ServerCall]
 
-    def event(self, data: Json) -> Iterator[Completion]:
+    def event(self, data: Json) -> Iterator[WireCompletion]:
         """Yield the chunks that an event means."""
         ...
 
@@ -37,7 +37,7 @@ class Translator(Protocol):
         """Return the error object of an event that reports a failure; otherwise None."""
         ...
 
-    def body(self, body: Json) -> Completion | None:
+    def body(self, body: Json) -> WireCompletion | None:
         """Return the chunk that a whole body means; None if it is not a body of this endpoint."""
         ...
 
@@ -49,14 +49,14 @@ def untyped(data: dict[str, Any]) -> ServerEvent:
 
 def completion(
     delta: Delta | None = None, logprobs: object = None, **head: Any
-) -> Completion:  # the fields of Completion
+) -> WireCompletion:  # the fields of WireCompletion
     """Return a chunk with one choice, or without choices if there is no delta."""
-    return Completion(choices=None if delta is None else [Choice(delta=delta, logprobs=logprobs)], **head)
+    return WireCompletion(choices=None if delta is None else [Choice(delta=delta, logprobs=logprobs)], **head)
 
 
-def finished(reason: str, **head: Any) -> Completion:  # the fields of Completion
+def finished(reason: str, **head: Any) -> WireCompletion:  # the fields of WireCompletion
     """Return a chunk that ends the answer."""
-    return Completion(choices=[Choice(finish_reason=reason)], **head)
+    return WireCompletion(choices=[Choice(finish_reason=reason)], **head)
 
 
 def call_delta(index: int | None, id_: object = None, name: str | None = None, arguments: object = None) -> ToolDelta:

@@ -54,7 +54,7 @@ class Choice(Struct, gc=False):
     logprobs: Any = None
 
 
-class Completion(Struct, gc=False):
+class WireCompletion(Struct, gc=False):
     """A chunk or a whole body: the two differ only in `delta` and `message`."""
 
     choices: list[Choice] | None = None

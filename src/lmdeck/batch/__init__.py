@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
+from lmdeck.batch.input_requests import BatchOptions
 from lmdeck.batch.job import AsyncBatchJob, BatchJob, BatchRow
 from lmdeck.batch.ledger import RowError
 from lmdeck.batch.progress import BatchProgress, BatchSummary, HostProgress
-from lmdeck.batch.requests import BatchOptions
 from lmdeck.batch.worker import WorkerLimits
 
 __all__ = [

@@ -16,14 +16,14 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from lmdeck.batch.answers import BatchReply, read_reply
-from lmdeck.batch.hosts import Host
+from lmdeck.batch.answer_schema import SchemaCheck
+from lmdeck.batch.batch_hosts import BatchHost
+from lmdeck.batch.input_requests import BatchOptions, InvalidRowError, custom_id_of, request_of
 from lmdeck.batch.ledger import InputRow, Ledger, RowError, StoredRow
 from lmdeck.batch.output import ended_rows, write_output, writer_for
 from lmdeck.batch.progress import BatchProgress, BatchSummary, RowFigures, running_progress
 from lmdeck.batch.readers import Record, digest_of, read_records
-from lmdeck.batch.requests import BatchOptions, InvalidRowError, custom_id_of, request_of
-from lmdeck.batch.schema import SchemaCheck
+from lmdeck.batch.stored_answers import BatchReply, read_reply
 from lmdeck.batch.worker import Worker, WorkerLimits
 from lmdeck.errors import ConfigurationError
 
@@ -55,7 +55,7 @@ class _Job:
         self,
         source: PathLikeText,
         out: PathLikeText,
-        make_hosts: Callable[[], Sequence[Host]],
+        make_hosts: Callable[[], Sequence[BatchHost]],
         *,
         ledger: PathLikeText | None = None,
         options: BatchOptions | None = None,
@@ -104,7 +104,7 @@ class _Job:
     async def _run(self, on_progress: OnProgress | None, *, retry_failed: bool, catches_signals: bool) -> BatchSummary:
         begun = time.monotonic()
         ledger = await asyncio.to_thread(Ledger, self.ledger)
-        hosts: Sequence[Host] = ()
+        hosts: Sequence[BatchHost] = ()
         interrupted: list[int] = []
         try:
             await asyncio.to_thread(self._read, ledger, on_progress, retry_failed=retry_failed)

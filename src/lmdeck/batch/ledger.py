@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from lmdeck._files import create_private_file
 from lmdeck.batch.alive import AliveLock, is_alive, machine
-from lmdeck.batch.requests import BatchRequest
+from lmdeck.batch.input_requests import BatchRequest
 from lmdeck.errors import ConfigurationError, FileWriteError
 
 LEASE_SECONDS = 20.0
@@ -93,7 +93,7 @@ class Lease(Struct, frozen=True, kw_only=True):
     attempts: int = 0
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
+class LeaseOutcome(Struct, frozen=True, kw_only=True):
     """The outcome of a lease: an answer, a final error, or neither.
     Without either, the request is sent again after `delay` seconds.
 
@@ -350,7 +350,7 @@ class Ledger:
             return self._connection.execute("SELECT 1 FROM requests WHERE state < 2 LIMIT 1").fetchone() is None
 
     def exchange(
-        self, worker: int, outcomes: Sequence[Outcome], wishes: Sequence[tuple[str, int]] = ()
+        self, worker: int, outcomes: Sequence[LeaseOutcome], wishes: Sequence[tuple[str, int]] = ()
     ) -> list[list[Lease]]:
         """Record outcomes, and lease requests: as many of each model as wished.
         A cancelled batch leases none.
@@ -383,7 +383,7 @@ class Ledger:
             for id_, endpoint, body, attempts in found
         ]
 
-    def _record(self, outcome: Outcome) -> None:
+    def _record(self, outcome: LeaseOutcome) -> None:
         if outcome.answer is None and outcome.error is None:
             self._connection.execute(
                 "UPDATE requests SET state = 0, worker = NULL, attempts = attempts + ?, not_before = ?"
@@ -413,7 +413,7 @@ class Ledger:
             self._connection.execute("DELETE FROM bodies WHERE id = ?", (outcome.id,))
         self._count(outcome, found[0])
 
-    def _count(self, outcome: Outcome, copies: int) -> None:
+    def _count(self, outcome: LeaseOutcome, copies: int) -> None:
         is_answered = outcome.answer is not None
         self._connection.execute(
             "INSERT INTO hosts VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (name) DO UPDATE SET answered = answered + ?2,"

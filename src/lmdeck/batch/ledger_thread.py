@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from lmdeck.batch.ledger import Lease, Ledger, Outcome
+from lmdeck.batch.ledger import Lease, LeaseOutcome, Ledger
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,7 +20,7 @@ class LedgerThread:
         self._ledger = ledger
         self.worker = worker
         self._executor = ThreadPoolExecutor(1, "lmdeck-ledger")
-        self._waiting: list[tuple[Outcome | None, tuple[str, int] | None, asyncio.Future[list[Lease]]]] = []
+        self._waiting: list[tuple[LeaseOutcome | None, tuple[str, int] | None, asyncio.Future[list[Lease]]]] = []
         self._exchanging: asyncio.Task[None] | None = None
 
     async def run(self, operation: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> T:
@@ -28,7 +28,7 @@ class LedgerThread:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, lambda: operation(*args, **keywords))
 
-    async def record(self, outcome: Outcome, then: str | None = None) -> Lease | None:
+    async def record(self, outcome: LeaseOutcome, then: str | None = None) -> Lease | None:
         """Commit an outcome; with `then`, also lease another request of that model and return it.
 
         Raises:
@@ -51,7 +51,7 @@ class LedgerThread:
             await self._exchanging
         self._executor.shutdown()
 
-    async def _exchanged(self, outcome: Outcome | None, wish: tuple[str, int] | None) -> list[Lease]:
+    async def _exchanged(self, outcome: LeaseOutcome | None, wish: tuple[str, int] | None) -> list[Lease]:
         future: asyncio.Future[list[Lease]] = asyncio.get_running_loop().create_future()
         self._waiting.append((outcome, wish, future))
         if self._exchanging is None or self._exchanging.done():

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from lmdeck._client.session import Session
 from lmdeck._requests.base_url import BaseURL
 from lmdeck._transport.aiohttp import AiohttpTransport
-from lmdeck.batch.failures import MOST_ATTEMPTS
-from lmdeck.batch.hosts import Host, ServerHost
+from lmdeck.batch.batch_hosts import BatchHost, ServerHost
+from lmdeck.batch.failure_policy import MOST_ATTEMPTS
+from lmdeck.batch.input_requests import CHAT, BatchOptions
 from lmdeck.batch.job import AsyncBatchJob, BatchJob, PathLikeText
-from lmdeck.batch.requests import CHAT, BatchOptions
 from lmdeck.batch.worker import PATIENCE, WorkerLimits
 from lmdeck.errors import ConfigurationError
 
@@ -23,7 +23,7 @@ class BatchArguments(TypedDict, total=False):
     """The keywords of `LMStudio.batch`; `BatchOptions` and `WorkerLimits` describe them."""
 
     ledger: PathLikeText | None
-    hosts: Sequence[str | Host]
+    hosts: Sequence[str | BatchHost]
     model: str | None
     endpoint: str
     template: str | None
@@ -86,7 +86,7 @@ def _parts(session: Session, arguments: BatchArguments) -> dict[str, Any]:
     }
 
 
-def _hosts(session: Session, given: Sequence[str | Host], max_concurrency: int | None) -> list[Host]:
+def _hosts(session: Session, given: Sequence[str | BatchHost], max_concurrency: int | None) -> list[BatchHost]:
     """Return the hosts of a batch: given ones, those at the given addresses, or the client's own."""
     ready = [host for host in given if not isinstance(host, str)]
     addresses = [host for host in given if isinstance(host, str)]

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from lmdeck.batch.answers import text_of
 from lmdeck.batch.ledger import Ledger, RowError, StoredRow
 from lmdeck.batch.readers import NEEDS_PYARROW
+from lmdeck.batch.stored_answers import text_of
 from lmdeck.errors import ConfigurationError, FileWriteError, LMStudioError
 
 PARQUET_ROWS = 1000  # written at once

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec import Struct
 
-from lmdeck.batch.failures import MOST_ATTEMPTS, Verdict, delay_after, row_error, verdict_on
-from lmdeck.batch.hosts import Host, HostState
-from lmdeck.batch.ledger import Lease, Ledger, Outcome
+from lmdeck.batch.answer_schema import SchemaCheck
+from lmdeck.batch.batch_hosts import BatchHost, HostState
+from lmdeck.batch.failure_policy import MOST_ATTEMPTS, Verdict, delay_after, row_error, verdict_on
+from lmdeck.batch.ledger import Lease, LeaseOutcome, Ledger
 from lmdeck.batch.ledger_thread import LedgerThread
 from lmdeck.batch.progress import BatchProgress, Speed, running_progress
-from lmdeck.batch.schema import SchemaCheck
 from lmdeck.errors import APIError, LMStudioError, TransportError
 
 HEARTBEAT_SECONDS = 1.0
@@ -52,7 +52,7 @@ class Worker:
     def __init__(
         self,
         ledger: Ledger,
-        hosts: Sequence[Host],
+        hosts: Sequence[BatchHost],
         limits: WorkerLimits,
         *,
         schema: SchemaCheck | None = None,
@@ -159,7 +159,7 @@ class Worker:
 class _Workplace:
     """One host, with its running requests."""
 
-    def __init__(self, worker: Worker, host: Host) -> None:
+    def __init__(self, worker: Worker, host: BatchHost) -> None:
         self.host = host
         self.running: set[asyncio.Task[None]] = set()
         self.model: str | None = None
@@ -275,7 +275,7 @@ class _Workplace:
             is_free = len(self.running) <= self.limit and time.monotonic() >= self._paused_until
             lease = await self._worker.store.record(outcome, lease.model if goes_on and is_free else None)
 
-    async def _answer(self, lease: Lease) -> Outcome:
+    async def _answer(self, lease: Lease) -> LeaseOutcome:
         """Send a request and return its outcome."""
         begun = time.monotonic()
         try:
@@ -287,7 +287,7 @@ class _Workplace:
         seconds = time.monotonic() - begun
         self._share = min(1.0, self._share + self._share / (4 * self.limit))
         await self._refresh()
-        return Outcome(
+        return LeaseOutcome(
             id=lease.id,
             host=self.host.name,
             answer=answer.body,
@@ -298,7 +298,7 @@ class _Workplace:
             completion_tokens=answer.completion_tokens,
         )
 
-    async def _failed(self, lease: Lease, error: Exception) -> Outcome:
+    async def _failed(self, lease: Lease, error: Exception) -> LeaseOutcome:
         """Return the outcome of a failure, and update the state of the host."""
         limits = self._worker.limits
         attempts = lease.attempts + 1
@@ -311,7 +311,7 @@ class _Workplace:
         if verdict is Verdict.STOP:
             self._worker.stop(error)
         if verdict is Verdict.GIVE_UP:
-            return Outcome(
+            return LeaseOutcome(
                 id=lease.id,
                 host=self.host.name,
                 error=row_error(error),
@@ -320,7 +320,7 @@ class _Workplace:
             )
         counts = verdict is Verdict.RETRY
         delay = delay_after(attempts if counts else 1, limits.first_delay)
-        return Outcome(id=lease.id, host=self.host.name, counts=counts, delay=delay)
+        return LeaseOutcome(id=lease.id, host=self.host.name, counts=counts, delay=delay)
 
     async def _refresh(self) -> None:
         """Fetch the host's models again after one was loaded: then its parallel limit is known."""

@@ -7,7 +7,7 @@ the place where answers are kept.
 """
 
 from lmdeck.cache.handler import Cache, CachingHandler, has_flaws
-from lmdeck.cache.requests import CacheControl, request_key
+from lmdeck.cache.request_keys import CacheControl, request_key
 from lmdeck.cache.stores import Entry, MemoryStore, RedisStore, SQLiteStore, Store, open_store
 
 __all__ = [

@@ -14,7 +14,7 @@ from lmdeck._pipeline.effects import Acquire, Plan, ReadFirst, RunBlocking
 from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream
 from lmdeck._responses.json_reader import JSONReader
 from lmdeck.cache.flights import Flight, Flights, alone, running_loop
-from lmdeck.cache.requests import CacheControl, request_key
+from lmdeck.cache.request_keys import CacheControl, request_key
 from lmdeck.cache.sharing import SharedBody
 from lmdeck.cache.stores import Entry, Store, open_store
 from lmdeck.errors import CacheMissError, LMStudioError

@@ -11,7 +11,7 @@ import typer
 
 from lmdeck._client.chat import Chat
 from lmdeck._client.clients import LMStudio
-from lmdeck.cli.output import echo_json, safe, write
+from lmdeck.cli.plain_output import echo_json, safe, write
 from lmdeck.cli.shared_options import Model, System
 from lmdeck.cli.waiting import waiting
 from lmdeck.errors import ConfigurationError

@@ -19,11 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lmdeck.batch import BatchJob, BatchProgress, BatchSummary
-from lmdeck.batch.hosts import Host
+from lmdeck.batch.batch_hosts import BatchHost
 from lmdeck.batch.job import cancel as cancel_batch
 from lmdeck.batch.job import ledger_of, progress_of
 from lmdeck.batch.progress import RowFigures, duration
-from lmdeck.cli.output import echo_json, safe
+from lmdeck.cli.plain_output import echo_json, safe
 from lmdeck.cli.shared_options import Model, System
 from lmdeck.cli.terminal import BAD, GOOD, NEXT, WARNING, console, errors, show_line
 from lmdeck.config import ClientSettings, Settings
@@ -140,7 +140,7 @@ def cancel(file: Of = None, out: Out = None, ledger: LedgerFile = None, as_json:
         show_line(GOOD, f"Cancelled; {ended:,} of {progress.rows:,} rows had ended.")
 
 
-def _on_ray(address: str, settings: Settings, hosts: Sequence[str]) -> Sequence[Host]:
+def _on_ray(address: str, settings: Settings, hosts: Sequence[str]) -> Sequence[BatchHost]:
     """Return the hosts as seen from the nodes of a Ray cluster."""
     from lmdeck.contrib.ray import ray_hosts
 

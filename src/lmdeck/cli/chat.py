@@ -19,11 +19,11 @@ from lmdeck._client.history import History
 from lmdeck._files import replace_file
 from lmdeck._responses.model_lists import choose_model
 from lmdeck._version import __version__
-from lmdeck.cli.chat_sessions import Session, latest_session, load_session, new_session, recent_sessions
+from lmdeck.cli.chat_sessions import ChatSession, latest_session, load_session, new_session, recent_sessions
 from lmdeck.cli.chat_tools import load_tools
 from lmdeck.cli.clipboard import copy_to_clipboard
-from lmdeck.cli.output import safe
-from lmdeck.cli.rendering import SafeMarkdown, Screen
+from lmdeck.cli.live_rendering import SafeMarkdown, Screen
+from lmdeck.cli.plain_output import safe
 from lmdeck.cli.shared_options import Model, System
 from lmdeck.cli.terminal import BAD, NEXT, WARNING, console, show_error, show_line, stats_line
 from lmdeck.cli.waiting import waiting
@@ -81,7 +81,7 @@ class TerminalChat:
     def __init__(
         self,
         lm: LMStudio,
-        session: Session,
+        session: ChatSession,
         tools: list[Tool[..., Any]],
         *,
         model: str | None,
@@ -314,7 +314,7 @@ class TerminalChat:
     def _save_session(self) -> None:
         if not self._save:
             return
-        self._session = Session(self._session.name, self._history, self._model)
+        self._session = ChatSession(self._session.name, self._history, self._model)
         try:
             self._session.save()
         except LMStudioError as error:

@@ -23,7 +23,7 @@ TITLE_CHARS = 60
 NAME = re.compile(r"[\w-]{1,60}", re.ASCII)
 
 
-class Session(NamedTuple):
+class ChatSession(NamedTuple):
     """A conversation with its name and model; `model` is None while the server chooses it."""
 
     name: str
@@ -61,12 +61,12 @@ class Session(NamedTuple):
             path.unlink(missing_ok=True)
 
 
-def new_session() -> Session:
+def new_session() -> ChatSession:
     """Return an empty conversation, named after the time."""
-    return Session(datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S-") + f"{os.getpid() % 10000:04}")
+    return ChatSession(datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S-") + f"{os.getpid() % 10000:04}")
 
 
-def latest_session() -> Session:
+def latest_session() -> ChatSession:
     """Return the conversation that was saved last.
 
     Raises:
@@ -78,16 +78,16 @@ def latest_session() -> Session:
     return found[0]
 
 
-def recent_sessions(count: int) -> list[Session]:
+def recent_sessions(count: int) -> list[ChatSession]:
     """Return the newest conversations; files that cannot be read are left out."""
-    found: list[Session] = []
+    found: list[ChatSession] = []
     for path in _files()[:count]:
         with suppress(ConfigurationError):
             found.append(load_session(path.stem))
     return found
 
 
-def load_session(name: str) -> Session:
+def load_session(name: str) -> ChatSession:
     """Return a saved conversation.
 
     Raises:
@@ -105,7 +105,7 @@ def load_session(name: str) -> Session:
         raise ConfigurationError(f"The conversation {path} cannot be read: {error}.", hint="Check the file.") from error
     history = History.from_json(text)
     model = json.loads(text).get("model")
-    return Session(name, history, model if isinstance(model, str) else None)
+    return ChatSession(name, history, model if isinstance(model, str) else None)
 
 
 def sessions_folder() -> Path:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 
-from lmdeck.cli.output import write
+from lmdeck.cli.plain_output import write
 
 PROGRAMS = (
     (["pbcopy"], "darwin", None),

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
-from lmdeck.cli.commands import COMMANDS, Command
+from lmdeck.cli.commands import COMMANDS, CommandEntry
 
 NOT_WORDS = re.compile(r"(?:; | +\[)(?:required|[\d.<=]*x[\d.<>=]*)\]$")
 SERVER_OPTIONS = ("host", "port", "base_url", "timeout")
@@ -40,7 +40,7 @@ class LazyGroup(TyperGroup):
         return name, loaded, rest
 
 
-def _load(entry: Command) -> Any:
+def _load(entry: CommandEntry) -> Any:
     """Import a command and return it as Typer built it."""
     module, _, attribute = entry.target.partition(":")
     target = getattr(import_module(f"lmdeck.cli.{module}"), attribute)

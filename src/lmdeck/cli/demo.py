@@ -16,7 +16,7 @@ from lmdeck._client.clients import LMStudio
 from lmdeck._client.stream import ChatStream
 from lmdeck.cli.demo_faults import show_faults
 from lmdeck.cli.engine import pull_with_progress
-from lmdeck.cli.output import safe
+from lmdeck.cli.plain_output import safe
 from lmdeck.cli.terminal import console, stats_line
 from lmdeck.cli.waiting import waiting
 from lmdeck.engine import EngineServer

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmdeck._client.clients import LMStudio
-from lmdeck.cli.output import safe
+from lmdeck.cli.plain_output import safe
 from lmdeck.cli.terminal import console
 from lmdeck.errors import LMStudioError
 from lmdeck.testing import FakeLMStudio

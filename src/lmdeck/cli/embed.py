@@ -9,7 +9,7 @@ import msgspec
 import typer
 from rich.text import Text
 
-from lmdeck.cli.output import echo_json, safe, write
+from lmdeck.cli.plain_output import echo_json, safe, write
 from lmdeck.cli.terminal import console
 
 

@@ -8,9 +8,9 @@ import typer
 from rich.text import Text
 
 from lmdeck.cli.gateway_keys import commands as keys
-from lmdeck.cli.stores import ConfigPath
+from lmdeck.cli.store_options import ConfigPath
 from lmdeck.cli.terminal import GOOD, console, show_line
-from lmdeck.cli.testing import require_extra
+from lmdeck.cli.testing_commands import require_extra
 
 commands = typer.Typer(
     help="Serve many LM Studio hosts to many users under one address.",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmdeck.cli.output import echo_json, safe
-from lmdeck.cli.stores import ConfigPath, Json, StoreURL, chosen_store, duration, moment
+from lmdeck.cli.plain_output import echo_json, safe
+from lmdeck.cli.store_options import ConfigPath, Json, StoreURL, chosen_store, duration, moment
 from lmdeck.cli.terminal import BAD, GOOD, console, errors, show_line, show_table
 from lmdeck.gateway.keys import new_key
 from lmdeck.gateway.store import KeyLimits, day_of

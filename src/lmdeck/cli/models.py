@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.text import Text
 
-from lmdeck.cli.output import echo_json, safe
+from lmdeck.cli.plain_output import echo_json, safe
 from lmdeck.cli.terminal import GOOD, console, errors, show_line, show_table, size
 from lmdeck.cli.waiting import waiting
 from lmdeck.model_info import DownloadJob, ModelInfo

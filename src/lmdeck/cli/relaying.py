@@ -15,7 +15,7 @@ from rich.text import Text
 
 from lmdeck.cli.shared_options import AllowedHost, ListenHost, ListenPort
 from lmdeck.cli.terminal import BAD, GOOD, WARNING, errors, show_line
-from lmdeck.cli.testing import require_extra
+from lmdeck.cli.testing_commands import require_extra
 from lmdeck.web.trust import AllowedHosts, is_loopback
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from lmdeck._client.clients import LMStudio
 from lmdeck._version import __version__
-from lmdeck.cli.output import safe
+from lmdeck.cli.plain_output import safe
 from lmdeck.cli.terminal import BAD, GOOD, NEXT, console, show_line
 from lmdeck.model_info import Health
 

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from lmdeck.cli.output import safe
+from lmdeck.cli.plain_output import safe
 from lmdeck.errors import ConfigurationError, LMStudioError
 from lmdeck.messages import Reply
 

@@ -23,7 +23,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lmdeck.cli.output import echo_json, safe
+from lmdeck.cli.plain_output import echo_json, safe
 from lmdeck.cli.terminal import console
 from lmdeck.errors import ConfigurationError, ServerUnreachableError
 from lmdeck.gateway.dashboard.view import host_state

@@ -7,8 +7,8 @@ from typing import Annotated, cast
 import msgspec
 import typer
 
-from lmdeck.cli.output import echo_json
-from lmdeck.cli.stores import ConfigPath, Json, StoreURL, chosen_store, day
+from lmdeck.cli.plain_output import echo_json
+from lmdeck.cli.store_options import ConfigPath, Json, StoreURL, chosen_store, day
 from lmdeck.cli.terminal import console, show_table
 from lmdeck.gateway.store import ProblemRow, UsageColumn, UsageRow
 

@@ -18,15 +18,15 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmdeck._client.session import Session
-from lmdeck.batch.answers import read_reply
-from lmdeck.batch.failures import MOST_ATTEMPTS
-from lmdeck.batch.hosts import Answer, HostState, ServerHost
+from lmdeck.batch.answer_schema import SchemaCheck
+from lmdeck.batch.batch_hosts import HostAnswer, HostState, ServerHost
+from lmdeck.batch.failure_policy import MOST_ATTEMPTS
+from lmdeck.batch.input_requests import CHAT, BatchOptions, endpoint_of
 from lmdeck.batch.job import input_row
 from lmdeck.batch.ledger import Lease, Ledger, StoredRow
 from lmdeck.batch.making import server_hosts
 from lmdeck.batch.readers import Record
-from lmdeck.batch.requests import CHAT, BatchOptions, endpoint_of
-from lmdeck.batch.schema import SchemaCheck
+from lmdeck.batch.stored_answers import read_reply
 from lmdeck.batch.worker import PATIENCE, Worker, WorkerLimits
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError, LMStudioError, ServerUnreachableError
@@ -219,13 +219,13 @@ class RayHost:
         self._actor = actor
         self._root = root
 
-    async def ask(self, lease: Lease) -> Answer:
+    async def ask(self, lease: Lease) -> HostAnswer:
         """Return the answer that the actor received.
 
         Raises:
             LMStudioError: It got none, or its node is gone.
         """
-        result: Answer = await self._called("ask", lease)
+        result: HostAnswer = await self._called("ask", lease)
         return result
 
     async def look_up(self) -> HostState:
@@ -265,7 +265,7 @@ class _Asker:
         made = server_hosts(session, hosts, session.settings.max_concurrency)
         self._hosts = {host.name: host for host in made}
 
-    async def ask(self, root: str, lease: Lease) -> Answer | LMStudioError:
+    async def ask(self, root: str, lease: Lease) -> HostAnswer | LMStudioError:
         try:
             return await self._hosts[root].ask(lease)
         except LMStudioError as error:

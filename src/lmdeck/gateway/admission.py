@@ -14,8 +14,6 @@ from msgspec import Struct, field
 from lmdeck.errors import LMStudioError
 from lmdeck.relay import Kind
 
-__all__ = ["Admission", "Ask", "Lease", "OpenAdmission", "Outcome", "Principal", "Refusal"]
-
 CLIENT_GONE = 499
 """The status of a request whose client left, as in nginx's logs."""
 
@@ -40,7 +38,7 @@ class Principal(Struct, frozen=True, kw_only=True):
         return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
 
 
-class Ask(Struct, frozen=True, kw_only=True):
+class AdmissionRequest(Struct, frozen=True, kw_only=True):
     """What a request asks for: `tokens` is an estimate of its prompt and longest answer."""
 
     request_id: str
@@ -49,7 +47,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     tokens: int
 
 
-class Outcome(Struct, kw_only=True):
+class RequestOutcome(Struct, kw_only=True):
     """How a request ended; times are in seconds, `started_at` is Unix time.
 
     `error` is the name of an error class, or `""`. `model` is the one that answered, or was requested, `variant` its
@@ -96,7 +94,7 @@ class Outcome(Struct, kw_only=True):
         return bool(self.error) and self.first_token_seconds is not None and self.status != CLIENT_GONE
 
 
-class Refusal(Exception):  # a refusal is an answer, not a failure
+class AdmissionRefused(Exception):  # a refusal is an answer, not a failure
     """A request that is not admitted: the error, and headers to send with it."""
 
     def __init__(self, error: LMStudioError, headers: Mapping[str, str] | None = None) -> None:
@@ -105,7 +103,7 @@ class Refusal(Exception):  # a refusal is an answer, not a failure
         self.headers = dict(headers or {})
 
 
-class Lease(Protocol):
+class AdmittedRequest(Protocol):
     """An admitted request."""
 
     @property
@@ -113,7 +111,7 @@ class Lease(Protocol):
         """Headers to send with the answer, such as `x-ratelimit-remaining-requests`."""
         ...
 
-    async def settle(self, outcome: Outcome) -> None:
+    async def settle(self, outcome: RequestOutcome) -> None:
         """Record how the request ended; called exactly once."""
         ...
 
@@ -133,7 +131,7 @@ class Admission(Protocol):
         """Return the holder of the key in a request's headers, whose names are in lower case.
 
         Raises:
-            Refusal: There is no key, or it is not valid.
+            AdmissionRefused: There is no key, or it is not valid.
         """
         ...
 
@@ -141,15 +139,15 @@ class Admission(Protocol):
         """Return the holder of a key by its name, for work that continues after its client left.
 
         Raises:
-            Refusal: The key was revoked, or has expired.
+            AdmissionRefused: The key was revoked, or has expired.
         """
         ...
 
-    async def admit(self, principal: Principal, ask: Ask) -> Lease:
+    async def admit(self, principal: Principal, ask: AdmissionRequest) -> AdmittedRequest:
         """Admit a request and reserve its tokens.
 
         Raises:
-            Refusal: The key may not use the model, or a limit is reached.
+            AdmissionRefused: The key may not use the model, or a limit is reached.
         """
         ...
 
@@ -157,7 +155,7 @@ class Admission(Protocol):
 class _OpenLease:
     headers: Mapping[str, str] = {}
 
-    async def settle(self, outcome: Outcome) -> None:
+    async def settle(self, outcome: RequestOutcome) -> None:
         """Do nothing."""
 
 
@@ -182,6 +180,6 @@ class OpenAdmission:
         """Return the same principal for every name."""
         return _ANYBODY
 
-    async def admit(self, principal: Principal, ask: Ask) -> Lease:
+    async def admit(self, principal: Principal, ask: AdmissionRequest) -> AdmittedRequest:
         """Admit every request."""
         return _LEASE

@@ -16,17 +16,15 @@ import msgspec
 
 from lmdeck._requests.token_estimates import TokenEstimator
 from lmdeck.errors import InvalidRequestError, LMStudioError, ServerError
-from lmdeck.gateway.admission import CLIENT_GONE, Admission, OpenAdmission, Outcome, Principal, Refusal
+from lmdeck.gateway.admission import CLIENT_GONE, Admission, AdmissionRefused, OpenAdmission, Principal, RequestOutcome
+from lmdeck.gateway.answer_cache import CachedAnswers, open_cache
+from lmdeck.gateway.answer_sender import ON_LOST, AnswerSender
 from lmdeck.gateway.batch.endpoints import batch_routes
 from lmdeck.gateway.batch.runner import BatchRunner
-from lmdeck.gateway.caching import CachedAnswers, open_cache
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.dashboard.routes import dashboard_routes
-from lmdeck.gateway.delivery import ON_LOST, Delivery
 from lmdeck.gateway.dispatcher import Dispatcher
 from lmdeck.gateway.estimates import cost_of, count_tokens
-from lmdeck.gateway.handlers import GatewayRequest, Handler, HandlerFactory
-from lmdeck.gateway.history import Bucket
 from lmdeck.gateway.http import (
     Access,
     Arrived,
@@ -41,6 +39,8 @@ from lmdeck.gateway.http import (
 from lmdeck.gateway.hub import AnyHub, Hub, ServerState
 from lmdeck.gateway.logs import log_outcome
 from lmdeck.gateway.operators import Operators
+from lmdeck.gateway.request_handlers import GatewayRequest, Handler, HandlerFactory
+from lmdeck.gateway.request_history import Bucket
 from lmdeck.gateway.work import Work
 from lmdeck.relay import Kind, RelayRequest, Route, route_of
 from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
@@ -99,10 +99,10 @@ class Gateway:
         self.admission = admission_from(config) if admission is None else admission
         self.hub: AnyHub = Hub(config, clock) if hub is None else hub
         self.hub.servers.append(self)
-        self.observers: list[Callable[[Outcome], object]] = [log_outcome, self.hub.note]
+        self.observers: list[Callable[[RequestOutcome], object]] = [log_outcome, self.hub.note]
         self.estimator = TokenEstimator()
         self.operators = Operators(config.admin)
-        self.deliveries: set[Delivery] = set()
+        self.deliveries: set[AnswerSender] = set()
         self.works: dict[str, Work] = {}
         self.is_draining = False
         self.clock = clock
@@ -263,7 +263,7 @@ class Gateway:
             elif access == "key":
                 arrived.principal = await self.admission.authenticate(arrived.headers)
             return await endpoint(arrived)
-        except Refusal as refused:
+        except AdmissionRefused as refused:
             return error_response(kind, refused.error, refused.headers)
         except LMStudioError as error:
             return error_response(kind, error)
@@ -275,7 +275,7 @@ class Gateway:
 
     async def _relay(self, arrived: Arrived, receive: Receive, send: Send) -> None:
         """Relay a request to a host, and stop it when the client leaves."""
-        work = Work(self, arrived, Delivery(arrived.scope, send, self.clock))
+        work = Work(self, arrived, AnswerSender(arrived.scope, send, self.clock))
         self.deliveries.add(work.delivery)
         self.works[work.outcome.request_id] = work
         try:
@@ -336,7 +336,7 @@ class Gateway:
 
     async def request_of(
         self,
-        outcome: Outcome,
+        outcome: RequestOutcome,
         principal: Principal,
         route: Route,
         body: bytes,

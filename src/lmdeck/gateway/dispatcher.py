@@ -34,7 +34,7 @@ from lmdeck.errors import (
     TransportError,
 )
 from lmdeck.gateway.config import Config
-from lmdeck.gateway.handlers import GatewayAnswer, GatewayRequest
+from lmdeck.gateway.request_handlers import GatewayAnswer, GatewayRequest
 from lmdeck.gateway.routing import Place, Router, Wanted
 from lmdeck.gateway.sticky import conversation_key, response_key
 from lmdeck.relay import RelayReader, begin_request, pass_on

@@ -27,7 +27,7 @@ from lmdeck.errors import (
 )
 from lmdeck.gateway.breaker import Breaker
 from lmdeck.gateway.config import Config, HostConfig
-from lmdeck.gateway.upstream import Upstream
+from lmdeck.gateway.host_client import HostClient
 from lmdeck.model_info import ModelInfo
 
 __all__ = ["DEFAULT_PARALLEL", "Host"]
@@ -40,7 +40,7 @@ LOOK_SECONDS = 0.1  # between two lists that requests wait for
 _log = logging.getLogger("lmdeck.gateway")
 
 
-class Host(Upstream):
+class Host(HostClient):
     """One LM Studio server, as the scheduler knows it.
 
     `models` are those of its last list, `running` counts the gateway's requests by model. `is_up` is whether it answered the

@@ -15,18 +15,18 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from lmdeck.errors import LMStudioError
-from lmdeck.gateway.admission import Outcome, Principal
+from lmdeck.gateway.admission import Principal, RequestOutcome
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.control import control_routes
-from lmdeck.gateway.history import LONGEST, Bucket, History
+from lmdeck.gateway.host_pool import HostPool
 from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, Routes
 from lmdeck.gateway.listings import listing_routes
 from lmdeck.gateway.management import management_routes
 from lmdeck.gateway.metrics import GatewayMetrics
 from lmdeck.gateway.operators import operator_routes
-from lmdeck.gateway.pool import Pool
+from lmdeck.gateway.request_history import LONGEST, Bucket, RequestHistory
 from lmdeck.gateway.routing import Capacity, Router
-from lmdeck.gateway.store import Store
+from lmdeck.gateway.store import GatewayStore
 
 __all__ = ["AnyHub", "Hub", "Server", "ServerState"]
 
@@ -96,17 +96,17 @@ class AnyHub(Router, Protocol):
         """Return the status, and the history of a range."""
         ...
 
-    def note(self, outcome: Outcome) -> object:
+    def note(self, outcome: RequestOutcome) -> object:
         """Record a request that has ended."""
         ...
 
 
-class Hub(Pool):
+class Hub(HostPool):
     """The hub; `servers` are the processes that serve."""
 
     def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(config, clock)
-        self.history = History()
+        self.history = RequestHistory()
         self.servers: list[Server] = []
         self.is_draining = False
         self._metrics = GatewayMetrics()
@@ -133,12 +133,12 @@ class Hub(Pool):
         endpoint, _, arrived.params = found
         return await endpoint(arrived)
 
-    async def load_history(self, store: Store) -> None:
+    async def load_history(self, store: GatewayStore) -> None:
         """Read what the store knows of requests before the start, for the dashboard."""
         since = time.time() - LONGEST
         self.history.load(reversed(await asyncio.to_thread(store.requests, since=since, limit=MOST_LOADED)))
 
-    def note(self, outcome: Outcome) -> None:
+    def note(self, outcome: RequestOutcome) -> None:
         """Record a request that has ended."""
         self.history.note(outcome)
         self._metrics.note(outcome)

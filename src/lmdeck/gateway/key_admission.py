@@ -10,15 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from lmdeck.errors import APIError, AuthenticationError, ConfigurationError, LMStudioError, ServerError
-from lmdeck.gateway.admission import Ask, Lease, Outcome, Principal, Refusal
+from lmdeck.gateway.admission import AdmissionRefused, AdmissionRequest, AdmittedRequest, Principal, RequestOutcome
 from lmdeck.gateway.keys import KeyRing, key_in
 from lmdeck.gateway.limits.limiter import MEMORY, Admitted, Limiter, rate_limit_headers
 from lmdeck.gateway.store import (
     KEEP_DAYS,
     FailureRecord,
+    GatewayStore,
     Key,
     KeyLimits,
-    Store,
     StoreError,
     UsageRecord,
     day_of,
@@ -72,7 +72,7 @@ class KeyAdmission:
         self._counts_alone = workers > 1 and limits_url == MEMORY
         self._keep_days = keep_days
         self._recorder = RecordFailures(recordings) if recordings else None
-        self._store: Store | None = None
+        self._store: GatewayStore | None = None
         self._counted: tuple[str, set[str]] = ("", set())
         self._ending: set[asyncio.Task[None]] = set()
         self._store_is_late = False
@@ -106,7 +106,7 @@ class KeyAdmission:
             )
 
     @property
-    def store(self) -> Store:
+    def store(self) -> GatewayStore:
         """The open store, for the pages that show it."""
         assert self._store is not None, "start() opens it"
         return self._store
@@ -129,7 +129,7 @@ class KeyAdmission:
         Where keys are not required, a request without a key of this gateway is anonymous.
 
         Raises:
-            Refusal: There is no key, or it is unknown, revoked or expired.
+            AdmissionRefused: There is no key, or it is unknown, revoked or expired.
         """
         secret = key_in(headers)
         if not self._required and not self._ring.is_secret(secret):
@@ -137,36 +137,36 @@ class KeyAdmission:
         try:
             key = await self._ring.find(secret)
         except AuthenticationError as error:
-            raise Refusal(error, CHALLENGE) from error
+            raise AdmissionRefused(error, CHALLENGE) from error
         return KeyHolder(name=key.name, models=key.models, key=key)
 
     async def principal_of(self, name: str) -> Principal:
         """Return the holder of a key by its name; `""` is an anonymous client.
 
         Raises:
-            Refusal: The key was revoked, or has expired.
+            AdmissionRefused: The key was revoked, or has expired.
         """
         if not name and not self._required:
             return KeyHolder(key=ANYBODY)
         try:
             key = self._ring.find_named(name)
         except AuthenticationError as error:
-            raise Refusal(error, CHALLENGE) from error
+            raise AdmissionRefused(error, CHALLENGE) from error
         return KeyHolder(name=key.name, models=key.models, key=key)
 
-    async def admit(self, principal: Principal, ask: Ask) -> Lease:
+    async def admit(self, principal: Principal, ask: AdmissionRequest) -> AdmittedRequest:
         """Admit a request, count it and reserve its tokens.
 
         Raises:
-            Refusal: The key may not use the model, a limit is reached, or the limits cannot be checked.
+            AdmissionRefused: The key may not use the model, a limit is reached, or the limits cannot be checked.
         """
         key = principal.key if isinstance(principal, KeyHolder) else ANYBODY
         if not principal.may_use(ask.model):
-            raise Refusal(_not_allowed(key, ask.model), {"x-should-retry": "false"})
+            raise AdmissionRefused(_not_allowed(key, ask.model), {"x-should-retry": "false"})
         try:
             admitted = await self._limiter.admit(key, ask.tokens, await self._spent_before(key))
         except ServerError as error:
-            raise Refusal(error, {"x-should-retry": "true"}) from error
+            raise AdmissionRefused(error, {"x-should-retry": "true"}) from error
         return _KeyLease(self, admitted)
 
     async def _spent_before(self, key: Key) -> int:
@@ -186,7 +186,7 @@ class KeyAdmission:
         self._counted[1].add(key.name)
         return spent.get(key.name, 0)
 
-    async def end(self, admitted: Admitted, outcome: Outcome) -> None:
+    async def end(self, admitted: Admitted, outcome: RequestOutcome) -> None:
         """Settle the budgets of a request and commit its usage.
         Both happen even if the waiting task is cancelled.
         """
@@ -195,7 +195,7 @@ class KeyAdmission:
         ending.add_done_callback(self._ending.discard)
         await asyncio.shield(ending)
 
-    async def _end(self, admitted: Admitted, outcome: Outcome) -> None:
+    async def _end(self, admitted: Admitted, outcome: RequestOutcome) -> None:
         record = usage_record(outcome, self._known_model(outcome))
         if outcome.failure is not None:
             self.store.record_failure(_failure_record(outcome, outcome.failure, self._recording_of(outcome)))
@@ -212,7 +212,7 @@ class KeyAdmission:
                 "The store is slow: answers no longer wait until their usage is written (request %s).", record.id
             )
 
-    def _known_model(self, outcome: Outcome) -> str:
+    def _known_model(self, outcome: RequestOutcome) -> str:
         """Return the model for which a request counts: `""` for one that no host has, as totals are kept for ever."""
         if outcome.names_model:
             self._models.add(outcome.model)
@@ -227,7 +227,7 @@ class KeyAdmission:
         if error is not None:
             _log.error("The usage of a request is lost: %s", error)
 
-    def _recording_of(self, outcome: Outcome) -> str:
+    def _recording_of(self, outcome: RequestOutcome) -> str:
         """Return the path of a request's recording, if a host's answer to it was recorded."""
         path = self._recorder.path_of(outcome.request_id) if self._recorder is not None else ""
         return path if path and Path(path).exists() else outcome.cassette
@@ -241,7 +241,7 @@ class _KeyLease:
         self._admitted: Admitted | None = admitted
         self.headers: Mapping[str, str] = rate_limit_headers(admitted.balances)
 
-    async def settle(self, outcome: Outcome) -> None:
+    async def settle(self, outcome: RequestOutcome) -> None:
         """Settle budgets and commit the usage; only the first call has an effect."""
         admitted, self._admitted = self._admitted, None
         if admitted is not None:
@@ -249,7 +249,7 @@ class _KeyLease:
             await self._admission.end(admitted, outcome)
 
 
-def usage_record(outcome: Outcome, model: str) -> UsageRecord:
+def usage_record(outcome: RequestOutcome, model: str) -> UsageRecord:
     """Return the row of a request that has ended; it counts for `model`."""
     return UsageRecord(
         id=outcome.request_id,
@@ -277,7 +277,7 @@ def usage_record(outcome: Outcome, model: str) -> UsageRecord:
     )
 
 
-def _failure_record(outcome: Outcome, error: LMStudioError, cassette: str) -> FailureRecord:
+def _failure_record(outcome: RequestOutcome, error: LMStudioError, cassette: str) -> FailureRecord:
     return FailureRecord.of(
         error,
         id=outcome.request_id,

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from lmdeck.errors import AuthenticationError, ConfigurationError
-from lmdeck.gateway.store import Key, KeyLimits, Store, StoreError
+from lmdeck.gateway.store import GatewayStore, Key, KeyLimits, StoreError
 
 __all__ = ["KeyRing", "key_in", "new_key"]
 
@@ -81,7 +81,7 @@ class KeyRing:
     It reads them again every two seconds, so that a revoked key soon stops working.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: GatewayStore, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
         self._keys: dict[str, Key] = {}

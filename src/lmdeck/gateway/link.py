@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 from lmdeck.errors import LMStudioError, ServerError
-from lmdeck.gateway.admission import Refusal
+from lmdeck.gateway.admission import AdmissionRefused
 
 __all__ = ["Link", "LinkLostError"]
 
@@ -138,7 +138,7 @@ class Link(asyncio.Protocol):
     async def _serve(self, number: int, name: str, arguments: tuple[Any, ...]) -> None:
         try:
             result = await self._functions[name](*arguments)
-        except (LMStudioError, Refusal) as error:
+        except (LMStudioError, AdmissionRefused) as error:
             self.tell_if_open(_ERROR, number, error)
         except Exception as error:
             self.tell_if_open(_ERROR, number, ServerError(f"The gateway failed ({type(error).__name__}).", status=500))

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from lmdeck.gateway.admission import Outcome
+from lmdeck.gateway.admission import RequestOutcome
 
 __all__ = ["JSONFormatter", "log_as_json", "log_outcome"]
 
@@ -49,7 +49,7 @@ def log_as_json(level: int = logging.INFO) -> None:
             logger.propagate = False
 
 
-def log_outcome(outcome: Outcome) -> None:
+def log_outcome(outcome: RequestOutcome) -> None:
     """Log a request that has ended."""
     if not _requests.isEnabledFor(logging.INFO):
         return

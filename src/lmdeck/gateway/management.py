@@ -12,9 +12,9 @@ from lmdeck._pipeline.run_plan import drive_async
 from lmdeck._transport import AsyncResponse
 from lmdeck.errors import InvalidRequestError, ModelNotFoundError, ServerError
 from lmdeck.gateway.dispatcher import read_on
+from lmdeck.gateway.host_pool import HostPool
 from lmdeck.gateway.hosts import Host
 from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer
-from lmdeck.gateway.pool import Pool
 from lmdeck.relay import RelayReader, Route, pass_on, route_of
 
 __all__ = ["management_routes"]
@@ -25,7 +25,7 @@ MOST_JOBS = 1000
 DOWNLOAD = "/api/v1/models/download"
 
 
-def management_routes(pool: Pool, *, for_operators: bool) -> Iterator[tuple[str, str, Endpoint, Access]]:
+def management_routes(pool: HostPool, *, for_operators: bool) -> Iterator[tuple[str, str, Endpoint, Access]]:
     """Yield the endpoints: method, path, endpoint and access.
     Where keys are required, they are for operators.
     """
@@ -37,7 +37,7 @@ def management_routes(pool: Pool, *, for_operators: bool) -> Iterator[tuple[str,
     yield "GET", f"{DOWNLOAD}/status/{{job}}", partial(_download_status, pool, jobs), access
 
 
-async def _load(pool: Pool, arrived: Arrived) -> HTTPAnswer:
+async def _load(pool: HostPool, arrived: Arrived) -> HTTPAnswer:
     """Load a model on the host that the client names, or on the least busy one that has it."""
     body = await arrived.body()
     model = str(_object(body).get("model") or "")
@@ -45,7 +45,7 @@ async def _load(pool: Pool, arrived: Arrived) -> HTTPAnswer:
     return await _passed(pool, host, arrived, body)
 
 
-async def _unload(pool: Pool, arrived: Arrived) -> HTTPAnswer:
+async def _unload(pool: HostPool, arrived: Arrived) -> HTTPAnswer:
     """Unload an instance on the host that the client names, or on the first one that has it."""
     body = await arrived.body()
     instance = str(_object(body).get("instance_id") or "")
@@ -53,7 +53,7 @@ async def _unload(pool: Pool, arrived: Arrived) -> HTTPAnswer:
     return await _passed(pool, host, arrived, body)
 
 
-async def _download(pool: Pool, jobs: dict[str, Host], arrived: Arrived) -> HTTPAnswer:
+async def _download(pool: HostPool, jobs: dict[str, Host], arrived: Arrived) -> HTTPAnswer:
     """Download a model on the host that the client names, or on the least busy one."""
     body = await arrived.body()
     host = _host(pool, arrived, lambda _: True, "")
@@ -66,13 +66,13 @@ async def _download(pool: Pool, jobs: dict[str, Host], arrived: Arrived) -> HTTP
     return answer
 
 
-async def _download_status(pool: Pool, jobs: dict[str, Host], arrived: Arrived) -> HTTPAnswer:
+async def _download_status(pool: HostPool, jobs: dict[str, Host], arrived: Arrived) -> HTTPAnswer:
     host = jobs.get(arrived.params["job"])
     host = _host(pool, arrived, lambda _: True, "") if host is None or CHOSEN in arrived.headers else host
     return await _passed(pool, host, arrived, b"")
 
 
-def _host(pool: Pool, arrived: Arrived, fits: Callable[[Host], bool], what: str) -> Host:
+def _host(pool: HostPool, arrived: Arrived, fits: Callable[[Host], bool], what: str) -> Host:
     """Return the host for a request.
 
     Raises:
@@ -95,7 +95,7 @@ def _host(pool: Pool, arrived: Arrived, fits: Callable[[Host], bool], what: str)
     return min(fitting, key=lambda host: (host.config.drain, sum(host.running.values()) / host.config.weight))
 
 
-async def _passed(pool: Pool, host: Host, arrived: Arrived, body: bytes) -> HTTPAnswer:
+async def _passed(pool: HostPool, host: Host, arrived: Arrived, body: bytes) -> HTTPAnswer:
     """Pass a request on to a host, and return the answer; fetch its model list after a change."""
     route = route_of(arrived.method, arrived.url)
     answer = await _whole_answer(host, arrived.method, route, body)

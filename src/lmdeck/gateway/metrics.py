@@ -7,7 +7,7 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from lmdeck.gateway.admission import Outcome
+from lmdeck.gateway.admission import RequestOutcome
 from lmdeck.gateway.http import HTTPAnswer
 from lmdeck.observe.listening import BoundedLabels
 
@@ -84,7 +84,7 @@ class GatewayMetrics:
             "lmdeck_gateway_host_up", "Whether a host answers and gets requests.", ["host"], registry=registry
         )  # fmt: skip
 
-    def note(self, outcome: Outcome) -> None:
+    def note(self, outcome: RequestOutcome) -> None:
         """Count a request that has ended."""
         model = self._model(outcome.model) if outcome.names_model else self._model.known(outcome.model)
         host = outcome.host
@@ -115,7 +115,7 @@ class GatewayMetrics:
             self._waiting.labels(self._model(model)).set(queue["waiting"])
         return HTTPAnswer(headers={"content-type": CONTENT_TYPE_LATEST}, body=generate_latest(self._registry))
 
-    def _count_answer(self, outcome: Outcome, model: str) -> None:
+    def _count_answer(self, outcome: RequestOutcome, model: str) -> None:
         key = self._key(outcome.key)
         self._tokens.labels(key, model, "input").inc(outcome.prompt_tokens)
         self._tokens.labels(key, model, "output").inc(outcome.completion_tokens)

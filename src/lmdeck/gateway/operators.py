@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from lmdeck.errors import APIError, AuthenticationError
-from lmdeck.gateway.admission import Refusal
+from lmdeck.gateway.admission import AdmissionRefused
 from lmdeck.gateway.config import AdminConfig, Config, to_builtins
 from lmdeck.gateway.hosts import Host
 from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, json_answer
@@ -50,14 +50,14 @@ class Operators:
         """Check that an operator sent a request.
 
         Raises:
-            Refusal: The token is wrong or missing; a browser then asks for it.
+            AdmissionRefused: The token is wrong or missing; a browser then asks for it.
             APIError: It comes from elsewhere, or through a proxy, and there is no token for operators.
         """
         token = _token_of(arrived.headers.get("authorization", ""))
         if self._token is not None and token is not None:
             if not secrets.compare_digest(token.encode(), self._token.reveal().encode()):
                 wrong = AuthenticationError("The operators' token is wrong.", status=401, hint=_NOT_LOOPBACK)
-                raise Refusal(wrong, _ASK_FOR_TOKEN)
+                raise AdmissionRefused(wrong, _ASK_FOR_TOKEN)
             return
         is_forwarded = any(name in arrived.headers for name in _FORWARDED)
         if is_forwarded or not is_loopback(arrived.peer):
@@ -65,7 +65,7 @@ class Operators:
             if self._token is None:
                 raise error
             error.status = 401
-            raise Refusal(error, _ASK_FOR_TOKEN)
+            raise AdmissionRefused(error, _ASK_FOR_TOKEN)
 
 
 def _token_of(authorization: str) -> str | None:

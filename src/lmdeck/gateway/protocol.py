@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from lmdeck.gateway.answer_sender import ABORT, ON_LOST
 from lmdeck.gateway.config import LimitsConfig
-from lmdeck.gateway.delivery import ABORT, ON_LOST
 
 if TYPE_CHECKING:
     from uvicorn.config import Config

@@ -1,4 +1,4 @@
-"""The two ends between the hub in the parent process and a process that serves: `RemoteHub` there, `Worker` here."""
+"""The two ends between the hub in the parent process and a process that serves: `RemoteHub` there, `WorkerProcess` here."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from msgspec.structs import replace
 from lmdeck._transport.aiohttp import AiohttpTransport
 from lmdeck.config import Settings
 from lmdeck.errors import LMStudioError
-from lmdeck.gateway.admission import Outcome, Principal
+from lmdeck.gateway.admission import Principal, RequestOutcome
 from lmdeck.gateway.config import Config, HostConfig
-from lmdeck.gateway.history import Bucket
+from lmdeck.gateway.host_client import HostClient
 from lmdeck.gateway.http import Access, Arrived, HTTPAnswer
 from lmdeck.gateway.hub import Hub, Server, ServerState
 from lmdeck.gateway.link import Link
+from lmdeck.gateway.request_history import Bucket
 from lmdeck.gateway.routing import Capacity, Wanted
-from lmdeck.gateway.scheduler import Slot
-from lmdeck.gateway.upstream import Upstream
+from lmdeck.gateway.scheduler import HostSlot
 from lmdeck.model_info import ModelInfo
 
-__all__ = ["RemoteHub", "Worker"]
+__all__ = ["RemoteHub", "WorkerProcess"]
 
 
 class _Grant(Struct, kw_only=True):
@@ -42,7 +42,7 @@ class _Grant(Struct, kw_only=True):
 class _RemotePlace:
     """A place that the hub has granted to a process that serves."""
 
-    def __init__(self, link: Link, number: int, host: Upstream, grant: _Grant) -> None:
+    def __init__(self, link: Link, number: int, host: HostClient, grant: _Grant) -> None:
         self.host = host
         self.model = grant.model
         self.variant = grant.variant
@@ -76,8 +76,8 @@ class RemoteHub:
         self._on_lost = on_lost
         self._numbers = itertools.count()
         self._transport = AiohttpTransport(Settings())
-        self._upstreams: dict[tuple[str, str, str], Upstream] = {}
-        self._architectures: dict[Upstream, dict[str, str]] = {}
+        self._upstreams: dict[tuple[str, str, str], HostClient] = {}
+        self._architectures: dict[HostClient, dict[str, str]] = {}
         self._link: Link
 
     async def start(self) -> None:
@@ -124,12 +124,12 @@ class RemoteHub:
         """Record which host stores a response."""
         self._link.tell("bind_response", response, host)
 
-    def _upstream(self, grant: _Grant) -> Upstream:
+    def _upstream(self, grant: _Grant) -> HostClient:
         address = (grant.name, grant.url, grant.token_env)
         upstream = self._upstreams.get(address)
         if upstream is None:
             host = HostConfig(name=grant.name, url=grant.url, token_env=grant.token_env)
-            upstream = self._upstreams[address] = Upstream(host, self._config, self._transport)
+            upstream = self._upstreams[address] = HostClient(host, self._config, self._transport)
         if upstream.session.models.facts(grant.model).architecture != grant.architecture:
             known = self._architectures.setdefault(upstream, {})
             known[grant.model] = grant.architecture
@@ -172,19 +172,19 @@ class RemoteHub:
         overview: tuple[dict[str, Any], list[Bucket]] = await self._link.call("overview", range_name)
         return overview
 
-    def note(self, outcome: Outcome) -> None:
+    def note(self, outcome: RequestOutcome) -> None:
         """Record a request that has ended."""
         failure = outcome.failure
         self._link.tell("note", outcome if failure is None else replace(outcome, failure=_without_partial(failure)))
 
 
-class Worker:
+class WorkerProcess:
     """A process that serves, seen from the hub; `on_ready` is called when it serves. When it ends, its places are free."""
 
     def __init__(self, hub: Hub, on_ready: Callable[[], object]) -> None:
         self._hub = hub
         self._on_ready = on_ready
-        self._places: dict[int, Slot] = {}
+        self._places: dict[int, HostSlot] = {}
         self._link: Link
 
     async def connect(self, end: socket.socket) -> None:

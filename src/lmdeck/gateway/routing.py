@@ -8,7 +8,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from lmdeck.errors import LMStudioError
-from lmdeck.gateway.upstream import Upstream
+from lmdeck.gateway.host_client import HostClient
 
 __all__ = ["Capacity", "Place", "Router", "Wanted"]
 
@@ -41,7 +41,7 @@ class Place(Protocol):
     """The right to run one request on a host."""
 
     @property
-    def host(self) -> Upstream:
+    def host(self) -> HostClient:
         """The host."""
         ...
 

@@ -19,7 +19,7 @@ from lmdeck.gateway.config import Config
 from lmdeck.gateway.fair_queue import FairQueue
 from lmdeck.gateway.hosts import Host
 
-__all__ = ["Scheduler", "Slot", "Ticket"]
+__all__ = ["HostSlot", "Scheduler", "Ticket"]
 
 SHOWN_WAITING = 100
 SHOWN_MODELS = 20
@@ -56,10 +56,10 @@ class Ticket:
         self.excluded = excluded
         self.is_background = is_background
         self.enqueued_at = 0.0
-        self.future: asyncio.Future[Slot] | None = None
+        self.future: asyncio.Future[HostSlot] | None = None
 
 
-class Slot:
+class HostSlot:
     """The right to run one request on a host; `on_answer` is called when the first byte has come."""
 
     def __init__(self, scheduler: Scheduler, host: Host, model: str) -> None:
@@ -143,7 +143,7 @@ class Scheduler:
 
     # --- requests ---
 
-    async def acquire(self, model: str, ticket: Ticket) -> Slot:
+    async def acquire(self, model: str, ticket: Ticket) -> HostSlot:
         """Wait for a host with a free slot for a model.
 
         Raises:
@@ -240,7 +240,7 @@ class Scheduler:
                 return True
         return False
 
-    def _place(self, lane: _Lane, ticket: Ticket, hosts: list[Host]) -> Slot | None:
+    def _place(self, lane: _Lane, ticket: Ticket, hosts: list[Host]) -> HostSlot | None:
         """Return a slot for a request, or None if it has to wait."""
         model = lane.model
         ready = [host for host in hosts if host.is_loaded(model)]
@@ -253,7 +253,7 @@ class Scheduler:
             return None
         return self._load_somewhere(lane, hosts)
 
-    def _place_on(self, host: Host, model: str) -> Slot | None:
+    def _place_on(self, host: Host, model: str) -> HostSlot | None:
         """Return a slot on a host that has listed a model as loaded.
 
         If nothing runs there, the model may have been unloaded since, and this request loads it again; others wait for its
@@ -263,13 +263,13 @@ class Scheduler:
         if host.may_be_loading(model) or (may_load and self._loads_explicitly(host, model)):
             self._look_at(host)
             return None
-        return Slot(self, host, model)
+        return HostSlot(self, host, model)
 
     def _look_at(self, host: Host) -> None:
         if host.needs_look():
             self._look(host)
 
-    def _load_somewhere(self, lane: _Lane, hosts: list[Host]) -> Slot | None:
+    def _load_somewhere(self, lane: _Lane, hosts: list[Host]) -> HostSlot | None:
         """Choose the host that loads a model; return a slot if the request itself loads it.
 
         Raises:
@@ -287,7 +287,7 @@ class Scheduler:
                 if victim is None:
                     continue
             if victim is None and not self._loads_explicitly(host, model):
-                return Slot(self, host, model)
+                return HostSlot(self, host, model)
             host.loading, host.unloading = host.key_of(model), victim
             self._start_load(host, model, victim)
             return None
@@ -402,7 +402,7 @@ def _is_loading(host: Host, model: str) -> bool:
     return host.loading == key or host.may_be_loading(model)
 
 
-def _grant(ticket: Ticket, slot: Slot) -> None:
+def _grant(ticket: Ticket, slot: HostSlot) -> None:
     if ticket.future is None or ticket.future.done():
         slot.release()
     else:

@@ -37,7 +37,7 @@ LEAST_FILES_FREE = 64
 _log = logging.getLogger("lmdeck.gateway")
 
 
-class _Server(uvicorn.Server):
+class _GatewayServer(uvicorn.Server):
     """uvicorn that lets open requests end within a limit at shutdown, and then ends them with an error."""
 
     def __init__(
@@ -133,16 +133,16 @@ def serve(
     if count > 1:
         return Supervisor(config, config_path, listener, count, ready).run()
     hub = Hub(config)
-    return _run(_Server(Gateway(config, hub=hub), ready, partial(hub.reload, config_path)), listener)
+    return _run(_GatewayServer(Gateway(config, hub=hub), ready, partial(hub.reload, config_path)), listener)
 
 
 def serve_worker(config: Config, descriptor: int, link: int) -> int:
     """Serve as one of several processes, on a socket that the parent process has opened; `link` leads to its hub."""
     hub = RemoteHub(config, socket.socket(fileno=link), on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM))
-    return _run(_Server(Gateway(config, hub=hub), hub.note_ready), socket.socket(fileno=descriptor))
+    return _run(_GatewayServer(Gateway(config, hub=hub), hub.note_ready), socket.socket(fileno=descriptor))
 
 
-def _run(server: _Server, listener: socket.socket) -> int:
+def _run(server: _GatewayServer, listener: socket.socket) -> int:
     with suppress(KeyboardInterrupt):  # uvicorn has shut down cleanly and raises the signal again
         server.run(sockets=[listener])
     return 0 if server.started else 1

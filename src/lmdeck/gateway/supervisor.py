@@ -16,7 +16,7 @@ import msgspec
 
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.hub import Hub
-from lmdeck.gateway.remote import Worker
+from lmdeck.gateway.remote import WorkerProcess
 from lmdeck.gateway.store import open_store
 
 __all__ = ["Supervisor"]
@@ -92,7 +92,7 @@ class Supervisor:
         with there:
             descriptors = (self._listener.fileno(), there.fileno())
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "lmdeck.gateway.worker", *map(str, descriptors),
+                sys.executable, "-m", "lmdeck.gateway.worker_main", *map(str, descriptors),
                 pass_fds=descriptors, stdin=asyncio.subprocess.PIPE,
             )  # fmt: skip
         self._processes.add(process)
@@ -101,7 +101,7 @@ class Supervisor:
             process.stdin.write(msgspec.json.encode(self._hub.config) + b"\n")
             await process.stdin.drain()
         process.stdin.close()
-        await Worker(self._hub, self._is_serving.set).connect(here)
+        await WorkerProcess(self._hub, self._is_serving.set).connect(here)
         return process
 
     async def _keep(self, process: Process) -> int:

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 from lmdeck._requests.token_estimates import TokenEstimator
 from lmdeck.errors import LMStudioError, ServerError
-from lmdeck.gateway.admission import Ask, Lease, Outcome, Refusal
-from lmdeck.gateway.delivery import Delivery
-from lmdeck.gateway.handlers import AnyGateway, GatewayAnswer, GatewayRequest
+from lmdeck.gateway.admission import AdmissionRefused, AdmissionRequest, AdmittedRequest, RequestOutcome
+from lmdeck.gateway.answer_sender import AnswerSender
 from lmdeck.gateway.http import Arrived, error_response, internal_error
+from lmdeck.gateway.request_handlers import AnyGateway, GatewayAnswer, GatewayRequest
 from lmdeck.relay import route_of
 
 __all__ = ["Work", "Working"]
@@ -34,18 +34,18 @@ class Working(AnyGateway, Protocol):
 class Work:
     """One relayed request."""
 
-    def __init__(self, gateway: Working, arrived: Arrived, delivery: Delivery) -> None:
+    def __init__(self, gateway: Working, arrived: Arrived, delivery: AnswerSender) -> None:
         self.gateway = gateway
         self.arrived = arrived
         self.delivery = delivery
         self.route = route_of(arrived.method, arrived.url)
-        self.lease: Lease | None = None
+        self.lease: AdmittedRequest | None = None
         self._body = b""
         self._started = gateway.clock()
         self._request: GatewayRequest | None = None
         self._sent: GatewayAnswer | None = None
         self._is_settled = False
-        self.outcome = Outcome(
+        self.outcome = RequestOutcome(
             request_id=f"req_{random.getrandbits(64):016x}",
             started_at=time.time(),
             endpoint=self.route.kind,
@@ -86,7 +86,7 @@ class Work:
             self.arrived.principal = await self.gateway.admission.authenticate(self.arrived.headers)
             self.outcome.key = self.arrived.principal.name
             self._body = await self.arrived.body()
-        except Refusal as refused:
+        except AdmissionRefused as refused:
             await self._fail(refused.error, refused.headers)
             return False
         except LMStudioError as error:
@@ -99,7 +99,7 @@ class Work:
         self.delivery.task = asyncio.current_task()
         try:
             await self._answer()
-        except Refusal as refused:
+        except AdmissionRefused as refused:
             await self._fail(refused.error, refused.headers)
         except LMStudioError as error:
             await self._fail(error)
@@ -127,7 +127,9 @@ class Work:
     async def _answer(self) -> None:
         request = self._request = await self._checked()
         outcome, gateway = self.outcome, self.gateway
-        ask = Ask(request_id=outcome.request_id, endpoint=request.kind, model=request.model, tokens=request.tokens)
+        ask = AdmissionRequest(
+            request_id=outcome.request_id, endpoint=request.kind, model=request.model, tokens=request.tokens
+        )
         self.lease = await gateway.admission.admit(request.principal, ask)
         if request.streams:
             self.delivery.beat_every(gateway.config.queue.heartbeat, self._own_headers())

@@ -85,7 +85,7 @@ class _Request(Struct):
     retries: int = 0
 
 
-class _Run(Struct):
+class _RunSpan(Struct):
     """A run in progress; `tools` are the spans of its calls, by id."""
 
     span: Span
@@ -170,7 +170,7 @@ class OpenTelemetryObservation(Observation):
         self._instruments = instruments
         self._captures = captures
         self._requests: dict[str, _Request] = {}
-        self._run: ContextVar[_Run | None] = ContextVar("lmdeck_otel_run", default=None)
+        self._run: ContextVar[_RunSpan | None] = ContextVar("lmdeck_otel_run", default=None)
         self._model = BoundedLabels()
         self._tool = BoundedLabels()
         self._word = BoundedLabels()
@@ -300,7 +300,7 @@ class OpenTelemetryObservation(Observation):
             attributes["gen_ai.request.model"] = event.model
         span = self._tracer.start_span("invoke_agent", kind=SpanKind.INTERNAL, attributes=attributes)
         context.attach(trace.set_span_in_context(span))
-        self._run.set(_Run(span, event.model))
+        self._run.set(_RunSpan(span, event.model))
 
     def _on_run_end(self, event: RunEnded) -> None:
         run = self._run.get()

@@ -11,7 +11,7 @@ from weakref import finalize
 
 from lmdeck._client.clients import AsyncLMStudio, LMStudio
 from lmdeck.events import RequestAbandoned, RequestFailed, RequestFinished
-from lmdeck.gateway.store import FailureRecord, Store, UsageRecord, open_store
+from lmdeck.gateway.store import FailureRecord, GatewayStore, UsageRecord, open_store
 from lmdeck.observe.failure_recordings import RecordFailures
 from lmdeck.stats import Usage
 
@@ -26,7 +26,7 @@ class UsageRecords:
     """Records each answer and failure of a client until it is closed; also a context manager."""
 
     def __init__(
-        self, client: LMStudio | AsyncLMStudio, store: Store, key: str, recorder: RecordFailures | None
+        self, client: LMStudio | AsyncLMStudio, store: GatewayStore, key: str, recorder: RecordFailures | None
     ) -> None:
         self.store = store
         self._close_store = finalize(self, store.close)  # also at the end of the program

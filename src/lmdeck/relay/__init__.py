@@ -9,10 +9,10 @@ Answers are read as by `LMStudio.chat()` and written as by `lmdeck.server`. The 
 
 from __future__ import annotations
 
-from lmdeck.relay.answers import RelayReader
+from lmdeck.relay.endpoint_urls import Kind, Route, route_of
 from lmdeck.relay.plans import ErrorAnswer, begin, begin_request, error_answer, pass_on
+from lmdeck.relay.repaired_answers import RelayReader
 from lmdeck.relay.requests import RelayRequest, error_body
-from lmdeck.relay.routes import Kind, Route, route_of
 
 __all__ = [
     "ErrorAnswer",

@@ -8,7 +8,7 @@ from typing import Any
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._requests.chat import ChatSpec, build_chat
 from lmdeck.errors import ConfigurationError
-from lmdeck.relay.tools import ForeignTools, custom_arguments, read_tools
+from lmdeck.relay.tool_conversion import ForeignTools, custom_arguments, read_tools
 
 __all__ = ["chat_body", "completion_body", "embedding_body"]
 

@@ -14,7 +14,7 @@ from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._requests.history import CallIds
 from lmdeck._requests.images import checked_url
 from lmdeck._requests.other_endpoints import anthropic_body
-from lmdeck.relay.tools import object_schema
+from lmdeck.relay.tool_conversion import object_schema
 
 __all__ = ["message_body"]
 

@@ -14,10 +14,10 @@ from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import ResponseStream
 from lmdeck._transport import Timeouts
 from lmdeck.errors import LMStudioError
-from lmdeck.relay.answers import HOP_BY_HOP, PassingRelay
+from lmdeck.relay.endpoint_urls import Kind, Route
 from lmdeck.relay.errors import error_headers, status_of
+from lmdeck.relay.repaired_answers import HOP_BY_HOP, PassingRelay
 from lmdeck.relay.requests import RelayRequest, error_body
-from lmdeck.relay.routes import Kind, Route
 
 __all__ = ["ErrorAnswer", "begin", "begin_request", "error_answer", "pass_on"]
 

@@ -24,16 +24,16 @@ from lmdeck._streaming.translator import Translator
 from lmdeck._streaming.wire_chunks import without_lone_surrogates
 from lmdeck.errors import InvalidRequestError, LMStudioError
 from lmdeck.messages import Problem
-from lmdeck.relay.answers import ChatRelay, EmbeddingRelay, RelayReader
 from lmdeck.relay.asked_json import AskedJson
 from lmdeck.relay.chat_requests import chat_body, completion_body, embedding_body
 from lmdeck.relay.chat_writer import ChatWriter, CompletionWriter
+from lmdeck.relay.endpoint_urls import Kind
 from lmdeck.relay.errors import anthropic_error, openai_error
 from lmdeck.relay.messages_requests import message_body
 from lmdeck.relay.messages_writer import MessagesWriter
+from lmdeck.relay.repaired_answers import ChatRelay, EmbeddingRelay, RelayReader
 from lmdeck.relay.responses_requests import response_body
 from lmdeck.relay.responses_writer import ResponsesWriter
-from lmdeck.relay.routes import Kind
 
 __all__ = ["RelayRequest", "error_body"]
 

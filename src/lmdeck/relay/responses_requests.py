@@ -17,7 +17,7 @@ from lmdeck._requests.images import checked_url
 from lmdeck._requests.other_endpoints import responses_body
 from lmdeck._requests.schemas import plain_schema
 from lmdeck.errors import UnknownToolError
-from lmdeck.relay.tools import ForeignTools, custom_arguments, object_schema, read_tools
+from lmdeck.relay.tool_conversion import ForeignTools, custom_arguments, object_schema, read_tools
 
 __all__ = ["response_body"]
 

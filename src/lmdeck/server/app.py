@@ -15,7 +15,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lmdeck.server.backend import BackendError
-from lmdeck.server.delivery import internal_failure, json_response
 from lmdeck.server.endpoints.chat import answer_chat
 from lmdeck.server.endpoints.completions import answer_completion
 from lmdeck.server.endpoints.decisions import answer_decisions, answer_systemone
@@ -34,6 +33,7 @@ from lmdeck.server.errors import (
     model_not_found,
     unexpected_endpoint,
 )
+from lmdeck.server.http_responses import internal_failure, json_response
 from lmdeck.server.stored import StoredResponses
 from lmdeck.web.disconnect import ClientGoneError
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request

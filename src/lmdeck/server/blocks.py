@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Struct, field
 
-from lmdeck.server.events import (
+from lmdeck.server.backend_events import (
     LoadProgress,
     PromptProgress,
     ReasoningTextDelta,
@@ -23,7 +23,7 @@ from lmdeck.server.events import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from lmdeck.server.events import BackendEvent
+    from lmdeck.server.backend_events import BackendEvent
     from lmdeck.server.jobs import Provider
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 from msgspec import Struct
 
 from lmdeck.server.backend import BackendError
-from lmdeck.server.events import Finished, LoadProgress
+from lmdeck.server.backend_events import Finished, LoadProgress
 from lmdeck.server.jobs import Sampling
 
 if TYPE_CHECKING:

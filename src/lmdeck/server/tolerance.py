@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lmdeck.errors import LMStudioError
+from lmdeck.relay.endpoint_urls import route_of
 from lmdeck.relay.requests import RelayRequest
-from lmdeck.relay.routes import route_of
 from lmdeck.server.requests.body import MAX_BODY_BYTES
 
 if TYPE_CHECKING:

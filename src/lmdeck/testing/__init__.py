@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lmdeck.testing.answers import Answer, PlannedCall
     from lmdeck.testing.fake import FakeLMStudio
     from lmdeck.testing.faults import Fault
     from lmdeck.testing.isolation import RealRequestError
     from lmdeck.testing.mixin import FakeLMStudioMixin
     from lmdeck.testing.raw import RawAnswer
     from lmdeck.testing.received_requests import SentRequest
+    from lmdeck.testing.scripted_answers import Answer, PlannedCall
 
 __all__ = [
     "Answer",
@@ -29,11 +29,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Answer": "answers",
+    "Answer": "scripted_answers",
     "FakeLMStudio": "fake",
     "FakeLMStudioMixin": "mixin",
     "Fault": "faults",
-    "PlannedCall": "answers",
+    "PlannedCall": "scripted_answers",
     "RawAnswer": "raw",
     "RealRequestError": "isolation",
     "SentRequest": "received_requests",

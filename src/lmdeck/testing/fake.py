@@ -8,13 +8,13 @@ from lmdeck._version import __version__
 from lmdeck.server.app import create_app
 from lmdeck.server.serve import listen
 from lmdeck.server.stored import StoredResponses
-from lmdeck.testing.answers import Answer
-from lmdeck.testing.asgi import FakeASGIApp
-from lmdeck.testing.backend import ScriptedBackend
 from lmdeck.testing.expectations import Expectations
+from lmdeck.testing.fake_app import FakeASGIApp
+from lmdeck.testing.fake_models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, FakeModel, FakeModelStore, ModelScripting
 from lmdeck.testing.faults import FAULTS, find_fault
 from lmdeck.testing.listener import ListeningPort, WatchedServer
-from lmdeck.testing.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, FakeModel, FakeModelStore, ModelScripting
+from lmdeck.testing.scripted_answers import Answer
+from lmdeck.testing.scripted_backend import ScriptedBackend
 from lmdeck.testing.scripting import Rule, Script, Scripting
 from lmdeck.web.trust import AllowedHosts
 

@@ -13,7 +13,7 @@ from lmdeck._streaming.sse import encode_event
 if TYPE_CHECKING:
     from typing import Self
 
-    from lmdeck.testing.connection import PlannedResponse, Wire
+    from lmdeck.testing.fake_connection import PlannedResponse, Wire
 
 EVENT_STREAM = "text/event-stream"
 DONE = encode_event(b"[DONE]")

@@ -32,9 +32,9 @@ from msgspec import Struct
 
 from lmdeck._parsing.dialects import dialect_named
 from lmdeck.errors import ConfigurationError
-from lmdeck.testing.answers import Answer, PlannedCall, refusal
 from lmdeck.testing.fake import FakeLMStudio
 from lmdeck.testing.faults import find_fault
+from lmdeck.testing.scripted_answers import Answer, PlannedCall, refusal
 from lmdeck.testing.scripting import FILLER
 
 

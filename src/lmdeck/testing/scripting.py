@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from lmdeck.testing.answers import Answer, PlannedCall, refusal
 from lmdeck.testing.faults import find_fault
 from lmdeck.testing.raw import RawAnswer
+from lmdeck.testing.scripted_answers import Answer, PlannedCall, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
-    from lmdeck.server.events import StopReason
+    from lmdeck.server.backend_events import StopReason
     from lmdeck.testing.received_requests import SentRequest
 
     Predicate = Callable[[SentRequest], object]

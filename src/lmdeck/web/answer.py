@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from lmdeck._client.approvals import AnyApprove
+from lmdeck._client.approve_callback import AnyApprove
 from lmdeck._client.chat import AsyncChat
 from lmdeck._client.paused_run import Decisions, PausedRun
 from lmdeck._client.run import AsyncChatRun

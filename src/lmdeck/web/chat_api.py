@@ -12,14 +12,14 @@ from urllib.parse import quote
 
 from msgspec import Struct, to_builtins
 
-from lmdeck._client.approvals import AnyApprove
+from lmdeck._client.approve_callback import AnyApprove
 from lmdeck._client.chat import AsyncChat, Chat
 from lmdeck.errors import ConfigurationError
 from lmdeck.web.answer import OnEnd, ResumedRun
+from lmdeck.web.chat_page import PageUrls, page
 from lmdeck.web.conversations import Conversations
 from lmdeck.web.encodings import Encoding, find_encoding
 from lmdeck.web.error_reports import prefers_html
-from lmdeck.web.page import PageUrls, page
 from lmdeck.web.requests import (
     MAX_BODY_BYTES,
     NO_LONGER_WAITING,

@@ -50,7 +50,7 @@ class StoredQuestion(NamedTuple):
     id: str
 
 
-class Turn(Struct, frozen=True, kw_only=True):
+class ConversationTurn(Struct, frozen=True, kw_only=True):
     """One turn of a stored conversation: its messages, and the paused run to resume, if any.
 
     `question` is the id of the question that starts it.
@@ -100,7 +100,7 @@ class Conversations:
             )
             return [{"id": key, "title": title, "updated": updated} for key, title, updated in rows]
 
-    def begin(self, request: PageQuestion | PageDecisions, owner: str) -> Turn | RefusedRequest:
+    def begin(self, request: PageQuestion | PageDecisions, owner: str) -> ConversationTurn | RefusedRequest:
         """Return the turn of a request: of a new question, or of a paused run, which is removed.
 
         Raises:
@@ -108,7 +108,7 @@ class Conversations:
         """
         if isinstance(request, PageQuestion):
             asked = self.ask(request, owner)
-            return NOT_FOUND if asked is None else Turn(key=asked[0], messages=asked[1], question=asked[2])
+            return NOT_FOUND if asked is None else ConversationTurn(key=asked[0], messages=asked[1], question=asked[2])
         waiting = self.paused(request.conversation, owner)
         if waiting is None or waiting.id != request.run:
             return NO_LONGER_WAITING
@@ -116,7 +116,7 @@ class Conversations:
         paused = self.take_paused(request.conversation, owner, request.run)
         if paused is None:
             return NO_LONGER_WAITING
-        return Turn(key=request.conversation, messages=[], resumed=ResumedRun(paused, request.decisions))
+        return ConversationTurn(key=request.conversation, messages=[], resumed=ResumedRun(paused, request.decisions))
 
     def ask(self, question: PageQuestion, owner: str) -> StoredQuestion | None:
         """Append a question to its conversation or a new one; return it with all messages to send.

@@ -62,7 +62,7 @@ _PAGE = Template("""<!doctype html>
 """)
 
 
-class ErrorAnswer(Struct, frozen=True, kw_only=True):
+class PageErrorResponse(Struct, frozen=True, kw_only=True):
     """The HTTP answer to a request that ended with an error."""
 
     status: int
@@ -89,7 +89,7 @@ def report(error: Exception, what: str, *, with_details: bool) -> LMStudioError:
     return shown
 
 
-def error_answer(error: LMStudioError, *, accept: str, with_details: bool) -> ErrorAnswer:
+def error_answer(error: LMStudioError, *, accept: str, with_details: bool) -> PageErrorResponse:
     """Return the answer of a view that raised `error`.
     It is a page if the `Accept` header prefers HTML, otherwise JSON.
 
@@ -103,12 +103,12 @@ def error_answer(error: LMStudioError, *, accept: str, with_details: bool) -> Er
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     if not prefers_html(accept):
         body = {"error": {"type": type(error).__name__, **fields} if with_details else fields}
-        return ErrorAnswer(
+        return PageErrorResponse(
             status=status, headers={**headers, "Content-Type": "application/json"}, body=msgspec.json.encode(body)
         )
     page = _PAGE.substitute({name: escape(text) for name, text in fields.items()})
     headers = {**headers, "Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": "default-src 'none'"}
-    return ErrorAnswer(status=status, headers=headers, body=page.encode())
+    return PageErrorResponse(status=status, headers=headers, body=page.encode())
 
 
 def sentence_for(error: Exception, otherwise: str) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 from lmdeck.contrib.django.testing import override_lmdeck
 from lmdeck.testing import Answer, FakeLMStudio, SentRequest
-from lmdeck.testing.answers import PlannedCall
-from lmdeck.testing.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
+from lmdeck.testing.fake_models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
+from lmdeck.testing.scripted_answers import PlannedCall
 from loopback import PATIENCE
 from ports import free_port, wait_until_open
 

@@ -16,8 +16,8 @@ from far_end import project
 import lmdeck
 from lmdeck import Reply
 from lmdeck.contrib.django import lm
-from lmdeck.contrib.django.history.charts import tokens_by_day
 from lmdeck.contrib.django.history.models import Conversation, Message, ToolCall, Usage
+from lmdeck.contrib.django.history.usage_charts import tokens_by_day
 
 
 def answered(question: str, **saved: Any) -> Conversation:

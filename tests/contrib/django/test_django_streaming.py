@@ -15,7 +15,7 @@ from far_end import HALF, SLOW, Site, far_end, head_of, project, site
 from lmdeck import ConfigurationError, Reply
 from lmdeck.contrib.django import lm, stream_response
 from lmdeck.testing import Answer
-from lmdeck.testing.answers import PlannedCall
+from lmdeck.testing.scripted_answers import PlannedCall
 from loopback import PATIENCE
 
 VIEWS = ["sync_lm", "sync_alm", "async_lm", "async_alm"]

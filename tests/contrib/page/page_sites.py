@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmdeck.testing import Answer, FakeLMStudio
-from lmdeck.testing.answers import PlannedCall
 from lmdeck.testing.isolation import environment_for
+from lmdeck.testing.scripted_answers import PlannedCall
 from loopback import PATIENCE
 from ports import free_port, wait_until_open
 

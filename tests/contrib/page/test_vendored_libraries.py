@@ -7,7 +7,7 @@ import json
 import runpy
 from pathlib import Path
 
-from lmdeck.web.page import MEDIA_TYPES, STATIC
+from lmdeck.web.chat_page import MEDIA_TYPES, STATIC
 
 VENDOR = STATIC / "vendor"
 PINNED = runpy.run_path(str(Path(__file__).parents[3] / "scripts" / "vendor_page.py"))["LIBRARIES"]

@@ -22,8 +22,8 @@ from lmdeck._transport.aiohttp.connections import Connector, keep_session, proxy
 from lmdeck._transport.aiohttp.errors import forget_headers, is_limit, translate
 from lmdeck._transport.aiohttp.read_timer import ReadTimer
 from lmdeck._transport.deadlines import Deadlines
-from lmdeck._transport.frames import without_locals
 from lmdeck._transport.tls import ssl_context
+from lmdeck._transport.traceback_secrets import without_locals
 from lmdeck.config import Settings
 
 LARGE_BODY = 1 << 20  # larger ones are sent piece by piece: aiohttp warns of bytes that would block the loop

@@ -24,8 +24,8 @@ from urllib3.response import BaseHTTPResponse
 from lmdeck._forking import on_fork
 from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_left
 from lmdeck._transport.deadlines import Deadlines
-from lmdeck._transport.frames import without_locals
 from lmdeck._transport.tls import ssl_context
+from lmdeck._transport.traceback_secrets import without_locals
 from lmdeck._transport.urllib3.errors import is_broken_by_system, root_of, translate
 from lmdeck._transport.urllib3.pools import READ_BYTES, PooledConnection, pool_manager
 from lmdeck.config import Settings

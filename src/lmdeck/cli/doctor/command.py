@@ -12,9 +12,9 @@ import typer
 from lmdeck.cli.doctor.context import CheckResult
 from lmdeck.cli.doctor.gateway_checks import run_gateway_checks
 from lmdeck.cli.doctor.server_checks import run_checks
-from lmdeck.cli.output import echo_json
+from lmdeck.cli.plain_output import echo_json
 from lmdeck.cli.terminal import BAD, GOOD, NEXT, WARNING, show_line
-from lmdeck.cli.testing import require_extra
+from lmdeck.cli.testing_commands import require_extra
 
 MARKS = {"ok": GOOD, "warning": WARNING, "failed": BAD, "skipped": ("-", "dim")}
 

@@ -5,8 +5,8 @@ from django.apps import AppConfig
 from django.conf import settings
 
 from lmdeck._native_threads import is_patched
+from lmdeck.web.chat_page import STATIC
 from lmdeck.web.native_loop import NativeThread
-from lmdeck.web.page import STATIC
 
 
 def add_static_files() -> None:

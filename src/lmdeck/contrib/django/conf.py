@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from lmdeck.config import ClientSettings, Secret, Settings, check_setting, did_you_mean
 from lmdeck.errors import ConfigurationError
-from lmdeck.web.page import EXAMPLES
+from lmdeck.web.chat_page import EXAMPLES
 
 PERIODS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -11,7 +11,7 @@ from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.http import StreamingHttpResponse
 
-from lmdeck._client.approvals import AnyApprove
+from lmdeck._client.approve_callback import AnyApprove
 from lmdeck._client.chat import AsyncChat, Chat
 from lmdeck.contrib.django.clients import alm
 from lmdeck.contrib.django.conf import configuration

@@ -15,7 +15,7 @@ from django.shortcuts import render
 from django.templatetags.static import static
 from msgspec import to_builtins
 
-from lmdeck._client.approvals import AnyApprove
+from lmdeck._client.approve_callback import AnyApprove
 from lmdeck._client.chat import Chat
 from lmdeck.contrib.django.clients import alm, lm
 from lmdeck.contrib.django.conf import configuration

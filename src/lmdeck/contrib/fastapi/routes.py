@@ -14,7 +14,7 @@ from fastapi.security.base import SecurityBase
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from lmdeck._client.approvals import AnyApprove
+from lmdeck._client.approve_callback import AnyApprove
 from lmdeck._client.chat import AsyncChat
 from lmdeck._client.clients import AsyncLMStudio
 from lmdeck.contrib.fastapi.clients import LM
@@ -22,9 +22,9 @@ from lmdeck.contrib.fastapi.errors import error_handler
 from lmdeck.contrib.fastapi.streaming import HEARTBEAT, stream_response
 from lmdeck.errors import ConfigurationError
 from lmdeck.web.chat_api import NOT_LOGGED_IN, ChatApi, login_redirect, refusal_json
+from lmdeck.web.chat_page import EXAMPLES, MEDIA_TYPES, STATIC, TITLE
 from lmdeck.web.conversations import Conversations
 from lmdeck.web.owners import owner_of
-from lmdeck.web.page import EXAMPLES, MEDIA_TYPES, STATIC, TITLE
 from lmdeck.web.requests import MAX_BODY_BYTES
 from lmdeck.web.server_state import server_state
 from lmdeck.web.store_errors import ConversationsError

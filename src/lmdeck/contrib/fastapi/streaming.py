@@ -17,7 +17,7 @@ from lmdeck.web.encodings import Encoding, find_encoding
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from lmdeck._client.approvals import AnyApprove
+    from lmdeck._client.approve_callback import AnyApprove
     from lmdeck._client.chat import AsyncChat
 
 HEARTBEAT = 15.0

@@ -15,9 +15,9 @@ from lmdeck.contrib.flask.extension import extension
 from lmdeck.contrib.flask.streaming import stream_response
 from lmdeck.web.background_loop import wait
 from lmdeck.web.chat_api import NOT_LOGGED_IN, ChatApi, login_redirect, refusal_json
+from lmdeck.web.chat_page import EXAMPLES, MEDIA_TYPES, STATIC, TITLE
 from lmdeck.web.conversations import Conversations
 from lmdeck.web.owners import owner_of
-from lmdeck.web.page import EXAMPLES, MEDIA_TYPES, STATIC, TITLE
 from lmdeck.web.requests import MAX_BODY_BYTES, TOO_LARGE
 from lmdeck.web.server_state import server_state
 from lmdeck.web.store_errors import ConversationsError
@@ -26,7 +26,7 @@ from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, RefusedRequest, content
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
 
-    from lmdeck._client.approvals import AnyApprove
+    from lmdeck._client.approve_callback import AnyApprove
     from lmdeck._client.chat import Chat
     from lmdeck._client.clients import LMStudio
 

@@ -13,7 +13,7 @@ from lmdeck.web.background_loop import iterate
 from lmdeck.web.encodings import Encoding, find_encoding
 
 if TYPE_CHECKING:
-    from lmdeck._client.approvals import AnyApprove
+    from lmdeck._client.approve_callback import AnyApprove
     from lmdeck._client.chat import AsyncChat, Chat
 
 HEARTBEAT = 0.4

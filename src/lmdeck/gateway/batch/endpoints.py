@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from lmdeck.batch.requests import InvalidRowError, endpoint_of
+from lmdeck.batch.input_requests import InvalidRowError, endpoint_of
 from lmdeck.errors import InvalidRequestError, RateLimitError, ServerError
+from lmdeck.gateway.batch.batch_store import BatchStore, Page, new_id
 from lmdeck.gateway.batch.records import Batch, StoredFile
 from lmdeck.gateway.batch.runner import BatchRunner
-from lmdeck.gateway.batch.store import BatchStore, Page, new_id
 from lmdeck.gateway.batch.uploads import Upload, boundary_of
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.durations import seconds_of

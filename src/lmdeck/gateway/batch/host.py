@@ -11,14 +11,13 @@ from contextlib import aclosing
 from typing import Protocol
 
 from lmdeck._pipeline.concurrency import DEFAULT_LIMIT
-from lmdeck.batch.hosts import Answer, HostState
+from lmdeck.batch.batch_hosts import HostAnswer, HostState
+from lmdeck.batch.input_requests import endpoint_of
 from lmdeck.batch.ledger import Lease
-from lmdeck.batch.requests import endpoint_of
 from lmdeck.errors import LMStudioError
-from lmdeck.gateway.admission import Ask, Outcome, Refusal
-from lmdeck.gateway.admission import Lease as Admitted
-from lmdeck.gateway.handlers import AnyGateway, GatewayRequest
+from lmdeck.gateway.admission import AdmissionRefused, AdmissionRequest, AdmittedRequest, RequestOutcome
 from lmdeck.gateway.hub import AnyHub
+from lmdeck.gateway.request_handlers import AnyGateway, GatewayRequest
 from lmdeck.relay import Route
 
 __all__ = ["BatchGateway", "GatewayHost"]
@@ -28,7 +27,7 @@ class BatchGateway(AnyGateway, Protocol):
     """What batches need of a gateway."""
 
     hub: AnyHub
-    observers: list[Callable[[Outcome], object]]
+    observers: list[Callable[[RequestOutcome], object]]
 
 
 class GatewayHost:
@@ -40,7 +39,7 @@ class GatewayHost:
         self._gateway = gateway
         self._owner = owner
 
-    async def ask(self, lease: Lease) -> Answer:
+    async def ask(self, lease: Lease) -> HostAnswer:
         """Return the answer to a request, which is served after all that are not in the background.
 
         Raises:
@@ -48,7 +47,7 @@ class GatewayHost:
         """
         gateway = self._gateway
         path, kind = endpoint_of(lease.endpoint)
-        outcome = Outcome(
+        outcome = RequestOutcome(
             request_id=f"req_{random.getrandbits(64):016x}",
             started_at=time.time(),
             key=self._owner,
@@ -57,17 +56,19 @@ class GatewayHost:
             path=path,
         )
         started = gateway.clock()
-        admitted: Admitted | None = None
+        admitted: AdmittedRequest | None = None
         try:
             principal = await gateway.admission.principal_of(self._owner)
             request = await gateway.request_of(
                 outcome, principal, Route(root="http://gateway", path=path, kind=kind), lease.body
             )
             request.is_background = True
-            ask = Ask(request_id=outcome.request_id, endpoint=kind, model=request.model, tokens=request.tokens)
+            ask = AdmissionRequest(
+                request_id=outcome.request_id, endpoint=kind, model=request.model, tokens=request.tokens
+            )
             admitted = await gateway.admission.admit(principal, ask)
             answer = await self._answered(request)
-        except Refusal as refused:
+        except AdmissionRefused as refused:
             outcome.error, outcome.failure = type(refused.error).__name__, refused.error
             raise refused.error from refused
         except LMStudioError as error:
@@ -81,7 +82,7 @@ class GatewayHost:
                 observer(outcome)
         return answer
 
-    async def _answered(self, request: GatewayRequest) -> Answer:
+    async def _answered(self, request: GatewayRequest) -> HostAnswer:
         outcome = request.outcome
         answer = await self._gateway.answer(request)
         async with aclosing(answer.chunks) as chunks:
@@ -89,7 +90,7 @@ class GatewayHost:
         if outcome.failure is not None:  # it came after the first bytes
             raise outcome.failure
         outcome.status = answer.status
-        return Answer(
+        return HostAnswer(
             body=body,
             status=answer.status,
             request_id=outcome.request_id,

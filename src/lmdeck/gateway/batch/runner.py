@@ -21,10 +21,10 @@ from lmdeck.batch.ledger import EndedBy, Ledger, StoredRow, Totals
 from lmdeck.batch.output import ended_rows, output_line
 from lmdeck.batch.worker import Worker, WorkerLimits
 from lmdeck.errors import AuthenticationError, LMStudioError, RateLimitError
+from lmdeck.gateway.batch.batch_store import BatchStore
 from lmdeck.gateway.batch.host import BatchGateway, GatewayHost
+from lmdeck.gateway.batch.input_validation import read_input
 from lmdeck.gateway.batch.records import Batch, BatchError, BatchStatus, StoredFile
-from lmdeck.gateway.batch.store import BatchStore
-from lmdeck.gateway.batch.validation import read_input
 
 __all__ = ["BatchRunner"]
 
@@ -44,7 +44,7 @@ class BatchRunner:
         self.store = BatchStore(gateway.config.batches.folder)
         self._lock = AliveLock(self.store.runner_lock)
         self._is_leading = False
-        self._running: dict[str, _Run] = {}
+        self._running: dict[str, _BatchRun] = {}
         self._not_before: dict[str, float] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -107,10 +107,10 @@ class BatchRunner:
             await asyncio.to_thread(self.store.remove_expired, before)
 
     def _begin(self, batch: Batch) -> None:
-        run = self._running[batch.id] = _Run(self._gateway, self.store, batch)
+        run = self._running[batch.id] = _BatchRun(self._gateway, self.store, batch)
         run.task = asyncio.create_task(self._work(run))
 
-    async def _work(self, run: _Run) -> None:
+    async def _work(self, run: _BatchRun) -> None:
         """Run a batch as far as possible; a failure that may pass is retried later."""
         batch = run.batch
         try:
@@ -129,7 +129,7 @@ class BatchRunner:
             self.wake()
 
 
-class _Run:
+class _BatchRun:
     """The work on one batch in this process."""
 
     task: asyncio.Task[None]

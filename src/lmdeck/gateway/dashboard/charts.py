@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from html import escape
 
-from lmdeck.gateway.history import Bucket
+from lmdeck.gateway.request_history import Bucket
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 190, 62, 30, 12
 CLOCKS = {"hour": "%H:%M", "day": "%H:%M", "month": "%d %b"}

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import msgspec
 
 from lmdeck.gateway.dashboard.view import main_part, page
-from lmdeck.gateway.history import RANGES, Bucket
 from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer
+from lmdeck.gateway.request_history import RANGES, Bucket
 
 __all__ = ["Shown", "dashboard_routes"]
 

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from lmdeck.gateway.dashboard.charts import bar_chart
-from lmdeck.gateway.history import RANGES, Bucket
+from lmdeck.gateway.request_history import RANGES, Bucket
 
 Row = Mapping[str, Any]
 PAGE = """<!doctype html>

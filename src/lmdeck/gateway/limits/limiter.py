@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 from msgspec import Struct
 
 from lmdeck.errors import RateLimitError
-from lmdeck.gateway.admission import Refusal
+from lmdeck.gateway.admission import AdmissionRefused
 from lmdeck.gateway.limits.budgets import PARALLEL, Budgets, MemoryBudgets, Reservation, counted_windows
 from lmdeck.gateway.limits.redis import RedisBudgets, connect
-from lmdeck.gateway.limits.requests import NAME as REQUESTS
-from lmdeck.gateway.limits.requests import MemoryRates, RedisRates, RequestRates
+from lmdeck.gateway.limits.request_rates import NAME as REQUESTS
+from lmdeck.gateway.limits.request_rates import MemoryRates, RedisRates, RequestRates
 from lmdeck.gateway.limits.windows import RUNNING_SECONDS, Balance
 from lmdeck.gateway.store import Key
 
@@ -62,7 +62,7 @@ class Limiter:
         `spent` are the key's tokens of today according to the store.
 
         Raises:
-            Refusal: A limit is reached; the error is a `RateLimitError`.
+            AdmissionRefused: A limit is reached; the error is a `RateLimitError`.
             ServerError: The limits cannot be checked.
         """
         limits = key.limits
@@ -100,7 +100,7 @@ class Limiter:
             await self._budgets.settle(key.name, key.limits, reservation, tokens)
 
 
-def _refusal(key: Key, name: str, balances: tuple[Balance, ...]) -> Refusal:
+def _refusal(key: Key, name: str, balances: tuple[Balance, ...]) -> AdmissionRefused:
     """Return the refusal by a limit; `Retry-After` is in whole seconds (RFC 9110, 10.2.3)."""
     reached = next((each for each in balances if each.name == name), None)
     limit, wait = (key.limits.parallel, RUNNING_SECONDS) if reached is None else (reached.limit, reached.wait)
@@ -117,7 +117,7 @@ def _refusal(key: Key, name: str, balances: tuple[Balance, ...]) -> Refusal:
         hint=f"Wait {seconds} s, or ask the gateway's operator for a higher limit.",
     )
     is_worth_a_wait = "true" if seconds <= LONGEST_RETRY_SECONDS else "false"
-    return Refusal(error, {**rate_limit_headers(balances), "x-should-retry": is_worth_a_wait})
+    return AdmissionRefused(error, {**rate_limit_headers(balances), "x-should-retry": is_worth_a_wait})
 
 
 def rate_limit_headers(balances: tuple[Balance, ...]) -> dict[str, str]:

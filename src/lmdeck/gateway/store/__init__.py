@@ -20,7 +20,7 @@ from lmdeck.gateway.store.records import (
     day_of,
 )
 from lmdeck.gateway.store.sqlite import SQLite
-from lmdeck.gateway.store.store import KEEP_DAYS, Store
+from lmdeck.gateway.store.store import KEEP_DAYS, GatewayStore
 
 __all__ = [
     "DEFAULT_URL",
@@ -28,10 +28,10 @@ __all__ = [
     "POSTGRES",
     "FailureGroup",
     "FailureRecord",
+    "GatewayStore",
     "Key",
     "KeyLimits",
     "ProblemRow",
-    "Store",
     "StoreError",
     "UsageColumn",
     "UsageRecord",
@@ -45,7 +45,7 @@ DEFAULT_URL = "sqlite:///gateway.db"
 SQLITE, POSTGRES = "sqlite:///", ("postgresql://", "postgres://")
 
 
-def open_store(url: str | Path, *, keep_days: float = KEEP_DAYS, pause: float = 0.0) -> Store:
+def open_store(url: str | Path, *, keep_days: float = KEEP_DAYS, pause: float = 0.0) -> GatewayStore:
     """Open a store, and create it if it is not there.
 
     `url` is `sqlite:///gateway.db` (relative to the working directory), `sqlite:////var/lib/lmdeck/gateway.db`, the path of a
@@ -60,8 +60,8 @@ def open_store(url: str | Path, *, keep_days: float = KEEP_DAYS, pause: float = 
     if text.startswith(POSTGRES):
         from lmdeck.gateway.store.postgres import Postgres  # imported late: psycopg is an extra
 
-        return Store(Postgres(text), keep_days=keep_days, pause=pause)
-    return Store(SQLite(sqlite_path(text)), keep_days=keep_days, pause=pause)
+        return GatewayStore(Postgres(text), keep_days=keep_days, pause=pause)
+    return GatewayStore(SQLite(sqlite_path(text)), keep_days=keep_days, pause=pause)
 
 
 def sqlite_path(url: str) -> str:

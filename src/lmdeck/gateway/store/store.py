@@ -32,10 +32,10 @@ from lmdeck.gateway.store.records import (
     UsageRow,
     day_of,
 )
-from lmdeck.gateway.store.writer import Writer
+from lmdeck.gateway.store.writer import WriterThread
 from lmdeck.stats import Usage
 
-__all__ = ["MOST_FAILURES", "Store"]
+__all__ = ["MOST_FAILURES", "GatewayStore"]
 
 T = TypeVar("T")
 MOST_FAILURES = 1000
@@ -82,7 +82,7 @@ _TRIM_FAILURES = f"""
 """  # noqa: S608  # a number of ours
 
 
-class Store:
+class GatewayStore:
     """Keys, usage and failures; safe to share between threads and between processes.
 
     Reads run in the calling thread, writes in one writing thread: the future of `record` is done when the row is
@@ -116,8 +116,8 @@ class Store:
         except BaseException:
             self._reader.close()
             raise
-        self._writer = Writer(database, pause)
-        on_fork(self, Store._after_fork)
+        self._writer = WriterThread(database, pause)
+        on_fork(self, GatewayStore._after_fork)
 
     # --- keys ---
 

@@ -20,7 +20,7 @@ from lmdeck.errors import ConfigurationError, describe
 from lmdeck.gateway.store.database import Connection, Database, migrate
 from lmdeck.gateway.store.errors import StoreError
 
-__all__ = ["Write", "Writer"]
+__all__ = ["Write", "WriterThread"]
 
 T = TypeVar("T")
 Write: TypeAlias = Callable[[Connection], T]
@@ -33,7 +33,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 CLOSE_SECONDS = 10.0
 
 
-class Writer:
+class WriterThread:
     """The writing thread of one process; it starts with the first write.
 
     Before a commit it waits `pause` seconds for more writes.

@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from lmdeck.server.delivery import EventStream, ResponseTimer, json_response, with_error_frame
+from lmdeck.server.backend_events import ModelOutput, ReasoningTextDelta, TextDelta, ToolArgumentsDelta, ToolCallOpened
 from lmdeck.server.encoders.chat import call_entry, choice, chunk_frame, delta_of, message_of
 from lmdeck.server.encoders.common import DONE, answer_id, data_event, finish_reason, usage
-from lmdeck.server.events import ModelOutput, ReasoningTextDelta, TextDelta, ToolArgumentsDelta, ToolCallOpened
+from lmdeck.server.http_responses import EventStream, ResponseTimer, json_response, with_error_frame
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.chat import chat_job
 from lmdeck.web.disconnect import run_until_disconnect
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from lmdeck.server.backend import Backend
-    from lmdeck.server.events import BackendEvent
-    from lmdeck.server.requests.body import Delivery
+    from lmdeck.server.backend_events import BackendEvent
+    from lmdeck.server.requests.body import ResponseMode
 
 
 async def answer_chat(request: Request, backend: Backend) -> Response:
@@ -46,7 +46,7 @@ async def answer_chat(request: Request, backend: Backend) -> Response:
 
 
 async def _frames(
-    events: AsyncGenerator[BackendEvent, None], model: str, delivery: Delivery, timer: ResponseTimer
+    events: AsyncGenerator[BackendEvent, None], model: str, delivery: ResponseMode, timer: ResponseTimer
 ) -> AsyncGenerator[bytes, None]:
     head = {
         "id": answer_id("chatcmpl"),

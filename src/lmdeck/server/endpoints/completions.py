@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from lmdeck.server.delivery import EventStream, ResponseTimer, json_response, with_error_frame
+from lmdeck.server.backend_events import TextDelta
 from lmdeck.server.encoders.common import DONE, answer_id, data_event, finish_reason, usage
 from lmdeck.server.encoders.completions import text_choice
-from lmdeck.server.events import TextDelta
+from lmdeck.server.http_responses import EventStream, ResponseTimer, json_response, with_error_frame
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.chat import completion_job
 from lmdeck.web.disconnect import run_until_disconnect
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from lmdeck.server.backend import Backend
-    from lmdeck.server.events import BackendEvent
-    from lmdeck.server.requests.body import Delivery
+    from lmdeck.server.backend_events import BackendEvent
+    from lmdeck.server.requests.body import ResponseMode
 
 
 async def answer_completion(request: Request, backend: Backend) -> Response:
@@ -43,7 +43,7 @@ async def answer_completion(request: Request, backend: Backend) -> Response:
 
 
 async def _frames(
-    events: AsyncGenerator[BackendEvent, None], head: dict[str, Any], delivery: Delivery, timer: ResponseTimer
+    events: AsyncGenerator[BackendEvent, None], head: dict[str, Any], delivery: ResponseMode, timer: ResponseTimer
 ) -> AsyncGenerator[bytes, None]:
     async for event in events:
         if isinstance(event, TextDelta):

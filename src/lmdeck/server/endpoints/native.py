@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lmdeck.server.backend_events import LoadProgress, PromptProgress, ToolOutcome
 from lmdeck.server.blocks import BlockDelta, BlockEnd, Blocks, BlockStart
-from lmdeck.server.delivery import EventStream, ResponseTimer, json_response, with_error_frame
 from lmdeck.server.encoders.common import named_event
 from lmdeck.server.errors import native_error
-from lmdeck.server.events import LoadProgress, PromptProgress, ToolOutcome
+from lmdeck.server.http_responses import EventStream, ResponseTimer, json_response, with_error_frame
 from lmdeck.server.jobs import ChatMessage
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.native import native_chat
@@ -44,7 +44,7 @@ async def answer_native_chat(request: Request, backend: Backend, stored: StoredR
     history = _history(asked, stored)
     job = msgspec.structs.replace(asked.job, messages=history)
     timer = ResponseTimer()
-    answer = _ResponseBuilder(asked, history, stored, timer, backend.models())
+    answer = _NativeResponseBuilder(asked, history, stored, timer, backend.models())
     events = answer.blocks.read(timer.events(backend.chat(job)))
     if asked.stream:
         return EventStream(with_error_frame(answer.frames(events), answer.failure))
@@ -63,7 +63,7 @@ def _history(asked: NativeChat, stored: StoredResponses) -> tuple[ChatMessage, .
     return (*earlier, asked.message)
 
 
-class _ResponseBuilder:
+class _NativeResponseBuilder:
     """The response to one chat, built while its events are read."""
 
     def __init__(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lmdeck.server.delivery import EventStream, ResponseTimer, json_response, with_error_frame
 from lmdeck.server.encoders.common import finish_reason, item_id
 from lmdeck.server.encoders.responses import ResponseEncoder
+from lmdeck.server.http_responses import EventStream, ResponseTimer, json_response, with_error_frame
 from lmdeck.server.jobs import ChatMessage
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.responses import response_request

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from lmdeck.server.delivery import json_response
-from lmdeck.server.events import Finished
+from lmdeck.server.backend_events import Finished
+from lmdeck.server.http_responses import json_response
 from lmdeck.server.jobs import Sampling
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.chat import chat_job
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from lmdeck.server.backend import Backend
-    from lmdeck.server.events import BackendEvent
+    from lmdeck.server.backend_events import BackendEvent
 
 _OPENAI_ROLES = frozenset({"system", "developer", "tool"})
 

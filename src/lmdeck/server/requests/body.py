@@ -21,7 +21,7 @@ MAX_BODY_BYTES = 64 << 20
 IMAGE_URI = re.compile(r"data:image/(png|jpe?g);base64,[A-Za-z0-9+/]+={0,2}", re.IGNORECASE)
 
 
-class Delivery(Struct, frozen=True):
+class ResponseMode(Struct, frozen=True):
     """How the client wants its answer: as one body or as a stream, with or without a usage chunk."""
 
     stream: bool = False
@@ -69,7 +69,7 @@ def choose_model(name: object, models: Sequence[ModelDescription]) -> str:
     raise model_not_found(name, [model.key for model in models])
 
 
-def delivery(body: Mapping[str, Any]) -> Delivery:
+def delivery(body: Mapping[str, Any]) -> ResponseMode:
     """Return how the client wants its answer.
 
     Raises:
@@ -78,7 +78,7 @@ def delivery(body: Mapping[str, Any]) -> Delivery:
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise invalid("'stream_options' field must be an object")
-    return Delivery(
+    return ResponseMode(
         stream=flag("stream", body.get("stream")),
         include_usage=flag("stream_options.include_usage", (options or {}).get("include_usage")),
     )

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from lmdeck.server.errors import bad_structure, invalid
 from lmdeck.server.jobs import CalledTool, ChatJob, ChatMessage, CompletionJob
-from lmdeck.server.requests.body import Delivery, choose_model, delivery, image_uri
+from lmdeck.server.requests.body import ResponseMode, choose_model, delivery, image_uri
 from lmdeck.server.requests.sampling import integer, sampling
-from lmdeck.server.requests.tools import chat_tools, tool_choice
+from lmdeck.server.requests.tool_offers import chat_tools, tool_choice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lmdeck.server.jobs import ModelDescription
 
 
-def chat_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> tuple[ChatJob, Delivery]:
+def chat_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> tuple[ChatJob, ResponseMode]:
     """Validate a chat completion request, in the order in which LM Studio complains.
 
     Raises:
@@ -42,7 +42,7 @@ def chat_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> tup
     return job, delivery(body)
 
 
-def completion_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> tuple[CompletionJob, Delivery]:
+def completion_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> tuple[CompletionJob, ResponseMode]:
     """Validate a text completion request.
 
     Raises:

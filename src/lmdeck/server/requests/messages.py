@@ -10,7 +10,7 @@ from lmdeck.server.errors import Refusal
 from lmdeck.server.jobs import CalledTool, ChatJob, ChatMessage
 from lmdeck.server.requests.body import IMAGE_URI, choose_model, flag
 from lmdeck.server.requests.sampling import sampling
-from lmdeck.server.requests.tools import anthropic_tools, tools_and_choice
+from lmdeck.server.requests.tool_offers import anthropic_tools, tools_and_choice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -10,7 +10,7 @@ from lmdeck.server.errors import Refusal
 from lmdeck.server.jobs import CalledTool, ChatJob, ChatMessage, Integration, Provider
 from lmdeck.server.requests.body import choose_model, flag, image_uri
 from lmdeck.server.requests.sampling import sampling
-from lmdeck.server.requests.tools import responses_tools, tools_and_choice
+from lmdeck.server.requests.tool_offers import responses_tools, tools_and_choice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

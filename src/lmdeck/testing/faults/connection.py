@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lmdeck.testing.faults.declaration import fault, send_changed
 
 if TYPE_CHECKING:
-    from lmdeck.testing.connection import PlannedResponse, Wire
+    from lmdeck.testing.fake_connection import PlannedResponse, Wire
 
 
 @fault("error", closes_port=True)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import Struct
 
 from lmdeck.errors import ConfigurationError
-from lmdeck.testing.answers import Answer
+from lmdeck.testing.scripted_answers import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lmdeck.testing.connection import PlannedResponse, Wire
+    from lmdeck.testing.fake_connection import PlannedResponse, Wire
 
 Expectation = Literal["right", "error"]
 Run = Callable[..., Awaitable[None]]

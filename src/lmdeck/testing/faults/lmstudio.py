@@ -12,7 +12,7 @@ from lmdeck.testing.faults.declaration import fault, send_first_chunks
 from lmdeck.testing.faults.refusals import respond_json
 
 if TYPE_CHECKING:
-    from lmdeck.testing.connection import PlannedResponse, Wire
+    from lmdeck.testing.fake_connection import PlannedResponse, Wire
 
 
 async def _send_failure(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lmdeck.testing.faults.declaration import fault
 
 if TYPE_CHECKING:
-    from lmdeck.testing.connection import PlannedResponse, Wire
+    from lmdeck.testing.fake_connection import PlannedResponse, Wire
 
 
 async def respond_json(wire: Wire, status: int, error: object, headers: dict[str, str] | None = None) -> None:

@@ -6,12 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from lmdeck._streaming.sse import encode_comment, encode_event
-from lmdeck.testing import frames
-from lmdeck.testing.answers import Answer
+from lmdeck.testing import chunk_frames
 from lmdeck.testing.faults.declaration import fault, send_changed, send_first_chunks
+from lmdeck.testing.scripted_answers import Answer
 
 if TYPE_CHECKING:
-    from lmdeck.testing.connection import PlannedResponse, Wire
+    from lmdeck.testing.fake_connection import PlannedResponse, Wire
 
 _LONG_LINE = 9 << 20
 
@@ -158,31 +158,31 @@ async def wrong_content_type(wire: Wire, response: PlannedResponse) -> None:
 @fault("right")
 async def no_done(wire: Wire, response: PlannedResponse) -> None:
     """The stream ends after its finish reason, without the end marker."""
-    await send_changed(wire, response, lambda data: b"" if frames.is_done(data) else data)
+    await send_changed(wire, response, lambda data: b"" if chunk_frames.is_done(data) else data)
 
 
 @fault("right")
 async def duplicate_chunk(wire: Wire, response: PlannedResponse) -> None:
     """The chunk that starts a tool call and the last chunk are sent twice."""
-    await send_changed(wire, response, lambda data: data * 2 if frames.opens_or_finishes(data) else data)
+    await send_changed(wire, response, lambda data: data * 2 if chunk_frames.opens_or_finishes(data) else data)
 
 
 @fault("right")
 async def empty_chunks(wire: Wire, response: PlannedResponse) -> None:
     """Chunks without choices and chunks with empty deltas are sent between the others."""
-    await send_changed(wire, response, lambda data: frames.empty_like(data) + data)
+    await send_changed(wire, response, lambda data: chunk_frames.empty_like(data) + data)
 
 
 @fault("right")
 async def out_of_order_index(wire: Wire, response: PlannedResponse) -> None:
     """The indices of tool calls descend and have gaps."""
-    await send_changed(wire, response, frames.with_odd_indices)
+    await send_changed(wire, response, chunk_frames.with_odd_indices)
 
 
 @fault("right")
 async def no_roles(wire: Wire, response: PlannedResponse) -> None:
     """Deltas have no role, and null for missing fields."""
-    await send_changed(wire, response, frames.without_role)
+    await send_changed(wire, response, chunk_frames.without_role)
 
 
 @fault("right")
@@ -192,7 +192,7 @@ async def json_for_stream(wire: Wire, response: PlannedResponse) -> None:
     if not response.is_stream:
         await wire.respond(response.status, body)
         return
-    joined = frames.as_body(body)
+    joined = chunk_frames.as_body(body)
     if joined is None:
         await wire.start(response.status, response.headers)
         await wire.send_unsplit(body)

@@ -16,7 +16,7 @@ from lmdeck._streaming.sse import encode_event
 from lmdeck.errors import LMStudioError
 from lmdeck.messages import Reply, ToolCall, ToolResult
 from lmdeck.web.encodings.base import STREAM_HEADERS, AnswerEvent, Encoding
-from lmdeck.web.encodings.blocks import BlockEncoder, Fields, TextKind
+from lmdeck.web.encodings.block_encoder import BlockEncoder, Fields, TextKind
 from lmdeck.web.encodings.conversation_requests import call_of, question_of, read_conversation
 from lmdeck.web.requests import PageDecisions, PageMessage, PageQuestion
 

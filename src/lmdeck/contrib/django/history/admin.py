@@ -11,8 +11,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from lmdeck.contrib.django.history.charts import speed_by_model, tokens_by_day
 from lmdeck.contrib.django.history.models import Conversation, PendingApproval, Usage
+from lmdeck.contrib.django.history.usage_charts import speed_by_model, tokens_by_day
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse

@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils.safestring import mark_safe
 
 from lmdeck.contrib.django.conf import configuration
-from lmdeck.web.page import PLACEHOLDER, TITLE, PageUrls, chat_section
+from lmdeck.web.chat_page import PLACEHOLDER, TITLE, PageUrls, chat_section
 
 register = Library()
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 from msgspec import Struct
 
 from lmdeck.errors import LMStudioError
-from lmdeck.gateway.admission import Admission, Outcome, Principal
+from lmdeck.gateway.admission import Admission, Principal, RequestOutcome
 from lmdeck.gateway.config import Config
 from lmdeck.relay import Kind, RelayRequest, Route
 
@@ -26,7 +26,7 @@ class GatewayRequest(Struct, kw_only=True):
     those of batches, wait for all others.
     """
 
-    outcome: Outcome
+    outcome: RequestOutcome
     method: str
     route: Route
     headers: Mapping[str, str]
@@ -74,7 +74,7 @@ class GatewayAnswer(Struct, kw_only=True):
 
 
 Handler: TypeAlias = Callable[[GatewayRequest], Awaitable[GatewayAnswer]]
-"""Answers a request, or raises an `LMStudioError` or a `Refusal`."""
+"""Answers a request, or raises an `LMStudioError` or an `AdmissionRefused`."""
 
 HandlerFactory: TypeAlias = Callable[[Handler], Handler]
 
@@ -92,7 +92,7 @@ class AnyGateway(Protocol):
 
     async def request_of(
         self,
-        outcome: Outcome,
+        outcome: RequestOutcome,
         principal: Principal,
         route: Route,
         body: bytes,

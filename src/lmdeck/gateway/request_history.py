@@ -11,10 +11,10 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from lmdeck.errors import summary
-from lmdeck.gateway.admission import Outcome
+from lmdeck.gateway.admission import RequestOutcome
 from lmdeck.gateway.store import UsageRecord
 
-__all__ = ["LONGEST", "RANGES", "Bucket", "History"]
+__all__ = ["LONGEST", "RANGES", "Bucket", "RequestHistory"]
 
 RANGES = {"hour": (60, 60), "day": (900, 96), "month": (21_600, 120)}
 """The seconds of a bucket, and the number of buckets, by the name of the range."""
@@ -45,7 +45,7 @@ class Bucket(Struct, kw_only=True):
         self.longest_queue = max(self.longest_queue, other.longest_queue)
 
 
-class History:
+class RequestHistory:
     """Sums over ended requests in rings of buckets, totals since the start, the last failures."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -56,7 +56,7 @@ class History:
         self._problems: Counter[tuple[str, str]] = Counter()
         self._broken: Counter[str] = Counter()
 
-    def note(self, outcome: Outcome) -> None:
+    def note(self, outcome: RequestOutcome) -> None:
         """Count a request that has ended."""
         now = self._clock()
         is_hit = outcome.cache in {"hit", "shared"}
@@ -122,7 +122,7 @@ class History:
                 ring.append(Bucket(at=at))
             ring[-1].add(counted)
 
-    def _note_error(self, outcome: Outcome, now: float) -> None:
+    def _note_error(self, outcome: RequestOutcome, now: float) -> None:
         failure = outcome.failure
         self.errors.appendleft(
             {

@@ -19,8 +19,8 @@ from lmdeck._client.session import Session
 from lmdeck._pipeline.concurrency import DEFAULT_LIMIT
 from lmdeck._pipeline.run_plan import drive_async
 from lmdeck._transport import AsyncTransport
+from lmdeck.batch.input_requests import endpoint_of
 from lmdeck.batch.ledger import Lease
-from lmdeck.batch.requests import endpoint_of
 from lmdeck.errors import EndpointNotFoundError, MalformedStreamError
 from lmdeck.relay import RelayReader, Route, begin
 
@@ -28,7 +28,7 @@ FOREIGN_LIMIT = 16
 """Simultaneous requests to a server that does not report how many it processes: other servers have their own queue."""
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class HostAnswer(Struct, frozen=True, kw_only=True):
     """An answer in its wire format."""
 
     body: bytes
@@ -48,7 +48,7 @@ class HostState(Struct, frozen=True, kw_only=True):
     default_parallel: int = DEFAULT_LIMIT
 
 
-class Host(Protocol):
+class BatchHost(Protocol):
     """Something that answers requests."""
 
     @property
@@ -56,7 +56,7 @@ class Host(Protocol):
         """The name in progress and summaries."""
         ...
 
-    async def ask(self, lease: Lease) -> Answer:
+    async def ask(self, lease: Lease) -> HostAnswer:
         """Return the answer to a request.
 
         Raises:
@@ -89,7 +89,7 @@ class ServerHost:
         """The server's root URL."""
         return self._session.address.root
 
-    async def ask(self, lease: Lease) -> Answer:
+    async def ask(self, lease: Lease) -> HostAnswer:
         """Return the server's answer, repaired.
 
         Raises:
@@ -100,7 +100,7 @@ class ServerHost:
         plan = begin(self._session, "POST", Route(root=self.name, path=path, kind=kind), {}, body)
         stream = await drive_async(plan, self._transport)
         answer = cast("RelayReader", stream.reader).take()
-        return Answer(
+        return HostAnswer(
             body=answer, status=stream.response.status, request_id=stream.call.request_id, **tokens_of(answer)
         )
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from lmdeck.server.backend import BackendError
-from lmdeck.server.events import (
+from lmdeck.server.backend_events import (
     Finished,
     PromptProgress,
     ReasoningTextDelta,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-    from lmdeck.server.events import BackendEvent, StopReason
+    from lmdeck.server.backend_events import BackendEvent, StopReason
 
 CHARACTERS_PER_DELTA = (1, 2, 3, 3, 4, 4, 5, 6)
 """Possible lengths of a delta, about those of a token."""

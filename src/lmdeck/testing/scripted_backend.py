@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lmdeck.server.backend import BackendError
-from lmdeck.server.events import Finished, ReasoningTextDelta, TextDelta, ToolArgumentsDelta
+from lmdeck.server.backend_events import Finished, ReasoningTextDelta, TextDelta, ToolArgumentsDelta
 from lmdeck.server.jobs import Decided, Embedded, EngineRuntime
-from lmdeck.testing.answers import Answer, PlannedCall
-from lmdeck.testing.decisions import distribution
 from lmdeck.testing.faults import find_fault
 from lmdeck.testing.raw import RawAnswer
 from lmdeck.testing.schema_values import value_for
+from lmdeck.testing.scripted_answers import Answer, PlannedCall
+from lmdeck.testing.scripted_decisions import distribution
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 
-    from lmdeck.server.events import BackendEvent
+    from lmdeck.server.backend_events import BackendEvent
     from lmdeck.server.jobs import (
         ChatJob,
         CompletionJob,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         LoadJob,
         ModelDescription,
     )
-    from lmdeck.testing.models import FakeModelStore
+    from lmdeck.testing.fake_models import FakeModelStore
     from lmdeck.testing.received_requests import SentRequest
     from lmdeck.testing.scripting import Rule, Script
 

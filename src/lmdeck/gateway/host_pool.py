@@ -17,17 +17,17 @@ from lmdeck.gateway.admission import Principal
 from lmdeck.gateway.config import Config, HostConfig
 from lmdeck.gateway.hosts import Host
 from lmdeck.gateway.routing import Capacity, Wanted
-from lmdeck.gateway.scheduler import Scheduler, Slot, Ticket
+from lmdeck.gateway.scheduler import HostSlot, Scheduler, Ticket
 from lmdeck.gateway.sticky import StickyHosts
 
-__all__ = ["Pool"]
+__all__ = ["HostPool"]
 
 FIRST_POLL_SECONDS = 3.0
 TICK_SECONDS = 0.25
 _log = logging.getLogger("lmdeck.gateway")
 
 
-class Pool:
+class HostPool:
     """The hosts of a configuration, their queues, and what is bound to them."""
 
     def __init__(self, config: Config, clock: Callable[[], float]) -> None:
@@ -89,7 +89,7 @@ class Pool:
 
     # --- routing ---
 
-    async def acquire(self, wanted: Wanted) -> Slot:
+    async def acquire(self, wanted: Wanted) -> HostSlot:
         """Wait for a slot on a host.
 
         Raises:
@@ -136,13 +136,13 @@ class Pool:
         }
         return Capacity(parallel=parallel, hosts=len(self.hosts))
 
-    def _slot_anywhere(self) -> Slot:
+    def _slot_anywhere(self) -> HostSlot:
         """Return a slot on the least busy host, for a request that names no model."""
         usable = [host for host in self.hosts if host.is_usable]
         if not usable:
             raise ServerError("No host can answer now.", status=503, code="no_host_available", retry_after=2.0)
         host = min(usable, key=lambda host: sum(host.running.values()) / host.config.weight)
-        return Slot(self.scheduler, host, "")
+        return HostSlot(self.scheduler, host, "")
 
     def _excluded(self, wanted: Wanted) -> frozenset[str]:
         """Return the hosts that cannot answer: those to avoid and, for a stored response, all but the one that made it."""

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lmdeck.batch.input_requests import BatchOptions, InvalidRowError, endpoint_of, request_of
 from lmdeck.batch.ledger import InputRow, Ledger
 from lmdeck.batch.readers import Record, read_jsonl
-from lmdeck.batch.requests import BatchOptions, InvalidRowError, endpoint_of, request_of
 from lmdeck.errors import ConfigurationError
 from lmdeck.gateway.batch.records import BatchError
 

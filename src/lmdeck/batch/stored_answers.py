@@ -14,7 +14,7 @@ from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._streaming.openai_responses import ResponsesTranslator
 from lmdeck._streaming.translating_reader import TranslatingReader
 from lmdeck._streaming.translator import Translator
-from lmdeck.batch.requests import endpoint_of
+from lmdeck.batch.input_requests import endpoint_of
 from lmdeck.messages import Reply
 from lmdeck.outputs import Completion, Embeddings
 

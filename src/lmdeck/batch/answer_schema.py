@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from lmdeck.batch.answers import text_of
 from lmdeck.batch.ledger import Lease
+from lmdeck.batch.stored_answers import text_of
 from lmdeck.errors import StructuredOutputError
 from lmdeck.tools.checker import Checker
 

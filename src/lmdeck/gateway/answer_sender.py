@@ -15,7 +15,7 @@ from lmdeck.gateway.http import raw_headers
 if TYPE_CHECKING:
     from starlette.types import Scope, Send
 
-__all__ = ["ABORT", "ON_LOST", "Delivery"]
+__all__ = ["ABORT", "ON_LOST", "AnswerSender"]
 
 ABORT = "lmdeck.abort"
 """The key of a scope under which the gateway's server offers a function that cuts the connection."""
@@ -26,7 +26,7 @@ _HEARTBEAT = encode_comment()
 _EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
-class Delivery:
+class AnswerSender:
     """Sends an answer.
     `waits_since` is when the client stopped reading, or None; `stop` ends the request with an error.
     """

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct, field
 
 from lmdeck.server.backend import BackendError
-from lmdeck.server.events import LoadProgress
+from lmdeck.server.backend_events import LoadProgress
 from lmdeck.server.jobs import DownloadState, Instance, Loaded, ModelDescription
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from lmdeck.cli.output import echo_json, safe
+from lmdeck.cli.plain_output import echo_json, safe
 from lmdeck.cli.shared_options import AllowedHost, ListenHost, ListenPort
 from lmdeck.cli.terminal import BAD, GOOD, NEXT, WARNING, console, errors, show_error, show_line, show_table, size
 from lmdeck.errors import ConfigurationError

@@ -10,8 +10,8 @@ import msgspec
 from starlette.responses import Response
 
 from lmdeck.server.backend import BackendError
+from lmdeck.server.backend_events import Finished, ModelOutput
 from lmdeck.server.encoders.common import named_event, usage
-from lmdeck.server.events import Finished, ModelOutput
 from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from lmdeck.server.backend import Backend
-    from lmdeck.server.events import BackendEvent
+    from lmdeck.server.backend_events import BackendEvent
 
 
 class EventStream(Response):

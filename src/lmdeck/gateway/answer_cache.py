@@ -17,7 +17,7 @@ from lmdeck.cache import Cache, CacheControl, Entry, request_key
 from lmdeck.cache.flights import Flight, alone
 from lmdeck.errors import CacheMissError, LMStudioError
 from lmdeck.gateway.config import CacheConfig
-from lmdeck.gateway.handlers import GatewayAnswer, GatewayRequest, Handler
+from lmdeck.gateway.request_handlers import GatewayAnswer, GatewayRequest, Handler
 
 __all__ = ["CachedAnswers", "open_cache"]
 

@@ -14,7 +14,7 @@ from lmdeck.gateway.durations import seconds_of
 from lmdeck.gateway.store import DEFAULT_URL, POSTGRES, open_store, sqlite_path
 
 if TYPE_CHECKING:
-    from lmdeck.gateway.store import Store
+    from lmdeck.gateway.store import GatewayStore
 
 StoreURL = Annotated[
     str | None,
@@ -29,7 +29,7 @@ ConfigPath = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def chosen_store(store: str | None, config: Path | None, *, must_exist: bool) -> Store:
+def chosen_store(store: str | None, config: Path | None, *, must_exist: bool) -> GatewayStore:
     """Open the store that the options name; with `must_exist`, a SQLite file is not created.
 
     Raises:

@@ -10,15 +10,15 @@ import msgspec
 from starlette.datastructures import Headers
 
 from lmdeck.server.backend import BackendError
-from lmdeck.server.delivery import json_response
 from lmdeck.server.errors import failure_body
+from lmdeck.server.http_responses import json_response
 from lmdeck.server.requests.body import MAX_BODY_BYTES
-from lmdeck.testing.answers import Answer
-from lmdeck.testing.backend import CURRENT, FakeExchange
-from lmdeck.testing.connection import ResponseFinished, ResponseSender, Wire
+from lmdeck.testing.fake_connection import ResponseFinished, ResponseSender, Wire
 from lmdeck.testing.faults import find_fault
 from lmdeck.testing.raw import RawAnswer
 from lmdeck.testing.received_requests import SentRequest
+from lmdeck.testing.scripted_answers import Answer
+from lmdeck.testing.scripted_backend import CURRENT, FakeExchange
 from lmdeck.web.disconnect import read_body
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from lmdeck.server.serve import JoinedWrites
-    from lmdeck.testing.connection import PlannedResponse
+    from lmdeck.testing.fake_connection import PlannedResponse
     from lmdeck.testing.scripting import Script
 
 _NO_MODEL = (

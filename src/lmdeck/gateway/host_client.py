@@ -9,12 +9,12 @@ from lmdeck.config import Settings
 from lmdeck.gateway.config import Config, HostConfig
 from lmdeck.observe.failure_recordings import RecordFailures
 
-__all__ = ["Upstream"]
+__all__ = ["HostClient"]
 
 NO_LIMIT = 1 << 30
 
 
-class Upstream:
+class HostClient:
     """One LM Studio server, as a process of the gateway sends requests to it."""
 
     def __init__(self, config: HostConfig, gateway: Config, transport: AsyncTransport) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from lmdeck.errors import ConfigurationError
-from lmdeck.relay.routes import Kind, route_of
+from lmdeck.relay.endpoint_urls import Kind, route_of
 
 CHAT = "/v1/chat/completions"
 DEFAULT_MAX_TOKENS = 4096  # of `/v1/messages`, which requires a limit

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.markdown import Markdown
 from rich.text import Text
 
-from lmdeck.cli.output import safe, write
+from lmdeck.cli.plain_output import safe, write
 from lmdeck.cli.terminal import Mark, console, show_line
 from lmdeck.events import Chunk
 
