@@ -21,7 +21,6 @@ GRAMMAR_ERRORS = (
     r"failed to parse grammar",
     r"failed to initialize samplers?",
     r"failed to process regex",
-    r"unexpected empty grammar stack",
     r"error parsing grammar",
     r"json schema conversion failed",
     r"repetitions? (exceeds?|or rule complexity)",

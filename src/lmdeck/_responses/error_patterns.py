@@ -79,7 +79,10 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
         ),
         ContextLengthError,
     ),
-    (Words(r"no models? (is |are )?(currently )?loaded", r"model (\S+ )?(is )?not (currently )?loaded"), NoModelLoadedError),
+    (
+        Words(r"no models? (is |are )?(currently )?loaded", r"model (\S+ )?(is |has )?not (been |currently )?loaded"),
+        NoModelLoadedError,
+    ),
     (Words(r"model is not embedding", r"does not support embeddings?", r"is not an embedding model"), InvalidRequestError),
     (
         Words(
@@ -117,14 +120,18 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
     (
         Words(
             r"error in (predict\w*|iterating prediction stream)",  # the MLX engine
-            r"received prediction[- ]error",
+            r"\breceived [\w-]+[- ]error\b",
             r"\bfetch failed\b",
             r"peg-native",
             r"output that does not match the expected",
             r"decode\(\) failed",
+            r"\b(failed to decode|compute error)\b",  # llama.cpp
+            r"\bfind (a |free )?(memory|kv)( cache)? (slot|space)\b",  # llama.cpp
+            r"unexpected empty grammar stack",  # llama.cpp: the model wrote what the grammar excludes
             r"\[broadcast_shapes\]",
             r"(cannot|could not) be broadcast",
             r"failed to (parse|generate) (a |the )?tool call",
+            r"failed to parse input at pos",  # llama.cpp
             r"\b_0x[0-9a-f]{4,}\b",  # an obfuscated name in LM Studio's code
             r"cannot read propert(y|ies) of (undefined|null)",
         ),
@@ -148,10 +155,20 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
         ),
         TemplateError,
     ),
-    (Words(r"invalid discriminator value"), InvalidRequestError),
+    (
+        Words(
+            r"invalid discriminator value",
+            r"\b(does not|doesn't|do not) support\b",
+            r"\bmultiple models are loaded",
+            r"requires --enable-auto-tool-choice",  # vLLM
+        ),
+        InvalidRequestError,
+    ),
     (Words(r"previous.?response\b.{0,120}(not found|unknown|expired|does not exist)", r"\bresp_\w+\W+(was )?not found",
             r"download job\b", r"\bjob\b.{0,60} not found"), InvalidRequestError),
-    (Words(r"\bmodel( \S+)? not found", r"model_not_found", r"no such model",
+    (Words(r"\bmodel( instance)?( \S+)? not found", r"model_not_found", r"no such model", r"\binvalid model (name|id)\b",
+            r"no router for requested model",  # llama-swap
+            r"\brepository not found\b",  # mlx_lm.server, which loads from Hugging Face
             r"(cannot|can't|could not|couldn't|unable to) find (the )?model\b", r"\bmodel does(n't| not) exist",
             r"model .{0,200} (does not exist|was not found)"), ModelNotFoundError),
 ]  # fmt: skip
@@ -168,7 +185,6 @@ CODES: dict[str, type[APIError]] = {
     "overloaded_error": ServerError,
     "unavailable_error": ServerError,
     "not_supported_error": InvalidRequestError,
-    "api_error": ServerError,
     "server_error": ServerError,
     "internal_server_error": ServerError,
     "internal_error": ServerError,
@@ -208,7 +224,17 @@ TOKEN_COUNTS = [
 ]
 
 # LM Studio's messages about its engine: the engine failed, unless the message names another status.
-ENGINE = Words(r"\bengine protocol\b", r"\bllama-server\b", r"internal (server )?error")
+ENGINE = Words(
+    r"\bengine protocol\b",
+    r"\bllama-server\b",
+    r"internal (server )?error",
+    r"\b(cuda|metal|vulkan|rocm|hip|sycl|opencl|ggml|mlx|gpu)\w*\b.{0,80}\b(error|failed|failure|lost|assert|timeout)",
+    r"\b(ggml|llama)_\w+|\bvk::|\bGGML_ASSERT\b",
+    r"\btraceback \(most recent",
+    r"(?<!json )\b[A-Z]?[a-z]*exception\b",
+    r"\b(Type|Value|Index|Key|Attribute|Runtime|Reference|Range|Assertion|Memory|OS|NotImplemented)Error\b",
+    r"\bis not (iterable|a function|defined)\b",
+)
 # The server is not ready yet; only with status 503, or llama.cpp's type for it.
 LOADING = Words(r"\bloading (the )?model\b", r"\bmodel\b.{0,200}\b(is (currently |still )?loading|being loaded)\b")
 # A failed validation of the request, for responses with a success status.

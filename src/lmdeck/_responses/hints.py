@@ -84,6 +84,35 @@ HINTS: list[tuple[Words, str]] = [
         "Allow local MCP servers in the server's settings, and give the API token permission to use them.",
     ),
     (
+        Words(r"\b(token|key)\b.{0,80}\b(permission|scope)", r"\bpermission\b.{0,80}\b(token|key)\b"),
+        "Give the API token this permission in the server's settings, or use a token that has it.",
+    ),
+    (
+        Words(r"unknown model architecture", r"unsupported model (type|architecture)", r"model type \S+ not supported"),
+        "The engine does not know this model's architecture: update its runtime, or choose another model.",
+    ),
+    (
+        Words(r"\bmultiple models are loaded"),
+        "Name the model in the request, with `model=` of the client or lm.chat(): several are loaded.",
+    ),
+    (
+        Words(r"\bLM Link\b", r"\bdevice\b.{0,60}\b(not connected|offline|unreachable)"),
+        "Connect the device to LM Link, or choose a model of this one: `lmdeck models` lists them.",
+    ),
+    (Words(r"\bbudget has been exceeded", r"\bmax budget"), "Increase the budget of the key where the server manages its keys, or use another key."),
+    (
+        Words(r"--enable-auto-tool-choice"),
+        "Start vLLM with `--enable-auto-tool-choice` and `--tool-call-parser`, or leave the tools out.",
+    ),
+    (
+        Words(r"not support (thinking|reasoning)", r"(thinking|reasoning) is not supported"),
+        "Leave `reasoning` out, or use a model that thinks.",
+    ),
+    (
+        Words(r"unexpected empty grammar stack"),
+        "The model wrote what the grammar excludes: ask again, or simplify the schema of the tools or of response_format.",
+    ),
+    (
         Words(r"speculative", r"draft[ _]model", r"\bdraft\b.{0,60}\bmodel"),
         "Remove `draft_model` (speculative decoding), or choose a draft model of the same family and vocabulary.",
     ),
@@ -100,6 +129,7 @@ HINTS: list[tuple[Words, str]] = [
             r"failed to (parse|generate) (a |the )?tool call",
             r"peg-native",
             r"does not match the expected .{0,40}format",
+            r"failed to parse input at pos",
         ),
         "The server could not parse the model's call: ask again, lower the temperature, or use a model trained for tools.",
     ),
@@ -126,6 +156,9 @@ HINTS: list[tuple[Words, str]] = [
             r"broadcast",
             r"fetch failed",
             r"decode\(\) failed",
+            r"failed to decode",
+            r"compute error",
+            r"\breceived [\w-]+[- ]error\b",
         ),
         "The engine failed during the answer: ask again; if the error persists, reload the model or update its runtime.",
     ),
