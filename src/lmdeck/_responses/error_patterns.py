@@ -63,6 +63,7 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
             r"cannot truncate prompt with n_keep",
             r"input does not fit in context",
             r"context (size|length|window) (has been |was |is )?(exceeded|too small|overflow)",
+            r"context (size|length|window|limit)\b[^.\n]{0,40}\breached\b",
             r"(exceeds?|exceeded|greater than|larger than|longer than|beyond)\b[^.\n]{0,60}\bcontext (size|length|window)",
             r"context[ _-]?length[ _-]?exceeded",
             r"maximum context length(?! must| should)",
@@ -86,8 +87,8 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
     (Words(r"model is not embedding", r"does not support embeddings?", r"is not an embedding model"), InvalidRequestError),
     (
         Words(
-            r"failed to load (the )?model",
-            r"unable to load (the )?model",
+            r"(failed|unable|could not|cannot|can't|not enough memory) (to )?load(ing)? (the |this )?model",
+            r"\bmodel\b[^.\n]{0,200}\bfailed to load",
             r"requires more system memory",  # Ollama
             r"\bout of memory",
             r"model loading aborted",
@@ -116,7 +117,7 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
         ),
         ModelCrashedError,
     ),
-    (Words(*GRAMMAR_ERRORS), InvalidRequestError),
+    (Words(*GRAMMAR_ERRORS, r"\brequires? (the )?--\w"), InvalidRequestError),
     (
         Words(
             r"error in (predict\w*|iterating prediction stream)",  # the MLX engine
@@ -160,13 +161,13 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
             r"invalid discriminator value",
             r"\b(does not|doesn't|do not) support\b",
             r"\bmultiple models are loaded",
-            r"requires --enable-auto-tool-choice",  # vLLM
         ),
         InvalidRequestError,
     ),
     (Words(r"previous.?response\b.{0,120}(not found|unknown|expired|does not exist)", r"\bresp_\w+\W+(was )?not found",
             r"download job\b", r"\bjob\b.{0,60} not found"), InvalidRequestError),
     (Words(r"\bmodel( instance)?( \S+)? not found", r"model_not_found", r"no such model", r"\binvalid model (name|id)\b",
+            r"^model: \S+$",  # Anthropic
             r"no router for requested model",  # llama-swap
             r"\brepository not found\b",  # mlx_lm.server, which loads from Hugging Face
             r"(cannot|can't|could not|couldn't|unable to) find (the )?model\b", r"\bmodel does(n't| not) exist",

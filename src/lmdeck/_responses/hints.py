@@ -57,10 +57,17 @@ HINTS: list[tuple[Words, str]] = [
         Words(r"\bpixels?\b", r"image.{0,40}\btoo large\b"),
         "Send a smaller image: LM Studio accepts up to 5120 × 5120 pixels (bug tracker #2003).",
     ),
-    (Words(r"not embedding"), "Choose an embedding model: `lmdeck models` shows each model's type."),
+    (
+        Words(r"at most \d+ (image|audio|video)"),
+        "Send fewer images in one request, or start the server with a higher limit.",
+    ),
     (
         Words(r"--embeddings?\b", r"pooling type"),
         "Start the server with `--embeddings` and an embedding model, or use another server.",
+    ),
+    (
+        Words(r"not embedding", r"not support embeddings?"),
+        "Choose an embedding model: `lmdeck models` shows each model's type.",
     ),
     (
         Words(r"too large to process.{0,80}batch size"),
@@ -99,10 +106,29 @@ HINTS: list[tuple[Words, str]] = [
         Words(r"\bLM Link\b", r"\bdevice\b.{0,60}\b(not connected|offline|unreachable)"),
         "Connect the device to LM Link, or choose a model of this one: `lmdeck models` lists them.",
     ),
-    (Words(r"\bbudget has been exceeded", r"\bmax budget"), "Increase the budget of the key where the server manages its keys, or use another key."),
     (
-        Words(r"--enable-auto-tool-choice"),
-        "Start vLLM with `--enable-auto-tool-choice` and `--tool-call-parser`, or leave the tools out.",
+        Words(r"\bbudget has been exceeded", r"\bmax budget"),
+        "Increase the budget of the key where the server manages its keys, or use another key.",
+    ),
+    (
+        Words(r"\brequires? (the )?--\w"),
+        "Start the server with the options that the message names, or leave the tools out.",
+    ),
+    (
+        Words(r"\bcorrupt", r"not within the file bounds", r"missing tensor"),
+        "The model's file is damaged or incomplete: delete it and download it again.",
+    ),
+    (
+        Words(r"\bno\b[^.\n]{0,40}\b(runtime|engine)\b[^.\n]{0,40}\bfound"),
+        "Install or update the runtime of the model's format in the server's settings (LM Studio: `lms runtime get`).",
+    ),
+    (
+        Words(r"\bENOSPC\b", r"no space left", r"(disk|drive) (is )?full", r"not enough (disk )?space"),
+        "The server's disk is full: delete models that are not needed, or move the models folder to another disk.",
+    ),
+    (
+        Words(r"\b(ENOTFOUND|EAI_AGAIN|ENETUNREACH)\b"),
+        "The server cannot reach the internet: check its network and proxy settings.",
     ),
     (
         Words(r"not support (thinking|reasoning)", r"(thinking|reasoning) is not supported"),
@@ -181,6 +207,7 @@ HINTS: list[tuple[Words, str]] = [
             r"unexpected (role|`?tool_use_id`?)",
             r"got system\b",
             r"roles are supported",
+            r"assistant (messages|response prefill)\b",
         ),
         HISTORY_HINT,
     ),
