@@ -1,4 +1,4 @@
-"""The named rules that make requests acceptable to LM Studio, and a record of the changes to one request.
+"""Named rules that make requests acceptable to LM Studio, and a record of changes.
 
 Each rule avoids a refusal by LM Studio. Other servers may accept what it refuses, so each rule can be switched off.
 """

@@ -1,4 +1,7 @@
-"""The module-level functions such as `lmdeck.chat()`, on a default client created on first use."""
+"""The module-level functions such as `lmdeck.chat()`, on one default client.
+
+The client is created on first use.
+"""
 
 from __future__ import annotations
 

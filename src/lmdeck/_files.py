@@ -130,7 +130,10 @@ if sys.platform == "win32":
 
     @contextmanager
     def _locked(file: IO[bytes]) -> Iterator[None]:
-        """Block other writers by a lock on a byte beyond the end of any file, since a locked byte cannot be read."""
+        """Block other writers by a lock on a byte beyond the end of any file.
+
+        A locked byte cannot be read, so it must not be one of the file's.
+        """
         import msvcrt
 
         file.seek(1 << 62)

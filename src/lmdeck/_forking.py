@@ -1,7 +1,8 @@
-"""Callbacks after `os.fork()`: a child process must not share connections, locks and queues with its parent.
+"""Callbacks after `os.fork()`.
 
-`os.fork()` copies a client with its pool. Two processes that write to one socket receive each other's answers, and a lock
-held by another thread is never released. So every owner of such a resource registers a method here, called in the child.
+A child process must not share connections, locks and queues with its parent. `os.fork()` copies a client with its pool. Two
+processes that write to one socket receive each other's answers, and a lock held by another thread is never released. So every
+owner of such a resource registers a method here, called in the child.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ _methods: WeakKeyDictionary[object, Callable[[Any], None]] = WeakKeyDictionary()
 
 
 def on_fork(owner: object, method: Callable[[Any], None]) -> None:
-    """Call `method` with its owner in each forked child, before other threads exist there, while the owner lives."""
+    """Call `method` with its owner in each forked child, as long as the owner lives.
+
+    It is called before other threads exist there.
+    """
     _methods[owner] = method
 
 
 def disown(descriptor: int) -> None:
-    """Replace a socket by the null device in this process only, so that the parent keeps its connection.
+    """Replace a socket by the null device in this process; the parent keeps its connection.
 
     The descriptor stays in use, so a later close affects the null device and not a file opened in the meantime.
     """

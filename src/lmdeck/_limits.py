@@ -1,4 +1,7 @@
-"""Upper bounds on buffered data: a model can generate endlessly, and a server can send anything."""
+"""Upper bounds on buffered data.
+
+A model can generate endlessly, and a server can send anything.
+"""
 
 from __future__ import annotations
 

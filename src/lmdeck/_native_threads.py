@@ -1,4 +1,4 @@
-"""Threads of the operating system, even if gevent has replaced Python's threads by greenlets.
+"""Threads of the operating system, even if gevent replaced Python's by greenlets.
 
 Greenlets share their thread's state, including the running event loop: with a loop in one greenlet, code in all others
 appears to be called by async code, and Django refuses the ORM there. An event loop that runs beside greenlets therefore needs
@@ -28,5 +28,5 @@ def start_native_thread(run: Callable[[], object], name: str) -> None:
 
 
 def original(module: str, name: str) -> Any:  # gevent has no types
-    """Return the original object that gevent replaced in a module, or the object itself if it did not."""
+    """Return the original of an object that gevent replaced; other objects are returned as is."""
     return sys.modules["gevent.monkey"].get_original(module, name)

@@ -19,7 +19,7 @@ PAUSE = Pause.PAUSE
 """What `approve` returns for a call that is decided later: the run ends with a `PausedRun`."""
 
 Decision: TypeAlias = bool | str
-"""True allows a call, False refuses it, and a text refuses it with this reason, which the model is told."""
+"""True allows a call; False refuses it; a text refuses it with a reason for the model."""
 
 Approve: TypeAlias = Callable[[ToolCall], "Decision | Awaitable[Decision]"]
 PausingApprove: TypeAlias = Callable[[ToolCall], "Decision | Pause | Awaitable[Decision | Pause]"]

@@ -1,4 +1,4 @@
-"""The agent loop as a plan: request an answer, run its tool calls, and repeat until there are no calls.
+"""The agent loop as a plan: answer, tool calls, next answer, until there are no calls.
 
 The plan is a generator of effects: tests drive it with plain values, and the sync and async clients share it.
 """
@@ -109,7 +109,7 @@ def agent_plan(
 
 
 class _Group(Struct, kw_only=True):
-    """Equal calls in one answer, at these `indexes`: one is run, and the others share its result."""
+    """Equal calls in one answer, at `indexes`: one is run, the others share its result."""
 
     key: str
     item: PreparedCall | ToolResult

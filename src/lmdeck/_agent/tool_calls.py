@@ -1,4 +1,4 @@
-"""Resolve a tool call: find its tool, validate the arguments, and build the result for the model."""
+"""Resolve a tool call: find its tool, validate its arguments, build its result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ONE_AT_A_TIME = "This call was not run: only one call at a time is allowed. Repe
 
 
 class PreparedCall(Struct, frozen=True, kw_only=True):
-    """A validated call: its tool, the typed `arguments`, and `plain`, the arguments as JSON data."""
+    """A validated call: its tool, the typed `arguments`, and these as JSON data (`plain`)."""
 
     call: ToolCall
     tool: Tool[..., Any]
@@ -38,7 +38,9 @@ class PreparedCall(Struct, frozen=True, kw_only=True):
 
 
 def prepare(call: ToolCall, tools: Mapping[str, Tool[..., Any]]) -> PreparedCall | ToolResult:
-    """Return a call that can be run, or the error result for an unknown tool or invalid arguments.
+    """Return a call that can be run, or an error result.
+
+    The error is that the tool is unknown or the arguments are invalid.
 
     Raises:
         ConfigurationError: The tool's schema is not a JSON Schema.

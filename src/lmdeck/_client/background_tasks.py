@@ -13,7 +13,10 @@ _log = logging.getLogger("lmdeck.events")
 
 
 class Tasks:
-    """A starter of background tasks, which keeps references so that they are not garbage-collected."""
+    """A starter of background tasks that protects them from garbage collection.
+
+    The event loop itself holds only weak references to its tasks.
+    """
 
     def __init__(self, complaint: str) -> None:
         self._complaint = complaint

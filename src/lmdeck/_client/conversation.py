@@ -1,4 +1,6 @@
-"""`lm.conversation()`: LM Studio's own chat, which stores the history and runs plugins and MCP servers.
+"""`lm.conversation()`: LM Studio's own chat, whose history the server stores.
+
+The server also runs plugins and MCP servers for it.
 
 Source: LM Studio docs `2_rest/chat.md`, `stateful-chats.mdx`. The id of the last response identifies the stored conversation;
 the history is also stored here, so that it can be sent again if the server no longer has it.

@@ -1,4 +1,7 @@
-"""`lm.responses` and `lm.messages`: OpenAI's and Anthropic's endpoints, with the `Reply` and streams of a chat."""
+"""`lm.responses` and `lm.messages`: OpenAI's and Anthropic's endpoints.
+
+They return the `Reply` and the streams of a chat.
+"""
 
 from __future__ import annotations
 

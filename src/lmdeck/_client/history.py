@@ -222,7 +222,7 @@ CUT = " […] "
 
 
 def summary_request(summary: str, messages: Iterable[Message], excess: float = 0.0) -> Message:
-    """Return the message that asks for a summary of messages, and of what was summarised before them.
+    """Return the message that asks for a summary of messages and of an earlier summary.
 
     `excess` is the share of the text, from 0 to 1, that would not fit; so much is left out of the middle of each message.
     """

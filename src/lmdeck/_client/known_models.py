@@ -1,4 +1,7 @@
-"""What a client knows of the server's models: from the last list, and which of them it chose a short time ago."""
+"""What a client knows of the server's models.
+
+It knows the last list, and which of the models it chose a short time ago.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ VARIANT_SECONDS = 60.0
 
 
 class ModelFacts(Struct, frozen=True):
-    """What the list says of a model, under one of its names; the defaults stand for a model that is not listed."""
+    """What the list says of a model, under one of its names.
+
+    The defaults stand for a model that is not listed.
+    """
 
     names: Collection[str] = ()
     architecture: str = ""
@@ -76,7 +82,7 @@ class KnownModels:
 
 
 def _facts_of(model: ModelInfo) -> Iterator[tuple[str, ModelFacts]]:
-    """Yield each name of a model, its key and the ids of its instances, with what is known under it."""
+    """Yield the names of a model (its key, the ids of its instances) with what is known of it."""
     contexts = {one.id: one.context_length for one in model.instances}
     first = next((context for context in contexts.values() if context), None)
     names = {model.key, *contexts}

@@ -1,7 +1,8 @@
-"""Tools of MCP servers, as tools of ours: `with MCPTools(command="…") as tools: chat.with_tools(tools).run()`.
+"""Tools of MCP servers for chats.
 
-The official `mcp` package speaks the protocol (extra `mcp`, imported when a server is connected). It is async throughout; for
-the sync client it runs on a loop in a separate thread, which ends with the block.
+For example `with MCPTools(command="…") as tools: chat.with_tools(tools).run()`. The official `mcp` package speaks the protocol
+(extra `mcp`, imported when a server is connected). It is async throughout; for the sync client it runs on a loop in a separate
+thread, which ends with the block.
 """
 
 from __future__ import annotations
@@ -178,5 +179,8 @@ def _async_handler(server: MCPServer, tool: ServerTool) -> Callable[..., object]
 
 
 def _close_later(stack: ExitStack) -> None:
-    """Close a server that did not answer in time, in a thread: ending its process may take seconds."""
+    """Close a server that did not answer in time.
+
+    This runs in a thread, since ending the server's process may take seconds.
+    """
     threading.Thread(target=stack.close, name="lmdeck-mcp-closing").start()

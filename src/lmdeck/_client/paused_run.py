@@ -1,4 +1,4 @@
-"""A run that waits for decisions, as a value that is stored as JSON and resumed in any process."""
+"""A run that waits for decisions, as a value to store as JSON and resume in any process."""
 
 from __future__ import annotations
 

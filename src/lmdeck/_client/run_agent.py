@@ -1,4 +1,4 @@
-"""Run an agent: perform the effects of its plan with blocking calls or with awaited ones, and yield its events.
+"""Run an agent: perform the effects of its plan, blocking or awaited, and yield events.
 
 Leaving a run early closes the model's stream and cancels the tools that run.
 """

@@ -1,4 +1,4 @@
-"""The session shared by the sync and async clients: settings, base URL, handlers, and a short-lived cache."""
+"""The session shared by both clients: settings, base URL, handlers and a short-lived cache."""
 
 from __future__ import annotations
 
@@ -129,7 +129,10 @@ class Session:
             log_to_stderr()
 
     def for_settings(self, settings: Settings) -> Session:
-        """Return a session with other settings, but the same handlers, headers, tools, events and cache."""
+        """Return a session with other settings and the same handlers, headers, tools and cache.
+
+        The event handlers are the same, too.
+        """
         return Session(settings, self.clock, tools=self.tools, cache=self.cache, bus=self.bus, **self._made_with)
 
     def call(
@@ -299,7 +302,7 @@ class Session:
             self.semaphore.resize(parallel)
 
     def note_uncompilable(self, tools: Collection[bytes]) -> None:
-        """Record the tools that the server could not compile, so that they are not sent again unchanged."""
+        """Record tools that the server could not compile, so that they are simplified next time."""
         if len(self.uncompilable) + len(tools) > MOST_UNCOMPILABLE:
             self.uncompilable.clear()
         self.uncompilable.update(tools)

@@ -1,4 +1,4 @@
-"""A chat's answer while it is being written: an iterator of chunks, and at its end the reply.
+"""A chat's answer while it is being written: an iterator of chunks, then the reply.
 
 Leaving a stream early, by `break`, an exception, Ctrl-C or a cancelled task, closes the connection at once, and so ends the
 generation on the server. That holds without `with`, too: the iterator keeps only the `_StreamState` alive, never the stream, so

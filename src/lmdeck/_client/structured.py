@@ -1,4 +1,4 @@
-"""Structured output: an answer as an object of a type, or an error that explains the mismatch.
+"""Structured output: an answer as an object of a type, or an error about the mismatch.
 
 The server is asked to restrict the model to the type's schema. If the model or server ignores or refuses that, JSON is found
 in the reasoning, a code fence or prose, repaired and validated; if it does not fit, it is requested again with the errors.
@@ -41,7 +41,10 @@ class OutputType(Generic[T]):
 
     @property
     def response_format(self) -> dict[str, Any]:
-        """The option that restricts the model to the schema (LM Studio's docs, `3_openai-compat/structured-output`)."""
+        """The option that restricts the model to the schema.
+
+        Source: LM Studio's docs, `3_openai-compat/structured-output`.
+        """
         name = "".join(char if char.isalnum() else "_" for char in self.name)[:64]
         return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": self.schema}}
 
@@ -107,7 +110,7 @@ class OutputRequest(msgspec.Struct, frozen=True):
 def plan_attempts(
     output_type: OutputType[T], attempts: int
 ) -> Generator[OutputRequest, Any, tuple[T, Reply, list[Problem]]]:
-    """Plan the requests: with the schema, without it if the server refuses it, and again with the errors."""
+    """Plan the requests: with the schema, without it if refused, and again with the errors."""
     request = OutputRequest()
     repeated = 0
     while True:
@@ -130,7 +133,10 @@ def plan_attempts(
 
 
 class _PartialReader(Generic[T]):
-    """A reader of the text so far: after every chunk up to `SMALL` characters, then each time the text has grown by a tenth."""
+    """A reader of the text so far.
+
+    It reads after every chunk up to `SMALL` characters, then each time the text has grown by a tenth.
+    """
 
     def __init__(self, output_type: OutputType[T]) -> None:
         self._output_type = output_type

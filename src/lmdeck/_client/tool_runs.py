@@ -1,4 +1,4 @@
-"""The calls of one round, run at the same time: in threads for the sync client, in tasks for the async one.
+"""The calls of one round, run concurrently: in threads (sync) or in tasks (async).
 
 They answer in their order. Leaving a run early cancels what runs; a thread cannot be stopped from outside, so a sync handler
 that is left alone runs to its end, unheard.
@@ -143,7 +143,7 @@ async def run_in_tasks(
 
 
 def _publisher(happened: asyncio.Queue[tuple[int, Happened]], at: int) -> Report:
-    """Return what puts a handler's events among the results, also from the thread of a sync handler."""
+    """Return a callback that puts a handler's events among the results, from any thread."""
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -202,7 +202,10 @@ def _failed(item: PreparedCall, error: Exception, limit: float | None, seconds: 
 
 
 def _in_thread(item: PreparedCall) -> asyncio.Future[object]:
-    """Run a sync handler in a daemon thread, since the program would wait for the threads of a pool."""
+    """Run a sync handler in a daemon thread.
+
+    The program would wait at its end for the threads of a pool.
+    """
     import asyncio
 
     loop = asyncio.get_running_loop()

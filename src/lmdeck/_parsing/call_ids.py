@@ -7,5 +7,8 @@ _ALPHABET = string.ascii_letters + string.digits
 
 
 def new_call_id() -> str:
-    """Return a tool-call id of nine letters and digits, the form that every template accepts (Mistral's requires it)."""
+    """Return a tool-call id of nine letters and digits.
+
+    Every template accepts this form; Mistral's requires it.
+    """
     return "".join(random.choices(_ALPHABET, k=9))

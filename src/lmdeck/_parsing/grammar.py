@@ -45,7 +45,10 @@ def is_word(literal: str) -> bool:
 
 
 def _unproved(dialect: Dialect) -> Iterator[str]:
-    """Yield the literals that act without a complete call as proof: dropped tokens, plain openings and messages."""
+    """Yield the literals that act without a complete call as proof of the dialect.
+
+    These are dropped tokens, plain openings and messages.
+    """
     yield from dialect.drops
     yield from (tag.open for tag in dialect.reasoning if not tag.open.startswith("<"))
     yield from (marker.text for marker in dialect.markers if marker.loose)
@@ -74,7 +77,10 @@ def _speakers(dialects: tuple[Dialect, ...]) -> dict[str, set[str]]:
 
 
 def _callers(dialects: tuple[Dialect, ...]) -> dict[str, list[Dialect]]:
-    """Return the dialects by the markers of their calls; for calls without one, the general dialects come first."""
+    """Return the dialects by the markers of their calls.
+
+    For calls without a marker, the general dialects come first.
+    """
     found: dict[str, list[Dialect]] = {}
     for dialect in dialects:
         for marker in (*dialect.markers, *dialect.own):
@@ -86,7 +92,10 @@ def _callers(dialects: tuple[Dialect, ...]) -> dict[str, list[Dialect]]:
 
 
 def _shape(text: str) -> list[str]:
-    """Return the first tags, brackets and keys of a call, which tell dialects with the same marker apart."""
+    """Return the first tags, brackets and keys of a call.
+
+    They tell dialects with the same marker apart.
+    """
     return SHAPE.findall(text, 0, SHAPE_CHARS)
 
 
@@ -154,7 +163,9 @@ class Grammar:
         self.has_calls = has_calls
 
     def dialect_of(self, marker: Marker, text: str, spoken: AbstractSet[str]) -> str:
-        """Return the name of the dialect of a call: of those with the marker, one that is spoken, or the likest one.
+        """Return the name of a call's dialect, among those with its marker.
+
+        A dialect that is known to be spoken wins, else the most similar one.
 
         The text is compared with the dialects' examples. `""` for a marker of no dialect.
         """
@@ -179,7 +190,7 @@ class Grammar:
         return self._scans[key]
 
     def is_plain(self, text: str) -> bool:
-        """Whether a whole text has nothing that the scanner would look at: no token, no opening, no start marker."""
+        """Whether a text has nothing for the scanner: no token, no opening, no start marker."""
         found = NON_SPACE.search(text)
         return (
             found is not None
@@ -194,7 +205,9 @@ class Grammar:
         return any(wanted.pattern.match(text) for wanted in (self.scan(NO_ENDS).usual, self.opening))
 
     def opened_by_template(self, text: str) -> ReasoningTags | None:
-        """Return the reasoning tags that a whole text closes before it opens them, outside of code and quotes.
+        """Return the reasoning tags that a whole text closes but does not open.
+
+        Tags in code and in quotes do not count.
 
         The end tag must end a line, or follow text and precede text without a space, as models write it and prose does not.
         Empty reasoning may follow (LM Studio bug tracker #1368, #1495).

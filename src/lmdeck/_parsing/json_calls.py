@@ -1,6 +1,6 @@
-"""Calls as JSON: an object or an array of them, arguments after a name, or program text as the only argument.
+"""Calls as JSON: an object or array of them, or arguments after a name.
 
-Each reader begins at its first character and ends directly after its last.
+Program text may also be the only argument. Each reader begins at its first character and ends directly after its last.
 """
 
 from __future__ import annotations
@@ -135,7 +135,9 @@ def _next_object(source: Source) -> Reader[bool]:
 def json_member(  # noqa: C901 - one grammar, read top down
     source: Source, sink: Sink, ends: Stops, *, strictly: bool = False, default: str = "", is_inner: bool = False
 ) -> Reader[None]:
-    """Read one `{"name": …, "arguments": {…}}`, its keys in any order and under any of their names, or one in another object.
+    """Read one `{"name": …, "arguments": {…}}`, its keys in any order.
+
+    The keys may have any of their names, and the call may be inside another object.
 
     With `strictly` nothing but a call of an offered tool is taken, and other text is `NotACall` as soon as that is known.
     """

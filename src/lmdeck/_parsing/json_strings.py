@@ -8,7 +8,10 @@ PIECES = re.compile(r"\\.|[\"{}\[\]\n]", re.DOTALL)
 
 
 class JSONStrings:
-    """Tracks the strings of an answer that begins with a brace or bracket, to the end of its value."""
+    """A tracker of the strings in an answer that begins with a brace or bracket.
+
+    It stops at the end of that value.
+    """
 
     __slots__ = ("_begun", "_depth", "_is_over", "is_inside")
 

@@ -1,6 +1,7 @@
-"""Calls as a name with keys and values in turn: `NAME<arg_key>K</arg_key><arg_value>V</arg_value>…`.
+"""Calls as a name with keys and values in turn.
 
-Any one of the four tags may be missing, doubled or mistaken for another; if the others leave it unclear, it is not a call.
+`NAME<arg_key>K</arg_key><arg_value>V</arg_value>…`. Any one of the four tags may be missing, doubled or mistaken for another;
+if the others leave it unclear, it is not a call.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def named_pairs(source: Source, sink: Sink, pairs: KeyValue) -> Reader[None]:
 
 
 def _begins_body(source: Source, pairs: KeyValue) -> Reader[bool]:
-    """Whether arguments begin as JSON, after another tag, or with a key whose first tag is missing."""
+    """Whether arguments begin as JSON, after another tag, or with a key without its first tag."""
     if (yield from source.ahead(stops("{", "<user>", "</user>", pairs.begins))):
         return True
     if not (yield from source.peek()):
@@ -112,7 +113,7 @@ def _word_before(source: Source, tags: Stops) -> Reader[bool]:
 
 
 def _space(source: Source) -> Reader[str]:
-    """Go to the next character that is neither white space nor a line end written as two characters."""
+    """Skip white space, and line ends that are written as two characters."""
     while True:
         char = yield from source.skip_space()
         if char != "\\" or not (yield from source.take(stops(LINE_END))):
@@ -281,7 +282,7 @@ class _Pairs:
             self._sink.note("a doubled element")
 
     def _doubled_opening(self) -> Reader[None]:
-        """Read the opening tag of a value again, unless the value itself begins with such an element."""
+        """Read the opening tag of a value again, unless the value begins with such an element."""
         source, (opening, closing) = self._source, self._pairs.value
         if not (yield from source.ahead(stops(opening))):
             return

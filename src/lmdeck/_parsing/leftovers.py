@@ -21,7 +21,10 @@ INSIDE = re.compile(
 
 
 def unread_call_markup(text: str, names: Iterable[str]) -> str:
-    """Return call markup in a text outside of code (next to a tool's name, or two parts of arguments), else `""`."""
+    """Return call markup in a text outside of code, else `""`.
+
+    Markup is taken for a call next to a tool's name, or with two parts of arguments.
+    """
     if "<" not in text and "[" not in text and ">" not in text and "call:" not in text:
         return ""
     code_spans = CODE.sub(" ", text)

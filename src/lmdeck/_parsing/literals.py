@@ -42,7 +42,10 @@ BEHIND_COMMA = {
     ")": re.compile(r"""\s*(?:[A-Za-z_]\w*\s*=(?=[^=])|"[\w.\- ]+"\s*[:=]|'[\w.\- ]+'\s*[:=]|\*\*|[),])"""),
     "": re.compile(r"""\s*(?:["'{\[\])},;]|[A-Za-z_][\w.\-]*\s*(?:[:=]|\(\s*(?:\)|\{|["']?\w+["']?\s*[=:])))"""),
 }
-"""What may follow a comma: in an object, an array, the arguments of a Python call, and outside of the value."""
+"""What may follow a comma.
+
+The cases are an object, an array, the arguments of a Python call, and outside of the value.
+"""
 MEMBER_BEGUN = re.compile(r"""\s*(?:"[^"]*"?|'[^']*'?|[\w.\-$]*)\s*=?\Z""")
 FIRST_OF_SET = re.compile(r"""\s*(?:'[^'\\]*'|"[^"\\]*"|-?\d[\d.]*)(\s*)([,:}])""")
 FIRST_OF_SET_BEGUN = re.compile(r"""\s*(?:'[^'\\]*'?\s*|"[^"\\]*"?\s*|-?[\d.]*\s*)""")
@@ -317,7 +320,10 @@ class LiteralReader:
         return (yield from self._ends_before(place))
 
     def _goes_on_behind(self, place: int, closer: str) -> Reader[bool]:
-        """Whether another member of the container with this `closer` begins at a position ahead, after a comma."""
+        """Whether another member of the container begins ahead, after a comma.
+
+        `closer` ends the container.
+        """
         source, wanted = self._source, BEHIND_COMMA[closer]
         while True:
             if wanted.match(source.text, source.at + place, source.at + place + LOOKAHEAD):
@@ -331,7 +337,7 @@ class LiteralReader:
             yield
 
     def _is_closed_from(self, place: int) -> Reader[bool]:
-        """Whether the brackets at a position ahead close the open containers, and fitting text follows."""
+        """Whether the brackets ahead close all open containers, and fitting text follows."""
         source = self._source
         while True:
             limit = source.at + place + LOOKAHEAD

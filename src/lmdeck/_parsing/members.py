@@ -1,4 +1,7 @@
-"""The members of one block of calls: each is read separately, so that a bad one does not affect its neighbours."""
+"""The members of one block of calls.
+
+Each is read separately, so that a bad one does not affect its neighbours.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ TRIES = 8
 
 
 class Block:
-    """The members of one block that were refused, until it is known whether any of its members is a call.
+    """The refused members of one block, until it is known whether any member is a call.
 
     Refused members beside calls are content with a `Problem` each. Where no member is a call, the whole block is.
     """
@@ -169,7 +172,7 @@ def _to_tag(source: Source, tags: Stops, ends: Stops) -> Reader[None]:
 
 
 def _before_next(source: Source, ends: Stops) -> Reader[None]:
-    """Read up to a closing bracket before the next member or the end of the block, or up to `ends`.
+    """Read up to a closing bracket before the next member, the block's end, or `ends`.
 
     Raises:
         TruncatedCall: The text ended first.
@@ -193,7 +196,10 @@ def _before_next(source: Source, ends: Stops) -> Reader[None]:
 
 
 def extra_closers(source: Source, sink: Sink, own: str = "") -> Reader[None]:
-    """Read superfluous closing brackets after a complete call, except the block's `own`, and report them."""
+    """Read superfluous closing brackets after a complete call, and report them.
+
+    The block's `own` brackets are left.
+    """
     begin = source.place
     extra = yield from source.collect_while(CLOSERS[own])
     if extra and sink.is_open:

@@ -1,6 +1,7 @@
-"""The parser of a model's text: content, reasoning and calls, in any dialect and wherever the text was cut.
+"""The parser of a model's text: content, reasoning and calls.
 
-A `Scanner` reads the text; this module feeds it and returns what is certain. Plain text takes a shortcut past it.
+It reads any dialect, and the text may be cut anywhere. A `Scanner` reads the text; this module feeds it and returns what is
+certain. Plain text takes a shortcut past it.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class StreamParser:
         return True
 
     def feed_reasoning(self, text: str, chunks: list[Chunk]) -> None:
-        """Read new text of the server's own reasoning channel and append the chunks that are certain."""
+        """Read text of the server's own reasoning channel; append the chunks that are certain."""
         if self._is_finished:
             return
         if self._channel is None:

@@ -24,7 +24,10 @@ IDENTIFIER = re.compile(r"[\w.\-]*")
 
 
 def python_calls(source: Source, sink: Sink, ends: Stops, *, closer: str) -> Reader[None]:
-    """Read `name(key=literal, …)`, separated by commas or newlines, up to `closer` (read as well) or an end marker."""
+    """Read `name(key=literal, …)`, separated by commas or newlines.
+
+    It reads up to `closer`, which is read as well, or an end marker.
+    """
     block = Block(source, sink)
     while True:
         char = yield from source.skip_space()
@@ -58,7 +61,10 @@ def _python_call(source: Source, sink: Sink, ends: Stops, closer: str) -> Reader
 
 
 def python_call(source: Source, sink: Sink, ends: Stops, name: str, *, closer: str = "") -> Reader[None]:
-    """Read `key=literal, …)` after the opening bracket, or `{…})`; `closer` ends the list around the call."""
+    """Read `key=literal, …)` after the opening bracket, or `{…})`.
+
+    `closer` ends the list around the call.
+    """
     sink.open(name)
     sink.flush()
     if (yield from source.skip_space()) == "{":

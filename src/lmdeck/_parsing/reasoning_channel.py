@@ -1,4 +1,4 @@
-"""Reasoning that a server sends apart from the content: the same scanner reads it, from a separate source."""
+"""Reasoning that a server sends separately: the same scanner, on a separate source."""
 
 from __future__ import annotations
 

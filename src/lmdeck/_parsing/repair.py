@@ -1,4 +1,4 @@
-"""Arguments of a native call that are not JSON object: read what was meant, and say what was repaired."""
+"""Read what was meant by native arguments that are not a JSON object; report the repairs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The scanner of a model's text: it looks for all markers at once and runs the reader of the one it finds.
+"""The scanner of a model's text: finds the markers and runs the reader of each.
 
-It holds back only text that may still become a marker. Text that a reader refuses becomes content, unchanged.
+It looks for all markers at once. It holds back only text that may still become a marker. Text that a reader refuses becomes
+content, unchanged.
 """
 
 from __future__ import annotations
@@ -79,7 +80,10 @@ class Scanner:
         self._report_unopened_reasoning()
 
     def _report_unopened_reasoning(self) -> None:
-        """Report a lone end tag at the end of a line: the content before it was reasoning, but had been emitted."""
+        """Report a lone reasoning end tag at the end of a line.
+
+        The content before it was reasoning, but had already been emitted.
+        """
         tag = self.grammar.opened_by_template(self.sink.content.getvalue())
         if tag is not None:
             self.sink.report(
@@ -161,7 +165,10 @@ class Scanner:
         return True
 
     def _is_active(self, literal: str) -> bool:
-        """Whether a literal is active: one that ordinary text may contain is so only if its dialect is known to be spoken."""
+        """Whether a literal is active.
+
+        One that ordinary text may contain is active only if its dialect is known to be spoken.
+        """
         return literal not in self.grammar.words or self._is_spoken(literal)
 
     def _is_spoken(self, literal: str) -> bool:
@@ -275,7 +282,10 @@ class Scanner:
             self._drop_token(token)
 
     def _opens_reasoning(self, token: str) -> Reader[bool]:
-        """Whether a tag opens reasoning: on a line of text and before a space, as prose talks of it, it needs an end."""
+        """Whether a tag opens reasoning.
+
+        On a line of text and before a space, where prose only mentions it, it needs an end tag.
+        """
         source, sink, tags = self.source, self.sink, self.grammar.anywhere[token]
         behind = source.at + len(token)
         while behind >= len(source.text) and not source.closed:
@@ -294,7 +304,10 @@ class Scanner:
         return source.text.find(tags.close, source.at, source.at + LONGEST_THOUGHT) >= 0
 
     def _drop_token(self, token: str) -> None:
-        """Drop a token that is not part of the answer: special ones anywhere, others only at its start and end."""
+        """Drop a token that is not part of the answer.
+
+        Special tokens are dropped anywhere, others only at its start and end.
+        """
         grammar, sink = self.grammar, self.sink
         self.source.at += len(token)
         is_known = token not in grammar.words and (
@@ -399,7 +412,10 @@ class Scanner:
         self._reasoning_spans.feed(text)
 
     def _is_quoted(self, tag: str) -> Reader[bool]:
-        """Whether an end tag is inside backticks, and thus only mentioned: their end must follow on the line."""
+        """Whether an end tag is inside backticks and thus only mentioned.
+
+        The closing backticks must follow on the same line.
+        """
         source = self.source
         if not self._reasoning_spans.inside_backticks():
             return False
@@ -428,7 +444,10 @@ class Scanner:
         self._read_again(Source(text, closed=True, base=place), self.sink.write_reasoning)
 
     def _read_again(self, source: Source, redirect: Callable[[str], object]) -> None:
-        """Read the calls in a text that is complete; other text goes to `redirect`, or where all text goes already."""
+        """Read the calls in a complete text.
+
+        Other text goes to `redirect`; without it, to where all text goes.
+        """
         sink, outer = self.sink, self.source
         redirected, code_spans = sink.redirect, sink.code_spans
         sink.redirect, sink.code_spans = redirected or redirect, CodeSpans()
@@ -498,7 +517,10 @@ class Scanner:
         sink.dialect = outer
 
     def _is_markup(self, marker: Marker) -> Reader[bool]:
-        """Whether a marker without a call is markup: a special token, or a tag before something like a call."""
+        """Whether a marker without a call is markup.
+
+        It is if it is a special token, or a tag before something like a call.
+        """
         source, text = self.source, marker.text
         if not self.tools or marker.at_start or not text.startswith("<"):
             return bool(self.tools) and is_special(text)

@@ -1,4 +1,7 @@
-"""The sink of the readers: it emits content, reasoning and calls (a name, then argument fragments, then the call)."""
+"""The sink of the readers, which emits content, reasoning and calls.
+
+Of a call, it emits the name, then argument fragments, then the call.
+"""
 
 from __future__ import annotations
 
@@ -301,11 +304,14 @@ class Sink:
         return part
 
     def rewind_block(self, place: int) -> None:
-        """Leave the text from a place on to other parts of the block: what was refused there becomes text with it."""
+        """Leave the text from a position on to other parts of the block.
+
+        What was refused there becomes text with it.
+        """
         self._block = place
 
     def end_block(self, place: int) -> None:
-        """End a block: text between its last part and a place of the source text belongs to that part."""
+        """End a block: text after its last part, up to a position, belongs to that part."""
         if self._last is not None and self._last.span is not None and place > self._block:
             force_setattr(self._last, "span", (self._last.span[0], place))
             self._block = place
@@ -422,7 +428,7 @@ class Sink:
                 self.report("text_left_out", f"The first value of {key!r}, which came twice, was left out: {value!r}")
 
     def hold(self) -> None:
-        """Hold the open call back until it is released or closed, as it may turn out not to be a call."""
+        """Hold the open call back until it is released or closed: it may not be a call."""
         self._holds = True
 
     def release(self) -> None:

@@ -20,7 +20,10 @@ KEPT_LENGTH = 200
 """How much text is kept at most without asking the reader that waits for it."""
 NO_GUARDS: Mapping[str, tuple[str, str]] = MappingProxyType({})
 BEGUN_LENGTH = 4
-"""How many characters of a literal `begun` looks for: enough to pass by HTML, few enough to compile quickly."""
+"""How many characters of a literal `begun` looks for.
+
+Enough of them to pass by HTML, few enough to compile quickly.
+"""
 
 
 class NotACall(Exception):
@@ -106,18 +109,24 @@ def _either(*expressions: str) -> str:
 
 
 def _first(literal: str, not_behind: str) -> str:
-    """Return an expression of the first character of a literal, not behind some characters; with it, `re` is fast."""
+    """Return an expression of a literal's first character, not after certain characters.
+
+    With it, `re` is fast.
+    """
     first = re.escape(literal[0])
     return f"{first}(?<![{not_behind}]{first})"
 
 
 def _prefixes_at_end(literal: str) -> str:
-    """Return an expression of the proper prefixes of a literal, also none of it, at the end of the text."""
+    """Return an expression of a literal's proper prefixes at the end of the text.
+
+    The empty prefix is one of them.
+    """
     return "(?:" + "|".join(re.escape(literal[:size]) for size in reversed(range(len(literal)))) + r")\Z"
 
 
 def alternatives(literals: Iterable[str], *, or_end: bool = False) -> str:
-    """Return a regular expression of literals as a tree of characters, so that each character is tested once.
+    """Return a regular expression of literals as a tree, which tests each character once.
 
     With `or_end`, it also matches if the text ends inside a literal.
     """
@@ -155,7 +164,7 @@ def stops(*literals: str) -> Stops:
 
 
 class Source:
-    """Text that is still arriving, the position up to which it was read, and the text read since a mark.
+    """Text that is still arriving, the position of reading, and the text since a mark.
 
     `base` is the number of characters before `text`. A reader that waits for literals sets `stop` and `put`: new text in which
     `stop` finds nothing goes to `put`, and the reader is not resumed. With `keep` it is not resumed while that matches all text
@@ -211,7 +220,7 @@ class Source:
         return True
 
     def _keeps(self, text: str, keep: Callable[[str], object]) -> bool:
-        """Add new text if the waiting reader can decide nothing on it yet; return whether that is so."""
+        """Add new text if the waiting reader can decide nothing on it; return whether that is so."""
         if self.at or self._mark >= 0:
             self.feed("")
         whole = self.text + text

@@ -1,4 +1,7 @@
-"""Read JSON in a model's answer: alone, in a fence or in prose, repaired if necessary, whole or partial."""
+"""Read JSON in a model's answer: alone, fenced or in prose, whole or partial.
+
+It is repaired if necessary.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ TRIES = 20
 
 
 def json_values(text: str) -> Iterator[tuple[Any, str]]:
-    """Yield the JSON values that a text may mean, the likeliest first, each with a note of how it was read, or `""`.
+    """Yield the JSON values that a text may mean, the likeliest first.
+
+    With each comes a note of how it was read, or `""`.
 
     At most `TRIES` places are tried, so that the cost is linear in the text.
     """
@@ -62,7 +67,10 @@ def partial_value(text: str) -> Any:
 
 
 def _closed(prefix: str) -> Any:
-    """Decode the beginning of a JSON text: what is open is closed, and a key that still waits for its value is left out."""
+    """Decode the beginning of a JSON text.
+
+    What is open is closed, and a key that still waits for its value is left out.
+    """
     closers: list[str] = []
     in_string = False
     for piece in PIECES.findall(prefix):

@@ -9,7 +9,10 @@ JOINED_AT = 1024
 
 
 class TextBuffer:
-    """A buffer that joins pieces of text from time to time, so that memory depends on the text, not on its pieces."""
+    """A buffer that joins pieces of text from time to time.
+
+    So its memory depends on the text, not on the number of pieces.
+    """
 
     __slots__ = ("_joined", "_pieces")
 

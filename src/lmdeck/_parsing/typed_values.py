@@ -81,7 +81,9 @@ class _Trimmed:
 def typed_value(
     source: Source, sink: Sink, value_end: ValueEnd, types: frozenset[str], *, indent: str = "", trims: bool = True
 ) -> Reader[str]:
-    """Read a parameter's text up to its end, write it as JSON of its type, and return the tag that ended it.
+    """Read a parameter's text up to its end, write it as JSON, and return its end tag.
+
+    The JSON has the parameter's type.
 
     A string is emitted as it arrives; a number, an array or the like is written when it is complete.
     """

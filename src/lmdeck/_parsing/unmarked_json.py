@@ -1,7 +1,8 @@
-"""Calls without any marker: JSON, or a list as in Python, that stands alone, names an offered tool and fits its parameters.
+"""Calls without any marker: JSON, or a list as in Python, that stands alone.
 
-An answer or program text may look the same. So such calls are read as a draft and announced only after the whole was judged:
-text may come before or after them, but not both; the first thing that a call would not contain makes it an answer.
+It must name an offered tool and fit its parameters. An answer or program text may look the same. So such calls are read as a
+draft and announced only after the whole was judged: text may come before or after them, but not both; the first thing that a
+call would not contain makes it an answer.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def _text_follows(source: Source) -> Reader[bool]:
 
 
 def _fits(sink: Sink, name: str, arguments: dict[str, object]) -> bool:
-    """Whether arguments fit a tool: they have one of its parameters and are not a schema of them."""
+    """Whether arguments fit a tool: they have one of its parameters and are not a schema."""
     declared = sink.tools.properties(name)
     if set(arguments) >= SCHEMA_KEYS and not set(declared) >= SCHEMA_KEYS:
         return False
@@ -166,7 +167,10 @@ def starts_unmarked_json(source: Source, kinds: str, is_known: Callable[[str], b
 
 
 def _begins_with_keys_of_call(source: Source) -> Reader[bool]:
-    """Whether an object begins with a key of calls, and continues with one after the name, unlike most JSON."""
+    """Whether an object has the keys of a call: first one of them, and one after the name.
+
+    Most JSON does not.
+    """
     while True:
         rest = source.text[source.at : source.at + LOOKAHEAD]
         if first := FIRST_KEY.match(rest):
@@ -180,7 +184,10 @@ def _begins_with_keys_of_call(source: Source) -> Reader[bool]:
 
 
 def read_unmarked_json(source: Source, sink: Sink) -> Reader[None]:
-    """Read bare calls: one, several separated by semicolons or commas, an array, a list as in Python, or a sentence."""
+    """Read calls without a marker.
+
+    They are one call, several separated by semicolons or commas, an array, a list as in Python, or a sentence.
+    """
     if source.text[source.at] == "{":
         yield from drafted(source, sink, _objects)
         return
@@ -228,7 +235,10 @@ def _objects(source: Source, sink: Sink) -> Reader[None]:
 
 
 def _sentence(source: Source, sink: Sink) -> Reader[None]:
-    """Read `[Calling tool: NAME({…})]` and the like, as models write that have seen it in a transcript."""
+    """Read `[Calling tool: NAME({…})]` and the like.
+
+    Models write it if they have seen it in a transcript.
+    """
     found = SENTENCE.match(source.text, source.at)
     if found is None or not WORDS_OF_CALLS.search(source.text, source.at, found.start(1)):
         raise NotACall
@@ -240,7 +250,7 @@ def _sentence(source: Source, sink: Sink) -> Reader[None]:
 
 
 def _in_brackets(source: Source, sink: Sink, name: str, ends: Stops, *, closer: str = "") -> Reader[None]:
-    """Read the arguments of a call and the bracket after them: an object, or keywords as in Python."""
+    """Read the arguments of a call and its bracket: an object, or keywords as in Python."""
     if (yield from source.skip_space()) not in ("{", ""):
         yield from python_call(source, sink, ends, name, closer=closer)
         return
@@ -252,7 +262,10 @@ def _in_brackets(source: Source, sink: Sink, name: str, ends: Stops, *, closer: 
 
 
 def _named_by_tag(source: Source, sink: Sink) -> Reader[None]:
-    """Read `[NAME] {…} [END_TOOL_REQUEST]` or `<NAME>{…}</NAME>`: arguments behind the name of a tool (openclaw #66178)."""
+    """Read arguments after the name of a tool in brackets or a tag.
+
+    `[NAME] {…} [END_TOOL_REQUEST]` or `<NAME>{…}</NAME>` (openclaw #66178).
+    """
     found = WRAPPER.match(source.text, source.at)
     if found is None:
         raise NotACall
@@ -267,7 +280,10 @@ def _named_by_tag(source: Source, sink: Sink) -> Reader[None]:
 
 
 def wrapped_json(source: Source, sink: Sink) -> Reader[None]:
-    """Read calls between two tags that a model made up: `<action>{…}</action>`, `[TOOL_USE] NAME({…}) [/TOOL_USE]`."""
+    """Read calls between two tags that a model made up.
+
+    For example `<action>{…}</action>` or `[TOOL_USE] NAME({…}) [/TOOL_USE]`.
+    """
     while not (found := WRAPPER.match(source.text, source.at)):
         if source.closed or not WRAPPER_BEGUN.match(source.text, source.at):
             raise NotACall

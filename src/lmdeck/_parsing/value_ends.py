@@ -1,7 +1,8 @@
-"""Find the end of a parameter's text: not the first tag, but the tag after which the call can be read on.
+"""Find the end of a parameter's text.
 
-A value may contain any markup, also its own end tag. It ends at its own end tag if the next parameter or the end of the call
-follows. Other tags end it only if no such end tag comes, because the model forgot it. Until that is clear, the value waits.
+It is not the first tag, but the tag after which the rest of the call can be read. A value may contain any markup, also its own
+end tag. It ends at its own end tag if the next parameter or the end of the call follows. Other tags end it only if no such end
+tag comes, because the model forgot it. Until that is clear, the value waits.
 """
 
 from __future__ import annotations
@@ -71,7 +72,10 @@ def literal_behind(source: Source, distance: int, wanted: Stops) -> Reader[str |
 
 
 class _Value:
-    """The text of one arriving value: emitted up to the first tag, then held until it is clear what ends it."""
+    """The text of one arriving value.
+
+    It is emitted up to the first tag, then held until it is clear what ends it.
+    """
 
     def __init__(self, source: Source, put: Callable[[str], object], end: ValueEnd) -> None:
         self._source = source
@@ -193,7 +197,10 @@ class _Value:
         return False
 
     def _is_doubled(self) -> bool:
-        """Whether an end tag before another one is the end, written twice: text that begins on a new line ends with one."""
+        """Whether an end tag before another one is the end, written twice.
+
+        Text that begins on a new line ends with one.
+        """
         return self._first != "\n" or (self._last == "\n" and not self._is_empty)
 
     def _behind_doubled(self, distance: int) -> Reader[str | None]:

@@ -1,6 +1,7 @@
-"""XML-like calls: a function element with one element for each parameter, typed by the tool's schema.
+"""XML-like calls: a function element with one element for each parameter.
 
-Each family names the elements differently, and closing ones may be missing; `Elements` holds the names.
+The tool's schema types the parameters. Each family names the elements differently, and closing ones may be missing; `Elements`
+holds the names.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ WHOLE = ARGUMENT_KEYS | {"properties"}
 
 @dataclass(frozen=True)
 class Elements:
-    """The tags of a family: those that open and close a function and a parameter, and those that end the block.
+    """The tags of a family: of functions, of parameters, and of the block's end.
 
     With `ends_with_text`, a function ends with the token at which the model stops, which servers may cut off.
     """
@@ -60,7 +61,10 @@ class Elements:
         return stops(*self.parameter, *self.function_end, *self.ends, *self.function)
 
     def within(self, opening: str) -> Elements:
-        """Return the spelling inside of a function with this opening tag: where one end tag has its name, only that ends it."""
+        """Return the spelling inside a function with this opening tag.
+
+        If one end tag has the function's name, only that one ends it.
+        """
         word = WORD.match(opening)
         same = tuple(end for end in self.function_end if word and end == f"</{word.group(1)}>")
         return replace(self, function_end=same or self.function_end)
@@ -175,7 +179,10 @@ def _named_openings(sink: Sink) -> Stops:
 
 
 def _named_parameters(source: Source, sink: Sink, elements: Elements) -> Reader[None]:
-    """Read parameters as elements of their own names, `<KEY>VALUE</KEY>`, as some models write them."""
+    """Read parameters as elements with their own names, `<KEY>VALUE</KEY>`.
+
+    Some models write them so.
+    """
     openings = _named_openings(sink)
     sink.note("elements named like parameters")
     sink.write("{")
@@ -274,7 +281,10 @@ def _parameter(
 
 
 def _begins_parameter(header: str, declared: Mapping[str, Any], sink: Sink) -> bool:
-    """Whether an opening tag inside a value opens the next parameter, judged by the text after it."""
+    """Whether an opening tag inside a value opens the next parameter.
+
+    The text after it decides.
+    """
     found = KEY.match(header)
     return found is not None and not sink.has_key(found.group(1)) and (not declared or found.group(1) in declared)
 

@@ -64,7 +64,10 @@ def _begin(
 
 
 def final_reply(stream: ResponseStream[ChatReader]) -> Reply:
-    """Return the reply of a finished response; measured times replace those that the server omits."""
+    """Return the reply of a finished response.
+
+    Measured times replace those that the server omits.
+    """
     reply = stream.reader.reply()
     cache = stream.cache or stream.response.headers.get("x-lmdeck-cache")  # of this client, or of a gateway
     return replace(reply, stats=_complete_stats(reply, stream), cache=cache if cache in CACHE_RESULTS else None)
@@ -111,7 +114,10 @@ def _build(
 
 
 def _complete_stats(reply: Reply, stream: ResponseStream[ChatReader]) -> Stats:
-    """Return the statistics with missing values measured; without a token count, each chunk is one token."""
+    """Return the statistics with missing values measured.
+
+    Without a token count, each chunk counts as one token.
+    """
     stats, measured = reply.stats, stream.measured()
     if not stream.reader.is_streamed:
         # The first token came with the last, so only the total time is known.

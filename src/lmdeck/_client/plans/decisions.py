@@ -1,4 +1,7 @@
-"""The plan of decisions: over the decision endpoints or, if requested, emulated by a chat model."""
+"""The plan of decisions, over the decision endpoints or emulated by a chat model.
+
+They are emulated only on request.
+"""
 
 from __future__ import annotations
 

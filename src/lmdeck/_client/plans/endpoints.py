@@ -36,7 +36,7 @@ LOGPROBS = "message.output_text.logprobs"  # the value in `include` of `/v1/resp
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """One of the endpoints: its path, the adjustment of its body, and the translator of its response."""
+    """A chat endpoint: its path, the changes to its body, the translator of its response."""
 
     path: str
     adjust: Callable[[Mapping[str, Any], CompatibilityFixes], dict[str, Any]]

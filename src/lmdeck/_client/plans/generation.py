@@ -35,7 +35,7 @@ from lmdeck.errors import (
 
 
 class GenerationRequest(Struct, Generic[R], frozen=True, kw_only=True):
-    """A request for one model: its path, body, compatibility fixes, and the reader of its answer.
+    """A request for one model: path, body, compatibility fixes, and the reader of its answer.
 
     `on_finished` is called with the response once the answer is complete.
     """
@@ -55,7 +55,9 @@ Build: TypeAlias = Callable[[str | None], GenerationRequest[R]]
 def generate(
     session: Session, named: str | None, build: Build[R], reasoning: str | None = None
 ) -> Plan[ResponseStream[R]]:
-    """Return the plan of a request to the named model or the client's default; without either, one is chosen.
+    """Return the plan of a request to the named model or the client's default.
+
+    Without either, a model is chosen.
 
     With `reasoning`, the reasoning settings of the model are looked up first, unless they are known.
     """
@@ -105,7 +107,7 @@ def choose(session: Session) -> Plan[str | None]:
 
 
 def send_generation(session: Session, request: GenerationRequest[R]) -> Plan[ResponseStream[R]]:
-    """Send a request, and once more with simplified tool schemas if the server cannot compile them.
+    """Send a request; if the server cannot compile its tool schemas, again with simpler ones.
 
     Schemas that could not be compiled are remembered, since the next round of a run offers the same tools.
     """

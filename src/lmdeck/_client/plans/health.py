@@ -1,4 +1,4 @@
-"""The health check as a plan: the model list and, if it does not identify the product, a probe or two."""
+"""The health check as a plan: the model list, and up to two probes for the product."""
 
 from __future__ import annotations
 
@@ -81,7 +81,10 @@ def _edition(session: Session) -> Plan[Product]:
 
 
 def find_local_edition(session: Session) -> Plan[Product | None]:
-    """Return which program of LM Studio runs on this machine, by its API for SDKs; None if none does."""
+    """Return which program of LM Studio runs on this machine, or None.
+
+    It is recognised by its API for SDKs.
+    """
     for port in lm_studio_api_ports(Path.home(), os.environ):
         named = read_status((yield from session.probe(STATUS, port)))
         if named is not None:

@@ -21,7 +21,7 @@ from lmdeck.model_info import ApiLevel, ModelInfo
 
 
 class Listing(Struct, frozen=True, kw_only=True):
-    """A model list, parsed and as sent, and the error messages of the newer APIs that were refused."""
+    """A model list, parsed and as sent, and the errors of newer APIs that were refused."""
 
     api: ApiLevel
     models: list[ModelInfo]

@@ -49,7 +49,10 @@ NO_INSTANCE = "Name a loaded instance: `lmdeck ps` or `lm.models.loaded()` lists
 
 
 def load(session: Session, key: str, options: Mapping[str, Any], *, force: bool) -> Plan[LoadedModel]:
-    """Load a model, or return a loaded instance that already matches the options, which complete its profile."""
+    """Load a model, or return a loaded instance that already matches the options.
+
+    The options complete the model's profile.
+    """
     checked = _options(session, key, options)
     if force:
         return (yield from _load(session, key, checked, (yield from _list_or_empty(session))))
@@ -233,7 +236,9 @@ def wait_for_download(
 
 
 class _DownloadLimit:
-    """The time limits of waiting for a download: `total_timeout` in all, `timeout` once every byte has arrived.
+    """The time limits of waiting for a download.
+
+    `total_timeout` limits the whole wait, `timeout` the wait once every byte has arrived.
 
     LM Studio may report "downloading" endlessly for a complete download (bug tracker #1477).
     """

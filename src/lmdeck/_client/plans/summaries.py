@@ -50,7 +50,10 @@ def summarised(summaries: Summaries, spec: ChatSpec, count: TokenCount, room: in
 
 
 def _first_kept(sizes: Sequence[int], room: int) -> int:
-    """Return the index of the first exchange that is kept: as many of the last as fit, and the last one in any case."""
+    """Return the index of the first exchange that is kept.
+
+    As many of the last exchanges are kept as fit, and the last one in any case.
+    """
     first = len(sizes) - 1
     left = room - sum(sizes[-1:])
     while first > 0 and sizes[first - 1] <= left:
@@ -67,7 +70,10 @@ def _summary(
     room: int,
     ask: Ask,
 ) -> Plan[str]:
-    """Summarise exchanges, as many at once as fit, each time together with the summary of those before."""
+    """Summarise exchanges, as many at once as fit.
+
+    Each request includes the summary of the exchanges before.
+    """
     limit = max(min(MOST_SUMMARY_TOKENS, room // 4), 1)
     done = next((end for end in range(len(exchanges), 0, -1) if summaries.get(exchanges[:end]) is not None), 0)
     summary = summaries.get(exchanges[:done]) or ""
@@ -94,6 +100,6 @@ def messages_of(spec: ChatSpec) -> list[Message]:
 
 
 def scaled_estimate(messages: Sequence[Message], count: TokenCount) -> Callable[[Message], int]:
-    """Return an estimate of one message, scaled so that those of all messages add up to the whole count."""
+    """Return one message's estimate, scaled so that all of them add up to the whole count."""
     scale = count.most / (sum(message_estimate(message.to_dict()) for message in messages) or 1)
     return lambda message: round(message_estimate(message.to_dict()) * scale) + 1

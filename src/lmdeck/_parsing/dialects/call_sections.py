@@ -1,6 +1,7 @@
-"""A section of calls, each a header with the tool's name and JSON after it: DeepSeek V3 and V3.1, Kimi K2, PLaMo 3, Step 3.
+"""Sections of calls: headers with the tool's name, and JSON after each.
 
-DeepSeek writes its tokens with full-width bars (U+FF5C) and low blocks (U+2581), Step 3 with full-width bars and low lines.
+Written by DeepSeek V3 and V3.1, Kimi K2, PLaMo 3 and Step 3. DeepSeek writes its tokens with full-width bars (U+FF5C) and low
+blocks (U+2581), Step 3 with full-width bars and low lines.
 
 Sources: the models' chat templates on Hugging Face; vLLM, SGLang, llama.cpp.
 """
@@ -23,7 +24,10 @@ INDEX = re.compile(r":\d+$")
 ID_LIMIT = 120
 TEXT_LIMIT = 400
 ID = re.compile(r"(?:functions?[._:]?)?(.*?)[:_\-.]?\d*", re.DOTALL)
-"""An id that names the tool: `functions.NAME:0`, or misspelled `functionsNAME0`, `functions_NAME_0`."""
+"""An id that names the tool.
+
+It is `functions.NAME:0`, or misspelled `functionsNAME0` or `functions_NAME_0`.
+"""
 
 
 def call_section(  # noqa: C901 - one grammar, read top down
@@ -120,7 +124,10 @@ def call_section(  # noqa: C901 - one grammar, read top down
         sink.close()
 
     def named_inside(source: Source, sink: Sink, header: str) -> Reader[None]:
-        """Read a call whose header is a number or an id: the tool is named beside the arguments or found by them."""
+        """Read a call whose header is a number or an id.
+
+        The tool is named beside the arguments, or found by them.
+        """
         yield from source.take(stops(*after_name))
         yield from source.skip_space()
         yield from source.take(stops(*before_json))

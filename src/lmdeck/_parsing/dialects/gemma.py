@@ -1,4 +1,4 @@
-"""Gemma 4 and FunctionGemma: `call:NAME{key:value,…}`, strings between tokens instead of quotes.
+"""Gemma 4 and FunctionGemma: `call:NAME{key:value,…}`, strings between tokens.
 
 A bare value is typed by the tool's schema. Models forget the string tokens, write ordinary quotes or add spaces; all are read.
 
@@ -237,7 +237,9 @@ GEMMA_CALLS = braces(GEMMA_QUOTE, "<tool_call|>")
 
 
 def bare_calls(source: Source, sink: Sink) -> Reader[None]:
-    """Read calls whose first token a server has removed: `call:NAME{key:<|"|>…<|"|>}` that stands alone.
+    """Read calls whose first token a server has removed.
+
+    Such a call is `call:NAME{key:<|"|>…<|"|>}` and stands alone.
 
     Raises:
         NotACall: Another word follows, no tool of that name was offered, or no string token proves the dialect.

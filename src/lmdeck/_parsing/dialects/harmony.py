@@ -1,5 +1,6 @@
-"""Harmony: messages with a channel and a recipient in their header, which say what is reasoning, content or a call.
+"""Harmony: messages whose header has a channel and a recipient.
 
+The header decides whether the message is reasoning, content or a call.
 `<|start|>assistant<|channel|>analysis<|message|>…<|end|>` is gpt-oss's; Beam puts XML into it, Muse addresses messages with
 `to=self`, `to=user` or a tool's name.
 
@@ -90,7 +91,10 @@ def header_of(source: Source, sink: Sink) -> Reader[str]:
 
 
 def _up_to_text(source: Source) -> Reader[tuple[str, str]]:
-    """Return the text up to a token, and the token, unread; of longer text without one only a header that it begins with."""
+    """Return the text up to a token; the token stays unread.
+
+    Of longer text without a token, only a header at its beginning is returned.
+    """
     try:
         return (yield from source.within(HEADER_END, HEADER_LIMIT))
     except NotACall:
@@ -102,7 +106,10 @@ def _up_to_text(source: Source) -> Reader[tuple[str, str]]:
 
 
 def _begin_of_text(header: str) -> int:
-    """Return the length of a whole header that text follows without a token between; 0 if it is no such header."""
+    """Return the length of a whole header directly followed by text, without a token between.
+
+    Return 0 if it is not such a header.
+    """
     found = WHOLE_HEADER.match(header)
     text = header[found.end() :] if found else ""
     return found.end() if found and text[:1] not in ("", "<") and not "to=".startswith(text) else 0
@@ -138,7 +145,10 @@ def message(source: Source, sink: Sink, default: str = "user") -> Reader[None]:
 
 
 def address_of(header: str, default: str) -> tuple[str, str, bool]:
-    """Return a message's recipient (`""`: by its channel), its last channel, and whether it names a recipient."""
+    """Return a message's recipient, its last channel, and whether it names a recipient.
+
+    The recipient `""` means that the channel decides.
+    """
     recipient, channels = RECIPIENT.search(header), CHANNEL.findall(header)
     kind = channels[-1] if channels else ""
     if recipient is None:
@@ -208,7 +218,10 @@ def recipient(source: Source, sink: Sink) -> Reader[None]:
 
 
 def end_of_message(source: Source) -> Reader[None]:
-    """Read the token that ends a message, and the stray channel name that gpt-oss may put after it."""
+    """Read the token that ends a message, and a stray channel name after it.
+
+    gpt-oss writes such names.
+    """
     if (yield from source.take(stops("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>"))):
         source.mark()
         if (yield from source.take(STRAY)):
@@ -216,7 +229,10 @@ def end_of_message(source: Source) -> Reader[None]:
 
 
 def _without_type(name: str, sink: Sink) -> str:
-    """Return a recipient without the type of the body, which models write directly after it (llama.cpp #15158)."""
+    """Return a recipient without the type of the body that directly follows it.
+
+    Source: llama.cpp #15158.
+    """
     for word in GLUED:
         if sink.tools.resolve(name) is None and sink.tools.resolve(name.removesuffix(word)) is not None:
             sink.note(f"the recipient {name!r}")

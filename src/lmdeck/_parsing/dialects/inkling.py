@@ -1,4 +1,6 @@
-"""Inkling: messages of one kind each, `<|message_model|>HEADER<|content_text|>…<|end_message|>`.
+"""Inkling: messages, each of one kind.
+
+Their form is `<|message_model|>HEADER<|content_text|>…<|end_message|>`.
 
 Sources: Inkling's chat template; vLLM, SGLang.
 """

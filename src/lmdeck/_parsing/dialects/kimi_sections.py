@@ -31,7 +31,10 @@ SECTIONS = ("think", "response", "tools", "message", "call")
 CALL_SECTIONS = ("tools", "call", "argument")
 TURN = stops("<|open|>", "<|close|>")
 GLUED = "toolscall "
-"""The header of a section of calls and of its first call, without the tokens between them (oh-my-pi #8495)."""
+"""The header of a section of calls and of its first call, without the tokens between.
+
+Source: oh-my-pi #8495.
+"""
 SECTION = re.compile(r"\w*")
 CONTROL = re.compile(r"<\|[\w.:\-]{1,40}\|>")
 

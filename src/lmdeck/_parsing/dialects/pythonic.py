@@ -1,6 +1,7 @@
-"""Calls in Python's syntax: `[f(a=1, b='x'), g()]`, bare or between tokens, and one a line for OLMo 3.
+"""Calls in Python's syntax: `[f(a=1, b='x'), g()]`, bare or between tokens.
 
-A bare list begins with a bracket and the name of an offered tool; nothing else does, so prose with brackets stays prose.
+OLMo 3 writes one call a line. A bare list begins with a bracket and the name of an offered tool; nothing else does, so prose
+with brackets stays prose.
 
 Sources: Meta's Llama 4 model card, Liquid's LFM2 card, AI2's OLMo 3 template; vLLM, SGLang, llama.cpp.
 """

@@ -1,4 +1,4 @@
-"""JSON, XML or keys and values between `<tool_call>` and `</tool_call>`, and the same between other tags.
+"""JSON, XML or keys and values between `<tool_call>` tags, or between other tags.
 
 The tag does not say which form follows, and models of one family mix them, so one reader looks at what comes and takes any.
 """
@@ -86,7 +86,10 @@ def tag_block(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None 
 
 
 def named_function(source: Source, sink: Sink, ends: Stops) -> Reader[None]:
-    """Read `NAME</function>` or `<name>NAME</name>` and JSON after it, after `<function>` (mlx-omni-server #126)."""
+    """Read the name after `<function>` and the JSON after it.
+
+    It is `NAME</function>` or `<name>NAME</name>` (mlx-omni-server #126).
+    """
     is_element = yield from source.take(stops("<name>"))
     name, end = yield from source.within(stops("</name>" if is_element else "</function>"), 100)
     if not end:
