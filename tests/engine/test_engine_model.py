@@ -267,3 +267,27 @@ def test_a_damaged_model_is_told_and_leaves_nothing_behind(weights: Path, tmp_pa
     with pytest.raises(EngineError, match=r"damaged\.gguf cannot be loaded"):
         EngineServer.start(damaged)
     assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only GNU's OpenMP, which Linux has, shows its settings")
+@pytest.mark.parametrize(
+    ("chosen", "shown"),
+    [
+        ({}, "GOMP_SPINCOUNT = '200'"),
+        ({"OMP_WAIT_POLICY": "passive"}, "GOMP_SPINCOUNT = '0'"),
+        ({"GOMP_SPINCOUNT": "7"}, "GOMP_SPINCOUNT = '7'"),
+    ],
+)
+def test_threads_sleep_after_a_short_wait_unless_the_user_chose_otherwise(chosen: dict[str, str], shown: str) -> None:
+    code = "import os; before = dict(os.environ); from lmdeck.engine import llama; llama.import_library(); assert os.environ == before"
+    unset = {name: value for name, value in os.environ.items() if name not in {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**unset, **chosen, "OMP_DISPLAY_ENV": "verbose"},
+        capture_output=True,
+        text=True,
+        timeout=60 * PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stderr
