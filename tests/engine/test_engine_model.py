@@ -279,7 +279,13 @@ def test_a_damaged_model_is_told_and_leaves_nothing_behind(weights: Path, tmp_pa
     ],
 )
 def test_threads_sleep_after_a_short_wait_unless_the_user_chose_otherwise(chosen: dict[str, str], shown: str) -> None:
-    code = "import os; before = dict(os.environ); from lmdeck.engine import llama; llama.import_library(); assert os.environ == before"
+    code = """
+import os
+from lmdeck.engine import llama
+before = dict(os.environ)
+llama.import_library()
+assert os.environ == before
+"""
     unset = {name: value for name, value in os.environ.items() if name not in {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}}
     done = subprocess.run(
         [sys.executable, "-c", code],
