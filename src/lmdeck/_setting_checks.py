@@ -1,4 +1,7 @@
-"""The checks of settings: each returns the converted value, or raises ValueError that says what the value must be."""
+"""The checks of settings: each returns the converted value.
+
+A bad value raises ValueError, which says what the value must be.
+"""
 
 from __future__ import annotations
 

@@ -70,7 +70,10 @@ def from_environment(environ: Mapping[str, str]) -> list[Found]:
 
 
 def from_files(folder: Path) -> list[Found]:
-    """Return the settings of the nearest `lmdeck.toml` or `[tool.lmdeck]`, from a folder up to its project's root."""
+    """Return the settings of the nearest `lmdeck.toml` or `[tool.lmdeck]`.
+
+    The search goes from a folder up to its project's root.
+    """
     for place in _up_to_root(folder):
         own, project = place / "lmdeck.toml", place / "pyproject.toml"
         if own.is_file():
@@ -90,7 +93,9 @@ def from_lm_studio(home: Path) -> list[Found]:
 
 
 def lm_studio_folder(home: Path) -> Path:
-    """Return LM Studio's folder: the one named in `.lmstudio-home-pointer`, that of older versions, or `.lmstudio`.
+    """Return LM Studio's folder.
+
+    It is named in `.lmstudio-home-pointer`, or is that of older versions, or `.lmstudio`.
 
     Source: lmstudio-js, `findLMStudioHome.ts`.
     """
@@ -104,7 +109,9 @@ def lm_studio_folder(home: Path) -> Path:
 
 
 def lm_studio_api_ports(home: Path, environ: Mapping[str, str]) -> Sequence[int]:
-    """Return the ports on which LM Studio's API for its SDKs may listen, the one in its own file first.
+    """Return the ports on which LM Studio's API for its SDKs may listen.
+
+    The port in its own file comes first.
 
     `LMS_API_SERVER_INFO_PATH` names the file of one instance, and then there is no other port (`lms/src/localAPIServer.ts`).
     """
@@ -128,7 +135,10 @@ def _port_in(path: Path) -> int | None:
 
 
 def _up_to_root(folder: Path) -> list[Path]:
-    """Return a folder and its parents up to the repository, or else up to the first with a `pyproject.toml`."""
+    """Return a folder and its parents up to its root.
+
+    The root is the repository, or without one the first with a `pyproject.toml`.
+    """
     try:
         places = [folder, *folder.absolute().parents]
     except OSError:  # the working directory was deleted
@@ -160,7 +170,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def misspelled_variables(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield a sentence for each variable that is not read but whose name is similar to one that is."""
+    """Yield a sentence for each unknown variable whose name is similar to a known one."""
     known = {f"{PREFIX}{name.upper()}" for name in CHECKS}.union(OTHER_VARIABLES)
     for variable in environ:
         name = variable.upper()
@@ -195,7 +205,9 @@ def _server_address(chosen: Mapping[str, Found]) -> Found | None:
 
 
 def without_untrusted_routes(chosen: Mapping[str, Found]) -> tuple[dict[str, Found], list[str]]:
-    """Return settings without a file's proxy and TLS settings for a server it does not name, and a note for each.
+    """Return settings without untrusted routes, and a note for each.
+
+    These are a file's proxy and TLS settings for a server that it does not name.
 
     Its proxy could read all traffic, and `tls_verify = false` would let anyone do so.
     """
@@ -212,7 +224,9 @@ def without_untrusted_routes(chosen: Mapping[str, Found]) -> tuple[dict[str, Fou
 
 
 def check_trust(chosen: Mapping[str, Found]) -> None:
-    """Refuse to send the user's token to an address or proxy from a project's file, unless it is this machine.
+    """Refuse to send the user's token to an address or proxy from a project's file.
+
+    This machine is allowed.
 
     Raises:
         ConfigurationError: The token would be sent there.

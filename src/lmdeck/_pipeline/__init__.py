@@ -1,1 +1,4 @@
-"""Handlers between a client and its transport: each wraps the next, the innermost makes one exchange."""
+"""Handlers between a client and its transport.
+
+Each wraps the next; the innermost makes one exchange.
+"""

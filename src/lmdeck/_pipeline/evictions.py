@@ -1,7 +1,8 @@
-"""Notice models that unload each other: LM Studio keeps one of the models that it loads on demand.
+"""Notice models that unload each other.
 
-When a client returns to a model that it used before another one, the server's list tells whether it is still loaded. The list
-is looked at once a minute at most. Source: LM Studio docs, `ttl-and-auto-evict.md`.
+LM Studio keeps only one of the models that it loads on demand. When a client returns to a model that it used before another
+one, the server's list tells whether it is still loaded. The list is looked at once a minute at most. Source: LM Studio docs,
+`ttl-and-auto-evict.md`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SECONDS_BETWEEN_LOOKS = 60.0
 
 
 class WatchEvictions:
-    """Runs the next handler, and reports models that were unloaded between two of their requests.
+    """A handler that reports models that were unloaded between two of their requests.
 
     `last_use` returns the last request for a model; `look_up` is a plan of the server's list, None where there is none.
     """

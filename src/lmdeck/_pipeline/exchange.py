@@ -31,7 +31,9 @@ _log = logging.getLogger("lmdeck.stream")
 
 
 class Call(Struct, Generic[R], frozen=True, kw_only=True):
-    """A request, the id it is logged under, and a factory of the reader of its response, called with status and headers.
+    """A request, its id in logs, and a factory of its response's reader.
+
+    The factory is called with status and headers.
 
     `has_effects` marks a request that changes something on the server, so that sending it twice would do it twice.
     `peer` is what is known about the server. `ttl` is the time in seconds after which it unloads the idle model, if given.
@@ -63,7 +65,10 @@ class StreamObserver:
 
 
 class ResponseStream(Generic[R]):
-    """A response that is being read: its first chunks are in `first_chunks`, the rest is returned by `feed`."""
+    """A response that is being read.
+
+    Its first chunks are in `first_chunks`; `feed` returns the rest.
+    """
 
     def __init__(
         self, call: Call[R], response: Response, reader: R, clock: Callable[[], float], started: float
@@ -90,7 +95,9 @@ class ResponseStream(Generic[R]):
 
     @classmethod
     def replay(cls, call: Call[R], status: int, headers: Mapping[str, str], body: bytes) -> ResponseStream[R]:
-        """Return a finished response made of recorded bytes, for handlers that answer a call themselves.
+        """Return a finished response made of recorded bytes.
+
+        Handlers that answer a call themselves use it.
 
         Raises:
             LMStudioError: What the bytes mean.
@@ -115,7 +122,7 @@ class ResponseStream(Generic[R]):
         return b"".join(self._first_data or ())
 
     def feed_first(self, data: bytes) -> bool:
-        """Read bytes of the body as `feed` does, and return whether there are chunks now, or the end."""
+        """Read bytes of the body as `feed` does; return whether there are chunks now, or the end."""
         self.first_chunks = self.feed(data)
         return bool(self.first_chunks) or self.is_finished
 
@@ -152,7 +159,9 @@ class ResponseStream(Generic[R]):
         return chunks
 
     def feed_failure(self, error: TransportError) -> list[Chunk]:
-        """Read a broken connection: after the finish reason the answer is complete all the same, before it is not.
+        """Read a broken connection.
+
+        After the finish reason, the answer is complete all the same; before it, it is not.
 
         Raises:
             LMStudioError: `error` itself, with the reply so far, or the error that the end of the bytes means.
@@ -309,7 +318,10 @@ class _RecordedResponse(Struct, frozen=True):
 
 
 def locate(error: LMStudioError, call: Call[R], attempts: int) -> None:
-    """Add to an error which request it belongs to and a hint that fits the server, and hide the token of the request in it."""
+    """Add the request and a hint that fits the server to an error.
+
+    The token of the request is hidden in it.
+    """
     adapt_hint(error, call.peer.product)
     if call.request.api_token is not None:
         _hide(error, call.request.api_token)
@@ -319,7 +331,9 @@ def locate(error: LMStudioError, call: Call[R], attempts: int) -> None:
 
 
 def _check_coding(response: Response) -> None:
-    """Refuse a body in a content coding that was not decoded, as its bytes might be read as text.
+    """Refuse a body in a content coding that was not decoded.
+
+    Its bytes might be read as text.
 
     Raises:
         MalformedStreamError: The body is still coded.

@@ -1,8 +1,8 @@
-"""Send one request first while its model is not loaded: LM Studio loads a model once per concurrent request (bug #1751).
+"""Send one request first while its model is not loaded.
 
-The first request for a model is sent at once. A second one, before the first byte of that answer, triggers a look at the
-server's list: if the model is not loaded, it and all others wait for that byte; otherwise nobody waits. Sequential requests
-cause no look-ups.
+LM Studio loads a model once per concurrent request (bug #1751). The first request for a model is sent at once. A second one,
+before the first byte of that answer, triggers a look at the server's list: if the model is not loaded, it and all others wait
+for that byte; otherwise nobody waits. Sequential requests cause no look-ups.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class ModelWait(Latch):
 
 
 class LoadOnce:
-    """Sends one request first for a model that is not loaded, then runs the next handler for the others.
+    """A handler that sends one request first for a model that is not loaded.
+
+    The others wait for it.
 
     `is_loaded` is a plan that looks at the server's list; `on_loaded` is called after a model was loaded for a request.
     """
@@ -65,7 +67,9 @@ class LoadOnce:
         self._uses: dict[str, ModelUse] = {}
 
     def __call__(self, call: Call[R]) -> Plan[ResponseStream[R]]:
-        """Return the plan of the next handler; if the model may not be loaded, it waits for the request that loads it.
+        """Return the plan of the next handler.
+
+        If the model may not be loaded, the plan waits for the request that loads it.
 
         Raises:
             LMStudioError: What the next handler raises.

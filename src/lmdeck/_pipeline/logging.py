@@ -75,7 +75,10 @@ def _shortened(body: bytes | None) -> str:
 
 
 def log_to_stderr() -> None:
-    """Turn on debug logging, as for `debug=True`: to the existing handlers, or to standard error if there are none."""
+    """Turn on debug logging, as for `debug=True`.
+
+    It goes to the existing handlers, or to standard error if there are none.
+    """
     logger = logging.getLogger("lmdeck")
     logger.setLevel(logging.DEBUG)
     if not logger.hasHandlers():

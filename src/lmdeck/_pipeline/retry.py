@@ -48,7 +48,10 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         return cls(attempts=settings.retry_attempts, delay=settings.retry_delay, loading=settings.first_token_timeout)
 
     def waits_while_loading(self, total: float | None) -> Iterator[float]:
-        """Yield the waits for a server that loads its model: `loading` seconds in all, or the call's own limit if shorter."""
+        """Yield the waits for a server that loads its model.
+
+        They add up to `loading` seconds, or to the call's own limit if shorter.
+        """
         left = self.loading if total is None else min(self.loading, total)
         pause = FIRST_PAUSE
         while left > 0:
@@ -78,7 +81,10 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
 
 
 def may_have_begun(error: LMStudioError) -> bool:
-    """Whether the server may have begun the work of a failed request: it was reached and did not refuse at once."""
+    """Whether the server may have begun the work of a failed request.
+
+    It may if it was reached and did not refuse at once.
+    """
     if isinstance(error, RequestTimeoutError):
         return error.phase != "connect"
     refused_at_once = isinstance(error, RateLimitError) and error.status == 429  # 200 if the error came inside a stream

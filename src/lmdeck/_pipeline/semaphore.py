@@ -1,4 +1,7 @@
-"""A fair semaphore that threads and tasks share, first come, first served, and a latch that they wait for."""
+"""A fair semaphore that threads and tasks share, and a latch that they wait for.
+
+The semaphore is first come, first served.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _API_TAIL = re.compile(r"/(api/v[01]|v1)(/(chat/completions|completions|embeddin
 
 
 class BaseURL(Struct, frozen=True):
-    """The root URL of a server: scheme, host, port and the path prefix of a reverse proxy, if any."""
+    """The root URL of a server: scheme, host, port, and the path prefix of a reverse proxy."""
 
     root: str
 

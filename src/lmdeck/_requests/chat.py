@@ -120,7 +120,9 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked_tool(tool: object) -> dict[str, Any]:
-    """Return a tool in OpenAI's format, `{"type": "function", "function": {"name": …, …}}`, or from its inner part.
+    """Return a tool in OpenAI's format, or build it from its inner part.
+
+    The format is `{"type": "function", "function": {"name": …, …}}`.
 
     Raises:
         ConfigurationError: The tool is not a mapping, or has no name.
@@ -173,7 +175,10 @@ def _adjusted_tool(tool: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[s
 def _adjusted_choice(
     choice: str | Mapping[str, Any] | None, tools: list[dict[str, Any]], fixes: CompatibilityFixes
 ) -> tuple[str | Mapping[str, Any] | None, list[dict[str, Any]]]:
-    """Return `required` and only the named tool if the choice is a tool's name or OpenAI's object for it."""
+    """Return `required` and only the named tool if the choice names a tool.
+
+    The choice is the tool's name or OpenAI's object for it.
+    """
     if choice is None or choice in TOOL_CHOICES:
         if choice == "required" and not tools:
             raise ConfigurationError(
@@ -211,7 +216,10 @@ def _adjusted_options(options: Mapping[str, Any], fixes: CompatibilityFixes) -> 
 
 
 def without_nulls(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object without its null fields, which carry no information and may be refused (`strict: null`)."""
+    """Return an object without its null fields.
+
+    They carry no information and may be refused (`strict: null`).
+    """
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -1,4 +1,6 @@
-"""The questions of `lm.decide` as the bodies of `/v1/decisions`, `/v1/systemone`, and of a chat that stands in for both.
+"""The questions of `lm.decide` as request bodies.
+
+The bodies are those of `/v1/decisions`, of `/v1/systemone`, and of a chat that stands in for both.
 
 Sources: LM Studio docs `3_openai-compat/decisions.md` and `5_typesafe-compat/systemone.md`; the types of a question and its
 limits are those of OpenAI's `decision_create_params` and of TypeSafe's System One (`noul`, `choice`, `score`).
@@ -34,7 +36,10 @@ class Option(Struct, frozen=True):
 
 
 class AskedQuestion(Struct, frozen=True, kw_only=True):
-    """A checked question: a predicate's options are True and False, a score's are in ascending order."""
+    """A checked question.
+
+    A predicate's options are True and False, a score's are in ascending order.
+    """
 
     name: str
     kind: Kind

@@ -1,4 +1,6 @@
-"""Prompts for models that were trained to fill in the middle of a text, in the marks of their family.
+"""Prompts for models that were trained to fill in the middle of a text.
+
+Each family has its own marks.
 
 Sources: the model cards and tokenizer files of each family. `/v1/completions` applies no template, so the marks are part of the
 prompt; OpenAI's own `suffix` is not among the parameters that LM Studio documents (`3_openai-compat/completions.md`).

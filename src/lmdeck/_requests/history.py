@@ -1,7 +1,7 @@
-"""Message histories in the form that LM Studio accepts: content is never null, call ids are present and unique.
+"""Message histories in the form that LM Studio accepts.
 
-New ids have nine letters and digits, which every prompt template accepts; the results that follow get the same ids. The
-caller's messages are never modified.
+Content is never null; call ids are present and unique. New ids have nine letters and digits, which every prompt template
+accepts; the results that follow get the same ids. The caller's messages are never modified.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Conversion of WebP, GIF and BMP to PNG, and downscaling, with Pillow, whose decoders get security fixes.
+"""Conversion of WebP, GIF and BMP to PNG, and downscaling, with Pillow.
 
-Pillow is an optional dependency (extra `images`), imported with the first image that needs it. Only the decoder of the
-detected format is enabled.
+Pillow's decoders get security fixes. Pillow is an optional dependency (extra `images`), imported with the first image that
+needs it. Only the decoder of the detected format is enabled.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def as_png(data: bytes, kind: str) -> bytes:
 
 
 def scaled_down(data: bytes, kind: str, most_pixels: int) -> bytes:
-    """Return a PNG or JPEG scaled down to at most `most_pixels` pixels, in the same format and proportions.
+    """Return a PNG or JPEG scaled down to at most `most_pixels` pixels.
+
+    Format and proportions stay the same.
 
     Raises:
         InvalidRequestError: The image cannot be decoded, or has too many pixels to be decoded.

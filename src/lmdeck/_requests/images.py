@@ -1,4 +1,4 @@
-"""Images for vision models: files, bytes and data URIs as content parts that LM Studio accepts.
+"""Images for vision models as content parts: from files, bytes and data URIs.
 
 LM Studio accepts only PNG and JPEG as base64 data URIs: it does not fetch URLs and refuses WebP
 (`'url' field must be a base64 encoded image.`, lmstudio-bug-tracker). WebP, GIF and BMP are converted if Pillow is installed.
@@ -70,7 +70,10 @@ def checked_url(url: str, fixes: CompatibilityFixes) -> str:
 
 
 def suspect_images(error: InvalidRequestError, body: Mapping[str, Any]) -> None:
-    """Name images as a possible cause in the hint of an error without a reason, if the request has images."""
+    """Name images as a possible cause in the hint of an error without a reason.
+
+    The request must have images.
+    """
     parts = (
         part
         for message in body.get("messages") or ()

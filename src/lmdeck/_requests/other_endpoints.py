@@ -1,4 +1,6 @@
-"""The request bodies of `/api/v1/chat`, `/v1/responses` and `/v1/messages`, made acceptable to LM Studio.
+"""The request bodies of `/api/v1/chat`, `/v1/responses` and `/v1/messages`.
+
+They are made acceptable to LM Studio.
 
 Sources: LM Studio docs `2_rest/chat.md`, `3_openai-compat/responses.md`, `4_anthropic-compat/messages.md`. LM Studio refuses an
 empty `text` and empty tool parameters (lmstudio-bug-tracker).
@@ -23,7 +25,9 @@ EMPTY_SCHEMA = {"type": "object", "properties": {}}
 
 
 def native_input(text: str, images: Sequence[ImageSource], fixes: CompatibilityFixes) -> str | list[dict[str, Any]]:
-    """Return a user message as `input` of `/api/v1/chat`, and record converted images in `fixes`.
+    """Return a user message as `input` of `/api/v1/chat`.
+
+    Converted images are recorded in `fixes`.
 
     Raises:
         ConfigurationError: An image cannot be read, is too large, or is of an unknown format.
@@ -56,7 +60,9 @@ def as_message(native_input: str | list[dict[str, Any]]) -> Message:
 
 
 def transcript(history: Iterable[Message], new: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a conversation and a new user message as one `input`, which cannot contain assistant messages.
+    """Return a conversation and a new user message as one `input`.
+
+    The `input` cannot contain assistant messages.
 
     Earlier images follow the transcript, which names them `[image 1]` and so on where they occurred.
     """
@@ -73,7 +79,10 @@ def transcript(history: Iterable[Message], new: str | list[dict[str, Any]]) -> l
 
 
 def _transcribed(content: str | Sequence[Mapping[str, Any]], images: list[dict[str, Any]]) -> str:
-    """Return a message's text with a placeholder for each of its images, and append them to `images`."""
+    """Return a message's text with a placeholder for each image.
+
+    The images are appended to `images`.
+    """
     if isinstance(content, str):
         return content
     words = []

@@ -1,7 +1,8 @@
-"""JSON schemas in the form that LM Studio's engines support: no references, and `anyOf` instead of lists of types.
+"""JSON schemas in the form that LM Studio's engines support.
 
-Both are reported in lmstudio-bug-tracker: `$ref` in a tool's parameters is ignored, so that nested arguments come back
-flattened; `"type": ["string", "null"]` crashes the MLX engine in the middle of an answer.
+They have no references, and `anyOf` instead of lists of types. Both are reported in lmstudio-bug-tracker: `$ref` in a tool's
+parameters is ignored, so that nested arguments come back flattened; `"type": ["string", "null"]` crashes the MLX engine in the
+middle of an answer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""How many tokens a chat has, estimated from its text and from what the server counted for earlier chats of the same model.
+"""Estimates of the number of tokens of a chat.
 
-LM Studio counts no tokens over HTTP before it answers; `usage.prompt_tokens` of the answers includes template and tools. A line
-through what was counted separates what every prompt costs from what its text costs. A chat that goes on with messages that were
-counted is estimated from that count, so that only its new messages are.
+They use its text, and what the server counted for earlier chats of the same model. LM Studio counts no tokens over HTTP before
+it answers; `usage.prompt_tokens` of the answers includes template and tools. A line through what was counted separates what
+every prompt costs from what its text costs. A chat that goes on with messages that were counted is estimated from that count,
+so that only its new messages are.
 
 A text is measured in two ways, by its length in UTF-8 and by its words, digits and signs; the one that fits the counts better
 is used. Counted answers are measured when an estimate is next asked for, since most programs ask for none.
@@ -137,7 +138,10 @@ def _line(samples: Iterable[tuple[float, int]]) -> tuple[float, float]:
 
 
 def _fingerprints(body: Mapping[str, Any]) -> Iterator[tuple[int, Sizes]]:
-    """Yield a hash and the size of each beginning of a chat: its tools, then also its first message, and so on."""
+    """Yield a hash and the size of each beginning of a chat.
+
+    The first is that of its tools, the next also has its first message, and so on.
+    """
     tools = msgspec.json.encode(body.get("tools") or [])
     mark, length, words = hash(tools), len(tools) / BYTES_A_TOKEN, _pieces(tools.decode())
     yield mark, (length, words)
@@ -148,7 +152,10 @@ def _fingerprints(body: Mapping[str, Any]) -> Iterator[tuple[int, Sizes]]:
 
 
 def message_estimate(message: Mapping[str, Any], measure: Callable[[str], float] | None = None) -> float:
-    """Estimate one message in OpenAI's form: its text, by its length or another measure, 4 tokens, and 1,000 an image."""
+    """Estimate one message in OpenAI's form.
+
+    It counts the text by its length or another measure, 4 tokens, and 1,000 tokens for each image.
+    """
     size = measure or _length
     tokens = float(TOKENS_A_MESSAGE)
     content = message.get("content") or ""

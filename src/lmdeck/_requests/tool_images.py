@@ -1,6 +1,7 @@
-"""Images in tool results, moved into user messages, the only place where LM Studio accepts images.
+"""Images in tool results, moved into user messages.
 
-Reported in QwenLM/qwen-code#3616 and OpenHands/OpenHands#7700: “Invalid 'messages' in payload”.
+LM Studio accepts images only there. Reported in QwenLM/qwen-code#3616 and OpenHands/OpenHands#7700: “Invalid 'messages' in
+payload”.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def tool_message(call_id: str, result: object) -> Message:
 def with_images_after_results(
     messages: Iterable[dict[str, Any]], fixes: CompatibilityFixes
 ) -> Iterator[dict[str, Any]]:
-    """Yield the messages, with the images of tool results moved to a user message after the results.
+    """Yield the messages, with the images of tool results in a user message after them.
 
     The results of one answer stay together. If a user message follows, the images are added to it.
     """
@@ -74,7 +75,7 @@ def _detail(name: str, images: Parts) -> str:
 def anthropic_images_after_results(
     messages: Iterable[dict[str, Any]], fixes: CompatibilityFixes
 ) -> Iterator[dict[str, Any]]:
-    """Yield Anthropic's messages, with the images of tool results moved to a user message after the results.
+    """Yield Anthropic's messages, the images of tool results in a user message after them.
 
     LM Studio refuses a `tool_result` with an image block (lmstudio-bug-tracker #1590).
     """

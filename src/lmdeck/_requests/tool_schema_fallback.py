@@ -1,9 +1,10 @@
-r"""The fallback for tool schemas that the server refuses: find the tool, and simplify its schema.
+r"""The fallback for tool schemas that the server refuses.
 
-llama.cpp, LM Studio's engine for GGUF models, compiles the schemas of all tools into one grammar. One schema that it cannot
-compile fails the whole request, usually without naming the tool: a `pattern` that is not anchored, is nested or contains
-`\d`; large length bounds, whose product exceeds the limit on repetitions; unresolvable references. Sources: llama.cpp issues
-#25895, #26930, #27580; lmstudio-bug-tracker #2230. LM Studio's own request validation names the position of a tool.
+It finds the tool and simplifies its schema. llama.cpp, LM Studio's engine for GGUF models, compiles the schemas of all tools
+into one grammar. One schema that it cannot compile fails the whole request, usually without naming the tool: a `pattern` that
+is not anchored, is nested or contains `\d`; large length bounds, whose product exceeds the limit on repetitions; unresolvable
+references. Sources: llama.cpp issues #25895, #26930, #27580; lmstudio-bug-tracker #2230. LM Studio's own request validation
+names the position of a tool.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ MAX_DEPTH = 200
 
 
 def name_refused_tools(error: InvalidRequestError, tools: Sequence[Any]) -> None:
-    """Add the tools that probably caused an error to its message, and what to do about them to its hint."""
+    """Add the tools that probably caused an error to its message.
+
+    Its hint says what to do about them.
+    """
     is_from_compiler = is_grammar_error(error)
     named = _named_by_server(error, tools) or (_suspects(error, tools) if is_from_compiler else [])
     if not named:
@@ -93,7 +97,7 @@ def simplified_tool_keys(body: Mapping[str, Any], simpler: Mapping[str, Any]) ->
 
 
 def tool_key(body: Mapping[str, Any], tool: object) -> bytes:
-    """Return a key for a tool and the model it is offered to, since another model may have another engine."""
+    """Return a key for a tool and its model: another model may have another engine."""
     return msgspec.json.encode([body.get("model"), tool], order="deterministic", enc_hook=str)
 
 
@@ -122,7 +126,10 @@ def simplified_schema(schema: object, dropped: set[str], depth: int = 0) -> Any:
 
 
 def _simplified_tool(tool: object) -> tuple[Any, list[str]]:
-    """Return a tool with a simplified schema, in any of the three API formats, and the dropped keywords."""
+    """Return a tool with a simplified schema, and the dropped keywords.
+
+    The tool may have any of the three API formats.
+    """
     if not isinstance(tool, Mapping):
         return tool, []
     if isinstance(tool.get("function"), Mapping):
@@ -137,7 +144,10 @@ def _simplified_tool(tool: object) -> tuple[Any, list[str]]:
 
 
 def _named_by_server(error: InvalidRequestError, tools: Sequence[Any]) -> list[str]:
-    """Return the tools that an error names, by position (`tools.6.type`, `[72, "function", …]`) or by name."""
+    """Return the tools that an error names, by position or by name.
+
+    A position is given as in `tools.6.type` or `[72, "function", …]`.
+    """
     found = [int(match[1] or match[2]) for match in _POSITION.finditer(f"{error.param or ''} {error.message}")]
     by_position = [_name(tools[position]) for position in found if position < len(tools)]
     if by_position or not re.search(r"\btools?\b|\bfunctions?\b", error.message, re.IGNORECASE):

@@ -1,1 +1,4 @@
-"""Responses other than chats: errors, model lists, embeddings, and the detection of the product. No I/O."""
+"""Responses other than chats, without I/O.
+
+These are errors, model lists, embeddings, and the detection of the product.
+"""

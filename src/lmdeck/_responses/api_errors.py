@@ -92,7 +92,9 @@ def is_error_body(decoded: object) -> bool:
 
 
 def retry_after_seconds(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Return the delay of `Retry-After` (RFC 9110, section 10.2.3) or `retry-after-ms` in seconds, or None.
+    """Return the delay of `Retry-After` or `retry-after-ms` in seconds, or None.
+
+    Source: RFC 9110, section 10.2.3.
 
     A date is relative to the `Date` of the response or, without it, `now` (seconds since 1970), since clocks differ.
     """
@@ -131,7 +133,10 @@ def decoded_or_text(body: bytes | bytearray | memoryview) -> object:
 
 
 def is_loading(error: LMStudioError) -> bool:
-    """Whether the server refused because its model is still loading, as llama.cpp does with status 503."""
+    """Whether the server refused because its model is still loading.
+
+    llama.cpp then answers with status 503.
+    """
     if not isinstance(error, ServerError) or not LOADING.search(error.message):
         return False
     return "503" in {str(error.status), error.code} or error.type == "unavailable_error" or "503" in error.message
@@ -180,7 +185,10 @@ def _embedded_json(text: str) -> tuple[str, object] | None:
 
 
 def _message_of(error: Mapping[str, Any]) -> object:
-    """Return the message of an error object: `message`, `title` with `cause`, or FastAPI's `detail`."""
+    """Return the message of an error object.
+
+    It is `message`, `title` with `cause`, or FastAPI's `detail`.
+    """
     if error.get("title"):
         return ": ".join(str(error[name]) for name in ("title", "cause") if error.get(name))
     return error.get("message") or error.get("detail") or str(dict(error) or "")
@@ -254,7 +262,10 @@ def _hint(info: ErrorInfo, status: int) -> str | None:
 
 
 def _redirect_hint(status: int, headers: Mapping[str, str]) -> str | None:
-    """Return a hint with the target of a redirect, which is not followed so as not to leak the token and prompt."""
+    """Return a hint with the target of a redirect.
+
+    Redirects are not followed, so as not to leak the token and prompt.
+    """
     if not 300 <= status < 400:
         return None
     return f"The server redirects to {redact_url(headers.get('location', 'nowhere'))[:200]}: set `base_url` to that server."
@@ -275,7 +286,7 @@ def _with_param(info: ErrorInfo, *, always: bool = False) -> str:
 
 
 def _token_counts(message: str) -> tuple[int | None, int | None]:
-    """Return the length of the prompt and of the model's context in tokens, if the message has them."""
+    """Return the length of the prompt and of the context in tokens, if the message has them."""
     found = next((match for counts in TOKEN_COUNTS if (match := counts.search(message))), None)
     return (int(found["prompt"]), int(found["limit"])) if found else (None, None)
 

@@ -23,7 +23,9 @@ REFUSED = DecisionAnswer(value=None, refused=True)
 
 
 def read_decisions(body: object, asked: Sequence[AskedQuestion], model: str) -> Decisions:
-    """Read the answer of `/v1/decisions`: a list in the order of the questions, or one that names them.
+    """Read the answer of `/v1/decisions`.
+
+    It is a list in the order of the questions, or one that names them.
 
     Raises:
         MalformedStreamError: An answer is missing, or is of another type than its question.
@@ -91,7 +93,7 @@ def _predicate(question: AskedQuestion, given: Mapping[str, Any]) -> DecisionAns
 def _score(
     question: AskedQuestion, given: Mapping[str, Any], probabilities: dict[Any, float], confidence: float | None
 ) -> DecisionAnswer:
-    """Read a place between the levels, counted from 0, and return the level next to it as the value."""
+    """Read a place between the levels, counted from 0; the value is the level next to it."""
     place = given.get("score")
     last = len(question.options) - 1
     if not isinstance(place, (int, float)) or isinstance(place, bool) or not 0 <= place <= last:
@@ -109,7 +111,10 @@ def _score(
 
 
 def _probabilities(question: AskedQuestion, given: object) -> dict[Any, float]:
-    """Read the probability of each value: OpenAI's list of objects, or System One's object of labels or level numbers."""
+    """Read the probability of each value.
+
+    OpenAI sends a list of objects, System One an object of labels or level numbers.
+    """
     pairs: list[tuple[object, object]]
     if isinstance(given, Mapping):
         pairs = list(given.items())

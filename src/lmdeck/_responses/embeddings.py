@@ -84,7 +84,10 @@ def _vector(given: object) -> list[float]:
 
 
 def _from_base64(text: str) -> list[float]:
-    """Return the numbers of base64-encoded 4-byte little-endian floats (OpenAI's `encoding_format`)."""
+    """Return the numbers of base64-encoded 4-byte little-endian floats.
+
+    Source: OpenAI's `encoding_format`.
+    """
     packed = array("f")
     packed.frombytes(base64.b64decode(text, validate=True))
     if byteorder == "big":

@@ -1,4 +1,6 @@
-"""Patterns of error messages, of LM Studio and similar servers: the error that each means, and token counts.
+"""Patterns of error messages, and the error that each means.
+
+They cover LM Studio and similar servers, and read token counts.
 
 Sources: LM Studio docs `2_rest`, and reports in lmstudio-bug-tracker; messages of other servers are marked.
 """

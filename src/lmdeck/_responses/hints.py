@@ -1,4 +1,6 @@
-"""Hints for error responses: by message, by the error page of a proxy, and by the product that answered.
+"""Hints for error responses.
+
+They depend on the message, on the error page of a proxy, and on the product that answered.
 
 Sources: LM Studio docs `2_rest`, reports in lmstudio-bug-tracker as numbered below, and the error messages of nginx,
 Cloudflare and llama.cpp.
@@ -279,7 +281,10 @@ OTHER_PAGE = "The response is a web page, not an API answer: check `base_url` an
 
 
 def proxy_hint(status: int, *, is_page: bool, is_bare: bool) -> str | None:
-    """Return the hint for a proxy's error (a web page, or a gateway status without JSON), or None."""
+    """Return the hint for a proxy's error, or None.
+
+    Such an error is a web page, or a gateway status without JSON.
+    """
     if is_page:
         return PAGES.get(status, OTHER_PAGE)
     return PAGES[status] if is_bare and status in GATEWAY_STATUSES else None

@@ -1,4 +1,4 @@
-"""Responses with one JSON body: buffered up to a limit, decoded once, and checked for errors."""
+"""Responses with one JSON body: buffered up to a limit, decoded, and checked for errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Reader(Protocol):
 
     @property
     def is_in_call(self) -> bool:
-        """Whether a tool call is being generated or run, during which servers may be silent for long."""
+        """Whether a tool call is being generated or run: servers may then be silent for long."""
         ...
 
     def partial(self) -> Reply | None:

@@ -1,4 +1,6 @@
-"""Which product answers, and its version: from what it sent anyway, and from one or two small requests where that is silent.
+"""Detection of the product that answers, and of its version.
+
+It uses what was sent anyway, and one or two small requests where that says nothing.
 
 Sources: llama.cpp's server sends `Server: llama.cpp` and tells its build in `/props` (`tools/server/README.md`); Ollama has
 `/api/version` (`docs/api.md`) and names the owner of its own models `library`; vLLM has `/version`; LiteLLM sends
@@ -43,14 +45,20 @@ MAX_VERSION_LENGTH = 60
 
 
 class Product(Struct, frozen=True):
-    """The product that answers: its name, None while unknown, and its version, None if not reported."""
+    """The product that answers.
+
+    Its name is None while unknown, its version None if not reported.
+    """
 
     name: str | None = None
     version: str | None = None
 
 
 def recognize(api: ApiLevel, body: object, headers: Mapping[str, str], refusals: Sequence[str] = ()) -> Product:
-    """Return the product that sent a model list, by headers, API, owner of models or earlier errors."""
+    """Return the product that sent a model list.
+
+    Headers, API, the owner of models and earlier errors show it.
+    """
     named = _named_by(headers)
     if named is not None:
         return named

@@ -1,7 +1,8 @@
-"""Chunks of the wire → chunks for the user (content, reasoning, tool calls) and, at the end, the reply.
+"""Chunks of the wire → chunks for the user and, at the end, the reply.
 
-An answer is complete with a finish reason or `[DONE]`; anything else is an error that carries the partial reply. A body that
-was not streamed is one large chunk and is read the same way, so both give the same `Reply`.
+Chunks have content, reasoning and tool calls. An answer is complete with a finish reason or `[DONE]`; anything else is an error
+that carries the partial reply. A body that was not streamed is one large chunk and is read the same way, so both give the same
+`Reply`.
 
 Lifecycle: the finish reason and the end mark move an answer from stage to stage, as `NEXT` says.
 """
@@ -77,7 +78,7 @@ class TextParser(Protocol):
         ...
 
     def feed_reasoning(self, text: str, chunks: list[Chunk]) -> None:
-        """Read new text of the server's own reasoning channel and append the chunks that are certain."""
+        """Read text of the server's own reasoning channel; append the chunks that are certain."""
         ...
 
     def finish(self, *, answered: bool = False) -> Iterable[Chunk]:
@@ -138,7 +139,10 @@ class ChatAssembler:
         return self._figures.usage
 
     def text_alone(self, completion: WireCompletion) -> str:
-        """Return the text of a chunk that goes on with the answer and holds nothing else, as most do; otherwise `""`."""
+        """Return the text of a chunk that only continues the answer; otherwise `""`.
+
+        Most chunks hold nothing else.
+        """
         if not (self._id and self._model):
             self._read_head(completion)
         choices = completion.choices
@@ -154,7 +158,10 @@ class ChatAssembler:
         return content if isinstance(content, str) else ""
 
     def feed_texts(self, texts: list[str], chunks: list[Chunk]) -> None:
-        """Read the texts of chunks that hold nothing else, and append a chunk for each one, unless it holds markup."""
+        """Read the texts of chunks that hold nothing else.
+
+        A chunk is appended for each one, unless it holds markup.
+        """
         if self._text_parser is None:
             self._content.write("".join(texts))
             chunks += map(Chunk, texts)
@@ -288,7 +295,7 @@ class ChatAssembler:
                 self._calls.announce(new, chunks, embedded=False)
 
     def _read_logprobs(self, logprobs: object, chunks: list[Chunk], first: int) -> None:
-        """Read the log probabilities of tokens and add them to the chunk at `first`, or to one of their own."""
+        """Read the log probabilities of tokens into the chunk at `first`, or into a new one."""
         tokens = read_logprobs(logprobs)
         if not tokens:
             return

@@ -72,7 +72,9 @@ class ChatReader:
 
     @property
     def is_in_call(self) -> bool:
-        """Whether a tool call is being written, whose arguments may come in one piece after minutes of silence.
+        """Whether a tool call is being written.
+
+        Its arguments may come in one piece after minutes of silence.
 
         LM Studio is reported to do this (bug tracker #1868, #1881).
         """
@@ -206,7 +208,10 @@ class ChatReader:
                 self._observe(event.data, chunks[first:])
 
     def _read_batch(self, events: list[ServerSentEvent], chunks: list[Chunk]) -> None:
-        """Decode events and append their chunks; the texts of events that hold nothing else are parsed together."""
+        """Decode events and append their chunks.
+
+        The texts of events that hold nothing else are parsed together.
+        """
         assembler, texts = self._assembler, list[str]()
         for event in events:
             try:

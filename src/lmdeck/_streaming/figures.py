@@ -1,4 +1,4 @@
-"""The figures of an answer: token counts, times, and what the server says of its model and runtime.
+"""The figures of an answer: token counts, times, and what is said of model and runtime.
 
 They are read leniently: a figure that is missing, odd or of the wrong type is left out, so that it cannot cost an answer.
 """
@@ -77,7 +77,10 @@ def flatten_usage(usage: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_draft_tokens(stats: dict[str, Any]) -> dict[str, Any]:
-    """Return LM Studio's `stats` with the counts of speculative decoding as one object (docs, `api-changelog.md`)."""
+    """Return LM Studio's `stats` with the counts of speculative decoding as one object.
+
+    Source: LM Studio docs, `api-changelog.md`.
+    """
     if stats.keys().isdisjoint(DRAFT_TOKEN_COUNTS):
         return stats
     total, accepted, rejected = map(stats.get, DRAFT_TOKEN_COUNTS)
@@ -91,7 +94,10 @@ def _draft_tokens(total: object, accepted: object, rejected: object) -> dict[str
 
 
 def stats_of_timings(timings: dict[str, Any]) -> dict[str, Any]:
-    """Return llama.cpp's `timings` under the names of `Stats`, in seconds (llama.cpp's `tools/server/README.md`)."""
+    """Return llama.cpp's `timings` under the names of `Stats`, in seconds.
+
+    Source: llama.cpp's `tools/server/README.md`.
+    """
     total, accepted = timings.get("draft_n"), timings.get("draft_n_accepted")
     rejected = total - accepted if isinstance(total, int) and isinstance(accepted, int) else None
     figures = {

@@ -37,7 +37,10 @@ class MixedCalls:
         return [*self._native, *self._embedded]
 
     def announce(self, delta: ToolCallDelta, chunks: list[Chunk], *, embedded: bool) -> None:
-        """Append a delta of a call to `chunks`, or hold it back while the call may be a duplicate of the other kind."""
+        """Append a delta of a call to `chunks`, unless the call may be a duplicate.
+
+        While the call may be a duplicate of the other kind, the delta is held back.
+        """
         index = self._indices.get(delta.id)
         if index is None:
             if self._is_held(delta, embedded=embedded):
@@ -50,7 +53,10 @@ class MixedCalls:
         chunks.append(Chunk("", "", None, delta if index == delta.index else replace(delta, index=index)))
 
     def _is_held(self, delta: ToolCallDelta, *, embedded: bool) -> bool:
-        """Hold back a delta of a call that is not announced if it may be a duplicate; return whether it is held back."""
+        """Hold back a delta of a call that may be a duplicate; return whether it is held back.
+
+        A call that was announced is not held back.
+        """
         held = self._held.get(delta.id)
         if held is None and delta.name in self._names[not embedded]:
             held = self._held[delta.id] = []
@@ -111,7 +117,10 @@ class MixedCalls:
         return None
 
     def _canonical_arguments(self, call: ToolCall) -> str:
-        """Return arguments as JSON that is equal for equal meanings: coerced to the schema, sorted, without nulls."""
+        """Return arguments as JSON that is equal for equal meanings.
+
+        They are coerced to the schema, sorted, and without nulls.
+        """
         coerced = self._tools.coerce(call.name, call.arguments)
         return json.dumps(_plain({key: value for key, value in coerced.items() if value is not None}), sort_keys=True)
 

@@ -1,4 +1,7 @@
-"""`/v1/completions`: OpenAI's text chunks and body, as LM Studio sends them (docs, `3_openai-compat/completions.mdx`)."""
+"""`/v1/completions`: OpenAI's text chunks and body, as LM Studio sends them.
+
+Source: LM Studio docs, `3_openai-compat/completions.mdx`.
+"""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ class _ItemNumbers:
         return place
 
     def at_end(self, id_: object, position: int) -> int:
-        """Return the number of an item of the whole answer: by its id, else by its index, else its position."""
+        """Return the number of an item of the whole answer: by id, else index, else position."""
         if isinstance(id_, str) and id_ in self._by_id:
             return self._by_id[id_]
         return self._by_index.get(position, position)

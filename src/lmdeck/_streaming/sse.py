@@ -1,4 +1,4 @@
-"""Server-sent events, after the WHATWG specification (HTML, section 9.2.6 "Interpreting an event stream").
+"""Server-sent events (WHATWG HTML, 9.2.6 "Interpreting an event stream").
 
 Lines end with LF, CR or CRLF and with nothing else: U+2028 inside JSON is text. They are split in bytes, so a read may end
 anywhere, also inside a UTF-8 sequence or between CR and LF. Two deviations: an event without its blank line at the end of the
@@ -138,5 +138,8 @@ def encode_event(data: bytes, event: str | None = None) -> bytes:
 
 
 def encode_comment(text: str = "") -> bytes:
-    """Return a comment as bytes: readers ignore it, and it keeps proxies from closing a silent stream."""
+    """Return a comment as bytes.
+
+    Readers ignore it, and it keeps proxies from closing a silent stream.
+    """
     return b"".join(b": %s\n" % line for line in _ANY_END.split(text.encode())) + b"\n"

@@ -147,7 +147,10 @@ class ToolCallSlots:
         return last if is_in_the_middle or not (name and last.name) else None
 
     def _unfinished(self) -> _Slot | None:
-        """Return the last call if its arguments are not complete: servers give its fragments indices of their own."""
+        """Return the last call if its arguments are incomplete.
+
+        Some servers give its fragments separate indices.
+        """
         last = self.slots[-1] if self.slots else None
         return last if last is not None and last.name and not last.is_whole() else None
 
@@ -185,7 +188,10 @@ class ToolCallSlots:
 
 
 def _is_echo(slot: _Slot, before: _Slot) -> bool:
-    """Whether a slot holds only the name of the call before it, which some servers repeat on every delta."""
+    """Whether a slot holds only the name of the call before it.
+
+    Some servers repeat it on every delta.
+    """
     has_content = bool(slot.fragments or slot.wire_id)
     return (
         not has_content and bool(before.fragments) and (slot.name, slot.wire_index) == (before.name, before.wire_index)

@@ -1,4 +1,7 @@
-"""Read the answers of the other chat endpoints: events and bodies are translated into chunks of `/v1/chat/completions`."""
+"""Read the answers of the other chat endpoints.
+
+Events and bodies are translated into chunks of `/v1/chat/completions`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Translate the events and bodies of the other chat endpoints into chunks of `/v1/chat/completions`.
+"""Translate the other chat endpoints into chunks of `/v1/chat/completions`.
 
-One assembler reads the chunks, so content, reasoning, calls, embedded markup and errors are treated alike for every endpoint.
+Both their events and their bodies are translated. One assembler reads the chunks, so content, reasoning, calls, embedded markup
+and errors are treated alike for every endpoint.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ def as_raw(given: object) -> Raw:
 
 
 def token_usage(given: object) -> Raw:
-    """Return `input_tokens`, `output_tokens` and their cached and reasoning parts under OpenAI's names.
+    """Return token counts under OpenAI's names.
+
+    The counts are `input_tokens`, `output_tokens` and their cached and reasoning parts.
 
     Anthropic's API counts `cache_read_input_tokens` separately from `input_tokens`; here they are part of the prompt.
     """

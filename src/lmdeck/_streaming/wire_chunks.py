@@ -1,8 +1,8 @@
-"""The bodies of `/v1/chat/completions` as msgspec reads them: only the fields that lmdeck uses, no stricter than necessary.
+"""The bodies of `/v1/chat/completions` as msgspec reads them.
 
-Fields that differ between servers are `Raw` and decoded separately, so that an odd `usage` cannot cost an answer.
-Sources: LM Studio docs `3_openai-compat/chat-completions.md` and `2_rest/endpoints.md`; since LM Studio
-0.3.23, gpt-oss models have `reasoning` instead of `reasoning_content`.
+Only the fields that lmdeck uses are read, no stricter than necessary. Fields that differ between servers are `Raw` and decoded
+separately, so that an odd `usage` cannot cost an answer. Sources: LM Studio docs `3_openai-compat/chat-completions.md` and
+`2_rest/endpoints.md`; since LM Studio 0.3.23, gpt-oss models have `reasoning` instead of `reasoning_content`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from lmdeck.config import Settings
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
-    """Time limits in seconds: to connect, for the first byte, between two bytes, and for the whole answer."""
+    """Time limits in seconds: to connect, for the first byte, between two bytes, and in all."""
 
     connect: float = 5.0
     first_token: float = 600.0

@@ -1,4 +1,7 @@
-"""Name look-ups with a time limit: the system's has none, so it runs in a thread that may be abandoned."""
+"""Name look-ups with a time limit.
+
+The system's have none, so they run in a thread that may be abandoned.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interrupt what another thread waits for: a connection, the head of an answer, a slot in a queue."""
+"""Interrupt what another thread waits for: a connection, a response head, a queue slot."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from contextvars import ContextVar
 
 
 class Interruption:
-    """An interruption of a waiting thread: it registers a wake-up with `watch`, another thread calls `set`, once for all."""
+    """An interruption of a waiting thread, once and for all.
+
+    The thread registers a wake-up with `watch`; another thread calls `set`.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,7 +44,10 @@ _current: ContextVar[Interruption | None] = ContextVar("interruption", default=N
 
 @contextlib.contextmanager
 def interruptible(interruption: Interruption | None) -> Iterator[None]:
-    """Shut down the sockets that this thread opens or uses inside the block when the interruption comes."""
+    """When the interruption comes, shut down the sockets that this thread uses in the block.
+
+    Sockets that it opens there are included.
+    """
     token = _current.set(interruption)
     try:
         yield

@@ -1,4 +1,7 @@
-"""The reason of a failed connection, as the system or OpenSSL words it, never as an HTTP library does."""
+"""The reason of a failed connection.
+
+It is worded as by the system or OpenSSL, never as by an HTTP library.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Remove secrets from tracebacks: the frames of the HTTP libraries hold the headers with the token."""
+"""Remove secrets from tracebacks.
+
+The frames of the HTTP libraries hold the headers with the token.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from contextlib import suppress
 
 
 class without_locals:  # noqa: N801  # used like a function
-    """Clear the local variables of the frames that an exception has left, so that reports with locals do not show them.
+    """Clear the local variables of the frames that an exception has left.
+
+    Reports with locals then do not show them.
 
     pytest's `-l`, `cgitb` and error trackers print them; the lines of the traceback stay.
     """

@@ -1,7 +1,7 @@
-"""The hosts of a batch: LM Studio servers or a gateway, with separate connections and retries.
+"""The hosts of a batch, each with separate connections and retries.
 
-A request is handled as by `lmdeck.relay`: it is adapted to LM Studio, and the answer is repaired in its own wire
-format.
+A host is an LM Studio server or a gateway. A request is handled as by `lmdeck.relay`: it is adapted to LM Studio, and the
+answer is repaired in its own wire format.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from lmdeck.errors import EndpointNotFoundError, MalformedStreamError
 from lmdeck.relay import RelayReader, Route, begin
 
 FOREIGN_LIMIT = 16
-"""Simultaneous requests to a server that does not report how many it processes: other servers have their own queue."""
+"""Simultaneous requests to a server that does not report how many it processes.
+
+Other servers have their own queue.
+"""
 
 
 class HostAnswer(Struct, frozen=True, kw_only=True):

@@ -210,7 +210,10 @@ def filled(template: str, record: Mapping[str, Any]) -> str:
 
 
 def _as_text(name: str, given: Any) -> str:
-    """Return a value of a column as text: lists, objects and numbers as JSON, dates and decimals as Python writes them."""
+    """Return a value of a column as text.
+
+    Lists, objects and numbers are written as JSON, dates and decimals as Python writes them.
+    """
     if isinstance(given, bytes):
         try:
             return given.decode()

@@ -51,7 +51,7 @@ NO_INSTANCE = "Name a loaded instance: `lmdeck ps` or `lm.models.loaded()` lists
 def load(session: Session, key: str, options: Mapping[str, Any], *, force: bool) -> Plan[LoadedModel]:
     """Load a model, or return a loaded instance that already matches the options.
 
-    The options complete the model's profile.
+    The model's profile supplies the options that are not given.
     """
     checked = _options(session, key, options)
     if force:

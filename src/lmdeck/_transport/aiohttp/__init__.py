@@ -97,7 +97,10 @@ class AiohttpTransport:
 
 
 _parents: list[object] = []
-"""Objects inherited from the parent process; their finalizers would wake its event loop, so they must not run."""
+"""Objects inherited from the parent process, whose finalizers must not run.
+
+They would wake the parent's event loop.
+"""
 
 
 class AiohttpResponse:
@@ -142,7 +145,7 @@ class AiohttpResponse:
         self._deadlines.be_patient(wanted=wanted)
 
     async def drain(self) -> None:
-        """Read the rest of a finished answer, but only briefly, so that the connection can be reused."""
+        """Read the rest of a finished answer, but only briefly, to make the connection reusable."""
         with contextlib.suppress(aiohttp.ClientError, OSError, ValueError):  # then `close` cuts the connection
             async with asyncio.timeout(DRAIN_SECONDS):
                 while not self._content.at_eof() and not await self._content.readany():
@@ -156,7 +159,10 @@ class AiohttpResponse:
 
 
 def _end_with(protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:
-    """End a body with its connection: on broken framing after the head, aiohttp closes without notifying the reader."""
+    """End a body with its connection.
+
+    On broken framing after the head, aiohttp closes without notifying the reader.
+    """
 
     def end(_: object) -> None:
         if not content.is_eof() and content.exception() is None:

@@ -31,7 +31,10 @@ READ_BUFFER = 1 << 18
 async def keep_session(
     tls: ssl.SSLContext | None, check_address: CheckAddress | None
 ) -> AsyncGenerator[aiohttp.ClientSession, None]:
-    """Yield a session and close it with the generator, which the loop does at its end and the garbage collector before."""
+    """Yield a session and close it with the generator.
+
+    The loop closes generators at its end, the garbage collector before.
+    """
     connector = Connector(
         limit=0,
         keepalive_timeout=IDLE_SECONDS,
@@ -55,7 +58,10 @@ def _checked_socket(check_address: CheckAddress, info: aiohttp.AddrInfoType) -> 
 
 
 def proxy_address(setting: str | None) -> tuple[URL | None, dict[str, str]]:
-    """Return a proxy's address without its credentials, which aiohttp's errors would show, and a header with them."""
+    """Return a proxy's address without its credentials, and a header with them.
+
+    aiohttp's errors would show the credentials.
+    """
     if setting is None:
         return None, {}
     url = URL(setting if "://" in setting else f"http://{setting}")
@@ -66,7 +72,7 @@ def proxy_address(setting: str | None) -> tuple[URL | None, dict[str, str]]:
 
 
 class Resolver(AbstractResolver):
-    """Looks names up in separate threads, since an event loop waits for its own threads at its end."""
+    """A resolver in separate threads: an event loop waits for its own threads at its end."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -90,7 +96,10 @@ class Resolver(AbstractResolver):
 
 
 class Protocol(ResponseHandler):
-    """A connection that is closed by bytes that arrive while it is idle, as they would be read as the next answer."""
+    """A connection that is closed by bytes that arrive while it is idle.
+
+    They would be read as the next answer.
+    """
 
     is_idle = False
 
@@ -108,7 +117,10 @@ class Protocol(ResponseHandler):
 
 
 class Connector(aiohttp.TCPConnector):
-    """Aborts connections that cannot be reused: a plain close waits until the server has read everything written."""
+    """A connector that aborts connections that cannot be reused.
+
+    A plain close waits until the server has read everything written.
+    """
 
     def __init__(self, **options: Any) -> None:  # the base's options
         super().__init__(**options)
@@ -139,7 +151,7 @@ class Connector(aiohttp.TCPConnector):
 
 
 def _has_bytes(protocol: ResponseHandler) -> bool:
-    """Whether bytes, or the end, have arrived on a connection that the event loop has not read yet."""
+    """Whether bytes, or the end, have arrived that the event loop has not read yet."""
     sock = None if protocol.transport is None else protocol.transport.get_extra_info("socket")
     if sock is None or not hasattr(select, "poll"):
         return False

@@ -9,7 +9,10 @@ import aiohttp
 
 
 class ReadTimer:
-    """The time limit of the reads of one answer: one timer, which is set again when it fires, not for every read."""
+    """The time limit of the reads of one answer.
+
+    It has one timer, which is set again when it fires, not for every read.
+    """
 
     def __init__(self, content: aiohttp.StreamReader) -> None:
         self._content = content

@@ -87,7 +87,10 @@ class Urllib3Transport:
         self._pools = {}
 
     def _sender(self, request: WireRequest) -> tuple[Callable[..., BaseHTTPResponse], str]:
-        """Return what sends a request, and the URL for it: the server's pool, or the manager if there is a proxy."""
+        """Return the sender of a request, and the URL for it.
+
+        The sender is the server's pool, or the manager if there is a proxy.
+        """
         if self._manager.proxy is not None:
             return self._manager.urlopen, request.url
         server = request.server
@@ -150,7 +153,7 @@ class Urllib3Response:
         self._deadlines.be_patient(wanted=wanted)
 
     def drain(self) -> None:
-        """Read the rest of a finished answer, but only briefly, so that the connection can be reused."""
+        """Read the rest of a finished answer, but only briefly, to make the connection reusable."""
         with contextlib.suppress(
             HTTPError, OSError, http.client.HTTPException, ValueError
         ):  # then `close` cuts the connection

@@ -45,7 +45,10 @@ POOL_SIZE = 100
 
 
 class _TimedReads(io.RawIOBase):
-    """The bytes of a socket: each read has a timeout, and all of them end `by` a point in time, if one is set."""
+    """The bytes of a socket, read with a timeout.
+
+    If `by` is set, all reads must end by that point in time.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -199,7 +202,7 @@ class PooledConnection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection can be reused: open, not idle for too long, and without unread bytes."""
+        """Whether the connection can be reused: open, not idle for too long, no unread bytes."""
         is_fresh = self.last_used is None or time.monotonic() - self.last_used < IDLE_SECONDS
         return is_fresh and not self._has_bytes_left() and super().is_connected
 
@@ -326,7 +329,10 @@ class PooledConnection(HTTPConnection):
             answer.close()
 
     def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> _BulkHTTPResponse:  # type: ignore[override]
-        """Return the response and remember its socket, which `http.client` hands over with the last one."""
+        """Return the response, and remember its socket.
+
+        `http.client` hands the socket over with the last response.
+        """
         response = _BulkHTTPResponse(sock, *args, **kwargs)
         self.reads = response.reads
         return response
@@ -357,7 +363,7 @@ class TLSPool(Pool, HTTPSConnectionPool):
 
 
 def _with_address_check(pool: type[Pool], check_address: CheckAddress) -> type[Pool]:
-    """Return a pool class whose connections check every address of a name before they connect to one of them."""
+    """Return a pool class whose connections check each address of a name before connecting."""
     checked = {"check_address": staticmethod(check_address)}
     return type("CheckedPool", (pool,), {"ConnectionCls": type("CheckedConnection", (pool.ConnectionCls,), checked)})
 
