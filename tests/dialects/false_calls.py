@@ -42,6 +42,10 @@ What does <tool_call> mean?
 <tool_call>s are how Hermes asks for tools.
 Compare <tool_calls> with <tool_call>.
 I will not use a <tool_call> here.
+Write <function=get_weather></function> in the text to call it.
+An <invoke name="search"></invoke> without parameters calls the tool search.
+Between <function name="search"> </function> stand its parameters.
+The element <function=search/> closes itself.
 The function get_weather takes a city.
 Call get_weather(city="Paris") from Python.
 get_weather(city='Paris') returns a dict.

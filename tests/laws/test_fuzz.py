@@ -30,6 +30,10 @@ FOUND = (
     Sample("<|tool_call_start|>e(t='',s==", "lfm2", seed=761614814),
     Sample('<|tool_call>call:save{text:<|"|>a<|"|>' + " " * 300 + "}<tool_call|>", "gemma4", seed=5),
     Sample('<tool_call>{"name": "save", "arguments": {"text": "a"' + "\n" * 257 + "}}</tool_call>", seed=2),
+    Sample("t<|open|>response<|close|>", "kimi-k3", seed=26260683),
+    Sample("<|open|>message <<|sep|>", "kimi-k3", seed=852726668),
+    Sample('>>>all\n>>>save\n{"text":"a"}H {', "functionary-v3.2", seed=1382),
+    Sample("d<|python_tag|>[<|eom_id|>", seed=937832870),
 )
 TESTS = Path(__file__).parents[1]
 

@@ -108,6 +108,7 @@ PROSE = [
     "The days are: [3, 4], the places: [Rome, Oslo].",
     'The page says: call:plan{place:<|"|>Rome<|"|>} begins a call, and so on.',
     "gpt-oss opens with <|channel|>final and then answers.",
+    "Write <tool_call>plan</tool_call> to plan a trip.",
 ]
 
 
@@ -121,6 +122,28 @@ def test_a_bad_neighbour_in_a_gemma_block_changes_no_other_call() -> None:
     parsed = read('<|tool_call>call:other{a:1}call:plan{place:<|"|>Rome<|"|>}<tool_call|>')
     assert calls_of(parsed) == [ROME]
     assert [problem.code for problem in parsed.problems] == ["unoffered_tool"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Done: <function=plan></function>", "<function=plan></function> Done.", "Now <function=plan>{}</function> again."],
+)
+def test_a_call_without_arguments_counts_at_an_edge_of_its_line(text: str) -> None:
+    """Or with the brackets of its arguments."""
+    assert calls_of(read(text)) == [("plan", {})]
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_message_to_all_that_is_cut_off_behind_a_call_is_no_call(end: str) -> None:
+    parsed = read(f'>>>plan\n{{"place": "Rome"}}>>>all{end}')
+    assert (calls_of(parsed), parsed.content) == ([ROME], "")
+    assert [problem.code for problem in parsed.problems] == ["repaired"] * (not end)
+
+
+def test_a_message_to_all_behind_a_call_is_content() -> None:
+    """Without the name of the dialect: its call is the evidence."""
+    parsed = read('>>>plan\n{"place": "Rome"}>>>all\nDone.')
+    assert (calls_of(parsed), parsed.content) == ([ROME], "Done.")
 
 
 def test_a_string_token_of_another_dialect_is_no_text_of_a_value() -> None:

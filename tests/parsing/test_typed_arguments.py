@@ -59,3 +59,24 @@ def test_a_name_is_found_without_what_models_add_to_it(name: str) -> None:
     tools = [{"name": "f", "input_schema": {"type": "object"}}]
     call = f'<tool_call>{{"name": "{name}", "arguments": {{}}}}</tool_call>'
     assert [one.name for one in parse(call, tools).tool_calls] == ["f"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>{"name": "f", "arguments": {"x": 1, "x": 2}}</tool_call>',
+        '{"name": "f", "arguments": {"x": 1, "x": 2}}',
+        "<function=f><parameter=x>1</parameter><parameter=x>2</parameter></function>",
+        "<tool_call>f<arg_key>x</arg_key><arg_value>1</arg_value><arg_key>x</arg_key><arg_value>2</arg_value></tool_call>",
+        "[f(x=1, x=2)]",
+        "<|tool_call>call:f{x:1,x:2}<tool_call|>",
+        '<tool_call>{"name": "f", "arguments": "{\\"x\\": 1, \\"x\\": 2}"}</tool_call>',
+    ],
+)
+def test_of_two_values_the_last_one_counts(text: str) -> None:
+    """In every dialect, with a problem that holds the other one."""
+    message = parse(text, [{"name": "f", "parameters": {"properties": {"x": {"type": "integer"}}}}])
+    assert [call.arguments for call in message.tool_calls] == [{"x": 2}]
+    [problem] = message.problems
+    assert problem.code == "repaired"
+    assert "'x' came again, and an earlier value was left out: 1" in problem.detail

@@ -350,3 +350,14 @@ def test_a_special_token_in_a_name_is_removed_and_told() -> None:
     assert [(call.name, call.arguments) for call in calls] == [W_PARIS]
     assert [delta.name for delta in announced] == ["weather"]
     assert [problem.code for problem in problems] == ["repaired"]
+
+
+@pytest.mark.parametrize(
+    "arguments", ['{"city": "Oslo", "city": "Rome"}', '"{\\"city\\": \\"Oslo\\", \\"city\\": \\"Rome\\"}"']
+)
+def test_of_two_values_the_last_one_counts(arguments: str) -> None:
+    """With a problem that holds the other one, also for arguments inside a string."""
+    calls, problems = slots_of(d(0, "a", "weather", arguments))[0].finish()
+    assert [call.arguments for call in calls] == [{"city": "Rome"}]
+    assert [problem.code for problem in problems] == ["repaired"]
+    assert "'Oslo'" in problems[0].detail

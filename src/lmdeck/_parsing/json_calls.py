@@ -10,9 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from json.encoder import encode_basestring
 
+from lmdeck._parsing.argument_values import decode_arguments
 from lmdeck._parsing.literals import LiteralReader, escaped
 from lmdeck._parsing.members import Block, extra_closers
-from lmdeck._parsing.sink import Sink, decode_arguments
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import (
     NON_SPACE,
     MalformedCall,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from lmdeck._parsing.argument_values import decode_arguments
 from lmdeck._parsing.dialects.xml_tags import FUNCTION
 from lmdeck._parsing.literals import LiteralReader
 from lmdeck._parsing.offered_tools import OfferedTools
-from lmdeck._parsing.sink import Sink, decode_arguments
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall
 from lmdeck._parsing.xml_calls import parameters
 from lmdeck.events import Chunk

@@ -489,7 +489,9 @@ class Scanner:
             yield from marker.read(source, sink)
             sink.end_block(source.place)
             sink.template = ""
-            if len(sink.completed) > completed or marker.channel:
+            if len(sink.completed) > completed and len(speakers := grammar.speakers.get(marker.text, ())) == 1:
+                self._spoken |= set(speakers)
+            elif len(sink.completed) > completed or marker.channel:
                 self._note_spoken(marker.text)
             elif source.marked() == marker.text:
                 sink.emit_content(marker.text)

@@ -6,15 +6,15 @@ Of a call, it emits the name, then argument fragments, then the call.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from json.encoder import encode_basestring
-from typing import Any, Never, Protocol
+from typing import Protocol
 
 import msgspec
 from msgspec.structs import force_setattr
 
 from lmdeck._limits import DEFAULT_LIMITS
+from lmdeck._parsing.argument_values import decode_repaired, repeated_keys
 from lmdeck._parsing.code_spans import CodeSpans
 from lmdeck._parsing.offered_tools import NAME_PREFIXES, OfferedTools
 from lmdeck._parsing.source import MalformedCall, Reader, Source, Stops, UnofferedCall
@@ -24,41 +24,6 @@ from lmdeck.messages import Problem, ToolCall
 
 LONG_LOOKS = 16
 """How often a value may search the rest of the text in vain, so that the cost stays linear."""
-
-
-def decode_arguments(raw: str) -> Any:
-    """Return the value of JSON text, None for other text.
-    Lone surrogates become U+FFFD; numbers must be finite.
-    """
-    return decode_repaired(raw)[0]
-
-
-def decode_repaired(raw: str) -> tuple[Any, bool]:
-    """Return the value as `decode_arguments` does, and whether `raw` had to be repaired for it."""
-    try:
-        return msgspec.json.decode(raw), False
-    except (msgspec.DecodeError, UnicodeError):
-        pass
-    except RecursionError:
-        return None, False
-    try:
-        value = json.loads(raw, parse_constant=_refuse, parse_float=_finite)
-        text = json.dumps(value, ensure_ascii=False)
-        repaired = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return json.loads(repaired), repaired != text
-    except (ValueError, RecursionError):
-        return None, False
-
-
-def _refuse(constant: str) -> Never:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"{text} is too large")
-    return number
 
 
 class TextScanner(Protocol):
@@ -119,7 +84,6 @@ class Sink:
         self._size = 0
         self._repairs: list[str] = []
         self._keys: set[str] = set()
-        self._repeats = False
         self._refused: str | None = None
         self._holds = False
 
@@ -282,7 +246,6 @@ class Sink:
         self._new = []
         self._fragments = []
         self._keys.clear()
-        self._repeats = False
         if (
             resolved != (said := name.strip())
             and not said.startswith(NAME_PREFIXES)
@@ -344,7 +307,6 @@ class Sink:
 
     def write_key(self, key: str, *, is_first: bool) -> None:
         """Append the name of a parameter, after a comma unless it is the first."""
-        self._repeats = self._repeats or key in self._keys
         self._keys.add(key)
         self.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
 
@@ -407,8 +369,8 @@ class Sink:
         if self.coerces and (fitting := self.tools.coerce(self.name, arguments)) != arguments:
             self.note("values of the wrong type")
             arguments, raw = fitting, msgspec.json.encode(fitting).decode()
-        if self._repeats:
-            self._report_repeated(raw)
+        for note in () if self.is_draft else repeated_keys(raw):
+            self.note(note)
         span = self.part_of_block(self.source.place if place is None else place)
         call = ToolCall(id=self._id, name=self.name, arguments=arguments, raw_arguments=raw, span=span)
         self._last = call
@@ -418,14 +380,6 @@ class Sink:
         if self._repairs:
             self.report("repaired", f"In the call of {self.name!r}: {', '.join(self._repairs)}", span=span)
         self._reset()
-
-    def _report_repeated(self, raw: str) -> None:
-        """Report values that a later one of the same name replaced."""
-        pairs: list[tuple[str, object]] = json.loads(raw, object_pairs_hook=list)
-        last = {key: at for at, (key, _) in enumerate(pairs)}
-        for at, (key, value) in enumerate(pairs):
-            if at != last[key]:
-                self.report("text_left_out", f"The first value of {key!r}, which came twice, was left out: {value!r}")
 
     def hold(self) -> None:
         """Hold the open call back until it is released or closed: it may not be a call."""

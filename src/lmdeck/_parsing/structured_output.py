@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from lmdeck._parsing.argument_values import decode_arguments
 from lmdeck._parsing.literals import LiteralReader
-from lmdeck._parsing.sink import decode_arguments
 from lmdeck._parsing.source import MalformedCall, NotACall, Source, TruncatedCall
 
 NOTHING: Any = object()

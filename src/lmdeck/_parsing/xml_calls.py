@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from json.encoder import encode_basestring
 from typing import Any
 
+from lmdeck._parsing.argument_values import decode_arguments
 from lmdeck._parsing.json_calls import ARGUMENT_KEYS, json_arguments
 from lmdeck._parsing.members import Block
 from lmdeck._parsing.offered_tools import ANY, STRING, json_for
-from lmdeck._parsing.sink import Sink, decode_arguments
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.typed_values import typed_value
 from lmdeck._parsing.value_ends import ValueEnd, literal_behind, read_value
@@ -35,6 +36,8 @@ GAP_LIMIT = 400
 """How much text may stand before the first parameter."""
 HEADER_END = stops(">", "<")
 SPACE = re.compile(r"\s*")
+OTHER_TEXT = re.compile(r"[^\S\n]*+(.|\n)")
+MARKUP_BEGINS = ("\n", "<", "[")
 WHOLE = ARGUMENT_KEYS | {"properties"}
 
 
@@ -115,9 +118,11 @@ def elements_call(source: Source, sink: Sink, elements: Elements) -> Reader[None
         sink.note("a doubled opening element")
     sink.hold()
     sink.open(name_in(header))
+    is_json = False
     if not alone:
         space = yield from source.collect_while(SPACE)
-        if (yield from source.peek()) == "{":
+        is_json = (yield from source.peek()) == "{"
+        if is_json:
             sink.release()
             yield from json_arguments(source, sink.write, sink, stops(*elements.function_end))
         elif (yield from source.ahead(_named_openings(sink))):
@@ -129,7 +134,21 @@ def elements_call(source: Source, sink: Sink, elements: Elements) -> Reader[None
         ended = yield from source.take(stops(*elements.function_end))
         if ended and not sink.has_keys and (yield from literal_behind(source, 0, stops(*elements.parameter, "{"))):
             raise MalformedCall(f"the function {name_in(header)!r} ends before its parameters")
+    if not (is_json or sink.has_keys) and (yield from is_mentioned(source, sink)):
+        raise NotACall
     sink.close()
+
+
+def is_mentioned(source: Source, sink: Sink, distance: int = 0) -> Reader[bool]:
+    """Whether a call stands inside a line of text that goes on `distance` characters ahead: without arguments, it is text."""
+    if sink.code_spans.is_line_start:
+        return False
+    while True:
+        begin = source.at + distance
+        found = OTHER_TEXT.match(source.text, begin, begin + GAP_LIMIT)
+        if found or source.closed or len(source.text) - begin >= GAP_LIMIT:
+            return found is not None and found.group(1) not in MARKUP_BEGINS
+        yield
 
 
 def parameters(source: Source, sink: Sink, elements: Elements, space: str = "") -> Reader[None]:

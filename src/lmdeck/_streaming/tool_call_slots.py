@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from lmdeck._limits import Limits
+from lmdeck._parsing.argument_values import decode_arguments, repeated_keys
 from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._streaming.wire_chunks import ToolDelta
 from lmdeck.errors import MalformedStreamError
@@ -48,7 +49,7 @@ class _Slot:
         """Whether the arguments are a complete object.
         The end of the last fragment is checked first, as that is cheap.
         """
-        return bool(self.fragments) and self.fragments[-1].rstrip()[-1:] == "}" and _decode(self.raw) is not None
+        return bool(self.fragments) and self.fragments[-1].rstrip()[-1:] == "}" and _decode(self.raw)[0] is not None
 
 
 class ToolCallSlots:
@@ -199,50 +200,51 @@ def _is_echo(slot: _Slot, before: _Slot) -> bool:
 
 
 def _read(slot: _Slot, tools: OfferedTools, *, truncated: bool) -> tuple[ToolCall | None, Problem | None]:
-    raw = slot.raw
+    raw, notes = slot.raw, list[str]()
     if not slot.name:
         detail = f"A tool call without a name was dropped; its arguments: {raw[:2000]}"
         return None, Problem("tool_call_unnamed", detail, raw, dialect=NATIVE)
-    arguments, problem = None if truncated and not raw.strip() else _decode(raw), None
+    arguments, text = (None, "") if truncated and not raw.strip() else _decode(raw)
     if arguments is None and not truncated:
-        arguments, problem = _repaired(slot.name, raw, tools)
+        arguments, text, notes = _repaired(slot.name, raw, tools)
     if arguments is None:
         code = "tool_call_incomplete" if truncated else "tool_call_unparsed"
         detail = f"The arguments of the call of {slot.name!r} are not a JSON object: {raw[:2000]}"
         return None, Problem(code, detail, raw, dialect=NATIVE)
+    notes += repeated_keys(text)
+    detail = f"In the call of {slot.name!r}: {', '.join(notes)}."
+    problem = Problem("repaired", detail, dialect=NATIVE) if notes else None
     return ToolCall(id=slot.id, name=slot.name, arguments=arguments, raw_arguments=raw or "{}"), problem
 
 
-def _repaired(name: str, raw: str, tools: OfferedTools) -> tuple[dict[str, Any] | None, Problem | None]:
+def _repaired(name: str, raw: str, tools: OfferedTools) -> tuple[dict[str, Any] | None, str, list[str]]:
+    """Return arguments that are not JSON, None if they cannot be read, their JSON text, and what was repaired."""
     from lmdeck._parsing.repair import repaired_arguments  # imported late: it imports every dialect
-    from lmdeck._parsing.sink import decode_arguments
 
     found = repaired_arguments(raw, name, tools)
     if found is None:
-        return None, None
+        return None, "", []
     written, notes = found
-    notes = notes or ["half a surrogate pair"]
-    return decode_arguments(written), Problem(
-        "repaired", f"In the call of {name!r}: {', '.join(notes)}.", dialect=NATIVE
-    )
+    return decode_arguments(written), written, notes or ["half a surrogate pair"]
 
 
 def _as_text(arguments: dict[str, Any] | list[Any] | None) -> str:
     return "" if arguments is None else msgspec.json.encode(arguments).decode()
 
 
-def _decode(raw: str) -> dict[str, Any] | None:
-    """Return arguments that are an object, an object inside a string, or missing.
+def _decode(raw: str) -> tuple[dict[str, Any] | None, str]:
+    """Return arguments that are an object, an object inside a string, or missing, and the text of the object.
     None if they are anything else.
     """
     if not raw.strip():
-        return {}
+        return {}, ""
     try:
         value = msgspec.json.decode(raw)
         if isinstance(value, str):
-            value = msgspec.json.decode(value)
+            raw = value
+            value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError):
-        return None
+        return None, ""
     if value is None:
-        return {}
-    return value if isinstance(value, dict) else None
+        return {}, ""
+    return (value, raw) if isinstance(value, dict) else (None, "")

@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import re
 
+from lmdeck._parsing.argument_values import decode_arguments
 from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker, ReasoningTags
 from lmdeck._parsing.dialects.xml_tags import THINK
 from lmdeck._parsing.json_calls import ARGUMENT_KEYS, NAME_KEYS, json_arguments, json_call
-from lmdeck._parsing.sink import Sink, decode_arguments
+from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
 from lmdeck._parsing.value_ends import literal_behind
 from lmdeck._parsing.writers import elements, template, wrapped

@@ -55,15 +55,16 @@ def kimi(source: Source, sink: Sink) -> Reader[None]:
     if kind in CALL_SECTIONS and not sink.tools:
         raise NotACall
     is_whole = yield from source.take(SEPARATOR)
+    if kind == "call":
+        yield from kimi_call(source, sink, section)
+        yield from _behind_call(source, sink)
+        return
+    if section and (kind not in SECTIONS or "<" in section or not is_whole):
+        sink.report("text_left_out", f"A section called {section!r} was opened", span=(begin, source.place))
     if section == "think":
         yield from sink.reasoning_body(SECTION_ENDS)
     elif section == "response":
         yield from sink.message(SECTION_ENDS)
-    elif kind == "call":
-        yield from kimi_call(source, sink, section)
-        yield from _behind_call(source, sink)
-    elif section and (kind not in SECTIONS or not is_whole):
-        sink.report("text_left_out", f"A section called {section!r} was opened", span=(begin, source.place))
 
 
 def _behind_call(source: Source, sink: Sink) -> Reader[None]:

@@ -81,13 +81,13 @@ def python_tag(source: Source, sink: Sink) -> Reader[None]:
     ends = stops("<|eom_id|>", "<|eot_id|>")
     count = len(sink.completed)
     while True:
+        if len(sink.completed) > count:
+            source.mark()
         char = yield from source.skip_space()
         if char == "{":
             yield from json_objects(source, sink, ends)
-            source.mark()
         elif char == "[":
             yield from json_calls(source, sink, ends)
-            source.mark()
         elif char and char in ";,":
             source.at += 1
         elif not char and len(sink.completed) == count:

@@ -21,6 +21,7 @@ from lmdeck._parsing.writers import array, call_object, each, template, wrapped
 NAME = re.compile(r"[\w.\-]*")
 NEXT = stops(">>>")
 ALL = stops(">>>all\n")
+TO_ALL = stops("all\n")
 SOURCES = re.compile(r"[\d:,.\[\] \-]*")
 
 
@@ -28,6 +29,11 @@ def functionary(source: Source, sink: Sink) -> Reader[None]:
     """Read calls after `>>>`, each separately, as Functionary 3.2 writes them."""
     block = Block(source, sink)
     while True:
+        begin = source.place
+        if (yield from source.ends_inside(TO_ALL, least=3)):
+            if block.has_calls:
+                sink.report("repaired", "The header of a message is cut off", ">>>all", (begin, source.place))
+            break
         yield from block.member(_named(source, sink), NEXT)
         if (yield from source.ahead(ALL)) or not (yield from source.take(NEXT)):
             break
@@ -67,11 +73,13 @@ def everyone(source: Source, sink: Sink) -> Reader[None]:
         source.mark()
         if not found:
             return
+        sink.begin_block(source.place)
         source.at += 3
         if found == ">>>all\n":
             source.at += 4
         else:
             yield from functionary(source, sink)
+            sink.end_block(source.place)
 
 
 def after_separator(source: Source, sink: Sink) -> Reader[None]:
