@@ -442,7 +442,9 @@ class FileWriteError(LMStudioError, OSError):
 
 
 def summary(error: LMStudioError) -> str:
-    """Return an error's message for stores and telemetry, without text of answers, arguments and results.
+    """Return an error's message for stores and telemetry.
+
+    It has no text of answers, arguments and results.
 
     Errors of streams, tools and structured output quote it behind a colon.
     """

@@ -61,7 +61,10 @@ def pixel_count(data: bytes, kind: str) -> int | None:
 
 
 def _jpeg_pixels(data: bytes) -> int | None:
-    """Skip segments up to the frame header: marker, length, precision, height and width (ITU-T T.81, B.2.2)."""
+    """Return the number of pixels of a JPEG, or None.
+
+    Segments are skipped up to the frame header: marker, length, precision, height and width (ITU-T T.81, B.2.2).
+    """
     offset = 2
     while offset + 9 <= len(data) and data[offset] == 0xFF:
         marker = data[offset + 1]

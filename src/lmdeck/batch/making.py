@@ -87,7 +87,7 @@ def _parts(session: Session, arguments: BatchArguments) -> dict[str, Any]:
 
 
 def _hosts(session: Session, given: Sequence[str | BatchHost], max_concurrency: int | None) -> list[BatchHost]:
-    """Return the hosts of a batch: given ones, those at the given addresses, or the client's own."""
+    """Return the hosts of a batch: given ones, given addresses, or the client's own."""
     ready = [host for host in given if not isinstance(host, str)]
     addresses = [host for host in given if isinstance(host, str)]
     servers = server_hosts(session, addresses, max_concurrency) if addresses or not ready else []

@@ -23,9 +23,15 @@ from lmdeck.messages import Reply
 HARMLESS = {"adjusted", "context_trimmed", "raw_shortened", "usage_missing"}
 """Codes of problems that are the request's, or do not touch the answer."""
 MOST_FAILED_FLIGHTS = 2
-"""After how many failures of other senders a request is sent by itself, so that nobody waits for a long row of failures."""
+"""After how many failures of other senders a request is sent by itself.
+
+Nobody then waits for a long series of failures.
+"""
 CLOCK_SKEW = 60.0
-"""How far in the future an answer may have been stored, by another machine's clock, in seconds."""
+"""How far in the future an answer may have been stored, in seconds.
+
+Another machine's clock may be ahead.
+"""
 _log = logging.getLogger("lmdeck.cache")
 
 

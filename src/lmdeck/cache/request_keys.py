@@ -23,13 +23,19 @@ SAMPLED = ("/chat/completions", "/v1/completions", "/v1/messages", "/v1/response
 DETERMINED = ("/v1/embeddings", "/v1/decisions", "/v1/systemone", "/v1/rerank")
 STORED_BY_SERVER = ("/v1/responses", "/api/v1/chat")
 WITHOUT_EFFECT = {"user", "ttl", "metadata"}
-"""Fields of a body that do not change the answer; the Responses API returns those of `RETURNED` in it."""
+"""Fields of a body that do not change the answer.
+
+The Responses API returns those of `RETURNED` in it.
+"""
 RETURNED = {"user", "metadata"}
 WITHOUT_IDENTITY = {
     "accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-length", "content-type", "host",
     "pragma", "traceparent", "tracestate", "user-agent", "x-request-id",
 }  # fmt: skip
-"""Headers that do not say who asks; all others are part of the key, since a proxy may tell users apart by them."""
+"""Headers that do not identify the sender.
+
+All others are part of the key, since a proxy may tell users apart by them.
+"""
 _SECONDS = re.compile(r"\d{1,10}")
 _fields = msgspec.json.Decoder(dict[str, Raw])
 

@@ -76,7 +76,9 @@ def root(
 
 
 def run(arguments: Sequence[str] | None = None, settings: ClientSettings | None = None, name: str = "lmdeck") -> int:
-    """Run the command line and return its exit code: 0 success, 1 no answer, 2 invalid input, 130 Ctrl-C.
+    """Run the command line and return its exit code.
+
+    The code is 0 for success, 1 without an answer, 2 for invalid input, 130 after Ctrl-C.
 
     `arguments` default to those of the process; `settings` are those of a project, and options override them.
     """
@@ -109,7 +111,10 @@ def _show_error(error: LMStudioError, *, with_traceback: bool) -> int:
 
 
 def _show_usage_error(error: Any, name: str) -> int:
-    """Print a usage error, with the name of its option, and how to get the help of the command that was used."""
+    """Print a usage error with the name of its option.
+
+    It also says how to get the help of the command that was used.
+    """
     from lmdeck.cli.terminal import BAD, NEXT, errors, show_line
 
     if type(error).__name__ == "NoArgsIsHelpError":  # a group of commands without a command: the message is its help

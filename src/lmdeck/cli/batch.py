@@ -164,7 +164,10 @@ def _run(job: BatchJob, *, retry_failed: bool, as_json: bool) -> BatchSummary:
 
 @contextmanager
 def _reporting(*, as_json: bool) -> Iterator[Callable[[BatchProgress], None]]:
-    """Yield a function that shows progress: as JSON lines, on a terminal in place, else as a line every now and then."""
+    """Yield a function that shows progress.
+
+    It prints JSON lines, or updates a line in place on a terminal, or prints a line every now and then.
+    """
     if as_json:
         yield lambda progress: echo_json(_as_data(progress), on_one_line=True)
     elif errors.is_terminal:

@@ -1,4 +1,7 @@
-"""Typer commands that are imported when they are used, and that accept the shared options after their name as well."""
+"""Typer commands that are imported when they are used.
+
+They also accept the shared options after their name.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ PROGRAM_FOLLOWS = {"allow_interspersed_args": False, "ignore_unknown_options": T
 
 
 class LazyGroup(TyperGroup):
-    """The root command: its subcommands are known by name and summary, and imported when one is used."""
+    """The root command, which imports a subcommand when it is used.
+
+    Until then, it knows subcommands by name and summary.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -52,7 +58,10 @@ def _load(entry: CommandEntry) -> Any:
 
 
 def _prepare(command: Any, shared: list[Any], their_help: str) -> None:
-    """Add the shared options, except those that a command has itself, to it and its subcommands, and simplify their help."""
+    """Add the shared options to a command and its subcommands, and simplify their help.
+
+    An option that a command has itself is not added.
+    """
     command.rich_markup_mode = None
     for parameter in command.params:
         _describe_in_words(parameter)
@@ -67,7 +76,10 @@ def _prepare(command: Any, shared: list[Any], their_help: str) -> None:
 
 
 def _describe_in_words(parameter: Any) -> None:
-    """Describe a parameter in help and usage by its metavar alone, without Python types and ranges."""
+    """Describe a parameter by its metavar alone, in help and usage.
+
+    Python types and ranges are left out.
+    """
     record = parameter.get_help_record
 
     def get_help_record(context: Any) -> tuple[str, str] | None:
@@ -86,7 +98,10 @@ def _describe_in_words(parameter: Any) -> None:
 
 
 def _after_command(option: Any) -> Any:
-    """Return a copy of a shared option for use after a command: hidden in its help, and passed to `Shared`."""
+    """Return a copy of a shared option for use after a command.
+
+    It is hidden in the command's help, and passed to `Shared`.
+    """
     added = copy(option)
     added.hidden, added.expose_value, added.callback = True, False, _override
     added.get_help_record = lambda _: None

@@ -1,4 +1,7 @@
-"""`lmdeck demo`: a conversation with a small real model in this process, through the complete library."""
+"""`lmdeck demo`: a conversation with a small real model in this process.
+
+It runs through the complete library.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,10 @@ def demo() -> None:
 
 
 def _process_prompt(base_url: str) -> None:
-    """Let the engine process the long prompt of the tools while the user reads: it keeps the part that prompts share."""
+    """Let the engine process the long prompt of the tools while the user reads.
+
+    The engine keeps the part that prompts share.
+    """
     with suppress(LMStudioError), LMStudio(base_url=base_url) as lm:  # the call itself reports what is wrong
         lm.chat().with_tools([CLOCK]).user("Hello").with_options(max_tokens=1, temperature=0).send()
 

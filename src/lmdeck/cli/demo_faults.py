@@ -1,4 +1,7 @@
-"""Two faults of real servers in `lmdeck demo`: what openai-python makes of each, and what lmdeck makes of it."""
+"""Two faults of real servers in `lmdeck demo`.
+
+It shows what openai-python makes of each, and what lmdeck makes of it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Output in any encoding: marks have a form in ASCII, and every other character that cannot be encoded is escaped."""
+"""Output in any encoding.
+
+Marks have a form in ASCII; every other character that cannot be encoded is escaped.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ def prepare_streams() -> None:
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
-    """Return what is written instead of characters that the encoding lacks (an error handler of `codecs`)."""
+    """Return the replacement of characters that the encoding lacks.
+
+    This is an error handler of `codecs`.
+    """
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_in_ascii, error.object[error.start : error.end])), error.end

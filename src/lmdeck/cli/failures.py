@@ -22,7 +22,9 @@ def failures(
     config: ConfigPath = None,
     as_json: Json = False,
 ) -> None:
-    """Show the failures of a gateway, or of a program with `lmdeck.observe.usage`, grouped by kind.
+    """Show the failures of a gateway, or of a program with `lmdeck.observe.usage`.
+
+    They are grouped by kind.
 
     The last 1,000 are kept. A failure with a recording can be looked at with `lmdeck replay FILE`.
     """

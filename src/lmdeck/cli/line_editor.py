@@ -1,4 +1,7 @@
-"""Lines typed at a terminal, with history, completion of commands and several lines per message."""
+"""Lines typed at a terminal, with history, completion and several lines per message.
+
+Completion is that of the commands.
+"""
 
 from __future__ import annotations
 

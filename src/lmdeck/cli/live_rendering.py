@@ -49,7 +49,10 @@ def quiet_keyboard() -> Iterator[None]:
 
 
 class SafeMarkdown(Markdown):
-    """Markdown of a model: HTML is text, control characters are removed, also in entities, and links lead to web pages only."""
+    """Markdown of a model, made safe.
+
+    HTML is text, control characters are removed, also in entities, and links lead to web pages only.
+    """
 
     def __init__(self, markup: str) -> None:
         super().__init__("")
@@ -137,7 +140,10 @@ class Screen:
 
 
 def split_finished(text: str) -> tuple[str, str]:
-    """Split Markdown at its last blank line outside a fence into the finished part and the growing part."""
+    """Split Markdown into its finished and its growing part.
+
+    It is split at the last blank line outside a fence.
+    """
     position, in_fence, cut = 0, False, 0
     for line in text.splitlines(keepends=True):
         position += len(line)

@@ -1,4 +1,7 @@
-"""Plain output: sanitized text and JSON. It needs no Rich, whose import costs more than a short command."""
+"""Plain output: sanitized text and JSON.
+
+It works without Rich, whose import takes longer than a short command.
+"""
 
 from __future__ import annotations
 

@@ -80,7 +80,10 @@ def proxy(
 
 
 def _environment(url: str) -> dict[str, str]:
-    """Return the program's environment: the proxy as base URL, and a placeholder key for clients that require one."""
+    """Return the program's environment, with the proxy as base URL.
+
+    Clients that require a key get a placeholder.
+    """
     return {
         **{name: value for name, value in os.environ.items() if name != "ANTHROPIC_AUTH_TOKEN"},
         "OPENAI_BASE_URL": f"{url}/v1",
@@ -126,7 +129,10 @@ def _forwarded() -> list[signal.Signals]:
 
 
 def _terminal_signals_group() -> bool:
-    """Whether Ctrl-C reaches the program directly: a terminal sends it to every process of its foreground group."""
+    """Whether Ctrl-C reaches the program directly.
+
+    A terminal sends it to every process of its foreground group.
+    """
     with suppress(OSError, AttributeError, ValueError):  # no terminal, or a system without process groups
         return os.tcgetpgrp(0) == os.getpgrp()
     return False

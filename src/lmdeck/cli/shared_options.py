@@ -27,7 +27,10 @@ ADDRESS = {"host", "port", "base_url"}
 
 
 class Shared:
-    """The client's settings in levels: those of a project, the options before the command, and those after it."""
+    """The client's settings in levels.
+
+    These are the project's settings, the options before the command, and those after it.
+    """
 
     def __init__(self, *levels: dict[str, Any]) -> None:
         self.levels = levels

@@ -23,7 +23,10 @@ NEXT: Mark = ("  →", "cyan")
 
 
 def show_line(mark: Mark, text: str | Text, *, label: str = "", on: Console = console) -> None:
-    """Print a mark, a label in bold and a text: on one line, or on a terminal wrapped between words and indented."""
+    """Print a mark, a label in bold and a text on one line.
+
+    On a terminal, the text is wrapped between words and indented.
+    """
     head = Text.assemble((f"{mark[0]} ", mark[1]), (label, "bold"))
     body = text if isinstance(text, Text) else Text(safe(text))
     if not on.is_terminal:

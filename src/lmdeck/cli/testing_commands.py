@@ -1,4 +1,7 @@
-"""`lmdeck fake`, `record`, `replay` and `verdict`: test applications in any language without LM Studio."""
+"""`lmdeck fake`, `record`, `replay` and `verdict`: test applications without LM Studio.
+
+The applications may be in any language.
+"""
 
 from __future__ import annotations
 
@@ -217,7 +220,7 @@ def verdict(
     repaired: Annotated[bool, typer.Option(help="Also run it with repaired answers, as under `lmdeck run`.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Run a program under each fault and report which it survives, as it is and with lmdeck's repair.
+    """Run a program under each fault, with and without lmdeck's repair, and report the results.
 
     The exit code is 1 if the program as it is hangs, crashes or prints a wrong answer.
     """

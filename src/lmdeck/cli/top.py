@@ -1,4 +1,7 @@
-"""`lmdeck top`: the state of a gateway in the terminal, once a second, with keys to act on it."""
+"""`lmdeck top`: the state of a gateway in the terminal.
+
+It is updated once a second, and keys act on the gateway.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What the transports for httpx and httpx2 share: the two libraries differ in their names only.
+"""What the transports for httpx and httpx2 share.
 
-`library` is the module `httpx` or `httpx2`. It is `Any`, since their classes have no common type.
+The two libraries differ in their names only. `library` is the module `httpx` or `httpx2`. It is `Any`, since their classes have
+no common type.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Connections to the server for other client libraries: transports and retries around `lmdeck.relay`.
+"""Connections to the server for other client libraries.
 
-An upstream is one pool of connections that threads (sync) or tasks (async) may share. A forked process opens a new one.
+They add transports and retries to `lmdeck.relay`. An upstream is one pool of connections that threads (sync) or tasks (async)
+may share. A forked process opens a new one.
 """
 
 from __future__ import annotations

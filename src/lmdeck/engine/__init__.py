@@ -1,4 +1,7 @@
-"""The embedded engine: a small real model in this process, behind LM Studio's API. Needs the extra `engine`."""
+"""The embedded engine: a small real model in this process, with LM Studio's API.
+
+It needs the extra `engine`.
+"""
 
 from lmdeck.engine.errors import EngineError
 from lmdeck.engine.serving import EngineServer, serve

@@ -1,10 +1,11 @@
-"""Vectors for texts, from the table in which a language model keeps one vector for each of its tokens.
+"""Vectors for texts, from the token embeddings of a language model.
 
-A text's vector is the weighted mean of its tokens', of length 1: what static embedding models do (Model2Vec), with their
-weight for a token, the logarithm of its rank by frequency; the numbers of a BPE vocabulary are such ranks, since merges are
-learned most frequent first. What all tokens have in common, their mean and a hundredth of their principal directions, is taken
-out before (Mu and Viswanath 2018, "All-but-the-Top"); left in, any two texts are alike to 0.8. Texts that share words or kinds
-of words come out near each other; word order and meaning in context are not seen. Rows are read from the file as needed.
+A model keeps one vector for each of its tokens. A text's vector is the weighted mean of its tokens', of length 1: what static
+embedding models do (Model2Vec), with their weight for a token, the logarithm of its rank by frequency; the numbers of a BPE
+vocabulary are such ranks, since merges are learned most frequent first. What all tokens have in common, their mean and a
+hundredth of their principal directions, is taken out before (Mu and Viswanath 2018, "All-but-the-Top"); left in, any two texts
+are alike to 0.8. Texts that share words or kinds of words come out near each other; word order and meaning in context are not
+seen. Rows are read from the file as needed.
 """
 
 from __future__ import annotations

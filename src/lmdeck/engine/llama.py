@@ -139,7 +139,10 @@ class LlamaServer:
             del self._sessions[session]
 
     def close(self) -> None:
-        """End open requests and free the model, after the batch in progress; a second call has no effect."""
+        """End open requests and free the model, after the batch in progress.
+
+        A second call has no effect.
+        """
         self._close()
 
 
@@ -171,7 +174,9 @@ def _parameters(library: Any, path: Path, context_length: int) -> xllamacpp.Comm
 
 
 def import_library() -> Any:  # it has no types
-    """Import xllamacpp, whose threads sleep after a short wait unless the user has set OMP_WAIT_POLICY or GOMP_SPINCOUNT.
+    """Import xllamacpp, whose threads sleep after a short wait.
+
+    A user's own OMP_WAIT_POLICY or GOMP_SPINCOUNT is respected.
 
     Raises:
         EngineError: It is not installed, or a library of the system is missing.

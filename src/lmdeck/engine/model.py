@@ -33,7 +33,10 @@ RANDOM_SEED = 0xFFFFFFFF
 """llama.cpp's value for a seed of its own choice."""
 
 DEFAULTS = Sampling(temperature=0.8, top_p=0.95, top_k=40, min_p=0.05)
-"""LM Studio's, but for its repeat penalty of 1.1, without which the default model answers plainer."""
+"""LM Studio's options, except its repeat penalty of 1.1.
+
+Without the penalty, the default model answers more plainly.
+"""
 
 
 class EngineModel:
@@ -78,7 +81,9 @@ class EngineModel:
         )
 
     def generate(self, job: Generation) -> AsyncGenerator[Piece, None]:
-        """Generate a text when its turn comes; closing the generator leaves the queue, or stops the generation.
+        """Generate a text when its turn comes.
+
+        Closing the generator leaves the queue, or stops the generation.
 
         Raises:
             BackendError: Too many requests are waiting, or no grammar can be made of the constraint.
@@ -182,7 +187,10 @@ class EngineModel:
 
 
 def _fields(asked: Sampling) -> dict[str, Any]:
-    """Return the fields of llama.cpp's `/completion` (its server's README) for sampling parameters."""
+    """Return the fields of llama.cpp's `/completion` for sampling parameters.
+
+    Source: the README of llama.cpp's server.
+    """
     top_k = DEFAULTS.top_k if asked.top_k is None else asked.top_k
     chosen = {
         "n_predict": None if asked.max_tokens is None else max(asked.max_tokens, 1),
@@ -242,7 +250,10 @@ async def _tokens(server: LlamaServer, text: str) -> list[int]:
 
 
 async def _letters(server: LlamaServer, choice: LetterChoice) -> tuple[tuple[float, ...], int]:
-    """Return the probability of each letter; one that is not among the likeliest tokens scores as the last of them."""
+    """Return the probability of each letter.
+
+    One that is not among the likeliest tokens scores as the last of them.
+    """
     prompt = await _prompt(server, (Turn("user", choice.prompt),))
     asked = {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": MOST_LOGPROBS}
     answer = await server.ask("/completion", asked)

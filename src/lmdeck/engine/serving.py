@@ -1,4 +1,7 @@
-"""The engine and the wire put together: what `lmdeck engine serve`, `lmdeck demo`, tests and examples call."""
+"""The engine with its HTTP server.
+
+`lmdeck engine serve`, `lmdeck demo`, tests and examples call it.
+"""
 
 from __future__ import annotations
 

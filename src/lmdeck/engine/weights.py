@@ -138,7 +138,10 @@ def _find_pip() -> tuple[list[str], tuple[int, ...]]:
 
 
 def _run(command: Sequence[str], report: Callable[[PullProgress], object]) -> tuple[int, str]:
-    """Run a command and give its exit status and the end of its output; progress lines are reported, not kept."""
+    """Run a command; return its exit status and the end of its output.
+
+    Progress lines are reported and not part of that output.
+    """
     lines: list[str] = []
     try:
         process = subprocess.Popen(  # a fixed command, no shell

@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["ABORT", "ON_LOST", "AnswerSender"]
 
 ABORT = "lmdeck.abort"
-"""The key of a scope under which the gateway's server offers a function that cuts the connection."""
+"""The scope's key of the function that cuts the connection.
+
+The gateway's server offers it.
+"""
 ON_LOST = "lmdeck.on_lost"
-"""The key of a scope under which the gateway's server offers a list of functions to call when the connection is lost."""
+"""The scope's key of a list of functions to call when the connection is lost.
+
+The gateway's server offers it.
+"""
 
 _HEARTBEAT = encode_comment()
 _EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}

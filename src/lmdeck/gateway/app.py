@@ -241,7 +241,9 @@ class Gateway:
             await self._relay(arrived, receive, send)
 
     def _usual(self, scope: Scope) -> Scope:
-        """Return a request for an endpoint in its usual form; the server leaves out the body of an answer to `HEAD`.
+        """Return a request for an endpoint in its usual form.
+
+        The server leaves out the body of an answer to `HEAD`.
 
         Hosts do not mind other spellings: `/API/v1//models/load/` would reach one without the checks of `/api/v1/models/load`.
         """

@@ -1,4 +1,4 @@
-"""The dispatcher: sends a request to the host that the router chooses, and to another one if that fails.
+"""The dispatcher: sends a request to the chosen host, and to another if that fails.
 
 A request is sent again only while no part of its answer has been passed on; afterwards a failure is an error in the
 client's format.
@@ -114,7 +114,10 @@ class Dispatcher:
             request.outcome.queue_seconds += time.monotonic() - queued_at
 
     async def _after_failure(self, wanted: Wanted, host: str) -> Wanted:
-        """Return what the next attempt wants: no host that failed or, if no other is left, any of them a moment later."""
+        """Return what the next attempt wants.
+
+        It wants no host that failed or, if no other is left, any of them a moment later.
+        """
         other = replace(wanted, avoided=wanted.avoided | {host})
         if await self._router.has_other(other):
             return other
@@ -122,7 +125,10 @@ class Dispatcher:
         return replace(wanted, avoided=frozenset())
 
     async def _begin(self, place: Place, request: GatewayRequest) -> ResponseStream[Any]:
-        """Send a request and return its answer, once its first bytes are known; the place is released on failure."""
+        """Send a request and return its answer, once its first bytes are known.
+
+        On failure, its place is released.
+        """
         try:
             return await _send(place, request)
         except BaseException as error:
@@ -202,7 +208,10 @@ async def _send(place: Place, request: GatewayRequest) -> ResponseStream[Any]:
 
 
 def _told(host: str, error: LMStudioError) -> LMStudioError:
-    """Return the error for the client: its own key is right if a host refuses the gateway's token."""
+    """Return the error for the client.
+
+    If a host refuses the gateway's token, the client's own key is still right.
+    """
     if not isinstance(error, AuthenticationError):
         return error
     return ServerError(

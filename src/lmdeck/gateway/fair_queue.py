@@ -1,4 +1,4 @@
-"""A queue that is fair by key: deficit round robin over the estimated tokens of the requests.
+"""A queue that is fair by key: deficit round robin over estimated tokens of the requests.
 
 Each key has its own line. In turn, each line gets a quantum of tokens, and sends requests while it has tokens left
 (Shreedhar and Varghese, 1995). A key with many or long requests delays others by at most one of its requests.

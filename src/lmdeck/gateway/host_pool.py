@@ -145,7 +145,10 @@ class HostPool:
         return HostSlot(self.scheduler, host, "")
 
     def _excluded(self, wanted: Wanted) -> frozenset[str]:
-        """Return the hosts that cannot answer: those to avoid and, for a stored response, all but the one that made it."""
+        """Return the hosts that cannot answer.
+
+        These are hosts to avoid and, for a stored response, all but the one that made it.
+        """
         names = {host.name for host in self.hosts}
         owner = self._sticky.host_of(wanted.response)
         return wanted.avoided | (names - {owner} if owner in names else set())
@@ -193,7 +196,10 @@ class HostPool:
         self._run(self._load(host, model, victim))
 
     async def _load(self, host: Host, model: str, victim: str | None) -> None:
-        """Load a model on a host, by its profile, after unloading `victim`; the scheduler is told the result."""
+        """Load a model on a host, by its profile, after unloading `victim`.
+
+        The scheduler receives the result.
+        """
         key = host.key_of(model)
         error: LMStudioError | None = None
         try:

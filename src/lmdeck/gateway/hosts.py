@@ -123,7 +123,9 @@ class Host(HostClient):
         return self.parallel(model) - self.running[key]
 
     def may_be_loading(self, model: str) -> bool:
-        """Whether a running request may be loading the model, so that another one would load it again (LM Studio's bug #1751).
+        """Whether a running request may be loading the model.
+
+        Another request would load it again (LM Studio's bug #1751).
 
         It is not if the model has answered or was listed as loaded since the oldest running request arrived: a model that
         generates is not unloaded, but one that was idle may have been, whatever the list says.

@@ -36,7 +36,10 @@ _log = logging.getLogger("lmdeck.gateway")
 
 
 class ServerState(Struct, kw_only=True):
-    """What a process that serves has to say for the status: the number of its open requests, and some of them."""
+    """What a process that serves reports for the status.
+
+    It reports the number of its open requests, and some of them.
+    """
 
     requests: int
     live: Sequence[Mapping[str, Any]]

@@ -44,7 +44,10 @@ class KeyHolder(Principal, frozen=True, kw_only=True):
 
     @property
     def scope(self) -> str:
-        """The name under which answers for the holder are cached; the key's name may be used again after it is revoked."""
+        """The name under which answers for the holder are cached.
+
+        It is the key's digest, since the key's name may be used again after it is revoked.
+        """
         return f"key {self.key.digest}"
 
 
@@ -213,7 +216,10 @@ class KeyAdmission:
             )
 
     def _known_model(self, outcome: RequestOutcome) -> str:
-        """Return the model for which a request counts: `""` for one that no host has, as totals are kept for ever."""
+        """Return the model for which a request counts.
+
+        It is `""` for one that no host has, as totals are kept for ever.
+        """
         if outcome.names_model:
             self._models.add(outcome.model)
         return outcome.model if outcome.model in self._models else ""

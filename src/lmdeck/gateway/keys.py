@@ -30,7 +30,10 @@ _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 REFRESH_SECONDS = 2.0
 LOOK_UP_SECONDS = 0.25
-"""An unknown key leads to another reading, at most this often: a new key works at once, and guesses cost little."""
+"""The shortest time between two look-ups of unknown keys, in seconds.
+
+An unknown key leads to another reading of the keys: a new key works at once, and guesses cost little.
+"""
 
 
 def new_key(

@@ -1,6 +1,7 @@
-"""Calls between two of the gateway's processes over a socket: with an answer, without one, and cancelled where the caller is.
+"""Calls between two of the gateway's processes over a socket.
 
-Both ends are processes of one gateway, so that what they send is trusted.
+A call may have an answer or none, and is cancelled together with its caller. Both ends are processes of one gateway, so that
+what they send is trusted.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ class LinkLostError(ServerError):
 
 
 class Link(asyncio.Protocol):
-    """One end of the connection. `functions` are what the other end may call; `on_lost` is called when it has ended."""
+    """One end of the connection.
+
+    `functions` are those that the other end may call; `on_lost` is called when it has ended.
+    """
 
     def __init__(self, functions: Mapping[str, Callable[..., Any]], on_lost: Callable[[], object]) -> None:
         self._functions = functions

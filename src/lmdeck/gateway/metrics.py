@@ -1,4 +1,7 @@
-"""The gateway's metrics for Prometheus, counted in the hub, so that they are those of all processes. All labels are bounded."""
+"""The gateway's metrics for Prometheus.
+
+They are counted in the hub, so that they cover all processes. All labels are bounded.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The two ends between the hub in the parent process and a process that serves: `RemoteHub` there, `WorkerProcess` here."""
+"""The two ends of the connection between the hub and a process that serves.
+
+`RemoteHub` is in the serving process, `WorkerProcess` in the parent with the hub.
+"""
 
 from __future__ import annotations
 
@@ -179,7 +182,10 @@ class RemoteHub:
 
 
 class WorkerProcess:
-    """A process that serves, seen from the hub; `on_ready` is called when it serves. When it ends, its places are free."""
+    """A process that serves, seen from the hub.
+
+    `on_ready` is called when it serves. When it ends, its places are free.
+    """
 
     def __init__(self, hub: Hub, on_ready: Callable[[], object]) -> None:
         self._hub = hub

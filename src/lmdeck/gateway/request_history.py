@@ -102,7 +102,10 @@ class RequestHistory:
         return [known.get(at) or Bucket(at=at) for at in times]
 
     def status(self) -> dict[str, Any]:
-        """Return totals, problems of answers, broken answers by class of error, and failures, for `/gateway/status`."""
+        """Return the record for `/gateway/status`.
+
+        It has totals, problems of answers, broken answers by class of error, and failures.
+        """
         problems = [
             {"code": code, "dialect": dialect, "count": count}
             for (code, dialect), count in self._problems.most_common()

@@ -1,4 +1,7 @@
-"""What the relay of a request needs of the hosts, whether they are managed in this process or in the parent of several."""
+"""What the relay of a request needs of the hosts.
+
+They are managed in this process, or in the parent of several.
+"""
 
 from __future__ import annotations
 

@@ -60,7 +60,10 @@ class Ticket:
 
 
 class HostSlot:
-    """The right to run one request on a host; `on_answer` is called when the first byte has come."""
+    """The right to run one request on a host.
+
+    `on_answer` is called when the first byte has come.
+    """
 
     def __init__(self, scheduler: Scheduler, host: Host, model: str) -> None:
         self.host = host
@@ -80,7 +83,10 @@ class HostSlot:
         return self.host.variant_of(self.model)
 
     def note_first_byte(self) -> None:
-        """Record that the model has answered: it is loaded, and the requests that waited for it may go on."""
+        """Record that the model has answered.
+
+        So it is loaded, and the requests that waited for it may go on.
+        """
         self.host.breaker.note_success()
         if self.on_answer is not None:
             self.on_answer()

@@ -38,7 +38,10 @@ _log = logging.getLogger("lmdeck.gateway")
 
 
 class _GatewayServer(uvicorn.Server):
-    """uvicorn that lets open requests end within a limit at shutdown, and then ends them with an error."""
+    """uvicorn with a shutdown that lets open requests end within a limit.
+
+    The others then end with an error.
+    """
 
     def __init__(
         self,
@@ -137,7 +140,10 @@ def serve(
 
 
 def serve_worker(config: Config, descriptor: int, link: int) -> int:
-    """Serve as one of several processes, on a socket that the parent process has opened; `link` leads to its hub."""
+    """Serve as one of several processes, on a socket that the parent has opened.
+
+    `link` leads to the parent's hub.
+    """
     hub = RemoteHub(config, socket.socket(fileno=link), on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM))
     return _run(_GatewayServer(Gateway(config, hub=hub), hub.note_ready), socket.socket(fileno=descriptor))
 

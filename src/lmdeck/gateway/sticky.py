@@ -37,7 +37,10 @@ def response_key(response_id: object) -> bytes | None:
 
 
 class StickyHosts:
-    """The hosts that conversations and stored responses are bound to, for some time after their last request."""
+    """The hosts that conversations and stored responses are bound to.
+
+    The binding lasts some time after their last request.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

@@ -1,4 +1,7 @@
-"""The parent of several gateway processes: it has the hub, starts processes again when they die, and hands on the end."""
+"""The parent of several gateway processes.
+
+It has the hub, starts processes again when they die, and passes a shutdown on to them.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ _log = logging.getLogger("lmdeck.gateway")
 
 
 class Supervisor:
-    """Runs `count` processes that serve on one socket; `on_ready` is called when one of them serves."""
+    """Runs `count` serving processes on one socket.
+
+    `on_ready` is called when one of them serves.
+    """
 
     def __init__(
         self,

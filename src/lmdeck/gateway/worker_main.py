@@ -10,7 +10,9 @@ from lmdeck.gateway.serve import serve_worker
 
 
 def main(arguments: list[str]) -> int:
-    """Serve on a socket of the parent; the arguments are its descriptor, and that of the connection to the parent's hub.
+    """Serve on a socket of the parent.
+
+    The arguments are its descriptor, and that of the connection to the parent's hub.
 
     The configuration itself comes on standard input, since it may contain a password.
     """

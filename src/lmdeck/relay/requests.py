@@ -176,7 +176,10 @@ _TRANSLATORS: dict[str, Callable[[], Translator]] = {
 
 
 def _decoded(data: bytes) -> dict[str, Any]:
-    """Decode a request's body, which may begin with a byte order mark or have halves of characters (JavaScript cuts emoji)."""
+    """Decode a request's body.
+
+    It may begin with a byte order mark, or have halves of characters (JavaScript cuts emoji).
+    """
     data = data.removeprefix(BOM_UTF8)
     try:
         try:

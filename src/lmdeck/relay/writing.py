@@ -16,7 +16,10 @@ from lmdeck.server.backend_events import BackendEvent, ReasoningTextDelta, TextD
 __all__ = ["HEARTBEAT", "Writer", "arguments_of", "decoded", "events_of", "receipt", "rules_of", "telling"]
 
 HEARTBEAT = encode_comment()
-"""Sent while output is held back, so that no time limit for silence is exceeded while a call is being generated."""
+"""Sent while output is held back.
+
+So no time limit for silence is exceeded while a call is being generated.
+"""
 
 
 class Writer(Protocol):

@@ -146,14 +146,20 @@ def create_app(
 
 
 def _converting() -> list[Middleware]:
-    """Return the middleware of tolerant servers; the conversion of requests needs most of the client."""
+    """Return the middleware of tolerant servers.
+
+    The conversion of requests needs most of the client.
+    """
     from lmdeck.server.tolerance import ToleranceMiddleware
 
     return [Middleware(ToleranceMiddleware)]
 
 
 class _TrustMiddleware:
-    """Middleware that refuses requests from pages of other sites, in the error format of the requested endpoint."""
+    """Middleware that refuses requests from pages of other sites.
+
+    The error has the format of the requested endpoint.
+    """
 
     def __init__(self, app: ASGIApp, hosts: AllowedHosts) -> None:
         self._app = app

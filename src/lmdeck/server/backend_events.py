@@ -60,7 +60,10 @@ class ToolArgumentsDelta(Struct, frozen=True):
 
 
 class ToolOutcome(Struct, frozen=True):
-    """The output of a tool that the server ran for the preceding call, or the `reason` why it could not run it."""
+    """The output of a tool that the server ran for the preceding call.
+
+    If it could not run the tool, `reason` says why.
+    """
 
     output: str = ""
     reason: str | None = None

@@ -76,7 +76,10 @@ BlockEvent: TypeAlias = BlockStart | BlockDelta | BlockEnd | LoadProgress | Prom
 
 
 class Blocks:
-    """A reader that turns the events of a back end into block events, and collects the blocks in `all`."""
+    """A reader that turns the events of a back end into block events.
+
+    It collects the blocks in `all`.
+    """
 
     def __init__(self) -> None:
         self.all: list[OutputBlock] = []

@@ -74,7 +74,10 @@ def failure_body(path: str, error: BackendError) -> object:
 
 
 def native_error(kind: str, message: str, code: str | None = None, param: str | None = None) -> dict[str, str]:
-    """Return the error object of `/api/v1` without empty fields (LM Studio's docs, `2_rest/streaming-events.md`)."""
+    """Return the error object of `/api/v1` without empty fields.
+
+    Source: LM Studio's docs, `2_rest/streaming-events.md`.
+    """
     fields = {"type": kind, "message": message, "code": code, "param": param}
     return {name: value for name, value in fields.items() if value is not None}
 

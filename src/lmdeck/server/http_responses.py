@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class EventStream(Response):
-    """A stream of server-sent events from a generator of frames, which is closed when the client disconnects."""
+    """A stream of server-sent events from a generator of frames.
+
+    The generator is closed when the client disconnects.
+    """
 
     def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
         self.frames = frames
@@ -77,7 +80,10 @@ async def with_error_frame(
 
 
 class ResponseTimer:
-    """A timer of one response: passes events through and records when the first and the last one arrived."""
+    """A timer of one response.
+
+    It passes events through and records when the first and the last one arrived.
+    """
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
@@ -120,7 +126,10 @@ class ResponseTimer:
         return self.end
 
     def metadata(self, backend: Backend, model: str) -> dict[str, Any]:
-        """Return the fields that LM Studio adds to a whole answer: `usage`, `stats` (seconds), `model_info`, `runtime`."""
+        """Return the fields that LM Studio adds to a whole answer.
+
+        They are `usage`, `stats` (seconds), `model_info` and `runtime`.
+        """
         end = self.finished()
         described = next(entry for entry in backend.models() if entry.key == model)
         return {

@@ -80,7 +80,10 @@ class CalledTool(Struct, frozen=True, kw_only=True):
 
 
 class ChatMessage(Struct, frozen=True, kw_only=True):
-    """One message of the history: its text parts joined, its `images` as the data URIs that were sent."""
+    """One message of the history.
+
+    Its text parts are joined; its `images` are the data URIs that were sent.
+    """
 
     role: str
     text: str = ""
@@ -106,7 +109,9 @@ class Provider(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Integration(Struct, frozen=True, kw_only=True):
-    """Tools that the server runs itself: a plugin, or an MCP server at `url` for this request only.
+    """Tools that the server runs itself: of a plugin, or of an MCP server for this request only.
+
+    `url` is that of the MCP server.
 
     If `allowed_tools` is None, all of them are allowed.
     """

@@ -1,4 +1,7 @@
-"""Running an application on uvicorn: in the foreground for the command line, in a thread for tests and demos."""
+"""Running an application on uvicorn: in the foreground or in a thread.
+
+The command line uses the first, tests and demos the second.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,10 @@ class JoinedWrites(asyncio.Transport):
             self.flush()
 
     def flush(self) -> None:
-        """Send what waits, so that what is written later is a separate piece; a closed connection takes nothing more."""
+        """Send what waits, so that later writes are a separate piece.
+
+        A closed connection accepts nothing more.
+        """
         if self._waiting:
             data = b"".join(self._waiting)
             self._waiting.clear()
@@ -96,14 +102,20 @@ class JoinedWrites(asyncio.Transport):
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's protocol over joined writes; h11 is as strict and as slow everywhere, whatever else is installed."""
+    """uvicorn's protocol over joined writes.
+
+    It uses h11, which is as strict and as slow everywhere, whatever else is installed.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(JoinedWrites(transport))
 
 
 class _Server(uvicorn.Server):
-    """uvicorn with an immediate shutdown: open requests lose their connection, which stops their generation."""
+    """uvicorn with an immediate shutdown.
+
+    Open requests lose their connection, which stops their generation.
+    """
 
     def __init__(
         self,

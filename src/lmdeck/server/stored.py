@@ -52,7 +52,10 @@ class StoredResponses:
 
 
 def blocks_to_messages(blocks: Iterable[OutputBlock]) -> list[ChatMessage]:
-    """Return an answer as messages: the assistant's, and one of the tool after each call that the server ran."""
+    """Return an answer as messages.
+
+    They are the assistant's messages, with a tool message after each call that the server ran.
+    """
     messages: list[ChatMessage] = []
     texts: list[str] = []
     calls: list[CalledTool] = []

@@ -1,6 +1,7 @@
-"""The smaller protocol of a back end that only turns a prompt into text, possibly constrained by a grammar.
+"""The smaller protocol of a back end that only turns a prompt into text.
 
-`lmdeck.server.tool_use.DefaultToolUse` wraps it as a `Backend`, so a model runner never handles tools, tool calls or JSON.
+A grammar may constrain the text. `lmdeck.server.tool_use.DefaultToolUse` wraps it as a `Backend`, so a model runner never
+handles tools, tool calls or JSON.
 """
 
 from __future__ import annotations
@@ -20,14 +21,20 @@ if TYPE_CHECKING:
 
 
 class Turn(Struct, frozen=True):
-    """One message for the chat template, which may support only the roles system, user and assistant."""
+    """One message for the chat template.
+
+    Templates may support only the roles system, user and assistant.
+    """
 
     role: str
     text: str
 
 
 class Constraint(Struct, frozen=True):
-    """A grammar that constrains every token: a JSON Schema as JSON text, or a Lark grammar in llguidance's dialect."""
+    """A grammar that constrains every token.
+
+    It is a JSON Schema as JSON text, or a Lark grammar in llguidance's dialect.
+    """
 
     kind: Literal["json_schema", "lark"]
     grammar: str
@@ -83,7 +90,9 @@ class TextModel(Protocol):
         ...
 
     async def decide(self, model: str, choices: Sequence[LetterChoice]) -> Decided:
-        """Return the probability of each letter, decoding under a grammar that allows only these letters.
+        """Return the probability of each letter.
+
+        Decoding runs under a grammar that allows only these letters.
 
         Raises:
             BackendError: The request is refused, or it failed.

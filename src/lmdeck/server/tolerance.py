@@ -1,7 +1,7 @@
-"""Accept requests of other clients that LM Studio would refuse, such as those of Claude Code and Codex.
+"""Accept requests of other clients that LM Studio would refuse.
 
-They are converted as by `lmdeck.relay`: server tools that nobody runs are left out, custom tools become functions, and missing
-fields are filled in.
+Examples are Claude Code and Codex. They are converted as by `lmdeck.relay`: server tools that nobody runs are left out, custom
+tools become functions, and missing fields are filled in.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""LM Studio's *default tool use* for any text model: tools without support in the chat template.
+"""LM Studio's *default tool use* for any text model.
 
-As documented (`3_openai-compat/tools.mdx`), the tools and the format of a call are part of the system prompt, `tool` messages
-become `user` messages, and the assistant's calls are written in the same format. LM Studio's docs show the markers of a request
-and mention `[TOOL_RESULT]` without an example; its markers follow those of the request. For `tool_choice: "required"` the model
-decodes under a grammar that allows exactly one call.
+It makes tools work without support in the chat template. As documented (`3_openai-compat/tools.mdx`), the tools and the format
+of a call are part of the system prompt, `tool` messages become `user` messages, and the assistant's calls are written in the
+same format. LM Studio's docs show the markers of a request and mention `[TOOL_RESULT]` without an example; its markers follow
+those of the request. For `tool_choice: "required"` the model decodes under a grammar that allows exactly one call.
 """
 
 from __future__ import annotations
@@ -45,10 +45,16 @@ if TYPE_CHECKING:
 MAX_ARGUMENT_CHARS = 256
 MAX_ARGUMENT_ITEMS = 16
 MAX_ARGUMENT_INTEGER = 10**12
-"""Limits for strings, arrays and integers of a constrained call whose schema has none, so that the call ends."""
+"""Limits for strings, arrays and integers of a constrained call.
+
+They apply where its schema has none, so that the call ends.
+"""
 
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": True}
-"""Options of llguidance: no optional white space, which small models repeat endlessly; ignore unknown keywords."""
+"""Options of llguidance.
+
+They allow no optional white space, which small models repeat endlessly, and ignore unknown keywords.
+"""
 
 
 class DefaultToolUse:
@@ -186,7 +192,10 @@ async def _events(
 
 
 def render_history(messages: Iterable[ChatMessage], tools: Sequence[ChatTool] = ()) -> Iterator[Turn]:
-    """Yield a history in the roles that every chat template supports, the tools in the system prompt."""
+    """Yield a history in the roles that every chat template supports.
+
+    The tools are in the system prompt.
+    """
     groups = [(role, list(group)) for role, group in groupby(messages, key=_plain_role)]
     if tools and (not groups or groups[0][0] != "system"):
         yield Turn("system", tool_prompt(tools))
@@ -244,7 +253,10 @@ Respond conversationally if no matching tools exist."""
 
 
 def call_grammar(tools: Sequence[ChatTool]) -> str:
-    """Return a Lark grammar that allows one call to one of the tools, with arguments that match its schema."""
+    """Return a Lark grammar that allows one call to one of the tools.
+
+    The arguments match the tool's schema.
+    """
     alternatives = " | ".join(f"call_{index}" for index in range(len(tools)))
     lines = [f"start: {alternatives}"]
     for index, tool in enumerate(tools):

@@ -1,4 +1,7 @@
-"""Changes to single frames of a stream of chat chunks; frames of other endpoints stay unchanged."""
+"""Changes to single frames of a stream of chat chunks.
+
+Frames of other endpoints stay unchanged.
+"""
 
 from __future__ import annotations
 

@@ -241,7 +241,10 @@ class Script:
         return Answer(content=made) if isinstance(made, str) else made
 
     def bypass_server(self, request: SentRequest, rule: Rule | None) -> Answer | RawAnswer | None:
-        """Return the answer that bypasses the server: raw bytes, or an answer to a request without a model."""
+        """Return the answer that bypasses the server.
+
+        It consists of raw bytes, or answers a request without a model.
+        """
         if request.wants_answer:
             return self.take(request, rule) if isinstance(self.peek(rule), RawAnswer) else None
         return None if rule is None else self.take(request, rule)

@@ -93,7 +93,7 @@ def _coerce(
 
 
 def _branch(schema: Mapping[str, Any], value: object, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the alternative of a union that a value matches; without a match, the schema itself."""
+    """Return the alternative of a union that a value matches; without one, the schema itself."""
     wanted = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else ""
     for choice in ("anyOf", "oneOf"):
         for option in schema.get(choice, ()):

@@ -106,7 +106,10 @@ def _as_image(value: object) -> Image | None:
 
 
 def _image_of_part(part: Mapping[Any, Any]) -> Image | None:
-    """Return the image of a content part: MCP's `image`, or OpenAI's `image_url` with a data URI."""
+    """Return the image of a content part.
+
+    It is MCP's `image`, or OpenAI's `image_url` with a data URI.
+    """
     if part.get("type") == "image" and isinstance(part.get("data"), str):
         return _from_base64(part["data"], part.get("mimeType"))
     shown = part.get("image_url") if part.get("type") == "image_url" else None

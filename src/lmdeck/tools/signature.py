@@ -76,7 +76,10 @@ def _default(value: object) -> dict[str, Any]:
 
 
 def _meaning(hint: Any) -> tuple[Any, str]:
-    """Return type and description of `Annotated[T, "description"]` or pydantic's `Field(description=…)`."""
+    """Return the type and the description of an annotation.
+
+    It is `Annotated[T, "description"]` or pydantic's `Field(description=…)`.
+    """
     if get_origin(hint) is not Annotated:
         return hint, ""
     kind, *extras = get_args(hint)

@@ -184,7 +184,10 @@ def snake_case(name: str) -> str:
 
 
 def _is_schema(parameters: Mapping[str, Any]) -> bool:
-    """Whether parameters are JSON Schema, not the short form, in which every value describes a parameter."""
+    """Whether parameters are JSON Schema, not the short form.
+
+    In the short form, every value describes a parameter.
+    """
     if parameters.get("type") == "object" or isinstance(parameters.get("$schema"), str):
         return True
     is_made_of_words = set(parameters) <= SCHEMA_WORDS and not isinstance(parameters.get("type"), Mapping)

@@ -12,7 +12,10 @@ from msgspec import Struct
 STATIC = Path(__file__).parent / "static"
 """The same files for all frameworks."""
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".txt": "text/plain", ".json": "application/json"}
-"""Named here, because a system may have other types for these names, and browsers run no script of another type."""
+"""The media types of the page's files.
+
+Systems may map these names to other types, and browsers run no script of another type.
+"""
 EXAMPLES = (
     "Explain how a hash table works, with a short example in Python.",
     "Compare SQLite and PostgreSQL in a table.",

@@ -45,7 +45,10 @@ _STATUSES: tuple[tuple[type[LMStudioError], int], ...] = (
     (ConfigurationError, 500),
     (ToolError, 500),
 )
-"""413: the text is too long; 500: the site is to blame; 502: the model is; 503: the model is not there; 504: it is too slow."""
+"""The status for each kind of error.
+
+413: the text is too long; 500: the site is to blame; 502: the model is; 503: the model is not there; 504: it is too slow.
+"""
 _SENTENCES = {
     413: "The text is too long for the model: make it shorter.",
     500: "Something went wrong on this site.",

@@ -18,7 +18,10 @@ MAX_CHARACTERS = 100_000
 MAX_MESSAGES = 500
 MAX_IMAGES = 4
 MAX_BODY_BYTES = 4 << 20
-"""An upper bound of any valid question: one character can take twelve bytes, as two escapes. The page scales images down."""
+"""An upper bound of any valid question.
+
+One character can take twelve bytes, as two escapes. The page scales images down.
+"""
 TOO_LARGE = RefusedRequest(413, f"The question is larger than {MAX_BODY_BYTES} bytes.", "Make it shorter.")
 _IMAGE = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
 
@@ -33,7 +36,10 @@ class PageMessage(Struct, frozen=True):
     calls: tuple[StoredCall, ...] = ()
 
     def stored(self) -> StoredMessage:
-        """Return the message; every role but assistant becomes user, as a page sets no system message."""
+        """Return the message.
+
+        Every role but assistant becomes user, as a page sets no system message.
+        """
         is_answer = self.role == "assistant"
         return StoredMessage(
             role="assistant" if is_answer else "user",

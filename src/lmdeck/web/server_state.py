@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from lmdeck.model_info import ModelInfo
 
 PATIENCE = 5.0
-"""The longest wait for the list of models, in seconds: the page must not wait for a server that hangs."""
+"""The longest wait for the list of models, in seconds.
+
+The page must not wait for a server that hangs.
+"""
 UNAVAILABLE = "The model is not available right now."
 
 

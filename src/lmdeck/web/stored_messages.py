@@ -15,8 +15,11 @@ from lmdeck.messages import Message, Reply, Round, ToolCall, ToolResult
 
 StoredRole: TypeAlias = Literal["system", "user", "assistant"]
 Ending: TypeAlias = Literal["stopped", "cut", "failed", "length", "paused"]
-"""The browser disconnected, the connection to the model broke, an error occurred, the token limit was reached, or calls wait
-for a decision."""
+"""How an answer ended early.
+
+In order: the browser disconnected, the connection to the model broke, an error occurred, the token limit was reached, or calls
+wait for a decision.
+"""
 INTERRUPTED: tuple[Ending, ...] = ("stopped", "cut", "failed")
 INTERRUPTION_NOTE = "[This answer was interrupted here.]"
 LISTED = 50

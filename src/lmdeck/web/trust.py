@@ -16,7 +16,10 @@ from msgspec import Struct
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 TEST_CLIENT = "testserver"
-"""The host name that the test clients of Starlette and Django use. A foreign page's name always has a dot."""
+"""The host name that the test clients of Starlette and Django use.
+
+A foreign page's name always has a dot.
+"""
 
 
 class RefusedRequest(Struct, frozen=True):

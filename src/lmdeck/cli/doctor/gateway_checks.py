@@ -1,4 +1,7 @@
-"""The doctor's checks of a gateway's configuration: the file, each host, the models that it names, keys, and the address."""
+"""The doctor's checks of a gateway's configuration.
+
+It checks the file, each host, the models that it names, the keys and the address.
+"""
 
 from __future__ import annotations
 

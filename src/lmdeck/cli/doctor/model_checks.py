@@ -1,4 +1,7 @@
-"""The doctor's checks of a model: an answer, the context length, a tool call, structured output."""
+"""The doctor's checks of a model.
+
+They are an answer, the context length, a tool call, and structured output.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +100,7 @@ def _argument_errors(call: ToolCall) -> list[str]:
 
 
 def _form(reply: Reply) -> str:
-    """Return where the call was found: natively in the API's field, or in the text, and in which dialect."""
+    """Return where the call was found: in the API's field, or in the text, in which dialect."""
     message = _message(reply)
     if message.get("tool_calls"):
         return "native"

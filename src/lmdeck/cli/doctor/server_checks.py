@@ -81,7 +81,10 @@ def _server(context: DoctorContext) -> str:
 
 
 def _name_the_port(error: LMStudioError, lm: LMStudio) -> None:
-    """Add to the hint the port on which LM Studio answers on this machine, or that it runs and serves nothing."""
+    """Add the port on which LM Studio answers on this machine to the hint.
+
+    If it runs and serves nothing, the hint says so.
+    """
     settings = replace(lm.settings, base_url="http://localhost", api_token=None, proxy=None)
     named = [found.value for found in from_lm_studio(Path.home())]
     with closing(Urllib3Transport(settings)) as route:

@@ -55,7 +55,10 @@ def _forward(signal: Signal) -> Callable[[object], object]:
 
 
 def _forward_async(signal: Signal) -> Callable[[object], object]:
-    """Return a callback that returns a coroutine, which the client runs as a task beside the answer."""
+    """Return a callback that returns a coroutine.
+
+    The client runs it as a task beside the answer.
+    """
 
     def send(event: object) -> Any:  # a coroutine, where anybody listens
         return signal.asend_robust(sender=AsyncLMStudio, event=event) if signal.receivers else None

@@ -60,7 +60,10 @@ def project_package() -> ModuleType | None:
 
 
 def _closing(handler: Callable[P, R]) -> Callable[P, R]:
-    """Close the database connections that the handler opens, since each call runs in a new thread."""
+    """Close the database connections that the handler opens.
+
+    Each call runs in a new thread.
+    """
 
     @wraps(handler)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -165,7 +165,10 @@ class _UnknownUserError(Exception):
 
 
 def _guarded(hosts: AllowedHosts, login_url: str | None) -> type[APIRoute]:
-    """Return a route class that refuses requests from pages of other sites and adds the page's headers."""
+    """Return a route class that refuses requests from pages of other sites.
+
+    It also adds the page's headers.
+    """
 
     class GuardedRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

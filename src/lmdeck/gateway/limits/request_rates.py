@@ -1,4 +1,7 @@
-"""Requests per minute in a moving window: in memory, or in Redis, where one script counts and returns what is left."""
+"""Requests per minute in a moving window, in memory or in Redis.
+
+In Redis, one script counts and returns what is left.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,10 @@ class Database(Protocol):
 
     label: str
     interruptions: tuple[type[Exception], ...]
-    """Errors after which the same write may succeed later: a lost connection, a locked file, a full disk."""
+    """Errors after which the same write may succeed later.
+
+    For example a lost connection, a locked file, a full disk.
+    """
     failures: tuple[type[Exception], ...]
     """All errors of the database's own package."""
 

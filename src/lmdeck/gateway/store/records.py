@@ -126,7 +126,10 @@ class UsageRow(Struct, frozen=True, kw_only=True):
 
 
 class ProblemRow(Struct, frozen=True, kw_only=True):
-    """How often a problem occurred in the answers of a model: `code` and `dialect` are those of `lmdeck.messages.Problem`."""
+    """How often a problem occurred in the answers of a model.
+
+    `code` and `dialect` are those of `lmdeck.messages.Problem`.
+    """
 
     model: str
     code: str

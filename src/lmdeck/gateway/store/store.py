@@ -177,7 +177,9 @@ class GatewayStore:
         return [_usage_row(columns, row) for row in rows]
 
     def problems(self, *, since: str | None = None, until: str | None = None) -> list[ProblemRow]:
-        """Return how often each problem occurred by model, the most frequent first; days are those of `usage`.
+        """Return how often each problem occurred by model, the most frequent first.
+
+        Days are those of `usage`.
 
         Raises:
             StoreError: The store cannot be read.

@@ -1,4 +1,6 @@
-"""`/v1/messages`: the blocks of an answer as Anthropic's events, or as the content of a whole message.
+"""`/v1/messages`: the blocks of an answer as Anthropic's events or as a whole message.
+
+The blocks are the content of that message.
 
 Source: LM Studio's docs, `4_anthropic-compat/messages.md`; Anthropic's Messages API reference.
 """

@@ -1,4 +1,6 @@
-"""`/v1/responses`: the blocks of an answer as OpenAI's events, or as the output of a whole response.
+"""`/v1/responses`: the blocks of an answer as OpenAI's events or as a whole response.
+
+The blocks are the output of that response.
 
 Source: LM Studio's docs, `3_openai-compat/responses.md`; OpenAI's Responses API reference.
 """
@@ -19,7 +21,9 @@ _PREFIXES = {"text": "msg", "reasoning": "rs", "call": "fc"}
 
 
 class ResponseEncoder:
-    """An encoder of one response: `blocks` reads the back end's events, `frames` encodes the block events.
+    """An encoder of one response.
+
+    `blocks` reads the back end's events, `frames` encodes the block events.
 
     `template` holds the constant fields of the response object. Calls of the tools named in `custom` are encoded as
     `custom_tool_call`, whose input is the text of their single argument `input`.
@@ -136,7 +140,10 @@ class ResponseEncoder:
 
 
 def custom_input(block: OutputBlock) -> str:
-    """Return the input of a custom tool call: its argument `input`, or else the text of all arguments."""
+    """Return the input of a custom tool call.
+
+    It is the argument `input`, or else the text of all arguments.
+    """
     text = block.arguments.get("input")
     return text if isinstance(text, str) else block.text
 

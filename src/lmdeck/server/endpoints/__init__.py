@@ -1,1 +1,1 @@
-"""LM Studio's endpoints: they turn the back end's events into one body or a stream of frames."""
+"""LM Studio's endpoints: a back end's events as one body or as a stream of frames."""

@@ -40,7 +40,9 @@ async def answer_decisions(request: Request, backend: Backend) -> Response:
 
 
 async def answer_systemone(request: Request, backend: Backend) -> Response:
-    """Answer in TypeSafe's format: an object by question name, without the questions that were declined.
+    """Answer in TypeSafe's format: an object by question name.
+
+    Questions that were declined are left out.
 
     Raises:
         Refusal: The request is invalid.
@@ -96,6 +98,9 @@ def _mean(distribution: Sequence[float]) -> float:
 
 
 def _confidence(distribution: Sequence[float]) -> float:
-    """Return how peaked a distribution is: 1 if one option has all the probability, 0 if all are equal."""
+    """Return how peaked a distribution is, from 0 to 1.
+
+    It is 1 if one option has all the probability, 0 if all are equal.
+    """
     count = len(distribution)
     return min(max((count * max(distribution) - 1) / (count - 1), 0.0), 1.0)

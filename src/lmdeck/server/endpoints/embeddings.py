@@ -1,4 +1,7 @@
-"""`POST /v1/embeddings`, also under `/api/v0`: lists of numbers, or base64 of 32-bit floats, as OpenAI's packages ask for."""
+"""`POST /v1/embeddings`, also under `/api/v0`.
+
+The answer has lists of numbers, or base64 of 32-bit floats, which OpenAI's packages request.
+"""
 
 from __future__ import annotations
 

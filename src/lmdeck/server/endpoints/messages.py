@@ -1,4 +1,7 @@
-"""`POST /v1/messages`: one message, or Anthropic's events (LM Studio's docs, `4_anthropic-compat/messages.md`)."""
+"""`POST /v1/messages`: one message, or Anthropic's events.
+
+Source: LM Studio's docs, `4_anthropic-compat/messages.md`.
+"""
 
 from __future__ import annotations
 

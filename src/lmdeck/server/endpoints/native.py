@@ -1,4 +1,7 @@
-"""`POST /api/v1/chat`: one body with items, or a stream of events (LM Studio's docs, `2_rest/`)."""
+"""`POST /api/v1/chat`: one body with items, or a stream of events.
+
+Source: LM Studio's docs, `2_rest/`.
+"""
 
 from __future__ import annotations
 

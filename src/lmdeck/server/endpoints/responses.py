@@ -1,4 +1,7 @@
-"""`POST /v1/responses`: one response object, or OpenAI's events (LM Studio's docs, `3_openai-compat/responses.md`)."""
+"""`POST /v1/responses`: one response object, or OpenAI's events.
+
+Source: LM Studio's docs, `3_openai-compat/responses.md`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`POST /v1/messages/count_tokens`, which LM Studio does not have: the tokens of a prompt, as the model counts them.
+"""`POST /v1/messages/count_tokens`: the tokens of a prompt, counted by the model.
+
+LM Studio does not have this endpoint.
 
 Source: Anthropic's Messages API reference. A body with messages or tools in OpenAI's form is counted, too.
 """
@@ -31,7 +33,9 @@ _OPENAI_ROLES = frozenset({"system", "developer", "tool"})
 
 
 async def answer_token_count(request: Request, backend: Backend) -> Response:
-    """Answer one request: the prompt is processed, and one token is generated, which tells how many it has.
+    """Answer one request.
+
+    The prompt is processed and one token is generated; the usage of that answer has the count.
 
     Raises:
         Refusal: The request is invalid.

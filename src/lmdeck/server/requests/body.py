@@ -22,7 +22,7 @@ IMAGE_URI = re.compile(r"data:image/(png|jpe?g);base64,[A-Za-z0-9+/]+={0,2}", re
 
 
 class ResponseMode(Struct, frozen=True):
-    """How the client wants its answer: as one body or as a stream, with or without a usage chunk."""
+    """The form of the answer: one body or a stream, with or without a usage chunk."""
 
     stream: bool = False
     include_usage: bool = False
@@ -108,7 +108,7 @@ def image_uri(image: object) -> str:
 
 
 def js_type(value: object) -> str:
-    """Return the type name that JavaScript's `typeof` returns, which LM Studio's messages contain."""
+    """Return the name that JavaScript's `typeof` returns: LM Studio's messages contain it."""
     if value is None:
         return "undefined"
     return {bool: "boolean", int: "number", float: "number", str: "string"}.get(type(value), "object")

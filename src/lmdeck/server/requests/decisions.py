@@ -1,4 +1,7 @@
-"""Requests of `/v1/decisions` and `/v1/systemone`: typed questions in OpenAI's format and in TypeSafe's."""
+"""Requests of `/v1/decisions` and `/v1/systemone`: typed questions.
+
+Their formats are OpenAI's and TypeSafe's.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,9 @@ def decision_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) ->
 
 
 def systemone_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> DecisionJob:
-    """Validate a request of `/v1/systemone` (LM Studio's docs, `5_typesafe-compat/systemone.md`).
+    """Validate a request of `/v1/systemone`.
+
+    Source: LM Studio's docs, `5_typesafe-compat/systemone.md`.
 
     Raises:
         Refusal: The request is invalid.
@@ -165,7 +170,10 @@ def _lines(item: object, images: list[str]) -> Iterator[str]:
 
 
 def _without_images(state: Any, images: list[str]) -> Any:  # JSON at any depth
-    """Return a state with its image data URLs replaced by references, and collect the URLs in `images`."""
+    """Return a state with its image data URLs replaced by references.
+
+    The URLs are collected in `images`.
+    """
     if isinstance(state, str) and state.startswith("data:"):
         images.append(image_uri(state))
         return f"[image {len(images)}]"

@@ -1,4 +1,7 @@
-"""Requests of `/v1/messages` (LM Studio's docs, `4_anthropic-compat/messages.md`; Anthropic's Messages API reference)."""
+"""Requests of `/v1/messages`.
+
+Sources: LM Studio's docs, `4_anthropic-compat/messages.md`; Anthropic's Messages API reference.
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,10 @@ _LOAD_NUMBERS = ("eval_batch_size", "num_experts", "parallel")
 
 
 class NativeChat(Struct, frozen=True, kw_only=True):
-    """A chat of the native API: the job without its history, the new message, and the options of the answer."""
+    """A chat of the native API.
+
+    It has the job without its history, the new message, and the options of the answer.
+    """
 
     job: ChatJob
     message: ChatMessage

@@ -1,4 +1,7 @@
-"""Requests of `/v1/responses` (LM Studio's docs, `3_openai-compat/responses.md`; OpenAI's Responses API reference)."""
+"""Requests of `/v1/responses`.
+
+Sources: LM Studio's docs, `3_openai-compat/responses.md`; OpenAI's Responses API reference.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _TEXT_PARTS = ("input_text", "output_text")
 
 
 class ResponseRequest(Struct, frozen=True, kw_only=True):
-    """A request of a response: the job, with only the new messages, and the options of the answer."""
+    """A request of a response: the job with only the new messages, and the answer's options."""
 
     job: ChatJob
     instructions: str | None

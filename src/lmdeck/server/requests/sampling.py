@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 MAX_STOP_STRINGS = 64
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
-"""The names of the limit: in OpenAI's chats, in its responses and LM Studio's API, in Anthropic's messages."""
+"""The names of the limit in each API.
+
+In order: OpenAI's chats, its responses and LM Studio's API, Anthropic's messages.
+"""
 
 
 def sampling(body: Mapping[str, Any]) -> Sampling:

@@ -1,4 +1,7 @@
-"""Offered tools and the tool choice, in the formats of chat completions, responses and messages."""
+"""Offered tools and the tool choice, in the formats of three endpoints.
+
+The endpoints are chat completions, responses and messages.
+"""
 
 from __future__ import annotations
 
@@ -129,7 +132,9 @@ def anthropic_tools(tools: object) -> list[ChatTool]:
 
 
 def tools_and_choice(choice: object, tools: list[ChatTool]) -> tuple[list[ChatTool], ToolChoice]:
-    """Return the tools and choice of the other two endpoints: a string, or an object that may name a single tool.
+    """Return the tools and the choice of responses and messages.
+
+    The choice is a string, or an object that may name a single tool.
 
     Raises:
         Refusal: The choice is neither, or names a tool that is not offered.

@@ -1,4 +1,7 @@
-"""The declaration of a fault: a decorated function of the connection and the planned response."""
+"""The declaration of a fault: a decorated function.
+
+It takes the connection and the planned response.
+"""
 
 from __future__ import annotations
 

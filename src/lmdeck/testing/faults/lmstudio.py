@@ -24,7 +24,10 @@ async def _send_failure(
     after_chunks: int = 0,
     error: object = None,
 ) -> None:
-    """Report an error as LM Studio does: an event in a stream that has started, else a status and a body."""
+    """Report an error as LM Studio does.
+
+    In a stream that has started, it is an event; otherwise a status and a body.
+    """
     failure = BackendError(message, status=status, body=error)
     if not response.is_stream:
         await respond_json(wire, status, failure_body(wire.path, failure))
@@ -116,7 +119,7 @@ async def context_overflow_code(wire: Wire, response: PlannedResponse) -> None:
 
 @fault("error")
 async def context_overflow_crash(wire: Wire, response: PlannedResponse) -> None:
-    """The context is too small, phrasing 5: the worker crashes and only its exit code is reported."""
+    """The context is too small, phrasing 5: the worker crashes and reports only its exit code."""
     message = (
         "The model has crashed without additional information. (Exit code: 18446744072635812000). "
         "Error Data: n/a, Additional Data: n/a"

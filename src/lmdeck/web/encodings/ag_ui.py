@@ -81,7 +81,10 @@ def ag_ui(thread_id: str = "", run_id: str = "") -> Encoding:
 
 
 def _read(body: bytes, _: Encoding) -> tuple[PageQuestion | PageDecisions, Encoding]:
-    """Read a `RunAgentInput`: all messages of the thread, of which the last user message is the question."""
+    """Read a `RunAgentInput`.
+
+    It has all messages of the thread; the last user message is the question.
+    """
     ids = ("", "")
 
     def question(sent: dict[str, Any]) -> PageQuestion:
@@ -114,7 +117,10 @@ def _messages(sent: dict[str, Any]) -> Iterator[PageMessage]:
 
 
 def _images(parts: list[Any]) -> Iterator[str]:
-    """Yield the images of a multimodal message: `image` parts with a data source, or older `binary` parts."""
+    """Yield the images of a multimodal message.
+
+    They are `image` parts with a data source, or older `binary` parts.
+    """
     for part in parts:
         source = part.get("source", {}) if part["type"] == "image" else part
         data = source.get("value") or source.get("data")

@@ -105,7 +105,10 @@ def _messages(sent: dict[str, Any]) -> Iterator[PageMessage]:
 
 
 def _message(role: str, parts: list[Any]) -> PageMessage:
-    """Return one step of a message; parts that do not concern the model are skipped, such as sources."""
+    """Return one step of a message.
+
+    Parts that do not concern the model are skipped, such as sources.
+    """
     files = (part for part in parts if part["type"] == "file" and part["mediaType"].startswith("image/"))
     return PageMessage(
         role=role,
