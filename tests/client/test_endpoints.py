@@ -184,6 +184,19 @@ def test_an_answer_is_the_same_reply_whatever_the_endpoint(
         assert sum(chunk.event is not None for chunk in chunks) == len(events)
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_the_arguments_of_a_message_s_call_may_be_json_in_a_string(fake: FakeLMStudio, stream: bool) -> None:
+    """As some servers write them."""
+    block = {"type": "tool_use", "id": "toolu_1", "name": "find", "input": '{"q": 1}'}
+    frames = [
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        {"type": "content_block_stop", "index": 0},
+    ]
+    _ = fake.frames(*frames, *MESSAGE_EVENTS[-2:]) if stream else fake.body({**MESSAGE, "content": [block]})
+    reply, _chunks = ask(fake.base_url, "messages", is_async=False, stream=stream)
+    assert [(call.name, call.arguments) for call in reply.tool_calls] == [("find", {"q": 1})]
+
+
 def test_the_native_events_are_typed_and_unknown_ones_are_passed_through(fake: FakeLMStudio) -> None:
     """All nineteen but `error`, which is raised; a new one of the server's is no fault."""
     fake.frames(*NATIVE_EVENTS[:-1], {"type": "tool_call.name", "tool": "find"}, NATIVE_EVENTS[-1])

@@ -73,6 +73,13 @@ def rotating(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
+def unnamed(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Name no item anywhere."""
+    bare = without("output_index", "item_id")(given)
+    out = [{**event, "item": {**event["item"], "id": None}} if "item" in event else event for event in bare]
+    return other_ids_at_end(out)
+
+
 def constant_index(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Say index 0 of every item; the ids tell them apart."""
     return [{**event, "output_index": 0} if "output_index" in event else event for event in given]
@@ -105,6 +112,10 @@ SHAPES: dict[str, Callable[[list[dict[str, Any]]], list[dict[str, Any]]]] = {
     "ids only, other ids at the end": lambda given: other_ids_at_end(without("output_index")(given)),
     "no items at the end": without_output,
     "ids only, no items at the end": lambda given: without_output(without("output_index")(given)),
+    "no ids and no index": unnamed,
+    "items only, no ids and no index": lambda given: unnamed(
+        [event for event in given if event["type"] in {"response.output_item.done", "response.completed"}]
+    ),
     "done events only": only("added", "done"),
     "done events only, ids only": lambda given: without("output_index")(only("added", "done")(given)),
     "the whole answer only": only(),
@@ -126,6 +137,16 @@ def test_every_item_comes_once(shape: str, is_async: bool) -> None:
     ]
     assert reply.problems == []
     assert "".join(chunk.content for chunk in outcome.chunks) == "One two"
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_text_of_a_finished_part_counts(is_async: bool) -> None:
+    """If no event brought it before."""
+    part = {"type": "response.content_part.done", "item_id": "msg_1", "part": TEXT["content"][0]}
+    given = [part, *without_output(events([]))]
+    with Loopback([stream_of(*given), CLOSE]) as server:
+        outcome = run(server.url, FORMATS["responses"], is_async=is_async, stream=True)
+    assert outcome.value.content == "One two"
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])

@@ -17,7 +17,13 @@ from lmdeck._parsing.parser import StreamParser
 from lmdeck._parsing.text_buffer import TextBuffer
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.wire_chunks import WireCompletion
-from lmdeck.errors import EmptyReplyError, IncompleteStreamError, MalformedStreamError, ToolCallParseError
+from lmdeck.errors import (
+    EmptyReplyError,
+    IncompleteStreamError,
+    MalformedStreamError,
+    ToolCallMissingError,
+    ToolCallParseError,
+)
 from lmdeck.events import Chunk, ToolCallDelta
 from lmdeck.messages import ModelDetails, Problem, Reply, Runtime, ToolCall
 from lmdeck.stats import Stats, Usage
@@ -166,6 +172,37 @@ def test_a_call_after_the_finish_reason_counts() -> None:
     reply, _ = assemble(chunk({"content": "Hi"}, "stop"), chunk(call_delta(0, "a", "f", "{}")), done=True)
     assert [call.name for call in reply.tool_calls] == ["f"]
     assert reply.finish_reason == "tool_calls"
+
+
+def test_text_after_the_finish_reason_is_kept_and_told() -> None:
+    """Some servers send the reason too early."""
+    reply, chunks = assemble(chunk({"content": "On"}), chunk(finish="stop"), chunk({"content": "e"}))
+    assert reply.content == "One"
+    assert "".join(each.content for each in chunks) == "One"
+    assert [problem.code for problem in reply.problems] == ["text_late"]
+
+
+@pytest.mark.parametrize("reason", ["tool_calls", "function_call"])
+def test_an_announced_call_that_never_came_is_told(reason: str) -> None:
+    """LM Studio leaves a call out that it could not read."""
+    reply, _ = assemble(chunk({"content": "One"}), chunk(finish=reason))
+    assert reply.content == "One"
+    assert [problem.code for problem in reply.problems] == ["tool_call_missing"]
+    with pytest.raises(ToolCallMissingError):
+        assemble(chunk({"content": "One"}), chunk(finish=reason), strict=True)
+
+
+def test_the_name_of_a_call_may_come_in_pieces() -> None:
+    """Where the pieces are no tools, and the whole is."""
+    tools = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
+    reply, _ = assemble(
+        chunk(call_delta(0, "a", "get_", "")),
+        chunk(call_delta(0, None, "weather", "{}")),
+        chunk(finish="stop"),
+        tools=tools,
+    )
+    assert [call.name for call in reply.tool_calls] == ["get_weather"]
+    assert reply.problems == []
 
 
 def test_only_the_first_choice_is_read() -> None:

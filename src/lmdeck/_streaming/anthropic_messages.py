@@ -31,7 +31,7 @@ class AnthropicTranslator:
         self.is_in_call = False
         self.server_calls: list[ServerCall] = []
         self._usage: dict[str, Any] = {}
-        self._inputs: dict[int | None, Json] = {}
+        self._inputs: dict[int | None, Json | str] = {}
 
     def typed(self, data: dict[str, Any]) -> StreamEvent:
         """Return the event under Anthropic's name."""
@@ -55,7 +55,7 @@ class AnthropicTranslator:
             case "content_block_stop":
                 arguments = self._inputs.pop(_index(data), None)
                 if arguments:
-                    yield completion(Delta(tool_calls=[call_delta(_index(data), arguments=dict(arguments))]))
+                    yield completion(Delta(tool_calls=[call_delta(_index(data), arguments=arguments)]))
             case "message_delta":
                 self._usage |= _object(data.get("usage"))
                 reason = _object(data.get("delta")).get("stop_reason")
@@ -68,7 +68,7 @@ class AnthropicTranslator:
         kind = block.get("type")
         self.is_in_call = kind in SERVER_TOOLS
         if kind == "tool_use":
-            self._inputs[index] = _object(block.get("input"))  # complete already if no deltas follow
+            self._inputs[index] = _input(block)  # complete already if no deltas follow
             yield completion(Delta(tool_calls=[call_delta(index, block.get("id"), str(block.get("name") or ""))]))
         elif kind in SERVER_TOOLS:
             self.server_calls.append(_server_call(block))
@@ -96,7 +96,7 @@ class AnthropicTranslator:
             body["content"] if isinstance(body["content"], str) else "".join(_str(each.content) for each in deltas)
         )
         calls = [
-            call_delta(index, block.get("id"), str(block.get("name") or ""), _object(block.get("input")))
+            call_delta(index, block.get("id"), str(block.get("name") or ""), _input(block))
             for index, block in enumerate(blocks)
             if block.get("type") == "tool_use"
         ]
@@ -121,6 +121,12 @@ def _block_delta(block: Json) -> Delta | None:
     if block.get("type") == "thinking" and (text := text_of(block.get("thinking"))):
         return Delta(reasoning_content=text)
     return None
+
+
+def _input(block: Json) -> Json | str:
+    """Return the arguments of a call, which some servers send as JSON inside a string."""
+    value = block.get("input")
+    return value if isinstance(value, str) else _object(value)
 
 
 def _server_call(block: Json) -> ServerCall:

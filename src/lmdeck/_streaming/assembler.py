@@ -32,6 +32,9 @@ from lmdeck.messages import Problem, Reply, TokenLogprob
 from lmdeck.stats import Usage
 
 TOOL_CALL_MISSING = "A tool call was demanded by `tool_choice`, and the model made none."
+TOOL_CALL_ANNOUNCED = "The server gave a tool call as the finish reason, and sent none."
+CALL_REASONS = ("tool_calls", "function_call")
+TEXT_LATE = "Text came after the finish reason."
 REASONING_USED_BUDGET = (
     "The model used all its tokens for reasoning and wrote no answer: raise `max_tokens`, or ask for less reasoning."
 )
@@ -216,10 +219,11 @@ class ChatAssembler:
         lost = [problem for problem in self._all_problems() if problem.code.startswith("tool_call_")]
         if lost and self._strict:
             raise ToolCallParseError(lost[0].detail, raw=lost[0].raw or lost[0].detail, partial=self.reply())
-        if self._expects_call and not (lost or self._calls.complete):
-            self._note_once("tool_call_missing", TOOL_CALL_MISSING)
+        missing = "" if lost or self._calls.complete else self._missing_call()
+        if missing:
+            self._note_once("tool_call_missing", missing)
             if self._strict:
-                raise ToolCallMissingError(TOOL_CALL_MISSING, partial=self.reply())
+                raise ToolCallMissingError(missing, partial=self.reply())
         if not (self._has_answer or lost or self._reasoning.getvalue().strip()) and self._expects_tokens:
             reply = self.reply()
             raise EmptyReplyError(f"The server's answer is empty ({_why_empty(reply)}).", partial=reply)
@@ -314,7 +318,10 @@ class ChatAssembler:
 
     def _read_content(self, text: str, chunks: list[Chunk], *, is_whole: bool = False) -> None:
         parser, first = self._text_parser, len(chunks)
-        if parser is None:
+        is_late = bool(self._finish_reason) and not text.isspace()
+        if is_late:
+            self._note_once("text_late", TEXT_LATE)
+        if parser is None or is_late:
             self._content.write(text)
             chunks.append(Chunk(text))
             return
@@ -362,6 +369,12 @@ class ChatAssembler:
             if self._tools and self._tools.resolve(call.name) is None:
                 detail = f"The server called {call.name!r}, a tool that was not offered."
                 self._note_once("unoffered_tool", detail, dialect=NATIVE)
+
+    def _missing_call(self) -> str:
+        """Return why an answer without calls should have one, or `""`."""
+        if self._expects_call:
+            return TOOL_CALL_MISSING
+        return TOOL_CALL_ANNOUNCED if self._finish_reason in CALL_REASONS else ""
 
     def _note_missing(self) -> None:
         """Note what was asked for and is not in the answer."""

@@ -29,6 +29,7 @@ from lmdeck.native_events import StreamEvent
 
 CONTENT = ("response.output_text", "response.refusal")
 REASONING = ("response.reasoning_text", "response.reasoning_summary_text", "response.reasoning")
+TEXTS = CONTENT + REASONING
 ENDS = ("response.completed", "response.incomplete")
 ARGUMENTS = "response.function_call_arguments"
 
@@ -71,20 +72,22 @@ class ResponsesTranslator:
             yield from self._item(data, is_done=stage == "done")
         elif name == ARGUMENTS:
             yield from self._arguments(data, stage)
-        elif name in CONTENT + REASONING:
+        elif name in TEXTS:
             yield from self._text(data, name, stage)
+        elif kind == "response.content_part.done" and isinstance(part := data.get("part"), Mapping):
+            yield from self._text({**data, **part}, f"response.{part.get('type')}", stage)
 
     def _text(self, data: Json, name: str, stage: str) -> Iterator[WireCompletion]:
         place = (self._items.of(data.get("item_id"), data.get("output_index")), name in REASONING)
         text = text_of(data.get("delta") if stage == "delta" else data.get("text", data.get("refusal")))
-        if not text or (stage == "done" and place in self._seen) or stage not in {"delta", "done"}:
+        if name not in TEXTS or not text or (stage == "done" and place in self._seen) or stage not in {"delta", "done"}:
             return
         self._seen.add(place)
         delta = Delta(reasoning_content=text) if name in REASONING else Delta(content=text)
         yield completion(delta, data.get("logprobs"))
 
     def _arguments(self, data: Json, stage: str) -> Iterator[WireCompletion]:
-        index = self._items.of(data.get("item_id"), data.get("output_index"))
+        index = self._items.of(data.get("item_id"), data.get("output_index"), of_open_item=True)
         place = (index, "arguments")
         arguments = data.get("delta") if stage == "delta" else data.get("arguments")
         is_servers = (index, "server") in self._seen
@@ -98,7 +101,9 @@ class ResponsesTranslator:
         if not isinstance(item, Mapping):
             return
         self.is_in_call = not is_done and str(item.get("type")).endswith("_call")
-        index = self._items.of(item.get("id"), data.get("output_index"), opens=not is_done)
+        index = self._items.of(item.get("id"), data.get("output_index"), opens=not is_done, of_open_item=True)
+        if is_done:
+            self._items.close()
         if item.get("type") == "function_call":
             yield from self._call(item, index, is_done=is_done)
         elif is_done:
@@ -174,14 +179,20 @@ class _ItemNumbers:
         self._by_id: dict[str, int] = {}
         self._by_index: dict[int, int] = {}
         self._count = 0
+        self._open: int | None = None
 
-    def of(self, id_: object, index: object, *, opens: bool = False) -> int | None:
+    def of(self, id_: object, index: object, *, opens: bool = False, of_open_item: bool = False) -> int | None:
         """Return the number of an event's item, None if it names none.
-        `opens` marks the event that begins an item.
+
+        `opens` marks the event that begins an item; with `of_open_item`, one that names no item is about the item begun last.
         """
         name, position = id_ if isinstance(id_, str) else "", index if isinstance(index, int) else None
         if not name and position is None:
-            return None
+            if not of_open_item:
+                return None
+            if opens or self._open is None:
+                self._open, self._count = self._count, self._count + 1
+            return self._open
         place = self._by_id.get(name)
         if place is None and position is not None and not opens:
             place = self._by_index.get(position)
@@ -191,7 +202,13 @@ class _ItemNumbers:
             self._by_index[position] = place
         if name:
             self._by_id[name] = place
+        if opens:
+            self._open = place
         return place
+
+    def close(self) -> None:
+        """Note the end of the item begun last."""
+        self._open = None
 
     def at_end(self, id_: object, position: int) -> int:
         """Return the number of an item of the whole answer: by id, else index, else position."""

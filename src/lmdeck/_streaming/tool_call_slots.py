@@ -80,7 +80,7 @@ class ToolCallSlots:
             self._late.append(Problem("repaired", detail, dialect=NATIVE))
             name = name.partition(CONTROL)[0].strip()
         slot = self._slot_for(delta, name, arguments)
-        new_name = "" if name == slot.name or slot.fragments else name
+        new_name = "" if name == slot.name or (slot.name and slot.fragments) else name
         if not (new_name or arguments):
             return None
         if slot.index < self._returned:
@@ -155,8 +155,7 @@ class ToolCallSlots:
         last = self.slots[-1] if self.slots else None
         return last if last is not None and last.name and not last.is_whole() else None
 
-    @staticmethod
-    def _begins_another(slot: _Slot, index: int | None, wire_id: str, name: str, arguments: str) -> bool:
+    def _begins_another(self, slot: _Slot, index: int | None, wire_id: str, name: str, arguments: str) -> bool:
         """Whether a delta that refers to a known call begins another one nevertheless.
 
         Only a delta with a name can.
@@ -169,9 +168,13 @@ class ToolCallSlots:
             return True  # one id for several calls (lmstudio-bug-tracker #830)
         has_arguments = bool(arguments) and not arguments.isspace()
         if not slot.fragments:
-            return name != slot.name and has_arguments  # without arguments it continues the name
+            is_rest = not self._is_offered(slot.name) and self._is_offered(slot.name + name)
+            return name != slot.name and has_arguments and not is_rest  # without arguments it continues the name
         # Some servers repeat the name on every delta, including a last, empty one.
         return name != slot.name or (slot.is_whole() and (has_arguments or not wire_id))
+
+    def _is_offered(self, name: str) -> bool:
+        return self._tools.resolve(name) is not None
 
     def _open(self, index: int | None, wire_id: str) -> _Slot:
         if len(self.slots) >= self._limits.tool_calls:
