@@ -16,7 +16,7 @@ _HEADER = re.compile(
     r"<\|start\|>\s*(?:assistant|user|system|developer|tool|functions)"
     r"|<\|channel\|>\s*(?:analysis|commentary|final)|<\|constrain\|>\s*(?:json|xml)|\s*to=(?:self|user|assistant)\b"
     r"|<\|(?:open|close)\|>\s*(?:think|response|tools|message|call|argument)?[^<]*<\|sep\|>"
-    r"|<\|channel>thought|>>>all"
+    r"|<\|channel>thought|>>>all|</co: [\d:,.\[\] \-]*>"
     r"|<\|(?:end|call|return|eom|eot)\|>(?:commentary|analysis|final|assistant)(?=<\|)"
 )
 """The words of a message's header, which are markup as its tokens are."""

@@ -22,6 +22,7 @@ from lmdeck._parsing.source import (
     Source,
     Stops,
     TruncatedCall,
+    run_whole,
 )
 
 NAME_KEYS = frozenset({"name", "tool_name", "function_name", "tool", "function", "recipient_name", "action"})
@@ -31,6 +32,7 @@ ARGUMENT_KEYS = frozenset(
 OTHER_KEYS = frozenset({"id", "tool_call_id", "type", "index", "call_id", "thought", "reasoning", "thoughts"})
 KEYS_BESIDE_NAME = frozenset({"type", "id"})
 """Keys that may stand before the name of a call without markers."""
+NO_ARGUMENTS = ("", "null", "None")
 CODE_TOOLS = ("python", "ipython", "code_interpreter")
 WORD = re.compile(r"[\w.\-/:$]*")
 
@@ -69,22 +71,18 @@ def json_arguments(
         return
     parts: list[str] = []
     yield from LiteralReader(source, parts.append, sink.note, ends=ends).read()
-    value = decode_arguments("".join(parts))
-    if isinstance(value, str) and value.strip() not in ("", "null", "None"):
-        inner = Source(value.strip(), closed=True)
-        if value.strip()[:1] != "{":
-            raise MalformedCall("the arguments are no object")
+    written = "".join(parts).strip()
+    value = decode_arguments(written)
+    text = value.strip() if isinstance(value, str) else written
+    if isinstance(value, str) and text[:1] == "{":
         try:
-            for _ in LiteralReader(inner, put, sink.note).read():
-                pass
+            run_whole(LiteralReader(Source(text, closed=True), put, sink.note).read())
         except TruncatedCall:
             raise MalformedCall("the arguments inside the string are cut off") from None
-    elif value in (None, [], ""):
+    elif text in NO_ARGUMENTS or value == []:
         put("{}")
-    elif not isinstance(value, str):
-        raise MalformedCall("the arguments are no object")
     else:
-        put("{}")
+        raise MalformedCall("the arguments are no object")
 
 
 def code_arguments(source: Source, sink: Sink, ends: Stops) -> Reader[None]:
@@ -241,14 +239,12 @@ def _other_members(source: Source, ends: Stops) -> Reader[None]:
             return
         if char == ",":
             source.at += 1
-        elif char == '"':
-            yield from json_text(source, _ignore)
         elif char == ":":
             source.at += 1
             yield from source.skip_space()
             yield from LiteralReader(source, _ignore, _ignore, ends=ends).read()
         else:
-            return
+            yield from json_text(source, _ignore)
 
 
 def json_calls(source: Source, sink: Sink, ends: Stops, *, strictly: bool = False) -> Reader[None]:

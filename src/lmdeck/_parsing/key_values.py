@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from lmdeck._parsing.json_calls import json_arguments
+from lmdeck._parsing.offered_tools import types_of
 from lmdeck._parsing.python_calls import python_call
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
@@ -182,7 +183,7 @@ class _Pairs:
         if pairs.kind and (yield from source.take(stops(pairs.kind[0]))):
             said = (yield from source.collect(stops(pairs.kind[1]))).strip()
             source.at += len(pairs.kind[1])
-            types = types or frozenset({said})
+            types = types or types_of({"type": said}, {})
             yield from _space(source)
         if not (yield from self._begins_value(key)):
             return True
@@ -261,20 +262,16 @@ class _Pairs:
         source, pairs = self._source, self._pairs
         if not (yield from source.ahead(stops(pairs.key[0]))):
             return False
-        wanted, sequence, at = stops(*pairs.tags, *pairs.ends), (*pairs.key, *pairs.value), source.at
-        for number in range(len(sequence) + 1):
-            while not (found := wanted.pattern.search(source.text, at, source.at + PAIR_LIMIT)):
+        wanted, distance = stops(*pairs.tags, *pairs.ends), 0
+        for expected in ((pairs.key[0],), pairs.key[1:], pairs.value[:1], pairs.value[1:], (pairs.key[0], *pairs.ends)):
+            while not (found := wanted.pattern.search(source.text, source.at + distance, source.at + PAIR_LIMIT)):
                 if source.closed or len(source.text) - source.at >= PAIR_LIMIT:
                     return False
-                offset = at - source.at
                 yield
-                at = source.at + offset
-            if number == len(sequence):
-                return found.group() in (pairs.key[0], *pairs.ends)
-            if found.group() != sequence[number]:
+            if found.group() not in expected:
                 return False
-            at = found.end()
-        return False
+            distance = found.end() - source.at
+        return True
 
     def _doubled(self, tag: str) -> Reader[None]:
         """Read a tag again that was read."""

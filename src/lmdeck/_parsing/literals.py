@@ -436,8 +436,6 @@ class LiteralReader:
             self._flush()
             yield from self.string()
             return
-        if not following and not word:
-            raise TruncatedCall
         written = self._known(word)
         if written is None:
             if not following:

@@ -105,8 +105,6 @@ class StreamParser:
 
     def feed_reasoning(self, text: str, chunks: list[Chunk]) -> None:
         """Read text of the server's own reasoning channel; append the chunks that are certain."""
-        if self._is_finished:
-            return
         if self._channel is None:
             self._channel = ReasoningChannel(self._scanner)
         first = len(chunks)

@@ -7,7 +7,7 @@ from lmdeck._parsing.dialects.xml_tags import FUNCTION
 from lmdeck._parsing.literals import LiteralReader
 from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.sink import Sink
-from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall
+from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, run_whole
 from lmdeck._parsing.xml_calls import parameters
 from lmdeck.events import Chunk
 
@@ -27,8 +27,7 @@ def repaired_arguments(raw: str, name: str, tools: OfferedTools) -> tuple[str, l
     else:
         reader = LiteralReader(Source(text, closed=True), parts.append, notes.append, closes_at_end=True).read()
     try:
-        for _ in reader:
-            pass
+        run_whole(reader)
     except (MalformedCall, NotACall, TruncatedCall):
         return None
     written = "".join(parts)

@@ -452,8 +452,7 @@ class Scanner:
         redirected, code_spans = sink.redirect, sink.code_spans
         sink.redirect, sink.code_spans = redirected or redirect, CodeSpans()
         self.source = sink.source = source
-        for _ in self._scan_content():
-            pass
+        next(self._scan_content(), None)  # the text is complete: it never waits
         self.source = sink.source = outer
         sink.redirect, sink.code_spans = redirected, code_spans
 

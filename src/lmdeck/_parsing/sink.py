@@ -216,10 +216,10 @@ class Sink:
         else:
             self.report("tool_call_unparsed", f"A call could not be read and was left as text: {refusal}", text, span)
 
-    def discard_until(self, source: Source, wanted: Stops, what: str) -> Reader[None]:
-        """Skip text up to the first of some literals, and report it."""
+    def discard_until(self, source: Source, wanted: Stops, what: str, begin: int | None = None) -> Reader[None]:
+        """Skip text up to the first of some literals, and report it, from the place where its markup begins on."""
         parts: list[str] = []
-        begin = source.place
+        begin = source.place if begin is None else begin
         yield from source.until(wanted, parts.append)
         if text := "".join(parts).strip():
             self.report("text_left_out", f"{what} was left out: {text}", span=(begin, source.place))

@@ -157,6 +157,11 @@ def _branches(node: dict[str, Any], end: str, *, is_root: bool = False) -> str:
     return run + (choices[0] if len(choices) == 1 else f"(?:{'|'.join(choices)})")
 
 
+def run_whole(reader: Reader[None]) -> None:
+    """Run a reader of text that is complete, so that it never waits."""
+    next(reader, None)
+
+
 @lru_cache(maxsize=4096)
 def stops(*literals: str) -> Stops:
     """Return the cached `Stops` of some literals."""
@@ -269,9 +274,8 @@ class Source:
             self.at -= len(text)
             return
         rest = self.text[self.at :]
-        if self._mark >= 0:
-            self._kept = [self.marked().removesuffix(text)]
-            self._mark = 0
+        self._kept = [self.marked().removesuffix(text)]
+        self._mark = 0
         self.text = text + rest
         self.base += self.at - len(text)
         self.at = 0
@@ -382,9 +386,9 @@ class Source:
         parts: list[str] = []
         while True:
             found = pattern.match(self.text, self.at)
-            if found:
-                parts.append(found.group())
-                self.at = found.end()
-            if self.at < len(self.text) or self.closed:
+            end = found.end() if found else self.at
+            parts.append(self.text[self.at : end])
+            self.at = end
+            if end < len(self.text) or self.closed:
                 return "".join(parts)
             yield

@@ -12,7 +12,7 @@ from typing import Any
 
 from lmdeck._parsing.argument_values import decode_arguments
 from lmdeck._parsing.literals import LiteralReader
-from lmdeck._parsing.source import MalformedCall, NotACall, Source, TruncatedCall
+from lmdeck._parsing.source import MalformedCall, NotACall, Source, TruncatedCall, run_whole
 
 NOTHING: Any = object()
 FENCE = re.compile(r"```(?:json[5c]?)?[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL | re.IGNORECASE)
@@ -61,8 +61,7 @@ def partial_value(text: str) -> Any:
     source = Source(text, closed=True)
     source.at = found.start()
     with suppress(MalformedCall, NotACall, TruncatedCall):
-        for _ in LiteralReader(source, parts.append, str, closes_at_end=True).read():
-            pass
+        run_whole(LiteralReader(source, parts.append, str, closes_at_end=True).read())
     return _closed("".join(parts))
 
 
@@ -80,7 +79,7 @@ def _closed(prefix: str) -> Any:
             continue
         elif piece in "{[":
             closers.append("}" if piece == "{" else "]")
-        elif piece in "}]" and closers:
+        else:
             closers.pop()
     end = "".join(reversed(closers))
     for begun in (prefix + '"' * in_string, WAITING_KEY.sub("", prefix + '"' * in_string)):
@@ -117,8 +116,7 @@ def _repaired(text: str, at: int) -> tuple[Any, int, list[str]]:
     source, parts, notes = Source(text, closed=True), list[str](), list[str]()
     source.at = at
     try:
-        for _ in LiteralReader(source, parts.append, notes.append, closes_at_end=True).read():
-            pass
+        run_whole(LiteralReader(source, parts.append, notes.append, closes_at_end=True).read())
     except (MalformedCall, NotACall, TruncatedCall):
         return NOTHING, at, notes
     return _strict("".join(parts)), source.at, notes

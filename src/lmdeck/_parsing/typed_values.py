@@ -60,15 +60,13 @@ class _Trimmed:
         If its end tag is missing, the line end before the next tag is not part of it.
         """
         held, self._deferred = self._deferred, ""
-        if not held:
+        if not held or not self._is_begun:  # a value that is only a line end is empty
             return
         if not self._trims:
             self._put("" if is_forgotten else held)
             return
         newline = held.find("\n") if is_forgotten else held.rfind("\n")
-        if not self._is_begun:
-            self._put(held[newline + 1 :] if newline >= 0 and held.strip() else "")
-        elif not self._is_padded:
+        if not self._is_padded:
             self._put(held)
         else:
             rest = held[newline + 1 :]

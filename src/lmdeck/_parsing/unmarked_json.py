@@ -261,16 +261,11 @@ def _in_brackets(source: Source, sink: Sink, name: str, ends: Stops, *, closer: 
     sink.close()
 
 
-def _named_by_tag(source: Source, sink: Sink) -> Reader[None]:
+def _named_by_tag(word: str, source: Source, sink: Sink) -> Reader[None]:
     """Read arguments after the name of a tool in brackets or a tag.
 
     `[NAME] {…} [END_TOOL_REQUEST]` or `<NAME>{…}</NAME>` (openclaw #66178).
     """
-    found = WRAPPER.match(source.text, source.at)
-    if found is None:
-        raise NotACall
-    word = found.group(1) or found.group(3)
-    source.at = found.end()
     closing = stops(f"</{word}>", f"[/{word}]", f"[END_{word}]", "[END_TOOL_REQUEST]", "[/TOOL_REQUEST]")
     sink.open(word)
     yield from json_arguments(source, sink.write, sink, closing)
@@ -284,22 +279,21 @@ def wrapped_json(source: Source, sink: Sink) -> Reader[None]:
 
     For example `<action>{…}</action>` or `[TOOL_USE] NAME({…}) [/TOOL_USE]`.
     """
-    while not (found := WRAPPER.match(source.text, source.at)):
-        if source.closed or not WRAPPER_BEGUN.match(source.text, source.at):
-            raise NotACall
-        yield
+    found = WRAPPER.match(source.text, source.at)
+    if found is None:
+        raise NotACall
     word = found.group(1) or found.group(3)
     name = found.group(2) or found.group(4)
-    if sink.tools.resolve(word) is not None and source.text[found.end() : found.end() + 1] == "{":
-        yield from drafted(source, sink, _named_by_tag)
-        return
-    if name and (sink.tools.resolve(name) is None or not WORDS_OF_CALLS.search(word)):
-        raise NotACall
-    is_tag = bool(found.group(1))
-    source.at = found.end()
+    is_tag, distance = bool(found.group(1)), len(found.group())
     closing = stops(f"</{word}>") if is_tag else stops(f"[/{word}]", f"[END_{word}]")
 
     def read(source: Source, sink: Sink) -> Reader[None]:
+        source.at += distance
+        if sink.tools.resolve(word) is not None and source.text[source.at] == "{":
+            yield from _named_by_tag(word, source, sink)
+            return
+        if name and (sink.tools.resolve(name) is None or not WORDS_OF_CALLS.search(word)):
+            raise NotACall
         if name:
             source.at += len(name) + 1
             yield from _in_brackets(source, sink, name, closing)

@@ -165,7 +165,7 @@ class _Value:
         behind = yield from literal_behind(self._source, len(found), end.follows)
         if behind in end.own and self._is_doubled():
             behind = yield from self._behind_doubled(len(found))
-        if behind is None and end.behind and (yield from self._is_behind(len(found))):
+        if behind is None and end.behind and (yield from self._is_behind(end.behind, len(found))):
             if "".join((self._deferred or [])[-2:]).rstrip().endswith(end.opens):
                 raise MalformedCall("two tags stand in each other's place")
             behind = UNCLEAR
@@ -184,17 +184,16 @@ class _Value:
             self._stray = self._size
         return False
 
-    def _is_behind(self, distance: int) -> Reader[bool]:
-        """Whether text that the pattern `after` matches follows an end tag."""
-        source, wanted = self._source, self._end.behind
-        while wanted:
+    def _is_behind(self, wanted: re.Pattern[str], distance: int) -> Reader[bool]:
+        """Whether text that a pattern matches follows an end tag."""
+        source = self._source
+        while True:
             rest = source.text[source.at + distance : source.at + distance + LOOKAHEAD]
             if wanted.match(rest):
                 return True
             if source.closed or len(rest) == LOOKAHEAD or len(rest.split()) > 2:
                 return False
             yield
-        return False
 
     def _is_doubled(self) -> bool:
         """Whether an end tag before another one is the end, written twice.

@@ -155,7 +155,6 @@ def parameters(source: Source, sink: Sink, elements: Elements, space: str = "") 
     """Read parameters up to the end of their function, which stays unread."""
     sink.write("{")
     is_first = True
-    indent = ""
     body = elements.body
     opening = set(elements.parameter)
     while True:
@@ -186,7 +185,8 @@ def parameters(source: Source, sink: Sink, elements: Elements, space: str = "") 
             if found not in elements.function_end:
                 sink.note("a missing closing element")
             break
-        indent = gap[gap.rfind("\n") + 1 :] if "\n" in gap else ""
+        line = gap[gap.rfind("\n") + 1 :]
+        indent = line if line.isspace() and line != gap else ""
         source.at += len(found)
         is_first = yield from _parameter(source, sink, elements, found, indent=indent, is_first=is_first)
     sink.write("}")

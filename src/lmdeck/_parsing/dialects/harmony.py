@@ -67,13 +67,11 @@ def header_of(source: Source, sink: Sink) -> Reader[str]:
     header, end = yield from _up_to_text(source)
     if end != "<|message|>" and (size := _begin_of_text(header)):
         source.unread(header[size:])
-        if sink.is_at_start or header.startswith("<|start|>"):
+        if end or sink.is_at_start or header.startswith("<|start|>"):
             sink.report("repaired", "The header of a message had no end", header[:size], (begin, source.place))
             return header[:size]
-        if not end:
-            source.unread(header[:size])
-            raise NotACall
-        source.at += len(header) - size
+        source.unread(header[:size])
+        raise NotACall
     if (end != "<|message|>" and header.startswith("to=")) or not HEADER.match(header):
         raise NotACall
     if not end:
@@ -132,7 +130,7 @@ def message(source: Source, sink: Sink, default: str = "user") -> Reader[None]:
         sink.separate_message(kind)
         yield from to_user(source, sink, ends)
     elif name == "developer":
-        yield from sink.discard_until(source, ends, "A message to the developer")
+        yield from sink.discard_until(source, ends, "A message to the developer", source.marked_span()[0])
     elif name == "assistant":
         yield from to_itself(source, sink)
     elif sink.tools:
@@ -245,7 +243,8 @@ def addressed(source: Source, sink: Sink, name: str) -> Reader[None]:
     name = _without_type(name, sink)
     bare = name.removeprefix("functions.")
     if sink.tools.resolve(name) is None and bare.split(".")[0] in BUILTIN:
-        yield from sink.discard_until(source, MESSAGE_ENDS, f"A message to the built-in tool {name!r}")
+        what = f"A message to the built-in tool {name!r}"
+        yield from sink.discard_until(source, MESSAGE_ENDS, what, source.marked_span()[0])
         return
     char = yield from source.skip_space()
     if (yield from source.ahead(stops(*ATEM_BEGINS))):

@@ -9,6 +9,7 @@ import html
 import re
 
 from lmdeck._parsing.dialects.dialect import Dialect, Marker
+from lmdeck._parsing.offered_tools import types_of
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck._parsing.typed_values import typed_value
@@ -36,7 +37,6 @@ GLUED = "toolscall "
 Source: oh-my-pi #8495.
 """
 SECTION = re.compile(r"\w*")
-CONTROL = re.compile(r"<\|[\w.:\-]{1,40}\|>")
 
 
 def kimi(source: Source, sink: Sink) -> Reader[None]:
@@ -122,10 +122,8 @@ def kimi_call(source: Source, sink: Sink, header: str) -> Reader[None]:
         if not (yield from source.take(SEPARATOR)) or not ATTRIBUTES.fullmatch(said):
             raise MalformedCall(f"{said[:80]!r} is not the header of an argument")
         given = attributes_in(said)
-        if ATTRIBUTE.sub("", CONTROL.sub("", said)).strip():
-            raise MalformedCall(f"the header of an argument cannot be read: {said[:80]}")
         key = given.get("key", "")
-        types = frozenset({given["type"]}) if "type" in given else sink.tools.types(sink.name, key)
+        types = types_of(given, {}) or sink.tools.types(sink.name, key)
         sink.write_key(key, is_first=is_first)
         is_first = False
         end = yield from typed_value(source, sink, ARGUMENT_END, types, trims=False)

@@ -37,7 +37,7 @@ def between(*ends: str) -> BodyReader:
                 raise TruncatedCall
             if char == "{":
                 source.at -= 1
-                yield from _array(source, sink, ends)
+                yield from json_calls(source, sink, wanted)
             else:
                 yield from python_calls(source, sink, wanted, closer="]")
         elif char == "{":
@@ -49,10 +49,6 @@ def between(*ends: str) -> BodyReader:
         yield from source.take(wanted)
 
     return read
-
-
-def _array(source: Source, sink: Sink, ends: tuple[str, ...]) -> Reader[None]:
-    yield from json_calls(source, sink, stops(*ends))
 
 
 def tool_code(source: Source, sink: Sink) -> Reader[None]:
@@ -77,8 +73,9 @@ def _begins_call(source: Source) -> Reader[None]:
 
 
 def python_tag(source: Source, sink: Sink) -> Reader[None]:
-    """Read JSON objects after `<|python_tag|>`, separated by semicolons."""
+    """Read JSON objects or `NAME.call(key=literal)` after `<|python_tag|>`, separated by semicolons, or program text."""
     ends = stops("<|eom_id|>", "<|eot_id|>")
+    builtins = stops(*(f"{name}.call(" for name in sink.tools.schemas))
     count = len(sink.completed)
     while True:
         if len(sink.completed) > count:
@@ -90,21 +87,19 @@ def python_tag(source: Source, sink: Sink) -> Reader[None]:
             yield from json_calls(source, sink, ends)
         elif char and char in ";,":
             source.at += 1
-        elif not char and len(sink.completed) == count:
-            raise TruncatedCall
+        elif found := (yield from source.take(builtins)):
+            yield from python_call(source, sink, ends, found.removesuffix(".call("))
         elif len(sink.completed) > count:
             yield from source.take(ends)
             return
+        elif not char:
+            raise TruncatedCall
         else:
-            yield from _builtin(source, sink, ends)
+            yield from _program(source, sink, ends)
 
 
-def _builtin(source: Source, sink: Sink, ends: Stops) -> Reader[None]:
-    """Read `NAME.call(key=literal)`, or program text for a tool that runs it."""
-    found = yield from source.take(stops(*(f"{name}.call(" for name in sink.tools.schemas)))
-    if found:
-        yield from python_call(source, sink, ends, found.removesuffix(".call("))
-        return
+def _program(source: Source, sink: Sink, ends: Stops) -> Reader[None]:
+    """Read program text for a tool that runs it."""
     name = next((name for name in CODE_TOOLS if name in sink.tools.schemas), None)
     if name is None:
         raise MalformedCall("neither JSON nor a call of an offered tool")

@@ -92,11 +92,13 @@ def after_separator(source: Source, sink: Sink) -> Reader[None]:
 def citation(source: Source, sink: Sink) -> Reader[None]:
     """Skip the end of a citation, which names its sources."""
     begin = source.place
-    named = yield from source.collect_while(SOURCES)
-    yield from source.skip_space()
-    if not (yield from source.take(stops(">"))) and named.strip():
+    named = " " + (yield from source.collect_while(SOURCES))
+    if (yield from source.take(stops(">"))):
+        return
+    source.unread(named[len(named.rstrip()) :])
+    if named.strip():
         detail = f"The end of a citation without its bracket was left out: {named.strip()}"
-        sink.report("text_left_out", detail, named, (begin, source.place))
+        sink.report("text_left_out", detail, named.strip(), (begin, source.place))
 
 
 def nothing(_: Source, __: Sink) -> Reader[None]:
