@@ -108,7 +108,6 @@ PROSE = [
     "The days are: [3, 4], the places: [Rome, Oslo].",
     'The page says: call:plan{place:<|"|>Rome<|"|>} begins a call, and so on.',
     "gpt-oss opens with <|channel|>final and then answers.",
-    "Write <tool_call>plan</tool_call> to plan a trip.",
 ]
 
 

@@ -16,7 +16,6 @@ from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.typed_values import typed_value
 from lmdeck._parsing.value_ends import ValueEnd, literal_behind
-from lmdeck._parsing.xml_calls import is_mentioned
 
 NAME = re.compile(r"[\w.\-]*")
 KEY = re.compile(r"[^\s<>{}\"]{1,200}\Z")
@@ -86,8 +85,6 @@ def named_pairs(source: Source, sink: Sink, pairs: KeyValue) -> Reader[None]:
     if not name:
         raise MalformedCall("a call without a name") if found in pairs.tags else NotACall
     if not found and not (is_known and (yield from _begins_body(source, pairs))):
-        raise NotACall
-    if found in pairs.ends and (yield from is_mentioned(source, sink, len(found))):
         raise NotACall
     sink.open(name)
     sink.flush()

@@ -134,19 +134,18 @@ def elements_call(source: Source, sink: Sink, elements: Elements) -> Reader[None
         ended = yield from source.take(stops(*elements.function_end))
         if ended and not sink.has_keys and (yield from literal_behind(source, 0, stops(*elements.parameter, "{"))):
             raise MalformedCall(f"the function {name_in(header)!r} ends before its parameters")
-    if not (is_json or sink.has_keys) and (yield from is_mentioned(source, sink)):
+    if not (is_json or sink.has_keys) and (yield from _is_mentioned(source, sink)):
         raise NotACall
     sink.close()
 
 
-def is_mentioned(source: Source, sink: Sink, distance: int = 0) -> Reader[bool]:
-    """Whether a call stands inside a line of text that goes on `distance` characters ahead: without arguments, it is text."""
+def _is_mentioned(source: Source, sink: Sink) -> Reader[bool]:
+    """Whether a function without arguments stands inside a line of text, so that it is hardly a call."""
     if sink.code_spans.is_line_start:
         return False
     while True:
-        begin = source.at + distance
-        found = OTHER_TEXT.match(source.text, begin, begin + GAP_LIMIT)
-        if found or source.closed or len(source.text) - begin >= GAP_LIMIT:
+        found = OTHER_TEXT.match(source.text, source.at, source.at + GAP_LIMIT)
+        if found or source.closed or len(source.text) - source.at >= GAP_LIMIT:
             return found is not None and found.group(1) not in MARKUP_BEGINS
         yield
 
