@@ -304,24 +304,22 @@ class Scanner:
         return source.text.find(tags.close, source.at, source.at + LONGEST_THOUGHT) >= 0
 
     def _drop_token(self, token: str) -> None:
-        """Drop a token that is not part of the answer.
+        """Drop a token that is not part of the answer: special ones anywhere, others only at its start and end.
 
-        Special tokens are dropped anywhere, others only at its start and end.
+        A special one inside the text is reported, unless its dialect is known to be spoken.
         """
         grammar, sink = self.grammar, self.sink
         self.source.at += len(token)
-        is_known = token not in grammar.words and (
-            self._is_spoken(token) or (grammar.has_calls and token in grammar.special)
-        )
-        if token not in grammar.drops and token not in grammar.anywhere:
-            if is_special(token) or sink.is_at_start:
-                sink.defer_space()
-            else:
-                sink.emit_content(token)
-        elif sink.is_at_start or (is_known and not self._left_markup):
+        is_end_tag = token not in grammar.drops and token not in grammar.anywhere
+        is_known = self._is_spoken(token) and token not in grammar.words
+        if sink.is_at_start or (is_known and not self._left_markup):
             self._note_spoken(token)
             sink.defer_space()
-        elif self._left_markup:
+        elif self._left_markup and not is_end_tag:
+            sink.emit_content(token)
+        elif is_special(token) and (is_end_tag or grammar.has_calls):
+            sink.drop_token(token)
+        elif is_end_tag:
             sink.emit_content(token)
         else:
             sink.defer_token(token)

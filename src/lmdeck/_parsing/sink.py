@@ -151,11 +151,19 @@ class Sink:
             self._drop_deferred()
         self._gap.append("")
 
+    def drop_token(self, token: str) -> None:
+        """Drop the token that was read last, and report it."""
+        self._report_dropped(token, self.source.place)
+        self.defer_space()
+
     def _drop_deferred(self) -> None:
         for token, place in self._deferred:
-            self.report("token_dropped", f"The token {token} was dropped", token, (place - len(token), place))
+            self._report_dropped(token, place)
         self._deferred.clear()
         self._gap = [text for text in self._gap if text.isspace()]
+
+    def _report_dropped(self, token: str, place: int) -> None:
+        self.report("token_dropped", f"The token {token} was dropped", token, (place - len(token), place))
 
     def end(self) -> None:
         """Emit deferred white space if the answer is nothing else."""

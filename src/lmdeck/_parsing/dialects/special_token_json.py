@@ -84,9 +84,13 @@ def everyone(source: Source, sink: Sink) -> Reader[None]:
 
 def after_separator(source: Source, sink: Sink) -> Reader[None]:
     """Read what follows `<|message_sep|>`: a call, or nothing."""
-    yield from source.skip_space()
+    place = source.place
+    following = yield from source.skip_space()
     if (yield from source.take(stops("function call<|role_sep|>"))):
         yield from tag_block("</s>")(source, sink)
+    elif following and not sink.is_at_start:
+        token = "<|message_sep|>"
+        sink.report("token_dropped", f"The token {token} was dropped", token, (place - len(token), place))
 
 
 def citation(source: Source, sink: Sink) -> Reader[None]:
