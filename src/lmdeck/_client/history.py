@@ -112,8 +112,8 @@ class History(Struct, frozen=True):
         while first > 0 and sizes[first - 1] <= left:
             first -= 1
             left -= sizes[first]
-        kept = [message for exchange in exchanges[max(first, 0) :] for message in exchange]
-        return type(self)((*system, *kept))
+        recent = [message for exchange in exchanges[max(first, 0) :] for message in exchange]
+        return type(self)((*system, *recent))
 
     def summarised(self, chat: Asking, max_tokens: int, count: Callable[[Message], int] | None = None) -> Self:
         """Return the history with a summary in place of its oldest messages.
@@ -142,9 +142,9 @@ class History(Struct, frozen=True):
 
     def _split(self, max_tokens: int, count: Callable[[Message], int] | None) -> tuple[Sequence[Message], Self]:
         """Return the messages that `trimmed` drops, and what it leaves."""
-        kept = self.trimmed(max_tokens, count)
+        remaining = self.trimmed(max_tokens, count)
         is_led = bool(self.messages) and self.messages[0].role == "system"
-        return self.messages[is_led : is_led + len(self) - len(kept)], kept
+        return self.messages[is_led : is_led + len(self) - len(remaining)], remaining
 
     def _summarised(self, summary: str, rest: Self) -> Self:
         is_led = bool(rest.messages) and rest.messages[0].role == "system"
@@ -242,8 +242,8 @@ def _transcript(message: Message, excess: float) -> Iterator[str]:
     names = {"user": "User", "assistant": "Assistant", "tool": "Tool result"}
     text = message.content if isinstance(message.content, str) else _text_of(message.content)
     if excess:
-        kept = int(len(text) * (1 - excess) / 2)
-        text = f"{text[:kept]}{CUT}{text[len(text) - kept :]}"
+        half = int(len(text) * (1 - excess) / 2)
+        text = f"{text[:half]}{CUT}{text[len(text) - half :]}"
     if text:
         yield f"{names.get(message.role, message.role.title())}: {text}"
     for call in message.tool_calls:

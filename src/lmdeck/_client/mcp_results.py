@@ -38,8 +38,8 @@ def _part(part: Any) -> str | Image:  # one of MCP's content blocks, also of a l
         case "image":
             return Image(f"data:{part.mime_type};base64,{part.data}")
         case "resource_link":
-            told = (f"{part.name!r}", str(part.uri), part.mime_type or "", part.description or "")
-            return f"[resource link: {', '.join(word for word in told if word)}]"
+            details = (f"{part.name!r}", str(part.uri), part.mime_type or "", part.description or "")
+            return f"[resource link: {', '.join(word for word in details if word)}]"
         case "resource":
             return _resource(part.resource)
         case "audio":

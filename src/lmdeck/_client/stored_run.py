@@ -55,14 +55,14 @@ class StoredResult(Struct, kw_only=True, omit_defaults=True):
     def of(cls, result: ToolResult) -> Self:
         """Return the stored form of a result."""
         error = None if result.error is None else result.error.message
-        kept = {name: getattr(result, name) for name in cls.__struct_fields__ if name != "error"}
-        return cls(error=error, **kept)
+        fields = {name: getattr(result, name) for name in cls.__struct_fields__ if name != "error"}
+        return cls(error=error, **fields)
 
     def result(self) -> ToolResult:
         """Return the result."""
         error = None if self.error is None else ToolExecutionError(self.error)
-        kept: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__ if name != "error"}
-        return ToolResult(error=error, **kept)
+        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__ if name != "error"}
+        return ToolResult(error=error, **fields)
 
 
 class StoredRound(Struct):

@@ -13,13 +13,13 @@ class JSONStrings:
     It stops at the end of that value.
     """
 
-    __slots__ = ("_begun", "_depth", "_is_over", "is_inside")
+    __slots__ = ("_backslash", "_depth", "_is_over", "is_inside")
 
     def __init__(self) -> None:
         self.is_inside = False
         self._is_over = False
         self._depth = 0
-        self._begun = ""  # a backslash at the end of the text so far
+        self._backslash = ""  # a backslash at the end of the text so far
 
     def feed(self, text: str) -> None:
         """Add text.
@@ -30,9 +30,9 @@ class JSONStrings:
         if not self._depth and text.lstrip()[0] not in "{[":
             self._is_over = True
             return
-        text = self._begun + text
-        self._begun = "\\" if (len(text) - len(text.rstrip("\\"))) % 2 else ""
-        for piece in PIECES.findall(text[: len(text) - len(self._begun)]):
+        text = self._backslash + text
+        self._backslash = "\\" if (len(text) - len(text.rstrip("\\"))) % 2 else ""
+        for piece in PIECES.findall(text[: len(text) - len(self._backslash)]):
             if piece == '"':
                 self.is_inside = not self.is_inside
             elif self.is_inside:

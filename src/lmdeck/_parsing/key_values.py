@@ -71,8 +71,8 @@ def named_pairs(source: Source, sink: Sink, pairs: KeyValue) -> Reader[None]:
         name += rest
     after = yield from source.peek()
     if not after:
-        is_begun = any(tool.startswith(name) for tool in offered.literals)
-        raise TruncatedCall if is_begun and name else NotACall
+        is_partial = any(tool.startswith(name) for tool in offered.literals)
+        raise TruncatedCall if is_partial and name else NotACall
     is_known = sink.tools.resolve(name) is not None
     yield from _space(source)
     tags = stops(*pairs.tags, pairs.separator, *pairs.ends)
@@ -178,9 +178,9 @@ class _Pairs:
             return True
         types = sink.tools.types(sink.name, key)
         if pairs.kind and (yield from source.take(stops(pairs.kind[0]))):
-            said = (yield from source.collect(stops(pairs.kind[1]))).strip()
+            type_name = (yield from source.collect(stops(pairs.kind[1]))).strip()
             source.at += len(pairs.kind[1])
-            types = types or types_of({"type": said}, {})
+            types = types or types_of({"type": type_name}, {})
             yield from _space(source)
         if not (yield from self._begins_value(key)):
             return True

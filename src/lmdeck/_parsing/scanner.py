@@ -119,13 +119,13 @@ class Scanner:
                 yield from self._reasoning(last)
             return
         last_message = max((prefix.rfind(text) for text, marker in grammar.markers.items() if marker.opens), default=-1)
-        begun = prefix[last_message:] if last_message >= 0 else ""
-        begun = begun or next((text for text in grammar.call_markers if prefix.rstrip().endswith(text)), "")
-        begun = begun or next((text for text in grammar.starts if len(text) > 1 and prefix.endswith(text)), "")
-        self.source = self.sink.source = Source(begun, base=-len(begun))
-        self.sink.template = begun
+        opened = prefix[last_message:] if last_message >= 0 else ""
+        opened = opened or next((text for text in grammar.call_markers if prefix.rstrip().endswith(text)), "")
+        opened = opened or next((text for text in grammar.starts if len(text) > 1 and prefix.endswith(text)), "")
+        self.source = self.sink.source = Source(opened, base=-len(opened))
+        self.sink.template = opened
         self._spoken |= set().union(
-            *(names for text, names in grammar.speakers.items() if begun and begun.startswith(text))
+            *(names for text, names in grammar.speakers.items() if opened and opened.startswith(text))
         )
 
     def _scan_content(self, ends: Stops = NO_ENDS) -> Reader[str]:
@@ -244,15 +244,15 @@ class Scanner:
         sink.emit_content(":")
         return False
 
-    def _wait(self, scan: Scan, said: str) -> Reader[None]:
+    def _wait(self, scan: Scan, emitted: str) -> Reader[None]:
         """Wait for a token after the emitted text; text before it is emitted as it arrives."""
         sink, source = self.sink, self.source
         emit_flowing = sink.emit_flowing if sink.is_flowing else sink.emit_content
         if scan.usual is scan.on_new_line:
             self._is_line_start = False
-            yield from source.sleep(scan.usual.begun.search, emit_flowing)
+            yield from source.sleep(scan.usual.beginning.search, emit_flowing)
             return
-        usual, on_new_line = scan.usual.begun.search, scan.on_new_line.begun.search
+        usual, on_new_line = scan.usual.beginning.search, scan.on_new_line.beginning.search
 
         def emit_content(text: str) -> None:
             """Emit text and track whether it ends at the start of a line."""
@@ -263,7 +263,7 @@ class Scanner:
                 self._is_line_start = not rest or rest.isspace()
                 source.stop = on_new_line if self._is_line_start else usual
 
-        tail = said[said.rfind("\n") + 1 :]
+        tail = emitted[emitted.rfind("\n") + 1 :]
         self._is_line_start = sink.code_spans.is_line_start if not tail or tail.isspace() else False
         yield from source.sleep(on_new_line if self._is_line_start else usual, emit_content)
 

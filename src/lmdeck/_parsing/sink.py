@@ -255,11 +255,11 @@ class Sink:
         self._fragments = []
         self._keys.clear()
         if (
-            resolved != (said := name.strip())
-            and not said.startswith(NAME_PREFIXES)
-            and said != f"{resolved}.{resolved}"
+            resolved != (stripped := name.strip())
+            and not stripped.startswith(NAME_PREFIXES)
+            and stripped != f"{resolved}.{resolved}"
         ):
-            self.note(f"the name {said!r}")
+            self.note(f"the name {stripped!r}")
 
     def begin_block(self, place: int) -> None:
         """Start a block of calls at a place of the source text.

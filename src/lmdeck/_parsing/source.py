@@ -20,7 +20,7 @@ KEPT_LENGTH = 200
 """How much text is kept at most without asking the reader that waits for it."""
 NO_GUARDS: Mapping[str, tuple[str, str]] = MappingProxyType({})
 BEGUN_LENGTH = 4
-"""How many characters of a literal `begun` looks for.
+"""How many characters of a literal `beginning` looks for.
 
 Enough of them to pass by HTML, few enough to compile quickly.
 """
@@ -45,7 +45,7 @@ class TruncatedCall(Exception):
 class Stops:
     """Literals to look for at once; if one begins with another, the longer one wins.
 
-    `pattern` matches one of them. `begun` finds where one may begin: its first characters, or fewer at the end of the text. The
+    `pattern` matches one of them. `beginning` finds where one may begin: its first characters, or fewer at the end of the text. The
     expressions are compiled on first use, because an answer is written in one of many dialects.
     """
 
@@ -72,7 +72,7 @@ class Stops:
         return re.compile(_either(alternatives(free), self._also, *guarded))
 
     @cached_property
-    def begun(self) -> re.Pattern[str]:
+    def beginning(self) -> re.Pattern[str]:
         """The expression of the starts of the literals; `find` decides what they are."""
         starts = {literal[:BEGUN_LENGTH] for literal in self.literals if literal not in self._guards}
         guarded = (
@@ -91,7 +91,7 @@ class Stops:
 
         The literal is `""` for the start of one at the end of open text, and if there is none; then the position is the end.
         """
-        search = self.pattern.search if closed else self.begun.search
+        search = self.pattern.search if closed else self.beginning.search
         while found := search(text, at):
             start = found.start()
             if closed:
@@ -176,7 +176,7 @@ class Source:
     that was not read.
     """
 
-    __slots__ = ("_kept", "_mark", "at", "base", "closed", "keep", "put", "stop", "text")
+    __slots__ = ("_collected", "_mark", "at", "base", "closed", "keep", "put", "stop", "text")
 
     def __init__(self, text: str = "", *, closed: bool = False, base: int = 0) -> None:
         self.text = text
@@ -186,7 +186,7 @@ class Source:
         self.stop: Callable[[str], object] | None = None
         self.put: Callable[[str], object] | None = None
         self.keep: Callable[[str], object] | None = None
-        self._kept: list[str] = []
+        self._collected: list[str] = []
         self._mark = -1
 
     @property
@@ -198,7 +198,7 @@ class Source:
         """Add new text and forget what was read."""
         at = self.at
         if self._mark >= 0:
-            self._kept.append(self.text[self._mark : at])
+            self._collected.append(self.text[self._mark : at])
             self._mark = 0
         self.text = self.text[at:] + text if at < len(self.text) else text
         self.base += at
@@ -220,7 +220,7 @@ class Source:
         self.text = ""
         self.base += len(text)
         if self._mark >= 0:
-            self._kept.append(text)
+            self._collected.append(text)
         put(text)
         return True
 
@@ -251,21 +251,21 @@ class Source:
 
     def mark(self) -> None:
         """Start to record what is read."""
-        self._kept = []
+        self._collected = []
         self._mark = self.at
 
     def marked(self) -> str:
         """Return the text read since the mark."""
-        return "".join((*self._kept, self.text[self._mark : self.at]))
+        return "".join((*self._collected, self.text[self._mark : self.at]))
 
     def marked_span(self) -> tuple[int, int]:
         """Return the span of the text read since the mark."""
-        kept = sum(map(len, self._kept)) + self.at - max(self._mark, 0)
-        return self.place - kept, self.place
+        length = sum(map(len, self._collected)) + self.at - max(self._mark, 0)
+        return self.place - length, self.place
 
     def unmark(self) -> None:
         """Stop recording what is read."""
-        self._kept = []
+        self._collected = []
         self._mark = -1
 
     def unread(self, text: str) -> None:
@@ -274,7 +274,7 @@ class Source:
             self.at -= len(text)
             return
         rest = self.text[self.at :]
-        self._kept = [self.marked().removesuffix(text)]
+        self._collected = [self.marked().removesuffix(text)]
         self._mark = 0
         self.text = text + rest
         self.base += self.at - len(text)
@@ -332,7 +332,7 @@ class Source:
                 self.at = end
             if literal or self.closed:
                 return literal
-            yield from self.sleep(wanted.begun.search, put)
+            yield from self.sleep(wanted.beginning.search, put)
 
     def ends_inside(self, wanted: Stops, least: int = 2) -> Reader[bool]:
         """Read the rest of the text if it is the start of a literal, at least `least` long.

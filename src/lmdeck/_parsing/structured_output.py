@@ -82,8 +82,8 @@ def _closed(prefix: str) -> Any:
         else:
             closers.pop()
     end = "".join(reversed(closers))
-    for begun in (prefix + '"' * in_string, WAITING_KEY.sub("", prefix + '"' * in_string)):
-        value = _strict(begun.rstrip().rstrip(",") + end)
+    for candidate in (prefix + '"' * in_string, WAITING_KEY.sub("", prefix + '"' * in_string)):
+        value = _strict(candidate.rstrip().rstrip(",") + end)
         if value is not NOTHING:
             return value
     return NOTHING

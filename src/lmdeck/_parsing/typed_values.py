@@ -32,19 +32,19 @@ class _Trimmed:
         self._indent = indent
         self._trims = trims
         self._deferred = ""
-        self._is_begun = False
+        self._has_begun = False
         self._is_padded = False
 
     def __call__(self, text: str) -> None:
         text = self._deferred + text
         if not self._trims:
-            self._is_begun = True
-        if not self._is_begun:
+            self._has_begun = True
+        if not self._has_begun:
             start = "\n" + self._indent
             if len(text) <= len(start) + 1 and (start.startswith(text) or ("\r" + start).startswith(text)):
                 self._deferred = text
                 return
-            self._is_begun = True
+            self._has_begun = True
             text = text.removeprefix("\r") if text.startswith("\r\n") else text
             if text.startswith("\n"):
                 self._is_padded = True
@@ -60,7 +60,7 @@ class _Trimmed:
         If its end tag is missing, the line end before the next tag is not part of it.
         """
         held, self._deferred = self._deferred, ""
-        if not held or not self._is_begun:  # a value that is only a line end is empty
+        if not held or not self._has_begun:  # a value that is only a line end is empty
             return
         if not self._trims:
             self._put("" if is_forgotten else held)
@@ -70,10 +70,10 @@ class _Trimmed:
             self._put(held)
         else:
             rest = held[newline + 1 :]
-            kept = held[: newline - (held[newline - 1 : newline] == "\r")] if newline >= 0 else held
+            lines = held[: newline - (held[newline - 1 : newline] == "\r")] if newline >= 0 else held
             if not is_forgotten and rest and rest != self._indent and not self._indent:
-                kept = held
-            self._put(kept)
+                lines = held
+            self._put(lines)
 
 
 def typed_value(
@@ -106,11 +106,11 @@ def typed_value(
     end = yield from read_value(source, parts.append, value_end, sink)
     if not end:
         raise TruncatedCall
-    kept: list[str] = []
-    trimmed = _Trimmed(kept.append, indent, trims=trims)
+    pieces: list[str] = []
+    trimmed = _Trimmed(pieces.append, indent, trims=trims)
     trimmed("".join(parts))
     trimmed.end(is_forgotten=end not in value_end.own)
-    written = json_for("".join(kept), types)
+    written = json_for("".join(pieces), types)
     if types and "string" not in types and written[:1] == '"' and MARKUP.search(written):
         raise MalformedCall(f"a value that is not text contains markup: {written[:80]}")
     sink.write(written)

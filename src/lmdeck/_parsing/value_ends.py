@@ -63,8 +63,8 @@ def literal_behind(source: Source, distance: int, wanted: Stops) -> Reader[str |
         literal = wanted.pattern.match(text, at)
         if literal:
             return literal.group()
-        is_begun = at == len(text) or (len(text) - at < wanted.longest and text[at:] in wanted.prefixes)
-        if not is_begun:
+        is_partial = at == len(text) or (len(text) - at < wanted.longest and text[at:] in wanted.prefixes)
+        if not is_partial:
             return None
         if source.closed:
             return "" if len(text) - at != 1 else None

@@ -272,9 +272,9 @@ def _parameter(
         yield from _repeats(
             source, f"{opening}{header}>", sink, before="" if types and STRING.isdisjoint(types) else "\n"
         )
-    said = STRING_ATTRIBUTE.search(header)
-    if said and not types:
-        types = STRING if said.group(1) == "true" else ANY
+    attribute = STRING_ATTRIBUTE.search(header)
+    if attribute and not types:
+        types = STRING if attribute.group(1) == "true" else ANY
     if key in WHOLE and key not in sink.tools.properties(sink.name) and is_first and not alone:
         return (yield from _whole_arguments(source, sink, elements, opening, key))
     declared = sink.tools.properties(sink.name)

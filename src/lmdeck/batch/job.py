@@ -102,7 +102,7 @@ class _Job:
         cancel(self.ledger)
 
     async def _run(self, on_progress: OnProgress | None, *, retry_failed: bool, catches_signals: bool) -> BatchSummary:
-        begun = time.monotonic()
+        started = time.monotonic()
         ledger = await asyncio.to_thread(Ledger, self.ledger)
         hosts: Sequence[BatchHost] = ()
         interrupted: list[int] = []
@@ -114,7 +114,7 @@ class _Job:
                 await worker.run()
             if interrupted:
                 raise KeyboardInterrupt
-            return await asyncio.to_thread(self._finish, ledger, on_progress, begun)
+            return await asyncio.to_thread(self._finish, ledger, on_progress, started)
         finally:
             for host in hosts:
                 await host.aclose()
@@ -160,13 +160,13 @@ class _Job:
                 shown = time.monotonic()
                 on_progress(BatchProgress(state="reading", rows=start))
 
-    def _finish(self, ledger: Ledger, on_progress: OnProgress | None, begun: float) -> BatchSummary:
+    def _finish(self, ledger: Ledger, on_progress: OnProgress | None, started: float) -> BatchSummary:
         """Write the output and return the summary."""
         progress = running_progress(ledger.totals(), (0.0, 0.0), {}, "writing")
         if on_progress is not None:
             on_progress(progress)
         write_output(ledger, self.out)
-        return summary_of(ledger, time.monotonic() - begun)
+        return summary_of(ledger, time.monotonic() - started)
 
 
 class BatchJob(_Job):
@@ -253,13 +253,13 @@ def progress_of(path: Path) -> BatchProgress:
     """
     with open_ledger(path) as ledger:
         totals = ledger.totals()
-        told = [msgspec.json.decode(each, type=BatchProgress) for each in ledger.progress_of_workers()]
+        reports = [msgspec.json.decode(each, type=BatchProgress) for each in ledger.progress_of_workers()]
         if not ledger.get("is_read"):
             return BatchProgress(state="reading", rows=totals.rows)
         is_over = totals.ended_by is not None or ledger.is_finished()
-        speed = max(((each.rows_per_second, each.tokens_per_second) for each in told), default=(0.0, 0.0))
+        speed = max(((each.rows_per_second, each.tokens_per_second) for each in reports), default=(0.0, 0.0))
         hosts: dict[str, tuple[bool, int]] = {}
-        for host in (host for each in told for host in each.hosts):
+        for host in (host for each in reports for host in each.hosts):
             is_up, running = hosts.get(host.name, (True, 0))
             hosts[host.name] = is_up and host.is_up, running + host.running
         return running_progress(totals, speed, hosts, "finished" if is_over else "running")

@@ -522,7 +522,7 @@ class Ledger:
 
 def _stored_row(found: tuple[Any, ...]) -> StoredRow:
     number, line, custom_id, endpoint, body, status, request_id, seconds, error = found
-    told = None if error is None else msgspec.json.decode(error, type=RowError)
+    row_error = None if error is None else msgspec.json.decode(error, type=RowError)
     return StoredRow(
         number=number,
         line=line,
@@ -532,5 +532,5 @@ def _stored_row(found: tuple[Any, ...]) -> StoredRow:
         status=status,
         request_id=request_id,
         seconds=seconds,
-        error=None if told is None else msgspec.structs.replace(told, line=line),
+        error=None if row_error is None else msgspec.structs.replace(row_error, line=line),
     )

@@ -277,14 +277,14 @@ class _Workplace:
 
     async def _answer(self, lease: Lease) -> LeaseOutcome:
         """Send a request and return its outcome."""
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             answer = await self.host.ask(lease)
             if self._worker.schema is not None:
                 self._worker.schema.check(lease, answer.body)
         except Exception as error:  # each is an outcome of the row, or stops the work
             return await self._failed(lease, error)
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         self._share = min(1.0, self._share + self._share / (4 * self.limit))
         await self._refresh()
         return LeaseOutcome(

@@ -128,7 +128,7 @@ def record(
         line = f"  {exchange.method} {exchange.path} → {exchange.status}, {size(len(exchange.body))}{ended}"
         console.print(Text(safe(line)), soft_wrap=True)
 
-    recorder = Recorder(upstream, to, show, tell_lost=show_error, hosts=AllowedHosts.of(allowed_host or (), host))
+    recorder = Recorder(upstream, to, show, on_lost=show_error, hosts=AllowedHosts.of(allowed_host or (), host))
     with listen(host, port) as listener:
         run(
             recorder,

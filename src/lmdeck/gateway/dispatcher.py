@@ -76,7 +76,7 @@ class Dispatcher:
             try:
                 stream = await self._begin(place, request)
             except LMStudioError as error:
-                failure = _told(place.host.name, error)
+                failure = _error_for_client(place.host.name, error)
                 if not (wanted.models and _may_be_repeated(request, failure)):
                     raise failure from error
                 _log.warning(
@@ -207,7 +207,7 @@ async def _send(place: Place, request: GatewayRequest) -> ResponseStream[Any]:
     return stream
 
 
-def _told(host: str, error: LMStudioError) -> LMStudioError:
+def _error_for_client(host: str, error: LMStudioError) -> LMStudioError:
     """Return the error for the client.
 
     If a host refuses the gateway's token, the client's own key is still right.

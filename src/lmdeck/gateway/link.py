@@ -20,7 +20,7 @@ from lmdeck.gateway.admission import AdmissionRefused
 __all__ = ["Link", "LinkLostError"]
 
 LENGTH_BYTES = 4
-_CALL, _TELL, _ANSWER, _ERROR, _CANCEL = range(5)
+_CALL, _NOTIFY, _ANSWER, _ERROR, _CANCEL = range(5)
 
 
 class LinkLostError(ServerError):
@@ -68,16 +68,16 @@ class Link(asyncio.Protocol):
             self._send(_CALL, number, name, arguments)
             return await future
         except asyncio.CancelledError:
-            self.tell_if_open(_CANCEL, number)
+            self.notify_if_open(_CANCEL, number)
             raise
         finally:
             del self._waiting[number]
 
-    def tell(self, name: str, *arguments: object) -> None:
+    def notify(self, name: str, *arguments: object) -> None:
         """Call a function of the other end that returns nothing."""
-        self.tell_if_open(_TELL, name, arguments)
+        self.notify_if_open(_NOTIFY, name, arguments)
 
-    def tell_if_open(self, *message: object) -> None:
+    def notify_if_open(self, *message: object) -> None:
         """Send a message, unless the other process has ended."""
         with suppress(LinkLostError):
             self._send(*message)
@@ -124,7 +124,7 @@ class Link(asyncio.Protocol):
         del self._buffer[:start]
 
     def _take(self, kind: int, *message: Any) -> None:
-        if kind == _TELL:
+        if kind == _NOTIFY:
             name, arguments = message
             self._functions[name](*arguments)
         elif kind == _CALL:
@@ -143,11 +143,13 @@ class Link(asyncio.Protocol):
         try:
             result = await self._functions[name](*arguments)
         except (LMStudioError, AdmissionRefused) as error:
-            self.tell_if_open(_ERROR, number, error)
+            self.notify_if_open(_ERROR, number, error)
         except Exception as error:
-            self.tell_if_open(_ERROR, number, ServerError(f"The gateway failed ({type(error).__name__}).", status=500))
+            self.notify_if_open(
+                _ERROR, number, ServerError(f"The gateway failed ({type(error).__name__}).", status=500)
+            )
             raise
         else:
-            self.tell_if_open(_ANSWER, number, result)
+            self.notify_if_open(_ANSWER, number, result)
         finally:
             del self._serving[number]

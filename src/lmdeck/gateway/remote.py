@@ -55,17 +55,17 @@ class _RemotePlace:
 
     def note_first_byte(self) -> None:
         """Record that the model has answered."""
-        self._link.tell("answered", self._number)
+        self._link.notify("answered", self._number)
 
     def note_failure(self, error: LMStudioError) -> None:
         """Record what a failure says about the host."""
-        self._link.tell("failed", self._number, _without_partial(error))
+        self._link.notify("failed", self._number, _without_partial(error))
 
     def release(self) -> None:
         """Return the place; a second call does nothing."""
         if not self._is_released:
             self._is_released = True
-            self._link.tell("release", self._number)
+            self._link.notify("release", self._number)
 
 
 class RemoteHub:
@@ -116,7 +116,7 @@ class RemoteHub:
         except LMStudioError:
             raise
         except BaseException:  # it may have been granted in the moment in which the client left
-            self._link.tell("release", number)
+            self._link.notify("release", number)
             raise
 
     async def has_other(self, wanted: Wanted) -> bool:
@@ -125,7 +125,7 @@ class RemoteHub:
 
     def bind_response(self, response: bytes, host: str) -> None:
         """Record which host stores a response."""
-        self._link.tell("bind_response", response, host)
+        self._link.notify("bind_response", response, host)
 
     def _upstream(self, grant: _Grant) -> HostClient:
         address = (grant.name, grant.url, grant.token_env)
@@ -143,7 +143,7 @@ class RemoteHub:
 
     def note_ready(self) -> None:
         """Report to the parent that this process is ready to serve."""
-        self._link.tell("ready")
+        self._link.notify("ready")
 
     async def routes(self) -> Sequence[tuple[str, str, Access]]:
         """Return the endpoints that the hub answers."""
@@ -178,7 +178,7 @@ class RemoteHub:
     def note(self, outcome: RequestOutcome) -> None:
         """Record a request that has ended."""
         failure = outcome.failure
-        self._link.tell("note", outcome if failure is None else replace(outcome, failure=_without_partial(failure)))
+        self._link.notify("note", outcome if failure is None else replace(outcome, failure=_without_partial(failure)))
 
 
 class WorkerProcess:

@@ -250,7 +250,7 @@ class Scheduler:
         """Return a slot for a request, or None if it has to wait."""
         model = lane.model
         ready = [host for host in hosts if host.is_loaded(model)]
-        free = [host for host in ready if host.free_slots(model) > _kept_free(host, ticket, model)]
+        free = [host for host in ready if host.free_slots(model) > _reserved_slots(host, ticket, model)]
         if free:
             bound = next((host for host in free if host.name == ticket.sticky), None)
             chosen = bound or min(free, key=lambda host: (host.load(model), host.granted_at))
@@ -396,7 +396,7 @@ class Scheduler:
         return lane
 
 
-def _kept_free(host: Host, ticket: Ticket, model: str) -> int:
+def _reserved_slots(host: Host, ticket: Ticket, model: str) -> int:
     """Return how many slots of a host a request must leave free.
     That is one for a background request, if there are several.
     """

@@ -36,19 +36,21 @@ class AskedJson:
         """Return an observer of a stream that gets content only after it is known to be JSON."""
 
         def observe_json(data: bytes, chunks: Sequence[Chunk]) -> None:
-            observe(data, [each for chunk in chunks if (each := self._told(chunk)) is not None])
+            observe(data, [each for chunk in chunks if (each := self._without_held_text(chunk)) is not None])
 
         return observe_json
 
-    def _told(self, chunk: Chunk) -> Chunk | None:
+    def _without_held_text(self, chunk: Chunk) -> Chunk | None:
         if self._is_json or not chunk.content:
             return chunk
         self._held.append(chunk.content)
-        begun = "".join(self._held) if len(self._held) < 100 else "…"  # bounded: models can send endless white space
-        self._is_json = begun.lstrip().startswith(_BEGINNINGS)
+        beginning = (
+            "".join(self._held) if len(self._held) < 100 else "…"
+        )  # bounded: models can send endless white space
+        self._is_json = beginning.lstrip().startswith(_BEGINNINGS)
         if self._is_json:
             self._held.clear()
-            return replace(chunk, content=begun)
+            return replace(chunk, content=beginning)
         return replace(chunk, content="") if chunk.logprobs or chunk.finish_reason else None
 
     def found(self, reply: Reply) -> tuple[Reply, str]:
@@ -58,9 +60,9 @@ class AskedJson:
         for place, text in (("in the answer's words", reply.content), ("in the reasoning", reply.reasoning)):
             for value, _ in json_values(text):
                 if isinstance(value, (dict, list)) and self._fits(value):
-                    told = Problem("structured", f"The JSON was found {place}.")
+                    problem = Problem("structured", f"The JSON was found {place}.")
                     written = msgspec.json.encode(value).decode()
-                    return replace(reply, content=written, problems=[*reply.problems, told]), written
+                    return replace(reply, content=written, problems=[*reply.problems, problem]), written
         return reply, "".join(self._held)
 
     def _fits(self, value: object) -> bool:

@@ -15,14 +15,14 @@ import msgspec
 from lmdeck._streaming.sse import encode_event
 from lmdeck.events import Chunk
 from lmdeck.messages import Reply, ToolCall
-from lmdeck.relay.writing import HEARTBEAT, arguments_of, decoded, receipt, telling
+from lmdeck.relay.writing import HEARTBEAT, arguments_of, decoded, receipt, writable
 from lmdeck.server.encoders.chat import call_entry
 from lmdeck.server.encoders.common import DONE, answer_id, data_event
 
 __all__ = ["ChatWriter", "CompletionWriter"]
 
 _HEAD = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
-_SAID = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal")
+_DELTA_FIELDS = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal")
 
 
 class ChatWriter:
@@ -50,27 +50,27 @@ class ChatWriter:
         choice = self._note(body) if body is not None else None
         if not self._streams:
             return
-        said = [self._said(chunk) for chunk in telling(chunks)]
+        fields = [self._fields_of(chunk) for chunk in writable(chunks)]
         if body is None or choice is None:
-            self._out += [self._frame({}, self._choice, each) for each in said]
+            self._out += [self._frame({}, self._choice, each) for each in fields]
         else:
-            self._write(data, body, choice, said)
+            self._write(data, body, choice, fields)
 
     def end(self, reply: Reply) -> None:
         """Write the chunk with the finish reason, the usage, and the end mark."""
         figures = self._figures if self._figures.get("usage") else {**self._figures, **_usage(reply)}
-        choice = {**self._rest(self._choice), **self._told({}, {}), "finish_reason": reply.finish_reason}
+        choice = {**self._rest(self._choice), **self._choice_fields({}, {}), "finish_reason": reply.finish_reason}
         last = {"lmdeck": receipt(reply)}
         if self._includes_usage and figures.get("usage"):
-            self._out.append(data_event({**self._begun(), "choices": [choice]}))
-            self._out.append(data_event({**self._begun(), "choices": [], **figures, **last}))
+            self._out.append(data_event({**self._first_fields(), "choices": [choice]}))
+            self._out.append(data_event({**self._first_fields(), "choices": [], **figures, **last}))
         else:
-            self._out.append(data_event({**self._begun(), "choices": [choice], **figures, **last}))
+            self._out.append(data_event({**self._first_fields(), "choices": [choice], **figures, **last}))
         self._out.append(DONE)
 
     def body(self, reply: Reply) -> bytes:
         """Return the complete answer as one body."""
-        head = {**self._begun(), "object": self.object}
+        head = {**self._first_fields(), "object": self.object}
         choice = {**self._rest(self._choice), **self._whole(reply), "finish_reason": reply.finish_reason}
         figures = self._figures if self._figures.get("usage") else {**self._figures, **_usage(reply)}
         return msgspec.json.encode({**head, "choices": [choice], **figures, "lmdeck": receipt(reply)})
@@ -103,31 +103,31 @@ class ChatWriter:
             self._choice = choice
         return choice
 
-    def _write(self, data: bytes, body: dict[str, Any], choice: dict[str, Any], said: list[dict[str, Any]]) -> None:
+    def _write(self, data: bytes, body: dict[str, Any], choice: dict[str, Any], fields: list[dict[str, Any]]) -> None:
         """Write the chunks of one event: the event itself if it needs no repair, else new ones."""
         is_last = bool(choice.get("finish_reason") or "message" in choice)
         if not is_last:
             original = self._original(choice)
-            is_same = said == [original] if original else not said
+            is_same = fields == [original] if original else not fields
             if is_same and body.keys() >= {"id", "object", "created", "model"}:
                 self._out.append(b"data: " + data + b"\n\n" if b"\n" not in data else encode_event(data))
                 return
-            if not said and not self._has_more(choice):
+            if not fields and not self._has_more(choice):
                 self._out.append(HEARTBEAT)
                 return
-            said = said or [{}]
+            fields = fields or [{}]
         head = {name: value for name, value in body.items() if name in _HEAD} if is_last else body
-        for number, each in enumerate(said):
+        for number, each in enumerate(fields):
             self._out.append(self._frame(head, choice if number == 0 else self._rest(choice), each))
 
-    def _frame(self, head: Mapping[str, Any], choice: Mapping[str, Any], said: Mapping[str, Any]) -> bytes:
-        whole = {**self._begun(), **head, "object": self.chunk_object}
+    def _frame(self, head: Mapping[str, Any], choice: Mapping[str, Any], fields: Mapping[str, Any]) -> bytes:
+        whole = {**self._first_fields(), **head, "object": self.chunk_object}
         return data_event({
             **whole,
-            "choices": [{**self._rest(choice), **self._told(choice, said), "finish_reason": None}],
+            "choices": [{**self._rest(choice), **self._choice_fields(choice, fields), "finish_reason": None}],
         })  # fmt: skip
 
-    def _begun(self) -> dict[str, Any]:
+    def _first_fields(self) -> dict[str, Any]:
         """Return the fields that every chunk has, with defaults for missing ones."""
         if "id" not in self._head:
             self._head["id"] = answer_id(self.id_prefix)
@@ -143,18 +143,18 @@ class ChatWriter:
     def _has_more(self, choice: Mapping[str, Any]) -> bool:
         """Whether a choice has other fields than its output."""
         delta = choice.get("delta") or {}
-        more = any(value is not None for name, value in delta.items() if name not in {*_SAID, "role"})
+        more = any(value is not None for name, value in delta.items() if name not in {*_DELTA_FIELDS, "role"})
         return more or choice.get("logprobs") is not None
 
     def _original(self, choice: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the output of a chunk of the server, in the form of `_said`."""
+        """Return the output of a chunk of the server, in the form of `_fields_of`."""
         delta = choice.get("delta") or {}
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-        said = {"content": delta.get("content"), "reasoning_content": reasoning}
-        said["tool_calls"] = delta.get("tool_calls") or delta.get("refusal")
-        return {name: value for name, value in said.items() if value}
+        fields = {"content": delta.get("content"), "reasoning_content": reasoning}
+        fields["tool_calls"] = delta.get("tool_calls") or delta.get("refusal")
+        return {name: value for name, value in fields.items() if value}
 
-    def _said(self, chunk: Chunk) -> dict[str, Any]:
+    def _fields_of(self, chunk: Chunk) -> dict[str, Any]:
         """Return the output of a chunk as the fields of a delta."""
         if chunk.tool_call is not None:
             self._calls += 1
@@ -168,16 +168,16 @@ class ChatWriter:
             return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": given}}
         return call_entry(call.id, call.name, arguments_of(call))
 
-    def _told(self, choice: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    def _choice_fields(self, choice: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the output fields of a chunk's choice."""
         delta = choice.get("delta") or {}
-        kept = {name: value for name, value in delta.items() if name not in _SAID}
-        return {"delta": {**({"role": "assistant"} if said else {}), **kept, **said}}
+        others = {name: value for name, value in delta.items() if name not in _DELTA_FIELDS}
+        return {"delta": {**({"role": "assistant"} if fields else {}), **others, **fields}}
 
     def _whole(self, reply: Reply) -> dict[str, Any]:
         """Return the output fields of a complete body's choice."""
         given = self._choice.get("message") or {}
-        message = {name: value for name, value in given.items() if name not in _SAID}
+        message = {name: value for name, value in given.items() if name not in _DELTA_FIELDS}
         content, reasoning = given.get("content"), given.get("reasoning_content") or given.get("reasoning")
         is_same = isinstance(content, str) and content.strip() == reply.content
         message |= {"role": "assistant", "content": content if is_same else reply.content}
@@ -199,11 +199,11 @@ class CompletionWriter(ChatWriter):
     def _original(self, choice: Mapping[str, Any]) -> dict[str, Any]:
         return {"text": choice["text"]} if choice.get("text") else {}
 
-    def _said(self, chunk: Chunk) -> dict[str, Any]:
+    def _fields_of(self, chunk: Chunk) -> dict[str, Any]:
         return {"text": chunk.content}
 
-    def _told(self, choice: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:  # as above
-        return {"text": said.get("text", "")}
+    def _choice_fields(self, choice: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:  # as above
+        return {"text": fields.get("text", "")}
 
     def _whole(self, reply: Reply) -> dict[str, Any]:
         given = self._choice.get("text")

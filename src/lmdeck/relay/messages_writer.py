@@ -11,7 +11,7 @@ import msgspec
 
 from lmdeck.events import Chunk
 from lmdeck.messages import Reply
-from lmdeck.relay.writing import HEARTBEAT, decoded, events_of, receipt, telling
+from lmdeck.relay.writing import HEARTBEAT, decoded, events_of, receipt, writable
 from lmdeck.server.blocks import Blocks
 from lmdeck.server.encoders.common import item_id, named_event
 from lmdeck.server.encoders.messages import (
@@ -47,17 +47,17 @@ class MessagesWriter:
         event = decoded(data)
         before = len(self._out)
         is_passed = event is not None and self._note(event)
-        for chunk in telling(chunks):
+        for chunk in writable(chunks):
             self._begin()
             for each in events_of(chunk):
-                self._out += [block_frame(told) for told in self._blocks.feed(each)]
+                self._out += [block_frame(event) for event in self._blocks.feed(each)]
         if data and self._has_begun and len(self._out) == before and not is_passed:
             self._out.append(HEARTBEAT)
 
     def end(self, reply: Reply) -> None:
         """Write the end of the stream: of the last block, the stop reason, and the usage."""
         self._begin()
-        self._out += [block_frame(told) for told in self._blocks.finish()]
+        self._out += [block_frame(event) for event in self._blocks.finish()]
         delta = {**self._last, **self._stop(reply)}
         self._out.append(end_frames(delta, self._counted(reply), lmdeck=receipt(reply)))
 
@@ -105,8 +105,8 @@ class MessagesWriter:
         return False
 
     def _take_head(self, message: Mapping[str, Any]) -> None:
-        kept = {"content", "stop_reason", "stop_sequence", "usage"}
-        self._head = {name: value for name, value in message.items() if name not in kept}
+        own = {"content", "stop_reason", "stop_sequence", "usage"}
+        self._head = {name: value for name, value in message.items() if name not in own}
         self._last = {"stop_reason": message.get("stop_reason"), "stop_sequence": message.get("stop_sequence")}
         self._usage = dict(message.get("usage") or {})
 
@@ -118,7 +118,7 @@ class MessagesWriter:
         block = event.get("content_block")
         if isinstance(block, dict) and block.get("type") not in _READ:
             self._begin()
-            self._out += [block_frame(told) for told in self._blocks.finish()]
+            self._out += [block_frame(event) for event in self._blocks.finish()]
             self._foreign[place] = (self._blocks.skip(), block)
         elif event["type"] == "content_block_start":
             self._foreign.pop(place, None)

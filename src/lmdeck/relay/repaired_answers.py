@@ -129,8 +129,8 @@ class ChatRelay:
     def head(self) -> dict[str, str]:
         """Return the headers of the answer."""
         rules = rules_of(self._problems)
-        told = {"x-lmdeck-problems": str(len(self._problems)), "x-lmdeck-rules": ",".join(rules)}
-        return {**(EVENTS if self._streams else JSON), **told}
+        report = {"x-lmdeck-problems": str(len(self._problems)), "x-lmdeck-rules": ",".join(rules)}
+        return {**(EVENTS if self._streams else JSON), **report}
 
     def take(self) -> bytes:
         """Return the bytes that were written since the last call."""
@@ -159,8 +159,8 @@ class ChatRelay:
         """
         if reply.usage is not None:
             return reply
-        told = Problem("usage_missing", "The server did not report token counts.")
-        return replace(reply, usage=Usage(), problems=[*reply.problems, told])
+        problem = Problem("usage_missing", "The server did not report token counts.")
+        return replace(reply, usage=Usage(), problems=[*reply.problems, problem])
 
 
 def _without_lost_calls(reply: Reply) -> Reply:

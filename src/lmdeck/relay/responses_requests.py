@@ -76,17 +76,17 @@ def _text(given: object, fixes: CompatibilityFixes) -> object:
         return given
     form = given.get("format")
     if form is None:
-        told = "`text` got the format that LM Studio asks for."
-        return {**given, "format": {"type": "text"}} if fixes.apply("empty_text", told) else given
+        change = "`text` got the format that LM Studio asks for."
+        return {**given, "format": {"type": "text"}} if fixes.apply("empty_text", change) else given
     if isinstance(form, Mapping) and form.get("type") == "json_object":
-        told = "The format json_object was sent as a json_schema that takes any object."
+        change = "The format json_object was sent as a json_schema that takes any object."
         any_json = {"type": "json_schema", "name": "answer", "strict": False, "schema": ANY_OBJECT}
-        return {**given, "format": any_json} if fixes.apply("json_object", told) else given
+        return {**given, "format": any_json} if fixes.apply("json_object", change) else given
     schema = form.get("schema") if isinstance(form, Mapping) else None
     if isinstance(form, Mapping) and isinstance(schema, Mapping):
         plain = plain_schema(schema)
-        told = "The schema of the format was written without references and type lists."
-        if plain != schema and fixes.apply("schemas", told):
+        change = "The schema of the format was written without references and type lists."
+        if plain != schema and fixes.apply("schemas", change):
             return {**given, "format": {**form, "schema": plain}}
     return given
 
@@ -113,24 +113,24 @@ def _message(item: Mapping[str, Any], fixes: CompatibilityFixes, _: CallIds) -> 
         return {**item, "content": ""}
     if not isinstance(content, list):
         return dict(item)
-    said = "output_text" if item.get("role") == "assistant" else "input_text"
-    return {**item, "content": [_part(part, said, fixes) for part in content]}
+    text_type = "output_text" if item.get("role") == "assistant" else "input_text"
+    return {**item, "content": [_part(part, text_type, fixes) for part in content]}
 
 
-def _part(part: object, said: str, fixes: CompatibilityFixes) -> object:
+def _part(part: object, text_type: str, fixes: CompatibilityFixes) -> object:
     """Return a part of a message.
     Parts of chat completions and refusals are renamed, and images are checked.
     """
     if isinstance(part, str):
-        return {"type": said, "text": part}
+        return {"type": text_type, "text": part}
     if not isinstance(part, Mapping):
         return part
     match part.get("type"):
         case "text":
-            fixes.apply("content_parts", f"A part of the type text was sent as {said}.")
-            return {**part, "type": said}
+            fixes.apply("content_parts", f"A part of the type text was sent as {text_type}.")
+            return {**part, "type": text_type}
         case "refusal":
-            return {"type": said, "text": str(part.get("refusal") or "")}
+            return {"type": text_type, "text": str(part.get("refusal") or "")}
         case "image_url" | "input_image":
             image = part.get("image_url")
             url = image.get("url") if isinstance(image, Mapping) else image

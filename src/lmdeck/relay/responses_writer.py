@@ -12,7 +12,7 @@ import msgspec
 
 from lmdeck.events import Chunk
 from lmdeck.messages import Reply
-from lmdeck.relay.writing import HEARTBEAT, decoded, events_of, receipt, telling
+from lmdeck.relay.writing import HEARTBEAT, decoded, events_of, receipt, writable
 from lmdeck.server.encoders.common import item_id
 from lmdeck.server.encoders.responses import ResponseEncoder
 
@@ -47,17 +47,17 @@ class ResponsesWriter:
         before = len(self._out)
         if event is not None:
             self._note(event)
-        for chunk in telling(chunks):
+        for chunk in writable(chunks):
             self._begin()
             for each in events_of(chunk):
-                self._out += [self._encoder.frames(told) for told in self._encoder.blocks.feed(each)]
+                self._out += [self._encoder.frames(event) for event in self._encoder.blocks.feed(each)]
         if data and self._has_begun and len(self._out) == before:
             self._out.append(HEARTBEAT)
 
     def end(self, reply: Reply) -> None:
         """Write the end of the stream: the end of the last item, then the complete response."""
         self._begin()
-        self._out += [self._encoder.frames(told) for told in self._encoder.blocks.finish()]
+        self._out += [self._encoder.frames(event) for event in self._encoder.blocks.finish()]
         self._out.append(self._encoder.end(self._whole(reply)))
 
     def body(self, reply: Reply) -> bytes:
@@ -112,7 +112,7 @@ class ResponsesWriter:
         self._begin()
         key = item.get("id") or event.get("output_index")
         if key not in self._places:
-            self._out += [self._encoder.frames(told) for told in self._encoder.blocks.finish()]
+            self._out += [self._encoder.frames(event) for event in self._encoder.blocks.finish()]
             self._places[key] = self._encoder.blocks.skip()
         self._encoder.insert(self._places[key], item)
         self._pass_on(event)

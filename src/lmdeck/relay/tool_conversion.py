@@ -36,8 +36,8 @@ class ForeignTools(Struct):
 
     def only(self, names: Iterable[object]) -> ForeignTools:
         """Return only the named tools."""
-        kept = set(names)
-        return ForeignTools([tool for tool in self.functions if tool["name"] in kept], self.servers, self.custom)
+        wanted = set(names)
+        return ForeignTools([tool for tool in self.functions if tool["name"] in wanted], self.servers, self.custom)
 
 
 def read_tools(given: object, fixes: CompatibilityFixes, *, servers: Sequence[str] = ()) -> ForeignTools:
@@ -83,9 +83,9 @@ def object_schema(name: object, given: object, fixes: CompatibilityFixes) -> dic
     """
     schema = dict(given) if isinstance(given, Mapping) else {}
     if schema.get("type") != "object" or not isinstance(schema.get("properties"), Mapping):
-        told = f"The tool {name!r} got the object schema that LM Studio asks for."
-        if fixes.apply("tool_parameters", told):
+        change = f"The tool {name!r} got the object schema that LM Studio asks for."
+        if fixes.apply("tool_parameters", change):
             schema = {**schema, "type": "object", "properties": schema.get("properties") or {}}
     plain = plain_schema(schema)
-    told = f"The schema of the tool {name!r} was written without references and type lists."
-    return dict(plain) if plain != schema and fixes.apply("schemas", told) else schema
+    change = f"The schema of the tool {name!r} was written without references and type lists."
+    return dict(plain) if plain != schema and fixes.apply("schemas", change) else schema

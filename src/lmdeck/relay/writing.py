@@ -13,7 +13,7 @@ from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply, ToolCall
 from lmdeck.server.backend_events import BackendEvent, ReasoningTextDelta, TextDelta, ToolArgumentsDelta, ToolCallOpened
 
-__all__ = ["HEARTBEAT", "Writer", "arguments_of", "decoded", "events_of", "receipt", "rules_of", "telling"]
+__all__ = ["HEARTBEAT", "Writer", "arguments_of", "decoded", "events_of", "receipt", "rules_of", "writable"]
 
 HEARTBEAT = encode_comment()
 """Sent while output is held back.
@@ -61,7 +61,7 @@ def decoded(data: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def telling(chunks: Sequence[Chunk]) -> list[Chunk]:
+def writable(chunks: Sequence[Chunk]) -> list[Chunk]:
     """Return the chunks to write now; a call is written only once it is complete and certain."""
     return [chunk for chunk in chunks if chunk.content or chunk.reasoning or chunk.tool_call is not None]
 

@@ -35,21 +35,21 @@ def summarised(summaries: Summaries, spec: ChatSpec, count: TokenCount, room: in
     fixed = count.most - sum(sizes)
 
     def build(summary: str, first: int) -> ChatSpec:
-        kept = [message for exchange in exchanges[first:] for message in exchange]
-        return replace(spec, messages=tuple(with_summary(messages[:is_led], summary, kept)))
+        recent = [message for exchange in exchanges[first:] for message in exchange]
+        return replace(spec, messages=tuple(with_summary(messages[:is_led], summary, recent)))
 
     for first in range(1, len(exchanges)):
         known = summaries.get(exchanges[:first])
         if known is not None and fixed + size(Message(role="user", content=known)) + sum(sizes[first:]) <= room:
             return build(known, first)
-    first = _first_kept(sizes, room // 2)
+    first = _first_to_keep(sizes, room // 2)
     if first < 1:
         return spec
     summary = yield from _summary(summaries, spec, exchanges[:first], sizes, room, ask)
     return build(summary, first)
 
 
-def _first_kept(sizes: Sequence[int], room: int) -> int:
+def _first_to_keep(sizes: Sequence[int], room: int) -> int:
     """Return the index of the first exchange that is kept.
 
     As many of the last exchanges are kept as fit, and the last one in any case.

@@ -84,16 +84,16 @@ def guarded(session: Session, spec: ChatSpec, ask: Ask) -> Plan[tuple[ChatSpec, 
         return spec, []
     if spec.context_guard == "trim":
         shorter, problem = _trimmed(spec, count, room), "context_trimmed"
-        told = "{} of {} messages were left out, so that the chat fits the context."
+        detail = "{} of {} messages were left out, so that the chat fits the context."
     elif spec.context_guard == "summarise":
         shorter, problem = (yield from summarised(session.summaries, spec, count, room, ask)), "context_summarised"
-        told = "{} of {} messages were replaced by a summary, so that the chat fits the context."
+        detail = "{} of {} messages were replaced by a summary, so that the chat fits the context."
     else:
         raise _too_long(count, room, context)
     left_out = len(spec.messages) - sum(message in spec.messages for message in shorter.messages)
     if shorter is spec or (yield from count_tokens(session, shorter)).most > room:
         raise _too_long(count, room, context)
-    return shorter, [Problem(problem, told.format(left_out, len(spec.messages)))]
+    return shorter, [Problem(problem, detail.format(left_out, len(spec.messages)))]
 
 
 def _too_long(count: TokenCount, room: int, context: int) -> ContextLengthError:

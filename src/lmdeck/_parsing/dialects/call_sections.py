@@ -34,7 +34,7 @@ It is `functions.NAME:0`, or misspelled `functionsNAME0` or `functions_NAME_0`.
 def call_section(  # noqa: C901 - one grammar, read top down
     *, calls_end: tuple[str, ...], begin: tuple[str, ...], after_name: tuple[str, ...], end: tuple[str, ...],
     lead: tuple[str, ...] = (), before_json: tuple[str, ...] = (), after_json: tuple[str, ...] = (),
-    elements: Elements | None = None, begun: bool = False,
+    elements: Elements | None = None, is_open: bool = False,
 ) -> BodyReader:  # fmt: skip
     """Return a reader of a section in which each call is `begin` NAME `after_name` JSON `end`."""
     opening, ending = stops(*begin), stops(*calls_end, *end)
@@ -43,7 +43,7 @@ def call_section(  # noqa: C901 - one grammar, read top down
     name_ends = stops(*after_name, *end, *calls_end, "{", "\n")
 
     def read(source: Source, sink: Sink) -> Reader[None]:  # noqa: C901 - one grammar, read top down
-        inside = begun
+        inside = is_open
         completed = len(sink.completed)
         while True:
             yield from source.skip_space()

@@ -39,10 +39,10 @@ def inkling(source: Source, sink: Sink) -> Reader[None]:
     kind = yield from source.until(CONTENT_KINDS, header.append)
     if not kind:
         raise TruncatedCall
-    said = "".join(header).strip()
-    if said and "invoke_tool" not in kind:
+    header_text = "".join(header).strip()
+    if header_text and "invoke_tool" not in kind:
         span = (begin, source.place)
-        sink.report("text_left_out", f"{said!r} in the header of a message was left out", said, span)
+        sink.report("text_left_out", f"{header_text!r} in the header of a message was left out", header_text, span)
     source.at += len(kind) if kind not in ("<|message_model|>", "<|message_user|>") else 0
     if kind == "<|content_text|>":
         while (yield from sink.message(MESSAGE_END)) in TURNS and not (yield from _begins_message(source)):
@@ -50,7 +50,7 @@ def inkling(source: Source, sink: Sink) -> Reader[None]:
     elif kind == "<|content_thinking|>":
         yield from sink.reasoning_body(MESSAGE_END)
     elif "invoke_tool" in kind:
-        yield from inkling_call(source, sink, said)
+        yield from inkling_call(source, sink, header_text)
     yield from source.take(stops("<|end_message|>"))
 
 

@@ -118,10 +118,10 @@ def kimi_call(source: Source, sink: Sink, header: str) -> Reader[None]:
         yield from source.skip_space()
         if not (yield from source.take(stops("<|open|>argument"))):
             break
-        said = yield from source.collect(HEADER_ENDS)
-        if not (yield from source.take(SEPARATOR)) or not ATTRIBUTES.fullmatch(said):
-            raise MalformedCall(f"{said[:80]!r} is not the header of an argument")
-        given = attributes_in(said)
+        argument_header = yield from source.collect(HEADER_ENDS)
+        if not (yield from source.take(SEPARATOR)) or not ATTRIBUTES.fullmatch(argument_header):
+            raise MalformedCall(f"{argument_header[:80]!r} is not the header of an argument")
+        given = attributes_in(argument_header)
         key = given.get("key", "")
         types = types_of(given, {}) or sink.tools.types(sink.name, key)
         sink.write_key(key, is_first=is_first)

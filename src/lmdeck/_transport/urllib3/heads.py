@@ -65,7 +65,7 @@ def read_fields(file: BinaryIO) -> HTTPHeaderDict:
         if _find_control(text) or not (is_folded or (colon and _is_token(name))):
             raise http.client.HTTPException("a line of the head is not a header")
         if is_folded:
-            name, begun = fields.pop()
-            value = f"{begun} {text.lstrip()}"
+            name, first = fields.pop()
+            value = f"{first} {text.lstrip()}"
         fields.append((name, value.strip(" \t")))
     raise http.client.HTTPException(f"the head has more than {MAX_LINES} lines")

@@ -50,18 +50,18 @@ class Recorder:
         self,
         upstream: str,
         path: str | Path,
-        tell: Callable[[RecordedExchange], object] | None = None,
+        on_recorded: Callable[[RecordedExchange], object] | None = None,
         *,
-        tell_lost: Callable[[FileWriteError], object] = _log_lost,
+        on_lost: Callable[[FileWriteError], object] = _log_lost,
         hosts: AllowedHosts = LOOPBACK,
     ) -> None:
         """Create a recorder that answers to the host names in `hosts`.
-        `tell` is called with each recorded exchange, `tell_lost` with the reason why one was not recorded.
+        `on_recorded` is called with each recorded exchange, `on_lost` with the reason why one was not recorded.
         """
         self._upstream = upstream.rstrip("/").removesuffix("/v1")
         self._path = Path(path)
-        self._tell = tell
-        self._tell_lost = tell_lost
+        self._on_recorded = on_recorded
+        self._on_lost = on_lost
         self._hosts = hosts
         self._transport = AiohttpTransport(Settings())
         self.count = 0
@@ -125,11 +125,11 @@ class Recorder:
             append(exchange, self._path)
         except FileWriteError as error:  # the application has its answer, whatever becomes of the recording
             self.lost += 1
-            self._tell_lost(error)
+            self._on_lost(error)
             return
         self.count += 1
-        if self._tell is not None:
-            self._tell(exchange)
+        if self._on_recorded is not None:
+            self._on_recorded(exchange)
 
 
 async def _pass_back(answer: AsyncResponse, exchange: RecordedExchange, began: float, send: Send) -> None:
