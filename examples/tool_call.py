@@ -1,4 +1,4 @@
-"""Let the model call a function: ask for the call, run it, and give the result back."""
+"""Have the model call a function: request the call, run it, and return the result."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -2,7 +2,7 @@
 
     make pictures
 
-The programs are the real ones, run as a reader would; LM Studio is a fake with a script, so that every run gives the same.
+The programs are the real ones, run as a reader would; LM Studio is a fake with a script, so that every run shows the same.
 Pages are looked at by Chromium, terminals by a terminal emulator (pyte).
 """
 
@@ -68,7 +68,7 @@ def answer(request: SentRequest) -> Answer:
 
 @contextmanager
 def running(fake: FakeLMStudio, folder: Path, name: str, *options: str) -> Iterator[str]:
-    """Run an example, and give its address."""
+    """Run an example, and yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {**os.environ, **environment_for(fake.base_url), "CHAT_DATABASE": str(folder / "chat.sqlite3")}
@@ -131,7 +131,7 @@ def take_pages(browser: Browser, fake: FakeLMStudio, folder: Path) -> None:
 
 
 def take_terminal(browser: Browser, name: str, fake: FakeLMStudio, command: list[str], typed: list[str]) -> None:
-    """Run a command in a terminal of its own, type, and take the picture of its screen."""
+    """Run a command in a separate terminal, type, and take the picture of its screen."""
     screen = pyte.Screen(COLUMNS, LINES)
     stream = pyte.ByteStream(screen)
     environment = {

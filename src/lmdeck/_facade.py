@@ -144,7 +144,7 @@ def fetch_image(
     max_bytes: int = MAX_IMAGE_BYTES,
     total_timeout: float = FETCH_SECONDS,
 ) -> bytes:
-    """Fetch an image from the web and give its bytes; see `LMStudio.fetch_image`."""
+    """Fetch an image from the web and return its bytes; see `LMStudio.fetch_image`."""
     return default_client().fetch_image(
         url, allow_private=allow_private, max_bytes=max_bytes, total_timeout=total_timeout
     )

@@ -446,7 +446,7 @@ def summary(error: LMStudioError) -> str:
 
     It has no text of answers, arguments and results.
 
-    Errors of streams, tools and structured output quote it behind a colon.
+    Errors of streams, tools and structured output quote it after a colon.
     """
     if isinstance(error, StreamError | ToolError | StructuredOutputError):
         return f"{error.message.partition(': ')[0].rstrip('.')}."

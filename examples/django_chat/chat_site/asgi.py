@@ -1,4 +1,4 @@
-"""The application, which also gives the static files."""
+"""The application, which also serves the static files."""
 
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.asgi import get_asgi_application

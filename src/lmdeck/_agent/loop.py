@@ -274,7 +274,7 @@ class _RunState:
         return None
 
     def check_repeats(self, results: list[ToolResult]) -> None:
-        """Raise `MaxRoundsError` if the model repeats its calls although it was told so."""
+        """Raise `MaxRoundsError` if the model repeats its calls in spite of the notes about it."""
         before = self._rounds[-2].results if len(self._rounds) > 1 else []
         if results and all(item.repeated for item in (*results, *before)) and before:
             raise MaxRoundsError(

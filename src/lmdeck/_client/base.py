@@ -83,7 +83,7 @@ class ClientBase:
         It is a handler with a JSON Schema, with the short form `{"city": {"type": "string"}}`, or with its own signature.
 
         Raises:
-            ConfigurationError: The parameters are no schema, LM Studio would rewrite the name, or the name is taken.
+            ConfigurationError: The parameters are not a schema, LM Studio would rewrite the name, or the name is taken.
         """
         made = make_tool(
             name, handler=handler, description=description, parameters=parameters, required=required, timeout=timeout,

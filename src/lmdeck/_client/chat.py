@@ -124,8 +124,8 @@ class _Builder(Generic[TransportT]):
         """Add a user message, with images: paths, bytes or data URIs of PNG and JPEG files.
 
         WebP, GIF (its first frame) and BMP are converted to PNG where Pillow is there (extra `images`), and images of more
-        than 26,214,400 pixels are scaled down, which `reply.problems` tells. An image on the web is fetched by
-        `lm.fetch_image(url)`, which gives its bytes.
+        than 26,214,400 pixels are scaled down, which `reply.problems` reports. An image on the web is fetched by
+        `lm.fetch_image(url)`, which returns its bytes.
 
         Raises:
             ConfigurationError: An image cannot be read, is too large, or is of no known kind.
@@ -169,7 +169,7 @@ class _Builder(Generic[TransportT]):
         names = [tool["function"]["name"] for tool in checked]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ConfigurationError(f"Two tools are named {twice[0]!r}.", hint="Give every tool a unique name.")
+            raise ConfigurationError(f"Two tools are named {twice[0]!r}.", hint="Choose a unique name for every tool.")
         return self._replace(tools=checked, handlers=tuple(tool for tool in offered if isinstance(tool, Tool)))
 
     def with_tool_choice(self, choice: str | Mapping[str, Any] | None) -> Self:
@@ -199,7 +199,7 @@ class _Builder(Generic[TransportT]):
         (`ModelInfo.reasoning`); `"on"` is the default level of a model that has levels only.
 
         Raises:
-            ConfigurationError: It is none of the words; when the chat is asked, the model does not take it.
+            ConfigurationError: It is not one of the levels, or, when the chat is sent, the model does not support it.
         """
         if level is not None:
             check_level(level)
@@ -342,7 +342,7 @@ class Chat(_Builder[Transport]):
     def run(self, max_rounds: int = 8, *, approve: AnyApprove = None, **limits: Unpack[RunLimits]) -> Reply | PausedRun:
         """Ask, run the tools that the model calls, and ask again until it answers.
 
-        The calls of one answer run at once, in threads, and answer in order. What the model gets wrong is told to it. With
+        The calls of one answer run at once, in threads, and answer in order. The model receives its mistakes as results. With
         `approve`, each call is shown to it first: it returns True, or False, or why not, and may be async. If it returns
         `lmdeck.PAUSE`, or is `"pause"`, the run ends with a `PausedRun` before any call of that answer is run; `resume` goes
         on with it. The reply has `rounds`, `messages` (what the run adds to the history) and the summed `usage`. A call of a

@@ -234,11 +234,11 @@ class LMStudio(ClientBase):
 
         Options such as `max_tokens`, `temperature`, `stop`, `seed`, `logprobs` go to the server as they are. With `suffix`, the
         model writes what stands between the two texts, in the marks of its family; its name has to say which that is. With
-        `stream=True`, give a stream of chunks, whose `content` is the new text as the model wrote it.
+        `stream=True`, return a stream of chunks, whose `content` is the new text as the model wrote it.
 
         Raises:
             ConfigurationError: With `suffix`: it is not known how the model is asked.
-            EmptyReplyError: The server gave no text though tokens were asked for.
+            EmptyReplyError: The server returned no text though tokens were asked for.
             LMStudioError: The server cannot be reached or refuses; a stream raises it when it is read.
         """
         if stream:
@@ -262,7 +262,7 @@ class LMStudio(ClientBase):
         `allow_private` is set. No token, cookie or proxy of this client is used. `total_timeout` (seconds) is for each request.
 
         Raises:
-            ConfigurationError: The address is none.
+            ConfigurationError: The URL is invalid.
             InvalidRequestError: It leads into a private network, to no image, or to one of more than `max_bytes`.
             TransportError: Nothing answers there, or not in time.
         """

@@ -1,6 +1,6 @@
 """Publish the events of a run on the client's bus.
 
-A run has a context of its own (`contextvars`), a copy of the caller's. What a listener of `RunStarted` sets there, such as the
+A run has a separate context (`contextvars`), a copy of the caller's. What a listener of `RunStarted` sets there, such as the
 current span of a tracer, applies to the run's requests and tools, in whatever threads and tasks they run, and never to the code
 that reads the run. `ToolStarted` is published in the context of the tool's handler.
 """
@@ -32,7 +32,7 @@ def publish_tool_start(event: ToolStarted) -> None:
 def publish_events(
     steps: Generator[AgentEvent, None, Outcome], bus: EventBus, model: str | None
 ) -> Generator[AgentEvent, None, Outcome]:
-    """Run the steps in a context of their own, and publish the events of the run as they happen."""
+    """Run the steps in a separate context, and publish the events of the run as they happen."""
     run = _RunPublisher(bus, model)
     try:
         while True:
@@ -102,7 +102,7 @@ class _RunPublisher:
 
 
 class _Within:
-    """Awaits in a context of its own, in the task that awaits it."""
+    """Awaits in a separate context, in the task that awaits it."""
 
     def __init__(self, context: Context, awaitable: Awaitable[T]) -> None:
         self._context = context

@@ -82,7 +82,7 @@ def json_arguments(
     elif text in NO_ARGUMENTS or value == []:
         put("{}")
     else:
-        raise MalformedCall("the arguments are no object")
+        raise MalformedCall("the arguments are not an object")
 
 
 def code_arguments(source: Source, sink: Sink, ends: Stops) -> Reader[None]:

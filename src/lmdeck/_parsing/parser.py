@@ -52,7 +52,7 @@ class StreamParser:
             self._early = self._sink.chunks
 
     def feed(self, text: str) -> list[Chunk]:
-        """Read new text and give what is certain."""
+        """Read new text and return the chunks that are certain."""
         chunks: list[Chunk] = []
         self.feed_into(text, chunks)
         return chunks

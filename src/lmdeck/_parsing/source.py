@@ -45,8 +45,8 @@ class TruncatedCall(Exception):
 class Stops:
     """Literals to look for at once; if one begins with another, the longer one wins.
 
-    `pattern` matches one of them. `beginning` finds where one may begin: its first characters, or fewer at the end of the text. The
-    expressions are compiled on first use, because an answer is written in one of many dialects.
+    `pattern` matches one of them. `beginning` finds where one may begin: its first characters, or fewer at the end of the text.
+    The expressions are compiled on first use, because an answer is written in one of many dialects.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Stops:
     ) -> None:
         """Look for `literals`, and for what the expression `also` matches.
 
-        The guards of a literal are the characters behind which it does not count, and an expression of what follows it.
+        The guards of a literal are the characters after which it does not count, and an expression of what follows it.
         """
         self.literals = tuple(sorted({literal for literal in literals if literal}, key=len, reverse=True))
         self.longest = max(map(len, self.literals), default=1)

@@ -112,7 +112,7 @@ def _strict(text: str) -> Any:
 
 
 def _repaired(text: str, at: int) -> tuple[Any, int, list[str]]:
-    """Read the value that begins at a place; give it, where it ends, and what was repaired."""
+    """Read the value at a position; return it, its end, and what was repaired."""
     source, parts, notes = Source(text, closed=True), list[str](), list[str]()
     source.at = at
     try:

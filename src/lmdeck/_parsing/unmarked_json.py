@@ -40,7 +40,7 @@ LIST_OPENERS = frozenset({":[", ": ["})
 """What stands before a bare list of calls on a line of text."""
 LIST_BEHIND = re.compile(r"\s*+(?:[A-Za-z_]|\Z)")
 LIST_GUARDS = dict.fromkeys(LIST_OPENERS, ("\"'", rf"(?={LIST_BEHIND.pattern})"))
-"""No list of calls is what stands behind a quoted key, or does not begin with a name."""
+"""A list after a quoted key, or one that does not begin with a name, is not a list of calls."""
 PYTHON_LIST = re.compile(r"\[\s*([A-Za-z_][\w.\-]*)\(")
 LIST_BEGUN = re.compile(r"\[\s*[\w.\-]*")
 SENTENCE = re.compile(

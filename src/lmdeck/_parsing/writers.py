@@ -129,7 +129,7 @@ def python(call: Call, _: int) -> str:
 
 
 def colons(quote: str) -> Form:
-    """Write a call as `call:NAME{key:value}`, text between marks of its own."""
+    """Write a call as `call:NAME{key:value}`, text between the dialect's own quotes."""
 
     def written(value: object, *, is_top: bool = False) -> str:
         if isinstance(value, str):

@@ -109,7 +109,7 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return request options with checked names; values are checked by the server.
 
     Raises:
-        ConfigurationError: The builder has a method of its own for a name.
+        ConfigurationError: The builder has a separate method for a name.
     """
     for name in options:
         if name in OWN_METHODS:

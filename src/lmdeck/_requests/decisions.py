@@ -107,7 +107,7 @@ def _label(value: object) -> str:
 
 
 def state_text(given: object) -> str:
-    """Return what is decided about, as text: JSON for anything that is none.
+    """Return the input of a decision as text; anything but text becomes JSON.
 
     Raises:
         ConfigurationError: It is empty, or has no form in JSON.

@@ -22,7 +22,7 @@ def check_level(level: object) -> None:
     """Check a word for reasoning.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: It is not one of the levels.
     """
     if level not in LEVELS:
         raise ConfigurationError(f"{level!r} is not a reasoning setting.", hint=f"Use one of {', '.join(LEVELS)}.")

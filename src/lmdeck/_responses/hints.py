@@ -171,7 +171,7 @@ HINTS: list[tuple[Words, str]] = [
     ),
     (
         Words(r"no user query found"),
-        "Keep a user message with text in the history: the model's template needs one, also behind tool results.",
+        "Keep a user message with text in the history: the model's template needs one, also after tool results.",
     ),
     (
         Words(r"cannot pass both content and thinking"),

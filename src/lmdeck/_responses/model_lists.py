@@ -130,7 +130,8 @@ def _from_openai(entry: Mapping[str, Any]) -> ModelInfo:
     """Return the model of an entry with little more than an id.
     Embedding models are recognized by name.
 
-    llama.cpp tells of its model in `meta`, and as a router in `status` whether it is loaded; it and vLLM hold what they list.
+    llama.cpp describes its model in `meta`; as a router it reports in `status` whether a model is loaded.
+    It and vLLM hold the models that they list in memory.
     """
     key = str(entry.get("id") or entry.get("key"))
     meta = _object(entry.get("meta"))

@@ -2,11 +2,11 @@
 
 It uses what was sent anyway, and one or two small requests where that says nothing.
 
-Sources: llama.cpp's server sends `Server: llama.cpp` and tells its build in `/props` (`tools/server/README.md`); Ollama has
+Sources: llama.cpp's server sends `Server: llama.cpp` and reports its build in `/props` (`tools/server/README.md`); Ollama has
 `/api/version` (`docs/api.md`) and names the owner of its own models `library`; vLLM has `/version`; LiteLLM sends
-`x-litellm-version` with a model's answers, says "I'm alive!" at `/health/liveliness`, and older ones tell their version at
+`x-litellm-version` with a model's answers, says "I'm alive!" at `/health/liveliness`, and older ones report their version at
 `/health/readiness` (LiteLLM docs `proxy/health`); LM Studio answers `/lmstudio-greeting`, which is how `lms` finds it
-(`lms/src/createClient.ts`), and an unknown path with status 200 and words of its own. Which of LM Studio's programs answers
+(`lms/src/createClient.ts`), and an unknown path with status 200 and its own message. Which of LM Studio's programs answers
 (the app, its daemon llmster, or Bionic), and its version, is at `/lms-status`, on newer servers or on the port of the API
 for its SDKs (`lms/src/localAPIServer.ts`, `lms-common/src/apiServerPorts.ts`).
 """

@@ -38,7 +38,7 @@ class Verdict(Enum):
 
     RETRY = auto()  # later; it was an attempt
     GIVE_UP = auto()  # the row ends in an error
-    WAIT = auto()  # the host cannot answer now; it was no attempt
+    WAIT = auto()  # the host cannot answer now; it does not count as an attempt
     STOP = auto()  # no request can succeed
 
 

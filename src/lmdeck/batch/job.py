@@ -309,7 +309,7 @@ def _result(row: StoredRow) -> BatchRow:
 
 @contextmanager
 def _signals_stop(worker: Worker, caught: list[int] | None) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM stop a worker, and note it in `caught`.
+    """On the first Ctrl-C or SIGTERM, stop a worker and record the signal in `caught`.
     A second one has its usual effect.
     """
     if caught is None:

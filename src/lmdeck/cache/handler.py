@@ -166,7 +166,7 @@ class CachingHandler:
         return (yield from self._send_or_join(call, lookup))
 
     def _find(self, call: Call[R], lookup: _Lookup) -> Plan[Entry | None]:
-        """Return the stored answer, unless another variant of the model gave it."""
+        """Return the stored answer, unless it is by another variant of the model."""
         find = partial(self._cache.find, lookup.key, lookup.control)
         entry: Entry | None = (yield RunBlocking(find)) if self._cache.store.is_remote else find()
         if entry is None or not entry.variant:

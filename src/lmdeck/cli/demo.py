@@ -66,7 +66,7 @@ def demo() -> None:
 
 
 def _process_prompt(base_url: str) -> None:
-    """Let the engine process the long prompt of the tools while the user reads.
+    """Have the engine process the long prompt of the tools while the user reads.
 
     The engine keeps the part that prompts share.
     """

@@ -149,7 +149,7 @@ def _message(data: bytes, status: int) -> str:
 
 
 class _Act(Struct):
-    """What the operator was told last."""
+    """The last message to the operator."""
 
     text: str = ""
     style: str = "dim"

@@ -59,7 +59,7 @@ def read_header(path: Path) -> dict[str, Value]:
     except (struct.error, ValueError) as error:
         raise EngineError(
             f"{path} is not a GGUF model file, or it is damaged ({error}).",
-            hint="Give the path of a .gguf file, or run `lmdeck engine pull` to get the small default model.",
+            hint="Pass the path of a .gguf file, or run `lmdeck engine pull` to get the small default model.",
         ) from error
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MAX_WAITING = 64
 MOST_LOGPROBS = 500
 RANDOM_SEED = 0xFFFFFFFF
-"""llama.cpp's value for a seed of its own choice."""
+"""llama.cpp's value for a random seed."""
 
 DEFAULTS = Sampling(temperature=0.8, top_p=0.95, top_k=40, min_p=0.05)
 """LM Studio's options, except its repeat penalty of 1.1.
@@ -46,7 +46,7 @@ class EngineModel:
         """Load a model, which blocks for as long as that takes.
 
         Raises:
-            EngineError: The extra is not installed, the file is no GGUF, or it cannot be loaded.
+            EngineError: The extra is not installed, the file is not a GGUF, or it cannot be loaded.
         """
         self._file = ModelFile(path)
         self._description = self._file.describe()
@@ -61,7 +61,7 @@ class EngineModel:
         return self._file.runtime
 
     def models(self) -> Sequence[ModelDescription]:
-        """List the one model, and, as an embedding model of its own, the table of its token vectors."""
+        """List the model and, as a separate embedding model, the table of its token vectors."""
         described = self._description
         loaded = Instance(id=described.key, context_length=self._file.context_length, config={"parallel": 1})
         instances = () if self._server is None else (loaded,)

@@ -26,7 +26,7 @@ class ModelFile:
     """One GGUF file.
 
     Raises:
-        EngineError: The file is no GGUF.
+        EngineError: The file is not a GGUF.
     """
 
     def __init__(self, path: Path) -> None:

@@ -52,7 +52,7 @@ def serve(
         from lmdeck.server.serve import listen, run
         from lmdeck.server.tool_use import DefaultToolUse
 
-    with listen(host, port) as listener:  # before the model is loaded: a taken port is told at once
+    with listen(host, port) as listener:  # before the model is loaded: a port in use is reported at once
         loaded = _load(model, requantize)
         try:
             hosts = AllowedHosts.of(allowed_hosts, host)
@@ -141,5 +141,5 @@ def _load(model: str | Path | None, requantize: str | None) -> EngineModel:
     path = weights_path() if model is None else Path(model).expanduser()
     if not path.is_file():
         what = "The default model's weights are" if model is None else f"The model file {path} is"
-        raise EngineError(f"{what} not there.", hint="Run `lmdeck engine pull`, or give the path of a GGUF file.")
+        raise EngineError(f"{what} not there.", hint="Run `lmdeck engine pull`, or pass the path of a GGUF file.")
     return EngineModel(path)

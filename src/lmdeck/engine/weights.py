@@ -65,7 +65,7 @@ def weights_path() -> Path:
 
 
 def pull(on_progress: Callable[[PullProgress], object] | None = None) -> Path:
-    """Make sure that the default model's weights are in the cache, and give their path.
+    """Make sure that the default model's weights are in the cache, and return their path.
 
     A file that is there already is checked, and fetched again only if it is not what it should be.
 

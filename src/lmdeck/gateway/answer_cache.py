@@ -79,7 +79,7 @@ class CachedAnswers:
         return request_key(asked, control, "" if self._is_shared else request.principal.scope)
 
     async def _find(self, key: bytes, control: CacheControl, model: str) -> Entry | None:
-        """Return the stored answer, unless a variant of the model gave it that no host has now."""
+        """Return the stored answer, unless it is by a variant of the model that no host has now."""
         if self._cache.store.is_remote:
             entry = await asyncio.to_thread(self._cache.find, key, control)
         else:

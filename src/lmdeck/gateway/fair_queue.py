@@ -45,7 +45,7 @@ class FairQueue(Generic[Q]):
     """The waiting requests of one model.
     Adding and removing take constant time, choosing is linear in the number of keys.
 
-    Entries in the background have lines of their own, which are served when all others are empty.
+    Entries in the background have separate lines, which are served when all others are empty.
     """
 
     def __init__(self) -> None:

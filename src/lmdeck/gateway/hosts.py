@@ -144,7 +144,7 @@ class Host(HostClient):
         return self.clock() - self._seen_loaded.get(self.key_of(model), -FRESH_SECONDS) < FRESH_SECONDS
 
     def needs_look(self) -> bool:
-        """Whether a list of now could tell requests that wait for it more than the last one."""
+        """Whether a new list could have news for the requests that wait for one."""
         return not self.is_being_looked_at and self.clock() - self.looked_at >= LOOK_SECONDS
 
     def load(self, model: str) -> float:

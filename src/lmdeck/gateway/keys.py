@@ -48,7 +48,7 @@ def new_key(
     The secret is not stored and cannot be shown again.
 
     Raises:
-        ConfigurationError: The name is empty, too long, or has characters that are none of a name.
+        ConfigurationError: The name is empty, too long, or has characters that names cannot have.
     """
     if not _NAME.fullmatch(name):
         raise ConfigurationError(

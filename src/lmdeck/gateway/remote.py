@@ -32,7 +32,7 @@ __all__ = ["RemoteHub", "WorkerProcess"]
 
 
 class _Grant(Struct, kw_only=True):
-    """A place on a host, as the hub tells it."""
+    """A place on a host, as the hub describes it."""
 
     name: str
     url: str

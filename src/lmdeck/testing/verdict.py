@@ -2,7 +2,7 @@
 
 It first runs without a fault, which shows its normal output. Then it runs with each fault, once directly and once
 through lmdeck's repair (as in `lmdeck run`). The outcomes are *survived* (the same output), *reported* (it ended with
-an error of its own), *wrong answer* (it ended normally with another output), *crashed* (a traceback or a signal) and
+its own error), *wrong answer* (it ended normally with another output), *crashed* (a traceback or a signal) and
 *hung* (it did not end in time).
 """
 

@@ -31,7 +31,7 @@ class ToolRegistry:
         known = self._tools.get(new.name)
         if known is not None and _origin(known) != _origin(new):
             raise ConfigurationError(
-                f"A tool named {new.name!r} is already registered.", hint="Give every tool a unique name."
+                f"A tool named {new.name!r} is already registered.", hint="Choose a unique name for every tool."
             )
         self._tools[new.name] = new
         return new

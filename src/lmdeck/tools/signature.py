@@ -57,7 +57,7 @@ def _field(
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
         raise ConfigurationError(
             f"{what} has the parameter {str(parameter)!r}, which cannot be a key of a JSON object.",
-            hint="Give every parameter a name that can be passed by keyword.",
+            hint="Every parameter needs a name that can be passed by keyword.",
         )
     kind, meaning = _meaning(hints.get(parameter.name, Any))
     meaning = meaning or meanings.get(parameter.name, "")

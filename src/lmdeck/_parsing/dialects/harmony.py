@@ -60,7 +60,7 @@ def header_of(source: Source, sink: Sink) -> Reader[str]:
     """Return a message's header, read up to its text; `""` if the message has no text.
 
     Raises:
-        NotACall: It is no header, or prose that quotes the start of one.
+        NotACall: It is not a header, or is prose that quotes the start of one.
         TruncatedCall: The text ended inside it.
     """
     begin = source.place
@@ -264,10 +264,10 @@ def addressed(source: Source, sink: Sink, name: str) -> Reader[None]:
         elif not (yield from source.ahead(MESSAGE_ENDS)):
             if (yield from source.ends_inside(BODY_BEGINNINGS, least=1)):
                 raise TruncatedCall
-            raise MalformedCall("the arguments are no object")
+            raise MalformedCall("the arguments are not an object")
         sink.close()
     source.mark()
-    yield from sink.discard_until(source, MESSAGE_ENDS, "Text behind the arguments")
+    yield from sink.discard_until(source, MESSAGE_ENDS, "Text after the arguments")
 
 
 def atem_calls(source: Source, sink: Sink) -> Reader[None]:

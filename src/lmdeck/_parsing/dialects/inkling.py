@@ -95,7 +95,7 @@ def inkling_call(source: Source, sink: Sink, name: str) -> Reader[None]:
     else:
         raise UnofferedCall(f"text arguments of {name!r}") if name else MalformedCall("no JSON")
     source.mark()
-    yield from sink.discard_until(source, MESSAGE_END, "Text behind the arguments")
+    yield from sink.discard_until(source, MESSAGE_END, "Text after the arguments")
 
 
 INKLING_CALLS = each(

@@ -80,7 +80,7 @@ def _behind_call(source: Source, sink: Sink) -> Reader[None]:
     if not end and text.strip() and any(token.startswith(text.strip()) for token in HEADER_ENDS.literals):
         sink.report("repaired", "The end of a section is cut off", text, (begin, source.place))
     elif end == "<|close|>" and text.strip():
-        sink.report("text_left_out", f"Text behind a call was left out: {text.strip()}", text, (begin, source.place))
+        sink.report("text_left_out", f"Text after a call was left out: {text.strip()}", text, (begin, source.place))
     elif text:
         raise NotACall
 

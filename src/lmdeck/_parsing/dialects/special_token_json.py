@@ -61,7 +61,7 @@ def _named(source: Source, sink: Sink) -> Reader[None]:
     elif not char:
         raise TruncatedCall
     else:
-        raise MalformedCall("the arguments are no object")
+        raise MalformedCall("the arguments are not an object")
     sink.close()
 
 

@@ -1,7 +1,7 @@
 """Heads of HTTP/1.1 messages: write a request's, parse a response's.
 
 Source: RFC 9112, sections 2 to 5. `http.client` writes each header with several calls and parses heads with the e-mail parser.
-That is slow, splits lines at characters that are no line ends in HTTP, and ignores all headers after an invalid line.
+That is slow, splits lines at characters that are not line ends in HTTP, and ignores all headers after an invalid line.
 """
 
 from __future__ import annotations

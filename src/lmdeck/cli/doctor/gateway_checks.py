@@ -110,7 +110,7 @@ def _check_address(config: Config) -> CheckResult:
     try:
         listen(server.host, server.port).close()
     except ConfigurationError as error:
-        fix = "If that is the running gateway, all is well; `GET /ready` tells whether it can answer."
+        fix = "If that is the running gateway, all is well; `GET /ready` shows whether it can answer."
         return CheckResult(check="address", outcome="warning", detail=error.message, fix=fix)
     if not is_loopback(server.host) and not config.auth.required:
         fix = "Set `required = true` in [auth] if that is not what you want."

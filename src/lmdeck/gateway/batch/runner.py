@@ -55,7 +55,7 @@ class BatchRunner:
         self._task = asyncio.create_task(self._lead())
 
     async def aclose(self) -> None:
-        """Let running rows finish within the gateway's shutdown time.
+        """Wait until running rows have finished, within the gateway's shutdown time.
         The batches continue at the next start.
         """
         if self._task is None:

@@ -37,7 +37,7 @@ def day_of(at: float) -> str:
 
 
 class KeyLimits(Struct, frozen=True, kw_only=True):
-    """The limits of a key; None is no limit. A day is one of UTC."""
+    """The limits of a key; None means unlimited. Days are those of UTC."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None

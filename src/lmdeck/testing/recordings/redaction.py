@@ -16,7 +16,7 @@ from lmdeck.testing.recordings.cassette import RecordedPiece
 
 REMOVED = "(removed)"
 LEAST_KNOWN = 8
-"""A shorter secret may be an ordinary word, and is removed only where its name tells it."""
+"""A shorter secret may be an ordinary word; it is removed only next to its name."""
 
 _HEADER = re.compile(
     r"token(?!s)|secret|passw|api-?key|(^|-)key$|auth(?!enticate$|or|ority)|authoriz|cookie|session|credential|signature|jwt",
