@@ -12,6 +12,8 @@ from lmdeck.errors import RequestTimeoutError, TimeoutPhase
 class Deadlines:
     """The time limits of one request, measured from its sending: first byte, silence, total."""
 
+    __slots__ = ("_clock", "_first_byte_by", "_silence", "_timeouts", "all_by", "has_bytes")
+
     def __init__(self, timeouts: Timeouts, clock: Callable[[], float] = time.monotonic) -> None:
         self._timeouts = timeouts
         self._clock = clock

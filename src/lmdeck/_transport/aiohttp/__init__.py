@@ -10,15 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from lmdeck._forking import on_fork
 from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_left
-from lmdeck._transport.aiohttp.connections import Connector, keep_session, proxy_address
+from lmdeck._transport.aiohttp.connections import Connector, Protocol, keep_session, proxy_address
 from lmdeck._transport.aiohttp.errors import forget_headers, is_limit, translate
 from lmdeck._transport.aiohttp.read_timer import ReadTimer
 from lmdeck._transport.deadlines import Deadlines
@@ -106,11 +105,13 @@ They would wake the parent's event loop.
 class AiohttpResponse:
     """An answer whose body is awaited as it arrives."""
 
+    __slots__ = ("_content", "_deadlines", "_request", "_response", "_timer", "headers", "status", "undecoded")
+
     def __init__(self, response: aiohttp.ClientResponse, deadlines: Deadlines, request: WireRequest) -> None:
         self._response = response
         self._content = response.content
-        if response.connection is not None and response.connection.protocol is not None:
-            _end_with(response.connection.protocol, response.content)
+        if response.connection is not None and isinstance(response.connection.protocol, Protocol):
+            response.connection.protocol.end_with_connection(response.content)
         self._timer = ReadTimer(response.content)
         self._deadlines = deadlines
         self._request = request
@@ -156,32 +157,3 @@ class AiohttpResponse:
         """Release the connection; if the body was not read to its end, the connection is cut."""
         self._timer.cancel()
         self._response.close()
-
-
-def _end_with(protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:
-    """End a body with its connection.
-
-    On broken framing after the head, aiohttp closes without notifying the reader.
-    """
-
-    def end(_: object) -> None:
-        if not content.is_eof() and content.exception() is None:
-            content.set_exception(aiohttp.ClientPayloadError("the connection ended"), protocol.exception() or OSError())
-
-    closed = protocol.closed
-    if closed is None:
-        end(None)
-    else:
-        closed.remove_done_callback(_retrieve_exception)  # once is enough for all answers of a connection
-        closed.add_done_callback(_retrieve_exception)
-        closed.add_done_callback(end)
-        content.on_eof(lambda: _forget(closed, end))
-
-
-def _forget(closed: asyncio.Future[None], end: Callable[[object], None]) -> None:
-    closed.remove_done_callback(end)
-
-
-def _retrieve_exception(closed: asyncio.Future[None]) -> None:
-    """Retrieve the exception of a closed connection; otherwise asyncio logs that nobody did."""
-    closed.exception()

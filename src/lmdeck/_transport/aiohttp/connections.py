@@ -102,6 +102,27 @@ class Protocol(ResponseHandler):
     """
 
     is_idle = False
+    _body: aiohttp.StreamReader | None = None
+
+    def end_with_connection(self, body: aiohttp.StreamReader) -> None:
+        """End a body with its connection: on broken framing after the head, aiohttp closes without notifying the reader."""
+        self._body = body
+        if self.transport is None:
+            self._end_body()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End the body that is being read."""
+        super().connection_lost(exc)
+        self._end_body()
+
+    def become_idle(self) -> None:
+        """Expect no bytes until the next request."""
+        self.is_idle, self._body = True, None
+
+    def _end_body(self) -> None:
+        body, self._body = self._body, None
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError("the connection ended"), self.exception() or OSError())
 
     def data_received(self, data: bytes) -> None:
         """Receive bytes from the server."""
@@ -147,7 +168,7 @@ class Connector(aiohttp.TCPConnector):
             protocol.abort()
         super()._release(key, protocol, should_close=should_close)
         if isinstance(protocol, Protocol):
-            protocol.is_idle = True
+            protocol.become_idle()
 
 
 def _has_bytes(protocol: ResponseHandler) -> bool:

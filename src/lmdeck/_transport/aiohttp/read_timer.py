@@ -14,6 +14,8 @@ class ReadTimer:
     It has one timer, which is set again when it fires, not for every read.
     """
 
+    __slots__ = ("_content", "_fires_at", "_handle", "_loop", "_wait_ends_at")
+
     def __init__(self, content: aiohttp.StreamReader) -> None:
         self._content = content
         self._loop = asyncio.get_running_loop()
