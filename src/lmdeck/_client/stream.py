@@ -32,7 +32,7 @@ class _StreamState(Generic[TransportT]):
     def __init__(self, transport: TransportT, begin: Begin) -> None:
         self.transport = transport
         self.response: ResponseStream[ChatReader] | None = None
-        self._begin = begin
+        self._begin: Begin | None = begin
         self._is_closed = False
         self.interruption = Interruption()
 
@@ -43,10 +43,11 @@ class _StreamState(Generic[TransportT]):
             LMStudioError: Whatever kept the answer from beginning, or the stream is closed.
         """
         self.check_open()
-        if self.response is None:
+        if self._begin is not None:
             self.response = yield from self._begin()
+            self._begin = None  # an open stream does not need what was asked
             self.check_open()  # another thread or task may have closed it meanwhile
-        return self.response
+        return cast("ResponseStream[ChatReader]", self.response)
 
     def check_open(self) -> None:
         """Refuse to read on if the stream was closed.
@@ -188,7 +189,7 @@ class AsyncChatStream(_StreamBase[AsyncTransport]):
 def _read(state: _StreamState[Transport]) -> Iterator[Chunk]:
     response = drive(state.begin(), state.transport, state.interruption)
     try:
-        yield from response.first_chunks
+        yield from response.take_first_chunks()
         live = cast("SyncResponse", response.response)
         while response.has_more():
             try:
@@ -197,7 +198,9 @@ def _read(state: _StreamState[Transport]) -> Iterator[Chunk]:
                 state.check_open()
                 yield from response.feed_failure(error)
             else:
-                yield from response.feed(data)
+                chunks = response.feed(data)
+                del data  # while its chunks are read
+                yield from chunks
         if response.is_live:
             live.drain()
     finally:
@@ -231,7 +234,7 @@ async def _begin_async(state: _StreamState[AsyncTransport]) -> ResponseStream[Ch
 async def _read_async(state: _StreamState[AsyncTransport]) -> AsyncIterator[Chunk]:
     response = await _begin_async(state)
     try:
-        for chunk in response.first_chunks:
+        for chunk in response.take_first_chunks():
             yield chunk
         live = cast("AsyncResponse", response.response)
         while response.has_more():
@@ -242,6 +245,7 @@ async def _read_async(state: _StreamState[AsyncTransport]) -> AsyncIterator[Chun
                 chunks = response.feed_failure(error)
             else:
                 chunks = response.feed(data)
+                del data  # while its chunks are read
             for chunk in chunks:
                 yield chunk
         if response.is_live:

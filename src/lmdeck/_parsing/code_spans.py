@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from lmdeck._parsing.json_strings import JSONStrings
+from lmdeck._parsing.text_buffer import JOINED_AT
 
 PIECES = re.compile(r"`+|\n|~+|[^`\n~]+")
 ASIDE = re.compile(r"\s{0,3}[>|]")
@@ -12,7 +13,7 @@ INDENTED = re.compile(r" {0,3}\t| {4}")
 SPECIAL = re.compile(r"[|｜]")
 HEAD = 16
 OPENING_QUOTE = re.compile(r"(?:^|[\s(\[{:=,])[\"'“‘«„]\Z")
-UNSEEN = 1024
+UNSEEN = 4096
 
 
 class CodeSpans:
@@ -46,9 +47,12 @@ class CodeSpans:
 
     def feed(self, text: str) -> None:
         """Add emitted text."""
-        self._unseen.append(text)
-        if len(self._unseen) >= UNSEEN:
-            self._look()
+        unseen = self._unseen
+        unseen.append(text)
+        if len(unseen) == JOINED_AT:
+            unseen[:] = ["".join(unseen)]
+            if len(unseen[0]) > UNSEEN:
+                self._look()
 
     @property
     def is_line_start(self) -> bool:

@@ -24,6 +24,8 @@ BOOLEANS = {"true": "true", "false": "false", "yes": "true", "no": "false", "on"
 class OfferedTools:
     """The offered tools by name."""
 
+    __slots__ = ("schemas",)
+
     def __init__(self, tools: Iterable[Any] | None) -> None:
         self.schemas: dict[str, Mapping[str, Any]] = {}
         for tool in tools or ():

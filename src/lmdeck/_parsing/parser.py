@@ -29,6 +29,11 @@ class StreamParser:
     `feed` pieces, then `finish`; `result` is the whole message.
     """
 
+    __slots__ = (
+        "__weakref__", "_byte_level", "_channel", "_early", "_grammar", "_has_started", "_is_finished", "_is_plain", "_run",
+        "_scanner", "_sink", "content", "problems", "reasoning",
+    )  # fmt: skip
+
     def __init__(
         self, tools: OfferedTools | Iterable[Any] | None = None, dialect: str = "auto", prefix: str = "", *,
         new_id: Callable[[], str] = new_call_id, architecture: str = "",

@@ -56,6 +56,11 @@ class Scanner:
     Their text goes to different places.
     """
 
+    __slots__ = (
+        "__weakref__", "_is_line_start", "_left_markup", "_reasoning_spans", "_spoken", "grammar", "had_reasoning",
+        "is_answered", "sink", "source", "tools",
+    )  # fmt: skip
+
     _reasoning_spans: CodeSpans
 
     def __init__(self, tools: OfferedTools, grammar: Grammar, new_id: Callable[[], str]) -> None:

@@ -46,6 +46,13 @@ def _nothing() -> Reader[str]:
 class Sink:
     """The output of all readers; one call is open at a time."""
 
+    __slots__ = (
+        "_announced", "_block", "_deferred", "_fragments", "_gap", "_has_markup", "_holds", "_id", "_index", "_keys",
+        "_kind", "_last", "_new", "_new_id", "_refused", "_repairs", "_scanner", "_size", "chunks",
+        "code_spans", "coerces", "completed", "content", "dialect", "long_looks", "name", "open_block", "problems",
+        "reasoning", "reasoning_start", "redirect", "source", "template", "tools",
+    )  # fmt: skip
+
     is_draft = False
     """Whether the calls are tentative, so that all of their text may still become content."""
 
@@ -82,8 +89,8 @@ class Sink:
         self._new: list[str] = []
         self._fragments: list[str] = []
         self._size = 0
-        self._repairs: list[str] = []
-        self._keys: set[str] = set()
+        self._repairs: tuple[str, ...] = ()
+        self._keys: set[str] | None = None
         self._refused: str | None = None
         self._holds = False
 
@@ -239,7 +246,7 @@ class Sink:
         resolved = self.tools.resolve(name)
         if resolved is None:
             self._reset()
-            self._keys.clear()
+            self._keys = None
             self._refused = name.strip()
             self.name = self._refused or "?"
             self._announced = True
@@ -253,7 +260,7 @@ class Sink:
         self._size = 0
         self._new = []
         self._fragments = []
-        self._keys.clear()
+        self._keys = None
         if (
             resolved != (stripped := name.strip())
             and not stripped.startswith(NAME_PREFIXES)
@@ -315,6 +322,7 @@ class Sink:
 
     def write_key(self, key: str, *, is_first: bool) -> None:
         """Append the name of a parameter, after a comma unless it is the first."""
+        self._keys = self._keys or set()
         self._keys.add(key)
         self.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")
 
@@ -325,12 +333,12 @@ class Sink:
 
     def has_key(self, key: str) -> bool:
         """Whether the open call has a parameter of that name."""
-        return key in self._keys
+        return self._keys is not None and key in self._keys
 
     def note(self, repair: str) -> None:
         """Note a repair of the open call."""
         if repair not in self._repairs:
-            self._repairs.append(repair)
+            self._repairs += (repair,)
 
     def flush(self) -> None:
         """Emit what is new in the open call."""
@@ -409,6 +417,6 @@ class Sink:
         self.name = ""
         self._new = []
         self._fragments = []
-        self._repairs = []
+        self._repairs = ()
         self._refused = None
         self._holds = False

@@ -1,11 +1,12 @@
 """Text that arrives in small pieces and is read at the end.
 
-`StringIO` may keep up to a hundred thousand pieces, and a piece of five letters takes sixty bytes.
+`StringIO` may keep up to a hundred thousand pieces.
 """
 
 from __future__ import annotations
 
-JOINED_AT = 1024
+JOINED_AT = 16
+"""How many pieces are kept apart: a piece of five letters takes sixty bytes, and a thousand streams may be open."""
 
 
 class TextBuffer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from itertools import chain, repeat
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Never, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from msgspec import Struct, field
@@ -47,6 +47,10 @@ class Call(Struct, Generic[R], frozen=True, kw_only=True):
     peer: Peer = field(default_factory=Peer)
     ttl: float | None = None
 
+    def without_content(self) -> Call[R]:
+        """Return the call without what it sends and reads: an answer that has begun needs only what errors and logs name."""
+        return replace(self, request=replace(self.request, headers={}, body=None), make_reader=_begun)
+
 
 class StreamObserver:
     """Follows a response while it is read; each method does nothing unless it is overridden."""
@@ -70,6 +74,12 @@ class ResponseStream(Generic[R]):
     Its first chunks are in `first_chunks`; `feed` returns the rest.
     """
 
+    __slots__ = (
+        "__weakref__", "_clock", "_ended_at", "_first_at", "_first_data", "_is_patient", "_observers", "_started",
+        "_when_closed", "_when_finished", "attempts", "cache", "call", "chunk_count", "failure", "first_chunks",
+        "is_finished", "queue_time", "reader", "response",
+    )  # fmt: skip
+
     def __init__(
         self, call: Call[R], response: Response, reader: R, clock: Callable[[], float], started: float
     ) -> None:
@@ -84,9 +94,9 @@ class ResponseStream(Generic[R]):
         self.is_finished = False
         self.failure: LMStudioError | None = None
         self._first_data: list[bytes] | None = []
-        self._observers: list[StreamObserver] = []
-        self._when_finished: list[Callable[[], object]] = []
-        self._when_closed: list[Callable[[], object]] = []
+        self._observers: tuple[StreamObserver, ...] = ()
+        self._when_finished: tuple[Callable[[], object], ...] = ()
+        self._when_closed: tuple[Callable[[], object], ...] = ()
         self._clock = clock
         self._started = started
         self._first_at: float | None = None
@@ -155,7 +165,7 @@ class ResponseStream(Generic[R]):
             if not chunks:
                 raise failure
         if is_last:
-            _run_all(self._when_finished)
+            self._run_when_finished()
         return chunks
 
     def feed_failure(self, error: TransportError) -> list[Chunk]:
@@ -170,6 +180,12 @@ class ResponseStream(Generic[R]):
             return self.feed(b"")
         self._fail(error)
         raise error
+
+    def take_first_chunks(self) -> list[Chunk]:
+        """Return the first chunks, and forget them and what was sent: every handler has seen the response by now."""
+        chunks, self.first_chunks, self._first_data = self.first_chunks, [], None
+        self.call = self.call.without_content()
+        return chunks
 
     def has_more(self) -> bool:
         """Whether the answer goes on.
@@ -193,17 +209,17 @@ class ResponseStream(Generic[R]):
         elif self.failure is not None:
             observer.on_failed(self.failure)
         else:
-            self._observers.append(observer)
+            self._observers += (observer,)
 
     def when_finished(self, callback: Callable[[], object]) -> None:
         """Call back once the answer is complete: at once, if it is already."""
-        self._when_finished.append(callback)
+        self._when_finished += (callback,)
         if self.is_finished:
-            _run_all(self._when_finished)
+            self._run_when_finished()
 
     def when_closed(self, callback: Callable[[], object]) -> None:
         """Call back once, when the response is closed."""
-        self._when_closed.append(callback)
+        self._when_closed += (callback,)
 
     def close(self) -> None:
         """Close the response.
@@ -212,7 +228,9 @@ class ResponseStream(Generic[R]):
         try:
             self.response.close()
         finally:
-            _run_all(self._when_closed)
+            callbacks, self._when_closed = self._when_closed, ()
+            for callback in callbacks:
+                callback()
 
     def measured(self) -> Measured:
         """Return the times of this answer; they grow until it is finished."""
@@ -239,6 +257,11 @@ class ResponseStream(Generic[R]):
         except LMStudioError as error:
             return chunks, False, error
         return chunks, is_last, failure
+
+    def _run_when_finished(self) -> None:
+        callbacks, self._when_finished = self._when_finished, ()
+        for callback in callbacks:
+            callback()
 
     def _report(self, data: bytes, chunks: list[Chunk]) -> None:
         for observer in self._observers:
@@ -375,14 +398,12 @@ def _hide(error: LMStudioError, token: Secret) -> None:
         error.param, error.code = token.redact(error.param), token.redact(error.code)
 
 
+def _begun(*_: object) -> Never:
+    raise RuntimeError("the answer is being read already")
+
+
 def _is_output(chunk: Chunk) -> bool:
     """Whether a chunk is part of the answer, rather than an event about its making."""
     return bool(
         chunk.content or chunk.reasoning or chunk.tool_call or chunk.tool_call_delta or chunk.finish_reason is not None
     )
-
-
-def _run_all(callbacks: list[Callable[[], object]]) -> None:
-    """Run each callback once."""
-    while callbacks:
-        callbacks.pop(0)()

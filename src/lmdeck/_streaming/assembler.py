@@ -28,7 +28,7 @@ from lmdeck._streaming.tool_call_slots import NATIVE, ToolCallSlots
 from lmdeck._streaming.wire_chunks import Choice, Delta, WireCompletion, content_text
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallMissingError, ToolCallParseError
 from lmdeck.events import Chunk
-from lmdeck.messages import Problem, Reply, TokenLogprob
+from lmdeck.messages import Problem, Reply, TokenLogprob, ToolCall
 from lmdeck.stats import Usage
 
 TOOL_CALL_MISSING = "A tool call was demanded by `tool_choice`, and the model made none."
@@ -90,7 +90,17 @@ class TextParser(Protocol):
 
 
 class ChatAssembler:
-    """Assembles one answer of `/v1/chat/completions`."""
+    """Assembles one answer of `/v1/chat/completions`.
+
+    What only calls and figures need is made when the first of them comes, as many streams may be open at once.
+    """
+
+    __slots__ = (
+        "_choice", "_content", "_expects_call", "_expects_logprobs", "_expects_one_call", "_expects_tokens", "_figures",
+        "_finish_reason", "_id", "_limits", "_logprobs", "_mixed_calls", "_model", "_model_names", "_native_slots",
+        "_new_id", "_problems", "_reasoning", "_requested_model", "_stage", "_strict", "_text_parser", "_tools",
+        "is_in_call",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -115,8 +125,10 @@ class ChatAssembler:
         self._expects_call = expects_call
         self._text_parser = text_parser
         self._tools = OfferedTools.of(tools)
-        self._native = ToolCallSlots(limits, new_id, self._tools)
-        self._calls = MixedCalls(self._tools)
+        self._limits = limits
+        self._new_id = new_id
+        self._native_slots: ToolCallSlots | None = None
+        self._mixed_calls: MixedCalls | None = None
         self._content = TextBuffer() if text_parser is None else text_parser.content
         self._reasoning = TextBuffer() if text_parser is None else text_parser.reasoning
         self._problems = list(problems)
@@ -129,7 +141,27 @@ class ChatAssembler:
         self.is_in_call = False  # whether a native call has begun and the answer goes on
         self._model_names = model_names
         self._figures = Figures()
-        self._logprobs: list[TokenLogprob] = []
+        self._logprobs: list[TokenLogprob] | None = None
+
+    @property
+    def _native(self) -> ToolCallSlots:
+        if self._native_slots is None:
+            self._native_slots = ToolCallSlots(self._limits, self._new_id, self._tools)
+        return self._native_slots
+
+    @property
+    def _has_native_calls(self) -> bool:
+        return self._native_slots is not None and bool(self._native_slots.slots)
+
+    @property
+    def _calls(self) -> MixedCalls:
+        if self._mixed_calls is None:
+            self._mixed_calls = MixedCalls(self._tools)
+        return self._mixed_calls
+
+    @property
+    def _complete_calls(self) -> list[ToolCall]:
+        return [] if self._mixed_calls is None else self._mixed_calls.complete
 
     @property
     def is_complete(self) -> bool:
@@ -213,13 +245,13 @@ class ChatAssembler:
             raise IncompleteStreamError("The stream ended without a finish reason or [DONE].", partial=self.partial())
         if not self._finish_reason:
             self._finish("stop", chunks)
-        if self._native.slots:
+        if self._has_native_calls:
             self._add_native_calls(chunks)  # deltas may come after the finish reason
         self._note_missing()
         lost = [problem for problem in self._all_problems() if problem.code.startswith("tool_call_")]
         if lost and self._strict:
             raise ToolCallParseError(lost[0].detail, raw=lost[0].raw or lost[0].detail, partial=self.reply())
-        missing = "" if lost or self._calls.complete else self._missing_call()
+        missing = "" if lost or self._complete_calls else self._missing_call()
         if missing:
             self._note_once("tool_call_missing", missing)
             if self._strict:
@@ -232,16 +264,16 @@ class ChatAssembler:
     def partial(self) -> Reply:
         """Return the reply as far as it has come, with complete calls only."""
         reply = self.reply()
-        if self._finish_reason or not self._native.slots:
+        if self._finish_reason or not self._has_native_calls:
             return reply
         calls, problems = self._native.read(truncated=True)
         return msgspec.structs.replace(
-            reply, tool_calls=[*self._calls.complete, *calls], problems=self._problems + problems
+            reply, tool_calls=[*self._complete_calls, *calls], problems=self._problems + problems
         )
 
     def reply(self) -> Reply:
         """Return the reply as far as it was assembled."""
-        calls, figures = self._calls.complete, self._figures
+        calls, figures = self._complete_calls, self._figures
         return Reply(
             content=self._content.getvalue().strip(),
             reasoning=self._reasoning.getvalue().strip(),
@@ -254,16 +286,17 @@ class ChatAssembler:
             problems=self._all_problems(),
             model_info=figures.model_info,
             runtime=figures.runtime,
-            logprobs=list(self._logprobs),
+            logprobs=list(self._logprobs or ()),
         )
 
     @property
     def _has_answer(self) -> bool:
-        return bool(self._calls.complete) or bool(self._content.getvalue().strip())
+        return bool(self._complete_calls) or bool(self._content.getvalue().strip())
 
     def _all_problems(self) -> list[Problem]:
         in_text = () if self._text_parser is None else self._text_parser.problems
-        return [*self._problems, *self._calls.problems, *in_text]
+        in_calls = () if self._mixed_calls is None else self._mixed_calls.problems
+        return [*self._problems, *in_calls, *in_text]
 
     def _read_head(self, completion: WireCompletion) -> None:
         self._id = self._id or completion.id or ""
@@ -303,6 +336,7 @@ class ChatAssembler:
         tokens = read_logprobs(logprobs)
         if not tokens:
             return
+        self._logprobs = self._logprobs or []
         self._logprobs += tokens
         if len(chunks) > first:
             chunks[first] = msgspec.structs.replace(chunks[first], logprobs=tokens)
@@ -351,14 +385,14 @@ class ChatAssembler:
             return
         if self._text_parser is not None:
             first = len(chunks)
-            chunks += self._text_parser.finish(answered=bool(self._native.slots))
+            chunks += self._text_parser.finish(answered=bool(self._has_native_calls))
             if len(chunks) > first:
                 self._merge_embedded_calls(chunks, first)
-        if self._native.slots:
+        if self._has_native_calls:
             self._add_native_calls(chunks, truncated=reason == "length")
         self.is_in_call = False
         self._stage, self._finish_reason = following, reason
-        chunks.append(Chunk("", "", None, None, "tool_calls" if self._calls.complete else reason))
+        chunks.append(Chunk("", "", None, None, "tool_calls" if self._complete_calls else reason))
 
     def _add_native_calls(self, chunks: list[Chunk], *, truncated: bool = False) -> None:
         """Add the native calls that are complete now."""
@@ -380,7 +414,7 @@ class ChatAssembler:
         """Note what was asked for and is not in the answer."""
         if self._expects_logprobs and not self._logprobs:
             self._note_once("logprobs_missing", LOGPROBS_MISSING)
-        if self._expects_one_call and (count := len(self._calls.complete)) > 1:
+        if self._expects_one_call and (count := len(self._complete_calls)) > 1:
             self._note_once("parallel_calls", f"The answer has {count} calls though only one was allowed.")
         requested, answered = self._requested_model, self._model
         if answered not in self._model_names and not is_same_model(requested, answered):

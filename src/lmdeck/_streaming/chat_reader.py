@@ -17,6 +17,7 @@ from lmdeck._limits import DEFAULT_LIMITS, Limits
 from lmdeck._responses.api_errors import api_error, decoded_or_text, is_error_body
 from lmdeck._responses.json_reader import DECODE_ERRORS, refuse_body
 from lmdeck._streaming.assembler import ChatAssembler
+from lmdeck._streaming.raw_events import RawEvents
 from lmdeck._streaming.sse import BOM, ServerSentEvent, SSEDecoder
 from lmdeck._streaming.wire_chunks import WireCompletion, without_lone_surrogates
 from lmdeck.errors import (
@@ -45,6 +46,11 @@ class ChatReader:
     answer, with `b""` and the last chunks. `failure` is an error that follows the chunks returned last.
     """
 
+    __slots__ = (
+        "__weakref__", "_assembler", "_body", "_byte_count", "_headers", "_limits", "_observe", "_raw", "_sse", "_start",
+        "_status", "failure", "is_done", "is_streamed",
+    )  # fmt: skip
+
     def __init__(
         self,
         status: int,
@@ -62,10 +68,7 @@ class ChatReader:
         self._start = b""  # the first bytes, until they show the format
         self._body: list[bytes] = []
         self._byte_count = 0
-        self._raw: list[bytes] = []
-        self._raw_left = limits.raw_bytes
-        self._raw_is_short = False
-        self._event_count = 0
+        self._raw = RawEvents(limits.raw_bytes)
         self.is_streamed = False  # whether the answer came as events rather than as one body
         self.is_done = False  # whether the end mark was read
         self.failure: LMStudioError | None = None
@@ -131,7 +134,7 @@ class ChatReader:
             raise IncompleteStreamError(
                 "The stream was cut off in the middle of an event.", partial=self.partial()
             ) from error
-        if not (self._event_count or self._assembler.is_complete):
+        if not (self._raw.count or self._assembler.is_complete):
             raise MalformedStreamError(f"The stream of {self._byte_count} bytes contained no event.")
         return chunks + self._close()
 
@@ -151,12 +154,12 @@ class ChatReader:
     def _with_raw(self, reply: Reply) -> Reply:
         if not self.is_streamed:
             return replace(reply, raw=self._whole_body())
-        if not self._raw_is_short or not self._limits.raw_bytes:
-            return replace(reply, raw=list(self._raw))
+        if not self._raw.is_short or not self._limits.raw_bytes:
+            return replace(reply, raw=self._raw.events())
         shortened = Problem(
             "raw_shortened", f"raw contains only the first {self._limits.raw_bytes} bytes (about) of the stream."
         )
-        return replace(reply, raw=list(self._raw), problems=[*reply.problems, shortened])
+        return replace(reply, raw=self._raw.events(), problems=[*reply.problems, shortened])
 
     def _detect_format(self, data: bytes) -> list[Chunk]:
         """Read the first bytes until they show whether events or a body follow.
@@ -212,7 +215,7 @@ class ChatReader:
 
         The texts of events that hold nothing else are parsed together.
         """
-        assembler, texts = self._assembler, list[str]()
+        assembler, record, texts = self._assembler, self._raw.add, list[str]()
         for event in events:
             try:
                 completion = _decode_completion(event.data)
@@ -220,7 +223,7 @@ class ChatReader:
                 completion = None
             text = "" if completion is None or event.event else assembler.text_alone(completion)
             if text:
-                self._record(event.data)
+                record(event.data)
                 texts.append(text)
                 continue
             if texts:
@@ -234,7 +237,7 @@ class ChatReader:
         """Append the chunks of an event; one without a completion is the end mark, blank or broken."""
         if completion is None and self._is_mark(event.data.strip()):
             return
-        self._record(event.data)
+        self._raw.add(event.data)
         completion = completion or self._decode_repaired(event)
         if not completion.choices or event.event:
             self._check_event(event, completion)
@@ -249,15 +252,6 @@ class ChatReader:
     def _end(self) -> None:
         self.is_done = True
         self._assembler.end()
-
-    def _record(self, data: bytes) -> None:
-        """Count an event and add it to `raw`, up to a limit."""
-        self._event_count += 1
-        if self._raw_left > 0:
-            self._raw_left -= len(data)
-            self._raw.append(data)
-        else:
-            self._raw_is_short = True
 
     def _decode_repaired(self, event: ServerSentEvent) -> WireCompletion:
         """Decode JSON with half a surrogate pair, as sent by servers that cut UTF-16 text.
@@ -305,7 +299,7 @@ class ChatReader:
             reported.partial = self.partial()
             raise reported from cause
         raise MalformedStreamError(
-            f"Event {self._event_count} of the stream is not a chat completion chunk ({error}): {shown}",
+            f"Event {self._raw.count} of the stream is not a chat completion chunk ({error}): {shown}",
             partial=self.partial(),
         ) from cause
 

@@ -5,6 +5,8 @@ They are read leniently: a figure that is missing, odd or of the wrong type is l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,6 +18,8 @@ from lmdeck.stats import Stats, Usage
 
 T = TypeVar("T", bound=msgspec.Struct)
 DRAFT_TOKEN_COUNTS = ("total_draft_tokens_count", "accepted_draft_tokens_count", "rejected_draft_tokens_count")
+NO_STATS = Stats()
+NO_FIGURES: Mapping[str, Any] = MappingProxyType({})
 
 
 class Figures:
@@ -23,12 +27,14 @@ class Figures:
     Later ones replace earlier ones.
     """
 
+    __slots__ = ("_stats", "model_info", "runtime", "stats", "usage")
+
     def __init__(self) -> None:
         self.usage: Usage | None = None
-        self.stats = Stats()
+        self.stats = NO_STATS
         self.model_info: ModelDetails | None = None
         self.runtime: Runtime | None = None
-        self._stats: dict[str, Any] = {}
+        self._stats: Mapping[str, Any] = NO_FIGURES
 
     def read(self, completion: WireCompletion) -> None:
         """Read the figures of a chunk or a whole body."""
@@ -113,7 +119,7 @@ def stats_of_timings(timings: dict[str, Any]) -> dict[str, Any]:
     return {**speed, **_draft_tokens(total, accepted, rejected)}
 
 
-def _convert(figures: dict[str, Any], shape: type[T]) -> T:
+def _convert(figures: Mapping[str, Any], shape: type[T]) -> T:
     """Return figures as a struct; fields of the wrong type are left out."""
     try:
         return msgspec.convert(figures, shape, strict=False)

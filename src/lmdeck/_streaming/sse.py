@@ -29,6 +29,8 @@ class ServerSentEvent(Struct, frozen=True, gc=False):
 class SSEDecoder:
     """A decoder of the bytes of a stream into events, wherever reads end."""
 
+    __slots__ = ("_at_start", "_data", "_data_bytes", "_event", "_last_was_cr", "_limits", "_partial", "_partial_bytes")
+
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
         self._partial: list[bytes] = []  # the pieces of the unfinished line, joined only once

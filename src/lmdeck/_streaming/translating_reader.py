@@ -60,7 +60,7 @@ class TranslatingReader(ChatReader):
         data = event.data.strip()
         if data == DONE or not data:
             return
-        self._record(data)
+        self._raw.add(data)
         try:
             decoded = _decode(data)
         except DECODE_ERRORS as error:

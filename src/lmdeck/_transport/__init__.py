@@ -47,8 +47,7 @@ class WireRequest(Struct, frozen=True, kw_only=True):
     @property
     def server(self) -> str:
         """Scheme, host and port of the server, as shown in messages."""
-        scheme, _, rest = self.url.partition("://")
-        return f"{scheme}://{rest.partition('/')[0]}"
+        return server_of(self.url)
 
     def wire_headers(self) -> dict[str, str]:
         """Return the headers as they are sent, with the token."""
@@ -58,6 +57,12 @@ class WireRequest(Struct, frozen=True, kw_only=True):
         if self.api_token is not None:
             headers["Authorization"] = f"Bearer {self.api_token.reveal()}"
         return headers
+
+
+def server_of(url: str) -> str:
+    """Return scheme, host and port of a URL, as shown in messages."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
 
 
 CheckAddress: TypeAlias = Callable[[str], None]

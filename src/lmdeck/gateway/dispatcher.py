@@ -202,8 +202,7 @@ async def _send(place: Place, request: GatewayRequest) -> ResponseStream[Any]:
         plan = pass_on(host.session, request.method, request.route, headers, body or None)
     stream = await drive_async(plan, host.transport)
     place.note_first_byte()
-    sent = stream.call.request
-    stream.call = replace(stream.call, request=replace(sent, body=None))
+    stream.call = stream.call.without_content()
     return stream
 
 

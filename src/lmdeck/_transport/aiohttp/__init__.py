@@ -70,8 +70,8 @@ class AiohttpTransport:
             forget_headers(error)
             if is_limit(error):
                 raise deadlines.expired(phase) from error
-            raise translate(error, request) from error
-        return AiohttpResponse(response, deadlines, request)
+            raise translate(error, request.url, deadlines) from error
+        return AiohttpResponse(response, deadlines, request.url)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -105,16 +105,16 @@ They would wake the parent's event loop.
 class AiohttpResponse:
     """An answer whose body is awaited as it arrives."""
 
-    __slots__ = ("_content", "_deadlines", "_request", "_response", "_timer", "headers", "status", "undecoded")
+    __slots__ = ("_content", "_deadlines", "_response", "_timer", "_url", "headers", "status", "undecoded")
 
-    def __init__(self, response: aiohttp.ClientResponse, deadlines: Deadlines, request: WireRequest) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, deadlines: Deadlines, url: str) -> None:
         self._response = response
         self._content = response.content
         if response.connection is not None and isinstance(response.connection.protocol, Protocol):
             response.connection.protocol.end_with_connection(response.content)
         self._timer = ReadTimer(response.content)
         self._deadlines = deadlines
-        self._request = request
+        self._url = url
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
         # aiohttp decodes a single coding only, and refuses a known one whose library is missing.
@@ -135,7 +135,7 @@ class AiohttpResponse:
             self.close()
             if is_limit(error):
                 raise self._deadlines.expired(phase) from error
-            raise translate(error, self._request) from error
+            raise translate(error, self._url, self._deadlines) from error
         finally:
             self._timer.end_wait()
         self._deadlines.has_bytes = True

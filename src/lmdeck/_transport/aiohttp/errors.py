@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp.http_exceptions import ContentLengthError, HttpProcessingError, TransferEncodingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from lmdeck._transport import WireRequest
+from lmdeck._transport import server_of
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.reasons import reason_of
 from lmdeck._transport.tls import TLS_HINT
@@ -42,16 +42,16 @@ def is_limit(error: Exception) -> bool:
     return isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError) and error.errno is None
 
 
-def translate(error: Exception, request: WireRequest) -> LMStudioError:
+def translate(error: Exception, url: str, deadlines: Deadlines) -> LMStudioError:
     """Return lmdeck's error for one of aiohttp or the socket.
     The most specific translation wins.
     """
     if isinstance(error, aiohttp.ServerTimeoutError):
-        return Deadlines(request.timeouts).expired("connect")
+        return deadlines.expired("connect")
     for kind, make in TRANSLATIONS:
         if isinstance(error, kind):
-            return make(error, request.server)
-    return TransportError(f"The request to {request.server} failed ({type(error).__name__}).")
+            return make(error, server_of(url))
+    return TransportError(f"The request to {server_of(url)} failed ({type(error).__name__}).")
 
 
 def _unreachable(error: Exception, server: str) -> LMStudioError:

@@ -1,0 +1,80 @@
+"""The data of a stream's events as it arrived, for `Reply.raw`."""
+
+from __future__ import annotations
+
+
+class RawEvents:
+    """The data of the events of one stream, up to a limit in bytes.
+
+    Neighbours are nearly equal: id, time, model and everything around the new text. How the events of a group begin and end
+    is kept once for all of them.
+    """
+
+    __slots__ = ("_groups", "_head", "_is_alone", "_left", "_middles", "_tail", "count", "is_short")
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self._head = self._tail = b""
+        self._is_alone = True  # whether the last group has one event, which is its head
+        self._groups: list[tuple[int, bytes, bytes]] = []  # the position of its first event, their head and their tail
+        self._middles: list[bytes] = []
+        self.count = 0  # of all events, also of those beyond the limit
+        self.is_short = False
+
+    def add(self, data: bytes) -> None:
+        """Count an event, and keep it unless the limit is reached."""
+        self.count += 1
+        size = len(data)
+        if self._left <= 0:
+            self.is_short = True
+            return
+        self._left -= size
+        begin, end = len(self._head), size - len(self._tail)
+        if self._is_alone or begin > end or not (data.startswith(self._head) and data.endswith(self._tail)):
+            begin, end = self._begin_group(data)
+        self._middles.append(data[begin:end])
+
+    def events(self) -> list[bytes]:
+        """Return the data of the events that were kept."""
+        ends = [*(first for first, _, _ in self._groups[1:]), len(self._middles)]
+        return [
+            head + middle + tail
+            for (first, head, tail), end in zip(self._groups, ends, strict=False)
+            for middle in self._middles[first:end]
+        ]
+
+    def _begin_group(self, data: bytes) -> tuple[int, int]:
+        """Find a group for an event that does not fit the last one; return where the middle of the event begins and ends.
+
+        An event alone is a head without a middle, until the next one shows what they share.
+        """
+        head, tail = _shared(self._head, data) if self._is_alone else (b"", b"")
+        self._is_alone = 2 * (len(head) + len(tail)) <= len(data)
+        if self._is_alone:
+            head, tail = data, b""
+            self._groups.append((len(self._middles), head, tail))
+        else:
+            one = self._head
+            self._groups[-1] = len(self._middles) - 1, head, tail
+            self._middles[-1] = one[len(head) : len(one) - len(tail)]
+        self._head, self._tail = head, tail
+        return len(head), len(data) - len(tail)
+
+
+def _shared(one: bytes, other: bytes) -> tuple[bytes, bytes]:
+    """Return what both begin with, and what the rests of both end with."""
+    begin = _shared_length(one, other)
+    end = _shared_length(one[begin:][::-1], other[begin:][::-1])
+    return other[:begin], other[len(other) - end :]
+
+
+def _shared_length(one: bytes, other: bytes) -> int:
+    """Return how many bytes two values have in common at their start."""
+    least, most = 0, min(len(one), len(other))
+    while least < most:
+        middle = (least + most + 1) // 2
+        if one[least:middle] == other[least:middle]:
+            least = middle
+        else:
+            most = middle - 1
+    return least
