@@ -229,6 +229,19 @@ def test_chunks_come_with_the_read_that_completes_them() -> None:
     assert target.is_done
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_raw_has_every_event_as_it_came(seed: int) -> None:
+    """What events share is kept once, however they change: equal ones, others, a time that ticks, one inside another."""
+    choose = random.Random(seed)
+    events = [b'{"id":"1","choices":[{"index":0,"delta":{"role":"assistant","content":"a"}}]}']
+    for _ in range(choose.randrange(40)):
+        delta = {choose.choice(["content", "reasoning_content"]): choose.choice(["", "a", "aa", " b", '"}', "x" * 300])}
+        event = json.dumps({"id": "1", "created": choose.randrange(3), "choices": [{"index": 0, "delta": delta}]})
+        events.append(choose.choice([events[-1], event.encode(), b'{"choices":[],"usage":{"total_tokens":3}}']))
+    wire = b"".join(b"data: %s\n\n" % event for event in events)
+    assert read(wire + DONE, headers=SSE)[0].raw == events
+
+
 def test_raw_is_cut_at_its_limit_and_says_so() -> None:
     """Memory does not grow with the answer; nothing is said where nothing was dropped."""
     wire = b"".join([chunk({"content": "x"})] * 10) + chunk({}, "stop") + DONE
