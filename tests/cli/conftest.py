@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cli_tools import COMMAND, Run, Speaker
 
+from command_line import run_here
 from lmdeck.server.app import create_app
 from lmdeck.server.serve import BackgroundServer, listen
 from lmdeck.server.tool_use import DefaultToolUse
@@ -41,17 +42,27 @@ def environment(server: str, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def run(environment: dict[str, str]) -> Run:
-    """Run `lmdeck ARGUMENTS`, with `stdin` as what is piped in."""
+    """Run `lmdeck ARGUMENTS` in this process, with `stdin` as what is piped in."""
 
     def run(*arguments: str, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        return run_here(*arguments, environment={**environment, **more}, stdin=stdin)
+
+    return run
+
+
+@pytest.fixture
+def start(environment: dict[str, str]) -> Run:
+    """Run `lmdeck ARGUMENTS` as a program: for what a process alone has, such as the encoding of its streams."""
+
+    def start(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*COMMAND, *arguments],
-            input=stdin,
             env={**environment, **more},
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding=more.get("PYTHONIOENCODING", "utf-8"),
             timeout=PATIENCE * 4,
             check=False,
         )
 
-    return run
+    return start

@@ -37,9 +37,9 @@ def test_alone_without_a_server_it_says_what_to_do(run: Run) -> None:
     assert not done.stderr
 
 
-def test_version(run: Run) -> None:
+def test_version(start: Run) -> None:
     """`--version` is the package's."""
-    assert run("--version").stdout == f"lmdeck {lmdeck.__version__}\n"
+    assert start("--version").stdout == f"lmdeck {lmdeck.__version__}\n"
 
 
 def test_ask_prints_the_answer_alone(run: Run) -> None:
@@ -118,9 +118,9 @@ def test_wrong_input_is_one_line_and_a_hint(run: Run, arguments: list[str], code
     assert "Traceback" not in done.stderr
 
 
-def test_debug_shows_the_traceback(run: Run) -> None:
+def test_debug_shows_the_traceback(start: Run) -> None:
     """With `--debug` the traceback stands above the line."""
-    done = run("--debug", "ask", "Hi", **NOWHERE)
+    done = start("--debug", "ask", "Hi", **NOWHERE)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "ServerUnreachableError" in done.stderr
@@ -218,7 +218,7 @@ def test_a_usage_error_names_the_help_of_its_command(run: Run) -> None:
     assert (done.returncode, "serve" in done.stdout) == (2, True)
 
 
-def test_output_survives_every_encoding(run: Run, speaker: Speaker) -> None:
+def test_output_survives_every_encoding(start: Run, speaker: Speaker) -> None:
     """Where an encoding lacks a character, marks become ASCII and other characters are escaped; JSON stays valid."""
     speaker.pieces = ["naïve ✓ 😀 → 日本"]
     for arguments in (
@@ -229,9 +229,9 @@ def test_output_survives_every_encoding(run: Run, speaker: Speaker) -> None:
         ("ask", "Hi", "--model", "missing"),
         ("frob",),
     ):
-        done = run(*arguments, PYTHONIOENCODING="cp1252")
+        done = start(*arguments, PYTHONIOENCODING="cp1252")
         assert "Traceback" not in done.stderr, arguments
         assert done.stdout or done.stderr
-    assert run("ask", "Hi", PYTHONIOENCODING="ascii").stdout == "na\\xefve + \\U0001f600 -> \\u65e5\\u672c\n"
-    reply = json.loads(run("ask", "Hi", "--json", PYTHONIOENCODING="ascii").stdout)
+    assert start("ask", "Hi", PYTHONIOENCODING="ascii").stdout == "na\\xefve + \\U0001f600 -> \\u65e5\\u672c\n"
+    reply = json.loads(start("ask", "Hi", "--json", PYTHONIOENCODING="ascii").stdout)
     assert reply["content"]["message"] == "naïve ✓ 😀 → 日本"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_tools import COMMAND
+from cli_tools import COMMAND, Run
 
 from lmdeck.testing import FakeLMStudio
 
@@ -64,8 +64,8 @@ def test_a_program_gets_repaired_answers_without_a_change(fake: FakeLMStudio, tm
         (["/"], 126),
     ],
 )
-def test_the_exit_code_is_the_programs(tmp_path: Path, program: list[str], code: int) -> None:
-    assert lmdeck("run", "--", *program, folder=tmp_path).returncode == code
+def test_the_exit_code_is_the_programs(run: Run, program: list[str], code: int) -> None:
+    assert run("run", "--", *program).returncode == code
 
 
 def test_options_of_the_program_are_its_own(tmp_path: Path) -> None:

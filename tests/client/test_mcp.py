@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lmdeck.testing import FakeLMStudio
 from loopback import PATIENCE
 from ports import free_port, wait_until_open
 
-pytest.importorskip("mcp")
+pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="NO MCP TESTS: they need mcp")
 SERVER = str(Path(__file__).with_name("mcp_server.py"))
 
 

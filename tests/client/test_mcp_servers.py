@@ -15,6 +15,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,7 +36,7 @@ from lmdeck import (
 from lmdeck.testing import FakeLMStudio
 from ports import free_port
 
-pytest.importorskip("mcp")
+pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="NO MCP TESTS: they need mcp")
 MORTAL = str(Path(__file__).with_name("mcp_mortal.py"))
 EVERYTHING = "@modelcontextprotocol/server-everything"
 EVERYTHING_VERSION = "2026.8.31"

@@ -8,7 +8,6 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import anthropic
 import httpx2
 import openai
 import pytest
@@ -92,6 +91,8 @@ def message(url: str, *, stream: bool = False, **options: Any) -> Seen:
         "messages": [{"role": "user", "content": "Hi"}],
         **options,
     }
+    import anthropic  # whose 1,500 modules take a second
+
     http = httpx2.Client(transport=RepairTransport(**FAST), timeout=None)
     with anthropic.Anthropic(base_url=url, api_key="x", http_client=http) as client:
         if not stream:
@@ -170,6 +171,8 @@ def test_every_fault_is_survived_or_one_of_the_clients_own_exceptions(echo: Fake
     else:
         echo.fail_always(fault)
     if FAULTS[fault].expect == "error":
+        import anthropic
+
         with pytest.raises((openai.APIError, anthropic.APIError)) as caught:
             ask(echo.base_url, tools=tools_for(ask))
         is_midstream = ask in (message_streamed, respond_streamed)
@@ -253,6 +256,8 @@ def test_what_claude_code_sends_is_made_acceptable(fake: FakeLMStudio, ask: Ask)
 
 
 def test_counting_tokens_is_an_error_where_the_server_cannot(fake: FakeLMStudio) -> None:
+    import anthropic
+
     http = httpx2.Client(transport=RepairTransport())
     with (
         anthropic.Anthropic(base_url=fake.base_url, api_key="x", http_client=http) as client,

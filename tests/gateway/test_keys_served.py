@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import openai
 import pytest
 
@@ -54,6 +53,8 @@ def test_both_clients_use_a_key_and_get_their_own_errors(
     fake: FakeLMStudio, text: str, create: Callable[..., str], tmp_path: Path
 ) -> None:
     """Answers with the headers of the limits; 401, 403 and 429 as each client knows them."""
+    import anthropic  # whose 1,500 modules take a second
+
     fake.reply("Hello")
     fake.reply("Hello")
     secret = create(models=("qwen*",), limits=KeyLimits(requests_per_minute=2, tokens_per_day=100_000))

@@ -12,6 +12,8 @@ from laws.material import LOOK, SAVE, TAG, TOOLS, WRITERS, Call, write
 from lmdeck import ParsedMessage, parse, render
 from lmdeck._parsing.dialects import REGISTRY
 
+pytestmark = pytest.mark.no_cover  # the same lines on thousands of texts: measured, they would take three times as long
+
 
 def damaged(text: str) -> Iterator[tuple[str, str]]:
     """Drop, double and swap each structural token of a text, one at a time."""

@@ -13,6 +13,8 @@ import pytest
 from laws.examine import Sample, broken_law, random_sample
 from laws.material import EXAMPLES
 
+pytestmark = pytest.mark.no_cover  # the same lines on thousands of texts: measured, they would take three times as long
+
 CHARACTERS = 250_000
 FOUND = (
     Sample('<function=save>{"":"""c":3},{}', seed=196410857),

@@ -12,6 +12,8 @@ from laws.material import PLAIN_LITERALS, TOOLS, cut
 from lmdeck import StreamParser, parse
 from lmdeck.testing import FakeLMStudio
 
+pytestmark = pytest.mark.no_cover  # the same lines on thousands of texts: measured, they would take three times as long
+
 DOCUMENTS = 250
 WORDS = (
     "the", "answer", "is", "42", "and", "<p>", "</p>", "<li>one</li>", "a < b", "x > y", "`code`", "*", "\n", "\n\n", "  ", "{", "}",

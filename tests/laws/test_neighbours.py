@@ -7,6 +7,8 @@ import pytest
 from laws.material import LOOK, SAVE, TOOLS, WRITERS, Call
 from lmdeck import parse, render
 
+pytestmark = pytest.mark.no_cover  # the same lines on thousands of texts: measured, they would take three times as long
+
 NOPE: Call = {"name": "nope", "arguments": {"text": "hello there", "count": 3}}
 """A tool that was not offered."""
 BROKEN: Call = {"name": "ping", "arguments": {"text": "BROKEN"}}

@@ -11,6 +11,8 @@ from laws.material import EXAMPLES, LITERALS, PIECES, TOOLS, mixed_text
 from lmdeck import Chat, ParsedMessage, Reply, StreamParser, parse
 from lmdeck.testing import FakeLMStudio
 
+pytestmark = pytest.mark.no_cover  # the same lines on thousands of texts: measured, they would take three times as long
+
 NESTING = ('{"function": ', '[{"function": ', "more:{", "]<]minimax[>[<more>", "[[", "[save(tags=[", "<a>{")
 """Openings that a reader may follow into one another."""
 Essence = tuple[str, str, list[tuple[str, object]], list[tuple[str, str]]]
@@ -54,7 +56,6 @@ def test_sent_streamed_and_parsed_text_has_one_result(offers_tools: bool) -> Non
             assert sent == essence(parsed), text
 
 
-@pytest.mark.no_cover  # the same lines on thousands of texts: measured, it would take three times as long
 @pytest.mark.parametrize("piece", sorted({*LITERALS, *PIECES, *NESTING}), ids=repr)
 def test_no_text_is_too_deep(piece: str) -> None:
     """Hundreds of openings in one another raise nothing, and are text in the end, or a problem tells of them."""

@@ -10,6 +10,8 @@ import pytest
 from lmdeck import ConfigurationError, ToolCall, dialects, parse, render
 from lmdeck._parsing.dialects import REGISTRY
 
+pytestmark = pytest.mark.no_cover  # the same lines on thousands of texts: measured, they would take three times as long
+
 CALLS = [{"name": "save", "arguments": {"text": "Zürich", "count": 3}}, {"name": "ping", "arguments": {}}]
 NO_VALUE = {"name": "save", "arguments": {"text": "a</arg_value>\n</tool_call>b"}}
 TOOLS = [

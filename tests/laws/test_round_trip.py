@@ -11,6 +11,8 @@ import pytest
 from laws.material import EXAMPLES, LITERALS, TOOLS, WRITERS, Call, cut
 from lmdeck import ConfigurationError, StreamParser, parse, render
 
+pytestmark = pytest.mark.no_cover  # the same lines on thousands of texts: measured, they would take three times as long
+
 SHAPES = (
     "{}",
     "{} b",

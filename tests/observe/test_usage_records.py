@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import pandas as pd
 import pytest
 
 import lmdeck.observe
@@ -180,6 +178,9 @@ def recorded(tmp_path: Path) -> Path:
 
 def test_pandas_and_duckdb_read_it(recorded: Path) -> None:
     """With the statements of the documentation; DuckDB's own reader of SQLite files needs a download, so it reads the frame."""
+    import duckdb
+    import pandas as pd
+
     with contextlib.closing(sqlite3.connect(recorded)) as connection:
         requests = pd.read_sql("SELECT * FROM lmdeck_requests", connection)
         usage = pd.read_sql("SELECT * FROM lmdeck_usage", connection)

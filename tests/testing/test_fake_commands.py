@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from command_line import run_here
 from lmdeck import ConfigurationError, LMStudio
 from lmdeck.testing.scenario import load_scenario
 from loopback import PATIENCE
@@ -46,14 +47,7 @@ json = { name = "Ada" }
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, **environment},
-    )
+    return run_here(*arguments, environment={**os.environ, **environment})
 
 
 @contextmanager
