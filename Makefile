@@ -39,7 +39,9 @@ demo: $(VENV)/.installed-demo openmp
 demo-batch: $(VENV)/.installed-demo openmp
 	@$(BIN)/python scripts/demo_batch.py
 
-test: lint types tests
+# mypy uses one core for half a minute: it runs beside the tests, which often wait.
+test: lint
+	@$(MAKE) --no-print-directory --jobs=2 types tests
 
 # The commands of these three stand in noxfile.py; here they run in .venv instead of environments of their own.
 lint types tests: $(VENV)/.installed-dev

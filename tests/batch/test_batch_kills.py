@@ -28,6 +28,7 @@ from lmdeck import LMStudio
 from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.received_requests import SentRequest
 
+pytestmark = pytest.mark.no_cover  # what is killed writes no figures
 ROWS = int(os.environ.get("LMDECK_BATCH_ROWS", "200"))
 KILLS = int(os.environ.get("LMDECK_BATCH_KILLS", "2"))
 SMALL_DISK = pytest.mark.skipif(sys.platform == "win32", reason="needs a small disk, or a limit on the size of files")

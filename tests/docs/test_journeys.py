@@ -20,6 +20,8 @@ from loopback import PATIENCE
 ROOT = Path(__file__).parents[2]
 OURS = [sys.executable, "-m", "lmdeck"]
 
+pytestmark = pytest.mark.no_cover  # what a newcomer calls, other tests measure
+
 
 def blocks(page: str, language: str = "python") -> list[str]:
     """Return the code of a page."""

@@ -84,7 +84,7 @@ def test_nor_where_nothing_listens_or_nothing_is_read(way: Way) -> None:
     """While connecting, and while a large request is being sent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        assert TOKEN not in report(way.fail(url, text="x" * (24 << 20), first_token_timeout=0.3))
+        assert TOKEN not in report(way.fail(url, text="x" * (8 << 20), first_token_timeout=0.3))
     url = f"http://127.0.0.1:{free_port()}"
     assert TOKEN not in report(way.fail(url))
     assert TOKEN not in report(way.fail(url, proxy=url))

@@ -4,7 +4,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from page_sites import KINDS, far_end, log_in, site
+from page_sites import STORES, far_end, log_in, site
 
 from loopback import PATIENCE
 
@@ -34,7 +34,7 @@ def fake() -> Iterator[FakeLMStudio]:
         yield fake
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=STORES)
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, fake: FakeLMStudio) -> Iterator[str]:
     with site(request.param, tmp_path_factory.mktemp("site"), fake) as url:
         yield url

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from lmdeck.testing import SentRequest
 
 SLOW = "one two three four five six seven eight nine ten"
-KINDS = ("fastapi", "flask", "django-asgi", "django-wsgi")
+KINDS = ("fastapi", "django-asgi", "flask", "django-wsgi")
+STORES = KINDS[:2]
+"""A site for each way to keep conversations."""
 
 FASTAPI = """
 from fastapi import FastAPI

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from page_sites import SLOW
+from page_sites import KINDS, SLOW
 
 from loopback import PATIENCE
 
@@ -22,6 +22,8 @@ PIXEL = (
 
 ONE_SITE = pytest.mark.parametrize("url", ["fastapi"], indirect=True)
 """For what only the script does, which is one file on all sites."""
+EVERY_SERVER = pytest.mark.parametrize("url", KINDS, indirect=True)
+"""For what a framework's server decides: when the parts of an answer leave, and when an answer is stopped."""
 WATCH = """() => {
   window.seen = [];
   const note = () => window.seen.push(document.querySelector("article.lmdeck-assistant:last-of-type")?.textContent.trim());
@@ -40,6 +42,7 @@ def finished(page: Any) -> None:
     expect(page.get_by_role("button", name="Send", exact=True)).to_be_visible()
 
 
+@EVERY_SERVER
 def test_the_start_names_the_model_and_offers_examples(page: Any) -> None:
     expect(page.locator(".lmdeck-state")).to_have_text("seer is ready.")
     expect(page.locator(".lmdeck-model")).to_have_text("seer")
@@ -65,6 +68,7 @@ def test_an_answer_is_shown_as_it_was_meant(page: Any) -> None:
     expect(page.get_by_role("status")).to_have_text(re.compile(r"seer.* · 70 tokens( · |$)"))
 
 
+@EVERY_SERVER
 def test_tokens_come_one_after_another(page: Any) -> None:
     page.evaluate(WATCH)
     expect(ask(page, "slow")).to_have_text(SLOW)
@@ -180,6 +184,7 @@ def test_the_end_follows_until_the_visitor_scrolls_up(page: Any) -> None:
     expect(page.get_by_role("button", name="Scroll to the end")).to_be_hidden()
 
 
+@EVERY_SERVER
 def test_stopped_and_failed_answers_are_marked_for_good(page: Any, fake: FakeLMStudio) -> None:
     answer = ask(page, "endless")
     expect(answer).to_contain_text("la la")
@@ -211,6 +216,7 @@ def test_on_a_phone_the_list_opens_over_the_conversation(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@EVERY_SERVER
 def test_a_tool_call_waits_for_the_visitor_also_after_a_reload(page: Any) -> None:
     answer = ask(page, "pay 5")
     expect(answer.locator(".lmdeck-call summary")).to_have_text("pay")

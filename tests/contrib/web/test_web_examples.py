@@ -1,4 +1,4 @@
-"""`examples/fastapi_chat` and `examples/flask_chat` run with one command, and answer with a real model."""
+"""`examples/fastapi_chat` and `examples/flask_chat` run with one command, and answer."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from lmdeck.testing import FakeLMStudio
 from loopback import PATIENCE
 from ports import free_port
-
-if TYPE_CHECKING:
-    from lmdeck.engine import EngineServer
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
-@pytest.mark.engine
 @pytest.mark.parametrize("name", ["fastapi_chat", "flask_chat"])
-def test_an_example_answers(name: str, engine: EngineServer, tmp_path: Path, unused_port: int) -> None:
+def test_an_example_answers(name: str, tmp_path: Path, unused_port: int) -> None:
     command = [sys.executable, str(EXAMPLES / name), "--port", str(unused_port), "--history", str(tmp_path / "history")]
-    environment = {**os.environ, "LMDECK_BASE_URL": engine.base_url}
     url = f"http://127.0.0.1:{unused_port}"
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with FakeLMStudio(strict=False) as fake, subprocess.Popen(
+        command,
+        env={**os.environ, "LMDECK_BASE_URL": fake.base_url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
         try:
             _wait(f"{url}/", process)
             question = urllib.request.Request(
