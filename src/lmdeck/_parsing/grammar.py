@@ -91,17 +91,19 @@ def _callers(dialects: tuple[Dialect, ...]) -> dict[str, list[Dialect]]:
     return found
 
 
-def _shape(text: str) -> list[str]:
-    """Return the first tags, brackets and keys of a call.
-
-    They tell dialects with the same marker apart.
-    """
-    return SHAPE.findall(text, 0, SHAPE_CHARS)
+def _shape(text: str) -> tuple[str, ...]:
+    """Return the first tags, brackets and keys of a call, which tell dialects with the same marker apart."""
+    return tuple(SHAPE.findall(text, 0, SHAPE_CHARS))
 
 
-def _likeness(one: list[str], other: list[str]) -> int:
-    """Return how many parts two shapes have in common from their beginning."""
-    return sum(1 for _ in takewhile(lambda parts: parts[0] == parts[1], zip(one, other, strict=False)))
+@lru_cache(maxsize=1024)
+def _likest(shape: tuple[str, ...], examples: tuple[str, ...]) -> int:
+    """Return the number of the example with which a shape has the most parts in common from its beginning."""
+    likeness = [
+        sum(1 for _ in takewhile(lambda parts: parts[0] == parts[1], zip(shape, _shape(example), strict=False)))
+        for example in examples
+    ]
+    return likeness.index(max(likeness))
 
 
 class Scan(NamedTuple):
@@ -157,6 +159,7 @@ class Grammar:
         self._first_line = rf"(?:\A|\n){INDENT}(?={heads})" if self.starts else ""
         self._tokens = frozenset({*self.markers, *self.anywhere, *self.drops, *self.closers})
         self._scans: dict[tuple[Stops, tuple[str, ...]], Scan] = {}
+        self._reasoning_scans: dict[Stops, Stops] = {}
         self.opening = Stops((*self.openers, *self.closers))
         self.call_markers = tuple(text for text, marker in self.markers.items() if not marker.channel)
         self.inline = {text: marker for text, marker in self.markers.items() if marker.inline}
@@ -170,10 +173,11 @@ class Grammar:
         The text is compared with the dialects' examples. `""` for a marker of no dialect.
         """
         callers = self._callers.get(marker.text, ())
-        shape = _shape(marker.text + text.removeprefix(marker.text))
         known = [dialect for dialect in callers if dialect.name in spoken] or callers
-        likest = max(known, key=lambda dialect: _likeness(shape, _shape(dialect.example)), default=None)
-        return "" if likest is None else likest.name
+        if not known:
+            return ""
+        shape = _shape(marker.text + text[:SHAPE_CHARS].removeprefix(marker.text))
+        return known[_likest(shape, tuple(dialect.example for dialect in known))].name
 
     def scan(self, ends: Stops, closers: tuple[str, ...] = ()) -> Scan:
         """Return the literals to look for in a text that ends with one of `ends`.
@@ -188,6 +192,13 @@ class Grammar:
             usual = Stops(tokens, self._line, LIST_GUARDS)
             self._scans[key] = Scan(usual, Stops(tokens, self._first_line, LIST_GUARDS) if self._line else usual)
         return self._scans[key]
+
+    def reasoning_scan(self, closing: Stops) -> Stops:
+        """Return the literals to look for in reasoning that ends with one of `closing`."""
+        if closing not in self._reasoning_scans:
+            literals = (*closing.literals, *self.inline, *self.reserved, *self.call_markers)
+            self._reasoning_scans[closing] = Stops(literals)
+        return self._reasoning_scans[closing]
 
     def is_plain(self, text: str) -> bool:
         """Whether a text has nothing for the scanner: no token, no opening, no start marker."""

@@ -383,8 +383,7 @@ class Scanner:
         if not sink.reasoning:
             sink.reasoning_start = source.place
         self._reasoning_spans = CodeSpans()
-        markers = grammar.call_markers if self.tools else ()
-        wanted = stops(*closing.literals, *grammar.inline, *grammar.reserved, *markers)
+        wanted = grammar.reasoning_scan(closing)
         while True:
             found = yield from source.until(wanted, self._emit_reasoning)
             if not found:
