@@ -8,69 +8,41 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from weakref import proxy
 
-from lmdeck._parsing.code_spans import CodeSpans
-from lmdeck._parsing.dialects.dialect import Marker, ReasoningTags
-from lmdeck._parsing.grammar import Grammar, Scan, is_special
+from lmdeck._parsing.dialects.dialect import Marker
+from lmdeck._parsing.end_tags import drop_end_tag, skip_end_tags
+from lmdeck._parsing.grammar import NO_ENDS, Grammar, Scan, is_special
 from lmdeck._parsing.leftovers import unread_call_markup
 from lmdeck._parsing.offered_tools import OfferedTools
-from lmdeck._parsing.sink import Sink
+from lmdeck._parsing.reasoning import ReasoningScanner
 from lmdeck._parsing.source import (
-    NON_SPACE,
     MalformedCall,
     NotACall,
     Reader,
     Source,
     Stops,
     TruncatedCall,
-    stops,
 )
 from lmdeck._parsing.unmarked_json import LIST_BEHIND, LIST_OPENERS, starts_unmarked_json
 
 SHOWN = 2000
-BODY = re.compile(r"\s*(?:[\[{]|<(?:function|invoke|tool_call>|\||｜|arg_key)|call:|functions?[.<]|$)")
-END_OF_CALL = re.compile(
-    r"(?:\]<\]minimax\[>\[)?</(?=[^<>\n]*?(?:tool|call|function|invoke|action|param))[^<>\n]{1,60}>"
-    r"|<(?=[^<>\n]*?(?:tool|call|action|function))(?:[|｜][^<>\n]{0,40}end[^<>\n]{0,40}[|｜]|[a-z_]{1,40}\|)>"
-    r"|\[(?:/|END_)(?:TOOL|FUNCTION)[A-Z_]{0,20}\]",
-    re.IGNORECASE,
-)
-END_OF_CALL_BEGUN = re.compile(
-    r"(?:\]<\]minimax\[>\[)?<[^<>\n]{0,80}\Z|\](?:<(?:\](?:m[a-z]*(?:\[(?:>\[?)?)?)?)?)?\Z|\[[A-Z_/]{0,30}\Z|`{1,2}\Z|>{1,2}\Z"
-)
-CUT_LENGTH = 80
-CUT_TAG = re.compile(r"\]<[\]\[>a-z]*\Z|(?:\]<\]minimax\[>\[)?[<\[][/|｜]?[\w:|｜▁ ]{0,40}\Z|`{1,2}\Z|>{1,2}\Z")
 ELEMENT = re.compile(r"\s*<(?:parameter|param|arg_|invoke|function|\||｜)")
 BODY_LENGTH = 16
 WORD_TAG = re.compile(r"<[A-Za-z]")
-NO_ENDS = stops()
 REFUSED = frozenset({"tool_call_unparsed", "tool_call_incomplete", "unoffered_tool", "markup_kept"})
-QUOTED = 80
 LONGEST_THOUGHT = 16_000
 """How long reasoning may be that begins on a line of text."""
 
 
-class Scanner:
+class Scanner(ReasoningScanner):
     """A scanner of one answer, of the bodies of its messages and of its reasoning.
     Their text goes to different places.
     """
 
-    __slots__ = (
-        "__weakref__", "_is_line_start", "_left_markup", "_reasoning_spans", "_spoken", "grammar", "had_reasoning",
-        "is_answered", "sink", "source", "tools",
-    )  # fmt: skip
-
-    _reasoning_spans: CodeSpans
+    __slots__ = ("_is_line_start", "_left_markup")
 
     def __init__(self, tools: OfferedTools, grammar: Grammar, new_id: Callable[[], str]) -> None:
-        self.tools = tools
-        self.grammar = grammar
-        self.source = Source()
-        self.sink = Sink(tools, new_id, self.source, proxy(self))  # so that an answer is freed without the collector
-        self.is_answered = False
-        self.had_reasoning = False
-        self._spoken = set(grammar.spoken)
+        super().__init__(tools, grammar, new_id)
         self._left_markup = False
         self._is_line_start = True
 
@@ -83,19 +55,6 @@ class Scanner:
         self._reconsider_reasoning()
         self.report_left_over_call()
         self._report_unopened_reasoning()
-
-    def _report_unopened_reasoning(self) -> None:
-        """Report a lone reasoning end tag at the end of a line.
-
-        The content before it was reasoning, but had already been emitted.
-        """
-        tag = self.grammar.opened_by_template(self.sink.content.getvalue())
-        if tag is not None:
-            self.sink.report(
-                "reasoning_unopened",
-                f"{tag.close} ends reasoning that nothing opened: the content before it is probably reasoning; "
-                "a whole answer, by send(), keeps them apart",
-            )
 
     def pass_plain(self, text: str) -> None:
         """Read a whole answer that is plain text."""
@@ -147,14 +106,14 @@ class Scanner:
                 return token
             if token in sink.open_block and not sink.code_spans.inside_code(token):
                 sink.open_block = ()
-                self._drop_end_of_call(token)
+                drop_end_tag(self.source, sink, token)
             elif token[0] != "\n":
                 yield from self._read_token(token)
 
     def _read_opening(self, ends: Stops) -> Reader[bool]:
         """Read white space and reasoning before any content; whether there was reasoning."""
         source, grammar = self.source, self.grammar
-        is_new_line = yield from self._pass_space()
+        is_new_line = yield from source.pass_space(self.sink.emit_content)
         found = yield from source.ahead(grammar.opening)
         if not found or found in ends.literals:
             return False
@@ -169,28 +128,12 @@ class Scanner:
             self.had_reasoning = True
         return True
 
-    def _is_active(self, literal: str) -> bool:
-        """Whether a literal is active.
-
-        One that ordinary text may contain is active only if its dialect is known to be spoken.
-        """
-        return literal not in self.grammar.words or self._is_spoken(literal)
-
-    def _is_spoken(self, literal: str) -> bool:
-        """Whether a dialect with this literal is known to be spoken."""
-        return not self._spoken.isdisjoint(self.grammar.speakers.get(literal, ()))
-
-    def _note_spoken(self, literal: str) -> None:
-        """Note that the dialects of a special token are spoken."""
-        if literal in self.grammar.special:
-            self._spoken |= self.grammar.speakers[literal]
-
     def _read_start_marker(self, ends: Stops) -> Reader[bool]:
         """Read a marker that counts only at the start of a line; no message begins inside a message."""
         source, grammar, sink = self.source, self.grammar, self.sink
         if grammar.begins_start(source.text, source.at) is None or not sink.code_spans.is_line_start:
             return False
-        yield from self._pass_space()
+        yield from source.pass_space(sink.emit_content)
         found = yield from source.ahead(grammar.start_tokens)
         if not found or not self._is_active(found) or sink.code_spans.inside_code():
             return False
@@ -200,21 +143,6 @@ class Scanner:
             return False
         yield from self._call(grammar.starts[found])
         return True
-
-    def _pass_space(self) -> Reader[bool]:
-        """Emit white space; return whether there was a line end in it."""
-        source, is_new_line = self.source, False
-        while True:
-            begin = source.at
-            found = NON_SPACE.search(source.text, begin)
-            end = found.start() if found else len(source.text)
-            if end > begin:
-                source.at = end
-                is_new_line = is_new_line or "\n" in source.text[begin:end]
-                self.sink.emit_content(source.text[begin:end])
-            if found or source.closed:
-                return is_new_line
-            yield
 
     def _scan_text(self, scan: Scan) -> Reader[str]:
         """Emit text up to the next token and return the token, unread; `""` at the end.
@@ -337,145 +265,6 @@ class Scanner:
         self.source.mark()
         return found
 
-    def read_reasoning(self, ends: Stops) -> Reader[str]:
-        """Read the body of a message that is reasoning up to one of `ends` and return that, unread."""
-        self.source.unmark()
-        found = yield from self._scan_reasoning(ends)
-        self.source.mark()
-        return found
-
-    def _reasoning(self, tags: ReasoningTags) -> Reader[None]:
-        """Read reasoning up to its end tag, to a call that ends it, or to the end of the text."""
-        source, sink = self.source, self.sink
-        self.had_reasoning = True
-        self._note_spoken(tags.open)
-        while (yield from source.skip_space()) and (yield from source.take(stops(tags.open))):
-            continue
-        if tags.label:
-            yield from source.take(stops(tags.label))
-            yield from source.skip_space()
-        closing = stops(tags.close, *tags.also_closes, *_spaced(tags.close))
-        completed = len(sink.completed)
-        found = yield from self._scan_reasoning(closing)
-        if not found:
-            if len(sink.completed) == completed:
-                sink.report("reasoning_unclosed", "The reasoning has no end")
-            return
-        source.at += len(found)
-        sink.defer_space()
-
-    def read_channel(self, source: Source, is_answered: Callable[[], bool]) -> Reader[None]:
-        """Read reasoning that comes as a separate text; tags around it are markup."""
-        grammar = self.grammar
-        yield from source.skip_space()
-        yield from source.take(grammar.opening)
-        ends = stops(*grammar.closers)
-        while found := (yield from self._scan_reasoning(ends, is_answered)):
-            source.at += len(found)
-
-    def _scan_reasoning(self, closing: Stops, is_answered: Callable[[], bool] = lambda: False) -> Reader[str]:
-        """Read reasoning up to one of its possible ends and return that, unread.
-        It is `""` if a call or the end of the text ends the reasoning.
-
-        What looks like a call is one if no end follows and nothing answered.
-        """
-        source, sink, grammar = self.source, self.sink, self.grammar
-        if not sink.reasoning:
-            sink.reasoning_start = source.place
-        self._reasoning_spans = CodeSpans()
-        wanted = grammar.reasoning_scan(closing)
-        while True:
-            found = yield from source.until(wanted, self._emit_reasoning)
-            if not found:
-                return ""
-            if found in closing.literals:
-                if not (yield from self._is_quoted(found)):
-                    return found
-            elif found in grammar.reserved:
-                source.at += len(found)
-                continue
-            elif found in grammar.inline and self._is_active(found):
-                source.at += len(found)
-                yield from grammar.inline[found].read(source, sink)
-                continue
-            elif found not in grammar.inline and (yield from self._begins_call(found)):
-                place, held = source.place, list[str]()
-                end = yield from source.until(closing, held.append)
-                if not end and not is_answered():
-                    self._read_final_calls("".join(held), place)
-                    return ""
-                self._emit_reasoning("".join(held))
-                continue
-            self._emit_reasoning(found)
-            source.at += len(found)
-
-    def _emit_reasoning(self, text: str) -> None:
-        self.sink.emit_reasoning(text)
-        self._reasoning_spans.feed(text)
-
-    def _is_quoted(self, tag: str) -> Reader[bool]:
-        """Whether an end tag is inside backticks and thus only mentioned.
-
-        The closing backticks must follow on the same line.
-        """
-        source = self.source
-        if not self._reasoning_spans.inside_backticks():
-            return False
-        while True:
-            begin = source.at + len(tag)
-            line, newline, _ = source.text[begin : begin + QUOTED].partition("\n")
-            if "`" in line:
-                return True
-            if newline or source.closed or len(line) >= QUOTED:
-                return False
-            yield
-
-    def _begins_call(self, marker: str) -> Reader[bool]:
-        """Whether what follows a marker in reasoning looks like a call, not like prose about one."""
-        source = self.source
-        size = len(marker) + 64
-        while len(source.text) - source.at < size and not source.closed:
-            yield
-        following = source.text[source.at + len(marker) : source.at + size]
-        if not marker.isascii() or marker.startswith(("<|", "[")) or self.grammar.markers[marker].keeps:
-            return True
-        return bool(BODY.match(following)) or following.lstrip().startswith(tuple(self.tools.schemas))
-
-    def _read_final_calls(self, text: str, place: int) -> None:
-        """Read the calls that end a reasoning; other text there is reasoning."""
-        self._read_again(Source(text, closed=True, base=place), self.sink.write_reasoning)
-
-    def _read_again(self, source: Source, redirect: Callable[[str], object]) -> None:
-        """Read the calls in a complete text.
-
-        Other text goes to `redirect`; without it, to where all text goes.
-        """
-        sink, outer = self.sink, self.source
-        redirected, code_spans = sink.redirect, sink.code_spans
-        sink.redirect, sink.code_spans = redirected or redirect, CodeSpans()
-        self.source = sink.source = source
-        next(self._scan_content(), None)  # the text is complete: it never waits
-        self.source = sink.source = outer
-        sink.redirect, sink.code_spans = redirected, code_spans
-
-    def _reconsider_reasoning(self) -> None:
-        """Look for calls in the reasoning if the answer itself is empty."""
-        sink = self.sink
-        if sink.completed or self.is_answered or not self.tools or sink.problems or sink.content.getvalue().strip():
-            return
-        text = sink.reasoning.getvalue()
-        if not any(marker in text for marker in self.grammar.call_markers):
-            return
-        self._read_again(Source(text, closed=True, base=sink.reasoning_start), lambda _: None)
-        sink.problems.clear()
-        if sink.completed:
-            sink.report("calls_in_reasoning", "The calls were in the reasoning")
-        elif markup := unread_call_markup(text, self.tools.schemas):
-            sink.report(
-                "tool_call_unparsed",
-                f"The reasoning ends without an answer, and no call in it could be read: {markup!r}",
-            )
-
     def _call(self, marker: Marker) -> Reader[None]:
         """Run a marker's reader; text that it refuses becomes content."""
         source, sink = self.source, self.sink
@@ -516,7 +305,7 @@ class Scanner:
         finally:
             source.unmark()
         if len(sink.completed) > completed:
-            yield from self._pass_ends_of_calls()
+            yield from skip_end_tags(source, sink, grammar.call_markers)
         sink.dialect = outer
 
     def _is_markup(self, marker: Marker) -> Reader[bool]:
@@ -531,51 +320,6 @@ class Scanner:
             yield
         following = (source.marked() + source.text[source.at : source.at + BODY_LENGTH]).removeprefix(text)
         return is_special(text) or ELEMENT.match(following) is not None
-
-    def _pass_ends_of_calls(self) -> Reader[None]:
-        """Skip end tags directly after a call, and report them."""
-        source = self.source
-        while True:
-            yield from self._pass_space()
-            found = END_OF_CALL.match(source.text, source.at)
-            if found:
-                self._drop_end_of_call(found.group())
-                continue
-            rest = source.text[source.at : source.at + CUT_LENGTH]
-            if not (END_OF_CALL_BEGUN.match(rest) or self._begins_marker(rest)):
-                return
-            if source.closed:
-                if CUT_TAG.match(rest) or self._begins_marker(rest):
-                    self._drop_cut_tag(rest)
-                return
-            yield
-
-    def _begins_marker(self, rest: str) -> bool:
-        """Whether the rest of the text is the start of a marker of calls, not a whole one."""
-        return bool(rest) and any(marker.startswith(rest) and marker != rest for marker in self.grammar.call_markers)
-
-    def _drop_cut_tag(self, tag: str) -> None:
-        """Drop the start of a tag with which the text ends, and report it."""
-        source, sink = self.source, self.sink
-        place = source.place
-        source.at += len(tag)
-        begins_call = len(tag) > 1 and self._begins_marker(tag)
-        what = "A call" if begins_call else f"The end of the call of {sink.completed[-1].name!r}"
-        sink.report(
-            "tool_call_incomplete" if begins_call else "repaired",
-            f"{what} is cut off: {tag}",
-            tag,
-            (place, source.place),
-        )
-
-    def _drop_end_of_call(self, tag: str) -> None:
-        """Drop an end tag that belongs to no call, or is cut off, and report it."""
-        source, sink = self.source, self.sink
-        place = source.place
-        source.at += len(tag)
-        name = sink.completed[-1].name
-        sink.report("repaired", f"After the call of {name!r}: a superfluous {tag}", tag, (place, source.place))
-        sink.defer_space()
 
     def _emit_as_text(self, marker: Marker) -> str:
         """Emit what a reader has read as content, and return it."""
@@ -608,8 +352,3 @@ class Scanner:
             what = f"The call of {name!r}" if name else "A call"
             detail = f"{what} is cut off: {text[:SHOWN]}"
             sink.report("tool_call_incomplete", detail, text, source.marked_span())
-
-
-def _spaced(tag: str) -> tuple[str, ...]:
-    """Return an end tag as some models misspell it, with a space before its bracket."""
-    return (f"{tag[:-1]} >",) if tag.startswith("</") and tag.endswith(">") else ()

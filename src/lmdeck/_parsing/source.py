@@ -304,6 +304,21 @@ class Source:
                 return ""
             yield
 
+    def pass_space(self, put: Callable[[str], object]) -> Reader[bool]:
+        """Pass white space to `put`; return whether there was a line end in it."""
+        is_new_line = False
+        while True:
+            begin = self.at
+            found = NON_SPACE.search(self.text, begin)
+            end = found.start() if found else len(self.text)
+            if end > begin:
+                self.at = end
+                is_new_line = is_new_line or "\n" in self.text[begin:end]
+                put(self.text[begin:end])
+            if found or self.closed:
+                return is_new_line
+            yield
+
     def ahead(self, wanted: Stops) -> Reader[str]:
         """Return the literal that comes next, unread; `""` if none does."""
         while True:
