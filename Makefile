@@ -43,7 +43,7 @@ demo-batch: $(VENV)/.installed-demo openmp
 test: lint
 	@$(MAKE) --no-print-directory --jobs=2 types tests
 
-# The commands of these three stand in noxfile.py; here they run in .venv instead of environments of their own.
+# The commands of these three stand in noxfile.py; here they run in .venv instead of separate environments.
 lint types tests: $(VENV)/.installed-dev
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nox --no-venv --session $@
 

@@ -37,6 +37,11 @@ def install(session: nox.Session, *arguments: str) -> None:
         session.install(*arguments)
 
 
+def run_short(session: nox.Session) -> None:
+    """Run the short set, or the tests that are named after `--`."""
+    session.run("python", "-m", "pytest", "-n", str(WORKERS), "--dist", "worksteal", *(session.posargs or SHORT))
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check lint rules and layout."""
@@ -69,7 +74,7 @@ def tests(session: nox.Session) -> None:
 def short(session: nox.Session) -> None:
     """Run the tests that depend on nothing but Python, on each version that is installed."""
     install(session, "--editable", ".[all]", "--group", "dev")
-    session.run("python", "-m", "pytest", "-n", str(WORKERS), "--dist", "worksteal", *(session.posargs or SHORT))
+    run_short(session)
 
 
 @nox.session
@@ -118,21 +123,21 @@ def ray(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the short set with the lowest versions of the direct dependencies that `pyproject.toml` allows."""
     session.install("--resolution", "lowest-direct", "--editable", ".[all]", "--group", "dev")
-    session.run("python", "-m", "pytest", *(session.posargs or SHORT))
+    run_short(session)
 
 
 @nox.session(venv_backend="uv", python="3.11")
 def newest(session: nox.Session) -> None:
     """Run the short set with the newest versions, pre-releases included."""
     session.install("--upgrade", "--prerelease", "allow", "--editable", ".[all]", "--group", "dev")
-    session.run("python", "-m", "pytest", *(session.posargs or SHORT))
+    run_short(session)
 
 
 @nox.session(venv_backend="uv", python="3.11")
 def locked(session: nox.Session) -> None:
     """Run the short set with the versions in constraints.txt, as a contributor can install them."""
     session.install("--constraint", "constraints.txt", "--editable", ".[all]", "--group", "dev")
-    session.run("python", "-m", "pytest", *(session.posargs or SHORT))
+    run_short(session)
 
 
 @nox.session(venv_backend="none")
