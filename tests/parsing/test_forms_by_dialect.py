@@ -378,3 +378,21 @@ def test_a_fence_is_one_wherever_the_text_before_it_was_examined(begun: int) -> 
         parser.feed(char)
     parser.finish()
     assert (parser.result.content, parser.result.tool_calls) == (text, [])
+
+
+def test_arguments_beyond_the_limit_are_text_in_a_stream() -> None:
+    begin, piece, end = '<tool_call>{"name": "save", "arguments": {"text": "', "x" * (1 << 20), '"}}</tool_call>'
+    parser = StreamParser(TOOLS)
+    for part in (begin, *[piece] * 17, end):
+        parser.feed(part)
+    parser.finish()
+    assert parser.result.content == begin + piece * 17 + end
+    assert [problem.code for problem in parser.result.problems] == ["tool_call_unparsed"]
+    assert "arguments longer than 16777216 characters" in parser.result.problems[0].detail
+
+
+def test_a_parser_that_is_finished_reads_nothing_more() -> None:
+    parser = StreamParser(TOOLS)
+    parser.feed("Hi")
+    parser.finish()
+    assert (parser.feed(" there"), parser.finish(), parser.result.content) == ([], [], "Hi")

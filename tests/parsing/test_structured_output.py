@@ -38,7 +38,10 @@ def test_every_beginning_gives_what_has_come(before: str) -> None:
 @pytest.mark.parametrize(
     ("text", "first"),
     [("", None), ("no json", ("no json", "read as text")), ("5", (5, "")), ("null", (None, "")), ('"words"', ("words", "")),
-     ('{"a": 1} and {"b": 2}', ({"a": 1}, "read out of prose"))],
+     ('{"a": 1} and {"b": 2}', ({"a": 1}, "read out of prose")),
+     ('{"a": NaN}', ({"a": None}, "repaired: NaN for a JSON value")),
+     ('Here:\n```json\n{"a": 1}\n```', ({"a": 1}, "read out of a code fence")),
+     ("```\n{a: 1}\n```", ({"a": 1}, "read out of a code fence, repaired: an unquoted key"))],
 )  # fmt: skip
 def test_the_likeliest_value_comes_first(text: str, first: object) -> None:
     assert next(json_values(text), None) == first
@@ -47,3 +50,13 @@ def test_the_likeliest_value_comes_first(text: str, first: object) -> None:
 def test_a_text_of_brackets_costs_no_more_than_its_length() -> None:
     """A handful of places is tried, not every one."""
     assert len(list(json_values("{" * 100_000))) <= 25
+
+
+@pytest.mark.parametrize("inside", ["no json", '{"a" 1', "[1, 1e400]"])
+def test_a_fence_without_a_value_is_text(inside: str) -> None:
+    text = f"```json\n{inside}\n```"
+    assert list(json_values(text)) == [(text, "read as text")]
+
+
+def test_a_number_that_is_too_large_is_no_part_of_a_value() -> None:
+    assert partial_value("[1, 1e400") is NOTHING

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lmdeck import parse
+from lmdeck import parse, tool
 
 NESTED = {"$defs": {"count": {"type": "integer"}, "loop": {"$ref": "#/$defs/loop"}}}
 CASES: list[tuple[object, str, object]] = [  # the schema of the parameter, its text, its value
@@ -17,6 +17,7 @@ CASES: list[tuple[object, str, object]] = [  # the schema of the parameter, its 
     ({"type": "integer"}, "007", 7),
     ({"type": "integer"}, '"12"', 12),
     ({"type": "integer"}, "a dozen", "a dozen"),
+    ({"type": "integer"}, '"a dozen"', '"a dozen"'),
     ({"type": "number"}, "1.5", 1.5),
     ({"type": "boolean"}, "Yes", True),
     ({"type": "boolean"}, "off", False),
@@ -80,3 +81,32 @@ def test_of_two_values_the_last_one_counts(text: str) -> None:
     [problem] = message.problems
     assert problem.code == "repaired"
     assert "'x' came again, and an earlier value was left out: 1" in problem.detail
+
+
+def test_a_value_that_is_too_long_for_a_literal_of_python_stays_text() -> None:
+    tools = [{"name": "f", "input_schema": {"properties": {"x": {"type": "array"}}}}]
+    text = "(1, " + "2, " * 30_000 + ")"
+    call = f"<tool_call><function=f><parameter=x>{text}</parameter></function></tool_call>"
+    assert parse(call, tools).tool_calls[0].arguments == {"x": text}
+
+
+@tool
+def look(place: str, days: int) -> str:
+    """Look at the weather."""
+    return place
+
+
+def plan() -> None:
+    """Plan a trip."""
+
+
+class Named:
+    name = "named"
+
+
+@pytest.mark.parametrize("offered", [look, plan, Named()], ids=["look", "plan", "named"])
+def test_a_tool_may_be_an_object_of_python_and_one_without_a_name_cannot_be_called(offered: object) -> None:
+    name = getattr(offered, "name", "plan")
+    call = f"<tool_call><function={name}><parameter=days>2</parameter></function></tool_call>"
+    message = parse(call, [{"type": "web_search"}, offered])
+    assert [(call.name, call.arguments) for call in message.tool_calls] == [(name, {"days": 2})]

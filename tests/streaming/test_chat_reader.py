@@ -589,3 +589,14 @@ def test_an_error_after_texts_of_the_same_read_has_them_in_its_partial_reply() -
     assert isinstance(target.failure, MalformedStreamError)
     assert target.failure.partial is not None
     assert target.failure.partial.content == "One two three"
+    with pytest.raises(MalformedStreamError):
+        target.feed(chunk({"content": " four"}))
+
+
+def test_reasoning_of_its_own_channel_is_one_chunk_without_the_tags_in_it() -> None:
+    reply, chunks = read(
+        chunk({"reasoning_content": "<think>Hm.</think>So."}), chunk({"content": "Hi"}), chunk(finish="stop"),
+        headers=SSE, text_parser=StreamParser(),
+    )  # fmt: skip
+    assert (reply.reasoning, reply.content) == ("Hm.So.", "Hi")
+    assert [each.reasoning for each in chunks if each.reasoning] == ["Hm.So."]

@@ -361,3 +361,12 @@ def test_of_two_values_the_last_one_counts(arguments: str) -> None:
     assert [call.arguments for call in calls] == [{"city": "Rome"}]
     assert [problem.code for problem in problems] == ["repaired"]
     assert "'Oslo'" in problems[0].detail
+
+
+def test_arguments_as_elements_are_an_object() -> None:
+    """Engines have passed Qwen3-Coder's elements through (opencode #1585)."""
+    for around in ("{}", "<function=f>{}</function>"):
+        raw = around.format("<parameter=x>\n1\n</parameter>")
+        calls, problems = slots_of(d(0, "a", "f", raw))[0].finish()
+        assert [(call.arguments, call.raw_arguments) for call in calls] == [({"x": 1}, raw)]
+        assert [problem.code for problem in problems] == ["repaired"]

@@ -69,11 +69,9 @@ class WireCompletion(Struct, gc=False):
     error: Raw = Raw()
 
 
-def content_text(content: str | list[dict[str, Any]]) -> str:
-    """Return content as text; of a list of parts, the joined text parts."""
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
+def content_text(parts: list[dict[str, Any]]) -> str:
+    """Return the joined texts of a list of parts."""
+    return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
 
 
 def without_lone_surrogates(data: bytes) -> bytes:
