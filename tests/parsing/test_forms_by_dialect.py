@@ -242,6 +242,8 @@ FORMS: dict[str, tuple[str, Read]] = {
     "llama3: a separator first": ('<|python_tag|>; {"name": "ping", "parameters": {}}<|eom_id|>', calls(PING)),
     # Functionary, GigaChat, Cohere
     "functionary: a line that only looks like a call": (">>>nope\nhello", text_left(">>>nope\nhello")),
+    "gigachat: a separator before text": ("<|message_sep|>Hi", text_left("Hi")),
+    "functionary: the header of the answer, cut off": (">>>all", Read(problems=("tool_call_empty",))),
     "gigachat: a call behind the separator": (
         'It rains.<|message_sep|>function call<|role_sep|>{"name": "save", "arguments": {"text": "hi"}}</s>',
         Read("It rains.", "", (save(text="hi"),)),
@@ -369,15 +371,15 @@ def test_calls_beyond_the_limit_are_text() -> None:
     assert "more than 256 tool calls" in parsed.problems[0].detail
 
 
-@pytest.mark.parametrize("begun", range(1020, 1028))
+@pytest.mark.parametrize("begun", range(6, 18))
 def test_a_fence_is_one_wherever_the_text_before_it_was_examined(begun: int) -> None:
-    """Text is examined after 1,024 pieces."""
-    text = f'{"x" * begun}\n```\n<tool_call>{{"name": "ping", "arguments": {{}}}}</tool_call>\n```'
+    """Long text is examined from time to time, also between the characters of a fence."""
+    code = '```\n<tool_call>{"name": "ping", "arguments": {}}</tool_call>\n```'
     parser = StreamParser(TOOLS)
-    for char in text:
-        parser.feed(char)
+    for part in ("x" * 5000, *"x" * begun, "\n", *code):
+        parser.feed(part)
     parser.finish()
-    assert (parser.result.content, parser.result.tool_calls) == (text, [])
+    assert (parser.result.content, parser.result.tool_calls) == (f"{'x' * (5000 + begun)}\n{code}", [])
 
 
 def test_arguments_beyond_the_limit_are_text_in_a_stream() -> None:

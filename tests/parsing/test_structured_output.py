@@ -60,3 +60,8 @@ def test_a_fence_without_a_value_is_text(inside: str) -> None:
 
 def test_a_number_that_is_too_large_is_no_part_of_a_value() -> None:
     assert partial_value("[1, 1e400") is NOTHING
+
+
+def test_of_one_value_each_way_to_read_it_is_tried() -> None:
+    text = 'Here:\n```json\n{"a": 1}\n```'
+    assert [how for _, how in json_values(text)] == ["read out of a code fence", "read out of prose", "read as text"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Hashable
+from contextlib import suppress
 from typing import Any, Never
 
 import msgspec
@@ -52,10 +53,8 @@ def repeated_keys(raw: str) -> list[str]:
         return values
 
     if raw.count(":") > 1:
-        try:
+        with suppress(ValueError, RecursionError):  # of text that was repaired, or that only msgspec nests so deeply
             json.loads(raw, object_pairs_hook=collect)
-        except (ValueError, RecursionError):
-            return []
     return notes
 
 

@@ -32,7 +32,8 @@ class ReasoningScanner(ABC):
         self.tools = tools
         self.grammar = grammar
         self.source = Source()
-        self.sink = Sink(tools, new_id, self.source, proxy(self))  # so that an answer is freed without the collector
+        self.sink = Sink(tools, new_id, self.source)
+        self.sink.scanner = proxy(self)  # so that an answer is freed without the collector
         self.is_answered = False
         self.had_reasoning = False
         self._spoken = set(grammar.spoken)

@@ -283,8 +283,6 @@ class Scanner(ReasoningScanner):
                 self._spoken |= set(speakers)
             elif len(sink.completed) > completed or marker.channel:
                 self._note_spoken(marker.text)
-            elif source.marked() == marker.text:
-                sink.emit_content(marker.text)
             else:
                 detail = f"A block without a call was left out: {source.marked()[:SHOWN]}"
                 sink.report("tool_call_empty", detail, span=(begin, source.place))
@@ -348,7 +346,7 @@ class Scanner(ReasoningScanner):
         follows_call = bool(sink.completed) and not sink.is_flowing
         if text.strip() == marker.text and WORD_TAG.match(text) and not follows_call:
             sink.emit_content(text)
-        elif text.strip():
+        else:
             what = f"The call of {name!r}" if name else "A call"
             detail = f"{what} is cut off: {text[:SHOWN]}"
             sink.report("tool_call_incomplete", detail, text, source.marked_span())

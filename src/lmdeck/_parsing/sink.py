@@ -38,27 +38,23 @@ class TextScanner(Protocol):
         ...
 
 
-def _nothing() -> Reader[str]:
-    yield from ()
-    return ""
-
-
 class Sink:
     """The output of all readers; one call is open at a time."""
 
     __slots__ = (
         "_announced", "_block", "_deferred", "_fragments", "_gap", "_has_markup", "_holds", "_id", "_index", "_keys",
-        "_kind", "_last", "_new", "_new_id", "_refused", "_repairs", "_scanner", "_size", "chunks",
+        "_kind", "_last", "_new", "_new_id", "_refused", "_repairs", "_size", "chunks",
         "code_spans", "coerces", "completed", "content", "dialect", "long_looks", "name", "open_block", "problems",
-        "reasoning", "reasoning_start", "redirect", "source", "template", "tools",
+        "reasoning", "reasoning_start", "redirect", "scanner", "source", "template", "tools",
     )  # fmt: skip
+
+    scanner: TextScanner
+    """The reader of messages; calls that are only a draft, or arguments alone, hold none."""
 
     is_draft = False
     """Whether the calls are tentative, so that all of their text may still become content."""
 
-    def __init__(
-        self, tools: OfferedTools, new_id: Callable[[], str], source: Source, scanner: TextScanner | None = None
-    ) -> None:
+    def __init__(self, tools: OfferedTools, new_id: Callable[[], str], source: Source) -> None:
         self.tools = tools
         self.chunks: list[Chunk] = []
         self.source = source
@@ -73,7 +69,6 @@ class Sink:
         self.dialect: Callable[[], str] = str
         self.long_looks = LONG_LOOKS
         self.reasoning_start = 0
-        self._scanner = scanner
         self.template = ""
         self._block = 0
         self._last: ToolCall | Problem | None = None
@@ -182,11 +177,11 @@ class Sink:
 
     def message(self, ends: Stops) -> Reader[str]:
         """Read the body of a message to the user up to one of `ends` and return that, unread."""
-        return self._scanner.read_message(ends) if self._scanner else _nothing()
+        return self.scanner.read_message(ends)
 
     def reasoning_body(self, ends: Stops) -> Reader[str]:
         """Read the body of a message that is reasoning up to one of `ends` and return that, unread."""
-        return self._scanner.read_reasoning(ends) if self._scanner else _nothing()
+        return self.scanner.read_reasoning(ends)
 
     def emit_reasoning(self, text: str) -> None:
         """Emit reasoning."""
@@ -375,8 +370,6 @@ class Sink:
             self.write(raw)
             self.flush()
         arguments, is_repaired = decode_repaired(raw)
-        if arguments is None and raw.strip() == "null":
-            arguments = {}
         if not isinstance(arguments, dict):
             raise MalformedCall("the arguments are not a JSON object")
         if is_repaired:
