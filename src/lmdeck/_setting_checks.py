@@ -10,12 +10,18 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 
 from lmdeck._compatibility import ALL, RULES, check_rules
 from lmdeck._secret import Secret
 from lmdeck.errors import ConfigurationError
 
-_PASTED = re.compile(r"((authorization\s*:\s*)?bearer(\s+|$))+", re.IGNORECASE)  # as copied from a curl command
+# What is copied together with a token from a curl command, a `.env` file or a page of documentation.
+_PASTED = re.compile(
+    r"\A((-H\s*|--header[\s=])?[\"']?(authorization\s*:\s*)?bearer(:|\s|$)\s*"
+    r"|x-api-key\s*:\s*|(?-i:(export\s+)?[A-Z_]{4,}(TOKEN|KEY)=))+",
+    re.IGNORECASE,
+)
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -27,10 +33,18 @@ def _text(value: object) -> str:
 
 def _host(value: object) -> str:
     text = _text(value)
-    is_name_with_port = text.count(":") == 1 or "]:" in text
-    if is_name_with_port or any(mark in text for mark in "/?#@ \\"):
+    is_name_with_port = ":" in text and not _is_ipv6(text)
+    if is_name_with_port or any(mark in text for mark in "/?#@, \\"):
         raise ValueError("a host name or address without scheme, port, path or user (use base_url for more)")
     return text
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _path(value: object) -> str:
@@ -41,8 +55,8 @@ def _url(value: object) -> str:
     text = _text(value)
     if "://" in text and not text.lower().startswith(("http://", "https://")):
         raise ValueError("an http:// or https:// address")
-    if " " in text:
-        raise ValueError("an address without spaces")
+    if " " in text or re.match(r"https?//", text, re.IGNORECASE):
+        raise ValueError("an address without spaces, such as http://localhost:1234")
     return text
 
 
@@ -50,9 +64,9 @@ def _secret(value: object) -> Secret:
     text = value.reveal() if isinstance(value, Secret) else value
     if not isinstance(text, str) or not text.strip() or not text.isascii() or not text.strip().isprintable():
         raise ValueError("a token of printable ASCII characters on one line")
-    token = _PASTED.sub("", text.strip().strip("\"'")).strip()
-    if not token:
-        raise ValueError("a token of printable ASCII characters on one line")
+    token = _PASTED.sub("", text.strip().strip("\"'")).strip().strip("\"'")
+    if not token or " " in token or token.startswith("$"):
+        raise ValueError("a token of printable ASCII characters without spaces, not the name of a variable")
     return Secret(token)
 
 

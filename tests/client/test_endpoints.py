@@ -421,6 +421,9 @@ def test_embeddings_that_cannot_be_read_are_an_error(fake: FakeLMStudio, data: l
     fake.body({"data": data})
     with lm(fake.base_url) as client, pytest.raises(MalformedStreamError):
         client.embed("x", model="e")
+    fake.body({"data": [{"embedding": [1.0]}, {"embedding": [1.0, 2.0]}]})
+    with lm(fake.base_url) as client, pytest.raises(MalformedStreamError, match="1 and 2 numbers"):
+        client.embed(["x", "y"], model="e")
 
 
 def test_token_ids_are_refused_and_an_embedding_model_is_chosen(fake: FakeLMStudio) -> None:

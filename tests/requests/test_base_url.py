@@ -27,6 +27,7 @@ LOCAL = "http://localhost:1234"
         ("localhost:1234/v1", LOCAL),
         ("localhost", "http://localhost"),
         ("HTTP://localhost:1234/v1", LOCAL),
+        ("http://localhost:1234/V1", LOCAL),
         ("http://gpu-box", "http://gpu-box"),
         ("https://gpu-box/v1", "https://gpu-box"),
         ("https://gpu-box:8443/", "https://gpu-box:8443"),

@@ -156,6 +156,11 @@ GOOD: list[tuple[str, object, object]] = [
     ("tls_ca_file", Path("ca.pem"), "ca.pem"),
     ("proxy", "http://user:pw@proxy:3128", "http://user:pw@proxy:3128"),
     ("api_token", f" {TOKEN}\n", Secret(TOKEN)),
+    ("api_token", f"Bearer: {TOKEN}", Secret(TOKEN)),
+    ("api_token", f"-H 'Authorization: Bearer {TOKEN}'", Secret(TOKEN)),
+    ("api_token", f"x-api-key: {TOKEN}", Secret(TOKEN)),
+    ("api_token", f"export LM_API_TOKEN={TOKEN}", Secret(TOKEN)),
+    ("api_token", "c2VjcmV0TOKEN=", Secret("c2VjcmV0TOKEN=")),
 ]
 
 
@@ -170,10 +175,13 @@ def test_a_good_value_is_taken(tmp_path: Path, name: str, value: object, found: 
 BAD: list[tuple[str, object]] = [
     *[("port", value) for value in (0, 70000, -1, 1.5, "http", "", " ", True, math.nan, math.inf, 10**400, [], b"x")],
     *[("host", value) for value in ("", "http://host", "host/v1", "a b", "u@h", "h?q", "h#f", "h\\x", 5, "h\nX: y")],
-    *[("host", value) for value in ("localhost:1234", "[::1]:1234")],
-    *[("base_url", value) for value in ("", "ftp://host", "file:///etc", "http://a b", "http://h\r\nX: y", 5)],
+    *[("host", value) for value in ("localhost:1234", "[::1]:1234", "localhost:1:2", "a,b")],
+    *[
+        ("base_url", value)
+        for value in ("", "ftp://host", "file:///etc", "http://a b", "http://h\r\nX: y", "http//h", 5)
+    ],
     *[("model", value) for value in ("", "  ", "a\nb", 5, ["m"])],
-    *[("api_token", value) for value in ("", "a\nb", "a\r\nX-Evil: 1", "tökén", 5, "a\x00b")],
+    *[("api_token", value) for value in ("", "a\nb", "a\r\nX-Evil: 1", "tökén", 5, "a\x00b", "sk lm", "$LM_API_TOKEN")],
     *[
         (name, value)
         for name in ("timeout", "first_token_timeout", "connect_timeout", "total_timeout")

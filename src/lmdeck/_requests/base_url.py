@@ -12,7 +12,9 @@ from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
 
 # Suffixes to remove from a base URL: the prefix of the API, or an endpoint copied from an example.
-_API_TAIL = re.compile(r"/(api/v[01]|v1)(/(chat/completions|completions|embeddings|models|responses|messages|chat))?$")
+_API_TAIL = re.compile(
+    r"/(api/v[01]|v1)(/(chat/completions|completions|embeddings|models|responses|messages|chat))?$", re.IGNORECASE
+)
 
 
 class BaseURL(Struct, frozen=True):

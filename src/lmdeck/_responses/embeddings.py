@@ -58,7 +58,7 @@ def read_vectors(body: object, count: int) -> list[list[float]]:
     """Return one vector for each of `count` texts, in their order, from numbers or base64.
 
     Raises:
-        MalformedStreamError: The number of vectors differs from `count`, or one cannot be read.
+        MalformedStreamError: The number of vectors differs from `count`, one cannot be read, or their lengths differ.
     """
     entries = body.get("data") if isinstance(body, Mapping) else None
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
@@ -68,7 +68,11 @@ def read_vectors(body: object, count: int) -> list[list[float]]:
     indexes = [entry.get("index") for entry in entries]
     if sorted(index for index in indexes if isinstance(index, int)) == list(range(count)):
         entries = sorted(entries, key=lambda entry: int(entry["index"]))
-    return [_vector(entry.get("embedding")) for entry in entries]
+    vectors = [_vector(entry.get("embedding")) for entry in entries]
+    lengths = sorted({len(vector) for vector in vectors})
+    if len(lengths) > 1:
+        raise MalformedStreamError(f"The embeddings have different lengths: {lengths[0]} and {lengths[-1]} numbers.")
+    return vectors
 
 
 def _vector(given: object) -> list[float]:
