@@ -358,7 +358,8 @@ def test_a_broken_schema_is_the_developers_fault() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [("plain", "plain"), (b"bytes", "bytes"), (b"\xff\x00", "/wA="), (None, "null"), (5, "5"), ({"a": [1]}, '{"a":[1]}'),
+    [("plain", "plain"), (b"bytes", "bytes"), (b"\xff\x00", "/wA="), (None, "null"), (5, "5"),
+     ("a\udcff", "a\ufffd"), ({"\ud83d": ["\udcff"]}, '{"\ufffd":["\ufffd"]}'), ({"a": [1]}, '{"a":[1]}'),
      (Place("Rome"), '{"city":"Rome","zip":null}'), (Row([1.0]), '{"cells":[1.0]}'),
      (Model(query="q"), '{"query":"q","limit":3}'),
      (dt.date(2026, 1, 2), '"2026-01-02"'), (Unit.C, '"c"'), (pathlib.PurePosixPath("/a"), '"/a"'),

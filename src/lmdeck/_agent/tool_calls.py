@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from lmdeck._requests.images import image_part
+from lmdeck._text import replace_lone_surrogates
 from lmdeck.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -87,7 +88,11 @@ def failed(ready: PreparedCall, error: Exception, seconds: float) -> ToolResult:
     name = ready.call.name
     raised = ToolExecutionError(f"The tool {name!r} raised {type(error).__name__}: {error}")
     raised.__cause__ = error
-    text = str(error) if isinstance(error, ToolFailed) else f"The tool {name!r} failed with {type(error).__name__}."
+    text = (
+        replace_lone_surrogates(str(error))
+        if isinstance(error, ToolFailed)
+        else f"The tool {name!r} failed with {type(error).__name__}."
+    )
     return ToolResult(call=ready.call, content=text, error=raised, seconds=seconds, problems=ready.problems)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._text import replace_lone_surrogates
 from lmdeck.images import Image, image_kind
 
 LIMIT = 1 << 20
@@ -18,9 +19,9 @@ _DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,[A-Za-z0-9+/=\s]+", re.
 def read_result(result: object) -> tuple[str, list[Image]]:
     """Return a handler's result as text for the model, and the images in it.
 
-    Text is unchanged, bytes become text or base64, everything else JSON. An image is an `Image`, its bytes or data URI, MCP's
-    image content, OpenAI's `image_url` part, or an object that Jupyter displays as PNG, such as Pillow's. It may be the whole
-    result or occur anywhere in it, where it is replaced by `[image 1]` and so on.
+    Text is unchanged but for lone surrogates (U+FFFD), bytes become text or base64, everything else JSON. An image is an
+    `Image`, its bytes or data URI, MCP's image content, OpenAI's `image_url` part, or an object that Jupyter displays as PNG,
+    such as Pillow's. It may be the whole result or occur anywhere in it, where it is replaced by `[image 1]` and so on.
 
     Raises:
         TypeError: JSON cannot represent the result.
@@ -72,8 +73,13 @@ def _without_images(value: object, images: list[Image]) -> object:
     image = _as_image(value)
     if image is not None:
         return _placeholder(image, images)
+    if isinstance(value, str):
+        return replace_lone_surrogates(value)  # names of files that are not UTF-8, for example
     if isinstance(value, dict):
-        return {key: _without_images(item, images) for key, item in value.items()}
+        return {
+            replace_lone_surrogates(key) if isinstance(key, str) else key: _without_images(item, images)
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [_without_images(item, images) for item in value]
     return value
