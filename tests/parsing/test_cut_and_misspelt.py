@@ -76,6 +76,16 @@ FORMS: dict[str, tuple[str, str, list[tuple[str, dict[str, Any]]]]] = {
     "IQuest's tags": (
         "<iquest_tool_call>plan\n<arg_key>place</arg_key><arg_value>Rome</arg_value>\n</iquest_tool_call><|iquest_end|>", "", [ROME],
     ),
+    "a next call instead of the end of this one": (
+        ("<tool_call>plan<arg_key>place</arg_key><arg_value>Rome</arg_value><tool_call>plan<arg_key>days</arg_key>"
+        "<arg_value>2</arg_value></tool_call>"), "", [ROME, ("plan", {"days": 2})],
+    ),
+    "Solar Open 2's arguments without the end of a value": (
+        ("<|tool_call:start|>plan\n<|tool_arg:start|>place<|tool_arg:value|>Rome<|tool_call:end|>"
+        "<|tool_call:start|>plan\n<|tool_arg:start|>days<|tool_arg:value|>2<|tool_arg:end|>\n<|tool_call:end|>"), "",
+        [ROME, ("plan", {"days": 2})],
+    ),
+    "Gemma 4's call with a colon in front": ('<|tool_call>:call:plan{place:<|"|>Rome<|"|>}', "", [ROME]),
     "Kimi K3's headers without the tokens between": (
         ('<|open|>toolscall tool="plan" index="1"<|sep|><|open|>argument key="place" type="string"<|sep|>Rome<|close|>argument<|sep|>'
         "<|close|>call<|sep|><|close|>tools<|sep|>"), "", [ROME],

@@ -38,11 +38,21 @@ class KeyValue:
     @property
     def value_end(self) -> ValueEnd:
         """The tags that end a value."""
-        key = re.compile(rf"\s*[\w.\-]{{1,100}}\s*{re.escape(self.key[1])}")
+        name = r"\s*[\w.\-]{1,100}\s*"
+        key = re.compile(rf"{name}{re.escape(self.key[1])}")
+        call = (
+            rf"\s*{re.escape(self.begins)}{name}{re.escape(self.key[0])}"  # the next one, if the end of this is missing
+        )
         return ValueEnd(
             own=self.value[1:], opens=self.key[:1], nested=self.value[:1], block_ends=self.ends,
-            odd=(self.key[1], self.begins), behind=key, is_opening=lambda text: key.match(text) is not None,
+            odd=tuple(tag for tag in (self.key[1], self.begins) if tag != self.value[0]),
+            behind=re.compile(f"{key.pattern}|{call}"), is_opening=lambda text: key.match(text) is not None,
         )  # fmt: skip
+
+    @property
+    def shares_tag(self) -> bool:
+        """Whether one tag ends the key and begins the value."""
+        return self.key[1] == self.value[0]
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -176,6 +186,8 @@ class _Pairs:
             return False
         if not key:
             return True
+        if not pairs.shares_tag:
+            yield from _space(source)
         types = sink.tools.types(sink.name, key)
         if pairs.kind and (yield from source.take(stops(pairs.kind[0]))):
             type_name = (yield from source.collect(stops(pairs.kind[1]))).strip()
@@ -214,12 +226,11 @@ class _Pairs:
             sink.note("a misplaced element")
         key = (yield from source.collect(stops(*pairs.tags, *pairs.ends))).strip()
         closing = yield from source.ahead(stops(*pairs.tags, *pairs.ends))
-        if closing in pairs.ends:
+        if closing in pairs.ends or (pairs.shares_tag and closing != pairs.key[1]):
             raise MalformedCall(f"the key {key!r} has no value")
-        self._lacks_key_end = closing == pairs.value[0]
+        self._lacks_key_end = closing == pairs.value[0] and not pairs.shares_tag
         if not self._lacks_key_end:
             source.at += len(closing)
-            yield from _space(source)
         if closing != pairs.key[1]:
             sink.note("a misplaced element")
         if not KEY.match(key) and key not in sink.tools.properties(sink.name):
@@ -234,6 +245,8 @@ class _Pairs:
             MalformedCall: Other tags follow.
         """
         source, sink, pairs = self._source, self._sink, self._pairs
+        if pairs.shares_tag:
+            return True
         yield from self._doubled(pairs.key[1])
         if (yield from source.take(stops(pairs.value[0]))):
             closing = stops(pairs.key[1])

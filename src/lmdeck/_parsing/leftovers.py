@@ -15,7 +15,7 @@ MARK = (
 )
 PARAGRAPHS = re.compile(r"\n[^\S\n]*\n")
 INSIDE = re.compile(
-    r"</?(?:[a-z]+[:|_])*(?:parameter|param|arg_key|arg_value)\b[^<>\n]{0,80}>|</?[|｜‖]{1,2}DSML[^<>\n]{1,60}>"
+    r"</?(?:[a-z]+[:|_])*(?:parameter|param|arg_key|arg_value)\b[^<>\n]{0,80}>|</?[|｜‖]{1,2}(?:DS|GC)ML[^<>\n]{1,60}>"
     r"|\]<\]minimax\[>\[|<\|(?:open|close)\|>|<[|｜][^<>\n]{0,30}(?:argument|tool_name|tool_call:|tool▁sep|tool_sep)[^<>\n]{0,30}>"
 )
 

@@ -41,6 +41,9 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
 
     def read(source: Source, sink: Sink) -> Reader[None]:
         char = yield from source.skip_space()
+        if char == ":" and (yield from literal_behind(source, 1, BEGIN)):
+            source.at += 1
+            sink.note("a superfluous colon")
         if not char:
             raise TruncatedCall
         if char == "{":

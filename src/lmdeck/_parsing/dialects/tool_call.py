@@ -36,6 +36,11 @@ LONGCAT = KeyValue(
     ends=("</longcat_tool_call>",), begins="<longcat_tool_call>",
 )  # fmt: skip
 IQUEST = KeyValue(ends=("</iquest_tool_call>",), begins="<iquest_tool_call>")
+IQUEST_CODER = KeyValue(ends=("</iquestcoder_tool_call>",), begins="<iquestcoder_tool_call>")
+SOLAR = KeyValue(
+    key=("<|tool_arg:start|>", "<|tool_arg:value|>"), value=("<|tool_arg:value|>", "<|tool_arg:end|>"),
+    ends=("<|tool_call:end|>",), begins="<|tool_call:start|>",
+)  # fmt: skip
 OPEN_HUNYUAN = KeyValue(
     key=("<arg_key:opensource>", "</arg_key:opensource>"), value=("<arg_value:opensource>", "</arg_value:opensource>"),
     separator="<tool_sep:opensource>", begins="<tool_call:opensource>",
@@ -170,6 +175,24 @@ DIALECTS = (
         models="IQuest Q1", markers=(Marker("<iquest_tool_call>", tag_block("</iquest_tool_call>", pairs=IQUEST)),),
         reasoning=(THINK,), drops=("<|iquest_end|>",),
         example="<iquest_tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value></iquest_tool_call>",
+    ),
+    Dialect(
+        name="iquest-coder-v2", writes=each("<iquestcoder_tool_call>", pairs(line=""), "</iquestcoder_tool_call>"),
+        models="IQuest Coder V2",
+        markers=(Marker("<iquestcoder_tool_call>", tag_block("</iquestcoder_tool_call>", pairs=IQUEST_CODER)),),
+        reasoning=(THINK,),
+        example="<iquestcoder_tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value></iquestcoder_tool_call>",
+    ),
+    Dialect(
+        name="solar-open2",
+        writes=each(
+            "<|tool_call:start|>",
+            elements("$NAME", "", "<|tool_arg:start|>$KEY<|tool_arg:value|>", "<|tool_arg:end|>"),
+            "<|tool_call:end|>",
+        ),
+        models="Solar Open 2", markers=(Marker("<|tool_call:start|>", tag_block("<|tool_call:end|>", pairs=SOLAR)),),
+        reasoning=(ReasoningTags("<|think:start|>", "<|think:end|>"),),
+        example="<|tool_call:start|>f\n<|tool_arg:start|>a<|tool_arg:value|>1<|tool_arg:end|>\n<|tool_call:end|>",
     ),
     Dialect(
         name="poolside-v1", writes=each("<tool_call>", pairs(), "</tool_call>"),
