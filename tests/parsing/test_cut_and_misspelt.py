@@ -85,6 +85,11 @@ FORMS: dict[str, tuple[str, str, list[tuple[str, dict[str, Any]]]]] = {
         "<|tool_call:start|>plan\n<|tool_arg:start|>days<|tool_arg:value|>2<|tool_arg:end|>\n<|tool_call:end|>"), "",
         [ROME, ("plan", {"days": 2})],
     ),
+    "GLM 5.3 Flash's name and arguments": ('<tool_call>plan>{"place": "Rome"}</tool_call><tool_call>ping>{}', "", [ROME, PING]),
+    "elements between OLMo's tags": (
+        '<function_calls>\n<invoke name="plan">\n<parameter name="place">Rome</parameter>\n</invoke>\n</function_calls>', "",
+        [ROME],
+    ),
     "Gemma 4's call with a colon in front": ('<|tool_call>:call:plan{place:<|"|>Rome<|"|>}', "", [ROME]),
     "Kimi K3's headers without the tokens between": (
         ('<|open|>toolscall tool="plan" index="1"<|sep|><|open|>argument key="place" type="string"<|sep|>Rome<|close|>argument<|sep|>'

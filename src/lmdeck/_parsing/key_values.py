@@ -21,6 +21,7 @@ NAME = re.compile(r"[\w.\-]*")
 KEY = re.compile(r"[^\s<>{}\"]{1,200}\Z")
 KEY_LIMIT = 400
 PAIR_LIMIT = 4000
+NAME_END = stops(">")
 LINE_END = "\\n"  # a line end that was written as backslash and n
 
 
@@ -85,6 +86,8 @@ def named_pairs(source: Source, sink: Sink, pairs: KeyValue) -> Reader[None]:
         raise TruncatedCall if is_partial and name else NotACall
     is_known = sink.tools.resolve(name) is not None
     yield from _space(source)
+    if is_known and (yield from source.take(NAME_END)):
+        yield from _space(source)  # GLM 5.3 Flash writes `NAME>{…}` (SGLang)
     tags = stops(*pairs.tags, pairs.separator, *pairs.ends)
     found = yield from source.ahead(tags)
     if not found and is_known and (yield from source.ends_inside(tags, least=1)):

@@ -11,20 +11,22 @@ from __future__ import annotations
 import re
 
 from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker
-from lmdeck._parsing.dialects.xml_tags import BARE_FUNCTION, THINK
+from lmdeck._parsing.dialects.xml_tags import BARE_FUNCTION, FUNCTION, THINK, tag_block
 from lmdeck._parsing.json_calls import CODE_TOOLS, code_arguments, json_calls, json_objects
 from lmdeck._parsing.python_calls import python_call, python_calls
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.writers import array, call_object, each, python, template, wrapped
 
+ELEMENTS = stops(*FUNCTION.function)
 CALL = re.compile(r"[A-Za-z_][\w.]{0,80}\(")
 CALL_BEGUN = re.compile(r"(?:[A-Za-z_][\w.]{0,80})?\Z")
 
 
 def between(*ends: str) -> BodyReader:
-    """Return a reader of a call list, Python's or JSON's, between tokens."""
+    """Return a reader of a call list, Python's, JSON's or of elements, between tokens."""
     wanted = stops(*ends)
+    elements = tag_block(*ends)
 
     def read(source: Source, sink: Sink) -> Reader[None]:
         char = yield from source.skip_space()
@@ -42,6 +44,9 @@ def between(*ends: str) -> BodyReader:
                 yield from python_calls(source, sink, wanted, closer="]")
         elif char == "{":
             yield from json_objects(source, sink, wanted)
+        elif char == "<" and (yield from source.ahead(ELEMENTS)):
+            yield from elements(source, sink)
+            return
         else:
             yield from python_calls(source, sink, wanted, closer="")
         source.mark()
