@@ -12,7 +12,8 @@ from cli_tools import COMMAND, Run, Speaker
 
 from command_line import run_here
 from lmdeck.server.app import create_app
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.server.tool_use import DefaultToolUse
 from loopback import PATIENCE
 

@@ -19,7 +19,8 @@ from lmdeck.contrib.flask import LMDeck
 from lmdeck.server.app import create_app
 from lmdeck.server.backend_events import Finished
 from lmdeck.server.jobs import Decided, Embedded, EmbeddingJob, EngineRuntime, Instance, ModelDescription
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.server.text_model import TextOnly
 from lmdeck.server.tool_use import DefaultToolUse
 from lmdeck.web.background_loop import iterate

@@ -17,7 +17,8 @@ import pytest
 import urllib3
 from werkzeug.serving import make_server
 
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.testing import FakeLMStudio
 from lmdeck.testing.isolation import environment_for
 from lmdeck.web.background_loop import wait

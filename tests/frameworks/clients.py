@@ -71,7 +71,8 @@ class Client:
             yield self.url
             return
         from lmdeck.contrib.asgi import RepairProxy
-        from lmdeck.server.serve import BackgroundServer, listen
+        from lmdeck.server.serve import BackgroundServer
+        from lmdeck.server.sockets import listen
 
         with BackgroundServer(RepairProxy(base_url=self.url), listen(), lifespan=True) as proxy:
             yield proxy.base_url

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from lmdeck.contrib.asgi import RepairProxy
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.scripted_answers import PlannedCall
 

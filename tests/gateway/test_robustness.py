@@ -16,7 +16,7 @@ import pytest
 from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
 from lmdeck.errors import ConfigurationError
 from lmdeck.gateway import Config
-from lmdeck.gateway.serve import check_exposure
+from lmdeck.gateway.start import check_exposure
 from lmdeck.testing import FakeLMStudio
 
 LIMITS = """
@@ -133,6 +133,28 @@ def test_a_second_request_in_the_same_bytes_is_its_own(running: GatewayProcess) 
     whole = HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(CHAT), CHAT)
     last = HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(CHAT), CHAT)
     assert answer_to(running, whole + last).count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.mark.parametrize("keeps", [b"", b"Connection: keep-alive\r\n"])
+@pytest.mark.parametrize("method", ["POST", "GET", "HEAD"])
+def test_an_answer_to_http_1_0_ends_with_its_connection(running: GatewayProcess, method: str, keeps: bytes) -> None:
+    """A client of HTTP/1.0 does not know chunks (RFC 9112, section 6.1)."""
+    body = json.dumps({**json.loads(CHAT), "stream": True}).encode() if method == "POST" else b""
+    path = b"/v1/chat/completions" if body else b"/v1/models"
+    head = b"%s %s HTTP/1.0\r\nContent-Type: application/json\r\n" % (method.encode(), path) + keeps
+    answer = answer_to(running, head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    first, _, rest = answer.partition(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in first.lower()
+    assert b"transfer-encoding" not in first.lower()
+    if method == "HEAD":
+        assert rest == b""
+    elif method == "GET":
+        assert json.loads(rest)["data"]
+    else:
+        events = [event for event in rest.removesuffix(b"\n\n").split(b"\n\n") if event.startswith(b"data: ")]
+        assert events[-1] == b"data: [DONE]"
+        assert all(json.loads(event.removeprefix(b"data: ")) for event in events[:-1])
 
 
 @pytest.mark.parametrize(
@@ -265,7 +287,7 @@ def test_streams_that_take_too_long_end_with_an_error(tmp_path: Path) -> None:
             path: Answer(200, {}, b"".join([begun[path], *lines])).events for path, lines in open_streams.items()
         }
         for path, events in streams.items():
-            assert "shutting down" in json.dumps(events[-1]["error"]), path
+            assert "shutting down" in json.dumps(events[-1].get("error")), (path, events)
         kinds = [event["type"] for event in streams["/v1/responses"]]
         assert kinds.count("response.created") == 1
         assert kinds[-2:] == ["response.failed", "error"]

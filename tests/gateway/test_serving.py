@@ -10,7 +10,8 @@ import urllib3
 
 from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
 from lmdeck.gateway import Config, create_app
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.testing import FakeLMStudio
 
 WEATHER = {

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lmdeck.server.app import create_app
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.server.tool_use import DefaultToolUse
 from wire_tools import Parrot
 

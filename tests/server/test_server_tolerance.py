@@ -14,7 +14,8 @@ import urllib3
 from lmdeck import LMStudio, Reply
 from lmdeck.engine import EngineServer
 from lmdeck.server.app import create_app
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.server.tool_use import DefaultToolUse
 from lmdeck.testing import FakeLMStudio
 from wire_tools import Parrot

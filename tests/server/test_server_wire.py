@@ -14,7 +14,8 @@ from lmdeck.server.app import create_app
 from lmdeck.server.backend import BackendError
 from lmdeck.server.backend_events import Finished
 from lmdeck.server.requests import body as requests
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.server.tool_use import DefaultToolUse
 from wire_tools import KEY, USER, Parrot, ask, asking, chat, eventually, post
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lmdeck import ConfigurationError, LMStudio, LMStudioError
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.testing import FakeLMStudio
 from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece, load, save
 from lmdeck.testing.recordings.recorder import Recorder

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.testing import FakeLMStudio
 from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece, load
 from lmdeck.testing.recordings.recorder import Recorder

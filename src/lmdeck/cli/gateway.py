@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from lmdeck.cli.gateway_keys import commands as keys
 from lmdeck.cli.store_options import ConfigPath
-from lmdeck.cli.terminal import GOOD, console, show_line
 from lmdeck.cli.testing_commands import require_extra
 
 commands = typer.Typer(
@@ -43,23 +41,9 @@ def serve(
     The options override the file. Logs are JSON, on standard error.
     """
     require_extra("gateway", ("starlette", "uvicorn", "httptools"))
-    import msgspec
+    from lmdeck.gateway.start import ServeOptions, become_server
 
-    from lmdeck.gateway.config import Config
-    from lmdeck.gateway.logs import log_as_json
-    from lmdeck.gateway.serve import serve as run
-
-    loaded = Config.load(config)
     given = {
         name: value for name, value in {"host": host, "port": port, "workers": workers}.items() if value is not None
     }
-    loaded = msgspec.structs.replace(loaded, server=msgspec.structs.replace(loaded.server, **given))
-
-    def show_url(url: str) -> None:
-        show_line(GOOD, f"gateway at {url} (Ctrl-C stops)")
-        console.print(
-            Text(f"  base URL of OpenAI clients: {url}/v1, of Anthropic clients: {url}", style="dim"), soft_wrap=True
-        )
-
-    log_as_json()
-    raise typer.Exit(run(loaded, None if config is None else str(config), show_url))
+    become_server(ServeOptions(None if config is None else str(config), given))

@@ -42,7 +42,8 @@ def run(
     """
     require_extra("server")
     from lmdeck.contrib.asgi import RepairProxy
-    from lmdeck.server.serve import BackgroundServer, listen
+    from lmdeck.server.serve import BackgroundServer
+    from lmdeck.server.sockets import listen
 
     shared: Shared = context.obj
     application = RepairProxy(**shared.settings)
@@ -63,8 +64,8 @@ def proxy(
     """
     require_extra("server")
     from lmdeck.contrib.asgi import RepairProxy
-    from lmdeck.server.serve import listen
     from lmdeck.server.serve import run as serve
+    from lmdeck.server.sockets import listen
 
     shared: Shared = context.obj
     application = RepairProxy(AllowedHosts.of(allowed_host or (), host), **shared.settings)

@@ -118,7 +118,8 @@ def record(
 ) -> None:
     """Record the traffic between your application and LM Studio, without tokens, until Ctrl-C."""
     require_extra()
-    from lmdeck.server.serve import listen, run
+    from lmdeck.server.serve import run
+    from lmdeck.server.sockets import listen
     from lmdeck.testing.recordings.cassette import WHOLE
     from lmdeck.testing.recordings.recorder import Recorder
     from lmdeck.web.trust import AllowedHosts

@@ -49,7 +49,8 @@ def serve(
     """
     with needs_extra():
         from lmdeck.server.app import create_app
-        from lmdeck.server.serve import listen, run
+        from lmdeck.server.serve import run
+        from lmdeck.server.sockets import listen
         from lmdeck.server.tool_use import DefaultToolUse
 
     with listen(host, port) as listener:  # before the model is loaded: a port in use is reported at once
@@ -97,7 +98,8 @@ class EngineServer:
         """
         with needs_extra():
             from lmdeck.server.app import create_app
-            from lmdeck.server.serve import BackgroundServer, listen
+            from lmdeck.server.serve import BackgroundServer
+            from lmdeck.server.sockets import listen
             from lmdeck.server.tool_use import DefaultToolUse
 
         listener = listen(host, port)

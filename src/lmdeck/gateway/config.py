@@ -1,19 +1,14 @@
-"""The configuration of the gateway, from a TOML file.
-An error names the setting and the line.
-"""
+"""The configuration of the gateway: its tables, their settings and defaults."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from difflib import get_close_matches
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import msgspec
 from msgspec import Struct, field
@@ -21,7 +16,8 @@ from msgspec import Struct, field
 from lmdeck._requests.base_url import BaseURL
 from lmdeck._responses.model_management import checked_load_options
 from lmdeck._secret import Secret
-from lmdeck.errors import ConfigurationError, LMStudioError
+from lmdeck.errors import LMStudioError
+from lmdeck.gateway.config_file import decode_configuration, named_errors, read_configuration
 from lmdeck.gateway.store import DEFAULT_URL, KEEP_DAYS
 
 __all__ = [
@@ -230,9 +226,9 @@ class StoreConfig(_Section, frozen=True):
         Raises:
             ConfigurationError: The file cannot be read, or the table is invalid.
         """
-        text = _read(path)
-        with _named_errors(text, str(path)):
-            return msgspec.convert({"store": _decoded(text, str(path)).get("store", {})}, _StoreOnly).store
+        text = read_configuration(path)
+        with named_errors(text, str(path), _StoreOnly):
+            return msgspec.convert({"store": decode_configuration(text, str(path)).get("store", {})}, _StoreOnly).store
 
 
 class _StoreOnly(Struct):
@@ -324,7 +320,7 @@ class Config(_Section, frozen=True):
         Raises:
             ConfigurationError: The file cannot be read or a setting is invalid; the message names file, line and setting.
         """
-        return cls() if path is None else cls.parse(_read(path), str(path))
+        return cls() if path is None else cls.parse(read_configuration(path), str(path))
 
     @classmethod
     def parse(cls, text: str, origin: str = "the configuration") -> Config:
@@ -334,8 +330,8 @@ class Config(_Section, frozen=True):
         Raises:
             ConfigurationError: The text is not TOML, or a setting is invalid.
         """
-        with _named_errors(text, origin):
-            return msgspec.convert(_decoded(text, origin), cls)
+        with named_errors(text, origin, cls):
+            return msgspec.convert(decode_configuration(text, origin), cls)
 
     @property
     def store_url(self) -> str:
@@ -360,108 +356,6 @@ class Config(_Section, frozen=True):
         if exact is not None:
             return exact
         return next((options for name, options in self.profiles.items() if fnmatchcase(model, name)), None)
-
-
-def _read(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationError(
-            f"The configuration {path} cannot be read: {reason}.", hint="Pass another file as `--config`."
-        ) from error
-
-
-def _decoded(text: str, origin: str) -> dict[str, Any]:
-    """Decode TOML, or JSON, which starts with a brace."""
-    try:
-        given: dict[str, Any] = msgspec.json.decode(text) if text.lstrip().startswith("{") else tomllib.loads(text)
-    except msgspec.DecodeError as error:
-        raise ConfigurationError(f"{origin} is not JSON: {error}.", hint="Correct it.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{origin} is not TOML: {error}.", hint="Correct the file.") from error
-    return given
-
-
-@contextmanager
-def _named_errors(text: str, origin: str) -> Iterator[None]:
-    """Report an invalid setting with its name and line."""
-    try:
-        yield
-    except msgspec.ValidationError as error:
-        raise _located(str(error), text, origin) from None
-
-
-_PATH = re.compile(r"(?P<reason>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?", re.DOTALL)
-_FIELD = re.compile(r"unknown field `(?P<name>[^`]*)`|missing required field `(?P<missing>[^`]*)`")
-_NAMED = re.compile(r"(?P<name>[a-z_]+(?:\..*?)?): (?P<reason>.*)", re.DOTALL)
-
-
-def _located(message: str, text: str, origin: str) -> ConfigurationError:
-    """Return the error for a message of msgspec, with the name of the setting and its line."""
-    found = _PATH.fullmatch(message)
-    reason, path = (found["reason"], found["path"] or "") if found else (message, "")
-    unknown, named = _FIELD.search(reason), _NAMED.fullmatch(reason)
-    hint = "Correct the file; the page about the gateway lists all settings."
-    if unknown is not None:
-        name = unknown["name"] or unknown["missing"]
-        if unknown["name"]:
-            reason = "there is no such setting"
-            near = get_close_matches(name, _known_names(path), n=1)
-            hint = f"Did you mean `{near[0]}`? {hint}" if near else hint
-        else:
-            reason = "it is required"
-        setting = f"{path}.{name}" if path else name
-    elif named is not None:
-        setting, reason = (f"{path}.{named['name']}" if path else named["name"]), named["reason"]
-    else:
-        setting = path or "the file"
-    line = _line_of(text, setting)
-    where = origin if line is None else f"{origin}, line {line}"
-    return ConfigurationError(f"{where}: {setting}: {reason[:1].lower()}{reason[1:].rstrip('.')}.", hint=hint)
-
-
-def _known_names(path: str) -> Sequence[str]:
-    """Return the settings of the table at a path."""
-    section: Any = Config
-    for part in re.sub(r"\[[^\]]*\]", "", path).split("."):
-        if not part:
-            continue
-        kind = get_type_hints(section).get(part)
-        section = next(
-            (each for each in (kind, *get_args(kind)) if isinstance(each, type) and issubclass(each, Struct)), None
-        )
-        if section is None:
-            return ()
-    names: Sequence[str] = section.__struct_fields__
-    return names
-
-
-_HEADER = re.compile(r"\s*(\[{1,2})\s*([^\]]+?)\s*\]{1,2}\s*(?:#.*)?")
-_KEY = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_-]+))\s*[=.]""")
-
-
-def _line_of(text: str, setting: str) -> int | None:
-    """Return the line of a setting such as `hosts[1].weight`, or of the table that lacks it.
-    None if it is not found.
-    """
-    table, _, key = setting.rpartition(".")
-    fallback: int | None = None
-    counts: dict[str, int] = {}
-    current = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if (header := _HEADER.fullmatch(line)) is not None:
-            name = re.sub(r"[\"']", "", header[2])
-            is_list = header[1] == "[["
-            counts[name] = counts.get(name, -1) + 1
-            current = f"{name}[{counts[name]}]" if is_list else name
-            if current in (table, setting) or name == setting:
-                fallback = number if fallback is None else fallback
-            if current == setting:
-                return number
-        elif (found := _KEY.match(line)) is not None and current == table and (found[1] or found[2] or found[3]) == key:
-            return number
-    return fallback
 
 
 def to_builtins(config: Config) -> Mapping[str, Any]:

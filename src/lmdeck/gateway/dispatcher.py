@@ -32,6 +32,7 @@ from lmdeck.errors import (
     NoModelLoadedError,
     ServerError,
     TransportError,
+    summary,
 )
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.request_handlers import GatewayAnswer, GatewayRequest
@@ -80,7 +81,7 @@ class Dispatcher:
                 if not (wanted.models and _may_be_repeated(request, failure)):
                     raise failure from error
                 _log.warning(
-                    "attempt %d on host %s failed: %s", attempt, place.host.name, failure.message,
+                    "attempt %d on host %s failed: %s", attempt, place.host.name, summary(failure),
                     extra={"request_id": outcome.request_id, "host": place.host.name},
                 )  # fmt: skip
                 wanted = await self._after_failure(wanted, place.host.name)

@@ -1,28 +1,70 @@
-"""The gateway's HTTP protocol: uvicorn's on httptools, with limits for a request's head.
+"""The gateway's HTTP protocol: uvicorn's on httptools, with limits for a request's head, and answers for HTTP/1.0.
 
-uvicorn has no such limits on httptools: a client could send headers without end, or never finish them.
+uvicorn has no such limits on httptools: a client could send headers without end, or never finish them. Thousands of idle
+connections are usual, so that what few of them need is made when it is needed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from lmdeck.gateway.answer_sender import ABORT, ON_LOST
 from lmdeck.gateway.config import LimitsConfig
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
 __all__ = ["protocol_with"]
 
 
+class _FlowControl(FlowControl):
+    """uvicorn's, which makes its event when a client first reads too slowly."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.read_paused = False
+        self.write_paused = False
+
+    @cached_property
+    def _is_writable_event(self) -> asyncio.Event:  # type: ignore[override]  # an attribute there
+        return asyncio.Event()
+
+
+class _Pipeline(list[Any]):
+    """The requests that a client has sent before its last answer ended: few have any, and an empty deque takes 760 bytes."""
+
+    __slots__ = ()
+
+    def appendleft(self, cycle: Any) -> None:
+        """Add a request."""
+        self.insert(0, cycle)
+
+
+async def _unframed(app: ASGIApp, cycle: RequestResponseCycle, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a client of HTTP/1.0, which does not know chunks: the end of the connection ends the answer."""
+
+    async def send_unframed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            cycle.chunked_encoding = False
+        else:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    await app(scope, receive, send_unframed)
+
+
 class _GuardedProtocol(HttpToolsProtocol):
+    # More attributes than uvicorn's own in the dictionary of an instance would cost 1.3 KB a connection.
+    __slots__ = ("_head_bytes", "_head_timer", "_is_in_head", "_on_lost")
     limits: ClassVar[LimitsConfig]
 
     def __init__(
@@ -33,6 +75,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.pipeline = _Pipeline()  # type: ignore[assignment]  # a deque there
         self._head_bytes = 0
         self._is_in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
@@ -40,6 +83,7 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
+        self.flow = _FlowControl(transport)
         self._expect_head()
         if len(self.connections) > self.limits.connections:
             self._refuse(503, "limits.connections", f"More than {self.limits.connections} connections are open.")
@@ -72,6 +116,10 @@ class _GuardedProtocol(HttpToolsProtocol):
             self._refuse(431, "limits.header_bytes", f"The headers are larger than {self.limits.header_bytes} bytes.")
             return
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        is_old = cycle.scope["http_version"] == "1.0"
+        super()._start_asgi_task(cycle, partial(_unframed, app, cycle) if is_old else app)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

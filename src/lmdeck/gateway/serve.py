@@ -19,17 +19,14 @@ from functools import partial
 import uvicorn
 
 from lmdeck._version import __version__
-from lmdeck.errors import ConfigurationError
 from lmdeck.gateway.app import Gateway
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.hub import Hub
 from lmdeck.gateway.protocol import protocol_with
 from lmdeck.gateway.remote import RemoteHub
 from lmdeck.gateway.supervisor import Supervisor
-from lmdeck.server.serve import base_url, listen
-from lmdeck.web.trust import is_loopback
 
-__all__ = ["check_exposure", "serve", "serve_worker"]
+__all__ = ["serve", "serve_worker"]
 
 END_SECONDS = 2.0  # how long ended requests may take to send their error
 POLL_SECONDS = 0.05
@@ -104,39 +101,13 @@ class _GatewayServer(uvicorn.Server):
             await asyncio.wait(tasks, timeout=POLL_SECONDS)
 
 
-def check_exposure(config: Config) -> None:
-    """Check that the gateway is not open to other machines by accident.
-
-    Raises:
-        ConfigurationError: It listens beyond loopback, and the configuration does not say whether clients need a key.
-    """
-    host = config.server.host
-    if is_loopback(host.strip("[]")) or config.auth.required is not None:
-        return
-    raise ConfigurationError(
-        f"The gateway would listen on {host}, which other machines can reach, without keys.",
-        hint="Set `required = true` in [auth] and create keys, or `required = false` to serve everybody.",
-    )
-
-
-def serve(
-    config: Config, config_path: str | None, on_ready: Callable[[str], object] | None = None, workers: int | None = None
-) -> int:
-    """Serve until SIGTERM or Ctrl-C, in as many processes as configured; return the exit code.
-
-    Raises:
-        ConfigurationError: The address is not free, or open to other machines without keys.
-    """
-    check_exposure(config)
-    listener = listen(config.server.host, config.server.port)
-    url = base_url(listener)
-    count = workers or config.server.workers
-    ready = None if on_ready is None else lambda: on_ready(url)
+def serve(config: Config, config_path: str | None, listener: socket.socket, on_ready: Callable[[], object]) -> int:
+    """Serve on a socket until SIGTERM or Ctrl-C, in as many processes as configured; return the exit code."""
     allow_connections(config.limits.connections)
-    if count > 1:
-        return Supervisor(config, config_path, listener, count, ready).run()
+    if config.server.workers > 1:
+        return Supervisor(config, config_path, listener, config.server.workers, on_ready).run()
     hub = Hub(config)
-    return _run(_GatewayServer(Gateway(config, hub=hub), ready, partial(hub.reload, config_path)), listener)
+    return _run(_GatewayServer(Gateway(config, hub=hub), on_ready, partial(hub.reload, config_path)), listener)
 
 
 def serve_worker(config: Config, descriptor: int, link: int) -> int:

@@ -63,10 +63,12 @@ class Supervisor:
             loop.add_signal_handler(number, self._is_ending.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         os.set_inheritable(self._listener.fileno(), True)
-        await self._load_history()
-        await self._hub.start()
+        launching = [
+            asyncio.create_task(self._launch()) for _ in range(self._count)
+        ]  # they load while the hosts are polled
         try:
-            keeping = [asyncio.create_task(self._keep(await self._start())) for _ in range(self._count)]
+            await asyncio.gather(self._load_history(), self._hub.start())
+            keeping = [asyncio.create_task(self._keep(await self._connected(*await each))) for each in launching]
             announcing = asyncio.create_task(self._announce())
             await self._is_ending.wait()
             announcing.cancel()
@@ -92,8 +94,8 @@ class Supervisor:
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
 
-    async def _start(self) -> Process:
-        """Start a process that serves, which has its own connection to the hub."""
+    async def _launch(self) -> tuple[Process, socket.socket]:
+        """Start a process that serves; return it and its connection to the hub, on which it waits to be answered."""
         here, there = socket.socketpair()
         with there:
             descriptors = (self._listener.fileno(), there.fileno())
@@ -107,7 +109,11 @@ class Supervisor:
             process.stdin.write(msgspec.json.encode(self._hub.config) + b"\n")
             await process.stdin.drain()
         process.stdin.close()
-        await WorkerProcess(self._hub, self._is_serving.set).connect(here)
+        return process, here
+
+    async def _connected(self, process: Process, end: socket.socket) -> Process:
+        """Answer what a process asks the hub, and return the process."""
+        await WorkerProcess(self._hub, self._is_serving.set).connect(end)
         return process
 
     async def _keep(self, process: Process) -> int:
@@ -119,7 +125,7 @@ class Supervisor:
                 return code
             _log.error("worker %d ended with code %s, starting another", process.pid, code)
             await asyncio.sleep(RESTART_PAUSE)
-            process = await self._start()
+            process = await self._connected(*await self._launch())
             if self._is_ending.is_set():
                 process.terminate()
 

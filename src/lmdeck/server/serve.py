@@ -6,7 +6,6 @@ The command line uses the first, tests and demos the second.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import threading
@@ -18,7 +17,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lmdeck._version import __version__
-from lmdeck.errors import ConfigurationError, LMStudioError
+from lmdeck.errors import LMStudioError
+from lmdeck.server.sockets import base_url, listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-BACKLOG = 1024
 OWN_HEADERS = (("Server", f"lmdeck/{__version__}"),)
 JOINED_BYTES = 1 << 16
 TICK_SECONDS = 0.1
@@ -195,35 +194,6 @@ class _Server(uvicorn.Server):
             for task in late:
                 task.cancel()
         await self.lifespan.shutdown()
-
-
-def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """Return a listening socket; port 0 chooses a free one.
-
-    Raises:
-        ConfigurationError: The address does not belong to this machine, or the port is in use.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio disables Nagle's algorithm only if the protocol is given; otherwise every second small write waits 40 ms
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        if os.name == "posix":  # on Windows it would share a port that is in use
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise ConfigurationError(
-            f"Cannot listen on {host}, port {port}: {error}.",
-            hint="Choose another port, or end the program that uses this one (LM Studio's own server uses 1234).",
-        ) from error
-    return listener
-
-
-def base_url(listener: socket.socket) -> str:
-    """Return the URL by which clients reach a socket."""
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def run(app: ASGIApp, listener: socket.socket, on_ready: Callable[[str], object] | None = None) -> None:

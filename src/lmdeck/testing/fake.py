@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lmdeck._version import __version__
 from lmdeck.server.app import create_app
-from lmdeck.server.serve import listen
+from lmdeck.server.sockets import listen
 from lmdeck.server.stored import StoredResponses
 from lmdeck.testing.expectations import Expectations
 from lmdeck.testing.fake_app import FakeASGIApp

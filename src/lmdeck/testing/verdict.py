@@ -19,7 +19,8 @@ from msgspec import Struct
 
 from lmdeck.contrib.asgi import RepairProxy
 from lmdeck.errors import ConfigurationError
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.testing.faults import FAULTS
 from lmdeck.testing.isolation import environment_for
 from lmdeck.testing.scenario import Scenario

@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from test_page_features import PIXEL, ask, expect, finished
 
 from lmdeck.contrib.fastapi import lifespan, router
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

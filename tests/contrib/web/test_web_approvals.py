@@ -19,7 +19,8 @@ import lmdeck
 from lmdeck.contrib.fastapi import lifespan, router
 from lmdeck.contrib.flask import LMDeck, blueprint
 from lmdeck.errors import ConfigurationError
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.testing import FakeLMStudio
 from lmdeck.web.background_loop import iterate
 from loopback import PATIENCE

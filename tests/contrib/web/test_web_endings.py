@@ -21,7 +21,8 @@ from lmdeck.contrib.fastapi import LM, lifespan
 from lmdeck.contrib.fastapi import stream_response as fastapi_response
 from lmdeck.contrib.flask import LMDeck
 from lmdeck.contrib.flask import stream_response as flask_response
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.testing import FakeLMStudio
 from lmdeck.web.conversations import Conversations
 from loopback import PATIENCE

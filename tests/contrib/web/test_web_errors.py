@@ -34,7 +34,8 @@ from lmdeck.errors import (
     StructuredOutputError,
     UnknownToolError,
 )
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.testing import FakeLMStudio
 from lmdeck.web.conversations import Conversations
 from lmdeck.web.error_reports import status_of

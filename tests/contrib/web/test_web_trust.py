@@ -22,7 +22,8 @@ from werkzeug.serving import make_server
 from lmdeck import ConfigurationError
 from lmdeck.contrib.fastapi import lifespan, router
 from lmdeck.contrib.flask import LMDeck, blueprint
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.testing import FakeLMStudio
 from lmdeck.web.background_loop import _background
 from lmdeck.web.owners import owner_of

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmdeck.server.serve import BackgroundServer, listen
+from lmdeck.server.serve import BackgroundServer
+from lmdeck.server.sockets import listen
 from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.isolation import environment_for
 from lmdeck.testing.scripted_answers import PlannedCall

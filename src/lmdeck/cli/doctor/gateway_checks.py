@@ -98,8 +98,8 @@ def _check_keys(config: Config) -> CheckResult:
 
 def _check_address(config: Config) -> CheckResult:
     """Check that the address is free, and not open to other machines by accident."""
-    from lmdeck.gateway.serve import check_exposure
-    from lmdeck.server.serve import listen
+    from lmdeck.gateway.start import check_exposure
+    from lmdeck.server.sockets import listen
 
     server = config.server
     place = f"{server.host}:{server.port}"

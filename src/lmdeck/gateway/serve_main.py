@@ -1,0 +1,35 @@
+"""The process of `lmdeck gateway serve`, which the command line becomes."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import msgspec
+
+from lmdeck.gateway.logs import log_as_json
+from lmdeck.gateway.serve import serve
+from lmdeck.gateway.start import ServeOptions
+from lmdeck.server.sockets import base_url
+
+
+def main(arguments: list[str]) -> int:
+    """Serve, and return the exit code; the arguments are the options, and the descriptor of the socket."""
+    options = msgspec.json.decode(arguments[0], type=ServeOptions)
+    listener = socket.socket(fileno=int(arguments[1]))
+    log_as_json()
+    return serve(options.load(), options.path, listener, lambda: _print_address(base_url(listener)))
+
+
+def _print_address(url: str) -> None:
+    """Print where clients find the gateway; the mark is `?` on terminals that do not have it."""
+    lines = (
+        f"✓ gateway at {url} (Ctrl-C stops)",
+        f"  base URL of OpenAI clients: {url}/v1, of Anthropic clients: {url}",
+    )
+    encoding = sys.stdout.encoding
+    print(*(line.encode(encoding, "replace").decode(encoding) for line in lines), sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
