@@ -152,7 +152,7 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 	@touch $@ $(VENV)/.installed-demo
 
 # Debian's packages that some tests need; where they cannot be installed, those tests are skipped and say so.
-SYSTEM_PACKAGES := chromium libgomp1 nginx-light php-cli php-curl postgresql prometheus redis-server
+SYSTEM_PACKAGES := chromium libgomp1 nginx-light php-cli php-curl postgresql prometheus redis-server systemd
 APT := DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $(SYSTEM_PACKAGES)
 system-packages:
 	@if test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null 2>&1; then \

@@ -1,7 +1,8 @@
 """What the gateway costs: CPU of its process per request and per streamed chunk, beside nginx and LiteLLM's proxy.
 
 All stand in front of the same stub, which sends bytes that are made once. The gateway repairs; nginx only passes bytes. The
-contenders are measured in rotation. `--litellm PATH` names an installed `litellm` command; without it, that row is left out.
+contenders are measured in rotation. `--litellm PATH` names the `litellm` command of an environment with `litellm[proxy]`;
+without it, that row is left out. A run with it takes about four minutes.
 
     python benchmarks/gateway.py --quick
 """
@@ -13,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import resource
 import shutil
 import socket
@@ -124,9 +126,12 @@ def memory_of(pid: int) -> float:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """Return a free port, below those that the system takes for connections."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager

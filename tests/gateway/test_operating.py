@@ -90,6 +90,22 @@ def test_the_configuration_of_the_page_loads(monkeypatch: pytest.MonkeyPatch) ->
     assert tomllib.loads((DEPLOY / "gateway.toml").read_text())["auth"] == {"required": True}
 
 
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="SKIPPED: systemd is not installed (make system-packages)"
+)
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    """Unknown settings are warnings to systemd, which ignores them."""
+    unit = (DEPLOY / "lmdeck-gateway.service").read_text()
+    file = tmp_path / "lmdeck-gateway.service"
+    for text, is_right in ((unit, True), (unit.replace("ProtectHome", "ProtectHouse"), False)):
+        file.write_text(text.replace("/opt/lmdeck/bin/lmdeck", sys.executable))
+        done = subprocess.run(
+            ["systemd-analyze", "verify", str(file)], capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        of_unit = [line for line in done.stderr.splitlines() if file.name in line]
+        assert (done.returncode == 0 and not of_unit) is is_right, done.stderr
+
+
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="SKIPPED: nginx is not installed (make system-packages)")
 def test_a_stream_passes_nginx_as_it_comes(tmp_path: Path) -> None:
     """With the file of `deploy/`, but without TLS; and what came through nginx is not from this machine."""
