@@ -41,9 +41,9 @@ def serve(
     The options override the file. Logs are JSON, on standard error.
     """
     require_extra("gateway", ("starlette", "uvicorn", "httptools"))
-    from lmdeck.gateway.start import ServeOptions, become_server
+    from lmdeck.gateway.start import become_server
 
     given = {
         name: value for name, value in {"host": host, "port": port, "workers": workers}.items() if value is not None
     }
-    become_server(ServeOptions(None if config is None else str(config), given))
+    become_server(None if config is None else str(config), given)

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from lmdeck._requests.base_url import BaseURL
 from lmdeck._responses.model_management import checked_load_options
@@ -314,13 +315,15 @@ class Config(_Section, frozen=True):
                 raise ValueError(f"profiles.{model}: {error.message}") from None
 
     @classmethod
-    def load(cls, path: str | Path | None) -> Config:
+    def load(cls, path: str | Path | None, server: Mapping[str, object] | None = None) -> Config:
         """Read a configuration file; None is the default configuration.
+        `server` has settings that override those of its table `[server]`.
 
         Raises:
             ConfigurationError: The file cannot be read or a setting is invalid; the message names file, line and setting.
         """
-        return cls() if path is None else cls.parse(read_configuration(path), str(path))
+        config = cls() if path is None else cls.parse(read_configuration(path), str(path))
+        return replace(config, server=replace(config.server, **(server or {})))
 
     @classmethod
     def parse(cls, text: str, origin: str = "the configuration") -> Config:

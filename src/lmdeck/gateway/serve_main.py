@@ -7,18 +7,22 @@ import sys
 
 import msgspec
 
+from lmdeck.gateway.config import Config
 from lmdeck.gateway.logs import log_as_json
 from lmdeck.gateway.serve import serve
-from lmdeck.gateway.start import ServeOptions
 from lmdeck.server.sockets import base_url
 
 
 def main(arguments: list[str]) -> int:
-    """Serve, and return the exit code; the arguments are the options, and the descriptor of the socket."""
-    options = msgspec.json.decode(arguments[0], type=ServeOptions)
+    """Serve, and return the exit code.
+
+    The arguments are the configuration's path with the settings that override its table `[server]`, and the descriptor of the
+    socket.
+    """
+    path, server = msgspec.json.decode(arguments[0])
     listener = socket.socket(fileno=int(arguments[1]))
     log_as_json()
-    return serve(options.load(), options.path, listener, lambda: _print_address(base_url(listener)))
+    return serve(Config.load(path, server), path, listener, lambda: _print_address(base_url(listener)))
 
 
 def _print_address(url: str) -> None:

@@ -17,23 +17,7 @@ from lmdeck.gateway.config import Config
 from lmdeck.server.sockets import listen
 from lmdeck.web.trust import is_loopback
 
-__all__ = ["ServeOptions", "become_server", "check_exposure"]
-
-
-class ServeOptions(msgspec.Struct, frozen=True):
-    """The path of a configuration, and the settings of its table `[server]` that the command line overrides."""
-
-    path: str | None = None
-    server: Mapping[str, str | int] = {}
-
-    def load(self) -> Config:
-        """Return the configuration.
-
-        Raises:
-            ConfigurationError: The file cannot be read, or a setting is wrong.
-        """
-        config = Config.load(self.path)
-        return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, **self.server))
+__all__ = ["become_server", "check_exposure"]
 
 
 def check_exposure(config: Config) -> None:
@@ -51,16 +35,18 @@ def check_exposure(config: Config) -> None:
     )
 
 
-def become_server(options: ServeOptions) -> NoReturn:
+def become_server(path: str | None, server: Mapping[str, object]) -> NoReturn:
     """Check a configuration, open its socket, and replace this process by one that serves; on Windows, serve here.
+
+    `server` has settings of the table `[server]` that the command line overrides.
 
     Raises:
         ConfigurationError: The configuration is wrong, its address is not free, or open to other machines without keys.
     """
-    config = options.load()
+    config = Config.load(path, server)
     check_exposure(config)
     listener = listen(config.server.host, config.server.port)
-    arguments = [msgspec.json.encode(options).decode(), str(listener.fileno())]
+    arguments = [msgspec.json.encode([path, server]).decode(), str(listener.fileno())]
     if sys.platform == "win32":
         from lmdeck.gateway.serve_main import main
 
