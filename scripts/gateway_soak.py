@@ -25,6 +25,7 @@ from pathlib import Path
 
 import aiohttp
 
+from lmdeck.gateway.keys import new_key
 from lmdeck.gateway.store import open_store
 from lmdeck.testing import FakeLMStudio
 
@@ -42,7 +43,7 @@ FAULTS = [
     "half_head",
 ]
 STREAM_SHARE, LEAVE_SHARE, FAULT_SHARE = 0.5, 0.05, 0.1
-START_SECONDS = 60.0
+START_SECONDS = 300.0
 PAUSE_SECONDS = 0.2
 
 
@@ -87,7 +88,7 @@ class Soak:
         for host in self.hosts:
             host.start()
         self._write_config()
-        self.keys = [self._create_key(f"key{n}") for n in range(self._key_count)]
+        self.keys = self._create_keys(self._key_count)
         await self._start_gateway()
         self.until = time.monotonic() + seconds
         try:
@@ -99,7 +100,9 @@ class Soak:
                 await asyncio.gather(*working)
                 for other in others:
                     other.cancel()
-                await asyncio.gather(*others, return_exceptions=True)
+                for ended in await asyncio.gather(*others, return_exceptions=True):
+                    if isinstance(ended, Exception):  # not its cancellation: the soak was not what it should have been
+                        raise ended
         finally:
             self._end()
         self._check_usage()
@@ -112,21 +115,12 @@ class Soak:
         rest = f"[routing]\npoll = 0.5\nprobe = 0.2\nattempts = 4\n[auth]\nrequired = true\n[store]\nurl = '{self.store}'\n"
         self.config.write_text(hosts + rest)
 
-    def _create_key(self, name: str) -> str:
-        command = [
-            sys.executable,
-            "-m",
-            "lmdeck",
-            "gateway",
-            "keys",
-            "create",
-            name,
-            "--config",
-            str(self.config),
-            "--json",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=self.folder)
-        return str(json.loads(done.stdout)["key"])
+    def _create_keys(self, count: int) -> list[str]:
+        made = [new_key(f"key{number}") for number in range(count)]
+        with contextlib.closing(open_store(self.store)) as store:
+            for _, key in made:
+                store.add_key(key)
+        return [secret for secret, _ in made]
 
     def _launch(self) -> subprocess.Popen[bytes]:
         command = [
@@ -275,7 +269,7 @@ def main() -> int:
         tally = asyncio.run(soak.run(options.minutes * 60, options.kills))
     sys.stdout.write(
         f"{dict(tally.outcomes)}\n{len(tally.complete)} complete answers, all stored: {not tally.wrong}\n"
-        f"memory (MB): first {tally.memory[:3]}, last {tally.memory[-3:]}\n"
+        f"memory (MB), 20 times: {', '.join(f'{each:.0f}' for each in tally.memory[:: max(1, len(tally.memory) // 20)])}\n"
         f"start-up (s): {', '.join(f'{each:.1f}' for each in tally.start_seconds)}\n"
         + "".join(f"WRONG: {each}\n" for each in tally.wrong[:20])
     )
