@@ -1,4 +1,7 @@
-"""End tags directly after a call: superfluous ones, and the start of one with which the text ends, are dropped and reported."""
+"""End tags directly after a call, and the start of one at the end of the text.
+
+Superfluous ones are dropped and reported.
+"""
 
 from __future__ import annotations
 

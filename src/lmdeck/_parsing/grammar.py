@@ -92,13 +92,19 @@ def _callers(dialects: tuple[Dialect, ...]) -> dict[str, list[Dialect]]:
 
 
 def _shape(text: str) -> tuple[str, ...]:
-    """Return the first tags, brackets and keys of a call, which tell dialects with the same marker apart."""
+    """Return the first tags, brackets and keys of a call.
+
+    They tell dialects with the same marker apart.
+    """
     return tuple(SHAPE.findall(text, 0, SHAPE_CHARS))
 
 
 @lru_cache(maxsize=1024)
 def _likest(shape: tuple[str, ...], examples: tuple[str, ...]) -> int:
-    """Return the number of the example with which a shape has the most parts in common from its beginning."""
+    """Return the number of the example that is most similar to a shape.
+
+    It has the most parts in common with it from the beginning.
+    """
     likeness = [
         sum(1 for _ in takewhile(lambda parts: parts[0] == parts[1], zip(shape, _shape(example), strict=False)))
         for example in examples

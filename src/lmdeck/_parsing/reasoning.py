@@ -1,4 +1,7 @@
-"""The reading of reasoning: between tags, in messages and in a channel of its own, and the calls that it may hold."""
+"""The reading of reasoning, and of the calls that it may hold.
+
+Reasoning stands between tags, in messages, or in a separate channel.
+"""
 
 from __future__ import annotations
 

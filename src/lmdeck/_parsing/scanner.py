@@ -237,7 +237,9 @@ class Scanner(ReasoningScanner):
         return source.text.find(tags.close, source.at, source.at + LONGEST_THOUGHT) >= 0
 
     def _drop_token(self, token: str) -> None:
-        """Drop a token that is not part of the answer: special ones anywhere, others only at its start and end.
+        """Drop a token that is not part of the answer.
+
+        Special tokens are dropped anywhere, others only at its start and end.
 
         A special one inside the text is reported, unless its dialect is known to be spoken.
         """

@@ -227,7 +227,10 @@ class Sink:
             self.report("tool_call_unparsed", f"A call could not be read and was left as text: {refusal}", text, span)
 
     def discard_until(self, source: Source, wanted: Stops, what: str, begin: int | None = None) -> Reader[None]:
-        """Skip text up to the first of some literals, and report it, from the place where its markup begins on."""
+        """Skip text up to the first of some literals, and report it.
+
+        The reported span begins where the text's markup begins.
+        """
         parts: list[str] = []
         begin = source.place if begin is None else begin
         yield from source.until(wanted, parts.append)

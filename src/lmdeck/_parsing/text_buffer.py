@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 JOINED_AT = 16
-"""How many pieces are kept apart: a piece of five letters takes sixty bytes, and a thousand streams may be open."""
+"""How many pieces are kept separate.
+
+A piece of five letters takes sixty bytes, and a thousand streams may be open.
+"""
 
 
 class TextBuffer:

@@ -140,7 +140,10 @@ def elements_call(source: Source, sink: Sink, elements: Elements) -> Reader[None
 
 
 def _is_mentioned(source: Source, sink: Sink) -> Reader[bool]:
-    """Whether a function without arguments stands inside a line of text, so that it is hardly a call."""
+    """Whether a function without arguments stands inside a line of text.
+
+    It is then hardly a call.
+    """
     if sink.code_spans.is_line_start:
         return False
     while True:

@@ -48,7 +48,10 @@ class Call(Struct, Generic[R], frozen=True, kw_only=True):
     ttl: float | None = None
 
     def without_content(self) -> Call[R]:
-        """Return the call without what it sends and reads: an answer that has begun needs only what errors and logs name."""
+        """Return the call without what it sends and reads.
+
+        An answer that has begun needs only what errors and logs name.
+        """
         return replace(self, request=replace(self.request, headers={}, body=None), make_reader=_begun)
 
 
@@ -182,7 +185,10 @@ class ResponseStream(Generic[R]):
         raise error
 
     def take_first_chunks(self) -> list[Chunk]:
-        """Return the first chunks, and forget them and what was sent: every handler has seen the response by now."""
+        """Return the first chunks, and forget them and what was sent.
+
+        Every handler has seen the response by now.
+        """
         chunks, self.first_chunks, self._first_data = self.first_chunks, [], None
         self.call = self.call.without_content()
         return chunks

@@ -44,7 +44,9 @@ class RawEvents:
         ]
 
     def _begin_group(self, data: bytes) -> tuple[int, int]:
-        """Find a group for an event that does not fit the last one; return where the middle of the event begins and ends.
+        """Find a group for an event that does not fit the last one.
+
+        Return where the middle of the event begins and ends.
 
         An event alone is a head without a middle, until the next one shows what they share.
         """

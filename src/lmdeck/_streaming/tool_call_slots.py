@@ -221,7 +221,10 @@ def _read(slot: _Slot, tools: OfferedTools, *, truncated: bool) -> tuple[ToolCal
 
 
 def _repaired(name: str, raw: str, tools: OfferedTools) -> tuple[dict[str, Any] | None, str, list[str]]:
-    """Return arguments that are not JSON, None if they cannot be read, their JSON text, and what was repaired."""
+    """Repair arguments that are not JSON; return them, their JSON text, and the repairs.
+
+    They are None if they cannot be read.
+    """
     from lmdeck._parsing.repair import repaired_arguments  # imported late: it imports every dialect
 
     found = repaired_arguments(raw, name, tools)
@@ -236,8 +239,9 @@ def _as_text(arguments: dict[str, Any] | list[Any] | None) -> str:
 
 
 def _decode(raw: str) -> tuple[dict[str, Any] | None, str]:
-    """Return arguments that are an object, an object inside a string, or missing, and the text of the object.
-    None if they are anything else.
+    """Return arguments as an object, and the text of it.
+
+    The arguments may be an object, an object inside a string, or missing; anything else is None.
     """
     if not raw.strip():
         return {}, ""

@@ -78,7 +78,10 @@ def _begins_call(source: Source) -> Reader[None]:
 
 
 def python_tag(source: Source, sink: Sink) -> Reader[None]:
-    """Read JSON objects or `NAME.call(key=literal)` after `<|python_tag|>`, separated by semicolons, or program text."""
+    """Read calls after `<|python_tag|>`, or program text.
+
+    Calls are JSON objects or `NAME.call(key=literal)`, separated by semicolons.
+    """
     ends = stops("<|eom_id|>", "<|eot_id|>")
     builtins = stops(*(f"{name}.call(" for name in sink.tools.schemas))
     count = len(sink.completed)

@@ -105,7 +105,10 @@ class Protocol(ResponseHandler):
     _body: aiohttp.StreamReader | None = None
 
     def end_with_connection(self, body: aiohttp.StreamReader) -> None:
-        """End a body with its connection: on broken framing after the head, aiohttp closes without notifying the reader."""
+        """End a body with its connection.
+
+        On broken framing after the head, aiohttp closes without notifying the reader.
+        """
         self._body = body
         if self.transport is None:
             self._end_body()
