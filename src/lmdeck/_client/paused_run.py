@@ -140,7 +140,7 @@ class ResumedRuns:
             if paused.id in self._ids:
                 raise ConfigurationError(
                     f"The paused run {paused.id} was resumed before: its calls may have been run.",
-                    hint="If its tools must run again, ask again with a new run.",
+                    hint="If its tools must run again, start a new run.",
                 )
             self._ids[paused.id] = None
             if len(self._ids) > REMEMBERED:

@@ -124,7 +124,7 @@ class StoredRun(Struct, kw_only=True):
         if stored.format != FORMAT:
             raise ConfigurationError(
                 f"The paused run has the format {stored.format!r}, not {FORMAT!r}.",
-                hint="Resume it with the version of lmdeck that has written it.",
+                hint="Resume it with the version of lmdeck that wrote it.",
             )
         return stored
 

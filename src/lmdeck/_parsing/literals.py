@@ -257,7 +257,7 @@ class LiteralReader:
             if char == "\\":
                 yield from self._escape()
             elif is_key and char < " ":
-                raise MalformedCall("a key goes over a line end")
+                raise MalformedCall("a key contains a line break")
             elif char != quote:
                 self._odd_character(char, triple=triple)
             elif triple:
@@ -271,7 +271,7 @@ class LiteralReader:
             elif is_key and "".join(self._key_text[-1:]).endswith("="):
                 return
             elif is_key:
-                raise MalformedCall("a quote stands inside a key")
+                raise MalformedCall("a key contains a quote")
             else:
                 source.at += 1
                 self._repaired("a quote inside a string")

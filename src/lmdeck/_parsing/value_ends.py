@@ -167,7 +167,7 @@ class _Value:
             behind = yield from self._behind_doubled(len(found))
         if behind is None and end.behind and (yield from self._is_behind(end.behind, len(found))):
             if "".join((self._deferred or [])[-2:]).rstrip().endswith(end.opens):
-                raise MalformedCall("two tags stand in each other's place")
+                raise MalformedCall("two tags are swapped")
             behind = UNCLEAR
         is_closing = behind is not None and behind not in end.own
         if self._depth:
@@ -232,12 +232,12 @@ class _Value:
         """Go back to the tag that must be the end, now that the whole text is known, and return it."""
         self.is_in_vain = True
         if self._is_unclear:
-            raise MalformedCall("where a value ends is not clear")
+            raise MalformedCall("it is not clear where a value ends")
         given = [place for place in (self._forgotten, self._stray, self._unbalanced) if place is not None]
         if not given or self._deferred is None:
             return ""
         if self._odd is not None and self._forgotten is not None and self._odd < self._forgotten:
-            raise MalformedCall("where a value ends is not clear")
+            raise MalformedCall("it is not clear where a value ends")
         place = min(given) if self._unbalanced is None or self._forgotten is not None else self._unbalanced
         held = "".join(self._deferred)
         if place:

@@ -405,7 +405,7 @@ def _hide(error: LMStudioError, token: Secret) -> None:
 
 
 def _begun(*_: object) -> Never:
-    raise RuntimeError("the answer is being read already")
+    raise RuntimeError("the answer is already being read")
 
 
 def _is_output(chunk: Chunk) -> bool:

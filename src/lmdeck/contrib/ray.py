@@ -111,7 +111,7 @@ class Ask:
         taken = sorted({self._prefix + name for name in self._types()} & set(table.column_names))
         if taken:
             raise ConfigurationError(
-                f"The rows have a column {taken[0]!r} already.", hint='Pass prefix="answer_", or rename the column.'
+                f"The rows already have a column {taken[0]!r}.", hint='Pass prefix="answer_", or rename the column.'
             )
         stored = self._loop.run(self._answered(table.to_pylist())) if table.num_rows else []
         for name, kind in self._types().items():

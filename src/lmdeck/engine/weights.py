@@ -86,7 +86,7 @@ def pull(on_progress: Callable[[PullProgress], object] | None = None) -> Path:
             fetched.replace(path)
     except OSError as error:
         raise EngineError(
-            f"The weights cannot be kept in {path.parent}: {error.strerror or error}.",
+            f"The weights cannot be stored in {path.parent}: {error.strerror or error}.",
             hint="Free some space, or set LMDECK_CACHE_DIR to a directory that can be written.",
         ) from error
     return path

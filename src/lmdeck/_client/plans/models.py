@@ -261,7 +261,7 @@ class _DownloadLimit:
             self._complete_since = now if self._complete_since is None else self._complete_since
             if now - self._complete_since >= self._settings.timeout:
                 raise self._timed_out(
-                    f"The download {job.job_id} stays at 100 % and did not finish", "idle", job.job_id
+                    f"The download {job.job_id} stayed at 100 % and did not finish", "idle", job.job_id
                 )
         else:
             self._complete_since = None

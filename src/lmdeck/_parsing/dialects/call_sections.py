@@ -118,7 +118,7 @@ def call_section(  # noqa: C901 - one grammar, read top down
             raise TruncatedCall
         if char != "{" and (closing := (yield from source.ahead(ending))):
             if (yield from literal_behind(source, len(closing), stops("{"))):
-                raise MalformedCall("the end of the call stands before its arguments")
+                raise MalformedCall("the call ends before its arguments")
             sink.close()
             return
         yield from json_arguments(source, sink.write, sink, ending)

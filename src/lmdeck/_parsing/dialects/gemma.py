@@ -144,7 +144,7 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
 
     def value_(source: Source, sink: Sink, schema: object, depth: int, closer: str = "") -> Reader[None]:
         if depth > DEFAULT_LIMITS.nested_values:
-            raise MalformedCall(f"more than {DEFAULT_LIMITS.nested_values} values in one another")
+            raise MalformedCall(f"more than {DEFAULT_LIMITS.nested_values} nested values")
         char = yield from source.skip_space()
         if not char:
             raise TruncatedCall
@@ -181,7 +181,7 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             if (yield from goes_on(source)):
                 return
             if has_end:
-                raise MalformedCall("a string without its end")
+                raise MalformedCall("a string has no end")
             sink.note("a superfluous string token")
             if not is_empty:
                 sink.write(escaped(quote))

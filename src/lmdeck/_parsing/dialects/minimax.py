@@ -76,7 +76,7 @@ def members(source: Source, sink: Sink, schema: object) -> Reader[None]:
             yield from end_of(source, sink, "invoke")
             return
         if (yield from source.ahead(END_TAG)):
-            raise MalformedCall("a parameter ends that did not begin")
+            raise MalformedCall("a parameter ends without a beginning")
         source.at += len(T) + 1
         header, alone = yield from read_header(source, sink)
         key, element = header.strip(), header.strip()
@@ -127,7 +127,7 @@ def value(source: Source, sink: Sink, schema: object, name: str, depth: int) -> 
     Text between members becomes `$text`.
     """
     if depth > DEFAULT_LIMITS.nested_values:
-        raise MalformedCall(f"more than {DEFAULT_LIMITS.nested_values} values in one another")
+        raise MalformedCall(f"more than {DEFAULT_LIMITS.nested_values} nested values")
     texts: list[str] = []
     found: dict[str, list[str]] = {}
     declared = schema.get("properties") if isinstance(schema, Mapping) else None

@@ -175,7 +175,7 @@ async def _create(gateway: Served, arrived: Arrived) -> HTTPAnswer:
         )
     batch = _batch_of(body, file, owner)
     if len(await asyncio.to_thread(store.open_batches)) >= MOST_OPEN:
-        raise RateLimitError(f"{MOST_OPEN} batches are open already.", status=429, retry_after=60.0)
+        raise RateLimitError(f"{MOST_OPEN} batches are already open.", status=429, retry_after=60.0)
     await asyncio.to_thread(store.add_batch, batch)
     gateway.batches.wake()
     return json_answer(batch.to_openai())

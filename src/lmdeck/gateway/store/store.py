@@ -311,7 +311,8 @@ def _add_key(connection: Connection, key: Key) -> None:
     taken = connection.run("SELECT digest FROM lmdeck_keys WHERE name = ? AND revoked_at IS NULL", (key.name,))
     if taken and taken[0][0] != key.digest:
         raise ConfigurationError(
-            f"There is a key {key.name!r} already.", hint=f"Choose another name, or revoke it: keys revoke {key.name}"
+            f"A key named {key.name!r} already exists.",
+            hint=f"Choose another name, or revoke it: keys revoke {key.name}",
         )
     limits = key.limits
     values = (
