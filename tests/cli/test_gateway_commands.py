@@ -98,7 +98,7 @@ def test_a_name_is_used_once_until_its_key_is_revoked(run: Callable[..., Done], 
     first = json.loads(run("gateway", "keys", "create", "bob", "--json").stdout)
     again = run("gateway", "keys", "create", "bob")
     assert (again.returncode, again.stdout) == (2, "")
-    assert "There is a key 'bob' already" in again.stderr
+    assert "A key named 'bob' already exists" in again.stderr
     assert run("gateway", "keys", "revoke", "bob").returncode == 0
     missing = run("gateway", "keys", "revoke", "bob")
     assert missing.returncode == 1

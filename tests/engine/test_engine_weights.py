@@ -99,7 +99,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")
     monkeypatch.setenv("LMDECK_CACHE_DIR", str(blocked))
-    with pytest.raises(EngineError, match="cannot be kept") as caught:
+    with pytest.raises(EngineError, match="cannot be stored") as caught:
         pull()
     assert "LMDECK_CACHE_DIR" in caught.value.hint
 

@@ -70,7 +70,7 @@ def test_a_key_comes_back_as_it_was_added(store: GatewayStore) -> None:
 def test_a_name_is_free_again_once_its_key_is_revoked(store: GatewayStore) -> None:
     """So that a key can be replaced under the name by which its usage is counted."""
     store.add_key(a_key())
-    with pytest.raises(ConfigurationError, match="There is a key 'alice' already"):
+    with pytest.raises(ConfigurationError, match="A key named 'alice' already exists"):
         store.add_key(a_key(digest="d2"))
     assert store.revoke_key("alice") is True
     assert store.revoke_key("alice") is False
