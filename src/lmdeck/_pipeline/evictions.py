@@ -1,7 +1,7 @@
 """Notice models that unload each other.
 
 LM Studio keeps only one of the models that it loads on demand. When a client returns to a model that it used before another
-one, the server's list tells whether it is still loaded. The list is looked at once a minute at most. Source: LM Studio docs,
+one, the server's list shows whether it is still loaded. The list is looked at once a minute at most. Source: LM Studio docs,
 `ttl-and-auto-evict.md`.
 """
 
