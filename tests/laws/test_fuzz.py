@@ -36,6 +36,7 @@ FOUND = (
     Sample("<|open|>message <<|sep|>", "kimi-k3", seed=852726668),
     Sample('>>>all\n>>>save\n{"text":"a"}H {', "functionary-v3.2", seed=1382),
     Sample("d<|python_tag|>[<|eom_id|>", seed=937832870),
+    Sample("<</think>", prefix="<|content_text|>", seed=701498288),
 )
 TESTS = Path(__file__).parents[1]
 

@@ -262,6 +262,7 @@ class Scanner(ReasoningScanner):
     def read_message(self, ends: Stops) -> Reader[str]:
         """Read the body of a message to the user up to one of `ends` and return that, unread."""
         self.sink.end_block(self.source.place)
+        self.sink.template = ""  # all of it was the header
         self.source.unmark()
         found = yield from self._scan_content(ends)
         self.source.mark()
