@@ -9,6 +9,7 @@ another site without a preflight request (Fetch, section 2.2.2).
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
@@ -116,8 +117,8 @@ def _is_json(media_type: str) -> bool:
 def _hostname(host: str) -> str:
     """Return the name in a `Host` header without port, brackets and final dot."""
     text = host.strip().lower()
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
+    if bracketed := re.fullmatch(r"\[([^\]]*)\](:\d*)?", text):
+        return bracketed[1]
     name, _, port = text.rpartition(":")
     return (name if name and ":" not in name and port.isdigit() else text).removesuffix(".")
 

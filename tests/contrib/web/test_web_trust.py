@@ -119,6 +119,7 @@ FOREIGN = [
     ({"Host": "rebound.evil.example"}, 400),
     ({"Host": "rebound.evil.example:8000"}, 400),
     ({"Host": "192.0.2.1"}, 400),
+    ({"Host": "[::1].evil.example"}, 400),
     ({"Host": "0.0.0.0"}, 400),
     ({"Origin": "https://evil.example"}, 403),
     ({"Origin": "null"}, 403),
