@@ -180,6 +180,9 @@ VARIANTS = {
     "blank lines first": lambda wire: b"\n \r\n\t\n" + wire,
     "blanks first": lambda wire: b"   " + wire,
     "ids and retries": lambda wire: b"retry: 5\n\n" + wire.replace(b"data: ", b"id: 7\ndata: "),
+    "heartbeats with names": lambda wire: (
+        b"event: ping\ndata: {}\n\n" + wire.replace(b"\n\n", b'\n\nevent: keep-alive\ndata: {"type": "ping"}\n\n')
+    ),
     "named events": lambda wire: wire.replace(b"data: {", b"event: message\ndata: {"),
     "no last blank line": lambda wire: wire.rstrip(b"\n"),
     "no end mark": lambda wire: wire.removesuffix(DONE),

@@ -34,6 +34,7 @@ from lmdeck.stats import Usage
 
 DONE = b"[DONE]"
 BLANKS = b" \t\r\n"
+HEARTBEATS = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})  # names of events that proxies send in a pause
 SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 Observer: TypeAlias = Callable[[bytes, Sequence[Chunk]], None]
 _decode_completion = msgspec.json.Decoder(WireCompletion).decode
@@ -235,7 +236,7 @@ class ChatReader:
 
     def _read_event(self, event: ServerSentEvent, completion: WireCompletion | None, chunks: list[Chunk]) -> None:
         """Append the chunks of an event; one without a completion is the end mark, blank or broken."""
-        if completion is None and self._is_mark(event.data.strip()):
+        if event.event in HEARTBEATS or (completion is None and self._is_mark(event.data.strip())):
             return
         self._raw.add(event.data)
         completion = completion or self._decode_repaired(event)
