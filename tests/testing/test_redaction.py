@@ -63,6 +63,7 @@ def sent_raw(url: str, request: bytes) -> bytes:
         "Authorization", "Proxy-Authorization", "X-LMStudio-Token", "X-Goog-Api-Key", "X-Api-Token", "Cookie", "X-Api-Key",
         "Ocp-Apim-Subscription-Key", "Api-Key", "X-Auth-Token", "X-Amz-Security-Token", "X-Session-Id", "X-Secret", "Token",
         "X-Access-Token", "X-Functions-Key", "X-Signature", "X-CSRFToken", "Cf-Access-Client-Secret", "X-Password",
+        "api_key", "X-Bearer", "DPoP", "X-Pat",
     ],
 )  # fmt: skip
 def test_a_header_that_may_hold_a_secret_is_removed(header: str) -> None:
@@ -84,6 +85,28 @@ BODIES = [
     {"messages": [{"role": "user", "content": f"see https://a.example/x?api_key={SECRET}&page=2"}]},
     {"metadata": {"apiKey": SECRET, "password": SECRET, "client_secret": SECRET}},
 ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sk-lm-AbCdEf12:GhIjKl34MnOp", "AKIA" + "IOSFODNN7EXAMPLE", "AIza" + "SyA1234567890abcdefghijklmnopqrstuv",
+        "OPENAI_API_KEY={}", "export LM_API_TOKEN={}", 'api_key: "{}"', "password={}", "bearer: {}", "https://host/#access_token={}",
+        "-----BEGIN PRIVATE KEY-----\n{}\n",
+    ],
+)  # fmt: skip
+def test_a_secret_in_a_text_is_known_by_its_form_or_name(text: str) -> None:
+    """Of LM Studio, other services, `.env` files and URLs."""
+    written = text.format(SECRET)
+    shown = Redaction().text(f"Use {written} now")
+    assert SECRET not in shown
+    assert written not in shown
+    assert REMOVED in shown
+
+
+@pytest.mark.parametrize("name", ["auth", "bearer", "pwd", "passphrase", "signing_key", "connection_string"])
+def test_a_field_that_may_hold_a_secret_is_removed(name: str) -> None:
+    assert Redaction().body({"a": {name: SECRET}}) == {"a": {name: REMOVED}}
 
 
 @pytest.mark.parametrize("body", BODIES)

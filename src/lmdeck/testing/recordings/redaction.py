@@ -19,29 +19,44 @@ LEAST_KNOWN = 8
 """A shorter secret may be an ordinary word; it is removed only next to its name."""
 
 _HEADER = re.compile(
-    r"token(?!s)|secret|passw|api-?key|(^|-)key$|auth(?!enticate$|or|ority)|authoriz|cookie|session|credential|signature|jwt",
+    r"token(?!s)|secret|passw|api[-_]?key|(^|-)(key|pass|pat)$|auth(?!enticate$|or|ority)|authoriz|cookie|session|credential"
+    r"|signature|jwt|bearer|^dpop$|^cf-access-",
     re.IGNORECASE,
 )
 _FIELD = re.compile(
     r"(auth|access|api|bearer|refresh|id|csrf|session|secret|security)[-_]?token$|^token$|secret|passw"
-    r"|(api|access|private|subscription)[-_]?key$|authorization|credential|cookie",
+    r"|(api|access|private|subscription|signing|encryption)[-_]?key$|authorization|credential|cookie"
+    r"|^(auth|bearer|pwd)$|passphrase|connection[-_]?string",
     re.IGNORECASE,
 )
 _URL_FIELD = re.compile(r"^server_?ur[il]$", re.IGNORECASE)
 _URL = re.compile(r"^([a-z][a-z0-9+.-]*://)(?:[^/?#@]*@)?([^/?#@]*)(.*)$", re.IGNORECASE | re.DOTALL)
 _IN_TEXT = (
-    (re.compile(r"\b(bearer|basic)(\s{1,3})[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1\2{REMOVED}"),
-    (re.compile(r"(://)[^/?#@\s\"'<>:]{0,200}:[^/?#@\s\"'<>]{1,200}@"), rf"\1{REMOVED}@"),
+    (re.compile(r"\b(bearer|basic)(:?\s{1,3})[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1\2{REMOVED}"),
     (
         re.compile(
-            r"([?&][\w-]{0,40}(?:token|key|secret|password|signature|sig|auth|code)=)[^&#\s\"'<>]+", re.IGNORECASE
+            r"((?:api[-_]?key|passw(?:or)?d|passphrase|client[-_]secret|access[-_]token|(?-i:_TOKEN|_KEY|_SECRET))[\"']?"
+            r"\s?[=:]\s?[\"']?)[^\s\"'&,;(]{8,}",
+            re.IGNORECASE,
         ),
         rf"\1{REMOVED}",
     ),
+    (re.compile(r"(://)[^/?#@\s\"'<>:]{0,200}:[^/?#@\s\"'<>]{1,200}@"), rf"\1{REMOVED}@"),
     (
-        re.compile(r"\b(?:sk|pk|lmk|hf|gsk|xox[abpr]|gh[oprsu]|github_pat|glpat|AIza)[-_][\w-]{16,}"),
+        re.compile(
+            r"([?&#][\w-]{0,40}(?:token|key|secret|password|signature|sig|auth|code|jwt)=)[^&#\s\"'<>]+", re.IGNORECASE
+        ),
+        rf"\1{REMOVED}",
+    ),
+    (re.compile(r"\bsk-lm-\w{4,}:[\w-]{4,}"), REMOVED),  # LM Studio's
+    (
+        re.compile(
+            r"\b(?:(?:sk|pk|lmk|hf|gsk|npm|xox[abpr]|gh[oprsu]|github_pat|glpat)[-_][\w-]{16,}|AIza[\w-]{30,}|AKIA[0-9A-Z]{16}"
+            r"|SG\.[\w-]{16,}\.[\w-]{16,})"
+        ),
         REMOVED,
     ),
+    (re.compile(r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)[^-]+"), rf"\1{REMOVED}"),
     (re.compile(r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]*"), REMOVED),
 )
 
