@@ -115,6 +115,9 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
             r"unexpectedly (exited|stopped|terminated|died)",
             r"(exited|stopped|terminated|died) unexpectedly",
             r"engine(core|deaderror)\b",  # vLLM
+            r"\bsegmentation fault\b",
+            r"\bcore dumped\b",
+            r"\b(process|engine|worker|server) was killed\b",
             r"\b(engine|runtime|worker|backend)( process)? (has )?(crashed|died|exited|terminated)",
         ),
         ModelCrashedError,
@@ -170,6 +173,7 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
             r"download job\b", r"\bjob\b.{0,60} not found"), InvalidRequestError),
     (Words(r"\bmodel( instance)?( \S+)? not found", r"model_not_found", r"no such model", r"\binvalid model (name|id)\b",
             r"^model: \S+$",  # Anthropic
+            r"\bunknown model\b(?! (architecture|type))", r"\bmodel\b.{0,200}\bis not (downloaded|installed|available)\b",
             r"no router for requested model",  # llama-swap
             r"\brepository not found\b",  # mlx_lm.server, which loads from Hugging Face
             r"(cannot|can't|could not|couldn't|unable to) find (the )?model\b", r"\bmodel does(n't| not) exist",
@@ -234,6 +238,7 @@ ENGINE = Words(
     r"\b(cuda|metal|vulkan|rocm|hip|sycl|opencl|ggml|mlx|gpu)\w*\b.{0,80}\b(error|failed|failure|lost|assert|timeout)",
     r"\b(ggml|llama)_\w+|\bvk::|\bGGML_ASSERT\b",
     r"\btraceback \(most recent",
+    r"\bassertion\b.{0,80}\bfailed|\bassertion failed\b",
     r"(?<!json )\b[A-Z]?[a-z]*exception\b",
     r"\b(Type|Value|Index|Key|Attribute|Runtime|Reference|Range|Assertion|Memory|OS|NotImplemented)Error\b",
     r"\bis not (iterable|a function|defined)\b",

@@ -56,7 +56,7 @@ HINTS: list[tuple[Words, str]] = [
         "Update LM Studio: this version fails on images (bug tracker #1132).",
     ),
     (
-        Words(r"\bpixels?\b", r"image.{0,40}\btoo large\b"),
+        Words(r"\bpixels?\b", r"image.{0,40}\b(too large|exceeds?)\b"),
         "Send a smaller image: LM Studio accepts up to 5120 × 5120 pixels (bug tracker #2003).",
     ),
     (
@@ -208,6 +208,7 @@ HINTS: list[tuple[Words, str]] = [
             r"must be a response to a preceding",
             r"unexpected (role|`?tool_use_id`?)",
             r"got system\b",
+            r"\bsystem role\b.{0,20}\bnot supported",
             r"roles are supported",
             r"assistant (messages|response prefill)\b",
         ),
@@ -237,6 +238,10 @@ HINTS: list[tuple[Words, str]] = [
     (
         Words(r"previous.?response", r"\bresp_\w+\W+(was )?not found"),
         "The server no longer has that answer: start a new conversation, or pass `recover=True` to send its history again.",
+    ),
+    (
+        Words(r"unsupported image", r"image (format|type).{0,60}\bnot supported"),
+        "Send the image as PNG, JPEG or WebP.",
     ),
     (
         Words(r"must be a base64 encoded image"),
