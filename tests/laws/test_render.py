@@ -10,8 +10,6 @@ import pytest
 from lmdeck import ConfigurationError, ToolCall, dialects, parse, render
 from lmdeck._parsing.dialects import REGISTRY
 
-pytestmark = pytest.mark.no_cover  # the same lines on thousands of texts: measured, they would take three times as long
-
 CALLS = [{"name": "save", "arguments": {"text": "Zürich", "count": 3}}, {"name": "ping", "arguments": {}}]
 NO_VALUE = {"name": "save", "arguments": {"text": "a</arg_value>\n</tool_call>b"}}
 TOOLS = [
@@ -21,6 +19,7 @@ TOOLS = [
 PARTS = list(itertools.product(("", "It rains.\nTake a coat."), ([], CALLS[:1], CALLS), ("", "Rain?\nYes.")))
 
 
+@pytest.mark.no_cover  # the same lines on thousands of texts: measured, they would take three times as long
 @pytest.mark.parametrize("dialect", dialects())
 def test_what_is_rendered_is_read(dialect: str) -> None:
     """Each combination of content, calls and reasoning that the dialect has comes back."""

@@ -180,7 +180,13 @@ FORMS: dict[str, tuple[str, Read]] = {
         "to=self<|message|>Hm.<|eom|><|start|>assistant to=self<|message|>So.<|eom|><|start|>assistant to=user<|message|>It rains.<|eom|>",
         Read("It rains.", "Hm.\nSo."),
     ),
+    "harmony: a role without its token": (
+        "<|channel|>analysis<|message|>Hm.<|end|>assistant<|channel|>final<|message|>Hi<|return|>", Read("Hi", "Hm."),
+    ),
     # Kimi
+    "kimi-k2: a call as a JSON object": (
+        kimi_k2('<|tool_call_begin|>{"name": "ping", "arguments": {}}<|tool_call_end|>'), calls(PING),
+    ),
     "kimi-k2: a superfluous end before the first call": (
         kimi_k2("<|tool_call_end|><|tool_call_begin|>functions.ping:0<|tool_call_argument_begin|>{}<|tool_call_end|>"), calls(PING),
     ),
@@ -307,7 +313,9 @@ FORMS: dict[str, tuple[str, Read]] = {
     "bare: keywords between brackets": ('[TOOL_USE] save(text="hi") [/TOOL_USE]', calls(save(text="hi"))),
     "bare: tags that are not about a call": ('<note>save(text="hi")</note>', text_left('<note>save(text="hi")</note>')),
     "bare: a quote that ends in a backslash": ('{"""\\', text_left('{"""\\')),
+    "prose: struck text is not code": ('~~no~~ <tool_call>{"name": "ping", "arguments": {}}</tool_call>', Read("~~no~~", "", (PING,))),
     # Reasoning
+    "reasoning: a tag that is only mentioned": ("<think>I may write <tool_call>.</think>", Read("", "I may write <tool_call>.")),
     "reasoning: a reserved token": ("<think>Use <reserved_12>it.</think>Hi", Read("Hi", "Use it.")),
     "reasoning: its end tag in backticks": ("<think>The tag `</think>` ends it.</think>Hi", Read("Hi", "The tag `</think>` ends it.")),
     "reasoning: its end tag behind a lone backtick": ("<think>The tag `</think>\nHi", Read("Hi", "The tag `")),
@@ -372,14 +380,15 @@ def test_calls_beyond_the_limit_are_text() -> None:
 
 
 @pytest.mark.parametrize("begun", range(6, 18))
-def test_a_fence_is_one_wherever_the_text_before_it_was_examined(begun: int) -> None:
-    """Long text is examined from time to time, also between the characters of a fence."""
-    code = '```\n<tool_call>{"name": "ping", "arguments": {}}</tool_call>\n```'
+@pytest.mark.parametrize(("before", "tick"), [("\n", "```\n"), (" ", "``")], ids=["fence", "span"])
+def test_code_is_code_wherever_the_text_before_it_was_examined(before: str, tick: str, begun: int) -> None:
+    """Long text is examined from time to time, also between two backticks."""
+    code = f'{before}{tick}<tool_call>{{"name": "ping", "arguments": {{}}}}</tool_call>{tick.strip()}'
     parser = StreamParser(TOOLS)
-    for part in ("x" * 5000, *"x" * begun, "\n", *code):
+    for part in ("x" * 5000, *"x" * begun, *code):
         parser.feed(part)
     parser.finish()
-    assert (parser.result.content, parser.result.tool_calls) == (f"{'x' * (5000 + begun)}\n{code}", [])
+    assert (parser.result.content, parser.result.tool_calls) == (f"{'x' * (5000 + begun)}{code}", [])
 
 
 def test_arguments_beyond_the_limit_are_text_in_a_stream() -> None:
