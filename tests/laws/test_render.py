@@ -60,3 +60,10 @@ def test_what_a_dialect_cannot_express_is_refused(dialect: str, parts: dict[str,
     with pytest.raises(ConfigurationError, match=says) as caught:
         render(dialect, **parts)
     assert caught.value.hint
+
+
+def test_values_of_each_type_come_back_beside_reasoning_and_content() -> None:
+    arguments = {"text": "Zürich", "on": True, "share": 1.5, "more": {"a": None}, "tags": ["x", 1], "none": []}
+    text = render("hermes-json", "It rains.", [{"name": "save", "arguments": arguments}], "Hm.")
+    parsed = parse(text, TOOLS)
+    assert (parsed.content, parsed.reasoning, parsed.tool_calls[0].arguments) == ("It rains.", "Hm.", arguments)

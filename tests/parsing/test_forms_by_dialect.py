@@ -184,6 +184,12 @@ FORMS: dict[str, tuple[str, Read]] = {
         "<|channel|>analysis<|message|>Hm.<|end|>assistant<|channel|>final<|message|>Hi<|return|>", Read("Hi", "Hm."),
     ),
     # Kimi
+    "harmony: a token in prose": (f"The token <|channel|> begins it. {RAIN}", text_left(f"The token <|channel|> begins it. {RAIN.strip()}", "markup_kept")),
+    "harmony: a token before a long word": (f"<|channel|>{'x' * 405}", text_left(f"<|channel|>{'x' * 405}", "markup_kept")),
+    "kimi-k2: the end of a call before its arguments": (
+        kimi_k2("<|tool_call_begin|>functions.ping:0<|tool_call_argument_begin|><|tool_call_end|>{}"),
+        text_left(kimi_k2("<|tool_call_begin|>functions.ping:0<|tool_call_argument_begin|><|tool_call_end|>{}"), "tool_call_unparsed"),
+    ),
     "kimi-k2: a call as a JSON object": (
         kimi_k2('<|tool_call_begin|>{"name": "ping", "arguments": {}}<|tool_call_end|>'), calls(PING),
     ),
@@ -335,6 +341,13 @@ def test_the_form_is_read_as_it_is_meant(form: str) -> None:
 
 OF_ONE_DIALECT: dict[str, tuple[str, str, Read]] = {
     "muse: an answer without a header": ("muse", "<|message|>It rains.<|eom|>", Read("", "It rains.")),
+    "muse: two tokens in each other's place": (
+        "muse", "<|message|>assistant to=user<|message|>Hi<|eom|>",
+        text_left("<|message|>assistant to=user<|message|>Hi<|eom|>", "markup_kept"),
+    ),
+    "inkling: an empty message after the answer": (
+        "inkling", "<|content_text|>Hi<|end_message|><|message_model|><|content_text|>Bye<|message_model|><|end_message|>", text_left("HiBye"),
+    ),
     "functionary: the answer in two messages": (
         "functionary-v3.2", '>>>all\nHi. >>>all\nBye.>>>save\n{"text": "hi"}', Read("Hi. Bye.", "", (save(text="hi"),)),
     ),
