@@ -185,7 +185,7 @@ FORMS: dict[str, tuple[str, Read]] = {
     ),
     # Kimi
     "harmony: a token in prose": (f"The token <|channel|> begins it. {RAIN}", text_left(f"The token <|channel|> begins it. {RAIN.strip()}", "markup_kept")),
-    "harmony: a token before a long word": (f"<|channel|>{'x' * 405}", text_left(f"<|channel|>{'x' * 405}", "markup_kept")),
+    "harmony: a token before a long word": (f"<|channel|>{'x' * 395}", text_left(f"<|channel|>{'x' * 395}", "markup_kept")),
     "kimi-k2: the end of a call before its arguments": (
         kimi_k2("<|tool_call_begin|>functions.ping:0<|tool_call_argument_begin|><|tool_call_end|>{}"),
         text_left(kimi_k2("<|tool_call_begin|>functions.ping:0<|tool_call_argument_begin|><|tool_call_end|>{}"), "tool_call_unparsed"),
@@ -420,3 +420,15 @@ def test_a_parser_that_is_finished_reads_nothing_more() -> None:
     parser.feed("Hi")
     parser.finish()
     assert (parser.feed(" there"), parser.finish(), parser.result.content) == ([], [], "Hi")
+
+
+@pytest.mark.parametrize(
+    "parts", [('Hi.\n{"na', 'me": "ping", "arguments": {}}'), ('Hi.\n{"na', 'mes": "ping"}')], ids=["call", "data"]
+)
+def test_an_object_that_begins_in_the_same_piece_as_the_text_before_it_is_read(parts: tuple[str, str]) -> None:
+    parser = StreamParser(TOOLS)
+    for part in parts:
+        parser.feed(part)
+    parser.finish()
+    whole = parse("".join(parts), TOOLS)
+    assert (parser.result.content, len(parser.result.tool_calls)) == (whole.content, len(whole.tool_calls))

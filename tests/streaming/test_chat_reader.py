@@ -603,3 +603,13 @@ def test_reasoning_of_its_own_channel_is_one_chunk_without_the_tags_in_it() -> N
     )  # fmt: skip
     assert (reply.reasoning, reply.content) == ("Hm.So.", "Hi")
     assert [each.reasoning for each in chunks if each.reasoning] == ["Hm.So."]
+
+
+def test_reasoning_in_the_content_may_come_in_several_events_of_one_read() -> None:
+    words = ["Hm", ", rain", " again."]
+    reply, chunks = read(
+        chunk({"content": "<think>Oh. "}), b"".join(chunk({"content": word}) for word in words),
+        chunk({"content": "</think>Hi"}), chunk(finish="stop"), headers=SSE, text_parser=StreamParser(),
+    )  # fmt: skip
+    assert (reply.reasoning, reply.content) == ("Oh. Hm, rain again.", "Hi")
+    assert "".join(each.reasoning for each in chunks) == "Oh. Hm, rain again."
