@@ -101,29 +101,29 @@ def test_a_batch_from_its_file_to_its_answers(tmp_path: Path) -> None:
         )  # one for the batch
 
 
-@pytest.mark.parametrize(
-    ("rows", "messages"),
-    [
-        (["no json", row(1, "a")], ["not JSON"]),
-        ([row(0, "a"), row(0, "b")], ["'row 0' is that of another request"]),
-        ([{**row(0, "a"), "url": "/v1/embeddings"}], ["not the batch's endpoint"]),
-        ([{**row(0, "a"), "method": "GET"}], ["`method` is not 'POST'"]),
-        ([{**row(0, "a"), "body": 3}], ["`body` is not a JSON object"]),
-        ([{"prompt": "a"}, "{}"], ["`custom_id` is missing", "`custom_id` is missing"]),
-        ([], ["no requests"]),
-        (["[" * 100_000, '{"a": NaN}', '{"a": 1e999}'], ["not JSON"] * 3),
-    ],
-)
-def test_a_faulty_file_fails_as_a_whole(tmp_path: Path, rows: list[Any], messages: list[str]) -> None:
+FAULTY: list[tuple[list[Any], list[str]]] = [
+    (["no json", row(1, "a")], ["not JSON"]),
+    ([row(0, "a"), row(0, "b")], ["'row 0' is that of another request"]),
+    ([{**row(0, "a"), "url": "/v1/embeddings"}], ["not the batch's endpoint"]),
+    ([{**row(0, "a"), "method": "GET"}], ["`method` is not 'POST'"]),
+    ([{**row(0, "a"), "body": 3}], ["`body` is not a JSON object"]),
+    ([{"prompt": "a"}, "{}"], ["`custom_id` is missing", "`custom_id` is missing"]),
+    ([], ["no requests"]),
+    (["[" * 100_000, '{"a": NaN}', '{"a": 1e999}'], ["not JSON"] * 3),
+]
+
+
+def test_a_faulty_file_fails_as_a_whole(tmp_path: Path) -> None:
     """With its errors and their lines; nothing is asked."""
     with answering(tmp_path) as (fake, running), client_of(running) as client:
-        batch, _ = followed(client, create(client, rows).id)
-        assert batch.status == "failed"
-        assert batch.failed_at >= batch.created_at
-        assert len(batch.errors.data) == len(messages)
-        for error, words in zip(batch.errors.data, messages, strict=True):
-            assert words in error.message
-        assert batch.errors.data[0].line in (1, 2, None)
+        for rows, messages in FAULTY:
+            batch, _ = followed(client, create(client, rows).id)
+            assert batch.status == "failed", messages
+            assert batch.failed_at >= batch.created_at
+            assert len(batch.errors.data) == len(messages)
+            for error, words in zip(batch.errors.data, messages, strict=True):
+                assert words in error.message
+            assert batch.errors.data[0].line in (1, 2, None)
         assert not any(request.wants_answer for request in fake.requests)
 
 
