@@ -211,6 +211,7 @@ def test_a_growing_list_and_a_stream_that_does_not_fit(fake: FakeLMStudio) -> No
         list(client.chat().user("Hi").parse_stream(City))
 
 
+@pytest.mark.no_cover  # the same lines for twenty thousand numbers
 def test_a_long_answer_is_not_read_again_for_every_word(fake: FakeLMStudio) -> None:
     """The values given grow in number with the logarithm of the text."""
     text = json.dumps({"value": list(range(20000))})

@@ -284,6 +284,7 @@ def captures(*patterns: str) -> list[Any]:
     return [pytest.param(path, id=path.name) for path in found]
 
 
+@pytest.mark.no_cover  # the same lines in thousands of segmentations
 @pytest.mark.parametrize("path", captures("*streaming__*.txt"))
 def test_a_captured_stream(path: Path) -> None:
     """What LM Studio sent, read in every segmentation, is what its deltas add up to."""
