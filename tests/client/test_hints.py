@@ -23,7 +23,7 @@ from lmdeck import (
     TemplateError,
 )
 from lmdeck.cli import run as lmdeck
-from loopback import CLOSE, RESET, Loopback, head, hello, json_answer, text_answer
+from loopback import CLOSE, HANG, RESET, Loopback, head, hello, json_answer, text_answer
 from wire_formats import FORMATS, STREAMED, run, stream_of
 
 IS_ASYNC = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -395,7 +395,7 @@ def test_an_embedding_model_that_cannot_be_known_is_asked_for_by_name(is_async: 
 @IS_ASYNC
 @pytest.mark.parametrize(
     ("downloaded", "settings", "phase"),
-    [(50, {"total_timeout": 0.6}, "total"), (100, {"timeout": 0.6}, "idle"), (100, {"total_timeout": 0.6}, "total")],
+    [(50, {"total_timeout": 1.5}, "total"), (100, {"timeout": 1.5}, "idle"), (100, {"total_timeout": 1.5}, "total")],
 )
 def test_a_download_that_does_not_end_is_not_waited_for_for_ever(
     downloaded: int, settings: dict[str, Any], phase: str, is_async: bool
@@ -406,8 +406,16 @@ def test_a_download_that_does_not_end_is_not_waited_for_for_ever(
         for call in (lambda c: c.models.download("x"), lambda c: c.models.wait_for_download("job_1")):
             error = failure(server.url, call, is_async=is_async, **settings)
             assert isinstance(error, RequestTimeoutError)
-            assert (error.phase, error.seconds) == (phase, 0.6)
+            assert (error.phase, error.seconds) == (phase, 1.5)
             assert "job_1" in error.message + error.hint
+
+
+@IS_ASYNC
+def test_a_status_that_does_not_come_names_the_download(is_async: bool) -> None:
+    with Loopback([HANG]) as server:
+        error = failure(server.url, lambda c: c.models.wait_for_download("job_1"), is_async=is_async, total_timeout=0.3)
+    assert isinstance(error, RequestTimeoutError)
+    assert "wait_for_download('job_1')" in error.hint
 
 
 def test_an_endpoint_that_another_product_lacks_is_said_to_be_lacking() -> None:

@@ -287,6 +287,7 @@ def test_an_async_client_serves_one_loop_after_another(caplog: pytest.LogCapture
         client = alm(server.url)
 
         async def ask() -> str:
+            asyncio.get_running_loop().slow_callback_duration = PATIENCE  # of which a debugged loop warns
             await client.chat().user("Hi").stream().until_done()
             return (await client.chat().user("Hi").send()).content
 

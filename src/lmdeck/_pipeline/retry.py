@@ -124,7 +124,7 @@ class Retry:
                     delay = next(delays, None)
                     wait = None if delay is None else self._policy.wait(delay, error, has_effects=call.has_effects)
                 if wait is None:
-                    _explain(error, call)
+                    _explain(error, call, was_loading=loading is not None)
                     raise
                 self._bus.emit(RequestRetried(request_id=call.request_id, attempt=attempt, wait=wait, error=error))
                 _log.info("%s attempt %d failed, retrying in %.2f s: %s", call.request_id, attempt, wait, error.message)
@@ -137,9 +137,9 @@ class Retry:
             attempt += 1
 
 
-def _explain(error: LMStudioError, call: Call[R]) -> None:
+def _explain(error: LMStudioError, call: Call[R], *, was_loading: bool) -> None:
     """Explain in the hint why a request that might succeed later was not sent again."""
-    if is_loading(error):
+    if is_loading(error) or (was_loading and isinstance(error, RequestTimeoutError)):
         error.hint = STILL_LOADING
     elif call.has_effects and error.retryable and may_have_begun(error):
         error.hint = f"{error.hint} {NOT_REPEATED}"

@@ -118,7 +118,7 @@ def prepare(database: Path, **environment: str) -> str:
         env={**_environment(), "TEST_DATABASE": str(database), **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE * 4,
         check=False,
     )
     assert done.returncode == 0, done.stderr

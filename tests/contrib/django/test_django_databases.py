@@ -135,7 +135,7 @@ def test_processes_lose_nothing_either(tmp_path: Path) -> None:
         for number in range(3)
     ]
     for writer in writers:
-        assert writer.communicate(timeout=PATIENCE)[1] == b""
+        assert writer.communicate(timeout=PATIENCE * 4)[1] == b""
         assert writer.returncode == 0
     counted = subprocess.run(
         [

@@ -26,7 +26,7 @@ def test_tools_use_the_orm_and_many_answers_stream_at_once(tmp_path: Path) -> No
 
         def call(method: str, path: str, body: object = None) -> tuple[int, str]:
             headers = {"Cookie": f"sessionid={session}; csrftoken={'c' * 32}", "X-CSRFToken": "c" * 32}
-            with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE)) as connection:
+            with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE * 4)) as connection:
                 data = None if body is None else json.dumps(body)
                 connection.request(method, path, data, {**headers, "Content-Type": "application/json"})
                 answer = connection.getresponse()

@@ -45,6 +45,7 @@ NO_MANAGEMENT = (
 NOT_IN_CATALOGUE = (
     "Use a name of LM Studio's catalogue, such as `qwen/qwen3-4b`, or the address of a model on Hugging Face."
 )
+MAY_CONTINUE = "It may continue: wait with `lm.models.wait_for_download({!r})`, or look at LM Studio's Downloads."
 NO_INSTANCE = "Name a loaded instance: `lmdeck ps` or `lm.models.loaded()` lists them."
 
 
@@ -222,9 +223,17 @@ def download(
 
 
 def download_status(session: Session, job_id: str) -> Plan[DownloadJob]:
-    """Return the status of a download."""
+    """Return the status of a download.
+
+    Raises:
+        RequestTimeoutError: The server did not answer in time; the hint names the job.
+    """
     path = f"{MANAGEMENT}/download/status/{checked_job_id(job_id)}"
-    return read_download((yield from _manage(session, "GET", path)))
+    try:
+        return read_download((yield from _manage(session, "GET", path)))
+    except RequestTimeoutError as error:
+        error.hint = MAY_CONTINUE.format(job_id)
+        raise
 
 
 def wait_for_download(
@@ -277,7 +286,7 @@ class _DownloadLimit:
             f"{what} within {seconds:g} s.",
             phase=phase,
             seconds=seconds,
-            hint=f"It may continue: wait with `lm.models.wait_for_download({job_id!r})`, or look at LM Studio's Downloads.",
+            hint=MAY_CONTINUE.format(job_id),
         )
 
 
