@@ -79,6 +79,10 @@ class Arrived:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         return headers
 
+    def forget_headers(self) -> None:
+        """Release the headers, once they have been read for the last time; asked again, they are decoded again."""
+        self.__dict__.pop("headers", None)
+
     @cached_property
     def query(self) -> Mapping[str, str]:
         """The query parameters; of repeated ones, the last."""

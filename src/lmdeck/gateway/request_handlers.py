@@ -40,9 +40,9 @@ class GatewayRequest(Struct, kw_only=True):
     settle: Callable[[], Awaitable[None]] | None = None
     is_background: bool = False
 
-    def forget_body(self) -> None:
-        """Release the body, which is no longer needed once the answer has begun."""
-        self.body, self.given = b"", {}
+    def forget_input(self) -> None:
+        """Release body and headers, which are no longer needed once the answer has begun."""
+        self.body, self.given, self.headers = b"", {}, {}
         if self.relay is not None:
             self.relay.body = self.relay.given = {}
 

@@ -1,4 +1,4 @@
-"""Serving the gateway on uvicorn, in one process or several.
+"""Serving the gateway on uvicorn, in one process or in one of several.
 At SIGTERM, streams are brought to an orderly end.
 """
 
@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -24,13 +23,11 @@ from lmdeck.gateway.config import Config
 from lmdeck.gateway.hub import Hub
 from lmdeck.gateway.protocol import protocol_with
 from lmdeck.gateway.remote import RemoteHub
-from lmdeck.gateway.supervisor import Supervisor
 
 __all__ = ["serve", "serve_worker"]
 
 END_SECONDS = 2.0  # how long ended requests may take to send their error
 POLL_SECONDS = 0.05
-LEAST_FILES_FREE = 64
 _log = logging.getLogger("lmdeck.gateway")
 
 
@@ -102,10 +99,7 @@ class _GatewayServer(uvicorn.Server):
 
 
 def serve(config: Config, config_path: str | None, listener: socket.socket, on_ready: Callable[[], object]) -> int:
-    """Serve on a socket until SIGTERM or Ctrl-C, in as many processes as configured; return the exit code."""
-    allow_connections(config.limits.connections)
-    if config.server.workers > 1:
-        return Supervisor(config, config_path, listener, config.server.workers, on_ready).run()
+    """Serve on a socket until SIGTERM or Ctrl-C, in this process; return the exit code."""
     hub = Hub(config)
     return _run(_GatewayServer(Gateway(config, hub=hub), on_ready, partial(hub.reload, config_path)), listener)
 
@@ -123,18 +117,3 @@ def _run(server: _GatewayServer, listener: socket.socket) -> int:
     with suppress(KeyboardInterrupt):  # uvicorn has shut down cleanly and raises the signal again
         server.run(sockets=[listener])
     return 0 if server.started else 1
-
-
-def allow_connections(count: int) -> None:
-    """Raise the limit of open files as far as allowed.
-    Each request needs a connection of the client and one to the host.
-    """
-    if sys.platform == "win32":
-        return
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * count + LEAST_FILES_FREE
-    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft < limit:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -9,12 +9,11 @@ import msgspec
 
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.logs import log_as_json
-from lmdeck.gateway.serve import serve
 from lmdeck.server.sockets import base_url
 
 
 def main(arguments: list[str]) -> int:
-    """Serve, and return the exit code.
+    """Serve, in as many processes as configured, and return the exit code.
 
     The arguments are the configuration's path with the settings that override its table `[server]`, and the descriptor of the
     socket.
@@ -22,7 +21,18 @@ def main(arguments: list[str]) -> int:
     path, server = msgspec.json.decode(arguments[0])
     listener = socket.socket(fileno=int(arguments[1]))
     log_as_json()
-    return serve(Config.load(path, server), path, listener, lambda: _print_address(base_url(listener)))
+    config = Config.load(path, server)
+
+    def on_ready() -> None:
+        _print_address(base_url(listener))
+
+    if config.server.workers > 1:
+        from lmdeck.gateway.supervisor import Supervisor
+
+        return Supervisor(config, path, listener, config.server.workers, on_ready).run()
+    from lmdeck.gateway.serve import serve
+
+    return serve(config, path, listener, on_ready)
 
 
 def _print_address(url: str) -> None:

@@ -19,6 +19,8 @@ from lmdeck.web.trust import is_loopback
 
 __all__ = ["become_server", "check_exposure"]
 
+LEAST_FILES_FREE = 64
+
 
 def check_exposure(config: Config) -> None:
     """Check that the gateway is not open to other machines by accident.
@@ -46,6 +48,7 @@ def become_server(path: str | None, server: Mapping[str, object]) -> NoReturn:
     config = Config.load(path, server)
     check_exposure(config)
     listener = listen(config.server.host, config.server.port)
+    allow_connections(config.limits.connections)
     arguments = [msgspec.json.encode([path, server]).decode(), str(listener.fileno())]
     if sys.platform == "win32":
         from lmdeck.gateway.serve_main import main
@@ -53,3 +56,18 @@ def become_server(path: str | None, server: Mapping[str, object]) -> NoReturn:
         sys.exit(main(arguments))
     os.set_inheritable(listener.fileno(), True)
     os.execv(sys.executable, [sys.executable, "-m", "lmdeck.gateway.serve_main", *arguments])  # noqa: S606  # no shell
+
+
+def allow_connections(count: int) -> None:
+    """Raise the limit of open files of this process, and of those that follow, as far as allowed.
+    Each request needs a connection of the client and one to the host.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * count + LEAST_FILES_FREE
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

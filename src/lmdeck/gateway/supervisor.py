@@ -14,13 +14,14 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable
 from contextlib import closing, suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from lmdeck.gateway.config import Config
-from lmdeck.gateway.hub import Hub
-from lmdeck.gateway.remote import WorkerProcess
-from lmdeck.gateway.store import open_store
+
+if TYPE_CHECKING:
+    from lmdeck.gateway.hub import Hub
 
 __all__ = ["Supervisor"]
 
@@ -43,7 +44,8 @@ class Supervisor:
         count: int,
         on_ready: Callable[[], object] | None,
     ) -> None:
-        self._hub = Hub(config)
+        self._config = config
+        self._hub: Hub
         self._path = config_path
         self._listener = listener
         self._count = count
@@ -61,14 +63,15 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._is_ending.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
         os.set_inheritable(self._listener.fileno(), True)
-        launching = [
-            asyncio.create_task(self._launch()) for _ in range(self._count)
-        ]  # they load while the hosts are polled
+        launched = await asyncio.gather(*(self._launch(self._config) for _ in range(self._count)))
+        from lmdeck.gateway.hub import Hub
+
+        self._hub = Hub(self._config)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         try:
             await asyncio.gather(self._load_history(), self._hub.start())
-            keeping = [asyncio.create_task(self._keep(await self._connected(*await each))) for each in launching]
+            keeping = [asyncio.create_task(self._keep(await self._connected(*each))) for each in launched]
             announcing = asyncio.create_task(self._announce())
             await self._is_ending.wait()
             announcing.cancel()
@@ -84,8 +87,10 @@ class Supervisor:
             self._on_ready()
 
     async def _load_history(self) -> None:
-        config = self._hub.config
+        config = self._config
         if config.auth.required or config.store.url:
+            from lmdeck.gateway.store import open_store
+
             with closing(await asyncio.to_thread(open_store, config.store_url)) as store:
                 await self._hub.load_history(store)
 
@@ -94,7 +99,7 @@ class Supervisor:
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
 
-    async def _launch(self) -> tuple[Process, socket.socket]:
+    async def _launch(self, config: Config) -> tuple[Process, socket.socket]:
         """Start a process that serves; return it and its connection to the hub, on which it waits to be answered."""
         here, there = socket.socketpair()
         with there:
@@ -106,13 +111,15 @@ class Supervisor:
         self._processes.add(process)
         assert process.stdin is not None
         with suppress(BrokenPipeError, ConnectionResetError):  # it died at once, and will be replaced
-            process.stdin.write(msgspec.json.encode(self._hub.config) + b"\n")
+            process.stdin.write(msgspec.json.encode(config) + b"\n")
             await process.stdin.drain()
         process.stdin.close()
         return process, here
 
     async def _connected(self, process: Process, end: socket.socket) -> Process:
         """Answer what a process asks the hub, and return the process."""
+        from lmdeck.gateway.remote import WorkerProcess
+
         await WorkerProcess(self._hub, self._is_serving.set).connect(end)
         return process
 
@@ -125,7 +132,7 @@ class Supervisor:
                 return code
             _log.error("worker %d ended with code %s, starting another", process.pid, code)
             await asyncio.sleep(RESTART_PAUSE)
-            process = await self._connected(*await self._launch())
+            process = await self._connected(*await self._launch(self._hub.config))
             if self._is_ending.is_set():
                 process.terminate()
 

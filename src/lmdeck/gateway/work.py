@@ -135,7 +135,8 @@ class Work:
             self.delivery.beat_every(gateway.config.queue.heartbeat, self._own_headers())
         answer = self._sent = await gateway.answer(request)
         self._body = b""  # what is no longer needed while the answer is streamed, perhaps for minutes
-        request.forget_body()
+        request.forget_input()
+        self.arrived.forget_headers()
         outcome.first_token_seconds = gateway.clock() - self._started
         outcome.status = answer.status
         headers = {**answer.headers, **self._own_headers()}
