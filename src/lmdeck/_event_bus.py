@@ -42,11 +42,11 @@ class Subscription:
 
 
 class EventBus:
-    """The event handlers of one client; async handlers need a `run_later` that schedules them."""
+    """The event handlers of one client, by event type; async handlers need a `run_later` that schedules them."""
 
     def __init__(self) -> None:
         self.run_later: Callable[[Coroutine[Any, Any, object]], object] | None = None
-        self._listeners: dict[type, tuple[Subscription, ...]] = {}
+        self.listeners: dict[type, tuple[Subscription, ...]] = {}
 
     @overload
     def on(self, kind: type[E], handler: Handler[E], *, once: bool = False) -> Subscription: ...
@@ -75,20 +75,15 @@ class EventBus:
 
         return decorate
 
-    @property
-    def has_listeners(self) -> bool:
-        """Whether any handler is registered."""
-        return bool(self._listeners)
-
     def has_listeners_for(self, *kinds: type) -> bool:
         """Whether a handler is registered for one of these types.
         If not, the event need not be created.
         """
-        return not self._listeners.keys().isdisjoint(kinds)
+        return not self.listeners.keys().isdisjoint(kinds)
 
     def emit(self, event: object) -> None:
         """Call the handlers of the event's type."""
-        for subscription in self._listeners.get(type(event), ()):
+        for subscription in self.listeners.get(type(event), ()):
             if subscription.once:
                 subscription.remove()
             try:
@@ -101,9 +96,9 @@ class EventBus:
 
     def remove(self, subscription: Subscription) -> None:
         """Remove a subscription if it is still registered."""
-        rest = tuple(one for one in self._listeners.get(subscription.kind, ()) if one is not subscription)
-        listeners = {**self._listeners, subscription.kind: rest}
-        self._listeners = {kind: listening for kind, listening in listeners.items() if listening}
+        rest = tuple(one for one in self.listeners.get(subscription.kind, ()) if one is not subscription)
+        listeners = {**self.listeners, subscription.kind: rest}
+        self.listeners = {kind: listening for kind, listening in listeners.items() if listening}
 
     def _add(self, kind: type, handler: Handler[Any], *, once: bool) -> Subscription:
         if iscoroutinefunction(handler) and self.run_later is None:
@@ -111,5 +106,5 @@ class EventBus:
                 "An async handler needs an AsyncLMStudio.", hint="Pass a plain function, or use the async client."
             )
         added = Subscription(self, kind, handler, once=once)
-        self._listeners = {**self._listeners, kind: (*self._listeners.get(kind, ()), added)}
+        self.listeners = {**self.listeners, kind: (*self.listeners.get(kind, ()), added)}
         return added

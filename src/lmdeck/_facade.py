@@ -13,10 +13,9 @@ from lmdeck._client.chat import Chat
 from lmdeck._client.clients import EMBED_BATCH, LMStudio
 from lmdeck._client.conversation import Conversation
 from lmdeck._client.models import Models
-from lmdeck._client.plans.images import FETCH_SECONDS
 from lmdeck._client.stream import ChatStream
 from lmdeck._forking import on_fork
-from lmdeck._requests.images import MAX_IMAGE_BYTES
+from lmdeck._limits import FETCH_SECONDS, MAX_IMAGE_BYTES
 from lmdeck.config import ClientSettings
 from lmdeck.decisions import Decisions, QuestionLike
 from lmdeck.images import ImageSource

@@ -26,3 +26,6 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 DEFAULT_LIMITS = Limits()
+MAX_IMAGE_BYTES = 50 << 20
+FETCH_SECONDS = 30.0
+"""How long the download of an image may take."""

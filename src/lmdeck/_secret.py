@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any, NoReturn
 
+from lmdeck._late_patterns import late_pattern
+
 # User and password; the password may contain an unescaped slash, question mark or hash.
-_CREDENTIALS = re.compile(r"([^/?#:]*:.*|[^/?#]*)@", re.DOTALL)
+_CREDENTIALS = late_pattern(r"([^/?#:]*:.*|[^/?#]*)@", re.DOTALL)
 SHORTEST_PART = 8  # LM Studio's tokens are `sk-lm-…:…`; a server may quote either half
 DEEPEST = 50
 

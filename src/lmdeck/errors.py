@@ -43,6 +43,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from lmdeck._late_patterns import late_pattern
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -461,8 +463,8 @@ def describe(body: Mapping[str, object] | str | None, limit: int = 200) -> str:
 
 # Control characters (C0, DEL, C1), marks that change the direction of text, and lone surrogates: displayed text must neither
 # forge log lines nor control a terminal (CWE-117, CWE-150; Unicode TR 36, section 3.2).
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_LINE_ENDS = re.compile(r"[ \t]*[\r\n][\r\n\t ]*")
+_UNPRINTABLE = late_pattern("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LINE_ENDS = late_pattern(r"[ \t]*[\r\n][\r\n\t ]*")
 
 
 def printable(text: str) -> str:

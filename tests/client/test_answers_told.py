@@ -121,6 +121,16 @@ def test_an_empty_answer_to_a_demand_is_an_error(fake: FakeLMStudio) -> None:
             chat.run()
 
 
+def test_only_who_asks_for_no_tokens_gets_an_empty_answer(fake: FakeLMStudio) -> None:
+    """With `max_tokens=0` the prompt is processed and nothing is written; otherwise an empty answer is an error."""
+    fake.fail("empty_reply").fail("empty_reply")
+    with lm(fake.base_url, model=None) as client:
+        chat = client.chat().user("Hi")
+        assert chat.with_options(max_tokens=0).send().content == ""
+        with pytest.raises(EmptyReplyError):
+            chat.with_options(max_tokens=5).send()
+
+
 def test_other_endpoints_miss_a_call_too(fake: FakeLMStudio) -> None:
     fake.reply("No call.").reply("No call.")
     tool = {"type": "function", **TOOL}

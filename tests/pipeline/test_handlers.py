@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lmdeck._limits import DEFAULT_LIMITS
-from lmdeck._pipeline.effects import Open, Read, ReadFirst, Sleep
+from lmdeck._pipeline.effects import Open, Read, Send, Sleep
 from lmdeck._pipeline.exchange import Call, Exchange, ResponseStream, locate
 from lmdeck._pipeline.logging import LogTraffic, log_to_stderr
 from lmdeck._pipeline.retry import Retry, RetryPolicy
@@ -80,17 +80,12 @@ Effects = list[Any]  # what a plan is sent: a response, bytes, None for a wait, 
 
 
 def by_reads(plan: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Perform `ReadFirst` as the drivers do, by single reads, so that a test can hand in each piece."""
+    """Perform `Send` as the drivers do, by an opening and single reads, so that a test can hand in each piece."""
     try:
         effect = next(plan)
         while True:
             try:
-                result = None
-                if isinstance(effect, ReadFirst):
-                    while not effect.stream.feed_first((yield Read(effect.stream.response))):
-                        continue
-                else:
-                    result = yield effect
+                result = (yield from opened(effect)) if isinstance(effect, Send) else (yield effect)
             except LMStudioError as error:
                 effect = plan.throw(error)
             else:
@@ -99,6 +94,19 @@ def by_reads(plan: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         return done.value
     finally:
         plan.close()
+
+
+def opened(effect: Send) -> Generator[Any, Any, Any]:
+    """Open a response and read it until its first chunks."""
+    response = yield Open(effect.request)
+    try:
+        stream = effect.begin(response)
+        while stream is not None and not stream.feed_first((yield Read(response))):
+            continue
+    except BaseException:
+        response.close()
+        raise
+    return response if stream is None else stream
 
 
 def run(plan: Generator[Any, Any, Any], *results: Any, effects: Effects | None = None) -> tuple[Any, Effects]:
@@ -231,7 +239,7 @@ def test_an_error_of_ours_lets_go_of_the_connection_too() -> None:
         raise ZeroDivisionError
 
     response = FakeResponse()
-    plan = Exchange(Clock())(call(broken))
+    plan = by_reads(Exchange(Clock())(call(broken)))
     next(plan)
     with pytest.raises(ZeroDivisionError):
         plan.send(response)

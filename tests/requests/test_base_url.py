@@ -49,7 +49,6 @@ def test_every_form_leads_to_the_server(url: str, root: str) -> None:
     """A trailing slash, the API's prefix, or a whole endpoint do not matter; a proxy's prefix does."""
     address = BaseURL.from_settings(Settings.resolve({"base_url": url}, environ={}))
     assert address == BaseURL.from_url(url) == BaseURL(root)
-    assert address.url("/v1/chat/completions") == f"{root}/v1/chat/completions"
 
 
 @pytest.mark.parametrize(

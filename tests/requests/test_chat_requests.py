@@ -87,12 +87,6 @@ def test_a_chat_needs_a_message() -> None:
         build_chat(ChatSpec(), "m", CompatibilityFixes(), stream=False)
 
 
-@pytest.mark.parametrize(("options", "expects"), [({}, True), ({"max_tokens": 5}, True), ({"max_tokens": 0}, False)])
-def test_only_who_asks_for_no_tokens_expects_none(options: dict[str, Any], expects: bool) -> None:
-    """An empty answer is a fault otherwise."""
-    assert ChatSpec(options=options).expects_tokens is expects
-
-
 def test_options_are_the_server_s_business() -> None:
     """All but the names that the builder has verbs for; None is left out, a stop sequence becomes a list."""
     body, adjusted = build(options={"seed": 1, "ttl": None, "stop": ("a", "b"), "response_format": {"type": "text"}})

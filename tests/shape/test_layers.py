@@ -12,6 +12,7 @@ LAYERS: dict[str, int] = {
     "lmdeck._compatibility": 0,
     "lmdeck._event_bus": 0,
     "lmdeck._forking": 0,
+    "lmdeck._late_patterns": 0,
     "lmdeck._limits": 0,
     "lmdeck._secret": 0,
     "lmdeck._setting_checks": 0,

@@ -1,4 +1,7 @@
-"""The chat builder: immutable, so that a chat can be kept and branched."""
+"""The chat builder: immutable, so that a chat can be kept and branched.
+
+What a chat without tools does not need is imported by the methods that use it.
+"""
 
 from __future__ import annotations
 
@@ -9,37 +12,32 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVa
 
 from msgspec.structs import replace
 
-from lmdeck._agent.approvals import Approve, PausingApprove
-from lmdeck._agent.limits import AgentLimits
-from lmdeck._agent.loop import AgentEffect, AskModel, PendingRound, agent_plan
-from lmdeck._client.approve_callback import AnyApprove, approver
-from lmdeck._client.paused_run import RESUMED, Decisions, PausedRun
 from lmdeck._client.plans.chat import begin_chat, send_chat
-from lmdeck._client.run import AsyncChatRun, ChatRun
-from lmdeck._client.run_agent import run_agent, run_agent_async
-from lmdeck._client.run_events import publish_events, publish_events_async
 from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
-from lmdeck._client.structured import AsyncParseStream, OutputRequest, OutputType, ParseStream, plan_attempts
 from lmdeck._compatibility import ALL, check_rules
 from lmdeck._pipeline.run_plan import drive, drive_async, run_plan, run_plan_async
 from lmdeck._requests.chat import ChatSpec, checked_options, checked_tool, tool_name
-from lmdeck._requests.images import image_part
-from lmdeck._requests.reasoning import check_level
-from lmdeck._requests.tool_images import tool_message
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck._transport.interruption import Interruption
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
 from lmdeck.events import AgentEvent, Chunk
-from lmdeck.images import ImageSource
 from lmdeck.messages import Message, Reply, ToolCall
-from lmdeck.model_info import ReasoningLevel
 from lmdeck.tools.registry import Offer, offered_tool
 from lmdeck.tools.tool import Tool
 
 if TYPE_CHECKING:
+    from lmdeck._agent.approvals import Approve, PausingApprove
+    from lmdeck._agent.limits import AgentLimits
+    from lmdeck._agent.loop import AgentEffect, AskModel, PendingRound
+    from lmdeck._client.approve_callback import AnyApprove
+    from lmdeck._client.paused_run import Decisions, PausedRun
+    from lmdeck._client.run import AsyncChatRun, ChatRun
+    from lmdeck._client.structured import AsyncParseStream, OutputRequest, OutputType, ParseStream
     from lmdeck.cache import Cache
+    from lmdeck.images import ImageSource
+    from lmdeck.model_info import ReasoningLevel
 
 HOUR = 3600
 TransportT = TypeVar("TransportT")
@@ -60,6 +58,8 @@ def limits_of(max_rounds: int, limits: RunLimits) -> AgentLimits:
     Raises:
         ConfigurationError: One of them is out of range.
     """
+    from lmdeck._agent.limits import AgentLimits
+
     return AgentLimits(max_rounds=max_rounds, **limits)
 
 
@@ -133,6 +133,8 @@ class _Builder(Generic[TransportT]):
         """
         if not images:
             return self._replace(messages=(*self._spec.messages, Message(role="user", content=text)))
+        from lmdeck._requests.images import image_part
+
         as_given = "images" in (*self._spec.without_rules, *self._session.settings.without_rules)
         parts = [{"type": "text", "text": text}, *(image_part(image, as_given=as_given) for image in images)]
         return self._replace(messages=(*self._spec.messages, Message(role="user", content=parts)))
@@ -152,6 +154,8 @@ class _Builder(Generic[TransportT]):
             InvalidRequestError: LM Studio does not accept an image in it.
             TypeError: JSON cannot represent the result.
         """
+        from lmdeck._requests.tool_images import tool_message
+
         id_ = call.id if isinstance(call, ToolCall) else call
         return self._replace(messages=(*self._spec.messages, tool_message(id_, content)))
 
@@ -202,6 +206,8 @@ class _Builder(Generic[TransportT]):
             ConfigurationError: It is not one of the levels, or, when the chat is sent, the model does not support it.
         """
         if level is not None:
+            from lmdeck._requests.reasoning import check_level
+
             check_level(level)
         return self._replace(reasoning=level)
 
@@ -269,6 +275,8 @@ class _Builder(Generic[TransportT]):
     def _run_plan(
         self, limits: AgentLimits, resumed: PendingRound | None
     ) -> Generator[AgentEffect, Any, Reply | PendingRound]:
+        from lmdeck._agent.loop import agent_plan
+
         tools = {tool.name: tool for tool in self._spec.handlers}
         names = {tool_name(tool) for tool in self._spec.tools}
         elsewhere = frozenset(names - set(tools))
@@ -280,6 +288,8 @@ class _Builder(Generic[TransportT]):
         Raises:
             ConfigurationError: A call has no decision, a tool is not offered, or the run was resumed before.
         """
+        from lmdeck._client.paused_run import RESUMED
+
         pending = paused.decide(decisions)
         offered = {tool.name for tool in self._spec.handlers}
         missing = [call.name for call in paused.calls if call.name not in offered]
@@ -323,6 +333,8 @@ class Chat(_Builder[Transport]):
             ConfigurationError: The type cannot be described as JSON Schema.
             LMStudioError: An answer failed.
         """
+        from lmdeck._client.structured import OutputType, plan_attempts
+
         output_type = OutputType(kind)
         return run_plan(
             plan_attempts(output_type, attempts), lambda request: self._for_output(output_type, request).send()
@@ -330,6 +342,8 @@ class Chat(_Builder[Transport]):
 
     def parse_stream(self, kind: type[T]) -> ParseStream[T]:
         """Ask for an object of a type, and return a stream of its partial values as plain data."""
+        from lmdeck._client.structured import OutputRequest, OutputType, ParseStream
+
         output_type = OutputType(kind)
         return ParseStream(self._for_output(output_type, OutputRequest()).stream(), output_type)
 
@@ -405,6 +419,9 @@ class Chat(_Builder[Transport]):
         *,
         streamed: bool,
     ) -> ChatRun:
+        from lmdeck._client.approve_callback import approver
+        from lmdeck._client.run import ChatRun
+
         return ChatRun(partial(self._steps, spec, limits, approver(approve), resumed, streamed=streamed))
 
     def _steps(
@@ -417,6 +434,9 @@ class Chat(_Builder[Transport]):
         *,
         streamed: bool,
     ) -> Generator[AgentEvent, None, Reply | PausedRun]:
+        from lmdeck._client.run_agent import run_agent
+        from lmdeck._client.run_events import publish_events
+
         def ask(effect: AskModel) -> ChatStream:
             return self._open(_spec_for_round(spec, effect), stream=streamed)
 
@@ -463,6 +483,8 @@ class AsyncChat(_Builder[AsyncTransport]):
 
     async def parse(self, kind: type[T], *, attempts: int = 1) -> T:
         """Async version of `Chat.parse`."""
+        from lmdeck._client.structured import OutputType, plan_attempts
+
         output_type = OutputType(kind)
         return (
             await run_plan_async(
@@ -472,6 +494,8 @@ class AsyncChat(_Builder[AsyncTransport]):
 
     def parse_stream(self, kind: type[T]) -> AsyncParseStream[T]:
         """Async version of `Chat.parse_stream`."""
+        from lmdeck._client.structured import AsyncParseStream, OutputRequest, OutputType
+
         output_type = OutputType(kind)
         return AsyncParseStream(self._for_output(output_type, OutputRequest()).stream(), output_type)
 
@@ -530,6 +554,9 @@ class AsyncChat(_Builder[AsyncTransport]):
         *,
         streamed: bool,
     ) -> AsyncChatRun:
+        from lmdeck._client.approve_callback import approver
+        from lmdeck._client.run import AsyncChatRun
+
         return AsyncChatRun(self._steps(spec, limits, approver(approve), resumed, streamed=streamed))
 
     async def _steps(
@@ -541,6 +568,10 @@ class AsyncChat(_Builder[AsyncTransport]):
         *,
         streamed: bool,
     ) -> AsyncGenerator[AgentEvent | Reply | PausedRun, None]:
+        from lmdeck._agent.loop import PendingRound
+        from lmdeck._client.run_agent import run_agent_async
+        from lmdeck._client.run_events import publish_events_async
+
         def ask(effect: AskModel) -> AsyncChatStream:
             return self._open(_spec_for_round(spec, effect), stream=streamed)
 
@@ -576,7 +607,11 @@ def _spec_for_round(spec: ChatSpec, effect: AskModel) -> ChatSpec:
 
 
 def _paused(outcome: Reply | PendingRound, spec: ChatSpec) -> Reply | PausedRun:
-    return outcome if isinstance(outcome, Reply) else PausedRun.of(outcome, spec)
+    if isinstance(outcome, Reply):
+        return outcome
+    from lmdeck._client.paused_run import PausedRun
+
+    return PausedRun.of(outcome, spec)
 
 
 def _outcome(run: ChatRun) -> Reply | PausedRun:

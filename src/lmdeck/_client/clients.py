@@ -1,4 +1,7 @@
-"""`LMStudio` and `AsyncLMStudio`: one client is one connection pool."""
+"""`LMStudio` and `AsyncLMStudio`: one client is one connection pool.
+
+What a chat does not need is imported by the methods that use it, so that the first token of a program comes early.
+"""
 
 from __future__ import annotations
 
@@ -13,34 +16,28 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 from lmdeck._client.background_tasks import Tasks
 from lmdeck._client.base import ClientBase
 from lmdeck._client.chat import AsyncChat, Chat
-from lmdeck._client.conversation import AsyncConversation, Conversation, ConversationSpec
-from lmdeck._client.endpoints import AsyncMessages, AsyncResponses, Messages, Responses
-from lmdeck._client.models import AsyncModels, Models
-from lmdeck._client.plans.decisions import decide
-from lmdeck._client.plans.health import check_health
-from lmdeck._client.plans.images import FETCH_SECONDS, fetch_image
-from lmdeck._client.plans.text import begin_completion, complete, embed
-from lmdeck._client.plans.token_counts import count_tokens
 from lmdeck._client.session import HandlerFactory, Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._forking import on_fork
+from lmdeck._limits import FETCH_SECONDS, MAX_IMAGE_BYTES
 from lmdeck._pipeline.retry import RetryPolicy
 from lmdeck._pipeline.run_plan import drive, drive_async
 from lmdeck._requests.chat import ChatSpec
-from lmdeck._requests.image_urls import AddressGuard
-from lmdeck._requests.images import MAX_IMAGE_BYTES
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck.config import ClientSettings, Settings
-from lmdeck.decisions import Decisions, QuestionLike
-from lmdeck.images import ImageSource
-from lmdeck.model_info import Health
-from lmdeck.outputs import Completion, Embeddings, TokenCount
 from lmdeck.tools.registry import ToolRegistry
 
 if TYPE_CHECKING:
+    from lmdeck._client.conversation import AsyncConversation, Conversation
+    from lmdeck._client.endpoints import AsyncMessages, AsyncResponses, Messages, Responses
+    from lmdeck._client.models import AsyncModels, Models
     from lmdeck.batch.job import AsyncBatchJob, BatchJob
     from lmdeck.batch.making import BatchArguments
     from lmdeck.cache import Cache
+    from lmdeck.decisions import Decisions, QuestionLike
+    from lmdeck.images import ImageSource
+    from lmdeck.model_info import Health
+    from lmdeck.outputs import Completion, Embeddings, TokenCount
 
 EMBED_BATCH = 64
 
@@ -90,6 +87,8 @@ class LMStudio(ClientBase):
     @property
     def models(self) -> Models:
         """The models of the server."""
+        from lmdeck._client.models import Models
+
         return Models(self._session, self._route)
 
     def chat(self, model: str | None = None, *, strict: bool = False) -> Chat:
@@ -109,11 +108,15 @@ class LMStudio(ClientBase):
     @property
     def responses(self) -> Responses:
         """OpenAI's Responses API: `create` and `stream`."""
+        from lmdeck._client.endpoints import Responses
+
         return Responses(self._session, self._route)
 
     @property
     def messages(self) -> Messages:
         """Anthropic's Messages API: `create` and `stream`."""
+        from lmdeck._client.endpoints import Messages
+
         return Messages(self._session, self._route)
 
     def conversation(
@@ -135,6 +138,8 @@ class LMStudio(ClientBase):
         as `reasoning`, `context_length`, `temperature`, `max_output_tokens` go to the server as they are. With `recover`, the
         history is sent again if the server no longer has the conversation, which `reply.problems` reports.
         """
+        from lmdeck._client.conversation import Conversation, ConversationSpec
+
         spec = ConversationSpec(
             model=model,
             integrations=tuple(integrations),
@@ -165,6 +170,8 @@ class LMStudio(ClientBase):
             InvalidRequestError: The model makes no embeddings.
             LMStudioError: The server cannot be reached or refuses.
         """
+        from lmdeck._client.plans.text import embed
+
         return drive(embed(self._session, text, model, batch_size, options), self._route())
 
     def decide(
@@ -191,6 +198,8 @@ class LMStudio(ClientBase):
             EndpointNotFoundError: The server has neither endpoint.
             LMStudioError: The server cannot be reached or refuses, or an answer is of another type than its question.
         """
+        from lmdeck._client.plans.decisions import decide
+
         return drive(decide(self._session, input, questions, model, images, emulate=emulate), self._route())
 
     def batch(
@@ -241,6 +250,8 @@ class LMStudio(ClientBase):
             EmptyReplyError: The server returned no text though tokens were asked for.
             LMStudioError: The server cannot be reached or refuses; a stream raises it when it is read.
         """
+        from lmdeck._client.plans.text import begin_completion, complete
+
         if stream:
             begin = partial(begin_completion, self._session, prompt, suffix, model, options)
             return ChatStream(self._route(), begin)
@@ -266,7 +277,9 @@ class LMStudio(ClientBase):
             InvalidRequestError: It leads into a private network, to no image, or to one of more than `max_bytes`.
             TransportError: Nothing answers there, or not in time.
         """
-        from lmdeck._transport.urllib3 import Urllib3Transport  # imported late: it costs more than all of lmdeck
+        from lmdeck._client.plans.images import fetch_image
+        from lmdeck._requests.image_urls import AddressGuard
+        from lmdeck._transport.urllib3 import Urllib3Transport
 
         guard = AddressGuard(allow_private=allow_private)
         with closing(Urllib3Transport(Settings(), guard)) as route:
@@ -281,10 +294,14 @@ class LMStudio(ClientBase):
         Raises:
             LMStudioError: The server cannot be reached.
         """
+        from lmdeck._client.plans.token_counts import count_tokens
+
         return drive(count_tokens(self._session, chat.spec), self._route())
 
     def health(self) -> Health:
         """Ask whether the server answers; never raises for a server that does not."""
+        from lmdeck._client.plans.health import check_health
+
         return drive(check_health(self._session), self._route())
 
     def close(self) -> None:
@@ -354,6 +371,8 @@ class AsyncLMStudio(ClientBase):
     @property
     def models(self) -> AsyncModels:
         """Async version of `LMStudio.models`."""
+        from lmdeck._client.models import AsyncModels
+
         return AsyncModels(self._session, self._route)
 
     def chat(self, model: str | None = None, *, strict: bool = False) -> AsyncChat:
@@ -367,11 +386,15 @@ class AsyncLMStudio(ClientBase):
     @property
     def responses(self) -> AsyncResponses:
         """Async version of `LMStudio.responses`."""
+        from lmdeck._client.endpoints import AsyncResponses
+
         return AsyncResponses(self._session, self._route)
 
     @property
     def messages(self) -> AsyncMessages:
         """Async version of `LMStudio.messages`."""
+        from lmdeck._client.endpoints import AsyncMessages
+
         return AsyncMessages(self._session, self._route)
 
     def conversation(
@@ -386,6 +409,8 @@ class AsyncLMStudio(ClientBase):
         **options: Any,  # they go to the server as they are
     ) -> AsyncConversation:
         """Async version of `LMStudio.conversation`."""
+        from lmdeck._client.conversation import AsyncConversation, ConversationSpec
+
         spec = ConversationSpec(
             model=model,
             integrations=tuple(integrations),
@@ -405,6 +430,8 @@ class AsyncLMStudio(ClientBase):
         **options: Any,  # they go to the server as they are
     ) -> Embeddings:
         """Async version of `LMStudio.embed`."""
+        from lmdeck._client.plans.text import embed
+
         return await drive_async(embed(self._session, text, model, batch_size, options), self._route())
 
     async def decide(
@@ -417,6 +444,8 @@ class AsyncLMStudio(ClientBase):
         emulate: bool = False,
     ) -> Decisions:
         """Async version of `LMStudio.decide`."""
+        from lmdeck._client.plans.decisions import decide
+
         return await drive_async(decide(self._session, input, questions, model, images, emulate=emulate), self._route())
 
     def batch(
@@ -446,6 +475,8 @@ class AsyncLMStudio(ClientBase):
         **options: Any,  # they go to the server as they are
     ) -> AsyncChatStream | Awaitable[Completion]:  # fmt: skip
         """Async version of `LMStudio.complete`."""
+        from lmdeck._client.plans.text import begin_completion, complete
+
         if stream:
             begin = partial(begin_completion, self._session, prompt, suffix, model, options)
             return AsyncChatStream(self._route(), begin)
@@ -460,7 +491,9 @@ class AsyncLMStudio(ClientBase):
         total_timeout: float = FETCH_SECONDS,
     ) -> bytes:
         """Async version of `LMStudio.fetch_image`."""
-        from lmdeck._transport.aiohttp import AiohttpTransport  # imported late: it costs more than all of lmdeck
+        from lmdeck._client.plans.images import fetch_image
+        from lmdeck._requests.image_urls import AddressGuard
+        from lmdeck._transport.aiohttp import AiohttpTransport
 
         guard = AddressGuard(allow_private=allow_private)
         async with aclosing(AiohttpTransport(Settings(), guard)) as route:
@@ -468,10 +501,14 @@ class AsyncLMStudio(ClientBase):
 
     async def count_tokens(self, chat: Chat | AsyncChat) -> TokenCount:
         """Async version of `LMStudio.count_tokens`."""
+        from lmdeck._client.plans.token_counts import count_tokens
+
         return await drive_async(count_tokens(self._session, chat.spec), self._route())
 
     async def health(self) -> Health:
         """Async version of `LMStudio.health`."""
+        from lmdeck._client.plans.health import check_health
+
         return await drive_async(check_health(self._session), self._route())
 
     async def aclose(self) -> None:

@@ -31,8 +31,7 @@ from lmdeck._pipeline.retry import Retry, RetryPolicy
 from lmdeck._pipeline.semaphore import FairSemaphore
 from lmdeck._pipeline.telemetry import Telemetry
 from lmdeck._requests.base_url import BaseURL
-from lmdeck._requests.chat import encode
-from lmdeck._requests.other_endpoints import runs_tools_on_server
+from lmdeck._requests.chat import encode, runs_tools_on_server
 from lmdeck._requests.token_estimates import TokenEstimator
 from lmdeck._responses.json_reader import JSONReader
 from lmdeck._responses.model_lists import MODEL_LIST_PATHS, read_model_list
@@ -153,10 +152,10 @@ class Session:
         Raises:
             ConfigurationError: The body cannot be written as JSON.
         """
-        request_id = f"req_{random.getrandbits(48):012x}"
+        request_id, fields = f"req_{random.getrandbits(48):012x}", body or {}
         request = WireRequest(
             method=method,
-            url=self.address.url(path),
+            url=self.address.root + path,
             body=None if body is None else encode(body),
             headers={**self._headers, "X-Request-Id": request_id, **(headers or {})},
             api_token=self.settings.api_token,
@@ -166,10 +165,10 @@ class Session:
             request=request,
             request_id=request_id,
             make_reader=make_reader,
-            has_effects=has_effects or runs_tools_on_server(body or {}),
-            model=str((body or {}).get("model") or ""),
+            has_effects=has_effects or runs_tools_on_server(fields),
+            model=str(fields.get("model") or ""),
             peer=self.peer,
-            ttl=_seconds((body or {}).get("ttl")),
+            ttl=_seconds(fields["ttl"]) if "ttl" in fields else None,
         )
 
     def probe(self, path: str, port: int | None = None) -> Plan[object]:

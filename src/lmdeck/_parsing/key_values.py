@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.json_calls import json_arguments
 from lmdeck._parsing.offered_tools import types_of
 from lmdeck._parsing.python_calls import python_call
@@ -17,8 +18,8 @@ from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stop
 from lmdeck._parsing.typed_values import typed_value
 from lmdeck._parsing.value_ends import ValueEnd, literal_behind
 
-NAME = re.compile(r"[\w.\-]*")
-KEY = re.compile(r"[^\s<>{}\"]{1,200}\Z")
+NAME = late_pattern(r"[\w.\-]*")
+KEY = late_pattern(r"[^\s<>{}\"]{1,200}\Z")
 KEY_LIMIT = 400
 PAIR_LIMIT = 4000
 NAME_END = stops(">")

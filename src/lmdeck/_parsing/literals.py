@@ -11,19 +11,20 @@ import re
 from collections.abc import Callable
 from json.encoder import encode_basestring  # keeps non-ASCII text, and lone surrogates, as they are
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.source import NON_SPACE, MalformedCall, Reader, Source, Stops, TruncatedCall, stops
 
-FOREIGN_SPACE = re.compile(r"[^ \t\r\n]")
+FOREIGN_SPACE = late_pattern(r"[^ \t\r\n]")
 """White space that JSON does not allow between tokens."""
-SPACES = re.compile(r"\s*")
-WORD = re.compile(r"[^\s,:{}\[\]()\"'<=]*")
-NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?\Z")
-LOOSE_NUMBER = re.compile(r"[+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z")
-BASED_NUMBER = re.compile(r"[+-]?0(?:x[0-9a-f]+|o[0-7]+|b[01]+)\Z", re.IGNORECASE)
+SPACES = late_pattern(r"\s*")
+WORD = late_pattern(r"[^\s,:{}\[\]()\"'<=]*")
+NUMBER = late_pattern(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?\Z")
+LOOSE_NUMBER = late_pattern(r"[+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z")
+BASED_NUMBER = late_pattern(r"[+-]?0(?:x[0-9a-f]+|o[0-7]+|b[01]+)\Z", re.IGNORECASE)
 LONGEST_NUMBER = 1000
 PLAIN = {'"': re.compile(r"[\"\\\x00-\x1f]"), "'": re.compile(r"['\"\\\x00-\x1f]")}
-NO_KEY = re.compile(r"[(){}\[\]<>]")
-HEX = re.compile(r"[0-9a-fA-F]*")
+NO_KEY = late_pattern(r"[(){}\[\]<>]")
+HEX = late_pattern(r"[0-9a-fA-F]*")
 WORDS = {"true": "true", "false": "false", "null": "null"}
 OTHER_WORDS = {
     "True": "true", "False": "false", "None": "null", "TRUE": "true", "FALSE": "false", "NULL": "null",
@@ -32,8 +33,8 @@ OTHER_WORDS = {
 PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 PYTHON_ESCAPES = {"'": "'", "a": "\\u0007", "v": "\\u000b", "0": "\\u0000"}
 LOOKAHEAD = 256
-NEXT_KEY = re.compile(r"\"[^\"\n\\]{1,64}\"\s*:")
-CLOSERS = re.compile(r"[\s}\])]*")
+NEXT_KEY = late_pattern(r"\"[^\"\n\\]{1,64}\"\s*:")
+CLOSERS = late_pattern(r"[\s}\])]*")
 BEHIND_COMMA = {
     "}": re.compile(
         r"""\s*(?:"(?:[^"\\\n]|\\.){0,200}"\s*[:=]|'(?:[^'\\\n]|\\.){0,200}'\s*[:=]|[\w.\-$]+\s*[:=]|[}\],])"""
@@ -46,9 +47,9 @@ BEHIND_COMMA = {
 
 The cases are an object, an array, the arguments of a Python call, and outside of the value.
 """
-MEMBER_BEGUN = re.compile(r"""\s*(?:"[^"]*"?|'[^']*'?|[\w.\-$]*)\s*=?\Z""")
-FIRST_OF_SET = re.compile(r"""\s*(?:'[^'\\]*'|"[^"\\]*"|-?\d[\d.]*)(\s*)([,:}])""")
-FIRST_OF_SET_BEGUN = re.compile(r"""\s*(?:'[^'\\]*'?\s*|"[^"\\]*"?\s*|-?[\d.]*\s*)""")
+MEMBER_BEGUN = late_pattern(r"""\s*(?:"[^"]*"?|'[^']*'?|[\w.\-$]*)\s*=?\Z""")
+FIRST_OF_SET = late_pattern(r"""\s*(?:'[^'\\]*'|"[^"\\]*"|-?\d[\d.]*)(\s*)([,:}])""")
+FIRST_OF_SET_BEGUN = late_pattern(r"""\s*(?:'[^'\\]*'?\s*|"[^"\\]*"?\s*|-?[\d.]*\s*)""")
 
 
 def escaped(text: str) -> str:

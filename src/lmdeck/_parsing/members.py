@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, Reader, Source, Stops, TruncatedCall, UnofferedCall, stops
 
 BRACKETS = ('"', "'", "{", "}", "[", "]", "(", ")")
 OPENED_BY = {"}": "{", "]": "[", ")": "("}
-NEXT_MEMBER = re.compile(r"\s*(?:[,;]?\s*(?:\{\s*[\"']|[A-Za-z_][\w.\-]*\()|\])")
-MEMBERS = re.compile(r"[}\])]\s*[,;\n]\s*(?:\{\s*[\"']|[A-Za-z_][\w.\-]*\()")
+NEXT_MEMBER = late_pattern(r"\s*(?:[,;]?\s*(?:\{\s*[\"']|[A-Za-z_][\w.\-]*\()|\])")
+MEMBERS = late_pattern(r"[}\])]\s*[,;\n]\s*(?:\{\s*[\"']|[A-Za-z_][\w.\-]*\()")
 CLOSERS = {"": re.compile(r"[}\])]*"), "]": re.compile(r"[})]*")}
 LOOKAHEAD = 200
 TRIES = 8

@@ -77,6 +77,9 @@ class OfferedTools:
         }
 
 
+NO_TOOLS = OfferedTools(())
+
+
 def _read_tool(tool: Any) -> tuple[str, Mapping[str, Any]]:
     if not isinstance(tool, Mapping):
         as_dict = getattr(tool, "to_dict", None)

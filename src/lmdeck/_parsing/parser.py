@@ -1,7 +1,7 @@
 """The parser of a model's text: content, reasoning and calls.
 
 It reads any dialect, and the text may be cut anywhere. A `Scanner` reads the text; this module feeds it and returns what is
-certain. Plain text takes a shortcut past it.
+certain. Plain text takes a shortcut past it, and a whole answer that is plain text needs none.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.reasoning_channel import ReasoningChannel
 from lmdeck._parsing.scanner import Scanner
 from lmdeck._parsing.source import MalformedCall
+from lmdeck._parsing.text_buffer import TextBuffer
 from lmdeck.events import Chunk
-from lmdeck.messages import ParsedMessage
+from lmdeck.messages import ParsedMessage, Problem
 
 TEXTS_AT_ONCE = 32
 BYTE_LEVEL = str.maketrans({"Ġ": " ", "Ċ": "\n"})
@@ -30,31 +31,41 @@ class StreamParser:
     """
 
     __slots__ = (
-        "__weakref__", "_byte_level", "_channel", "_early", "_grammar", "_has_started", "_is_finished", "_is_plain", "_run",
-        "_scanner", "_sink", "content", "problems", "reasoning",
+        "__weakref__", "_byte_level", "_channel", "_early", "_grammar", "_has_started", "_is_finished", "_new_id", "_run",
+        "_scanner", "_sink", "_tools", "content", "problems", "reasoning",
     )  # fmt: skip
 
     def __init__(
         self, tools: OfferedTools | Iterable[Any] | None = None, dialect: str = "auto", prefix: str = "", *,
         new_id: Callable[[], str] = new_call_id, architecture: str = "",
     ) -> None:  # fmt: skip
-        tools = OfferedTools.of(tools)
-        self._grammar = grammar_for(dialect, architecture, has_calls=bool(tools))
-        self._scanner = Scanner(tools, self._grammar, new_id)
-        self._sink = self._scanner.sink
-        self.content = self._sink.content
-        self.reasoning = self._sink.reasoning
-        self.problems = self._sink.problems  # what was repaired, dropped or left as text
+        self._tools = tools if isinstance(tools, OfferedTools) else OfferedTools(tools)
+        self._grammar = grammar_for(dialect, architecture, has_calls=bool(self._tools.schemas))
+        self._new_id = new_id
+        self._scanner: Scanner | None = None
+        self.content = TextBuffer()
+        self.reasoning = TextBuffer()
+        self.problems: list[Problem] = []  # what was repaired, dropped or left as text
         self._has_started = bool(prefix)
         self._is_finished = False
-        self._is_plain = False  # whether all text came in one piece and held no markup
         self._byte_level = self._grammar.byte_level
         self._channel: ReasoningChannel | None = None
         self._early: list[Chunk] = []  # chunks of the prefix
-        self._run = self._scanner.run(prefix)
         if prefix:
+            self._start(prefix)
             next(self._run, None)
             self._early = self._sink.chunks
+
+    def _start(self, prefix: str = "") -> Scanner:
+        """Make the scanner; its sink writes where the parser has written so far."""
+        scanner = self._scanner = Scanner(self._tools, self._grammar, self._new_id)
+        sink = self._sink = scanner.sink
+        sink.content, sink.reasoning, sink.problems = self.content, self.reasoning, self.problems
+        if before := self.content.getvalue():
+            scanner.source.base = len(before)
+            sink.code_spans.feed(before)
+        self._run = scanner.run(prefix)
+        return scanner
 
     def feed(self, text: str) -> list[Chunk]:
         """Read new text and return the chunks that are certain."""
@@ -69,7 +80,8 @@ class StreamParser:
         if not text or self._is_finished:
             return
         self._has_started = True
-        sink, source = self._sink, self._scanner.source
+        source = (self._scanner or self._start()).source
+        sink = self._sink
         if self._early:
             chunks += self._early
             self._early = []
@@ -98,11 +110,12 @@ class StreamParser:
 
     def _pass_together(self, texts: list[str], chunks: list[Chunk]) -> bool:
         """Read texts at once if nothing in them concerns the readers; return whether that is so."""
-        if self._byte_level or self._channel is not None or self._early or self._sink.name:
+        scanner = self._scanner or self._start()
+        if self._byte_level or self._channel is not None or self._early or scanner.sink.name:
             return False
         whole, first = "".join(texts), len(chunks)
-        self._sink.chunks = chunks
-        if self._is_finished or not self._scanner.source.passes(whole):
+        scanner.sink.chunks = chunks
+        if self._is_finished or not scanner.source.passes(whole):
             return False
         if len(chunks) == first + 1 and chunks[first].content == whole:
             chunks[first:] = map(Chunk, texts)
@@ -111,7 +124,7 @@ class StreamParser:
     def feed_reasoning(self, text: str, chunks: list[Chunk]) -> None:
         """Read text of the server's own reasoning channel; append the chunks that are certain."""
         if self._channel is None:
-            self._channel = ReasoningChannel(self._scanner)
+            self._channel = ReasoningChannel(self._scanner or self._start())
         first = len(chunks)
         self._sink.chunks = chunks
         self._channel.feed(text)
@@ -131,14 +144,13 @@ class StreamParser:
         was returned cannot be taken back; `parse` returns what a stream returns. (LM Studio bug tracker #1368.)
         """
         is_all = not (self._has_started or self._is_finished)
-        if is_all and self._channel is None and self._grammar.is_plain(text):
-            self._sink.chunks = chunks
-            self._scanner.pass_plain(text)
-            self._is_plain = True
+        if is_all and self._scanner is None and self._grammar.is_plain(text):
+            self.content.write(text)
+            chunks.append(Chunk(text))
             return
         tag = self._grammar.opened_by_template(text) if is_all else None
         if tag is not None:
-            self._run = self._scanner.run(tag.open)
+            self._run = (self._scanner or self._start()).run(tag.open)
             next(self._run, None)
         self.feed_into(text, chunks)
 
@@ -148,28 +160,28 @@ class StreamParser:
         """
         if self._is_finished:
             return []
-        if self._is_plain and not self._has_started and self._channel is None:
-            self._is_finished = True
-            self._scanner.report_left_over_call()
+        self._is_finished = True
+        scanner = self._scanner
+        if scanner is None:
+            if self._tools.schemas:
+                self._start().report_left_over_call()
             return []
         chunks, self._early = self._early, []
-        self._sink.chunks = chunks
-        self._scanner.is_answered = answered
-        self._scanner.source.close()
+        scanner.sink.chunks = chunks
+        scanner.is_answered = answered
+        scanner.source.close()
         self._advance()
-        self._end_channel(answered=answered or bool(self._sink.completed))
-        self._is_finished = True
+        self._end_channel(answered=answered or bool(scanner.sink.completed))
         return chunks
 
     @property
     def result(self) -> ParsedMessage:
         """The message read so far, without outer white space."""
-        sink = self._sink
         return ParsedMessage(
-            content=sink.content.getvalue().strip(),
-            reasoning=sink.reasoning.getvalue().strip(),
-            tool_calls=list(sink.completed),
-            problems=list(sink.problems),
+            content=self.content.getvalue().strip(),
+            reasoning=self.reasoning.getvalue().strip(),
+            tool_calls=[] if self._scanner is None else list(self._scanner.sink.completed),
+            problems=list(self.problems),
         )
 
     def _advance(self) -> None:

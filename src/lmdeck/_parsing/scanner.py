@@ -6,9 +6,9 @@ content, unchanged.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.dialects.dialect import Marker
 from lmdeck._parsing.end_tags import drop_end_tag, skip_end_tags
 from lmdeck._parsing.grammar import NO_ENDS, Grammar, Scan, is_special
@@ -26,9 +26,9 @@ from lmdeck._parsing.source import (
 from lmdeck._parsing.unmarked_json import LIST_BEHIND, LIST_OPENERS, starts_unmarked_json
 
 SHOWN = 2000
-ELEMENT = re.compile(r"\s*<(?:parameter|param|arg_|invoke|function|\||｜)")
+ELEMENT = late_pattern(r"\s*<(?:parameter|param|arg_|invoke|function|\||｜)")
 BODY_LENGTH = 16
-WORD_TAG = re.compile(r"<[A-Za-z]")
+WORD_TAG = late_pattern(r"<[A-Za-z]")
 REFUSED = frozenset({"tool_call_unparsed", "tool_call_incomplete", "unoffered_tool", "markup_kept"})
 LONGEST_THOUGHT = 16_000
 """How long reasoning may be that begins on a line of text."""
@@ -55,11 +55,6 @@ class Scanner(ReasoningScanner):
         self._reconsider_reasoning()
         self.report_left_over_call()
         self._report_unopened_reasoning()
-
-    def pass_plain(self, text: str) -> None:
-        """Read a whole answer that is plain text."""
-        self.source.base += len(text)
-        self.sink.emit_content(text)
 
     def report_left_over_call(self) -> None:
         """Report markup of a call in the content, unless another problem covers it."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.literals import escaped
 from lmdeck._parsing.offered_tools import ANY, STRING, json_for
 from lmdeck._parsing.sink import Sink
@@ -16,8 +16,8 @@ from lmdeck._parsing.source import (
 )
 from lmdeck._parsing.value_ends import ValueEnd, read_value
 
-MARKUP = re.compile(r"<[/|｜a-z]|\]<\]")
-TRAILING = re.compile(r"(?:\r?\n[ \t]*)?(?:\r?\n[ \t]*|[ \t]+|\r)?\Z")
+MARKUP = late_pattern(r"<[/|｜a-z]|\]<\]")
+TRAILING = late_pattern(r"(?:\r?\n[ \t]*)?(?:\r?\n[ \t]*|[ \t]+|\r)?\Z")
 STRING_DECIDES = frozenset('{["-0123456789tfnTFN')
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.json_calls import (
     ARGUMENT_KEYS,
     KEYS_BESIDE_NAME,
@@ -38,17 +39,17 @@ ENDS = stops("<|eom_id|>", "<|eot_id|>", "<|python_end|>")
 LOOKAHEAD = KEPT_LENGTH
 LIST_OPENERS = frozenset({":[", ": ["})
 """What stands before a bare list of calls on a line of text."""
-LIST_BEHIND = re.compile(r"\s*+(?:[A-Za-z_]|\Z)")
+LIST_BEHIND = late_pattern(r"\s*+(?:[A-Za-z_]|\Z)")
 LIST_GUARDS = dict.fromkeys(LIST_OPENERS, ("\"'", rf"(?={LIST_BEHIND.pattern})"))
 """A list after a quoted key, or one that does not begin with a name, is not a list of calls."""
-PYTHON_LIST = re.compile(r"\[\s*([A-Za-z_][\w.\-]*)\(")
-LIST_BEGUN = re.compile(r"\[\s*[\w.\-]*")
-SENTENCE = re.compile(
+PYTHON_LIST = late_pattern(r"\[\s*([A-Za-z_][\w.\-]*)\(")
+LIST_BEGUN = late_pattern(r"\[\s*[\w.\-]*")
+SENTENCE = late_pattern(
     r"\[[A-Za-z][A-Za-z_ -]{0,40}(?::[ \t]*|[ \t]+)([\w.\-]{1,80})[ \t]*"
     r"(?:\([ \t]*|[ \t](?:with|using)[ \t][^\n{\[\]}]{0,40}|:?[ \t]*)(?=\{)"
 )
-SENTENCE_BEGUN = re.compile(r"\[[A-Za-z][^\[\]{}\n]{0,180}\Z")
-LIST = re.compile(rf"\[\s*\{{|{PYTHON_LIST.pattern}|{SENTENCE.pattern}")
+SENTENCE_BEGUN = late_pattern(r"\[[A-Za-z][^\[\]{}\n]{0,180}\Z")
+LIST = late_pattern(rf"\[\s*\{{|{PYTHON_LIST.pattern}|{SENTENCE.pattern}")
 HTML = (
     "a|abbr|address|article|aside|b|blockquote|body|br|button|caption|cite|code|col|colgroup|dd|del|details|dfn|div|dl|dt|em|"
     "fieldset|figcaption|figure|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|legend|li|link|main|"
@@ -59,22 +60,22 @@ NO_WRAPPER = rf"(?!(?:{HTML})[\s>/])"
 """Elements of HTML do not wrap calls."""
 CALL = r"([A-Za-z_][\w.\-]{0,80})\("
 """A name and the bracket after it, as a call in Python begins."""
-WRAPPER = re.compile(
+WRAPPER = late_pattern(
     rf"<{NO_WRAPPER}"
     rf"([A-Za-z_][\w.:\-]{{0,39}})>\s{{0,20}}(?=\{{|\[\s{{0,20}}\{{|{CALL})"
     rf"|\[([A-Za-z_][\w \-]{{0,39}})\]\s{{0,20}}(?=\{{|{CALL})"
 )
-WRAPPER_BEGUN = re.compile(
+WRAPPER_BEGUN = late_pattern(
     r"<(?:[A-Za-z_][\w.:\-]{0,39}(?:>\s{0,20}(?:\[\s{0,20}|[A-Za-z_][\w.\-]{0,80})?)?)?\Z"
     r"|\[(?:[A-Za-z_][\w \-]{0,39}(?:\]\s{0,20}(?:[A-Za-z_][\w.\-]{0,80})?)?)?\Z"
 )
-WORDS_OF_CALLS = re.compile(r"tool|function|call|invoke|invok|action", re.IGNORECASE)
-FIRST_KEY = re.compile(r'\{\s*"([\w\-]+)"\s*:')
-SECOND_KEY = re.compile(r'\s*"[^"\\\n]*"\s*,\s*"([\w\-]+)"\s*:')
-KEYS_BEGUN = re.compile(
+WORDS_OF_CALLS = late_pattern(r"tool|function|call|invoke|invok|action", re.IGNORECASE)
+FIRST_KEY = late_pattern(r'\{\s*"([\w\-]+)"\s*:')
+SECOND_KEY = late_pattern(r'\s*"[^"\\\n]*"\s*,\s*"([\w\-]+)"\s*:')
+KEYS_BEGUN = late_pattern(
     r'\{\s*(?:"[\w\-]*(?:"\s*(?::\s*(?:"[^"\\\n]*(?:"\s*(?:,\s*(?:"[\w\-]*(?:"\s*)?)?)?)?)?)?)?)?\Z'
 )
-KEYS_OPEN = re.compile(
+KEYS_OPEN = late_pattern(
     rf'\{{\s*(?:"(?:[\w\-]*(?:"\s*)?|(?:{"|".join(sorted(NAME_KEYS))})"\s*:\s*'
     r'(?:"[^"\\\n]*(?:"\s*(?:,\s*(?:"[\w\-]*(?:"\s*)?)?)?)?)?)?)?\Z'
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from json.encoder import encode_basestring
 from typing import Any
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.argument_values import decode_arguments
 from lmdeck._parsing.json_calls import ARGUMENT_KEYS, json_arguments
 from lmdeck._parsing.members import Block
@@ -22,21 +23,21 @@ from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stop
 from lmdeck._parsing.typed_values import typed_value
 from lmdeck._parsing.value_ends import ValueEnd, literal_behind, read_value
 
-NAME = re.compile(
+NAME = late_pattern(
     r"""^\s*(?:name\s*=\s*)?(?:"([^"]*)"|'([^']*)'|["']?([^"'>]*?)["']?)\s*(?:\s[\w-]+\s*=.*)?$""", re.DOTALL
 )
-CONTROL = re.compile(r"<[|｜][\w.:\-]{1,40}[|｜]>")
-CONTROL_BEGUN = re.compile(r"<(?:[|｜][\w.:\-]{0,40}[|｜]?)?\Z")
-STRING_ATTRIBUTE = re.compile(r"""\bstring\s*=\s*["']?(true|false)""")
-WORD = re.compile(r"<([^\s=]*)")
+CONTROL = late_pattern(r"<[|｜][\w.:\-]{1,40}[|｜]>")
+CONTROL_BEGUN = late_pattern(r"<(?:[|｜][\w.:\-]{0,40}[|｜]?)?\Z")
+STRING_ATTRIBUTE = late_pattern(r"""\bstring\s*=\s*["']?(true|false)""")
+WORD = late_pattern(r"<([^\s=]*)")
 CDATA = ("<![CDATA[", "]]>")
-KEY = re.compile(r"""\s*["']?([^"'<>\s]+)["']?(?:\s[^<>]*)?>""")
+KEY = late_pattern(r"""\s*["']?([^"'<>\s]+)["']?(?:\s[^<>]*)?>""")
 HEADER_LIMIT = 300
 GAP_LIMIT = 400
 """How much text may stand before the first parameter."""
 HEADER_END = stops(">", "<")
-SPACE = re.compile(r"\s*")
-OTHER_TEXT = re.compile(r"[^\S\n]*+(.|\n)")
+SPACE = late_pattern(r"\s*")
+OTHER_TEXT = late_pattern(r"[^\S\n]*+(.|\n)")
 MARKUP_BEGINS = ("\n", "<", "[")
 WHOLE = ARGUMENT_KEYS | {"properties"}
 

@@ -34,6 +34,17 @@ class Open(Struct, frozen=True):
     request: WireRequest
 
 
+class Send(Struct, frozen=True):
+    """Effect: send the request and read its response until the first chunks of the stream that `begin` makes of it.
+
+    The result is that stream; or, where `begin` makes none, the `Response`, of whose body nothing was read. A response is
+    closed if `begin` or a read raises.
+    """
+
+    request: WireRequest
+    begin: Callable[[Response], FirstReads | None]
+
+
 class Read(Struct, frozen=True):
     """Effect: read from the response once. The result is bytes, `b""` at the end of the body."""
 
@@ -93,5 +104,5 @@ class Acquire(Struct, frozen=True):
     on_long_wait: Callable[[], object] | None = None
 
 
-Effect: TypeAlias = Open | Read | ReadFirst | Sleep | RunBlocking | RunCallback | Acquire
+Effect: TypeAlias = Open | Send | Read | ReadFirst | Sleep | RunBlocking | RunCallback | Acquire
 Plan: TypeAlias = Generator[Effect, Any, T]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import chain, repeat
 from typing import Generic, Never, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from lmdeck._limits import DEFAULT_LIMITS
-from lmdeck._pipeline.effects import Open, Plan, Read, ReadFirst
+from lmdeck._pipeline.effects import Plan, Read, Send
 from lmdeck._responses.api_errors import api_error
 from lmdeck._responses.hints import adapt_hint
 from lmdeck._responses.json_reader import Reader
@@ -153,21 +154,21 @@ class ResponseStream(Generic[R]):
             self._first_data.append(data)
         if chunks:
             self.chunk_count += len(chunks)
-            if self._first_at is None and any(map(_is_output, chunks)):
+            if self._first_at is None and _is_output(chunks):
                 self._first_at = self._clock()
         if is_last:
             self._ended_at = self._clock()
             self.is_finished = True
         if self._observers:
             self._report(data, chunks)
-        if self.reader.is_in_call is not self._is_patient:
+        if not is_last and self.reader.is_in_call is not self._is_patient:
             self._is_patient = not self._is_patient
             self.response.be_patient(wanted=self._is_patient)
         if failure is not None:
             self._fail(failure)
             if not chunks:
                 raise failure
-        if is_last:
+        if is_last and self._when_finished:
             self._run_when_finished()
         return chunks
 
@@ -219,9 +220,10 @@ class ResponseStream(Generic[R]):
 
     def when_finished(self, callback: Callable[[], object]) -> None:
         """Call back once the answer is complete: at once, if it is already."""
-        self._when_finished += (callback,)
         if self.is_finished:
-            self._run_when_finished()
+            callback()
+        else:
+            self._when_finished += (callback,)
 
     def when_closed(self, callback: Callable[[], object]) -> None:
         """Call back once, when the response is closed."""
@@ -310,26 +312,32 @@ class Exchange:
         Raises:
             LMStudioError: The error that prevented the answer.
         """
-        started = self._clock()
         try:
-            response: Response = yield Open(call.request)
+            answer: ResponseStream[R] | Response = yield Send(call.request, partial(self._begin, call, self._clock()))
+            if not isinstance(answer, ResponseStream):
+                raise (yield from _refusal(call, answer))
         except LMStudioError as error:
             locate(error, call, 1)
             raise
+        return answer
+
+    def _begin(self, call: Call[R], started: float, response: Response) -> ResponseStream[R] | None:
+        """Return the stream of a response, or None if it is an error.
+
+        Raises:
+            MalformedStreamError: The body has a content coding that was not decoded; its bytes might be read as text.
+        """
         call.peer.read_headers(response.headers)
-        try:
-            if response.status >= 300:
-                yield from _refuse(call, response)
-            _check_coding(response)
-            reader = call.make_reader(response.status, response.headers)
-            stream = ResponseStream(call, response, reader, self._clock, started)
-            yield ReadFirst(stream)
-        except BaseException as error:  # a cancelled plan, too, closes its connection at once
-            response.close()
-            if isinstance(error, LMStudioError):
-                locate(error, call, 1)
-            raise
-        return stream
+        if response.status >= 300:
+            return None
+        if response.undecoded:
+            raise MalformedStreamError(
+                f"The answer's body has the content coding {response.undecoded!r}, which was not requested and cannot be "
+                "decoded.",
+                hint="Switch off compression in the proxy between here and the server.",
+            )
+        reader = call.make_reader(response.status, response.headers)
+        return ResponseStream(call, response, reader, self._clock, started)
 
 
 class _RecordedResponse(Struct, frozen=True):
@@ -359,23 +367,8 @@ def locate(error: LMStudioError, call: Call[R], attempts: int) -> None:
     error.attempts = max(error.attempts, attempts)
 
 
-def _check_coding(response: Response) -> None:
-    """Refuse a body in a content coding that was not decoded.
-
-    Its bytes might be read as text.
-
-    Raises:
-        MalformedStreamError: The body is still coded.
-    """
-    if response.undecoded:
-        raise MalformedStreamError(
-            f"The answer's body has the content coding {response.undecoded!r}, which was not requested and cannot be decoded.",
-            hint="Switch off compression in the proxy between here and the server.",
-        )
-
-
-def _refuse(call: Call[R], response: Response) -> Plan[None]:
-    """Read the body of an error response, up to a limit, and raise the error it means."""
+def _refusal(call: Call[R], response: Response) -> Plan[APIError]:
+    """Read the body of an error response, up to a limit, and return the error it means."""
     pieces: list[bytes] = []
     size = 0
     try:
@@ -389,7 +382,7 @@ def _refuse(call: Call[R], response: Response) -> Plan[None]:
     finally:
         response.close()
     path = urlsplit(call.request.url).path
-    raise api_error(response.status, b"".join(pieces), response.headers, path=path)
+    return api_error(response.status, b"".join(pieces), response.headers, path=path)
 
 
 def _hide(error: LMStudioError, token: Secret) -> None:
@@ -408,8 +401,15 @@ def _begun(*_: object) -> Never:
     raise RuntimeError("the answer is already being read")
 
 
-def _is_output(chunk: Chunk) -> bool:
-    """Whether a chunk is part of the answer, rather than an event about its making."""
-    return bool(
-        chunk.content or chunk.reasoning or chunk.tool_call or chunk.tool_call_delta or chunk.finish_reason is not None
-    )
+def _is_output(chunks: list[Chunk]) -> bool:
+    """Whether one of the chunks is part of the answer, rather than an event about its making."""
+    for chunk in chunks:
+        if (
+            chunk.content
+            or chunk.reasoning
+            or chunk.tool_call
+            or chunk.tool_call_delta
+            or chunk.finish_reason is not None
+        ):
+            return True
+    return False

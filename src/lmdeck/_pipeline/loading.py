@@ -74,17 +74,17 @@ class LoadOnce:
         Raises:
             LMStudioError: What the next handler raises.
         """
-        if self._seconds_ready(call.model) > READY_SECONDS / 2:
-            self._note_use(call)
-            return self._inner(call)
-        return self._send_once_ready(call)
+        if self._ready_until.get(call.model, 0.0) - self._clock() <= READY_SECONDS / 2:
+            return self._send_once_ready(call)
+        self._note_use(call)
+        return self._inner(call)
 
     def last_use(self, model: str) -> ModelUse | None:
         """Return the last request for a model that has answered."""
         return self._uses.get(model)
 
     def _send_once_ready(self, call: Call[R]) -> Plan[ResponseStream[R]]:
-        while self._seconds_ready(call.model) <= 0:
+        while self._ready_until.get(call.model, 0.0) <= self._clock():
             is_first, loading = self._begin(call.model)
             if is_first:
                 return (yield from self._go_first(call, loading))
@@ -116,9 +116,6 @@ class LoadOnce:
     def note_loaded(self, models: Iterable[str]) -> None:
         """Note models that are loaded now: they have answered, or a list says so."""
         self._ready_until |= dict.fromkeys(models, self._clock() + READY_SECONDS)
-
-    def _seconds_ready(self, model: str) -> float:
-        return self._ready_until.get(model, 0.0) - self._clock()
 
     def _begin(self, model: str) -> tuple[bool, ModelWait]:
         """Return whether this is the first request for the model, and its `ModelWait`."""

@@ -10,7 +10,19 @@ from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from lmdeck._pipeline.effects import Acquire, Effect, Open, Plan, Read, ReadFirst, RunBlocking, RunCallback, Sleep
+from lmdeck._pipeline.effects import (
+    Acquire,
+    Effect,
+    FirstReads,
+    Open,
+    Plan,
+    Read,
+    ReadFirst,
+    RunBlocking,
+    RunCallback,
+    Send,
+    Sleep,
+)
 from lmdeck._pipeline.semaphore import Slot
 from lmdeck._transport.interruption import Interruption, interruptible
 from lmdeck.errors import IncompleteStreamError
@@ -89,12 +101,12 @@ def _perform_until(interruption: Interruption, transport: Transport, effect: Eff
 
 def _perform(transport: Transport, effect: Effect, interruption: Interruption | None = None) -> object:
     match effect:
+        case Send():
+            return _send(transport, effect)
         case Open(request):
             return transport.open(request)
         case ReadFirst(stream):
-            response = cast("SyncResponse", stream.response)
-            while not stream.feed_first(response.read()):
-                continue
+            _read_first(stream)
         case Read():
             return cast("SyncResponse", effect.response).read()
         case Sleep(seconds):
@@ -110,12 +122,12 @@ def _perform(transport: Transport, effect: Effect, interruption: Interruption | 
 
 async def _perform_async(transport: AsyncTransport, effect: Effect) -> object:
     match effect:
+        case Send():
+            return await _send_async(transport, effect)
         case Open(request):
             return await transport.open(request)
         case ReadFirst(stream):
-            response = cast("AsyncResponse", stream.response)
-            while not stream.feed_first(await response.read()):
-                continue
+            await _read_first_async(stream)
         case Read():
             return await cast("AsyncResponse", effect.response).read()
         case Sleep(seconds):
@@ -133,6 +145,46 @@ async def _perform_async(transport: AsyncTransport, effect: Effect) -> object:
         case Acquire():
             return await _acquire_async(effect)
     return None
+
+
+def _send(transport: Transport, effect: Send) -> object:
+    response = transport.open(effect.request)
+    try:
+        stream = effect.begin(response)
+        if stream is None:
+            return response
+        while not stream.feed_first(response.read()):
+            continue
+    except BaseException:
+        response.close()
+        raise
+    return stream
+
+
+async def _send_async(transport: AsyncTransport, effect: Send) -> object:
+    response = await transport.open(effect.request)
+    try:
+        stream = effect.begin(response)
+        if stream is None:
+            return response
+        while not stream.feed_first(await response.read()):
+            continue
+    except BaseException:
+        response.close()
+        raise
+    return stream
+
+
+def _read_first(stream: FirstReads) -> None:
+    response = cast("SyncResponse", stream.response)
+    while not stream.feed_first(response.read()):
+        continue
+
+
+async def _read_first_async(stream: FirstReads) -> None:
+    response = cast("AsyncResponse", stream.response)
+    while not stream.feed_first(await response.read()):
+        continue
 
 
 def _sleep(seconds: float, interruption: Interruption | None) -> None:

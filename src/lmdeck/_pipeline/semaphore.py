@@ -10,16 +10,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from msgspec import Struct
 
-class Slot:
+
+class Slot(Struct, eq=False):
     """A place in the queue; `wake` is called once, from the thread that freed a slot."""
 
-    __slots__ = ("is_granted", "owner", "wake")
-
-    def __init__(self, wake: Callable[[], object], owner: object) -> None:
-        self.wake = wake
-        self.owner = owner
-        self.is_granted = False
+    wake: Callable[[], object]
+    owner: object
+    is_granted: bool = False
 
 
 class Latch:
@@ -70,8 +69,9 @@ class FairSemaphore:
         make_lock: Callable[[], AbstractContextManager[Any]],
         owner: Callable[[], object] = object,
     ) -> None:
-        self._limit = limit
-        self._is_fixed = limit is not None
+        self.limit = limit or 1
+        """The number of slots that may be held at once; 1 while it is unknown."""
+        self._is_known = self._is_fixed = limit is not None
         self._make_lock = make_lock
         self._lock = make_lock()
         self._owner = owner
@@ -85,11 +85,6 @@ class FairSemaphore:
         self._running = set()
         self._queue = deque()
         self._is_being_learned = False
-
-    @property
-    def limit(self) -> int:
-        """The number of slots that may be held at once."""
-        return 1 if self._limit is None else self._limit
 
     @property
     def waiting(self) -> int:
@@ -106,23 +101,24 @@ class FairSemaphore:
         That caller must look it up and call `resize`.
         """
         with self._lock:
-            is_first = self._limit is None and not self._is_being_learned
+            is_first = not (self._is_known or self._is_being_learned)
             self._is_being_learned = self._is_being_learned or is_first
         return is_first
 
     def resize(self, limit: int) -> None:
         """Set the limit and grant the slots that it frees."""
         with self._lock:
-            self._limit = limit
+            self.limit, self._is_known = limit, True
             granted = self._grant_waiting()
-        _wake(granted)
+        for slot in granted:
+            slot.wake()
 
     def forget_limit(self) -> None:
         """Allow the limit to be learned again, unless it is fixed."""
         with self._lock:
             if not self._is_fixed:
-                self._limit = None
-                self._is_being_learned = False
+                self.limit = 1
+                self._is_known = self._is_being_learned = False
 
     def try_acquire(self) -> Slot | None:
         """Return a slot at once, or None if others are waiting or no slot is free."""
@@ -131,7 +127,8 @@ class FairSemaphore:
             is_free = not self._queue and len(self._running) < self.limit
             if not is_free and not self._waits_for_itself(slot):
                 return None
-            self._grant(slot)
+            slot.is_granted = True
+            self._running.add(slot)
         return slot
 
     def enqueue(self, wake: Callable[[], object]) -> Slot:
@@ -140,7 +137,9 @@ class FairSemaphore:
         with self._lock:
             self._queue.append(slot)
             granted = self._grant_waiting()
-        _wake([other for other in granted if other is not slot])
+        for other in granted:
+            if other is not slot:
+                other.wake()
         return slot
 
     def release(self, slot: Slot) -> None:
@@ -151,20 +150,18 @@ class FairSemaphore:
                 self._running.discard(slot)
             elif slot in self._queue:
                 self._queue.remove(slot)
-            granted = self._grant_waiting() if self._queue else []
-        _wake(granted)
+            granted = self._grant_waiting() if self._queue else ()
+        for other in granted:
+            other.wake()
 
     def _grant_waiting(self) -> list[Slot]:
         granted = []
         while self._queue and len(self._running) < self.limit:
             slot = self._queue.popleft()
-            self._grant(slot)
+            slot.is_granted = True
+            self._running.add(slot)
             granted.append(slot)
         return granted
-
-    def _grant(self, slot: Slot) -> None:
-        slot.is_granted = True
-        self._running.add(slot)
 
     def _waits_for_itself(self, slot: Slot) -> bool:
         return bool(self._running) and all(other.owner == slot.owner for other in self._running)
@@ -172,8 +169,3 @@ class FairSemaphore:
 
 def _no_wake_up() -> None:
     """No-op wake-up for a slot that is granted immediately."""
-
-
-def _wake(slots: list[Slot]) -> None:
-    for slot in slots:
-        slot.wake()

@@ -11,7 +11,6 @@ from msgspec import Struct
 from lmdeck._event_bus import EventBus
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream, StreamObserver
-from lmdeck._responses.embeddings import read_usage
 from lmdeck._responses.json_reader import JSONReader, Reader
 from lmdeck.errors import LMStudioError
 from lmdeck.events import (
@@ -49,7 +48,7 @@ class Telemetry:
         Raises:
             LMStudioError: What the next handler raises.
         """
-        return self._publish_call(call) if self._bus.has_listeners else self._inner(call)
+        return self._publish_call(call) if self._bus.listeners else self._inner(call)
 
     def _publish_call(self, call: Call[R]) -> Plan[ResponseStream[R]]:
         publisher = _EventPublisher(call, self._bus, self._clock)
@@ -171,4 +170,6 @@ class _EventPublisher(StreamObserver):
 
 def _usage_in(reader: Reader) -> Usage | None:
     """Return the token counts of a response that is not a chat."""
+    from lmdeck._responses.embeddings import read_usage  # imported late: few clients have listeners
+
     return read_usage(reader.value) if isinstance(reader, JSONReader) else None

@@ -22,6 +22,7 @@ from lmdeck.messages import Message
 from lmdeck.tools.tool import Tool
 
 TOOL_CHOICES = ("auto", "none", "required")
+CLIENT_TOOL_TYPES = ("function", "custom")  # OpenAI's and Anthropic's types of tools that the caller runs
 OWN_METHODS = {
     "messages": "with_messages",
     "model": "lm.chat(model)",
@@ -52,16 +53,6 @@ class ChatSpec(Struct, frozen=True, kw_only=True):
     cache_control: str = ""
 
     @property
-    def expects_tokens(self) -> bool:
-        """Whether an empty answer is an error: always, unless `max_tokens` is 0."""
-        return self.options.get("max_tokens") != 0
-
-    @property
-    def expects_logprobs(self) -> bool:
-        """Whether log probabilities were requested."""
-        return bool(self.options.get("logprobs"))
-
-    @property
     def expects_one_call(self) -> bool:
         """Whether an answer may have only one tool call."""
         return self.options.get("parallel_tool_calls") is False
@@ -78,13 +69,15 @@ def build_chat(spec: ChatSpec, model: str | None, fixes: CompatibilityFixes, *, 
         raise ConfigurationError("The chat has no message.", hint="Add one: `lm.chat().user('Hello').send()`.")
     body: dict[str, Any] = {"model": model} if model else {}
     body["messages"] = normal_messages(spec.messages, fixes)
-    body.update(_adjusted_options(spec.options, fixes))
-    tools = [_adjusted_tool(tool, fixes) for tool in spec.tools]
-    choice, tools = _adjusted_choice(spec.tool_choice, tools, fixes)
-    if tools:
-        body["tools"] = tools
-        if choice is not None:
-            body["tool_choice"] = choice
+    if spec.options:
+        body.update(_adjusted_options(spec.options, fixes))
+    if spec.tools or spec.tool_choice is not None:
+        tools = [_adjusted_tool(tool, fixes) for tool in spec.tools]
+        choice, tools = _adjusted_choice(spec.tool_choice, tools, fixes)
+        if tools:
+            body["tools"] = tools
+            if choice is not None:
+                body["tool_choice"] = choice
     body["stream"] = stream
     if stream and fixes.is_enabled("include_usage"):
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
@@ -103,6 +96,21 @@ def encode(body: Mapping[str, Any]) -> bytes:
         raise ConfigurationError(
             f"The request cannot be written as JSON: {error}.", hint="Pass plain data: text, numbers, lists, dicts."
         ) from error
+
+
+def runs_tools_on_server(body: Mapping[str, Any]) -> bool:
+    """Whether the server runs tools for a request, so that repeating it would run them again.
+
+    Sources: LM Studio docs `2_rest/chat.md` (`integrations`), `3_openai-compat/responses.md` (tools of the type `mcp`), and
+    Anthropic's `mcp_servers` and server tools.
+    """
+    if body.get("integrations") or body.get("mcp_servers"):
+        return True
+    tools = body.get("tools")
+    offered = tools if isinstance(tools, (list, tuple)) else ()
+    return bool(offered) and any(
+        isinstance(tool, Mapping) and (tool.get("type") or "function") not in CLIENT_TOOL_TYPES for tool in offered
+    )
 
 
 def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:

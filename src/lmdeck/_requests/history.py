@@ -14,9 +14,7 @@ import msgspec
 
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._parsing.call_ids import new_call_id
-from lmdeck._requests.images import checked_url
 from lmdeck._requests.message_order import chat_order
-from lmdeck._requests.tool_images import with_images_after_results
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import ROLES, Message, ToolCall
 
@@ -32,10 +30,18 @@ def normal_messages(
         ConfigurationError: A message has an unknown role, content of a wrong type, or a call without a name.
     """
     ids = CallIds(fixes, new_id)
-    normal = [_normal(message, position, fixes, ids) for position, message in enumerate(messages)]
+    normal: list[dict[str, Any]] = []
+    has_results = False
+    for position, message in enumerate(messages):
+        each = _normal(message, position, fixes, ids)
+        has_results = has_results or each["role"] == "tool"
+        normal.append(each)
     fixes.problems += chat_order(normal)
-    roles = {message["role"] for message in normal}
-    return list(with_images_after_results(normal, fixes)) if "tool" in roles else normal
+    if not has_results:
+        return normal
+    from lmdeck._requests.tool_images import with_images_after_results
+
+    return list(with_images_after_results(normal, fixes))
 
 
 def _normal(
@@ -48,7 +54,8 @@ def _normal(
             f"{where} has the role {shown.get('role')!r}; it must be one of {', '.join(ROLES)}.",
             hint="Correct the message's `role`.",
         )
-    shown["content"] = _content(shown, where, fixes)
+    if not isinstance(shown.get("content"), str):
+        shown["content"] = _content(shown, where, fixes)
     calls = shown.pop("tool_calls", None)
     if calls:
         shown["tool_calls"] = [ids.call(call, where) for call in calls]
@@ -58,9 +65,10 @@ def _normal(
 
 
 def _content(message: Mapping[str, Any], where: str, fixes: CompatibilityFixes) -> Any:  # text, parts, or as given
-    content = message.get("content", "")
-    if isinstance(content, str):
-        return content
+    """Return content that is not text in a form that LM Studio accepts."""
+    if "content" not in message:
+        return ""
+    content = message["content"]
     if content is None:
         return "" if fixes.apply("null_content", f"{where}: null content was sent as an empty string.") else None
     is_result = message["role"] == "tool"
@@ -88,6 +96,8 @@ def _part(part: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return a content part with its image checked; parts of other types are unchanged."""
     if part.get("type") != "image_url" or not fixes.is_enabled("images"):
         return dict(part)
+    from lmdeck._requests.images import checked_url
+
     image = part.get("image_url")
     details = dict(image) if isinstance(image, Mapping) else {"url": image}
     return {**part, "image_url": {**details, "url": checked_url(str(details.get("url", "")), fixes)}}

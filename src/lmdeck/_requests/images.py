@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from lmdeck._compatibility import CompatibilityFixes
+from lmdeck._late_patterns import late_pattern
+from lmdeck._limits import MAX_IMAGE_BYTES
 from lmdeck._requests.image_conversion import FORMATS, as_png, can_convert, scaled_down
 from lmdeck._secret import redact_url
 from lmdeck.errors import ConfigurationError, InvalidRequestError
 from lmdeck.images import Image, ImageSource, image_kind, pixel_count
 
-MAX_IMAGE_BYTES = 50 << 20
 MOST_PIXELS = 5120 * 5120  # LM Studio refuses more, even though it scales images: lmstudio-bug-tracker #2003
 IN_URI = "the image in the data URI"
-_DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,(?P<data>[A-Za-z0-9+/=\s]+)", re.IGNORECASE)
+_DATA_URI = late_pattern(r"data:image/[\w.+-]{1,40};base64,(?P<data>[A-Za-z0-9+/=\s]+)", re.IGNORECASE)
 
 
 def image_part(image: ImageSource, *, as_given: bool = False) -> dict[str, Any]:

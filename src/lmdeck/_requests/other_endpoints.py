@@ -20,7 +20,6 @@ from lmdeck.errors import ConfigurationError
 from lmdeck.images import ImageSource
 from lmdeck.messages import Message
 
-CLIENT_TOOL_TYPES = ("function", "custom")  # OpenAI's and Anthropic's types of tools that the caller runs
 EMPTY_SCHEMA = {"type": "object", "properties": {}}
 
 
@@ -144,21 +143,6 @@ def anthropic_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[
 def offered_tools(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the tools of a body that the caller runs, which have a name."""
     return [tool for tool in body.get("tools") or () if isinstance(tool, Mapping) and tool.get("name")]
-
-
-def runs_tools_on_server(body: Mapping[str, Any]) -> bool:
-    """Whether the server runs tools for a request, so that repeating it would run them again.
-
-    Sources: LM Studio docs `2_rest/chat.md` (`integrations`), `3_openai-compat/responses.md` (tools of the type `mcp`), and
-    Anthropic's `mcp_servers` and server tools.
-    """
-    if body.get("integrations") or body.get("mcp_servers"):
-        return True
-    tools = body.get("tools")
-    offered = tools if isinstance(tools, (list, tuple)) else ()
-    return bool(offered) and any(
-        isinstance(tool, Mapping) and (tool.get("type") or "function") not in CLIENT_TOOL_TYPES for tool in offered
-    )
 
 
 def _flat_tool(tool: Any, fixes: CompatibilityFixes) -> dict[str, Any]:  # dicts and Tool objects

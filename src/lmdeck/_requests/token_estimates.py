@@ -11,18 +11,18 @@ is used. Counted answers are measured when an estimate is next asked for, since 
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck.outputs import TokenCount
 
 BYTES_A_TOKEN = 3.5
 WORD_BYTES, BYTES_MORE = 6, 4  # a word of six bytes is a token, and each four bytes more are another
-PIECE = re.compile(r"[^\W\d_]+|\d|[^\s\w]|_|\s{2,}|\n")
+PIECE = late_pattern(r"[^\W\d_]+|\d|[^\s\w]|_|\s{2,}|\n")
 TOKENS_A_MESSAGE = 4
 TOKENS_AN_IMAGE = 1000
 MOST_SAMPLES = 8
@@ -51,10 +51,11 @@ class TokenEstimator:
         """Record the number of tokens that the server counted for a chat."""
         if prompt_tokens <= 0:
             return
-        if _has_text_only(body):  # images are not kept
-            self._pending.append((model, body, prompt_tokens))
-        else:
-            self._measure(model, body, prompt_tokens)
+        for message in body.get("messages") or ():
+            if not isinstance(message.get("content") or "", str):
+                self._measure(model, body, prompt_tokens)  # images are not kept
+                return
+        self._pending.append((model, body, prompt_tokens))
 
     def learn_from(self, model: str, plain: float, prompt_tokens: int) -> None:
         """Record the number of tokens that the server counted for a chat with a plain estimate."""
@@ -177,7 +178,3 @@ def _pieces(text: str) -> float:
         length = len(piece) if piece.isascii() else len(piece.encode(errors="surrogatepass"))
         tokens += 1.0 if length <= WORD_BYTES or piece.isspace() else 1.0 + (length - WORD_BYTES) / BYTES_MORE
     return tokens
-
-
-def _has_text_only(body: Mapping[str, Any]) -> bool:
-    return all(isinstance(message.get("content") or "", str) for message in body.get("messages") or ())

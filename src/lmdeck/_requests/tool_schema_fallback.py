@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from lmdeck._compatibility import CompatibilityFixes
+from lmdeck._late_patterns import late_pattern
 from lmdeck.errors import InvalidRequestError
 
 GRAMMAR_ERRORS = (
@@ -26,9 +27,9 @@ GRAMMAR_ERRORS = (
     r"json schema conversion failed",
     r"repetitions? (exceeds?|or rule complexity)",
 )
-_REFUSED = re.compile("|".join(GRAMMAR_ERRORS), re.IGNORECASE)
-_POSITION = re.compile(r"\btools[.\[](\d{1,4})\b|(?<![\w.])(\d{1,4})\.function\b")
-_UNANCHORED = re.compile(r"pattern must start with", re.IGNORECASE)
+_REFUSED = late_pattern("|".join(GRAMMAR_ERRORS), re.IGNORECASE)
+_POSITION = late_pattern(r"\btools[.\[](\d{1,4})\b|(?<![\w.])(\d{1,4})\.function\b")
+_UNANCHORED = late_pattern(r"pattern must start with", re.IGNORECASE)
 SUPPORTED_KEYWORDS = frozenset(
     {
         "type", "enum", "const", "required", "description", "title", "default", "minimum", "maximum", "exclusiveMinimum",

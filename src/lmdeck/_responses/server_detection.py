@@ -92,9 +92,9 @@ class Peer:
 
     def read_headers(self, headers: Mapping[str, str]) -> None:
         """Set the product if response headers name it."""
-        named = _named_by(headers)
-        if named is not None:
-            self.product = named.name
+        if "server" in headers or "x-litellm-version" in headers:
+            named = _named_by(headers)
+            self.product = self.product if named is None else named.name
 
 
 def product_from_error(*refusals: str) -> str | None:

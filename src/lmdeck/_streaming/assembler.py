@@ -28,8 +28,7 @@ from lmdeck._streaming.tool_call_slots import NATIVE, ToolCallSlots
 from lmdeck._streaming.wire_chunks import Choice, Delta, WireCompletion, content_text
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallMissingError, ToolCallParseError
 from lmdeck.events import Chunk
-from lmdeck.messages import Problem, Reply, TokenLogprob, ToolCall
-from lmdeck.stats import Usage
+from lmdeck.messages import Problem, Reply, TokenLogprob
 
 TOOL_CALL_MISSING = "A tool call was demanded by `tool_choice`, and the model made none."
 TOOL_CALL_ANNOUNCED = "The server gave a tool call as the finish reason, and sent none."
@@ -96,9 +95,9 @@ class ChatAssembler:
     """
 
     __slots__ = (
-        "_choice", "_content", "_expects_call", "_expects_logprobs", "_expects_one_call", "_expects_tokens", "_figures",
-        "_finish_reason", "_id", "_limits", "_logprobs", "_mixed_calls", "_model", "_model_names", "_native_slots",
-        "_new_id", "_problems", "_reasoning", "_requested_model", "_stage", "_strict", "_text_parser", "_tools",
+        "_calls", "_choice", "_closed_reply", "_content", "_expects_call", "_expects_logprobs", "_expects_one_call",
+        "_expects_tokens", "_finish_reason", "_id", "_limits", "_logprobs", "_model", "_model_names", "_native", "_new_id",
+        "_problems", "_reasoning", "_requested_model", "_stage", "_strict", "_text_parser", "_tools", "figures",
         "is_in_call",
     )  # fmt: skip
 
@@ -124,11 +123,11 @@ class ChatAssembler:
         self._expects_one_call = expects_one_call
         self._expects_call = expects_call
         self._text_parser = text_parser
-        self._tools = OfferedTools.of(tools)
+        self._tools = tools if isinstance(tools, OfferedTools) else OfferedTools(tools)
         self._limits = limits
         self._new_id = new_id
-        self._native_slots: ToolCallSlots | None = None
-        self._mixed_calls: MixedCalls | None = None
+        self._native: ToolCallSlots | None = None  # made at the first call, as most answers have none
+        self._calls: MixedCalls | None = None
         self._content = TextBuffer() if text_parser is None else text_parser.content
         self._reasoning = TextBuffer() if text_parser is None else text_parser.reasoning
         self._problems = list(problems)
@@ -140,38 +139,14 @@ class ChatAssembler:
         self._model = ""
         self.is_in_call = False  # whether a native call has begun and the answer goes on
         self._model_names = model_names
-        self._figures = Figures()
+        self.figures = Figures()
         self._logprobs: list[TokenLogprob] | None = None
-
-    @property
-    def _native(self) -> ToolCallSlots:
-        if self._native_slots is None:
-            self._native_slots = ToolCallSlots(self._limits, self._new_id, self._tools)
-        return self._native_slots
-
-    @property
-    def _has_native_calls(self) -> bool:
-        return self._native_slots is not None and bool(self._native_slots.slots)
-
-    @property
-    def _calls(self) -> MixedCalls:
-        if self._mixed_calls is None:
-            self._mixed_calls = MixedCalls(self._tools)
-        return self._mixed_calls
-
-    @property
-    def _complete_calls(self) -> list[ToolCall]:
-        return [] if self._mixed_calls is None else self._mixed_calls.complete
+        self._closed_reply: Reply | None = None
 
     @property
     def is_complete(self) -> bool:
         """Whether the finish reason or the end mark was read."""
         return self._stage is not Stage.STREAMING
-
-    @property
-    def usage(self) -> Usage | None:
-        """The tokens that the server counted, once it has reported them."""
-        return self._figures.usage
 
     def text_alone(self, completion: WireCompletion) -> str:
         """Return the text of a chunk that only continues the answer; otherwise `""`.
@@ -209,10 +184,11 @@ class ChatAssembler:
 
     def feed(self, completion: WireCompletion, chunks: list[Chunk]) -> None:
         """Read a chunk of the wire, or a whole body, and append what happened in it to `chunks`."""
-        self._read_head(completion)
+        if not (self._id and self._model):
+            self._read_head(completion)
         choices = completion.choices
         if not choices:
-            self._figures.read(completion)
+            self.figures.read(completion)
             return
         if self._choice is UNSET:
             self._choice = choices[0].index
@@ -245,35 +221,38 @@ class ChatAssembler:
             raise IncompleteStreamError("The stream ended without a finish reason or [DONE].", partial=self.partial())
         if not self._finish_reason:
             self._finish("stop", chunks)
-        if self._has_native_calls:
-            self._add_native_calls(chunks)  # deltas may come after the finish reason
-        self._note_missing()
-        lost = [problem for problem in self._all_problems() if problem.code.startswith("tool_call_")]
-        if lost and self._strict:
-            raise ToolCallParseError(lost[0].detail, raw=lost[0].raw or lost[0].detail, partial=self.reply())
-        missing = "" if lost or self._complete_calls else self._missing_call()
-        if missing:
-            self._note_once("tool_call_missing", missing)
-            if self._strict:
-                raise ToolCallMissingError(missing, partial=self.reply())
-        if not (self._has_answer or lost or self._reasoning.getvalue().strip()) and self._expects_tokens:
+        if self._native is not None:
+            self._add_native_calls(self._native, chunks)  # deltas may come after the finish reason
+        reply = self.reply()
+        lost = _lost_call(reply.problems) if reply.problems else None
+        missing = "" if lost or reply.tool_calls else self._missing_call()
+        if self._note_missing(reply, missing):
             reply = self.reply()
+        if self._strict and lost is not None:
+            raise ToolCallParseError(lost.detail, raw=lost.raw or lost.detail, partial=reply)
+        if self._strict and missing:
+            raise ToolCallMissingError(missing, partial=reply)
+        if self._expects_tokens and not (lost or reply.tool_calls or reply.content or reply.reasoning):
             raise EmptyReplyError(f"The server's answer is empty ({_why_empty(reply)}).", partial=reply)
+        self._closed_reply = reply
         return chunks
 
     def partial(self) -> Reply:
         """Return the reply as far as it has come, with complete calls only."""
         reply = self.reply()
-        if self._finish_reason or not self._has_native_calls:
+        if self._finish_reason or self._native is None:
             return reply
         calls, problems = self._native.read(truncated=True)
         return msgspec.structs.replace(
-            reply, tool_calls=[*self._complete_calls, *calls], problems=self._problems + problems
+            reply, tool_calls=[*reply.tool_calls, *calls], problems=self._problems + problems
         )
 
     def reply(self) -> Reply:
         """Return the reply as far as it was assembled."""
-        calls, figures = self._complete_calls, self._figures
+        if self._closed_reply is not None:
+            return self._closed_reply
+        figures = self.figures
+        calls = [] if self._calls is None else self._calls.complete
         return Reply(
             content=self._content.getvalue().strip(),
             reasoning=self._reasoning.getvalue().strip(),
@@ -283,20 +262,15 @@ class ChatAssembler:
             id=self._id,
             usage=figures.usage,
             stats=figures.stats,
-            problems=self._all_problems(),
+            problems=[
+                *self._problems,
+                *(() if self._calls is None else self._calls.problems),
+                *(() if self._text_parser is None else self._text_parser.problems),
+            ],
             model_info=figures.model_info,
             runtime=figures.runtime,
             logprobs=list(self._logprobs or ()),
         )
-
-    @property
-    def _has_answer(self) -> bool:
-        return bool(self._complete_calls) or bool(self._content.getvalue().strip())
-
-    def _all_problems(self) -> list[Problem]:
-        in_text = () if self._text_parser is None else self._text_parser.problems
-        in_calls = () if self._mixed_calls is None else self._mixed_calls.problems
-        return [*self._problems, *in_calls, *in_text]
 
     def _read_head(self, completion: WireCompletion) -> None:
         self._id = self._id or completion.id or ""
@@ -311,7 +285,7 @@ class ChatAssembler:
         if choice.logprobs is not None:
             self._read_logprobs(choice.logprobs, chunks, first)
         if choice.finish_reason or self._finish_reason:  # some gateways send the usage last, beside an empty delta
-            self._figures.read(completion)
+            self.figures.read(completion)
         if choice.finish_reason:
             self._finish(choice.finish_reason, chunks)
 
@@ -327,9 +301,11 @@ class ChatAssembler:
             self._read_content(delta.refusal, chunks, is_whole=is_whole)
         for tool_delta in delta.tool_calls or ():
             self.is_in_call = self._stage is Stage.STREAMING
+            if self._native is None:
+                self._native = ToolCallSlots(self._limits, self._new_id, self._tools)
             new = self._native.feed(tool_delta)
             if new is not None:
-                self._calls.announce(new, chunks, embedded=False)
+                self._mixed_calls().announce(new, chunks, embedded=False)
 
     def _read_logprobs(self, logprobs: object, chunks: list[Chunk], first: int) -> None:
         """Read the log probabilities of tokens into the chunk at `first`, or into a new one."""
@@ -372,9 +348,9 @@ class ChatAssembler:
         del chunks[first:]
         for chunk in new:
             if chunk.tool_call is not None:
-                self._calls.add_embedded(chunk.tool_call, chunks)
+                self._mixed_calls().add_embedded(chunk.tool_call, chunks)
             elif chunk.tool_call_delta is not None:
-                self._calls.announce(chunk.tool_call_delta, chunks, embedded=True)
+                self._mixed_calls().announce(chunk.tool_call_delta, chunks, embedded=True)
             else:
                 chunks.append(chunk)
 
@@ -385,19 +361,25 @@ class ChatAssembler:
             return
         if self._text_parser is not None:
             first = len(chunks)
-            chunks += self._text_parser.finish(answered=bool(self._has_native_calls))
+            chunks += self._text_parser.finish(answered=self._native is not None)
             if len(chunks) > first:
                 self._merge_embedded_calls(chunks, first)
-        if self._has_native_calls:
-            self._add_native_calls(chunks, truncated=reason == "length")
+        if self._native is not None:
+            self._add_native_calls(self._native, chunks, truncated=reason == "length")
         self.is_in_call = False
         self._stage, self._finish_reason = following, reason
-        chunks.append(Chunk("", "", None, None, "tool_calls" if self._complete_calls else reason))
+        has_calls = self._calls is not None and self._calls.complete
+        chunks.append(Chunk("", "", None, None, "tool_calls" if has_calls else reason))
 
-    def _add_native_calls(self, chunks: list[Chunk], *, truncated: bool = False) -> None:
+    def _mixed_calls(self) -> MixedCalls:
+        if self._calls is None:
+            self._calls = MixedCalls(self._tools)
+        return self._calls
+
+    def _add_native_calls(self, native: ToolCallSlots, chunks: list[Chunk], *, truncated: bool = False) -> None:
         """Add the native calls that are complete now."""
-        calls, problems = self._native.finish(truncated=truncated)
-        self._calls.add_native(calls, chunks)
+        calls, problems = native.finish(truncated=truncated)
+        self._mixed_calls().add_native(calls, chunks)
         self._problems += problems
         for call in calls:
             if self._tools and self._tools.resolve(call.name) is None:
@@ -410,22 +392,35 @@ class ChatAssembler:
             return TOOL_CALL_MISSING
         return TOOL_CALL_ANNOUNCED if self._finish_reason in CALL_REASONS else ""
 
-    def _note_missing(self) -> None:
-        """Note what was asked for and is not in the answer."""
+    def _note_missing(self, reply: Reply, missing: str) -> bool:
+        """Note what was asked for and is not in the reply, and return whether there is anything.
+
+        `missing` is why the reply should have a call.
+        """
+        before = len(self._problems)
         if self._expects_logprobs and not self._logprobs:
             self._note_once("logprobs_missing", LOGPROBS_MISSING)
-        if self._expects_one_call and (count := len(self._complete_calls)) > 1:
+        if self._expects_one_call and (count := len(reply.tool_calls)) > 1:
             self._note_once("parallel_calls", f"The answer has {count} calls though only one was allowed.")
         requested, answered = self._requested_model, self._model
-        if answered not in self._model_names and not is_same_model(requested, answered):
+        if answered != requested and answered not in self._model_names and not is_same_model(requested, answered):
             self._note_once("model_differs", f"The model {answered} answered instead of {requested}.")
-        if self._finish_reason == "length" and not self._has_answer and self._reasoning.getvalue().strip():
+        has_answer = reply.tool_calls or reply.content
+        if self._finish_reason == "length" and reply.reasoning and not has_answer:
             self._note_once("reasoning_used_budget", REASONING_USED_BUDGET)
+        if missing:
+            self._note_once("tool_call_missing", missing)
+        return len(self._problems) > before
 
     def _note_once(self, code: str, detail: str, *, dialect: str = "") -> None:
         problem = Problem(code, detail, dialect=dialect)
         if problem not in self._problems:
             self._problems.append(problem)
+
+
+def _lost_call(problems: Iterable[Problem]) -> Problem | None:
+    """Return the first problem of a call that could not be read."""
+    return next((problem for problem in problems if problem.code.startswith("tool_call_")), None)
 
 
 def _why_empty(reply: Reply) -> str:

@@ -47,6 +47,7 @@ class ChatReader:
     answer, with `b""` and the last chunks. `failure` is an error that follows the chunks returned last.
     """
 
+    _sse: SSEDecoder  # made when the answer turns out to be events
     __slots__ = (
         "__weakref__", "_assembler", "_body", "_byte_count", "_headers", "_limits", "_observe", "_raw", "_sse", "_start",
         "_status", "failure", "is_done", "is_streamed",
@@ -65,7 +66,6 @@ class ChatReader:
         self._limits = limits
         self._observe = observe
         self._assembler = assembler
-        self._sse = SSEDecoder(limits)
         self._start = b""  # the first bytes, until they show the format
         self._body: list[bytes] = []
         self._byte_count = 0
@@ -142,7 +142,7 @@ class ChatReader:
     @property
     def usage(self) -> Usage | None:
         """The tokens that the server counted, once it has reported them."""
-        return self._assembler.usage
+        return self._assembler.figures.usage
 
     def partial(self) -> Reply:
         """Return the reply as far as it has come."""
@@ -171,6 +171,7 @@ class ChatReader:
             self._body.append(start)
         elif start.startswith(SSE_FIELDS) or (start and self._declares_events and not BOM.startswith(start)):
             self.is_streamed = True
+            self._sse = SSEDecoder(self._limits)
             return self._read_events(start)
         elif not any(known.startswith(start) for known in (*SSE_FIELDS, BOM)):
             self._refuse_start(start)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from lmdeck._streaming.wire_chunks import WireCompletion
 from lmdeck.messages import ModelDetails, Runtime
@@ -22,34 +22,74 @@ NO_STATS = Stats()
 NO_FIGURES: Mapping[str, Any] = MappingProxyType({})
 
 
-class Figures:
+class _Details(Struct, gc=False):
+    """OpenAI's `prompt_tokens_details` and `completion_tokens_details`."""
+
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _WireUsage(Struct, gc=False):
+    """The usage as most servers send it."""
+
+    prompt_tokens: int | UnsetType = UNSET
+    completion_tokens: int | UnsetType = UNSET
+    total_tokens: int | UnsetType = UNSET
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+
+_NO_DETAILS = _Details()
+_NO_USAGE = _WireUsage()
+_decode_usage = msgspec.json.Decoder(_WireUsage | None, strict=False).decode
+
+
+class Figures(Struct):
     """The figures of one answer, from all chunks that carry any.
     Later ones replace earlier ones.
     """
 
-    __slots__ = ("_stats", "model_info", "runtime", "stats", "usage")
-
-    def __init__(self) -> None:
-        self.usage: Usage | None = None
-        self.stats = NO_STATS
-        self.model_info: ModelDetails | None = None
-        self.runtime: Runtime | None = None
-        self._stats: Mapping[str, Any] = NO_FIGURES
+    usage: Usage | None = None
+    stats: Stats = NO_STATS
+    model_info: ModelDetails | None = None
+    runtime: Runtime | None = None
+    sent_stats: Mapping[str, Any] = NO_FIGURES
 
     def read(self, completion: WireCompletion) -> None:
         """Read the figures of a chunk or a whole body."""
-        if completion.usage and (usage := _decode_object(completion.usage)):
-            self.usage = _convert(flatten_usage(usage), Usage)
+        if completion.usage:
+            self.usage = _usage(completion.usage) or self.usage
         if completion.timings:
-            self._stats = {**stats_of_timings(_decode_object(completion.timings)), **self._stats}
+            self.sent_stats = {**stats_of_timings(_decode_object(completion.timings)), **self.sent_stats}
         if completion.stats:
-            self._stats = with_draft_tokens(_decode_object(completion.stats)) or self._stats
+            self.sent_stats = with_draft_tokens(_decode_object(completion.stats)) or self.sent_stats
         if completion.stats or completion.timings:
-            self.stats = _convert(self._stats, Stats)
+            self.stats = _convert(self.sent_stats, Stats)
         if completion.model_info:
             self.model_info = _decode(completion.model_info, ModelDetails)
         if completion.runtime:
             self.runtime = _decode(completion.runtime, Runtime)
+
+
+def _usage(raw: Raw) -> Usage | None:
+    """Return the tokens that a server counted, leniently where they do not fit; None if it reports nothing."""
+    try:
+        wire = _decode_usage(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        given = _decode_object(raw)
+        return _convert(flatten_usage(given), Usage) if given else None
+    if wire is None or wire == _NO_USAGE:
+        return None
+    prompt, completion = wire.prompt_tokens_details or _NO_DETAILS, wire.completion_tokens_details or _NO_DETAILS
+    return Usage(
+        prompt_tokens=wire.prompt_tokens or 0,
+        completion_tokens=wire.completion_tokens or 0,
+        total_tokens=wire.total_tokens or 0,
+        cached_tokens=prompt.cached_tokens if wire.cached_tokens is None else wire.cached_tokens,
+        reasoning_tokens=completion.reasoning_tokens if wire.reasoning_tokens is None else wire.reasoning_tokens,
+    )
 
 
 def _decode(raw: Raw, shape: type[T]) -> T:

@@ -7,10 +7,12 @@ may stand before the key. llama.cpp answers with the path of the file.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _INSTANCE = re.compile(r"(@[\w.-]+)?(:\d+)?$")
 
 
+@lru_cache(maxsize=256)
 def is_same_model(asked: str, answered: str) -> bool:
     """Whether an answer is of the model that was asked; an absent name is not another model."""
     return asked == answered or not asked or not answered or _bare(asked) == _bare(answered)

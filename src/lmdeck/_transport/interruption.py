@@ -39,7 +39,8 @@ class Interruption:
             wake()
 
 
-_current: ContextVar[Interruption | None] = ContextVar("interruption", default=None)
+current_interruption: ContextVar[Interruption | None] = ContextVar("interruption", default=None)
+"""The interruption that this thread watches, or None."""
 
 
 @contextlib.contextmanager
@@ -48,25 +49,18 @@ def interruptible(interruption: Interruption | None) -> Iterator[None]:
 
     Sockets that it opens there are included.
     """
-    token = _current.set(interruption)
+    token = current_interruption.set(interruption)
     try:
         yield
     finally:
-        _current.reset(token)
+        current_interruption.reset(token)
         if interruption is not None:
             interruption.watch(None)
 
 
-def current_interruption() -> Interruption | None:
-    """Return the interruption that this thread watches, or None."""
-    return _current.get()
-
-
-def watch_socket(sock: socket.socket) -> None:
-    """Register a socket with the interruption of this thread, if any, to be shut down by it."""
-    interruption = _current.get()
-    if interruption is not None:
-        interruption.watch(lambda: _shut_down(sock))
+def watch_socket(interruption: Interruption, sock: socket.socket) -> None:
+    """Register a socket with an interruption, to be shut down by it."""
+    interruption.watch(lambda: _shut_down(sock))
 
 
 def _shut_down(sock: socket.socket) -> None:

@@ -5,28 +5,18 @@ The frames of the HTTP libraries hold the headers with the token.
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 
 
-class without_locals:  # noqa: N801  # used like a function
+def clear_locals(error: BaseException, handled: BaseException | None) -> None:
     """Clear the local variables of the frames that an exception has left.
 
     Reports with locals then do not show them.
 
-    pytest's `-l`, `cgitb` and error trackers print them; the lines of the traceback stay.
+    pytest's `-l`, `cgitb` and error trackers print them; the lines of the traceback stay. `handled` is the exception that
+    was being handled before `error` was raised; it is left as it is.
     """
-
-    def __enter__(self) -> None:
-        self._before = sys.exc_info()[1]  # an exception that the caller is handling: not ours to change
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is not None:
-            _clear(error, self._before)
-
-
-def _clear(error: BaseException, before: BaseException | None) -> None:
-    seen = {id(before)}
+    seen = {id(handled)}
     pending: list[BaseException | None] = [error]
     while pending:
         each = pending.pop()

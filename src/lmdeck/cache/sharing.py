@@ -200,7 +200,7 @@ class _SyncBody(SharedBody):
         """Wait while another thread receives.
         Return what has arrived, or None if it is this thread's turn to receive.
         """
-        interruption = current_interruption()
+        interruption = current_interruption.get()
         while True:
             data = self._available(reader)
             if data is not None or not self._is_reading:

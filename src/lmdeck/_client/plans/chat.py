@@ -9,10 +9,9 @@ from typing import Any, get_args
 from msgspec.structs import replace
 
 from lmdeck._client.plans.generation import GenerationRequest, generate, read_rest
-from lmdeck._client.plans.token_counts import guarded
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
-from lmdeck._parsing.offered_tools import OfferedTools
+from lmdeck._parsing.offered_tools import NO_TOOLS, OfferedTools
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import ResponseStream
@@ -21,7 +20,7 @@ from lmdeck._requests.reasoning import chat_reasoning, fitting_level
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck.messages import CacheResult, Problem, Reply
-from lmdeck.stats import Stats
+from lmdeck.stats import Measured, Stats
 
 CACHE_RESULTS = get_args(CacheResult)
 SHORTEST_GENERATION = 0.02  # seconds; an answer that arrives at once has no meaningful speed
@@ -34,33 +33,32 @@ def send_chat(session: Session, spec: ChatSpec) -> Plan[Reply]:
 
 def whole_reply(begin: Plan[ResponseStream[ChatReader]]) -> Plan[Reply]:
     """Read the response that a plan begins to its end, and return the reply."""
-    answer = yield from begin
-    yield from read_rest(answer)
-    return final_reply(answer)
+    stream = yield from begin
+    if stream.is_finished:
+        stream.close()
+    else:
+        yield from read_rest(stream)
+    return final_reply(stream)
 
 
 def begin_chat(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
     """Return the plan that sends the request and reads the response up to its first chunks."""
     if spec.context_guard is not None:
         return _begin_guarded(session, spec, stream=stream)
-    return _begin(session, spec, (), stream=stream)
+    return generate(session, spec.model, partial(_build, session, spec, (), stream), spec.reasoning)
 
 
 def _begin_guarded(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
+    from lmdeck._client.plans.token_counts import guarded
+
     fitting, problems = yield from guarded(session, spec, partial(_ask, session))
-    return (yield from _begin(session, fitting, problems, stream=stream))
+    build = partial(_build, session, fitting, problems, stream)
+    return (yield from generate(session, fitting.model, build, fitting.reasoning))
 
 
 def _ask(session: Session, spec: ChatSpec) -> Plan[str]:
     """Return the plan of the content of an answer."""
     return (yield from send_chat(session, spec)).content
-
-
-def _begin(
-    session: Session, spec: ChatSpec, problems: Sequence[Problem], *, stream: bool
-) -> Plan[ResponseStream[ChatReader]]:
-    build = partial(_build, session, spec, problems=problems, stream=stream)
-    return generate(session, spec.model, build, spec.reasoning)
 
 
 def final_reply(stream: ResponseStream[ChatReader]) -> Reply:
@@ -74,22 +72,26 @@ def final_reply(stream: ResponseStream[ChatReader]) -> Reply:
 
 
 def _build(
-    session: Session, spec: ChatSpec, model: str | None, *, problems: Sequence[Problem], stream: bool
+    session: Session,
+    spec: ChatSpec,
+    problems: Sequence[Problem],
+    stream: bool,  # bound by position, as the model comes last
+    model: str | None,
 ) -> GenerationRequest[ChatReader]:
     fixes = CompatibilityFixes((*session.settings.without_rules, *spec.without_rules), problems)
     body = build_chat(spec, model, fixes, stream=stream)
-    facts = session.models.facts(model)
+    options, choice, facts = spec.options, body.get("tool_choice"), session.models.facts(model)
     if spec.reasoning is not None:
         body.update(chat_reasoning(fitting_level(spec.reasoning, facts.reasoning, model or ""), body))
-    offered = OfferedTools(() if body.get("tool_choice") == "none" else body.get("tools"))
+    offered = NO_TOOLS if choice == "none" or not spec.tools else OfferedTools(body.get("tools"))
 
     def make_reader(status: int, headers: Mapping[str, str]) -> ChatReader:
         assembler = ChatAssembler(
             strict=spec.strict,
-            expects_tokens=spec.expects_tokens,
-            expects_logprobs=spec.expects_logprobs,
+            expects_tokens=options.get("max_tokens") != 0,
+            expects_logprobs=bool(options.get("logprobs")),
             expects_one_call=spec.expects_one_call,
-            expects_call=demands_call(body.get("tool_choice")),
+            expects_call=choice is not None and demands_call(choice),
             text_parser=StreamParser(offered, architecture=facts.architecture),
             tools=offered,
             problems=fixes.problems,
@@ -119,26 +121,22 @@ def _complete_stats(reply: Reply, stream: ResponseStream[ChatReader]) -> Stats:
 
     Without a token count, each chunk counts as one token.
     """
-    stats, measured = reply.stats, stream.measured()
+    sent, measured = reply.stats, stream.measured()
     if not stream.reader.is_streamed:
         # The first token came with the last, so only the total time is known.
-        measured = replace(measured, time_to_first_token=measured.total_time, generation_time=measured.total_time)
+        whole = measured.total_time
+        measured = Measured(time_to_first_token=whole, generation_time=whole, total_time=whole)
+    first, seconds, speed = sent.time_to_first_token, sent.generation_time, sent.tokens_per_second
     tokens = reply.usage.completion_tokens if reply.usage else stream.chunk_count
+    if speed is None and tokens and (took := measured.generation_time or 0.0) >= SHORTEST_GENERATION:
+        speed = tokens / took
     return Stats(
-        time_to_first_token=_first_known(stats.time_to_first_token, measured.time_to_first_token),
-        tokens_per_second=_first_known(stats.tokens_per_second, _speed(tokens, measured.generation_time)),
-        generation_time=_first_known(stats.generation_time, measured.generation_time),
-        stop_reason=stats.stop_reason,
-        model_load_time=stats.model_load_time,
-        draft_tokens=stats.draft_tokens,
+        time_to_first_token=measured.time_to_first_token if first is None else first,
+        tokens_per_second=speed,
+        generation_time=measured.generation_time if seconds is None else seconds,
+        stop_reason=sent.stop_reason,
+        model_load_time=sent.model_load_time,
+        draft_tokens=sent.draft_tokens,
         queue_time=stream.queue_time,
         measured=measured,
     )
-
-
-def _speed(tokens: int, seconds: float | None) -> float | None:
-    return tokens / seconds if tokens and seconds is not None and seconds >= SHORTEST_GENERATION else None
-
-
-def _first_known(server: float | None, measured: float | None) -> float | None:
-    return measured if server is None else server

@@ -10,12 +10,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from lmdeck._client.plans.model_lists import fitting_hints, list_models
-from lmdeck._client.plans.models import apply_profile
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.effects import Plan, Read
 from lmdeck._pipeline.exchange import Call, R, ResponseStream
-from lmdeck._requests.images import suspect_images
 from lmdeck._requests.tool_schema_fallback import (
     is_grammar_error,
     name_refused_tools,
@@ -113,6 +111,8 @@ def send_generation(session: Session, request: GenerationRequest[R]) -> Plan[Res
     """
     model = str(request.body.get("model") or "")
     if model in session.settings.profiles:
+        from lmdeck._client.plans.models import apply_profile  # imported late, as below: few requests need it
+
         yield from apply_profile(session, model)
     if session.uncompilable:
         request = _simplified(request, session.uncompilable) or request
@@ -172,6 +172,8 @@ def _simplified(request: GenerationRequest[R], tools: Collection[bytes] | None =
 
 def _explained(error: InvalidRequestError, request: GenerationRequest[R]) -> InvalidRequestError:
     """Return the error, extended by the tools or images that may have caused it."""
+    from lmdeck._requests.images import suspect_images
+
     name_refused_tools(error, request.body.get("tools") or ())
     suspect_images(error, request.body)
     return error

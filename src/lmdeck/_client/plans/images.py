@@ -17,8 +17,6 @@ from lmdeck._transport import Response, Timeouts, WireRequest
 from lmdeck._version import __version__
 from lmdeck.errors import ConfigurationError, TransportError
 
-FETCH_SECONDS = 30.0
-
 
 def fetch_image(url: str, guard: AddressGuard, max_bytes: int, total_timeout: float) -> Plan[bytes]:
     """Fetch an image and follow redirects; the client's token and proxy are not used.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.argument_values import decode_arguments
 from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker, ReasoningTags
 from lmdeck._parsing.dialects.xml_tags import THINK
@@ -21,10 +22,10 @@ from lmdeck._parsing.value_ends import literal_behind
 from lmdeck._parsing.writers import elements, template, wrapped
 from lmdeck._parsing.xml_calls import Elements, elements_call
 
-INDEX = re.compile(r":\d+$")
+INDEX = late_pattern(r":\d+$")
 ID_LIMIT = 120
 TEXT_LIMIT = 400
-ID = re.compile(r"(?:functions?[._:]?)?(.*?)[:_\-.]?\d*", re.DOTALL)
+ID = late_pattern(r"(?:functions?[._:]?)?(.*?)[:_\-.]?\d*", re.DOTALL)
 """An id that names the tool.
 
 It is `functions.NAME:0`, or misspelled `functionsNAME0` or `functions_NAME_0`.

@@ -7,9 +7,9 @@ Sources: Google's Gemma 4 and FunctionGemma cards; vLLM, SGLang, llama.cpp, Olla
 
 from __future__ import annotations
 
-import re
 from json.encoder import encode_basestring
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._limits import DEFAULT_LIMITS
 from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker, ReasoningTags
 from lmdeck._parsing.json_calls import json_objects
@@ -26,10 +26,10 @@ GEMMA_QUOTE, ESCAPE = STRING_TOKENS = ('<|"|>', "<escape>")
 BEGIN = stops("call:")
 PROOF = stops(GEMMA_QUOTE, "}")
 PROOF_LIMIT = 400
-NAME = re.compile(r"[^\s{}<(]*")
-NUMBER = re.compile(r"-?\d")
-BARE_CALL = re.compile(r"call:([\w.\-]{1,80})\{")
-BARE_CALL_BEGUN = re.compile(r"call:[\w.\-]{0,80}\Z")
+NAME = late_pattern(r"[^\s{}<(]*")
+NUMBER = late_pattern(r"-?\d")
+BARE_CALL = late_pattern(r"call:([\w.\-]{1,80})\{")
+BARE_CALL_BEGUN = late_pattern(r"call:[\w.\-]{0,80}\Z")
 CONTENT_CHANNELS = tuple(f"<|channel>{label}\n" for label in ("content", "final", "response", "answer"))
 
 

@@ -9,8 +9,7 @@ Sources: OpenAI's Harmony guide; vLLM, SGLang, llama.cpp, Ollama.
 
 from __future__ import annotations
 
-import re
-
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.dialects.dialect import Dialect, Marker
 from lmdeck._parsing.json_calls import json_arguments
 from lmdeck._parsing.sink import Sink
@@ -18,8 +17,8 @@ from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stop
 from lmdeck._parsing.writers import each, elements, template
 from lmdeck._parsing.xml_calls import Elements, elements_calls, parameters
 
-RECIPIENT = re.compile(r"\bto=([^\s<]+)|<\|start\|>(functions\.[^\s<]+)(?![^<]*to=)")
-CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
+RECIPIENT = late_pattern(r"\bto=([^\s<]+)|<\|start\|>(functions\.[^\s<]+)(?![^<]*to=)")
+CHANNEL = late_pattern(r"<\|channel\|>\s*(\w+)")
 HEADER_END = stops("<|message|>", "<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>")
 MESSAGE_ENDS = stops(
     "<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>",
@@ -27,7 +26,7 @@ MESSAGE_ENDS = stops(
     *(f"<|channel|>{kind}" for kind in ("analysis", "commentary", "final")),
 )  # fmt: skip
 ADDRESSED_ENDS = stops("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>")
-ADDRESS = re.compile(r"to=[\w.\-]*(?:(<\|(?:message|channel)\|>)|<[|a-z]*\Z|\Z)")
+ADDRESS = late_pattern(r"to=[\w.\-]*(?:(<\|(?:message|channel)\|>)|<[|a-z]*\Z|\Z)")
 STRAY = stops("commentary<|", "analysis<|", "final<|", "assistant<|")
 BUILTIN = ("browser", "python", "container")
 ATEM = Elements(
@@ -43,15 +42,15 @@ RFL = Elements(
 BODY_BEGINNINGS = stops(*MESSAGE_ENDS.literals, *ATEM.function, "<atem:function_calls>", *RFL.parameter)
 GLUED = ("json", "code", "xml")
 HEADER_LIMIT = 400
-KNOWN_HEADER = re.compile(
+KNOWN_HEADER = late_pattern(
     r"<\|start\|>\s*(?:assistant|user|system|developer|tool|functions)?(?:\.[\w.\-]+)?"
     r"|<\|channel\|>\s*(?:analysis|commentary|final)?|<\|constrain\|>\s*(?i:json|xml)?"
 )
-WHOLE_HEADER = re.compile(
+WHOLE_HEADER = late_pattern(
     r"(?:<\|start\|>assistant)?\s*(?:to=[^\s<]+\s*)?<\|channel\|>\s*(?:analysis|commentary|final)\b\s*(?:to=[^\s<]+\s*)?"
     r"(?:<\|constrain\|>\s*(?i:json|xml)\b\s*)?"
 )
-HEADER = re.compile(
+HEADER = late_pattern(
     r"(?:<\|start\|>[\w.\-]*)?\s*(?:to=|to?\Z|<\|channel\|>\s*\w|<\|channel\|>\Z|<(?:\|[a-z]*\|?)?\Z|\Z)"
 )
 

@@ -7,9 +7,9 @@ Sources: Inkling's chat template; vLLM, SGLang.
 
 from __future__ import annotations
 
-import re
 from string import ascii_letters
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.dialects.dialect import Dialect, Marker
 from lmdeck._parsing.json_calls import json_call
 from lmdeck._parsing.sink import Sink
@@ -25,10 +25,10 @@ MESSAGE_END = stops(
     "<|content_model_end_sampling|>", "<|content_invoke_tool_json|>", "<|content_invoke_tool_text|>",
 )  # fmt: skip
 TURNS = ("<|message_model|>", "<|message_user|>")
-WHOLE_HEADER = re.compile(r"<\|message_[a-z]+\|>(?:[^<>\n]{0,200}<\|content_|<\|(?:end_message|message_))")
-HEADER_BEGUN = re.compile(r"<\|message_[a-z]+\|>[^<>\n]{0,200}(?:<\|?[a-z_]*)?\Z")
+WHOLE_HEADER = late_pattern(r"<\|message_[a-z]+\|>(?:[^<>\n]{0,200}<\|content_|<\|(?:end_message|message_))")
+HEADER_BEGUN = late_pattern(r"<\|message_[a-z]+\|>[^<>\n]{0,200}(?:<\|?[a-z_]*)?\Z")
 HEADER_LIMIT = 400
-LEAD = re.compile(r"[A-Za-z_][\w.\-]*(?:(<\|content_invoke_tool_[a-z])|<[|a-z_]*\Z|\Z)")
+LEAD = late_pattern(r"[A-Za-z_][\w.\-]*(?:(<\|content_invoke_tool_[a-z])|<[|a-z_]*\Z|\Z)")
 
 
 def inkling(source: Source, sink: Sink) -> Reader[None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import re
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.dialects.dialect import Dialect, Marker
 from lmdeck._parsing.offered_tools import types_of
 from lmdeck._parsing.sink import Sink
@@ -16,7 +17,7 @@ from lmdeck._parsing.typed_values import typed_value
 from lmdeck._parsing.value_ends import ValueEnd
 from lmdeck._parsing.writers import elements, wrapped
 
-ATTRIBUTE = re.compile(r"""\b(\w++)\s*+=\s*+"((?:[^"\\]|\\.)*+)\"""")
+ATTRIBUTE = late_pattern(r"""\b(\w++)\s*+=\s*+"((?:[^"\\]|\\.)*+)\"""")
 SEPARATOR = stops("<|sep|>")
 ATTRIBUTES = re.compile(rf"(?:\s*+{ATTRIBUTE.pattern})*+\s*")
 HEADER_ENDS = stops("<|sep|>", "<|open|>", "<|close|>")
@@ -36,7 +37,7 @@ GLUED = "toolscall "
 
 Source: oh-my-pi #8495.
 """
-SECTION = re.compile(r"\w*")
+SECTION = late_pattern(r"\w*")
 
 
 def kimi(source: Source, sink: Sink) -> Reader[None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import sys
 from collections.abc import AsyncGenerator, Mapping
 
 import aiohttp
@@ -22,7 +23,7 @@ from lmdeck._transport.aiohttp.errors import forget_headers, is_limit, translate
 from lmdeck._transport.aiohttp.read_timer import ReadTimer
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.tls import ssl_context
-from lmdeck._transport.traceback_secrets import without_locals
+from lmdeck._transport.traceback_secrets import clear_locals
 from lmdeck.config import Settings
 
 LARGE_BODY = 1 << 20  # larger ones are sent piece by piece: aiohttp warns of bytes that would block the loop
@@ -51,10 +52,11 @@ class AiohttpTransport:
         left, phase = deadlines.remaining()
         limits = aiohttp.ClientTimeout(total=None, connect=request.timeouts.connect)
         body, is_tunnelled = request.body, request.url.startswith("https://")
+        handled = sys.exc_info()[1]
         try:
             async with asyncio.timeout(left):
                 session = await self._opened_session()
-                with without_locals():
+                try:
                     response = await session.request(
                         request.method,
                         URL(request.url, encoded=True),
@@ -66,6 +68,9 @@ class AiohttpTransport:
                         proxy_headers=self._proxy_headers if is_tunnelled else None,
                         timeout=limits,
                     )
+                except BaseException as error:
+                    clear_locals(error, handled)
+                    raise
         except (aiohttp.ClientError, OSError, ValueError) as error:
             forget_headers(error)
             if is_limit(error):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,7 +26,7 @@ from lmdeck._forking import on_fork
 from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_left
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.tls import ssl_context
-from lmdeck._transport.traceback_secrets import without_locals
+from lmdeck._transport.traceback_secrets import clear_locals
 from lmdeck._transport.urllib3.errors import is_broken_by_system, root_of, translate
 from lmdeck._transport.urllib3.pools import READ_BYTES, PooledConnection, pool_manager
 from lmdeck.config import Settings
@@ -54,18 +55,7 @@ class Urllib3Transport:
         deadlines = Deadlines(request.timeouts)
         left, phase = deadlines.remaining()
         try:
-            with without_locals():
-                send, url = self._sender(request)
-                response = send(
-                    request.method,
-                    url,
-                    redirect=False,
-                    body=request.body,
-                    headers=request.wire_headers(),
-                    preload_content=False,
-                    retries=NO_RETRIES,
-                    timeout=urllib3.Timeout(connect=min(request.timeouts.connect, left), read=left),
-                )
+            response = self._send(request, left)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             cause = root_of(error)
             # Connecting is limited by `connect` and by the rest of the other limits; the error names the shorter one.
@@ -86,18 +76,30 @@ class Urllib3Transport:
         self._manager = self._make_manager()
         self._pools = {}
 
-    def _sender(self, request: WireRequest) -> tuple[Callable[..., BaseHTTPResponse], str]:
-        """Return the sender of a request, and the URL for it.
-
-        The sender is the server's pool, or the manager if there is a proxy.
-        """
-        if self._manager.proxy is not None:
-            return self._manager.urlopen, request.url
-        server = request.server
-        pool = self._pools.get(server)
-        if pool is None:
-            pool = self._pools[server] = self._manager.connection_from_url(server)
-        return pool.urlopen, request.url.removeprefix(server)
+    def _send(self, request: WireRequest, seconds: float) -> BaseHTTPResponse:
+        """Send a request through the server's pool, or through the manager if there is a proxy."""
+        server, handled = request.server, sys.exc_info()[1]
+        send: Callable[..., BaseHTTPResponse] = self._manager.urlopen
+        url = request.url
+        try:
+            if self._manager.proxy is None:
+                pool = self._pools.get(server)
+                if pool is None:
+                    pool = self._pools[server] = self._manager.connection_from_url(server)
+                send, url = pool.urlopen, url.removeprefix(server)
+            return send(
+                request.method,
+                url,
+                redirect=False,
+                body=request.body,
+                headers=request.wire_headers(),
+                preload_content=False,
+                retries=NO_RETRIES,
+                timeout=urllib3.Timeout(connect=min(request.timeouts.connect, seconds), read=seconds),
+            )
+        except BaseException as error:
+            clear_locals(error, handled)
+            raise
 
 
 class Urllib3Response:
@@ -124,13 +126,16 @@ class Urllib3Response:
         Raises:
             TransportError: The connection broke, or a time limit was exceeded.
         """
+        if self._was_read_whole:
+            return self._end()
         left, phase = self._deadlines.remaining()
-        if self._reads is not None and self._reads.is_inherited:
+        reads = self._reads
+        if reads is not None and reads.is_inherited:
             raise ConnectionLostError("The process was forked while the answer was read: only the parent can read on.")
         try:
-            if self._reads is not None:
-                self._reads.limit(left)
-            data = b"" if self._was_read_whole else self._response.read1(READ_BYTES, decode_content=self._is_coded)
+            if reads is not None:
+                reads.limit(left)
+            data = self._response.read1(READ_BYTES, decode_content=self._is_coded)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             if isinstance(error, ReadTimeoutError) and not is_broken_by_system(error):
@@ -138,15 +143,19 @@ class Urllib3Response:
             raise translate(error, self._request) from error
         self._deadlines.has_bytes = True
         if not data:
-            if self._is_finished:  # by `close`, perhaps in another thread
-                raise ConnectionLostError("The answer was closed before its end.")
-            self._is_finished = True
-            self._response.release_conn()
-        else:
-            self._was_read_whole = self._response.length_remaining == 0 and not self._is_coded
-            if isinstance(self._connection, PooledConnection):
-                self._connection.last_used = time.monotonic()
+            return self._end()
+        self._was_read_whole = self._response.length_remaining == 0 and not self._is_coded
+        if isinstance(self._connection, PooledConnection):
+            self._connection.last_used = time.monotonic()
         return data
+
+    def _end(self) -> bytes:
+        """Return the connection at the end of the body."""
+        if self._is_finished:  # by `close`, perhaps in another thread
+            raise ConnectionLostError("The answer was closed before its end.")
+        self._is_finished = True
+        self._response.release_conn()
+        return b""
 
     def be_patient(self, *, wanted: bool) -> None:
         """Allow silences as long as the wait for the first byte (`wanted`), or stop allowing them."""

@@ -20,7 +20,7 @@ MAX_LINES = 100
 _METHODS_WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "TRACE", "OPTIONS", "CONNECT"})
 _is_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _is_target = re.compile(r"[!-~]+").fullmatch
-_find_control = re.compile(r"[\0\r]").search
+_is_field = re.compile(r"(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+):|(?=[ \t]))([^\0\r\n]*)\r?\n").fullmatch
 
 
 def request_head(method: str, target: str, host: str, body: bytes | None, fields: Mapping[str, str]) -> bytes:
@@ -59,13 +59,12 @@ def read_fields(file: BinaryIO) -> HTTPHeaderDict:
             raise http.client.LineTooLong("header line")
         if not line.endswith(b"\n"):
             raise http.client.IncompleteRead(line)
-        text = line.decode("latin-1").removesuffix("\n").removesuffix("\r")
-        name, colon, value = text.partition(":")
-        is_folded = text.startswith((" ", "\t")) and bool(fields)
-        if _find_control(text) or not (is_folded or (colon and _is_token(name))):
+        found = _is_field(line.decode("latin-1"))
+        if not found or not (found[1] or fields):
             raise http.client.HTTPException("a line of the head is not a header")
-        if is_folded:
+        name, value = found.groups()
+        if not name:
             name, first = fields.pop()
-            value = f"{first} {text.lstrip()}"
+            value = f"{first} {value.lstrip()}"
         fields.append((name, value.strip(" \t")))
     raise http.client.HTTPException(f"the head has more than {MAX_LINES} lines")

@@ -7,7 +7,6 @@ up within the limit for connecting, and a forked process gives up the connection
 
 from __future__ import annotations
 
-import http
 import http.client
 import io
 import socket
@@ -15,6 +14,7 @@ import ssl
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
@@ -33,11 +33,12 @@ from lmdeck._forking import disown, on_fork
 from lmdeck._transport import CheckAddress
 from lmdeck._transport._names import AddressInfo, look_up
 from lmdeck._transport.chunked import ChunkedDecoder, ChunkedError
-from lmdeck._transport.interruption import watch_socket
+from lmdeck._transport.interruption import current_interruption, watch_socket
 from lmdeck._transport.urllib3.heads import read_fields, request_head
 from lmdeck.config import Settings
 
 IDLE_SECONDS = 4.0
+SWITCHING_PROTOCOLS = 101
 MAX_INTERIM_ANSWERS = 100
 MAX_LENGTH_DIGITS = 20
 READ_BYTES = 1 << 17
@@ -55,7 +56,7 @@ class _TimedReads(io.RawIOBase):
         self.by: float | None = None
         self.left_over = 0
         self.is_inherited = False
-        self._received = 0
+        self.received = 0
         self._seconds = sock.gettimeout()
         self._hold = sock.makefile("rb", buffering=0)  # keeps the socket open while it is read
 
@@ -83,12 +84,12 @@ class _TimedReads(io.RawIOBase):
                 raise TimeoutError("timed out")
             self.sock.settimeout(left if self._seconds is None else min(left, self._seconds))
         count = self.sock.recv_into(buffer)
-        self._received += count
+        self.received += count
         return count
 
     def tell(self) -> int:
         """Return the number of bytes received; a buffer derives from it how many of them were read."""
-        return self._received
+        return self.received
 
     def cut(self) -> None:
         """Shut the connection down, which ends a read that waits in another thread."""
@@ -113,7 +114,7 @@ class _Buffer(io.BufferedReader):
     def close(self) -> None:
         """Close the buffer and record how many bytes are left."""
         if not self.closed:
-            self.raw.left_over = self.raw.tell() - self.tell()  # type: ignore[attr-defined]  # `_TimedReads`
+            self.raw.left_over = self.raw.received - self.tell()  # type: ignore[attr-defined]  # `_TimedReads`
         super().close()
 
 
@@ -148,7 +149,7 @@ class _BulkHTTPResponse(http.client.HTTPResponse):
         self._decoder = ChunkedDecoder() if self.chunked else None
         is_counted = length.isdecimal() and length.isascii() and len(length) < MAX_LENGTH_DIGITS and not self.chunked
         self.length = int(length) if is_counted else None
-        if self.status in {101, 204, 304} or self._method == "HEAD":  # type: ignore[attr-defined]  # typeshed leaves it out
+        if self.status in {SWITCHING_PROTOCOLS, 204, 304} or self._method == "HEAD":  # type: ignore[attr-defined]  # typeshed leaves it out
             self.length = 0
         self.will_close = self._check_close() or (not self.chunked and self.length is None)  # type: ignore[attr-defined]
 
@@ -156,7 +157,7 @@ class _BulkHTTPResponse(http.client.HTTPResponse):
         """Return the status line of the answer, skipping interim answers (RFC 9110, 15.2)."""
         for _ in range(MAX_INTERIM_ANSWERS):
             version, status, reason = super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
-            if status == http.HTTPStatus.SWITCHING_PROTOCOLS or not 100 <= status <= 199:
+            if status == SWITCHING_PROTOCOLS or not 100 <= status <= 199:
                 return version, status, reason
             read_fields(self.fp)
         raise http.client.HTTPException(f"more than {MAX_INTERIM_ANSWERS} interim answers")
@@ -202,16 +203,17 @@ class PooledConnection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection can be reused: open, not idle for too long, no unread bytes."""
-        is_fresh = self.last_used is None or time.monotonic() - self.last_used < IDLE_SECONDS
-        return is_fresh and not self._has_bytes_left() and super().is_connected
+        """Whether the connection can be reused: open, not idle for too long, no unread bytes.
 
-    def _has_bytes_left(self) -> bool:
-        """Whether the server sent more than its answer: the rest would be read as the next answer."""
-        return bool(
-            (self.reads is not None and self.reads.left_over)
-            or (isinstance(self.sock, ssl.SSLSocket) and self.sock.pending())
-        )
+        What the server sent beyond its answer would be read as the next answer.
+        """
+        if self.last_used is not None and time.monotonic() - self.last_used >= IDLE_SECONDS:
+            return False
+        if self.reads is not None and self.reads.left_over:
+            return False
+        if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+            return False
+        return super().is_connected
 
     def _new_conn(self) -> socket.socket:
         """Look the name up and connect to one of its addresses, within the limit for connecting."""
@@ -242,7 +244,8 @@ class PooledConnection(HTTPConnection):
             try:
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
-                watch_socket(sock)
+                if (interruption := current_interruption.get()) is not None:
+                    watch_socket(interruption, sock)
                 left = None if by is None else max(by - time.monotonic(), 0.001)
                 sock.settimeout(left if left is None or number == len(addresses) else left / 2)
                 sock.connect(address)
@@ -270,13 +273,15 @@ class PooledConnection(HTTPConnection):
         The limit for both is that of the first byte, not that of connecting.
         """
         self._asked = method, url
-        data = request_head(method, url, self._authority(), body, headers or {}) + (body or b"")
+        data = request_head(method, url, self._authority, body, headers or {}) + (body or b"")
         if self.sock is None:
             self.connect()
-        watch_socket(self.sock)
+        if (interruption := current_interruption.get()) is not None:
+            watch_socket(interruption, self.sock)
         self.sock.settimeout(self.sent_within)
         self.sock.sendall(data)
 
+    @cached_property
     def _authority(self) -> str:
         """Return the value of `Host`: name and port of the server, also behind a proxy tunnel."""
         host, port = (self._tunnel_host, self._tunnel_port) if self._tunnel_host else (self.host, self.port)
@@ -298,7 +303,8 @@ class PooledConnection(HTTPConnection):
         self.last_used = time.monotonic()
         self.sock.settimeout(self.timeout)
         method, url = self._asked
-        answer = self.response_class(self.sock, method=method)
+        answer = _BulkHTTPResponse(self.sock, method=method)
+        self.reads = answer.reads
         try:
             answer.begin()
         except BaseException:
