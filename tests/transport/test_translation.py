@@ -30,6 +30,7 @@ from lmdeck import (
 from lmdeck._transport import WireRequest
 from lmdeck._transport import aiohttp as aiohttp_transport
 from lmdeck._transport.chunked import ChunkedError
+from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.urllib3 import errors
 
 REQUEST = WireRequest(method="POST", url="http://lm.test:1234/v1/chat/completions")
@@ -63,6 +64,11 @@ VALUES: dict[str, Any] = {
     "got": b"",
     "port": 1234,
 }
+
+
+def translated_async(error: Exception) -> LMStudioError:
+    """Return the async transport's error for an exception of a request."""
+    return aiohttp_transport.translate(error, REQUEST.url, Deadlines(REQUEST.timeouts))
 
 
 def tree(base: type[BaseException]) -> Iterator[type[BaseException]]:
@@ -126,7 +132,7 @@ def test_every_async_exception_is_translated(kind: type[Exception]) -> None:
     """The same for aiohttp."""
     error = made(kind)
     assert isinstance(error, Exception)
-    check(aiohttp_transport.translate(error, REQUEST))
+    check(translated_async(error))
 
 
 def caused(error: BaseException, cause: BaseException) -> BaseException:
@@ -186,7 +192,7 @@ ASYNC_MEANINGS = [
 @pytest.mark.parametrize(("error", "expected"), ASYNC_MEANINGS, ids=lambda value: repr(value)[:60])
 def test_what_async_exceptions_mean(error: Exception, expected: type[LMStudioError]) -> None:
     """Both clients raise the same class for the same cause."""
-    assert type(aiohttp_transport.translate(error, REQUEST)) is expected
+    assert type(translated_async(error)) is expected
 
 
 WORDS = "words of a library <aiohttp.Thing object at 0x7f>"
@@ -200,8 +206,7 @@ def test_no_words_of_a_library_are_in_a_message(kind: type[Exception]) -> None:
     except TypeError:
         error = made(kind)
         error.args = (*error.args, WORDS)
-    translate = errors.translate if kind in SYNC else aiohttp_transport.translate
-    message = translate(error, REQUEST).message
+    message = (errors.translate(error, REQUEST) if kind in SYNC else translated_async(error)).message
     if kind not in {http.client.BadStatusLine, http.client.RemoteDisconnected}:  # which quote the server's own line
         assert WORDS not in message
     for name in ("aiohttp", "urllib3", "HTTPConnection", "Errno", "Exception(", "Error("):
@@ -227,5 +232,5 @@ def test_no_words_of_a_library_are_in_a_message(kind: type[Exception]) -> None:
 )
 def test_the_reason_is_the_system_s(error: Exception, words: str) -> None:
     """In words that can be looked up."""
-    translate = aiohttp_transport.translate if isinstance(error, aiohttp.ClientError) else errors.translate
-    assert words in translate(error, REQUEST).message
+    is_async = isinstance(error, aiohttp.ClientError)
+    assert words in (translated_async(error) if is_async else errors.translate(error, REQUEST)).message

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 JOINED_AT = 16
 """How many pieces are kept separate.
 
@@ -14,14 +12,17 @@ A piece of five letters takes sixty bytes, and a thousand streams may be open.
 """
 
 
-class TextBuffer(Struct, eq=False):
+class TextBuffer:
     """A buffer that joins pieces of text from time to time.
 
     So its memory depends on the text, not on the number of pieces.
     """
 
-    _joined: list[str] = []
-    _pieces: list[str] = []
+    __slots__ = ("_joined", "_pieces")
+
+    def __init__(self) -> None:
+        self._joined: list[str] = []
+        self._pieces: list[str] = []
 
     def write(self, piece: str) -> None:
         """Add a piece."""
