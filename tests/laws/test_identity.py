@@ -66,6 +66,21 @@ def test_generated_text_with_literals_of_dialects_comes_back() -> None:
             assert_identity(text, number, with_tools=False)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The parser looks for <|START_THINKING|> and stops at <|END_THINKING|> in the text.",
+        "Kimi-VL writes (◁think▷ … ◁/think▷) around it.",
+        "Apertus has <|inner_prefix|> and <|inner_suffix|> for that.",
+        "// thinking when we see <|channel>thought and <channel|> later",
+        'let input = r"<|START_THINKING|>\\nLet me<|END_THINKING|>";',
+        "It uses <ifm|think>, then </ifm|think> and <|end|> last.",
+    ],
+)
+def test_prose_about_the_tags_of_reasoning_is_content_without_tools(text: str) -> None:
+    assert_identity(text, 3, with_tools=False)
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_a_client_hands_on_what_the_server_sent(name: str) -> None:
     """`send()` and `stream()`, without tools, give what `parse()` gives."""

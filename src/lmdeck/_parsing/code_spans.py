@@ -13,6 +13,7 @@ INDENTED = re.compile(r" {0,3}\t| {4}")
 SPECIAL = re.compile(r"[|｜]")
 HEAD = 16
 OPENING_QUOTE = re.compile(r"(?:^|[\s(\[{:=,])[\"'“‘«„]\Z")
+WORD_END = re.compile(r"[^\W_][.!?:;…。\uff01\uff1f]*\Z")
 UNSEEN = 4096
 
 
@@ -65,6 +66,12 @@ class CodeSpans:
         """Whether the text ends with a quotation mark."""
         self._look()
         return self._last[-1:] in ('"', "'")
+
+    @property
+    def follows_word(self) -> bool:
+        """Whether the text ends with a word or the end of a sentence."""
+        self._look()
+        return WORD_END.search(self._last) is not None
 
     def inside_code(self, token: str = "") -> bool:
         """Whether the next text is inside code or a quote.

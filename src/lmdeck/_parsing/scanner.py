@@ -30,8 +30,6 @@ ELEMENT = late_pattern(r"\s*<(?:parameter|param|arg_|invoke|function|\||｜)")
 BODY_LENGTH = 16
 WORD_TAG = late_pattern(r"<[A-Za-z]")
 REFUSED = frozenset({"tool_call_unparsed", "tool_call_incomplete", "unoffered_tool", "markup_kept"})
-LONGEST_THOUGHT = 16_000
-"""How long reasoning may be that begins on a line of text."""
 
 
 class Scanner(ReasoningScanner):
@@ -212,29 +210,22 @@ class Scanner(ReasoningScanner):
     def _opens_reasoning(self, token: str) -> Reader[bool]:
         """Whether a tag opens reasoning.
 
-        On a line of text and before a space, where prose only mentions it, it needs an end tag.
+        On a line of text it does between two words without a space, unless its dialect is known to be spoken: with a space,
+        or in brackets, prose mentions it.
         """
-        source, sink, tags = self.source, self.sink, self.grammar.anywhere[token]
+        source, spans = self.source, self.sink.code_spans
+        if spans.is_line_start or self._is_spoken(token):
+            return True
         behind = source.at + len(token)
         while behind >= len(source.text) and not source.closed:
             yield
             behind = source.at + len(token)
-        if (
-            sink.code_spans.is_line_start
-            or self._is_spoken(token)
-            or source.text[behind : behind + 1] not in (" ", ",", ".")
-        ):
-            return True
-        while not source.closed and len(source.text) - source.at < LONGEST_THOUGHT:
-            if source.text.find(tags.close, source.at) >= 0:
-                return True
-            yield
-        return source.text.find(tags.close, source.at, source.at + LONGEST_THOUGHT) >= 0
+        return spans.follows_word and source.text[behind : behind + 1] not in (" ", ",", ".")
 
     def _drop_token(self, token: str) -> None:
         """Drop a token that is not part of the answer.
 
-        Special tokens are dropped anywhere, others only at its start and end.
+        Tokens are dropped at its start and end, special ones also inside it if tools are offered.
 
         A special one inside the text is reported, unless its dialect is known to be spoken.
         """
@@ -247,12 +238,12 @@ class Scanner(ReasoningScanner):
             sink.defer_space()
         elif self._left_markup and not is_end_tag:
             sink.emit_content(token)
-        elif is_special(token) and (is_end_tag or grammar.has_calls):
+        elif is_special(token) and grammar.has_calls:
             sink.drop_token(token)
-        elif is_end_tag:
-            sink.emit_content(token)
-        else:
+        elif is_special(token) or not is_end_tag:
             sink.defer_token(token)
+        else:
+            sink.emit_content(token)
 
     def read_message(self, ends: Stops) -> Reader[str]:
         """Read the body of a message to the user up to one of `ends` and return that, unread."""
