@@ -123,6 +123,7 @@ FORMS: dict[str, tuple[str, Read]] = {
         coder("<parameter=text>\nhi") * 20, calls(*[save(text="hi")] * 20, problems=("repaired",) * 20),
     ),
     "qwen3-coder: a name in an element of its own, then nothing": ("<function><name>save</name><arguments>", CUT_OFF),
+    "qwen3-coder: a name in an element of its own, cut off": ("<tool_call><function><name>save", CUT_OFF),
     "qwen3-coder: a name in an element of its own, then text": (
         "<tool_call><function>save</function>hello</tool_call>",
         text_left("<tool_call><function>save</function>hello</tool_call>", "markup_kept"),
@@ -204,6 +205,9 @@ FORMS: dict[str, tuple[str, Read]] = {
         kimi_k2('<|tool_call_begin|>0<|tool_call_argument_begin|>{"unknown": 1}<|tool_call_end|>'),
         text_left(kimi_k2('<|tool_call_begin|>0<|tool_call_argument_begin|>{"unknown": 1}<|tool_call_end|>'), "unoffered_tool"),
     ),
+    "kimi-k3: a section of another name": (
+        "<|open|>extra<|sep|>Hi<|close|>extra<|sep|>", text_left("Hi", "text_left_out", "text_left_out"),
+    ),
     "kimi-k3: a type by another name": (
         kimi_k3('key="other" type="int"', "5<|close|>argument<|sep|>"), calls(save(other=5)),
     ),
@@ -251,6 +255,9 @@ FORMS: dict[str, tuple[str, Read]] = {
         calls(save(text="hi"), PING),
     ),
     "llama3: two built-in calls": ('<|python_tag|>ping.call(); save.call(text="hi")<|eom_id|>', calls(PING, save(text="hi"))),
+    "llama3: program text without a tool that runs it": (
+        "<|python_tag|>print(1)<|eom_id|>", text_left("<|python_tag|>print(1)<|eom_id|>", "tool_call_unparsed"),
+    ),
     "llama3: a separator first": ('<|python_tag|>; {"name": "ping", "parameters": {}}<|eom_id|>', calls(PING)),
     # Functionary, GigaChat, Cohere
     "functionary: a line that only looks like a call": (">>>nope\nhello", text_left(">>>nope\nhello")),
@@ -272,6 +279,10 @@ FORMS: dict[str, tuple[str, Read]] = {
         )
         for given in ("1e400", '"hello"', "7", "[1]")
     },
+    "hermes: an array of calls whose last one cannot be read, without its end": (
+        '<tool_call>[{"name": "ping", "arguments": {}}, {"name": "ping", "arguments": 7}',
+        Read('{"name": "ping", "arguments": 7}', "", (PING,), ("tool_call_unparsed",)),
+    ),
     "hermes: the arguments before the name": (hermes('{"arguments": {"text": "hi"}, "name": "save"}'), calls(save(text="hi"))),
     "hermes: a nested call, cut off behind it": ('<tool_call>{"function": {"name": "ping", "arguments": {}}, "id": "x"', calls(PING)),
     "hermes: words beside a nested call": (
