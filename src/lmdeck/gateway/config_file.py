@@ -1,4 +1,7 @@
-"""Reading a configuration file: TOML or JSON, with errors that name the setting and the line."""
+"""Reading a configuration file, TOML or JSON.
+
+Errors name the setting and the line.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,9 @@ def decode_configuration(text: str, origin: str) -> dict[str, Any]:
 
 @contextmanager
 def named_errors(text: str, origin: str, kind: type[Struct]) -> Iterator[None]:
-    """Report an invalid setting of a configuration, which is converted to `kind`, with its name and line.
+    """Report an invalid setting of a configuration with its name and line.
+
+    The configuration is converted to `kind`.
 
     Raises:
         ConfigurationError: The conversion failed.

@@ -1,7 +1,7 @@
-"""The gateway's HTTP protocol: uvicorn's on httptools, with limits for a request's head, and answers for HTTP/1.0.
+"""The gateway's HTTP protocol: uvicorn's on httptools, with limits for a request's head.
 
-uvicorn has no such limits on httptools: a client could send headers without end, or never finish them. Thousands of idle
-connections are usual, so that what few of them need is made when it is needed.
+It also answers clients of HTTP/1.0. On httptools, uvicorn does not limit a head: a client could send headers without end, or
+never finish them. Thousands of idle connections are usual, so that what few of them need is made when it is needed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class _FlowControl(FlowControl):
 
 
 class _Pipeline(list[Any]):
-    """The requests that a client has sent before its last answer ended: few have any, and an empty deque takes 760 bytes."""
+    """The requests that a client has sent before its last answer ended.
+
+    Few clients have any, and an empty deque takes 760 bytes.
+    """
 
     __slots__ = ()
 
@@ -50,7 +53,10 @@ class _Pipeline(list[Any]):
 
 
 async def _unframed(app: ASGIApp, cycle: RequestResponseCycle, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a client of HTTP/1.0, which does not know chunks: the end of the connection ends the answer."""
+    """Answer a client of HTTP/1.0, which does not know chunks.
+
+    The end of the connection ends the answer.
+    """
 
     async def send_unframed(message: Message) -> None:
         if message["type"] == "http.response.start":

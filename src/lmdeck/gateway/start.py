@@ -1,6 +1,7 @@
-"""The start of a gateway: checks of its configuration, its socket, and the process that serves on it.
+"""The start of a gateway.
 
-The command line and its packages stay in the process that starts, since they take 12 MB of memory.
+It checks the configuration, opens the socket, and starts the process that serves on it. The command line and its packages stay
+in the process that starts, since they take 12 MB of memory.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def check_exposure(config: Config) -> None:
 
 
 def become_server(path: str | None, server: Mapping[str, object]) -> NoReturn:
-    """Check a configuration, open its socket, and replace this process by one that serves; on Windows, serve here.
+    """Check a configuration, open its socket, and become the process that serves.
+
+    On Windows, which cannot replace a process, it serves in this one.
 
     `server` has settings of the table `[server]` that the command line overrides.
 
