@@ -29,6 +29,8 @@ Begin: TypeAlias = Callable[[], Plan[ResponseStream[ChatReader]]]
 class _StreamState(Generic[TransportT]):
     """The state of reading one answer."""
 
+    __slots__ = ("_begin", "_is_closed", "interruption", "response", "transport")
+
     def __init__(self, transport: TransportT, begin: Begin) -> None:
         self.transport = transport
         self.response: ResponseStream[ChatReader] | None = None

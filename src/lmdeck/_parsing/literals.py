@@ -252,7 +252,9 @@ class LiteralReader:
             if not found:
                 if source.closed:
                     raise TruncatedCall
-                yield from source.sleep(plain.search, self._put)
+                source.fall_asleep(plain.search, self._put)
+                yield
+                source.wake()
                 continue
             char = found.group()
             if char == "\\":

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from weakref import proxy
 
 from lmdeck._parsing.code_spans import CodeSpans
-from lmdeck._parsing.dialects.dialect import ReasoningTags
+from lmdeck._parsing.dialects.dialect import Marker, ReasoningTags
 from lmdeck._parsing.grammar import NO_ENDS, Grammar
 from lmdeck._parsing.leftovers import unread_call_markup
 from lmdeck._parsing.offered_tools import OfferedTools
@@ -39,7 +39,7 @@ class ReasoningScanner(ABC):
         self.sink.scanner = proxy(self)  # so that an answer is freed without the collector
         self.is_answered = False
         self.had_reasoning = False
-        self._spoken = set(grammar.spoken)
+        self._spoken = grammar.spoken
 
     @abstractmethod
     def read_message(self, ends: Stops) -> Reader[str]:
@@ -59,6 +59,10 @@ class ReasoningScanner(ABC):
     def _is_spoken(self, literal: str) -> bool:
         """Whether a dialect with this literal is known to be spoken."""
         return not self._spoken.isdisjoint(self.grammar.speakers.get(literal, ()))
+
+    def dialect_of(self, marker: Marker, source: Source) -> str:
+        """Return the name of the dialect of the call that is being read."""
+        return self.grammar.dialect_of(marker, source.marked(), self._spoken)
 
     def _note_spoken(self, literal: str) -> None:
         """Note that the dialects of a special token are spoken."""

@@ -7,6 +7,7 @@ content, unchanged.
 from __future__ import annotations
 
 from collections.abc import Callable
+from weakref import proxy
 
 from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.dialects.dialect import Marker
@@ -30,6 +31,37 @@ ELEMENT = late_pattern(r"\s*<(?:parameter|param|arg_|invoke|function|\||｜)")
 BODY_LENGTH = 16
 WORD_TAG = late_pattern(r"<[A-Za-z]")
 REFUSED = frozenset({"tool_call_unparsed", "tool_call_incomplete", "unoffered_tool", "markup_kept"})
+Search = Callable[[str], object]
+
+
+class _Lines:
+    """Emits text and tracks whether it ends at the start of a line, where other tokens count.
+
+    A function in a function would do it with four times the memory, in each open stream.
+    """
+
+    __slots__ = ("_emit", "_scan", "_scanner", "_source")
+
+    def __init__(self, scanner: Scanner, scan: Scan, emit: Callable[[str], None]) -> None:
+        self._scanner = scanner
+        self._source = scanner.source
+        self._scan = scan
+        self._emit = emit
+
+    @property
+    def stop(self) -> Search:
+        """The function that finds the next token."""
+        scan = self._scan
+        return (scan.on_new_line if self._scanner.is_line_start else scan.usual).beginning.search
+
+    def emit(self, text: str) -> None:
+        """Emit text."""
+        self._emit(text)
+        newline = text.rfind("\n") + 1
+        if newline or self._scanner.is_line_start:
+            rest = text[newline:]
+            self._scanner.is_line_start = not rest or rest.isspace()
+            self._source.stop = self.stop
 
 
 class Scanner(ReasoningScanner):
@@ -37,12 +69,12 @@ class Scanner(ReasoningScanner):
     Their text goes to different places.
     """
 
-    __slots__ = ("_is_line_start", "_left_markup")
+    __slots__ = ("_left_markup", "is_line_start")
 
     def __init__(self, tools: OfferedTools, grammar: Grammar, new_id: Callable[[], str]) -> None:
         super().__init__(tools, grammar, new_id)
         self._left_markup = False
-        self._is_line_start = True
+        self.is_line_start = True
 
     def run(self, prefix: str) -> Reader[None]:
         """Read an answer; `prefix` is the part of it that the template wrote."""
@@ -81,7 +113,7 @@ class Scanner(ReasoningScanner):
         opened = opened or next((text for text in grammar.starts if len(text) > 1 and prefix.endswith(text)), "")
         self.source = self.sink.source = Source(opened, base=-len(opened))
         self.sink.template = opened
-        self._spoken |= set().union(
+        self._spoken |= frozenset().union(
             *(names for text, names in grammar.speakers.items() if opened and opened.startswith(text))
         )
 
@@ -155,8 +187,10 @@ class Scanner(ReasoningScanner):
                 continue
             if token or source.closed:
                 return token
-            yield from self._wait(scan, text[at:end])
-            if self._is_line_start and self.grammar.begins_start(source.text):
+            source.fall_asleep(*self._awaited(scan, text[at:end]))
+            yield
+            source.wake()
+            if self.is_line_start and self.grammar.begins_start(source.text):
                 return "\n"
 
     def _begins_list(self, opener: str) -> Reader[bool]:
@@ -170,28 +204,17 @@ class Scanner(ReasoningScanner):
         sink.emit_content(":")
         return False
 
-    def _wait(self, scan: Scan, emitted: str) -> Reader[None]:
-        """Wait for a token after the emitted text; text before it is emitted as it arrives."""
-        sink, source = self.sink, self.source
+    def _awaited(self, scan: Scan, emitted: str) -> tuple[Search, Callable[[str], None]]:
+        """Return what finds the next token after the emitted text, and what emits the text before it as it arrives."""
+        sink = self.sink
         emit_flowing = sink.emit_flowing if sink.is_flowing else sink.emit_content
         if scan.usual is scan.on_new_line:
-            self._is_line_start = False
-            yield from source.sleep(scan.usual.beginning.search, emit_flowing)
-            return
-        usual, on_new_line = scan.usual.beginning.search, scan.on_new_line.beginning.search
-
-        def emit_content(text: str) -> None:
-            """Emit text and track whether it ends at the start of a line."""
-            emit_flowing(text)
-            newline = text.rfind("\n") + 1
-            if newline or self._is_line_start:
-                rest = text[newline:]
-                self._is_line_start = not rest or rest.isspace()
-                source.stop = on_new_line if self._is_line_start else usual
-
+            self.is_line_start = False
+            return scan.usual.beginning.search, emit_flowing
         tail = emitted[emitted.rfind("\n") + 1 :]
-        self._is_line_start = sink.code_spans.is_line_start if not tail or tail.isspace() else False
-        yield from source.sleep(on_new_line if self._is_line_start else usual, emit_content)
+        self.is_line_start = sink.code_spans.is_line_start if not tail or tail.isspace() else False
+        lines = _Lines(self, scan, emit_flowing)
+        return lines.stop, lines.emit
 
     def _read_token(self, token: str) -> Reader[None]:
         """Read what a token in the text starts."""
@@ -258,8 +281,8 @@ class Scanner(ReasoningScanner):
         """Run a marker's reader; text that it refuses becomes content."""
         source, sink = self.source, self.sink
         completed, begin = len(sink.completed), source.place
-        grammar, spoken = self.grammar, self._spoken
-        outer, sink.dialect = sink.dialect, lambda: grammar.dialect_of(marker, source.marked(), spoken)
+        scanner, outer = proxy(self), sink.dialect  # a proxy, so that an answer is freed without the collector
+        sink.dialect = lambda: scanner.dialect_of(marker, source)
         source.mark()
         sink.begin_block(begin)
         sink.open_block = ()
@@ -268,7 +291,7 @@ class Scanner(ReasoningScanner):
             yield from marker.read(source, sink)
             sink.end_block(source.place)
             sink.template = ""
-            if len(sink.completed) > completed and len(speakers := grammar.speakers.get(marker.text, ())) == 1:
+            if len(sink.completed) > completed and len(speakers := self.grammar.speakers.get(marker.text, ())) == 1:
                 self._spoken |= set(speakers)
             elif len(sink.completed) > completed or marker.channel:
                 self._note_spoken(marker.text)
@@ -292,7 +315,7 @@ class Scanner(ReasoningScanner):
         finally:
             source.unmark()
         if len(sink.completed) > completed:
-            yield from skip_end_tags(source, sink, grammar.call_markers)
+            yield from skip_end_tags(source, sink, self.grammar.call_markers)
         sink.dialect = outer
 
     def _is_markup(self, marker: Marker) -> Reader[bool]:

@@ -240,13 +240,16 @@ class Source:
         yield
         self.keep = None
 
-    def sleep(self, stop: Callable[[str], object], put: Callable[[str], object]) -> Reader[None]:
-        """Wait for text in which `stop` finds something.
-        The text before that goes to `put`, as does text not read yet.
+    def fall_asleep(self, stop: Callable[[str], object], put: Callable[[str], object]) -> None:
+        """Have the reader resumed by text in which `stop` finds something; it yields next, and then calls `wake`.
+
+        The text before that goes to `put`, as does text not read yet. A generator for this would be one more in each stream.
         """
         self.feed("")
         self.stop, self.put = stop, put
-        yield
+
+    def wake(self) -> None:
+        """Have the reader resumed by all text again."""
         self.stop = self.put = None
 
     def mark(self) -> None:
@@ -347,7 +350,9 @@ class Source:
                 self.at = end
             if literal or self.closed:
                 return literal
-            yield from self.sleep(wanted.beginning.search, put)
+            self.fall_asleep(wanted.beginning.search, put)
+            yield
+            self.wake()
 
     def ends_inside(self, wanted: Stops, least: int = 2) -> Reader[bool]:
         """Read the rest of the text if it is the start of a literal, at least `least` long.

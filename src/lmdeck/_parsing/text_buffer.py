@@ -18,23 +18,23 @@ class TextBuffer:
     So its memory depends on the text, not on the number of pieces.
     """
 
-    __slots__ = ("_joined", "_pieces")
+    __slots__ = ("_apart", "_pieces")
 
     def __init__(self) -> None:
-        self._joined: list[str] = []
         self._pieces: list[str] = []
+        self._apart = 0  # how many of the last pieces are not joined
 
     def write(self, piece: str) -> None:
         """Add a piece."""
-        pieces = self._pieces
-        pieces.append(piece)
-        if len(pieces) == JOINED_AT:
-            self._joined.append("".join(pieces))
-            pieces.clear()
+        self._pieces.append(piece)
+        self._apart += 1
+        if self._apart == JOINED_AT:
+            self._pieces[-JOINED_AT:] = ["".join(self._pieces[-JOINED_AT:])]
+            self._apart = 0
 
     def __bool__(self) -> bool:
-        return bool(self._pieces or self._joined)
+        return bool(self._pieces)
 
     def getvalue(self) -> str:
         """Return the whole text."""
-        return "".join((*self._joined, *self._pieces))
+        return "".join(self._pieces)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from lmdeck._pipeline.effects import Acquire, Plan
 from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream
@@ -67,7 +68,7 @@ class ConcurrencyLimit:
         if stream.is_finished:
             self._semaphore.release(slot)
         else:
-            stream.when_closed(lambda: self._semaphore.release(slot))
+            stream.when_closed(partial(self._semaphore.release, slot))
         return stream
 
     def _learn_limit(self) -> Plan[None]:

@@ -166,15 +166,17 @@ class ChatReader:
         """Read the first bytes until they show whether events or a body follow.
         White space before either is a heartbeat.
         """
-        self._start = start = (self._start + data).removeprefix(BOM).lstrip(BLANKS)
+        start = (self._start + data).removeprefix(BOM).lstrip(BLANKS)
         if start[:1] in {b"{", b"["}:
             self._body.append(start)
         elif start.startswith(SSE_FIELDS) or (start and self._declares_events and not BOM.startswith(start)):
             self.is_streamed = True
             self._sse = SSEDecoder(self._limits)
             return self._read_events(start)
-        elif not any(known.startswith(start) for known in (*SSE_FIELDS, BOM)):
-            self._refuse_start(start)
+        else:
+            self._start = start
+            if not any(known.startswith(start) for known in (*SSE_FIELDS, BOM)):
+                self._refuse_start(start)
         return []
 
     @property
@@ -217,7 +219,8 @@ class ChatReader:
 
         The texts of events that hold nothing else are parsed together.
         """
-        assembler, record, texts = self._assembler, self._raw.add, list[str]()
+        assembler = self._assembler
+        texts, their_data = list[str](), list[bytes]()
         for event in events:
             try:
                 completion = _decode_completion(event.data)
@@ -225,15 +228,19 @@ class ChatReader:
                 completion = None
             text = "" if completion is None or event.event else assembler.text_alone(completion)
             if text:
-                record(event.data)
                 texts.append(text)
+                their_data.append(event.data)
                 continue
             if texts:
-                assembler.feed_texts(texts, chunks)
-                texts = []
+                self._read_texts(texts, their_data, chunks)
+                texts, their_data = [], []
             self._read_event(event, completion, chunks)
         if texts:
-            assembler.feed_texts(texts, chunks)
+            self._read_texts(texts, their_data, chunks)
+
+    def _read_texts(self, texts: list[str], data: list[bytes], chunks: list[Chunk]) -> None:
+        self._raw.extend(data)
+        self._assembler.feed_texts(texts, chunks)
 
     def _read_event(self, event: ServerSentEvent, completion: WireCompletion | None, chunks: list[Chunk]) -> None:
         """Append the chunks of an event; one without a completion is the end mark, blank or broken."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+BURST = 16
+
 
 class RawEvents:
     """The data of the events of one stream, up to a limit in bytes.
@@ -33,6 +35,21 @@ class RawEvents:
         if self._is_alone or begin > end or not (data.startswith(self._head) and data.endswith(self._tail)):
             begin, end = self._begin_group(data)
         self._middles.append(data[begin:end])
+
+    def extend(self, events: list[bytes]) -> None:
+        """Count events, and keep them unless the limit is reached.
+
+        Many at once stay whole: they come from a server that is fast, so that the stream is over soon.
+        """
+        if len(events) < BURST or (size := sum(map(len, events))) > self._left:
+            for data in events:
+                self.add(data)
+            return
+        self.count += len(events)
+        self._left -= size
+        self._head, self._tail, self._is_alone = b"", b"", True
+        self._groups.append((len(self._middles), b"", b""))
+        self._middles += events
 
     def events(self) -> list[bytes]:
         """Return the data of the events that were kept."""

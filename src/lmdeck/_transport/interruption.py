@@ -15,6 +15,8 @@ class Interruption:
     The thread registers a wake-up with `watch`; another thread calls `set`.
     """
 
+    __slots__ = ("_lock", "_wake", "is_set")
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._wake: Callable[[], object] | None = None

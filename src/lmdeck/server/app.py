@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -15,16 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lmdeck.server.backend import BackendError
-from lmdeck.server.endpoints.chat import answer_chat
-from lmdeck.server.endpoints.completions import answer_completion
-from lmdeck.server.endpoints.decisions import answer_decisions, answer_systemone
-from lmdeck.server.endpoints.embeddings import answer_embeddings
 from lmdeck.server.endpoints.listings import native_models, openai_model, openai_models, v0_model, v0_models
-from lmdeck.server.endpoints.management import answer_download, answer_download_status, answer_load, answer_unload
-from lmdeck.server.endpoints.messages import answer_message
-from lmdeck.server.endpoints.native import answer_native_chat
-from lmdeck.server.endpoints.responses import answer_response
-from lmdeck.server.endpoints.token_counts import answer_token_count
 from lmdeck.server.errors import (
     Refusal,
     failure_body,
@@ -102,34 +94,34 @@ def create_app(
 
         return Route(path, authenticated, methods=[method])
 
-    def answering(answer: Callable[..., Awaitable[Response]], *more: object) -> Endpoint:
-        return partial(_answer, answer, (backend, *more))
+    def answering(name: str, *more: object) -> Endpoint:
+        return partial(_answer, name, (backend, *more))
 
-    more = [route("/v1/messages/count_tokens", answering(answer_token_count))] if counts_tokens else []
+    more = [route("/v1/messages/count_tokens", answering("token_counts.answer_token_count"))] if counts_tokens else []
     converting = _converting() if tolerant else []
     app = Starlette(
         routes=[
             *more,
-            route("/v1/chat/completions", answering(answer_chat)),
-            route("/v1/completions", answering(answer_completion)),
-            route("/v1/embeddings", answering(answer_embeddings)),
-            route("/v1/decisions", answering(answer_decisions)),
-            route("/v1/systemone", answering(answer_systemone)),
-            route("/v1/responses", answering(answer_response, responses)),
-            route("/v1/messages", answering(answer_message)),
+            route("/v1/chat/completions", answering("chat.answer_chat")),
+            route("/v1/completions", answering("completions.answer_completion")),
+            route("/v1/embeddings", answering("embeddings.answer_embeddings")),
+            route("/v1/decisions", answering("decisions.answer_decisions")),
+            route("/v1/systemone", answering("decisions.answer_systemone")),
+            route("/v1/responses", answering("responses.answer_response", responses)),
+            route("/v1/messages", answering("messages.answer_message")),
             route("/v1/models", listing(openai_models), "GET"),
             route("/v1/models/{key:path}", details(openai_model), "GET"),
-            route("/api/v0/chat/completions", answering(answer_chat)),
-            route("/api/v0/completions", answering(answer_completion)),
-            route("/api/v0/embeddings", answering(answer_embeddings)),
+            route("/api/v0/chat/completions", answering("chat.answer_chat")),
+            route("/api/v0/completions", answering("completions.answer_completion")),
+            route("/api/v0/embeddings", answering("embeddings.answer_embeddings")),
             route("/api/v0/models", listing(v0_models), "GET"),
             route("/api/v0/models/{key:path}", details(v0_model), "GET"),
-            route("/api/v1/chat", answering(answer_native_chat, responses)),
+            route("/api/v1/chat", answering("native.answer_native_chat", responses)),
             route("/api/v1/models", listing(native_models), "GET"),
-            route("/api/v1/models/load", answering(answer_load)),
-            route("/api/v1/models/unload", answering(answer_unload)),
-            route("/api/v1/models/download", answering(answer_download)),
-            route("/api/v1/models/download/status/{job_id}", answering(answer_download_status), "GET"),
+            route("/api/v1/models/load", answering("management.answer_load")),
+            route("/api/v1/models/unload", answering("management.answer_unload")),
+            route("/api/v1/models/download", answering("management.answer_download")),
+            route("/api/v1/models/download/status/{job_id}", answering("management.answer_download_status"), "GET"),
         ],
         exception_handlers={
             Refusal: _refusal,
@@ -177,10 +169,16 @@ class _TrustMiddleware:
         await json_response(refusal.body(scope["path"]), refused.status)(scope, receive, send)
 
 
-async def _answer(
-    answer: Callable[..., Awaitable[Response]], arguments: tuple[object, ...], request: Request
-) -> Response:
-    return await answer(request, *arguments)
+async def _answer(name: str, arguments: tuple[object, ...], request: Request) -> Response:
+    return await _endpoint(name)(request, *arguments)
+
+
+@cache
+def _endpoint(name: str) -> Callable[..., Awaitable[Response]]:
+    """Return a function of a module of endpoints, imported by its first request: a test uses one or two of them."""
+    module, _, function = name.partition(".")
+    endpoint: Callable[..., Awaitable[Response]] = getattr(import_module(f"lmdeck.server.endpoints.{module}"), function)
+    return endpoint
 
 
 def _check_token(request: Request, api_token: str | None) -> None:

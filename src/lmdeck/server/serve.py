@@ -57,17 +57,17 @@ class JoinedWrites(asyncio.Transport):
         if self._size >= JOINED_BYTES:
             self.flush()
 
-    def flush(self) -> None:
-        """Send what waits, so that later writes are a separate piece.
+    def flush(self, keep: int = 0) -> None:
+        """Send what waits, so that later writes are a separate piece; the last `keep` bytes still wait.
 
         A closed connection accepts nothing more.
         """
-        if self._waiting:
+        if self._size > keep:
             data = b"".join(self._waiting)
-            self._waiting.clear()
-            self._size = 0
+            end = len(data) - keep
+            self._waiting, self._size = [data[end:]] if keep else [], keep
             if not self._transport.is_closing():
-                self._transport.write(data)
+                self._transport.write(data[:end])
 
     def close(self) -> None:
         """Close the connection after everything has been sent."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -186,5 +185,7 @@ def _diff(expected: object, found: object) -> str:
         json.dumps(each, indent=2, ensure_ascii=False, sort_keys=True, default=str).splitlines()
         for each in (expected, found)
     )
-    difference = list(difflib.unified_diff(before, after, "expected", "sent", lineterm="", n=2))
+    from difflib import unified_diff  # imported late: needed for failures only
+
+    difference = list(unified_diff(before, after, "expected", "sent", lineterm="", n=2))
     return "\n" + "\n".join(difference) if difference else ""

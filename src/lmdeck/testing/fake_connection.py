@@ -58,13 +58,14 @@ class Wire:
         """Send bytes, sometimes split in two at a random position.
         The split may fall within a character or a marker.
         """
-        if self._cuts and len(data) > 1 and self.rng.random() < _CUT_CHANCE:
-            at = self.rng.randrange(1, len(data))
-            await self.send_unsplit(data[:at])
-            if self._transport is not None:
-                self._transport.flush()
-            data = data[at:]
+        is_cut = self._cuts and len(data) > 1 and self.rng.random() < _CUT_CHANCE
+        rest = self.rng.randrange(1, len(data)) if is_cut else 0
+        if rest and self._transport is None:
+            await self.send_unsplit(data[:-rest])
+            data = data[-rest:]
         await self.send_unsplit(data)
+        if rest and self._transport is not None:
+            self._transport.flush(keep=rest)  # below HTTP, as a chunk of HTTP costs more than the event in it
 
     async def send_unsplit(self, data: bytes) -> None:
         """Send bytes in one piece."""

@@ -117,7 +117,7 @@ class AiohttpResponse:
         self._content = response.content
         if response.connection is not None and isinstance(response.connection.protocol, Protocol):
             response.connection.protocol.end_with_connection(response.content)
-        self._timer = ReadTimer(response.content)
+        self._timer = ReadTimer(response.content, deadlines.idle)
         self._deadlines = deadlines
         self._url = url
         self.status = response.status

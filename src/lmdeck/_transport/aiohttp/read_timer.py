@@ -14,10 +14,12 @@ class ReadTimer:
     It has one timer, which is set again when it fires, not for every read.
     """
 
-    __slots__ = ("_content", "_fires_at", "_handle", "_loop", "_wait_ends_at")
+    __slots__ = ("_content", "_fires_at", "_handle", "_loop", "_period", "_wait_ends_at")
 
-    def __init__(self, content: aiohttp.StreamReader) -> None:
+    def __init__(self, content: aiohttp.StreamReader, period: float) -> None:
+        """Limit the reads of `content`; `period` is the usual limit, so that the timer never has to be set earlier for it."""
         self._content = content
+        self._period = period
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.TimerHandle | None = None
         self._fires_at = math.inf
@@ -40,7 +42,7 @@ class ReadTimer:
 
     def _set(self) -> None:
         self.cancel()
-        self._fires_at = self._wait_ends_at
+        self._fires_at = min(self._wait_ends_at, self._loop.time() + self._period)
         self._handle = self._loop.call_at(self._fires_at, self._fire)
 
     def _fire(self) -> None:
