@@ -204,6 +204,7 @@ class ChatReader:
             if not chunks:
                 raise
             self.failure = error
+        self._raw.end_read()
         return chunks
 
     def _read_observed(self, events: list[ServerSentEvent], chunks: list[Chunk]) -> None:
@@ -219,8 +220,7 @@ class ChatReader:
 
         The texts of events that hold nothing else are parsed together.
         """
-        assembler = self._assembler
-        texts, their_data = list[str](), list[bytes]()
+        assembler, record, texts = self._assembler, self._raw.add, list[str]()
         for event in events:
             try:
                 completion = _decode_completion(event.data)
@@ -228,19 +228,15 @@ class ChatReader:
                 completion = None
             text = "" if completion is None or event.event else assembler.text_alone(completion)
             if text:
+                record(event.data)
                 texts.append(text)
-                their_data.append(event.data)
                 continue
             if texts:
-                self._read_texts(texts, their_data, chunks)
-                texts, their_data = [], []
+                assembler.feed_texts(texts, chunks)
+                texts = []
             self._read_event(event, completion, chunks)
         if texts:
-            self._read_texts(texts, their_data, chunks)
-
-    def _read_texts(self, texts: list[str], data: list[bytes], chunks: list[Chunk]) -> None:
-        self._raw.extend(data)
-        self._assembler.feed_texts(texts, chunks)
+            assembler.feed_texts(texts, chunks)
 
     def _read_event(self, event: ServerSentEvent, completion: WireCompletion | None, chunks: list[Chunk]) -> None:
         """Append the chunks of an event; one without a completion is the end mark, blank or broken."""

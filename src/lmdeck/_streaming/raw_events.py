@@ -12,7 +12,7 @@ class RawEvents:
     is kept once for all of them.
     """
 
-    __slots__ = ("_groups", "_head", "_is_alone", "_left", "_middles", "_tail", "count", "is_short")
+    __slots__ = ("_groups", "_head", "_is_alone", "_left", "_middles", "_new", "_tail", "count", "is_short")
 
     def __init__(self, limit: int) -> None:
         self._left = limit
@@ -20,39 +20,42 @@ class RawEvents:
         self._is_alone = True  # whether the last group has one event, which is its head
         self._groups: list[tuple[int, bytes, bytes]] = []  # the position of its first event, their head and their tail
         self._middles: list[bytes] = []
+        self._new: list[bytes] = []  # of this read
         self.count = 0  # of all events, also of those beyond the limit
         self.is_short = False
 
     def add(self, data: bytes) -> None:
         """Count an event, and keep it unless the limit is reached."""
         self.count += 1
-        size = len(data)
-        if self._left <= 0:
+        if self._left > 0:
+            self._left -= len(data)
+            self._new.append(data)
+        else:
             self.is_short = True
+
+    def end_read(self) -> None:
+        """Keep once what the events of a read share with those before.
+
+        Many at once stay whole: they come from a server that is fast, so that the stream is over soon.
+        """
+        new, self._new = self._new, []
+        if len(new) < BURST:
+            for data in new:
+                self._add_to_group(data)
             return
-        self._left -= size
-        begin, end = len(self._head), size - len(self._tail)
+        self._head, self._tail, self._is_alone = b"", b"", True
+        self._groups.append((len(self._middles), b"", b""))
+        self._middles += new
+
+    def _add_to_group(self, data: bytes) -> None:
+        begin, end = len(self._head), len(data) - len(self._tail)
         if self._is_alone or begin > end or not (data.startswith(self._head) and data.endswith(self._tail)):
             begin, end = self._begin_group(data)
         self._middles.append(data[begin:end])
 
-    def extend(self, events: list[bytes]) -> None:
-        """Count events, and keep them unless the limit is reached.
-
-        Many at once stay whole: they come from a server that is fast, so that the stream is over soon.
-        """
-        if len(events) < BURST or (size := sum(map(len, events))) > self._left:
-            for data in events:
-                self.add(data)
-            return
-        self.count += len(events)
-        self._left -= size
-        self._head, self._tail, self._is_alone = b"", b"", True
-        self._groups.append((len(self._middles), b"", b""))
-        self._middles += events
-
     def events(self) -> list[bytes]:
         """Return the data of the events that were kept."""
+        self.end_read()
         ends = [*(first for first, _, _ in self._groups[1:]), len(self._middles)]
         return [
             head + middle + tail
