@@ -28,6 +28,16 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Stop what measures a worker before pytest-cov's own measuring begins: `no_cover` would pause the latter alone."""
+    if hasattr(session.config, "workerinput") and session.config.pluginmanager.hasplugin("_cov"):
+        from coverage import Coverage
+
+        while (begun := Coverage.current()) is not None:
+            begun.stop()
+
+
 def pytest_collection_finish() -> None:
     """Hide what was collected from the garbage collector: `gc.collect()` in a test would visit 700,000 objects each time."""
     gc.collect()
