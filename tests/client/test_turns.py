@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from asking import alm, lm, until
 from bodies import chunk
@@ -60,6 +61,15 @@ def test_what_the_loaded_model_works_on_is_asked_once(
     assert fake.most_at_once == most
     assert paths.count(LIST) == 1
     assert paths.count(CHAT) == 8
+
+
+@BOTH
+def test_a_list_that_comes_after_the_first_answer_is_asked_for_once(fake: FakeLMStudio, is_async: bool) -> None:
+    """The requests that this answer lets go on wait for the list, too, which says how many may."""
+    late = listing(2)
+    fake.at(LIST).answer(structs.replace(late, steps=(0.3, *late.steps)))
+    replies, paths = ask_many(fake, 8, is_async=is_async)
+    assert (len(replies), paths.count(LIST)) == (8, 1)
 
 
 @BOTH

@@ -195,11 +195,17 @@ class Session:
 
     def _is_loaded(self, model: str) -> Plan[bool]:
         """Whether a model is loaded, or is not in the server's list, so that waiting is pointless."""
-        models = yield from self._look_up_models()
-        named = [each for each in models or () if model in (each.key, *(one.id for one in each.instances))]
-        is_loaded = not named or any(each.instances for each in named)
-        if is_loaded and self.settings.max_concurrency is None:
-            self.semaphore.resize(_most_parallel(models or ()) or (NO_LIMIT if self._is_foreign else DEFAULT_LIMIT))
+        is_loaded = False
+        learns_limit = self.semaphore.should_learn_limit()  # the same list has it: nobody else need look it up
+        try:
+            models = (yield from self._look_up_models()) or ()
+            named = [each for each in models if model in (each.key, *(one.id for one in each.instances))]
+            is_loaded = not named or any(each.instances for each in named)
+            if is_loaded and self.settings.max_concurrency is None:
+                self.semaphore.resize(_most_parallel(models) or (NO_LIMIT if self._is_foreign else DEFAULT_LIMIT))
+        finally:
+            if learns_limit and not is_loaded:
+                self.semaphore.forget_limit()
         return is_loaded
 
     def _look_up_variant(self, model: str) -> Plan[str]:
