@@ -42,7 +42,9 @@ class Subscription:
 
 
 class EventBus:
-    """The event handlers of one client, by event type; async handlers need a `run_later` that schedules them."""
+    """The event handlers of one client, by event type.
+    Async handlers need a `run_later` that schedules them.
+    """
 
     def __init__(self) -> None:
         self.run_later: Callable[[Coroutine[Any, Any, object]], object] | None = None

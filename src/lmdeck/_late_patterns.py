@@ -10,7 +10,7 @@ from typing import Any, cast
 
 
 class _LatePattern:
-    """Stands for a compiled expression: its methods are looked up, and it is compiled, when they are first called for."""
+    """An expression that is compiled when one of its methods is first used."""
 
     def __init__(self, source: str, flags: int) -> None:
         self.pattern = source
@@ -23,5 +23,7 @@ class _LatePattern:
 
 
 def late_pattern(source: str, flags: int = 0) -> re.Pattern[str]:
-    """Return an expression that is compiled on first use; use its methods, as functions of `re` do not accept it."""
+    """Return an expression that is compiled on first use.
+    Use its methods: the functions of `re` do not accept it.
+    """
     return cast("re.Pattern[str]", _LatePattern(source, flags))

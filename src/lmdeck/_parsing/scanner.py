@@ -205,7 +205,9 @@ class Scanner(ReasoningScanner):
         return False
 
     def _awaited(self, scan: Scan, emitted: str) -> tuple[Search, Callable[[str], None]]:
-        """Return what finds the next token after the emitted text, and what emits the text before it as it arrives."""
+        """Return the search for the next token after the emitted text, and a function.
+        The function emits the text before that token as it arrives.
+        """
         sink = self.sink
         emit_flowing = sink.emit_flowing if sink.is_flowing else sink.emit_content
         if scan.usual is scan.on_new_line:

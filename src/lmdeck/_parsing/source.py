@@ -241,7 +241,8 @@ class Source:
         self.keep = None
 
     def fall_asleep(self, stop: Callable[[str], object], put: Callable[[str], object]) -> None:
-        """Have the reader resumed by text in which `stop` finds something; it yields next, and then calls `wake`.
+        """Have the reader resumed by text in which `stop` finds something.
+        It yields next, and then calls `wake`.
 
         The text before that goes to `put`, as does text not read yet. A generator for this would be one more in each stream.
         """

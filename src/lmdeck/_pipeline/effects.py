@@ -35,10 +35,10 @@ class Open(Struct, frozen=True):
 
 
 class Send(Struct, frozen=True):
-    """Effect: send the request and read its response until the first chunks of the stream that `begin` makes of it.
+    """Effect: send the request and read its response until the first chunks.
 
-    The result is that stream; or, where `begin` makes none, the `Response`, of whose body nothing was read. A response is
-    closed if `begin` or a read raises.
+    The result is the stream that `begin` makes of the response; or, where it makes none, the `Response`, of whose body nothing
+    was read. A response is closed if `begin` or a read raises.
     """
 
     request: WireRequest

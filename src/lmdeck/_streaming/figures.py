@@ -74,7 +74,9 @@ class Figures(Struct):
 
 
 def _usage(raw: Raw) -> Usage | None:
-    """Return the tokens that a server counted, leniently where they do not fit; None if it reports nothing."""
+    """Return the tokens that a server counted, or None if it reports nothing.
+    Fields of wrong types are read leniently.
+    """
     try:
         wire = _decode_usage(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

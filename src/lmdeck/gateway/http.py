@@ -80,7 +80,9 @@ class Arrived:
         return headers
 
     def forget_headers(self) -> None:
-        """Release the headers, once they have been read for the last time; asked again, they are decoded again."""
+        """Release the decoded headers.
+        If they are read again, they are decoded again.
+        """
         self.__dict__.pop("headers", None)
 
     @cached_property

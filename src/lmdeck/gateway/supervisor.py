@@ -100,7 +100,9 @@ class Supervisor:
         task.add_done_callback(self._reloads.discard)
 
     async def _launch(self, config: Config) -> tuple[Process, socket.socket]:
-        """Start a process that serves; return it and its connection to the hub, on which it waits to be answered."""
+        """Start a worker; return its process and its connection to the hub.
+        On that connection it waits to be answered.
+        """
         here, there = socket.socketpair()
         with there:
             descriptors = (self._listener.fileno(), there.fileno())

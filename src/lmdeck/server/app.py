@@ -175,7 +175,9 @@ async def _answer(name: str, arguments: tuple[object, ...], request: Request) ->
 
 @cache
 def _endpoint(name: str) -> Callable[..., Awaitable[Response]]:
-    """Return a function of a module of endpoints, imported by its first request: a test uses one or two of them."""
+    """Return the function of an endpoint.
+    Its module is imported by its first request: a test uses one or two of them.
+    """
     module, _, function = name.partition(".")
     endpoint: Callable[..., Awaitable[Response]] = getattr(import_module(f"lmdeck.server.endpoints.{module}"), function)
     return endpoint

@@ -58,7 +58,8 @@ class JoinedWrites(asyncio.Transport):
             self.flush()
 
     def flush(self, keep: int = 0) -> None:
-        """Send what waits, so that later writes are a separate piece; the last `keep` bytes still wait.
+        """Send what waits, so that later writes are a separate piece.
+        The last `keep` bytes still wait.
 
         A closed connection accepts nothing more.
         """

@@ -17,7 +17,9 @@ class ReadTimer:
     __slots__ = ("_content", "_fires_at", "_handle", "_loop", "_period", "_wait_ends_at")
 
     def __init__(self, content: aiohttp.StreamReader, period: float) -> None:
-        """Limit the reads of `content`; `period` is the usual limit, so that the timer never has to be set earlier for it."""
+        """Limit the reads of `content`.
+        `period` is the usual limit, so that the timer never has to be set earlier for it.
+        """
         self._content = content
         self._period = period
         self._loop = asyncio.get_running_loop()
