@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -25,7 +26,13 @@ def run_here(
             patch.setenv(name, value)
         for name, stream in streams.items():
             patch.setattr(sys, name, io.TextIOWrapper(stream, "utf-8", write_through=True))
-        code = lmdeck.cli.run(arguments)
+        logger = logging.getLogger("lmdeck")
+        level, handlers = logger.level, list(logger.handlers)
+        try:
+            code = lmdeck.cli.run(arguments)
+        finally:
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
         return subprocess.CompletedProcess(
             arguments, code, streams["stdout"].getvalue().decode(), streams["stderr"].getvalue().decode()
         )

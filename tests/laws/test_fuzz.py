@@ -17,6 +17,8 @@ pytestmark = pytest.mark.no_cover  # the same lines on thousands of texts: measu
 
 CHARACTERS = 250_000
 FOUND = (
+    Sample('<|tool_call>call:look{s:}<call|>call:look{e:|<|"|>}', "gemma4", seed=789554355),
+    Sample('<|tool_response|>call:save{Q::<|"|>n:}', seed=604982241),
     Sample('<function=save>{"":"""c":3},{}', seed=196410857),
     Sample('<|function_call|>{"name":"look","":{"":\u2028 """s":2}}', prefix=">>>", seed=96911944),
     Sample("<|start|><|message|><atem:function_calls><atem:invoke name=ping\n</atem:invoke>;", seed=724237733),

@@ -72,7 +72,7 @@ def test_generated_text_with_literals_of_dialects_comes_back() -> None:
         "The parser looks for <|START_THINKING|> and stops at <|END_THINKING|> in the text.",
         "Kimi-VL writes (◁think▷ … ◁/think▷) around it.",
         "Apertus has <|inner_prefix|> and <|inner_suffix|> for that.",
-        "// thinking when we see <|channel>thought and <channel|> later",
+        "// thinking when we see <|channel>. The model ends it with <channel|> later",
         'let input = r"<|START_THINKING|>\\nLet me<|END_THINKING|>";',
         "It uses <ifm|think>, then </ifm|think> and <|end|> last.",
     ],

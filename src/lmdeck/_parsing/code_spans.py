@@ -73,6 +73,12 @@ class CodeSpans:
         self._look()
         return WORD_END.search(self._last) is not None
 
+    @property
+    def follows_space(self) -> bool:
+        """Whether the text ends with white space."""
+        self._look()
+        return self._last[-1:].isspace()
+
     def inside_code(self, token: str = "") -> bool:
         """Whether the next text is inside code or a quote.
         Indentation does not make a special `token` code.

@@ -235,8 +235,8 @@ class Scanner(ReasoningScanner):
     def _opens_reasoning(self, token: str) -> Reader[bool]:
         """Whether a tag opens reasoning.
 
-        On a line of text it does between two words without a space, unless its dialect is known to be spoken: with a space,
-        or in brackets, prose mentions it.
+        On a line of text it does if reasoning follows without a space, unless its dialect is known to be spoken: where prose
+        mentions it, a space, a quotation mark or a bracket is beside it.
         """
         source, spans = self.source, self.sink.code_spans
         if spans.is_line_start or self._is_spoken(token):
@@ -245,7 +245,8 @@ class Scanner(ReasoningScanner):
         while behind >= len(source.text) and not source.closed:
             yield
             behind = source.at + len(token)
-        return spans.follows_word and source.text[behind : behind + 1] not in (" ", ",", ".")
+        following = source.text[behind : behind + 1]
+        return following not in (" ", ",", ".") if spans.follows_word else spans.follows_space and following.isalnum()
 
     def _drop_token(self, token: str) -> None:
         """Drop a token that is not part of the answer.

@@ -54,7 +54,8 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             raise TruncatedCall
         else:
             raise NotACall
-        source.mark()
+        if not sink.is_draft:
+            source.mark()
         yield from source.skip_space()
         yield from source.take(wanted)
 
