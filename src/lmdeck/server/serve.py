@@ -31,6 +31,9 @@ OWN_HEADERS = (("Server", f"lmdeck/{__version__}"),)
 JOINED_BYTES = 1 << 16
 TICK_SECONDS = 0.1
 SIGNAL_CHECK_SECONDS = 0.5  # on Windows, a wait without a limit does not see Ctrl-C
+IDLE_SECONDS = 60
+"""The time after which an unused connection is closed; shorter, it could end while a client on a busy machine sends its request."""
+
 SHUTDOWN_SECONDS = 5
 """How long open requests may take at shutdown to notice that their connection is closed."""
 
@@ -138,6 +141,7 @@ class _Server(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 headers=list(headers),
+                timeout_keep_alive=IDLE_SECONDS,
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )
         )
