@@ -32,7 +32,7 @@ JOINED_BYTES = 1 << 16
 TICK_SECONDS = 0.1
 SIGNAL_CHECK_SECONDS = 0.5  # on Windows, a wait without a limit does not see Ctrl-C
 IDLE_SECONDS = 60
-"""The time after which an unused connection is closed; shorter, it could end while a client on a busy machine sends its request."""
+"""The time after which an unused connection is closed: a client on a busy machine may send its next request late."""
 
 SHUTDOWN_SECONDS = 5
 """How long open requests may take at shutdown to notice that their connection is closed."""
@@ -53,7 +53,7 @@ class JoinedWrites(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send the data at the end of this turn, or at once if much of it waits."""
-        if not self._waiting:
+        if not self._size:
             self._loop.call_soon(self.flush)
         self._waiting.append(data)
         self._size += len(data)
