@@ -159,11 +159,12 @@ async def test_connections_and_requests_at_once_are_counted() -> None:
         assert fake.most_at_once == 0
 
 
-def test_a_connection_is_used_again_after_a_body_whose_end_comes_late(fake: FakeLMStudio) -> None:
+def test_a_connection_is_used_again_after_a_body_whose_end_comes_late() -> None:
     """The end of a body with a length is no byte, and must not hold up the next answer."""
     headers = {"content-type": "application/json", "content-length": "2"}
-    fake.at("/v1/models").answer(RawAnswer((b"{}", 0.05), headers=headers))
-    with closing(http.client.HTTPConnection(urlsplit(fake.base_url).netloc, timeout=PATIENCE)) as connection:
-        for _ in range(3):
-            connection.request("GET", "/v1/models")
-            assert connection.getresponse().read() == b"{}"
+    with FakeLMStudio() as fake:
+        fake.at("/v1/models").answer(RawAnswer((b"{}", 0.05), headers=headers))
+        with closing(http.client.HTTPConnection(urlsplit(fake.base_url).netloc, timeout=PATIENCE)) as connection:
+            for _ in range(3):
+                connection.request("GET", "/v1/models")
+                assert connection.getresponse().read() == b"{}"
