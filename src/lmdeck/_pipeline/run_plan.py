@@ -153,8 +153,7 @@ def _send(transport: Transport, effect: Send) -> object:
         stream = effect.begin(response)
         if stream is None:
             return response
-        while not stream.feed_first(response.read()):
-            continue
+        _read_first(stream)
     except BaseException:
         response.close()
         raise
@@ -167,8 +166,7 @@ async def _send_async(transport: AsyncTransport, effect: Send) -> object:
         stream = effect.begin(response)
         if stream is None:
             return response
-        while not stream.feed_first(await response.read()):
-            continue
+        await _read_first_async(stream)
     except BaseException:
         response.close()
         raise

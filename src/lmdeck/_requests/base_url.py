@@ -61,9 +61,5 @@ class BaseURL(Struct, frozen=True):
         path = re.sub(r"/{2,}", "/", parts.path).rstrip("/")
         return cls(f"{parts.scheme.lower()}://{parts.netloc}{_API_TAIL.sub('', path)}")
 
-    def url(self, path: str) -> str:
-        """Return the full URL of an endpoint such as `/v1/chat/completions`."""
-        return self.root + path
-
 
 _EXAMPLE = "Use a URL like http://localhost:1234."

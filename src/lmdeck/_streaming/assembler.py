@@ -123,7 +123,7 @@ class ChatAssembler:
         self._expects_one_call = expects_one_call
         self._expects_call = expects_call
         self._text_parser = text_parser
-        self._tools = tools if isinstance(tools, OfferedTools) else OfferedTools(tools)
+        self._tools = OfferedTools.of(tools)
         self._limits = limits
         self._new_id = new_id
         self._native: ToolCallSlots | None = None  # made at the first call, as most answers have none

@@ -34,7 +34,7 @@ class RawEvents:
             self.is_short = True
 
     def end_read(self) -> None:
-        """Keep once what the events of a read share with those before.
+        """Store the events of a read; what they share with those before is stored once.
 
         Many at once stay whole: they come from a server that is fast, so that the stream is over soon.
         """
