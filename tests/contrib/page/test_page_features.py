@@ -38,6 +38,11 @@ def ask(page: Any, text: str) -> Any:
     return page.locator("article.lmdeck-assistant").last
 
 
+def sent(fake: FakeLMStudio) -> list[dict[str, Any]]:
+    """The messages of the last question; the page also asks for the state of the server, at any time."""
+    return [request for request in fake.requests if request.path.endswith("/chat/completions")][-1].messages
+
+
 def finished(page: Any) -> None:
     expect(page.get_by_role("button", name="Send", exact=True)).to_be_visible()
 
@@ -126,13 +131,13 @@ def test_a_question_is_asked_again_or_otherwise(page: Any, fake: FakeLMStudio) -
     page.get_by_role("button", name="Try again").last.click()
     finished(page)
     expect(page.locator("article.lmdeck-user")).to_have_text(["say first", "say second"])
-    assert [message["content"] for message in fake.requests[-1].messages] == ["say first", "first", "say second"]
+    assert [message["content"] for message in sent(fake)] == ["say first", "first", "say second"]
     page.locator("article.lmdeck-user").first.hover()
     page.get_by_role("button", name="Edit", exact=True).first.click()
     expect(page.get_by_label("Your question")).to_have_value("say first")
     ask(page, "say other")
     finished(page)
-    assert [message["content"] for message in fake.requests[-1].messages] == ["say other"]
+    assert [message["content"] for message in sent(fake)] == ["say other"]
     page.reload()
     expect(page.locator("article")).to_have_text(["say other", "other"])
 
@@ -166,7 +171,7 @@ def test_an_image_is_attached_sent_and_stored(page: Any, fake: FakeLMStudio) -> 
     expect(page.get_by_role("img", name="Image 1")).to_be_visible()
     ask(page, "say an image")
     finished(page)
-    text, image = fake.requests[-1].messages[-1]["content"]
+    text, image = sent(fake)[-1]["content"]
     assert text == {"type": "text", "text": "say an image"}
     assert image["image_url"]["url"].startswith("data:image/png;base64,")
     page.reload()
