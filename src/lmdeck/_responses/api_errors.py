@@ -231,11 +231,13 @@ def _kind(info: ErrorInfo, status: int) -> type[APIError]:
     for word in (info.code, info.type):
         if word in CODES:
             return CODES[word]
-    if status not in STATUSES:
-        if info.status is not None:
-            status = info.status
-        elif ENGINE.search(info.message):
+    if status not in STATUSES and info.status is not None:
+        return _kind_of_status(info, info.status)
+    if status not in STATUSES or status == 404:  # mlx_lm.server reports every failure with 404 (mlx-lm #1693)
+        if ENGINE.search(info.message):
             return ServerError
+        if status == 404 and VALIDATION.search(info.message):
+            return InvalidRequestError
     return _kind_of_status(info, status)
 
 

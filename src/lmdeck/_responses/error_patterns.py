@@ -51,6 +51,8 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
             r"\bnot support(ed)? (image|vision|audio|video|multimodal)",
             r"\b(image|vision|audio|video|multimodal)( input| content)?s? (is|are) not (supported|enabled|available)",
             r"missing data required for image input",  # Ollama
+            r"failed to (load|decode|process) (the )?(image|audio|video)",  # llama.cpp
+            r"number of bitmaps does not match",  # llama.cpp: a prompt that contains its marker of images
             r"at most 0 (image|audio|video)",  # vLLM
             r"is not a (multimodal|vision)[ -]model",
         ),
@@ -58,6 +60,7 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
     ),
     (Words(r"prediction history node\b", r"not found in shard"), ServerError),
     (Words(r"permission denied to use"), AuthenticationError),
+    (Words(r"\bplugin process\b", r"(load|start|connect to|find) (the )?plugin\b"), InvalidRequestError),
     (
         Words(
             r"trying to keep the first \d+ tokens",
@@ -66,8 +69,9 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
             r"input does not fit in context",
             r"context (size|length|window) (has been |was |is )?(exceeded|too small|overflow)",
             r"context (size|length|window|limit)\b[^.\n]{0,40}\breached\b",
+            r"\breached (the )?(maximum )?context (size|length|window|limit)\b",
             r"(exceeds?|exceeded|greater than|larger than|longer than|beyond)\b[^.\n]{0,60}\bcontext (size|length|window)",
-            r"context[ _-]?length[ _-]?exceeded",
+            r"context[ _-]?(length|window|size)[ _-]?exceeded",
             r"maximum context length(?! must| should)",
             r"(model|context) length is only \d",  # vLLM
             r"context overflow(?!\W*policy)",
@@ -78,7 +82,8 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
             r"(input|prompt|token)\b[^.\n]{0,40} exceeds? the maximum (allowed length|number of tokens)",  # SGLang, Gemini
             r"prompt (sequence )?length (\d+ )?is greater than",  # mistral.rs, exllamav2
             r"tokens`? \+ `?max_new_tokens`? must be <=",  # TGI
-            r"tokens\) is too large to process",  # llama.cpp: longer than a batch of embeddings
+            r"tokens exceed\b[^.\n]{0,40} limit of \d",  # Azure
+            r"\binput( \([^)\n]{0,40}\))? is too large to process",  # llama.cpp: longer than a batch of embeddings
         ),
         ContextLengthError,
     ),
@@ -91,6 +96,11 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
         Words(
             r"(failed|unable|could not|cannot|can't|not enough memory) (to )?load(ing)? (the |this )?model",
             r"\bmodel\b[^.\n]{0,200}\bfailed to load",
+            r"failed to load (the )?(llm )?engine",
+            r"failed to initiali[sz]e (the )?(context|model|engine|mlx)\b",
+            r"(failed|unable) to allocate\b[^\n]{0,60}\bbuffers?\b",  # llama.cpp
+            r"waiting for (the )?(llama )?(runner|server|engine) to start",  # Ollama
+            r"\bmodel( type \S+| architecture)? (is )?not supported( by (your|this) version)?\W*($|\n|by )",
             r"requires more system memory",  # Ollama
             r"\bout of memory",
             r"model loading aborted",
@@ -215,6 +225,8 @@ STATUSES: dict[int, type[APIError]] = {
     403: AuthenticationError,
     404: EndpointNotFoundError,
     405: EndpointNotFoundError,
+    408: ServerError,
+    424: ServerError,  # TGI: the generation failed
     429: RateLimitError,
 }
 TOKEN_COUNTS = [
@@ -242,6 +254,8 @@ ENGINE = Words(
     r"(?<!json )\b[A-Z]?[a-z]*exception\b",
     r"\b(Type|Value|Index|Key|Attribute|Runtime|Reference|Range|Assertion|Memory|OS|NotImplemented)Error\b",
     r"\bis not (iterable|a function|defined)\b",
+    r"\bobject (is not|has no|does not|cannot)\b|\bindex out of (range|bounds)\b|\bunsupported operand\b",
+    r"\[(metal|cuda|\w+::\w+)\]",
 )
 # The server is not ready yet; only with status 503, or llama.cpp's type for it.
 LOADING = Words(r"\bloading (the )?model\b", r"\bmodel\b.{0,200}\b(is (currently |still )?loading|being loaded)\b")

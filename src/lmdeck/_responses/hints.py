@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
-from lmdeck._responses.error_patterns import Words
+from lmdeck._responses.error_patterns import TYPES, Words
 from lmdeck.errors import (
     AuthenticationError,
     ContextLengthError,
@@ -85,6 +85,10 @@ HINTS: list[tuple[Words, str]] = [
         "Use only tools of the types function and mcp: the server does not support others.",
     ),
     (
+        Words(r"\bplugin process\b", r"(load|start|connect to|find) (the )?plugin\b"),
+        TYPES["plugin_connection_error"][1],
+    ),
+    (
         Words(r"\bserver_url\b"),
         'Add a `server_url` to the MCP tool; a server of mcp.json is used by `lm.conversation(integrations=["mcp/name"])`.',
     ),
@@ -115,6 +119,10 @@ HINTS: list[tuple[Words, str]] = [
     (
         Words(r"\brequires? (the )?--\w"),
         "Start the server with the options that the message names, or leave the tools out.",
+    ),
+    (
+        Words(r"failed to (load|decode|process) (the )?(image|audio|video)", r"cannot identify image"),
+        "Check that the file is a whole image or sound in a format that the server reads, for example PNG or JPEG.",
     ),
     (
         Words(r"\bcorrupt", r"not within the file bounds", r"missing tensor"),
