@@ -45,7 +45,7 @@ class Words:
 
 # The order matters: a crash caused by a full context names the context, a load that runs out of memory names the model.
 PHRASES: list[tuple[Words, type[APIError]]] = [
-    (Words(r"unexpected endpoint or method"), EndpointNotFoundError),
+    (Words(r"unexpected endpoint or method", r"^invalid url \(", r"^unsupported method \("), EndpointNotFoundError),
     (
         Words(
             r"\bnot support(ed)? (image|vision|audio|video|multimodal)",
@@ -83,6 +83,9 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
             r"prompt (sequence )?length (\d+ )?is greater than",  # mistral.rs, exllamav2
             r"tokens`? \+ `?max_new_tokens`? must be <=",  # TGI
             r"tokens exceed\b[^.\n]{0,40} limit of \d",  # Azure
+            r"\btoken limit exceeded",
+            r"(exceeds?|greater than|longer than) [^.\n]{0,40}\bmax(imum)?[ _](input|model|seq\w*|prompt|sequence)[ _]len",
+            r"\bn_ctx\b[^.\n]{0,20} too small",
             r"\binput( \([^)\n]{0,40}\))? is too large to process",  # llama.cpp: longer than a batch of embeddings
         ),
         ContextLengthError,
@@ -97,7 +100,9 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
             r"(failed|unable|could not|cannot|can't|not enough memory) (to )?load(ing)? (the |this )?model",
             r"\bmodel\b[^.\n]{0,200}\bfailed to load",
             r"failed to load (the )?(llm )?engine",
-            r"failed to initiali[sz]e (the )?(context|model|engine|mlx)\b",
+            r"failed to (initiali[sz]e|create) (the )?(context|model|engine|mlx)\b",
+            r"\bno\b[^.\n]{0,40}\b(runtime|engine)\b[^.\n]{0,20}\bfound",
+            r"\bhealth check timed out",  # llama-swap
             r"(failed|unable) to allocate\b[^\n]{0,60}\bbuffers?\b",  # llama.cpp
             r"waiting for (the )?(llama )?(runner|server|engine) to start",  # Ollama
             r"\bmodel( type \S+| architecture)? (is )?not supported( by (your|this) version)?\W*($|\n|by )",
@@ -127,7 +132,8 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
             r"engine(core|deaderror)\b",  # vLLM
             r"\bsegmentation fault\b",
             r"\bcore dumped\b",
-            r"\b(process|engine|worker|server) was killed\b",
+            r"\b(process|engine|worker|server|runner) (was (killed|terminated)|(was )?(killed|terminated|stopped) by)\b",
+            r"\b(process|engine|worker|server|runner) exited with (exit )?(code|status|signal)",
             r"\b(engine|runtime|worker|backend)( process)? (has )?(crashed|died|exited|terminated)",
         ),
         ModelCrashedError,
@@ -160,7 +166,7 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
             r"(prompt|chat) template",
             r"(?<!json )parser error: ",
             r"expected closing (statement|expression)",
-            r"unknown (statement|filter|test) type",
+            r"unknown (statement|filter|test)( type|:)",
             r"\broles must alternate",
             r"but there was no previous (assistant )?message",
             r"only (user|system)\b.{0,40} roles are supported",
@@ -168,6 +174,9 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
             r"tool call ids should be alphanumeric",
             r"cannot apply filter",
             r"\bat row \d+, column \d+:",  # llama.cpp's minja
+            r"(unable|failed) to render\b",
+            r"\bundefinederror\b",
+            r"'(dict|list|str) object' has no (attribute|element)",
         ),
         TemplateError,
     ),
@@ -184,7 +193,8 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
     (Words(r"\bmodel( instance)?( \S+)? not found", r"model_not_found", r"no such model", r"\binvalid model (name|id)\b",
             r"^model: \S+$",  # Anthropic
             r"\bunknown model\b(?! (architecture|type))", r"\bmodel\b.{0,200}\bis not (downloaded|installed|available)\b",
-            r"no router for requested model",  # llama-swap
+            r"no router for requested model", r"could not find real modelid",  # llama-swap
+            r"\bmodel\b.{0,200}\bstill downloading",
             r"\brepository not found\b",  # mlx_lm.server, which loads from Hugging Face
             r"(cannot|can't|could not|couldn't|unable to) find (the )?model\b", r"\bmodel does(n't| not) exist",
             r"model .{0,200} (does not exist|was not found)"), ModelNotFoundError),
