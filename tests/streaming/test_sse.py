@@ -105,6 +105,8 @@ def test_each_line_end_ends_a_line(end: bytes) -> None:
         (b"event: gone\n\ndata: 1\n\n", [ServerSentEvent(b"1")]),
         (b"event: a\nevent: b\ndata: 1\n\n", [ServerSentEvent(b"1", "b")]),
         (b"event: \xff\ndata: 1\n\n", [ServerSentEvent(b"1", "\ufffd")]),
+        # llama.cpp until 2025, with text before it and without.
+        (b'data: 1\n\nerror: {"code":500}\n\n', [ServerSentEvent(b"1"), ServerSentEvent(b'{"code":500}', "error")]),
         # What is no field.
         (b"Data: 1\n\n data: 2\n\ndatax: 3\n\n", []),
         (b"data : 1\n\n", []),

@@ -1,9 +1,9 @@
 """Server-sent events (WHATWG HTML, 9.2.6 "Interpreting an event stream").
 
 Lines end with LF, CR or CRLF and with nothing else: U+2028 inside JSON is text. They are split in bytes, so a read may end
-anywhere, also inside a UTF-8 sequence or between CR and LF. Two deviations: an event without its blank line at the end of the
-stream is returned by `finish` instead of dropped, and data stays bytes, because JSON decoders check UTF-8 themselves and
-report where it is broken.
+anywhere, also inside a UTF-8 sequence or between CR and LF. Three deviations: an event without its blank line at the end of
+the stream is returned by `finish` instead of dropped, a line `error: …` is the data of an event named `error` (llama.cpp until
+2025), and data stays bytes, because JSON decoders check UTF-8 themselves and report where it is broken.
 """
 
 from __future__ import annotations
@@ -113,6 +113,9 @@ class SSEDecoder:
             self._add_data(value)
         elif name == b"event":
             self._event = value.decode("utf-8", "replace")
+        elif name == b"error":
+            self._event = "error"
+            self._add_data(value)
 
     def _add_data(self, value: bytes) -> None:
         if len(self._data) < 2:  # `_read` adds the first line of an event without counting it
