@@ -6,14 +6,14 @@ Compiling them is a good part of what the import of a parser costs, and most pro
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from typing import Any, AnyStr, Generic, cast
 
 
-class _LatePattern:
+class _LatePattern(Generic[AnyStr]):
     """An expression that is compiled when one of its methods is first used."""
 
-    def __init__(self, source: str, flags: int) -> None:
-        self.pattern = source
+    def __init__(self, source: AnyStr, flags: int) -> None:
+        self.pattern: AnyStr = source
         self._flags = flags
 
     def __getattr__(self, name: str) -> Any:
@@ -22,8 +22,8 @@ class _LatePattern:
         return found
 
 
-def late_pattern(source: str, flags: int = 0) -> re.Pattern[str]:
+def late_pattern(source: AnyStr, flags: int = 0) -> re.Pattern[AnyStr]:
     """Return an expression that is compiled on first use.
     Use its methods: the functions of `re` do not accept it.
     """
-    return cast("re.Pattern[str]", _LatePattern(source, flags))
+    return cast("re.Pattern[AnyStr]", _LatePattern(source, flags))

@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 
 from lmdeck._compatibility import ALL, RULES, check_rules
+from lmdeck._late_patterns import late_pattern
 from lmdeck._secret import Secret
 from lmdeck.errors import ConfigurationError
 
 # What is copied together with a token from a curl command, a `.env` file or a page of documentation.
-_PASTED = re.compile(
+_PASTED = late_pattern(
     r"\A((-H\s*|--header[\s=])?[\"']?(authorization\s*:\s*)?bearer(:|\s|$)\s*"
     r"|x-api-key\s*:\s*|(?-i:(export\s+)?[A-Z_]{4,}(TOKEN|KEY)=))+",
     re.IGNORECASE,

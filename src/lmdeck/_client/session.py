@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import random
-import re
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from lmdeck._client.known_models import KnownModels
 from lmdeck._client.summary_store import Summaries
 from lmdeck._event_bus import EventBus
 from lmdeck._forking import on_fork
+from lmdeck._late_patterns import late_pattern
 from lmdeck._limits import Limits
 from lmdeck._pipeline.concurrency import DEFAULT_LIMIT, NO_LIMIT, ConcurrencyLimit
 from lmdeck._pipeline.concurrency import PATIENCE as LONG_QUEUE
@@ -60,7 +60,7 @@ _log = logging.getLogger("lmdeck.http")
 
 HandlerFactory: TypeAlias = Callable[[Handler], Handler]
 _RESERVED_HEADERS = {"authorization", "content-length", "content-type", "host", "transfer-encoding"}
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2: token
+_HEADER_NAME = late_pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2: token
 
 
 class Session:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.json_strings import JSONStrings
 from lmdeck._parsing.text_buffer import JOINED_AT
 
-PIECES = re.compile(r"`+|\n|~+|[^`\n~]+")
-ASIDE = re.compile(r"\s{0,3}[>|]")
-INDENTED = re.compile(r" {0,3}\t| {4}")
-SPECIAL = re.compile(r"[|｜]")
+PIECES = late_pattern(r"`+|\n|~+|[^`\n~]+")
+ASIDE = late_pattern(r"\s{0,3}[>|]")
+INDENTED = late_pattern(r" {0,3}\t| {4}")
+SPECIAL = late_pattern(r"[|｜]")
 HEAD = 16
-OPENING_QUOTE = re.compile(r"(?:^|[\s(\[{:=,])[\"'“‘«„]\Z")
-WORD_END = re.compile(r"[^\W_][.!?:;…。\uff01\uff1f]*\Z")
+OPENING_QUOTE = late_pattern(r"(?:^|[\s(\[{:=,])[\"'“‘«„]\Z")
+WORD_END = late_pattern(r"[^\W_][.!?:;…。\uff01\uff1f]*\Z")
 UNSEEN = 4096
 
 

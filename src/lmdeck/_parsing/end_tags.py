@@ -8,19 +8,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import Reader, Source
 
-END_OF_CALL = re.compile(
+END_OF_CALL = late_pattern(
     r"(?:\]<\]minimax\[>\[)?</(?=[^<>\n]*?(?:tool|call|function|invoke|action|param))[^<>\n]{1,60}>"
     r"|<(?=[^<>\n]*?(?:tool|call|action|function))(?:[|｜][^<>\n]{0,40}end[^<>\n]{0,40}[|｜]|[a-z_]{1,40}\|)>"
     r"|\[(?:/|END_)(?:TOOL|FUNCTION)[A-Z_]{0,20}\]",
     re.IGNORECASE,
 )
-END_OF_CALL_BEGUN = re.compile(
+END_OF_CALL_BEGUN = late_pattern(
     r"(?:\]<\]minimax\[>\[)?<[^<>\n]{0,80}\Z|\](?:<(?:\](?:m[a-z]*(?:\[(?:>\[?)?)?)?)?)?\Z|\[[A-Z_/]{0,30}\Z|`{1,2}\Z|>{1,2}\Z"
 )
-CUT_TAG = re.compile(r"\]<[\]\[>a-z]*\Z|(?:\]<\]minimax\[>\[)?[<\[][/|｜]?[\w:|｜▁ ]{0,40}\Z|`{1,2}\Z|>{1,2}\Z")
+CUT_TAG = late_pattern(r"\]<[\]\[>a-z]*\Z|(?:\]<\]minimax\[>\[)?[<\[][/|｜]?[\w:|｜▁ ]{0,40}\Z|`{1,2}\Z|>{1,2}\Z")
 CUT_LENGTH = 80
 
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import NamedTuple
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.code_spans import CodeSpans
 from lmdeck._parsing.dialects import REGISTRY, dialect_named, find_dialect
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
@@ -24,12 +25,12 @@ from lmdeck._parsing.unmarked_json import (
 
 NO_ENDS = Stops(())
 JSON_BEGINS = ("{", "[")
-MENTIONED = re.compile(r"[\s.,;:!?)\]\"'`\u2019\u201d\u00bb\\|}]")
+MENTIONED = late_pattern(r"[\s.,;:!?)\]\"'`\u2019\u201d\u00bb\\|}]")
 """What follows a tag that prose, program text or a table mentions."""
 INDENT = r"[^\S\n]*+"
 OF_CALLS = re.compile("tool|call|function", re.IGNORECASE)
 SPECIAL = re.compile(r"[|｜◁]|^\[[A-Z_/]+\]$|^<reserved_")
-SHAPE = re.compile(r'<[^\s<>=]*|\[[A-Z_]+\]|[{\[(]|"(?:arguments|parameters)"')
+SHAPE = late_pattern(r'<[^\s<>=]*|\[[A-Z_]+\]|[{\[(]|"(?:arguments|parameters)"')
 SHAPE_CHARS = 400
 WORD = re.compile(r"</?\w+>|\[[A-Z]+ [A-Z ]+\]|</co: |[^<\[{◁\]`].*", re.DOTALL)
 

@@ -5,11 +5,11 @@ Program text may also be the only argument. Each reader begins at its first char
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from json.encoder import encode_basestring
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.argument_values import decode_arguments
 from lmdeck._parsing.literals import LiteralReader, escaped
 from lmdeck._parsing.members import Block, extra_closers
@@ -34,7 +34,7 @@ KEYS_BESIDE_NAME = frozenset({"type", "id"})
 """Keys that may stand before the name of a call without markers."""
 NO_ARGUMENTS = ("", "null", "None")
 CODE_TOOLS = ("python", "ipython", "code_interpreter")
-WORD = re.compile(r"[\w.\-/:$]*")
+WORD = late_pattern(r"[\w.\-/:$]*")
 
 
 def _ignore(_: str) -> None:

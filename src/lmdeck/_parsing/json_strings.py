@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-PIECES = re.compile(r"\\.|[\"{}\[\]\n]", re.DOTALL)
+from lmdeck._late_patterns import late_pattern
+
+PIECES = late_pattern(r"\\.|[\"{}\[\]\n]", re.DOTALL)
 
 
 class JSONStrings:

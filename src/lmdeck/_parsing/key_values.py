@@ -7,7 +7,8 @@ if the others leave it unclear, it is not a call.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.json_calls import json_arguments
@@ -26,8 +27,7 @@ NAME_END = stops(">")
 LINE_END = "\\n"  # a line end that was written as backslash and n
 
 
-@dataclass(frozen=True)
-class KeyValue:
+class KeyValue(Struct, frozen=True):
     """The tags around keys, values and their types, and those that end the call."""
 
     key: tuple[str, str] = ("<arg_key>", "</arg_key>")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-CODE = re.compile(
+from lmdeck._late_patterns import late_pattern
+
+CODE = late_pattern(
     r"^(`{3,}|~{3,})[^\n]*\n(?:.*?^\1|.*)|`[^`\n]*`|^(?: {4}|\t| {0,3}[>|])[^\n]*$", re.MULTILINE | re.DOTALL
 )
 MARK = (
@@ -13,8 +15,8 @@ MARK = (
     r"|</?(?:[a-z]+[:|_])*(?:tool_?calls?|function(?:_?calls?)?|invoke|parameter|param|arg_key|arg_value|TOOLCALL)\b[^<>\n]{0,80}>"
     r"|functools\s?(?=\[)|>>>(?=\w)|```tool_code|\bcall:\s?(?=\w+\s?[{(])"
 )
-PARAGRAPHS = re.compile(r"\n[^\S\n]*\n")
-INSIDE = re.compile(
+PARAGRAPHS = late_pattern(r"\n[^\S\n]*\n")
+INSIDE = late_pattern(
     r"</?(?:[a-z]+[:|_])*(?:parameter|param|arg_key|arg_value)\b[^<>\n]{0,80}>|</?[|｜‖]{1,2}(?:DS|GC)ML[^<>\n]{1,60}>"
     r"|\]<\]minimax\[>\[|<\|(?:open|close)\|>|<[|｜][^<>\n]{0,30}(?:argument|tool_name|tool_call:|tool▁sep|tool_sep)[^<>\n]{0,30}>"
 )

@@ -22,7 +22,7 @@ NUMBER = late_pattern(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?\Z")
 LOOSE_NUMBER = late_pattern(r"[+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z")
 BASED_NUMBER = late_pattern(r"[+-]?0(?:x[0-9a-f]+|o[0-7]+|b[01]+)\Z", re.IGNORECASE)
 LONGEST_NUMBER = 1000
-PLAIN = {'"': re.compile(r"[\"\\\x00-\x1f]"), "'": re.compile(r"['\"\\\x00-\x1f]")}
+PLAIN = {'"': late_pattern(r"[\"\\\x00-\x1f]"), "'": late_pattern(r"['\"\\\x00-\x1f]")}
 NO_KEY = late_pattern(r"[(){}\[\]<>]")
 HEX = late_pattern(r"[0-9a-fA-F]*")
 WORDS = {"true": "true", "false": "false", "null": "null"}
@@ -36,12 +36,12 @@ LOOKAHEAD = 256
 NEXT_KEY = late_pattern(r"\"[^\"\n\\]{1,64}\"\s*:")
 CLOSERS = late_pattern(r"[\s}\])]*")
 BEHIND_COMMA = {
-    "}": re.compile(
+    "}": late_pattern(
         r"""\s*(?:"(?:[^"\\\n]|\\.){0,200}"\s*[:=]|'(?:[^'\\\n]|\\.){0,200}'\s*[:=]|[\w.\-$]+\s*[:=]|[}\],])"""
     ),
-    "]": re.compile(r"""\s*(?:["'{\[(\d\-+.\],]|true|false|null|True|False|None|NaN|[rbfu]["'])"""),
-    ")": re.compile(r"""\s*(?:[A-Za-z_]\w*\s*=(?=[^=])|"[\w.\- ]+"\s*[:=]|'[\w.\- ]+'\s*[:=]|\*\*|[),])"""),
-    "": re.compile(r"""\s*(?:["'{\[\])},;]|[A-Za-z_][\w.\-]*\s*(?:[:=]|\(\s*(?:\)|\{|["']?\w+["']?\s*[=:])))"""),
+    "]": late_pattern(r"""\s*(?:["'{\[(\d\-+.\],]|true|false|null|True|False|None|NaN|[rbfu]["'])"""),
+    ")": late_pattern(r"""\s*(?:[A-Za-z_]\w*\s*=(?=[^=])|"[\w.\- ]+"\s*[:=]|'[\w.\- ]+'\s*[:=]|\*\*|[),])"""),
+    "": late_pattern(r"""\s*(?:["'{\[\])},;]|[A-Za-z_][\w.\-]*\s*(?:[:=]|\(\s*(?:\)|\{|["']?\w+["']?\s*[=:])))"""),
 }
 """What may follow a comma.
 
@@ -55,6 +55,13 @@ FIRST_OF_SET_BEGUN = late_pattern(r"""\s*(?:'[^'\\]*'?\s*|"[^"\\]*"?\s*|-?[\d.]*
 def escaped(text: str) -> str:
     """Return text as the inside of a JSON string."""
     return encode_basestring(text)[1:-1]
+
+
+def without_entities(text: str) -> str:
+    """Return text with the characters that its HTML entities stand for."""
+    import html  # imported late: its table of 2,200 names is needed for few calls
+
+    return html.unescape(text)
 
 
 class LiteralReader:

@@ -5,8 +5,6 @@ Each is read separately, so that a bad one does not affect its neighbours.
 
 from __future__ import annotations
 
-import re
-
 from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, Reader, Source, Stops, TruncatedCall, UnofferedCall, stops
@@ -15,7 +13,7 @@ BRACKETS = ('"', "'", "{", "}", "[", "]", "(", ")")
 OPENED_BY = {"}": "{", "]": "[", ")": "("}
 NEXT_MEMBER = late_pattern(r"\s*(?:[,;]?\s*(?:\{\s*[\"']|[A-Za-z_][\w.\-]*\()|\])")
 MEMBERS = late_pattern(r"[}\])]\s*[,;\n]\s*(?:\{\s*[\"']|[A-Za-z_][\w.\-]*\()")
-CLOSERS = {"": re.compile(r"[}\])]*"), "]": re.compile(r"[})]*")}
+CLOSERS = {"": late_pattern(r"[}\])]*"), "]": late_pattern(r"[})]*")}
 LOOKAHEAD = 200
 TRIES = 8
 

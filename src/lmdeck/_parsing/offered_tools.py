@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterable, Mapping
 from json.encoder import encode_basestring
 from typing import Any
 
 import msgspec
 
+from lmdeck._late_patterns import late_pattern
+
 ANY: frozenset[str] = frozenset()
 STRING = frozenset({"string"})
 NAME_PREFIXES = ("functions.", "functions:", "tools.", "tool.")
-PADDED = re.compile(r"[+-]?\d{1,400}")
+PADDED = late_pattern(r"[+-]?\d{1,400}")
 TYPE_NAMES = {"str": "string", "text": "string", "int": "integer", "float": "number", "double": "number", "bool": "boolean",
               "dict": "object", "list": "array", "tuple": "array", "none": "null"}  # fmt: skip
 CONVERTERS_LIMIT = 1 << 16

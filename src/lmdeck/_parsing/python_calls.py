@@ -5,8 +5,7 @@ Each reader begins at its first character and ends directly after its last.
 
 from __future__ import annotations
 
-import re
-
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.json_calls import json_arguments, json_member, json_text
 from lmdeck._parsing.literals import LiteralReader
 from lmdeck._parsing.members import Block, extra_closers
@@ -20,7 +19,7 @@ from lmdeck._parsing.source import (
     stops,
 )
 
-IDENTIFIER = re.compile(r"[\w.\-]*")
+IDENTIFIER = late_pattern(r"[\w.\-]*")
 
 
 def python_calls(source: Source, sink: Sink, ends: Stops, *, closer: str) -> Reader[None]:

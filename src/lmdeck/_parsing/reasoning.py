@@ -5,11 +5,11 @@ Reasoning stands between tags, in messages, or in a separate channel.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from weakref import proxy
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.code_spans import CodeSpans
 from lmdeck._parsing.dialects.dialect import Marker, ReasoningTags
 from lmdeck._parsing.grammar import NO_ENDS, Grammar
@@ -18,7 +18,7 @@ from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import Reader, Source, Stops, stops
 
-BODY = re.compile(r"\s*(?:[\[{]|<(?:function|invoke|tool_call>|\||｜|arg_key)|call:|functions?[.<]|$)")
+BODY = late_pattern(r"\s*(?:[\[{]|<(?:function|invoke|tool_call>|\||｜|arg_key)|call:|functions?[.<]|$)")
 QUOTED = 80
 
 

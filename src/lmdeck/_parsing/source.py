@@ -91,12 +91,9 @@ class Stops:
 
         The literal is `""` for the start of one at the end of open text, and if there is none; then the position is the end.
         """
-        search = self.pattern.search if closed else self.beginning.search
-        while found := search(text, at):
+        while found := self.beginning.search(text, at):
             start = found.start()
-            if closed:
-                return start, found.group()
-            if len(text) - start < self.longest and text[start:] in self.prefixes:
+            if not closed and len(text) - start < self.longest and text[start:] in self.prefixes:
                 return start, ""
             if whole := self.pattern.match(text, start):
                 return start, whole.group()

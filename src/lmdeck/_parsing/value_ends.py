@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import NON_SPACE, MalformedCall, Reader, Source, Stops, stops
@@ -18,8 +19,7 @@ LOOKAHEAD = 400
 UNCLEAR = "?"
 
 
-@dataclass(frozen=True)
-class ValueEnd:
+class ValueEnd(Struct, frozen=True):
     """The tags that matter to the end of a value.
 
     `own` end tags close it if `opens`, `call_ends`, `block_ends` or text that `after` matches follow. `nested` tags begin an
@@ -35,7 +35,7 @@ class ValueEnd:
     island: tuple[str, str] | None = None
     odd: tuple[str, ...] = ()
     behind: re.Pattern[str] | None = None
-    is_opening: Callable[[str], bool] = field(default=lambda _: True)
+    is_opening: Callable[[str], bool] = lambda _: True
 
     @property
     def wanted(self) -> Stops:

@@ -6,16 +6,18 @@ holds the names.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from json.encoder import encode_basestring
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.argument_values import decode_arguments
 from lmdeck._parsing.json_calls import ARGUMENT_KEYS, json_arguments
+from lmdeck._parsing.literals import without_entities
 from lmdeck._parsing.members import Block
 from lmdeck._parsing.offered_tools import ANY, STRING, json_for
 from lmdeck._parsing.sink import Sink
@@ -42,8 +44,7 @@ MARKUP_BEGINS = ("\n", "<", "[")
 WHOLE = ARGUMENT_KEYS | {"properties"}
 
 
-@dataclass(frozen=True)
-class Elements:
+class Elements(Struct, frozen=True):
     """The tags of a family: of functions, of parameters, and of the block's end.
 
     With `ends_with_text`, a function ends with the token at which the model stops, which servers may cut off.
@@ -344,10 +345,10 @@ def _decoded_value(source: Source, sink: Sink, value_end: ValueEnd, types: froze
         raise TruncatedCall
     begin, close = CDATA
     plain, *sections = "".join(parts).split(begin)
-    decoded = [html.unescape(plain)]
+    decoded = [without_entities(plain)]
     for section in sections:
         inside, _, behind = section.partition(close)
-        decoded += [inside, html.unescape(behind)]
+        decoded += [inside, without_entities(behind)]
     text = "".join(decoded)
     sink.write(encode_basestring(text) if types == STRING else json_for(text, types))
     return end
@@ -410,4 +411,4 @@ def name_in(header: str) -> str:
     found = NAME.match(header)
     if not found:
         raise NotACall
-    return html.unescape(next(text for text in (*found.groups(), "") if text is not None)).strip()
+    return without_entities(next(text for text in (*found.groups(), "") if text is not None)).strip()

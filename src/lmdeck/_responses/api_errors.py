@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._responses.error_patterns import CODES, ENGINE, LOADING, PHRASES, STATUSES, TOKEN_COUNTS, TYPES, VALIDATION
 from lmdeck._responses.hints import hint_for_message, proxy_hint
 from lmdeck._secret import redact_url
@@ -35,8 +36,8 @@ SHORT_MESSAGE = 80  # characters; longer messages are clear without the name of 
 NESTING_LIMIT = 8
 TEXT_CHARS = 4000
 _DECODER = json.JSONDecoder()
-_OPENERS = re.compile(r"[\[{]")
-_RETURNED = re.compile(r"\b(?:returned|status(?: code)?:?) ([45]\d\d)\b", re.IGNORECASE)
+_OPENERS = late_pattern(r"[\[{]")
+_RETURNED = late_pattern(r"\b(?:returned|status(?: code)?:?) ([45]\d\d)\b", re.IGNORECASE)
 
 
 class ErrorInfo(Struct, frozen=True, kw_only=True):

@@ -7,12 +7,13 @@ separately, so that an odd `usage` cannot cost an answer. Sources: LM Studio doc
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from msgspec import Raw, Struct
 
-_SURROGATES = re.compile(
+from lmdeck._late_patterns import late_pattern
+
+_SURROGATES = late_pattern(
     rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\[^u])|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 

@@ -10,13 +10,14 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck.errors import ConfigurationError
 from lmdeck.tools.checker import Checker
 from lmdeck.tools.signature import read_signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
-NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}")
+NAME = late_pattern(r"[a-z_][a-z0-9_]{0,63}")
 SCHEMA_WORDS = frozenset(
     {"type", "properties", "required", "$schema", "anyOf", "oneOf", "allOf", "additionalProperties"}
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import Reader, Source
@@ -12,8 +13,7 @@ from lmdeck._parsing.writers import Writer
 BodyReader = Callable[[Source, Sink], Reader[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Marker:
+class Marker(Struct, frozen=True):
     """Text that begins a call, and the reader of what follows it.
 
     With `keeps`, the reader sees the marker itself too. With `at_start`, it counts only at the start of the answer or of a
@@ -36,8 +36,7 @@ class Marker:
         return self.channel and self.keeps and not self.at_start
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningTags:
+class ReasoningTags(Struct, frozen=True):
     """The tags around reasoning, `anywhere` or only at the start of the answer.
     Special tokens count anywhere.
 
@@ -52,8 +51,7 @@ class ReasoningTags:
     content: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
+class Dialect(Struct, frozen=True, kw_only=True):
     """One syntax in which models call tools, and the models that use it.
 
     The `own` markers are too common to be looked for in every text: they count only where the dialect is asked for by name.

@@ -5,11 +5,11 @@ Sources: Kimi K3's chat template; vLLM, SGLang.
 
 from __future__ import annotations
 
-import html
 import re
 
 from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.dialects.dialect import Dialect, Marker
+from lmdeck._parsing.literals import without_entities
 from lmdeck._parsing.offered_tools import types_of
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
@@ -19,14 +19,14 @@ from lmdeck._parsing.writers import elements, wrapped
 
 ATTRIBUTE = late_pattern(r"""\b(\w++)\s*+=\s*+"((?:[^"\\]|\\.)*+)\"""")
 SEPARATOR = stops("<|sep|>")
-ATTRIBUTES = re.compile(rf"(?:\s*+{ATTRIBUTE.pattern})*+\s*")
+ATTRIBUTES = late_pattern(rf"(?:\s*+{ATTRIBUTE.pattern})*+\s*")
 HEADER_ENDS = stops("<|sep|>", "<|open|>", "<|close|>")
 ARGUMENT_END = ValueEnd(
     own=("<|close|>argument<|sep|>", "<|close|>argument"),
     opens=("<|open|>argument",),
     call_ends=("<|close|>call",),
     odd=("<|sep|>", "<|close|>", "<|open|>"),
-    behind=re.compile(r"\s*argument key="),
+    behind=late_pattern(r"\s*argument key="),
 )
 SECTION_ENDS = stops("<|close|>", "<|open|>")
 SECTIONS = ("think", "response", "tools", "message", "call")
@@ -103,7 +103,7 @@ def attributes_in(header: str) -> dict[str, str]:
     """Return the attributes of a header.
     Quotes in them are escaped with backslashes or as in XML.
     """
-    return {key: html.unescape(re.sub(r"\\(.)", r"\1", value)) for key, value in ATTRIBUTE.findall(header)}
+    return {key: without_entities(re.sub(r"\\(.)", r"\1", value)) for key, value in ATTRIBUTE.findall(header)}
 
 
 def kimi_call(source: Source, sink: Sink, header: str) -> Reader[None]:

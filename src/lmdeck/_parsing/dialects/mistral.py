@@ -6,8 +6,7 @@ Sources: Mistral's `mistral-common` tokenizers; the models' chat templates on Hu
 
 from __future__ import annotations
 
-import re
-
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
 from lmdeck._parsing.dialects.xml_tags import THINK, TOOL_CALL, tag_block
 from lmdeck._parsing.json_calls import json_arguments, json_calls, json_objects
@@ -15,7 +14,7 @@ from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck._parsing.writers import array, call_object, each, template
 
-NAME = re.compile(r"[\w.\-:/$]*")
+NAME = late_pattern(r"[\w.\-:/$]*")
 
 
 def mistral(source: Source, sink: Sink) -> Reader[None]:

@@ -8,8 +8,7 @@ Sources: Meta's Llama 4 model card, Liquid's LFM2 card, AI2's OLMo 3 template; v
 
 from __future__ import annotations
 
-import re
-
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker
 from lmdeck._parsing.dialects.xml_tags import BARE_FUNCTION, FUNCTION, THINK, tag_block
 from lmdeck._parsing.json_calls import CODE_TOOLS, code_arguments, json_calls, json_objects
@@ -19,8 +18,8 @@ from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stop
 from lmdeck._parsing.writers import array, call_object, each, python, template, wrapped
 
 ELEMENTS = stops(*FUNCTION.function)
-CALL = re.compile(r"[A-Za-z_][\w.]{0,80}\(")
-CALL_BEGUN = re.compile(r"(?:[A-Za-z_][\w.]{0,80})?\Z")
+CALL = late_pattern(r"[A-Za-z_][\w.]{0,80}\(")
+CALL_BEGUN = late_pattern(r"(?:[A-Za-z_][\w.]{0,80})?\Z")
 
 
 def between(*ends: str) -> BodyReader:

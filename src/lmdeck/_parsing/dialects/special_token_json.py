@@ -8,8 +8,7 @@ Sources: the models' chat templates on Hugging Face; vLLM, SGLang, llama.cpp; LM
 
 from __future__ import annotations
 
-import re
-
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
 from lmdeck._parsing.dialects.xml_tags import tag_block
 from lmdeck._parsing.json_calls import CODE_TOOLS, code_arguments, json_arguments, json_calls
@@ -18,11 +17,11 @@ from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck._parsing.writers import array, call_object, each, template, wrapped
 
-NAME = re.compile(r"[\w.\-]*")
+NAME = late_pattern(r"[\w.\-]*")
 NEXT = stops(">>>")
 ALL = stops(">>>all\n")
 TO_ALL = stops("all\n")
-SOURCES = re.compile(r"[\d:,.\[\] \-]*")
+SOURCES = late_pattern(r"[\d:,.\[\] \-]*")
 
 
 def functionary(source: Source, sink: Sink) -> Reader[None]:

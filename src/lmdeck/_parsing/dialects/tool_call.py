@@ -10,7 +10,7 @@ Sources: the models' chat templates on Hugging Face; the parsers of vLLM, SGLang
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
 from lmdeck._parsing.dialects.xml_tags import (

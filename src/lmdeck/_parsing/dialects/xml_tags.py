@@ -5,7 +5,7 @@ The tag does not say which form follows, and models of one family mix them, so o
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from lmdeck._parsing.dialects.dialect import BodyReader, Marker, ReasoningTags
 from lmdeck._parsing.json_calls import json_arguments, json_calls, json_objects
