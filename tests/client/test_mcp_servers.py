@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from mcp_noisy import answer as mcp_answer
 
 from asking import alm, lm, until
 from lmdeck import (
@@ -34,6 +35,7 @@ from lmdeck import (
     ToolServerLost,
 )
 from lmdeck.testing import FakeLMStudio
+from loopback import Loopback, Request, Step, json_answer, text_answer
 from ports import free_port
 
 pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="NO MCP TESTS: they need mcp")
@@ -186,6 +188,47 @@ def run(
     return reply, heard
 
 
+@BOTH
+def test_other_output_between_messages_is_skipped_and_a_refusal_is_escaped(is_async: bool) -> None:
+    """Log lines, half messages, and bytes that are not UTF-8."""
+
+    def work(run: Run) -> None:
+        assert run.call("work") == "done"
+        with pytest.raises(ToolFailed, match="refused the call") as caught:
+            run.call("refuse")
+        assert r"no \x1b[31mway\u202e" in str(caught.value)
+
+    noisy = str(Path(__file__).with_name("mcp_noisy.py"))
+    by_hand(MCPTools(command=sys.executable, args=[noisy]), work, is_async=is_async)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (text_answer(b"{half", content_type="application/json"), "the call may have taken effect"),
+        (text_answer("no", 500), r"refused the call.*HTTP status 500"),
+    ],
+)
+def test_a_result_over_http_that_cannot_be_read(answer: list[Step], words: str, is_async: bool) -> None:
+    """It may have taken effect all the same; a refusal names its status."""
+
+    def respond(request: Request) -> list[Step]:
+        if request.method != "POST" or "id" not in request.json:
+            return text_answer("", 405 if request.method != "POST" else 202)
+        if request.json["method"] == "tools/call":
+            return answer
+        return json_answer({"jsonrpc": "2.0", "id": request.json["id"], **mcp_answer(request.json)})
+
+    def work(run: Run) -> None:
+        with pytest.raises(ToolFailed, match=words):
+            run.call("work")
+
+    with Loopback(respond) as server:
+        by_hand(MCPTools(server.url), work, is_async=is_async)
+        assert sum(b"tools/call" in request.body for request in server.requests) == 1
+
+
 # --- a server that dies -----------------------------------------------------------------------------------------------------
 
 
@@ -262,7 +305,7 @@ def test_a_server_that_stays_away_is_told_to_the_model_and_to_the_program(fake: 
                 server.kill()
 
         fake.tool_call("pid").tool_call("pid").tool_call("note", path="/x", seconds=0).reply("I cannot.")
-        reply, heard = run(fake, MCPTools(server.url, timeout=5), then, is_async=is_async)
+        reply, heard = run(fake, MCPTools(server.url, timeout=30), then, is_async=is_async)
     assert reply.content == "I cannot."
     _, *gone = [result for one in reply.rounds for result in one.results]
     for result in gone:
@@ -289,7 +332,7 @@ def test_a_command_that_no_longer_starts(tmp_path: Path, is_async: bool) -> None
         program.write_text(Path(MORTAL).read_text())
         assert pid_of(by.call("pid")) != pid_of(pid)
 
-    by_hand(MCPTools(command=sys.executable, args=[str(program)], timeout=10), work, is_async=is_async)
+    by_hand(MCPTools(command=sys.executable, args=[str(program)], timeout=30), work, is_async=is_async)
 
 
 def pid_of(text: object) -> int:
@@ -307,7 +350,7 @@ def test_leaving_after_the_server_died_raises_nothing(mortal: Mortal, is_async: 
         else:
             mortal.kill(pid)
 
-    by_hand(mortal.tools(timeout=5), work, is_async=is_async)
+    by_hand(mortal.tools(timeout=30), work, is_async=is_async)
     if mortal.http is not None:
         mortal.http.start()
 
@@ -316,7 +359,7 @@ def test_leaving_after_the_server_died_raises_nothing(mortal: Mortal, is_async: 
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        by_hand(mortal.tools(timeout=5), broken, is_async=is_async)
+        by_hand(mortal.tools(timeout=30), broken, is_async=is_async)
 
 
 @BOTH

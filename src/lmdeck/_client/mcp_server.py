@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lmdeck._client.mcp_address import ServerAddress
 from lmdeck._client.mcp_results import read_tool_result
-from lmdeck.errors import ToolError
+from lmdeck.errors import ToolError, printable
 from lmdeck.events import ToolServerLost
 from lmdeck.tools.reporting import Report
 from lmdeck.tools.tool import ToolFailed
@@ -146,6 +146,7 @@ class _Connection:
         self._task: asyncio.Task[None] | None = None
         self._client: Client | None = None
         self._error: BaseException | None = None
+        self._status = 0  # of the last HTTP response
         self._answered = 0  # HTTP requests for which at least the response head arrived
         self._session_is_lost = False
 
@@ -176,7 +177,7 @@ class _Connection:
             self._aborting.set()
             raise
         except Exception as error:
-            raise _Unreachable(_describe(error)) from error
+            raise _Unreachable(_describe(error) + self._status_note()) from error
 
     async def call(self, name: str, arguments: dict[str, Any]) -> object:
         """Call a tool.
@@ -186,7 +187,7 @@ class _Connection:
             _ConnectionLost: The connection broke.
         """
         from mcp import MCPError
-        from mcp.types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_REQUEST, REQUEST_TIMEOUT
+        from mcp.types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR, REQUEST_TIMEOUT
 
         if self._client is None or self.is_gone:
             raise _ConnectionLost(self.reason, may_have_started=False)
@@ -203,13 +204,15 @@ class _Connection:
             if self._session_is_lost and error.code in (INTERNAL_ERROR, INVALID_REQUEST):
                 self._closing.set()
                 raise _ConnectionLost("the server does not know the session", may_have_started=False) from error
-            raise ToolFailed(f"The MCP server {self._address.name!r} refused the call: {error.message}") from error
+            if error.code == PARSE_ERROR:
+                raise self._unreadable_result() from error
+            raise ToolFailed(
+                f"The MCP server {self._address.name!r} refused the call: {printable(error.message)}{self._status_note()}"
+            ) from error
         except (OSError, RuntimeError) as error:
             raise await self._lost(answered) from error
         except ValueError as error:  # pydantic's
-            raise ToolFailed(
-                f"The MCP server {self._address.name!r} sent a result that does not follow the protocol."
-            ) from error
+            raise self._unreadable_result() from error
         return read_tool_result(result, name)
 
     async def close(self) -> None:
@@ -217,6 +220,16 @@ class _Connection:
         self._closing.set()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=CLOSING_SECONDS)
+
+    def _unreadable_result(self) -> ToolFailed:
+        return ToolFailed(
+            f"The MCP server {self._address.name!r} sent a result that does not follow the protocol: the call may have taken "
+            f"effect. Check that before you call it again."
+        )
+
+    def _status_note(self) -> str:
+        """Return the status of the last response for a message, if it is an error's."""
+        return f" (HTTP status {self._status})" if self._status >= 400 else ""
 
     async def _lost(self, answered: int) -> _ConnectionLost:
         """Wait until the reason for the break is known, and return the error.
@@ -235,6 +248,7 @@ class _Connection:
         A restarted server rejects the session with 404, as specified, or with 400.
         """
         self._answered += 1
+        self._status = response.status_code
         self._session_is_lost |= "mcp-session-id" in response.request.headers and response.status_code in (400, 404)
 
     async def _run(self, opened: asyncio.Future[list[ServerTool]]) -> None:
@@ -273,7 +287,9 @@ class _Connection:
         async with AsyncExitStack() as stack:
             if address.command is not None:
                 env = None if address.env is None else dict(address.env)
-                process = StdioServerParameters(command=address.command, args=list(address.args), env=env)
+                process = StdioServerParameters(
+                    command=address.command, args=list(address.args), env=env, encoding_error_handler="replace"
+                )
                 reading, writing = await stack.enter_async_context(stdio_client(process))
                 yield _StreamWithEndEvent(reading, self._closing), writing
                 return
@@ -344,7 +360,18 @@ def _is_refused(error: BaseException) -> bool:
 
 
 def _describe(error: BaseException) -> str:
-    """Return the type and message of an error, or of the first one of a group."""
+    """Return what happened according to an error, or to the first one of a group."""
+    from mcp import MCPError
+    from mcp.types import CONNECTION_CLOSED, PARSE_ERROR
+
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"
+    if isinstance(error, MCPError) and error.code == CONNECTION_CLOSED:
+        return "it closed the connection"
+    if isinstance(error, ValueError) or (
+        isinstance(error, MCPError) and error.code == PARSE_ERROR
+    ):  # pydantic's, mcp's
+        return "its answer does not follow the protocol"
+    if isinstance(error, MCPError):
+        return f"it answered with an error: {printable(error.message)}"
+    return f"{type(error).__name__}: {printable(str(error))}"
