@@ -223,6 +223,12 @@ def without_untrusted_routes(chosen: Mapping[str, Found]) -> tuple[dict[str, Fou
     return {name: found for name, found in chosen.items() if name not in untrusted}, notes
 
 
+def untrusted_address(chosen: Mapping[str, Found]) -> Found | None:
+    """Return the setting of a file that names a server elsewhere, or None."""
+    address = _server_address(chosen)
+    return address if address is not None and address.is_from_file and not _is_loopback(address) else None
+
+
 def check_trust(chosen: Mapping[str, Found]) -> None:
     """Refuse to send the user's token to an address or proxy from a project's file.
 
@@ -231,11 +237,12 @@ def check_trust(chosen: Mapping[str, Found]) -> None:
     Raises:
         ConfigurationError: The token would be sent there.
     """
-    token, address = chosen.get("api_token"), _server_address(chosen)
+    token, proxy = chosen.get("api_token"), chosen.get("proxy")
     if token is None or token.is_from_file:
         return
-    for found in (address, chosen.get("proxy")):
-        if found is not None and found.is_from_file and not _is_loopback(found):
+    is_proxy_trusted = proxy is None or not proxy.is_from_file or _is_loopback(proxy)
+    for found in (untrusted_address(chosen), None if is_proxy_trusted else proxy):
+        if found is not None:
             raise ConfigurationError(
                 f"The token of {token.origin} is not sent to {redact_url(str(found.value))!r}, which {found.origin} names "
                 f"as {found.name}: the author of that file could read it.",

@@ -27,6 +27,7 @@ from lmdeck._setting_sources import (
     from_keywords,
     from_lm_studio,
     misspelled_variables,
+    untrusted_address,
     without_untrusted_routes,
 )
 from lmdeck.errors import ConfigurationError
@@ -100,6 +101,7 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
         check_trust(chosen)
         settings = cls(**{name: found.value for name, found in chosen.items()})
         settings.__dict__["origins"] = {name: found.origin for name, found in chosen.items()}
+        settings.__dict__["is_address_trusted"] = untrusted_address(chosen) is None
         settings.__dict__["notes"] = (*misspelled_variables(variables), *notes)
         settings._log_notes()
         return settings
@@ -108,6 +110,14 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
     def origins(self) -> Mapping[str, str]:
         """A description of where each setting was found; settings with their default are missing."""
         return dict(self.__dict__.get("origins", {}))
+
+    @property
+    def is_address_trusted(self) -> bool:
+        """Whether the user's credentials may be sent to the server.
+
+        Not if a project's file names a server elsewhere.
+        """
+        return bool(self.__dict__.get("is_address_trusted", True))
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ import lmdeck.contrib.httpx
 import lmdeck.contrib.httpx2
 from asking import nothing_left_behind, until
 from lmdeck import ConfigurationError
-from lmdeck.contrib.openai import async_http_client, http_client
+from lmdeck.contrib.asgi import RepairProxy
+from lmdeck.contrib.openai import OpenAI, async_http_client, http_client
 from lmdeck.testing import FakeLMStudio
 from loopback import HANG, SSE_HEAD, Loopback, chunk, hello, http_chunks, text_answer
 
@@ -314,6 +315,51 @@ def test_the_clients_address_is_asked_unless_a_setting_names_another(
     http = http_client(base_url=fake.base_url)
     with openai.OpenAI(base_url="http://127.0.0.1:9/v1", api_key="x", http_client=http) as client:
         assert client.chat.completions.create(**BODY).choices[0].message.content == "Hello"
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_project_s_file_has_no_say_in_the_way_to_the_clients_address(
+    fake: FakeLMStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_async: bool
+) -> None:
+    """Its proxy would read the client's key."""
+    monkeypatch.chdir(tmp_path)
+    fake.reply("Hello")
+    with Loopback(hello) as proxy:
+        (tmp_path / "lmdeck.toml").write_text(f'base_url = "http://theirs.example"\nproxy = "{proxy.url}"')
+        if is_async:
+
+            async def ask() -> Any:
+                async with async_client_of(fake) as client:
+                    return await client.chat.completions.create(**BODY)
+
+            answer = asyncio.run(ask())
+        else:
+            with client_of(fake) as client:
+                answer = client.chat.completions.create(**BODY)
+        assert answer.choices[0].message.content == "Hello"
+        assert not proxy.requests
+
+
+def test_a_key_is_not_sent_where_a_project_s_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is made there is refused; a proxy leaves keys and cookies out, and has the file's own way."""
+    monkeypatch.chdir(tmp_path)
+    with Loopback(hello) as theirs:
+        (tmp_path / "lmdeck.toml").write_text(f'base_url = "http://theirs.example"\nproxy = "{theirs.url}"')
+        with pytest.raises(ConfigurationError, match="api_key is not sent"):
+            OpenAI(api_key="sesame")
+        with OpenAI() as client:
+            client.chat.completions.create(**BODY)
+        secrets = {"authorization": "Bearer sesame", "x-api-key": "sesame", "cookie": "a=sesame", "x-other": "kept"}
+
+        async def ask() -> int:
+            transport = httpx2.ASGITransport(app=RepairProxy())
+            async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                return (await client.post("/v1/chat/completions", json=BODY, headers=secrets)).status_code
+
+        assert asyncio.run(ask()) == 200
+        assert len(theirs.requests) == 2
+        assert theirs.requests[-1].headers["x-other"] == "kept"
+        assert not any("sesame" in value for request in theirs.requests for value in request.headers.values())
 
 
 def test_the_clients_headers_and_query_arrive(fake: FakeLMStudio) -> None:

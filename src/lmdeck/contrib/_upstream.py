@@ -24,6 +24,8 @@ from lmdeck.errors import LMStudioError, RequestTimeoutError, TransportError
 from lmdeck.relay import RelayReader, Route, begin, error_answer, route_of
 
 MOST_SERVERS = 64
+ADDRESS = ("base_url", "host", "port")
+THIS_MACHINE = "http://localhost"
 T = TypeVar("T")
 
 
@@ -112,11 +114,17 @@ class AsyncRelayedResponse(Struct, frozen=True, kw_only=True):
 
 
 class _UpstreamBase(Generic[T]):
-    """The settings, one session per server, and one transport; a forked process creates its own."""
+    """The settings, one session per server, and one transport; a forked process creates its own.
 
-    def __init__(self, given: ClientSettings) -> None:
-        self.settings = Settings.resolve(given)
-        is_named = any(given.get(name) is not None for name in ("base_url", "host", "port"))
+    Requests go to the server of the settings if a keyword names one or `given` are resolved settings, else to their own.
+    """
+
+    def __init__(self, given: ClientSettings | Settings) -> None:
+        is_named = isinstance(given, Settings) or any(given.get(name) is not None for name in ADDRESS)
+        if isinstance(given, Settings):
+            self.settings = given
+        else:  # the program names each request's address, so that a project's file cannot set the route to it
+            self.settings = Settings.resolve(given if is_named else {**given, "base_url": THIS_MACHINE})
         self._root = BaseURL.from_settings(self.settings).root if is_named else None
         self._timeouts = Timeouts.from_settings(self.settings)
         self._reset()

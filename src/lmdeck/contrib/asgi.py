@@ -32,19 +32,22 @@ if TYPE_CHECKING:
 __all__ = ["RepairProxy"]
 
 MAX_BODY_BYTES = 64 << 20
+CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"cookie"})
 
 
 class RepairProxy:
     """A proxy that relays requests to LM Studio and repairs the answers in their wire format.
 
     The keywords are those of `LMStudio`; its settings select the server. Requests of foreign web pages, and requests to host
-    names that `hosts` does not allow, are refused.
+    names that `hosts` does not allow, are refused. If a project's file names a server elsewhere, the keys and cookies of
+    requests are not forwarded to it.
     """
 
     def __init__(self, hosts: AllowedHosts = LOOPBACK, **settings: Unpack[ClientSettings]) -> None:
-        self.upstream_url = BaseURL.from_settings(Settings.resolve(settings)).root
-        named: ClientSettings = {**settings, "host": None, "port": None, "base_url": self.upstream_url}
-        self._upstream = AsyncUpstream(named)
+        resolved = Settings.resolve(settings)
+        self.upstream_url = BaseURL.from_settings(resolved).root
+        self._upstream = AsyncUpstream(resolved)
+        self._not_forwarded = frozenset() if resolved.is_address_trusted else CREDENTIALS
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,7 +56,11 @@ class RepairProxy:
             await _run_lifespan(receive, send, self._upstream)
         if scope["type"] != "http":
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in scope["headers"]
+            if name.lower() not in self._not_forwarded
+        }
         url = _url(scope)
         refusal = refuse_request(scope["method"], headers, self._hosts)
         try:

@@ -20,8 +20,11 @@ except ModuleNotFoundError as error:
     raise missing_extra(error, "openai") from error
 
 from lmdeck._requests.base_url import BaseURL
+from lmdeck._secret import redact_url
+from lmdeck._setting_sources import ROUTE_SETTINGS
 from lmdeck.config import ClientSettings, Settings
 from lmdeck.contrib.httpx2 import AsyncRepairTransport, RepairTransport
+from lmdeck.errors import ConfigurationError
 
 __all__ = ["AsyncOpenAI", "OpenAI", "async_http_client", "http_client"]
 
@@ -72,9 +75,16 @@ def _split(options: dict[str, Any]) -> tuple[ClientSettings, dict[str, Any]]:
     settings = {name: value for name, value in options.items() if name in OWN}
     arguments = {name: value for name, value in options.items() if name not in OWN | {"base_url"}}
     found = Settings.resolve(settings | {name: _text(value) for name, value in address.items()})
+    if not found.is_address_trusted and options.get("api_key") not in (None, NO_TOKEN):
+        raise ConfigurationError(
+            f"The api_key is not sent to {redact_url(BaseURL.from_settings(found).root)!r}, which a project's file names: its "
+            f"author could read the key.",
+            hint="If you trust the address, set it yourself: base_url=… or the variable LMDECK_BASE_URL.",
+        )
+    route = {name: getattr(found, name) for name in ROUTE_SETTINGS}
     token = found.api_token.reveal() if found.api_token else NO_TOKEN
     defaults = {"base_url": f"{BaseURL.from_settings(found).root}/v1", "api_key": token}
-    given: Any = settings
+    given: Any = settings | route
     return given, {**defaults, **arguments}
 
 
