@@ -77,12 +77,6 @@ class EventBus:
 
         return decorate
 
-    def has_listeners_for(self, *kinds: type) -> bool:
-        """Whether a handler is registered for one of these types.
-        If not, the event need not be created.
-        """
-        return not self.listeners.keys().isdisjoint(kinds)
-
     def emit(self, event: object) -> None:
         """Call the handlers of the event's type."""
         for subscription in self.listeners.get(type(event), ()):
@@ -93,7 +87,7 @@ class EventBus:
             except Exception:
                 _log.exception("A handler of %s raised.", type(event).__name__)
                 continue
-            if iscoroutine(result) and self.run_later is not None:
+            if result is not None and self.run_later is not None and iscoroutine(result):
                 self.run_later(result)
 
     def remove(self, subscription: Subscription) -> None:

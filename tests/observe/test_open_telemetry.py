@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +14,13 @@ from collector import collecting
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, PeriodicExportingMetricReader
+from opentelemetry.metrics import NoOpHistogram, NoOpMeter, NoOpMeterProvider
+from opentelemetry.sdk.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    InMemoryMetricReader,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -22,6 +29,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from asking import alm, lm
 from bodies import chunk, completion
 from lmdeck import LMStudioError, observe
+from lmdeck.observe.measurements import MOST_WAITING
 from lmdeck.testing import FakeLMStudio, RawAnswer
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -358,3 +366,95 @@ def test_a_collector_gets_it_over_otlp(fake: FakeLMStudio) -> None:
         m.name for one in collector.metrics for r in one.resource_metrics for s in r.scope_metrics for m in s.metrics
     }
     assert names >= {"gen_ai.client.operation.duration", "gen_ai.client.token.usage"}
+
+
+def test_every_collection_has_all_measurements(fake: FakeLMStudio) -> None:
+    """Of two clients, for each of two readers, between requests and at the end; and deltas count once."""
+    fake.when(lambda _: True).reply("Hello.")
+    total = InMemoryMetricReader()
+    delta = InMemoryMetricReader(preferred_temporality={Histogram: AggregationTemporality.DELTA})
+    meters = MeterProvider([total, delta])
+
+    def counts(reader: InMemoryMetricReader) -> int:
+        data = reader.get_metrics_data()
+        scopes = [] if data is None else [scope for one in data.resource_metrics for scope in one.scope_metrics]
+        found = {one.name: one.data.data_points for scope in scopes for one in scope.metrics}
+        assert not [name for name in found if "waiting" in name]
+        return sum(point.count for point in found.get("gen_ai.client.operation.duration", ()))
+
+    with lm(fake.base_url) as first, lm(fake.base_url) as second:
+        for client in (first, second):
+            observe.otel(client, tracer_provider=TracerProvider(), meter_provider=meters)
+        first.chat().user("Hi").send()
+        assert (counts(total), counts(delta)) == (1, 1)
+        second.chat().user("Hi").send()
+        first.chat().user("Hi").send()
+        assert (counts(delta), counts(total)) == (2, 3)
+        for _ in range(40):  # more than may wait
+            second.chat().user("Hi").send()
+        assert (counts(total), counts(delta)) == (43, 40)
+    meters.shutdown()
+
+
+class _Counting(NoOpMeterProvider):
+    """A provider that never collects: it counts measurements."""
+
+    def __init__(self) -> None:
+        self.counted: list[float] = []
+
+    def get_meter(self, *names: Any, **options: Any) -> Any:
+        counted = self.counted
+
+        class Meter(NoOpMeter):
+            def create_histogram(self, *names: Any, **options: Any) -> Any:
+                class Counts(NoOpHistogram):
+                    def record(self, amount: float, *_: Any, **__: Any) -> None:
+                        counted.append(amount)
+
+                return Counts("counts")
+
+        return Meter("counts")
+
+
+def test_a_provider_that_never_collects_gets_the_measurements(fake: FakeLMStudio) -> None:
+    fake.when(lambda _: True).reply("Hello.")
+    meters = _Counting()
+    with lm(fake.base_url) as client:
+        observing = observe.otel(client, tracer_provider=TracerProvider(), meter_provider=meters)
+        for _ in range(MOST_WAITING):
+            client.chat().user("Hi").send()
+        assert len(meters.counted) > MOST_WAITING
+        observing.close()
+        assert len(meters.counted) == 3 * MOST_WAITING
+
+
+PROGRAM = """
+import os, sys
+from lmdeck import LMStudio, observe
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+
+lm = LMStudio(base_url=sys.argv[1], model="m")
+observe.otel(lm)
+lm.chat().user("Hi").send()
+metrics.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(ConsoleMetricExporter())]))
+lm.chat().user("Hi").send()
+"""
+
+
+def test_the_end_of_a_program_exports_its_last_measurements(fake: FakeLMStudio) -> None:
+    """With the global provider, even if it is set after the observer."""
+    fake.when(lambda _: True).reply("Hello.")
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM, fake.base_url], capture_output=True, text=True, timeout=60, check=True
+    )
+    exported = [one for line in ran.stdout.split("\n}\n") if line.strip() for one in _exported(line + "\n}")]
+    assert {name: count for name, count in exported if "duration" in name} == {"gen_ai.client.operation.duration": 2}
+
+
+def _exported(text: str) -> Iterator[tuple[str, int]]:
+    for resource in json.loads(text)["resource_metrics"]:
+        for scope in resource["scope_metrics"]:
+            for metric in scope["metrics"]:
+                yield metric["name"], sum(point["count"] for point in metric["data"]["data_points"])

@@ -12,6 +12,7 @@ from lmdeck._event_bus import EventBus
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream, StreamObserver
 from lmdeck._responses.json_reader import JSONReader, Reader
+from lmdeck._transport import WireRequest
 from lmdeck.errors import LMStudioError
 from lmdeck.events import (
     Chunk,
@@ -31,7 +32,7 @@ from lmdeck.messages import Reply
 from lmdeck.native_events import ModelLoadProgressEvent
 from lmdeck.stats import Usage
 
-_PER_CHUNK = (ContentReceived, ReasoningReceived, ToolCallStarted, ToolCallFinished, ModelLoadProgress)
+_PER_CHUNK = (StreamStarted, ContentReceived, ReasoningReceived, ToolCallStarted, ToolCallFinished, ModelLoadProgress)
 
 
 class Telemetry:
@@ -52,7 +53,7 @@ class Telemetry:
 
     def _publish_call(self, call: Call[R]) -> Plan[ResponseStream[R]]:
         publisher = _EventPublisher(call, self._bus, self._clock)
-        publisher.on_started()
+        publisher.on_started(call.request)
         try:
             stream = yield from self._inner(call)
         except LMStudioError as error:
@@ -66,10 +67,9 @@ class Telemetry:
 
 
 class _EventPublisher(StreamObserver):
-    """Publishes the events of one request."""
+    """Publishes the events of one request that have listeners; the others are not created."""
 
     def __init__(self, call: Call[Any], bus: EventBus, clock: Callable[[], float]) -> None:
-        self._request = call.request
         self._request_id = call.request_id
         self._model = call.model
         self._endpoint = urlsplit(call.request.url).path
@@ -80,10 +80,18 @@ class _EventPublisher(StreamObserver):
         self._is_over = False
         self._stream: ResponseStream[Any] | None = None
 
-    def on_started(self) -> None:
+    def on_started(self, request: WireRequest) -> None:
         """Publish the start of the request."""
-        request = self._request
-        self._publish_about(RequestStarted, method=request.method, url=request.url, body=request.body)
+        if RequestStarted in self._bus.listeners:
+            event = RequestStarted(
+                request_id=self._request_id,
+                method=request.method,
+                url=request.url,
+                endpoint=self._endpoint,
+                model=self._model,
+                body=request.body,
+            )
+            self._bus.emit(event)
 
     def follow(self, stream: ResponseStream[Any]) -> None:
         """Publish what happens to the response."""
@@ -93,40 +101,39 @@ class _EventPublisher(StreamObserver):
             stream.when_closed(self.on_closed)
 
     def on_chunks(self, chunks: list[Chunk]) -> None:
-        """Publish the first output, and each chunk if there are listeners."""
+        """Publish the first output and each chunk."""
+        if self._bus.listeners.keys().isdisjoint(_PER_CHUNK):
+            return
         if not self._has_first_chunk and self._stream is not None:
             first = self._stream.measured().time_to_first_token
             if first is not None:
                 self._has_first_chunk = True
                 self._publish(StreamStarted, seconds=first)
-        if self._bus.has_listeners_for(*_PER_CHUNK):
-            for chunk in chunks:
-                self._publish_chunk(chunk)
+        for chunk in chunks:
+            self._publish_chunk(chunk)
 
     def on_finished(self) -> None:
         """Publish the end of the stream and of the request."""
-        stream = self._stream
+        stream, listeners = self._stream, self._bus.listeners
         self._is_over = True
         if stream is None:
             return
-        seconds = stream.measured().total_time
-        if stream.chunk_count:
-            self._publish(StreamEnded, chunks=stream.chunk_count, seconds=seconds)
-        if self._bus.has_listeners_for(RequestFinished):
+        if StreamEnded in listeners and stream.chunk_count:
+            self._publish(StreamEnded, chunks=stream.chunk_count, seconds=stream.measured().total_time)
+        if RequestFinished in listeners:
             self._bus.emit(self._finished(stream))
 
     def on_failed(self, error: LMStudioError) -> None:
         """Publish the failure of the request."""
         self._is_over = True
-        self._publish_about(RequestFailed, error=error, seconds=self._clock() - self._started)
+        self._publish_end(RequestFailed, error=error)
 
     def on_closed(self) -> None:
         """Publish that the answer was left, unless it is complete or has failed."""
         is_failing = self._stream is not None and self._stream.failure is not None  # `on_failed` follows
         if not (self._is_over or is_failing):
             self._is_over = True
-            chunks = 0 if self._stream is None else self._stream.chunk_count
-            self._publish_about(RequestAbandoned, seconds=self._clock() - self._started, chunks=chunks)
+            self._publish_end(RequestAbandoned, chunks=0 if self._stream is None else self._stream.chunk_count)
 
     def _finished(self, stream: ResponseStream[Any]) -> RequestFinished:
         reply = stream.reader.partial()
@@ -148,11 +155,13 @@ class _EventPublisher(StreamObserver):
         )
 
     def _publish(self, kind: type[Struct], **fields: object) -> None:
-        if self._bus.has_listeners_for(kind):
+        if kind in self._bus.listeners:
             self._bus.emit(kind(request_id=self._request_id, **fields))
 
-    def _publish_about(self, kind: type[Struct], **fields: object) -> None:
-        self._publish(kind, endpoint=self._endpoint, model=self._model, **fields)
+    def _publish_end(self, kind: type[Struct], **fields: object) -> None:
+        """Publish the end of a request that did not finish."""
+        seconds = self._clock() - self._started
+        self._publish(kind, endpoint=self._endpoint, model=self._model, seconds=seconds, **fields)
 
     def _publish_chunk(self, chunk: Chunk) -> None:
         if chunk.content:

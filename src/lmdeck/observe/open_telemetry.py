@@ -37,6 +37,8 @@ from lmdeck.observe.message_content import input_messages, output_messages
 try:
     from opentelemetry import context, metrics, trace
     from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+    from lmdeck.observe.measurements import measurements
 except ImportError:
     raise ConfigurationError(
         "Traces for OpenTelemetry need the package opentelemetry-api.", hint='Install it: pip install "lmdeck[otel]".'
@@ -51,6 +53,16 @@ DURATIONS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 
 TOKENS = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864]
 FIRST_CHUNKS = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 60.0, 300.0]
 CHUNKS = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5]
+NUMBERS = (
+    ("temperature", "gen_ai.request.temperature"),
+    ("top_p", "gen_ai.request.top_p"),
+    ("top_k", "gen_ai.request.top_k"),
+    ("max_tokens", "gen_ai.request.max_tokens"),
+    ("max_output_tokens", "gen_ai.request.max_tokens"),
+    ("seed", "gen_ai.request.seed"),
+    ("frequency_penalty", "gen_ai.request.frequency_penalty"),
+    ("presence_penalty", "gen_ai.request.presence_penalty"),
+)
 Attributes: TypeAlias = dict[str, Any]
 
 
@@ -80,9 +92,7 @@ class _Request(Struct):
     span: Span
     operation: str
     model: str
-    labels: Attributes
     started: float
-    retries: int = 0
 
 
 class _RunSpan(Struct):
@@ -110,17 +120,12 @@ class _Parameters(Struct):
 
     def attributes(self) -> Attributes:
         """Return them as attributes."""
+        found: Attributes = {}
+        for parameter, name in NUMBERS:
+            value = getattr(self, parameter)
+            if isinstance(value, (int, float)):
+                found.setdefault(name, value)
         stop = [self.stop] if isinstance(self.stop, str) else self.stop
-        given = {
-            "gen_ai.request.temperature": self.temperature,
-            "gen_ai.request.top_p": self.top_p,
-            "gen_ai.request.top_k": self.top_k,
-            "gen_ai.request.max_tokens": self.max_tokens or self.max_output_tokens,
-            "gen_ai.request.seed": self.seed,
-            "gen_ai.request.frequency_penalty": self.frequency_penalty,
-            "gen_ai.request.presence_penalty": self.presence_penalty,
-        }
-        found: Attributes = {name: value for name, value in given.items() if isinstance(value, (int, float))}
         if isinstance(stop, list) and all(isinstance(text, str) for text in stop):
             found["gen_ai.request.stop_sequences"] = stop
         if self.stream is True:
@@ -160,6 +165,7 @@ class _Instruments:
         self.broken = meter.create_counter("lmdeck.stream.broken", "{stream}", "Answers that broke midway, by kind.")
         self.cache = meter.create_counter("lmdeck.cache", "{request}", "Requests that asked the cache, by result.")
         self.retries = meter.create_counter("lmdeck.retries", "{attempt}", "Failed attempts that were repeated.")
+        measurements.record_at_collection(meter)
 
 
 class OpenTelemetryObservation(Observation):
@@ -191,8 +197,9 @@ class OpenTelemetryObservation(Observation):
         )
 
     def close(self) -> None:
-        """Stop observing, and end all open spans."""
+        """Stop observing, record what waits, and end all open spans."""
         super().close()
+        measurements.record()
         while self._requests:
             self._requests.popitem()[1].span.end()
 
@@ -200,35 +207,24 @@ class OpenTelemetryObservation(Observation):
         operation = operation_of(event.endpoint)
         if not operation:
             return
-        attributes: Attributes = {
-            "gen_ai.operation.name": operation,
-            "gen_ai.provider.name": PROVIDER,
-            **_server(event.url),
-            "lmdeck.request.id": event.request_id,
-        }
-        if event.model:
-            attributes["gen_ai.request.model"] = event.model
+        name, described = _described(operation, event.model, event.url)
+        attributes = {**described, "lmdeck.request.id": event.request_id}
         body = event.body or b""
         if len(body) <= LARGEST_BODY:
             attributes.update(_parameters(body))
-        name = f"{operation} {event.model}".strip()
         span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
         if self._captures and span.is_recording() and len(body) <= LARGEST_BODY:
             span.set_attributes(input_messages(body))
-        labels = {
-            "gen_ai.operation.name": operation,
-            "gen_ai.provider.name": PROVIDER,
-            "gen_ai.request.model": self._model(event.model),
-        }
-        self._requests[event.request_id] = _Request(span, operation, event.model, labels, time.perf_counter())
+        self._requests[event.request_id] = _Request(span, operation, self._model(event.model), time.perf_counter())
 
     def _on_retried(self, event: RequestRetried) -> None:
         request = self._requests.get(event.request_id)
         if request is not None:
             kind = type(event.error).__name__
-            request.retries += 1
             request.span.add_event("lmdeck.retry", {"error.type": kind, "lmdeck.retry.wait": event.wait})
-            self._instruments.retries.add(1, {**request.labels, "error.type": kind})
+            measurements.add(
+                self._instruments.retries.add, 1, {**_labels(request.operation, request.model), "error.type": kind}
+            )
 
     def _on_finished(self, event: RequestFinished) -> None:
         request = self._requests.pop(event.request_id, None)
@@ -244,48 +240,53 @@ class OpenTelemetryObservation(Observation):
 
     def _measure(self, event: RequestFinished, request: _Request) -> None:
         """Record the metrics of a complete answer; a cached one cost no tokens."""
-        labels = request.labels
-        if event.model:
-            labels["gen_ai.response.model"] = self._model(event.model)
         instruments = self._instruments
-        instruments.duration.record(time.perf_counter() - request.started, labels)
+        of_answer = (request.operation, request.model, self._model(event.model) if event.model else "")
+        labels = _labels(*of_answer)
+        measurements.add(instruments.duration.record, time.perf_counter() - request.started, labels)
         if event.cache is not None:
-            instruments.cache.add(1, {**labels, "lmdeck.cache.result": event.cache})
+            measurements.add(instruments.cache.add, 1, {**labels, "lmdeck.cache.result": event.cache})
         if event.cache in {"hit", "shared"}:
             return
         if event.usage is not None:
-            instruments.tokens.record(event.usage.prompt_tokens, {**labels, "gen_ai.token.type": "input"})
+            measurements.add(instruments.tokens.record, event.usage.prompt_tokens, _labels(*of_answer, "input"))
             if request.operation != "embeddings":
-                instruments.tokens.record(event.usage.completion_tokens, {**labels, "gen_ai.token.type": "output"})
+                measurements.add(
+                    instruments.tokens.record, event.usage.completion_tokens, _labels(*of_answer, "output")
+                )
         if event.is_streamed and event.time_to_first_token is not None:
-            instruments.first.record(event.time_to_first_token, labels)
+            measurements.add(instruments.first.record, event.time_to_first_token, labels)
             a_chunk = (event.seconds - event.time_to_first_token) / max(1, event.chunks - 1)
-            instruments.per_chunk.record(a_chunk, labels)
+            measurements.add(instruments.per_chunk.record, a_chunk, labels)
         if event.queue_time:
-            instruments.queue.record(event.queue_time, labels)
+            measurements.add(instruments.queue.record, event.queue_time, labels)
         if event.reply is not None and event.reply.stats.model_load_time is not None:
-            instruments.load.record(event.reply.stats.model_load_time, labels)
+            measurements.add(instruments.load.record, event.reply.stats.model_load_time, labels)
         for problem in event.problems:
             kind = {"lmdeck.problem.code": self._word(problem.code), "lmdeck.dialect": self._word(problem.dialect)}
-            instruments.problems.add(1, {**labels, **kind})
+            measurements.add(instruments.problems.add, 1, {**labels, **kind})
 
     def _on_failed(self, event: RequestFailed) -> None:
         request = self._requests.pop(event.request_id, None)
         if request is None:
             return
         kind = type(event.error).__name__
-        labels = {**request.labels, "error.type": kind}
-        self._instruments.duration.record(time.perf_counter() - request.started, labels)
+        labels = self._measure_end(request, kind)
         if event.error.partial is not None:
-            self._instruments.broken.add(1, labels)
+            measurements.add(self._instruments.broken.add, 1, labels)
         _fail(request.span, kind, self._message(event.error))
 
     def _on_abandoned(self, event: RequestAbandoned) -> None:
         request = self._requests.pop(event.request_id, None)
         if request is not None:
-            labels = {**request.labels, "error.type": "abandoned"}
-            self._instruments.duration.record(time.perf_counter() - request.started, labels)
+            self._measure_end(request, "abandoned")
             _fail(request.span, "abandoned", "The answer was left before its end.")
+
+    def _measure_end(self, request: _Request, kind: str) -> Attributes:
+        """Record the duration of a request without a complete answer, and return its labels."""
+        labels = {**_labels(request.operation, request.model), "error.type": kind}
+        measurements.add(self._instruments.duration.record, time.perf_counter() - request.started, labels)
+        return labels
 
     def _message(self, error: BaseException) -> str:
         """Return the message of an error; without capture of content, it quotes none."""
@@ -314,7 +315,7 @@ class OpenTelemetryObservation(Observation):
         kind = "" if event.reply is not None else type(event.error).__name__ if event.error is not None else "abandoned"
         if kind:
             labels["error.type"] = kind
-        self._instruments.agent.record(event.seconds, labels)
+        measurements.add(self._instruments.agent.record, event.seconds, labels)
         if event.reply is None:
             message = "The run was left before its end." if event.error is None else self._message(event.error)
             _fail(run.span, kind, message)
@@ -353,7 +354,7 @@ class OpenTelemetryObservation(Observation):
         else:
             labels["error.type"] = type(result.error).__name__
             _fail(span, labels["error.type"], self._message(result.error))
-        self._instruments.tool.record(result.seconds, labels)
+        measurements.add(self._instruments.tool.record, result.seconds, labels)
 
 
 _decode_parameters = msgspec.json.Decoder(_Parameters).decode
@@ -367,11 +368,33 @@ def _parameters(body: bytes) -> Attributes:
 
 
 @lru_cache(maxsize=256)
-def _server(url: str) -> Attributes:
-    """Return the attributes of a server's address."""
+def _described(operation: str, model: str, url: str) -> tuple[str, Attributes]:
+    """Return the name of a request's span, and the attributes that it shares with other requests."""
     parts = urlsplit(url)
-    default = 443 if parts.scheme == "https" else 80
-    return {"server.address": parts.hostname or "", "server.port": parts.port or default}
+    found: Attributes = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": PROVIDER,
+        "server.address": parts.hostname or "",
+        "server.port": parts.port or (443 if parts.scheme == "https" else 80),
+    }
+    if model:
+        found["gen_ai.request.model"] = model
+    return f"{operation} {model}".strip(), found
+
+
+@lru_cache(maxsize=1024)
+def _labels(operation: str, model: str, answered: str = "", token_type: str = "") -> Attributes:
+    """Return the labels of a request's metrics; `answered` is the model of the answer."""
+    found: Attributes = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": PROVIDER,
+        "gen_ai.request.model": model,
+    }
+    if answered:
+        found["gen_ai.response.model"] = answered
+    if token_type:
+        found["gen_ai.token.type"] = token_type
+    return found
 
 
 def _outcome(event: RequestFinished) -> Attributes:
@@ -398,13 +421,15 @@ def _usage(usage: Any) -> Attributes:
     """Return the attributes of token counts."""
     if usage is None:
         return {}
-    given = {
+    found: Attributes = {
         "gen_ai.usage.input_tokens": usage.prompt_tokens,
         "gen_ai.usage.output_tokens": usage.completion_tokens,
-        "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
-        "gen_ai.usage.reasoning.output_tokens": usage.reasoning_tokens,
     }
-    return {name: count for name, count in given.items() if count is not None}
+    if usage.cached_tokens is not None:
+        found["gen_ai.usage.cache_read.input_tokens"] = usage.cached_tokens
+    if usage.reasoning_tokens is not None:
+        found["gen_ai.usage.reasoning.output_tokens"] = usage.reasoning_tokens
+    return found
 
 
 def _fail(span: Span, kind: str, message: str) -> None:

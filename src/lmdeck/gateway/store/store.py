@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Self, TypeVar, get_args
 
 import msgspec
@@ -335,16 +335,16 @@ def _revoke_key(connection: Connection, name: str, at: float) -> bool:
 
 
 def _add_request(connection: Connection, record: UsageRecord, trim_before: float | None) -> None:
-    group = (day_of(record.at), _text(record.key), _text(record.model), _text(record.host))
+    group = (day_of(record.at), _name(record.key), _name(record.model), _name(record.host))
     usage = record.usage
     is_new = connection.change(
         _INSERT_REQUEST,
         (
-            _text(record.id), record.at, *group, _text(record.endpoint), record.status, _count(usage.prompt_tokens),
+            _text(record.id), record.at, *group, _name(record.endpoint), record.status, _count(usage.prompt_tokens),
             _count(usage.completion_tokens), _optional(usage.cached_tokens), _optional(usage.reasoning_tokens),
             _seconds(record.queued), None if record.first_token is None else _seconds(record.first_token),
-            _seconds(record.seconds), _text(record.finish_reason), _text(record.error), _count(record.problems),
-            _text(record.cache),
+            _seconds(record.seconds), _name(record.finish_reason), _name(record.error), _count(record.problems),
+            _name(record.cache),
         ),
     )  # fmt: skip
     if is_new:
@@ -444,6 +444,14 @@ def _text(value: str, limit: int = TEXT_CHARS) -> str:
     It is printable, and its length is bounded.
     """
     return describe(value, limit)
+
+
+def _name(value: str) -> str:
+    """Return a text as `_text` does; short ones, which few values share, are cached."""
+    return _cached_text(value) if len(value) <= TEXT_CHARS else _text(value)
+
+
+_cached_text = lru_cache(maxsize=512)(_text)
 
 
 def _count(value: int) -> int:
