@@ -124,9 +124,10 @@ def test_problems_are_totalled_by_model_code_and_dialect(store: GatewayStore) ->
 
 
 def test_a_request_is_counted_once_however_often_it_is_recorded(store: GatewayStore) -> None:
-    """A commit whose answer was lost is repeated."""
-    for record in [a_record("r1"), a_record("r1"), a_record("r1", completion=7)]:
-        store.record(record).result(30)
+    """A commit whose answer was lost is repeated; and within one transaction."""
+    store.record(a_record("r1")).result(30)
+    for future in [store.record(record) for record in [a_record("r1"), a_record("r1", completion=7)] * 50]:
+        future.result(30)
     assert [(row.requests, row.tokens) for row in store.usage(["key"])] == [(1, 15)]
 
 
@@ -312,6 +313,7 @@ def test_closing_writes_what_waits(store_url: str) -> None:
     assert all(future.done() and future.exception() is None for future in futures)
     with pytest.raises(StoreError, match="is closed"):
         store.record(a_record("late")).result(5)
+    store.post(a_record("later"))
     with open_store(store_url) as again:
         assert again.usage([])[0].requests == 2000
 

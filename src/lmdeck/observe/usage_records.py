@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from weakref import finalize
 from lmdeck._client.clients import AsyncLMStudio, LMStudio
 from lmdeck.events import RequestAbandoned, RequestFailed, RequestFinished
 from lmdeck.gateway.store import FailureRecord, GatewayStore, UsageRecord, open_store
+from lmdeck.messages import Problem
 from lmdeck.observe.failure_recordings import RecordFailures
 from lmdeck.stats import Usage
 
@@ -62,7 +64,7 @@ class UsageRecords:
             first_token=event.time_to_first_token,
             finish_reason=event.finish_reason,
             problems=len(event.problems),
-            problem_kinds=Counter((problem.code, problem.dialect) for problem in event.problems),
+            problem_kinds=_count_kinds(event.problems) if event.problems else {},
             cache=event.cache or "",
         )
 
@@ -100,7 +102,11 @@ class UsageRecords:
             seconds=event.seconds,
             **details,
         )
-        self.store.record(record)
+        self.store.post(record)
+
+
+def _count_kinds(problems: Sequence[Problem]) -> Counter[tuple[str, str]]:
+    return Counter((problem.code, problem.dialect) for problem in problems)
 
 
 def usage(

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import lru_cache, partial
+from operator import add
 from typing import Any, Self, TypeVar, get_args
 
 import msgspec
@@ -153,8 +155,13 @@ class GatewayStore:
         """Record a finished request; the future is done when it is committed.
         A second record with the same id changes nothing.
         """
-        write = partial(_add_request, record=record, trim_before=self._trim_before(record.at))
-        return self._writer.submit(write)
+        future: Future[None] = Future()
+        self._record(record, future)
+        return future
+
+    def post(self, record: UsageRecord) -> None:
+        """Record a finished request without waiting for it; a failure is logged."""
+        self._record(record, None)
 
     def usage(
         self, by: Sequence[UsageColumn] = ("day",), *, since: str | None = None, until: str | None = None
@@ -269,6 +276,12 @@ class GatewayStore:
             self._reader = None
         self._writer.abandon()
 
+    def _record(self, record: UsageRecord, future: Future[None] | None) -> None:
+        trim_before = self._trim_before(record.at)
+        if trim_before is not None:
+            self._writer.submit(partial(_trim_requests, before=trim_before))
+        self._writer.add_record(_add_requests, record, future)
+
     def _trim_before(self, now: float) -> float | None:
         """Return the time before which requests are to be removed, once an hour; None otherwise."""
         if now - self._trimmed_at < TRIM_SECONDS:
@@ -334,30 +347,46 @@ def _revoke_key(connection: Connection, name: str, at: float) -> bool:
     return changed > 0
 
 
-def _add_request(connection: Connection, record: UsageRecord, trim_before: float | None) -> None:
-    group = (day_of(record.at), _name(record.key), _name(record.model), _name(record.host))
+def _add_requests(connection: Connection, records: list[UsageRecord]) -> None:
+    """Add the rows of requests, and those that are new to the totals."""
+    totals: dict[tuple[str, ...], tuple[float, ...]] = {}
+    problems: Counter[tuple[str, ...]] = Counter()
+    for record in records:
+        group: tuple[str, ...] = (day_of(record.at), _name(record.key), _name(record.model), _name(record.host))
+        if connection.change(_INSERT_REQUEST, _request_values(record, group)):
+            new = _totals_of(record)
+            totals[group] = tuple(map(add, totals[group], new)) if group in totals else new
+            for (code, dialect), count in record.problem_kinds.items():
+                problems[group[0], group[2], _text(code), _text(dialect)] += _count(count)
+    for group, sums in totals.items():
+        connection.run(_ADD_USAGE, (*group, *sums))
+    for kind, count in problems.items():
+        connection.run(_ADD_PROBLEMS, (*kind, count))
+
+
+def _request_values(record: UsageRecord, group: tuple[str, ...]) -> tuple[object, ...]:
+    """Return the values of `_REQUEST_COLUMNS`."""
     usage = record.usage
-    is_new = connection.change(
-        _INSERT_REQUEST,
-        (
-            _text(record.id), record.at, *group, _name(record.endpoint), record.status, _count(usage.prompt_tokens),
-            _count(usage.completion_tokens), _optional(usage.cached_tokens), _optional(usage.reasoning_tokens),
-            _seconds(record.queued), None if record.first_token is None else _seconds(record.first_token),
-            _seconds(record.seconds), _name(record.finish_reason), _name(record.error), _count(record.problems),
-            _name(record.cache),
-        ),
+    return (
+        _text(record.id), record.at, *group, _name(record.endpoint), record.status, _count(usage.prompt_tokens),
+        _count(usage.completion_tokens), _optional(usage.cached_tokens), _optional(usage.reasoning_tokens),
+        _seconds(record.queued), None if record.first_token is None else _seconds(record.first_token),
+        _seconds(record.seconds), _name(record.finish_reason), _name(record.error), _count(record.problems),
+        _name(record.cache),
     )  # fmt: skip
-    if is_new:
-        counted = record.counted
-        counts = (
-            counted.prompt_tokens, counted.completion_tokens, counted.cached_tokens or 0, counted.reasoning_tokens or 0,
-        )  # fmt: skip
-        totals = (1, 1 if record.error else 0, *map(_count, counts), _seconds(record.seconds))
-        connection.run(_ADD_USAGE, (*group, *totals))
-        for (code, dialect), count in record.problem_kinds.items():
-            connection.run(_ADD_PROBLEMS, (group[0], group[2], _text(code), _text(dialect), _count(count)))
-    if trim_before is not None:
-        connection.run("DELETE FROM lmdeck_requests WHERE ended_at < ?", (trim_before,))
+
+
+def _totals_of(record: UsageRecord) -> tuple[float, ...]:
+    """Return the values of `_SUMS`."""
+    counted = record.counted
+    return (
+        1, 1 if record.error else 0, _count(counted.prompt_tokens), _count(counted.completion_tokens),
+        _count(counted.cached_tokens or 0), _count(counted.reasoning_tokens or 0), _seconds(record.seconds),
+    )  # fmt: skip
+
+
+def _trim_requests(connection: Connection, before: float) -> None:
+    connection.run("DELETE FROM lmdeck_requests WHERE ended_at < ?", (before,))
 
 
 def _add_failure(connection: Connection, failure: FailureRecord) -> None:

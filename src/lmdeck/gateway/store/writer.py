@@ -1,8 +1,8 @@
 """One writing thread: queued writes share a transaction, and thus a commit.
 
-A write is a function of a connection. Its future is done when the write is committed, and fails with the write's own
-error. After an interruption (a locked file, a lost connection, a full disk) the writer connects again and repeats the
-transaction: repeating a write must be harmless.
+A write is a function of a connection, or of a connection and a list of records that were queued one after the other. Its
+future is done when the write is committed, and fails with the write's own error. After an interruption (a locked file, a lost
+connection, a full disk) the writer connects again and repeats the transaction: repeating a write must be harmless.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, TypeAlias, TypeVar
+
+from msgspec import Struct
 
 from lmdeck.errors import ConfigurationError, describe
 from lmdeck.gateway.store.database import Connection, Database, migrate
@@ -24,13 +28,21 @@ __all__ = ["Write", "WriterThread"]
 
 T = TypeVar("T")
 Write: TypeAlias = Callable[[Connection], T]
-_Job: TypeAlias = tuple[Write[Any], "Future[Any]"]
+WriteRecords: TypeAlias = Callable[[Connection, list[Any]], object]
 _log = logging.getLogger("lmdeck.gateway")
 
 MOST_IN_ONE_TRANSACTION = 500
 MOST_WAITING = 100_000
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 CLOSE_SECONDS = 10.0
+
+
+class _Job(Struct, frozen=True):
+    """A queued write; without a future, a failure is logged."""
+
+    write: Write[Any] | WriteRecords
+    future: Future[Any] | None = None
+    record: object = None
 
 
 class WriterThread:
@@ -53,17 +65,33 @@ class WriterThread:
     def submit(self, write: Write[T]) -> Future[T]:
         """Write soon, and return a future that is done after the commit."""
         future: Future[T] = Future()
+        self._add(_Job(write, future))
+        return future
+
+    def add_record(self, write: WriteRecords, record: object, future: Future[None] | None = None) -> None:
+        """Write a record soon, together with others of the same function.
+
+        The future is done after the commit; without one, a failure is logged.
+        """
+        self._add(_Job(write, future, record))
+
+    def _add(self, job: _Job) -> None:
         with self._lock:
             if self._is_closed:
-                future.set_exception(StoreError(f"The store {self._database.label} is closed."))
+                self._fail(job.future, StoreError(f"The store {self._database.label} is closed."))
             elif self._jobs.qsize() >= MOST_WAITING:
-                future.set_exception(StoreError(f"{MOST_WAITING} writes wait for the store {self._database.label}."))
+                self._fail(job.future, StoreError(f"{MOST_WAITING} writes wait for the store {self._database.label}."))
             else:
-                self._jobs.put((write, future))
+                self._jobs.put(job)
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._run, name="lmdeck-store", daemon=True)
                     self._thread.start()
-        return future
+
+    def _fail(self, future: Future[Any] | None, error: Exception) -> None:
+        if future is None:
+            _log.error("A record is lost: %s", error)
+        else:
+            future.set_exception(error)
 
     def close(self) -> None:
         """Write what is queued, for at most ten seconds, and stop."""
@@ -110,17 +138,18 @@ class WriterThread:
     def _write(self, jobs: list[_Job]) -> None:
         """Write jobs in one transaction; if one of them fails, each in its own."""
         try:
-            results = self._commit([write for write, _ in jobs])
+            results = self._commit(jobs)
         except Exception as error:
             if len(jobs) > 1 and not isinstance(error, StoreError):
                 for job in jobs:
                     self._write([job])
                 return
-            for _, future in jobs:
-                future.set_exception(self._failure(error))
+            for job in jobs:
+                self._fail(job.future, self._failure(error))
         else:
-            for (_, future), result in zip(jobs, results, strict=True):
-                future.set_result(result)
+            for job, result in zip(jobs, results, strict=True):
+                if job.future is not None:
+                    job.future.set_result(result)
 
     def _failure(self, error: Exception) -> Exception:
         """Return the error of a write; those of the database package become a `StoreError`."""
@@ -128,8 +157,8 @@ class WriterThread:
             return error
         return StoreError(f"The store {self._database.label} refused a write: {describe(str(error))}.")
 
-    def _commit(self, writes: list[Write[Any]]) -> list[Any]:
-        """Run writes in one transaction and return their results; repeat it after an interruption.
+    def _commit(self, jobs: list[_Job]) -> list[Any]:
+        """Run jobs in one transaction and return their results; repeat it after an interruption.
 
         Raises:
             Exception: What a write raises.
@@ -140,10 +169,10 @@ class WriterThread:
             try:
                 connection = self._connected()
                 with connection.transaction():
-                    return [write(connection) for write in writes]
+                    return _run(jobs, connection)
             except self._database.interruptions as error:
                 self._disconnect()
-                self._check_patience(error, len(writes))
+                self._check_patience(error, len(jobs))
                 if pause == FIRST_PAUSE:
                     reason = describe(str(error))
                     _log.warning("The store %s could not be written: %s. Trying again.", self._database.label, reason)
@@ -170,3 +199,16 @@ class WriterThread:
         if connection is not None:
             with suppress(Exception):  # it may be lost already
                 connection.close()
+
+
+def _run(jobs: list[_Job], connection: Connection) -> list[Any]:
+    """Run the writes of jobs and return their results; records that follow each other are written together."""
+    results: list[Any] = []
+    for write, same in groupby(jobs, key=attrgetter("write")):
+        records = [job.record for job in same]
+        if records[0] is None:
+            results.append(write(connection))
+        else:
+            write(connection, records)
+            results += [None] * len(records)
+    return results
