@@ -3,7 +3,8 @@
     python benchmarks/observe.py [--quick]
 
 The server is `stub.py`, a process of its own. Rounds without and with observers alternate, and the difference between
-the least of both is shown, as other work of the machine only adds to a round. OpenTelemetry has its SDK, without an exporter.
+the least of both is shown, as other work of the machine only adds to a round. A round ends when everything is recorded: metrics
+are collected and rows are committed, in threads or not. OpenTelemetry has its SDK, without an exporter.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,14 @@ from lmdeck.testing import FakeLMStudio
 LARGEST = {"µs a request": 80.0, "µs a chunk": 3.0, "µs a hit": 150.0}
 
 
-def cpu(work: Callable[[], object], times: int) -> float:
-    """Return the CPU time of one call, in µs."""
+def cpu(work: Callable[[], object], times: int, *, end: Callable[[], object] | None = None) -> float:
+    """Return the CPU time of one call, in µs, with its part of `end`."""
     gc.collect()
     started = time.process_time()
     for _ in range(times):
         work()
+    if end is not None:
+        end()
     return (time.process_time() - started) / times * 1e6
 
 
@@ -43,10 +47,18 @@ def observers(folder: Path) -> dict[str, Callable[[Any], Any]]:
     from opentelemetry.sdk.trace import TracerProvider
     from prometheus_client import CollectorRegistry
 
-    tracers, meters = TracerProvider(), MeterProvider([InMemoryMetricReader()])
+    reader = InMemoryMetricReader()
+    tracers, meters = TracerProvider(), MeterProvider([reader])
     registry = CollectorRegistry()
+
+    @contextmanager
+    def collected(lm: Any) -> Iterator[None]:
+        with observe.otel(lm, tracer_provider=tracers, meter_provider=meters):
+            yield
+            reader.get_metrics_data()
+
     found: dict[str, Callable[[Any], Any]] = {
-        "otel": lambda lm: observe.otel(lm, tracer_provider=tracers, meter_provider=meters),
+        "otel": collected,
         "prometheus": lambda lm: observe.prometheus(lm, registry),
     }
     if "usage" in observe.__all__:
@@ -61,11 +73,11 @@ def compare(
     without, observed = [], []
     for _ in range(rounds):
         without.append(cpu(work, times))
-        observing = [start(lm) for start in observe_with]
-        work()
-        observed.append(cpu(work, times))
-        for one in observing:
-            one.close()
+        with ExitStack() as observing:
+            for start in observe_with:
+                observing.enter_context(start(lm))
+            work()
+            observed.append(cpu(work, times, end=observing.close))
     return min(observed) - min(without)
 
 
@@ -126,12 +138,14 @@ def handlers_alone(replay: Replay, observe_with: list[Callable[[Any], Any]], tim
 
     They add more than that to a real request, whose own work takes their code and data out of the processor's caches.
     """
-    observing = [start(replay) for start in observe_with]
-    replay.publish()
-    least = min(cpu(replay.publish, times) for _ in range(7))
-    for one in observing:
-        one.close()
-    return least
+    rounds = []
+    for _ in range(7):
+        with ExitStack() as observing:
+            for start in observe_with:
+                observing.enter_context(start(replay))
+            replay.publish()
+            rounds.append(cpu(replay.publish, times, end=observing.close))
+    return min(rounds)
 
 
 def hit(fake: FakeLMStudio, cache: str, times: int, *, streamed: bool = False) -> float:
@@ -159,7 +173,7 @@ def hits(folder: Path, times: int) -> list[tuple[str, float, str]]:
 
 def run(port: int, folder: Path, *, quick: bool) -> list[tuple[str, float, str]]:
     """Measure, and give rows of what, figure and unit."""
-    requests, chunks, rounds = (50, 2_000, 3) if quick else (200, 50_000, 25)
+    requests, chunks, rounds = (100, 2_000, 3) if quick else (500, 50_000, 12)
     known = observers(folder)
     rows = []
     with LMStudio(host="127.0.0.1", port=port) as lm:
