@@ -30,7 +30,9 @@ class WaitingMeasurements:
         on_fork(self, WaitingMeasurements._after_fork)
 
     def add(self, record: Record, value: float, labels: Mapping[str, Any]) -> None:
-        """Add a call of an instrument's `add` or `record`, in the current context; `labels` must not change any more."""
+        """Add a call of an instrument's `add` or `record`, in the current context.
+        `labels` must not change any more.
+        """
         self._waiting.append((record, value, labels, context.get_current()))
         if len(self._waiting) >= MOST_WAITING:
             self.record()

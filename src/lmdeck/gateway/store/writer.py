@@ -202,7 +202,9 @@ class WriterThread:
 
 
 def _run(jobs: list[_Job], connection: Connection) -> list[Any]:
-    """Run the writes of jobs and return their results; records that follow each other are written together."""
+    """Run the writes of jobs and return their results.
+    Records that follow each other are written together.
+    """
     results: list[Any] = []
     for write, same in groupby(jobs, key=attrgetter("write")):
         records = [job.record for job in same]
