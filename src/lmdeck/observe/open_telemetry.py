@@ -368,8 +368,8 @@ def _parameters(body: bytes) -> Attributes:
 
 
 @lru_cache(maxsize=256)
+def _described(operation: str, model: str, url: str) -> tuple[str, Attributes]:
     """Return the name of a request's span and the attributes it shares with others."""
-    """Return the name of a request's span, and the attributes that it shares with other requests."""
     parts = urlsplit(url)
     found: Attributes = {
         "gen_ai.operation.name": operation,
