@@ -16,9 +16,10 @@ import pytest
 
 import lmdeck
 from lmdeck import AsyncLMStudio, LMStudio, LMStudioError, Reply
+from lmdeck.testing import FakeLMStudio, SentRequest
 from loopback import PATIENCE
 
-__all__ = ["SETTINGS", "WAYS", "Way", "alm", "lm", "nothing_left_behind", "until"]
+__all__ = ["SETTINGS", "WAYS", "Way", "alm", "last_asked", "lm", "nothing_left_behind", "until"]
 
 SETTINGS: dict[str, Any] = {
     "model": "m",
@@ -95,6 +96,11 @@ def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.002)
+
+
+def last_asked(fake: FakeLMStudio) -> SentRequest:
+    """Return the last request for an answer: sites, gateways and pages ask for the list of models at any time."""
+    return [request for request in fake.requests if request.wants_answer][-1]
 
 
 @contextmanager

@@ -48,7 +48,7 @@ __all__ = [
     "text_answer",
 ]
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds that a test waits for something to happen. It says when to give up, and measures nothing: a busy machine is slow."""
 
 

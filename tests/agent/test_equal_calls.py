@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asking import alm, lm
+from asking import alm, last_asked, lm
 from lmdeck import MaxRoundsError, Reply, Tool, ToolExecutionFailed, ToolFinished, ToolStarted, tool
 from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.scripted_answers import PlannedCall
@@ -82,7 +82,7 @@ def run(way: str, url: str, *tools: Tool[..., Any], options: dict[str, Any] | No
 
 def told(fake: FakeLMStudio) -> list[str]:
     """Return what the model was told of its calls, in the last request, and check that each call has its answer."""
-    messages = fake.requests[-1].body["messages"]
+    messages = last_asked(fake).body["messages"]
     results = [message for message in messages if message["role"] == "tool"]
     asked = [call["id"] for message in messages for call in message.get("tool_calls", ())]
     assert [message["tool_call_id"] for message in results] == asked

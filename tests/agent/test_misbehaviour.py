@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from asking import alm, lm, nothing_left_behind
+from asking import alm, last_asked, lm, nothing_left_behind
 from lmdeck import (
     EmptyReplyError,
     LMStudioError,
@@ -294,14 +294,17 @@ def test_the_docs_name_every_case() -> None:
 
 def test_answers_come_in_order_however_long_each_takes() -> None:
     order: list[str] = []
+    is_quick_over = threading.Event()
 
     @tool
-    def wait(name: str, seconds: float) -> str:
-        time.sleep(seconds)
+    def wait(name: str) -> str:
+        if name == "slow":
+            is_quick_over.wait(PATIENCE)
         order.append(name)
+        is_quick_over.set()
         return name
 
-    model = calls(("wait", {"name": "slow", "seconds": 0.2}), ("wait", {"name": "quick", "seconds": 0.0}))
+    model = calls(("wait", {"name": "slow"}), ("wait", {"name": "quick"}))
     with model_that(model, SUNNY) as fake, lm(fake.base_url) as client:
         reply = client.chat().user("Hi").with_tools([wait]).run()
     assert order == ["quick", "slow"]
@@ -338,7 +341,7 @@ def test_a_history_goes_on_from_a_run() -> None:
         assert [message.role for message in reply.messages] == ["assistant", "tool", "assistant"]
         again = chat.with_messages(reply.messages).user("Thanks.").send()
         assert again.content == "It is sunny."
-        assert [message["role"] for message in fake.requests[-1].body["messages"]] == [
+        assert [message["role"] for message in last_asked(fake).body["messages"]] == [
             "user", "assistant", "tool", "assistant", "user",
         ]  # fmt: skip
 

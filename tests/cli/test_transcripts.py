@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cli_tools import COMMAND, Run, Speaker
 
+from asking import last_asked
 from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.scripted_answers import PlannedCall
 from loopback import PATIENCE
@@ -92,7 +93,7 @@ def test_a_conversation_shows_everything(
         terminal.wait_for("Copied 17 characters")
         terminal.type("/quit\r")
         terminal.wait_for("lmdeck chat --resume")
-    asked = [message["content"] for message in fake.requests[-1].messages if message["role"] == "user"]
+    asked = [message["content"] for message in last_asked(fake).messages if message["role"] == "user"]
     assert asked == ["How do I break a line?", "The weather in Paris?"]
 
 
@@ -113,7 +114,7 @@ def test_a_conversation_can_be_continued(there: dict[str, str], fake: FakeLMStud
         terminal.wait_for(f"{saved.stem}  First question")
         terminal.type("Second question\r")
         terminal.wait_for("The second answer.")
-    assert [message["content"] for message in fake.requests[-1].messages] == [
+    assert [message["content"] for message in last_asked(fake).messages] == [
         "First question", "The first answer.", "Second question",
     ]  # fmt: skip
 

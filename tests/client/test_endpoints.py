@@ -464,7 +464,7 @@ def test_no_more_than_the_limit_are_asked_at_once_and_the_wait_is_a_stat(fake: F
         async with alm(url, max_concurrency=2) as client:
             return list(await asyncio.gather(*(client.chat("m").user("x").send() for _ in range(6))))
 
-    fake.when(lambda _: True).reply("Hi.", time_to_first_token=0.03)
+    fake.when(lambda _: True).reply("Hi.", time_to_first_token=0.2)
     if is_async:
         replies = asyncio.run(ask_all(fake.base_url))
     else:
@@ -480,7 +480,8 @@ def test_no_more_than_the_limit_are_asked_at_once_and_the_wait_is_a_stat(fake: F
     assert len(replies) == 6
     assert fake.most_at_once == 2
     waits = sorted(reply.stats.queue_time for reply in replies)
-    assert waits[0] < 0.02 < waits[-1]
+    assert waits[0] < waits[-1]
+    assert waits[-1] > 0.05
 
 
 def test_a_turn_is_given_on_after_errors_and_streams_that_are_left(fake: FakeLMStudio) -> None:

@@ -35,7 +35,7 @@ from lmdeck import (
     ToolServerLost,
 )
 from lmdeck.testing import FakeLMStudio
-from loopback import Loopback, Request, Step, json_answer, text_answer
+from loopback import PATIENCE, Loopback, Request, Step, json_answer, text_answer
 from ports import free_port
 
 pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="NO MCP TESTS: they need mcp")
@@ -62,7 +62,7 @@ class HTTPServer:
     def start(self) -> None:
         null = subprocess.DEVNULL
         self._process = subprocess.Popen(self._command, env=self._env, stdout=null, stderr=null)
-        until(self._answers, 60)
+        until(self._answers, 2 * PATIENCE)
 
     def kill(self) -> None:
         self._process.kill()
@@ -72,7 +72,7 @@ class HTTPServer:
         """Whether it answers as HTTP, whatever it says; that a port accepts connections does not show whose port it is."""
         assert self._process.poll() is None, "the server has ended; another program may have taken its port"
         try:
-            with urllib.request.urlopen(self.url, timeout=5):
+            with urllib.request.urlopen(self.url, timeout=PATIENCE):
                 return True
         except urllib.error.HTTPError:
             return True
@@ -386,11 +386,11 @@ def test_several_calls_at_once_connect_again_once(fake: FakeLMStudio, mortal: Mo
 @BOTH
 def test_a_call_that_takes_too_long_says_so(fake: FakeLMStudio, is_async: bool) -> None:
     """With the limit, and the server goes on serving."""
-    fake.tool_call("note", path=os.devnull, seconds=5).tool_call("pid").reply("Done.")
+    fake.tool_call("note", path=os.devnull, seconds=9).tool_call("pid").reply("Done.")
     with HTTPServer([sys.executable, MORTAL, "PORT"]) as server:
-        reply, heard = run(fake, MCPTools(server.url, timeout=3), lambda _: None, is_async=is_async)
+        reply, heard = run(fake, MCPTools(server.url, timeout=5), lambda _: None, is_async=is_async)
     late, after = [result for one in reply.rounds for result in one.results]
-    assert late.content == f"The tool 'note' of the MCP server '{server.url}' timed out after 3 s."
+    assert late.content == f"The tool 'note' of the MCP server '{server.url}' timed out after 5 s."
     assert heard == []
     assert after.error is None
 

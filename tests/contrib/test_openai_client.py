@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pytest
 
-from asking import nothing_left_behind
+from asking import last_asked, nothing_left_behind
 from lmdeck.contrib.openai import AsyncOpenAI, OpenAI, async_http_client, http_client
 from lmdeck.testing import FakeLMStudio
 from lmdeck.testing.faults import FAULTS
@@ -196,7 +196,7 @@ def test_what_the_client_sends_is_made_acceptable(fake: FakeLMStudio, ask: Ask) 
         extra_body={"top_a": 0.5},
     )
     assert answer.content == '{"a": 1}'
-    body = fake.requests[-1].body
+    body = last_asked(fake).body
     assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "tool"]
     assert body["messages"][2]["content"] == ""
     assert (body["tool_choice"], len(body["tools"])) == ("required", 1)

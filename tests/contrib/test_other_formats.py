@@ -12,7 +12,7 @@ import httpx2
 import openai
 import pytest
 
-from asking import nothing_left_behind
+from asking import last_asked, nothing_left_behind
 from lmdeck.contrib.httpx2 import RepairTransport
 from lmdeck.contrib.openai import OpenAI, http_client
 from lmdeck.testing import FakeLMStudio
@@ -209,7 +209,7 @@ def test_what_codex_sends_is_made_acceptable(fake: FakeLMStudio, ask: Ask) -> No
         tool_choice={"type": "custom", "name": "apply_patch"},
     )
     assert seen.calls == [("apply_patch", "*** Begin Patch")]
-    body = fake.requests[-1].body
+    body = last_asked(fake).body
     assert [tool["name"] for tool in body["tools"]] == ["apply_patch"]
     assert (body["tool_choice"], body["text"]) == ("required", {"verbosity": "low", "format": {"type": "text"}})
     assert [item["type"] for item in body["input"]] == [
@@ -248,7 +248,7 @@ def test_what_claude_code_sends_is_made_acceptable(fake: FakeLMStudio, ask: Ask)
         metadata={"user_id": "x"},
     )
     assert seen.calls == PARIS
-    body = fake.requests[-1].body
+    body = last_asked(fake).body
     assert [tool["name"] for tool in body["tools"]] == ["get_weather"]
     assert [block["type"] for block in body["messages"][1]["content"]] == ["thinking", "tool_use"]
     assert [block["type"] for block in body["messages"][2]["content"]] == ["tool_result", "image"]
@@ -285,13 +285,13 @@ def test_ids_of_the_history_are_made_unique(fake: FakeLMStudio, ask: Ask) -> Non
         call = {"type": "function_call", "call_id": "c", "name": "get_weather", "arguments": "{}"}
         result = {"type": "function_call_output", "call_id": "c", "output": "21"}
         ask(fake.base_url, tools=[FUNCTION], input=[call, result, call, result])
-        calls = [item["call_id"] for item in fake.requests[-1].body["input"]]
+        calls = [item["call_id"] for item in last_asked(fake).body["input"]]
     else:
         use = {"type": "tool_use", "id": "c", "name": "get_weather", "input": {}}
         used = {"type": "tool_result", "tool_use_id": "c", "content": "21"}
         turns = [{"role": "assistant", "content": [use]}, {"role": "user", "content": [used]}]
         ask(fake.base_url, tools=[TOOL], messages=[{"role": "user", "content": "Hi"}, *turns, *turns])
-        blocks = [turn["content"][0] for turn in fake.requests[-1].body["messages"][1:]]
+        blocks = [turn["content"][0] for turn in last_asked(fake).body["messages"][1:]]
         calls = [block.get("id") or block["tool_use_id"] for block in blocks]
     assert calls[0] == calls[1] == "c"
     assert calls[2] == calls[3] != "c"
@@ -351,7 +351,7 @@ def test_embeddings_are_packed_where_base64_was_asked_for(fake: FakeLMStudio) ->
     text = json.loads(packed.text)["data"][0]["embedding"]
     assert list(array("f", base64.b64decode(text))) == [0.5, -0.25, 1.0]
     assert packed.headers["x-lmdeck-rules"] == "base64_embeddings"
-    assert fake.requests[-1].body["encoding_format"] == "float"
+    assert last_asked(fake).body["encoding_format"] == "float"
 
 
 def test_token_ids_cannot_be_embedded(fake: FakeLMStudio) -> None:

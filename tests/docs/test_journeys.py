@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from asking import last_asked
 from lmdeck.testing import FakeLMStudio
 from lmdeck.testing.isolation import environment_for
 from loopback import PATIENCE
@@ -73,7 +74,7 @@ def test_from_openai_python(fake: FakeLMStudio, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(blocks("docs/coming-from-openai.md")[0])
     done = run([sys.executable, "script.py"], tmp_path, fake)
     assert (done.returncode, done.stdout) == (0, "Hello **there**.\n"), done.stderr
-    assert fake.requests[-1].body["temperature"] == 0.2
+    assert last_asked(fake).body["temperature"] == 0.2
 
 
 def test_a_tester(fake: FakeLMStudio, tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_php(fake: FakeLMStudio, tmp_path: Path) -> None:
         (tmp_path / f"ask{number}.php").write_text(code)
         done = run([*OURS, "run", "--", "php", f"ask{number}.php"], tmp_path, fake)
         assert (done.returncode, done.stdout) == (0, "Hello **there**.\n"), done.stderr
-    assert fake.requests[-1].stream
+    assert last_asked(fake).stream
     fake.fail_always("cut")
     done = run([*OURS, "run", "--", "php", "ask1.php"], tmp_path, fake)
     assert done.returncode == 1

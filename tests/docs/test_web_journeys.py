@@ -139,9 +139,16 @@ def browser() -> Iterator[Any]:
         pytest.skip("NO BROWSER TESTS: they need Chromium, apt-get install chromium")
     playwright.expect.set_options(timeout=PATIENCE * 1000)
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=4 * PATIENCE * 1000)
         yield browser
         browser.close()
+
+
+def opened(browser: Any, **options: Any) -> Any:
+    """Open a page of a new visitor."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(PATIENCE * 1000)
+    return context.new_page()
 
 
 def assert_it_answers(page: Any) -> None:
@@ -149,17 +156,17 @@ def assert_it_answers(page: Any) -> None:
     page.wait_for_load_state()  # the page's script runs
     page.get_by_label("Your question").fill("Hello")
     page.keyboard.press("Enter")
-    page.get_by_role("article", name="Answer").get_by_text("You said: Hello").wait_for(timeout=PATIENCE * 1000)
+    page.get_by_role("article", name="Answer").get_by_text("You said: Hello").wait_for()
 
 
 def test_fastapi_s_first_page_opens_without_a_login(browser: Any, environment: dict[str, str], port: int) -> None:
     (text,) = [text for text in snippets("fastapi.md", "router(") if "auth=None" in text]
     Path("main.py").write_text(text, encoding="utf-8")
     with running(["uvicorn", "main:app", "--port", str(port)], port, environment):
-        page = browser.new_page()
+        page = opened(browser)
         page.goto(f"http://127.0.0.1:{port}/chat/")
         assert_it_answers(page)
-        page.close()
+        page.context.close()
 
 
 def test_fastapi_s_page_for_several_users_asks_for_a_password(
@@ -168,21 +175,20 @@ def test_fastapi_s_page_for_several_users_asks_for_a_password(
     (text,) = [text for text in snippets("fastapi.md", "router(") if "auth=user" in text]
     Path("main.py").write_text(text, encoding="utf-8")
     with running(["uvicorn", "main:app", "--port", str(port)], port, environment):
-        context = browser.new_context(http_credentials={"username": "ada", "password": "change me"})
-        page = context.new_page()
+        page = opened(browser, http_credentials={"username": "ada", "password": "change me"})
         page.goto(f"http://127.0.0.1:{port}/chat/")
         assert_it_answers(page)
-        context.close()
+        page.context.close()
 
 
 def test_flask_s_first_page_opens_without_a_login(browser: Any, environment: dict[str, str], port: int) -> None:
     (text,) = [text for text in snippets("flask.md", "blueprint(") if "auth=None" in text]
     Path("app.py").write_text(text, encoding="utf-8")
     with running(["flask", "run", "--port", str(port)], port, environment):
-        page = browser.new_page()
+        page = opened(browser)
         page.goto(f"http://127.0.0.1:{port}/chat/")
         assert_it_answers(page)
-        page.close()
+        page.context.close()
 
 
 def test_flask_s_page_for_several_users_leads_to_its_login(
@@ -191,14 +197,13 @@ def test_flask_s_page_for_several_users_leads_to_its_login(
     (text,) = [text for text in snippets("flask.md", "blueprint(") if "login_url" in text]
     Path("app.py").write_text(text, encoding="utf-8")
     with running(["flask", "run", "--port", str(port)], port, environment):
-        context = browser.new_context()
-        page = context.new_page()
+        page = opened(browser)
         page.goto(f"http://127.0.0.1:{port}/chat/")
         page.get_by_placeholder("Name").fill("ada")
         page.get_by_placeholder("Password").fill("change me")
         page.get_by_role("button", name="Log in").click()
         assert_it_answers(page)
-        context.close()
+        page.context.close()
 
 
 def test_django_from_startproject_to_the_first_answer(browser: Any, environment: dict[str, str], port: int) -> None:
@@ -239,8 +244,7 @@ def test_django_from_startproject_to_the_first_answer(browser: Any, environment:
     assert "no issues" in run("manage.py", "check")
     environment["DJANGO_SETTINGS_MODULE"] = "mysite.settings"
     with running(["django", "runserver", "--noreload", f"127.0.0.1:{port}"], port, environment):
-        context = browser.new_context(base_url=f"http://127.0.0.1:{port}")
-        page = context.new_page()
+        page = opened(browser, base_url=f"http://127.0.0.1:{port}")
         page.goto("/chat/")
         page.get_by_label("Username").fill("ann")
         page.get_by_label("Password").fill("secret")
@@ -248,7 +252,7 @@ def test_django_from_startproject_to_the_first_answer(browser: Any, environment:
         assert_it_answers(page)
         page.goto("/admin/")
         page.get_by_role("link", name="Conversations", exact=True).wait_for()
-        context.close()
+        page.context.close()
     run_with_hashed_names(run)
 
 

@@ -18,6 +18,7 @@ from small_disk import BYTES, small_disk
 
 from lmdeck import FileWriteError, History, LMStudioError
 from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece, append, load, save
+from loopback import PATIENCE
 
 
 def history(words: str, messages: int = 200) -> History:
@@ -207,7 +208,7 @@ def test_a_recorder_goes_on_without_its_disk(tmp_path: Path) -> None:
             url = recorder.stdout.readline().split()[3]
             with fake.client(base_url=url) as lm:
                 lengths = [len(lm.chat("qwen2.5-7b-instruct").user("a").send().content) for _ in range(3)]
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE
             while len(load(disk / "c.jsonl")) < 2:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import urllib3
 
+from asking import until
 from bodies import chunk
 from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
 from lmdeck.testing import FakeLMStudio
@@ -37,7 +38,7 @@ def fake() -> Iterator[FakeLMStudio]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=4 * PATIENCE * 1000)
         yield browser
         browser.close()
 
@@ -102,13 +103,16 @@ def test_a_day_in_the_life_of_an_operator(fake: FakeLMStudio, browser: Any, tmp_
             playwright.expect(live.get_by_text("queued")).to_have_count(4)
             playwright.expect(section(page, "Models").get_by_text("flood")).to_be_visible()
             picture(page, "flood")
-            while threads:
-                live.get_by_role("button", name="Stop").first.click()
-                threads = [thread for thread in threads if thread.is_alive()]
+            stop = live.get_by_role("button", name="Stop")
+            while any(thread.is_alive() for thread in threads):
+                if stop.count():
+                    with contextlib.suppress(playwright.Error):  # the request has just ended, and its button is gone
+                        stop.first.click(timeout=1000)
                 page.wait_for_timeout(100)
             failures = section(page, "Last failures")
             playwright.expect(failures.get_by_text("An operator stopped the request.").first).to_be_visible()
             playwright.expect(section(page, "Usage of 30 days").get_by_text("flood")).to_have_count(0)
+            until(lambda: "flood" in running.get("/dashboard/usage.csv").body.decode())
             page.reload()
             playwright.expect(section(page, "Usage of 30 days").get_by_text("flood")).to_be_visible()
             assert page.locator("figure svg rect.bar").count() >= 1

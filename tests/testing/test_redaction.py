@@ -21,6 +21,7 @@ from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece, 
 from lmdeck.testing.recordings.recorder import Recorder
 from lmdeck.testing.recordings.redaction import REMOVED, Redaction
 from lmdeck.web.trust import AllowedHosts
+from loopback import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ def recording(path: Path, **keywords: Any) -> Iterator[tuple[FakeLMStudio, str]]
 
 
 def post(url: str, path: str, body: object, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(str(urlsplit(url).netloc), timeout=20)
+    connection = http.client.HTTPConnection(str(urlsplit(url).netloc), timeout=PATIENCE)
     with closing(connection):
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         connection.request("POST", path, data, {**JSON, **{name.replace("_", "-"): headers[name] for name in headers}})
@@ -49,7 +50,7 @@ def post(url: str, path: str, body: object, **headers: str) -> tuple[int, bytes]
 
 
 def sent_raw(url: str, request: bytes) -> bytes:
-    with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=20) as sock:
+    with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=PATIENCE) as sock:
         sock.sendall(request)
         parts = []
         while data := sock.recv(65536):

@@ -208,7 +208,7 @@ def test_closing_from_another_thread_gives_a_place_in_the_queue_up() -> None:
         reader.start()
         until(lambda: client._session.semaphore.waiting == 1)
         queued.close()
-        reader.join(5)
+        reader.join(PATIENCE)
         assert isinstance(caught[0], IncompleteStreamError)
         assert client._session.semaphore.waiting == 0
         running.close()
@@ -280,14 +280,20 @@ async def test_a_cancelled_task_closes_its_connection(ask: Any, name: str) -> No
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def end_once_asked(server: Loopback, limit: asyncio.Timeout) -> None:
+    """Let the time be over when the server has the request."""
+    await asyncio.to_thread(server.wait_requests, 1)
+    limit.reschedule(0.0)
+
+
 @pytest.mark.parametrize("ask", [send, stream_it])
 async def test_a_timeout_block_closes_the_connection(ask: Any) -> None:
     """`asyncio.timeout` of the caller's own is the caller's `TimeoutError`, and no error of ours."""
     with Loopback([HANG], hello) as server:
         async with alm(server.url) as client:
             with pytest.raises(TimeoutError) as caught:
-                async with asyncio.timeout(0.1):
-                    await ask(client)
+                async with asyncio.timeout(PATIENCE) as limit:
+                    await asyncio.gather(ask(client), end_once_asked(server, limit))
             assert not isinstance(caught.value, LMStudioError)
             await left(server.connection())
             assert (await client.chat().user("Hi").send()).content == "Hello."

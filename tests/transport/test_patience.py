@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from lmdeck import AsyncLMStudio, LMStudio, RequestTimeoutError
-from loopback import CLOSE, Loopback
+from loopback import CLOSE, HANG, PATIENCE, Loopback
 from wire_formats import FORMATS, run, stream_of
 
-SILENCE = 0.7
-IDLE = 0.35
+SILENCE = 0.3
+IDLE = 0.15
 ARGUMENTS = '{"city": "Paris"}'
 
 
@@ -104,11 +104,11 @@ STREAMS: dict[str, tuple[str, list[dict[str, Any]], list[dict[str, Any]]]] = {
 }
 
 
-def ask(name: str, *, is_async: bool, first_token: float) -> Any:
+def ask(name: str, silence: Any, *, is_async: bool, first_token: float) -> Any:
     """Ask a server that is silent in a call."""
     form, before, after = STREAMS[name]
     tail = stream_of(*after).partition(b"\r\n\r\n")[2]
-    with Loopback([stream_of(*before), SILENCE, tail, CLOSE]) as server:
+    with Loopback([stream_of(*before), silence, tail, CLOSE]) as server:
         return run(
             server.url, FORMATS[form], is_async=is_async, stream=True, timeout=IDLE, first_token_timeout=first_token
         )
@@ -118,7 +118,7 @@ def ask(name: str, *, is_async: bool, first_token: float) -> Any:
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_a_silence_within_a_call_is_as_patient_as_that_before_the_first_word(name: str, is_async: bool) -> None:
     """LM Studio sends the arguments of a call in one piece, after minutes (lmstudio-bug-tracker #1868, #1881)."""
-    outcome = ask(name, is_async=is_async, first_token=8.0)
+    outcome = ask(name, SILENCE, is_async=is_async, first_token=PATIENCE)
     assert outcome.error is None
     assert outcome.value.tool_calls or outcome.value.content == "Sun."
 
@@ -126,17 +126,17 @@ def test_a_silence_within_a_call_is_as_patient_as_that_before_the_first_word(nam
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_it_is_not_patient_for_ever(is_async: bool) -> None:
     """The limit that ran out is named."""
-    error = ask("chat", is_async=is_async, first_token=IDLE + 0.05).error
+    error = ask("chat", HANG, is_async=is_async, first_token=2.0).error
     assert isinstance(error, RequestTimeoutError)
-    assert (error.phase, error.seconds) == ("idle", IDLE + 0.05)
+    assert (error.phase, error.seconds) == ("idle", 2.0)
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_a_silence_between_words_is_none_of_it(is_async: bool) -> None:
     """There the shorter limit holds."""
-    with Loopback([stream_of(chat_delta({"content": "One"})), SILENCE, CLOSE]) as server:
+    with Loopback([stream_of(chat_delta({"content": "One"})), HANG]) as server:
         error = run(
-            server.url, FORMATS["chat"], is_async=is_async, stream=True, timeout=IDLE, first_token_timeout=8.0
+            server.url, FORMATS["chat"], is_async=is_async, stream=True, timeout=IDLE, first_token_timeout=PATIENCE
         ).error
     assert isinstance(error, RequestTimeoutError)
     assert (error.phase, error.seconds) == ("idle", IDLE)
@@ -145,35 +145,25 @@ def test_a_silence_between_words_is_none_of_it(is_async: bool) -> None:
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_a_slow_consumer_is_no_silence(is_async: bool) -> None:
     """The limit counts while the client waits for the server, not while the caller works on a chunk."""
+    limit = 0.6  # the server needs far less, and the caller twice as long
 
     async def consume(url: str) -> list[str]:
         pieces = []
-        async with AsyncLMStudio(base_url=url, timeout=IDLE) as client:
+        async with AsyncLMStudio(base_url=url, timeout=limit) as client:
             async for chunk in client.chat("m").user("Hi").stream():
                 pieces.append(chunk.content)
-                await asyncio.sleep(IDLE * 1.2)
+                await asyncio.sleep(2 * limit if len(pieces) == 1 else 0)
         return pieces
 
     def consume_blocking(url: str) -> list[str]:
         pieces = []
-        with LMStudio(base_url=url, timeout=IDLE) as client:
+        with LMStudio(base_url=url, timeout=limit) as client:
             for chunk in client.chat("m").user("Hi").stream():
                 pieces.append(chunk.content)
-                time.sleep(IDLE * 1.2)
+                time.sleep(2 * limit if len(pieces) == 1 else 0)
         return pieces
 
-    def frame(*deltas: dict[str, Any]) -> bytes:
-        return stream_of(*deltas).partition(b"\r\n\r\n")[2]
-
-    end = frame(chat_delta({}, "stop"))
-    # The pause in the answer is shorter than the limit, but with the caller's work it would be longer.
-    answer = [
-        stream_of(chat_delta({"content": "One "})),
-        IDLE * 0.7,
-        frame(chat_delta({"content": "two."})),
-        end,
-        CLOSE,
-    ]
-    with Loopback(answer) as server:
+    rest = stream_of(chat_delta({"content": "two."}), chat_delta({}, "stop")).partition(b"\r\n\r\n")[2]
+    with Loopback([stream_of(chat_delta({"content": "One "})), 0.05, rest, CLOSE]) as server:
         pieces = asyncio.run(consume(server.url)) if is_async else consume_blocking(server.url)
     assert "".join(pieces) == "One two."

@@ -322,7 +322,7 @@ async def test_a_dropped_async_client_closes_its_connections(caplog: pytest.LogC
     with Loopback(hello) as server:
         await alm(server.url).chat().user("Hi").send()
         gc.collect()
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(PATIENCE):
             while not server.connection().has_left.is_set():  # noqa: ASYNC110  # set by a thread
                 await asyncio.sleep(0.002)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -34,7 +34,7 @@ ANSWERS = {
     "endless": Answer(content="la " * 20_000, tokens_per_second=60),
     "silent": Answer(content="never", time_to_first_token=60),
     "late": Answer(content="late", time_to_first_token=0.6),
-    "slow": Answer(content=SLOW, tokens_per_second=20),
+    "slow": Answer(content=SLOW, tokens_per_second=60),
     "think": Answer(content="It is blue.", reasoning="Light is scattered."),
     "cut": Answer(content=HALF, fault="cut", fault_options={"after_chunks": 4}),
     "tool": CALL,

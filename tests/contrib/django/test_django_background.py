@@ -15,6 +15,7 @@ from django.core.cache import cache
 from django.test import SimpleTestCase, TestCase, override_settings
 from far_end import answer, project
 
+from asking import last_asked
 from lmdeck import ServerUnreachableError
 from lmdeck.contrib.django import alm, lm
 from lmdeck.contrib.django.caching import acached_reply, cached_reply
@@ -48,7 +49,7 @@ class Background(LMDeckTestMixin, TestCase):
     def test_celery_runs_it_too(self) -> None:
         Celery("tests", set_as_current=True).conf.task_always_eager = True
         assert celery_run_chat.delay(HI, options={"max_tokens": 9}).get()["finish_reason"] == "stop"
-        assert self.fake.requests[-1].body["max_tokens"] == 9
+        assert last_asked(self.fake).body["max_tokens"] == 9
         assert celery_run_chat.name == "lmdeck.run_chat"
 
     def test_a_failed_run_is_a_failed_task(self) -> None:

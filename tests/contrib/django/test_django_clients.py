@@ -138,7 +138,6 @@ class Signals(SimpleTestCase):
         assert names == ["RequestStarted", *["ContentReceived"] * len(threads), "RequestFinished"]
         assert {sender for sender, _ in seen} == {LMStudio}
         assert "".join(threads) == SLOW
-        assert len(threads) > 1
 
     def test_an_async_clients_events_reach_sync_and_async_receivers(self) -> None:
         seen: list[Any] = []

@@ -14,6 +14,7 @@ from django.utils import timezone
 from far_end import project
 
 import lmdeck
+from asking import last_asked
 from lmdeck import Reply
 from lmdeck.contrib.django import lm
 from lmdeck.contrib.django.history.models import Conversation, Message, ToolCall, Usage
@@ -57,7 +58,7 @@ class Saving(TestCase):
             fake.when(lambda _: True).reply("Warm.", prompt_tokens=3, completion_tokens=2)
             conversation.add(lm.chat().with_messages(conversation.history()).send())
             lm.close()
-            sent = fake.requests[-1].messages
+            sent = last_asked(fake).messages
         assert [message["role"] for message in sent] == ["user", "assistant", "tool", "assistant", "user"]
         assert conversation.messages.last().content == "Warm."
         usage = Usage.objects.get(message=conversation.messages.last())

@@ -45,7 +45,7 @@ def wait_for_end(running: Site) -> list[str]:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_tokens_arrive_as_they_are_written(running: Site, view: str) -> None:
+def test_no_part_of_the_way_may_hold_tokens_back(running: Site, view: str) -> None:
     with running.get(f"/{view}/?q=slow", **{"Accept-Encoding": "gzip"}) as file:
         head = head_of(file)
         assert head["status"] == "200"
@@ -53,22 +53,20 @@ def test_tokens_arrive_as_they_are_written(running: Site, view: str) -> None:
         assert head["content-encoding"] == "identity"
         assert head["x-accel-buffering"] == "no"
         assert "no-transform" in head["cache-control"]
-        moments = [(time.monotonic(), one) for one in data_lines(file)]
-    contents = [(at, one["text"]) for at, one in moments if one["type"] == "content"]
-    assert "".join(text for _, text in contents) == SLOW
-    assert contents[-1][0] - contents[0][0] > 0.15
-    assert moments[-1][1]["type"] == "done"
-    assert moments[-1][1]["finish_reason"] == "stop"
+        told = list(data_lines(file))
+    assert "".join(one["text"] for one in told if one["type"] == "content") == SLOW
+    assert told[-1]["type"] == "done"
+    assert told[-1]["finish_reason"] == "stop"
     assert wait_for_end(running) == [f"stop {SLOW[:20]}"]
 
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("question", ["endless", "silent"])
 def test_the_model_stops_when_the_browser_leaves(running: Site, view: str, question: str) -> None:
-    with running.get(f"/{view}/?q={question}") as file:
+    with running.get(f"/{view}/?q={question}", **{"Accept-Encoding": "gzip"}) as file:
         head_of(file)
         running.lm_studio.wait_until_busy()
-        if question == "endless":
+        if question == "endless":  # its first words come before its last ones are written
             assert "la la la".startswith(next(data_lines(file))["text"])
         assert running.lm_studio.in_progress == 1
     running.lm_studio.wait_until_idle(PATIENCE)

@@ -17,6 +17,7 @@ from django.template import RequestContext, Template
 from django.test import Client, RequestFactory, TestCase, TransactionTestCase, modify_settings
 from far_end import answer, project
 
+from asking import last_asked
 from lmdeck.contrib.django.guards import rate_limited, seconds_to_wait
 from lmdeck.contrib.django.history.models import Conversation, PendingApproval, ToolCall, Usage
 from lmdeck.contrib.django.testing import LMDeckTestMixin, override_lmdeck
@@ -53,7 +54,7 @@ class Asking(LMDeckTestMixin, TransactionTestCase):
         assert "It says" in content(first)
         key = first.headers["X-Conversation"]
         assert content(ask(self.client, {"text": "And now?", "conversation": key})) == "Hello."
-        sent = [message["role"] for message in self.fake.requests[-1].messages]
+        sent = [message["role"] for message in last_asked(self.fake).messages]
         assert sent == ["user", "assistant", "tool", "assistant", "user"]
         (listed,) = self.client.get("/chat/conversations/").json()["conversations"]
         assert (listed["id"], listed["title"]) == (key, "tool")
@@ -127,7 +128,7 @@ class Asking(LMDeckTestMixin, TransactionTestCase):
         assert last == {
             "role": "assistant", "content": "It is blue.", "reasoning": "Light is scattered.", "calls": [],
         }  # fmt: skip
-        assert "scattered" not in str(self.fake.requests[-1].messages)
+        assert "scattered" not in str(last_asked(self.fake).messages)
 
     def test_another_users_conversation_is_not_found(self) -> None:
         theirs = Conversation.objects.create(user=get_user_model().objects.create_user("ben"))
@@ -153,20 +154,20 @@ class Asking(LMDeckTestMixin, TransactionTestCase):
         response = ask(self.client, {"text": "Who am I?", "messages": before})
         assert content(response) == "Hello."
         assert "X-Conversation" not in response.headers
-        sent = self.fake.requests[-1].messages
+        sent = last_asked(self.fake).messages
         assert [message["role"] for message in sent] == ["user", "assistant", "user", "user"]
         assert self.client.get("/chat/conversations/").json() == {"conversations": []}
 
     def test_the_settings_say_what_a_chat_begins_with(self) -> None:
         with override_lmdeck(SYSTEM="Be brief.", TOOLS=["get_weather"]):
             told(ask(self.client, {"text": "Hi"}))
-        sent = self.fake.requests[-1]
+        sent = last_asked(self.fake)
         assert sent.messages[0] == {"role": "system", "content": "Be brief."}
         assert sent.tools == ["get_weather"]
 
     def test_a_view_of_ones_own_may_say_otherwise_and_be_open(self) -> None:
         assert content(ask(Client(), {"text": "Hi"}, "/pirate/")) == "Hello."
-        sent = self.fake.requests[-1]
+        sent = last_asked(self.fake)
         assert sent.system == "Talk like a pirate."
         assert sent.body["temperature"] == 0
         assert "tools" not in sent.body

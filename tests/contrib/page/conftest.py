@@ -23,7 +23,7 @@ def browser() -> Iterator[Any]:
         pytest.skip("NO BROWSER TESTS: they need Chromium, apt-get install chromium")
     playwright.expect.set_options(timeout=PATIENCE * 1000)
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=4 * PATIENCE * 1000)
         yield browser
         browser.close()
 

@@ -16,6 +16,7 @@ import urllib3
 from werkzeug.serving import make_server
 
 import lmdeck
+from asking import last_asked
 from lmdeck.contrib.fastapi import lifespan, router
 from lmdeck.contrib.flask import LMDeck, blueprint
 from lmdeck.errors import ConfigurationError
@@ -166,7 +167,7 @@ def test_a_call_waits_runs_when_it_is_allowed_and_is_stored_with_its_result(
     assert loaded["messages"][1]["calls"][0]["content"] == "paid 5"
     assert "ended" not in loaded["messages"][1]
     assert PAID == [5]
-    sent = fake.requests[-1].body["messages"]
+    sent = last_asked(fake).body["messages"]
     assert [message["role"] for message in sent] == ["system", "user", "assistant", "tool"]
 
 
@@ -239,7 +240,7 @@ def test_a_new_question_gives_the_waiting_calls_up(browser: Browser, fake: FakeL
     browser.ask({"text": "Never mind.", "conversation": key})
     assert browser.post(decisions(key, waiting)).status == 409
     assert browser.load(key)["paused"] is None
-    assert [message["role"] for message in fake.requests[-1].body["messages"]] == ["system", "user", "user"]
+    assert [message["role"] for message in last_asked(fake).body["messages"]] == ["system", "user", "user"]
     assert PAID == []
 
 

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from flask import Flask
 from test_web_trust import JSON, KINDS, call, serving, serving_flask
 
+from asking import last_asked
 from lmdeck import Reply
 from lmdeck.contrib.fastapi import LM, lifespan
 from lmdeck.contrib.fastapi import stream_response as fastapi_response
@@ -91,7 +92,7 @@ def test_an_answer_is_stored_as_it_ended_and_not_sent_back_as_a_whole_turn(
             assert (asked["role"], answer["role"], answer.get("ended")) == ("user", "assistant", ended)
             assert bool(answer["content"]) == (word != "fail")
             call(url, "POST", "/ask", {"text": "and now?", "conversation": key})
-            sent = fake.requests[-1].messages
+            sent = last_asked(fake).messages
             assert [message["role"] for message in sent] == ["user", *(["assistant"] if word != "fail" else []), "user"]
             if ended in {"stopped", "cut"}:
                 assert sent[1]["content"].startswith(answer["content"])
@@ -105,7 +106,7 @@ def test_a_page_that_remembers_itself_says_what_was_broken_off(kind: str, fake: 
     before = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "half", "ended": "stopped"}]
     with serving(kind, fake, auth=None) as url:
         assert call(url, "POST", "/ask", {"text": "b", "messages": before})[0] == 200
-    assert fake.requests[-1].messages[1]["content"] == "half\n\n[This answer was interrupted here.]"
+    assert last_asked(fake).messages[1]["content"] == "half\n\n[This answer was interrupted here.]"
 
 
 def streaming_app(

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from asking import last_asked
 from loopback import PATIENCE
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def begin(url: str, method: str, path: str, body: object = None) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection(str(urlsplit(url).netloc), timeout=20)
+    connection = http.client.HTTPConnection(str(urlsplit(url).netloc), timeout=PATIENCE)
     data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
     connection.request(method, path, data, {"Content-Type": "application/json"})
     return connection
@@ -78,7 +79,7 @@ def test_a_conversation_goes_on_with_its_tools(url: str, fake: FakeLMStudio) -> 
     assert result["arguments"] == {"utc_offset": 1}
     assert "+01:00" in result["content"]
     events(call(url, "POST", "/ask", {"text": "and then", "conversation": key}))
-    last = fake.requests[-1]
+    last = last_asked(fake)
     assert [message["role"] for message in last.messages] == [
         "system",
         "user",

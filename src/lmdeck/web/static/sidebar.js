@@ -39,15 +39,22 @@ export class Sidebar {
     this.actions.onOpen(id);
   }
 
+  // Rows that are unchanged stay: a click or the keyboard's focus may be on one of them.
   list(rows, current) {
-    this.find("nav ul").replaceChildren(...rows.map((row) => this.item(row, row.id === current)));
+    const list = this.find("nav ul");
+    const shown = JSON.stringify(rows.map(({ id, title }) => [id, title]));
+    if (shown !== this.shown) list.replaceChildren(...rows.map((row) => this.item(row)));
+    this.shown = shown;
+    for (const [index, button] of list.querySelectorAll(".lmdeck-title").entries()) {
+      if (rows[index].id === current) button.setAttribute("aria-current", "true");
+      else button.removeAttribute("aria-current");
+    }
   }
 
-  item({ id, title }, isCurrent) {
+  item({ id, title }) {
     const button = make("button", "lmdeck-title", title);
     button.type = "button";
     button.title = title;
-    if (isCurrent) button.setAttribute("aria-current", "true");
     button.addEventListener("click", () => this.open(id));
     const item = make("li");
     item.append(
