@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+
 SECRET_KEY = "only for tests"
 DEBUG = "TEST_DEBUG" in os.environ  # which has the servers of the browser tests give static files
 ALLOWED_HOSTS = ["*"]
@@ -28,6 +29,8 @@ DATABASES = {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("TEST_DATABASE", ":memory:"),
         "TEST": {"NAME": ":memory:"},
+        # Threads that share a database in memory do not wait for each other's locks: a read beside a write fails at once.
+        "OPTIONS": {"timeout": 60, "init_command": "PRAGMA read_uncommitted = ON"},
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
