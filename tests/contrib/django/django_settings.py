@@ -6,7 +6,6 @@ import json
 import os
 from pathlib import Path
 
-
 SECRET_KEY = "only for tests"
 DEBUG = "TEST_DEBUG" in os.environ  # which has the servers of the browser tests give static files
 ALLOWED_HOSTS = ["*"]
