@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lmdeck.server.serve import JoinedWrites
 
 Headers = list[tuple[bytes, bytes]]
-_CUT_CHANCE = 0.4
+_CUT_CHANCE = 0.25
 
 
 class ResponseFinished(Exception):  # control flow, not an error
@@ -54,8 +54,8 @@ class Wire:
         """Send the status and the headers."""
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def send(self, data: bytes) -> None:
-        """Send bytes, sometimes split in two at a random position.
+    async def send(self, data: bytes, *, is_last: bool = False) -> None:
+        """Send bytes, sometimes split in two at a random position; the last ones end the response.
         The split may fall within a character or a marker.
         """
         is_cut = self._cuts and len(data) > 1 and self.rng.random() < _CUT_CHANCE
@@ -63,7 +63,7 @@ class Wire:
         if rest and self._transport is None:
             await self.send_unsplit(data[:-rest])
             data = data[-rest:]
-        await self.send_unsplit(data)
+        await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
         if rest and self._transport is not None:
             self._transport.flush(keep=rest)  # below HTTP, as a chunk of HTTP costs more than the event in it
 
@@ -188,10 +188,8 @@ class ResponseSender:
 
     async def _send_body(self, data: bytes, *, is_last: bool) -> None:
         if self._planned is None or self._task is None:
-            if data:
-                await self._wire.send(data)
-            if is_last:
-                await self._wire.end()
+            if data or is_last:
+                await self._wire.send(data, is_last=is_last)
             return
         await self._put(data)
         if is_last:

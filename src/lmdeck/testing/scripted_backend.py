@@ -16,7 +16,6 @@ from lmdeck.server.backend_events import Finished, ReasoningTextDelta, TextDelta
 from lmdeck.server.jobs import Decided, Embedded, EngineRuntime
 from lmdeck.testing.faults import find_fault
 from lmdeck.testing.raw import RawAnswer
-from lmdeck.testing.schema_values import value_for
 from lmdeck.testing.scripted_answers import Answer, PlannedCall
 from lmdeck.testing.scripted_decisions import distribution
 
@@ -154,8 +153,9 @@ class ScriptedBackend:
         async for progress in self._models.ensure_loaded(key, ttl):
             yield progress
         async with self._models.slot(key), _counted(self):
-            wait = answer.time_to_first_token
-            await asyncio.sleep(self._time_to_first_token if wait is None else wait)
+            wait = self._time_to_first_token if answer.time_to_first_token is None else answer.time_to_first_token
+            if wait:
+                await asyncio.sleep(wait)
             speed = answer.tokens_per_second or self._tokens_per_second
             events = answer.events(exchange.rng, tokens)
             for number, event in enumerate(events if max_tokens is None else _limited(events, tokens, max_tokens), 1):
@@ -228,6 +228,8 @@ async def _counted(backend: ScriptedBackend) -> AsyncIterator[None]:
 
 def _from_schema(answer: Answer, job: ChatJob) -> Answer:
     """Return an answer that matches the schema or the required tool of the request."""
+    from lmdeck.testing.schema_values import value_for  # few answers follow a schema
+
     if job.json_schema is not None:
         text = msgspec.json.encode(value_for(job.json_schema)).decode()
         return msgspec.structs.replace(answer, content=text)

@@ -7,6 +7,7 @@ or for its prompt to be processed, writes nothing; so the connection is watched 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -27,17 +28,24 @@ async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -
     Raises:
         ClientGoneError: The client disconnected; the work has been cancelled and has ended.
     """
-    task = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(wait_for_disconnect(receive))
+
+    async def watch(scope: asyncio.Timeout) -> None:
+        with suppress(Exception):  # a connection that cannot be read is gone as well
+            await wait_for_disconnect(receive)
+        scope.reschedule(0)
+
+    scope = asyncio.timeout(None)  # it cancels the work, and tells this from another cancellation
     try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGoneError
-        return task.result()
-    finally:
-        task.cancel()
-        watcher.cancel()
-        await asyncio.gather(task, watcher, return_exceptions=True)
+        async with scope:
+            watcher = asyncio.create_task(watch(scope))
+            try:
+                return await work
+            finally:
+                watcher.cancel()
+    except Exception as error:
+        if scope.expired():
+            raise ClientGoneError from error
+        raise
 
 
 async def wait_for_disconnect(receive: Receive) -> None:

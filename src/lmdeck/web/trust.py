@@ -114,6 +114,7 @@ def _is_json(media_type: str) -> bool:
     return media_type.partition(";")[0].strip().lower() == "application/json"
 
 
+@lru_cache(maxsize=256)
 def _hostname(host: str) -> str:
     """Return the name in a `Host` header without port, brackets and final dot."""
     text = host.strip().lower()
