@@ -1,6 +1,7 @@
 """Have the model call a function: request the call, run it, and return the result."""
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 
 import lmdeck
@@ -26,6 +27,8 @@ def time_in(offset_hours: int) -> str:
 chat = lmdeck.chat().user("What time is it two hours east of Greenwich?").with_tools([CLOCK])
 asked = chat.with_tool_choice("required").with_options(max_tokens=100, temperature=0).send()
 
+if not asked.tool_calls:  # a model may answer in words all the same
+    sys.exit(f"{asked.model} called no function, and answered: {asked.content}")
 call = asked.tool_calls[0]
 print("The model asks for", call.name, call.arguments)
 result = time_in(int(call.arguments["offset_hours"]))

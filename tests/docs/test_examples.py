@@ -9,19 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from lmdeck.testing import FakeLMStudio
+from lmdeck.testing.scenario import load_scenario
 from loopback import PATIENCE
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.mark.no_cover  # what an example calls, other tests measure
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_example_runs(example: Path) -> None:
-    """It ends well, says something and complains about nothing."""
-    with FakeLMStudio(strict=False) as fake:
-        asked = fake.when(lambda request: bool(request.tools) and not request.tool_uses)
-        asked.tool_call("time_in" if example.stem == "tool_call" else "get_weather", city="Paris", offset_hours=2)
+    """With the scenario beside them, it ends well, says something and complains about nothing."""
+    with load_scenario(EXAMPLES / "fake" / "scenario.toml").fake() as fake:
         done = subprocess.run(
             [sys.executable, str(example)],
             env={**os.environ, "LMDECK_BASE_URL": fake.base_url, "PYTHONWARNINGS": "error"},

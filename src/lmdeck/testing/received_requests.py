@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -103,11 +103,16 @@ class SentRequest(Struct, frozen=True, kw_only=True):
     @property
     def tool_uses(self) -> list[ToolUse]:
         """The tool calls in the history, each with its result if there is one."""
-        results = dict(self._results())
+        results = dict(_results(self.messages))
         return [
             ToolUse(name=name, arguments=arguments, result=results.get(call_id))
             for call_id, name, arguments in self._calls()
         ]
+
+    @property
+    def brings_tool_result(self) -> bool:
+        """Whether the last message is the result of a tool call."""
+        return any(_results(self.messages[-1:]))
 
     def _calls(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         for message in self.messages:
@@ -118,15 +123,6 @@ class SentRequest(Struct, frozen=True, kw_only=True):
                 yield str(message.get("call_id")), str(message.get("name")), _decoded(message.get("arguments"))
             for block in _blocks(message, "tool_use"):
                 yield str(block.get("id")), str(block.get("name")), _decoded(block.get("input"))
-
-    def _results(self) -> Iterator[tuple[str, str]]:
-        for message in self.messages:
-            if message.get("role") == "tool":
-                yield str(message.get("tool_call_id")), text_of(message.get("content"))
-            if message.get("type") == "function_call_output":
-                yield str(message.get("call_id")), text_of(message.get("output"))
-            for block in _blocks(message, "tool_result"):
-                yield str(block.get("tool_use_id")), text_of(block.get("content"))
 
     def __str__(self) -> str:
         """Return a one-line description."""
@@ -141,6 +137,17 @@ def text_of(content: object) -> str:
         return content
     parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
     return "\n".join(str(part["text"]) for part in parts if isinstance(part.get("text"), str))
+
+
+def _results(messages: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield the results of tool calls: the id of the call, and the text."""
+    for message in messages:
+        if message.get("role") == "tool":
+            yield str(message.get("tool_call_id")), text_of(message.get("content"))
+        if message.get("type") == "function_call_output":
+            yield str(message.get("call_id")), text_of(message.get("output"))
+        for block in _blocks(message, "tool_result"):
+            yield str(block.get("tool_use_id")), text_of(block.get("content"))
 
 
 def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:

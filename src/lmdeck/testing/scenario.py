@@ -12,6 +12,10 @@ when = "weather"                       # the last user message contains this
 tool_call = { name = "get_weather", arguments = { city = "Paris" } }
 
 [[answer]]
+when = "weather"                       # with the tool's result
+reply = "It is warm in Paris."
+
+[[answer]]
 reply = "Hello"
 
 [[answer]]
@@ -23,7 +27,7 @@ after_chunks = 3
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,7 @@ from lmdeck._parsing.dialects import dialect_named
 from lmdeck.errors import ConfigurationError
 from lmdeck.testing.fake import FakeLMStudio
 from lmdeck.testing.faults import find_fault
+from lmdeck.testing.received_requests import SentRequest
 from lmdeck.testing.scripted_answers import Answer, PlannedCall, refusal
 from lmdeck.testing.scripting import FILLER
 
@@ -151,13 +156,15 @@ class Scenario(Struct, forbid_unknown_fields=True, kw_only=True):
             if entry.when is None:
                 fake.answer(entry.answer())
             else:
-                fake.when(_user_says(entry.when)).answer(entry.answer())
+                answer = entry.answer()
+                fake.when(_user_says(entry.when, calls=bool(answer.calls))).answer(answer)
         if self.repeat:
             fake.repeat()
 
 
-def _user_says(words: str) -> Any:  # a predicate
-    return lambda request: words.lower() in request.last_user.lower()
+def _user_says(words: str, *, calls: bool) -> Callable[[SentRequest], bool]:
+    """Return whether the last user message contains words; a call is not answered by the same call again."""
+    return lambda request: words.lower() in request.last_user.lower() and not (calls and request.brings_tool_result)
 
 
 def load_scenario(path: str | Path) -> Scenario:
