@@ -55,8 +55,8 @@ class Wire:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, data: bytes, *, is_last: bool = False) -> None:
-        """Send bytes, sometimes split in two at a random position; the last ones end the response.
-        The split may fall within a character or a marker.
+        """Send bytes, sometimes split in two at a random position.
+        The split may fall within a character or a marker. The last bytes end the response.
         """
         is_cut = self._cuts and len(data) > 1 and self.rng.random() < _CUT_CHANCE
         rest = self.rng.randrange(1, len(data)) if is_cut else 0

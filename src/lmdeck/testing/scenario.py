@@ -163,7 +163,9 @@ class Scenario(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def _user_says(words: str, *, calls: bool) -> Callable[[SentRequest], bool]:
-    """Return whether the last user message contains words; a call is not answered by the same call again."""
+    """Return whether the last user message contains words.
+    The result of a call is not answered by the same call again.
+    """
     return lambda request: words.lower() in request.last_user.lower() and not (calls and request.brings_tool_result)
 
 
