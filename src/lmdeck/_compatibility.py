@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from msgspec import Struct
+
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Problem
 
@@ -54,16 +56,18 @@ def check_rules(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(RULES) if ALL in given else tuple(given)
 
 
-class CompatibilityFixes:
-    """The rules that are enabled for one request; `problems` has one entry for each change made."""
+class CompatibilityFixes(Struct):
+    """The rules that are enabled for one request, all but those in `off`.
 
-    def __init__(self, off: Collection[str] = (), problems: Iterable[Problem] = ()) -> None:
-        self._off = frozenset(off)
-        self.problems = list(problems)
+    `problems` has one entry for each change made.
+    """
+
+    off: Collection[str] = ()
+    problems: list[Problem] = []
 
     def is_enabled(self, rule: str) -> bool:
         """Whether a rule is enabled."""
-        return rule not in self._off
+        return rule not in self.off
 
     def apply(self, rule: str, detail: str) -> bool:
         """Whether a rule is enabled; if so, record the change as a problem."""

@@ -56,6 +56,7 @@ class FakeResponse:
     """A response that knows how it was treated; its body is what the test sends."""
 
     undecoded = ""
+    has_ended = False
 
     def __init__(self, status: int = 200, headers: Mapping[str, str] = SSE) -> None:
         self.status = status

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lmdeck._limits import Limits
 from lmdeck._parsing.call_ids import new_call_id
+from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._parsing.text_buffer import TextBuffer
 from lmdeck._streaming.assembler import ChatAssembler
@@ -199,7 +200,7 @@ def test_the_name_of_a_call_may_come_in_pieces() -> None:
         chunk(call_delta(0, "a", "get_", "")),
         chunk(call_delta(0, None, "weather", "{}")),
         chunk(finish="stop"),
-        tools=tools,
+        tools=OfferedTools(tools),
     )
     assert [call.name for call in reply.tool_calls] == ["get_weather"]
     assert reply.problems == []

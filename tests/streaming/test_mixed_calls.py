@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lmdeck import StreamParser
+from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.wire_chunks import Choice, Delta, FunctionDelta, ToolDelta, WireCompletion
 from lmdeck.events import Chunk
@@ -30,7 +31,7 @@ def text(name: str, arguments: dict[str, Any]) -> Delta:
 
 
 def streamed(deltas: Sequence[Delta]) -> tuple[Reply, list[Chunk]]:
-    assembler = ChatAssembler(tools=TOOLS, text_parser=StreamParser(TOOLS))
+    assembler = ChatAssembler(tools=OfferedTools(TOOLS), text_parser=StreamParser(TOOLS))
     chunks: list[Chunk] = []
     for delta in deltas:
         assembler.feed(WireCompletion(choices=[Choice(delta=delta)]), chunks)
@@ -44,7 +45,7 @@ def sent(deltas: Sequence[Delta]) -> Reply:
         content="".join(str(delta.content or "") for delta in deltas),
         tool_calls=[call for delta in deltas for call in delta.tool_calls or ()],
     )
-    assembler = ChatAssembler(tools=TOOLS, text_parser=StreamParser(TOOLS))
+    assembler = ChatAssembler(tools=OfferedTools(TOOLS), text_parser=StreamParser(TOOLS))
     chunks: list[Chunk] = []
     assembler.feed(WireCompletion(choices=[Choice(message=message, finish_reason="stop")]), chunks)
     assembler.close()

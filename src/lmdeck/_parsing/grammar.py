@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -200,6 +200,11 @@ class Grammar:
             self._scans[key] = Scan(usual, Stops(tokens, self._first_line, LIST_GUARDS) if self._line else usual)
         return self._scans[key]
 
+    @cached_property
+    def outside(self) -> Stops:
+        """The literals to look for outside of messages."""
+        return self.scan(NO_ENDS).usual
+
     def reasoning_scan(self, closing: Stops) -> Stops:
         """Return the literals to look for in reasoning that ends with one of `closing`."""
         if closing not in self._reasoning_scans:
@@ -214,13 +219,13 @@ class Grammar:
             found is not None
             and not self.byte_level
             and self.begins_start(text) is None
-            and self.scan(NO_ENDS).usual.pattern.search(text) is None
+            and self.outside.pattern.search(text) is None
             and self.opening.pattern.match(text, found.start()) is None
         )
 
     def is_known(self, text: str) -> bool:
         """Whether a text begins with a known token or opening tag."""
-        return any(wanted.pattern.match(text) for wanted in (self.scan(NO_ENDS).usual, self.opening))
+        return any(wanted.pattern.match(text) for wanted in (self.outside, self.opening))
 
     def opened_by_template(self, text: str) -> ReasoningTags | None:
         """Return the reasoning tags that a whole text closes but does not open.

@@ -34,11 +34,6 @@ class OfferedTools:
             if name:
                 self.schemas[name] = schema
 
-    @classmethod
-    def of(cls, tools: OfferedTools | Iterable[Any] | None) -> OfferedTools:
-        """Return offered tools as they are, or read them from a request."""
-        return tools if isinstance(tools, OfferedTools) else cls(tools)
-
     def __bool__(self) -> bool:
         return bool(self.schemas)
 

@@ -39,7 +39,7 @@ class StreamParser:
         self, tools: OfferedTools | Iterable[Any] | None = None, dialect: str = "auto", prefix: str = "", *,
         new_id: Callable[[], str] = new_call_id, architecture: str = "",
     ) -> None:  # fmt: skip
-        self._tools = OfferedTools.of(tools)
+        self._tools = tools if isinstance(tools, OfferedTools) else OfferedTools(tools)
         self._grammar = grammar_for(dialect, architecture, has_calls=bool(self._tools.schemas))
         self._new_id = new_id
         self._scanner: Scanner | None = None

@@ -60,7 +60,7 @@ class StreamObserver:
     """Follows a response while it is read; each method does nothing unless it is overridden."""
 
     def on_data(self, data: bytes) -> None:
-        """Called with bytes of the body as they came, `b""` at its end."""
+        """Called with bytes of the body as they came; with `b""` if its end came alone."""
 
     def on_chunks(self, chunks: list[Chunk]) -> None:
         """Called with the chunks of one read."""
@@ -72,40 +72,31 @@ class StreamObserver:
         """Called with the error that ended the answer."""
 
 
-class ResponseStream(Generic[R]):
+class ResponseStream(Struct, Generic[R], eq=False, weakref=True):
     """A response that is being read.
 
     Its first chunks are in `first_chunks`; `feed` returns the rest.
     """
 
-    __slots__ = (
-        "__weakref__", "_clock", "_ended_at", "_first_at", "_first_data", "_is_patient", "_observers", "_started",
-        "_when_closed", "_when_finished", "attempts", "cache", "call", "chunk_count", "failure", "first_chunks",
-        "is_finished", "queue_time", "reader", "response",
-    )  # fmt: skip
-
-    def __init__(
-        self, call: Call[R], response: Response, reader: R, clock: Callable[[], float], started: float
-    ) -> None:
-        self.call = call
-        self.response = response
-        self.reader = reader
-        self.attempts = 1
-        self.queue_time = 0.0
-        self.cache: str | None = None  # "hit", "shared" or "miss", if a cache was asked
-        self.first_chunks: list[Chunk] = []
-        self.chunk_count = 0
-        self.is_finished = False
-        self.failure: LMStudioError | None = None
-        self._first_data: list[bytes] | None = []
-        self._observers: tuple[StreamObserver, ...] = ()
-        self._when_finished: tuple[Callable[[], object], ...] = ()
-        self._when_closed: tuple[Callable[[], object], ...] = ()
-        self._clock = clock
-        self._started = started
-        self._first_at: float | None = None
-        self._ended_at: float | None = None
-        self._is_patient = False
+    call: Call[R]
+    response: Response
+    reader: R
+    _clock: Callable[[], float]
+    _started: float
+    attempts: int = 1
+    queue_time: float = 0.0
+    cache: str | None = None  # "hit", "shared" or "miss", if a cache was asked
+    first_chunks: list[Chunk] = []
+    chunk_count: int = 0
+    is_finished: bool = False
+    failure: LMStudioError | None = None
+    _first_data: list[bytes] | None = []
+    _observers: tuple[StreamObserver, ...] = ()
+    _when_finished: tuple[Callable[[], object], ...] = ()
+    _when_closed: tuple[Callable[[], object], ...] = ()
+    _first_at: float | None = None
+    _ended_at: float | None = None
+    _is_patient: bool = False
 
     @classmethod
     def replay(cls, call: Call[R], status: int, headers: Mapping[str, str], body: bytes) -> ResponseStream[R]:
@@ -259,7 +250,7 @@ class ResponseStream(Generic[R]):
             if data:
                 chunks = reader.feed(data)
             failure = reader.failure
-            is_last = failure is None and (not data or reader.is_done)
+            is_last = failure is None and (not data or reader.is_done or self.response.has_ended)
             if is_last:
                 chunks = [*chunks, *reader.finish()]
         except LMStudioError as error:
@@ -346,6 +337,7 @@ class _RecordedResponse(Struct, frozen=True):
     status: int
     headers: Mapping[str, str]
     undecoded: str = ""
+    has_ended: bool = False
 
     def close(self) -> None:
         """Do nothing: there is no connection."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import msgspec
+from msgspec import Struct, field
 
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._parsing.call_ids import new_call_id
@@ -112,14 +113,13 @@ def _as_json(value: object, where: str) -> str:
         ) from error
 
 
-class CallIds:
+class CallIds(Struct):
     """The call ids of a history: the ids in use, and the calls that still have no result."""
 
-    def __init__(self, fixes: CompatibilityFixes, new_id: Callable[[], str] = new_call_id) -> None:
-        self._fixes = fixes
-        self._new_id = new_id
-        self._used: set[str] = set()
-        self._waiting: deque[tuple[str, str]] = deque()
+    fixes: CompatibilityFixes
+    new_id: Callable[[], str] = new_call_id
+    used: set[str] = set()
+    waiting: deque[tuple[str, str]] = field(default_factory=deque)
 
     def call(self, call: object, where: str) -> dict[str, Any]:
         """Return a call with a unique id and its arguments as text.
@@ -141,20 +141,20 @@ class CallIds:
         """Return the id to send for a call: the given one, unless it is missing or already in use."""
         named = str(given or "")
         id_ = named
-        if not named or named in self._used:
+        if not named or named in self.used:
             fresh = self._fresh()
             what = f"the repeated call id {named!r}" if named else "a missing call id"
-            if self._fixes.apply("call_ids", f"{where}: {what} was replaced by {fresh!r}."):
+            if self.fixes.apply("call_ids", f"{where}: {what} was replaced by {fresh!r}."):
                 id_ = fresh
-        self._used.add(id_)
-        self._waiting.append((named, id_))
+        self.used.add(id_)
+        self.waiting.append((named, id_))
         return id_
 
     def _function(self, function: Mapping[str, Any], where: str) -> dict[str, Any]:
         arguments = function.get("arguments")
         if isinstance(arguments, str):
             return {"name": str(function["name"]), "arguments": arguments if arguments.strip() else "{}"}
-        if arguments and not self._fixes.apply("json_text", f"{where}: a call's arguments were sent as JSON text."):
+        if arguments and not self.fixes.apply("json_text", f"{where}: a call's arguments were sent as JSON text."):
             return {"name": str(function["name"]), "arguments": arguments}
         return {"name": str(function["name"]), "arguments": _as_json(arguments or {}, where)}
 
@@ -166,22 +166,22 @@ class CallIds:
             ConfigurationError: The result has no id, and no call is without a result.
         """
         named = str(given or "")
-        for entry in self._waiting:
+        for entry in self.waiting:
             if entry[0] == named:
-                self._waiting.remove(entry)
+                self.waiting.remove(entry)
                 return entry[1]
-        if named or not self._fixes.is_enabled("call_ids"):
+        if named or not self.fixes.is_enabled("call_ids"):
             return named
-        if not self._waiting:
+        if not self.waiting:
             raise ConfigurationError(
                 f"{where} is a tool's result, but no call waits for one.",
                 hint="Put the assistant's message with the call before it.",
             )
-        _, id_ = self._waiting.popleft()
-        self._fixes.apply("call_ids", f"{where}: the missing tool_call_id was filled in as {id_!r}.")
+        _, id_ = self.waiting.popleft()
+        self.fixes.apply("call_ids", f"{where}: the missing tool_call_id was filled in as {id_!r}.")
         return id_
 
     def _fresh(self) -> str:
-        while (id_ := self._new_id()) in self._used:
+        while (id_ := self.new_id()) in self.used:
             continue
         return id_

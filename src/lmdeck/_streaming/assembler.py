@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from enum import Enum, auto
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from lmdeck._limits import DEFAULT_LIMITS, Limits
 from lmdeck._parsing.call_ids import new_call_id
-from lmdeck._parsing.offered_tools import OfferedTools
+from lmdeck._parsing.offered_tools import NO_TOOLS, OfferedTools
 from lmdeck._parsing.text_buffer import TextBuffer
 from lmdeck._streaming.figures import Figures
 from lmdeck._streaming.logprobs import LOGPROBS_MISSING, read_logprobs
@@ -110,7 +110,7 @@ class ChatAssembler:
         expects_one_call: bool = False,
         expects_call: bool = False,
         text_parser: TextParser | None = None,
-        tools: OfferedTools | Iterable[Any] = (),
+        tools: OfferedTools = NO_TOOLS,
         problems: Iterable[Problem] = (),
         model: str = "",
         model_names: Collection[str] = (),
@@ -123,7 +123,7 @@ class ChatAssembler:
         self._expects_one_call = expects_one_call
         self._expects_call = expects_call
         self._text_parser = text_parser
-        self._tools = OfferedTools.of(tools)
+        self._tools = tools
         self._limits = limits
         self._new_id = new_id
         self._native: ToolCallSlots | None = None  # made at the first call, as most answers have none

@@ -47,7 +47,8 @@ class ChatReader:
     answer, with `b""` and the last chunks. `failure` is an error that follows the chunks returned last.
     """
 
-    _sse: SSEDecoder  # made when the answer turns out to be events
+    _sse: SSEDecoder  # this and the next are made when the answer turns out to be events
+    _raw: RawEvents
     __slots__ = (
         "__weakref__", "_assembler", "_body", "_byte_count", "_headers", "_limits", "_observe", "_raw", "_sse", "_start",
         "_status", "failure", "is_done", "is_streamed",
@@ -69,7 +70,6 @@ class ChatReader:
         self._start = b""  # the first bytes, until they show the format
         self._body: list[bytes] = []
         self._byte_count = 0
-        self._raw = RawEvents(limits.raw_bytes)
         self.is_streamed = False  # whether the answer came as events rather than as one body
         self.is_done = False  # whether the end mark was read
         self.failure: LMStudioError | None = None
@@ -126,18 +126,18 @@ class ChatReader:
         """
         if self.failure is not None:
             raise self.failure
-        if not self.is_streamed:
-            return self._finish_body()
         chunks: list[Chunk] = []
-        try:
-            self._read_observed(self._sse.finish(), chunks)
-        except MalformedStreamError as error:
-            raise IncompleteStreamError(
-                "The stream was cut off in the middle of an event.", partial=self.partial()
-            ) from error
-        if not (self._raw.count or self._assembler.is_complete):
-            raise MalformedStreamError(f"The stream of {self._byte_count} bytes contained no event.")
-        return chunks + self._close()
+        if self.is_streamed:
+            self._finish_events(chunks)
+        else:
+            body = self._whole_body()
+            self._assembler.feed(self._decode_body(body), chunks)
+            if self._observe is not None:
+                self._observe(body, chunks)
+        last = self._assembler.close()
+        if self._observe is not None:
+            self._observe(b"", last)
+        return chunks + last
 
     @property
     def usage(self) -> Usage | None:
@@ -171,7 +171,7 @@ class ChatReader:
             self._body.append(start)
         elif start.startswith(SSE_FIELDS) or (start and self._declares_events and not BOM.startswith(start)):
             self.is_streamed = True
-            self._sse = SSEDecoder(self._limits)
+            self._sse, self._raw = SSEDecoder(self._limits), RawEvents(self._limits.raw_bytes)
             return self._read_events(start)
         else:
             self._start = start
@@ -308,31 +308,28 @@ class ChatReader:
             partial=self.partial(),
         ) from cause
 
-    def _finish_body(self) -> list[Chunk]:
-        body = self._whole_body()
+    def _finish_events(self, chunks: list[Chunk]) -> None:
+        """Read a last event without its blank line, and check that there was any."""
+        try:
+            self._read_observed(self._sse.finish(), chunks)
+        except MalformedStreamError as error:
+            raise IncompleteStreamError(
+                "The stream was cut off in the middle of an event.", partial=self.partial()
+            ) from error
+        if not (self._raw.count or self._assembler.is_complete):
+            raise MalformedStreamError(f"The stream of {self._byte_count} bytes contained no event.")
+
+    def _decode_body(self, body: bytes) -> WireCompletion:
+        """Decode an answer that came as one body."""
         try:
             completion = _decode_completion(body)
         except DECODE_ERRORS as error:
             completion = self._mended(body) or self._refuse_body(body, error)
         if completion.choices:
-            return self._read_completion(body, completion)
+            return completion
         raise self._error_in(body) or MalformedStreamError(
             f"The body is not a chat completion: {describe(body[:400].decode('utf-8', 'replace'))}"
         )
-
-    def _read_completion(self, body: bytes, completion: WireCompletion) -> list[Chunk]:
-        """Return all chunks of an answer that came as one body."""
-        chunks: list[Chunk] = []
-        self._assembler.feed(completion, chunks)
-        if self._observe is not None:
-            self._observe(body, chunks)
-        return chunks + self._close()
-
-    def _close(self) -> list[Chunk]:
-        chunks = self._assembler.close()
-        if self._observe is not None:
-            self._observe(b"", chunks)
-        return chunks
 
     def _refuse_body(self, body: bytes, error: Exception) -> NoReturn:
         refuse_body(body, error, self._error_in(body))

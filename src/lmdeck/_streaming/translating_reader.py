@@ -18,7 +18,7 @@ from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import DONE, ChatReader, Observer
 from lmdeck._streaming.sse import ServerSentEvent
 from lmdeck._streaming.translator import Translator
-from lmdeck._streaming.wire_chunks import without_lone_surrogates
+from lmdeck._streaming.wire_chunks import WireCompletion, without_lone_surrogates
 from lmdeck.errors import MalformedStreamError, describe
 from lmdeck.events import Chunk
 from lmdeck.messages import Reply
@@ -87,8 +87,7 @@ class TranslatingReader(ChatReader):
             error.partial = self.partial()
             raise error
 
-    def _finish_body(self) -> list[Chunk]:
-        body = self._whole_body()
+    def _decode_body(self, body: bytes) -> WireCompletion:
         try:
             decoded = _decode(body)
         except DECODE_ERRORS as error:
@@ -100,7 +99,7 @@ class TranslatingReader(ChatReader):
             raise MalformedStreamError(
                 f"The body is not an answer of this endpoint: {describe(body[:400].decode('utf-8', 'replace'))}"
             )
-        return self._read_completion(body, completion)
+        return completion
 
 
 def _decode(data: bytes) -> dict[str, Any]:

@@ -44,11 +44,6 @@ class WireRequest(Struct, frozen=True, kw_only=True):
     api_token: Secret | None = None
     timeouts: Timeouts = Timeouts()
 
-    @property
-    def server(self) -> str:
-        """Scheme, host and port of the server, as shown in messages."""
-        return server_of(self.url)
-
     def wire_headers(self) -> dict[str, str]:
         """Return the headers as they are sent, with the token."""
         headers = {"Accept-Encoding": "identity", **self.headers}
@@ -87,6 +82,11 @@ class Response(Protocol):
     @property
     def undecoded(self) -> str:
         """The content codings that `read` does not decode; `""` for none."""
+        ...
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the bytes read last are known to end the body; then `read` returns `b""` from now on."""
         ...
 
     def close(self) -> None:

@@ -103,6 +103,8 @@ class SharedBody:
 class SharedResponse:
     """A reader's view of a shared response."""
 
+    has_ended = False  # unknown until `read` returns the end
+
     def __init__(self, body: SharedBody, position: int) -> None:
         self.position = position
         self.is_closed = False

@@ -78,7 +78,7 @@ def _build(
     stream: bool,  # bound by position, as the model comes last
     model: str | None,
 ) -> GenerationRequest[ChatReader]:
-    fixes = CompatibilityFixes((*session.settings.without_rules, *spec.without_rules), problems)
+    fixes = CompatibilityFixes((*session.settings.without_rules, *spec.without_rules), list(problems))
     body = build_chat(spec, model, fixes, stream=stream)
     options, choice, facts = spec.options, body.get("tool_choice"), session.models.facts(model)
     if spec.reasoning is not None:

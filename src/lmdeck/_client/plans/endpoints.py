@@ -82,7 +82,7 @@ def begin_endpoint(
     problems: Sequence[Problem] = (),
 ) -> Plan[ResponseStream[ChatReader]]:
     """Send the request, and read the response up to its first chunks."""
-    fixes = CompatibilityFixes(session.settings.without_rules, problems)
+    fixes = CompatibilityFixes(session.settings.without_rules, list(problems))
     level = given.get("reasoning")
     is_level = isinstance(level, str)
     if is_level:

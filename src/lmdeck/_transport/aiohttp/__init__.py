@@ -110,7 +110,10 @@ They would wake the parent's event loop.
 class AiohttpResponse:
     """An answer whose body is awaited as it arrives."""
 
-    __slots__ = ("_content", "_deadlines", "_response", "_timer", "_url", "headers", "status", "undecoded")
+    __slots__ = (
+        "_content", "_deadlines", "_has_length", "_response", "_timer", "_url", "has_ended", "headers", "status",
+        "undecoded",
+    )  # fmt: skip
 
     def __init__(self, response: aiohttp.ClientResponse, deadlines: Deadlines, url: str) -> None:
         self._response = response
@@ -122,6 +125,8 @@ class AiohttpResponse:
         self._url = url
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        self._has_length = "content-length" in self.headers  # then aiohttp knows the end with the last bytes
+        self.has_ended = False
         # aiohttp decodes a single coding only, and refuses a known one whose library is missing.
         is_one = "," not in self.headers.get("content-encoding", "")
         self.undecoded = codings_left(self.headers, DECODED if is_one else ())
@@ -144,6 +149,8 @@ class AiohttpResponse:
         finally:
             self._timer.end_wait()
         self._deadlines.has_bytes = True
+        if self._has_length:
+            self.has_ended = self._content.at_eof()
         return data
 
     def be_patient(self, *, wanted: bool) -> None:

@@ -23,7 +23,7 @@ from urllib3.exceptions import (
 from urllib3.response import BaseHTTPResponse
 
 from lmdeck._forking import on_fork
-from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_left
+from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_left, server_of
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.tls import ssl_context
 from lmdeck._transport.traceback_secrets import clear_locals
@@ -78,7 +78,7 @@ class Urllib3Transport:
 
     def _send(self, request: WireRequest, seconds: float) -> BaseHTTPResponse:
         """Send a request through the server's pool, or through the manager if there is a proxy."""
-        server, handled = request.server, sys.exc_info()[1]
+        server, handled = server_of(request.url), sys.exc_info()[1]
         send: Callable[..., BaseHTTPResponse] = self._manager.urlopen
         url = request.url
         try:
@@ -114,7 +114,7 @@ class Urllib3Response:
         if self._reads is not None:
             self._reads.by = deadlines.all_by
         self._is_finished = False
-        self._was_read_whole = False
+        self.has_ended = False
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
         self._is_coded = "content-encoding" in self.headers
@@ -126,8 +126,8 @@ class Urllib3Response:
         Raises:
             TransportError: The connection broke, or a time limit was exceeded.
         """
-        if self._was_read_whole:
-            return self._end()
+        if self.has_ended:
+            return b""
         left, phase = self._deadlines.remaining()
         reads = self._reads
         if reads is not None and reads.is_inherited:
@@ -142,20 +142,18 @@ class Urllib3Response:
                 raise self._deadlines.expired(phase) from error
             raise translate(error, self._request) from error
         self._deadlines.has_bytes = True
-        if not data:
-            return self._end()
-        self._was_read_whole = self._response.length_remaining == 0 and not self._is_coded
         if isinstance(self._connection, PooledConnection):
             self._connection.last_used = time.monotonic()
+        if not data or (self._response.length_remaining == 0 and not self._is_coded):
+            self._end()
         return data
 
-    def _end(self) -> bytes:
+    def _end(self) -> None:
         """Return the connection at the end of the body."""
         if self._is_finished:  # by `close`, perhaps in another thread
             raise ConnectionLostError("The answer was closed before its end.")
-        self._is_finished = True
+        self.has_ended = self._is_finished = True
         self._response.release_conn()
-        return b""
 
     def be_patient(self, *, wanted: bool) -> None:
         """Allow silences as long as the wait for the first byte (`wanted`), or stop allowing them."""

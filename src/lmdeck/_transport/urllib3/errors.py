@@ -17,7 +17,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from lmdeck._transport import WireRequest
+from lmdeck._transport import WireRequest, server_of
 from lmdeck._transport.chunked import ChunkedError
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.reasons import reason_of
@@ -39,13 +39,13 @@ def translate(error: Exception, request: WireRequest) -> LMStudioError:
     """
     cause = root_of(error)
     if isinstance(error, NewConnectionError):
-        return ServerUnreachableError(f"Nothing answers at {request.server}{reason_of(error)}.")
+        return ServerUnreachableError(f"Nothing answers at {server_of(request.url)}{reason_of(error)}.")
     for kind, make in TRANSLATIONS:
         if isinstance(error, kind) or isinstance(cause, kind):
             return make(cause)
     if isinstance(error, ConnectTimeoutError):
         return Deadlines(request.timeouts).expired("connect")
-    return TransportError(f"The request to {request.server} failed ({type(cause).__name__}).")
+    return TransportError(f"The request to {server_of(request.url)} failed ({type(cause).__name__}).")
 
 
 def root_of(error: BaseException) -> BaseException:
