@@ -86,7 +86,7 @@ class Response(Protocol):
 
     @property
     def has_ended(self) -> bool:
-        """Whether the bytes read last are known to end the body; then `read` returns `b""` from now on."""
+        """Whether the last bytes of the body were read; False also if that is not known yet."""
         ...
 
     def close(self) -> None:
