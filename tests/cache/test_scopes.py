@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -98,3 +99,55 @@ def test_no_answer_of_one_scope_reaches_another(asked: list[tuple[str, str, bool
             assert sum(one.wants_answer for one in fake.requests) == len(set(asked))
 
     asyncio.run(main())
+
+
+CHAT, RESPONSES, NATIVE, MESSAGES = "/v1/chat/completions", "/v1/responses", "/api/v1/chat", "/v1/messages"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "header", "is_cached"),
+    [
+        (CHAT, {"seed": 0}, "", True),
+        (CHAT, {"seed": -1}, "", False),
+        (CHAT, {"seed": 0xFFFFFFFF}, "", False),
+        (CHAT, {"seed": "x"}, "", False),
+        (CHAT, {"seed": -1, "temperature": 0}, "", True),
+        (CHAT, {"seed": -1}, "max-age=60", True),
+        (CHAT, {"temperature": False}, "", False),
+        (CHAT, {"temperature": 0, "tools": [{"type": "function", "function": {"name": "f"}}]}, "", True),
+        (RESPONSES, {"temperature": 0, "store": False}, "", True),
+        (RESPONSES, {"temperature": 0, "store": False, "tools": [{"type": "mcp", "server_url": "x"}]}, "", False),
+        (NATIVE, {"temperature": 0, "store": False, "integrations": []}, "", True),
+        (NATIVE, {"temperature": 0, "store": False, "integrations": ["mcp/x"]}, "", False),
+        (NATIVE, {"temperature": 0, "store": False, "integrations": ["mcp/x"]}, "max-age=60", False),
+        (MESSAGES, {"temperature": 0, "tools": [{"name": "f", "input_schema": {}}]}, "", True),
+        (MESSAGES, {"temperature": 0, "tools": [{"type": "web_search_20250305", "name": "w"}]}, "", False),
+        (MESSAGES, {"temperature": 0, "mcp_servers": [{"url": "x"}]}, "", False),
+    ],
+)
+def test_what_may_find_something_else_next_time_is_not_cached(
+    path: str, body: dict[str, Any], header: str, is_cached: bool
+) -> None:
+    """A random seed, and tools that the server runs: those are not cached even on request."""
+    request = WireRequest(method="POST", url=f"http://a{path}", body=msgspec.json.encode(body), headers={})
+    assert (request_key(request, CacheControl.parse(header)) is not None) == is_cached
+
+
+@pytest.mark.parametrize(
+    ("header", "directives"),
+    [
+        ("max-age=99999999999", CacheControl(max_age=99999999999.0)),
+        ("max-age=60, max-age=600", CacheControl(max_age=60.0)),
+        ("max-age=600, max-age=60", CacheControl(max_age=60.0)),
+        ("max-age=-5", CacheControl(max_age=0.0, no_cache=True)),
+        ("max-age=\u0663", CacheControl(max_age=0.0, no_cache=True)),
+        ("max-age", CacheControl(max_age=0.0, no_cache=True)),
+        (
+            ', ,NO-STORE ,only-if-cached, max-age = "60",x=1',
+            CacheControl(max_age=60.0, no_store=True, only_if_cached=True),
+        ),
+    ],
+)
+def test_forms_of_cache_control(header: str, directives: CacheControl) -> None:
+    """Large ages are large, and the least one counts (RFC 9111, sections 1.2.2 and 4.2.1)."""
+    assert CacheControl.parse(header) == directives

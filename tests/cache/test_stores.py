@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from asking import alm, lm, until
 from lmdeck.cache import Cache, Entry, MemoryStore, RedisStore, SQLiteStore, Store, open_store
@@ -112,6 +113,41 @@ def test_a_larger_answer_than_the_limit_is_not_kept(fake: FakeLMStudio) -> None:
     with lm(fake.base_url, cache=Cache.open("memory:", max_bytes=2000)) as client:
         chat = client.chat().user("Hi").with_options(temperature=0)
         assert [chat.send().cache for _ in range(2)] == ["miss", "miss"]
+
+
+def test_an_answer_that_just_fits_does_not_evict_the_others(tmp_path: Path) -> None:
+    """With its metadata it is larger than the file may be."""
+    store = SQLiteStore(tmp_path / "answers.db", 1000)
+    store.put(b"small", entry(b"x" * 100))
+    store.put(b"large", entry(b"x" * 995))
+    assert (store.get(b"small"), store.get(b"large")) == (entry(b"x" * 100), None)
+    store.close()
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"data: {", b"\xff\xfe"])
+def test_a_stored_answer_that_cannot_be_read_is_replaced(
+    fake: FakeLMStudio, caplog: pytest.LogCaptureFixture, body: bytes
+) -> None:
+    fake.when(lambda _: True).reply("Hello.")
+    store = _Damaging(body)
+    with lm(fake.base_url, cache=Cache(store)) as client:
+        chat = client.chat().user("Hi").with_options(temperature=0)
+        assert chat.send().cache == "miss"
+        assert (chat.send().content, chat.stream().until_done().content) == ("Hello.", "Hello.")
+        assert "cannot be read" in caplog.text
+        store.damage = None
+        assert [chat.send().cache for _ in range(2)] == ["miss", "hit"]
+
+
+class _Damaging(MemoryStore):
+    """A store that loses the bodies of answers."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self.damage: bytes | None = body
+
+    def put(self, key: bytes, entry: Entry) -> None:
+        super().put(key, entry if self.damage is None else replace(entry, body=self.damage))
 
 
 def test_processes_share_a_file(tmp_path: Path) -> None:

@@ -155,8 +155,9 @@ class CachingHandler:
         control = lookup.control
         if not control.no_cache:
             entry = yield from self._find(call, lookup)
-            if entry is not None:
-                return _replay(call, entry)
+            stored = None if entry is None else _replay(call, entry)
+            if stored is not None:
+                return stored
         if control.only_if_cached:
             return (yield from _refuse())
         if control.no_store:
@@ -262,10 +263,14 @@ class _Keeper:
         self._flight.end()
 
 
-def _replay(call: Call[R], entry: Entry) -> ResponseStream[R]:
-    """Return a stored answer as a stream."""
+def _replay(call: Call[R], entry: Entry) -> ResponseStream[R] | None:
+    """Return a stored answer as a stream; None if it cannot be read, which is logged."""
     headers = {"content-type": entry.content_type, "age": str(max(0, int(time.time() - entry.created)))}
-    stream = ResponseStream.replay(call, entry.status, headers, entry.body)
+    try:
+        stream = ResponseStream.replay(call, entry.status, headers, entry.body)
+    except LMStudioError as error:
+        _log.warning("A stored answer cannot be read, and the model is asked: %s", error.message)
+        return None
     stream.cache = "hit"
     return stream
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Raw, Struct
 
+from lmdeck._requests.chat import runs_tools_on_server
 from lmdeck._secret import Secret
 from lmdeck._transport import WireRequest
 
@@ -36,7 +37,9 @@ WITHOUT_IDENTITY = {
 
 All others are part of the key, since a proxy may tell users apart by them.
 """
-_SECONDS = re.compile(r"\d{1,10}")
+RANDOM_SEED = 0xFFFFFFFF
+"""llama.cpp's seed for a random one, as which it also reads -1 (`LLAMA_DEFAULT_SEED`)."""
+_SECONDS = re.compile(r"[0-9]+")
 _fields = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -53,10 +56,14 @@ class CacheControl(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def parse(cls, header: str) -> Self:
-        """Return the directives of a header; an unreadable age is 0, unknown directives are ignored."""
-        given = dict(_directive(text) for text in header.lower().split(",")) if header else {}
-        age = given.get("max-age")
-        max_age = None if age is None else float(age) if _SECONDS.fullmatch(age) else 0.0
+        """Return the directives of a header; unknown directives are ignored.
+
+        An unreadable age is 0, and the least of several ages counts.
+        """
+        directives = [_directive(text) for text in header.lower().split(",")] if header else []
+        given = dict(directives)
+        ages = [float(age) if _SECONDS.fullmatch(age) else 0.0 for name, age in directives if name == "max-age"]
+        max_age = min(ages, default=None)
         return cls(
             no_cache="no-cache" in given or max_age == 0,
             no_store="no-store" in given,
@@ -93,7 +100,9 @@ def request_key(
         fields = _fields.decode(request.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if not (control.asks_for_cache or (not asked_only and _repeats_itself(path, fields))) or _has_state(path, fields):
+    if not (control.asks_for_cache or (not asked_only and _repeats_itself(path, fields))):
+        return None
+    if _has_state(path, fields) or _runs_tools(fields):
         return None
     return _digest(request.url, fields, request.api_token, request.headers, scope)
 
@@ -105,7 +114,8 @@ def _directive(text: str) -> tuple[str, str]:
 
 def _repeats_itself(path: str, fields: Mapping[str, Raw]) -> bool:
     """Whether repeating the request returns the same answer."""
-    if path.endswith(DETERMINED) or _value(fields, "seed") is not None:
+    seed = _value(fields, "seed")
+    if path.endswith(DETERMINED) or (type(seed) is int and 0 <= seed != RANDOM_SEED):
         return True
     temperature = _value(fields, "temperature")
     return isinstance(temperature, (int, float)) and not isinstance(temperature, bool) and temperature == 0
@@ -116,6 +126,11 @@ def _has_state(path: str, fields: Mapping[str, Raw]) -> bool:
     if not path.endswith(STORED_BY_SERVER):
         return False
     return _value(fields, "store") is not False or bool(_value(fields, "previous_response_id"))
+
+
+def _runs_tools(fields: Mapping[str, Raw]) -> bool:
+    """Whether the server runs tools for the answer: they may change something, and find something else next time."""
+    return runs_tools_on_server({name: _value(fields, name) for name in ("integrations", "mcp_servers", "tools")})
 
 
 def _value(fields: Mapping[str, Raw], name: str) -> object:

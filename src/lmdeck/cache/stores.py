@@ -180,6 +180,8 @@ class SQLiteStore:
             sqlite3.Error: The file cannot be written.
         """
         data = _encode(entry)
+        if len(data) > self.max_entry:  # it would evict all others, and then itself
+            return
         with self._lock:
             connection = self._opened()
             self._write_times()

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from lmdeck._transport import WireRequest
 from lmdeck.cache import Cache, CacheControl, Entry, request_key
 from lmdeck.cache.flights import Flight, alone
-from lmdeck.errors import CacheMissError, LMStudioError
+from lmdeck.errors import CacheMissError, ConnectionLostError, LMStudioError
 from lmdeck.gateway.config import CacheConfig
 from lmdeck.gateway.request_handlers import GatewayAnswer, GatewayRequest, Handler
 
@@ -165,6 +165,9 @@ class _Feed:
                 self._note_change()
         except LMStudioError as error:
             self.failure = error
+        except BaseException as error:  # nobody may take what has arrived for the whole answer
+            self.failure = ConnectionLostError(f"The reading was ended by {type(error).__name__}.")
+            raise
         finally:
             self._is_over = True
             self._note_change()
