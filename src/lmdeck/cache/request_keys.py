@@ -129,7 +129,9 @@ def _has_state(path: str, fields: Mapping[str, Raw]) -> bool:
 
 
 def _runs_tools(fields: Mapping[str, Raw]) -> bool:
-    """Whether the server runs tools for the answer: they may change something, and find something else next time."""
+    """Whether the server runs tools for the answer.
+    They may change something, and find something else next time.
+    """
     return runs_tools_on_server({name: _value(fields, name) for name in ("integrations", "mcp_servers", "tools")})
 
 
