@@ -30,7 +30,7 @@ from lmdeck._setting_sources import (
     untrusted_address,
     without_untrusted_routes,
 )
-from lmdeck.errors import ConfigurationError
+from lmdeck.errors import ConfigurationError, printable
 
 __all__ = ["ClientSettings", "Secret", "Settings", "check_setting", "did_you_mean", "redact_url"]
 
@@ -102,7 +102,7 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
         settings = cls(**{name: found.value for name, found in chosen.items()})
         settings.__dict__["origins"] = {name: found.origin for name, found in chosen.items()}
         settings.__dict__["is_address_trusted"] = untrusted_address(chosen) is None
-        settings.__dict__["notes"] = (*misspelled_variables(variables), *notes)
+        settings.__dict__["notes"] = tuple(map(printable, (*misspelled_variables(variables), *notes)))
         settings._log_notes()
         return settings
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from lmdeck.contrib.asgi import RepairProxy
 from lmdeck.server.serve import BackgroundServer
 from lmdeck.server.sockets import listen
 from lmdeck.testing import FakeLMStudio
@@ -233,6 +234,22 @@ def test_pages_of_other_sites_reach_neither_fake_nor_recorder(
         assert json.loads(body)["error"] if kind == "fake" else body
         assert fake.pending == 0
         assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("kind", ["fake", "recorder", "proxy"])
+def test_a_body_without_end_is_answered(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for it to end; one that ends is read first, so that its sender sees the refusal."""
+    for module in ("testing.fake_app", "server.requests.body", "testing.recordings.recorder", "contrib.asgi"):
+        monkeypatch.setattr(f"lmdeck.{module}.MAX_BODY_BYTES", 1000)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    with (
+        recording(tmp_path / "c") as (fake, recorder),
+        BackgroundServer(RepairProxy(base_url=fake.base_url), listen(), lifespan=True) as proxy,
+    ):
+        url = {"fake": fake.base_url, "recorder": recorder, "proxy": proxy.base_url}[kind]
+        endless = sent_raw(url, head + b"Transfer-Encoding: chunked\r\n\r\n1388\r\n" + b" " * 5000 + b"\r\n")
+        assert endless.split(b" ")[1] == b"413"
+        assert post(url, "/v1/chat/completions", b" " * 2000)[0] == 413
 
 
 def test_a_name_that_is_allowed_is_answered() -> None:

@@ -545,6 +545,12 @@ def test_a_misspelt_variable_is_told(
     assert len(caplog.records) <= 1
 
 
+def test_a_note_holds_no_control_character(tmp_path: Path) -> None:
+    """It is logged, and shown by a terminal."""
+    (note,) = resolve(tmp_path, **{"LMDECK_TIMEOUTT\u202e\x9b": "1"}).notes
+    assert r"LMDECK_TIMEOUTT\u202e\x9b is not read" in note
+
+
 def test_variables_of_other_tools_are_not_told(tmp_path: Path) -> None:
     """Nor those of this project that are no settings."""
     others = (

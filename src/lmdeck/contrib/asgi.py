@@ -18,7 +18,7 @@ from lmdeck.config import Settings
 from lmdeck.contrib._upstream import AsyncUpstream
 from lmdeck.errors import InvalidRequestError, LMStudioError
 from lmdeck.relay import ErrorAnswer, error_answer, route_of
-from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
+from lmdeck.web.disconnect import ClientGoneError, read_body, run_until_disconnect
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request
 
 if TYPE_CHECKING:
@@ -128,20 +128,11 @@ async def _body(receive: Receive) -> bytes:
     Raises:
         InvalidRequestError: It is larger than `MAX_BODY_BYTES`.
     """
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        part = message.get("body", b"")
-        size += len(part)
-        if size <= MAX_BODY_BYTES:
-            parts.append(part)
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            break
-    if size > MAX_BODY_BYTES:
+    body = await read_body(receive, MAX_BODY_BYTES)
+    if len(body) > MAX_BODY_BYTES:
         raise InvalidRequestError(
             f"The request body is larger than {MAX_BODY_BYTES} bytes.",
             status=413,
             hint="Send a shorter history or smaller images.",
         )
-    return b"".join(parts)
+    return body

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive
 
+DRAINED = 4
 T = TypeVar("T")
 
 
@@ -55,10 +56,17 @@ async def wait_for_disconnect(receive: Receive) -> None:
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
-    """Return the request body; of one longer than `limit` bytes, the first `limit` + 1."""
+    """Return the request body; of one longer than `limit` bytes, the first `limit` + 1.
+
+    A longer one is read to its end, because most senders read a refusal only then; but not beyond `DRAINED` times the limit.
+    """
     body = bytearray()
+    size = 0
     while True:
         message = await receive()
-        body += message.get("body", b"")[: limit + 1 - len(body)]
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+        part = message.get("body", b"")
+        size += len(part)
+        body += part[: limit + 1 - len(body)]
+        is_last = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        if is_last or size > DRAINED * limit:
             return bytes(body)

@@ -17,7 +17,7 @@ from lmdeck.config import Settings
 from lmdeck.errors import FileWriteError, TransportError
 from lmdeck.testing.recordings.cassette import LEFT, RecordedExchange, RecordedPiece, append
 from lmdeck.testing.recordings.redaction import Redaction
-from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
+from lmdeck.web.disconnect import ClientGoneError, read_body, run_until_disconnect
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, RefusedRequest, refuse_request
 
 if TYPE_CHECKING:
@@ -175,16 +175,8 @@ def _raw_path(scope: Scope) -> str:
 
 async def _body(receive: Receive) -> bytes | None:
     """Return the body of a request; None if it is larger than allowed."""
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        part = message.get("body", b"")
-        size += len(part)
-        if size <= MAX_BODY_BYTES:
-            parts.append(part)
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            return b"".join(parts) if size <= MAX_BODY_BYTES else None
+    body = await read_body(receive, MAX_BODY_BYTES)
+    return body if len(body) <= MAX_BODY_BYTES else None
 
 
 def _redacted(body: bytes, redaction: Redaction) -> object:
