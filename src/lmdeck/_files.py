@@ -7,6 +7,7 @@ killed process may leave a hidden file `.NAME.*.tmp`. Lines are appended under a
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -19,6 +20,7 @@ from typing import IO
 from lmdeck.errors import FileWriteError
 
 PRIVATE = 0o600
+NAME_CHARS = 40  # of the file in the name of the temporary one: a name may have 255 bytes, a character 4
 
 
 def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
@@ -35,7 +37,9 @@ def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
             Path(path).write_bytes(data)
             return
         target = Path(os.path.realpath(path))
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
+        descriptor, temporary = tempfile.mkstemp(
+            prefix=f".{target.name[:NAME_CHARS]}.", suffix=".tmp", dir=target.parent
+        )
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
@@ -82,13 +86,16 @@ def create_private_file(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def _translated_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Translate an `OSError` into a `FileWriteError` that names the file."""
+    """Translate an `OSError`, or a refused name, into a `FileWriteError` that names the file."""
     try:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).rstrip(".")
         name = os.fsdecode(path)
         raise FileWriteError(f"{name} cannot be written: {reason}.", path=name, errno=error.errno) from error
+    except ValueError as error:  # a NUL in the name
+        name = os.fsdecode(path)
+        raise FileWriteError(f"{name} cannot be written: {error}.", path=name, errno=errno.EINVAL) from error
 
 
 def _open_private(path: str, flags: int) -> int:

@@ -121,10 +121,17 @@ def test_what_is_not_a_file_is_written_to() -> None:
     assert Path("/dev/null").is_char_device()
 
 
-def test_a_name_as_long_as_names_can_be(tmp_path: Path) -> None:
-    file = tmp_path / ("n" * 250 + ".json")
+@pytest.mark.parametrize("name", ["n" * 250, "\N{SLIGHTLY SMILING FACE}" * 62])
+def test_a_name_as_long_as_names_can_be(tmp_path: Path, name: str) -> None:
+    file = tmp_path / f"{name}.json"
     history("a").save(file)
     assert names(tmp_path) == [file.name]
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(FileWriteError, match=r"\\x00b.json cannot be written"):
+        history("a").save(tmp_path / "a\0b.json")
+    assert names(tmp_path) == []
 
 
 def test_half_a_letter_does_not_keep_a_history_from_being_saved(tmp_path: Path) -> None:
