@@ -19,8 +19,9 @@ paid: list[int] = []
 
 
 @tool
-def pay(amount: int) -> str:
+def pay(amount: int, currency: str = "EUR") -> str:
     """Pay."""
+    assert currency == "EUR"
     paid.append(amount)
     return f"paid {amount}, receipt {len(paid)}"
 
@@ -97,6 +98,7 @@ def codes(reply: Reply) -> list[str]:
 DONE = Answer(content="Done.")
 EQUAL = {
     "as they are": [{"amount": 5}] * 9,
+    "with its default": [{"amount": 5}, {"amount": 5, "currency": "EUR"}],
     "in other words": ['{"amount": 5}', '{ "amount" : 5 }', '{"amount": "5"}', '{"amount": 5.0}'],
 }
 

@@ -58,6 +58,14 @@ RETURNED: dict[str, tuple[Callable[[], object], str]] = {
     "MCP's content": (lambda: {"type": "image", "data": BASE64, "mimeType": "image/png"}, "[image 1]"),
     "MCP's object": (lambda: SimpleNamespace(type="image", data=BASE64, mime_type="image/png"), "[image 1]"),
     "OpenAI's part": (lambda: {"type": "image_url", "image_url": {"url": uri(PNG)}}, "[image 1]"),
+    "Anthropic's block": (
+        lambda: {
+            "type": "image",
+            "source": {"type": "base64", "media_type": "image/png", "data": base64.b64encode(PNG).decode()},
+        },
+        "[image 1]",
+    ),
+    "a part of Responses": (lambda: {"type": "input_image", "image_url": uri(PNG)}, "[image 1]"),
     "a picture of Pillow": (lambda: Picture.new("RGB", (3, 2)), "[image 1]"),
     "two images": (lambda: [PNG, JPEG], "[image 1]\n[image 2]"),
 }

@@ -307,9 +307,18 @@ def _check_call(reply: Reply) -> None:
 
 
 def _key(item: PreparedCall | ToolResult) -> str:
-    """Return a key that equal calls share: the name, and the arguments as coerced by the schema."""
-    arguments = item.plain if isinstance(item, PreparedCall) else item.call.arguments
+    """Return a key that equal calls share.
+
+    It is the name, and the arguments as coerced by the schema, with its defaults for those that are missing.
+    """
+    arguments = {**_defaults(item.tool), **item.plain} if isinstance(item, PreparedCall) else item.call.arguments
     return json.dumps([item.call.name, _plain(arguments)], sort_keys=True, default=repr)
+
+
+def _defaults(tool: Tool[..., Any]) -> dict[str, object]:
+    """Return the default values in a tool's schema."""
+    properties = tool.parameters.get("properties", {}).items()
+    return {name: schema["default"] for name, schema in properties if isinstance(schema, dict) and "default" in schema}
 
 
 def _plain(value: object) -> object:

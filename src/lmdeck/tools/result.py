@@ -20,7 +20,7 @@ def read_result(result: object) -> tuple[str, list[Image]]:
     """Return a handler's result as text for the model, and the images in it.
 
     Text is unchanged but for lone surrogates (U+FFFD), bytes become text or base64, everything else JSON. An image is an
-    `Image`, its bytes or data URI, MCP's image content, OpenAI's `image_url` part, or an object that Jupyter displays as PNG,
+    `Image`, its bytes or data URI, an image part of MCP, OpenAI or Anthropic, or an object that Jupyter displays as PNG,
     such as Pillow's. It may be the whole result or occur anywhere in it, where it is replaced by `[image 1]` and so on.
 
     Raises:
@@ -114,11 +114,14 @@ def _as_image(value: object) -> Image | None:
 def _image_of_part(part: Mapping[Any, Any]) -> Image | None:
     """Return the image of a content part.
 
-    It is MCP's `image`, or OpenAI's `image_url` with a data URI.
+    It is MCP's `image`, Anthropic's `image`, or OpenAI's `image_url` or `input_image` with a data URI.
     """
-    if part.get("type") == "image" and isinstance(part.get("data"), str):
+    kind, source = part.get("type"), part.get("source")
+    if kind == "image" and isinstance(part.get("data"), str):
         return _from_base64(part["data"], part.get("mimeType"))
-    shown = part.get("image_url") if part.get("type") == "image_url" else None
+    if kind == "image" and isinstance(source, Mapping) and isinstance(source.get("data"), str):
+        return _from_base64(source["data"], source.get("media_type"))
+    shown = part.get("image_url") if kind in {"image_url", "input_image"} else None
     url = shown.get("url") if isinstance(shown, Mapping) else shown
     return Image(url) if isinstance(url, str) and _DATA_URI.fullmatch(url) else None
 
