@@ -31,12 +31,11 @@ def store(tmp_path: Path) -> Path:
             usage = Usage(prompt_tokens=1000, completion_tokens=500 + n)
             at = NOW - 86400 * (n == 1)
             row = {"key": key, "model": model, "host": "gpu1", "usage": usage, "error": error, "seconds": 2.0}
-            row = {"key": key, "model": model, "host": "gpu1", "usage": usage, "error": error, "seconds": 2.0}
             opened.record(UsageRecord(id=f"r{n}", at=at, **row))
         failures = [
             (ServerUnreachableError("Nothing answers at gpu1."), ""),
             (ServerUnreachableError("Nothing answers at \x1b[31mgpu2."), ""),
-            (ModelCrashedError("The model has crashed.", status=500), "failures/f2.jsonl"),
+            (ModelCrashedError("The model has crashed.", status=500), "my failures/f2.jsonl"),
         ]
         for n, (error, cassette) in enumerate(failures):
             row = {"host": f"gpu{n}", "model": "qwen3-4b", "seconds": 1.5, "cassette": cassette}
@@ -153,6 +152,10 @@ def test_usage_is_shown_by_any_columns(run: Callable[..., Done], store: Path) ->
     wrong = run("usage", "--by", "user", "--store", url)
     assert wrong.returncode == 2
     assert "day, key, model, host" in wrong.stderr
+    for never in ("2026-13-01", "7", "999999d"):
+        assert (
+            "neither a day such as 2026-11-25 nor a duration" in run("usage", "--since", never, "--store", url).stderr
+        )
 
 
 def test_errors_are_grouped_with_what_to_do(run: Callable[..., Done], store: Path) -> None:
@@ -161,7 +164,7 @@ def test_errors_are_grouped_with_what_to_do(run: Callable[..., Done], store: Pat
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.index("ServerUnreachableError 2 ×") < shown.stdout.index("ModelCrashedError 1 ×")
     assert "lms server start" in shown.stdout
-    assert "lmdeck replay failures/f2.jsonl" in shown.stdout
+    assert "lmdeck replay 'my failures/f2.jsonl'" in shown.stdout
     assert "\x1b" not in shown.stdout
     groups = json.loads(run("errors", "--json", "--store", str(store)).stdout)
     assert [(group["kind"], group["count"]) for group in groups] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Annotated
 
 import msgspec
@@ -69,4 +70,4 @@ def _show_details(failure: FailureRecord) -> None:
     console.print(Text(f"    {', '.join(where)}", style="dim"), soft_wrap=True)
     show_line(NEXT, failure.hint)
     if failure.cassette:
-        show_line(NEXT, f"lmdeck replay {failure.cassette}")
+        show_line(NEXT, f"lmdeck replay {quote(failure.cassette)}")

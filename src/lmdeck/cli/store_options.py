@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,11 +68,13 @@ def day(text: str) -> str:
     Raises:
         BadParameter: It is neither a day such as 2026-11-25 nor a duration.
     """
-    try:
+    with suppress(ValueError):
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date().isoformat()
-    except ValueError:
-        ago = datetime.fromtimestamp(time.time() - duration(text), UTC)
-    return ago.date().isoformat()
+    try:
+        ago = timedelta(seconds=seconds_of(text))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is neither a day such as 2026-11-25 nor {error}.") from None
+    return (datetime.now(UTC) - ago).date().isoformat()
 
 
 def moment(at: float | None) -> str:
