@@ -263,6 +263,8 @@ def test_what_was_cached_or_reasoning_is_known_where_the_server_says() -> None:
     usage = assemble(chunk({"content": "a"}), chunk({}, "stop", usage=USAGE | details))[0].usage
     assert usage is not None
     assert (usage.cached_tokens, usage.reasoning_tokens) == (4, 0)
+    odd = assemble(chunk({"content": "a"}, "stop", usage={"prompt_tokens": "many"} | details))[0].usage
+    assert odd == Usage(cached_tokens=4, reasoning_tokens=0)
     assert (usage + usage).to_dict() == {
         "prompt_tokens": 10, "completion_tokens": 6, "total_tokens": 16, "cached_tokens": 8, "reasoning_tokens": 0,
     }  # fmt: skip

@@ -614,3 +614,34 @@ def test_reasoning_in_the_content_may_come_in_several_events_of_one_read() -> No
     )  # fmt: skip
     assert (reply.reasoning, reply.content) == ("Oh. Hm, rain again.", "Hi")
     assert "".join(each.reasoning for each in chunks) == "Oh. Hm, rain again."
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+@pytest.mark.parametrize("arguments", ['{"a": 1}', {"a": 1}])
+def test_the_older_field_for_one_call_is_read(is_streamed: bool, arguments: object) -> None:
+    """OpenAI's `function_call`, which some servers still send (llama-cpp-python, LocalAI)."""
+    call = {"name": "add", "arguments": arguments}
+    fields: list[dict[str, object]] = [{"content": None, "function_call": call}]
+    if is_streamed and isinstance(arguments, str):
+        fields = [{"function_call": {"name": "add"}}, *({"function_call": {"arguments": char}} for char in arguments)]
+    choices = [{"index": 0, "delta" if is_streamed else "message": delta} for delta in fields]
+    choices[-1]["finish_reason"] = "function_call"
+    bodies = [json.dumps({"choices": [choice]}).encode() for choice in choices]
+    pieces = [b"data: %s\n\n" % body for body in bodies] if is_streamed else bodies
+    reply, chunks = read(*pieces)
+    assert [(call.name, call.arguments) for call in reply.tool_calls] == [("add", {"a": 1})]
+    assert (reply.finish_reason, reply.problems) == ("tool_calls", [])
+    assert "".join(chunk.tool_call_delta.name for chunk in chunks if chunk.tool_call_delta) == "add"
+
+
+def test_a_call_in_the_older_field_too_counts_once() -> None:
+    function = {"name": "add", "arguments": "{}"}
+    message = {"tool_calls": [{"id": "1", "type": "function", "function": function}], "function_call": function}
+    reply, _ = read(json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode())
+    assert [call.id for call in reply.tool_calls] == ["1"]
+
+
+def test_an_empty_call_in_the_older_field_is_none() -> None:
+    message = {"content": "Hi", "function_call": {"name": "", "arguments": ""}}
+    reply, _ = read(json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode())
+    assert (reply.content, reply.tool_calls, reply.problems) == ("Hi", [], [])

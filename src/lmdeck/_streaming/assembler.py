@@ -162,7 +162,7 @@ class ChatAssembler:
         delta = choice.delta
         if delta is None or choice.finish_reason or choice.logprobs is not None or choice.index != self._choice:
             return ""
-        if delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal:
+        if delta.tool_calls or delta.function_call or delta.reasoning_content or delta.reasoning or delta.refusal:
             return ""
         content = delta.content
         return content if isinstance(content, str) else ""
@@ -299,7 +299,7 @@ class ChatAssembler:
         if delta.refusal:
             self._note_once("refusal", "The model declined; the content is its refusal.")
             self._read_content(delta.refusal, chunks, is_whole=is_whole)
-        for tool_delta in delta.tool_calls or ():
+        for tool_delta in delta.calls if delta.tool_calls or delta.function_call else ():
             self.is_in_call = self._stage is Stage.STREAMING
             if self._native is None:
                 self._native = ToolCallSlots(self._limits, self._new_id, self._tools)

@@ -36,13 +36,25 @@ class ToolDelta(Struct, gc=False):
 
 
 class Delta(Struct, gc=False):
-    """The new part of a choice or, as `message`, the whole of a body that was not streamed."""
+    """The new part of a choice or, as `message`, the whole of a body that was not streamed.
+
+    `function_call` is OpenAI's older field for a single call, which some servers still send instead of `tool_calls`.
+    """
 
     content: str | list[dict[str, Any]] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: list[ToolDelta] | None = None
+    function_call: FunctionDelta | None = None
     refusal: str | None = None
+
+    @property
+    def calls(self) -> list[ToolDelta]:
+        """The deltas of calls, also of one in the older field; that is the same call if both are given."""
+        if self.tool_calls:
+            return self.tool_calls
+        call = self.function_call
+        return [ToolDelta(function=call)] if call is not None and (call.name or call.arguments) else []
 
 
 class Choice(Struct, gc=False):
