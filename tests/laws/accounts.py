@@ -17,11 +17,13 @@ _HEADER = re.compile(
     r"|<\|channel\|>\s*(?:analysis|commentary|final)|<\|constrain\|>\s*(?:json|xml)|\s*to=(?:self|user|assistant)\b"
     r"|<\|(?:open|close)\|>\s*(?:think|response|tools|message|call|argument)?[^<]*<\|sep\|>"
     r"|<\|channel>thought|>>>all|</co: [\d:,.\[\] \-]*>"
-    r"|<\|(?:end|call|return|eom|eot)\|>(?:commentary|analysis|final|assistant)(?=<\|)"
+    r"|<\|(?:end|call|return|eom|eot)\|>(?:commentary|analysis|final|assistant)(?=<\||\0)"
 )
 """The words of a message's header, which are markup as its tokens are."""
-_BLANK = "ĠĊ"
-"""What byte-level tokenizers leave of a space and a line end."""
+_CALL = "\0"
+"""What stands for a character of a call."""
+_BLANK = f"ĠĊ{_CALL}"
+"""What byte-level tokenizers leave of a space and a line end, and calls."""
 
 
 def unaccounted(text: str, parsed: ParsedMessage, chunks: Iterable[Chunk]) -> str | None:
@@ -47,9 +49,9 @@ def unaccounted(text: str, parsed: ParsedMessage, chunks: Iterable[Chunk]) -> st
 
 
 def _blanked(text: str, spans: list[tuple[int, int]]) -> str:
-    """Return the text with spaces for the text in some spans."""
+    """Return the text without what is in some spans."""
     for begin, end in spans:
-        text = text[:begin] + " " * (end - begin) + text[end:]
+        text = text[:begin] + _CALL * (end - begin) + text[end:]
     return text
 
 

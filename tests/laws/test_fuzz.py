@@ -17,6 +17,12 @@ pytestmark = pytest.mark.no_cover  # the same lines on thousands of texts: measu
 
 CHARACTERS = 250_000
 FOUND = (
+    Sample(
+        "<|message|>s<|eom|>assistant<|start|><|message|><atem:function_calls><atem:invoke name=save\n<atem:parameter name=\n"
+        "</atem:invoke>",
+        "muse-glimmer",
+        seed=436751192,
+    ),
     Sample('<|tool_call>call:look{s:}<call|>call:look{e:|<|"|>}', "gemma4", seed=789554355),
     Sample('<|tool_response|>call:save{Q::<|"|>n:}', seed=604982241),
     Sample('<function=save>{"":"""c":3},{}', seed=196410857),
