@@ -26,7 +26,8 @@ class ReasoningScanner(ABC):
     """A scanner of the reasoning of one answer, which knows the dialects that are spoken in it."""
 
     __slots__ = (
-        "__weakref__", "_reasoning_spans", "_spoken", "grammar", "had_reasoning", "is_answered", "sink", "source", "tools",
+        "__weakref__", "_reasoning_spans", "_spoken", "_unopened", "grammar", "had_reasoning", "is_answered", "sink", "source",
+        "tools",
     )  # fmt: skip
 
     _reasoning_spans: CodeSpans
@@ -40,6 +41,7 @@ class ReasoningScanner(ABC):
         self.is_answered = False
         self.had_reasoning = False
         self._spoken = grammar.spoken
+        self._unopened: ReasoningTags | None = None  # what ends before the first call
 
     @abstractmethod
     def read_message(self, ends: Stops) -> Reader[str]:
@@ -208,12 +210,16 @@ class ReasoningScanner(ABC):
                 f"The reasoning ends without an answer, and no call in it could be read: {markup!r}",
             )
 
+    def _note_unopened(self, marker: Marker) -> None:
+        """Note a lone reasoning end tag before the first call."""
+        self._unopened = self.grammar.opened_by_template(self.sink.text_so_far + marker.text)
+
     def _report_unopened_reasoning(self) -> None:
-        """Report a lone reasoning end tag at the end of a line.
+        """Report a lone reasoning end tag at the end of a line, or before a call.
 
         The content before it was reasoning, but had already been emitted.
         """
-        tag = self.grammar.opened_by_template(self.sink.content.getvalue())
+        tag = self._unopened or self.grammar.opened_by_template(self.sink.content.getvalue())
         if tag is not None:
             self.sink.report(
                 "reasoning_unopened",

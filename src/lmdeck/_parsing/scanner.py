@@ -227,10 +227,22 @@ class Scanner(ReasoningScanner):
         elif token in grammar.markers:
             yield from self._call(grammar.markers[token])
         elif token in grammar.anywhere and not sink.is_redirected and (yield from self._opens_reasoning(token)):
+            place, is_expected = source.place, self._expects_markup(token)
             source.at += len(token)
             yield from self._reasoning(grammar.anywhere[token])
+            self._report_unexpected(token, place, is_expected=is_expected)
         else:
             self._drop_token(token)
+
+    def _expects_markup(self, token: str) -> bool:
+        """Whether a template's markup is expected here: at the start, or if its dialect is known to be spoken."""
+        return self.sink.is_at_start or self.sink.is_redirected or self._is_spoken(token)
+
+    def _report_unexpected(self, token: str, begin: int, *, is_expected: bool) -> None:
+        """Report markup of messages or reasoning inside a text, which may only show it."""
+        if not is_expected:
+            detail = f"{token} began a message or reasoning inside the text"
+            self.sink.report("markup_in_text", detail, span=(begin, self.source.place))
 
     def _opens_reasoning(self, token: str) -> Reader[bool]:
         """Whether a tag opens reasoning.
@@ -284,6 +296,7 @@ class Scanner(ReasoningScanner):
         """Run a marker's reader; text that it refuses becomes content."""
         source, sink = self.source, self.sink
         completed, begin = len(sink.completed), source.place
+        reported, is_expected = len(sink.problems), not marker.channel or self._expects_markup(marker.text)
         scanner, outer = proxy(self), sink.dialect  # a proxy, so that an answer is freed without the collector
         sink.dialect = lambda: scanner.dialect_of(marker, source)
         source.mark()
@@ -298,25 +311,28 @@ class Scanner(ReasoningScanner):
                 self._spoken |= set(speakers)
             elif len(sink.completed) > completed or marker.channel:
                 self._note_spoken(marker.text)
+                if len(sink.completed) == completed and len(sink.problems) == reported:
+                    sink.dialect = outer
+                    self._report_unexpected(marker.text, begin, is_expected=is_expected)
             else:
                 detail = f"A block without a call was left out: {source.marked()[:SHOWN]}"
                 sink.report("tool_call_empty", detail, span=(begin, source.place))
         except NotACall:
             is_markup = yield from self._is_markup(marker)
-            span = source.marked_span()
-            text = self._emit_as_text(marker)
+            text, span = self._emit_as_text(marker)
             if is_markup:
                 sink.report(
                     "markup_kept", f"{marker.text!r} was left as text: no call follows that can be read", text, span
                 )
         except MalformedCall as refusal:
             sink.cancel()
-            span = source.marked_span()
-            sink.refuse(refusal, self._emit_as_text(marker), span)
-        except TruncatedCall:
-            self._report_cut_off(marker)
+            sink.refuse(refusal, *self._emit_as_text(marker))
+        except TruncatedCall as cut:
+            self._report_cut_off(marker, str(cut))
         finally:
             source.unmark()
+        if len(sink.completed) > completed == 0:
+            self._note_unopened(marker)
         if len(sink.completed) > completed:
             yield from skip_end_tags(source, sink, self.grammar.call_markers)
         sink.dialect = outer
@@ -334,10 +350,11 @@ class Scanner(ReasoningScanner):
         following = (source.marked() + source.text[source.at : source.at + BODY_LENGTH]).removeprefix(text)
         return is_special(text) or ELEMENT.match(following) is not None
 
-    def _emit_as_text(self, marker: Marker) -> str:
-        """Emit what a reader has read as content, and return it."""
+    def _emit_as_text(self, marker: Marker) -> tuple[str, tuple[int, int]]:
+        """Emit what a reader has read as content, and return it with its place in the source text."""
         self.sink.cancel()
-        self.sink.end_block(self.source.marked_span()[0])
+        begin, _ = self.source.marked_span()
+        self.sink.end_block(begin)
         text = self.source.marked()
         self._left_markup = self._left_markup or len(marker.text) > 1
         if not text:
@@ -349,10 +366,10 @@ class Scanner(ReasoningScanner):
             )
             source.at += len(text)
         self.sink.emit_content(text)
-        return text
+        return text, (begin, self.source.place)
 
-    def _report_cut_off(self, marker: Marker) -> None:
-        """Report a call that is cut off; a marker with nothing after it is only mentioned."""
+    def _report_cut_off(self, marker: Marker, place: str) -> None:
+        """Report a call that is cut off at some place; a marker with nothing after it is only mentioned."""
         source, sink = self.source, self.sink
         source.at = len(source.text)
         text = source.marked()
@@ -363,5 +380,5 @@ class Scanner(ReasoningScanner):
             sink.emit_content(text)
         else:
             what = f"The call of {name!r}" if name else "A call"
-            detail = f"{what} is cut off: {text[:SHOWN]}"
+            detail = f"{' '.join(filter(None, (what, 'is cut off', place)))}: {text[:SHOWN]}"
             sink.report("tool_call_incomplete", detail, text, source.marked_span())

@@ -127,6 +127,11 @@ class Sink:
         """Whether text can be emitted unchanged: there is content already, and nothing is deferred."""
         return self.redirect is None and not self._gap and bool(self.content)
 
+    @property
+    def text_so_far(self) -> str:
+        """The content, with the white space that is deferred."""
+        return "".join((self.content.getvalue(), *self._gap))
+
     def emit_flowing(self, text: str) -> None:
         """Emit content unchanged."""
         self.content.write(text)
