@@ -337,7 +337,7 @@ FORMS: dict[str, tuple[str, Read]] = {
     "reasoning: its end tag in backticks": ("<think>The tag `</think>` ends it.</think>Hi", Read("Hi", "The tag `</think>` ends it.")),
     "reasoning: its end tag behind a lone backtick": ("<think>The tag `</think>\nHi", Read("Hi", "The tag `")),
     "reasoning: its end tag behind a lone backtick, before a long line": (f"<think>The tag `</think>{' a' * 50}", Read(("a " * 50).strip(), "The tag `")),
-    "reasoning: glued to a line of text": ("I say.<|inner_prefix|>Hm.<|inner_suffix|>Hi.", Read("I say.Hi.", "Hm.")),
+    "reasoning: glued to a line of text": ("I say.<|inner_prefix|>Hm.<|inner_suffix|>Hi.", Read("I say.Hi.", "Hm.", (), ("markup_in_text",))),
 }  # fmt: skip
 
 

@@ -41,6 +41,25 @@ def hermes(arguments: str) -> str:
     return f'<tool_call>{{"name":"f","arguments":{arguments}}}</tool_call>'
 
 
+KEY_A, KEY_B = "<arg_key>a</arg_key>", "<arg_key>b</arg_key>"
+VALUE_1, VALUE_X = "<arg_value>1</arg_value>", "<arg_value>x</arg_value>"
+M3 = "]<]minimax[>["
+NAMED = "<tool_use>\n<name>f</name>\n"
+
+
+def dsml(*inside: str) -> str:
+    text = "\n".join(inside)
+    return f'<｜DSML｜tool_calls>\n<｜DSML｜invoke name="f">\n{text}\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>'
+
+
+def parameter(name: str, text: str) -> str:
+    return f'<｜DSML｜parameter name="{name}" string="false">{text}</｜DSML｜parameter>'
+
+
+def given(name: str, text: str) -> str:
+    return f'<｜DSML｜invoke name="{name}" string="{text}" />'
+
+
 @pytest.mark.parametrize(
     ("text", "calls", "codes"),
     [
@@ -77,6 +96,39 @@ def hermes(arguments: str) -> str:
         ('[Calling tool: f({"a": 1})]', [{"a": 1}], []),
         ('<action>{"name":"f","arguments":{"a":1}}</action>', [{"a": 1}], []),
         ('[TOOL_USE] f({"a":1}) [/TOOL_USE]', [{"a": 1}], []),
+        (f"<tool_call>f{KEY_A}{KEY_B}{VALUE_1}{VALUE_X}</tool_call>", [{"a": 1, "b": "x"}], ["repaired"]),
+        (
+            f"<tool_call>f{KEY_A}{KEY_B}<arg_key>o</arg_key>{VALUE_1}{VALUE_X}<arg_value>{{}}</arg_value></tool_call>",
+            [{"a": 1, "b": "x", "o": {}}], ["repaired"],
+        ),
+        ('<tool_call>function\nf\n{"a": 1}</tool_call><tool_call>function\nf\n{}</tool_call>', [{"a": 1}, {}], []),
+        (dsml(parameter("b", '"x\\ny"'), parameter("a", "1")), [{"b": "x\ny", "a": 1}], []),
+        (dsml(parameter("b", "x")), [{"b": "x"}], []),
+        (dsml(given("b", "say &quot;x&quot;"), given("a", "1")), [{"b": 'say "x"', "a": 1}], ["repaired"]),
+        ('<|tool_call|>call:f({"a": 1})<tool_call|>', [{"a": 1}], ["repaired"]),
+        ('<|call>call:f{b:<|"|>x<|"|>}<call|>', [{"b": "x"}], []),
+        ('<call>call:f{b:<|"|>x<|"|>}</call>', [{"b": "x"}], []),
+        ('<call>f{"a": 1}</call>', [{"a": 1}], []),
+        ('{"function": {"name": "f", "arguments": {"b": "x"}} "id": "1"}', [{"b": "x"}], []),
+        (hermes('{"o": {"k": "v"} "b": "x"}'), [{"o": {"k": "v"}, "b": "x"}], ["repaired"]),
+        (f'{NAMED}<arguments>{{"a": 1}}</arguments></tool_use>\n\n{NAMED}</tool_use>', [{"a": 1}, {}], []),
+        (f'{NAMED}<parameter name="a">1</parameter><parameter name="b">x</parameter></tool_use>', [{"a": 1, "b": "x"}], []),
+        (f"{NAMED}<input><a>1</a><b>x</b></input></tool_use>", [{"a": 1, "b": "x"}], ["repaired"]),
+        (f'{NAMED}<arguments>{{"a": 1}}</arguments></tool', [{"a": 1}], ["repaired"]),
+        ('<tool_use name="f"><a>1</a></tool_use>', [{"a": 1}], ["repaired"]),
+        ('<tool_call name="f" id="1">{"a": 1}</tool_call>', [{"a": 1}], []),
+        ("<tool_call><name>f</name><parameters><a>1</a></parameters></tool_call>", [{"a": 1}], ["repaired"]),
+        (dsml(parameter("a", "1")).replace('"', "“", 1).replace('"', "”", 1), [{"a": 1}], []),
+        ("<tool_call>\n<function f>\n<parameter a>\n1\n</parameter>\n</function>\n</tool_call>", [{"a": 1}], []),
+        ('<tool_call><f>{"a": 1}</f><f></f></tool_call>', [{"a": 1}, {}], []),
+        ("<f>\n<a>1</a>\n<b>x</b>\n</f>", [{"a": 1, "b": "x"}], ["repaired"]),
+        ('<tool_call>{"name": "f", "a": 1}</tool_call>', [{"a": 1}], ["repaired"]),
+        ('{"tool_calls": [{"name": "f", "arguments": {"a": 1}}, {"name": "f", "arguments": {}}]}', [{"a": 1}, {}], []),
+        ('{"function_call": {"name": "f", "arguments": "{}"}}', [{}], []),
+        ('<｜tool▁calls▁begin｜>[{"name": "f", "arguments": {"a": 1}}]<｜tool▁calls▁end｜>', [{"a": 1}], []),
+        ("<tool_call>f\na</arg_key><arg_value>1</arg_value></tool_call>", [{"a": 1}], ["repaired"]),
+        (f'{M3}<tool_call>{M3}<invoke name="f">{M3}<a>1{M3}</a>{M3}</invoke>', [{"a": 1}], []),
+        ("<think>Hm.<tool_call>f</tool_call>", [{}], []),
         ("<start_function_call>call:f{a:1,b:<escape>x<escape>}<end_function_call>", [{"a": 1, "b": "x"}], []),
     ],
 )  # fmt: skip
@@ -94,6 +146,13 @@ def test_a_rare_form_is_a_call(text: str, calls: list[dict[str, object]], codes:
         hermes('{"a": tru}'),
         "<tool_call>f<arg_value>1</arg_value></tool_call>",
         "<function=f><parameter=o><x>1</x></parameter></function>",
+        f"<tool_call>f{KEY_A}{KEY_B}{VALUE_1}{VALUE_X}{VALUE_X}</tool_call>",
+        f"<tool_call>f{KEY_A}{KEY_B}{KEY_A}{VALUE_1}{VALUE_X}</tool_call>",
+        '[f({"b": "x"}, 5)]',
+        '<|python_start|>[f({"b": "x"}, "y")]<|python_end|>',
+        dsml(given("b", "x"), "hm"),
+        '<tool_use name="f"><a>1</a> hm</tool_use>',
+        '<tool_call>{"name": "f", "z": 1}</tool_call>',
     ],
 )
 def test_what_has_no_certain_meaning_is_text(text: str) -> None:
@@ -112,6 +171,23 @@ def test_what_has_no_certain_meaning_is_text(text: str) -> None:
         ("<|message_", "<|message_", []),
         ("[TOOL_CALLS]x", "", ["tool_call_incomplete"]),
         ("[Calling tool: f(a=1)]", "[Calling tool: f(a=1)]", []),
+        (dsml(given("b", "x")).partition("\n</")[0], "", ["tool_call_incomplete"]),
+        (f"<tool_call>f{KEY_A}{KEY_B}{VALUE_1}", "", ["tool_call_incomplete"]),
+        ("<tool_call>function\n", "", ["tool_call_incomplete"]),
+        ("<tool_use><name>f</name><argu", "", ["tool_call_incomplete"]),
+        ("<tool_use><name>f", "<tool_use><name>f", []),
+        ("<tool_use><name>g</name></tool_use>", "<tool_use><name>g</name></tool_use>", []),
+        ('<tool_use name="f"></tool_use>', '<tool_use name="f"></tool_use>', []),
+        ('<action_item name="f">{"a": 1}</action_item>', '<action_item name="f">{"a": 1}</action_item>', []),
+        ("<tool><name>f</name></tool>", "<tool><name>f</name></tool>", []),
+        ("<f><c>x</c></f>", "<f><c>x</c></f>", []),
+        ('{"tool_calls": []}', '{"tool_calls": []}', []),
+        ("<item><name>f</name></item>", "<item><name>f</name></item>", []),
+        ('I use <tool_use>{"name": "f"}', 'I use <tool_use>{"name": "f"}', ["tool_call_unparsed"]),
+        ("[THINK]a[/THINK]hi\n[THINK]b[/THINK]", "hi", []),
+        ("hi\n[THINK]b[/THINK]", "hi", ["markup_in_text"]),
+        ("hi.<|inner_prefix|>", "hi.", ["reasoning_unclosed", "markup_in_text"]),
+        ("hi\n<|channel|>analysis<|message|>b<|end|>", "hi", ["markup_in_text"]),
     ],
 )
 def test_a_message_without_a_call_is_its_text(text: str, content: str, codes: list[str]) -> None:
@@ -129,3 +205,21 @@ def test_a_special_token_that_is_dropped_inside_text_is_reported(token: str) -> 
     assert parsed.content.split() == ["One", "two."]
     assert [(problem.code, problem.span) for problem in parsed.problems] == [("token_dropped", (4, 4 + len(token)))]
     assert not lmdeck.parse("<|START_RESPONSE|>One<|END_RESPONSE|>", TOOLS).problems
+
+
+def test_a_string_without_an_end_does_not_take_the_next_call_along() -> None:
+    first = '<tool_call>{"name":"f","arguments":{"b":"x}}</tool_call>'
+    found = parsed(first + "\n" + hermes('{"a":1}'))
+    assert (found.content, [call.arguments for call in found.tool_calls]) == (first, [{"a": 1}])
+    assert [problem.code for problem in found.problems] == ["tool_call_unparsed"]
+
+
+def test_a_marker_that_is_left_as_text_has_its_place() -> None:
+    (problem,) = parsed("<|tool_call>and so on").problems
+    assert (problem.code, problem.span) == ("markup_kept", (0, len("<|tool_call>")))
+
+
+def test_a_token_before_reasoning_is_dropped() -> None:
+    found = lmdeck.parse("hi <|end|> <|inner_prefix|>x<|inner_suffix|>")
+    assert (found.content, found.reasoning) == ("hi", "x")
+    assert [problem.code for problem in found.problems] == ["token_dropped", "markup_in_text"]

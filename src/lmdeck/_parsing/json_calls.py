@@ -32,6 +32,8 @@ ARGUMENT_KEYS = frozenset(
 OTHER_KEYS = frozenset({"id", "tool_call_id", "type", "index", "call_id", "thought", "reasoning", "thoughts"})
 KEYS_BESIDE_NAME = frozenset({"type", "id"})
 """Keys that may stand before the name of a call without markers."""
+CALLS_KEYS = frozenset({"tool_calls", "tool_call", "function_call", "function_calls"})
+"""Keys of an object around a call or an array of calls, as some prompt templates ask for (LM Studio bug tracker #1071)."""
 NO_ARGUMENTS = ("", "null", "None")
 CODE_TOOLS = ("python", "ipython", "code_interpreter")
 WORD = late_pattern(r"[\w.\-/:$]*")
@@ -142,7 +144,7 @@ def json_member(  # noqa: C901 - one grammar, read top down
     """
     source.at += 1
     early: list[str] = []
-    beside: list[str] = []
+    beside: dict[str, str] = {}
     kind = ""
     has_arguments = False
     is_first = True
@@ -175,10 +177,14 @@ def json_member(  # noqa: C901 - one grammar, read top down
             sink.note("an equals sign for a colon")
         source.at += char in ":="
         char = yield from source.skip_space()
-        if strictly and not sink.is_open and key not in NAME_KEYS | KEYS_BESIDE_NAME:
+        if strictly and not sink.is_open and key not in NAME_KEYS | KEYS_BESIDE_NAME | CALLS_KEYS:
             raise NotACall
-        if key in NAME_KEYS and char == "{" and not sink.is_open and not is_inner:
+        if key in NAME_KEYS | CALLS_KEYS and char == "{" and not sink.is_open and not is_inner:
             yield from json_member(source, sink, ends, strictly=strictly, is_inner=True)
+            yield from _rest_of_object(source, ends)
+            return
+        if key in CALLS_KEYS and char == "[" and not sink.is_open and not is_inner:
+            yield from json_calls(source, sink, ends, strictly=strictly, is_inner=True)
             yield from _rest_of_object(source, ends)
             return
         if key in NAME_KEYS and not sink.is_open:
@@ -205,7 +211,7 @@ def json_member(  # noqa: C901 - one grammar, read top down
             if key == "type" and sink.tools.resolve(str(decode_arguments("".join(value)))) is not None:
                 kind = str(decode_arguments("".join(value)))
             elif key not in OTHER_KEYS:
-                beside.append(f"{key!r} beside a call was left out: {''.join(value)}")
+                beside[key] = "".join(value)
         is_first = False
     if not sink.is_open:
         if kind and not default:
@@ -218,9 +224,24 @@ def json_member(  # noqa: C901 - one grammar, read top down
             sink.write(fragment)
     if strictly and not has_arguments:
         raise NotACall
+    if not has_arguments and beside:
+        _use_as_arguments(beside, sink)
+        beside.clear()
     sink.close()
-    for detail in beside:
-        sink.report("text_left_out", detail)
+    for name, written in beside.items():
+        sink.report("text_left_out", f"{name!r} beside a call was left out: {written}")
+
+
+def _use_as_arguments(beside: dict[str, str], sink: Sink) -> None:
+    """Write values beside the name as arguments, because no others came.
+
+    Raises:
+        MalformedCall: The tool does not have all of them.
+    """
+    if not beside.keys() <= sink.tools.properties(sink.name).keys():
+        raise MalformedCall(f"it has no arguments, and other keys instead: {', '.join(beside)}")
+    sink.note("arguments beside the name")
+    sink.write("{" + ", ".join(f"{encode_basestring(key)}: {value}" for key, value in beside.items()) + "}")
 
 
 def _rest_of_object(source: Source, ends: Stops) -> Reader[None]:
@@ -247,9 +268,11 @@ def _other_members(source: Source, ends: Stops) -> Reader[None]:
             yield from json_text(source, _ignore)
 
 
-def json_calls(source: Source, sink: Sink, ends: Stops, *, strictly: bool = False) -> Reader[None]:
+def json_calls(
+    source: Source, sink: Sink, ends: Stops, *, strictly: bool = False, is_inner: bool = False
+) -> Reader[None]:
     """Read `[{…}, {…}]`, each member separately.
-    Separators and the closing bracket may be missing.
+    Separators and the closing bracket may be missing. An inner one stands in an object, whose bracket is left.
     """
     source.at += 1
     block = Block(source, sink)
@@ -261,7 +284,7 @@ def json_calls(source: Source, sink: Sink, ends: Stops, *, strictly: bool = Fals
             source.at += 1
         elif char == "]":
             source.at += 1
-            if block.has_calls:
+            if block.has_calls and not is_inner:
                 yield from extra_closers(source, sink)
             break
         elif char in ("}", ")") and block.has_calls:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.json_calls import json_arguments
@@ -24,6 +25,8 @@ KEY = late_pattern(r"[^\s<>{}\"]{1,200}\Z")
 KEY_LIMIT = 400
 PAIR_LIMIT = 4000
 NAME_END = stops(">")
+FUNCTION_LINE = stops("function\n")
+"""What Step-Audio 2 writes before the name."""
 LINE_END = "\\n"  # a line end that was written as backslash and n
 
 
@@ -70,6 +73,8 @@ def named_pairs(source: Source, sink: Sink, pairs: KeyValue) -> Reader[None]:
         MalformedCall: Keys and values follow that do not make a call.
     """
     offered = stops(*sink.tools.schemas)
+    kind = "" if "function" in sink.tools.schemas else (yield from source.take(FUNCTION_LINE))
+    yield from source.skip_space()
     name = yield from source.take(offered)
     rest = yield from source.collect_while(NAME)
     if (
@@ -83,8 +88,8 @@ def named_pairs(source: Source, sink: Sink, pairs: KeyValue) -> Reader[None]:
         name += rest
     after = yield from source.peek()
     if not after:
-        is_partial = any(tool.startswith(name) for tool in offered.literals)
-        raise TruncatedCall if is_partial and name else NotACall
+        is_partial = any(start.startswith(name) for start in (*offered.literals, *FUNCTION_LINE.literals))
+        raise TruncatedCall if is_partial and (name or kind) else NotACall
     is_known = sink.tools.resolve(name) is not None
     yield from _space(source)
     if is_known and (yield from source.take(NAME_END)):
@@ -190,6 +195,9 @@ class _Pairs:
             return False
         if not key:
             return True
+        if not pairs.shares_tag and (yield from self._begins_keys()):
+            yield from self._keys_first(key)
+            return True
         if not pairs.shares_tag:
             yield from _space(source)
         types = sink.tools.types(sink.name, key)
@@ -200,15 +208,42 @@ class _Pairs:
             yield from _space(source)
         if not (yield from self._begins_value(key)):
             return True
+        yield from self._value(key, types, pairs.value_end)
+        return True
+
+    def _value(self, key: str, types: frozenset[str], value_end: ValueEnd) -> Reader[None]:
+        """Read the value of a key, and its closing tag."""
+        source, sink, closing = self._source, self._sink, self._pairs.value[1]
         sink.write("{" if self._is_first else "")
         sink.write_key(key, is_first=self._is_first)
         self._is_first = False
-        if (yield from typed_value(source, sink, pairs.value_end, types, trims=False)) == pairs.value[1]:
-            source.at += len(pairs.value[1])
-            yield from self._doubled(pairs.value[1])
+        if (yield from typed_value(source, sink, value_end, types, trims=False)) == closing:
+            source.at += len(closing)
+            yield from self._doubled(closing)
         else:
             sink.note("a missing closing element")
-        return True
+
+    def _keys_first(self, key: str) -> Reader[None]:
+        """Read more keys, and then as many values.
+
+        Raises:
+            MalformedCall: There are fewer or more values than keys.
+        """
+        source, sink, pairs = self._source, self._sink, self._pairs
+        opening, keys = stops(pairs.value[0]), [key]
+        while (yield from source.ahead(stops(pairs.key[0]))):
+            keys.append((yield from self._key()) or "")
+            yield from _space(source)
+        sink.note("keys before their values")
+        goes_on = replace(pairs.value_end, opens=pairs.value[:1], nested=())
+        for name in keys:
+            if not (yield from source.take(opening)):
+                raise MalformedCall(f"the key {name!r} has no value") if source.text[source.at :] else TruncatedCall
+            value_end = goes_on if name is not keys[-1] else pairs.value_end
+            yield from self._value(name, sink.tools.types(sink.name, name), value_end)
+            yield from _space(source)
+        if (yield from source.ahead(opening)):
+            raise MalformedCall("there are more values than keys")
 
     def _key(self) -> Reader[str | None]:
         """Return a key, read with the tags around it.
@@ -273,14 +308,33 @@ class _Pairs:
 
     def _begins_pair(self) -> Reader[bool]:
         """Whether a whole pair follows, after which neither a value nor its end is left over."""
+        (key, key_end), (value, value_end) = self._pairs.key, self._pairs.value
+        return (yield from self._follow((key,), (key_end,), (value,), (value_end,), (key, *self._pairs.ends)))
+
+    def _begins_keys(self) -> Reader[bool]:
+        """Whether other keys follow, and the values after them."""
+        (key, key_end), (value, value_end) = self._pairs.key, self._pairs.value
+        yield from _space(self._source)
+        return (yield from self._follow((key,), (key_end,), (key,))) or (
+            yield from self._follow((key,), (key_end,), (value,), (value_end,), (value,))
+        )
+
+    def _follow(self, *tags: tuple[str, ...]) -> Reader[bool]:
+        """Whether tags follow, one of each group, the first one at once and text between the others.
+
+        Raises:
+            TruncatedCall: The text ends behind two of them or more.
+        """
         source, pairs = self._source, self._pairs
-        if not (yield from source.ahead(stops(pairs.key[0]))):
+        if not (yield from source.ahead(stops(*tags[0]))):
             return False
         wanted, distance = stops(*pairs.tags, *pairs.ends), 0
-        for expected in ((pairs.key[0],), pairs.key[1:], pairs.value[:1], pairs.value[1:], (pairs.key[0], *pairs.ends)):
+        for at, expected in enumerate(tags):
             while not (found := wanted.pattern.search(source.text, source.at + distance, source.at + PAIR_LIMIT)):
-                if source.closed or len(source.text) - source.at >= PAIR_LIMIT:
+                if len(source.text) - source.at >= PAIR_LIMIT or (source.closed and at < len(self._pairs.key)):
                     return False
+                if source.closed:
+                    raise TruncatedCall
                 yield
             if found.group() not in expected:
                 return False

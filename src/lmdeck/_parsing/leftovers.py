@@ -12,7 +12,7 @@ CODE = late_pattern(
 )
 MARK = (
     r"</?[|｜‖][^<>\n]{1,60}>|<[a-z_]{3,30}\|>|<escape>|\]<\]minimax\[>\[|\[/?(?:TOOL_CALLS?|ARGS|(?:END_)?TOOL_REQUEST)\]"
-    r"|</?(?:[a-z]+[:|_])*(?:tool_?calls?|function(?:_?calls?)?|invoke|parameter|param|arg_key|arg_value|TOOLCALL)\b[^<>\n]{0,80}>"
+    r"|</?(?:[a-z]+[:|_])*(?:tool_?(?:calls?|use)|function(?:_?calls?)?|invoke|parameter|param|arg_key|arg_value|TOOLCALL)\b[^<>\n]{0,80}>"
     r"|functools\s?(?=\[)|>>>(?=\w)|```tool_code|\bcall:\s?(?=\w+\s?[{(])"
 )
 PARAGRAPHS = late_pattern(r"\n[^\S\n]*\n")

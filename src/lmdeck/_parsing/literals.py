@@ -33,6 +33,8 @@ OTHER_WORDS = {
 PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 PYTHON_ESCAPES = {"'": "'", "a": "\\u0007", "v": "\\u000b", "0": "\\u0000"}
 LOOKAHEAD = 256
+ENDED_LENGTH = 120
+"""How much text before a quote inside a string is searched for the end of the call."""
 NEXT_KEY = late_pattern(r"\"[^\"\n\\]{1,64}\"\s*:")
 CLOSERS = late_pattern(r"[\s}\])]*")
 BEHIND_COMMA = {
@@ -41,12 +43,15 @@ BEHIND_COMMA = {
     ),
     "]": late_pattern(r"""\s*(?:["'{\[(\d\-+.\],]|true|false|null|True|False|None|NaN|[rbfu]["'])"""),
     ")": late_pattern(r"""\s*(?:[A-Za-z_]\w*\s*=(?=[^=])|"[\w.\- ]+"\s*[:=]|'[\w.\- ]+'\s*[:=]|\*\*|[),])"""),
+    "value": late_pattern(r"""\s*(?:[A-Za-z_]\w*\s*=(?=[^=])|\*\*|["'{\[\d\-),]|true|false|null|True|False|None)"""),
     "": late_pattern(r"""\s*(?:["'{\[\])},;]|[A-Za-z_][\w.\-]*\s*(?:[:=]|\(\s*(?:\)|\{|["']?\w+["']?\s*[=:])))"""),
 }
 """What may follow a comma.
 
-The cases are an object, an array, the arguments of a Python call, and outside of the value.
+The cases are an object, an array, the arguments of a Python call, also after an object, and outside of the value.
 """
+AFTER_VALUE = {"]": "", ")": "value"}
+"""The cases of a comma behind a whole value, by the bracket that closes the text around it."""
 MEMBER_BEGUN = late_pattern(r"""\s*(?:"[^"]*"?|'[^']*'?|[\w.\-$]*)\s*=?\Z""")
 FIRST_OF_SET = late_pattern(r"""\s*(?:'[^'\\]*'|"[^"\\]*"|-?\d[\d.]*)(\s*)([,:}])""")
 FIRST_OF_SET_BEGUN = late_pattern(r"""\s*(?:'[^'\\]*'?\s*|"[^"\\]*"?\s*|-?[\d.]*\s*)""")
@@ -245,7 +250,7 @@ class LiteralReader:
         put(f'{key.removesuffix("=") if is_glued else key}"')
 
     def _one_string(self, quote: str, *, is_key: bool = False) -> Reader[None]:  # noqa: C901 - one grammar, read top down
-        source = self._source
+        source, begin = self._source, self._source.place + 1
         source.at += 1
         triple = self._python and not is_key and bool((yield from source.take(stops(quote * 2))))
         plain = PLAIN[quote]
@@ -258,7 +263,7 @@ class LiteralReader:
                 source.at = end
             if not found:
                 if source.closed:
-                    raise TruncatedCall
+                    raise TruncatedCall("inside a string")
                 source.fall_asleep(plain.search, self._put)
                 yield
                 source.wake()
@@ -282,6 +287,8 @@ class LiteralReader:
                 return
             elif is_key:
                 raise MalformedCall("a key contains a quote")
+            elif self._ends.pattern.search(source.behind(min(ENDED_LENGTH, source.place - begin))):
+                raise MalformedCall("a string has no end")
             else:
                 source.at += 1
                 self._repaired("a quote inside a string")
@@ -364,7 +371,11 @@ class LiteralReader:
         place = end - source.at
         if char == ",":
             closer = around[count : count + 1]
-            return (yield from self._goes_on_behind(place + 1, "" if closer == "]" and count >= open_ else closer))
+            if count >= open_:
+                closer = AFTER_VALUE.get(closer, closer)
+            return (yield from self._goes_on_behind(place + 1, closer))
+        if char == '"' and around[count : count + 1] in ("}", "") and (yield from self._begins_key(place)):
+            return True
         if char == "" or count > len(around):
             return True
         if count == len(around) and char not in "\"'":

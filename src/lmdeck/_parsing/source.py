@@ -264,6 +264,17 @@ class Source:
         length = sum(map(len, self._collected)) + self.at - max(self._mark, 0)
         return self.place - length, self.place
 
+    def behind(self, length: int) -> str:
+        """Return the text that was read last since the mark, at most `length` characters of it."""
+        parts = [self.text[max(self._mark, 0) : self.at][-length:]] if length else []
+        size = len("".join(parts))
+        for part in reversed(self._collected):
+            if size >= length:
+                break
+            parts.append(part[size - length :])
+            size += len(parts[-1])
+        return "".join(reversed(parts))
+
     def unmark(self) -> None:
         """Stop recording what is read."""
         self._collected = []

@@ -77,13 +77,15 @@ class _Trimmed:
 
 
 def typed_value(
-    source: Source, sink: Sink, value_end: ValueEnd, types: frozenset[str], *, indent: str = "", trims: bool = True
-) -> Reader[str]:
+    source: Source, sink: Sink, value_end: ValueEnd, types: frozenset[str], *, indent: str = "", trims: bool = True,
+    is_json: bool = False,
+) -> Reader[str]:  # fmt: skip
     """Read a parameter's text up to its end, write it as JSON, and return its end tag.
 
     The JSON has the parameter's type.
 
-    A string is emitted as it arrives; a number, an array or the like is written when it is complete.
+    A string is emitted as it arrives; a number, an array or the like is written when it is complete. With `is_json`, a string
+    is a JSON string if it can be read as one.
     """
 
     def write_escaped(text: str) -> None:
@@ -93,7 +95,7 @@ def typed_value(
         char = yield from _first_character(source)
         if char not in STRING_DECIDES:
             types = STRING
-    if types == STRING:
+    if types == STRING and not is_json:
         trimmed = _Trimmed(write_escaped, indent, trims=trims)
         sink.write('"')
         end = yield from read_value(source, trimmed, value_end, sink)

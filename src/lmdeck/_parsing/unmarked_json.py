@@ -13,6 +13,7 @@ from collections.abc import Callable
 from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.json_calls import (
     ARGUMENT_KEYS,
+    CALLS_KEYS,
     KEYS_BESIDE_NAME,
     NAME_KEYS,
     OTHER_KEYS,
@@ -20,6 +21,7 @@ from lmdeck._parsing.json_calls import (
     json_calls,
     json_objects,
 )
+from lmdeck._parsing.named_elements import NAME_TAGS, element_of, named_by_child
 from lmdeck._parsing.python_calls import python_call, python_calls
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import (
@@ -58,18 +60,23 @@ HTML = (
 )
 NO_WRAPPER = rf"(?!(?:{HTML})[\s>/])"
 """Elements of HTML do not wrap calls."""
-CALL = r"([A-Za-z_][\w.\-]{0,80})\("
-"""A name and the bracket after it, as a call in Python begins."""
+CALL = r"(?:call:)?([A-Za-z_][\w.\-]{0,80})(?:\(|(?=\{))"
+"""A name and the bracket after it, as a call in Python begins, or the brace after it."""
 WRAPPER = late_pattern(
     rf"<{NO_WRAPPER}"
-    rf"([A-Za-z_][\w.:\-]{{0,39}})>\s{{0,20}}(?=\{{|\[\s{{0,20}}\{{|{CALL})"
+    rf"([A-Za-z_][\w.:\-]{{0,39}})>\s{{0,20}}(?=\{{|\[\s{{0,20}}\{{|<[A-Za-z_]|{CALL})"
     rf"|\[([A-Za-z_][\w \-]{{0,39}})\]\s{{0,20}}(?=\{{|{CALL})"
+    r"|<([A-Za-z_][\w.:\-]{0,39}(?<=use|all|ion|oke))\s{1,20}name\s?=\s?[\"']([\w.:\-]{1,80})[\"'][^<>\n]{0,80}>\s{0,20}(?=[{<])"
 )
 WRAPPER_BEGUN = late_pattern(
-    r"<(?:[A-Za-z_][\w.:\-]{0,39}(?:>\s{0,20}(?:\[\s{0,20}|[A-Za-z_][\w.\-]{0,80})?)?)?\Z"
-    r"|\[(?:[A-Za-z_][\w \-]{0,39}(?:\]\s{0,20}(?:[A-Za-z_][\w.\-]{0,80})?)?)?\Z"
+    r"<(?:[A-Za-z_][\w.:\-]{0,39}(?:>\s{0,20}(?:\[\s{0,20}|[A-Za-z_][\w.:\-]{0,80}|<)?)?)?\Z"
+    r"|\[(?:[A-Za-z_][\w \-]{0,39}(?:\]\s{0,20}(?:[A-Za-z_][\w.:\-]{0,80})?)?)?\Z"
+    r"|<[A-Za-z_][\w.:\-]{0,39}(?<=use|all|ion|oke)\s[^<>\n]{0,140}(?:>\s{0,20})?\Z"
 )
-WORDS_OF_CALLS = late_pattern(r"tool|function|call|invoke|invok|action", re.IGNORECASE)
+CALL_HEAD = late_pattern(CALL)
+CALLS = late_pattern(r"(?:use|call|action|invoke)\Z", re.IGNORECASE)
+"""The end of an element's name that asks for a call; `<tool>` and `<function>` may describe one."""
+WORDS_OF_CALLS = late_pattern(r"tool|function|call|invok|action", re.IGNORECASE)
 FIRST_KEY = late_pattern(r'\{\s*"([\w\-]+)"\s*:')
 SECOND_KEY = late_pattern(r'\s*"[^"\\\n]*"\s*,\s*"([\w\-]+)"\s*:')
 KEYS_BEGUN = late_pattern(
@@ -175,6 +182,8 @@ def _begins_with_keys_of_call(source: Source) -> Reader[bool]:
     while True:
         rest = source.text[source.at : source.at + LOOKAHEAD]
         if first := FIRST_KEY.match(rest):
+            if first.group(1) in CALLS_KEYS:
+                return True
             if first.group(1) not in NAME_KEYS:
                 return first.group(1) in KEYS_BESIDE_NAME
             if second := SECOND_KEY.match(rest, first.end()):
@@ -278,28 +287,30 @@ def _named_by_tag(word: str, source: Source, sink: Sink) -> Reader[None]:
 def wrapped_json(source: Source, sink: Sink) -> Reader[None]:
     """Read calls between two tags that a model made up.
 
-    For example `<action>{…}</action>` or `[TOOL_USE] NAME({…}) [/TOOL_USE]`.
+    For example `<action>{…}</action>`, `[TOOL_USE] NAME({…}) [/TOOL_USE]` or `<tool_use name="NAME">…</tool_use>`.
     """
     found = WRAPPER.match(source.text, source.at)
     if found is None:
         raise NotACall
-    word = found.group(1) or found.group(3)
-    name = found.group(2) or found.group(4)
-    is_tag, distance = bool(found.group(1)), len(found.group())
-    closing = stops(f"</{word}>") if is_tag else stops(f"[/{word}]", f"[END_{word}]")
+    tag, called, label, labelled, element, named = found.groups()
+    word, name, distance = tag or label or element, called or labelled or named, len(found.group())
+    closing = stops(f"[/{word}]", f"[END_{word}]") if label else stops(f"</{word}>")
 
     def read(source: Source, sink: Sink) -> Reader[None]:
         source.at += distance
-        if sink.tools.resolve(word) is not None and source.text[source.at] == "{":
+        if element:
+            yield from _named_by_attribute(element, named, source, sink, closing)
+        elif sink.tools.resolve(word) is not None and source.text[source.at] == "{":
             yield from _named_by_tag(word, source, sink)
             return
-        if name and (sink.tools.resolve(name) is None or not WORDS_OF_CALLS.search(word)):
-            raise NotACall
-        if name:
-            source.at += len(name) + 1
-            yield from _in_brackets(source, sink, name, closing)
+        elif sink.tools.resolve(word) is not None and source.text[source.at] == "<":
+            yield from element_of(word, source, sink, closing)
+        elif name:
+            yield from _named_inside(word, name, source, sink, closing)
         elif source.text[source.at] == "[":
             yield from _array(source, sink)
+        elif source.text[source.at] == "<":
+            yield from _named_by_first_child(word, source, sink, closing)
         else:
             yield from _objects(source, sink)
         yield from source.skip_space()
@@ -307,3 +318,26 @@ def wrapped_json(source: Source, sink: Sink) -> Reader[None]:
             raise NotACall
 
     yield from drafted(source, sink, read)
+
+
+def _named_inside(word: str, name: str, source: Source, sink: Sink, closing: Stops) -> Reader[None]:
+    """Read `NAME(…)` or `NAME{…}` between tags."""
+    head = CALL_HEAD.match(source.text, source.at)
+    if head is None or sink.tools.resolve(name) is None or not WORDS_OF_CALLS.search(word):
+        raise NotACall
+    source.at = head.end()
+    yield from _in_brackets(source, sink, name, closing)
+
+
+def _named_by_attribute(word: str, name: str, source: Source, sink: Sink, closing: Stops) -> Reader[None]:
+    """Read the inside of `<tool_use name="NAME">`."""
+    if not CALLS.search(word):
+        raise NotACall
+    yield from element_of(name, source, sink, closing)
+
+
+def _named_by_first_child(word: str, source: Source, sink: Sink, closing: Stops) -> Reader[None]:
+    """Read `<name>NAME</name><arguments>…</arguments>` between tags."""
+    if not WORDS_OF_CALLS.search(word) or not (yield from source.ahead(NAME_TAGS)):
+        raise NotACall
+    yield from named_by_child(source, sink, closing, may_be_empty=CALLS.search(word) is not None)

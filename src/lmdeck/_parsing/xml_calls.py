@@ -26,11 +26,12 @@ from lmdeck._parsing.typed_values import typed_value
 from lmdeck._parsing.value_ends import ValueEnd, literal_behind, read_value
 
 NAME = late_pattern(
-    r"""^\s*(?:name\s*=\s*)?(?:"([^"]*)"|'([^']*)'|["']?([^"'>]*?)["']?)\s*(?:\s[\w-]+\s*=.*)?$""", re.DOTALL
+    r"""^\s*(?:name\s*=\s*)?(?:"([^"]*)"|'([^']*)'|“([^”]*)”|["']?([^"'>]*?)["']?)\s*(?:\s[\w-]+\s*=.*)?$""", re.DOTALL
 )
 CONTROL = late_pattern(r"<[|｜][\w.:\-]{1,40}[|｜]>")
 CONTROL_BEGUN = late_pattern(r"<(?:[|｜][\w.:\-]{0,40}[|｜]?)?\Z")
-STRING_ATTRIBUTE = late_pattern(r"""\bstring\s*=\s*["']?(true|false)""")
+STRING_ATTRIBUTE = late_pattern(r"""\bstring\s*=\s*["'“”]?(true|false)""")
+VALUE_ATTRIBUTE = late_pattern(r"""\bstring\s*=\s*"((?!(?:true|false)")[^"]*)\"""")
 WORD = late_pattern(r"<([^\s=]*)")
 CDATA = ("<![CDATA[", "]]>")
 KEY = late_pattern(r"""\s*["']?([^"'<>\s]+)["']?(?:\s[^<>]*)?>""")
@@ -111,11 +112,16 @@ def elements_call(source: Source, sink: Sink, elements: Elements) -> Reader[None
     opening = stops(*elements.function)
     elements = elements.within((yield from source.take(opening)))
     header, alone = yield from read_header(source, sink)
+    given: dict[str, str] = {}
     while not alone and (yield from literal_behind(source, 0, opening)):
         yield from source.skip_space()
         yield from source.take(opening)
-        again, alone = yield from read_header(source, sink)
-        if name_in(again) != name_in(header):
+        again, is_empty = yield from read_header(source, sink)
+        if is_empty and (value := VALUE_ATTRIBUTE.search(again)):
+            given[name_in(again)] = without_entities(value.group(1))
+            continue
+        alone = is_empty
+        if given or name_in(again) != name_in(header):
             raise MalformedCall(f"the function {name_in(header)!r} has no end")
         sink.note("a doubled opening element")
     sink.hold()
@@ -124,12 +130,14 @@ def elements_call(source: Source, sink: Sink, elements: Elements) -> Reader[None
     if not alone:
         space = yield from source.collect_while(SPACE)
         is_json = (yield from source.peek()) == "{"
-        if is_json:
+        if given:
+            yield from _given_parameters(source, sink, elements, given)
+        elif is_json:
             sink.release()
             yield from json_arguments(source, sink.write, sink, stops(*elements.function_end))
-        elif (yield from source.ahead(_named_openings(sink))):
+        elif (yield from source.ahead(named_openings(sink))):
             sink.release()
-            yield from _named_parameters(source, sink, elements)
+            yield from named_parameters(source, sink, elements)
         else:
             yield from parameters(source, sink, elements, space)
         yield from source.skip_space()
@@ -139,6 +147,21 @@ def elements_call(source: Source, sink: Sink, elements: Elements) -> Reader[None
     if not (is_json or sink.has_keys) and (yield from _is_mentioned(source, sink)):
         raise NotACall
     sink.close()
+
+
+def _given_parameters(source: Source, sink: Sink, elements: Elements, given: dict[str, str]) -> Reader[None]:
+    """Write parameters whose values stood in attributes, as DeepSeek V4 Flash writes them (codex-relay #49)."""
+    ends = stops(*elements.function_end)
+    if not (yield from source.ahead(ends)):
+        is_cut = not (yield from source.peek()) or (yield from source.ends_inside(ends, least=1))
+        raise TruncatedCall if is_cut else MalformedCall("text stands among its parameters")
+    sink.note("values as attributes")
+    sink.release()
+    sink.write("{")
+    for at, (key, text) in enumerate(given.items()):
+        sink.write_key(key, is_first=not at)
+        sink.write(json_for(text, sink.tools.types(sink.name, key) or STRING))
+    sink.write("}")
 
 
 def _is_mentioned(source: Source, sink: Sink) -> Reader[bool]:
@@ -196,17 +219,17 @@ def parameters(source: Source, sink: Sink, elements: Elements, space: str = "") 
     sink.write("}")
 
 
-def _named_openings(sink: Sink) -> Stops:
+def named_openings(sink: Sink) -> Stops:
     """Return elements that have the names of the open call's parameters."""
     return stops(*(f"<{key}>" for key in sink.tools.properties(sink.name)))
 
 
-def _named_parameters(source: Source, sink: Sink, elements: Elements) -> Reader[None]:
+def named_parameters(source: Source, sink: Sink, elements: Elements) -> Reader[None]:
     """Read parameters as elements with their own names, `<KEY>VALUE</KEY>`.
 
     Some models write them so.
     """
-    openings = _named_openings(sink)
+    openings = named_openings(sink)
     sink.note("elements named like parameters")
     sink.write("{")
     is_first = True
@@ -278,8 +301,9 @@ def _parameter(
             source, f"{opening}{header}>", sink, before="" if types and STRING.isdisjoint(types) else "\n"
         )
     attribute = STRING_ATTRIBUTE.search(header)
+    is_json = attribute is not None and attribute.group(1) == "false"
     if attribute and not types:
-        types = STRING if attribute.group(1) == "true" else ANY
+        types = ANY if is_json else STRING
     if key in WHOLE and key not in sink.tools.properties(sink.name) and is_first and not alone:
         return (yield from _whole_arguments(source, sink, elements, opening, key))
     declared = sink.tools.properties(sink.name)
@@ -298,7 +322,9 @@ def _parameter(
     if elements.entities:
         end = yield from _decoded_value(source, sink, value_end, types)
     else:
-        end = yield from typed_value(source, sink, value_end, types, indent=indent, trims=elements.trims)
+        end = yield from typed_value(
+            source, sink, value_end, types, indent=indent, trims=elements.trims, is_json=is_json
+        )
     yield from _end_of_parameter(source, sink, elements, end)
     return False
 

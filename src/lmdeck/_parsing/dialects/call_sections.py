@@ -15,7 +15,7 @@ from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.argument_values import decode_arguments
 from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker, ReasoningTags
 from lmdeck._parsing.dialects.xml_tags import THINK
-from lmdeck._parsing.json_calls import ARGUMENT_KEYS, NAME_KEYS, json_arguments, json_call
+from lmdeck._parsing.json_calls import ARGUMENT_KEYS, NAME_KEYS, json_arguments, json_call, json_calls, json_objects
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
 from lmdeck._parsing.value_ends import literal_behind
@@ -58,6 +58,11 @@ def call_section(  # noqa: C901 - one grammar, read top down
                 if len(sink.completed) > completed:
                     yield from source.take(stops(*calls_end))
                     return
+                if (char := (yield from source.peek())) in ("{", "[") and (
+                    yield from literal_behind(source, 0, stops("{", "[{"))
+                ):
+                    yield from (json_calls if char == "[" else json_objects)(source, sink, ending)
+                    continue
                 place = source.place
                 text, found = yield from source.within(stops(*begin, *calls_end), TEXT_LIMIT)
                 if not found and text.strip() and text.strip() not in opening.prefixes | ending.prefixes:

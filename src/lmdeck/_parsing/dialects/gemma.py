@@ -237,7 +237,14 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
     return read
 
 
-GEMMA_CALLS = braces(GEMMA_QUOTE, "<tool_call|>")
+GEMMA_CALLS = braces(GEMMA_QUOTE, "<tool_call|>", "<call|>", "</call>")
+MISSPELT = ("<|tool_call|>", "<call>")
+
+
+def misspelt_calls(source: Source, sink: Sink) -> Reader[None]:
+    """Read calls after a first token that is misspelled (vmlx-swift #61)."""
+    yield from source.take(stops(*MISSPELT))
+    yield from GEMMA_CALLS(source, sink)
 
 
 def bare_calls(source: Source, sink: Sink) -> Reader[None]:
@@ -267,7 +274,11 @@ DIALECTS = (
     Dialect(
         name="gemma4", writes=each("<|tool_call>", colons(GEMMA_QUOTE), "<tool_call|>", between=""),
         models="Gemma 4",
-        markers=(Marker("<|tool_call>", GEMMA_CALLS), Marker("call:", bare_calls, keeps=True, at_start=True)),
+        markers=(
+            Marker("<|tool_call>", GEMMA_CALLS), Marker("<|call>", GEMMA_CALLS),
+            Marker("call:", bare_calls, keeps=True, at_start=True),
+            *(Marker(f"{token}call:", misspelt_calls, keeps=True, at_start=token == "<call>") for token in MISSPELT),
+        ),
         reasoning=(ReasoningTags("<|channel>", "<channel|>", anywhere=True, label="thought", content=CONTENT_CHANNELS),),
         drops=("<tool_call|>", "<|tool_response>", "<turn|>", "<tool_response|>"), architectures=("gemma4",),
         example='<|tool_call>call:f{a:<|"|>x<|"|>,n:1}<tool_call|>',

@@ -3,6 +3,7 @@
 * Hermes, Qwen2.5, Qwen3, QwQ, Granite 4, Reka, Ernie: one JSON object (`hermes-json`).
 * Qwen3-Coder, Nemotron 3, Step 3.5, Seed-OSS: `<function=NAME>` with `<parameter=KEY>` elements (`qwen3-coder-xml`).
 * GLM 4.5 and later, Ling 3, Laguna, Hunyuan 3: the name, then `<arg_key>` and `<arg_value>` elements (`glm45-xml`).
+* Step-Audio 2: a line `function`, the name, then JSON (`step-audio2`).
 * Granite 3, Hunyuan, Jamba, Apriel, Nemotron Nano 2, xLAM: a JSON array.
 
 Sources: the models' chat templates on Hugging Face; the parsers of vLLM, SGLang, llama.cpp and Ollama.
@@ -23,7 +24,7 @@ from lmdeck._parsing.dialects.xml_tags import (
     tag_block,
 )
 from lmdeck._parsing.key_values import KeyValue
-from lmdeck._parsing.writers import array, call_object, each, elements, pairs
+from lmdeck._parsing.writers import array, call_object, each, elements, pairs, template
 from lmdeck._parsing.xml_calls import Elements
 
 VERBATIM = replace(FUNCTION, trims=False)
@@ -276,6 +277,11 @@ DIALECTS = (
         models="ERNIE-4.5-Thinking", markers=(TOOL_CALL,), reasoning=(THINK,),
         drops=(*RESPONSE, "<0x0A>"), architectures=("ernie4_5", "ernie4_5-moe"),
         example='<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>\n',
+    ),
+    Dialect(
+        name="step-audio2", writes=each("<tool_call>", template("function\n$NAME\n$ARGS"), "</tool_call>", between=""),
+        models="Step-Audio 2", markers=(TOOL_CALL,), reasoning=(THINK,),
+        example='<tool_call>function\nf\n{"a": 1}</tool_call>',
     ),
     Dialect(
         name="longcat", writes=each("<longcat_tool_call>", call_object(), "</longcat_tool_call>"),

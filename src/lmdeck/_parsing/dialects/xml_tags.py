@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from lmdeck._parsing.dialects.dialect import BodyReader, Marker, ReasoningTags
 from lmdeck._parsing.json_calls import json_arguments, json_calls, json_objects
 from lmdeck._parsing.key_values import KeyValue, named_pairs
+from lmdeck._parsing.named_elements import NAME_TAGS, named_by_child, named_by_tag, tool_openings
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.value_ends import literal_behind
@@ -17,13 +18,12 @@ from lmdeck._parsing.xml_calls import Elements, elements_calls
 
 NAMED = stops("<function>")
 OBJECT = stops("{")
-ARGUMENTS = stops("<arguments>", "<parameters>")
-ENDS_OF_ARGUMENTS = stops("</arguments>", "</parameters>", "</function>")
+FUNCTION_END = stops("</function>")
 THINK = ReasoningTags("<think>", "</think>")
 FUNCTION = Elements(
-    function=("<function=", "<function name=", "<invoke name="),
+    function=("<function=", "<function name=", "<function ", "<invoke name="),
     function_end=("</function>", "</invoke>"),
-    parameter=("<parameter=", "<parameter name=", "<param name=", "<param="),
+    parameter=("<parameter=", "<parameter name=", "<parameter ", "<param name=", "<param="),
     parameter_end=("</parameter>", "</param>"),
     ends=("</tool_call>",),
 )
@@ -68,6 +68,10 @@ def tag_block(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None 
                 source.at += 1
             elif char == "<" and (yield from source.take(NAMED)):
                 yield from named_function(source, sink, wanted)
+            elif char == "<" and (yield from source.ahead(NAME_TAGS)):
+                yield from named_by_child(source, sink, around)
+            elif char == "<" and (named := (yield from source.take(tool_openings(sink)))):
+                yield from named_by_tag(named, source, sink)
             elif char == "<" and (yield from source.ahead(functions)):
                 yield from elements_calls(source, sink, elements)
             elif in_block and (yield from source.take(stops(inner))):
@@ -88,16 +92,16 @@ def tag_block(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None 
 def named_function(source: Source, sink: Sink, ends: Stops) -> Reader[None]:
     """Read the name after `<function>` and the JSON after it.
 
-    It is `NAME</function>` or `<name>NAME</name>` (mlx-omni-server #126).
+    It is `NAME</function>`, or `<name>NAME</name>` inside the element (mlx-omni-server #126).
     """
-    is_element = yield from source.take(stops("<name>"))
-    name, end = yield from source.within(stops("</name>" if is_element else "</function>"), 100)
+    if (yield from source.ahead(NAME_TAGS)):
+        yield from named_by_child(source, sink, FUNCTION_END)
+        yield from source.take(FUNCTION_END)
+        return
+    name, end = yield from source.within(FUNCTION_END, 100)
     if not end:
         raise TruncatedCall
     source.at += len(end)
-    if is_element:
-        yield from source.skip_space()
-        yield from source.take(ARGUMENTS)
     if sink.tools.resolve(name) is None:
         raise NotACall
     char = yield from source.skip_space()
@@ -109,8 +113,6 @@ def named_function(source: Source, sink: Sink, ends: Stops) -> Reader[None]:
     sink.flush()
     yield from json_arguments(source, sink.write, sink, ends)
     yield from source.skip_space()
-    while is_element and (yield from source.take(ENDS_OF_ARGUMENTS)):
-        yield from source.skip_space()
     sink.close()
 
 

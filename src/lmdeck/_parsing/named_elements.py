@@ -1,0 +1,88 @@
+"""Calls as an element that names the tool, in its first child or in an attribute.
+
+`<tool_use><name>NAME</name><arguments>{…}</arguments></tool_use>` is how prompts of chat clients ask for calls (Cherry Studio);
+models also write `<tool_use name="NAME">…</tool_use>`. The arguments are JSON, or elements.
+"""
+
+from __future__ import annotations
+
+from lmdeck._parsing.json_calls import json_arguments
+from lmdeck._parsing.sink import Sink
+from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
+from lmdeck._parsing.xml_calls import Elements, named_openings, named_parameters, parameters
+
+NAME_TAGS = stops("<name>", "<tool_name>", "<function_name>")
+ARGUMENT_TAGS = stops("<arguments>", "<parameters>", "<parameter>", "<input>", "<tool_input>", "<args>", "<params>")
+PARAMETERS = ("<parameter name=", "<param name=", "<parameter=", "<param=")
+PARAMETERS_END = ("</parameter>", "</param>")
+NAME_LIMIT = 100
+
+
+def named_by_child(source: Source, sink: Sink, ends: Stops, *, may_be_empty: bool = True) -> Reader[None]:
+    """Read `<name>NAME</name>` and the arguments after it, up to one of `ends`.
+
+    Raises:
+        NotACall: The tool was not offered, or other text than arguments follows.
+    """
+    opening = yield from source.take(NAME_TAGS)
+    name, closing = yield from source.within(stops(opening.replace("<", "</")), NAME_LIMIT)
+    if not closing:
+        raise TruncatedCall
+    source.at += len(closing)
+    yield from source.skip_space()
+    yield from element_of(name, source, sink, ends, may_be_empty=may_be_empty)
+
+
+def tool_openings(sink: Sink) -> Stops:
+    """Return elements that have the names of the offered tools."""
+    return stops(*(f"<{name}>" for name in sink.tools.schemas))
+
+
+def named_by_tag(opening: str, source: Source, sink: Sink) -> Reader[None]:
+    """Read the inside of `<NAME>`, whose tag is the name of an offered tool, and its end."""
+    closing = stops(opening.replace("<", "</"))
+    yield from source.skip_space()
+    yield from element_of(opening[1:-1], source, sink, closing, may_be_empty=True)
+    yield from source.take(closing)
+
+
+def element_of(name: str, source: Source, sink: Sink, ends: Stops, *, may_be_empty: bool = False) -> Reader[None]:
+    """Read the arguments of a tool up to one of `ends`: JSON or elements, which may stand inside another element.
+
+    Raises:
+        NotACall: The tool was not offered, or other text than arguments follows.
+    """
+    if sink.tools.resolve(name) is None:
+        raise NotACall
+    opening = yield from source.take(ARGUMENT_TAGS)
+    closing = stops(opening.replace("<", "</")) if opening else ends
+    sink.open(name)
+    sink.hold()
+    yield from _arguments(source, sink, closing, may_be_empty=may_be_empty or opening != "")
+    yield from source.skip_space()
+    if opening:
+        yield from source.take(closing)
+        yield from source.skip_space()
+    if not (yield from source.ahead(ends)) and (yield from source.ends_inside(ends, least=1)):
+        sink.note("a missing closing element")
+    sink.close()
+
+
+def _arguments(source: Source, sink: Sink, ends: Stops, *, may_be_empty: bool) -> Reader[None]:
+    elements = Elements(function=(), function_end=ends.literals, parameter=PARAMETERS, parameter_end=PARAMETERS_END)
+    char = yield from source.skip_space()
+    if not char:
+        raise TruncatedCall
+    if char == "{":
+        sink.release()
+        yield from json_arguments(source, sink.write, sink, ends)
+    elif (yield from source.ahead(stops(*PARAMETERS))):
+        yield from parameters(source, sink, elements)
+    elif (yield from source.ahead(named_openings(sink))):
+        yield from named_parameters(source, sink, elements)
+        if not (yield from source.ahead(ends)):
+            raise MalformedCall("text stands among its parameters")
+    elif not (may_be_empty and (yield from source.ahead(ends))):
+        begins = stops(*ends.literals, *ARGUMENT_TAGS.literals, *PARAMETERS, *named_openings(sink).literals)
+        is_cut = yield from source.ends_inside(begins, least=1)
+        raise TruncatedCall if is_cut else NotACall
