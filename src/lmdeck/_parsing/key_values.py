@@ -320,7 +320,9 @@ class _Pairs:
         )
 
     def _follow(self, *tags: tuple[str, ...]) -> Reader[bool]:
-        """Whether tags follow, one of each group, the first one at once and text between the others.
+        """Whether tags follow, one of each group.
+
+        The first one follows at once; text may stand between the others.
 
         Raises:
             TruncatedCall: The text ends behind two of them or more.

@@ -47,7 +47,9 @@ def named_by_tag(opening: str, source: Source, sink: Sink) -> Reader[None]:
 
 
 def element_of(name: str, source: Source, sink: Sink, ends: Stops, *, may_be_empty: bool = False) -> Reader[None]:
-    """Read the arguments of a tool up to one of `ends`: JSON or elements, which may stand inside another element.
+    """Read the arguments of a tool up to one of `ends`.
+
+    They are JSON or elements, which may stand inside another element.
 
     Raises:
         NotACall: The tool was not offered, or other text than arguments follows.

@@ -235,7 +235,10 @@ class Scanner(ReasoningScanner):
             self._drop_token(token)
 
     def _expects_markup(self, token: str) -> bool:
-        """Whether a template's markup is expected here: at the start, or if its dialect is known to be spoken."""
+        """Whether a template's markup is expected here.
+
+        It is at the start, and if its dialect is known to be spoken.
+        """
         return self.sink.is_at_start or self.sink.is_redirected or self._is_spoken(token)
 
     def _report_unexpected(self, token: str, begin: int, *, is_expected: bool) -> None:
@@ -369,7 +372,7 @@ class Scanner(ReasoningScanner):
         return text, (begin, self.source.place)
 
     def _report_cut_off(self, marker: Marker, place: str) -> None:
-        """Report a call that is cut off at some place; a marker with nothing after it is only mentioned."""
+        """Report a call that is cut off; a marker with nothing after it is only mentioned."""
         source, sink = self.source, self.sink
         source.at = len(source.text)
         text = source.marked()

@@ -150,7 +150,10 @@ def elements_call(source: Source, sink: Sink, elements: Elements) -> Reader[None
 
 
 def _given_parameters(source: Source, sink: Sink, elements: Elements, given: dict[str, str]) -> Reader[None]:
-    """Write parameters whose values stood in attributes, as DeepSeek V4 Flash writes them (codex-relay #49)."""
+    """Write parameters whose values stood in attributes.
+
+    DeepSeek V4 Flash writes them so (codex-relay #49).
+    """
     ends = stops(*elements.function_end)
     if not (yield from source.ahead(ends)):
         is_cut = not (yield from source.peek()) or (yield from source.ends_inside(ends, least=1))

@@ -50,7 +50,10 @@ class Delta(Struct, gc=False):
 
     @property
     def calls(self) -> list[ToolDelta]:
-        """The deltas of calls, also of one in the older field; that is the same call if both are given."""
+        """The deltas of calls, also of one in the older field.
+
+        If both fields are given, they hold the same call.
+        """
         if self.tool_calls:
             return self.tool_calls
         call = self.function_call
