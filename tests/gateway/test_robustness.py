@@ -279,8 +279,9 @@ def test_streams_end_before_the_gateway_does(tmp_path: Path) -> None:
 def test_streams_that_take_too_long_end_with_an_error(tmp_path: Path) -> None:
     """In every format, as the next event of the stream: a client that counts events misses none."""
     text = "[server]\nshutdown_seconds = 0.3\n"
-    with FakeLMStudio(strict=False, tokens_per_second=5) as fake, gateway(tmp_path, config_of([fake], text)) as running:
-        open_streams = {path: stream_lines(running, "word " * 500, path) for path in STREAMED}
+    with FakeLMStudio(tokens_per_second=5) as fake, gateway(tmp_path, config_of([fake], text)) as running:
+        fake.when(lambda _: True).reply("word " * 500)
+        open_streams = {path: stream_lines(running, "Go on", path) for path in STREAMED}
         begun = {path: next(lines) for path, lines in open_streams.items()}
         running.process.send_signal(signal.SIGTERM)
         streams = {
