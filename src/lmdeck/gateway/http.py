@@ -80,10 +80,9 @@ class Arrived:
         return headers
 
     def forget_headers(self) -> None:
-        """Release the decoded headers.
-        If they are read again, they are decoded again.
-        """
+        """Release the headers; nothing reads them any more."""
         self.__dict__.pop("headers", None)
+        self.scope["headers"] = []
 
     @cached_property
     def query(self) -> Mapping[str, str]:

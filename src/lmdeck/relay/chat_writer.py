@@ -43,9 +43,13 @@ class ChatWriter:
         self._calls = 0
         self._model = model
         self._out: list[bytes] = []
+        self._around_text: tuple[bytes, bytes] | None = None  # what the last event had around its text
 
     def observe(self, data: bytes, chunks: Sequence[Chunk]) -> None:
         """Process an event's data, or a complete body, and the chunks read from it."""
+        if self._has_only_other_text(data, chunks):
+            self._out.append(b"data: " + data + b"\n\n")
+            return
         body = decoded(data)
         choice = self._note(body) if body is not None else None
         if not self._streams:
@@ -110,6 +114,7 @@ class ChatWriter:
             original = self._original(choice)
             is_same = fields == [original] if original else not fields
             if is_same and body.keys() >= {"id", "object", "created", "model"}:
+                self._around_text = _around_text(data, original)
                 self._out.append(b"data: " + data + b"\n\n" if b"\n" not in data else encode_event(data))
                 return
             if not fields and not self._has_more(choice):
@@ -119,6 +124,15 @@ class ChatWriter:
         head = {name: value for name, value in body.items() if name in _HEAD} if is_last else body
         for number, each in enumerate(fields):
             self._out.append(self._frame(head, choice if number == 0 else self._rest(choice), each))
+
+    def _has_only_other_text(self, data: bytes, chunks: Sequence[Chunk]) -> bool:
+        """Whether an event differs from one that was passed on only by its text, which needs no repair either."""
+        if self._around_text is None or len(chunks) != 1:
+            return False
+        [chunk], (head, tail) = chunks, self._around_text
+        if chunk.tool_call is not None or not chunk.content:
+            return False
+        return data == b"".join((head, msgspec.json.encode(chunk.content), tail))
 
     def _frame(self, head: Mapping[str, Any], choice: Mapping[str, Any], fields: Mapping[str, Any]) -> bytes:
         whole = {**self._first_fields(), **head, "object": self.chunk_object}
@@ -209,6 +223,14 @@ class CompletionWriter(ChatWriter):
         given = self._choice.get("text")
         is_same = isinstance(given, str) and given.strip() == reply.content
         return {"text": given if is_same else reply.content}
+
+
+def _around_text(data: bytes, output: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
+    """Return what an event has before and after its text; None if it has other output, or where the text is, is uncertain."""
+    if len(output) != 1 or b"\n" in data or not (text := output.get("content") or output.get("text")):
+        return None
+    head, found, tail = data.partition(msgspec.json.encode(text))
+    return (head, tail) if found and found not in tail else None
 
 
 def _usage(reply: Reply) -> dict[str, Any]:

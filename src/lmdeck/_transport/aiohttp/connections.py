@@ -133,6 +133,14 @@ class Protocol(ResponseHandler):
             self.force_close()
         super().data_received(data)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Go on reading if it was paused.
+
+        aiohttp asks for it after every read, and would run the parser and resume the transport each time.
+        """
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def is_connected(self) -> bool:
         """Whether the connection can be used."""
         if self.is_idle and (self.should_close or _has_bytes(self)):
