@@ -143,6 +143,10 @@ class AsyncResponse(Response, Protocol):
         """
         ...
 
+    async def follow(self, take: Callable[[bytes], bool]) -> None:
+        """Call `take` with bytes as they arrive, until it returns False or only `read` can go on."""
+        ...
+
 
 class Transport(Protocol):
     """The sync transport."""

@@ -15,7 +15,7 @@ from lmdeck.gateway.http import raw_headers
 if TYPE_CHECKING:
     from starlette.types import Scope, Send
 
-__all__ = ["ABORT", "ON_LOST", "AnswerSender"]
+__all__ = ["ABORT", "ON_LOST", "WRITE", "AnswerSender"]
 
 ABORT = "lmdeck.abort"
 """The scope's key of the function that cuts the connection.
@@ -24,6 +24,12 @@ The gateway's server offers it.
 """
 ON_LOST = "lmdeck.on_lost"
 """The scope's key of a list of functions to call when the connection is lost.
+
+The gateway's server offers it.
+"""
+
+WRITE = "lmdeck.write"
+"""The scope's key of a function that writes a part of a chunked body and returns whether the client reads.
 
 The gateway's server offers it.
 """
@@ -93,6 +99,19 @@ class AnswerSender:
         """Send a part of the body; wait while the client does not read."""
         self.chunks += data.count(b"data: ")
         await self._pass({"type": "http.response.body", "body": data, "more_body": True})
+
+    @property
+    def write_now(self) -> Callable[[bytes], bool] | None:
+        """A function that does what `write` does, but returns False instead of waiting; None if the server has none."""
+        write: Callable[[bytes], bool] | None = self._scope.get(WRITE)
+        if write is None:
+            return None
+
+        def write_now(data: bytes) -> bool:
+            self.chunks += data.count(b"data: ")
+            return write(data)
+
+        return write_now
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last part of the body."""

@@ -11,7 +11,8 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -35,7 +36,7 @@ from lmdeck.errors import (
     summary,
 )
 from lmdeck.gateway.config import Config
-from lmdeck.gateway.request_handlers import GatewayAnswer, GatewayRequest
+from lmdeck.gateway.request_handlers import GatewayAnswer, GatewayRequest, HostChunks
 from lmdeck.gateway.routing import Place, Router, Wanted
 from lmdeck.gateway.sticky import conversation_key, response_key
 from lmdeck.relay import RelayReader, begin_request, pass_on
@@ -148,26 +149,30 @@ class Dispatcher:
             "x-lmdeck-queue-ms": str(round(outcome.queue_seconds * 1000)),
         }
         status = stream.response.status
-        chunks = self._chunks(stream, reader, place, request)
+        chunks = HostChunks(partial(self._chunks, stream, reader, place, request))
         return GatewayAnswer(status=status, headers=headers, chunks=chunks, error_event=reader.error_event)
 
     async def _chunks(
-        self, stream: ResponseStream[Any], reader: RelayReader, place: Place, request: GatewayRequest
+        self,
+        stream: ResponseStream[Any],
+        reader: RelayReader,
+        place: Place,
+        request: GatewayRequest,
+        chunks: HostChunks,
     ) -> AsyncGenerator[bytes, None]:
-        response = cast("AsyncResponse", stream.response)
+        answer = _AnswerInProgress(stream, reader, chunks, partial(self._note_response_id, request, place.host.name))
         try:
             is_going_on = True
             while is_going_on:
                 if stream.is_finished:
                     await _settle(request, stream)
-                if out := reader.take():
-                    self._note_response_id(request, place.host.name, out)
+                if (out := answer.take()) is not None:
                     yield out
                 is_going_on = stream.has_more()
                 if is_going_on:
-                    await read_on(stream, response)
+                    await answer.read_on()
             if stream.is_live:
-                await response.drain()
+                await cast("AsyncResponse", stream.response).drain()
         except LMStudioError as error:
             request.outcome.error, request.outcome.failure = type(error).__name__, error
             place.note_failure(error)
@@ -189,6 +194,50 @@ class Dispatcher:
             self._router.bind_response(response, host)
 
 
+class _AnswerInProgress:
+    """An answer of a host while it is read."""
+
+    __slots__ = ("_chunks", "_note", "_reader", "_stream", "_waits_for_client")
+
+    def __init__(
+        self, stream: ResponseStream[Any], reader: RelayReader, chunks: HostChunks, note: Callable[[bytes], None]
+    ) -> None:
+        """`note` is called with each part of the body."""
+        self._stream = stream
+        self._reader = reader
+        self._chunks = chunks
+        self._note = note
+        self._waits_for_client = False
+
+    def take(self) -> bytes | None:
+        """Return what was written since the last call, if anything; `b""` if only the client has to read."""
+        out = self._reader.take()
+        if not out and not self._waits_for_client:
+            return None
+        self._waits_for_client = False
+        self._note(out)
+        return out
+
+    async def read_on(self) -> None:
+        """Read what comes next; with `write_now`, write it as long as nothing else is to be done."""
+        stream, response = self._stream, cast("AsyncResponse", self._stream.response)
+        if self._chunks.write_now is not None:
+            await response.follow(self._write)
+            if stream.is_finished or stream.failure is not None or self._waits_for_client:
+                return
+        await read_on(stream, response)
+
+    def _write(self, data: bytes) -> bool:
+        """Read bytes and write what they become; return whether nothing else is to be done."""
+        self._stream.feed(data)
+        if self._stream.is_finished or self._stream.failure is not None or self._chunks.write_now is None:
+            return False
+        if out := self._reader.take():
+            self._note(out)
+            self._waits_for_client = not self._chunks.write_now(out)
+        return not self._waits_for_client
+
+
 async def _send(place: Place, request: GatewayRequest) -> ResponseStream[Any]:
     host, model = place.host, place.model
     headers = {_title(name): value for name, value in request.headers.items() if name in _FORWARDED}
@@ -203,7 +252,7 @@ async def _send(place: Place, request: GatewayRequest) -> ResponseStream[Any]:
         plan = pass_on(host.session, request.method, request.route, headers, body or None)
     stream = await drive_async(plan, host.transport)
     place.note_first_byte()
-    stream.call = stream.call.without_content()
+    stream.take_first_chunks()
     return stream
 
 

@@ -4,7 +4,7 @@ A cache is such a handler.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -14,7 +14,7 @@ from lmdeck.gateway.admission import Admission, Principal, RequestOutcome
 from lmdeck.gateway.config import Config
 from lmdeck.relay import Kind, RelayRequest, Route
 
-__all__ = ["AnyGateway", "GatewayAnswer", "GatewayRequest", "Handler", "HandlerFactory"]
+__all__ = ["AnyGateway", "Chunks", "GatewayAnswer", "GatewayRequest", "Handler", "HandlerFactory", "HostChunks"]
 
 
 class GatewayRequest(Struct, kw_only=True):
@@ -61,6 +61,37 @@ def _no_event(_: LMStudioError) -> bytes:
     return b""
 
 
+class Chunks(Protocol):
+    """The parts of an answer's body; `aclose` ends it."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Return the parts as they come."""
+        ...
+
+    def aclose(self) -> Awaitable[object]:
+        """Stop the model."""
+        ...
+
+
+class HostChunks:
+    """The parts of an answer as a host sends it.
+
+    With `write_now`, a part that needs nothing but to be written is written at once, and is not among the parts. It returns
+    whether the client reads. A handler that hands on parts of its own is therefore never bypassed.
+    """
+
+    def __init__(self, begin: Callable[[HostChunks], AsyncGenerator[bytes, None]]) -> None:
+        self.write_now: Callable[[bytes], bool] | None = None
+        self._parts = begin(self)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._parts
+
+    async def aclose(self) -> None:
+        """Stop the model."""
+        await self._parts.aclose()
+
+
 class GatewayAnswer(Struct, kw_only=True):
     """An answer whose first bytes are known; closing `chunks` stops the model.
 
@@ -69,7 +100,7 @@ class GatewayAnswer(Struct, kw_only=True):
 
     status: int
     headers: dict[str, str]
-    chunks: AsyncGenerator[bytes, None]
+    chunks: Chunks
     error_event: Callable[[LMStudioError], bytes] = _no_event
 
 

@@ -15,7 +15,7 @@ from lmdeck.errors import LMStudioError, ServerError
 from lmdeck.gateway.admission import AdmissionRefused, AdmissionRequest, AdmittedRequest, RequestOutcome
 from lmdeck.gateway.answer_sender import AnswerSender
 from lmdeck.gateway.http import Arrived, error_response, internal_error
-from lmdeck.gateway.request_handlers import AnyGateway, GatewayAnswer, GatewayRequest
+from lmdeck.gateway.request_handlers import AnyGateway, GatewayAnswer, GatewayRequest, HostChunks
 from lmdeck.relay import route_of
 
 __all__ = ["Work", "Working"]
@@ -139,10 +139,13 @@ class Work:
         self.arrived.forget_headers()
         outcome.first_token_seconds = gateway.clock() - self._started
         outcome.status = answer.status
-        headers = {**answer.headers, **self._own_headers()}
+        headers, answer.headers = {**answer.headers, **self._own_headers()}, {}
         async with aclosing(answer.chunks) as chunks:
             if request.streams or request.relay is None:
                 await self.delivery.start(answer.status, headers)
+                headers.clear()
+                if request.streams and answer.status == 200 and isinstance(answer.chunks, HostChunks):
+                    answer.chunks.write_now = self.delivery.write_now
                 async for chunk in chunks:
                     await self.delivery.write(chunk)
                 await self.delivery.end()

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import io
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 import aiohttp
 from yarl import URL
@@ -25,6 +25,7 @@ from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.tls import ssl_context
 from lmdeck._transport.traceback_secrets import clear_locals
 from lmdeck.config import Settings
+from lmdeck.errors import RequestTimeoutError
 
 LARGE_BODY = 1 << 20  # larger ones are sent piece by piece: aiohttp warns of bytes that would block the loop
 DECODED = frozenset({"gzip", "deflate", "br", "zstd"})
@@ -111,15 +112,17 @@ class AiohttpResponse:
     """An answer whose body is awaited as it arrives."""
 
     __slots__ = (
-        "_content", "_deadlines", "_has_length", "_response", "_timer", "_url", "has_ended", "headers", "status",
-        "undecoded",
+        "_connection", "_content", "_deadlines", "_has_length", "_response", "_timer", "_url", "has_ended", "headers",
+        "status", "undecoded",
     )  # fmt: skip
 
     def __init__(self, response: aiohttp.ClientResponse, deadlines: Deadlines, url: str) -> None:
         self._response = response
         self._content = response.content
+        self._connection: Protocol | None = None  # None if the whole body has arrived with the head
         if response.connection is not None and isinstance(response.connection.protocol, Protocol):
-            response.connection.protocol.end_with_connection(response.content)
+            self._connection = response.connection.protocol
+            self._connection.end_with_connection(response.content)
         self._timer = ReadTimer(response.content, deadlines.idle)
         self._deadlines = deadlines
         self._url = url
@@ -152,6 +155,53 @@ class AiohttpResponse:
         if self._has_length:
             self.has_ended = self._content.at_eof()
         return data
+
+    async def follow(self, take: Callable[[bytes], bool]) -> None:
+        """Call `take` with bytes as they arrive, until it returns False or only `read` can go on.
+
+        That is at the end of the body, when the connection breaks, and when a time limit is exceeded. No task is switched.
+        """
+        content, connection, timer = self._content, self._connection, self._timer
+        if connection is None or not self._may_wait():
+            return
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        taken, is_advancing, goes_on = 0, False, True
+
+        def advance() -> None:
+            nonlocal taken, is_advancing, goes_on
+            if is_advancing or over.done():  # reading may resume the connection, whose bytes come later
+                return
+            is_advancing = True
+            try:
+                while goes_on and content.total_bytes > taken and content.exception() is None:
+                    taken, data = content.total_bytes, content.read_nowait()
+                    self._deadlines.has_bytes = True
+                    goes_on = not data or (take(data) and self._may_wait())
+            except Exception as error:
+                over.set_exception(error)
+                return
+            finally:
+                is_advancing = False
+            if not goes_on or content.exception() is not None or content.is_eof():
+                over.set_result(None)
+
+        connection.when_changed = timer.when_over = advance
+        try:
+            advance()
+            await over
+        finally:
+            if connection.when_changed is advance:  # else it already has another answer
+                connection.when_changed = None
+            timer.when_over = None
+            timer.end_wait()
+
+    def _may_wait(self) -> bool:
+        """Limit the wait for the next bytes; return False if a limit is exceeded already."""
+        try:
+            self._timer.begin_wait(self._deadlines.remaining()[0])
+        except RequestTimeoutError:
+            return False
+        return True
 
     def be_patient(self, *, wanted: bool) -> None:
         """Allow silences as long as the wait for the first byte (`wanted`), or stop allowing them."""

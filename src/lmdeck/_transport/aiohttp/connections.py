@@ -95,6 +95,16 @@ class Resolver(AbstractResolver):
         """Do nothing: there is nothing to release."""
 
 
+class _Heads(list[Any]):
+    """The heads of answers that have not been read: one at most, usually, and an empty deque takes 760 bytes."""
+
+    __slots__ = ()
+
+    def popleft(self) -> Any:
+        """Remove and return the first."""
+        return self.pop(0)
+
+
 class Protocol(ResponseHandler):
     """A connection that is closed by bytes that arrive while it is idle.
 
@@ -102,7 +112,13 @@ class Protocol(ResponseHandler):
     """
 
     is_idle = False
+    when_changed: Callable[[], object] | None = None
+    """Called after bytes have arrived, and at the end of the connection."""
     _body: aiohttp.StreamReader | None = None
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._buffer = _Heads()  # type: ignore[assignment]  # a deque there
 
     def end_with_connection(self, body: aiohttp.StreamReader) -> None:
         """End a body with its connection.
@@ -117,6 +133,8 @@ class Protocol(ResponseHandler):
         """End the body that is being read."""
         super().connection_lost(exc)
         self._end_body()
+        if self.when_changed is not None:
+            self.when_changed()
 
     def become_idle(self) -> None:
         """Expect no bytes until the next request."""
@@ -132,6 +150,8 @@ class Protocol(ResponseHandler):
         if self.is_idle and data:
             self.force_close()
         super().data_received(data)
+        if self.when_changed is not None:
+            self.when_changed()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Go on reading if it was paused.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 
 import aiohttp
 
@@ -14,7 +15,7 @@ class ReadTimer:
     It has one timer, which is set again when it fires, not for every read.
     """
 
-    __slots__ = ("_content", "_fires_at", "_handle", "_loop", "_period", "_wait_ends_at")
+    __slots__ = ("_content", "_fires_at", "_handle", "_loop", "_period", "_wait_ends_at", "when_over")
 
     def __init__(self, content: aiohttp.StreamReader, period: float) -> None:
         """Limit the reads of `content`.
@@ -26,6 +27,7 @@ class ReadTimer:
         self._handle: asyncio.TimerHandle | None = None
         self._fires_at = math.inf
         self._wait_ends_at = math.inf
+        self.when_over: Callable[[], object] | None = None  # called when the limit is exceeded
 
     def begin_wait(self, seconds: float) -> None:
         """Fail the read that follows with a `TimeoutError` if it waits for longer."""
@@ -51,5 +53,7 @@ class ReadTimer:
         self._handle, self._fires_at = None, math.inf
         if self._wait_ends_at <= self._loop.time():
             self._content.set_exception(TimeoutError())
+            if self.when_over is not None:
+                self.when_over()
         elif self._wait_ends_at < math.inf:
             self._set()
