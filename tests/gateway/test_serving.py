@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import time
 from collections.abc import Iterator
+from http.client import HTTPResponse
 
 import pytest
 import urllib3
 
 from asking import last_asked
-from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
+from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
 from lmdeck.gateway import Config, create_app
 from lmdeck.server.serve import BackgroundServer
 from lmdeck.server.sockets import listen
@@ -44,6 +47,21 @@ def test_a_call_in_the_text_becomes_a_call(fake: FakeLMStudio, running: GatewayP
     assert answer.headers["x-lmdeck-host"] == "a"
     assert answer.headers["x-lmdeck-attempts"] == "1"
     assert answer.headers["x-lmdeck-queue-ms"].isdigit()
+
+
+def test_a_slow_reader_gets_everything_in_order(fake: FakeLMStudio, running: GatewayProcess) -> None:
+    """The host's connection is paused meanwhile, and what it sent is neither lost nor changed in its order."""
+    words = " ".join(map(str, range(20_000)))
+    fake.reply(words, tokens_per_second=None)
+    body = json.dumps({"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}).encode()
+    with running.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        response = HTTPResponse(client)
+        response.begin()
+        time.sleep(0.3)  # so that the buffers on the way fill up
+        assert Answer(response.status, {}, response.read()).text == words
 
 
 @pytest.mark.parametrize("name", ["gpt-4o", "fast", MODEL])

@@ -96,6 +96,33 @@ def test_a_chunk_that_needs_no_repair_goes_on_byte_for_byte() -> None:
     assert relayed(chat(), odd, chunk({}, "stop")).startswith(odd)
 
 
+WORDS = [
+    "content",
+    "a",
+    "a",
+    "id",
+    "m",
+    "assistant",
+    "0",
+    '"',
+    "\\",
+    "{}",
+    "é",
+    "\u2028",
+    "\U0001f600",
+    " b\n\n",
+    "null",
+    "index",
+]
+
+
+@pytest.mark.parametrize("more", [{}, {"usage": None}, {"timings": {"content": "a"}}])
+def test_equal_chunks_with_other_texts_go_on_byte_for_byte(more: dict[str, Any]) -> None:
+    """Also where a text is a name or a value of the chunk itself."""
+    chunks = [chunk({"content": word}, **more) for word in WORDS]
+    assert relayed(chat(), *chunks, chunk({}, "stop")).startswith(b"".join(chunks))
+
+
 def test_text_goes_on_before_the_next_bytes_come() -> None:
     reader = chat().reader(200, STREAMED)
     reader.feed(chunk({"content": "Hel"}))
