@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import signal
 import threading
 import time
 from collections import Counter
@@ -208,6 +209,19 @@ def test_hosts_come_and_go_by_request_without_losing_one(tmp_path: Path) -> None
         assert wrong.status == 400
         assert "line 3: hosts[0].wieght" in wrong.json["error"]["message"]
         assert "weight" in wrong.json["error"]["message"]
+        before = running.get("/gateway/config").json
+        for text in (
+            "",
+            "# nothing\n",
+            "{}",
+            '[[hosts]]\nurl = "ftp://x"',
+            '[[hosts]]\nurl = "http://x"\nname = "a\\nb"',
+        ):
+            assert running.request("PUT", "/gateway/config", text.encode()).status == 400, text
+            running.config.write_text(text)
+            running.process.send_signal(signal.SIGHUP)
+        assert running.chat().status == 200
+        assert running.get("/gateway/config").json == before
 
 
 @pytest.mark.parametrize("profile", ["", f'[profiles."{MODEL}"]\ncontext_length = 16384\n'])

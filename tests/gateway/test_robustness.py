@@ -230,6 +230,15 @@ def memory_of(running: GatewayProcess) -> int:
     return next(int(line.split()[1]) for line in file.read_text().splitlines() if line.startswith("VmRSS"))
 
 
+@pytest.mark.parametrize("method", [b"TRACE", b"CONNECT", b"PROPFIND"])
+def test_a_method_without_use_does_not_reach_a_host(fake: FakeLMStudio, running: GatewayProcess, method: bytes) -> None:
+    """A host would answer `TRACE` with the request, which has its own token."""
+    before = len(fake.requests)
+    answer = answer_to(running, method + b" /v1/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 405"), answer
+    assert not [each for each in fake.requests[before:] if each.path == "/v1/x"]
+
+
 def test_pages_of_other_sites_are_refused(running: GatewayProcess) -> None:
     assert running.chat(headers={"Origin": "https://evil.example"}).status == 403
     assert running.chat(headers={"Host": "evil.example"}).status == 400

@@ -52,7 +52,8 @@ if TYPE_CHECKING:
 __all__ = ["Gateway", "admission_from"]
 
 SHOWN_LIVE = 200
-_METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_ALLOW = {"allow": ", ".join(_METHODS)}
 COUNT_TOKENS = "/v1/messages/count_tokens"
 _NO_WEBSOCKETS = (
     "The gateway speaks HTTP only. LM Studio's own SDKs (lmstudio-python, lmstudio-js) need LM Studio's WebSocket API: use "
@@ -233,8 +234,11 @@ class Gateway:
                     if isinstance(answer.body, bytes)
                     else run_until_disconnect(receive, send_answer(send, answer))
                 )
+        elif arrived.method not in _METHODS:  # `TRACE` would show the client the host's own token
+            message = f"The gateway does not accept the method {arrived.method}."
+            await send_answer(send, json_answer({"error": {"message": message}}, 405, _ALLOW))
         elif arrived.method == "OPTIONS":  # asked by browsers for pages of other origins, which are not served
-            await send_answer(send, HTTPAnswer(headers={"allow": _METHODS}))
+            await send_answer(send, HTTPAnswer(headers=_ALLOW))
         elif arrived.headers.get("upgrade", "").lower() == "websocket":
             await send_answer(send, json_answer({"error": {"message": _NO_WEBSOCKETS}}, 426, {"upgrade": "HTTP/1.1"}))
         else:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from lmdeck._requests.base_url import BaseURL
 from lmdeck._responses.model_management import checked_load_options
 from lmdeck._secret import Secret
-from lmdeck.errors import LMStudioError
+from lmdeck.errors import ConfigurationError, LMStudioError
 from lmdeck.gateway.config_file import decode_configuration, named_errors, read_configuration
 from lmdeck.gateway.store import DEFAULT_URL, KEEP_DAYS
 
@@ -70,6 +70,10 @@ class HostConfig(_Section, frozen=True):
         root = BaseURL.from_url(self.url).root
         msgspec.structs.force_setattr(self, "url", root)
         msgspec.structs.force_setattr(self, "name", self.name or root.partition("://")[2].replace("/", "_"))
+        is_http = root.startswith(("http://", "https://"))
+        _check(ok=is_http, name="url", reason="it must begin with http:// or https://")
+        # It is sent in the header `x-lmdeck-host`.
+        _check(ok=self.name.isprintable(), name="name", reason="it must not contain control characters")
         _check(ok=0 < self.weight <= 1000, name="weight", reason="it must be between 0 and 1000")
         _check(ok=self.parallel is None or self.parallel > 0, name="parallel", reason="it must be at least 1")
         _check(ok=self.max_models is None or self.max_models > 0, name="max_models", reason="it must be at least 1")
@@ -313,6 +317,22 @@ class Config(_Section, frozen=True):
                 checked_load_options(options)
             except LMStudioError as error:
                 raise ValueError(f"profiles.{model}: {error.message}") from None
+
+    @classmethod
+    def replacement(cls, text: str, origin: str) -> Config:
+        """Read the configuration that replaces a running one.
+        An empty text is not one: the file may be half written, and all hosts would go.
+
+        Raises:
+            ConfigurationError: As for `parse`, or there is nothing in it.
+        """
+        config = cls.parse(text, origin)
+        if config == cls():
+            raise ConfigurationError(
+                f"{origin} sets nothing; the running configuration stays.",
+                hint="Send or write the whole configuration.",
+            )
+        return config
 
     @classmethod
     def load(cls, path: str | Path | None, server: Mapping[str, object] | None = None) -> Config:

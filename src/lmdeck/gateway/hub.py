@@ -17,6 +17,7 @@ from msgspec import Struct
 from lmdeck.errors import LMStudioError
 from lmdeck.gateway.admission import Principal, RequestOutcome
 from lmdeck.gateway.config import Config
+from lmdeck.gateway.config_file import read_configuration
 from lmdeck.gateway.control import control_routes
 from lmdeck.gateway.host_pool import HostPool
 from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, Routes
@@ -183,7 +184,7 @@ class Hub(HostPool):
             _log.warning("SIGHUP: the gateway was started without a configuration file")
             return
         try:
-            await self.reconfigure(Config.load(path))
+            await self.reconfigure(Config.replacement(read_configuration(path), path))
         except LMStudioError as error:
             _log.error("the configuration was not changed: %s", error)
 

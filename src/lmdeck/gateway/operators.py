@@ -112,5 +112,5 @@ async def _config(gateway: Operated, _: Arrived) -> HTTPAnswer:
 async def _configure(gateway: Operated, arrived: Arrived) -> HTTPAnswer:
     """Use the configuration in the body, TOML or JSON, until the next start."""
     text = (await arrived.body()).decode("utf-8", "replace")
-    await gateway.reconfigure(Config.parse(text, "the request"))
+    await gateway.reconfigure(Config.replacement(text, "The request"))
     return json_answer(await gateway.status())

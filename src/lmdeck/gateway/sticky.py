@@ -57,9 +57,10 @@ class StickyHosts:
         """Bind a conversation to the host that answered it."""
         if key is None:
             return
-        self._hosts[key] = (host, self._clock() + seconds)
+        now = self._clock()
+        self._hosts[key] = (host, now + seconds)
         self._hosts.move_to_end(key)
-        if len(self._hosts) > MOST_BINDINGS:
+        while len(self._hosts) > MOST_BINDINGS or next(iter(self._hosts.values()))[1] < now:
             self._hosts.popitem(last=False)
 
 
