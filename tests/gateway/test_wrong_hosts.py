@@ -22,7 +22,8 @@ SETTINGS = """
 attempts = 1
 faults = 1000
 [timeouts]
-first_token = 5
+connect = 30
+first_token = 12
 idle = 5
 total = 8
 """
