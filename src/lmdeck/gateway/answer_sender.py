@@ -102,7 +102,10 @@ class AnswerSender:
 
     @property
     def write_now(self) -> Callable[[bytes], bool] | None:
-        """A function that does what `write` does, but returns False instead of waiting; None if the server has none."""
+        """A function like `write` that does not wait, or None if the server has none.
+
+        It returns whether the client reads.
+        """
         write: Callable[[bytes], bool] | None = self._scope.get(WRITE)
         if write is None:
             return None

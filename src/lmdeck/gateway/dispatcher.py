@@ -210,7 +210,10 @@ class _AnswerInProgress:
         self._waits_for_client = False
 
     def take(self) -> bytes | None:
-        """Return what was written since the last call, if anything; `b""` if only the client has to read."""
+        """Return what was written since the last call; None if nothing was.
+
+        It is `b""` if only the client has to read.
+        """
         out = self._reader.take()
         if not out and not self._waits_for_client:
             return None
@@ -219,7 +222,7 @@ class _AnswerInProgress:
         return out
 
     async def read_on(self) -> None:
-        """Read what comes next; with `write_now`, write it as long as nothing else is to be done."""
+        """Read what comes next; with `write_now`, write as long as nothing else is to be done."""
         stream, response = self._stream, cast("AsyncResponse", self._stream.response)
         if self._chunks.write_now is not None:
             await response.follow(self._write)

@@ -126,7 +126,7 @@ class ChatWriter:
             self._out.append(self._frame(head, choice if number == 0 else self._rest(choice), each))
 
     def _has_only_other_text(self, data: bytes, chunks: Sequence[Chunk]) -> bool:
-        """Whether an event differs from one that was passed on only by its text, which needs no repair either."""
+        """Whether an event differs from the last one only by its text, and needs no repair."""
         if self._around_text is None or len(chunks) != 1:
             return False
         [chunk], (head, tail) = chunks, self._around_text
@@ -226,7 +226,10 @@ class CompletionWriter(ChatWriter):
 
 
 def _around_text(data: bytes, output: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
-    """Return what an event has before and after its text; None if it has other output, or where the text is, is uncertain."""
+    """Return what an event has before and after its text.
+
+    None: it has other output, or where its text is, is uncertain.
+    """
     if len(output) != 1 or b"\n" in data or not (text := output.get("content") or output.get("text")):
         return None
     head, found, tail = data.partition(msgspec.json.encode(text))

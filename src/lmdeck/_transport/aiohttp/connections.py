@@ -96,7 +96,10 @@ class Resolver(AbstractResolver):
 
 
 class _Heads(list[Any]):
-    """The heads of answers that have not been read: one at most, usually, and an empty deque takes 760 bytes."""
+    """The heads of answers that have not been read.
+
+    There is one at most, usually, and an empty deque takes 760 bytes.
+    """
 
     __slots__ = ()
 
