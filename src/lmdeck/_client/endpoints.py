@@ -33,8 +33,8 @@ class _Endpoint(Generic[TransportT]):
         self._session = session
         self._transport = transport
 
-    def _begin(self, model: str | None, given: Mapping[str, Any], *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
-        return begin_endpoint(self._session, self._endpoint, model, given, stream=stream)
+    def _begin(self, model: str | None, body: Mapping[str, Any], *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
+        return begin_endpoint(self._session, self._endpoint, model, body, stream=stream)
 
 
 class Responses(_Endpoint[Transport]):
@@ -60,8 +60,8 @@ class Responses(_Endpoint[Transport]):
         Raises:
             LMStudioError: The answer is not complete; the class says why, `hint` what to do.
         """
-        given = {"input": input if isinstance(input, str) else list(input), **options}
-        return drive(whole_reply(self._begin(model, given, stream=False)), self._transport())
+        body = {"input": input if isinstance(input, str) else list(input), **options}
+        return drive(whole_reply(self._begin(model, body, stream=False)), self._transport())
 
     def stream(
         self,
@@ -75,8 +75,8 @@ class Responses(_Endpoint[Transport]):
         Raises:
             LMStudioError: The stream raises it when it is read.
         """
-        given = {"input": input if isinstance(input, str) else list(input), **options}
-        return ChatStream(self._transport(), partial(self._begin, model, given, stream=True))
+        body = {"input": input if isinstance(input, str) else list(input), **options}
+        return ChatStream(self._transport(), partial(self._begin, model, body, stream=True))
 
 
 class Messages(_Endpoint[Transport]):
@@ -103,8 +103,8 @@ class Messages(_Endpoint[Transport]):
         Raises:
             LMStudioError: The answer is not complete; the class says why, `hint` what to do.
         """
-        given = {"messages": list(messages), "max_tokens": max_tokens, **options}
-        return drive(whole_reply(self._begin(model, given, stream=False)), self._transport())
+        body = {"messages": list(messages), "max_tokens": max_tokens, **options}
+        return drive(whole_reply(self._begin(model, body, stream=False)), self._transport())
 
     def stream(
         self,
@@ -119,8 +119,8 @@ class Messages(_Endpoint[Transport]):
         Raises:
             LMStudioError: The stream raises it when it is read.
         """
-        given = {"messages": list(messages), "max_tokens": max_tokens, **options}
-        return ChatStream(self._transport(), partial(self._begin, model, given, stream=True))
+        body = {"messages": list(messages), "max_tokens": max_tokens, **options}
+        return ChatStream(self._transport(), partial(self._begin, model, body, stream=True))
 
 
 class AsyncResponses(_Endpoint[AsyncTransport]):
@@ -139,8 +139,8 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
         **options: Any,  # they go to the server as they are,
     ) -> Reply:
         """Async version of `Responses.create`."""
-        given = {"input": input if isinstance(input, str) else list(input), **options}
-        return await drive_async(whole_reply(self._begin(model, given, stream=False)), self._transport())
+        body = {"input": input if isinstance(input, str) else list(input), **options}
+        return await drive_async(whole_reply(self._begin(model, body, stream=False)), self._transport())
 
     def stream(
         self,
@@ -150,8 +150,8 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
         **options: Any,  # they go to the server as they are,
     ) -> AsyncChatStream:
         """Async version of `Responses.stream`."""
-        given = {"input": input if isinstance(input, str) else list(input), **options}
-        return AsyncChatStream(self._transport(), partial(self._begin, model, given, stream=True))
+        body = {"input": input if isinstance(input, str) else list(input), **options}
+        return AsyncChatStream(self._transport(), partial(self._begin, model, body, stream=True))
 
 
 class AsyncMessages(_Endpoint[AsyncTransport]):
@@ -171,8 +171,8 @@ class AsyncMessages(_Endpoint[AsyncTransport]):
         **options: Any,  # they go to the server as they are,
     ) -> Reply:
         """Async version of `Messages.create`."""
-        given = {"messages": list(messages), "max_tokens": max_tokens, **options}
-        return await drive_async(whole_reply(self._begin(model, given, stream=False)), self._transport())
+        body = {"messages": list(messages), "max_tokens": max_tokens, **options}
+        return await drive_async(whole_reply(self._begin(model, body, stream=False)), self._transport())
 
     def stream(
         self,
@@ -183,5 +183,5 @@ class AsyncMessages(_Endpoint[AsyncTransport]):
         **options: Any,  # they go to the server as they are,
     ) -> AsyncChatStream:
         """Async version of `Messages.stream`."""
-        given = {"messages": list(messages), "max_tokens": max_tokens, **options}
-        return AsyncChatStream(self._transport(), partial(self._begin, model, given, stream=True))
+        body = {"messages": list(messages), "max_tokens": max_tokens, **options}
+        return AsyncChatStream(self._transport(), partial(self._begin, model, body, stream=True))

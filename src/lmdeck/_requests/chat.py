@@ -135,8 +135,8 @@ def checked_tool(tool: object) -> dict[str, Any]:
     Raises:
         ConfigurationError: The tool is not a mapping, or has no name.
     """
-    given = tool.to_dict() if hasattr(tool, "to_dict") else tool
-    function = given.get("function", given) if isinstance(given, Mapping) else None
+    fields = tool.to_dict() if hasattr(tool, "to_dict") else tool
+    function = fields.get("function", fields) if isinstance(fields, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
         raise ConfigurationError(
             f"A tool needs a name; got {str(tool)[:120]!r}.",
@@ -159,8 +159,8 @@ def tool_name(tool: Mapping[str, Any]) -> str:
 def _adjusted_tool(tool: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return a tool whose parameters LM Studio's schema check accepts."""
     function = without_nulls(tool["function"])
-    given = function.get("parameters")
-    parameters = dict(given) if isinstance(given, Mapping) else {}
+    declared = function.get("parameters")
+    parameters = dict(declared) if isinstance(declared, Mapping) else {}
     if parameters.get("type") != "object" or not isinstance(parameters.get("properties"), Mapping):
         if parameters.get("type", "object") != "object":
             raise ConfigurationError(
@@ -223,24 +223,24 @@ def _adjusted_options(options: Mapping[str, Any], fixes: CompatibilityFixes) -> 
             yield name, value
 
 
-def without_nulls(given: Mapping[str, Any]) -> dict[str, Any]:
+def without_nulls(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object without its null fields.
 
     They carry no information and may be refused (`strict: null`).
     """
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _plain_format(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
+def _plain_format(response_format: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return a response format with a schema that the engines support."""
-    named = given.get("json_schema")
+    named = response_format.get("json_schema")
     if isinstance(named, Mapping):
-        given = {**given, "json_schema": (named := without_nulls(named))}
+        response_format = {**response_format, "json_schema": (named := without_nulls(named))}
     schema = named.get("schema") if isinstance(named, Mapping) else None
     if not isinstance(named, Mapping) or not isinstance(schema, Mapping):
-        return dict(given)
+        return dict(response_format)
     plain = plain_schema(schema)
     detail = "The schema of response_format was sent without references and type lists."
     if plain == schema or not fixes.apply("schemas", detail):
-        return dict(given)
-    return {**given, "json_schema": {**named, "schema": plain}}
+        return dict(response_format)
+    return {**response_format, "json_schema": {**named, "schema": plain}}

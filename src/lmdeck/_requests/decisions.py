@@ -83,19 +83,19 @@ def _checked(name: object, question: object) -> AskedQuestion:
     return AskedQuestion(name=name, kind=kind, instructions=question.instructions, options=options)
 
 
-def _values(name: str, given: Any) -> tuple[Kind, list[Any]]:  # a type, or a value that stands for one
-    if given is bool:
+def _values(name: str, kind: Any) -> tuple[Kind, list[Any]]:  # a type, or a value that stands for one
+    if kind is bool:
         return "predicate", [True, False]
-    if isinstance(given, range):
-        return "score", sorted(given)
-    if isinstance(given, type) and issubclass(given, Enum):
-        return "choice", list(given)
-    if get_origin(given) is Literal:
-        return "choice", list(get_args(given))
-    if isinstance(given, Mapping) and all(isinstance(key, str) for key in given):
-        return "choice", list(given)
+    if isinstance(kind, range):
+        return "score", sorted(kind)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "choice", list(kind)
+    if get_origin(kind) is Literal:
+        return "choice", list(get_args(kind))
+    if isinstance(kind, Mapping) and all(isinstance(key, str) for key in kind):
+        return "choice", list(kind)
     raise ConfigurationError(
-        f"The type of the question {name!r}, {describe(repr(given), 80)}, has no list of possible answers.",
+        f"The type of the question {name!r}, {describe(repr(kind), 80)}, has no list of possible answers.",
         hint=f"Use {FORMS}.",
     )
 
@@ -106,17 +106,17 @@ def _label(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def state_text(given: object) -> str:
+def state_text(state: object) -> str:
     """Return the input of a decision as text; anything but text becomes JSON.
 
     Raises:
         ConfigurationError: It is empty, or has no form in JSON.
     """
-    if isinstance(given, str):
-        text = given
+    if isinstance(state, str):
+        text = state
     else:
         try:
-            text = msgspec.json.encode(given).decode()
+            text = msgspec.json.encode(state).decode()
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ConfigurationError(
                 f"The input of a decision cannot be written as JSON: {error}.", hint="Pass text or plain data."

@@ -94,13 +94,13 @@ def _transcribed(content: str | Sequence[Mapping[str, Any]], images: list[dict[s
     return " ".join(words)
 
 
-def responses_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
+def responses_body(options: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return the body of `/v1/responses`; tools may also be in the format of chat completions.
 
     Raises:
         ConfigurationError: The input is missing.
     """
-    body = {name: value for name, value in given.items() if value is not None}
+    body = {name: value for name, value in options.items() if value is not None}
     if not body.get("input"):
         raise ConfigurationError("The response has no input.", hint="Pass `input=`: a text or a list of items.")
     fixes.problems += items_order(body["input"], continues=bool(body.get("previous_response_id")))
@@ -114,14 +114,14 @@ def responses_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[
     return body
 
 
-def anthropic_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
+def anthropic_body(options: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return the body of `/v1/messages`.
     System messages and tools may also be in OpenAI's format.
 
     Raises:
         ConfigurationError: There is no message, or a tool has no name.
     """
-    body = {name: value for name, value in given.items() if value is not None}
+    body = {name: value for name, value in options.items() if value is not None}
     messages = [each.to_dict() if isinstance(each, Message) else dict(each) for each in body.get("messages") or ()]
     system = [str(each["content"]) for each in messages if each.get("role") == "system"]
     if system and fixes.apply("system_messages", "System messages were sent as `system`."):
@@ -146,20 +146,20 @@ def offered_tools(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _flat_tool(tool: Any, fixes: CompatibilityFixes) -> dict[str, Any]:  # dicts and Tool objects
-    given = without_nulls(tool.to_dict() if hasattr(tool, "to_dict") else tool)
-    if isinstance(given.get("function"), Mapping):
-        given = {"type": "function", **without_nulls(given["function"])}
-    detail = f"The tool {given.get('name')!r} got the object schema that LM Studio requires."
-    if given.get("type") == "function" and not given.get("parameters") and fixes.apply("tool_parameters", detail):
-        given["parameters"] = EMPTY_SCHEMA
-    return given
+    flat = without_nulls(tool.to_dict() if hasattr(tool, "to_dict") else tool)
+    if isinstance(flat.get("function"), Mapping):
+        flat = {"type": "function", **without_nulls(flat["function"])}
+    detail = f"The tool {flat.get('name')!r} got the object schema that LM Studio requires."
+    if flat.get("type") == "function" and not flat.get("parameters") and fixes.apply("tool_parameters", detail):
+        flat["parameters"] = EMPTY_SCHEMA
+    return flat
 
 
 def _anthropic_tool(tool: Any) -> dict[str, Any]:  # dicts and Tool objects
-    given = without_nulls(tool.to_dict() if hasattr(tool, "to_dict") else tool)
-    function = given.get("function")
+    fields = without_nulls(tool.to_dict() if hasattr(tool, "to_dict") else tool)
+    function = fields.get("function")
     if not isinstance(function, Mapping):
-        return given
+        return fields
     if not function.get("name"):
         raise ConfigurationError("A tool needs a name.", hint='Pass {"name": …, "input_schema": {…}}.')
     described = {"description": function["description"]} if function.get("description") else {}

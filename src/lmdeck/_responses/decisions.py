@@ -59,31 +59,31 @@ def _decisions(body: object, asked: Sequence[AskedQuestion], answers: Mapping[An
     )
 
 
-def _usage(given: object) -> Usage | None:
-    counted = token_usage(given)
+def _usage(usage: object) -> Usage | None:
+    counted = token_usage(usage)
     return read_usage({"usage": msgspec.json.decode(counted)}) if bytes(counted) else None
 
 
-def _answer(question: AskedQuestion, given: object) -> DecisionAnswer:
-    if given is None or (isinstance(given, Mapping) and given.get("type") == "refusal"):
+def _answer(question: AskedQuestion, entry: object) -> DecisionAnswer:
+    if entry is None or (isinstance(entry, Mapping) and entry.get("type") == "refusal"):
         return REFUSED
-    if not isinstance(given, Mapping):
-        raise _odd(question, given)
-    confidence = given.get("confidence")
+    if not isinstance(entry, Mapping):
+        raise _odd(question, entry)
+    confidence = entry.get("confidence")
     known = _probability(question, confidence) if confidence is not None else None
     if question.kind == "predicate":
-        return _predicate(question, given)
-    probabilities = _probabilities(question, given.get("probabilities"))
+        return _predicate(question, entry)
+    probabilities = _probabilities(question, entry.get("probabilities"))
     if question.kind == "score":
-        return _score(question, given, probabilities, known)
-    value = _chosen(question, given.get("choice"))
+        return _score(question, entry, probabilities, known)
+    value = _chosen(question, entry.get("choice"))
     return DecisionAnswer(
         value=value, probability=probabilities.get(value), probabilities=probabilities, confidence=known
     )
 
 
-def _predicate(question: AskedQuestion, given: Mapping[str, Any]) -> DecisionAnswer:
-    true = _probability(question, given.get("probability", given.get("noul")))
+def _predicate(question: AskedQuestion, entry: Mapping[str, Any]) -> DecisionAnswer:
+    true = _probability(question, entry.get("probability", entry.get("noul")))
     value = true >= 0.5
     return DecisionAnswer(
         value=value, probability=true if value else 1 - true, probabilities={True: true, False: 1 - true}
@@ -91,13 +91,13 @@ def _predicate(question: AskedQuestion, given: Mapping[str, Any]) -> DecisionAns
 
 
 def _score(
-    question: AskedQuestion, given: Mapping[str, Any], probabilities: dict[Any, float], confidence: float | None
+    question: AskedQuestion, entry: Mapping[str, Any], probabilities: dict[Any, float], confidence: float | None
 ) -> DecisionAnswer:
     """Read a place between the levels, counted from 0; the value is the level next to it."""
-    place = given.get("score")
+    place = entry.get("score")
     last = len(question.options) - 1
     if not isinstance(place, (int, float)) or isinstance(place, bool) or not 0 <= place <= last:
-        raise _odd(question, given)
+        raise _odd(question, entry)
     values = [option.value for option in question.options]
     below = min(int(place), last - 1)
     value = values[math.floor(place + 0.5)]
@@ -110,16 +110,16 @@ def _score(
     )
 
 
-def _probabilities(question: AskedQuestion, given: object) -> dict[Any, float]:
+def _probabilities(question: AskedQuestion, value: object) -> dict[Any, float]:
     """Read the probability of each value.
 
     OpenAI sends a list of objects, System One an object of labels or level numbers.
     """
     pairs: list[tuple[object, object]]
-    if isinstance(given, Mapping):
-        pairs = list(given.items())
-    elif isinstance(given, list):
-        entries = [each for each in given if isinstance(each, Mapping)]
+    if isinstance(value, Mapping):
+        pairs = list(value.items())
+    elif isinstance(value, list):
+        entries = [each for each in value if isinstance(each, Mapping)]
         pairs = [(each.get("value"), each.get("probability")) for each in entries]
     else:
         return {}
@@ -138,15 +138,15 @@ def _chosen(question: AskedQuestion, word: object) -> Any:  # a value of the que
     raise _odd(question, word)
 
 
-def _probability(question: AskedQuestion, given: object) -> float:
-    if not isinstance(given, (int, float)) or isinstance(given, bool) or not -1e-6 <= given <= 1 + 1e-6:
-        raise _odd(question, given)
-    return min(max(float(given), 0.0), 1.0)
+def _probability(question: AskedQuestion, value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not -1e-6 <= value <= 1 + 1e-6:
+        raise _odd(question, value)
+    return min(max(float(value), 0.0), 1.0)
 
 
-def _odd(question: AskedQuestion, given: object) -> MalformedStreamError:
+def _odd(question: AskedQuestion, value: object) -> MalformedStreamError:
     return MalformedStreamError(
-        f"The answer to the question {question.name!r} is not one of a {question.kind}: {_shown(given)}"
+        f"The answer to the question {question.name!r} is not one of a {question.kind}: {_shown(value)}"
     )
 
 

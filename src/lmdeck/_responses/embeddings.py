@@ -75,11 +75,11 @@ def read_vectors(body: object, count: int) -> list[list[float]]:
     return vectors
 
 
-def _vector(given: object) -> list[float]:
+def _vector(value: object) -> list[float]:
     try:
-        if isinstance(given, str):
-            return _from_base64(given)
-        vector = msgspec.convert(given, list[float])
+        if isinstance(value, str):
+            return _from_base64(value)
+        vector = msgspec.convert(value, list[float])
     except (msgspec.ValidationError, binascii.Error, ValueError) as error:
         raise MalformedStreamError(f"An embedding cannot be read: {error}.") from error
     if not vector:
@@ -101,10 +101,10 @@ def _from_base64(text: str) -> list[float]:
 
 def read_usage(body: object) -> Usage | None:
     """Return the token counts of a body, or None."""
-    given = body.get("usage") if isinstance(body, Mapping) else None
-    if not isinstance(given, Mapping):
+    usage = body.get("usage") if isinstance(body, Mapping) else None
+    if not isinstance(usage, Mapping):
         return None
-    flat = flatten_usage(dict(given))
+    flat = flatten_usage(dict(usage))
     counts = {name: flat[name] for name in Usage.__struct_fields__ if isinstance(flat.get(name), (int, float))}
     return Usage(**{name: int(count) for name, count in counts.items()})
 
@@ -131,8 +131,8 @@ def read_completion(
         MalformedStreamError: The body has no text.
         EmptyReplyError: The text is empty although tokens were requested.
     """
-    given: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
-    choices = given.get("choices")
+    fields: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
+    choices = fields.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else {}
     text = choice.get("text")
     if not isinstance(text, str):
@@ -142,7 +142,7 @@ def read_completion(
     problems = list(adjusted)
     if isinstance(choices, list) and len(choices) > 1:
         problems.append(Problem("extra_choice", "The server sent more than one choice; only the first is used."))
-    answered = str(given.get("model") or model)
+    answered = str(fields.get("model") or model)
     if not is_same_model(model, answered):
         problems.append(Problem("model_differs", f"The model {answered} answered instead of {model}."))
     logprobs = read_logprobs(choice.get("logprobs"))
@@ -152,9 +152,9 @@ def read_completion(
         text=text,
         finish_reason=str(choice.get("finish_reason") or ""),
         model=answered,
-        id=str(given.get("id") or ""),
+        id=str(fields.get("id") or ""),
         usage=read_usage(body),
-        stats=_stats(given.get("stats"), given.get("timings")),
+        stats=_stats(fields.get("stats"), fields.get("timings")),
         logprobs=logprobs,
         problems=problems,
         raw=body,

@@ -24,14 +24,14 @@ def checked_load_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigurationError: A count is not a positive integer.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    sent = {name: value for name, value in options.items() if value is not None}
     for name in ("context_length", "eval_batch_size", "num_experts", "parallel"):
-        value = given.get(name)
+        value = sent.get(name)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ConfigurationError(
                 f"{name} must be a positive integer, not {value!r}.", hint=f"Pass for example {name}=4096."
             )
-    return given
+    return sent
 
 
 def fitting_instance(
@@ -68,15 +68,15 @@ def read_loaded(body: object, key: str) -> LoadedModel:
     Raises:
         MalformedStreamError: The body names no instance.
     """
-    given = body if isinstance(body, Mapping) else {}
-    instance_id = given.get("instance_id") or given.get("model_instance_id") or given.get("id")
-    if not instance_id and given.get("status") != "loaded":
+    fields = body if isinstance(body, Mapping) else {}
+    instance_id = fields.get("instance_id") or fields.get("model_instance_id") or fields.get("id")
+    if not instance_id and fields.get("status") != "loaded":
         raise MalformedStreamError(f"The answer to loading {key!r} names no instance: {describe(str(body))}")
-    config = given.get("load_config")
-    time = given.get("load_time_seconds")
+    config = fields.get("load_config")
+    time = fields.get("load_time_seconds")
     return LoadedModel(
         instance_id=str(instance_id or key),
-        type=given["type"] if isinstance(given.get("type"), str) else "llm",
+        type=fields["type"] if isinstance(fields.get("type"), str) else "llm",
         load_time=float(time) if isinstance(time, (int, float)) and not isinstance(time, bool) else None,
         config=dict(config) if isinstance(config, Mapping) else {},
     )

@@ -15,26 +15,26 @@ from lmdeck.messages import TokenLogprob
 LOGPROBS_MISSING = "Log probabilities were asked for, but the server sent none."
 
 
-def read_logprobs(given: object) -> list[TokenLogprob]:
+def read_logprobs(value: object) -> list[TokenLogprob]:
     """Return the tokens of either form; an empty list for anything else."""
-    if isinstance(given, list):
-        return [read for entry in given if (read := _entry(entry)) is not None]
-    if not isinstance(given, Mapping):
+    if isinstance(value, list):
+        return [read for entry in value if (read := _entry(entry)) is not None]
+    if not isinstance(value, Mapping):
         return []
-    if isinstance(given.get("content"), list):
-        return read_logprobs(given["content"])
-    return _side_by_side(given)
+    if isinstance(value.get("content"), list):
+        return read_logprobs(value["content"])
+    return _side_by_side(value)
 
 
-def _entry(given: object) -> TokenLogprob | None:
-    if not isinstance(given, Mapping):
+def _entry(entry: object) -> TokenLogprob | None:
+    if not isinstance(entry, Mapping):
         return None
-    top = given.get("top_logprobs")
-    return _token(given.get("token"), given.get("logprob"), given.get("bytes"), read_logprobs(top))
+    top = entry.get("top_logprobs")
+    return _token(entry.get("token"), entry.get("logprob"), entry.get("bytes"), read_logprobs(top))
 
 
-def _side_by_side(given: Mapping[str, Any]) -> list[TokenLogprob]:
-    tokens, values, likely = (_list(given.get(name)) for name in ("tokens", "token_logprobs", "top_logprobs"))
+def _side_by_side(lists: Mapping[str, Any]) -> list[TokenLogprob]:
+    tokens, values, likely = (_list(lists.get(name)) for name in ("tokens", "token_logprobs", "top_logprobs"))
     read = []
     for place, (token, value) in enumerate(zip(tokens, values, strict=False)):
         others = likely[place] if place < len(likely) else None
@@ -58,9 +58,9 @@ def _token(
     return TokenLogprob(token=token, logprob=float(logprob), bytes=_bytes(spelled), top_logprobs=top or [])
 
 
-def _bytes(given: object) -> bytes | None:
+def _bytes(value: object) -> bytes | None:
     """Return a token's bytes, which may be part of a character only."""
     try:
-        return bytes(given) if isinstance(given, list) else None
+        return bytes(value) if isinstance(value, list) else None
     except (ValueError, TypeError):
         return None

@@ -70,34 +70,34 @@ def call_delta(index: int | None, id_: object = None, name: str | None = None, a
     )
 
 
-def as_raw(given: object) -> Raw:
+def as_raw(value: object) -> Raw:
     """Return an object as JSON; empty for anything else."""
-    return Raw(msgspec.json.encode(given)) if isinstance(given, Mapping) else Raw()
+    return Raw(msgspec.json.encode(value)) if isinstance(value, Mapping) else Raw()
 
 
-def token_usage(given: object) -> Raw:
+def token_usage(usage: object) -> Raw:
     """Return token counts under OpenAI's names.
 
     The counts are `input_tokens`, `output_tokens` and their cached and reasoning parts.
 
     Anthropic's API counts `cache_read_input_tokens` separately from `input_tokens`; here they are part of the prompt.
     """
-    if not isinstance(given, Mapping):
+    if not isinstance(usage, Mapping):
         return Raw()
-    cached = _count(given.get("cache_read_input_tokens"))
+    cached = _count(usage.get("cache_read_input_tokens"))
     counts = {
-        "prompt_tokens": _count(given.get("input_tokens")),
-        "completion_tokens": _count(given.get("output_tokens", given.get("total_output_tokens"))),
+        "prompt_tokens": _count(usage.get("input_tokens")),
+        "completion_tokens": _count(usage.get("output_tokens", usage.get("total_output_tokens"))),
     }
     known = {name: value for name, value in counts.items() if value is not None}
     if cached is not None and "prompt_tokens" in known:
         known["prompt_tokens"] += cached
-    total = _count(given.get("total_tokens"))
+    total = _count(usage.get("total_tokens"))
     known["total_tokens"] = sum(known.values()) if total is None else total
-    read, written = _object(given.get("input_tokens_details")), _object(given.get("output_tokens_details"))
+    read, written = _object(usage.get("input_tokens_details")), _object(usage.get("output_tokens_details"))
     details = {
         "cached_tokens": _count(read.get("cached_tokens")) if cached is None else cached,
-        "reasoning_tokens": _count(written.get("reasoning_tokens", given.get("reasoning_output_tokens"))),
+        "reasoning_tokens": _count(written.get("reasoning_tokens", usage.get("reasoning_output_tokens"))),
     }
     known |= {name: value for name, value in details.items() if value is not None}
     return Raw(msgspec.json.encode(known))

@@ -109,12 +109,12 @@ def request_of(record: Mapping[str, Any], options: BatchOptions) -> BatchRequest
 
 def custom_id_of(record: Mapping[str, Any], number: int) -> str:
     """Return the custom id of a record: its `custom_id` or `id`, else one from the row's number."""
-    given = record.get("custom_id")
-    if given is None:
-        given = record.get("id")
-    if given is None or isinstance(given, Mapping | list):
+    id_ = record.get("custom_id")
+    if id_ is None:
+        id_ = record.get("id")
+    if id_ is None or isinstance(id_, Mapping | list):
         return f"row-{number}"
-    return given.decode("utf-8", "replace") if isinstance(given, bytes) else str(given)
+    return id_.decode("utf-8", "replace") if isinstance(id_, bytes) else str(id_)
 
 
 @lru_cache(maxsize=64)
@@ -209,19 +209,19 @@ def filled(template: str, record: Mapping[str, Any]) -> str:
     return _FIELD.sub(value, template)
 
 
-def _as_text(name: str, given: Any) -> str:
+def _as_text(name: str, value: Any) -> str:
     """Return a value of a column as text.
 
     Lists, objects and numbers are written as JSON, dates and decimals as Python writes them.
     """
-    if isinstance(given, bytes):
+    if isinstance(value, bytes):
         try:
-            return given.decode()
+            return value.decode()
         except UnicodeDecodeError:
             raise InvalidRowError(f"{name!r} is not text.") from None
-    if isinstance(given, dict | list | bool | int | float):
-        return json.dumps(given, ensure_ascii=False, default=str)
-    return str(given)
+    if isinstance(value, dict | list | bool | int | float):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
 
 
 def _encoded(body: Mapping[str, Any]) -> tuple[bytes, bytes]:

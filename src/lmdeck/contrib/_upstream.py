@@ -38,8 +38,8 @@ class ClientTimeouts(Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, extensions: Mapping[str, Any]) -> ClientTimeouts:
         """Return the limits in the extensions of an httpx request."""
-        given = extensions.get("timeout") or {}
-        return cls(connect=given.get("connect"), read=given.get("read"))
+        timeouts = extensions.get("timeout") or {}
+        return cls(connect=timeouts.get("connect"), read=timeouts.get("read"))
 
     def over(self, own: Timeouts) -> Timeouts:
         """Return the shorter of each limit."""
@@ -73,8 +73,8 @@ def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return headers
 
 
-def _shorter(own: float, given: float | None) -> float:
-    return own if given is None else max(min(own, given), 0.001)
+def _shorter(own: float, limit: float | None) -> float:
+    return own if limit is None else max(min(own, limit), 0.001)
 
 
 class ClientTimeoutError(Exception):

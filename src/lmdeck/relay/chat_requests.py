@@ -15,23 +15,23 @@ __all__ = ["chat_body", "completion_body", "embedding_body"]
 _CHAT_FIELDS = ("model", "messages", "tools", "tool_choice", "stream")
 
 
-def chat_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> tuple[dict[str, Any], set[str]]:
+def chat_body(sent: Mapping[str, Any], fixes: CompatibilityFixes) -> tuple[dict[str, Any], set[str]]:
     """Return the body and the names of custom tools; unknown fields are unchanged.
 
     Raises:
         ConfigurationError: A message or a tool cannot be sent.
         UnknownToolError: `tool_choice` names a tool that is not offered.
     """
-    tools = read_tools(given.get("tools"), fixes)
-    choice, tools = _choice(given.get("tool_choice"), tools, fixes)
-    messages = given.get("messages")
+    tools = read_tools(sent.get("tools"), fixes)
+    choice, tools = _choice(sent.get("tool_choice"), tools, fixes)
+    messages = sent.get("messages")
     spec = ChatSpec(
         messages=tuple(_message(each, fixes) for each in messages) if isinstance(messages, list) else (),
         tools=tuple({"type": "function", "function": _named(tool)} for tool in tools.functions),
         tool_choice=choice,
-        options={name: value for name, value in given.items() if name not in _CHAT_FIELDS},
+        options={name: value for name, value in sent.items() if name not in _CHAT_FIELDS},
     )
-    return build_chat(spec, given.get("model"), fixes, stream=given.get("stream") is True), tools.custom
+    return build_chat(spec, sent.get("model"), fixes, stream=sent.get("stream") is True), tools.custom
 
 
 def _named(tool: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,16 +43,16 @@ def _named(tool: Mapping[str, Any]) -> dict[str, Any]:
     return dict(tool)
 
 
-def _choice(given: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tuple[Any, ForeignTools]:
+def _choice(choice: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tuple[Any, ForeignTools]:
     """Convert forms of `tool_choice` that `build_chat` does not know.
     Those are Mistral's `any`, a custom tool, and a list of allowed tools.
     """
-    if given == "any":
+    if choice == "any":
         return "required", tools
-    if not isinstance(given, Mapping):
-        return given if tools.functions else None, tools
-    kind = given.get("type")
-    inner = given.get(kind) if isinstance(kind, str) and isinstance(given.get(kind), Mapping) else given
+    if not isinstance(choice, Mapping):
+        return choice if tools.functions else None, tools
+    kind = choice.get("type")
+    inner = choice.get(kind) if isinstance(kind, str) and isinstance(choice.get(kind), Mapping) else choice
     details: Mapping[str, Any] = inner if isinstance(inner, Mapping) else {}
     if kind == "allowed_tools":
         allowed = [entry.get("function", entry.get("custom", entry)) for entry in details.get("tools") or ()]
@@ -61,7 +61,7 @@ def _choice(given: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tu
         return details.get("mode", "auto"), tools.only(names)
     if kind in {"auto", "none", "required", "any"}:
         return "required" if kind == "any" else kind, tools
-    return details.get("name") or given, tools
+    return details.get("name") or choice, tools
 
 
 def _message(given: object, fixes: CompatibilityFixes) -> Mapping[str, Any]:
@@ -96,14 +96,14 @@ def _call(call: object) -> object:
     return {"id": call.get("id"), "type": "function", "function": function}
 
 
-def completion_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
+def completion_body(sent: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return the body of `/v1/completions`.
     A list of one prompt becomes that prompt, and a stream reports its usage.
 
     Raises:
         ConfigurationError: There is more than one prompt, or one that is not text.
     """
-    body = {name: value for name, value in given.items() if value is not None}
+    body = {name: value for name, value in sent.items() if value is not None}
     prompt = body.get("prompt", "")
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
         fixes.apply("single_input", "A list with one prompt was sent as that prompt.")
@@ -117,14 +117,14 @@ def completion_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict
     return body
 
 
-def embedding_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
+def embedding_body(sent: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return the body of `/v1/embeddings`.
     It requests numbers; the relay encodes them if base64 was requested.
 
     Raises:
         ConfigurationError: The input is not text.
     """
-    body = {name: value for name, value in given.items() if value is not None}
+    body = {name: value for name, value in sent.items() if value is not None}
     if body.get("encoding_format") == "base64" and fixes.apply(
         "base64_embeddings", "Embeddings in base64, which LM Studio ignores, were asked for as numbers and packed here."
     ):
@@ -137,6 +137,6 @@ def embedding_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[
     return body
 
 
-def _is_text(given: object) -> bool:
-    items: Iterable[object] = given if isinstance(given, list) and given else [given]
+def _is_text(value: object) -> bool:
+    items: Iterable[object] = value if isinstance(value, list) and value else [value]
     return all(isinstance(item, str) for item in items)

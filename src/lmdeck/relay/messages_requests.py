@@ -21,13 +21,13 @@ __all__ = ["message_body"]
 _PASSED = ("text", "thinking", "redacted_thinking")
 
 
-def message_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
+def message_body(sent: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return the body; unknown fields are unchanged.
 
     Raises:
         ConfigurationError: There is no message, or an image that cannot be sent.
     """
-    body = {name: value for name, value in given.items() if value is not None}
+    body = {name: value for name, value in sent.items() if value is not None}
     blocks = _Blocks(fixes)
     body["messages"] = [blocks.message(each) for each in body.get("messages") or () if isinstance(each, Mapping)]
     if "tools" in body:
@@ -38,8 +38,8 @@ def message_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[st
     return anthropic_body(body, fixes)
 
 
-def _tools(given: object, fixes: CompatibilityFixes) -> Iterator[dict[str, Any]]:
-    for tool in given if isinstance(given, list) else []:
+def _tools(tools: object, fixes: CompatibilityFixes) -> Iterator[dict[str, Any]]:
+    for tool in tools if isinstance(tools, list) else []:
         if not isinstance(tool, Mapping):
             continue
         kind = tool.get("type", "custom")
@@ -60,48 +60,48 @@ class _Blocks:
         self._fixes = fixes
         self._ids = CallIds(fixes)
 
-    def message(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def message(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Return a message in the form that LM Studio accepts."""
-        content = given.get("content")
+        content = message.get("content")
         if content is None:
             self._fixes.apply("null_content", "A message's null content was sent as an empty string.")
-            return {**given, "content": ""}
-        if given.get("role") == "system":  # which `anthropic_body` moves to its place
-            return {**given, "content": _text(content)}
+            return {**message, "content": ""}
+        if message.get("role") == "system":  # which `anthropic_body` moves to its place
+            return {**message, "content": _text(content)}
         if not isinstance(content, list):
-            return dict(given)
-        return {**given, "content": [block for each in content for block in self._blocks(each)]}
+            return dict(message)
+        return {**message, "content": [block for each in content for block in self._blocks(each)]}
 
-    def _blocks(self, given: object) -> Iterator[dict[str, Any]]:
+    def _blocks(self, block: object) -> Iterator[dict[str, Any]]:
         """Return a block in the form that LM Studio accepts.
         The images of a tool's result follow it as separate blocks.
         """
-        if isinstance(given, str):
-            yield {"type": "text", "text": given}
-        if not isinstance(given, Mapping):
+        if isinstance(block, str):
+            yield {"type": "text", "text": block}
+        if not isinstance(block, Mapping):
             return
-        kind = given.get("type")
+        kind = block.get("type")
         if kind == "image":
-            yield _image(given, self._fixes)
+            yield _image(block, self._fixes)
         elif kind == "tool_use":
-            id_ = self._ids.unique(given.get("id"), "A tool_use block")
-            yield {**given, "id": id_, "input": _input(given.get("input"))}
+            id_ = self._ids.unique(block.get("id"), "A tool_use block")
+            yield {**block, "id": id_, "input": _input(block.get("input"))}
         elif kind == "tool_result":
-            id_ = self._ids.result(given.get("tool_use_id"), "A tool_result block")
-            yield from _result({**given, "tool_use_id": id_}, self._fixes)
+            id_ = self._ids.result(block.get("tool_use_id"), "A tool_result block")
+            yield from _result({**block, "tool_use_id": id_}, self._fixes)
         elif kind in _PASSED:
-            yield dict(given)
+            yield dict(block)
         else:
             self._fixes.apply("server_tools", f"A block of the type {kind!r}, unknown to LM Studio, was left out.")
 
 
-def _input(given: object) -> dict[str, Any]:
-    if isinstance(given, str):
+def _input(value: object) -> dict[str, Any]:
+    if isinstance(value, str):
         try:
-            given = msgspec.json.decode(given)
+            value = msgspec.json.decode(value)
         except msgspec.DecodeError:
-            given = {"input": given}
-    return dict(given) if isinstance(given, Mapping) else {}
+            value = {"input": value}
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _result(block: Mapping[str, Any], fixes: CompatibilityFixes) -> Iterator[dict[str, Any]]:

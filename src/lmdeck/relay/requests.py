@@ -69,14 +69,14 @@ class RelayRequest:
         """
         self.kind = kind
         self.fixes = CompatibilityFixes(without_rules)
-        given = _decoded(data)
-        if model and not given.get("model"):
-            given["model"] = model
-        self.given: Mapping[str, Any] = given
+        sent = _decoded(data)
+        if model and not sent.get("model"):
+            sent["model"] = model
+        self.given: Mapping[str, Any] = sent
         self.custom: set[str] = set()
-        self.body: Mapping[str, Any] = self._adjusted(given)
-        self.streams = kind != "embeddings" and given.get("stream") is True
-        self.model = str(given.get("model") or "")
+        self.body: Mapping[str, Any] = self._adjusted(sent)
+        self.streams = kind != "embeddings" and sent.get("stream") is True
+        self.model = str(sent.get("model") or "")
 
     def use_model(self, model: str) -> None:
         """Send the request to another model than the one it names."""
@@ -104,20 +104,20 @@ class RelayRequest:
             write_error=lambda error: error_body(self.kind, error),
         )
 
-    def _adjusted(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _adjusted(self, sent: dict[str, Any]) -> dict[str, Any]:
         match self.kind:
             case "chat":
-                body, self.custom = chat_body(given, self.fixes)
+                body, self.custom = chat_body(sent, self.fixes)
             case "responses":
-                body, self.custom = response_body(given, self.fixes)
+                body, self.custom = response_body(sent, self.fixes)
             case "messages":
-                body = message_body(given, self.fixes)
+                body = message_body(sent, self.fixes)
             case "completions":
-                body = completion_body(given, self.fixes)
+                body = completion_body(sent, self.fixes)
             case "embeddings":
-                body = embedding_body(given, self.fixes)
+                body = embedding_body(sent, self.fixes)
             case _:
-                body = given
+                body = sent
         return body
 
     def _chat_reader(self, status: int, headers: Mapping[str, str], architecture: str, observe: Observer) -> ChatReader:
@@ -183,11 +183,11 @@ def _decoded(data: bytes) -> dict[str, Any]:
     data = data.removeprefix(BOM_UTF8)
     try:
         try:
-            given = msgspec.json.decode(data)
+            decoded = msgspec.json.decode(data)
         except msgspec.DecodeError:
-            given = msgspec.json.decode(without_lone_surrogates(data))
+            decoded = msgspec.json.decode(without_lone_surrogates(data))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequestError(f"The request's body is not JSON: {error}.", status=400) from error
-    if not isinstance(given, dict):
+    if not isinstance(decoded, dict):
         raise InvalidRequestError("The request's body is not a JSON object.", status=400)
-    return given
+    return decoded

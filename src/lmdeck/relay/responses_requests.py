@@ -22,14 +22,14 @@ from lmdeck.relay.tool_conversion import ForeignTools, custom_arguments, object_
 __all__ = ["response_body"]
 
 
-def response_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> tuple[dict[str, Any], set[str]]:
+def response_body(sent: Mapping[str, Any], fixes: CompatibilityFixes) -> tuple[dict[str, Any], set[str]]:
     """Return the body and the names of custom tools; unknown fields are unchanged.
 
     Raises:
         ConfigurationError: There is no input.
         UnknownToolError: `tool_choice` names a tool that is not offered.
     """
-    body = {name: value for name, value in given.items() if value is not None}
+    body = {name: value for name, value in sent.items() if value is not None}
     if isinstance(body.get("input"), list):
         body["input"] = list(_items(body["input"], fixes))
     tools = read_tools(body.pop("tools", None), fixes, servers=("mcp",))
@@ -47,20 +47,20 @@ def response_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> tuple[
     return responses_body(body, fixes), tools.custom
 
 
-def _choice(given: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tuple[object, ForeignTools]:
+def _choice(value: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tuple[object, ForeignTools]:
     """Return the choice as one of LM Studio's three words, with the remaining tools."""
-    if not isinstance(given, Mapping):
-        return given, tools
-    kind = given.get("type")
+    if not isinstance(value, Mapping):
+        return value, tools
+    kind = value.get("type")
     if kind == "allowed_tools":
-        names = [entry.get("name") for entry in given.get("tools") or () if isinstance(entry, Mapping)]
+        names = [entry.get("name") for entry in value.get("tools") or () if isinstance(entry, Mapping)]
         fixes.apply("tool_choice", "tool_choice allowed_tools was sent as those tools alone.")
-        return given.get("mode", "auto"), tools.only(names)
+        return value.get("mode", "auto"), tools.only(names)
     if kind not in {"function", "custom"}:
         fixes.apply("tool_choice", f"tool_choice {kind!r} names a tool that is not offered here and was left out.")
         return None, tools
-    function = given.get("function")
-    name = given.get("name") or (function.get("name") if isinstance(function, Mapping) else None)
+    function = value.get("function")
+    name = value.get("name") or (function.get("name") if isinstance(function, Mapping) else None)
     chosen = tools.only([name])
     if not chosen.functions:
         offered = ", ".join(tool["name"] for tool in tools.functions) or "none"
@@ -70,31 +70,31 @@ def _choice(given: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tu
     return {"type": "function", "name": name}, tools
 
 
-def _text(given: object, fixes: CompatibilityFixes) -> object:
+def _text(text: object, fixes: CompatibilityFixes) -> object:
     """Return `text` with the format that LM Studio requires."""
-    if not isinstance(given, Mapping):
-        return given
-    form = given.get("format")
+    if not isinstance(text, Mapping):
+        return text
+    form = text.get("format")
     if form is None:
         change = "`text` got the format that LM Studio asks for."
-        return {**given, "format": {"type": "text"}} if fixes.apply("empty_text", change) else given
+        return {**text, "format": {"type": "text"}} if fixes.apply("empty_text", change) else text
     if isinstance(form, Mapping) and form.get("type") == "json_object":
         change = "The format json_object was sent as a json_schema that takes any object."
         any_json = {"type": "json_schema", "name": "answer", "strict": False, "schema": ANY_OBJECT}
-        return {**given, "format": any_json} if fixes.apply("json_object", change) else given
+        return {**text, "format": any_json} if fixes.apply("json_object", change) else text
     schema = form.get("schema") if isinstance(form, Mapping) else None
     if isinstance(form, Mapping) and isinstance(schema, Mapping):
         plain = plain_schema(schema)
         change = "The schema of the format was written without references and type lists."
         if plain != schema and fixes.apply("schemas", change):
-            return {**given, "format": {**form, "schema": plain}}
-    return given
+            return {**text, "format": {**form, "schema": plain}}
+    return text
 
 
-def _items(given: Iterable[object], fixes: CompatibilityFixes) -> Iterator[dict[str, Any]]:
+def _items(items: Iterable[object], fixes: CompatibilityFixes) -> Iterator[dict[str, Any]]:
     """Return the items of an input in the types that LM Studio supports."""
     ids = CallIds(fixes)
-    for item in given:
+    for item in items:
         if not isinstance(item, Mapping):
             continue
         kind = str(item.get("type") or "message")

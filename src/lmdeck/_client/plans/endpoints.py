@@ -45,8 +45,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     reasoning: Callable[[str, Mapping[str, Any]], dict[str, Any]]
 
 
-def _native_body(given: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:  # noqa: ARG001  # the signature of `Endpoint.adjust`
-    return {name: value for name, value in given.items() if value is not None}
+def _native_body(options: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:  # noqa: ARG001  # the signature of `Endpoint.adjust`
+    return {name: value for name, value in options.items() if value is not None}
 
 
 NATIVE = Endpoint(
@@ -76,18 +76,20 @@ def begin_endpoint(
     session: Session,
     endpoint: Endpoint,
     model: str | None,
-    given: Mapping[str, Any],
+    options: Mapping[str, Any],
     *,
     stream: bool,
     problems: Sequence[Problem] = (),
 ) -> Plan[ResponseStream[ChatReader]]:
     """Send the request, and read the response up to its first chunks."""
     fixes = CompatibilityFixes(session.settings.without_rules, list(problems))
-    level = given.get("reasoning")
+    level = options.get("reasoning")
     is_level = isinstance(level, str)
     if is_level:
         check_level(level)
-    body = endpoint.adjust({name: value for name, value in given.items() if not is_level or name != "reasoning"}, fixes)
+    body = endpoint.adjust(
+        {name: value for name, value in options.items() if not is_level or name != "reasoning"}, fixes
+    )
     offered = OfferedTools(offered_tools(body))
 
     def build(named: str | None) -> GenerationRequest[ChatReader]:

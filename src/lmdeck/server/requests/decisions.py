@@ -84,8 +84,8 @@ def _decision_model(name: object, models: Sequence[ModelDescription]) -> str:
     return key
 
 
-def _question(given: object) -> DecisionQuestion:
-    question = given if isinstance(given, dict) else {}
+def _question(value: object) -> DecisionQuestion:
+    question = value if isinstance(value, dict) else {}
     name = question.get("name")
     if name is not None and not isinstance(name, str):
         raise invalid("'questions.name' field must be a string", param="questions")
@@ -102,16 +102,16 @@ def _question(given: object) -> DecisionQuestion:
     return DecisionQuestion(name=name, kind=kind, instructions=words, options=options)
 
 
-def _instructions(given: object) -> str:
-    if isinstance(given, list):
-        given = "\n".join(str(part["text"]) for part in given if isinstance(part, dict) and "text" in part)
-    if not isinstance(given, str) or not given:
+def _instructions(value: object) -> str:
+    if isinstance(value, list):
+        value = "\n".join(str(part["text"]) for part in value if isinstance(part, dict) and "text" in part)
+    if not isinstance(value, str) or not value:
         raise invalid("'questions.instructions' field must be a string", param="questions")
-    return given
+    return value
 
 
-def _options(given: object, name: str, field: str, kinds: tuple[type, ...]) -> tuple[DecisionOption, ...]:
-    entries = given if isinstance(given, list) else []
+def _options(value: object, name: str, field: str, kinds: tuple[type, ...]) -> tuple[DecisionOption, ...]:
+    entries = value if isinstance(value, list) else []
     if not all(isinstance(entry, dict) and isinstance(entry.get(field), kinds) for entry in entries):
         raise invalid(f"'questions.{name}' field must be an array of objects with a '{field}'", param="questions")
     options = tuple(DecisionOption(entry[field], str(entry.get("description") or "")) for entry in entries)
@@ -125,8 +125,8 @@ def _checked(options: tuple[DecisionOption, ...], name: str) -> tuple[DecisionOp
     return options
 
 
-def _systemone_question(name: str, given: object) -> DecisionQuestion:
-    question = given if isinstance(given, dict) else {}
+def _systemone_question(name: str, value: object) -> DecisionQuestion:
+    question = value if isinstance(value, dict) else {}
     criteria = question.get("criteria")
     kind: Literal["predicate", "choice", "score"]
     options: tuple[DecisionOption, ...]

@@ -82,14 +82,14 @@ def required_text(body: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _message(given: object) -> ChatMessage:
-    if isinstance(given, str):
-        return ChatMessage(role="user", text=given)
-    if not isinstance(given, list) or not given:
+def _message(value: object) -> ChatMessage:
+    if isinstance(value, str):
+        return ChatMessage(role="user", text=value)
+    if not isinstance(value, list) or not value:
         raise _issue('"input" is required', "input", "missing_required_parameter")
     texts: list[str] = []
     images: list[str] = []
-    for index, item in enumerate(given):
+    for index, item in enumerate(value):
         match item:
             case {"type": "message" | "text", "content": str(text)}:
                 texts.append(text)
@@ -102,12 +102,12 @@ def _message(given: object) -> ChatMessage:
     return ChatMessage(role="user", text="\n".join(texts), images=tuple(images))
 
 
-def _integrations(given: object) -> tuple[Integration, ...]:
-    if given is None:
+def _integrations(value: object) -> tuple[Integration, ...]:
+    if value is None:
         return ()
-    if not isinstance(given, list) or len(given) > MAX_INTEGRATIONS:
+    if not isinstance(value, list) or len(value) > MAX_INTEGRATIONS:
         raise _issue(f"Expected an array of at most {MAX_INTEGRATIONS}", "integrations", "invalid_type")
-    return tuple(_integration(item, f"integrations.{index}") for index, item in enumerate(given))
+    return tuple(_integration(item, f"integrations.{index}") for index, item in enumerate(value))
 
 
 def _integration(item: Any, param: str) -> Integration:  # JSON
