@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -93,6 +96,84 @@ def test_top_survives_a_gateway_that_is_away(fake: FakeLMStudio, tmp_path: Path)
         assert "✓ up" in shown
         screen.type("q")
         assert screen.process.wait(PATIENCE) == 0
+
+
+class _Operated(BaseHTTPRequestHandler):
+    """A gateway whose state a test changes; it notes what it is asked to do."""
+
+    protocol_version = "HTTP/1.1"
+    hosts: ClassVar[list[str]] = []
+    live: ClassVar[list[str]] = []
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        host = {
+            "up": True,
+            "draining": False,
+            "breaker": "closed",
+            "loading": "",
+            "running": 0,
+            "models": {},
+            "error": "",
+        }
+        request = {
+            "key": "",
+            "model": "m",
+            "host": "h",
+            "phase": "answering",
+            "seconds": 1.0,
+            "chunks_per_second": None,
+        }
+        totals = {"requests": 0, "errors": 0, "problems": 0, "hits": 0}
+        self._answer(
+            {
+                "hosts": [{**host, "name": name} for name in self.hosts],
+                "live": [{**request, "request_id": id_} for id_ in self.live],
+                "queues": {}, "errors": [], "totals": totals, "requests": len(self.live),
+            }
+        )  # fmt: skip
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.asked.append(self.path)
+        self._answer({})
+
+    def _answer(self, value: object) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+def test_keys_act_on_what_is_still_there() -> None:
+    """Not on the next request if the selected one has ended, nor on a host that was removed; and names may have spaces."""
+    _Operated.hosts, _Operated.live, _Operated.asked = ["a b", "other"], ["req_one", "req_two"], []
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Operated) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        screen = Screen([*TOP, "--url", url, "--interval", "0.2"], dict(os.environ), columns=80, lines=24)
+        with contextlib.closing(screen):
+            screen.wait_until(lambda shown: "eq_two" in shown and "▸  other" not in shown)
+            screen.type("\x1b[Bh")
+            screen.wait_until(lambda shown: "▸  other" in shown)
+            _Operated.hosts, _Operated.live = ["a b"], ["req_one"]
+            screen.wait_until(lambda shown: "eq_two" not in shown and "other" not in shown)
+            screen.type("c")
+            screen.wait_until(lambda shown: "eq_two has ended" in shown)
+            screen.type("d")
+            screen.wait_until(lambda shown: "a b is draining" in shown)
+            screen.type("c")
+            screen.wait_until(lambda shown: "stopped eq_one" in shown)
+            _Operated.hosts, _Operated.live = [], []
+            screen.wait_until(lambda shown: "no open requests" in shown and "a b  " not in shown)
+            screen.type("dcq")
+            assert screen.process.wait(PATIENCE) == 0
+        server.shutdown()
+    assert _Operated.asked == ["/gateway/hosts/a%20b/drain", "/gateway/requests/req_one/cancel"]
 
 
 def test_top_without_a_terminal_prints_the_state_once(fake: FakeLMStudio, tmp_path: Path) -> None:

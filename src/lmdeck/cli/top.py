@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from typing import Annotated, Any
 from urllib.error import HTTPError
+from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
 import msgspec
@@ -287,17 +288,22 @@ class _View:
             self._selected = live[max(0, min(len(live) - 1, at + by))]["request_id"]
 
     def _cancel(self, gateway: _Gateway) -> None:
-        live = self._sorted()
-        chosen = next((one for one in live if one["request_id"] == self._selected), live[0] if live else None)
-        if chosen is not None:
-            path = f"/gateway/requests/{chosen['request_id']}/cancel"
-            self._act(gateway, path, {}, f"stopped {chosen['request_id'][-6:]}")
+        """Stop the selected request: if it has ended, no other one."""
+        ids = [one["request_id"] for one in self._sorted()]
+        chosen, self._selected = self._selected or next(iter(ids), ""), ""
+        if chosen in ids:
+            self._act(gateway, f"/gateway/requests/{quote(chosen, safe='')}/cancel", {}, f"stopped {chosen[-6:]}")
+        elif chosen:
+            self._note = _Act(f"{chosen[-6:]} has ended")
 
     def _drain(self, gateway: _Gateway) -> None:
-        host = self.status["hosts"][self._host]
+        hosts = self.status["hosts"]
+        if not hosts:
+            return
+        host = hosts[self._host % len(hosts)]
         wanted = not host["draining"]
         done = f"{host['name']} is draining" if wanted else f"{host['name']} is used again"
-        self._act(gateway, f"/gateway/hosts/{host['name']}/drain", {"drain": wanted}, done)
+        self._act(gateway, f"/gateway/hosts/{quote(host['name'], safe='')}/drain", {"drain": wanted}, done)
 
     def _act(self, gateway: _Gateway, path: str, body: Mapping[str, Any], done: str) -> None:
         try:
