@@ -17,7 +17,7 @@ from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._compatibility import ALL, check_rules
 from lmdeck._pipeline.run_plan import drive, drive_async, run_plan, run_plan_async
-from lmdeck._requests.chat import ChatSpec, checked_options, checked_tool, tool_name
+from lmdeck._requests.chat import ChatSpec, checked_options, checked_tool, expects_one_call, tool_name
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck._transport.interruption import Interruption
 from lmdeck.config import Settings
@@ -280,7 +280,7 @@ class _Builder(Generic[TransportT]):
         tools = {tool.name: tool for tool in self._spec.handlers}
         names = {tool_name(tool) for tool in self._spec.tools}
         elsewhere = frozenset(names - set(tools))
-        return agent_plan(tools, elsewhere, limits, one_at_a_time=self._spec.expects_one_call, resumed=resumed)
+        return agent_plan(tools, elsewhere, limits, one_at_a_time=expects_one_call(self._spec.options), resumed=resumed)
 
     def _resumed(self, paused: PausedRun, decisions: Decisions) -> tuple[ChatSpec, PendingRound]:
         """Return what was asked, and the round that goes on.

@@ -52,11 +52,6 @@ class ChatSpec(Struct, frozen=True, kw_only=True):
     without_rules: tuple[str, ...] = ()
     cache_control: str = ""
 
-    @property
-    def expects_one_call(self) -> bool:
-        """Whether an answer may have only one tool call."""
-        return self.options.get("parallel_tool_calls") is False
-
 
 def build_chat(spec: ChatSpec, model: str | None, fixes: CompatibilityFixes, *, stream: bool) -> dict[str, Any]:
     """Build the body of `POST /v1/chat/completions`, and record the changes in `fixes`.
@@ -149,6 +144,13 @@ def demands_call(choice: object) -> bool:
     """Whether a tool choice, in OpenAI's or Anthropic's words, demands a call."""
     kind = choice.get("type") if isinstance(choice, Mapping) else choice
     return kind in {"required", "any", "tool", "function"}
+
+
+def expects_one_call(body: Mapping[str, Any]) -> bool:
+    """Whether a response may have only one tool call, by OpenAI's or Anthropic's option."""
+    choice = body.get("tool_choice")
+    is_disabled = isinstance(choice, Mapping) and choice.get("disable_parallel_tool_use") is True
+    return body.get("parallel_tool_calls") is False or is_disabled
 
 
 def tool_name(tool: Mapping[str, Any]) -> str:

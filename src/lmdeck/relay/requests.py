@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from lmdeck._client.plans.endpoints import expects_one_call
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._limits import Limits
 from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.parser import StreamParser
+from lmdeck._requests.chat import expects_one_call
 from lmdeck._requests.other_endpoints import offered_tools
 from lmdeck._streaming.anthropic_messages import AnthropicTranslator
 from lmdeck._streaming.assembler import ChatAssembler

@@ -15,7 +15,7 @@ from lmdeck._parsing.offered_tools import NO_TOOLS, OfferedTools
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import ResponseStream
-from lmdeck._requests.chat import ChatSpec, build_chat, demands_call
+from lmdeck._requests.chat import ChatSpec, build_chat, demands_call, expects_one_call
 from lmdeck._requests.reasoning import chat_reasoning, fitting_level
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader
@@ -90,7 +90,7 @@ def _build(
             strict=spec.strict,
             expects_tokens=options.get("max_tokens") != 0,
             expects_logprobs=bool(options.get("logprobs")),
-            expects_one_call=spec.expects_one_call,
+            expects_one_call=expects_one_call(options),
             expects_call=choice is not None and demands_call(choice),
             text_parser=StreamParser(offered, architecture=facts.architecture),
             tools=offered,

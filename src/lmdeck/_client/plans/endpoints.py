@@ -14,7 +14,7 @@ from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import ResponseStream
-from lmdeck._requests.chat import demands_call
+from lmdeck._requests.chat import demands_call, expects_one_call
 from lmdeck._requests.other_endpoints import anthropic_body, offered_tools, responses_body
 from lmdeck._requests.reasoning import (
     anthropic_reasoning,
@@ -116,10 +116,3 @@ def begin_endpoint(
         return GenerationRequest(path=endpoint.path, body=sent, fixes=fixes, make_reader=make_reader)
 
     return generate(session, model, build, level if is_level else None)
-
-
-def expects_one_call(body: Mapping[str, Any]) -> bool:
-    """Whether a response may have only one tool call, by OpenAI's or Anthropic's option."""
-    choice = body.get("tool_choice")
-    is_disabled = isinstance(choice, Mapping) and choice.get("disable_parallel_tool_use") is True
-    return body.get("parallel_tool_calls") is False or is_disabled
