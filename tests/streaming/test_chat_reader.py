@@ -128,6 +128,7 @@ def segmentations(wire: bytes) -> list[list[bytes]]:
         [wire],
         [bytes([byte]) for byte in wire],
         [wire[start : start + 10] for start in range(0, len(wire), 10)],
+        [line + b"\n\n" for line in wire.split(b"\n\n") if line] if wire.endswith(b"\n\n") else [wire],
         *([wire[start:end] for start, end in zip([0, *cut], [*cut, len(wire)], strict=True)] for cut in cuts),
     ]
 
@@ -583,6 +584,70 @@ def test_each_text_of_one_read_is_a_chunk(parser: Any) -> None:
         1
     ]
     assert [each.content for each in told if each.content] == plain
+
+
+TEXTS = st.one_of(
+    st.text(max_size=5), st.sampled_from(["assistant", '"', "\\", 'a","x":"b', "?", "1", "\n", "", "naïve", "\u2028"])
+)
+DELTAS = st.one_of(
+    st.builds(lambda text: {"content": text}, TEXTS),
+    st.builds(lambda text: {"role": "assistant", "content": text}, TEXTS),
+    st.builds(lambda text: {"reasoning_content": text}, TEXTS),
+    st.builds(lambda text: {"content": text, "reasoning_content": text}, TEXTS),
+    st.builds(lambda text: {"content": text, "refusal": text}, TEXTS),
+    st.builds(lambda text: {"content": [{"type": "text", "text": text}]}, TEXTS),
+    st.just(tool("1", "f", "{}")),
+)
+CHOICES = st.fixed_dictionaries(
+    {
+        "index": st.sampled_from([0, 0, 0, 0, 1]),
+        "delta": DELTAS,
+        "finish_reason": st.sampled_from([None, None, None, None, None, "stop"]),
+        "logprobs": st.sampled_from([None, None, None, {"content": [{"token": "a", "logprob": -1.0}]}]),
+    }
+)
+
+
+def result_of(events: list[bytes], parser: Any) -> tuple[object, list[Chunk]]:
+    """Read events, each in a read of its own; return the reply without its bytes, or the error's kind, and the chunks."""
+    target, chunks = reader(SSE, text_parser=parser), list[Chunk]()
+    try:
+        for each in [*events, chunk({}, "stop"), DONE]:
+            chunks += target.feed(each)
+        chunks += target.finish()
+    except LMStudioError as error:
+        return type(error), chunks
+    return msgspec.structs.replace(target.reply(), raw=None), chunks
+
+
+@given(st.lists(CHOICES, max_size=12), st.booleans(), st.booleans())
+def test_events_that_differ_only_in_their_text_mean_what_they_say(
+    choices: list[dict[str, Any]], escapes: bool, has_parser: bool
+) -> None:
+    """The text is cut out of them; the same events with a time that ticks are decoded whole, each of them."""
+
+    def written(times: list[int]) -> list[bytes]:
+        heads = ({"id": "c", "model": "m", "created": time} for time in times)
+        payloads = ({**head, "choices": [choice]} for head, choice in zip(heads, choices, strict=True))
+        return [event(json.dumps(payload, ensure_ascii=escapes).encode()) for payload in payloads]
+
+    def parser() -> StreamParser | None:
+        return StreamParser() if has_parser else None
+
+    alike = result_of(written([7] * len(choices)), parser())
+    assert alike == result_of(written(list(range(len(choices)))), parser())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [rb"\ud83d", b"\x01", b"\xff", b'","reasoning_content":"b', b'"},"finish_reason":"stop","x":{"y":"', b'" , "z": "'],
+)
+def test_what_stands_in_the_place_of_a_text_is_checked_like_any_json(odd: bytes) -> None:
+    """After events that differ only in their text, one that breaks out of the string, or is broken, is read whole."""
+    alike = [event(b'{"id":"c","model":"m","created":1,"choices":[{"index":0,"delta":{"content":"%s"}}]}' % text) for text in
+             (b"One", b" two", odd, b" three")]  # fmt: skip
+    ticking = [each.replace(b'"created":1', b'"created":%d' % time) for time, each in enumerate(alike)]
+    assert result_of(alike, None) == result_of(ticking, None)
 
 
 def test_an_error_after_texts_of_the_same_read_has_them_in_its_partial_reply() -> None:

@@ -99,9 +99,6 @@ class StreamParser:
 
         Texts without markup are looked at together, and are a chunk each.
         """
-        if len(texts) == 1:
-            self.feed_into(texts[0], chunks)
-            return
         for begin in range(0, len(texts), TEXTS_AT_ONCE):
             some = texts[begin : begin + TEXTS_AT_ONCE]
             if not self._pass_together(some, chunks):

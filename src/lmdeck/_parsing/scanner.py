@@ -57,9 +57,8 @@ class _Lines:
     def emit(self, text: str) -> None:
         """Emit text."""
         self._emit(text)
-        newline = text.rfind("\n") + 1
-        if newline or self._scanner.is_line_start:
-            rest = text[newline:]
+        if "\n" in text or self._scanner.is_line_start:
+            rest = text[text.rfind("\n") + 1 :]
             self._scanner.is_line_start = not rest or rest.isspace()
             self._source.stop = self.stop
 

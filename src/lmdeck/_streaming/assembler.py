@@ -172,12 +172,15 @@ class ChatAssembler:
 
         A chunk is appended for each one, unless it holds markup.
         """
-        if self._text_parser is None:
+        parser, first = self._text_parser, len(chunks)
+        if parser is None:
             self._content.write("".join(texts))
             chunks += map(Chunk, texts)
             return
-        first = len(chunks)
-        self._text_parser.feed_texts(texts, chunks)
+        if len(texts) == 1:
+            parser.feed_into(texts[0], chunks)
+        else:
+            parser.feed_texts(texts, chunks)
         is_one_text = len(chunks) == first + 1 and chunks[first].content
         if not is_one_text and any(chunk.tool_call_delta or chunk.tool_call for chunk in chunks[first:]):
             self._merge_embedded_calls(chunks, first)

@@ -19,6 +19,7 @@ from lmdeck._responses.json_reader import DECODE_ERRORS, refuse_body
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.raw_events import RawEvents
 from lmdeck._streaming.sse import BOM, ServerSentEvent, SSEDecoder
+from lmdeck._streaming.text_template import TextTemplate
 from lmdeck._streaming.wire_chunks import WireCompletion, without_lone_surrogates
 from lmdeck.errors import (
     APIError,
@@ -47,11 +48,12 @@ class ChatReader:
     answer, with `b""` and the last chunks. `failure` is an error that follows the chunks returned last.
     """
 
-    _sse: SSEDecoder  # this and the next are made when the answer turns out to be events
+    _sse: SSEDecoder  # this and the next two are made when the answer turns out to be events
+    _template: TextTemplate
     _raw: RawEvents
     __slots__ = (
         "__weakref__", "_assembler", "_body", "_byte_count", "_headers", "_limits", "_observe", "_raw", "_sse", "_start",
-        "_status", "failure", "is_done", "is_streamed",
+        "_status", "_template", "failure", "is_done", "is_streamed",
     )  # fmt: skip
 
     def __init__(
@@ -171,7 +173,8 @@ class ChatReader:
             self._body.append(start)
         elif start.startswith(SSE_FIELDS) or (start and self._declares_events and not BOM.startswith(start)):
             self.is_streamed = True
-            self._sse, self._raw = SSEDecoder(self._limits), RawEvents(self._limits.raw_bytes)
+            self._sse, self._template = SSEDecoder(self._limits), TextTemplate()
+            self._raw = RawEvents(self._limits.raw_bytes, self._template)
             return self._read_events(start)
         else:
             self._start = start
@@ -197,9 +200,12 @@ class ChatReader:
 
     def _read_events(self, data: bytes) -> list[Chunk]:
         chunks: list[Chunk] = []
-        read = self._read_batch if self._observe is None else self._read_observed
         try:
-            read(self._sse.feed(data), chunks)
+            events = self._sse.feed(data)
+            if self._observe is None:
+                self._read_batch(events, chunks)
+            else:
+                self._read_observed(events, chunks)
         except LMStudioError as error:
             if not chunks:
                 raise
@@ -220,21 +226,23 @@ class ChatReader:
 
         The texts of events that hold nothing else are parsed together.
         """
-        assembler, record, texts = self._assembler, self._raw.add, list[str]()
+        assembler, raw, template = self._assembler, self._raw, self._template
+        texts: list[str] = []
         for event in events:
-            try:
-                completion = _decode_completion(event.data)
-            except DECODE_ERRORS:  # the end mark, for example
-                completion = None
-            text = "" if completion is None or event.event else assembler.text_alone(completion)
-            if text:
-                record(event.data)
-                texts.append(text)
-                continue
-            if texts:
-                assembler.feed_texts(texts, chunks)
-                texts = []
-            self._read_event(event, completion, chunks)
+            text = "" if event.event else template.text_of(event.data)
+            if not text:
+                completion = _decoded(event.data)
+                text = "" if completion is None or event.event else assembler.text_alone(completion)
+                if not text:
+                    template.forget()
+                    if texts:
+                        assembler.feed_texts(texts, chunks)
+                        texts = []
+                    self._read_event(event, completion, chunks)
+                    continue
+                template.learn(event.data, text, _content_of)
+            raw.add(event.data)
+            texts.append(text)
         if texts:
             assembler.feed_texts(texts, chunks)
 
@@ -338,3 +346,18 @@ class ChatReader:
         """Return the error that a body with a good status reports, if any."""
         decoded = decoded_or_text(body)
         return api_error(self._status, decoded, self._headers) if is_error_body(decoded) else None
+
+
+def _decoded(data: bytes) -> WireCompletion | None:
+    """Return the completion in the data of an event; None for the end mark, for example."""
+    try:
+        return _decode_completion(data)
+    except DECODE_ERRORS:
+        return None
+
+
+def _content_of(data: bytes) -> object:
+    """Return the content of the only choice in the data of an event."""
+    completion = _decoded(data)
+    delta = completion.choices[0].delta if completion is not None and completion.choices else None
+    return None if delta is None else delta.content

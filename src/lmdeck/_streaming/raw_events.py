@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lmdeck._streaming.text_template import TextTemplate
+
 BURST = 16
 
 
@@ -12,10 +14,13 @@ class RawEvents:
     is kept once for all of them.
     """
 
-    __slots__ = ("_groups", "_head", "_is_alone", "_left", "_middles", "_new", "_tail", "count", "is_short")
+    __slots__ = (
+        "_groups", "_head", "_is_alone", "_left", "_middles", "_new", "_tail", "_template", "count", "is_short",
+    )  # fmt: skip
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, template: TextTemplate) -> None:
         self._left = limit
+        self._template = template  # a group of its events shares its bytes
         self._head = self._tail = b""
         self._is_alone = True  # whether the last group has one event, which is its head
         self._groups: list[tuple[int, bytes, bytes]] = []  # the position of its first event, their head and their tail
@@ -38,20 +43,18 @@ class RawEvents:
 
         Many at once stay whole: they come from a server that is fast, so that the stream is over soon.
         """
-        new, self._new = self._new, []
+        new = self._new
         if len(new) < BURST:
             for data in new:
-                self._add_to_group(data)
-            return
-        self._head, self._tail, self._is_alone = b"", b"", True
-        self._groups.append((len(self._middles), b"", b""))
-        self._middles += new
-
-    def _add_to_group(self, data: bytes) -> None:
-        begin, end = len(self._head), len(data) - len(self._tail)
-        if self._is_alone or begin > end or not (data.startswith(self._head) and data.endswith(self._tail)):
-            begin, end = self._begin_group(data)
-        self._middles.append(data[begin:end])
+                begin, end = len(self._head), len(data) - len(self._tail)
+                if self._is_alone or begin > end or data[:begin] != self._head or data[end:] != self._tail:
+                    begin, end = self._begin_group(data)
+                self._middles.append(data[begin:end])
+        else:
+            self._head, self._tail, self._is_alone = b"", b"", True
+            self._groups.append((len(self._middles), b"", b""))
+            self._middles += new
+        new.clear()
 
     def events(self) -> list[bytes]:
         """Return the data of the events that were kept."""
@@ -70,7 +73,7 @@ class RawEvents:
 
         An event alone is a head without a middle, until the next one shows what they share.
         """
-        head, tail = _shared(self._head, data) if self._is_alone else (b"", b"")
+        head, tail = self._shared(self._head, data) if self._is_alone else (b"", b"")
         self._is_alone = 2 * (len(head) + len(tail)) <= len(data)
         if self._is_alone:
             head, tail = data, b""
@@ -82,12 +85,14 @@ class RawEvents:
         self._head, self._tail = head, tail
         return len(head), len(data) - len(tail)
 
-
-def _shared(one: bytes, other: bytes) -> tuple[bytes, bytes]:
-    """Return what both begin with, and what the rests of both end with."""
-    begin = _shared_length(one, other)
-    end = _shared_length(one[begin:][::-1], other[begin:][::-1])
-    return other[:begin], other[len(other) - end :]
+    def _shared(self, one: bytes, other: bytes) -> tuple[bytes, bytes]:
+        """Return what both begin with, and what the rests of both end with."""
+        template = self._template
+        if template.surrounds(one) and template.surrounds(other):
+            return template.head, template.tail
+        begin = _shared_length(one, other)
+        end = _shared_length(one[begin:][::-1], other[begin:][::-1])
+        return other[:begin], other[len(other) - end :]
 
 
 def _shared_length(one: bytes, other: bytes) -> int:

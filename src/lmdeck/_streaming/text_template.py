@@ -1,0 +1,63 @@
+"""Events that differ from the one before only in their text, as most events of a stream do.
+
+Id, time, model and everything else around the text are the same bytes, so that decoding them again shows nothing new. The text
+is decoded alone only where that is certain: the bytes around it are equal, and what is between them is one JSON string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from lmdeck._responses.json_reader import DECODE_ERRORS
+
+PROBE = b"?"
+TRIES = 4
+"""How often a template may be made in vain: some servers change more than the text in each event."""
+_decode_string = msgspec.json.Decoder(str).decode
+
+
+class TextTemplate:
+    """The bytes around the text of the last event that held nothing but text."""
+
+    __slots__ = ("_tries", "head", "tail")
+
+    def __init__(self) -> None:
+        self.head = self.tail = b""
+        self._tries = TRIES
+
+    def surrounds(self, data: bytes) -> bool:
+        """Whether an event begins and ends as the template does."""
+        is_longer = 0 < len(self.head) < len(data) - len(self.tail)
+        return is_longer and data.startswith(self.head) and data.endswith(self.tail)
+
+    def text_of(self, data: bytes) -> str:
+        """Return the text of an event that is certain to differ only in it; otherwise `""`."""
+        begin, end = len(self.head), len(data) - len(self.tail)
+        if not 0 < begin < end or data[:begin] != self.head or data[end:] != self.tail:
+            return ""
+        try:
+            text = _decode_string(data[begin - 1 : end + 1])
+        except DECODE_ERRORS:
+            return ""
+        self._tries = TRIES
+        return text
+
+    def learn(self, data: bytes, text: str, read_text: Callable[[bytes], object]) -> None:
+        """Learn what surrounds the text of an event; `read_text` decodes one.
+
+        A second event with another text shows whether the place is the right one.
+        """
+        if not self._tries or self.surrounds(data):
+            return
+        head, quoted, tail = data.partition(b'"%s"' % text.encode())
+        if not quoted:  # it is written with escapes
+            return
+        self._tries -= 1
+        if read_text(b'%s"%s"%s' % (head, PROBE, tail)) == PROBE.decode() != text:
+            self.head, self.tail = head + b'"', b'"' + tail
+
+    def forget(self) -> None:
+        """Forget the last text: an event came that holds something else, and the next text may mean something else."""
+        self.head = self.tail = b""
