@@ -146,7 +146,9 @@ class Protocol(ResponseHandler):
     def _end_body(self) -> None:
         body, self._body = self._body, None
         if body is not None and not body.is_eof() and body.exception() is None:
-            body.set_exception(aiohttp.ClientPayloadError("the connection ended"), self.exception() or OSError())
+            error = aiohttp.ClientPayloadError("the connection ended")
+            error.__cause__ = self.exception() or OSError()  # the body would set it only for a read that waits
+            body.set_exception(error)
 
     def data_received(self, data: bytes) -> None:
         """Receive bytes from the server."""
