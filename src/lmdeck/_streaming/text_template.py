@@ -59,5 +59,8 @@ class TextTemplate:
             self.head, self.tail = head + b'"', b'"' + tail
 
     def forget(self) -> None:
-        """Forget the last text: an event came that holds something else, and the next text may mean something else."""
+        """Forget the template: an event came that holds something else.
+
+        After it, a text may mean something else, as one after the finish reason does.
+        """
         self.head = self.tail = b""
