@@ -129,6 +129,12 @@ def given(name: str, text: str) -> str:
         ("<tool_call>f\na</arg_key><arg_value>1</arg_value></tool_call>", [{"a": 1}], ["repaired"]),
         (f'{M3}<tool_call>{M3}<invoke name="f">{M3}<a>1{M3}</a>{M3}</invoke>', [{"a": 1}], []),
         ("<think>Hm.<tool_call>f</tool_call>", [{}], []),
+        ('<tool_call>[f(a=1), f(b="x")]</tool_call>', [{"a": 1}, {"b": "x"}], []),
+        ("<|tool_call>f{a:1}<tool_call|>", [{"a": 1}], ["repaired"]),
+        (
+            ('<steptml:toolcall>\n<steptml:invoke name="f">\n<steptml:parameter name="a">1</steptml:parameter>\n'
+            "</steptml:invoke>\n</steptml:toolcall>"), [{"a": 1}], [],
+        ),
         ("<start_function_call>call:f{a:1,b:<escape>x<escape>}<end_function_call>", [{"a": 1, "b": "x"}], []),
     ],
 )  # fmt: skip

@@ -19,7 +19,18 @@ from lmdeck._parsing.source import (
     stops,
 )
 
+PYTHON_LIST = late_pattern(r"\[\s*[A-Za-z_][\w.\-]{0,80}\(")
+LIST_BEGUN = late_pattern(r"\[\s*(?:[A-Za-z_][\w.\-]{0,80})?\Z")
 IDENTIFIER = late_pattern(r"[\w.\-]*")
+
+
+def begins_python_list(source: Source) -> Reader[bool]:
+    """Whether a list begins with a name and the bracket after it."""
+    while not (found := PYTHON_LIST.match(source.text, source.at)):
+        if source.closed or not LIST_BEGUN.match(source.text, source.at):
+            break
+        yield
+    return found is not None
 
 
 def python_calls(source: Source, sink: Sink, ends: Stops, *, closer: str) -> Reader[None]:

@@ -14,7 +14,7 @@ import re
 from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.argument_values import decode_arguments
 from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker, ReasoningTags
-from lmdeck._parsing.dialects.xml_tags import THINK
+from lmdeck._parsing.dialects.xml_tags import THINK, tag_block
 from lmdeck._parsing.json_calls import ARGUMENT_KEYS, NAME_KEYS, json_arguments, json_call, json_calls, json_objects
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
@@ -221,14 +221,15 @@ PLAMO = call_section(
     after_json=("<|plamo:end_tool_arguments:plamo|>",),
     end=("<|plamo:end_tool_request:plamo|>",),
 )  # fmt: skip
+STEPTML = Elements(
+    function=("<steptml:invoke name=",), function_end=("</steptml:invoke>",),
+    parameter=("<steptml:parameter name=",), parameter_end=("</steptml:parameter>",),
+    ends=("<｜tool_call_end｜>", "<｜tool_calls_end｜>"),
+)  # fmt: skip
 STEP = call_section(
     calls_end=("<｜tool_calls_end｜>",), begin=("<｜tool_call_begin｜>",), lead=("function<｜tool_sep｜>",),
     after_name=("<｜tool_sep｜>",), end=("<｜tool_call_end｜>",),
-    elements=Elements(
-        function=("<steptml:invoke name=",), function_end=("</steptml:invoke>",),
-        parameter=("<steptml:parameter name=",), parameter_end=("</steptml:parameter>",),
-        ends=("<｜tool_call_end｜>", "<｜tool_calls_end｜>"),
-    ),
+    elements=STEPTML,
 )  # fmt: skip
 DEEPSEEK_BEGIN, DEEPSEEK_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
 DEEPSEEK_FENCED = wrapped(
@@ -328,8 +329,11 @@ DIALECTS = (
     ),
     Dialect(
         name="step3", writes=STEP3_CALLS,
-        models="Step-3",
-        markers=(Marker("<｜tool_calls_begin｜>", STEP), Marker("<｜tool_call_begin｜>", STEP, keeps=True)),
+        models="Step-3, Step-DeepResearch",
+        markers=(
+            Marker("<｜tool_calls_begin｜>", STEP), Marker("<｜tool_call_begin｜>", STEP, keeps=True),
+            Marker("<steptml:toolcall>", tag_block("</steptml:toolcall>", elements=STEPTML)),
+        ),
         reasoning=(THINK,),
         example=(
             '<｜tool_calls_begin｜><｜tool_call_begin｜>function<｜tool_sep｜><steptml:invoke name="f">'

@@ -48,7 +48,7 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             raise TruncatedCall
         if char == "{":
             yield from json_objects(source, sink, wanted)
-        elif (yield from source.ahead(BEGIN)):
+        elif (yield from source.ahead(stops(*BEGIN.literals, *(f"{name}{{" for name in sink.tools.schemas)))):
             yield from calls(source, sink)
         elif (yield from source.ends_inside(BEGIN, least=1)):
             raise TruncatedCall
@@ -73,7 +73,7 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
         block.end()
 
     def call(source: Source, sink: Sink) -> Reader[None]:
-        yield from source.take(BEGIN)
+        begin = yield from source.take(BEGIN)
         yield from source.skip_space()
         name = yield from source.collect_while(NAME)
         char = yield from source.skip_space()
@@ -82,6 +82,8 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
         if char not in "{<(":
             raise MalformedCall(f"{char!r} stands where a brace was expected")
         sink.open(name)
+        if not begin:
+            sink.note("a missing 'call:'")
         sink.flush()
         if char == "(":
             yield from in_brackets(source, sink)
