@@ -73,6 +73,16 @@ def test_half_a_head_ends(running: GatewayProcess, start: bytes) -> None:
     assert not start or b"limits.header_seconds" in answer
 
 
+def test_a_connection_stays_open_between_requests(running: GatewayProcess) -> None:
+    """For longer than the pools of HTTP clients and of proxies keep theirs: they would lose the request that meets its end."""
+    request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with running.connect() as client:
+        for pause in (5.5, 0):
+            client.sendall(request)
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+            time.sleep(pause)
+
+
 def test_half_a_body_ends(running: GatewayProcess) -> None:
     answer = answer_to(running, HEAD + b"Content-Length: 1000\r\nConnection: close\r\n\r\n{")
     assert answer.startswith(b"HTTP/1.1 408 ")

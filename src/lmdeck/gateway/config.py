@@ -157,8 +157,9 @@ class TimeoutsConfig(_Section, frozen=True):
 class LimitsConfig(_Section, frozen=True):
     """The limits of a client's request: sizes in bytes, times in seconds.
 
-    `write_seconds`: how long a client may leave an answer unread before its request is stopped. `url`: where the rates of keys
-    are counted, `memory:` or `redis://…`.
+    `write_seconds`: how long a client may leave an answer unread before its request is stopped. `idle_seconds`: how long an
+    unused connection stays open; it is longer than the 60 s of nginx, whose request would otherwise meet a closed one.
+    `url`: where the rates of keys are counted, `memory:` or `redis://…`.
     """
 
     body_bytes: int = 64 << 20
@@ -166,6 +167,7 @@ class LimitsConfig(_Section, frozen=True):
     header_seconds: float = 10.0
     body_seconds: float = 60.0
     write_seconds: float = 60.0
+    idle_seconds: float = 75.0
     connections: int = 10_000
     url: str = "memory:"
 

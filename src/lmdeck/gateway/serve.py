@@ -55,6 +55,7 @@ class _GatewayServer(uvicorn.Server):
                 log_config=None,
                 proxy_headers=False,
                 server_header=False,
+                timeout_keep_alive=gateway.config.limits.idle_seconds,  # type: ignore[arg-type]  # it may be a fraction
                 headers=[("Server", f"lmdeck-gateway/{__version__}")],
             )
         )
