@@ -240,7 +240,8 @@ class Gateway:
         elif arrived.method == "OPTIONS":  # asked by browsers for pages of other origins, which are not served
             await send_answer(send, HTTPAnswer(headers=_ALLOW))
         elif arrived.headers.get("upgrade", "").lower() == "websocket":
-            await send_answer(send, json_answer({"error": {"message": _NO_WEBSOCKETS}}, 426, {"upgrade": "HTTP/1.1"}))
+            headers = {"upgrade": "HTTP/1.1", "connection": "close"}
+            await send_answer(send, json_answer({"error": {"message": _NO_WEBSOCKETS}}, 426, headers))
         else:
             await self._relay(arrived, receive, send)
 
