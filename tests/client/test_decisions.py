@@ -206,7 +206,7 @@ def test_what_cannot_be_decided_is_said_before_anything_is_sent(given: Any, ques
 
 
 def test_openais_own_client_decides_with_the_fake(decider: FakeLMStudio) -> None:
-    openai = pytest.importorskip("openai")
+    openai = pytest.importorskip("openai", "3.30")  # the first that was tried with `decisions`
     decider.decides(**SCRIPTED)
     with openai.OpenAI(base_url=f"{decider.base_url}/v1", api_key="x") as client:
         decision = client.decisions.create(
