@@ -135,6 +135,11 @@ def given(name: str, text: str) -> str:
             ('<steptml:toolcall>\n<steptml:invoke name="f">\n<steptml:parameter name="a">1</steptml:parameter>\n'
             "</steptml:invoke>\n</steptml:toolcall>"), [{"a": 1}], [],
         ),
+        (
+            ("<|tool_calls_section_begin|>hm<|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>"
+            '{"a": 1}<|tool_call_end|><|tool_calls_section_end|>'),
+            [{"a": 1}], ["text_left_out"],
+        ),
         ("<start_function_call>call:f{a:1,b:<escape>x<escape>}<end_function_call>", [{"a": 1, "b": "x"}], []),
     ],
 )  # fmt: skip
@@ -186,6 +191,10 @@ def test_what_has_no_certain_meaning_is_text(text: str) -> None:
         ('<tool_use name="f"></tool_use>', '<tool_use name="f"></tool_use>', []),
         ('<action_item name="f">{"a": 1}</action_item>', '<action_item name="f">{"a": 1}</action_item>', []),
         ("<tool><name>f</name></tool>", "<tool><name>f</name></tool>", []),
+        ('<session name="f"><a>1</a></session>', '<session name="f"><a>1</a></session>', []),
+        ("<function>f</function>", "", ["tool_call_incomplete"]),
+        (f"{M3}<tool_call>hm", f"{M3}<tool_call>hm", ["tool_call_unparsed"]),
+        ("<|tool_calls_section_begin|><|tool_calls_section_end|>", "", ["tool_call_empty"]),
         ("<f><c>x</c></f>", "<f><c>x</c></f>", []),
         ('{"tool_calls": []}', '{"tool_calls": []}', []),
         ("<item><name>f</name></item>", "<item><name>f</name></item>", []),
