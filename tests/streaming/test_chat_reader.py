@@ -650,6 +650,19 @@ def test_what_stands_in_the_place_of_a_text_is_checked_like_any_json(odd: bytes)
     assert result_of(alike, None) == result_of(ticking, None)
 
 
+def test_a_text_that_stands_elsewhere_in_its_event_too_is_read_right() -> None:
+    """The answer says its own id and the name of the model."""
+    words = ["c", "m", "c", "assistant", "content", "?", " yes", "c"]
+    events = [
+        event(b'{"id":"c","model":"m","choices":[{"index":0,"delta":{"content":"%s"}}]}' % word.encode())
+        for word in words
+    ]
+    reply, chunks = result_of(events, None)
+    assert [each.content for each in chunks if each.content] == words
+    assert isinstance(reply, Reply)
+    assert (reply.content, reply.id, reply.model) == ("".join(words), "c", "m")
+
+
 def test_an_error_after_texts_of_the_same_read_has_them_in_its_partial_reply() -> None:
     """The texts come first, then the error."""
     target = reader(SSE, text_parser=StreamParser())
