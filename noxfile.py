@@ -17,8 +17,8 @@ SHORT = [
     "tests/tools", "tests/values",
 ]  # fmt: skip
 
-# Half of the time a test waits for a server, a browser or a process: two workers for each core keep it busy.
-WORKERS = 2 * (os.cpu_count() or 1)
+# Half of the time a test waits for a server, a browser or a process: five workers keep two cores busy.
+WORKERS = 5 * (os.cpu_count() or 1) // 2
 
 # The reading of answers has a gate of its own, of lines and branches together.
 CORE = "*/lmdeck/_parsing/*,*/lmdeck/_parsing/dialects/*,*/lmdeck/_streaming/*"

@@ -55,7 +55,6 @@ def test_a_slow_reader_gets_everything_in_order(fake: FakeLMStudio, running: Gat
     fake.reply(words, tokens_per_second=None)
     body = json.dumps({"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}).encode()
     with running.connect() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         response = HTTPResponse(client)
