@@ -180,6 +180,8 @@ def test_what_has_no_certain_meaning_is_text(text: str) -> None:
         ("<|message_model|>x<|content_text|>hi<|end_message|>", "hi", ["text_left_out"]),
         ("<|message_model|>", "", ["tool_call_incomplete"]),
         ("<|message_", "<|message_", []),
+        ("<|message_model|><|content_invoke_tool_json|>hi<|end_message|>", "hi", []),
+        ("<function>f", "", ["tool_call_incomplete"]),
         ("[TOOL_CALLS]x", "", ["tool_call_incomplete"]),
         ("[Calling tool: f(a=1)]", "[Calling tool: f(a=1)]", []),
         (dsml(given("b", "x")).partition("\n</")[0], "", ["tool_call_incomplete"]),
