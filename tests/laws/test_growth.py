@@ -17,7 +17,7 @@ from laws.material import TOOLS
 from lmdeck import StreamParser, parse
 
 pytestmark = pytest.mark.no_cover  # the same lines on thousands of texts: measured, they would take three times as long
-SMALL, FACTOR, ALLOWED = 2_000, 8, 3
+SMALL, LARGE, FACTOR, ALLOWED = 2_000, 128_000, 8, 3
 SHAPES = {
     "prose lines": "The quick brown fox jumps over the lazy dog.\n",
     "paragraphs of HTML": "<p>The quick <b>brown</b> fox.</p>\n",
@@ -30,6 +30,7 @@ SHAPES = {
     "table": "| a | b | c |\n",
     "short lines": "q\n",
     "bad quotes": '"a" "b", ',
+    "quoted words": 'he said "yes" and ',
     "header runs": "<|channel|>analysis to=",
     "open and shut": "\n\n<|tool_call_end|>",
 }
@@ -81,18 +82,20 @@ def cpu_time(read: Callable[[str], None], text: str) -> float:
         gc.enable()
 
 
-def grows_too_fast(read: Callable[[str], None], head: str, piece: str) -> float | None:
+def grows_too_fast(
+    read: Callable[[str], None], head: str, piece: str, size: int = SMALL, allowed: float = ALLOWED
+) -> float | None:
     """Return by how much a longer text takes longer, None where that is allowed.
 
     Of two short texts the slower one counts: where a text is cut in two decides whether its second half takes the short way.
     One run of each is enough where the long one is fast; only what seems slow is measured again, more often.
     """
-    small, longer, large = (head + piece * (size // len(piece)) for size in (SMALL, SMALL * 3 // 2, SMALL * FACTOR))
+    small, longer, large = (head + piece * (length // len(piece)) for length in (size, size * 3 // 2, size * FACTOR))
     growth = float("inf")
     for runs in (1, 3, 3, 3):
         least = max(*(min(cpu_time(read, text) for _ in range(runs)) for text in (small, longer)), 2e-4)
         growth = min(growth, cpu_time(read, large) / least)
-        if growth <= FACTOR * ALLOWED:
+        if growth <= FACTOR * allowed:
             return None
     return growth
 
@@ -102,6 +105,12 @@ def grows_too_fast(read: Callable[[str], None], head: str, piece: str) -> float 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_documents_take_linear_time(shape: str, head: str, read: Callable[[str], None]) -> None:
     assert grows_too_fast(read, HEADS[head], SHAPES[shape]) is None
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_large_arguments_take_linear_time(shape: str) -> None:
+    """Copies of the text are so fast that only a large one shows them."""
+    assert grows_too_fast(whole, HEADS["in a string"], SHAPES[shape], LARGE, 1.5) is None
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -266,7 +266,7 @@ class Source:
 
     def behind(self, length: int) -> str:
         """Return the text that was read last since the mark, at most `length` characters of it."""
-        parts = [self.text[max(self._mark, 0) : self.at][-length:]] if length else []
+        parts = [self.text[max(self._mark, 0, self.at - length) : self.at]]
         size = len("".join(parts))
         for part in reversed(self._collected):
             if size >= length:
