@@ -17,6 +17,7 @@ pytestmark = pytest.mark.no_cover  # the same lines on thousands of texts: measu
 
 CHARACTERS = 250_000
 FOUND = (
+    Sample("10Q:[\r\n\\<|content_tool_error|>", seed=919038762),
     Sample(
         "<|message|>s<|eom|>assistant<|start|><|message|><atem:function_calls><atem:invoke name=save\n<atem:parameter name=\n"
         "</atem:invoke>",

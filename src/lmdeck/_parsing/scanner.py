@@ -358,7 +358,8 @@ class Scanner(ReasoningScanner):
         begin, _ = self.source.marked_span()
         self.sink.end_block(begin)
         text = self.source.marked()
-        self._left_markup = self._left_markup or len(marker.text) > 1
+        is_punctuation = len(marker.text) == 1 or marker.text in LIST_OPENERS
+        self._left_markup = self._left_markup or not is_punctuation
         if not text:
             source = self.source
             text = (
