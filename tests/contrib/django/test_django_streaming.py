@@ -65,7 +65,7 @@ def test_no_part_of_the_way_may_hold_tokens_back(running: Site, view: str) -> No
 def test_the_model_stops_when_the_browser_leaves(running: Site, view: str, question: str) -> None:
     with running.get(f"/{view}/?q={question}", **{"Accept-Encoding": "gzip"}) as file:
         head_of(file)
-        running.lm_studio.wait_until_busy()
+        running.lm_studio.wait_until_busy(PATIENCE)
         if question == "endless":  # its first words come before its last ones are written
             assert "la la la".startswith(next(data_lines(file))["text"])
         assert running.lm_studio.in_progress == 1
