@@ -38,6 +38,7 @@ HEADS = {
     "": "",
     "in a string": '<tool_call>{"name": "save", "arguments": {"text": "',
     "in a list": '<tool_call>{"name": "save", "arguments": {"tags": [',
+    "in a block": "<tool_call>[",
     "in an element": "<tool_call><function=save><parameter=text>",
     "in Python": "[save(text='",
     "in reasoning": "<think>",

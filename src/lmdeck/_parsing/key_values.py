@@ -24,6 +24,8 @@ NAME = late_pattern(r"[\w.\-]*")
 KEY = late_pattern(r"[^\s<>{}\"]{1,200}\Z")
 KEY_LIMIT = 400
 PAIR_LIMIT = 4000
+CUT_BEHIND = 2
+"""The number of tags behind which text that ends is cut off; behind fewer, something else may have been meant."""
 NAME_END = stops(">")
 FUNCTION_LINE = stops("function\n")
 """What Step-Audio 2 writes before the name."""
@@ -325,7 +327,7 @@ class _Pairs:
         The first one follows at once; text may stand between the others.
 
         Raises:
-            TruncatedCall: The text ends behind two of them or more.
+            TruncatedCall: The text ends behind `CUT_BEHIND` of them or more.
         """
         source, pairs = self._source, self._pairs
         if not (yield from source.ahead(stops(*tags[0]))):
@@ -333,7 +335,7 @@ class _Pairs:
         wanted, distance = stops(*pairs.tags, *pairs.ends), 0
         for at, expected in enumerate(tags):
             while not (found := wanted.pattern.search(source.text, source.at + distance, source.at + PAIR_LIMIT)):
-                if len(source.text) - source.at >= PAIR_LIMIT or (source.closed and at < len(self._pairs.key)):
+                if len(source.text) - source.at >= PAIR_LIMIT or (source.closed and at < CUT_BEHIND):
                     return False
                 if source.closed:
                     raise TruncatedCall

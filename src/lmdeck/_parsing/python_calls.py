@@ -11,6 +11,7 @@ from lmdeck._parsing.literals import LiteralReader
 from lmdeck._parsing.members import Block, extra_closers
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import (
+    KEPT_LENGTH,
     MalformedCall,
     Reader,
     Source,
@@ -19,18 +20,24 @@ from lmdeck._parsing.source import (
     stops,
 )
 
-PYTHON_LIST = late_pattern(r"\[\s*[A-Za-z_][\w.\-]{0,80}\(")
-LIST_BEGUN = late_pattern(r"\[\s*(?:[A-Za-z_][\w.\-]{0,80})?\Z")
+PYTHON_LIST = late_pattern(r"\[\s*([A-Za-z_][\w.\-]*)\(")
+LIST_BEGUN = late_pattern(r"\[\s*[\w.\-]*")
 IDENTIFIER = late_pattern(r"[\w.\-]*")
 
 
-def begins_python_list(source: Source) -> Reader[bool]:
-    """Whether a list begins with a name and the bracket after it."""
-    while not (found := PYTHON_LIST.match(source.text, source.at)):
-        if source.closed or not LIST_BEGUN.match(source.text, source.at):
-            break
+def first_name_in_list(source: Source, distance: int = 0) -> Reader[str]:
+    """Return the name before the first bracket of a list of calls, which may begin ahead.
+
+    It is `""` if no such list begins there within `KEPT_LENGTH` characters.
+    """
+    while True:
+        begin = source.at + distance
+        ahead = source.text[begin : begin + KEPT_LENGTH]
+        if found := PYTHON_LIST.match(ahead):
+            return found.group(1)
+        if source.closed or len(ahead) == KEPT_LENGTH or not LIST_BEGUN.fullmatch(ahead):
+            return ""
         yield
-    return found is not None
 
 
 def python_calls(source: Source, sink: Sink, ends: Stops, *, closer: str) -> Reader[None]:

@@ -22,7 +22,7 @@ from lmdeck._parsing.json_calls import (
     json_objects,
 )
 from lmdeck._parsing.named_elements import NAME_TAGS, element_of, named_by_child
-from lmdeck._parsing.python_calls import python_call, python_calls
+from lmdeck._parsing.python_calls import LIST_BEGUN, PYTHON_LIST, first_name_in_list, python_call, python_calls
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import (
     KEPT_LENGTH,
@@ -44,8 +44,6 @@ LIST_OPENERS = frozenset({":[", ": ["})
 LIST_BEHIND = late_pattern(r"\s*+(?:[A-Za-z_]|\Z)")
 LIST_GUARDS = dict.fromkeys(LIST_OPENERS, ("\"'", rf"(?={LIST_BEHIND.pattern})"))
 """A list after a quoted key, or one that does not begin with a name, is not a list of calls."""
-PYTHON_LIST = late_pattern(r"\[\s*([A-Za-z_][\w.\-]*)\(")
-LIST_BEGUN = late_pattern(r"\[\s*[\w.\-]*")
 SENTENCE = late_pattern(
     r"\[[A-Za-z][A-Za-z_ -]{0,40}(?::[ \t]*|[ \t]+)([\w.\-]{1,80})[ \t]*"
     r"(?:\([ \t]*|[ \t](?:with|using)[ \t][^\n{\[\]}]{0,40}|:?[ \t]*)(?=\{)"
@@ -214,14 +212,9 @@ def read_unmarked_json(source: Source, sink: Sink) -> Reader[None]:
 
 def list_behind_colon(source: Source, sink: Sink) -> Reader[None]:
     """Read a bare call list on a line of text, from the colon before it on."""
-    bracket = source.text.index("[", source.at)
-    distance = bracket - source.at
-    while not (found := PYTHON_LIST.match(source.text, source.at + distance)):
-        rest = source.text[source.at + distance :]
-        if source.closed or len(rest) >= LOOKAHEAD or not LIST_BEGUN.fullmatch(rest):
-            break
-        yield
-    if found is None or sink.tools.resolve(found.group(1)) is None:
+    distance = source.text.index("[", source.at) - source.at
+    name = yield from first_name_in_list(source, distance)
+    if sink.tools.resolve(name) is None:
         source.at += 1  # only the colon is text for sure
         raise NotACall
     sink.emit_content(source.text[source.at : source.at + distance])

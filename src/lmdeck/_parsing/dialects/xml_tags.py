@@ -11,7 +11,7 @@ from lmdeck._parsing.dialects.dialect import BodyReader, Marker, ReasoningTags
 from lmdeck._parsing.json_calls import json_arguments, json_calls, json_objects
 from lmdeck._parsing.key_values import KeyValue, named_pairs
 from lmdeck._parsing.named_elements import NAME_TAGS, named_by_child, named_by_tag, tool_openings
-from lmdeck._parsing.python_calls import begins_python_list, python_calls
+from lmdeck._parsing.python_calls import first_name_in_list, python_calls
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.value_ends import literal_behind
@@ -61,7 +61,7 @@ def tag_block(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None 
                 return
             if char == "{":
                 yield from json_objects(source, sink, around)
-            elif char == "[" and (yield from begins_python_list(source)):
+            elif char == "[" and (yield from first_name_in_list(source)):
                 source.at += 1
                 yield from python_calls(source, sink, around, closer="]")
             elif char == "[" and (len(sink.completed) == count or (yield from literal_behind(source, 1, OBJECT))):
