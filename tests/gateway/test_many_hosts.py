@@ -222,6 +222,8 @@ def test_hosts_come_and_go_by_request_without_losing_one(tmp_path: Path) -> None
             running.process.send_signal(signal.SIGHUP)
         assert running.chat().status == 200
         assert running.get("/gateway/config").json == before
+        default = b'hosts = [{ url = "http://localhost:1234", name = "local" }]'  # the default, but written down
+        assert running.request("PUT", "/gateway/config", default).status == 200
 
 
 @pytest.mark.parametrize("profile", ["", f'[profiles."{MODEL}"]\ncontext_length = 16384\n'])

@@ -323,13 +323,13 @@ class Config(_Section, frozen=True):
     @classmethod
     def replacement(cls, text: str, origin: str) -> Config:
         """Read the configuration that replaces a running one.
-        An empty text is not one: the file may be half written, and all hosts would go.
+        A text that names no host and changes nothing else is not one: the file may be half written, and all hosts would go.
 
         Raises:
             ConfigurationError: As for `parse`, or there is nothing in it.
         """
         config = cls.parse(text, origin)
-        if config == cls():
+        if config == cls() and "hosts" not in decode_configuration(text, origin):
             raise ConfigurationError(
                 f"{origin} sets nothing; the running configuration stays.",
                 hint="Send or write the whole configuration.",
