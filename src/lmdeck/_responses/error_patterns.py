@@ -43,6 +43,8 @@ class Words:
         return re.compile("|".join(self._patterns), self._flags).search
 
 
+PLUGIN = Words(r"\bplugin process\b", r"(load|start|connect to|find) (the )?plugin\b")
+
 # The order matters: a crash caused by a full context names the context, a load that runs out of memory names the model.
 PHRASES: list[tuple[Words, type[APIError]]] = [
     (Words(r"unexpected endpoint or method", r"^invalid url \(", r"^unsupported method \("), EndpointNotFoundError),
@@ -60,7 +62,7 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
     ),
     (Words(r"prediction history node\b", r"not found in shard"), ServerError),
     (Words(r"permission denied to use"), AuthenticationError),
-    (Words(r"\bplugin process\b", r"(load|start|connect to|find) (the )?plugin\b"), InvalidRequestError),
+    (PLUGIN, InvalidRequestError),
     (
         Words(
             r"trying to keep the first \d+ tokens",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
-from lmdeck._responses.error_patterns import TYPES, Words
+from lmdeck._responses.error_patterns import PLUGIN, TYPES, Words
 from lmdeck.errors import (
     AuthenticationError,
     ContextLengthError,
@@ -84,10 +84,7 @@ HINTS: list[tuple[Words, str]] = [
         Words(r"expected 'function' \| 'mcp'", r"\btools[.\[]\d+\]?[.]type\b", r"unsupported tool type"),
         "Use only tools of the types function and mcp: the server does not support others.",
     ),
-    (
-        Words(r"\bplugin process\b", r"(load|start|connect to|find) (the )?plugin\b"),
-        TYPES["plugin_connection_error"][1],
-    ),
+    (PLUGIN, TYPES["plugin_connection_error"][1]),
     (
         Words(r"\bserver_url\b"),
         'Add a `server_url` to the MCP tool; a server of mcp.json is used by `lm.conversation(integrations=["mcp/name"])`.',
