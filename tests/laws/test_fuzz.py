@@ -17,6 +17,14 @@ pytestmark = pytest.mark.no_cover  # the same lines on thousands of texts: measu
 
 CHARACTERS = 250_000
 FOUND = (
+    Sample(
+        '3Q\n<|action_start|>\n<|plugin|>[save(text=ere\', count=3), ping()][{"name": "save", "arguments": n>\n</tool_call>\n'
+        "<tool_call>\n<function=ping>\n</function>\n</tool_call></arg_key><\uff5cGCML\uff5ctoolcalls><\uff5c\uff5cDS</co: "
+        "<|channel|></ifm|arg_key></steptml:invoke><function_calls>save(text='hello there', count=3)\nping()</funct<0x0A>"
+        "<\uff5cDSML\uff5ctool_call>\ud83d</ifm|tool_call>[TOOL_CALLS]<|plugin|>W31QW32QW33QW34",
+        prefix="<|start|>assistant",
+        seed=346330498,
+    ),
     Sample("10Q:[\r\n\\<|content_tool_error|>", seed=919038762),
     Sample(
         "<|message|>s<|eom|>assistant<|start|><|message|><atem:function_calls><atem:invoke name=save\n<atem:parameter name=\n"

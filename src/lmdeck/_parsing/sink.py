@@ -292,8 +292,11 @@ class Sink:
         self._block = place
 
     def end_block(self, place: int) -> None:
-        """End a block: text after its last part, up to a position, belongs to that part."""
-        if self._last is not None and self._last.span is not None and place > self._block:
+        """End a block: text after its last part, up to a position, belongs to that part.
+
+        Parts that were refused after that position become text.
+        """
+        if self._last is not None and self._last.span is not None and place > self._last.span[1]:
             force_setattr(self._last, "span", (self._last.span[0], place))
             self._block = place
         self._last = None
