@@ -7,7 +7,7 @@
 
 An answer is complete, clean and typed, or it is a typed error that says what to do; never anything in between.
 
-Importing costs next to nothing: names are looked up when they are first used, and the HTTP libraries with the first request.
+Importing is cheap: each name is imported when it is first used, and the HTTP libraries with the first request.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ if TYPE_CHECKING:
     from lmdeck.errors import ToolExecutionError as ToolExecutionError
     from lmdeck.errors import TransportError as TransportError
     from lmdeck.errors import UnknownToolError as UnknownToolError
-    from lmdeck.events import *  # noqa: F403  # every event, as its `__all__` says
+    from lmdeck.events import *  # noqa: F403  # every event in its `__all__`
     from lmdeck.images import Image as Image
     from lmdeck.messages import Message as Message
     from lmdeck.messages import ModelDetails as ModelDetails
@@ -128,7 +128,7 @@ if TYPE_CHECKING:
 
     models: Models
 
-_HOMES = {
+_MODULES = {
     "_facade": (
         "chat",
         "complete",
@@ -227,7 +227,7 @@ _HOMES = {
     "tools.registry": ("ToolRegistry",),
     "tools.tool": ("Tool", "ToolFailed", "tool"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 _NOT_EXPORTED = {"EVENTS", "AgentEvent", "Event"}
 
 
@@ -238,16 +238,16 @@ def __getattr__(name: str) -> object:
         return _facade.models()
     if name == "__all__":
         events = set(import_module("lmdeck.events").__all__) - _NOT_EXPORTED
-        return sorted([*_HOME_OF, *events, "__version__", "models"])
-    home = _HOME_OF.get(name)
-    if home is None:
-        return _event(name)
-    value = getattr(import_module(f"lmdeck.{home}"), name)
+        return sorted([*_MODULE_OF, *events, "__version__", "models"])
+    module = _MODULE_OF.get(name)
+    if module is None:
+        return _event_type(name)
+    value = getattr(import_module(f"lmdeck.{module}"), name)
     globals()[name] = value
     return value
 
 
-def _event(name: str) -> object:
+def _event_type(name: str) -> object:
     events = import_module("lmdeck.events") if name[:1].isupper() and name not in _NOT_EXPORTED else None
     if events is not None and name in events.__all__:
         globals()[name] = getattr(events, name)

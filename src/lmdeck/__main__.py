@@ -1,4 +1,4 @@
-"""`python -m lmdeck`: the command line, where its folder is not on the path."""
+"""`python -m lmdeck`: the command line, for shells that do not find the `lmdeck` script."""
 
 from lmdeck.cli import main
 

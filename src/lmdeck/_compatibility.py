@@ -45,15 +45,15 @@ def check_rules(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names of rules, with `"all"` expanded.
 
     Raises:
-        ConfigurationError: A name is not that of a rule.
+        ConfigurationError: A name is not the name of a rule.
     """
-    given = list(dict.fromkeys(names))
-    unknown = [name for name in given if name not in RULES and name != ALL]
+    unique = tuple(dict.fromkeys(names))
+    unknown = [name for name in unique if name not in RULES and name != ALL]
     if unknown:
         raise ConfigurationError(
             f"{unknown[0]!r} is not a request rule.", hint=f"The rules are: {', '.join(RULES)}; or {ALL!r}."
         )
-    return tuple(RULES) if ALL in given else tuple(given)
+    return tuple(RULES) if ALL in unique else unique
 
 
 class CompatibilityFixes(Struct):

@@ -43,6 +43,7 @@ class Subscription:
 
 class EventBus:
     """The event handlers of one client, by event type.
+
     Async handlers need a `run_later` that schedules them.
     """
 
@@ -58,7 +59,8 @@ class EventBus:
         self, kind: type[E], handler: Handler[E] | None = None, *, once: bool = False
     ) -> Subscription | Callable[[Handler[E]], Handler[E]]:
         """Register a handler for every event of a type or, with `once`, the next one.
-        Without a handler, it is a decorator.
+
+        Without a handler, return a decorator.
 
         Raises:
             ConfigurationError: `kind` is not an event type, or the handler is async and the client is not.

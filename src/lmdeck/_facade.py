@@ -24,7 +24,7 @@ from lmdeck.outputs import Completion, Embeddings
 from lmdeck.tools.tool import Tool
 
 
-class _Default:
+class _DefaultClient:
     """The default client and its keywords."""
 
     def __init__(self) -> None:
@@ -33,26 +33,26 @@ class _Default:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Use a lock of this process: a thread of the parent may have held that one."""
+        """Replace the lock: a thread of the parent process may have held it."""
         self._lock = threading.Lock()
 
     def client(self) -> LMStudio:
-        """Return the client, made with the first use."""
+        """Return the client, which is created on first use."""
         with self._lock:
             if self._client is None:
                 self._client = LMStudio(**self._settings)
             return self._client
 
     def configure(self, settings: ClientSettings) -> None:
-        """Close the client; the next use makes one of these settings."""
+        """Close the client; the next use creates one with these settings."""
         with self._lock:
             client, self._client, self._settings = self._client, None, settings
         if client is not None:
             client.close()
 
 
-_default = _Default()
-on_fork(_default, _Default.after_fork)
+_default = _DefaultClient()
+on_fork(_default, _DefaultClient.after_fork)
 
 
 def default_client() -> LMStudio:
@@ -61,12 +61,12 @@ def default_client() -> LMStudio:
 
 
 def configure(**settings: Unpack[ClientSettings]) -> None:
-    """Set the keywords of the default client, and make a new one with the next use."""
+    """Set the keywords of the default client; the next use creates a new one."""
     _default.configure(settings)
 
 
 def reset() -> None:
-    """Close the default client and forget its keywords; the next use makes a new one."""
+    """Close the default client and discard its keywords; the next use creates a new one."""
     configure()
 
 
@@ -77,7 +77,7 @@ def chat(model: str | None = None, *, strict: bool = False) -> Chat:
 
 def embed(
     text: str | Sequence[str], *, model: str | None = None, batch_size: int = EMBED_BATCH,
-    **options: Any,  # they go to the server as they are
+    **options: Any,  # sent to the server unchanged
 ) -> Embeddings:  # fmt: skip
     """Return a vector for each text, with the default client; see `LMStudio.embed`."""
     return default_client().embed(text, model=model, batch_size=batch_size, **options)
@@ -86,16 +86,16 @@ def embed(
 @overload
 def complete(
     prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[False] = False,
-    **options: Any,  # they go to the server as they are
+    **options: Any,  # sent to the server unchanged
 ) -> Completion: ...  # fmt: skip
 @overload
 def complete(
     prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[True],
-    **options: Any,  # they go to the server as they are
+    **options: Any,  # sent to the server unchanged
 ) -> ChatStream: ...  # fmt: skip
 def complete(
     prompt: str, *, model: str | None = None, suffix: str | None = None, stream: bool = False,
-    **options: Any,  # they go to the server as they are
+    **options: Any,  # sent to the server unchanged
 ) -> ChatStream | Completion:  # fmt: skip
     """Complete a text, with the default client; see `LMStudio.complete`."""
     ask: Callable[..., ChatStream | Completion] = default_client().complete
@@ -113,7 +113,7 @@ def decide(
 def conversation(
     model: str | None = None, *, integrations: Sequence[str | Mapping[str, Any]] = (), system_prompt: str | None = None,
     store: bool = True, recover: bool = False, previous_response_id: str | None = None,
-    **options: Any,  # they go to the server as they are
+    **options: Any,  # sent to the server unchanged
 ) -> Conversation:  # fmt: skip
     """Return a conversation stored by the server, with the default client.
 

@@ -20,7 +20,7 @@ from typing import IO
 from lmdeck.errors import FileWriteError
 
 PRIVATE = 0o600
-NAME_CHARS = 40  # of the file in the name of the temporary one: a name may have 255 bytes, a character 4
+NAME_CHARS = 40  # of the file's name in the temporary name, which has at most 255 bytes; a character has up to 4
 
 
 def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
@@ -55,16 +55,13 @@ def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
 
 def append_line(path: str | os.PathLike[str], line: bytes) -> None:
     """Append a line to a file that may have other writers.
+
     Start a new line if the last one is incomplete.
 
     Raises:
         FileWriteError: The line could not be written; the file is unchanged.
     """
-    with (
-        _translated_errors(path),
-        open(path, "ab+", buffering=0, opener=_open_private) as file,
-        _locked(file),
-    ):  # opener
+    with _translated_errors(path), open(path, "ab+", buffering=0, opener=_open_private) as file, _locked(file):
         size = file.seek(0, os.SEEK_END)
         try:
             _write_all(file, (b"" if _ends_a_line(file, size) else b"\n") + line + b"\n")
@@ -104,6 +101,7 @@ def _open_private(path: str, flags: int) -> int:
 
 def _write_all(file: IO[bytes], data: bytes) -> None:
     """Write all bytes.
+
     One write to an unbuffered file may be partial, for example on a nearly full disk.
     """
     rest = memoryview(data)

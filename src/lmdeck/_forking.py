@@ -25,7 +25,7 @@ def on_fork(owner: object, method: Callable[[Any], None]) -> None:
 
 
 def disown(descriptor: int) -> None:
-    """Replace a socket by the null device in this process; the parent keeps its connection.
+    """Replace a socket with the null device in this process; the parent keeps its connection.
 
     The descriptor stays in use, so a later close affects the null device and not a file opened in the meantime.
     """

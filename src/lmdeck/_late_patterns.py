@@ -1,6 +1,6 @@
 """Regular expressions that are compiled on first use.
 
-Compiling them is a good part of what the import of a parser costs, and most programs never read text that needs them.
+Compiling them would take a large part of the parser's import time, and most programs never read text that needs them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ class _LatePattern(Generic[AnyStr]):
         self._flags = flags
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(re.compile(self.pattern, self._flags), name)
-        setattr(self, name, found)
-        return found
+        attribute = getattr(re.compile(self.pattern, self._flags), name)
+        setattr(self, name, attribute)
+        return attribute
 
 
 def late_pattern(source: AnyStr, flags: int = 0) -> re.Pattern[AnyStr]:
     """Return an expression that is compiled on first use.
+
     Use its methods: the functions of `re` do not accept it.
     """
     return cast("re.Pattern[AnyStr]", _LatePattern(source, flags))

@@ -10,9 +10,8 @@ from msgspec import Struct
 
 class Limits(Struct, frozen=True, kw_only=True):
     """The limits of one answer, in bytes unless the name says otherwise.
-    Exceeding one raises an error.
 
-    Except for `raw_bytes`: as much of a stream is kept as it arrived, for `Reply.raw`; 0 keeps nothing.
+    Exceeding one raises an error, except `raw_bytes`: that much of a stream is stored for `Reply.raw`; 0 stores nothing.
     """
 
     line_bytes: int = 8 << 20

@@ -1,4 +1,4 @@
-"""Threads of the operating system, even if gevent replaced Python's by greenlets.
+"""Threads of the operating system, even if gevent has replaced Python's with greenlets.
 
 Greenlets share their thread's state, including the running event loop: with a loop in one greenlet, code in all others
 appears to be called by async code, and Django refuses the ORM there. An event loop that runs beside greenlets therefore needs
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def is_patched() -> bool:
-    """Whether gevent has replaced threads by greenlets."""
+    """Whether gevent has replaced threads with greenlets."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 

@@ -9,8 +9,8 @@ from lmdeck._late_patterns import late_pattern
 
 # User and password; the password may contain an unescaped slash, question mark or hash.
 _CREDENTIALS = late_pattern(r"([^/?#:]*:.*|[^/?#]*)@", re.DOTALL)
-SHORTEST_PART = 8  # LM Studio's tokens are `sk-lm-…:…`; a server may quote either half
-DEEPEST = 50
+MIN_PART_CHARS = 8  # LM Studio's tokens are `sk-lm-…:…`; a server may quote either half
+MAX_DEPTH = 50
 
 
 class Secret:
@@ -26,18 +26,18 @@ class Secret:
         return self._value
 
     def redact(self, value: Any, depth: int = 0) -> Any:  # whatever JSON holds
-        """Return a value with `***` for the secret and for each long part of it.
+        """Return a value with the secret, and each long part of it, replaced by `***`.
 
-        The value is text, bytes, a list or an object.
+        The value is JSON data or bytes.
         """
         if isinstance(value, str):
             for part in (self._value, *self._value.split(":")):
-                if len(part) >= SHORTEST_PART or part == self._value:
+                if len(part) >= MIN_PART_CHARS or part == self._value:
                     value = value.replace(part, "***")
             return value
         if isinstance(value, bytes):
             return str(self.redact(value.decode("utf-8", "surrogateescape"))).encode("utf-8", "surrogateescape")
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             return "…"
         if isinstance(value, list):
             return [self.redact(item, depth + 1) for item in value]

@@ -41,7 +41,7 @@ FOREIGN_NAMES = {
 }
 
 
-class Found(Struct, frozen=True):
+class FoundSetting(Struct, frozen=True):
     """The raw value of a setting and where it was found."""
 
     name: str
@@ -53,23 +53,27 @@ class Found(Struct, frozen=True):
 # --- sources -------------------------------------------------------------------------------------------------------------
 
 
-def from_keywords(given: Mapping[str, Any]) -> list[Found]:
+def from_keywords(keywords: Mapping[str, Any]) -> list[FoundSetting]:
     """Return the keyword arguments that are not None."""
-    return [Found(name, value, f"the keyword argument {name}=") for name, value in given.items() if value is not None]
+    return [
+        FoundSetting(name, value, f"the keyword argument {name}=")
+        for name, value in keywords.items()
+        if value is not None
+    ]
 
 
-def from_environment(environ: Mapping[str, str]) -> list[Found]:
+def from_environment(environ: Mapping[str, str]) -> list[FoundSetting]:
     """Return the settings in environment variables that are not empty."""
     names = {TOKEN_VARIABLE: "api_token"} | {f"{PREFIX}{name.upper()}": name for name in CHECKS}
     found = {
-        name: Found(name, environ[variable], f"the environment variable {variable}")
+        name: FoundSetting(name, environ[variable], f"the environment variable {variable}")
         for variable, name in names.items()
         if environ.get(variable)
     }
     return list(found.values())
 
 
-def from_files(folder: Path) -> list[Found]:
+def from_files(folder: Path) -> list[FoundSetting]:
     """Return the settings of the nearest `lmdeck.toml` or `[tool.lmdeck]`.
 
     The search goes from a folder up to its project's root.
@@ -85,17 +89,17 @@ def from_files(folder: Path) -> list[Found]:
     return []
 
 
-def from_lm_studio(home: Path) -> list[Found]:
+def from_lm_studio(home: Path) -> list[FoundSetting]:
     """Return LM Studio's port as a setting, from its own file; nothing if it is not installed."""
     path = lm_studio_folder(home) / ".internal" / "http-server-config.json"
     port = _port_in(path)
-    return [] if port is None else [Found("port", port, f"LM Studio's file {path}")]
+    return [] if port is None else [FoundSetting("port", port, f"LM Studio's file {path}")]
 
 
 def lm_studio_folder(home: Path) -> Path:
     """Return LM Studio's folder.
 
-    It is named in `.lmstudio-home-pointer`, or is that of older versions, or `.lmstudio`.
+    It is the folder named in `.lmstudio-home-pointer`, else that of older versions, else `.lmstudio`.
 
     Source: lmstudio-js, `findLMStudioHome.ts`.
     """
@@ -123,6 +127,7 @@ def lm_studio_api_ports(home: Path, environ: Mapping[str, str]) -> Sequence[int]
 
 def _port_in(path: Path) -> int | None:
     """Return the `port` in one of LM Studio's files, which may hold anything.
+
     None if there is none.
     """
     try:
@@ -135,9 +140,9 @@ def _port_in(path: Path) -> int | None:
 
 
 def _up_to_root(folder: Path) -> list[Path]:
-    """Return a folder and its parents up to its root.
+    """Return a folder and its parents up to the project's root.
 
-    The root is the repository, or without one the first with a `pyproject.toml`.
+    The root is the folder of the repository; without one, the nearest folder with a `pyproject.toml`.
     """
     try:
         places = [folder, *folder.absolute().parents]
@@ -150,10 +155,10 @@ def _up_to_root(folder: Path) -> list[Path]:
     return [folder]
 
 
-def _settings_of(table: object, origin: str) -> list[Found]:
+def _settings_of(table: object, origin: str) -> list[FoundSetting]:
     if not isinstance(table, Mapping):
         raise ConfigurationError(f"{origin} is not a table.", hint="Write a table: one `name = value` per line.")
-    return [Found(name, value, origin, is_from_file=True) for name, value in table.items()]
+    return [FoundSetting(name, value, origin, is_from_file=True) for name, value in table.items()]
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -178,12 +183,13 @@ def misspelled_variables(environ: Mapping[str, str]) -> Iterator[str]:
             continue
         nearest = _nearest_setting(name.removeprefix(PREFIX).lower())
         if name in known or nearest is not None:
-            right = name if name in known else f"{PREFIX}{str(nearest).upper()}"
-            yield f"The environment variable {variable} is not read. Did you mean {right}?"
+            suggestion = name if name in known else f"{PREFIX}{str(nearest).upper()}"
+            yield f"The environment variable {variable} is not read. Did you mean {suggestion}?"
 
 
 def _nearest_setting(name: str) -> str | None:
     """Return the setting with the most similar name, ignoring underscores.
+
     None if none is similar.
     """
     from difflib import get_close_matches  # imported late: needed for misspelled variables only
@@ -199,17 +205,17 @@ def _nearest_setting(name: str) -> str | None:
 # --- trust -----------------------------------------------------------------------------------------------
 
 
-def _server_address(chosen: Mapping[str, Found]) -> Found | None:
+def _server_address(chosen: Mapping[str, FoundSetting]) -> FoundSetting | None:
     """Return the setting that names the server's address; None for the default."""
     return chosen.get("base_url") or chosen.get("host") or chosen.get("port")
 
 
-def without_untrusted_routes(chosen: Mapping[str, Found]) -> tuple[dict[str, Found], list[str]]:
+def without_untrusted_routes(chosen: Mapping[str, FoundSetting]) -> tuple[dict[str, FoundSetting], list[str]]:
     """Return settings without untrusted routes, and a note for each.
 
-    These are a file's proxy and TLS settings for a server that it does not name.
+    These are a file's proxy and TLS settings for a server that the file does not name.
 
-    Its proxy could read all traffic, and `tls_verify = false` would let anyone do so.
+    Such a proxy could read all traffic, and `tls_verify = false` would let anyone do so.
     """
     address = _server_address(chosen)
     if address is not None and address.is_from_file:
@@ -223,19 +229,19 @@ def without_untrusted_routes(chosen: Mapping[str, Found]) -> tuple[dict[str, Fou
     return {name: found for name, found in chosen.items() if name not in untrusted}, notes
 
 
-def untrusted_address(chosen: Mapping[str, Found]) -> Found | None:
+def untrusted_address(chosen: Mapping[str, FoundSetting]) -> FoundSetting | None:
     """Return the setting of a file that names a server elsewhere, or None."""
     address = _server_address(chosen)
     return address if address is not None and address.is_from_file and not _is_loopback(address) else None
 
 
-def check_trust(chosen: Mapping[str, Found]) -> None:
+def check_trust(chosen: Mapping[str, FoundSetting]) -> None:
     """Refuse to send the user's token to an address or proxy from a project's file.
 
-    This machine is allowed.
+    Addresses of this machine are allowed.
 
     Raises:
-        ConfigurationError: The token would be sent there.
+        ConfigurationError: The token would be sent to such an address.
     """
     token, proxy = chosen.get("api_token"), chosen.get("proxy")
     if token is None or token.is_from_file:
@@ -250,7 +256,7 @@ def check_trust(chosen: Mapping[str, Found]) -> None:
             )
 
 
-def _is_loopback(found: Found) -> bool:
+def _is_loopback(found: FoundSetting) -> bool:
     """Whether an address belongs to this machine."""
     if found.name == "port":
         return True

@@ -12,6 +12,7 @@ INTEGERS = range(-(2**63), 2**64)
 
 def replace_lone_surrogates(text: str) -> str:
     """Return text with lone surrogates replaced by U+FFFD, and pairs joined.
+
     Files and databases can store such text.
     """
     try:

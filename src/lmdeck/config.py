@@ -20,7 +20,7 @@ from lmdeck._secret import Secret, redact_url
 from lmdeck._setting_checks import CHECKS
 from lmdeck._setting_sources import (
     FOREIGN_NAMES,
-    Found,
+    FoundSetting,
     check_trust,
     from_environment,
     from_files,
@@ -76,20 +76,20 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
     @classmethod
     def resolve(
         cls,
-        given: Mapping[str, Any] | None = None,
+        keywords: Mapping[str, Any] | None = None,
         *,
         environ: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> Settings:
-        """Return the settings of `given`, the environment and the file of `folder`, else defaults.
+        """Return the settings of `keywords`, the environment and the file of `folder`, else defaults.
 
         Raises:
             ConfigurationError: A value is invalid, a name unknown or a file unreadable, or the user's token would be sent to
                 an address from a project's file; the message names setting, value and origin.
         """
         variables = os.environ if environ is None else environ
-        chosen: dict[str, Found] = {}
-        for source in (from_keywords(given or {}), from_environment(variables), from_files(folder or Path())):
+        chosen: dict[str, FoundSetting] = {}
+        for source in (from_keywords(keywords or {}), from_environment(variables), from_files(folder or Path())):
             values = {found.name: _checked(found) for found in source}
             if "base_url" in chosen or chosen.keys() & {"host", "port"}:
                 # A base URL does not override a host from a source of higher priority, nor the reverse.
@@ -108,7 +108,7 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def origins(self) -> Mapping[str, str]:
-        """A description of where each setting was found; settings with their default are missing."""
+        """A description of where each setting was found; settings with their default value are absent."""
         return dict(self.__dict__.get("origins", {}))
 
     @property
@@ -123,7 +123,7 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
     def notes(self) -> tuple[str, ...]:
         """Sentences about settings that are not used.
 
-        They are misspelled variables, and settings that a project's file may not have.
+        These are misspelled variables, and settings that a project's file may not contain.
         """
         return tuple(self.__dict__.get("notes", ()))
 
@@ -180,14 +180,14 @@ def check_setting(name: str, value: object, origin: str) -> None:
     Raises:
         ConfigurationError: The setting is unknown or the value invalid; the message names setting, value and origin.
     """
-    _checked(Found(name, value, origin))
+    _checked(FoundSetting(name, value, origin))
 
 
 def _is_overridden_address(name: str, chosen: Mapping[str, object]) -> bool:
     return name == "base_url" or (name in {"host", "port"} and "base_url" in chosen)
 
 
-def _checked(found: Found) -> Found:
+def _checked(found: FoundSetting) -> FoundSetting:
     """Return `found` with its value checked and converted."""
     check = CHECKS.get(found.name)
     if check is None:
@@ -217,7 +217,7 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     return f"{question}Known names: {', '.join(known)}."
 
 
-def _printable_value(found: Found) -> object:
+def _printable_value(found: FoundSetting) -> object:
     if found.name == "api_token":
         return "***"
     is_address = found.name in {"host", "base_url", "proxy"} and isinstance(found.value, str)

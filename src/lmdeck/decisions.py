@@ -1,4 +1,5 @@
 """Typed questions for decision models, and their answers with probabilities.
+
 Source: LM Studio's docs, `3_openai-compat/decisions.md`.
 """
 
@@ -19,7 +20,7 @@ class Question(Struct, frozen=True):
     """One question: the type of its answer, and what is asked.
 
     `type` is `bool`, an `Enum` class, a `Literal[…]` of texts, numbers or booleans, a `range` of whole numbers (an ordered
-    scale), or a mapping of texts to what each means. `descriptions` says what a value means, by the value.
+    scale), or a mapping of texts to their meanings. `descriptions` maps values to their meanings.
     """
 
     type: Any

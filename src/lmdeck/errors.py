@@ -126,7 +126,7 @@ def _rebuild(cls: type[LMStudioError], message: str) -> LMStudioError:
 class ConfigurationError(LMStudioError, ValueError):
     """A setting or argument is wrong; the message names it, its value and where it came from."""
 
-    default_hint = "Correct the setting; the README lists them all."
+    default_hint = "Correct the setting; docs/settings.md lists all settings."
 
 
 class TransportError(LMStudioError):
@@ -202,7 +202,7 @@ class APIError(LMStudioError):
         message: str,
         *,
         status: int = 0,
-        type: str | None = None,  # the server's own word for it
+        type: str | None = None,  # the server's name for it
         code: str | None = None,
         param: str | None = None,
         body: object = None,
@@ -227,7 +227,8 @@ class AuthenticationError(APIError):
 
 class CacheMissError(APIError):
     """The request asked for a cached answer only (`only-if-cached`), and there is none.
-    Its status is 504 (RFC 9111).
+
+    The status is 504 (RFC 9111).
     """
 
     default_hint = "Ask without `only-if-cached`, so that the model answers."
@@ -469,6 +470,7 @@ _LINE_ENDS = late_pattern(r"[ \t]*[\r\n][\r\n\t ]*")
 
 def printable(text: str) -> str:
     """Return a text as one line.
+
     Line ends become a space, control characters and direction marks escapes.
     """
     if text.isprintable():

@@ -142,6 +142,7 @@ class RoundFinished(Event, frozen=True, kw_only=True):
 
 class RunPaused(Event, frozen=True, kw_only=True):
     """A run ended because `calls` wait for a decision.
+
     `id` is that of the `PausedRun`; `reply` is the answer with the calls.
     """
 
@@ -153,6 +154,7 @@ class RunPaused(Event, frozen=True, kw_only=True):
 
 class RunStarted(Event, frozen=True, kw_only=True):
     """A run was started with `chat.run()` or `run_stream()`.
+
     `model` is the requested model or `""`.
     """
 
@@ -161,6 +163,7 @@ class RunStarted(Event, frozen=True, kw_only=True):
 
 class RunEnded(Event, frozen=True, kw_only=True):
     """A run ended after `seconds`: with a `reply`, which `repr` omits, or an `error`.
+
     With neither, it was abandoned.
     """
 
@@ -257,6 +260,7 @@ class RequestFailed(Event, frozen=True, kw_only=True):
 
 class RequestAbandoned(Event, frozen=True, kw_only=True):
     """An answer was abandoned after `seconds` and `chunks`.
+
     The cause is `break`, `close`, a cancellation or Ctrl-C.
     """
 
@@ -324,6 +328,7 @@ class ModelLoadProgress(Event, frozen=True, gc=False):
 
 class ModelEvicted(Event, frozen=True, kw_only=True):
     """A model that this client used `idle` seconds ago was unloaded, and must be loaded again.
+
     `loaded` are the models in memory.
 
     `ttl` is the time to live in seconds that the earlier request set, or None.
@@ -337,6 +342,7 @@ class ModelEvicted(Event, frozen=True, kw_only=True):
 
 class RequestQueued(Event, frozen=True, gc=False):
     """A request waited in this client's queue for `seconds`.
+
     Meanwhile, `limit` others were running.
     """
 
@@ -377,6 +383,7 @@ _RENAMED: dict[str, type[Event]] = {
 
 def renamed(name: str, *, stacklevel: int = 2) -> type[Event] | None:
     """Return the event type that had this name before lmdeck 0.2, with a warning.
+
     None if there was none.
     """
     event = _RENAMED.get(name)

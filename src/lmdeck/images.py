@@ -47,6 +47,7 @@ ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image
 
 def image_kind(data: bytes) -> str | None:
     """Return the format of an image by its signature, or None.
+
     The formats are `"png"`, `"jpeg"`, `"webp"`, `"gif"` and `"bmp"`.
     """
     return next((kind for kind, signature in _SIGNATURES.items() if signature.match(data)), None)

@@ -154,17 +154,17 @@ def _read_call(call: object) -> ToolCall:
             "A message's tool call has no function name.",
             hint='Use {"id": …, "type": "function", "function": {"name": …, "arguments": …}}.',
         )
-    name, given = str(function["name"]), function.get("arguments")
-    arguments = _read_arguments(name, given)
-    raw = given if isinstance(given, str) and given else msgspec.json.encode(arguments).decode()
+    name, value = str(function["name"]), function.get("arguments")
+    arguments = _read_arguments(name, value)
+    raw = value if isinstance(value, str) and value else msgspec.json.encode(arguments).decode()
     return ToolCall(id=str(call.get("id") or ""), name=name, arguments=arguments, raw_arguments=raw)
 
 
-def _read_arguments(name: str, given: object) -> dict[str, Any]:
-    if given is None or given == "":
+def _read_arguments(name: str, value: object) -> dict[str, Any]:
+    if value is None or value == "":
         return {}
     try:
-        arguments = msgspec.json.decode(given) if isinstance(given, (str, bytes)) else given
+        arguments = msgspec.json.decode(value) if isinstance(value, (str, bytes)) else value
     except (msgspec.DecodeError, UnicodeError) as error:
         raise ConfigurationError(
             f"The arguments of the call of {name!r} in the history are not JSON: {error}.",
@@ -274,7 +274,7 @@ class Reply(Struct, frozen=True, kw_only=True):
     and the server sent them. `raw` is the response body, or the list of stream events, as the server sent them. After
     `run()`, `rounds` has every answer with the results of its calls, `messages` what the run adds to the history, and
     `usage` the sum over all rounds. `cache` is `"hit"` for an answer from the cache, `"shared"` for one that another request
-    received at the same time, `"miss"` for a new one, None if no cache was asked.
+    received at the same time, `"miss"` for a new one, None if no cache was used.
     """
 
     content: str = ""

@@ -184,6 +184,7 @@ StreamEvent: TypeAlias = NativeEvent | ServerEvent
 
 def read_native_event(data: dict[str, Any]) -> StreamEvent:
     """Return the typed event.
+
     One that is unknown, or not as documented, becomes a `ServerEvent`.
     """
     try:

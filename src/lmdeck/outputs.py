@@ -26,10 +26,10 @@ class Embeddings(Struct, frozen=True, kw_only=True):
         """Return each vector as an `array` of 4-byte floats, the precision of the models."""
         return [array("f", vector) for vector in self.vectors]
 
-    def numpy(self) -> Any:  # numpy.ndarray, where numpy is there
+    def numpy(self) -> Any:  # numpy.ndarray, if numpy is installed
         """Return the vectors as one numpy array of float32, of shape (texts, dimensions).
 
-        It needs numpy.
+        This requires numpy.
         """
         numpy = import_module("numpy")  # imported late: an optional dependency
         return numpy.asarray(self.vectors, dtype=numpy.float32)

@@ -183,7 +183,7 @@ class _Builder(Generic[TransportT]):
         """
         return self._replace(tool_choice=choice)
 
-    def with_options(self, **options: Any) -> Self:  # they go to the server as they are
+    def with_options(self, **options: Any) -> Self:  # sent to the server unchanged
         """Set options of the request.
 
         They are `temperature`, `max_tokens`, `stop`, `seed`, `response_format`, `ttl` and so on.

@@ -128,7 +128,7 @@ class LMStudio(ClientBase):
         store: bool = True,
         recover: bool = False,
         previous_response_id: str | None = None,
-        **options: Any,  # they go to the server as they are
+        **options: Any,  # sent to the server unchanged
     ) -> Conversation:
         """Return a conversation stored by the server, new or continued.
 
@@ -156,7 +156,7 @@ class LMStudio(ClientBase):
         *,
         model: str | None = None,
         batch_size: int = EMBED_BATCH,
-        **options: Any,  # they go to the server as they are
+        **options: Any,  # sent to the server unchanged
     ) -> Embeddings:
         """Return a vector for each text, in order.
 
@@ -226,16 +226,16 @@ class LMStudio(ClientBase):
     @overload
     def complete(
         self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[False] = False,
-        **options: Any,  # they go to the server as they are
+        **options: Any,  # sent to the server unchanged
     ) -> Completion: ...  # fmt: skip
     @overload
     def complete(
         self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[True],
-        **options: Any,  # they go to the server as they are
+        **options: Any,  # sent to the server unchanged
     ) -> ChatStream: ...  # fmt: skip
     def complete(
         self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: bool = False,
-        **options: Any,  # they go to the server as they are
+        **options: Any,  # sent to the server unchanged
     ) -> ChatStream | Completion:  # fmt: skip
         """Complete a text without a prompt template, for base models.
 
@@ -406,7 +406,7 @@ class AsyncLMStudio(ClientBase):
         store: bool = True,
         recover: bool = False,
         previous_response_id: str | None = None,
-        **options: Any,  # they go to the server as they are
+        **options: Any,  # sent to the server unchanged
     ) -> AsyncConversation:
         """Async version of `LMStudio.conversation`."""
         from lmdeck._client.conversation import AsyncConversation, ConversationSpec
@@ -427,7 +427,7 @@ class AsyncLMStudio(ClientBase):
         *,
         model: str | None = None,
         batch_size: int = EMBED_BATCH,
-        **options: Any,  # they go to the server as they are
+        **options: Any,  # sent to the server unchanged
     ) -> Embeddings:
         """Async version of `LMStudio.embed`."""
         from lmdeck._client.plans.text import embed
@@ -463,16 +463,16 @@ class AsyncLMStudio(ClientBase):
     @overload
     def complete(
         self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[False] = False,
-        **options: Any,  # they go to the server as they are
+        **options: Any,  # sent to the server unchanged
     ) -> Awaitable[Completion]: ...  # fmt: skip
     @overload
     def complete(
         self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: Literal[True],
-        **options: Any,  # they go to the server as they are
+        **options: Any,  # sent to the server unchanged
     ) -> AsyncChatStream: ...  # fmt: skip
     def complete(
         self, prompt: str, *, model: str | None = None, suffix: str | None = None, stream: bool = False,
-        **options: Any,  # they go to the server as they are
+        **options: Any,  # sent to the server unchanged
     ) -> AsyncChatStream | Awaitable[Completion]:  # fmt: skip
         """Async version of `LMStudio.complete`."""
         from lmdeck._client.plans.text import begin_completion, complete

@@ -50,7 +50,7 @@ class Responses(_Endpoint[Transport]):
         *,
         input: str | Iterable[Mapping[str, Any]],  # OpenAI's name for it
         model: str | None = None,
-        **options: Any,  # they go to the server as they are,
+        **options: Any,  # sent to the server unchanged,
     ) -> Reply:
         """Send the request, and return the complete reply.
 
@@ -68,7 +68,7 @@ class Responses(_Endpoint[Transport]):
         *,
         input: str | Iterable[Mapping[str, Any]],  # OpenAI's name for it
         model: str | None = None,
-        **options: Any,  # they go to the server as they are,
+        **options: Any,  # sent to the server unchanged,
     ) -> ChatStream:
         """Send the request, and return a stream; the server's own events are on `chunk.event`.
 
@@ -93,7 +93,7 @@ class Messages(_Endpoint[Transport]):
         messages: Iterable[Message | Mapping[str, Any]],
         model: str | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
-        **options: Any,  # they go to the server as they are,
+        **options: Any,  # sent to the server unchanged,
     ) -> Reply:
         """Send the request, and return the complete reply.
 
@@ -112,7 +112,7 @@ class Messages(_Endpoint[Transport]):
         messages: Iterable[Message | Mapping[str, Any]],
         model: str | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
-        **options: Any,  # they go to the server as they are,
+        **options: Any,  # sent to the server unchanged,
     ) -> ChatStream:
         """Send the request, and return a stream; the server's own events are on `chunk.event`.
 
@@ -136,7 +136,7 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
         *,
         input: str | Iterable[Mapping[str, Any]],  # OpenAI's name for it
         model: str | None = None,
-        **options: Any,  # they go to the server as they are,
+        **options: Any,  # sent to the server unchanged,
     ) -> Reply:
         """Async version of `Responses.create`."""
         body = {"input": input if isinstance(input, str) else list(input), **options}
@@ -147,7 +147,7 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
         *,
         input: str | Iterable[Mapping[str, Any]],  # OpenAI's name for it
         model: str | None = None,
-        **options: Any,  # they go to the server as they are,
+        **options: Any,  # sent to the server unchanged,
     ) -> AsyncChatStream:
         """Async version of `Responses.stream`."""
         body = {"input": input if isinstance(input, str) else list(input), **options}
@@ -168,7 +168,7 @@ class AsyncMessages(_Endpoint[AsyncTransport]):
         messages: Iterable[Message | Mapping[str, Any]],
         model: str | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
-        **options: Any,  # they go to the server as they are,
+        **options: Any,  # sent to the server unchanged,
     ) -> Reply:
         """Async version of `Messages.create`."""
         body = {"messages": list(messages), "max_tokens": max_tokens, **options}
@@ -180,7 +180,7 @@ class AsyncMessages(_Endpoint[AsyncTransport]):
         messages: Iterable[Message | Mapping[str, Any]],
         model: str | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
-        **options: Any,  # they go to the server as they are,
+        **options: Any,  # sent to the server unchanged,
     ) -> AsyncChatStream:
         """Async version of `Messages.stream`."""
         body = {"messages": list(messages), "max_tokens": max_tokens, **options}

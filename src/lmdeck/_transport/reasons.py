@@ -10,14 +10,14 @@ import ssl
 
 from lmdeck.errors import describe
 
-DEEPEST = 10
+MAX_DEPTH = 10
 
 
 def reason_of(error: BaseException | None) -> str:
     """Return the reason as the end of a sentence, such as `: connection refused`.
     `""` if it is unknown.
     """
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         if error is None:
             break
         reason = _own_reason(error)

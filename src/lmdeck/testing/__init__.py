@@ -28,7 +28,7 @@ __all__ = [
     "SentRequest",
 ]
 
-_HOMES = {
+_MODULES = {
     "Answer": "scripted_answers",
     "FakeLMStudio": "fake",
     "FakeLMStudioMixin": "mixin",
@@ -42,10 +42,10 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Import a name when it is first used, since the server needs an extra."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"starlette", "uvicorn"}:
             raise
