@@ -108,7 +108,7 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def origins(self) -> Mapping[str, str]:
-        """A description of where each setting was found; settings with their default value are absent."""
+        """Where each setting was found, as text; settings with their default value are absent."""
         return dict(self.__dict__.get("origins", {}))
 
     @property
