@@ -81,7 +81,7 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
         environ: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> Settings:
-        """Return the settings of `keywords`, the environment and the file of `folder`, else defaults.
+        """Return the settings of `keywords`, the environment and the file of `folder`, or defaults.
 
         Raises:
             ConfigurationError: A value is invalid, a name unknown or a file unreadable, or the user's token would be sent to
