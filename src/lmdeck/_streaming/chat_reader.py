@@ -116,6 +116,22 @@ class ChatReader:
         self._body.append(data)
         return []
 
+    def continue_text(self, data: bytes, around: tuple[bytes, bytes], chunks: list[Chunk]) -> str:
+        """Read bytes that are one event which differs from the last, and from `around`, only in its text; return the text.
+
+        Its chunks are appended, and not observed. Otherwise, `""` is returned, and nothing was read.
+        """
+        is_over = self._byte_count + len(data) > self._limits.answer_bytes
+        if is_over or not self.is_streamed or self.failure is not None or not self._sse.is_between_events:
+            return ""
+        text = self._template.text_in_event(data, around)
+        if text:
+            self._byte_count += len(data)
+            self._raw.add(data[6:-2])
+            self._raw.end_read()
+            self._assembler.feed_texts([text], chunks)
+        return text
+
     def finish(self) -> list[Chunk]:
         """Read the end of the bytes and return the last chunks.
         A last event without its blank line counts.

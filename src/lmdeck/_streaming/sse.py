@@ -48,8 +48,7 @@ class SSEDecoder:
         Raises:
             MalformedStreamError: A line or an event is over its limit.
         """
-        is_between = not (self._partial or self._data or self._event or self._last_was_cr or self._at_start)
-        if is_between and data[:6] == b"data: " and data[-2:] == b"\n\n":
+        if data[:6] == b"data: " and data[-2:] == b"\n\n" and self.is_between_events:
             line = data[6:-2]  # at the pace of a model, a read holds one event of one line
             if LF not in line and CR not in line:
                 return [ServerSentEvent(line)]
@@ -75,6 +74,11 @@ class SSEDecoder:
         if rest:
             self._add_partial(rest)
         return self._read(lines)
+
+    @property
+    def is_between_events(self) -> bool:
+        """Whether the next bytes begin an event."""
+        return not (self._partial or self._data or self._event or self._last_was_cr or self._at_start)
 
     def finish(self) -> list[ServerSentEvent]:
         """Return the last event if it lacks only its blank line, as some servers end their streams.

@@ -44,6 +44,15 @@ class TextTemplate:
         self._tries = TRIES
         return text
 
+    def text_in_event(self, data: bytes, around: tuple[bytes, bytes]) -> str:
+        """Return the text of bytes that are an event of one line, if it is certain to differ only in it; otherwise `""`.
+
+        `around` is what the event must have before and after its text.
+        """
+        if (self.head, self.tail) != around or data[:6] != b"data: " or data[-2:] != b"\n\n":
+            return ""
+        return self.text_of(data[6:-2])
+
     def learn(self, data: bytes, text: str, read_text: Callable[[bytes], object]) -> None:
         """Learn what surrounds the text of an event; `read_text` decodes one.
 

@@ -197,12 +197,12 @@ class Dispatcher:
 class _AnswerInProgress:
     """An answer of a host while it is read."""
 
-    __slots__ = ("_chunks", "_note", "_reader", "_stream", "_waits_for_client")
+    __slots__ = ("_chunks", "_note", "_reader", "_stream", "_waits_for_client", "_write_now")
 
     def __init__(
         self, stream: ResponseStream[Any], reader: RelayReader, chunks: HostChunks, note: Callable[[bytes], None]
     ) -> None:
-        """`note` is called with each part of the body."""
+        """`note` is called with each part of the body, unless it only continues the text."""
         self._stream = stream
         self._reader = reader
         self._chunks = chunks
@@ -225,6 +225,7 @@ class _AnswerInProgress:
         """Read what comes next; with `write_now`, write as long as nothing else is to be done."""
         stream, response = self._stream, cast("AsyncResponse", self._stream.response)
         if self._chunks.write_now is not None:
+            self._write_now = self._chunks.write_now
             await response.follow(self._write)
             if stream.is_finished or stream.failure is not None or self._waits_for_client:
                 return
@@ -232,12 +233,17 @@ class _AnswerInProgress:
 
     def _write(self, data: bytes) -> bool:
         """Read bytes and write what they become; return whether nothing else is to be done."""
-        self._stream.feed(data)
-        if self._stream.is_finished or self._stream.failure is not None or self._chunks.write_now is None:
-            return False
-        if out := self._reader.take():
+        out = self._reader.continue_text(data)
+        if out is not None:
+            self._stream.chunk_count += 1
+        else:
+            self._stream.feed(data)
+            if self._stream.is_finished or self._stream.failure is not None:
+                return False
+            out = self._reader.take()
             self._note(out)
-            self._waits_for_client = not self._chunks.write_now(out)
+        if out:
+            self._waits_for_client = not self._write_now(out)
         return not self._waits_for_client
 
 

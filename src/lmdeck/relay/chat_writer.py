@@ -21,6 +21,7 @@ from lmdeck.server.encoders.common import DONE, answer_id, data_event
 
 __all__ = ["ChatWriter", "CompletionWriter"]
 
+QUOTE = b'"'
 _HEAD = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
 _DELTA_FIELDS = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal")
 
@@ -43,7 +44,7 @@ class ChatWriter:
         self._calls = 0
         self._model = model
         self._out: list[bytes] = []
-        self._around_text: tuple[bytes, bytes] | None = None  # what the last event had around its text
+        self.around_text: tuple[bytes, bytes] | None = None  # what the last event had around its text
 
     def observe(self, data: bytes, chunks: Sequence[Chunk]) -> None:
         """Process an event's data, or a complete body, and the chunks read from it."""
@@ -114,7 +115,7 @@ class ChatWriter:
             original = self._original(choice)
             is_same = fields == [original] if original else not fields
             if is_same and body.keys() >= {"id", "object", "created", "model"}:
-                self._around_text = _around_text(data, original)
+                self.around_text = _around_text(data, original)
                 self._out.append(b"data: " + data + b"\n\n" if b"\n" not in data else encode_event(data))
                 return
             if not fields and not self._has_more(choice):
@@ -127,12 +128,12 @@ class ChatWriter:
 
     def _has_only_other_text(self, data: bytes, chunks: Sequence[Chunk]) -> bool:
         """Whether an event differs from the last one only by its text, and needs no repair."""
-        if self._around_text is None or len(chunks) != 1:
+        if self.around_text is None or len(chunks) != 1:
             return False
-        [chunk], (head, tail) = chunks, self._around_text
+        [chunk], (head, tail) = chunks, self.around_text
         if chunk.tool_call is not None or not chunk.content:
             return False
-        return data == b"".join((head, msgspec.json.encode(chunk.content), tail))
+        return data == b"".join((head[:-1], msgspec.json.encode(chunk.content), tail[1:]))
 
     def _frame(self, head: Mapping[str, Any], choice: Mapping[str, Any], fields: Mapping[str, Any]) -> bytes:
         whole = {**self._first_fields(), **head, "object": self.chunk_object}
@@ -226,14 +227,14 @@ class CompletionWriter(ChatWriter):
 
 
 def _around_text(data: bytes, output: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
-    """Return what an event has before and after its text.
+    """Return what an event has before and after its text, with the quotation marks.
 
     None: it has other output, or where its text is, is uncertain.
     """
     if len(output) != 1 or b"\n" in data or not (text := output.get("content") or output.get("text")):
         return None
     head, found, tail = data.partition(msgspec.json.encode(text))
-    return (head, tail) if found and found not in tail else None
+    return (head + QUOTE, QUOTE + tail) if found and found not in tail else None
 
 
 def _usage(reply: Reply) -> dict[str, Any]:

@@ -31,6 +31,8 @@ _SAME_REASON = {("stop_sequence", "stop")}
 class MessagesWriter:
     """The writer of an answer of `/v1/messages`, as events or as one message."""
 
+    around_text = None
+
     def __init__(self, *, streams: bool, model: str) -> None:
         self._streams = streams
         self._head: dict[str, Any] = {}

@@ -48,6 +48,13 @@ class RelayReader(Reader, Protocol):
         """Return the bytes that were written since the last call."""
         ...
 
+    def continue_text(self, data: bytes) -> bytes | None:
+        """Read bytes that only continue the text, as most do, and return what is to be written for them.
+
+        None: they are something else, and nothing was read.
+        """
+        ...
+
     def error_event(self, error: LMStudioError) -> bytes:
         """Return the event that ends a stream with an error."""
         ...
@@ -100,6 +107,20 @@ class ChatRelay:
             LMStudioError: The bytes report an error.
         """
         return [chunk for chunk in self._reader.feed(data) if _says_something(chunk)]
+
+    def continue_text(self, data: bytes) -> bytes | None:
+        """Read bytes that are one event which differs from the last only in its text; see `RelayReader`."""
+        around = self._writer.around_text
+        if around is None or self._asked_json is not None:
+            return None
+        chunks: list[Chunk] = []
+        text = self._reader.continue_text(data, around, chunks)
+        if not text:
+            return None
+        if len(chunks) == 1 and chunks[0].content == text and chunks[0].tool_call is None:
+            return data
+        self._writer.observe(data[6:-2], chunks)
+        return self.take()
 
     def finish(self) -> list[Chunk]:
         """Read the end of the bytes, and write the end of the answer.
@@ -221,6 +242,10 @@ class EmbeddingRelay(JSONReader):
         body = self.value if isinstance(self.value, Mapping) else {}
         return msgspec.json.encode({**body, "data": data, "lmdeck": receipt})
 
+    def continue_text(self, data: bytes) -> None:
+        """Read nothing: embeddings are not text."""
+        return
+
     def error_event(self, error: LMStudioError) -> bytes:  # never streamed
         """Return nothing: embeddings are not streamed."""
         return b""
@@ -294,6 +319,10 @@ class PassingRelay:
         out = b"".join(self._out)
         self._out.clear()
         return out
+
+    def continue_text(self, data: bytes) -> None:
+        """Read nothing: what the bytes are is unknown."""
+        return
 
     def error_event(self, error: LMStudioError) -> bytes:  # its format is unknown
         """Return nothing: the connection is aborted instead."""

@@ -30,6 +30,8 @@ _MADE_AT_THE_END = {"output", "status", "usage", "incomplete_details", "error"}
 class ResponsesWriter:
     """The writer of an answer of `/v1/responses`, as events or as one response object."""
 
+    around_text = None
+
     def __init__(self, *, streams: bool, custom: set[str], model: str) -> None:
         self._streams = streams
         made_up = {"id": item_id("resp"), "object": "response", "created_at": int(time.time()), "model": model}

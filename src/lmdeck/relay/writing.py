@@ -25,6 +25,11 @@ So no time limit for silence is exceeded while a call is being generated.
 class Writer(Protocol):
     """The writer of one answer in its wire format."""
 
+    @property
+    def around_text(self) -> tuple[bytes, bytes] | None:
+        """What an event that was passed on as it came has before and after its text, with the quotation marks."""
+        ...
+
     def observe(self, data: bytes, chunks: Sequence[Chunk]) -> None:
         """Process an event's data, or a complete body, and the chunks read from it.
         `b""` is the end of the answer.
