@@ -117,9 +117,10 @@ class ChatReader:
         return []
 
     def continue_text(self, data: bytes, around: tuple[bytes, bytes], chunks: list[Chunk]) -> str:
-        """Read bytes that are one event which differs from the last, and from `around`, only in its text; return the text.
+        """Read one event that only continues the text, and return its text.
 
-        Its chunks are appended, and not observed. Otherwise, `""` is returned, and nothing was read.
+        It must differ from the last event, and from `around`, only in its text. Its chunks are appended, and not observed.
+        Otherwise, `""` is returned, and nothing was read.
         """
         is_over = self._byte_count + len(data) > self._limits.answer_bytes
         if is_over or not self.is_streamed or self.failure is not None or not self._sse.is_between_events:

@@ -45,9 +45,9 @@ class TextTemplate:
         return text
 
     def text_in_event(self, data: bytes, around: tuple[bytes, bytes]) -> str:
-        """Return the text of bytes that are an event of one line, if it is certain to differ only in it; otherwise `""`.
+        """Return the text of a complete event as `text_of` does.
 
-        `around` is what the event must have before and after its text.
+        `""`: the bytes are not one event of one line. `around` is what the event must have before and after its text.
         """
         if (self.head, self.tail) != around or data[:6] != b"data: " or data[-2:] != b"\n\n":
             return ""

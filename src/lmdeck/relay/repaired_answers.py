@@ -49,7 +49,7 @@ class RelayReader(Reader, Protocol):
         ...
 
     def continue_text(self, data: bytes) -> bytes | None:
-        """Read bytes that only continue the text, as most do, and return what is to be written for them.
+        """Read bytes that only continue the text, as most do, and return what to write.
 
         None: they are something else, and nothing was read.
         """
@@ -109,7 +109,10 @@ class ChatRelay:
         return [chunk for chunk in self._reader.feed(data) if _says_something(chunk)]
 
     def continue_text(self, data: bytes) -> bytes | None:
-        """Read bytes that are one event which differs from the last only in its text; see `RelayReader`."""
+        """Read one event that differs from the last only in its text, and return what to write.
+
+        None: the bytes are something else, and nothing was read.
+        """
         around = self._writer.around_text
         if around is None or self._asked_json is not None:
             return None

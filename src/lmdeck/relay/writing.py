@@ -27,7 +27,10 @@ class Writer(Protocol):
 
     @property
     def around_text(self) -> tuple[bytes, bytes] | None:
-        """What an event that was passed on as it came has before and after its text, with the quotation marks."""
+        """What an event that was passed on has before and after its text.
+
+        The quotation marks belong to it.
+        """
         ...
 
     def observe(self, data: bytes, chunks: Sequence[Chunk]) -> None:
