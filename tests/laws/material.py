@@ -75,7 +75,8 @@ PIECES = (
     "</tool_call>", "<arg_key>text</arg_key>", "<arg_value>", "</arg_value>", "call:save{", "to=save", "é", "🎉", "\u2028",
     "\x00", "null", "1e5", "-", "\r\n", "\t", "***", "<p>", "&lt;", "functions.save:0", "true",
     "[save(text=e4)]", "1e400", "Infinity", "0x1f", "\\ud800", "\\u00e9", "'hi'", "print(len('abc'))", "}}}}", "[[[[", ";",
-    "&amp;",
+    "&amp;", "<parameter=", "<parameter name=", '<parameter name="', "<|im_end|>", "</s>", "[/tool_call]", "[tool_call:save]{",
+    "<functions><save>", "<tool_use><name>",
     '{"name": "save", "arguments": "{\\"text\\": \\"x\\"}"}', "[" * 120, "}" * 30, "<think>", "</think>", "[/THINK]", "\ud83d",
 )  # fmt: skip
 

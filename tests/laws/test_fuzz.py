@@ -25,6 +25,7 @@ FOUND = (
         prefix="<|start|>assistant",
         seed=346330498,
     ),
+    Sample("<|python_start|><invoke name=look\n<parameter name=\n<parameter name=days></invoke>", seed=862972673),
     Sample("10Q:[\r\n\\<|content_tool_error|>", seed=919038762),
     Sample(
         "<|message|>s<|eom|>assistant<|start|><|message|><atem:function_calls><atem:invoke name=save\n<atem:parameter name=\n"

@@ -19,6 +19,7 @@ TOOLS = [
 ROME: tuple[str, dict[str, Any]] = ("plan", {"place": "Rome"})
 OSLO: tuple[str, dict[str, Any]] = ("plan", {"place": "Oslo"})
 PING: tuple[str, dict[str, Any]] = ("ping", {})
+M3 = "]<]minimax[>["
 
 
 def read(text: str, dialect: str = "auto") -> ParsedMessage:
@@ -145,6 +146,30 @@ def test_a_bad_neighbour_in_a_gemma_block_changes_no_other_call() -> None:
 def test_a_call_without_arguments_counts_at_an_edge_of_its_line(text: str) -> None:
     """Or with the brackets of its arguments."""
     assert calls_of(read(text)) == [("plan", {})]
+
+
+NAMELESS = [
+    "<function=plan>\n<parameter=\n<parameter=days>2</parameter></function>",
+    "<tool_call><function=plan><parameter=>Rome</parameter></function></tool_call>",
+    "<tool_call>plan<arg_key></arg_key><arg_value>Rome</arg_value></tool_call>",
+    '<invoke name="plan"><parameter name="">Rome</parameter></invoke>',
+    f'{M3}<tool_call>{M3}<invoke name="plan">{M3}<>Rome{M3}</>{M3}</invoke>{M3}</tool_call>',
+    f'{M3}<tool_call>{M3}<invoke name="plan">{M3}<days>{M3}<>2{M3}</>{M3}</days>{M3}</invoke>{M3}</tool_call>',
+    '<|tool_call>call:plan{<|"|><|"|>:<|"|>Rome<|"|>}<tool_call|>',
+]
+
+
+@pytest.mark.parametrize("text", NAMELESS)
+def test_a_parameter_without_a_name_makes_no_call(text: str) -> None:
+    parsed = read(text)
+    assert (parsed.content, parsed.tool_calls) == (text, [])
+    assert [problem.code for problem in parsed.problems] == ["tool_call_unparsed"]
+
+
+def test_a_tool_may_have_a_parameter_whose_name_is_empty() -> None:
+    tool = {"type": "function", "function": {"name": "odd", "parameters": {"type": "object", "properties": {"": {}}}}}
+    parsed = parse('<tool_call><function=odd><parameter="">2</parameter></function></tool_call>', [tool])
+    assert calls_of(parsed) == [("odd", {"": 2})]
 
 
 @pytest.mark.parametrize("end", ["", "\n"])

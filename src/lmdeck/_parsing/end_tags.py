@@ -12,14 +12,17 @@ from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import Reader, Source
 
+# Servers with the wrong list of stop tokens also leave the token that ends the model's turn.
 END_OF_CALL = late_pattern(
     r"(?:\]<\]minimax\[>\[)?</(?=[^<>\n]*?(?:tool|call|function|invoke|action|param))[^<>\n]{1,60}>"
     r"|<(?=[^<>\n]*?(?:tool|call|action|function))(?:[|｜][^<>\n]{0,40}end[^<>\n]{0,40}[|｜]|[a-z_]{1,40}\|)>"
-    r"|\[(?:/|END_)(?:TOOL|FUNCTION)[A-Z_]{0,20}\]",
+    r"|\[(?:/|END_)(?:TOOL|FUNCTION)[A-Z_]{0,20}\]"
+    r"|<[|｜](?:im_end|end_?of_?text|end[_▁]of[_▁](?:turn|sentence)|eo[mst](?:_id)?)[|｜]>|</s>|<eos>|<end_of_turn>",
     re.IGNORECASE,
 )
 END_OF_CALL_BEGUN = late_pattern(
-    r"(?:\]<\]minimax\[>\[)?<[^<>\n]{0,80}\Z|\](?:<(?:\](?:m[a-z]*(?:\[(?:>\[?)?)?)?)?)?\Z|\[[A-Z_/]{0,30}\Z|`{1,2}\Z|>{1,2}\Z"
+    r"(?:\]<\]minimax\[>\[)?<[^<>\n]{0,80}\Z|\](?:<(?:\](?:m[a-z]*(?:\[(?:>\[?)?)?)?)?)?\Z|\[[A-Z_/]{0,30}\Z|`{1,2}\Z|>{1,2}\Z",
+    re.IGNORECASE,
 )
 CUT_TAG = late_pattern(r"\]<[\]\[>a-z]*\Z|(?:\]<\]minimax\[>\[)?[<\[][/|｜]?[\w:|｜▁ ]{0,40}\Z|`{1,2}\Z|>{1,2}\Z")
 CUT_LENGTH = 80

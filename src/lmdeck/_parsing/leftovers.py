@@ -15,6 +15,7 @@ MARK = (
     r"|</?(?:[a-z]+[:|_])*(?:tool_?(?:calls?|use)|function(?:_?calls?)?|invoke|parameter|param|arg_key|arg_value|TOOLCALL)\b[^<>\n]{0,80}>"
     r"|functools\s?(?=\[)|>>>(?=\w)|```tool_code|\bcall:\s?(?=\w+\s?[{(])"
 )
+NAME_TAG = r"<(?:tool_|function_)?name>"
 PARAGRAPHS = late_pattern(r"\n[^\S\n]*\n")
 INSIDE = late_pattern(
     r"</?(?:[a-z]+[:|_])*(?:parameter|param|arg_key|arg_value)\b[^<>\n]{0,80}>|</?[|｜‖]{1,2}(?:DS|GC)ML[^<>\n]{1,60}>"
@@ -34,7 +35,8 @@ def unread_call_markup(text: str, names: Iterable[str]) -> str:
     if len(inside) == 2:
         return inside[0].group()
     tools = "|".join(map(re.escape, names))
-    around = rf"(?:{MARK})\s{{0,9}}(?:functions?[.:])?(?:{tools})\b|\b(?:{tools})\s{{0,9}}(?:{MARK})"
+    begun = rf"\s{{0,9}}{NAME_TAG}\s{{0,9}}(?:[^<\n]{{0,100}}\Z|(?:{tools})\b)"
+    around = rf"(?:{MARK})(?:\s{{0,9}}(?:functions?[.:])?(?:{tools})\b|{begun})|\b(?:{tools})\s{{0,9}}(?:{MARK})"
     written = rf"[\"'](?:tool_)?name[\"']?\s{{0,9}}[:=]\s{{0,9}}[\"'](?:{tools})[\"']"
     if found := re.search(around, code_spans):
         return found.group()

@@ -38,11 +38,11 @@ def tool_openings(sink: Sink) -> Stops:
     return stops(*(f"<{name}>" for name in sink.tools.schemas))
 
 
-def named_by_tag(opening: str, source: Source, sink: Sink) -> Reader[None]:
+def named_by_tag(opening: str, source: Source, sink: Sink, *, may_be_empty: bool = True) -> Reader[None]:
     """Read the inside of `<NAME>`, whose tag is the name of an offered tool, and its end."""
     closing = stops(opening.replace("<", "</"))
     yield from source.skip_space()
-    yield from element_of(opening[1:-1], source, sink, closing, may_be_empty=True)
+    yield from element_of(opening[1:-1], source, sink, closing, may_be_empty=may_be_empty)
     yield from source.take(closing)
 
 

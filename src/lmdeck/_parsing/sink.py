@@ -327,7 +327,13 @@ class Sink:
         self._new.append(fragment)
 
     def write_key(self, key: str, *, is_first: bool) -> None:
-        """Append the name of a parameter, after a comma unless it is the first."""
+        """Append the name of a parameter, after a comma unless it is the first.
+
+        Raises:
+            MalformedCall: The name is empty, because its markup is broken.
+        """
+        if not key and key not in self.tools.properties(self.name):
+            raise MalformedCall("a parameter has no name")
         self._keys = self._keys or set()
         self._keys.add(key)
         self.write(f"{'' if is_first else ', '}{encode_basestring(key)}: ")

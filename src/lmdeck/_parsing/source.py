@@ -86,6 +86,10 @@ class Stops:
         """The proper prefixes of the literals."""
         return frozenset(literal[:n] for literal in self.literals for n in range(1, len(literal)))
 
+    def is_begun(self, text: str, at: int) -> bool:
+        """Whether the text ends inside a literal that begins at a position, which may also be the end of a shorter one."""
+        return len(text) - at < self.longest and text[at:] in self.prefixes
+
     def find(self, text: str, at: int, *, closed: bool) -> tuple[int, str]:
         """Return the position of the first literal, and the literal.
 
@@ -93,7 +97,7 @@ class Stops:
         """
         while found := self.beginning.search(text, at):
             start = found.start()
-            if not closed and len(text) - start < self.longest and text[start:] in self.prefixes:
+            if not closed and self.is_begun(text, start):
                 return start, ""
             if whole := self.pattern.match(text, start):
                 return start, whole.group()
@@ -334,8 +338,7 @@ class Source:
     def ahead(self, wanted: Stops) -> Reader[str]:
         """Return the literal that comes next, unread; `""` if none does."""
         while True:
-            rest = len(self.text) - self.at
-            if not self.closed and rest < wanted.longest and (not rest or self.text[self.at :] in wanted.prefixes):
+            if not self.closed and (self.at >= len(self.text) or wanted.is_begun(self.text, self.at)):
                 yield
                 continue
             found = wanted.pattern.match(self.text, self.at)
@@ -387,7 +390,8 @@ class Source:
         """
         while True:
             found = wanted.pattern.search(self.text, self.at, self.at + limit + wanted.longest)
-            if found and found.start() - self.at <= limit:
+            is_whole = self.closed or found is None or not wanted.is_begun(self.text, found.start())
+            if found and is_whole and found.start() - self.at <= limit:
                 text, self.at = self.text[self.at : found.start()], found.start()
                 return text, found.group()
             if len(self.text) - self.at > limit + wanted.longest or (found and self.closed):

@@ -21,7 +21,7 @@ from lmdeck._parsing.json_calls import (
     json_calls,
     json_objects,
 )
-from lmdeck._parsing.named_elements import NAME_TAGS, element_of, named_by_child
+from lmdeck._parsing.named_elements import NAME_TAGS, element_of, named_by_child, named_by_tag, tool_openings
 from lmdeck._parsing.python_calls import LIST_BEGUN, PYTHON_LIST, first_name_in_list, python_call, python_calls
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import (
@@ -46,9 +46,9 @@ LIST_GUARDS = dict.fromkeys(LIST_OPENERS, ("\"'", rf"(?={LIST_BEHIND.pattern})")
 """A list after a quoted key, or one that does not begin with a name, is not a list of calls."""
 SENTENCE = late_pattern(
     r"\[[A-Za-z][A-Za-z_ -]{0,40}(?::[ \t]*|[ \t]+)([\w.\-]{1,80})[ \t]*"
-    r"(?:\([ \t]*|[ \t](?:with|using)[ \t][^\n{\[\]}]{0,40}|:?[ \t]*)(?=\{)"
+    r"(?:\([ \t]*|[ \t](?:with|using)[ \t][^\n{\[\]}]{0,40}|:?[ \t]*|(\])\s{0,20})(?=\{)"
 )
-SENTENCE_BEGUN = late_pattern(r"\[[A-Za-z][^\[\]{}\n]{0,180}\Z")
+SENTENCE_BEGUN = late_pattern(r"\[[A-Za-z][^\[\]{}\n]{0,180}(?:\]\s{0,20})?\Z")
 LIST = late_pattern(rf"\[\s*\{{|{PYTHON_LIST.pattern}|{SENTENCE.pattern}")
 HTML = (
     "a|abbr|address|article|aside|b|blockquote|body|br|button|caption|cite|code|col|colgroup|dd|del|details|dfn|div|dl|dt|em|"
@@ -238,9 +238,9 @@ def _objects(source: Source, sink: Sink) -> Reader[None]:
 
 
 def _sentence(source: Source, sink: Sink) -> Reader[None]:
-    """Read `[Calling tool: NAME({…})]` and the like.
+    """Read `[Calling tool: NAME({…})]`, `[tool_call:NAME]{…}` and the like.
 
-    Models write it if they have seen it in a transcript.
+    Models write them if they have seen them in a transcript.
     """
     found = SENTENCE.match(source.text, source.at)
     if found is None or not WORDS_OF_CALLS.search(source.text, source.at, found.start(1)):
@@ -249,7 +249,10 @@ def _sentence(source: Source, sink: Sink) -> Reader[None]:
     if sink.tools.resolve(name) is None:
         raise NotACall
     source.at = found.end()
-    yield from _in_brackets(source, sink, name, ENDS, closer="]")
+    if found.group(2):
+        yield from _named_by_tag(name, source, sink, ENDS)
+    else:
+        yield from _in_brackets(source, sink, name, ENDS, closer="]")
 
 
 def _in_brackets(source: Source, sink: Sink, name: str, ends: Stops, *, closer: str = "") -> Reader[None]:
@@ -264,13 +267,12 @@ def _in_brackets(source: Source, sink: Sink, name: str, ends: Stops, *, closer: 
     sink.close()
 
 
-def _named_by_tag(word: str, source: Source, sink: Sink) -> Reader[None]:
-    """Read arguments after the name of a tool in brackets or a tag.
+def _named_by_tag(name: str, source: Source, sink: Sink, closing: Stops) -> Reader[None]:
+    """Read arguments after the name of a tool in brackets or a tag, and what closes them.
 
     `[NAME] {…} [END_TOOL_REQUEST]` or `<NAME>{…}</NAME>` (openclaw #66178).
     """
-    closing = stops(f"</{word}>", f"[/{word}]", f"[END_{word}]", "[END_TOOL_REQUEST]", "[/TOOL_REQUEST]")
-    sink.open(word)
+    sink.open(name)
     yield from json_arguments(source, sink.write, sink, closing)
     sink.close()
     yield from source.skip_space()
@@ -294,7 +296,8 @@ def wrapped_json(source: Source, sink: Sink) -> Reader[None]:
         if element:
             yield from _named_by_attribute(element, named, source, sink, closing)
         elif sink.tools.resolve(word) is not None and source.text[source.at] == "{":
-            yield from _named_by_tag(word, source, sink)
+            ends = stops(*closing.literals, f"</{word}>", "[END_TOOL_REQUEST]", "[/TOOL_REQUEST]")
+            yield from _named_by_tag(word, source, sink, ends)
             return
         elif sink.tools.resolve(word) is not None and source.text[source.at] == "<":
             yield from element_of(word, source, sink, closing)
@@ -303,7 +306,7 @@ def wrapped_json(source: Source, sink: Sink) -> Reader[None]:
         elif source.text[source.at] == "[":
             yield from _array(source, sink)
         elif source.text[source.at] == "<":
-            yield from _named_by_first_child(word, source, sink, closing)
+            yield from _named_by_child(word, source, sink, closing)
         else:
             yield from _objects(source, sink)
         yield from source.skip_space()
@@ -329,8 +332,17 @@ def _named_by_attribute(word: str, name: str, source: Source, sink: Sink, closin
     yield from element_of(name, source, sink, closing)
 
 
-def _named_by_first_child(word: str, source: Source, sink: Sink, closing: Stops) -> Reader[None]:
-    """Read `<name>NAME</name><arguments>…</arguments>` between tags."""
-    if not WORDS_OF_CALLS.search(word) or not (yield from source.ahead(NAME_TAGS)):
+def _named_by_child(word: str, source: Source, sink: Sink, closing: Stops) -> Reader[None]:
+    """Read `<name>NAME</name><arguments>…</arguments>` between tags, or one `<NAME>…</NAME>` for each call."""
+    if not WORDS_OF_CALLS.search(word):
         raise NotACall
-    yield from named_by_child(source, sink, closing, may_be_empty=CALLS.search(word) is not None)
+    may_be_empty = CALLS.search(word) is not None
+    if (yield from source.ahead(NAME_TAGS)):
+        yield from named_by_child(source, sink, closing, may_be_empty=may_be_empty)
+        return
+    count = len(sink.completed)
+    while opening := (yield from source.take(tool_openings(sink))):
+        yield from named_by_tag(opening, source, sink, may_be_empty=may_be_empty)
+        yield from source.skip_space()
+    if len(sink.completed) == count:
+        raise NotACall

@@ -60,15 +60,13 @@ def literal_behind(source: Source, distance: int, wanted: Stops) -> Reader[str |
         if found is None and len(text) - begin >= LOOKAHEAD:
             return None
         at = found.start() if found else len(text)
-        literal = wanted.pattern.match(text, at)
-        if literal:
-            return literal.group()
-        is_partial = at == len(text) or (len(text) - at < wanted.longest and text[at:] in wanted.prefixes)
-        if not is_partial:
-            return None
-        if source.closed:
-            return "" if len(text) - at != 1 else None
+        is_partial = at == len(text) or wanted.is_begun(text, at)
+        if source.closed or not is_partial:
+            break
         yield
+    if literal := wanted.pattern.match(text, at):
+        return literal.group()
+    return "" if is_partial and len(text) - at != 1 else None
 
 
 class _Value:
@@ -191,7 +189,7 @@ class _Value:
             rest = source.text[source.at + distance : source.at + distance + LOOKAHEAD]
             if wanted.match(rest):
                 return True
-            if source.closed or len(rest) == LOOKAHEAD or len(rest.split()) > 2:
+            if source.closed or len(rest) == LOOKAHEAD or len(rest.split()) > 3:
                 return False
             yield
 

@@ -311,7 +311,7 @@ def _parameter(
         return (yield from _whole_arguments(source, sink, elements, opening, key))
     declared = sink.tools.properties(sink.name)
     value_end = elements.value_end(opening, lambda header: _begins_parameter(header, declared, sink))
-    if elements.declared_only and declared and key not in declared:
+    if elements.declared_only and declared and key and key not in declared:
         left_out: list[str] = []
         end = "" if alone else (yield from read_value(source, left_out.append, value_end, sink))
         if text := "".join(left_out).strip():

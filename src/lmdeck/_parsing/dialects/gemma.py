@@ -188,6 +188,8 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             sink.note("a superfluous string token")
             if not is_empty:
                 sink.write(escaped(quote))
+        if has_end:
+            raise MalformedCall("a string has no end")
         raise TruncatedCall
 
     def goes_on(source: Source) -> Reader[bool]:

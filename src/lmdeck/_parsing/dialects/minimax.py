@@ -139,6 +139,8 @@ def value(source: Source, sink: Sink, schema: object, name: str, depth: int) -> 
         source.at += len(T) + 1
         header, alone = yield from read_header(source, sink)
         key = header.strip()
+        if not key:
+            raise MalformedCall("an element has no name")
         inner = declared.get(key) if isinstance(declared, Mapping) else None
         if key == "item" and isinstance(schema, Mapping) and inner is None:
             inner = schema.get("items")

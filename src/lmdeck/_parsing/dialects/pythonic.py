@@ -12,12 +12,13 @@ from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.dialects.dialect import BodyReader, Dialect, Marker
 from lmdeck._parsing.dialects.xml_tags import BARE_FUNCTION, FUNCTION, THINK, tag_block
 from lmdeck._parsing.json_calls import CODE_TOOLS, code_arguments, json_calls, json_objects
+from lmdeck._parsing.named_elements import NAME_TAGS, tool_openings
 from lmdeck._parsing.python_calls import python_call, python_calls
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.writers import array, call_object, each, python, template, wrapped
 
-ELEMENTS = stops(*FUNCTION.function)
+ELEMENTS = stops(*FUNCTION.function, *NAME_TAGS.literals)
 CALL = late_pattern(r"[A-Za-z_][\w.]{0,80}\(")
 CALL_BEGUN = late_pattern(r"(?:[A-Za-z_][\w.]{0,80})?\Z")
 
@@ -43,7 +44,7 @@ def between(*ends: str) -> BodyReader:
                 yield from python_calls(source, sink, wanted, closer="]")
         elif char == "{":
             yield from json_objects(source, sink, wanted)
-        elif char == "<" and (yield from source.ahead(ELEMENTS)):
+        elif char == "<" and (yield from source.ahead(stops(*ELEMENTS.literals, *tool_openings(sink).literals))):
             yield from elements(source, sink)
             return
         else:
