@@ -87,7 +87,10 @@ class Stops:
         return frozenset(literal[:n] for literal in self.literals for n in range(1, len(literal)))
 
     def is_begun(self, text: str, at: int) -> bool:
-        """Whether the text ends inside a literal that begins at a position, which may also be the end of a shorter one."""
+        """Whether the text ends inside a literal that begins at a position.
+
+        A shorter literal may end there.
+        """
         return len(text) - at < self.longest and text[at:] in self.prefixes
 
     def find(self, text: str, at: int, *, closed: bool) -> tuple[int, str]:

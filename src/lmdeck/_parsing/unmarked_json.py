@@ -333,7 +333,10 @@ def _named_by_attribute(word: str, name: str, source: Source, sink: Sink, closin
 
 
 def _named_by_child(word: str, source: Source, sink: Sink, closing: Stops) -> Reader[None]:
-    """Read `<name>NAME</name><arguments>…</arguments>` between tags, or one `<NAME>…</NAME>` for each call."""
+    """Read `<name>NAME</name><arguments>…</arguments>` between tags, or `<NAME>…</NAME>`.
+
+    Of the latter, there may be several.
+    """
     if not WORDS_OF_CALLS.search(word):
         raise NotACall
     may_be_empty = CALLS.search(word) is not None
