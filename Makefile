@@ -9,12 +9,14 @@ SHARED := ../shared
 # Tests start hundreds of Python processes: each would compile lmdeck again where nothing may be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help system-packages openmp demo demo-batch batch-kills test lint types tests pythons package live fuzz round-trips wire soak gateway-soak races docs pictures bench shared shared-reports format clean
+.PHONY: help system-packages openmp demo demo-batch batch-kills test lint types tests core coverage pythons package live fuzz round-trips wire soak gateway-soak races docs pictures bench shared shared-reports format clean
 
 help:
 	@echo "make demo    a real conversation with a small model, no LM Studio needed"
 	@echo "make demo-batch  fifty prompts as a batch, killed and resumed"
 	@echo "make test    lint, types and every test that needs no LM Studio"
+	@echo "make core    the tests of reading answers, every line and branch of it"
+	@echo "make coverage every test, with what they cover"
 	@echo "make pythons a short set of tests on every Python that is installed"
 	@echo "make package wheel and source distribution, built and tried in a bare environment"
 	@echo "make system-packages what some tests need from Debian, where root may install it"
@@ -43,8 +45,8 @@ demo-batch: $(VENV)/.installed-demo openmp
 test: lint
 	@$(MAKE) --no-print-directory --jobs=2 types tests
 
-# The commands of these three stand in noxfile.py; here they run in .venv instead of separate environments.
-lint types tests: $(VENV)/.installed-dev
+# The commands of these stand in noxfile.py; here they run in .venv instead of separate environments.
+lint types tests core coverage: $(VENV)/.installed-dev
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nox --no-venv --session $@
 
 # The short set of tests on every Python from 3.12 on that this machine has; pyenv shows all of its versions only when asked.
@@ -77,7 +79,7 @@ pictures: $(VENV)/.installed-dev
 
 # A thousand seeded races of requests for a model that is not loaded; in `make test` it is a dozen.
 races: $(VENV)/.installed-dev
-	@LMDECK_RACES=$${LMDECK_RACES:-1000} $(BIN)/python -m pytest tests/gateway/test_fairness.py -k every_race -s --no-cov --timeout 3600
+	@LMDECK_RACES=$${LMDECK_RACES:-1000} $(BIN)/python -m pytest tests/gateway/test_fairness.py -k every_race -s --timeout 3600
 
 # Half an hour of faults, restarts and kills of the gateway; in `make test` it is twelve seconds.
 gateway-soak: $(VENV)/.installed-dev
@@ -98,7 +100,7 @@ wire: $(VENV)/.installed-dev
 # A batch killed at random moments, full size; in `make test` it is a sample.
 batch-kills: $(VENV)/.installed-dev
 	@LMDECK_BATCH_ROWS=$${LMDECK_BATCH_ROWS:-10000} LMDECK_BATCH_KILLS=$${LMDECK_BATCH_KILLS:-20} \
-		$(BIN)/python -m pytest tests/batch/test_batch_kills.py -s --no-cov --timeout 1800
+		$(BIN)/python -m pytest tests/batch/test_batch_kills.py -s --timeout 1800
 
 bench: .venv-bench/.installed
 	@.venv-bench/bin/python benchmarks/run.py --json bench.json --html bench.html

@@ -1,11 +1,10 @@
-"""What every test folder may use, one hypothesis profile (the same examples in every run), and what `no_cover` means."""
+"""What every test folder may use, and one hypothesis profile: the same examples in every run."""
 
 from __future__ import annotations
 
 import gc
 import signal
 import socket
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,26 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.failures_db.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Stop what measures a worker before pytest-cov's own measuring begins: `no_cover` would pause the latter alone."""
-    if hasattr(session.config, "workerinput") and session.config.pluginmanager.hasplugin("_cov"):
-        from coverage import Coverage
-
-        while (begun := Coverage.current()) is not None:
-            begun.stop()
-
-
 def pytest_collection_finish() -> None:
     """Hide what was collected from the garbage collector: `gc.collect()` in a test would visit 700,000 objects each time."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Start the processes of a test that is marked `no_cover` without coverage, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        if item.get_closest_marker("no_cover"):
-            patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-        return (yield)
