@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from urllib.parse import urlsplit
 
@@ -17,6 +18,8 @@ from lmdeck.server.requests import body as requests
 from lmdeck.server.serve import BackgroundServer
 from lmdeck.server.sockets import listen
 from lmdeck.server.tool_use import DefaultToolUse
+from lmdeck.web import disconnect
+from loopback import PATIENCE
 from wire_tools import KEY, USER, Parrot, ask, asking, chat, eventually, post
 
 WEATHER = {
@@ -293,6 +296,11 @@ def test_a_body_has_a_limit(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "MAX_BODY_BYTES", 1000)
     assert chat(url, messages=[{"role": "user", "content": "x" * 2000}]).status == 413
     assert chat(url).status == 200
+    monkeypatch.setattr(disconnect, "BODY_SECONDS", 0.1)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", urlsplit(url).port or 0), timeout=PATIENCE) as late:
+        late.sendall(head + b"Content-Length: 900\r\n\r\n")
+        assert late.recv(1 << 16).startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_model_that_is_not_there(url: str) -> None:

@@ -238,7 +238,7 @@ def test_pages_of_other_sites_reach_neither_fake_nor_recorder(
 
 @pytest.mark.parametrize("kind", ["fake", "recorder", "proxy"])
 def test_a_body_without_end_is_answered(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for it to end; one that ends is read first, so that its sender sees the refusal."""
+    """Nobody waits for it to end, or to begin; one that ends is read first, so that its sender sees the refusal."""
     for module in ("testing.fake_app", "server.requests.body", "testing.recordings.recorder", "contrib.asgi"):
         monkeypatch.setattr(f"lmdeck.{module}.MAX_BODY_BYTES", 1000)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
@@ -249,6 +249,15 @@ def test_a_body_without_end_is_answered(tmp_path: Path, kind: str, monkeypatch: 
         url = {"fake": fake.base_url, "recorder": recorder, "proxy": proxy.base_url}[kind]
         endless = sent_raw(url, head + b"Transfer-Encoding: chunked\r\n\r\n1388\r\n" + b" " * 5000 + b"\r\n")
         assert endless.split(b" ")[1] == b"413"
+        monkeypatch.setattr("lmdeck.web.disconnect.DRAIN_SECONDS", 0.1)
+        announced = sent_raw(url, head + b"Content-Length: 5000000000\r\n\r\n{")
+        assert announced.split(b" ")[1] == b"413"
+        monkeypatch.setattr("lmdeck.web.disconnect.BODY_SECONDS", 0.1)
+        late = sent_raw(url, head + b"Content-Length: 900\r\n\r\n{")
+        assert late.split(b" ")[1] == b"408"
+        assert b"did not arrive within 0.1 s" in late
+        monkeypatch.setattr("lmdeck.web.disconnect.BODY_SECONDS", 60.0)
+        monkeypatch.setattr("lmdeck.web.disconnect.DRAIN_SECONDS", 60.0)
         assert post(url, "/v1/chat/completions", b" " * 2000)[0] == 413
 
 

@@ -18,7 +18,7 @@ from lmdeck.config import Settings
 from lmdeck.contrib._upstream import AsyncUpstream
 from lmdeck.errors import InvalidRequestError, LMStudioError
 from lmdeck.relay import ErrorAnswer, error_answer, route_of
-from lmdeck.web.disconnect import ClientGoneError, read_body, run_until_disconnect
+from lmdeck.web.disconnect import BodyRefusedError, ClientGoneError, read_body, run_until_disconnect
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ class RepairProxy:
         try:
             if refusal is not None:
                 raise InvalidRequestError(refusal.message, hint=refusal.hint, status=refusal.status)
-            body = await _body(receive)
+            body = await _body(scope, receive)
+        except ClientGoneError:
+            return
         except LMStudioError as error:
             await _send_error(error_answer(route_of(scope["method"], url).kind, error), send)
             return
@@ -122,17 +124,13 @@ def _url(scope: Scope) -> str:
     return f"http://proxy{path if path.startswith('/') else f'/{path}'}{f'?{query}' if query else ''}"
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(scope: Scope, receive: Receive) -> bytes:
     """Read a body.
 
     Raises:
-        InvalidRequestError: It is larger than `MAX_BODY_BYTES`.
+        InvalidRequestError: It is larger than `MAX_BODY_BYTES`, or does not arrive.
     """
-    body = await read_body(receive, MAX_BODY_BYTES)
-    if len(body) > MAX_BODY_BYTES:
-        raise InvalidRequestError(
-            f"The request body is larger than {MAX_BODY_BYTES} bytes.",
-            status=413,
-            hint="Send a shorter history or smaller images.",
-        )
-    return body
+    try:
+        return await read_body(scope, receive, MAX_BODY_BYTES)
+    except BodyRefusedError as refused:
+        raise InvalidRequestError(str(refused), status=refused.status, hint=refused.hint) from None

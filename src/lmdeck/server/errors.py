@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lmdeck.server.backend import BackendError
+    from lmdeck.web.disconnect import BodyRefusedError
 
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
@@ -115,10 +116,9 @@ def no_models_loaded() -> Refusal:
     return Refusal(404, message, param="model")
 
 
-def too_large(limit: int) -> Refusal:
-    """Return the refusal of a body of more than `limit` bytes."""
-    text = f"The request body is larger than {limit} bytes. Send a shorter history or smaller images."
-    return Refusal(413, text, is_bare=True)
+def body_refused(error: BodyRefusedError) -> Refusal:
+    """Return the refusal of a body that is too large or does not arrive."""
+    return Refusal(error.status, f"{error} {error.hint}", is_bare=True)
 
 
 def missing_token() -> Refusal:

@@ -10,7 +10,7 @@ import msgspec
 from starlette.datastructures import Headers
 
 from lmdeck.server.backend import BackendError
-from lmdeck.server.errors import failure_body
+from lmdeck.server.errors import body_refused, failure_body
 from lmdeck.server.http_responses import json_response
 from lmdeck.server.requests.body import MAX_BODY_BYTES
 from lmdeck.testing.fake_connection import ResponseFinished, ResponseSender, Wire
@@ -19,7 +19,7 @@ from lmdeck.testing.raw import RawAnswer
 from lmdeck.testing.received_requests import SentRequest
 from lmdeck.testing.scripted_answers import Answer
 from lmdeck.testing.scripted_backend import CURRENT, FakeExchange
-from lmdeck.web.disconnect import read_body
+from lmdeck.web.disconnect import BodyRefusedError, ClientGoneError, read_body
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request
 
 if TYPE_CHECKING:
@@ -77,7 +77,13 @@ class FakeASGIApp:
             text = f"{refused.message} {refused.hint}"
             await json_response({"error": text}, refused.status)(scope, receive, send)
             return
-        body = await read_body(receive, MAX_BODY_BYTES)
+        try:
+            body = await read_body(scope, receive, MAX_BODY_BYTES)
+        except ClientGoneError:
+            return
+        except BodyRefusedError as error:
+            await json_response(body_refused(error).body(scope["path"]), error.status)(scope, receive, send)
+            return
         request = _request(scope, body, self._connection(scope))
         rng = random.Random(f"{self._seed}:{self._count}")  # where to split
         self._count += 1

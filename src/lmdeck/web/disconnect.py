@@ -13,14 +13,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from starlette.types import Receive
+    from starlette.types import Receive, Scope
 
 DRAINED = 4
+"""How many times the limit is read of a body that is too long."""
+DRAIN_SECONDS = 5.0
+"""How long a body that is too long is read on."""
+BODY_SECONDS = 60.0
+"""How long a body may take to arrive."""
 T = TypeVar("T")
 
 
 class ClientGoneError(Exception):
     """The client closed its connection before its answer was complete."""
+
+
+class BodyRefusedError(Exception):
+    """A request body is too long or does not arrive; `status` is that of the answer, 413 or 408."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.hint = "Send a shorter history or smaller images."
 
 
 async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -55,18 +69,42 @@ async def wait_for_disconnect(receive: Receive) -> None:
         continue
 
 
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """Return the request body; of one longer than `limit` bytes, the first `limit` + 1.
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """Return the request body.
 
-    A longer one is read to its end, because most senders read a refusal only then; but not beyond `DRAINED` times the limit.
+    One that is too long is read on for a moment, because most senders read a refusal only at its end.
+
+    Raises:
+        BodyRefusedError: It is longer than `limit` bytes, or did not arrive within `BODY_SECONDS`.
+        ClientGoneError: The client disconnected before the end of the body.
     """
-    body = bytearray()
+    parts: list[bytes] = []
     size = 0
-    while True:
-        message = await receive()
-        part = message.get("body", b"")
-        size += len(part)
-        body += part[: limit + 1 - len(body)]
-        is_last = message["type"] == "http.disconnect" or not message.get("more_body", False)
-        if is_last or size > DRAINED * limit:
-            return bytes(body)
+    is_too_large = _announced_length(scope) > limit
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS if is_too_large else BODY_SECONDS) as time_limit:
+            has_more = True
+            while has_more and size <= DRAINED * limit:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > limit and not is_too_large:
+                    is_too_large = True
+                    time_limit.reschedule(asyncio.get_running_loop().time() + DRAIN_SECONDS)
+                if is_too_large:
+                    parts.clear()
+                has_more = message.get("more_body", False)
+    except TimeoutError:
+        if not is_too_large:
+            raise BodyRefusedError(408, f"The request body did not arrive within {BODY_SECONDS:g} s.") from None
+    if is_too_large:
+        raise BodyRefusedError(413, f"The request body is larger than {limit} bytes.")
+    return b"".join(parts)
+
+
+def _announced_length(scope: Scope) -> int:
+    """Return the length of the body by the header `Content-Length`; 0 if there is none."""
+    announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    return int(announced) if announced.isdigit() and len(announced) < 20 else 0

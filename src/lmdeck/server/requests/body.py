@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from lmdeck.server.errors import invalid, model_not_found, no_models_loaded, too_large
+from lmdeck.server.errors import body_refused, invalid, model_not_found, no_models_loaded
+from lmdeck.web import disconnect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,17 +33,14 @@ async def read_body(request: Request) -> dict[str, Any]:
     """Return the JSON object of a request.
 
     Raises:
-        Refusal: The body is too large, or not a JSON object.
+        Refusal: The body is too large, does not arrive, or is not a JSON object.
     """
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise too_large(MAX_BODY_BYTES)
-        parts.append(part)
     try:
-        body = msgspec.json.decode(b"".join(parts))
+        data = await disconnect.read_body(request.scope, request.receive, MAX_BODY_BYTES)
+    except disconnect.BodyRefusedError as error:
+        raise body_refused(error) from None
+    try:
+        body = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise invalid("Invalid JSON in request body") from None
     if not isinstance(body, dict):

@@ -17,7 +17,7 @@ from lmdeck.config import Settings
 from lmdeck.errors import FileWriteError, TransportError
 from lmdeck.testing.recordings.cassette import LEFT, RecordedExchange, RecordedPiece, append
 from lmdeck.testing.recordings.redaction import Redaction
-from lmdeck.web.disconnect import ClientGoneError, read_body, run_until_disconnect
+from lmdeck.web.disconnect import BodyRefusedError, ClientGoneError, read_body, run_until_disconnect
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, RefusedRequest, refuse_request
 
 if TYPE_CHECKING:
@@ -71,11 +71,16 @@ class Recorder:
         """Forward one request."""
         if scope["type"] != "http":
             return
-        body = await _body(receive)
         given = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = _refusal(scope, given, self._hosts)
-        if refusal is not None or body is None:
-            await (refusal or _too_large())(scope, receive, send)
+        try:
+            body = b"" if refusal else await read_body(scope, receive, MAX_BODY_BYTES)
+        except ClientGoneError:
+            return
+        except BodyRefusedError as refused:
+            refusal = Response(f"{refused} {refused.hint}", refused.status, media_type="text/plain")
+        if refusal is not None:
+            await refusal(scope, receive, send)
             return
         redaction = Redaction()
         exchange = RecordedExchange(
@@ -163,20 +168,10 @@ def _refusal(scope: Scope, headers: dict[str, str], hosts: AllowedHosts) -> Resp
     )
 
 
-def _too_large() -> Response:
-    return Response(f"The request body is larger than {MAX_BODY_BYTES} bytes.", 413, media_type="text/plain")
-
-
 def _raw_path(scope: Scope) -> str:
     """Return the path as it was sent, escapes included."""
     raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     return raw.partition(b"?")[0].decode("latin-1")
-
-
-async def _body(receive: Receive) -> bytes | None:
-    """Return the body of a request; None if it is larger than allowed."""
-    body = await read_body(receive, MAX_BODY_BYTES)
-    return body if len(body) <= MAX_BODY_BYTES else None
 
 
 def _redacted(body: bytes, redaction: Redaction) -> object:
