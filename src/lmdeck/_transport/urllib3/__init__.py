@@ -27,8 +27,9 @@ from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.tls import ssl_context
 from lmdeck._transport.traceback_secrets import clear_locals
+from lmdeck._transport.urllib3.bulk_response import READ_BYTES
 from lmdeck._transport.urllib3.errors import is_broken_by_system, root_of, translate
-from lmdeck._transport.urllib3.pools import READ_BYTES, PooledConnection, pool_manager
+from lmdeck._transport.urllib3.pools import PooledConnection, pool_manager
 from lmdeck.config import Settings
 from lmdeck.errors import (
     ConnectionLostError,

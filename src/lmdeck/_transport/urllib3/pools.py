@@ -1,19 +1,17 @@
 """Connections and pools for urllib3.
 
-Chunked bodies are read many chunks at a time. A connection that was idle for four seconds is not reused, because LM Studio
-closes it after five; nor is one with unread bytes, which belong to no request. A limit may span several reads. A name is looked
-up within the limit for connecting, and a forked process gives up the connections of its parent.
+A connection that was idle for four seconds is not reused, because LM Studio closes it after five; nor is one with unread
+bytes, which belong to no request. A name is looked up within the limit for connecting, and a forked process gives up the
+connections of its parent. Head and body of a request are sent together: `http.client` writes each header with several calls.
 """
 
 from __future__ import annotations
 
-import http.client
-import io
+import re
 import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
@@ -32,152 +30,15 @@ from urllib3.response import HTTPResponse
 from lmdeck._forking import disown, on_fork
 from lmdeck._transport import CheckAddress
 from lmdeck._transport._names import AddressInfo, look_up
-from lmdeck._transport.chunked import ChunkedDecoder, ChunkedError
 from lmdeck._transport.interruption import current_interruption, watch_socket
-from lmdeck._transport.urllib3.heads import read_fields, request_head
+from lmdeck._transport.urllib3.bulk_response import BulkHTTPResponse, TimedReads
 from lmdeck.config import Settings
 
 IDLE_SECONDS = 4.0
-SWITCHING_PROTOCOLS = 101
-MAX_INTERIM_ANSWERS = 100
-MAX_LENGTH_DIGITS = 20
-READ_BYTES = 1 << 17
 POOL_SIZE = 100
-
-
-class _TimedReads(io.RawIOBase):
-    """The bytes of a socket, read with a timeout.
-
-    If `by` is set, all reads must end by that point in time.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.by: float | None = None
-        self.left_over = 0
-        self.is_inherited = False
-        self.received = 0
-        self._seconds = sock.gettimeout()
-        self._hold = sock.makefile("rb", buffering=0)  # keeps the socket open while it is read
-
-    def makefile(self, _mode: str) -> _Buffer:
-        """Return the file that `http.client` reads a response from."""
-        return _Buffer(self)
-
-    def limit(self, seconds: float) -> None:
-        """Set the timeout of each of the next reads."""
-        if seconds != self._seconds and not self.closed:
-            self.sock.settimeout(seconds)
-            self._seconds = seconds
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # a buffer has no type before Python 3.12
-        """Read the bytes that have arrived, at least one."""
-        if self.is_inherited:
-            raise ConnectionResetError
-        if self.by is not None:
-            left = self.by - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("timed out")
-            self.sock.settimeout(left if self._seconds is None else min(left, self._seconds))
-        count = self.sock.recv_into(buffer)
-        self.received += count
-        return count
-
-    def tell(self) -> int:
-        """Return the number of bytes received; a buffer derives from it how many of them were read."""
-        return self.received
-
-    def cut(self) -> None:
-        """Shut the connection down, which ends a read that waits in another thread."""
-        if not self.is_inherited:
-            with suppress(OSError):  # it may be gone already
-                self.sock.shutdown(socket.SHUT_RDWR)
-
-    def disown(self) -> None:
-        """Leave the socket to the parent process."""
-        self.is_inherited = True
-        disown(self.sock.fileno())
-
-    def close(self) -> None:
-        """Release the socket."""
-        self._hold.close()
-        super().close()
-
-
-class _Buffer(io.BufferedReader):
-    """A buffer over a socket that records at its closing how many received bytes were not read."""
-
-    def close(self) -> None:
-        """Close the buffer and record how many bytes are left."""
-        if not self.closed:
-            self.raw.left_over = self.raw.received - self.tell()  # type: ignore[attr-defined]  # `_TimedReads`
-        super().close()
-
-
-class _BulkHTTPResponse(http.client.HTTPResponse):
-    """The standard library's response, but chunked bodies are read many chunks at a time."""
-
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:  # the base's signature
-        self.reads = _TimedReads(sock)
-        super().__init__(self.reads, *args, **kwargs)  # type: ignore[arg-type]  # asked for its file only
-        self._decoder: ChunkedDecoder | None = None
-
-    def begin(self) -> None:
-        """Read the whole head within the socket's timeout and determine how the body is framed."""
-        seconds = self.reads.sock.gettimeout()
-        self.reads.by = None if seconds is None else time.monotonic() + seconds
-        version, self.status, reason = self._read_status()
-        if not version.startswith(("HTTP/1.", "HTTP/0.9")):
-            raise http.client.UnknownProtocol(version)
-        self.version = 10 if version in {"HTTP/1.0", "HTTP/0.9"} else 11
-        self.code, self.reason = self.status, reason.strip()
-        self.fields = self.headers = self.msg = read_fields(self.fp)  # type: ignore[assignment]  # has what is used
-        self.reads.by = None
-        self._frame()
-
-    def _frame(self) -> None:
-        """Determine where the body ends (RFC 9112, section 6.3).
-        The first of repeated fields counts.
-        """
-        coding = self.fields.getlist("transfer-encoding", ("",))[0]
-        length = self.fields.getlist("content-length", ("",))[0]
-        self.chunked = coding.lower() == "chunked"
-        self._decoder = ChunkedDecoder() if self.chunked else None
-        is_counted = length.isdecimal() and length.isascii() and len(length) < MAX_LENGTH_DIGITS and not self.chunked
-        self.length = int(length) if is_counted else None
-        if self.status in {SWITCHING_PROTOCOLS, 204, 304} or self._method == "HEAD":  # type: ignore[attr-defined]  # typeshed leaves it out
-            self.length = 0
-        self.will_close = self._check_close() or (not self.chunked and self.length is None)  # type: ignore[attr-defined]
-
-    def _read_status(self) -> tuple[str, int, str]:
-        """Return the status line of the answer, skipping interim answers (RFC 9110, 15.2)."""
-        for _ in range(MAX_INTERIM_ANSWERS):
-            version, status, reason = super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
-            if status == SWITCHING_PROTOCOLS or not 100 <= status <= 199:
-                return version, status, reason
-            read_fields(self.fp)
-        raise http.client.HTTPException(f"more than {MAX_INTERIM_ANSWERS} interim answers")
-
-    def read1(self, n: int = -1) -> bytes:
-        """Return the bytes that have arrived, at least one; `b""` at the end of the body."""
-        decoder = self._decoder
-        if decoder is None or self.fp is None:
-            return super().read1(n)
-        while not decoder.is_finished:
-            wire = self.fp.read1(n if n > 0 else READ_BYTES)
-            if not wire:
-                raise http.client.IncompleteRead(b"")
-            data = decoder.feed(wire)
-            if data:
-                return data
-        if decoder.excess:
-            raise ChunkedError("the server sent more than the answer")
-        self.close()
-        return b""
+_METHODS_WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "TRACE", "OPTIONS", "CONNECT"})
+_is_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+_is_target = re.compile(r"[!-~]+").fullmatch
 
 
 class PooledConnection(HTTPConnection):
@@ -185,10 +46,10 @@ class PooledConnection(HTTPConnection):
 
     last_used: float | None = None
     sent_within: float | None = None
-    reads: _TimedReads | None = None
+    reads: TimedReads | None = None
     check_address: CheckAddress | None = None
     _asked: tuple[str, str] = "", ""
-    _answer: _BulkHTTPResponse | None = None
+    _answer: BulkHTTPResponse | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:  # the base's signature
         super().__init__(*args, **options)
@@ -273,7 +134,7 @@ class PooledConnection(HTTPConnection):
         The limit for both is that of the first byte, not that of connecting.
         """
         self._asked = method, url
-        data = request_head(method, url, self._authority, body, headers or {}) + (body or b"")
+        data = _request_head(method, url, self._authority, body, headers or {}) + (body or b"")
         if self.sock is None:
             self.connect()
         if (interruption := current_interruption.get()) is not None:
@@ -303,7 +164,7 @@ class PooledConnection(HTTPConnection):
         self.last_used = time.monotonic()
         self.sock.settimeout(self.timeout)
         method, url = self._asked
-        answer = _BulkHTTPResponse(self.sock, method=method)
+        answer = BulkHTTPResponse(self.sock, method=method)
         self.reads = answer.reads
         try:
             answer.begin()
@@ -334,12 +195,12 @@ class PooledConnection(HTTPConnection):
         if answer is not None:
             answer.close()
 
-    def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> _BulkHTTPResponse:  # type: ignore[override]
+    def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> BulkHTTPResponse:  # type: ignore[override]
         """Return the response, and remember its socket.
 
         `http.client` hands the socket over with the last response.
         """
-        response = _BulkHTTPResponse(sock, *args, **kwargs)
+        response = BulkHTTPResponse(sock, *args, **kwargs)
         self.reads = response.reads
         return response
 
@@ -366,6 +227,26 @@ class TLSPool(Pool, HTTPSConnectionPool):
     def _validate_conn(self, conn: Any) -> None:  # the base's
         if conn.is_closed:
             conn.connect()  # the base class warns on each connection with `tls_verify=False`
+
+
+def _request_head(method: str, target: str, host: str, body: bytes | None, fields: Mapping[str, str]) -> bytes:
+    """Return the head of a request (RFC 9112, sections 3 and 5).
+    `host` is the value of `Host` if the fields do not contain one.
+
+    Raises:
+        ValueError: A part contains characters that HTTP does not allow there.
+    """
+    added = {} if "host" in map(str.lower, fields) else {"Host": host}
+    if body is not None or method not in _METHODS_WITHOUT_BODY:
+        added["Content-Length"] = str(len(body or b""))
+    whole = {**added, **fields}
+    if not (_is_token(method) and _is_target(target) and all(map(_is_token, whole))):
+        raise ValueError("a method, a target or the name of a header is not valid HTTP")
+    lines = [f"{method} {target} HTTP/1.1", *map(": ".join, whole.items()), "\r\n"]
+    head = "\r\n".join(lines)
+    if not head.count("\r") == head.count("\n") == len(lines) or "\0" in head:
+        raise ValueError("the value of a header is not one line")
+    return head.encode("latin-1")
 
 
 def _with_address_check(pool: type[Pool], check_address: CheckAddress) -> type[Pool]:
