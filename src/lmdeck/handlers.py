@@ -9,8 +9,8 @@ response with a `StreamObserver`, or answer it from recorded bytes with `Respons
 """
 
 from lmdeck._client.session import HandlerFactory
+from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream, StreamObserver
 from lmdeck._pipeline.effects import Plan
-from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream, StreamObserver
 from lmdeck._pipeline.retry import RetryPolicy
 from lmdeck._transport import WireRequest
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lmdeck._limits import DEFAULT_LIMITS
+from lmdeck._pipeline.calls import Call, ResponseStream, locate
 from lmdeck._pipeline.effects import Open, Read, Send, Sleep
-from lmdeck._pipeline.exchange import Call, Exchange, ResponseStream, locate
-from lmdeck._pipeline.logging import LogTraffic, log_to_stderr
+from lmdeck._pipeline.exchange import Exchange, log_to_stderr
 from lmdeck._pipeline.retry import Retry, RetryPolicy
 from lmdeck._pipeline.run_plan import drive, drive_async
 from lmdeck._secret import Secret
@@ -460,7 +460,7 @@ def test_a_plan_that_is_given_up_while_it_waits_ends() -> None:
 def test_a_plan_that_is_given_up_while_it_reads_closes_the_connection() -> None:
     """Through all of the handlers."""
     response = FakeResponse()
-    plan = Retry(LogTraffic(Exchange(Clock())), POLICY)(call())
+    plan = Retry(Exchange(Clock()), POLICY)(call())
     next(plan)
     plan.send(response)
     plan.close()
@@ -487,7 +487,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def test_the_log_tells_the_story_and_never_the_token(log: pytest.LogCaptureFixture) -> None:
     """Request, failure, retry, answer and chunks, under the request's name."""
-    plan = Retry(LogTraffic(Exchange(Clock())), POLICY, rng=lambda: 0.0)(call())
+    plan = Retry(Exchange(Clock()), POLICY, rng=lambda: 0.0)(call())
     answer, _ = run(plan, FakeResponse(500), b"It broke", b"", None, FakeResponse(), HEL)
     answer.feed(STOP + DONE)
     lines = [f"{record.name} {record.getMessage()}" for record in log.records]
@@ -511,7 +511,7 @@ def test_the_token_is_in_no_text_of_a_request() -> None:
 
 def test_a_long_body_is_logged_short(log: pytest.LogCaptureFixture) -> None:
     """With its size, so that nobody takes it for the whole."""
-    plan = LogTraffic(Exchange(Clock()))(
+    plan = Exchange(Clock())(
         Call(
             request=WireRequest(method="POST", url=URL, body=b"x" * 5000),
             request_id="r",
@@ -526,7 +526,7 @@ def test_a_long_body_is_logged_short(log: pytest.LogCaptureFixture) -> None:
 def test_without_debugging_nothing_is_formatted(caplog: pytest.LogCaptureFixture) -> None:
     """The chunks of a normal run cost no log."""
     caplog.set_level(logging.WARNING, logger="lmdeck")
-    answer, _ = run(LogTraffic(Exchange(Clock()))(call()), FakeResponse(), HEL)
+    answer, _ = run(Exchange(Clock())(call()), FakeResponse(), HEL)
     answer.feed(STOP + DONE)
     assert caplog.records == []
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVa
 
 from msgspec.structs import replace
 
-from lmdeck._client.plans.chat import begin_chat, send_chat
+from lmdeck._client.plans.chat import begin_chat, final_reply
+from lmdeck._client.plans.generation import read_whole
 from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._compatibility import ALL, check_rules
@@ -453,7 +454,8 @@ class Chat(_Builder[Transport]):
         Raises:
             LMStudioError: The answer is not complete; the class says why, `hint` what to do.
         """
-        return drive(send_chat(self._session, self._spec), self._transport())
+        begin = begin_chat(self._session, self._spec, stream=False)
+        return final_reply(drive(read_whole(begin), self._transport()))
 
     @overload
     def stream(self) -> ChatStream: ...
@@ -586,7 +588,8 @@ class AsyncChat(_Builder[AsyncTransport]):
 
     async def send(self) -> Reply:
         """Async version of `Chat.send`."""
-        return await drive_async(send_chat(self._session, self._spec), self._transport())
+        begin = begin_chat(self._session, self._spec, stream=False)
+        return final_reply(await drive_async(read_whole(begin), self._transport()))
 
     @overload
     def stream(self) -> AsyncChatStream: ...

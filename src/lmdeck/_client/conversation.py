@@ -15,13 +15,14 @@ from typing import Any, Generic, Self, TypeVar
 
 from msgspec import Struct
 
-from lmdeck._client.plans.chat import whole_reply
+from lmdeck._client.plans.chat import final_reply
 from lmdeck._client.plans.endpoints import NATIVE, begin_endpoint
+from lmdeck._client.plans.generation import read_whole
 from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._compatibility import CompatibilityFixes
+from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
-from lmdeck._pipeline.exchange import ResponseStream
 from lmdeck._pipeline.run_plan import drive, drive_async
 from lmdeck._requests.other_endpoints import as_message, native_input, transcript
 from lmdeck._streaming.chat_reader import ChatReader
@@ -141,7 +142,7 @@ class Conversation(_Conversation[Transport]):
         Raises:
             LMStudioError: The answer is not complete; the class says why, `hint` what to do.
         """
-        return drive(whole_reply(self._turn(text, images, stream=False)), self._transport())
+        return final_reply(drive(read_whole(self._turn(text, images, stream=False)), self._transport()))
 
     def stream(self, text: str, *, images: Sequence[ImageSource] = ()) -> ChatStream:
         """Send a user message, and return a stream of chunks.
@@ -160,7 +161,7 @@ class AsyncConversation(_Conversation[AsyncTransport]):
 
     async def send(self, text: str, *, images: Sequence[ImageSource] = ()) -> Reply:
         """Async version of `Conversation.send`."""
-        return await drive_async(whole_reply(self._turn(text, images, stream=False)), self._transport())
+        return final_reply(await drive_async(read_whole(self._turn(text, images, stream=False)), self._transport()))
 
     def stream(self, text: str, *, images: Sequence[ImageSource] = ()) -> AsyncChatStream:
         """Async version of `Conversation.stream`."""

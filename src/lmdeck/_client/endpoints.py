@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from lmdeck._client.plans.chat import whole_reply
+from lmdeck._client.plans.chat import final_reply
 from lmdeck._client.plans.endpoints import MESSAGES, RESPONSES, Endpoint, begin_endpoint
+from lmdeck._client.plans.generation import read_whole
 from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
+from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
-from lmdeck._pipeline.exchange import ResponseStream
 from lmdeck._pipeline.run_plan import drive, drive_async
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._transport import AsyncTransport, Transport
@@ -61,7 +62,7 @@ class Responses(_Endpoint[Transport]):
             LMStudioError: The answer is not complete; the class says why, `hint` what to do.
         """
         body = {"input": input if isinstance(input, str) else list(input), **options}
-        return drive(whole_reply(self._begin(model, body, stream=False)), self._transport())
+        return final_reply(drive(read_whole(self._begin(model, body, stream=False)), self._transport()))
 
     def stream(
         self,
@@ -104,7 +105,7 @@ class Messages(_Endpoint[Transport]):
             LMStudioError: The answer is not complete; the class says why, `hint` what to do.
         """
         body = {"messages": list(messages), "max_tokens": max_tokens, **options}
-        return drive(whole_reply(self._begin(model, body, stream=False)), self._transport())
+        return final_reply(drive(read_whole(self._begin(model, body, stream=False)), self._transport()))
 
     def stream(
         self,
@@ -140,7 +141,7 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
     ) -> Reply:
         """Async version of `Responses.create`."""
         body = {"input": input if isinstance(input, str) else list(input), **options}
-        return await drive_async(whole_reply(self._begin(model, body, stream=False)), self._transport())
+        return final_reply(await drive_async(read_whole(self._begin(model, body, stream=False)), self._transport()))
 
     def stream(
         self,
@@ -172,7 +173,7 @@ class AsyncMessages(_Endpoint[AsyncTransport]):
     ) -> Reply:
         """Async version of `Messages.create`."""
         body = {"messages": list(messages), "max_tokens": max_tokens, **options}
-        return await drive_async(whole_reply(self._begin(model, body, stream=False)), self._transport())
+        return final_reply(await drive_async(read_whole(self._begin(model, body, stream=False)), self._transport()))
 
     def stream(
         self,

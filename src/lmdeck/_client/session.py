@@ -20,15 +20,13 @@ from lmdeck._event_bus import EventBus
 from lmdeck._forking import on_fork
 from lmdeck._late_patterns import late_pattern
 from lmdeck._limits import Limits
-from lmdeck._pipeline.concurrency import DEFAULT_LIMIT, NO_LIMIT, ConcurrencyLimit
+from lmdeck._pipeline.calls import Call, Handler, R
+from lmdeck._pipeline.concurrency import DEFAULT_LIMIT, NO_LIMIT, ConcurrencyLimit, FairSemaphore
 from lmdeck._pipeline.concurrency import PATIENCE as LONG_QUEUE
 from lmdeck._pipeline.effects import Plan
-from lmdeck._pipeline.evictions import WatchEvictions
-from lmdeck._pipeline.exchange import Call, Exchange, Handler, R
-from lmdeck._pipeline.loading import READY_SECONDS, LoadOnce
-from lmdeck._pipeline.logging import LogTraffic, log_to_stderr
+from lmdeck._pipeline.exchange import Exchange, log_to_stderr
+from lmdeck._pipeline.loading import READY_SECONDS, LoadOnce, WatchEvictions
 from lmdeck._pipeline.retry import Retry, RetryPolicy
-from lmdeck._pipeline.semaphore import FairSemaphore
 from lmdeck._pipeline.telemetry import Telemetry
 from lmdeck._requests.base_url import BaseURL
 from lmdeck._requests.chat import encode, runs_tools_on_server
@@ -88,7 +86,7 @@ class Session:
         self.bus = EventBus() if bus is None else bus
         self.settings = settings
         self.address = BaseURL.from_settings(settings)
-        self.once: Handler = LogTraffic(Exchange(clock))
+        self.once: Handler = Exchange(clock)
         policy = RetryPolicy.from_settings(settings) if retry is None else retry
         self.peer = Peer()
         retried = Retry(self.once, policy, bus=self.bus)

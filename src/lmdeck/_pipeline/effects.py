@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from lmdeck._pipeline.semaphore import Slot
     from lmdeck._transport import Response, WireRequest
 
 T = TypeVar("T")
@@ -80,8 +79,16 @@ class RunCallback(Struct, frozen=True):
     value: object
 
 
+class Slot(Struct, eq=False):
+    """A place in a queue; `wake` is called once, from the thread that freed a slot."""
+
+    wake: Callable[[], object]
+    owner: object
+    is_granted: bool = False
+
+
 class Queue(Protocol):
-    """A queue of waiting slots, such as a `FairSemaphore`."""
+    """A queue of waiting slots, such as a `FairSemaphore` or a `Latch`."""
 
     def enqueue(self, wake: Callable[[], object]) -> Slot:
         """Return a place at the end of the queue.

@@ -1,294 +1,28 @@
-"""The innermost handler: send one request and read its response up to the first chunks.
+"""The innermost handler: send one request, read its response up to the first chunks, and log both.
 
-Until then nothing was returned, so an outer handler may still send the request again.
+Requests and answers are logged on `lmdeck.http`, chunks on `lmdeck.stream`. Bodies are shortened. The token is never logged:
+`WireRequest` holds it apart from the headers.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from itertools import chain, repeat
-from typing import Generic, Never, Protocol, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
-from msgspec import Struct, field
-from msgspec.structs import replace
-
 from lmdeck._limits import DEFAULT_LIMITS
+from lmdeck._pipeline.calls import Call, R, ResponseStream, StreamObserver, locate
 from lmdeck._pipeline.effects import Plan, Read, Send
 from lmdeck._responses.api_errors import api_error
-from lmdeck._responses.hints import adapt_hint
-from lmdeck._responses.json_reader import Reader
-from lmdeck._responses.server_detection import Peer
-from lmdeck._secret import Secret
-from lmdeck._transport import Response, WireRequest
+from lmdeck._transport import Response
 from lmdeck.errors import APIError, LMStudioError, MalformedStreamError, TransportError
 from lmdeck.events import Chunk
-from lmdeck.stats import Measured
 
-R = TypeVar("R", bound=Reader)
-_log = logging.getLogger("lmdeck.stream")
-
-
-class Call(Struct, Generic[R], frozen=True, kw_only=True):
-    """A request, its id in logs, and a factory of its response's reader.
-
-    The factory is called with status and headers.
-
-    `has_effects` marks a request that changes something on the server, so that sending it twice would do it twice.
-    `peer` is what is known about the server. `ttl` is the time in seconds after which it unloads the idle model, if given.
-    """
-
-    request: WireRequest
-    request_id: str
-    make_reader: Callable[[int, Mapping[str, str]], R]
-    has_effects: bool = False
-    model: str = ""
-    peer: Peer = field(default_factory=Peer)
-    ttl: float | None = None
-
-    def without_content(self) -> Call[R]:
-        """Return the call without what it sends and reads.
-
-        An answer that has begun needs only what errors and logs name.
-        """
-        return replace(self, request=replace(self.request, headers={}, body=None), make_reader=_begun)
-
-
-class StreamObserver:
-    """Follows a response while it is read; each method does nothing unless it is overridden."""
-
-    def on_data(self, data: bytes) -> None:
-        """Called with bytes of the body as they came; with `b""` if its end came alone."""
-
-    def on_chunks(self, chunks: list[Chunk]) -> None:
-        """Called with the chunks of one read."""
-
-    def on_finished(self) -> None:
-        """Called at the end of a complete answer."""
-
-    def on_failed(self, error: LMStudioError) -> None:
-        """Called with the error that ended the answer."""
-
-
-class ResponseStream(Struct, Generic[R], eq=False, weakref=True):
-    """A response that is being read.
-
-    Its first chunks are in `first_chunks`; `feed` returns the rest.
-    """
-
-    call: Call[R]
-    response: Response
-    reader: R
-    _clock: Callable[[], float]
-    _started: float
-    attempts: int = 1
-    queue_time: float = 0.0
-    cache: str | None = None  # "hit", "shared" or "miss", if a cache was asked
-    first_chunks: list[Chunk] = []
-    chunk_count: int = 0
-    is_finished: bool = False
-    failure: LMStudioError | None = None
-    _first_data: list[bytes] | None = []
-    _observers: tuple[StreamObserver, ...] = ()
-    _when_finished: tuple[Callable[[], object], ...] = ()
-    _when_closed: tuple[Callable[[], object], ...] = ()
-    _first_at: float | None = None
-    _ended_at: float | None = None
-    _is_patient: bool = False
-
-    @classmethod
-    def replay(cls, call: Call[R], status: int, headers: Mapping[str, str], body: bytes) -> ResponseStream[R]:
-        """Return a finished response made of recorded bytes.
-
-        Handlers that answer a call themselves use it.
-
-        Raises:
-            LMStudioError: What the bytes mean.
-        """
-        reader = call.make_reader(status, headers)
-        stream = cls(call, _RecordedResponse(status, headers), reader, lambda: 0.0, 0.0)
-        pieces = chain((body,), repeat(b""))
-        while not stream.feed_first(next(pieces)):
-            continue
-        while stream.has_more():
-            stream.first_chunks += stream.feed(next(pieces))
-        return stream
-
-    @property
-    def is_live(self) -> bool:
-        """Whether the response is read from a connection."""
-        return not isinstance(self.response, _RecordedResponse)
-
-    @property
-    def first_data(self) -> bytes:
-        """The bytes that were read for the first chunks; empty once more were requested."""
-        return b"".join(self._first_data or ())
-
-    def feed_first(self, data: bytes) -> bool:
-        """Read bytes of the body as `feed` does; return whether there are chunks now, or the end."""
-        self.first_chunks = self.feed(data)
-        return bool(self.first_chunks) or self.is_finished
-
-    def feed(self, data: bytes) -> list[Chunk]:
-        """Read bytes of the body, `b""` at its end, and return their chunks.
-
-        The answer may finish before its body: `[DONE]` ends it, even if the server leaves the connection open. An error after
-        chunks is raised by `has_more`, so that the chunks are returned first.
-
-        Raises:
-            LMStudioError: The error that the bytes mean, with the reply so far.
-        """
-        chunks, is_last, failure = self._read(data)
-        if self._first_data is not None:
-            self._first_data.append(data)
-        if chunks:
-            self.chunk_count += len(chunks)
-            if self._first_at is None and _is_output(chunks):
-                self._first_at = self._clock()
-        if is_last:
-            self._ended_at = self._clock()
-            self.is_finished = True
-        if self._observers:
-            self._report(data, chunks)
-        if not is_last and self.reader.is_in_call is not self._is_patient:
-            self._is_patient = not self._is_patient
-            self.response.be_patient(wanted=self._is_patient)
-        if failure is not None:
-            self._fail(failure)
-            if not chunks:
-                raise failure
-        if is_last and self._when_finished:
-            self._run_when_finished()
-        return chunks
-
-    def feed_failure(self, error: TransportError) -> list[Chunk]:
-        """Read a broken connection.
-
-        After the finish reason, the answer is complete all the same; before it, it is not.
-
-        Raises:
-            LMStudioError: `error` itself, with the reply so far, or the error that the end of the bytes means.
-        """
-        if self.reader.is_whole_without_end(error):
-            return self.feed(b"")
-        self._fail(error)
-        raise error
-
-    def take_first_chunks(self) -> list[Chunk]:
-        """Return the first chunks, and forget them and what was sent.
-
-        Every handler has seen the response by now.
-        """
-        chunks, self.first_chunks, self._first_data = self.first_chunks, [], None
-        self.call = self.call.without_content()
-        return chunks
-
-    def has_more(self) -> bool:
-        """Whether the answer goes on.
-
-        Raises:
-            LMStudioError: The error after the chunks that were returned last.
-        """
-        self._first_data = None
-        if self.failure is not None:
-            raise self.failure
-        return not self.is_finished
-
-    def observe(self, observer: StreamObserver) -> None:
-        """Call an observer for everything that is read, including what was read already."""
-        for data in self._first_data or ():
-            observer.on_data(data)
-        if self.first_chunks:
-            observer.on_chunks(self.first_chunks)
-        if self.is_finished:
-            observer.on_finished()
-        elif self.failure is not None:
-            observer.on_failed(self.failure)
-        else:
-            self._observers += (observer,)
-
-    def when_finished(self, callback: Callable[[], object]) -> None:
-        """Call back once the answer is complete: at once, if it is already."""
-        if self.is_finished:
-            callback()
-        else:
-            self._when_finished += (callback,)
-
-    def when_closed(self, callback: Callable[[], object]) -> None:
-        """Call back once, when the response is closed."""
-        self._when_closed += (callback,)
-
-    def close(self) -> None:
-        """Close the response.
-        If its body was not read to the end, the connection is cut, so that the server stops.
-        """
-        try:
-            self.response.close()
-        finally:
-            callbacks, self._when_closed = self._when_closed, ()
-            for callback in callbacks:
-                callback()
-
-    def measured(self) -> Measured:
-        """Return the times of this answer; they grow until it is finished."""
-        end = self._clock() if self._ended_at is None else self._ended_at
-        if self._first_at is None:
-            return Measured(total_time=end - self._started)
-        return Measured(
-            time_to_first_token=self._first_at - self._started,
-            generation_time=end - self._first_at,
-            total_time=end - self._started,
-        )
-
-    def _read(self, data: bytes) -> tuple[list[Chunk], bool, LMStudioError | None]:
-        """Return the chunks in some bytes, whether they were the last, and the error after them."""
-        reader = self.reader
-        chunks: list[Chunk] = []
-        try:
-            if data:
-                chunks = reader.feed(data)
-            failure = reader.failure
-            is_last = failure is None and (not data or reader.is_done or self.response.has_ended)
-            if is_last:
-                chunks = [*chunks, *reader.finish()]
-        except LMStudioError as error:
-            return chunks, False, error
-        return chunks, is_last, failure
-
-    def _run_when_finished(self) -> None:
-        callbacks, self._when_finished = self._when_finished, ()
-        for callback in callbacks:
-            callback()
-
-    def _report(self, data: bytes, chunks: list[Chunk]) -> None:
-        for observer in self._observers:
-            observer.on_data(data)
-            if chunks:
-                observer.on_chunks(chunks)
-            if self.is_finished:
-                observer.on_finished()
-
-    def _fail(self, error: LMStudioError) -> None:
-        """Close the connection, and add the request and the partial reply to the error."""
-        self.failure = error
-        self.close()
-        if error.partial is None:
-            error.partial = self.reader.partial()
-        locate(error, self.call, self.attempts)
-        for observer in self._observers:
-            observer.on_failed(error)
-
-
-class Handler(Protocol):
-    """A callable that turns a call into the plan of its response.
-    A handler factory wraps one around the next.
-    """
-
-    def __call__(self, call: Call[R], /) -> Plan[ResponseStream[R]]:
-        """Return the plan."""
-        ...
+SHOWN_BODY = 2000
+_http = logging.getLogger("lmdeck.http")
+_stream = logging.getLogger("lmdeck.stream")
 
 
 class Exchange:
@@ -303,13 +37,19 @@ class Exchange:
         Raises:
             LMStudioError: The error that prevented the answer.
         """
+        is_logged = _http.isEnabledFor(logging.DEBUG) or _stream.isEnabledFor(logging.DEBUG)
+        if is_logged:
+            _log_request(call)
         try:
             answer: ResponseStream[R] | Response = yield Send(call.request, partial(self._begin, call, self._clock()))
             if not isinstance(answer, ResponseStream):
                 raise (yield from _refusal(call, answer))
         except LMStudioError as error:
             locate(error, call, 1)
+            _http.debug("%s ! %s: %s", call.request_id, type(error).__name__, error.message)
             raise
+        if is_logged:
+            _log_answer(answer)
         return answer
 
     def _begin(self, call: Call[R], started: float, response: Response) -> ResponseStream[R] | None:
@@ -331,34 +71,6 @@ class Exchange:
         return ResponseStream(call, response, reader, self._clock, started)
 
 
-class _RecordedResponse(Struct, frozen=True):
-    """The head of a recorded response."""
-
-    status: int
-    headers: Mapping[str, str]
-    undecoded: str = ""
-    has_ended: bool = False
-
-    def close(self) -> None:
-        """Do nothing: there is no connection."""
-
-    def be_patient(self, *, wanted: bool) -> None:
-        """Do nothing: there is no time limit."""
-
-
-def locate(error: LMStudioError, call: Call[R], attempts: int) -> None:
-    """Add the request and a hint that fits the server to an error.
-
-    The token of the request is hidden in it.
-    """
-    adapt_hint(error, call.peer.product)
-    if call.request.api_token is not None:
-        _hide(error, call.request.api_token)
-    error.request_id = call.request_id
-    error.url = call.request.url
-    error.attempts = max(error.attempts, attempts)
-
-
 def _refusal(call: Call[R], response: Response) -> Plan[APIError]:
     """Read the body of an error response, up to a limit, and return the error it means."""
     pieces: list[bytes] = []
@@ -368,40 +80,57 @@ def _refusal(call: Call[R], response: Response) -> Plan[APIError]:
             pieces.append(data)
             size += len(data)
     except TransportError as error:
-        _log.debug(
-            "%s the body of an error response broke off: %s", call.request_id, error.message
-        )  # the status suffices
+        # the status suffices
+        _stream.debug("%s the body of an error response broke off: %s", call.request_id, error.message)
     finally:
         response.close()
     path = urlsplit(call.request.url).path
     return api_error(response.status, b"".join(pieces), response.headers, path=path)
 
 
-def _hide(error: LMStudioError, token: Secret) -> None:
-    """Remove a token that a server quotes from an error, as errors are logged and shown."""
-    error.message = str(token.redact(error.message))
-    error.args = (error.message,)
-    error.hint = str(token.redact(error.hint))
-    if error.partial is not None:
-        error.partial = replace(error.partial, raw=token.redact(error.partial.raw))
-    if isinstance(error, APIError):
-        error.body = token.redact(error.body)
-        error.param, error.code = token.redact(error.param), token.redact(error.code)
+def _log_request(call: Call[R]) -> None:
+    request = call.request
+    _http.debug("%s > %s %s %s", call.request_id, request.method, request.url, _shortened(request.body))
 
 
-def _begun(*_: object) -> Never:
-    raise RuntimeError("the answer is already being read")
+def _log_answer(answer: ResponseStream[R]) -> None:
+    seconds = answer.measured().total_time
+    _http.debug("%s < %d, started after %.3f s", answer.call.request_id, answer.response.status, seconds)
+    if _stream.isEnabledFor(logging.DEBUG):
+        answer.observe(_ChunkLog(answer))
 
 
-def _is_output(chunks: list[Chunk]) -> bool:
-    """Whether one of the chunks is part of the answer, rather than an event about its making."""
-    for chunk in chunks:
-        if (
-            chunk.content
-            or chunk.reasoning
-            or chunk.tool_call
-            or chunk.tool_call_delta
-            or chunk.finish_reason is not None
-        ):
-            return True
-    return False
+class _ChunkLog(StreamObserver):
+    """Logs each chunk of one response and its duration."""
+
+    def __init__(self, stream: ResponseStream[Any]) -> None:
+        self._stream = stream
+
+    def on_chunks(self, chunks: list[Chunk]) -> None:
+        """Log each chunk."""
+        for chunk in chunks:
+            _stream.debug("%s %s", self._stream.call.request_id, chunk)
+
+    def on_finished(self) -> None:
+        """Log the duration."""
+        _stream.debug("%s finished after %.3f s", self._stream.call.request_id, self._stream.measured().total_time)
+
+
+def _shortened(body: bytes | None) -> str:
+    if not body:
+        return ""
+    text = body[:SHOWN_BODY].decode("utf-8", "replace")
+    return text if len(body) <= SHOWN_BODY else f"{text}… ({len(body)} bytes)"
+
+
+def log_to_stderr() -> None:
+    """Turn on debug logging, as for `debug=True`.
+
+    It goes to the existing handlers, or to standard error if there are none.
+    """
+    logger = logging.getLogger("lmdeck")
+    logger.setLevel(logging.DEBUG)
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+        logger.addHandler(handler)

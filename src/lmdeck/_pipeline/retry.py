@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct
 
 from lmdeck._event_bus import EventBus
+from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream
 from lmdeck._pipeline.effects import Plan, Sleep
-from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream
 from lmdeck._responses.api_errors import is_loading
 from lmdeck.config import Settings
 from lmdeck.errors import APIError, LMStudioError, RateLimitError, RequestTimeoutError, ServerUnreachableError

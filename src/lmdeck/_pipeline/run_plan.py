@@ -22,8 +22,8 @@ from lmdeck._pipeline.effects import (
     RunCallback,
     Send,
     Sleep,
+    Slot,
 )
-from lmdeck._pipeline.semaphore import Slot
 from lmdeck._transport.interruption import Interruption, interruptible
 from lmdeck.errors import IncompleteStreamError
 

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from lmdeck._event_bus import EventBus
+from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream, StreamObserver
 from lmdeck._pipeline.effects import Plan
-from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream, StreamObserver
 from lmdeck._responses.json_reader import JSONReader, Reader
 from lmdeck._transport import WireRequest
 from lmdeck.errors import LMStudioError

@@ -8,8 +8,8 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from lmdeck._forking import on_fork
-from lmdeck._pipeline.exchange import ResponseStream
-from lmdeck._pipeline.semaphore import Latch
+from lmdeck._pipeline.calls import ResponseStream
+from lmdeck._pipeline.latch import Latch
 from lmdeck.cache.sharing import SharedBody
 
 

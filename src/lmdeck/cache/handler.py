@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from msgspec import Struct
 
+from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream
 from lmdeck._pipeline.effects import Acquire, Plan, ReadFirst, RunBlocking
-from lmdeck._pipeline.exchange import Call, Handler, R, ResponseStream
 from lmdeck._responses.json_reader import JSONReader
 from lmdeck.cache.flights import Flight, Flights, alone, running_loop
 from lmdeck.cache.request_keys import CacheControl, request_key

@@ -18,7 +18,7 @@ from typing import Any, cast
 import msgspec
 from msgspec.structs import replace
 
-from lmdeck._pipeline.exchange import ResponseStream
+from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.retry import may_have_begun
 from lmdeck._pipeline.run_plan import drive_async
 from lmdeck._transport import AsyncResponse

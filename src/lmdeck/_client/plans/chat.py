@@ -8,13 +8,13 @@ from typing import Any, get_args
 
 from msgspec.structs import replace
 
-from lmdeck._client.plans.generation import GenerationRequest, generate, read_rest
+from lmdeck._client.plans.generation import GenerationRequest, generate, read_whole
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._parsing.offered_tools import NO_TOOLS, OfferedTools
 from lmdeck._parsing.parser import StreamParser
+from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
-from lmdeck._pipeline.exchange import ResponseStream
 from lmdeck._requests.chat import ChatSpec, build_chat, demands_call, expects_one_call
 from lmdeck._requests.reasoning import chat_reasoning, fitting_level
 from lmdeck._streaming.assembler import ChatAssembler
@@ -27,18 +27,8 @@ SHORTEST_GENERATION = 0.02  # seconds; an answer that arrives at once has no mea
 
 
 def send_chat(session: Session, spec: ChatSpec) -> Plan[Reply]:
-    """Return the plan of a chat's whole answer."""
-    return whole_reply(begin_chat(session, spec, stream=False))
-
-
-def whole_reply(begin: Plan[ResponseStream[ChatReader]]) -> Plan[Reply]:
-    """Read the response that a plan begins to its end, and return the reply."""
-    stream = yield from begin
-    if stream.is_finished:
-        stream.close()
-    else:
-        yield from read_rest(stream)
-    return final_reply(stream)
+    """Return the reply of a chat, for a plan that asks for more than this."""
+    return final_reply((yield from read_whole(begin_chat(session, spec, stream=False))))
 
 
 def begin_chat(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
@@ -57,7 +47,7 @@ def _begin_guarded(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[Re
 
 
 def _ask(session: Session, spec: ChatSpec) -> Plan[str]:
-    """Return the plan of the content of an answer."""
+    """Return the content of an answer."""
     return (yield from send_chat(session, spec)).content
 
 
@@ -79,8 +69,9 @@ def _build(
     model: str | None,
 ) -> GenerationRequest[ChatReader]:
     fixes = CompatibilityFixes((*session.settings.without_rules, *spec.without_rules), list(problems))
+    options, one_call = spec.options, expects_one_call(spec.options)
     body = build_chat(spec, model, fixes, stream=stream)
-    options, choice, facts = spec.options, body.get("tool_choice"), session.models.facts(model)
+    choice, facts = body.get("tool_choice"), session.models.facts(model)
     if spec.reasoning is not None:
         body.update(chat_reasoning(fitting_level(spec.reasoning, facts.reasoning, model or ""), body))
     offered = NO_TOOLS if choice == "none" or not spec.tools else OfferedTools(body.get("tools"))
@@ -90,7 +81,7 @@ def _build(
             strict=spec.strict,
             expects_tokens=options.get("max_tokens") != 0,
             expects_logprobs=bool(options.get("logprobs")),
-            expects_one_call=expects_one_call(options),
+            expects_one_call=one_call,
             expects_call=choice is not None and demands_call(choice),
             text_parser=StreamParser(offered, architecture=facts.architecture),
             tools=offered,

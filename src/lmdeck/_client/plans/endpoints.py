@@ -12,8 +12,8 @@ from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.parser import StreamParser
+from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
-from lmdeck._pipeline.exchange import ResponseStream
 from lmdeck._requests.chat import demands_call, expects_one_call
 from lmdeck._requests.other_endpoints import anthropic_body, offered_tools, responses_body
 from lmdeck._requests.reasoning import (

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from lmdeck._client.plans.model_lists import fitting_hints, list_models
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
+from lmdeck._pipeline.calls import Call, R, ResponseStream
 from lmdeck._pipeline.effects import Plan, Read
-from lmdeck._pipeline.exchange import Call, R, ResponseStream
 from lmdeck._requests.tool_schema_fallback import (
     is_grammar_error,
     name_refused_tools,
@@ -141,6 +141,16 @@ def _send_simpler(
     except InvalidRequestError as again:
         raise _explained(again, simpler) from None
     session.note_uncompilable(simplified_tool_keys(request.body, simpler.body))
+    return stream
+
+
+def read_whole(begin: Plan[ResponseStream[R]]) -> Plan[ResponseStream[R]]:
+    """Return the response that a plan begins, read to its end."""
+    stream = yield from begin
+    if stream.is_finished:
+        stream.close()
+    else:
+        yield from read_rest(stream)
     return stream
 
 

@@ -10,8 +10,8 @@ from lmdeck._client.plans.model_lists import ask_json, ask_listing
 from lmdeck._client.plans.models import apply_profile
 from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
+from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
-from lmdeck._pipeline.exchange import ResponseStream
 from lmdeck._requests.fill_in_the_middle import fill_in_the_middle
 from lmdeck._responses.embeddings import (
     batches,
