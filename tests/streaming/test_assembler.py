@@ -68,8 +68,7 @@ def assemble(*wire: bytes, done: bool = False, **options: Any) -> tuple[Reply, l
     chunks = feed(target, *wire)
     if done:
         target.end()
-    chunks += target.close()
-    return target.reply(), chunks
+    return target.close(chunks), chunks
 
 
 def call_delta(index: int, id: str | None, name: str | None, arguments: str) -> dict[str, Any]:
@@ -349,7 +348,7 @@ def test_without_a_finish_reason_an_answer_is_cut(finish: str | None) -> None:
     feed(target, chunk({"reasoning_content": "hm"}), chunk({"content": "Hel"}, finish))
     assert not target.is_complete
     with pytest.raises(IncompleteStreamError) as caught:
-        target.close()
+        target.close([])
     assert caught.value.partial == Reply(content="Hel", reasoning="hm", model="m", id="chatcmpl-1")
 
 
@@ -378,7 +377,7 @@ def test_a_partial_reply_has_whole_calls_only() -> None:
         assert [problem.code for problem in partial.problems] == ["tool_call_incomplete"]
         assert partial.finish_reason == ""
     feed(target, chunk(call_delta(1, None, "", "2}")), chunk({}, "tool_calls"))
-    target.close()
+    target.close([])
     assert [call.name for call in target.reply().tool_calls] == ["f", "g"]
     assert target.reply().problems == []
 

@@ -36,8 +36,7 @@ def streamed(deltas: Sequence[Delta]) -> tuple[Reply, list[Chunk]]:
     for delta in deltas:
         assembler.feed(WireCompletion(choices=[Choice(delta=delta)]), chunks)
     assembler.feed(WireCompletion(choices=[Choice(delta=Delta(), finish_reason="stop")]), chunks)
-    chunks += assembler.close()
-    return assembler.reply(), chunks
+    return assembler.close(chunks), chunks
 
 
 def sent(deltas: Sequence[Delta]) -> Reply:
@@ -48,8 +47,7 @@ def sent(deltas: Sequence[Delta]) -> Reply:
     assembler = ChatAssembler(tools=OfferedTools(TOOLS), text_parser=StreamParser(TOOLS))
     chunks: list[Chunk] = []
     assembler.feed(WireCompletion(choices=[Choice(message=message, finish_reason="stop")]), chunks)
-    assembler.close()
-    return assembler.reply()
+    return assembler.close(chunks)
 
 
 def of(reply: Reply) -> list[tuple[str, dict[str, Any]]]:

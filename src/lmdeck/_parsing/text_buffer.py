@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 JOINED_AT = 16
 """How many pieces are kept separate.
 
@@ -12,17 +14,14 @@ A piece of five letters takes sixty bytes, and a thousand streams may be open.
 """
 
 
-class TextBuffer:
+class TextBuffer(Struct, eq=False):
     """A buffer that joins pieces of text from time to time.
 
     So its memory depends on the text, not on the number of pieces.
     """
 
-    __slots__ = ("_apart", "_pieces")
-
-    def __init__(self) -> None:
-        self._pieces: list[str] = []
-        self._apart = 0  # how many of the last pieces are not joined
+    _pieces: list[str] = []
+    _apart: int = 0  # how many of the last pieces are not joined
 
     def write(self, piece: str) -> None:
         """Add a piece."""

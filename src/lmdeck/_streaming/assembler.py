@@ -95,7 +95,7 @@ class ChatAssembler:
     """
 
     __slots__ = (
-        "_calls", "_choice", "_closed_reply", "_content", "_expects_call", "_expects_logprobs", "_expects_one_call",
+        "_calls", "_choice", "_content", "_expects_call", "_expects_logprobs", "_expects_one_call",
         "_expects_tokens", "_finish_reason", "_id", "_limits", "_logprobs", "_model", "_model_names", "_native", "_new_id",
         "_problems", "_reasoning", "_requested_model", "_stage", "_strict", "_text_parser", "_tools", "figures",
         "is_in_call",
@@ -141,7 +141,6 @@ class ChatAssembler:
         self._model_names = model_names
         self.figures = Figures()
         self._logprobs: list[TokenLogprob] | None = None
-        self._closed_reply: Reply | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -210,8 +209,8 @@ class ChatAssembler:
         """Add a problem to the reply."""
         self._problems.append(problem)
 
-    def close(self) -> list[Chunk]:
-        """Read the end of the answer and return its last chunks.
+    def close(self, chunks: list[Chunk]) -> Reply:
+        """Read the end of the answer, append its last chunks, and return the complete reply.
 
         Raises:
             IncompleteStreamError: Neither a finish reason nor the end mark was read.
@@ -219,7 +218,6 @@ class ChatAssembler:
             ToolCallParseError: With `strict`, a call could not be read.
             ToolCallMissingError: With `strict`, a call was demanded and none came.
         """
-        chunks: list[Chunk] = []
         if self._stage is Stage.STREAMING:
             raise IncompleteStreamError("The stream ended without a finish reason or [DONE].", partial=self.partial())
         if not self._finish_reason:
@@ -237,8 +235,7 @@ class ChatAssembler:
             raise ToolCallMissingError(missing, partial=reply)
         if self._expects_tokens and not (lost or reply.tool_calls or reply.content or reply.reasoning):
             raise EmptyReplyError(f"The server's answer is empty ({_why_empty(reply)}).", partial=reply)
-        self._closed_reply = reply
-        return chunks
+        return reply
 
     def partial(self) -> Reply:
         """Return the reply as far as it has come, with complete calls only."""
@@ -252,8 +249,6 @@ class ChatAssembler:
 
     def reply(self) -> Reply:
         """Return the reply as far as it was assembled."""
-        if self._closed_reply is not None:
-            return self._closed_reply
         figures = self.figures
         calls = [] if self._calls is None else self._calls.complete
         return Reply(

@@ -31,7 +31,6 @@ from lmdeck.errors import (
 )
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply
-from lmdeck.stats import Usage
 
 DONE = b"[DONE]"
 BLANKS = b" \t\r\n"
@@ -52,8 +51,8 @@ class ChatReader:
     _template: TextTemplate
     _raw: RawEvents
     __slots__ = (
-        "__weakref__", "_assembler", "_body", "_byte_count", "_headers", "_limits", "_observe", "_raw", "_sse", "_start",
-        "_status", "_template", "failure", "is_done", "is_streamed",
+        "__weakref__", "_assembler", "_body", "_byte_count", "_headers", "_limits", "_observe", "_raw", "_reply", "_sse",
+        "_start", "_status", "_template", "failure", "figures", "is_done", "is_streamed",
     )  # fmt: skip
 
     def __init__(
@@ -69,9 +68,11 @@ class ChatReader:
         self._limits = limits
         self._observe = observe
         self._assembler = assembler
+        self._reply: Reply | None = None  # once the answer is complete
         self._start = b""  # the first bytes, until they show the format
         self._body: list[bytes] = []
         self._byte_count = 0
+        self.figures = assembler.figures  # what the server has reported so far: token counts, times
         self.is_streamed = False  # whether the answer came as events rather than as one body
         self.is_done = False  # whether the end mark was read
         self.failure: LMStudioError | None = None
@@ -153,23 +154,19 @@ class ChatReader:
             self._assembler.feed(self._decode_body(body), chunks)
             if self._observe is not None:
                 self._observe(body, chunks)
-        last = self._assembler.close()
+        last: list[Chunk] = []
+        self._reply = self._assembler.close(last)
         if self._observe is not None:
             self._observe(b"", last)
         return chunks + last
 
-    @property
-    def usage(self) -> Usage | None:
-        """The tokens that the server counted, once it has reported them."""
-        return self._assembler.figures.usage
-
     def partial(self) -> Reply:
         """Return the reply as far as it has come."""
-        return self._with_raw(self._assembler.partial())
+        return self._with_raw(self._reply or self._assembler.partial())
 
     def reply(self) -> Reply:
         """Return the complete reply; valid after `finish`."""
-        return self._with_raw(self._assembler.reply())
+        return self._with_raw(self._reply or self._assembler.reply())
 
     def _with_raw(self, reply: Reply) -> Reply:
         if not self.is_streamed:

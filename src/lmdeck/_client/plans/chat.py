@@ -102,7 +102,7 @@ def _build(
 
 
 def _learn_tokens(session: Session, model: str, body: Mapping[str, Any], answer: ResponseStream[ChatReader]) -> None:
-    usage = answer.reader.usage
+    usage = answer.reader.figures.usage
     if usage is not None:
         session.estimator.learn(model, body, usage.prompt_tokens)
 
