@@ -306,3 +306,15 @@ def test_another_thread_waits(slow: FakeLMStudio) -> None:
 
 def client_waiting(client: LMStudio) -> int:
     return client._session.semaphore.waiting
+
+
+async def test_a_blocking_client_does_not_wait_for_a_task_of_its_own_thread(slow: FakeLMStudio) -> None:
+    """That task could not go on meanwhile: the wait would never end."""
+    with lm(slow.base_url, max_concurrency=1) as client:
+
+        async def ask() -> str:
+            return client.chat().user("x").send().content
+
+        with client.chat().user("Tell").stream() as stream:
+            next(stream)
+            assert await asyncio.create_task(ask()) == "Hello."

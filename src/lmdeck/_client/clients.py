@@ -65,7 +65,13 @@ class LMStudio(ClientBase):
         **settings: Unpack[ClientSettings],
     ) -> None:
         self._session = Session(
-            Settings.resolve(settings), handlers=handlers, retry=retry, tools=tools, headers=headers, cache=cache
+            Settings.resolve(settings),
+            handlers=handlers,
+            retry=retry,
+            tools=tools,
+            headers=headers,
+            cache=cache,
+            caller=threading.get_ident,  # all tasks of a thread: it blocks them all while it waits
         )
         self._transport: Transport | None = None
         self._renew_lock()

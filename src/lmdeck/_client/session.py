@@ -62,7 +62,7 @@ _HEADER_NAME = late_pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section
 
 
 class Session:
-    """The settings and handlers of one client.
+    """The settings and handlers of one client; `caller` identifies who asks, in the queue: by default the task or thread.
 
     Generation requests go through `handler`, others through `unlimited`, probes through `once`. `prompt` is like `unlimited`,
     but does not wait for a model that is being loaded: it is for health checks.
@@ -81,6 +81,7 @@ class Session:
         headers: Mapping[str, str] | None = None,
         cache: str | Cache | None = None,
         bus: EventBus | None = None,
+        caller: Callable[[], object] | None = None,
     ) -> None:
         self.tools = ToolRegistry() if tools is None else tools
         self.bus = EventBus() if bus is None else bus
@@ -91,7 +92,7 @@ class Session:
         self.peer = Peer()
         retried = Retry(self.once, policy, bus=self.bus)
         without_loading = Retry(self.once, replace(policy, loading=0.0), bus=self.bus)
-        self.semaphore = FairSemaphore(settings.max_concurrency, threading.Lock, _task_or_thread)
+        self.semaphore = FairSemaphore(settings.max_concurrency, threading.Lock, caller or _task_or_thread)
         on_fork(self.semaphore, FairSemaphore.after_fork)
         limited = ConcurrencyLimit(
             retried, self.semaphore, clock, self._publish_queued, self._look_up_parallel, self._warn_of_queue
@@ -103,7 +104,7 @@ class Session:
         )
         on_fork(self._evictions, WatchEvictions.after_fork)
         factories = tuple(handlers)
-        self._made_with: dict[str, Any] = {"retry": retry, "handlers": factories, "headers": headers}
+        self._made_with: dict[str, Any] = {"retry": retry, "handlers": factories, "headers": headers, "caller": caller}
         telemetry = partial(Telemetry, bus=self.bus, clock=clock)
         self.unlimited: Handler = _wrapped(telemetry(retried), factories)
         self.prompt: Handler = _wrapped(telemetry(without_loading), factories)

@@ -50,12 +50,6 @@ class Read(Struct, frozen=True):
     response: Response
 
 
-class ReadFirst(Struct, frozen=True):
-    """Effect: read from the response until its first chunks. The result is None."""
-
-    stream: FirstReads
-
-
 class Sleep(Struct, frozen=True):
     """Effect: wait for the given number of seconds."""
 
@@ -111,5 +105,5 @@ class Acquire(Struct, frozen=True):
     on_long_wait: Callable[[], object] | None = None
 
 
-Effect: TypeAlias = Open | Send | Read | ReadFirst | Sleep | RunBlocking | RunCallback | Acquire
+Effect: TypeAlias = Open | Send | Read | Sleep | RunBlocking | RunCallback | Acquire
 Plan: TypeAlias = Generator[Effect, Any, T]

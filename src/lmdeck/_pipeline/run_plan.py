@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from lmdeck._pipeline.effects import (
     Acquire,
     Effect,
-    FirstReads,
     Open,
     Plan,
     Read,
-    ReadFirst,
     RunBlocking,
     RunCallback,
     Send,
@@ -105,8 +103,6 @@ def _perform(transport: Transport, effect: Effect, interruption: Interruption | 
             return _send(transport, effect)
         case Open(request):
             return transport.open(request)
-        case ReadFirst(stream):
-            _read_first(stream)
         case Read():
             return cast("SyncResponse", effect.response).read()
         case Sleep(seconds):
@@ -126,8 +122,6 @@ async def _perform_async(transport: AsyncTransport, effect: Effect) -> object:
             return await _send_async(transport, effect)
         case Open(request):
             return await transport.open(request)
-        case ReadFirst(stream):
-            await _read_first_async(stream)
         case Read():
             return await cast("AsyncResponse", effect.response).read()
         case Sleep(seconds):
@@ -153,7 +147,8 @@ def _send(transport: Transport, effect: Send) -> object:
         stream = effect.begin(response)
         if stream is None:
             return response
-        _read_first(stream)
+        while not stream.feed_first(response.read()):
+            continue
     except BaseException:
         response.close()
         raise
@@ -166,23 +161,12 @@ async def _send_async(transport: AsyncTransport, effect: Send) -> object:
         stream = effect.begin(response)
         if stream is None:
             return response
-        await _read_first_async(stream)
+        while not stream.feed_first(await response.read()):
+            continue
     except BaseException:
         response.close()
         raise
     return stream
-
-
-def _read_first(stream: FirstReads) -> None:
-    response = cast("SyncResponse", stream.response)
-    while not stream.feed_first(response.read()):
-        continue
-
-
-async def _read_first_async(stream: FirstReads) -> None:
-    response = cast("AsyncResponse", stream.response)
-    while not stream.feed_first(await response.read()):
-        continue
 
 
 def _sleep(seconds: float, interruption: Interruption | None) -> None:

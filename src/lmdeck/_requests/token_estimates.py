@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from lmdeck._late_patterns import late_pattern
+from lmdeck._streaming.figures import Figures
 from lmdeck.outputs import TokenCount
 
 BYTES_A_TOKEN = 3.5
@@ -39,6 +40,12 @@ Sizes: TypeAlias = tuple[float, ...]
 """The size of a text in tokens, measured in one or more ways."""
 
 
+class CountedAnswer(Protocol):
+    """An answer whose tokens the server may have counted, such as a `ChatReader`."""
+
+    figures: Figures
+
+
 class TokenEstimator:
     """Estimates of one client, calibrated by the answers of each model."""
 
@@ -47,15 +54,16 @@ class TokenEstimator:
         self._prefixes: OrderedDict[tuple[str, int], tuple[Sizes, int]] = OrderedDict()
         self._pending: deque[tuple[str, Mapping[str, Any], int]] = deque(maxlen=MOST_PENDING)
 
-    def learn(self, model: str, body: Mapping[str, Any], prompt_tokens: int) -> None:
-        """Record the number of tokens that the server counted for a chat."""
-        if prompt_tokens <= 0:
+    def learn(self, model: str, body: Mapping[str, Any], answer: CountedAnswer) -> None:
+        """Record the number of tokens that the server counted for a chat, if it did."""
+        usage = answer.figures.usage
+        if usage is None or usage.prompt_tokens <= 0:
             return
         for message in body.get("messages") or ():
             if not isinstance(message.get("content") or "", str):
-                self._measure(model, body, prompt_tokens)  # images are not kept
+                self._measure(model, body, usage.prompt_tokens)  # images are not kept
                 return
-        self._pending.append((model, body, prompt_tokens))
+        self._pending.append((model, body, usage.prompt_tokens))
 
     def learn_from(self, model: str, plain: float, prompt_tokens: int) -> None:
         """Record the number of tokens that the server counted for a chat with a plain estimate."""

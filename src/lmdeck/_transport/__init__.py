@@ -100,12 +100,9 @@ class Response(Protocol):
         ...
 
 
-def codings_left(headers: Mapping[str, str], decoded: Collection[str]) -> str:
-    """Return the codings in `Content-Encoding` that are not in `decoded`; `""` for none."""
-    given = headers.get("content-encoding")
-    if not given:
-        return ""
-    codings = [coding.strip().lower() for coding in given.split(",")]
+def codings_left(encoding: str, decoded: Collection[str]) -> str:
+    """Return the codings in a `Content-Encoding` that are not in `decoded`; `""` for none."""
+    codings = [coding.strip().lower() for coding in encoding.split(",")]
     return ", ".join(coding for coding in codings if coding and coding != "identity" and coding not in decoded)
 
 

@@ -39,11 +39,6 @@ class Deadlines:
             raise self.expired(phase)
         return left, phase
 
-    @property
-    def idle(self) -> float:
-        """The limit between two reads."""
-        return self._timeouts.idle
-
     def be_patient(self, *, wanted: bool) -> None:
         """Allow silences as long as the wait for the first byte (`wanted`), or stop allowing them.
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 from msgspec import Struct
 
 from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream
-from lmdeck._pipeline.effects import Acquire, Plan, ReadFirst, RunBlocking
+from lmdeck._pipeline.effects import Acquire, Plan, Read, RunBlocking
 from lmdeck._responses.json_reader import JSONReader
 from lmdeck.cache.flights import Flight, Flights, alone, running_loop
 from lmdeck.cache.request_keys import CacheControl, request_key
@@ -216,7 +216,8 @@ class CachingHandler:
         try:
             reader = call.make_reader(response.status, response.headers)
             stream = ResponseStream(call, response, reader, self._clock, self._clock())
-            yield ReadFirst(stream)
+            while not stream.feed_first((yield Read(response))):
+                continue
         except BaseException:
             response.close()
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import get_args
 
 from msgspec.structs import replace
 
@@ -97,14 +97,8 @@ def _build(
         fixes=fixes,
         make_reader=make_reader,
         headers={"Cache-Control": spec.cache_control} if spec.cache_control else {},
-        on_finished=partial(_learn_tokens, session, model or "", body),
+        on_finished=partial(session.estimator.learn, model or "", body),
     )
-
-
-def _learn_tokens(session: Session, model: str, body: Mapping[str, Any], answer: ResponseStream[ChatReader]) -> None:
-    usage = answer.reader.figures.usage
-    if usage is not None:
-        session.estimator.learn(model, body, usage.prompt_tokens)
 
 
 def _complete_stats(reply: Reply, stream: ResponseStream[ChatReader]) -> Stats:

@@ -35,7 +35,7 @@ from lmdeck.errors import (
 class GenerationRequest(Struct, Generic[R], frozen=True, kw_only=True):
     """A request for one model: path, body, compatibility fixes, and the reader of its answer.
 
-    `on_finished` is called with the response once the answer is complete.
+    `on_finished` is called with the reader once the answer is complete.
     """
 
     path: str
@@ -44,7 +44,7 @@ class GenerationRequest(Struct, Generic[R], frozen=True, kw_only=True):
     make_reader: Callable[[int, Mapping[str, str]], R]
     headers: Mapping[str, str] = {}
     timeouts: Timeouts | None = None
-    on_finished: Callable[[ResponseStream[R]], object] | None = None
+    on_finished: Callable[[R], object] | None = None
 
 
 Build: TypeAlias = Callable[[str | None], GenerationRequest[R]]
@@ -121,7 +121,7 @@ def send_generation(session: Session, request: GenerationRequest[R]) -> Plan[Res
     except InvalidRequestError as error:
         stream = yield from _send_simpler(session, request, error)
     if request.on_finished is not None:
-        stream.when_finished(partial(request.on_finished, stream))
+        stream.when_finished(partial(request.on_finished, stream.reader))
     return stream
 
 

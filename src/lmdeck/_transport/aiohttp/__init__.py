@@ -77,7 +77,7 @@ class AiohttpTransport:
             if is_limit(error):
                 raise deadlines.expired(phase) from error
             raise translate(error, request.url, deadlines) from error
-        return AiohttpResponse(response, deadlines, request.url)
+        return AiohttpResponse(response, deadlines, request)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -116,23 +116,23 @@ class AiohttpResponse:
         "status", "undecoded",
     )  # fmt: skip
 
-    def __init__(self, response: aiohttp.ClientResponse, deadlines: Deadlines, url: str) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, deadlines: Deadlines, request: WireRequest) -> None:
         self._response = response
         self._content = response.content
         self._connection: Protocol | None = None  # None if the whole body has arrived with the head
         if response.connection is not None and isinstance(response.connection.protocol, Protocol):
             self._connection = response.connection.protocol
             self._connection.end_with_connection(response.content)
-        self._timer = ReadTimer(response.content, deadlines.idle)
+        self._timer = ReadTimer(response.content, request.timeouts.idle)
         self._deadlines = deadlines
-        self._url = url
+        self._url = request.url
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
         self._has_length = "content-length" in self.headers  # then aiohttp knows the end with the last bytes
         self.has_ended = False
+        coding = self.headers.get("content-encoding")
         # aiohttp decodes a single coding only, and refuses a known one whose library is missing.
-        is_one = "," not in self.headers.get("content-encoding", "")
-        self.undecoded = codings_left(self.headers, DECODED if is_one else ())
+        self.undecoded = codings_left(coding, () if "," in coding else DECODED) if coding else ""
 
     async def read(self) -> bytes:
         """Return the bytes that have arrived, at least one; `b""` at the end of the body.

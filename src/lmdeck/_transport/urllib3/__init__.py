@@ -118,8 +118,9 @@ class Urllib3Response:
         self.has_ended = False
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
-        self._is_coded = "content-encoding" in self.headers
-        self.undecoded = codings_left(self.headers, BaseHTTPResponse.CONTENT_DECODERS) if self._is_coded else ""
+        coding = self.headers.get("content-encoding")
+        self._is_coded = coding is not None
+        self.undecoded = codings_left(coding, BaseHTTPResponse.CONTENT_DECODERS) if coding else ""
 
     def read(self) -> bytes:
         """Return the bytes that have arrived, at least one; `b""` at the end of the body.
@@ -145,16 +146,13 @@ class Urllib3Response:
         self._deadlines.has_bytes = True
         if isinstance(self._connection, PooledConnection):
             self._connection.last_used = time.monotonic()
-        if not data or (self._response.length_remaining == 0 and not self._is_coded):
-            self._end()
-        return data
-
-    def _end(self) -> None:
-        """Return the connection at the end of the body."""
+        if data and (self._response.length_remaining != 0 or self._is_coded):
+            return data
         if self._is_finished:  # by `close`, perhaps in another thread
             raise ConnectionLostError("The answer was closed before its end.")
         self.has_ended = self._is_finished = True
         self._response.release_conn()
+        return data
 
     def be_patient(self, *, wanted: bool) -> None:
         """Allow silences as long as the wait for the first byte (`wanted`), or stop allowing them."""
