@@ -62,10 +62,11 @@ _HEADER_NAME = late_pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section
 
 
 class Session:
-    """The settings and handlers of one client; `caller` identifies who asks, in the queue: by default the task or thread.
+    """The settings and handlers of one client.
 
     Generation requests go through `handler`, others through `unlimited`, probes through `once`. `prompt` is like `unlimited`,
-    but does not wait for a model that is being loaded: it is for health checks.
+    but does not wait for a model that is being loaded: it is for health checks. `caller` identifies who waits in the queue: by
+    default the task, or the thread if there is no event loop.
 
     The only state is what is known of models and tools, and the queue.
     """
