@@ -1,4 +1,4 @@
-"""One call of the server as handlers see it: the request, and the response that is being read.
+"""One call of the server as handlers see it: its request, and its response while it is read.
 
 A handler turns a call into the plan of its response. Until the first chunks nothing was returned, so a handler may still send
 the request again.

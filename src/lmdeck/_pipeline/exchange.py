@@ -1,4 +1,4 @@
-"""The innermost handler: send one request, read its response up to the first chunks, and log both.
+"""The innermost handler: send a request, read its response up to the first chunks, log both.
 
 Requests and answers are logged on `lmdeck.http`, chunks on `lmdeck.stream`. Bodies are shortened. The token is never logged:
 `WireRequest` holds it apart from the headers.

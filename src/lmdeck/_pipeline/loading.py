@@ -1,4 +1,4 @@
-"""Models that LM Studio loads on demand: load each of them once, and notice when they unload each other.
+"""Load each model once, and notice models that unload each other.
 
 LM Studio loads a model once per concurrent request (bug #1751). The first request for a model is sent at once. A second one,
 before the first byte of that answer, triggers a look at the server's list: if the model is not loaded, it and all others wait
