@@ -19,6 +19,7 @@ from lmdeck.errors import (
     ContextLengthError,
     EndpointNotFoundError,
     InvalidRequestError,
+    ModelCrashedError,
     ModelLoadError,
     ModelNotFoundError,
     NoModelLoadedError,
@@ -80,6 +81,21 @@ SHAPES: dict[str, tuple[int, object, type[APIError], str, dict[str, object]]] = 
     "anthropic": (
         529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
         ServerError, "Overloaded.", {"type": "overloaded_error"},
+    ),
+    "detail with a message": (
+        503, {"detail": {"msg": "Server is busy; please try again later.", "type": "service_unavailable"}},
+        ServerError, "Server is busy; please try again later.", {"type": "service_unavailable"},
+    ),
+    "list of errors": (
+        400, {"errors": [{"message": "'messages' is required"}]}, InvalidRequestError, "'messages' is required.", {},
+    ),
+    "name of the status beside the message": (
+        500, {"statusCode": 400, "error": "Bad Request", "message": "Channel Error"},
+        ModelCrashedError, "Bad Request: Channel Error.", {"code": "400"},
+    ),
+    "cause": (
+        500, {"error": {"message": "Rehydrated error", "cause": {"message": "Model does not support images."}}},
+        InvalidRequestError, "Rehydrated error: Model does not support images.", {},
     ),
     "engine, numeric code": (
         400,
@@ -276,6 +292,29 @@ def test_the_models_that_are_there_are_listed() -> None:
         ("The device 'mac' is not connected to LM Link.", "Connect the device"),
         ('"auto" tool choice requires --enable-auto-tool-choice to be set', "the options that the message names"),
         ("Cannot have 2 or more assistant messages at the end of the list.", "order of the messages"),
+        ("Images must contain valid base64 data.", "whole file"),
+        ("Request body exceeds the 64 MiB limit.", "Send less"),
+        ("Failed to parse tool call arguments as JSON: parse error at line 1", "`arguments`"),
+        (
+            "Failed to parse tools: type must be string; tools = [{'description': 'It does not support images.'}]",
+            "the tool that",
+        ),
+        ("logprobs is not supported with tools + stream", "only one of the two"),
+        ("messages.5: all messages must have non-empty content", "content that is not empty"),
+        ("The provided JSON schema contains features not supported by xgrammar.", "Simplify the schema"),
+        ("This server does not support completions. Start it without `--embeddings`", "without the option"),
+        ('"nomic-embed-text" does not support chat', "Choose a chat model"),
+        ("lm_studio does not support parameters: ['tool_choice'], for model=qwen", "Leave out the parameters"),
+        (
+            "Failed to resolve model x: Api error with status 403. URL: https://search.lmstudio.ai/v1/hf-proxy/api",
+            "license",
+        ),
+        ("ENOENT: no such file or directory, open '/models/x.gguf'", "download the model again"),
+        ("EACCES: permission denied, open '/home/u/.lmstudio/x.json'", "access rights"),
+        ("this model requires a subscription, upgrade for access", "plan or credit"),
+        ("check_tensor_dims: tensor 'output.weight' has wrong shape; expected 4096, got 4097", "damaged or newer"),
+        ("upstream connect error or disconnect/reset before headers", "could not reach its server"),
+        ("litellm.Timeout: APITimeoutError - Request timed out.", "increase its timeout"),
         ("Budget has been exceeded! Current cost: 2.1, Max budget: 2.0", "budget of the key"),
         ("Model reloaded.", "Load the model"),
         ("something else", "Correct the field"),
@@ -338,6 +377,14 @@ def test_a_field_is_named_and_has_its_hint(body: dict[str, str], message: str | 
         ("request (700 tokens) exceeds the available context size (512 tokens), raise it", (700, 512)),
         ("This model's maximum context length is 512 tokens. However, you asked for 700 tokens", (700, 512)),
         ("prompt is too long: 700 tokens > 512 maximum", (700, 512)),
+        ("Prepared prompt has 40,960 tokens, exceeding the fitted 32,768-token context", (40960, 32768)),
+        ("maximum context length is 512 tokens and your request has 700 input tokens (99 > 512 - 700)", (700, 512)),
+        (
+            "maximum context length is 512 tokens. You requested 709 tokens (700 in the messages, 9 in the completion)",
+            (700, 512),
+        ),
+        ("`inputs` tokens + `max_new_tokens` must be <= 512. Given: 700 `inputs` tokens", (700, 512)),
+        ("max_tokens is too large: 900. The maximum context length is 512 tokens.", (None, 512)),
         ("Context size has been exceeded.", (None, None)),
         ("The input has many tokens. Input does not fit in context length.", (None, None)),
     ],
@@ -409,8 +456,8 @@ def test_any_body_is_an_error_with_words(status: int, body: object) -> None:
     "body",
     [b'{"error":' * 500 + b"1" + b"}" * 500, b'{"error":' * 50_000, b"[" * 900 + b"]" * 900,
      b'{"error": "' + b"x" * 3_000_000 + b'"}', b"<html>" + b"<" * 300_000, b"\x00" * 1_000_000,
-     b'{"error": "[' + b"[" * 100_000 + b'"}', b"model " * 200_000],
-    ids=["deep", "cut and deep", "nested lists", "huge text", "tags", "zeros", "deep issues", "repetitions"],
+     b'{"error": "[' + b"[" * 100_000 + b'"}', b"model " * 200_000, b"x_" * 200_000],
+    ids=["deep", "cut and deep", "nested lists", "huge text", "tags", "zeros", "deep issues", "repetitions", "names"],
 )  # fmt: skip
 def test_no_body_is_too_much(body: bytes) -> None:
     """Depth and size end in a short message, soon."""

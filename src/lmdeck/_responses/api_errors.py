@@ -18,8 +18,19 @@ import msgspec
 from msgspec import Struct
 
 from lmdeck._late_patterns import late_pattern
-from lmdeck._responses.error_patterns import CODES, ENGINE, LOADING, PHRASES, STATUSES, TOKEN_COUNTS, TYPES, VALIDATION
-from lmdeck._responses.hints import hint_for_message, proxy_hint
+from lmdeck._responses.error_patterns import (
+    CODES,
+    CONTEXT_LENGTHS,
+    ENGINE,
+    LOADING,
+    PHRASES,
+    PROMPT_LENGTHS,
+    STATUSES,
+    TYPES,
+    VALIDATION,
+    Words,
+)
+from lmdeck._responses.hints import hint_for_message, hint_for_topic, proxy_hint
 from lmdeck._secret import redact_url
 from lmdeck.errors import (
     APIError,
@@ -35,9 +46,13 @@ from lmdeck.errors import (
 SHORT_MESSAGE = 80  # characters; longer messages are clear without the name of the field
 NESTING_LIMIT = 8
 TEXT_CHARS = 4000
+MESSAGE_FIELDS = ("title", "message", "detail", "msg", "reason", "errors")
 _DECODER = json.JSONDecoder()
 _OPENERS = late_pattern(r"[\[{]")
-_RETURNED = late_pattern(r"\b(?:returned|status(?: code)?:?) ([45]\d\d)\b", re.IGNORECASE)
+_DUMP = late_pattern(
+    r"; (?:messages|tools) = [\[{].*", re.DOTALL
+)  # the request, which llama.cpp quotes after its message
+_RETURNED = late_pattern(r"\b(?:returned|(?:status|error)(?: code)?:?) ([45]\d\d)\b", re.IGNORECASE)
 
 
 class ErrorInfo(Struct, frozen=True, kw_only=True):
@@ -72,7 +87,7 @@ def api_error(
         "code": info.code,
         "param": info.param,
         "body": decoded,
-        "hint": _hint(info, status) or _redirect_hint(status, headers or {}),
+        "hint": _hint(info, status, kind) or _redirect_hint(status, headers or {}),
         "retry_after": retry_after_seconds(headers or {}),
     }
     if kind is ModelNotFoundError:
@@ -160,14 +175,20 @@ def _read(decoded: object, status: int) -> ErrorInfo:
             value = error.get(name)
             if value is not None and not (name == "type" and value == "error"):
                 found[name] = str(value)
-        nested = error.get("error")
-        error = nested or _message_of(error)
+        found["code"] = found["code"] or _status_of(error)
+        error = _message_of(error)
     return ErrorInfo(
         message=": ".join([*sentences, _message(error, status)]),
         is_page=isinstance(error, str) and _looks_like_html(error),
         is_bare=isinstance(decoded, str),
         **found,
     )
+
+
+def _status_of(error: Mapping[str, Any]) -> str | None:
+    """Return the HTTP status that an error object gives as a number."""
+    given = (error.get(name) for name in ("statusCode", "status_code", "status"))
+    return next((str(status) for status in given if isinstance(status, int) and 400 <= status < 600), None)
 
 
 def _embedded_json(text: str) -> tuple[str, object] | None:
@@ -180,19 +201,29 @@ def _embedded_json(text: str) -> tuple[str, object] | None:
         except (ValueError, RecursionError):
             continue
         first = value[0] if isinstance(value, list) and value else value
-        if isinstance(first, Mapping) and any(first.get(name) for name in ("error", "message", "detail")):
+        if isinstance(first, Mapping) and any(first.get(name) for name in ("error", *MESSAGE_FIELDS)):
             return text[: start.start()].rstrip(" :\n"), value
     return None
 
 
 def _message_of(error: Mapping[str, Any]) -> object:
-    """Return the message of an error object.
+    """Return what an error object says: the inner error, or its message with its cause.
 
-    It is `message`, `title` with `cause`, or FastAPI's `detail`.
+    Servers name the message differently: LM Studio `title`, FastAPI `detail`, others `msg`, `reason` or a list of `errors`;
+    NestJS and Spring have the name of the status in `error`, and the message beside it.
     """
-    if error.get("title"):
-        return ": ".join(str(error[name]) for name in ("title", "cause") if error.get(name))
-    return error.get("message") or error.get("detail") or str(dict(error) or "")
+    inner, cause = error.get("error"), error.get("cause")
+    message = next((error[name] for name in MESSAGE_FIELDS if error.get(name)), None)
+    if inner and not (isinstance(inner, str) and isinstance(message, str) and message not in inner):
+        return inner
+    said = [each for each in (inner, message, cause) if each]
+    if len(said) < 2:
+        return said[0] if said else str(dict(error) or "")
+    return ": ".join(each if isinstance(each, str) else _text_of(each) for each in said)
+
+
+def _text_of(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _message(error: object, status: int) -> str:
@@ -226,8 +257,9 @@ def _without_tags(text: str) -> str:
 def _kind(info: ErrorInfo, status: int) -> type[APIError]:
     if info.type in TYPES:  # a misconfigured plugin or MCP server gets a 4xx, one that fails does not
         return InvalidRequestError if 400 <= status < 500 else TYPES[info.type][0]
+    words = _DUMP.sub("", info.message)
     for phrase, kind in PHRASES:
-        if phrase.search(info.message):
+        if phrase.search(words):
             return kind
     for word in (info.code, info.type):
         if word in CODES:
@@ -255,13 +287,15 @@ def _kind_of_status(info: ErrorInfo, status: int) -> type[APIError]:
     return APIError if status >= 300 else ServerError
 
 
-def _hint(info: ErrorInfo, status: int) -> str | None:
+def _hint(info: ErrorInfo, status: int, kind: type[APIError]) -> str | None:
     """Return a hint that is more specific than the one of the class, or None."""
     if info.type in TYPES:
         return TYPES[info.type][1]
-    return hint_for_message(_with_param(info, always=True)) or proxy_hint(
-        status, is_page=info.is_page, is_bare=info.is_bare
-    )
+    proxy = proxy_hint(status, is_page=info.is_page, is_bare=info.is_bare)
+    if info.is_page:
+        return proxy
+    message = _DUMP.sub("", _with_param(info, always=True))
+    return hint_for_message(message) or proxy or hint_for_topic(message, kind)
 
 
 def _redirect_hint(status: int, headers: Mapping[str, str]) -> str | None:
@@ -289,9 +323,16 @@ def _with_param(info: ErrorInfo, *, always: bool = False) -> str:
 
 
 def _token_counts(message: str) -> tuple[int | None, int | None]:
-    """Return the length of the prompt and of the context in tokens, if the message has them."""
-    found = next((match for counts in TOKEN_COUNTS if (match := counts.search(message))), None)
-    return (int(found["prompt"]), int(found["limit"])) if found else (None, None)
+    """Return the tokens of the prompt and of the context, as far as the message has them."""
+    message = _RETURNED.sub("", message)
+    limit = _count(CONTEXT_LENGTHS, message)
+    prompt = _count(PROMPT_LENGTHS, message)
+    return (None if prompt == limit else prompt), limit
+
+
+def _count(patterns: list[Words], message: str) -> int | None:
+    found = next((match for pattern in patterns if (match := pattern.search(message))), None)
+    return int(found["count"].replace(",", "")) if found else None
 
 
 def _sentence(text: str) -> str:

@@ -43,17 +43,55 @@ class Words:
         return re.compile("|".join(self._patterns), self._flags).search
 
 
-PLUGIN = Words(r"\bplugin process\b", r"(load|start|connect to|find) (the )?plugin\b")
+def in_order(*words: str, within: int = 40) -> str:
+    """Return an expression for words in this order in one sentence.
+    At most `within` characters are between two of them.
+    """
+    gap = rf"(?:[^.:;\n]|[.:](?=\S)){{0,{within}}}?"
+    return gap.join(rf"\b(?:{word})" for word in words)
+
+
+# A parameter of a request is outside of its limits, in whichever layer that is found out.
+LIMITED = (
+    r"(?:less|greater|smaller|larger|between|at (?:least|most)|one of|in the range|an? |positive|non-|either|[<>]=?)"
+)
+FILE = r"models?|gguf|safetensors|weights|tensors?|vocab(?:ulary)?|tokenizer|hyperparameters|file"
+DAMAGED = (
+    r"corrupt\w*|damaged|truncated|wrong shape|wrong number|not within the file|digest mismatch|(?:invalid|bad) magic"
+)
+# A model's file cannot be read: it is damaged, incomplete, or newer than the engine.
+DAMAGED_FILE = (
+    in_order(FILE, DAMAGED, within=80),
+    in_order(DAMAGED, FILE, within=20),
+    r"\b(missing tensor|tensors expected but|must be downloaded again|in model file)\b",
+    r"\berror loading model (vocabulary|hyperparameters)",
+)
+# The server has another one behind it, an engine or a proxied server, that it cannot reach.
+UNREACHABLE = (
+    r"\b(?:ECONN(?:REFUSED|RESET|ABORTED)|EHOSTUNREACH|EPIPE)\b|\bsocket hang up\b|\bproxy error\b|\bbad gateway\b"
+    r"|\bconnection (?:error|refused|reset|failure|aborted)\b|\bcould not establish connection\b"
+    r"|\bupstream (?:connect|server|prematurely)|\bno (?:healthy |live |available )(?:upstream|server|backend)s?\b"
+)
+MEDIA = r"(?:image|vision|audio|video|multimodal)(?: input| content| data)?s?"
+MODEL = r"models?|(?:inference |llm |lm )?engine|runner|runtime|backend|llama-server|weights|mlx|llm"
+PROCESS = (
+    r"(?:engine|llama-server|model|server|runner|worker|runtime|backend|upstream|mlx)"
+    r"(?:[ -](?:process|thread|command|runner))?"
+)
+COULD_NOT = r"failed|unable|could not|couldn't|cannot|can't"
+PLUGIN = Words(
+    r"\bplugin process\b", r"(load|start|connect to|find) (the )?plugin\b", r"\bmcp (error|bridge|server url)\b"
+)
 
 # The order matters: a crash caused by a full context names the context, a load that runs out of memory names the model.
 PHRASES: list[tuple[Words, type[APIError]]] = [
     (Words(r"unexpected endpoint or method", r"^invalid url \(", r"^unsupported method \("), EndpointNotFoundError),
     (
         Words(
-            r"\bnot support(ed)? (image|vision|audio|video|multimodal)",
-            r"\b(image|vision|audio|video|multimodal)( input| content)?s? (is|are) not (supported|enabled|available)",
+            rf"\bnot support(ed)? {MEDIA}",
+            rf"\b{MEDIA} (is|are) (not|only) (supported|enabled|available)",
             r"missing data required for image input",  # Ollama
-            r"failed to (load|decode|process) (the )?(image|audio|video)",  # llama.cpp
+            r"(failed|unable) to (load|decode|process|preprocess|download|fetch) (the |this )?(image|audio|video)",
             r"number of bitmaps does not match",  # llama.cpp: a prompt that contains its marker of images
             r"at most 0 (image|audio|video)",  # vLLM
             r"is not a (multimodal|vision)[ -]model",
@@ -68,11 +106,12 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
             r"trying to keep the first \d+ tokens",
             r"number of tokens to keep from the initial prompt is greater",
             r"cannot truncate prompt with n_keep",
-            r"input does not fit in context",
+            in_order("prompt|input|request|tokens?|messages", r"(does|do|did|will) not fit\b"),
             r"context (size|length|window) (has been |was |is )?(exceeded|too small|overflow)",
             r"context (size|length|window|limit)\b[^.\n]{0,40}\breached\b",
             r"\breached (the )?(maximum )?context (size|length|window|limit)\b",
-            r"(exceeds?|exceeded|greater than|larger than|longer than|beyond)\b[^.\n]{0,60}\bcontext (size|length|window)",
+            in_order(r"exceed|larger than|longer than|beyond|too (long|large|big) (for|to)", r"context\b", within=60),
+            in_order("greater than", "context (size|length|window)", within=60),
             r"context[ _-]?(length|window|size)[ _-]?exceeded",
             r"maximum context length(?! must| should)",
             r"(model|context) length is only \d",  # vLLM
@@ -96,51 +135,62 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
         Words(r"no models? (is |are )?(currently )?loaded", r"model (\S+ )?(is |has )?not (been |currently )?loaded"),
         NoModelLoadedError,
     ),
+    (Words(*GRAMMAR_ERRORS, r"\brequires? (the )?--\w"), InvalidRequestError),
     (Words(r"model is not embedding", r"does not support embeddings?", r"is not an embedding model"), InvalidRequestError),
     (
         Words(
-            r"(failed|unable|could not|cannot|can't|not enough memory) (to )?load(ing)? (the |this )?model",
-            r"\bmodel\b[^.\n]{0,200}\bfailed to load",
-            r"failed to load (the )?(llm )?engine",
-            r"failed to (initiali[sz]e|create) (the )?(context|model|engine|mlx)\b",
-            r"\bno\b[^.\n]{0,40}\b(runtime|engine)\b[^.\n]{0,20}\bfound",
+            rf"\b({COULD_NOT}) to parse (the |your )?(messages|tools|tool call arguments|request|body)\b",
+            r"\binvalid (json|tool[ _]call arguments)\b|\bnot valid json\b",
+            r"^\[json\.exception\.type_error",  # llama.cpp
+            r"\bexpected '\w+' to be an?\b",
+            rf"\b[a-z\d]+(_[a-z\d]+)+ must be {LIMITED}",
+        ),
+        InvalidRequestError,
+    ),
+    (
+        Words(
+            in_order(rf"({COULD_NOT}|not enough memory)( to)? load(ing)?", MODEL),
+            in_order(rf"({COULD_NOT}) to (start|initiali[sz]e|create|fit)", rf"{MODEL}|context|process"),
+            in_order(MODEL, r"failed to (load|start|initiali[sz]e)", within=200),
+            r"\bloading (the )?model\b.{0,40}\b(failed|aborted|cancell?ed)|\berror loading\b|\bload[- ]error\b",
+            r"\bmodel load(ing)? (was |has been )?(aborted|cancell?ed)",
+            in_order("no|missing", "runtime|engine|backend", "found"),
+            in_order("runtime|engine|backend", r"is not (available|installed)", within=20),
             r"\bhealth check timed out",  # llama-swap
-            r"(failed|unable) to allocate\b[^\n]{0,60}\bbuffers?\b",  # llama.cpp
-            r"waiting for (the )?(llama )?(runner|server|engine) to start",  # Ollama
+            rf"\b(timeout|timed out) waiting for (the )?(\w+ )?({MODEL}|server)",  # Ollama
+            rf"\bwaiting for (the )?(\w+ )?({MODEL}|server) to start",
             r"\bmodel( type \S+| architecture)? (is )?not supported( by (your|this) version)?\W*($|\n|by )",
+            r"(failed|unable) to allocate\b[^\n]{0,60}\bbuffers?\b",  # llama.cpp
             r"requires more system memory",  # Ollama
-            r"\bout of memory",
-            r"model loading aborted",
-            r"insufficient system resources",
+            r"out ?of ?(\w+ ?)?memory|\bbad_alloc\b|\bcudamalloc failed|\binsufficient (system resources|\w*memory|vram)",
+            r"\bnot enough (free |available |system )*(gpu |video )?(memory|vram|ram)\b",
             r"snapshot of system resources",
             r"before becoming healthy",
-            r"error loading model",
             r"operation canceled",
-            r"model load(ing)? (was |has been )?cancell?ed",
+            *DAMAGED_FILE,
+            r"\b(unknown|unsupported) (model |pre-)?(architecture|tokenizer)\b",
+            r"\binvalid vector subscript\b",  # C++ on Windows: the engine is older than the model
         ),
         ModelLoadError,
     ),
     (
         Words(
-            r"model has crashed",
-            r"model (process )?crashed",
+            r"(?<!')\bcrashed\b(?!')",
             r"model (is|was|has been|got) unloaded",
             r"model (un|re)loaded",
+            r"model is shut ?down",
             r"channel error",
             r"lost connection to (the )?(model|engine|worker)",
-            r"runner process (has terminated|no longer running)",  # Ollama
             r"unexpectedly (exited|stopped|terminated|died)",
             r"(exited|stopped|terminated|died) unexpectedly",
             r"engine(core|deaderror)\b",  # vLLM
             r"\bsegmentation fault\b",
             r"\bcore dumped\b",
-            r"\b(process|engine|worker|server|runner) (was (killed|terminated)|(was )?(killed|terminated|stopped) by)\b",
-            r"\b(process|engine|worker|server|runner) exited with (exit )?(code|status|signal)",
-            r"\b(engine|runtime|worker|backend)( process)? (has )?(crashed|died|exited|terminated)",
+            rf"\b{PROCESS} (is |was |has |has been )?(killed|terminated|died|exited|no longer running|stopped (by|with))\b",
         ),
         ModelCrashedError,
     ),
-    (Words(*GRAMMAR_ERRORS, r"\brequires? (the )?--\w"), InvalidRequestError),
+    (Words(r"\bjinja", r"\b(rendering|render the) prompt\b", r"(prompt|chat) template"), TemplateError),
     (
         Words(
             r"error in (predict\w*|iterating prediction stream)",  # the MLX engine
@@ -158,14 +208,14 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
             r"failed to parse input at pos",  # llama.cpp
             r"\b_0x[0-9a-f]{4,}\b",  # an obfuscated name in LM Studio's code
             r"cannot read propert(y|ies) of (undefined|null)",
+            UNREACHABLE,
+            r"\b(request|connection|operation|prediction|generation) timed out\b",
         ),
         ServerError,
     ),
     (
         Words(
-            r"jinja",
             r"unable to generate parser for this template",
-            r"(prompt|chat) template",
             r"(?<!json )parser error: ",
             r"expected closing (statement|expression)",
             r"unknown (statement|filter|test)( type|:)",
@@ -237,21 +287,26 @@ STATUSES: dict[int, type[APIError]] = {
     403: AuthenticationError,
     404: EndpointNotFoundError,
     405: EndpointNotFoundError,
+    407: AuthenticationError,
     408: ServerError,
     424: ServerError,  # TGI: the generation failed
     429: RateLimitError,
 }
-TOKEN_COUNTS = [
-    Words(pattern, flags=re.IGNORECASE | re.DOTALL)
-    for pattern in (
-        r"input has (?P<prompt>\d{1,12}) tokens.{1,80}?(?P<limit>\d{1,12}) tokens",
-        r"n_keep \((?P<prompt>\d{1,12})\) >= n_ctx \((?P<limit>\d{1,12})\)",
-        r"first (?P<prompt>\d{1,12}) tokens.{1,200}?only (?P<limit>\d{1,12}) tokens",
-        r"request \((?P<prompt>\d{1,12}) tokens\) exceeds .{1,60}?\((?P<limit>\d{1,12}) tokens\)",  # llama.cpp
-        r"context length is (?P<limit>\d{1,12}) tokens.{1,80}?(?P<prompt>\d{1,12}) tokens",  # OpenAI, vLLM
-        r"input \((?P<prompt>\d{1,12}) tokens\) is too large to process.{1,120}?batch size: (?P<limit>\d{1,12})",  # llama.cpp
-        r"too long: (?P<prompt>\d{1,12}) tokens > (?P<limit>\d{1,12})",  # Anthropic
-    )
+# The token counts of an overflow: a number and what it counts, the surest pattern first.
+NUMBER = r"(?P<count>\d{1,3}(?:,\d{3}){1,3}|\d{1,12})(?!\.?\d)"
+CONTEXT = r"context(?: (?:size|length|window|limit))?|n_ctx|max_(?:seq|model)_len\w*|maximum(?: \w+){0,4}|batch size"
+LIMIT = r"limit|only|supports|available|allowed"
+PROMPT = r"prompt|inputs?|messages|request(?:ed)?|passed|asked for|given|keep the first|n_keep|token count"
+CONTEXT_LENGTHS = [
+    Words(rf"(?:>=?|<=)\s*(?:n_ctx \()?{NUMBER}"),
+    Words(rf"\b(?:{CONTEXT}|{LIMIT})\b:?[^\d\n.:]{{0,24}}{NUMBER}"),
+    Words(rf"\b{NUMBER}(?:[- ]tokens?)?[- ](?:maximum|context|limit)\b"),
+]
+PROMPT_LENGTHS = [
+    Words(rf"\b{NUMBER} (?:tokens )?(?:in|from|of) the (?:input|messages|prompt)\b"),
+    Words(rf"\b{NUMBER} [`']?(?:inputs?|prompt)[`']? tokens\b"),
+    Words(rf"\b(?:{PROMPT})\b[^\d\n.]{{0,30}}{NUMBER}"),
+    Words(rf"\b{NUMBER} (?:tokens )?(?:\+ \d+ )?>"),
 ]
 
 # LM Studio's messages about its engine: the engine failed, unless the message names another status.

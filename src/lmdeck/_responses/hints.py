@@ -11,16 +11,19 @@ from __future__ import annotations
 import re
 
 from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
-from lmdeck._responses.error_patterns import PLUGIN, TYPES, Words
+from lmdeck._responses.error_patterns import DAMAGED_FILE, MEDIA, PLUGIN, TYPES, UNREACHABLE, Words, in_order
 from lmdeck.errors import (
     AuthenticationError,
     ContextLengthError,
     EndpointNotFoundError,
+    InvalidRequestError,
     LMStudioError,
     MalformedStreamError,
+    ModelCrashedError,
     ModelLoadError,
     ModelNotFoundError,
     NoModelLoadedError,
+    ServerError,
     ServerUnreachableError,
     TemplateError,
     TransportError,
@@ -38,13 +41,15 @@ DAMAGED = (
 NO_VISION = "Choose a vision model, which accepts images: `lmdeck models` shows those as `vlm`; or remove the images."
 
 
+NO_UPSTREAM = "The proxy or server that answered could not reach its server or engine: check that this one runs."
+
 # The first pattern found in "param: message" determines the hint.
 HINTS: list[tuple[Words, str]] = [
     (
         Words(
             r"\bmmproj\b",
-            r"\b(image|vision|audio|video|multimodal)\b.{0,40}\bnot (supported|enabled|available)",
-            r"\bnot support(ed)? (image|vision|audio|video|multimodal)",
+            rf"\b{MEDIA}\b.{{0,40}}\b(not|only) (supported|enabled|available)",
+            rf"\bnot support(ed)? {MEDIA}",
             r"required for image input",
             r"at most 0 (image|audio|video)",
             r"not a (multimodal|vision)",
@@ -56,7 +61,7 @@ HINTS: list[tuple[Words, str]] = [
         "Update LM Studio: this version fails on images (bug tracker #1132).",
     ),
     (
-        Words(r"\bpixels?\b", r"image.{0,40}\b(too large|exceeds?)\b"),
+        Words(r"\bpixels?\b", r"image.{0,40}\b(too (large|big)|exceeds?)\b"),
         "Send a smaller image: LM Studio accepts up to 5120 × 5120 pixels (bug tracker #2003).",
     ),
     (
@@ -64,8 +69,16 @@ HINTS: list[tuple[Words, str]] = [
         "Send fewer images in one request, or start the server with a higher limit.",
     ),
     (
+        Words(r"\b(start|run) (it|the server) without\b"),
+        "Start the server without the option that the message names, or use another server.",
+    ),
+    (
         Words(r"--embeddings?\b", r"pooling type"),
         "Start the server with `--embeddings` and an embedding model, or use another server.",
+    ),
+    (
+        Words(r"not support (chat|generate|generation|completions?)\b"),
+        "Choose a chat model: `lmdeck models` shows each model's type.",
     ),
     (
         Words(r"not embedding", r"not support embeddings?"),
@@ -74,11 +87,6 @@ HINTS: list[tuple[Words, str]] = [
     (
         Words(r"too large to process.{0,80}batch size"),
         "Embed shorter texts, or start the server with a larger `--ubatch-size`, as large as its context.",
-    ),
-    (Words(r"insufficient system resources"), str(ModelLoadError.default_hint)),
-    (
-        Words(r"before becoming healthy", r"snapshot of system resources"),
-        "The engine could not be started: free memory, choose a smaller model or context length, or update its runtime.",
     ),
     (
         Words(r"expected 'function' \| 'mcp'", r"\btools[.\[]\d+\]?[.]type\b", r"unsupported tool type"),
@@ -96,10 +104,6 @@ HINTS: list[tuple[Words, str]] = [
     (
         Words(r"\b(token|key)\b.{0,80}\b(permission|scope)", r"\bpermission\b.{0,80}\b(token|key)\b"),
         "Give the API token this permission in the server's settings, or use a token that has it.",
-    ),
-    (
-        Words(r"unknown model architecture", r"unsupported model (type|architecture)", r"model type \S+ not supported"),
-        "The engine does not know this model's architecture: update its runtime, or choose another model.",
     ),
     (
         Words(r"\bmultiple models are loaded"),
@@ -122,28 +126,44 @@ HINTS: list[tuple[Words, str]] = [
         "Check that the file is a whole image or sound in a format that the server reads, for example PNG or JPEG.",
     ),
     (
-        Words(r"\bcorrupt", r"not within the file bounds", r"missing tensor"),
-        "The model's file is damaged or incomplete: delete it and download it again.",
-    ),
-    (
-        Words(r"\bno\b[^.\n]{0,40}\b(runtime|engine)\b[^.\n]{0,40}\bfound"),
-        "Install or update the runtime of the model's format in the server's settings (LM Studio: `lms runtime get`).",
-    ),
-    (
         Words(r"\bENOSPC\b", r"no space left", r"(disk|drive) (is )?full", r"not enough (disk )?space"),
         "The server's disk is full: delete models that are not needed, or move the models folder to another disk.",
+    ),
+    (
+        Words(r"\bENOENT\b", r"no such file"),
+        "A file of the server is missing: download the model again, or restart the server so that it lists its models anew.",
+    ),
+    (
+        Words(r"\b(EACCES|EPERM)\b"),
+        "The server may not open a file of its own: correct the owner or the access rights of the file that the message names.",
+    ),
+    (
+        Words(r"\bsubscription\b", r"\b(billing|insufficient_quota|current quota|credits?)\b", r"\bpayment required\b"),
+        "The account at the provider does not include this model: change its plan or credit there, or choose another model.",
+    ),
+    (
+        Words(r"\bsign(ed)?[ _-]?in\b"),
+        "Sign in to the provider on the server's machine, or choose a model that runs locally.",
+    ),
+    (
+        Words(
+            r"\bdrop_params\b",
+            r"\bunsupportedparams",
+            r"not support (the )?(parameter|param|argument|field|option)s?\b",
+        ),
+        "Leave out the parameters that the message names: the model or the server behind the proxy does not have them.",
     ),
     (
         Words(r"\b(ENOTFOUND|EAI_AGAIN|ENETUNREACH)\b"),
         "The server cannot reach the internet: check its network and proxy settings.",
     ),
     (
-        Words(r"not support (thinking|reasoning)", r"(thinking|reasoning) is not supported"),
-        "Leave `reasoning` out, or use a model that thinks.",
+        Words(r"\bhugging ?face\b", r"\bhf-proxy\b", r"\bhf\.co\b"),
+        "Hugging Face, or LM Studio's proxy to it, refused: check the name, accept the license there, or try again later.",
     ),
     (
-        Words(r"unexpected empty grammar stack"),
-        "The model wrote what the grammar excludes: ask again, or simplify the schema of the tools or of response_format.",
+        Words(r"not support (thinking|reasoning)", r"(thinking|reasoning) is not supported"),
+        "Leave `reasoning` out, or use a model that thinks.",
     ),
     (
         Words(r"speculative", r"draft[ _]model", r"\bdraft\b.{0,60}\bmodel"),
@@ -156,15 +176,6 @@ HINTS: list[tuple[Words, str]] = [
     (
         Words(r"'type' must be a string"),
         "Write a list of types in a schema as anyOf, as the rule `schemas` does.",
-    ),
-    (
-        Words(
-            r"failed to (parse|generate) (a |the )?tool call",
-            r"peg-native",
-            r"does not match the expected .{0,40}format",
-            r"failed to parse input at pos",
-        ),
-        "The server could not parse the model's call: ask again, lower the temperature, or use a model trained for tools.",
     ),
     (
         Words(r"cannot truncate prompt with n_keep"),
@@ -181,23 +192,6 @@ HINTS: list[tuple[Words, str]] = [
     (
         Words(r"cannot pass both content and thinking"),
         "Send assistant messages with calls either with content or with reasoning, not both; or update the model's template.",
-    ),
-    (
-        Words(
-            r"error in (predict\w*|iterating prediction stream)",
-            r"prediction[- ]error",
-            r"broadcast",
-            r"fetch failed",
-            r"decode\(\) failed",
-            r"failed to decode",
-            r"compute error",
-            r"\breceived [\w-]+[- ]error\b",
-        ),
-        "The engine failed during the answer: ask again; if the error persists, reload the model or update its runtime.",
-    ),
-    (
-        Words(r"\b_0x[0-9a-f]{4,}\b", r"cannot read propert(y|ies) of (undefined|null)"),
-        "The server failed on the request: check that messages and tools are lists of complete entries, or update LM Studio.",
     ),
     (
         Words(r"invalid '?messages'? in payload"),
@@ -259,6 +253,116 @@ HINTS: list[tuple[Words, str]] = [
 ]
 
 
+SERVER_FAILURES: list[tuple[Words, str]] = [
+    (
+        Words(r"unexpected empty grammar stack"),
+        "The model wrote what the grammar excludes: ask again, or simplify the schema of the tools or of response_format.",
+    ),
+    (
+        Words(
+            r"failed to (parse|generate) (a |the )?tool call",
+            r"peg-native",
+            r"does not match the expected .{0,40}format",
+            r"failed to parse input at pos",
+        ),
+        "The server could not parse the model's call: ask again, lower the temperature, or use a model trained for tools.",
+    ),
+    (
+        Words(
+            r"error in (predict\w*|iterating prediction stream)",
+            r"prediction[- ]error",
+            r"broadcast",
+            r"fetch failed",
+            r"decode\(\) failed",
+            r"failed to decode",
+            r"compute error",
+            r"\breceived [\w-]+[- ]error\b",
+        ),
+        "The engine failed during the answer: ask again; if the error persists, reload the model or update its runtime.",
+    ),
+    (
+        Words(UNREACHABLE),
+        NO_UPSTREAM,
+    ),
+    (
+        Words(r"\btimed? ?out\b|\btimeout\b"),
+        "The answer took longer than the server allows: increase its timeout, ask for a shorter answer, or use a faster model.",
+    ),
+    (
+        Words(r"\b_0x[0-9a-f]{4,}\b", r"cannot read propert(y|ies) of (undefined|null)"),
+        "The server failed on the request: check that messages and tools are lists of complete entries, or update LM Studio.",
+    ),
+]
+# The hints of an error class, where no pattern of `HINTS` occurs: what failed, or the subject of the message.
+TOPICS: dict[type[LMStudioError], list[tuple[Words, str]]] = {
+    ServerError: SERVER_FAILURES,
+    ModelCrashedError: SERVER_FAILURES,
+    ModelLoadError: [
+        (Words(r"insufficient system resources", r"out ?of ?(\w+ ?)?memory"), str(ModelLoadError.default_hint)),
+        (
+            Words(r"before becoming healthy", r"snapshot of system resources"),
+            "The engine could not be started: free memory, choose a smaller model or context length, or update its runtime.",
+        ),
+        (
+            Words(
+                r"unknown model architecture", r"unsupported model (type|architecture)", r"model type \S+ not supported"
+            ),
+            "The engine does not know this model's architecture: update its runtime, or choose another model.",
+        ),
+        (
+            Words(*DAMAGED_FILE),
+            "The file is damaged or newer than the engine: download it again, update the runtime, or choose another model.",
+        ),
+        (
+            Words(
+                in_order("no|missing", "runtime|engine|backend", "found"),
+                in_order("runtime|engine|backend", "is not (available|installed)", within=20),
+            ),
+            "Install or update the runtime of the model's format in the server's settings (LM Studio: `lms runtime get`).",
+        ),
+    ],
+    InvalidRequestError: [
+        (
+            Words(
+                r"\bnot supported with\b",
+                r"\bcannot (use|specify|set|combine|pass) [^.\n]{1,60}\b(with|and)\b",
+                r"\bincompatible with\b",
+            ),
+            "Send only one of the two options that the message names.",
+        ),
+        (
+            Words(r"\b(body|payload|entity|request size)\b.{0,40}\b(too large|exceed|limit)"),
+            "Send less at once: fewer or smaller images, a shorter history; or increase the server's limit.",
+        ),
+        (
+            Words(r"\b(images?|audio|video|base64)\b"),
+            "Check the images: each must be a whole file in a format that the server reads, for example PNG or JPEG.",
+        ),
+        (
+            Words(r"\barguments\b.{0,80}\bjson\b", r"\bjson\b.{0,80}\barguments\b", r"\bcall arguments\b"),
+            "Correct the call in the history whose `arguments` are not a JSON object, or leave out that turn.",
+        ),
+        (
+            Words(r"\b(json[ _]?)?schemas?\b", r"\bgrammars?\b", r"\bresponse_format\b", r"\bstructured output"),
+            "Simplify the schema of response_format or of the tools, or send only one of the two, without a prefilled answer.",
+        ),
+        (
+            Words(r"\b(tools?|tool_calls?|functions?)\b"),
+            "Correct the tool that the message names, or leave the tools out if the server or the model does not support them.",
+        ),
+        (
+            Words(r"\b(messages?|content|roles?|assistant)\b"),
+            "Correct the message that the error names: each needs a role, and content that is not empty.",
+        ),
+    ],
+}
+
+
+def hint_for_topic(message: str, kind: type[LMStudioError]) -> str | None:
+    """Return the hint for the subject of an error's message, or None if there is none."""
+    return next((hint for topic, hint in TOPICS.get(kind, ()) if topic.search(message)), None)
+
+
 def hint_for_message(message: str) -> str | None:
     """Return the hint for an error message, or None if the hint of the error class fits."""
     return next((hint for phrase, hint in HINTS if phrase.search(message)), None)
@@ -269,11 +373,11 @@ TIMED_OUT = (
     "A proxy timed out waiting for the answer: stream it, so that it starts early, or increase the proxy's timeout "
     "(nginx: proxy_read_timeout; Cloudflare's is about 100 s)."
 )
-NO_UPSTREAM = "The proxy could not reach its server: check that the server runs and where the proxy points."
 PAGES: dict[int, str] = {
     401: "The proxy requires its own login: ask its owner for access without a browser.",
     403: "The proxy refused the request: check its access rules, or bypass it.",
     404: "Check `base_url` and the proxy: this path leads to a web site, not to an API.",
+    407: "The proxy requires a login of its own: set `proxy` with user name and password, or bypass it.",
     408: TIMED_OUT,
     413: "The request is too large for the proxy: increase its limit (nginx: client_max_body_size), or send less.",
     429: "The proxy limits the rate of requests: send fewer at once, or increase its limit.",
@@ -286,6 +390,7 @@ PAGES: dict[int, str] = {
     523: NO_UPSTREAM,
     524: TIMED_OUT,
 }
+PROXY_STATUSES = {407, 413}  # whatever the body is
 GATEWAY_STATUSES = PAGES.keys() - {401, 403, 404, 429, 503}  # statuses that the servers themselves do not send
 OTHER_PAGE = "The response is a web page, not an API answer: check `base_url` and the proxy."
 
@@ -295,7 +400,7 @@ def proxy_hint(status: int, *, is_page: bool, is_bare: bool) -> str | None:
 
     Such an error is a web page, or a gateway status without JSON.
     """
-    if is_page:
+    if is_page or status in PROXY_STATUSES:
         return PAGES.get(status, OTHER_PAGE)
     return PAGES[status] if is_bare and status in GATEWAY_STATUSES else None
 
