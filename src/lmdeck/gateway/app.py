@@ -257,7 +257,8 @@ class Gateway:
         if self._routes.find(method, scope["path"]):
             return scope if method == scope["method"] else {**scope, "method": method}
         is_known = self._routes.find(method, usual) or route_of(method, f"http://gateway{usual}").kind != "other"
-        if usual == scope["path"] or not is_known:
+        is_usual = usual == scope["path"] and b"%" not in scope["raw_path"].partition(b"?")[0]
+        if is_usual or not is_known:
             return scope
         return {**scope, "method": method, "path": usual, "raw_path": quote(usual).encode()}
 

@@ -120,6 +120,10 @@ class Arrived:
         if coding != "identity":
             reason = f"The request's body has the content coding {coding[:40]!r}, which the gateway does not read."
             raise InvalidRequestError(reason, status=415, hint="Send it without `Content-Encoding`.")
+        transfer = self.headers.get("transfer-encoding", "chunked").strip().lower()
+        if transfer != "chunked":
+            reason = f"The request has the transfer coding {transfer[:40]!r}, which the gateway does not read."
+            raise InvalidRequestError(reason, status=501, hint="Send it with `Content-Length`, or only chunked.")
         announced = self.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > limit:
             raise _too_large(limit)

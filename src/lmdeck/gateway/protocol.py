@@ -7,6 +7,7 @@ never finish them. Thousands of idle connections are usual, so that what few of 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
 __all__ = ["protocol_with"]
+
+
+DRAIN_SECONDS = 2.0
+_H2C = re.compile(rb"(?i)\A((?:[^\r\n]+\r\n)+?)upgrade:[ \t]*h2c[ \t]*\r\n")
+"""The head of a request up to an offer of HTTP/2, which Java's client makes.
+
+The parser would take the body of such a request for HTTP/2.
+"""
 
 
 class _FlowControl(FlowControl):
@@ -116,6 +125,8 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_in_head:
+            if b"h2c" in data:
+                data = _H2C.sub(b"\\1", data, count=1)
             if self._head_timer is None:  # the first bytes of a further request
                 self._start_timer()
             self._head_bytes += len(data)
@@ -144,7 +155,14 @@ class _GuardedProtocol(HttpToolsProtocol):
             cycle.scope[WRITE] = partial(_write_chunk, self.transport, self.flow)  # type: ignore[literal-required]  # as ABORT
         super()._start_asgi_task(cycle, partial(_unframed, app, cycle) if is_old else app)
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body and self._head_timer is None:
+            # Most senders read a refusal only after the body, so that its rest is awaited, but not for long.
+            self._head_timer = self.loop.call_later(DRAIN_SECONDS, self.transport.close)
+
     def on_message_complete(self) -> None:
+        self._stop_timer()
         super().on_message_complete()
         self._head_bytes, self._is_in_head = 0, True
 
