@@ -65,7 +65,7 @@ def sent_raw(url: str, request: bytes) -> bytes:
         "Authorization", "Proxy-Authorization", "X-LMStudio-Token", "X-Goog-Api-Key", "X-Api-Token", "Cookie", "X-Api-Key",
         "Ocp-Apim-Subscription-Key", "Api-Key", "X-Auth-Token", "X-Amz-Security-Token", "X-Session-Id", "X-Secret", "Token",
         "X-Access-Token", "X-Functions-Key", "X-Signature", "X-CSRFToken", "Cf-Access-Client-Secret", "X-Password",
-        "api_key", "X-Bearer", "DPoP", "X-Pat",
+        "api_key", "X-Bearer", "DPoP", "X-Pat", "X-Vercel-Protection-Bypass", "X-Passphrase", "X-Otp", "X-Ms-Client-Principal",
     ],
 )  # fmt: skip
 def test_a_header_that_may_hold_a_secret_is_removed(header: str) -> None:
@@ -86,6 +86,23 @@ BODIES = [
     {"messages": [{"role": "user", "content": f"curl -H 'Authorization: Bearer {SECRET}' https://a.example"}]},
     {"messages": [{"role": "user", "content": f"see https://a.example/x?api_key={SECRET}&page=2"}]},
     {"metadata": {"apiKey": SECRET, "password": SECRET, "client_secret": SECRET}},
+    {"note": SECRET, "credentials": {"user": "me", "value": [SECRET]}},
+    {"headers": [["X-Any", f"Bearer {SECRET}"]], SECRET: "a name of a field"},
+    {
+        "mcpServers": {
+            "a": {
+                "env": {"ANY": SECRET},
+                "args": ["--api-key", SECRET, f"--token={SECRET}"],
+                "url": f"https://a/{SECRET}",
+            }
+        }
+    },
+    {
+        "cookies": {"sid": SECRET},
+        "url": f"https://{SECRET}@git.example/x",
+        "next": f"https://a/?a=1;access%5Ftoken={SECRET}",
+    },
+    {"arguments": json.dumps(json.dumps({"password": SECRET}))},
 ]
 
 
@@ -94,7 +111,8 @@ BODIES = [
     [
         "sk-lm-AbCdEf12:GhIjKl34MnOp", "AKIA" + "IOSFODNN7EXAMPLE", "AIza" + "SyA1234567890abcdefghijklmnopqrstuv",
         "OPENAI_API_KEY={}", "export LM_API_TOKEN={}", 'api_key: "{}"', "password={}", "bearer: {}", "https://host/#access_token={}",
-        "-----BEGIN PRIVATE KEY-----\n{}\n",
+        "-----BEGIN PRIVATE KEY-----\n{}\n", "nvapi" + "-abcdefghijklmnop1234", "ya29" + ".a0AfH6SMBabcdefghijklmnop1234",
+        "rk" + "_live_abcdefghijklmnop1234", "Basic dXNlcjpwYXNzd29yZA==",
     ],
 )  # fmt: skip
 def test_a_secret_in_a_text_is_known_by_its_form_or_name(text: str) -> None:
@@ -130,8 +148,16 @@ def test_what_is_no_secret_is_recorded_as_it_was(tmp_path: Path) -> None:
     body = {
         "model": "m",
         "max_tokens": 5,
-        "messages": [{"role": "user", "content": "What is a bearer token? See https://a.example/path?page=2#x"}],
-        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": {"token": {}}}}}],
+        "logit_bias": {"token": 1},
+        "messages": [
+            {
+                "role": "user",
+                "content": "What is a bearer token? Basic programming. See https://a.example/path?page=2#x",
+            }
+        ],
+        "tools": [
+            {"type": "function", "function": {"name": "f", "parameters": {"properties": {"token": {"type": "string"}}}}}
+        ],
         "integrations": [{"type": "ephemeral_mcp", "server_url": "https://mcp.example"}],
     }
     path = tmp_path / "c.jsonl"

@@ -15,7 +15,7 @@ from lmdeck._files import create_private_file
 from lmdeck.errors import APIError, FileWriteError, LMStudioError
 from lmdeck.handlers import Call, Handler, Plan, R, ResponseStream, StreamObserver
 from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece
-from lmdeck.testing.recordings.redaction import Redaction
+from lmdeck.testing.recordings.redaction import redact
 
 __all__ = ["RecordFailures"]
 
@@ -128,17 +128,16 @@ class _Recording(StreamObserver):
         """Write the recording."""
         if not self._status:
             self._read_error(error)
-        redaction = Redaction()
         exchange = RecordedExchange(
             method=self._request.method,
             path=urlsplit(self._request.url).path,
-            request_headers=redaction.headers(self._request.headers),
-            request=redaction.body(msgspec.json.decode(self._request.body or b"null")),
+            request_headers=dict(self._request.headers),
             status=self._status,
-            headers=redaction.headers(self._headers),
-            pieces=redaction.pieces([RecordedPiece.of(data, at) for data, at in self._received]),
-            ended=redaction.text(f"{type(error).__name__}: {error.message}"),
+            headers=self._headers,
+            pieces=[RecordedPiece.of(data, at) for data, at in self._received],
+            ended=f"{type(error).__name__}: {error.message}",
         )
+        redact(exchange, self._request.body or b"")
         self._recordings.write(self._id, exchange)
 
     def _read_error(self, error: LMStudioError) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import msgspec
 from starlette.responses import Response
 
 from lmdeck._transport import Timeouts, WireRequest
@@ -16,7 +15,7 @@ from lmdeck._transport.aiohttp import AiohttpTransport
 from lmdeck.config import Settings
 from lmdeck.errors import FileWriteError, TransportError
 from lmdeck.testing.recordings.cassette import LEFT, RecordedExchange, RecordedPiece, append
-from lmdeck.testing.recordings.redaction import Redaction
+from lmdeck.testing.recordings.redaction import redact
 from lmdeck.web.disconnect import BodyRefusedError, ClientGoneError, read_body, run_until_disconnect
 from lmdeck.web.trust import LOOPBACK, AllowedHosts, RefusedRequest, refuse_request
 
@@ -82,19 +81,13 @@ class Recorder:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        redaction = Redaction()
-        exchange = RecordedExchange(
-            method=scope["method"],
-            path=scope["path"],
-            request_headers=redaction.headers(given),
-            request=_redacted(body, redaction),
-        )
+        exchange = RecordedExchange(method=scope["method"], path=scope["path"], request_headers=given)
         try:
             await run_until_disconnect(receive, self._forward(scope, given, body, exchange, send))
         except ClientGoneError:
             exchange.ended = LEFT
         finally:
-            self._store(exchange, redaction)
+            self._store(exchange, body)
 
     async def _forward(
         self, scope: Scope, headers: dict[str, str], body: bytes, exchange: RecordedExchange, send: Send
@@ -122,10 +115,8 @@ class Recorder:
             text = f"lmdeck record cannot reach {self._upstream}: {error.message}"
             await Response(text, 502, media_type="text/plain")(scope, _nothing, send)
 
-    def _store(self, exchange: RecordedExchange, redaction: Redaction) -> None:
-        exchange.path = redaction.text(exchange.path)
-        exchange.headers = redaction.headers(exchange.headers)
-        exchange.pieces = redaction.pieces(exchange.pieces)
+    def _store(self, exchange: RecordedExchange, body: bytes) -> None:
+        redact(exchange, body)
         try:
             append(exchange, self._path)
         except FileWriteError as error:  # the application has its answer, whatever becomes of the recording
@@ -172,13 +163,6 @@ def _raw_path(scope: Scope) -> str:
     """Return the path as it was sent, escapes included."""
     raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     return raw.partition(b"?")[0].decode("latin-1")
-
-
-def _redacted(body: bytes, redaction: Redaction) -> object:
-    try:
-        return redaction.body(msgspec.json.decode(body)) if body else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return redaction.text(body.decode("utf-8", "replace"))
 
 
 async def _nothing() -> dict[str, str]:

@@ -12,53 +12,82 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmdeck.testing.recordings.cassette import RecordedPiece
+import msgspec
+
+from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece
 
 REMOVED = "(removed)"
 LEAST_KNOWN = 8
 """A shorter secret may be an ordinary word; it is removed only next to its name."""
 
 _HEADER = re.compile(
-    r"token(?!s)|secret|passw|api[-_]?key|(^|-)(key|pass|pat)$|auth(?!enticate$|or|ority)|authoriz|cookie|session|credential"
-    r"|signature|jwt|bearer|^dpop$|^cf-access-",
+    r"token(?!s)|secret|passw|passphrase|passcode|api[-_]?key|(^|-)(key|pass|pat|pin|otp)$|2fa|mfa|auth(?!enticate$|or|ority)"
+    r"|authoriz|cookie|session|credential|signature|jwt|bearer|bypass|principal|^dpop$|^cf-access-",
     re.IGNORECASE,
 )
 _FIELD = re.compile(
     r"(auth|access|api|bearer|refresh|id|csrf|session|secret|security)[-_]?token$|^token$|secret|passw"
     r"|(api|access|private|subscription|signing|encryption)[-_]?key$|authorization|credential|cookie"
-    r"|^(auth|bearer|pwd)$|passphrase|connection[-_]?string",
+    r"|^(auth|bearer|pwd)$|passphrase|connection[-_]?string|(?-i:_(TOKEN|KEY|PAT|PWD)$)",
     re.IGNORECASE,
 )
-_URL_FIELD = re.compile(r"^server_?ur[il]$", re.IGNORECASE)
+_HOLDER = re.compile(r"headers$|^env(ironment)?$", re.IGNORECASE)
+"""Fields in which every value may be a secret."""
+
+_SCHEMAS = frozenset({"properties", "$defs", "definitions"})
+"""Fields whose own fields are names of a JSON schema, with a schema as value."""
+
+_URL_FIELD = re.compile(r"(^|\.)(server_?|mcp_?servers\..{0,200})ur[il]$", re.IGNORECASE)
 _URL = re.compile(r"^([a-z][a-z0-9+.-]*://)(?:[^/?#@]*@)?([^/?#@]*)(.*)$", re.IGNORECASE | re.DOTALL)
+_OPTION = re.compile(r"--?[\w-]{0,40}(?:token|key|secret|passw(?:or)?d|passphrase|auth|header)", re.IGNORECASE)
 _IN_TEXT = (
-    (re.compile(r"\b(bearer|basic)(:?\s{1,3})[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1\2{REMOVED}"),
+    (re.compile(r"\b(bearer)(:?\s{1,3})[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1\2{REMOVED}"),
     (
         re.compile(
-            r"((?:api[-_]?key|passw(?:or)?d|passphrase|client[-_]secret|access[-_]token|(?-i:_TOKEN|_KEY|_SECRET))[\"']?"
-            r"\s?[=:]\s?[\"']?)[^\s\"'&,;(]{8,}",
+            r"((?:api[-_]?key|passw(?:or)?d|passphrase|client[-_]secret|access[-_]token|--[\w-]{0,40}(?:token|key|secret)"
+            r"|(?-i:_TOKEN|_KEY|_SECRET))[\\\"']{0,9}\s?[=:]\s?[\\\"']{0,9})[^\s\\\"'&,;(]{8,}",
             re.IGNORECASE,
         ),
         rf"\1{REMOVED}",
     ),
-    (re.compile(r"(://)[^/?#@\s\"'<>:]{0,200}:[^/?#@\s\"'<>]{1,200}@"), rf"\1{REMOVED}@"),
+    (re.compile(r"(://)[^/?#@\s\"'<>]{1,400}@"), rf"\1{REMOVED}@"),
     (
         re.compile(
-            r"([?&#][\w-]{0,40}(?:token|key|secret|password|signature|sig|auth|code|jwt)=)[^&#\s\"'<>]+", re.IGNORECASE
+            r"([?&#;][\w%-]{0,40}(?:token|key|secret|password|signature|sig|auth|code|jwt)=)[^&#;\s\"'<>]+",
+            re.IGNORECASE,
         ),
         rf"\1{REMOVED}",
     ),
     (re.compile(r"\bsk-lm-\w{4,}:[\w-]{4,}"), REMOVED),  # LM Studio's
     (
         re.compile(
-            r"\b(?:(?:sk|pk|lmk|hf|gsk|npm|xox[abpr]|gh[oprsu]|github_pat|glpat)[-_][\w-]{16,}|AIza[\w-]{30,}|AKIA[0-9A-Z]{16}"
-            r"|SG\.[\w-]{16,}\.[\w-]{16,})"
+            r"\b(?:(?:sk|pk|rk|lmk|hf|gsk|npm|pypi|xox[abeprs]|xapp|gh[oprsu]|github_pat|glpat)[-_][\w-]{16,}"
+            r"|(?:nvapi|r8|pplx|xai|tvly(?:-dev|-prod)?|fw|whsec|lin_api|figd|dop_v1|ntn|shpat|secret|vercel)[-_][A-Za-z0-9]{16,}"
+            r"|AIza[\w-]{30,}|(?:AKIA|ASIA)[0-9A-Z]{16}|dapi[0-9a-f]{32}|ya29\.[\w-]{16,}|SG\.[\w-]{16,}\.[\w-]{16,})"
         ),
         REMOVED,
     ),
     (re.compile(r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)[^-]+"), rf"\1{REMOVED}"),
     (re.compile(r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]*"), REMOVED),
 )
+
+
+_BASIC = re.compile(r"\b(basic:?\s{1,3})([A-Za-z0-9+/]{8,}={0,2})", re.IGNORECASE)
+
+
+def redact(exchange: RecordedExchange, body: bytes) -> None:
+    """Set the request of an exchange to its `body`, and remove the secrets from all of the exchange."""
+    redaction = Redaction()
+    headers = redaction.headers(exchange.request_headers)
+    try:
+        exchange.request = redaction.body(msgspec.json.decode(body)) if body else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        exchange.request = redaction.text(body.decode("utf-8", "replace"))
+    exchange.path = redaction.text(exchange.path)
+    exchange.request_headers = redaction.headers(headers)  # the body may name a secret that another header has
+    exchange.headers = redaction.headers(exchange.headers)
+    exchange.pieces = redaction.pieces(exchange.pieces)
+    exchange.ended = redaction.text(exchange.ended)
 
 
 class Redaction:
@@ -71,26 +100,49 @@ class Redaction:
         """Return headers by their lower-case names, secrets replaced."""
         return {name.lower(): self._header(name, value) for name, value in given.items()}
 
-    def body(self, value: object, name: str = "") -> Any:  # JSON is anything
-        """Return a decoded body with its secrets replaced; `name` is the field that contains it.
+    def body(self, value: object) -> Any:  # JSON is anything
+        """Return a decoded body with its secrets replaced, also where they stand before the field that names them.
 
         Raises:
             RecursionError: It is nested too deeply.
         """
+        known = len(self._known)
+        redacted = self._value(value, "")
+        return redacted if len(self._known) == known else self._value(redacted, "")
+
+    def _value(self, value: object, path: str) -> Any:  # as above
+        """Return a value of a body; `path` has the names of the fields that contain it, joined by dots."""
+        name = path.rpartition(".")[2]
+        if _FIELD.search(name) or (isinstance(value, Mapping | list) and _HOLDER.search(name)):
+            return self._all_removed(value)
         if isinstance(value, Mapping):
-            is_headers = name.lower().endswith("headers")
+            is_schema = name in _SCHEMAS
             return {
-                key: self._remove(str(each)) if is_headers and not isinstance(each, Mapping) else self.body(each, key)
+                self.text(str(key)): self._value(each, path if is_schema else f"{path}.{key}")
                 for key, each in value.items()
             }
         if isinstance(value, list):
-            return [self.body(each, name) for each in value]
-        return self._field(name, value) if isinstance(value, str) else value
+            before = ["", *value]
+            return [
+                self._all_removed(each) if _is_option(option) else self._value(each, path)
+                for option, each in zip(before, value, strict=False)
+            ]
+        return self._in_field(path, value) if isinstance(value, str) else value
+
+    def _all_removed(self, value: object) -> Any:  # as above
+        """Return a secret value: every text and number in it is removed."""
+        if isinstance(value, Mapping):
+            return {key: self._all_removed(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [self._all_removed(each) for each in value]
+        is_secret = isinstance(value, str) or (isinstance(value, int | float) and len(str(value)) >= LEAST_KNOWN)
+        return self._remove(str(value)) if is_secret else value
 
     def text(self, text: str) -> str:
         """Return text without known secrets and without anything in the format of a secret."""
         for pattern, replacement in _IN_TEXT:
             text = pattern.sub(replacement, text)
+        text = _BASIC.sub(lambda found: found[1] + (REMOVED if _is_basic(found[2]) else found[2]), text)
         for secret in self._longest_first():
             text = text.replace(secret, REMOVED)
         return text
@@ -112,33 +164,40 @@ class Redaction:
         return shown
 
     def _header(self, name: str, value: str) -> str:
-        if not _HEADER.search(name) or "ratelimit" in name.lower():
-            return self.text(value)
-        scheme, _, rest = value.partition(" ")
-        if scheme.lower() == "basic" and rest:
-            self._remember_basic(rest.strip())
-        self._remove(rest.strip() or value)
-        return REMOVED
+        return self._remove(value) if _HEADER.search(name) and "ratelimit" not in name.lower() else self.text(value)
 
-    def _remember_basic(self, encoded: str) -> None:
-        try:
-            user_and_password = base64.b64decode(encoded, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            return
-        self._remove(user_and_password.partition(":")[2])
-
-    def _field(self, name: str, value: str) -> str:
-        if _FIELD.search(name):
-            return self._remove(value)
-        if _URL_FIELD.search(name) and (url := _URL.match(value)):
+    def _in_field(self, path: str, value: str) -> str:
+        if _URL_FIELD.search(path) and (url := _URL.match(value)):
             scheme, host, rest = url.groups()
             return scheme + host + (f"/{self._remove(rest)}" if rest.strip("/") else rest)
         return self.text(value)
 
     def _remove(self, secret: str) -> str:
-        if len(secret) >= LEAST_KNOWN:
-            self._known.add(secret)
+        """Remember a secret and its parts: credentials after their scheme, the password in them, the values of cookies."""
+        _, _, credentials = secret.partition(" ")
+        parts = [secret, credentials.strip(), _decoded(credentials.strip()).partition(":")[2]]
+        parts += [pair.partition("=")[2] for pair in secret.split("; ")]
+        self._known.update(part for part in parts if len(part) >= LEAST_KNOWN and part != REMOVED)
         return REMOVED
 
     def _longest_first(self) -> list[str]:
         return sorted(self._known, key=len, reverse=True)
+
+
+def _is_option(text: object) -> bool:
+    """Whether an item of a command line is an option whose value, the next item, is a secret."""
+    return isinstance(text, str) and _OPTION.fullmatch(text) is not None
+
+
+def _is_basic(word: str) -> bool:
+    """Whether a word after "Basic" is encoded text; in a sentence, any other word may follow."""
+    decoded = _decoded(word)
+    return bool(decoded) and decoded.isprintable()
+
+
+def _decoded(credentials: str) -> str:
+    """Return the text of base64 credentials (RFC 7617); "" if they are anything else."""
+    try:
+        return base64.b64decode(credentials, validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        return ""
