@@ -17,9 +17,9 @@ from lmdeck.contrib._upstream import (
     ClientTimeouts,
     RelayedResponse,
     Upstream,
-    headers_of,
 )
 from lmdeck.errors import LMStudioError
+from lmdeck.web.trust import joined_headers
 
 
 def relay(upstream: Upstream, request: Any, library: Any, stream: Callable[[RelayedResponse, Any], Any]) -> Any:
@@ -88,7 +88,7 @@ class AsyncRelayedStream:
 
 
 def _arguments(request: Any, body: bytes) -> tuple[str, str, dict[str, str], bytes, ClientTimeouts]:
-    headers = headers_of(request.headers.raw)
+    headers = joined_headers(request.headers.raw)
     return request.method, str(request.url), headers, body, ClientTimeouts.of(request.extensions)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -60,17 +60,6 @@ class ClientTimeouts(Struct, frozen=True, kw_only=True):
 
 
 NO_LIMITS = ClientTimeouts()
-
-
-def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return the headers of an httpx request, repeated ones joined.
-    Bytes beyond ASCII are passed on unchanged.
-    """
-    headers: dict[str, str] = {}
-    for name_bytes, value_bytes in raw:
-        name, value = name_bytes.decode("latin-1").lower(), value_bytes.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
 
 
 def _shorter(own: float, limit: float | None) -> float:

@@ -19,7 +19,7 @@ from lmdeck.contrib._upstream import AsyncUpstream
 from lmdeck.errors import InvalidRequestError, LMStudioError
 from lmdeck.relay import ErrorAnswer, error_answer, route_of
 from lmdeck.web.disconnect import BodyRefusedError, ClientGoneError, read_body, run_until_disconnect
-from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request
+from lmdeck.web.trust import LOOPBACK, PAGE_ORIGIN, AllowedHosts, joined_headers, refuse_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["RepairProxy"]
 
 MAX_BODY_BYTES = 64 << 20
-CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"cookie"})
+CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "cookie"})
 
 
 class RepairProxy:
@@ -47,7 +47,7 @@ class RepairProxy:
         resolved = Settings.resolve(settings)
         self.upstream_url = BaseURL.from_settings(resolved).root
         self._upstream = AsyncUpstream(resolved)
-        self._not_forwarded = frozenset() if resolved.is_address_trusted else CREDENTIALS
+        self._not_forwarded = PAGE_ORIGIN if resolved.is_address_trusted else PAGE_ORIGIN | CREDENTIALS
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,11 +56,7 @@ class RepairProxy:
             await _run_lifespan(receive, send, self._upstream)
         if scope["type"] != "http":
             return
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1")
-            for name, value in scope["headers"]
-            if name.lower() not in self._not_forwarded
-        }
+        headers = joined_headers(scope["headers"])
         url = _url(scope)
         refusal = refuse_request(scope["method"], headers, self._hosts)
         try:
@@ -72,8 +68,9 @@ class RepairProxy:
         except LMStudioError as error:
             await _send_error(error_answer(route_of(scope["method"], url).kind, error), send)
             return
+        forwarded = {name: value for name, value in headers.items() if name not in self._not_forwarded}
         try:
-            await run_until_disconnect(receive, self._relay(scope["method"], url, headers, body, send))
+            await run_until_disconnect(receive, self._relay(scope["method"], url, forwarded, body, send))
         except ClientGoneError:
             return
 

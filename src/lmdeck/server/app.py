@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
@@ -28,7 +27,7 @@ from lmdeck.server.errors import (
 from lmdeck.server.http_responses import internal_failure, json_response
 from lmdeck.server.stored import StoredResponses
 from lmdeck.web.disconnect import ClientGoneError
-from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request
+from lmdeck.web.trust import LOOPBACK, AllowedHosts, joined_headers, refuse_request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -160,7 +159,9 @@ class _TrustMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, or refuse it."""
         refused = (
-            refuse_request(scope["method"], Headers(scope=scope), self._hosts) if scope["type"] == "http" else None
+            refuse_request(scope["method"], joined_headers(scope["headers"]), self._hosts)
+            if scope["type"] == "http"
+            else None
         )
         if refused is None:
             await self._app(scope, receive, send)

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
-from starlette.datastructures import Headers
 
 from lmdeck.server.backend import BackendError
 from lmdeck.server.errors import body_refused, failure_body
@@ -20,7 +19,7 @@ from lmdeck.testing.received_requests import SentRequest
 from lmdeck.testing.scripted_answers import Answer
 from lmdeck.testing.scripted_backend import CURRENT, FakeExchange
 from lmdeck.web.disconnect import BodyRefusedError, ClientGoneError, read_body
-from lmdeck.web.trust import LOOPBACK, AllowedHosts, refuse_request
+from lmdeck.web.trust import LOOPBACK, AllowedHosts, joined_headers, refuse_request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -72,7 +71,7 @@ class FakeASGIApp:
         """Serve one request."""
         if scope["type"] != "http":
             return
-        refused = refuse_request(scope["method"], Headers(scope=scope), self._hosts, needs_json=False)
+        refused = refuse_request(scope["method"], joined_headers(scope["headers"]), self._hosts, needs_json=False)
         if refused is not None:
             text = f"{refused.message} {refused.hint}"
             await json_response({"error": text}, refused.status)(scope, receive, send)

@@ -15,7 +15,13 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+UNSUPPORTED_METHODS = frozenset({"CONNECT", "TRACE"})
+"""Methods of proxies; TRACE would show a page the headers of its own request (RFC 9110, sections 9.3.6 and 9.3.8)."""
+
+PAGE_ORIGIN = frozenset({"origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "sec-fetch-user"})
+"""Headers that identify the page of a request; a proxy that has checked them sends the request as its own."""
+
 TEST_CLIENT = "testserver"
 """The host name that the test clients of Starlette and Django use.
 
@@ -63,18 +69,30 @@ class AllowedHosts(Struct, frozen=True):
 LOOPBACK = AllowedHosts()
 
 
+def joined_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return headers by their lower-case names, repeated ones joined with a comma (RFC 9110, section 5.3)."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in raw:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
 def refuse_request(
     method: str, headers: Mapping[str, str], hosts: AllowedHosts = LOOPBACK, *, needs_json: bool = True
 ) -> RefusedRequest | None:
-    """Return the refusal of a request, or None if it is accepted; `headers` are in lower case.
+    """Return the refusal of a request, or None if it is accepted.
 
-    With `needs_json`, the body of a request with an unsafe method must be JSON.
+    `headers` are in lower case, repeated ones joined (`joined_headers`): a second value then makes either invalid. With
+    `needs_json`, the body of a request with an unsafe method must be JSON.
     """
     host = headers.get("host", "")
     if host and not hosts.allows(host):
         return RefusedRequest(
             400, f"The host {host[:100]!r} is not allowed.", "Use localhost, or add the name to `allowed_hosts`."
         )
+    if method.upper() in UNSUPPORTED_METHODS:
+        return RefusedRequest(405, f"The method {method.upper()} is not supported.", "Use GET or POST.")
     if method.upper() in SAFE_METHODS:
         return None
     if not _is_same_site(headers, host, hosts):

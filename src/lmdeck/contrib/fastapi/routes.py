@@ -28,7 +28,14 @@ from lmdeck.web.owners import owner_of
 from lmdeck.web.requests import MAX_BODY_BYTES
 from lmdeck.web.server_state import server_state
 from lmdeck.web.store_errors import ConversationsError
-from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, RefusedRequest, content_security_policy, refuse_request
+from lmdeck.web.trust import (
+    PAGE_HEADERS,
+    AllowedHosts,
+    RefusedRequest,
+    content_security_policy,
+    joined_headers,
+    refuse_request,
+)
 
 CREDENTIALS = (HTTPAuthorizationCredentials, HTTPBasicCredentials, OAuth2PasswordRequestForm)
 """The types that FastAPI's security classes return."""
@@ -175,7 +182,7 @@ def _guarded(hosts: AllowedHosts, login_url: str | None) -> type[APIRoute]:
             answer = super().get_route_handler()
 
             async def guarded(request: Request) -> Response:
-                refusal = refuse_request(request.method, request.headers, hosts)
+                refusal = refuse_request(request.method, joined_headers(request.headers.raw), hosts)
                 try:
                     response = await answer(request) if refusal is None else _error_response(refusal)
                 except _UnknownUserError:

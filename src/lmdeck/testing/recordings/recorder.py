@@ -17,7 +17,7 @@ from lmdeck.errors import FileWriteError, TransportError
 from lmdeck.testing.recordings.cassette import LEFT, RecordedExchange, RecordedPiece, append
 from lmdeck.testing.recordings.redaction import redact
 from lmdeck.web.disconnect import BodyRefusedError, ClientGoneError, read_body, run_until_disconnect
-from lmdeck.web.trust import LOOPBACK, AllowedHosts, RefusedRequest, refuse_request
+from lmdeck.web.trust import LOOPBACK, PAGE_ORIGIN, AllowedHosts, RefusedRequest, joined_headers, refuse_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,7 @@ HOP_HEADERS = frozenset({
     "connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host", "content-length", "accept-encoding",
     "proxy-connection",
 })  # fmt: skip
+NOT_FORWARDED = HOP_HEADERS | PAGE_ORIGIN
 MAX_BODY_BYTES = 64 << 20
 PATIENCE = Timeouts(connect=10.0, first_token=3600.0, idle=3600.0)
 """The application's own limits are the ones that count."""
@@ -70,7 +71,7 @@ class Recorder:
         """Forward one request."""
         if scope["type"] != "http":
             return
-        given = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        given = joined_headers(scope["headers"])
         refusal = _refusal(scope, given, self._hosts)
         try:
             body = b"" if refusal else await read_body(scope, receive, MAX_BODY_BYTES)
@@ -97,7 +98,7 @@ class Recorder:
             method=scope["method"],
             url=f"{self._upstream}{_raw_path(scope)}{f'?{query}' if query else ''}",
             body=body or None,
-            headers={name: value for name, value in headers.items() if name not in HOP_HEADERS},
+            headers={name: value for name, value in headers.items() if name not in NOT_FORWARDED},
             timeouts=PATIENCE,
         )
         began = time.perf_counter()
