@@ -213,14 +213,15 @@ def _server_address(chosen: Mapping[str, FoundSetting]) -> FoundSetting | None:
 def without_untrusted_routes(chosen: Mapping[str, FoundSetting]) -> tuple[dict[str, FoundSetting], list[str]]:
     """Return settings without untrusted routes, and a note for each.
 
-    These are a file's proxy and TLS settings for a server that the file does not name.
+    These are a file's proxy and TLS settings for a server that the file does not name, and its port on another machine.
 
-    Such a proxy could read all traffic, and `tls_verify = false` would let anyone do so.
+    Such a proxy could read all traffic, `tls_verify = false` would let anyone do so, and another program may have that port.
     """
     address = _server_address(chosen)
     if address is not None and address.is_from_file:
         return dict(chosen), []
-    untrusted = {name: found for name, found in chosen.items() if name in ROUTE_SETTINGS and found.is_from_file}
+    names = ROUTE_SETTINGS if address is None or _is_loopback(address) else (*ROUTE_SETTINGS, "port")
+    untrusted = {name: found for name, found in chosen.items() if name in names and found.is_from_file}
     address_origin = "it is the default" if address is None else f"it comes from {address.origin}"
     notes = [
         f"{found.origin}: {name} is not used, because this file does not name the server's address ({address_origin})."

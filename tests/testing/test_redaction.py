@@ -244,6 +244,8 @@ FOREIGN = [
     ({"Content-Type": "application/json", "Origin": "http://localhost:9"}, 403),
     ({"Content-Type": "application/json", "Sec-Fetch-Site": "cross-site"}, 403),
     ({"Content-Type": "application/json", "Sec-Fetch-Site": "same-site"}, 403),
+    ({"Content-Type": "application/json", "Origin": "{own}", "ORIGIN": "https://evil.example"}, 403),
+    ({"Content-Type": "text/plain", "CONTENT-TYPE": "application/json"}, 415),
 ]
 
 
@@ -255,7 +257,8 @@ def test_pages_of_other_sites_reach_neither_fake_nor_recorder(
 ) -> None:
     with recording(tmp_path / "c") as (fake, url):
         server = fake.base_url if kind == "fake" else url
-        got, body = post(server, path, PLAIN, **{name.replace("-", "_"): value for name, value in headers.items()})
+        given = {name.replace("-", "_"): value.replace("{own}", server) for name, value in headers.items()}
+        got, body = post(server, path, PLAIN, **given)
         assert got == status
         assert json.loads(body)["error"] if kind == "fake" else body
         assert fake.pending == 0

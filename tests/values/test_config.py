@@ -116,7 +116,7 @@ def test_a_working_directory_that_is_gone_is_no_fault(tmp_path: Path, monkeypatc
         ({}, {"LMDECK_HOST": "e"}, 'base_url = "http://f"', ("e", 1234, None)),
         ({}, {"LMDECK_BASE_URL": "http://e"}, 'host = "f"\nport = 7', ("localhost", 1234, "http://e")),
         ({"timeout": 5}, {}, 'base_url = "http://f"', ("localhost", 1234, "http://f")),
-        ({"host": "k"}, {"LMDECK_BASE_URL": "http://e"}, "port = 7", ("k", 7, None)),
+        ({"host": "k"}, {"LMDECK_BASE_URL": "http://e"}, "port = 7", ("k", 1234, None)),
     ],
 )
 def test_an_address_named_nearer_is_not_overruled_from_afar(
@@ -466,6 +466,16 @@ def test_a_file_has_no_say_in_the_way_to_a_server_that_it_does_not_name(
     assert len(settings.notes) == len(WAYS.splitlines())
     assert [record.getMessage() for record in caplog.records] == list(settings.notes)
     assert resolve(tmp_path, {"proxy": "http://own", **given}, **environ).proxy == "http://own"
+
+
+def test_a_file_has_no_say_in_the_port_of_another_machine(tmp_path: Path) -> None:
+    """Where another program may listen; on this machine it has."""
+    (tmp_path / "lmdeck.toml").write_text("port = 9")
+    assert (
+        resolve(tmp_path, LMDECK_HOST="far", LM_API_TOKEN=TOKEN).port == resolve(tmp_path, {"host": "far"}).port == 1234
+    )
+    assert "port is not used" in resolve(tmp_path, LMDECK_HOST="far").notes[0]
+    assert resolve(tmp_path, LMDECK_HOST="127.0.0.1").port == resolve(tmp_path, LM_API_TOKEN=TOKEN).port == 9
 
 
 def test_a_file_says_how_its_own_server_is_reached(tmp_path: Path) -> None:

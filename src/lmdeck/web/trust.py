@@ -70,7 +70,7 @@ LOOPBACK = AllowedHosts()
 
 
 def joined_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return headers by their lower-case names, repeated ones joined with a comma (RFC 9110, section 5.3)."""
+    """Return headers by their lower-case names, repeated ones joined (RFC 9110, section 5.3)."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in raw:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")

@@ -76,7 +76,7 @@ _BASIC = re.compile(r"\b(basic:?\s{1,3})([A-Za-z0-9+/]{8,}={0,2})", re.IGNORECAS
 
 
 def redact(exchange: RecordedExchange, body: bytes) -> None:
-    """Set the request of an exchange to its `body`, and remove the secrets from all of the exchange."""
+    """Remove the secrets from an exchange, and set its request to `body` without them."""
     redaction = Redaction()
     headers = redaction.headers(exchange.request_headers)
     try:
@@ -101,7 +101,7 @@ class Redaction:
         return {name.lower(): self._header(name, value) for name, value in given.items()}
 
     def body(self, value: object) -> Any:  # JSON is anything
-        """Return a decoded body with its secrets replaced, also where they stand before the field that names them.
+        """Return a decoded body with its secrets replaced, wherever else in it they stand.
 
         Raises:
             RecursionError: It is nested too deeply.
@@ -111,7 +111,7 @@ class Redaction:
         return redacted if len(self._known) == known else self._value(redacted, "")
 
     def _value(self, value: object, path: str) -> Any:  # as above
-        """Return a value of a body; `path` has the names of the fields that contain it, joined by dots."""
+        """Return a value of a body; `path` has the names of its fields, joined by dots."""
         name = path.rpartition(".")[2]
         if _FIELD.search(name) or (isinstance(value, Mapping | list) and _HOLDER.search(name)):
             return self._all_removed(value)
@@ -173,7 +173,10 @@ class Redaction:
         return self.text(value)
 
     def _remove(self, secret: str) -> str:
-        """Remember a secret and its parts: credentials after their scheme, the password in them, the values of cookies."""
+        """Remember a secret and its parts.
+
+        These are credentials after their scheme, the password in them, and the values of cookies.
+        """
         _, _, credentials = secret.partition(" ")
         parts = [secret, credentials.strip(), _decoded(credentials.strip()).partition(":")[2]]
         parts += [pair.partition("=")[2] for pair in secret.split("; ")]
@@ -185,7 +188,7 @@ class Redaction:
 
 
 def _is_option(text: object) -> bool:
-    """Whether an item of a command line is an option whose value, the next item, is a secret."""
+    """Whether an argument is an option whose value, the next argument, is a secret."""
     return isinstance(text, str) and _OPTION.fullmatch(text) is not None
 
 
